@@ -1,0 +1,36 @@
+# `make demo` and `make test` do all their own set-up; both can be run again.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+VOCAB := $(DEMO)/vocab.txt
+
+.PHONY: demo test lint wheel clean
+
+demo: $(VENV)/ready
+	@test -f $(VOCAB) || $(BIN)/electra vocab --gin.CORPUS='"embedded"' --gin.VOCAB_FILE='"$(VOCAB)"' --gin.VOCAB_SIZE=8192
+	$(BIN)/electra pretrain --gin_file=gin/runs/demo.gin --gin.VOCAB_FILE='"$(VOCAB)"' --gin.MODEL_DIR='"$(DEMO)"'
+	$(BIN)/electra evaluate --gin.MODEL_DIR='"$(DEMO)"'
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
+lint: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+wheel: $(VENV)/ready
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# Made again whenever what is installed may have changed.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	touch $@

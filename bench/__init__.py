@@ -1,0 +1,1 @@
+"""What is timed here, how, and with which results: see RESULTS.md."""

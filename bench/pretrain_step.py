@@ -1,0 +1,155 @@
+"""Times one pre-training step: python -m bench.pretrain_step --model=small --batch_size=8 --sequence_length=128
+
+Synthetic token blocks from a seed stand on the device before the clock starts, so this is the step alone: masks,
+both towers, gradients, optimizer. Needs JAX, Flax, Optax and NumPy only.
+"""
+
+import argparse
+import functools
+import time
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from bench import models
+from bench.timing import Elapsed, Spread, machine, peak_memory_bytes, spread, stopwatch
+from electra_jax import flops, metrics, steps
+from electra_jax.blocks import TokenBlocks
+from electra_jax.optimizer import make_optimizer
+from electra_jax.steps import Batch, TrainState
+
+WARM_UP_STEPS = 3
+
+
+def main() -> None:
+    """Prints one fact a line."""
+    options = parse_arguments()
+    # A program that is read from disk would have no compile time.
+    jax.config.update("jax_enable_compilation_cache", False)
+    print(machine(["jax", "jaxlib", "flax", "numpy"]))
+    device = jax.devices()[0]
+    print(f"{options.model}, batch {options.batch_size} x {options.sequence_length}, {options.dtype}, {device}")
+    recipe = models.recipe(options.model, dtype=options.dtype)
+    state = new_state(recipe, options.sequence_length, options.seed)
+    batches = synthetic_batches(
+        recipe, options.batch_size, options.sequence_length, options.steps + WARM_UP_STEPS, options.seed
+    )
+    step = compile_step(recipe, state, batches[0])
+    elapsed, losses = time_steps(step, state, batches, recipe)
+    report(recipe, options.batch_size, options.sequence_length, elapsed, losses)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Times one pre-training step on the first device.")
+    parser.add_argument("--model", choices=models.SIZES, default="small")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--sequence_length", type=int, default=128)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
+    parser.add_argument("--steps", type=int, default=16, help="that are timed")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def synthetic_blocks(num_examples: int, length: int, vocab_size: int, seed: int) -> TokenBlocks:
+    """Examples without padding, [CLS] A [SEP] B [SEP], of ordinary ids with frequencies as 1 / rank."""
+    draw = np.random.default_rng(seed)
+    first, last = models.MASK_ID + 1, vocab_size
+    ids_NL = np.exp(draw.uniform(np.log(first), np.log(last), (num_examples, length))).astype(np.uint16)
+    second_starts_N = draw.integers(2, length - 1, num_examples)
+    ids_NL[:, 0], ids_NL[:, -1] = models.CLS_ID, models.SEP_ID
+    ids_NL[np.arange(num_examples), second_starts_N - 1] = models.SEP_ID
+    offsets = np.arange(num_examples + 1, dtype=np.int64) * length
+    return TokenBlocks(ids_NL.ravel(), offsets, second_starts_N, vocab_size)
+
+
+def synthetic_batches(
+    recipe: models.Recipe, batch_size: int, sequence_length: int, num_batches: int, seed: int
+) -> list[Batch]:
+    """Different batches of synthetic blocks, on the device."""
+    vocab_size = recipe.model.discriminator_config.vocab_size
+    blocks = synthetic_blocks(num_batches * batch_size, sequence_length, vocab_size, seed)
+    rows_NB = np.arange(len(blocks)).reshape(num_batches, batch_size)
+    return [jax.device_put(blocks.gather(rows_B, sequence_length)) for rows_B in rows_NB]
+
+
+def new_state(recipe: models.Recipe, sequence_length: int, seed: int) -> TrainState:
+    """A state at step 0 on the first device."""
+    optimizer = make_optimizer(recipe.optimizer)
+    init = functools.partial(steps.init_state, model=recipe.model, optimizer=optimizer, sequence_length=sequence_length)
+    return jax.jit(lambda key: nn.unbox(init(key)))(jax.random.key(seed))
+
+
+def compile_step(recipe: models.Recipe, state: TrainState, batch: Batch) -> jax.stages.Compiled:
+    """The step with its state donated, as the training loop jits it; prints how long that took."""
+    step = functools.partial(
+        steps.pretrain_step,
+        model=recipe.model,
+        objective=recipe.objective,
+        masking=recipe.masking,
+        optimizer=make_optimizer(recipe.optimizer),
+        accumulation_steps=1,
+    )
+    started = time.perf_counter()
+    lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    print(f"trace {traced - started:.1f} s, compile {time.perf_counter() - traced:.1f} s")
+    return compiled
+
+
+def time_steps(
+    step: jax.stages.Compiled, state: TrainState, batches: list[Batch], recipe: models.Recipe
+) -> tuple[list[Elapsed], list[float]]:
+    """Runs a step on each batch and waits for all of its results; the first few are not timed.
+
+    Returns:
+        The time of each step but the first few, and the losses of all.
+    """
+    elapsed, losses = [], []
+    for batch in batches:
+
+        def work(batch: Batch = batch) -> None:
+            nonlocal state, sums
+            state, sums = jax.block_until_ready(step(state, batch))
+
+        sums: metrics.Sums = {}
+        elapsed.append(stopwatch(work))
+        losses.append(metrics.finish(jax.device_get(sums), recipe.objective.loss_weights)["loss"])
+    return elapsed[WARM_UP_STEPS:], losses
+
+
+def report(
+    recipe: models.Recipe, batch_size: int, sequence_length: int, elapsed: list[Elapsed], losses: list[float]
+) -> None:
+    """Prints the statistics. Rates are of the median step."""
+    cost = flops.pretrain_step_flops(
+        recipe.model.discriminator_config,
+        recipe.model.generator_config,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        max_predictions=recipe.masking.max_predictions(sequence_length),
+    )
+    wall = spread([time.wall for time in elapsed])
+    print(f"step {milliseconds(wall)}")
+    print(f"CPU time of a step {milliseconds(spread([time.cpu for time in elapsed]))}")
+    print(f"{batch_size / wall.median:.2f} examples/s, {batch_size * sequence_length / wall.median:,.0f} tokens/s")
+    print(f"best step: {batch_size / wall.minimum:.2f} examples/s")
+    print(f"counted {cost:.4g} matrix FLOPs a step, {cost / wall.median:.3g} FLOP/s achieved")
+    print(f"peak memory {peak_memory_bytes() / 1e6:,.0f} MB of the process, compilation included")
+    if of_device := (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"):
+        print(f"peak memory {of_device / 1e6:,.0f} MB of the device")
+    print(f"loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last of {len(losses)}")
+
+
+def milliseconds(seconds: Spread) -> str:
+    """The statistics in words."""
+    median, low, high, best = (
+        1e3 * value for value in (seconds.median, seconds.lower_quartile, seconds.upper_quartile, seconds.minimum)
+    )
+    return f"median {median:.0f} ms, quartiles {low:.0f} to {high:.0f}, min {best:.0f}, n {seconds.n}"
+
+
+if __name__ == "__main__":
+    main()

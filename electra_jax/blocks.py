@@ -1,0 +1,117 @@
+"""A tokenised split as memory-mapped arrays: any row in constant time, a batch in one gather."""
+
+import dataclasses
+import pathlib
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from electra_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenBlocks:
+    """N examples, end to end.
+
+    Attributes:
+        tokens: the ids of every example, uint16 or uint32, one after another.
+        offsets: int64 [N + 1]; example n is `tokens[offsets[n]:offsets[n + 1]]`.
+        second_starts: int64 [N]; place in example n where segment B starts, its length if it has none.
+        vocab_size: one more than the largest id.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    second_starts: np.ndarray
+    vocab_size: int
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.second_starts)
+
+    def longest(self) -> int:
+        """Number of tokens of the longest example; 0 if there is none."""
+        return int(np.diff(self.offsets).max(initial=0))
+
+    def gather(self, rows_B: np.ndarray, sequence_length: int) -> dict[str, np.ndarray]:
+        """Return the examples `rows_B`, padded with 0: three int32 [B, L] arrays under BERT's names.
+
+        An example longer than `sequence_length` loses its end.
+        """
+        starts_B = self.offsets[rows_B]
+        lengths_B = self.offsets[rows_B + 1] - starts_B
+        places_L = np.arange(sequence_length)
+        real_BL = places_L < lengths_B[:, None]
+        # Padding reads the row's first token, which exists, and is zeroed afterwards.
+        ids_BL = self.tokens[starts_B[:, None] + places_L * real_BL].astype(np.int32)
+        second_BL = (places_L >= self.second_starts[rows_B][:, None]) & real_BL
+        return {
+            "input_ids": ids_BL * real_BL,
+            "token_type_ids": second_BL.astype(np.int32),
+            "attention_mask": real_BL.astype(np.int32),
+        }
+
+
+def open_blocks(directory: str | pathlib.Path) -> TokenBlocks:
+    """Map the arrays that `BlocksWriter` wrote in `directory`; the tokens stay on disk until they are read."""
+    directory = pathlib.Path(directory)
+    offsets, second_starts, vocab_size = (
+        np.load(directory / f"{name}.npy") for name in ("offsets", "second_starts", "vocab_size")
+    )
+    # A file without a byte of content cannot be mapped.
+    tokens = np.load(directory / "tokens.npy", mmap_mode="r" if offsets[-1] else None)
+    return TokenBlocks(tokens, offsets, second_starts, int(vocab_size))
+
+
+class BlocksWriter:
+    """Writes blocks chunk by chunk, in a `with` statement; they are whole only after it."""
+
+    def __init__(self, directory: str | pathlib.Path, *, vocab_size: int) -> None:
+        """`directory` must exist; ids are stored in 16 bits if `vocab_size` allows."""
+        self._directory = pathlib.Path(directory)
+        self._vocab_size = vocab_size
+        self._dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+        self._num_tokens = self._largest = 0
+        self._lengths = [np.zeros(1, np.int64)]
+        self._second_starts = [np.zeros(0, np.int64)]
+
+    def __enter__(self) -> Self:
+        """Open the file of tokens."""
+        self._file = open(self._directory / "tokens.npy", "wb")
+        self._write_header()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Write what is known only at the end."""
+        with self._file:
+            if error is None:
+                self._write_header()
+                np.save(self._directory / "offsets.npy", np.cumsum(np.concatenate(self._lengths)))
+                np.save(self._directory / "second_starts.npy", np.concatenate(self._second_starts))
+                np.save(self._directory / "vocab_size.npy", np.int64(self._largest + 1))
+
+    def add(self, tokens: np.ndarray, lengths: np.ndarray, second_starts: np.ndarray) -> None:
+        """Append examples: their tokens end to end, the number of each, where each one's segment B starts.
+
+        Raises:
+          UserError: an id outside the vocabulary.
+        """
+        self._largest = max(self._largest, int(tokens.max(initial=0)))
+        if self._largest >= self._vocab_size:
+            raise UserError(
+                f"The cache holds the token id {self._largest}, but the vocabulary has {self._vocab_size} entries: "
+                "name the vocabulary that it was made with, or build it anew."
+            )
+        self._file.write(tokens.astype(self._dtype).tobytes())
+        self._num_tokens += len(tokens)
+        self._lengths.append(lengths)
+        self._second_starts.append(second_starts)
+
+    def _write_header(self) -> None:
+        # NumPy leaves room in the header for the first dimension to grow, therefore it can be written again.
+        self._file.seek(0)
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._num_tokens,)}
+        np.lib.format.write_array_header_1_0(self._file, header)

@@ -1,0 +1,282 @@
+"""`electra VERB`: parses Gin, builds what the verb needs, and calls it. The only file that parses Gin's flags.
+
+Nothing heavy is imported before the arguments are understood, so that help and mistakes are answered at once.
+"""
+
+import argparse
+import errno
+import importlib
+import logging
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from electra_jax.errors import UserError
+
+
+class Verb(NamedTuple):
+    """One verb.
+
+    Attributes:
+        help: one line.
+        configuration: the dataclass of `run_config` that Gin builds for it; `verbs.<verb>.run` takes that.
+        default_gin_file: read when none is given; None for the one that MODEL_DIR recorded.
+        unneeded: required macros that this verb does without.
+        reads_text: whether it needs TensorFlow, by way of SeqIO.
+    """
+
+    help: str
+    configuration: str
+    default_gin_file: str | None
+    unneeded: tuple[str, ...] = ()
+    reads_text: bool = True
+
+
+class Argument(NamedTuple):
+    """An argument of a verb without Gin: what `add_argument` takes.
+
+    Attributes:
+        name: of a positional argument, or an option with its dashes.
+        settings: the rest.
+    """
+
+    name: str
+    settings: dict[str, Any]
+
+
+class PlainVerb(NamedTuple):
+    """A verb without a configuration: its arguments say it all.
+
+    Attributes:
+        help: one line.
+        module: below `verbs`; its `run` takes the parsed arguments.
+        arguments: in order.
+    """
+
+    help: str
+    module: str
+    arguments: tuple[Argument, ...]
+
+
+VERBS = {
+    "pretrain": Verb("pre-train by replaced-token detection", "PretrainingRun", None),
+    "evaluate": Verb("score a run on held-out text and write its report", "PretrainingRun", None),
+    "inspect": Verb(
+        "print the model, mesh and cost of a run without running it",
+        "PretrainingRun",
+        None,
+        ("MODEL_DIR", "VOCAB_FILE"),
+    ),
+    "vocab": Verb("learn a WordPiece vocabulary from text", "VocabularyRun", "gin/runs/vocab.gin"),
+    "cache": Verb("tokenise and pack a corpus once", "CacheConfig", "gin/runs/cache.gin"),
+}
+
+PLAIN_VERBS = {
+    "import": PlainVerb(
+        "make a model directory of a transformers directory or a TensorFlow 1 checkpoint",
+        "import_",
+        (
+            Argument(
+                "sources",
+                {
+                    "nargs": "+",
+                    "metavar": "SRC",
+                    "help": "a transformers directory, two of them (discriminator and generator), or a model.ckpt-*",
+                },
+            ),
+            Argument("dest", {"metavar": "DEST", "help": "the model directory to make; it must not exist"}),
+        ),
+    ),
+    "export": PlainVerb(
+        "write a model for transformers or for the original TensorFlow code",
+        "export",
+        (
+            Argument("source", {"metavar": "SRC", "help": "a model directory"}),
+            Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
+            Argument("--format", {"choices": ("transformers", "tf1"), "required": True, "help": "what to write"}),
+        ),
+    ),
+    "predict": PlainVerb(
+        "print what a model says of token ids or text, a JSON object per example",
+        "predict",
+        (
+            Argument("model", {"metavar": "MODEL_DIR", "help": "a model directory"}),
+            Argument(
+                "input",
+                {
+                    "metavar": "INPUT",
+                    "help": "examples, one a line: a JSON object with input_ids (and attention_mask, token_type_ids) "
+                    "or text (and text_pair), a JSON list of ids, or plain text; or an .npz with arrays of those "
+                    "names; - for standard input",
+                },
+            ),
+            Argument("--output", {"metavar": "PATH", "help": "a file instead of standard output; it must not exist"}),
+            Argument(
+                "--batch_size", {"type": int, "default": 32, "help": "examples at a time; changes only the speed"}
+            ),
+        ),
+    ),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        arguments: of the command line; None for this process's.
+
+    Returns:
+        0; 2 after a mistake of the user's, which is one sentence on standard error; 1 after one of ours.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options, bindings = parse_arguments(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if not options.verbose:
+        quieten_libraries()
+    try:
+        run_verb(options, bindings)
+    except UserError as error:
+        return fail(str(error), options.verbose)
+    except KeyboardInterrupt:
+        return fail("interrupted", options.verbose)
+    except Exception as error:
+        sentence = disk_sentence(error)
+        if sentence is None:
+            raise
+        return fail(sentence, options.verbose)
+    return 0
+
+
+def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Splits a command line into argparse's part and the `--gin.NAME=VALUE` bindings, as T5X does."""
+    parser = argparse.ArgumentParser(
+        prog="electra",
+        description="Pre-train text encoders by replaced-token detection.",
+        epilog="Any Gin value can be set: --gin.NAME=VALUE, strings in quotes, as in --gin.MODEL_DIR='\"runs/mine\"'.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        sub = verbs.add_parser(name, help=verb.help, description=verb.help, epilog=parser.epilog, allow_abbrev=False)
+        sub.add_argument(
+            "--gin_file",
+            action="append",
+            default=[],
+            metavar="PATH",
+            help="a Gin file, relative to the working folder or shipped in the package; repeatable, later ones win",
+        )
+        sub.add_argument(
+            "--gin_search_paths", default="", metavar="DIR[,DIR]", help="more folders to find Gin files in"
+        )
+        add_verbose(sub)
+    for name, plain in PLAIN_VERBS.items():
+        sub = verbs.add_parser(name, help=plain.help, description=plain.help, allow_abbrev=False)
+        for argument in plain.arguments:
+            sub.add_argument(argument.name, **argument.settings)
+        add_verbose(sub)
+    bindings = [argument.removeprefix("--gin.") for argument in arguments if argument.startswith("--gin.")]
+    rest = [argument for argument in arguments if not argument.startswith("--gin.")]
+    return parser.parse_args(rest), bindings
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """The option that every verb has."""
+    parser.add_argument("--verbose", action="store_true", help="show tracebacks and the libraries' own messages")
+
+
+def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
+    """Parses Gin and calls the verb with what Gin built, or with its arguments where it has no configuration.
+
+    Raises:
+        UserError: Gin bindings for a verb that takes none.
+    """
+    if options.verb in PLAIN_VERBS:
+        if bindings:
+            raise UserError(f"electra {options.verb} takes no Gin bindings (--gin.{bindings[0]})")
+        importlib.import_module(f"electra_jax.verbs.{PLAIN_VERBS[options.verb].module}").run(options)
+        return
+    from electra_jax import gin_config
+
+    verb = VERBS[options.verb]
+    files = options.gin_file
+    if not files:
+        files = [verb.default_gin_file or recorded_config(options.verb, bindings)]
+    configuration = gin_config.build(
+        verb.configuration,
+        files,
+        [*(f"{macro} = ''" for macro in verb.unneeded), *bindings],
+        search_paths=[path for path in options.gin_search_paths.split(",") if path],
+    )
+    if verb.reads_text and not options.verbose:
+        load_tensorflow_quietly()
+    importlib.import_module(f"electra_jax.verbs.{options.verb}").run(configuration)
+
+
+def recorded_config(verb: str, bindings: list[str]) -> str:
+    """The configuration that a run directory recorded, for a verb that was given no Gin file.
+
+    Raises:
+        UserError: there is none.
+    """
+    directories = [binding.partition("=")[2].strip("\"' ") for binding in bindings if binding.startswith("MODEL_DIR=")]
+    if not directories:
+        raise UserError(f"electra {verb} needs --gin_file=PATH, or --gin.MODEL_DIR of a run that exists")
+    path = Path(directories[-1]) / "config.gin"
+    if not path.exists():
+        raise UserError(f"no --gin_file was given and {path} does not exist: MODEL_DIR must be a run's directory")
+    return str(path)
+
+
+def disk_sentence(error: BaseException | None) -> str | None:
+    """What to say of an error that a full disk is behind, None for any other.
+
+    A full disk is met again while the files are closed: the sentence of the first to meet it is the one that helps.
+    """
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    if not any(getattr(link, "errno", None) == errno.ENOSPC or "No space left" in str(link) for link in chain):
+        return None
+    places = (f" of {link.filename}" for link in chain if getattr(link, "filename", None))
+    known = (str(link) for link in chain if isinstance(link, UserError))
+    return next(known, f"the disk{next(places, '')} is full: free some space and run the same command again")
+
+
+def fail(sentence: str, verbose: bool) -> int:
+    """Says what is wrong on standard error; the traceback only when asked for."""
+    if verbose:
+        traceback.print_exc()
+    print(f"electra: {sentence}", file=sys.stderr)
+    return 2
+
+
+def load_tensorflow_quietly() -> None:
+    """Imports TensorFlow with standard error closed.
+
+    It says there, past every log level, that it found no GPU, and it must not use one anyway.
+    """
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            importlib.import_module("electra_jax.tasks.host_tensorflow")
+            # Abseil sets its level when it is imported. What Orbax logs as an error is raised as well.
+            importlib.import_module("absl.logging").set_verbosity("fatal")
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def quieten_libraries() -> None:
+    """Keeps what libraries say and no user can act on out of the terminal."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for name in ("asyncio", "jax", "orbax", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Orbax's threads print what they raise, and it is raised again where the checkpoint is awaited.
+    threading.excepthook = lambda _: None
+    sys.unraisablehook = lambda _: None

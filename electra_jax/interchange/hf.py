@@ -1,0 +1,220 @@
+"""Directories of `transformers`, both ways; neither `transformers` nor PyTorch is needed."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from electra_jax.description import Description, abstract_params
+from electra_jax.errors import UserError
+from electra_jax.interchange import hf_config, hf_names, hf_tokenizer, layout
+from electra_jax.interchange.card import write_card
+from electra_jax.interchange.imported import Imported, check_vocabulary
+from electra_jax.interchange.tensors import Tensors, read_tensors
+from electra_jax.model import Model
+
+WEIGHTS = "model.safetensors"
+PAIR = ("discriminator", "generator")
+
+
+def is_hf_directory(path: Path) -> bool:
+    """Whether it is a directory of `transformers`, or one that holds a pair of them."""
+    return (path / hf_config.CONFIG).is_file() or is_pair(path)
+
+
+def is_pair(path: Path) -> bool:
+    """Whether it holds a directory `discriminator` and a directory `generator`."""
+    return all((path / tower / hf_config.CONFIG).is_file() for tower in PAIR)
+
+
+def read(sources: list[Path]) -> Imported:
+    """Reads one directory, or the two of a pair (in either order, or in one folder).
+
+    Raises:
+        UserError: what cannot be read, or does not fit together.
+    """
+    if len(sources) == 1 and is_pair(sources[0]) and not (sources[0] / hf_config.CONFIG).exists():
+        sources = [sources[0] / tower for tower in PAIR]
+    models = [read_one(source) for source in sources]
+    if len(models) == 1:
+        return models[0]
+    kinds = {model.description.kind: model for model in models}
+    if len(models) != 2 or kinds.keys() != set(PAIR):
+        raise UserError(
+            f"a pair is one ElectraForPreTraining and one ElectraForMaskedLM; {' and '.join(map(str, sources))} are "
+            f"{' and '.join(model.description.kind for model in models)}"
+        )
+    return join(kinds["discriminator"], kinds["generator"])
+
+
+def read_one(source: Path) -> Imported:
+    """Reads one directory.
+
+    Raises:
+        UserError: what cannot be read, or does not fit together.
+    """
+    config = hf_config.read_config(source)
+    path = source / hf_config.CONFIG
+    raw, file = read_tensors(source)
+    tensors = modernised(raw)
+    kind = hf_config.kind_of(config, tensors, path)
+    prefix = next((p for p in ("electra.", "bert.") if any(name.startswith(p) for name in tensors)), "")
+    encoder = hf_config.encoder_config(config, tensors, path, prefix=prefix)
+    head = hf_config.head_config(kind, config, tensors)
+    description = Description(
+        kind=kind,
+        discriminator=None if kind == "generator" else encoder,
+        generator=encoder if kind == "generator" else None,
+        generator_embeddings=False,
+        head=head,
+        labels=hf_config.labels_of(kind, config, head, path),
+        facts={"imported from": source.resolve().name, "format": "transformers"},
+    )
+    template = abstract_params(description)
+    names = hf_names.layout(description, template, prefix=prefix)
+    untie(tensors, prefix, source / file)
+    left = layout.check(tensors, names, str(source / file))
+    vocabulary = hf_tokenizer.read_vocabulary(source)
+    check_vocabulary(vocabulary, encoder.vocab_size, source)
+    notes = [f"left over in {source / file}: {layout.listed(left)}"] if left else []
+    if vocabulary is None:
+        notes.append(
+            f"{source} holds no WordPiece vocabulary (vocab.txt or tokenizer.json): only token ids can be read"
+        )
+    return Imported(description, layout.assemble(tensors, names, template), None, 0, vocabulary, notes)
+
+
+def modernised(raw: Tensors) -> Tensors:
+    """The tensors by today's names: old ones call LayerNorm's gamma and beta, and save the positions' numbers."""
+    renamed = {}
+    for name, tensor in raw.items():
+        if name.endswith("embeddings.position_ids"):
+            continue
+        renamed[name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")] = (
+            tensor
+        )
+    return renamed
+
+
+def untie(tensors: Tensors, prefix: str, file: Path) -> None:
+    """Drops the generator's output table where it is the embedding table once more.
+
+    Raises:
+        UserError: it is another table.
+    """
+    words = tensors.get(f"{prefix}embeddings.word_embeddings.weight")
+    tied = tensors.pop("generator_lm_head.weight", None)
+    if tied is not None and (words is None or not np.array_equal(tied, words)):
+        raise UserError(
+            f"{file}: generator_lm_head.weight differs from {prefix}embeddings.word_embeddings.weight, "
+            "but a generator's output table is its embedding table"
+        )
+
+
+def join(discriminator: Imported, generator: Imported) -> Imported:
+    """The two towers as one model; embeddings that differ are kept apart."""
+    same = embeddings_equal(discriminator, generator)
+    notes = [*discriminator.notes, *generator.notes]
+    if not same:
+        notes.append("the two towers have different embeddings: the generator keeps its own")
+    sizes = [model.description.encoder.vocab_size for model in (discriminator, generator)]
+    if sizes[0] != sizes[1]:
+        raise UserError(f"the discriminator has {sizes[0]} words and the generator {sizes[1]}: they are no pair")
+    vocabulary = discriminator.vocabulary or generator.vocabulary
+    if discriminator.vocabulary and generator.vocabulary and discriminator.vocabulary != generator.vocabulary:
+        raise UserError("the discriminator's and the generator's vocabularies differ: they are no pair")
+    description = dataclasses.replace(
+        discriminator.description,
+        kind="pretraining",
+        generator=generator.description.generator,
+        generator_embeddings=not same,
+    )
+    tower = dict(generator.params["generator"])
+    if not same:
+        tower["embeddings"] = generator.params["embeddings"]
+    return Imported(description, {**discriminator.params, "generator": tower}, None, 0, vocabulary, notes)
+
+
+def embeddings_equal(discriminator: Imported, generator: Imported) -> bool:
+    """Whether both have the same tables."""
+    ours, theirs = (layout.leaves_by_path(model.params["embeddings"]) for model in (discriminator, generator))
+    return all(np.array_equal(leaf, theirs[path]) for path, leaf in ours.items())
+
+
+def split(model: Model) -> dict[str, Model]:
+    """The state dicts that `transformers` has for a model, by the name of their folder; "" for the folder itself."""
+    description = model.description
+    if description.kind != "pretraining":
+        return {"": model}
+    generator = model.params["generator"]
+    shared = {"embeddings": generator["embeddings"] if description.generator_embeddings else model.params["embeddings"]}
+    parts = {
+        "discriminator": (
+            dataclasses.replace(description, kind="discriminator", generator=None, generator_embeddings=False),
+            {name: model.params[name] for name in ("embeddings", "discriminator")},
+        ),
+        "generator": (
+            dataclasses.replace(description, kind="generator", discriminator=None, generator_embeddings=False),
+            {**shared, "generator": {name: generator[name] for name in ("encoder", "head")}},
+        ),
+    }
+    return {name: Model(part, params, model.vocabulary, model.step) for name, (part, params) in parts.items()}
+
+
+def write(model: Model, dest: Path) -> list[str]:
+    """Writes one directory, or for a pair `dest/discriminator` and `dest/generator`.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        UserError: a head that `transformers` has no class for.
+    """
+    notes = refuse_or_note(model.description)
+    for name, part in split(model).items():
+        folder = dest / name
+        folder.mkdir(parents=True, exist_ok=True)
+        template = abstract_params(part.description)
+        names = hf_names.layout(part.description, template, prefix=prefix_of(part.description))
+        save_file(layout.disassemble(part.params, names), folder / WEIGHTS, metadata={"format": "pt"})
+        hf_tokenizer.write_json(folder / hf_config.CONFIG, hf_config.to_config(part.description))
+        if part.vocabulary is not None:
+            length = part.description.encoder.max_position_embeddings
+            hf_tokenizer.write_tokenizer(folder, part.vocabulary, max_length=length)
+        write_card(folder / "README.md", part, f"`{hf_config.ARCHITECTURES[part.description.kind]}` of transformers")
+    if model.vocabulary is None:
+        notes.append("the model has no vocabulary: no tokenizer files were written")
+    return notes
+
+
+def prefix_of(description: Description) -> str:
+    """The encoder's name in the state dict of each class; the bare encoder has none."""
+    return "" if description.kind == "encoder" else "electra."
+
+
+def refuse_or_note(description: Description) -> list[str]:
+    """What `transformers` cannot hold.
+
+    Raises:
+        UserError: it has no class for the head at all.
+    """
+    head = description.head
+    if head is None:
+        return []
+    remedies: dict[str, Any] = {
+        "joint_question_answering": "fine-tune with the head question_answering",
+        "sequence_classification_reference": "fine-tune with the head sequence_classification",
+    }
+    if head.kind in remedies:
+        raise UserError(
+            f"transformers has no class for the head {head.kind}: {remedies[head.kind]} for a model that it loads, "
+            "or export with --format tf1"
+        )
+    notes = []
+    if head.mask_questions:
+        notes.append("transformers does not mask questions: its logits there lack the -1000 that ours have")
+    if head.answerable != "none":
+        notes.append("transformers has no place for the answerability logit: it was left out")
+    return notes

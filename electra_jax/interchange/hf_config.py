@@ -1,0 +1,229 @@
+"""`config.json` of a `transformers` directory <-> our description."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from electra_jax.description import Description
+from electra_jax.encoder import EncoderConfig
+from electra_jax.errors import UserError
+from electra_jax.heads import HeadConfig
+from electra_jax.interchange.tensors import Tensors
+
+CONFIG = "config.json"
+
+# Regression is told apart from classification by the rest of the configuration.
+KINDS = {
+    "ElectraForPreTraining": "discriminator",
+    "ElectraForMaskedLM": "generator",
+    "ElectraForSequenceClassification": "sequence_classification",
+    "ElectraForTokenClassification": "token_classification",
+    "ElectraForQuestionAnswering": "question_answering",
+    "ElectraForMultipleChoice": "multiple_choice",
+    "ElectraModel": "encoder",
+    "BertModel": "encoder",
+    "BertForPreTraining": "encoder",
+    "BertForMaskedLM": "encoder",
+}
+ARCHITECTURES = {
+    **{kind: name for name, kind in KINDS.items() if name.startswith("Electra")},
+    "regression": "ElectraForSequenceClassification",
+}
+
+# What `transformers` takes where an old config.json is silent.
+SILENT = {
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+}
+
+# The one value that our encoder has; a config.json that says another is of another architecture.
+FIXED = {
+    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute", None),
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "tie_word_embeddings": (True, None),
+}
+FIXED_SUMMARY = {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"}
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The values of config.json.
+
+    Raises:
+        UserError: there is none, or it is no JSON object.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        raise UserError(f"{directory} is not a transformers directory: looked for {CONFIG}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not a JSON object")
+    return config
+
+
+def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
+    """The kind of model, from `architectures` or, where that is missing, from the names of the tensors.
+
+    Raises:
+        UserError: an architecture that is not read, or a setting that our encoder has not.
+    """
+    architecture = (config.get("architectures") or [None])[0]
+    model_type = config.get("model_type") or (architecture or "").partition("For")[0].removesuffix("Model").lower()
+    known = ", ".join(KINDS)
+    if architecture is None:
+        heads = {"discriminator_predictions.": "discriminator", "generator_predictions.": "generator"}
+        kind = next((kind for head, kind in heads.items() if any(name.startswith(head) for name in tensors)), None)
+        if kind is None or model_type != "electra":
+            raise UserError(f'{path} names no architecture: add one of {known} as "architectures"')
+        return kind
+    if architecture not in KINDS or model_type not in ("electra", "bert"):
+        raise UserError(
+            f"{path}: the architecture {architecture} (model_type {model_type!r}) is not read; only {known} are"
+        )
+    for name, values in FIXED.items():
+        if name in config and config[name] not in values:
+            raise UserError(f"{path}: {name} = {config[name]!r} is another architecture; only {values[0]!r} is read")
+    kind = KINDS[architecture]
+    if kind == "multiple_choice":
+        for name, value in FIXED_SUMMARY.items():
+            if config.get(name, value) != value:
+                raise UserError(f"{path}: {name} = {config[name]!r} is another head; only {value!r} is read")
+    if kind == "sequence_classification" and config.get("problem_type") == "regression":
+        return "regression"
+    return kind
+
+
+def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, prefix: str) -> EncoderConfig:
+    """Sizes of the encoder: those that config.json states, else those of the tensors.
+
+    Raises:
+        UserError: a size that neither tells, or that the vocabulary's table contradicts.
+    """
+    sizes = sizes_of(tensors, prefix)
+    stated = {name: config[name] for name in (*sizes, "num_attention_heads") if config.get(name) is not None}
+    if "model_type" in config and config["model_type"] == "bert":
+        stated["embedding_size"] = stated.get("hidden_size", sizes.get("hidden_size"))
+    rows = sizes.get("vocab_size")
+    if rows is not None and stated.get("vocab_size", rows) != rows:
+        raise UserError(f"{path} says vocab_size {stated['vocab_size']}, but the embedding table has {rows} rows")
+    values = {**sizes, **stated}
+    wanted = [
+        *("vocab_size", "hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads"),
+        *("intermediate_size", "max_position_embeddings", "type_vocab_size"),
+    ]
+    missing = [name for name in wanted if name not in values]
+    if missing:
+        raise UserError(f"{path} does not say {', '.join(missing)}, and the tensors do not tell")
+    rates = {name: float(config.get(name, value)) for name, value in SILENT.items()}
+    try:
+        return EncoderConfig(**{name: int(values[name]) for name in wanted}, **rates, dtype="float32", scan_unroll=1)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def sizes_of(tensors: Tensors, prefix: str) -> dict[str, int]:
+    """The sizes that shapes tell, as far as the tensors are there."""
+    sizes: dict[str, int] = {}
+
+    def axis(field: str, name: str, number: int) -> None:
+        tensor = tensors.get(prefix + name)
+        if tensor is not None and tensor.ndim == 2:
+            sizes[field] = tensor.shape[number]
+
+    axis("vocab_size", "embeddings.word_embeddings.weight", 0)
+    axis("embedding_size", "embeddings.word_embeddings.weight", 1)
+    axis("max_position_embeddings", "embeddings.position_embeddings.weight", 0)
+    axis("type_vocab_size", "embeddings.token_type_embeddings.weight", 0)
+    axis("hidden_size", "encoder.layer.0.attention.self.query.weight", 0)
+    axis("intermediate_size", "encoder.layer.0.intermediate.dense.weight", 0)
+    start = f"{prefix}encoder.layer."
+    layers = {name.removeprefix(start).partition(".")[0] for name in tensors if name.startswith(start)}
+    if layers:
+        sizes["num_hidden_layers"] = len(layers)
+    return sizes
+
+
+def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors) -> HeadConfig | None:
+    """The fine-tuning head, its number of labels from its shape; None where the kind has none."""
+    modules = {"regression": "sequence_classification", "multiple_choice": "sequence_classification"}
+    biases = {
+        "sequence_classification": "classifier.out_proj.bias",
+        "regression": "classifier.out_proj.bias",
+        "multiple_choice": "classifier.bias",
+        "token_classification": "classifier.bias",
+        "question_answering": "qa_outputs.bias",
+    }
+    if kind not in biases:
+        return None
+    dropout = config.get("classifier_dropout")
+    if dropout is None:
+        field = "summary_last_dropout" if kind == "multiple_choice" else "hidden_dropout_prob"
+        dropout = config.get(field, SILENT["hidden_dropout_prob"])
+    bias = tensors.get(biases[kind])
+    return HeadConfig(
+        kind=modules.get(kind, kind),
+        num_labels=len(bias) if bias is not None else len(config.get("id2label") or (0, 1)),
+        dropout_prob=float(dropout),
+        mask_questions=False,
+        answerable="none",
+        beam_size=0,
+    )
+
+
+def labels_of(kind: str, config: Mapping[str, Any], head: HeadConfig | None, path: Path) -> tuple[str, ...]:
+    """Names of the outputs of a classification or tagging head.
+
+    Raises:
+        UserError: config.json names another number of them than the head has.
+    """
+    if kind not in ("sequence_classification", "regression", "token_classification") or head is None:
+        return ()
+    names = config.get("id2label")
+    if not names:
+        return tuple(f"LABEL_{number}" for number in range(head.num_labels))
+    if len(names) != head.num_labels:
+        raise UserError(f"{path} names {len(names)} labels (id2label), but the head has {head.num_labels} outputs")
+    return tuple(str(names[number]) for number in sorted(names, key=int))
+
+
+def to_config(description: Description) -> dict[str, Any]:
+    """config.json of one tower, with or without a head."""
+    encoder = description.encoder
+    config: dict[str, Any] = {
+        "architectures": [ARCHITECTURES[description.kind]],
+        "model_type": "electra",
+        "attention_probs_dropout_prob": encoder.attention_probs_dropout_prob,
+        "classifier_dropout": None if description.head is None else description.head.dropout_prob,
+        "dtype": "float32",
+        "embedding_size": encoder.embedding_size,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": encoder.hidden_dropout_prob,
+        "hidden_size": encoder.hidden_size,
+        "initializer_range": encoder.initializer_range,
+        "intermediate_size": encoder.intermediate_size,
+        "layer_norm_eps": encoder.layer_norm_eps,
+        "max_position_embeddings": encoder.max_position_embeddings,
+        "num_attention_heads": encoder.num_attention_heads,
+        "num_hidden_layers": encoder.num_hidden_layers,
+        "pad_token_id": 0,
+        "type_vocab_size": encoder.type_vocab_size,
+        "vocab_size": encoder.vocab_size,
+        **FIXED_SUMMARY,
+        "summary_last_dropout": 0.1 if description.head is None else description.head.dropout_prob,
+        "tie_word_embeddings": True,
+    }
+    if description.labels:
+        config["id2label"] = {str(number): label for number, label in enumerate(description.labels)}
+        config["label2id"] = {label: number for number, label in enumerate(description.labels)}
+    if description.kind == "regression":
+        config["problem_type"] = "regression"
+    elif description.kind == "sequence_classification":
+        config["problem_type"] = "single_label_classification"
+    return config

@@ -1,0 +1,230 @@
+"""Tensors of a file on disk, by name: safetensors, and PyTorch's pickles read without running anything in them."""
+
+import collections
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from electra_jax.errors import UserError
+
+Tensors = dict[str, np.ndarray]
+
+# In this order: safetensors cannot hold anything but tensors.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+STORAGES = {
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+def read_tensors(directory: Path) -> tuple[Tensors, str]:
+    """The tensors of a `transformers` directory as they are stored, and the name of the file that held them.
+
+    Raises:
+        UserError: no weights there, or a file that is cut off, damaged or holds more than tensors.
+    """
+    name = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
+    if name is None:
+        raise UserError(f"{directory} holds no weights: looked for {', '.join(WEIGHT_FILES)}")
+    if not name.endswith(".index.json"):
+        return read_file(directory / name), name
+    try:
+        shards = sorted(set(json.loads((directory / name).read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{directory / name} is not an index of weight files ({error!r})") from error
+    tensors: Tensors = {}
+    for shard in shards:
+        if not (directory / shard).is_file():
+            raise UserError(f"{directory / name} names {shard}, which is not there: copy it beside the index")
+        tensors |= read_file(directory / shard)
+    return tensors, name
+
+
+def read_file(path: Path) -> Tensors:
+    """The tensors of one file.
+
+    Raises:
+        UserError: it is cut off, damaged, or holds more than tensors.
+    """
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+
+
+def read_safetensors(path: Path) -> Tensors:
+    """The tensors of a safetensors file.
+
+    Raises:
+        UserError: it is cut off or damaged.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is cut off or damaged ({error}): copy or download it again") from error
+
+
+class Storage(NamedTuple):
+    """A run of numbers that tensors are views of."""
+
+    key: str
+    dtype: np.dtype
+
+
+class View(NamedTuple):
+    """A tensor before its numbers are read."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *rest: Any) -> View:
+    """Stands for torch._utils._rebuild_tensor_v2; gradients and hooks are left aside."""
+    del rest
+    return View(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+
+
+def rebuild_parameter(view: View, *rest: Any) -> View:
+    """Stands for torch._utils._rebuild_parameter."""
+    del rest
+    return view
+
+
+class TensorUnpickler(pickle.Unpickler):
+    """Builds views of tensors and dicts of them; refuses every other name, so that nothing of the file is run."""
+
+    ALLOWED = {  # noqa: RUF012  (never changed)
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
+        ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+        ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+        **{("torch", name): np.dtype(dtype) for name, dtype in STORAGES.items()},
+    }
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        """Reads one pickle of a file; `path` is for errors."""
+        super().__init__(file, encoding="utf-8")
+        self._path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The few names that a state dict needs."""
+        if (module, name) not in self.ALLOWED:
+            raise UserError(
+                f"{self._path} is refused: it asks for {module}.{name}, and only tensors are read from a pickle, "
+                "because anything else may run code; save it as model.safetensors, or as a plain state dict"
+            )
+        return self.ALLOWED[module, name]
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """A reference to a storage: ("storage", type, key, device, size[, view])."""
+        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], np.dtype)):
+            raise UserError(f"{self._path} is refused: it refers to {pid!r}, and only storages of tensors are read")
+        if len(pid) > 5 and pid[5] is not None:
+            raise UserError(f"{self._path} is refused: it holds views of storages, as PyTorch before 0.4 wrote them")
+        return Storage(str(pid[2]), pid[1])
+
+
+def read_pickle(path: Path) -> Tensors:
+    """The tensors of a plain state dict that torch.save wrote, in its zip format or the one before PyTorch 1.6.
+
+    Raises:
+        UserError: it is cut off, damaged, or holds anything but tensors.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            views, storages = read_zip(path)
+        else:
+            views, storages = read_legacy(path)
+        return {name: materialise(name, view, storages) for name, view in named_views(views, path)}
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError, OSError) as error:
+        raise UserError(f"{path} is cut off, damaged or not a PyTorch state dict ({error!r})") from error
+    except (AttributeError, IndexError, ImportError, MemoryError, OverflowError) as error:
+        raise UserError(f"{path} is not a PyTorch state dict ({error!r})") from error
+
+
+def read_zip(path: Path) -> tuple[Any, dict[str, bytes]]:
+    """The unpickled object and the bytes of its storages."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        record = next((name for name in names if name.endswith("data.pkl")), None)
+        if record is None:
+            raise UserError(f"{path} is a zip file without data.pkl, not what torch.save writes")
+        root = record.removesuffix("data.pkl")
+        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+            raise UserError(f"{path} was written on a big-endian machine, which is not read")
+        views = TensorUnpickler(io.BytesIO(archive.read(record)), path).load()
+        folder = f"{root}data/"
+        return views, {name.removeprefix(folder): archive.read(name) for name in names if name.startswith(folder)}
+
+
+def read_legacy(path: Path) -> tuple[Any, dict[str, bytes]]:
+    """As `read_zip`, of the format before PyTorch 1.6: pickles, then each storage's size and its numbers."""
+    with path.open("rb") as file:
+        magic, _protocol, _system = (TensorUnpickler(file, path).load() for _ in range(3))
+        if magic != LEGACY_MAGIC:
+            raise UserError(f"{path} is not a file of torch.save: it does not start with its magic number")
+        views = TensorUnpickler(file, path).load()
+        keys = TensorUnpickler(file, path).load()
+        item_sizes = {view.storage.key: view.storage.dtype.itemsize for _, view in named_views(views, path)}
+        storages = {}
+        for key in map(str, keys):
+            size = int.from_bytes(file.read(8), "little", signed=True)
+            storages[key] = file.read(size * item_sizes.get(key, 4))
+        return views, storages
+
+
+def named_views(views: Any, path: Path) -> list[tuple[str, View]]:
+    """The items of a state dict.
+
+    Raises:
+        UserError: it is no dict, or holds something else than tensors (by name).
+    """
+    if not isinstance(views, dict):
+        raise UserError(f"{path} holds a {type(views).__name__}, not a state dict of tensors by name")
+    other = [str(name) for name, view in views.items() if not isinstance(view, View)]
+    if other:
+        raise UserError(f"{path} is not a plain state dict: {', '.join(other[:8])} are not tensors")
+    return [(str(name), view) for name, view in views.items()]
+
+
+def materialise(name: str, view: View, storages: dict[str, bytes]) -> np.ndarray:
+    """The numbers of a view.
+
+    Raises:
+        ValueError: its storage is shorter than the view, or not there.
+    """
+    if view.storage.key not in storages:
+        raise ValueError(f"no storage for {name}")
+    data = storages[view.storage.key]
+    flat = np.frombuffer(
+        data[: len(data) // view.storage.dtype.itemsize * view.storage.dtype.itemsize], view.storage.dtype
+    )
+    last = view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
+    if 0 in view.shape:
+        return np.zeros(view.shape, view.storage.dtype)
+    if min((view.offset, *view.strides, *view.shape)) < 0 or last >= flat.size:
+        raise ValueError(f"the numbers of {name} are cut off")
+    strides = [stride * flat.itemsize for stride in view.strides]
+    return np.lib.stride_tricks.as_strided(flat[view.offset :], view.shape, strides, writeable=False).copy()

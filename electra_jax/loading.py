@@ -1,0 +1,345 @@
+"""Model directories: reads one into a `Model`, writes one, and starts a run from one. TensorFlow is not needed."""
+
+import dataclasses
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from electra_jax import checkpoints, folding
+from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
+from electra_jax.errors import UserError
+from electra_jax.model import Model, Vocabulary
+from electra_jax.types import PyTree
+
+logger = logging.getLogger(__name__)
+
+
+class Stored(NamedTuple):
+    """The parameters of a checkpoint, as numpy arrays, and its step."""
+
+    step: int
+    params: PyTree
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Loads any model directory: of `electra pretrain`, of fine-tuning, of `electra import`.
+
+    Args:
+        path: the directory; see `description` for what it holds.
+
+    Raises:
+        UserError: it is no model directory (says what was looked for), or its parts do not fit together.
+    """
+    directory = Path(path)
+    check_directory(directory)
+    step, params = read_params(directory, "params")
+    if (directory / RECORD).exists():
+        description = read_record(directory)
+    else:
+        description, params = describe_run(directory, params)
+    check_params(params, description, directory)
+    # Inference is in float32, whatever the products of training were in.
+    exact = {
+        name: dataclasses.replace(config, dtype="float32")
+        for name in ("discriminator", "generator")
+        if (config := getattr(description, name)) is not None
+    }
+    vocabulary = read_vocabulary(directory)
+    if vocabulary is not None and len(vocabulary.tokens) != description.encoder.vocab_size:
+        raise UserError(
+            f"the vocabulary of {directory} has {len(vocabulary.tokens)} entries and the model's embedding table "
+            f"{description.encoder.vocab_size} rows: this is another model's vocabulary"
+        )
+    return Model(dataclasses.replace(description, **exact), params, vocabulary, step)
+
+
+def check_directory(directory: Path) -> None:
+    """Refuses what is no model directory.
+
+    Raises:
+        UserError: says what was looked for.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory} is not a model directory: there is no such directory")
+    if (directory / "checkpoints").is_dir():
+        if not any((directory / name).exists() for name in (RECORD, RUN)):
+            raise UserError(
+                f"{directory} is not a model directory: it has checkpoints/, but neither {RECORD} nor {RUN}"
+            )
+        return
+    if (directory / "config.json").exists():
+        raise UserError(
+            f"{directory} is not a model directory but one of transformers (it holds config.json): "
+            f"run `electra import {directory} DEST` and load DEST"
+        )
+    raise UserError(f"{directory} is not a model directory: looked for checkpoints/ with {RECORD} or {RUN} beside it")
+
+
+def describe_run(directory: Path, params: PyTree) -> tuple[Description, PyTree]:
+    """The description of a run of `electra pretrain`, and its parameters as plain towers.
+
+    Sizes are those of the parameters; the rest is in the configuration that the run recorded.
+    """
+    from electra_jax import gin_config
+
+    run = gin_config.build("PretrainingRun", [str(directory / RUN)], [], search_paths=[])
+    kind, params = folding.fold(params)
+    towers = {
+        tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1)
+        for tower in ("discriminator", "generator")
+        if tower in params
+    }
+    description = Description(
+        kind=kind,
+        discriminator=towers.get("discriminator"),
+        generator=towers.get("generator"),
+        generator_embeddings="embeddings" in params.get("generator", {}),
+        head=None,
+        labels=(),
+        facts=run_facts(run),
+    )
+    return description, params
+
+
+def run_facts(run: Any) -> dict[str, Any]:
+    """What a model's card says of the run that made it."""
+    return {
+        "made by": "electra pretrain",
+        "objective": type(run.objective).__name__,
+        "corpus": run.mixture_or_task_name or run.cache.source.corpus,
+        "sequence length": run.cache.sequence_length,
+        "batch size": run.batch_size,
+        "learning rate": run.optimizer.learning_rate,
+        "masked share": run.mask_prob,
+    }
+
+
+def metadata(directory: Path) -> tuple[int, PyTree]:
+    """The newest sound checkpoint's step, and its tree of array metadata.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = directory.absolute() / "checkpoints"
+    for step in sorted(checkpoints.complete_steps(folder), reverse=True):
+        try:
+            checkpoints.check_seal(folder / str(step))
+            return step, ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
+        except checkpoints.CorruptCheckpointError as error:
+            logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
+    raise UserError(f"no checkpoint in {folder}: nothing was saved there, or all of it is corrupt")
+
+
+def read_params(directory: Path, item: str) -> Stored:
+    """Reads one entry of the newest checkpoint's state onto the host, and nothing else of it.
+
+    Args:
+        directory: the model directory.
+        item: "params".
+
+    Raises:
+        UserError: no checkpoint, or one without that entry.
+    """
+    step, tree = metadata(directory)
+    folder = directory.absolute() / "checkpoints"
+    if item not in tree:
+        raise UserError(f"{folder / str(step)} holds {', '.join(sorted(tree))} but no {item}")
+    wanted = {item: jax.tree.map(_host_array, tree[item], is_leaf=_is_array)}
+    arguments = ocp.args.PyTreeRestore(
+        item=wanted, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), wanted), partial_restore=True
+    )
+    try:
+        restored = ocp.PyTreeCheckpointHandler().restore(folder / str(step) / "state", args=arguments)
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError(f"{folder / str(step)} cannot be read ({str(error).splitlines()[0]})") from error
+    return Stored(step, restored[item])
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "shape")
+
+
+def _host_array(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def check_params(params: PyTree, description: Description, directory: Path) -> None:
+    """Refuses parameters that lack what the description needs; more of them are left alone.
+
+    Raises:
+        UserError: names what is missing or of another shape.
+    """
+    found = checkpoints.named_shapes(params)
+    differences = [
+        f"{name} is {found.get(name, 'missing')} and should be {shape}"
+        for name, shape in checkpoints.named_shapes(abstract_params(description)).items()
+        if found.get(name) != shape
+    ]
+    if differences:
+        more = f" and {len(differences) - 8} more" if len(differences) > 8 else ""
+        raise UserError(
+            f"the checkpoint in {directory} is not of the model described: {'; '.join(differences[:8])}{more}"
+        )
+
+
+def read_vocabulary(directory: Path) -> Vocabulary | None:
+    """The directory's own vocabulary, or the one that its run recorded; None where there is none."""
+    path = directory / VOCABULARY
+    if not path.exists():
+        recorded = directory / RUN
+        text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
+        match = re.search(r"^VOCAB_FILE = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
+        if match is None or not Path(match[1]).exists():
+            return None
+        path = Path(match[1])
+    tokens = split_entries(path.read_text(encoding="utf-8-sig"))
+    record = path.with_suffix(".json")
+    if record.exists():
+        casing = json.loads(record.read_text(encoding="utf-8"))
+        return Vocabulary(tokens, casing["lowercase"], casing["strip_accents"])
+    lowercase = not is_cased(tokens)
+    return Vocabulary(tokens, lowercase, lowercase)
+
+
+def split_entries(text: str) -> list[str]:
+    """The entries of a vocab.txt; a line's number is its id."""
+    # Not splitlines(): an entry may be one of the characters that it takes for a line's end.
+    return [line.strip(" \t\r") for line in text.rstrip("\r\n").split("\n")]
+
+
+def is_cased(tokens: list[str]) -> bool:
+    """Whether an ordinary entry holds an upper-case letter, for a vocabulary without a record of its casing."""
+    return any(token != token.lower() for token in tokens if not re.fullmatch(r"\[.*\]", token))
+
+
+def write_vocabulary(directory: Path, vocabulary: Vocabulary) -> None:
+    """Writes vocab.txt and the record of its casing beside it."""
+    casing = {"lowercase": vocabulary.lowercase, "strip_accents": vocabulary.strip_accents}
+    path = directory / VOCABULARY
+    path.with_suffix(".json").write_text(json.dumps(casing, indent=2) + "\n", encoding="utf-8")
+    path.write_text("".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8", newline="\n")
+
+
+def check_new(dest: Path) -> None:
+    """Refuses to write where something is.
+
+    Raises:
+        UserError: `dest` exists.
+    """
+    if dest.exists() or dest.is_symlink():
+        raise UserError(f"{dest} exists: nothing was written; name another destination, or remove it first")
+
+
+@contextmanager
+def new_directory(dest: Path) -> Iterator[Path]:
+    """An empty folder beside `dest` to write in; it gets the name `dest` at the end, or goes away after an error.
+
+    Raises:
+        UserError: `dest` exists, or its parent cannot be written.
+    """
+    check_new(dest)
+    part = dest.with_name(f"{dest.name}.{os.getpid()}.unfinished")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.rename(dest)
+    except PermissionError as error:
+        raise UserError(f"{dest} cannot be written ({error.strerror}: {error.filename})") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_model(
+    directory: Path, description: Description, state: PyTree, *, step: int, vocabulary: Vocabulary | None
+) -> None:
+    """Writes a model directory that `load`, `electra predict` and `electra export` take.
+
+    Args:
+        directory: where; it may hold other files.
+        description: what `state["params"]` is.
+        state: a tree with `params`; a whole `TrainState` where training is to go on from it.
+        step: of the checkpoint.
+        vocabulary: None where there is none.
+    """
+    write_record(directory, description)
+    if vocabulary is not None:
+        write_vocabulary(directory, vocabulary)
+    writer = checkpoints.Checkpoints(directory, keep=1)
+    try:
+        writer.save(step, state, {})
+    finally:
+        writer.close()
+
+
+class Start(NamedTuple):
+    """Parameters to start from, and what was not taken from the directory or not used of it, by path."""
+
+    params: PyTree
+    fresh: list[str]
+    unused: list[str]
+
+
+def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) -> Start:
+    """Fills parameters by name from a model directory: a warm start of pre-training, or of fine-tuning.
+
+    Args:
+        path: the model directory.
+        folded: take its plain towers (`folding`: for fine-tuning), or the parameters as they were trained (to go on
+            pre-training with the same variant).
+        params: freshly initialised, in their shardings; what the directory lacks keeps these values.
+
+    Raises:
+        UserError: no model directory, nothing in common, or a parameter of another shape (names them).
+    """
+    directory = Path(path)
+    check_directory(directory)
+    stored = _named(load(directory).params if folded else read_params(directory, "params").params)
+    wanted = _named(params)
+    shapes = [
+        f"{name} {stored[name].shape} there, {leaf.shape} here"
+        for name, leaf in wanted.items()
+        if name in stored and stored[name].shape != leaf.shape
+    ]
+    if shapes or not stored.keys() & wanted.keys():
+        raise UserError(
+            f"{directory} is of another model: {'; '.join(shapes[:8]) or 'no parameter has a name in common'}"
+        )
+    filled = {
+        name: jax.device_put(stored[name].astype(leaf.dtype), leaf.sharding) if name in stored else leaf
+        for name, leaf in wanted.items()
+    }
+    tree = jax.tree.unflatten(jax.tree.structure(params), list(filled.values()))
+    return Start(tree, sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys()))
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def read_moments(directory: Path) -> tuple[PyTree, PyTree] | None:
+    """Adam's moments of the newest checkpoint, trees like its parameters; None where it has none."""
+    _, tree = metadata(directory)
+    if "opt_state" not in tree:
+        return None
+    found = _moments_in(read_params(directory, "opt_state").params)
+    return None if found is None else (found["mu"], found["nu"])
+
+
+def _moments_in(tree: PyTree) -> dict[str, PyTree] | None:
+    """The first node of an optimizer's state that holds both moments."""
+    if isinstance(tree, dict) and {"mu", "nu"} <= tree.keys():
+        return tree
+    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (list, tuple)) else ()
+    return next((found for child in children if (found := _moments_in(child)) is not None), None)

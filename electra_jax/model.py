@@ -1,0 +1,201 @@
+"""One object that holds a model: its parameters, what they are, and the logits they give."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from electra_jax.description import Description
+from electra_jax.encoder import Embeddings, Encoder, EncoderConfig
+from electra_jax.errors import UserError
+from electra_jax.heads import make_head
+from electra_jax.towers import MaskedLmHead, ReplacedTokenHead
+from electra_jax.types import PyTree, Tokens
+
+Logits = np.ndarray | dict[str, np.ndarray]
+
+
+class Vocabulary(NamedTuple):
+    """The entries of a WordPiece vocabulary, by id, and what is done to text before it is split."""
+
+    tokens: list[str]
+    lowercase: bool
+    strip_accents: bool
+
+
+class Model:
+    """A model that is loaded: what `electra_jax.load` returns.
+
+    Attributes:
+        description: its kind, sizes, head and labels.
+        params: the parameter tree, float32 numpy arrays.
+        vocabulary: None where the directory holds none.
+        step: updates that the parameters have had, as the checkpoint counts them.
+    """
+
+    def __init__(self, description: Description, params: PyTree, vocabulary: Vocabulary | None, step: int) -> None:
+        """Puts the parts together; nothing is computed."""
+        self.description = description
+        self.params = params
+        self.vocabulary = vocabulary
+        self.step = step
+        self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the outputs of classification and tagging, by their number."""
+        return self.description.labels
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """The `tokenizers` object of the vocabulary.
+
+        Raises:
+            UserError: the model has no vocabulary.
+        """
+        from electra_jax.tasks.wordpiece import build_tokenizer
+
+        if self.vocabulary is None:
+            raise UserError("the model has no vocabulary: only token ids can be read")
+        tokens, lowercase, strip_accents = self.vocabulary
+        return build_tokenizer(tokens, lowercase=lowercase, strip_accents=strip_accents)
+
+    def logits(
+        self,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+    ) -> Logits:
+        """What the model's head says, computed in float32 without dropout.
+
+        Args:
+            input_ids: int [B, L]; [B, C, L] for C choices.
+            attention_mask: same shape, 1 for a real token; None for all ones.
+            token_type_ids: same shape; None for all zeros.
+
+        Returns:
+            float32. A pre-trained pair or a discriminator: [B, L], positive where a token looks replaced. A generator:
+            [B, L, V]. Classification: [B, labels]; regression: [B, 1]; multiple choice: [B, C]; tagging:
+            [B, L, labels]. Question answering: a dict, see `heads`. A bare encoder: its last hidden states [B, L, D].
+
+        Raises:
+            UserError: shapes that disagree, a row too long, or ids that the model has not.
+        """
+        return self._run(outputs, input_ids, attention_mask, token_type_ids)
+
+    def generator_logits(
+        self,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+    ) -> np.ndarray:
+        """The generator's logits over the vocabulary at every position, float32 [B, L, V]; arguments as `logits`.
+
+        Raises:
+            UserError: as `logits`, or the model has no generator.
+        """
+        if self.description.generator is None:
+            raise UserError(f"a model of kind {self.description.kind!r} has no generator")
+        return self._run(generator_outputs, input_ids, attention_mask, token_type_ids)
+
+    def _run(
+        self,
+        function: Callable[..., Any],
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None,
+        token_type_ids: ArrayLike | None,
+    ) -> Any:
+        """Checks the arguments and runs a jitted function of the parameters and the tokens."""
+        choices = self.description.kind == "multiple_choice"
+        ids = as_integers("input_ids", input_ids)
+        if ids.ndim != (3 if choices else 2):
+            shape = "[rows, choices, length]" if choices else "[rows, length]"
+            raise UserError(f"input_ids has shape {ids.shape}: this model takes {shape}, all rows of one length")
+        mask = np.ones_like(ids) if attention_mask is None else as_integers("attention_mask", attention_mask)
+        types = np.zeros_like(ids) if token_type_ids is None else as_integers("token_type_ids", token_type_ids)
+        tokens = Tokens(ids, types, mask)
+        check_tokens(tokens, self.description.encoder)
+        if choices:
+            tokens = Tokens(*(array.reshape(-1, array.shape[-1]) for array in tokens))
+        if function not in self._functions:
+            self._functions[function] = jax.jit(functools.partial(function, self.description))
+        # Accelerators otherwise multiply float32 in fewer bits.
+        with jax.default_matmul_precision("highest"):
+            result = jax.device_get(self._functions[function](self.params, tokens))
+        return result.reshape(ids.shape[:2]) if choices else result
+
+
+def as_integers(name: str, values: ArrayLike) -> np.ndarray:
+    """Int32 of any rectangular nest of integers.
+
+    Raises:
+        UserError: it is ragged, or not of integers.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise UserError(
+            f"the rows of {name} are not of one length: pad them with 0, and give attention_mask"
+        ) from error
+    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and np.all(array == np.round(array))):
+        raise UserError(f"{name} holds {array.dtype} numbers: it must hold integers")
+    return array.astype(np.int32)
+
+
+def check_tokens(tokens: Tokens, config: EncoderConfig) -> None:
+    """Refuses what would index past a table, which JAX does silently.
+
+    Raises:
+        UserError: says what and where.
+    """
+    ids, types, mask = tokens
+    for name, array in (("attention_mask", mask), ("token_type_ids", types)):
+        if array.shape != ids.shape:
+            raise UserError(f"{name} has shape {array.shape} and input_ids {ids.shape}: they must be equal")
+    if ids.shape[-1] > config.max_position_embeddings or not ids.size:
+        raise UserError(
+            f"rows of {ids.shape[-1]} tokens: this model takes 1 to {config.max_position_embeddings} "
+            "(max_position_embeddings)"
+        )
+    for name, array, rows in (("input_ids", ids, config.vocab_size), ("token_type_ids", types, config.type_vocab_size)):
+        if array.min() < 0 or array.max() >= rows:
+            raise UserError(f"{name} goes from {array.min()} to {array.max()}: this model has 0 to {rows - 1}")
+
+
+def embed(config: EncoderConfig, tables: PyTree, tokens: Tokens) -> jax.Array:
+    """Embedded tokens, [B, L, E]."""
+    return Embeddings(config).apply({"params": tables}, tokens.input_ids, tokens.token_type_ids, deterministic=True)
+
+
+def encode(config: EncoderConfig, params: PyTree, embedded_BLE: jax.Array, tokens: Tokens) -> jax.Array:
+    """Last hidden states, [B, L, D]."""
+    return Encoder(config).apply({"params": params}, embedded_BLE, tokens.attention_mask, deterministic=True)
+
+
+def outputs(description: Description, params: PyTree, tokens: Tokens) -> Any:
+    """The head's float32 output, for each kind of model; see `Model.logits`."""
+    if description.discriminator is None:
+        return generator_outputs(description, params, tokens)
+    config = description.discriminator
+    tower = params["discriminator"]
+    hidden_BLD = encode(config, tower["encoder"], embed(config, params["embeddings"], tokens), tokens)
+    if description.head is not None:
+        head = make_head(description.head, config)
+        return head.apply({"params": params["head"]}, hidden_BLD, tokens, deterministic=True)
+    if description.kind == "encoder":
+        return hidden_BLD.astype(jnp.float32)
+    return ReplacedTokenHead(config).apply({"params": tower["head"]}, hidden_BLD)
+
+
+def generator_outputs(description: Description, params: PyTree, tokens: Tokens) -> jax.Array:
+    """The generator's float32 logits at every position, [B, L, V]."""
+    config = description.generator
+    assert config is not None
+    tower = params["generator"]
+    tables = tower["embeddings"] if description.generator_embeddings else params["embeddings"]
+    hidden_BLD = encode(config, tower["encoder"], embed(config, tables, tokens), tokens)
+    return MaskedLmHead(config).apply({"params": tower["head"]}, hidden_BLD, tables["word_embeddings"])

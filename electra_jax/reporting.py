@@ -1,0 +1,143 @@
+"""Progress of a run: a live view on a terminal, plain lines in a log, TensorBoard, and metrics.jsonl."""
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+from clu import metric_writers
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+COLUMNS = {
+    "generator_loss": ("gen loss", ".3f"),
+    "discriminator_loss": ("disc loss", ".4f"),
+    "generator_accuracy": ("gen acc", ".3f"),
+    "discriminator_accuracy": ("disc acc", ".4f"),
+    "unreplaced_share": ("all-original", ".4f"),
+    "discriminator_recall": ("recall", ".3f"),
+    "discriminator_auc": ("AUC", ".3f"),
+    "examples_per_second": ("ex/s", ".0f"),
+    "tokens_per_second": ("tok/s", ".0f"),
+}
+
+
+class RunReporter:
+    """Writes each report to `MODEL_DIR/metrics.jsonl`, TensorBoard and the console."""
+
+    def __init__(self, model_dir: str | os.PathLike[str], *, start_step: int, num_train_steps: int) -> None:
+        """Opens the files; lines of steps after `start_step`, which will be run again, are dropped.
+
+        Args:
+            model_dir: the run directory.
+            start_step: updates already done.
+            num_train_steps: where the run ends, for the time left.
+        """
+        directory = Path(model_dir)
+        self._path = directory / "metrics.jsonl"
+        drop_after(self._path, start_step)
+        self._stream = self._path.open("a", encoding="utf-8")
+        self._tensorboard = {
+            split: metric_writers.SummaryWriter(str(directory / "tensorboard" / split))
+            for split in ("train", "validation")
+        }
+        self._first = self._last = start_step
+        self._end = num_train_steps
+        self._started = time.monotonic()
+        self._console = Console()
+        self._live: LiveView | None = None
+        if self._console.is_terminal:
+            self._live = LiveView(self._console, start_step, num_train_steps)
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        """One line of metrics; a value that is not a number (nothing was counted) is null in the file."""
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._stream.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
+        self._stream.flush()
+        self._tensorboard[split].write_scalars(step, values)
+        self._last = step
+        if self._live:
+            self._live.update(step, split, values, self.time_left())
+        else:
+            cells = [
+                f"{title} {format(values[name], spec)}" for name, (title, spec) in COLUMNS.items() if name in values
+            ]
+            left = f" | left {self.time_left()}" if split == "train" else ""
+            self._console.print(f"step {step}/{self._end} {split} | {' | '.join(cells)}{left}", soft_wrap=True)
+
+    def time_left(self) -> str:
+        """From the speed since the start of this process."""
+        done = self._last - self._first
+        if not done:
+            return "?"
+        seconds = (time.monotonic() - self._started) / done * (self._end - self._last)
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+    def close(self) -> None:
+        """Flushes everything."""
+        if self._live:
+            self._live.close()
+        for writer in self._tensorboard.values():
+            writer.close()
+        self._stream.close()
+
+
+class LiveView:
+    """A progress bar over a table of the last reports, redrawn in place."""
+
+    ROWS = 12
+
+    def __init__(self, console: Console, start_step: int, num_train_steps: int) -> None:
+        """Starts drawing."""
+        self._progress = Progress(
+            TextColumn("step"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[left]} left")
+        )
+        self._task = self._progress.add_task("", total=num_train_steps, completed=start_step, left="?")
+        self._rows: list[list[str]] = []
+        # The bar stands there while the first step compiles.
+        self._live = Live(self._progress, console=console, refresh_per_second=4)
+        self._live.start()
+
+    def update(self, step: int, split: str, values: dict[str, float], left: str) -> None:
+        """Adds a row and moves the bar."""
+        self._progress.update(self._task, completed=step, left=left)
+        cells = [format(values[name], spec) if name in values else "" for name, (_, spec) in COLUMNS.items()]
+        style = "bold cyan" if split == "validation" else ""
+        self._rows = [*self._rows, [style, str(step), split, *cells]][-self.ROWS :]
+        table = Table("step", "split", *[title for title, _ in COLUMNS.values()], expand=True)
+        for style, *row in self._rows:
+            table.add_row(*row, style=style)
+        grid = Table.grid(expand=True)
+        grid.add_row(table)
+        grid.add_row(self._progress)
+        self._live.update(grid)
+
+    def close(self) -> None:
+        """Leaves the last view on the screen."""
+        self._live.stop()
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Keeps the lines of a metrics file up to a step; a torn last line goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            continue
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    part.rename(path)
+
+
+def say(text: str) -> None:
+    """One line to the person who watches."""
+    print(text, flush=True, file=sys.stdout)

@@ -1,0 +1,109 @@
+"""The pieces that models of pre-training are built of: heads, and towers of embeddings, encoder and head.
+
+A tower is given its embeddings. Those that another tower has too stay where they are in the parameter tree; those
+that are its own (`Embeddings(config, parent=None)`) become its parameters.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from electra_jax import corruption
+from electra_jax.encoder import Embeddings, Encoder, EncoderConfig, LayerNorm, Linear, gelu, logical
+from electra_jax.types import Masked, Tokens
+
+
+class MaskedLmHead(nn.Module):
+    """Dense, GELU, LayerNorm at the embedding size, then the tied word table and a bias per word."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BKD: jax.Array, word_embeddings_VE: jax.Array) -> jax.Array:
+        """[B, K, D] -> float32 logits [B, K, V]."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        hidden_BKE = Linear(config.embedding_size, ("embed", None), config.initializer, dtype, name="dense")(hidden_BKD)
+        hidden_BKE = LayerNorm(config.layer_norm_eps, "embed", dtype, name="layer_norm")(gelu(hidden_BKE))
+        bias_V = self.param("output_bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,), jnp.float32)
+        logits_BKV = jnp.einsum(
+            "BKE,VE->BKV",
+            hidden_BKE,
+            word_embeddings_VE.astype(dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return logits_BKV + bias_V
+
+
+class ReplacedTokenHead(nn.Module):
+    """Dense at the hidden size, GELU, then one logit per token."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BLD: jax.Array) -> jax.Array:
+        """[B, L, D] -> float32 logits [B, L]; positive means replaced."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        hidden_BLD = Linear(config.hidden_size, ("embed", None), config.initializer, dtype, name="dense")(hidden_BLD)
+        logits_BL1 = Linear(1, ("embed", None), nn.initializers.glorot_uniform(), jnp.float32, name="prediction")(
+            gelu(hidden_BLD)
+        )
+        return logits_BL1[..., 0]
+
+
+class Tower(nn.Module):
+    """An encoder over embeddings of its own or of another tower."""
+
+    config: EncoderConfig
+    embeddings: Embeddings
+
+    def setup(self) -> None:
+        """Declares the encoder."""
+        self.encoder = Encoder(self.config)
+
+    def encode(self, tokens: Tokens, *, deterministic: bool, visible_BLS: jax.Array | None = None) -> jax.Array:
+        """Hidden states [B, L, D]; every token sees every real one unless `visible_BLS` says which."""
+        embedded_BLE = self.embeddings(tokens.input_ids, tokens.token_type_ids, deterministic=deterministic)
+        mask = tokens.attention_mask if visible_BLS is None else visible_BLS
+        return self.encoder(embedded_BLE, mask, deterministic=deterministic)
+
+
+class Generator(Tower):
+    """A small encoder that predicts the tokens at the masked positions, and only there."""
+
+    def setup(self) -> None:
+        """Declares the encoder and its head."""
+        super().setup()
+        self.head = MaskedLmHead(self.config)
+
+    def __call__(self, masked: Masked, *, deterministic: bool) -> jax.Array:
+        """Float32 logits [B, K, V] over the vocabulary at each masked position."""
+        hidden_BLD = self.encode(masked.tokens, deterministic=deterministic)
+        hidden_BKD = corruption.take_positions(hidden_BLD, masked.masked_positions)
+        return self.head(hidden_BKD, self.embeddings.word_table())
+
+
+class Discriminator(Tower):
+    """The encoder that is kept: it tells for every token whether it was replaced."""
+
+    def setup(self) -> None:
+        """Declares the encoder and its head."""
+        super().setup()
+        self.head = ReplacedTokenHead(self.config)
+
+    def __call__(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """Float32 logits [B, L]."""
+        return self.head(self.encode(tokens, deterministic=deterministic))
+
+
+class WordPredictor(nn.Module):
+    """A masked-LM head alone, for a model whose encoder is another tower's."""
+
+    config: EncoderConfig
+
+    def setup(self) -> None:
+        """Declares the head."""
+        self.head = MaskedLmHead(self.config)
+
+    def __call__(self, hidden_BKD: jax.Array, word_embeddings_VE: jax.Array) -> jax.Array:
+        """[B, K, D] -> float32 logits [B, K, V]."""
+        return self.head(hidden_BKD, word_embeddings_VE)

@@ -1,0 +1,241 @@
+"""The loop: it receives a step, batches, checkpoints and a reporter, and owns no hyperparameter."""
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from electra_jax.checkpoints import Checkpoints
+from electra_jax.errors import UserError
+from electra_jax.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """When the loop does what, in steps.
+
+    Attributes:
+        num_train_steps: where training ends.
+        log_every: steps that one reported line averages over.
+        evaluate_every: steps between held-out evaluations; there is one more at the end.
+        save_every: steps between checkpoints; there is one more at the end.
+        keep: how many of the newest checkpoints stay.
+    """
+
+    num_train_steps: int
+    log_every: int
+    evaluate_every: int
+    save_every: int
+    keep: int
+
+    def __post_init__(self) -> None:
+        """Refuses what is not a positive number.
+
+        Raises:
+            UserError: names it.
+        """
+        for name, value in dataclasses.asdict(self).items():
+            if value < 1:
+                raise UserError(f"LoopConfig.{name} is {value}: it must be at least 1")
+
+
+class Reporter(Protocol):
+    """Where metrics go."""
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        """One line of metrics for a person, a file and TensorBoard."""
+
+
+class Stop:
+    """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C interrupts as usual."""
+
+    def __init__(self) -> None:
+        """Nothing has asked to stop."""
+        self.requested: str | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Turns Ctrl-C and SIGTERM into a request to stop after the step under way."""
+    stop = Stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Meter:
+    """Collects metric sums a step late, refuses what is not finite, and reports averages.
+
+    The sums of a step are fetched only after the next one is queued, so that the device never waits for the host.
+    """
+
+    def __init__(
+        self,
+        *,
+        reporter: Reporter,
+        finish: Callable[[dict[str, np.ndarray]], dict[str, float]],
+        learning_rate: Callable[[int], float],
+        batch_size: int,
+        config: LoopConfig,
+    ) -> None:
+        """Starts an interval now; the arguments are those of `train`."""
+        self._reporter = reporter
+        self._finish = finish
+        self._learning_rate = learning_rate
+        self._batch_size = batch_size
+        self._config = config
+        self._pending: tuple[int, PyTree] | None = None
+        self._begin()
+
+    def launched(self, number: int, sums: PyTree) -> None:
+        """Settles the step before, and keeps what update `number` will have summed."""
+        self.settle()
+        self._pending = number, sums
+
+    def settle(self) -> None:
+        """Fetches what is pending and reports when it is time.
+
+        Raises:
+            NotFiniteError: names the step and what is not.
+        """
+        if self._pending is None:
+            return
+        (number, pending), self._pending = self._pending, None
+        sums = jax.device_get(pending)
+        bad = [name for name, value in sums.items() if np.ndim(value) == 0 and not math.isfinite(value)]
+        if bad:
+            raise NotFiniteError(f"not finite at step {number}: {', '.join(bad)}")
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + np.asarray(value, np.float64)
+        self._steps += 1
+        if number % self._config.log_every == 0 or number == self._config.num_train_steps:
+            self._reporter.report(number, "train", self._summary(number))
+            self._begin()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent here counts for no speed."""
+        began = time.monotonic()
+        yield
+        self._started += time.monotonic() - began
+
+    def _begin(self) -> None:
+        """A new interval."""
+        self._sums: dict[str, np.ndarray] = {}
+        self._steps = 0
+        self._started = time.monotonic()
+
+    def _summary(self, number: int) -> dict[str, float]:
+        """The interval's metrics with its speed."""
+        seconds = time.monotonic() - self._started
+        return {
+            **self._finish(self._sums),
+            "learning_rate": self._learning_rate(number - 1),
+            "grad_norm": float(self._sums["grad_norm"]) / self._steps,
+            "examples_per_second": self._steps * self._batch_size / seconds,
+            "tokens_per_second": float(self._sums["real"]) / seconds,
+            "seconds": seconds,
+        }
+
+
+class NotFiniteError(Exception):
+    """A loss or a gradient is infinite or not a number; the message says which, and at which step."""
+
+
+def train(
+    state: PyTree,
+    *,
+    start_step: int,
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    batches: Iterator[dict[str, np.ndarray]],
+    batch_sharding: NamedSharding,
+    batch_size: int,
+    checkpoints: Checkpoints,
+    data_state: Callable[[], dict[str, Any]],
+    reporter: Reporter,
+    finish: Callable[[dict[str, np.ndarray]], dict[str, float]],
+    learning_rate: Callable[[int], float],
+    evaluate: Callable[[PyTree], dict[str, float]],
+    config: LoopConfig,
+    stop: Stop,
+) -> tuple[PyTree, int]:
+    """Runs steps until the last one or until asked to stop, and saves at the end in either case.
+
+    The device always has the next step queued: metrics are fetched one step late.
+
+    Args:
+        state: donated to the first step; its `params` are handed to `evaluate`.
+        start_step: updates that `state` has had.
+        step: the jitted update.
+        batches: this process's rows of each global batch, from `start_step` on, without end.
+        batch_sharding: where a batch goes.
+        batch_size: rows of a global batch.
+        checkpoints: where states go.
+        data_state: what a checkpoint holds beside arrays: the place after the last batch handed out.
+        reporter: where metrics go.
+        finish: metrics from summed sums.
+        learning_rate: of an update, for the report.
+        evaluate: held-out metrics of parameters.
+        config: when.
+        stop: asked after every step.
+
+    Returns:
+        The last state and the number of updates it has had.
+
+    Raises:
+        UserError: a loss or gradient is not finite, or a checkpoint cannot be written.
+    """
+    meter = Meter(reporter=reporter, finish=finish, learning_rate=learning_rate, batch_size=batch_size, config=config)
+    number = saved = start_step
+    try:
+        while number < config.num_train_steps and not stop.requested:
+            local = next(batches)
+            with jax.transfer_guard("disallow"):
+                state, sums = step(state, place(local, batch_sharding))
+            number += 1
+            meter.launched(number, sums)
+            if number % config.evaluate_every == 0 or number == config.num_train_steps:
+                meter.settle()
+                with meter.paused():
+                    reporter.report(number, "validation", evaluate(state.params))
+            if number % config.save_every == 0:
+                meter.settle()
+                checkpoints.save(number, state, data_state())
+                saved = number
+        meter.settle()
+    except NotFiniteError as error:
+        raise diverged(error, checkpoints) from error
+    if saved != number:
+        checkpoints.save(number, state, data_state())
+    checkpoints.wait()
+    return state, number
+
+
+def place(batch: dict[str, np.ndarray], sharding: NamedSharding) -> PyTree:
+    """This process's rows as part of the global batch on the mesh."""
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def diverged(error: NotFiniteError, checkpoints: Checkpoints) -> UserError:
+    """The sentence for a run that is not finite any more, of which nothing has been saved."""
+    checkpoints.wait()
+    last = checkpoints.latest_step()
+    kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is step {last}"
+    return UserError(f"{error}; nothing of it was saved and {kept}: lower the learning rate or lengthen the warm-up")

@@ -1,0 +1,54 @@
+"""Batch and output structures, and the one dimension key.
+
+Names of arrays end in the letters of their dimensions, outermost first:
+
+    B  batch                     L  sequence length          K  masked positions per example
+    D  hidden size               E  embedding size           F  feed-forward size
+    H  attention heads           C  channels per head        V  vocabulary
+    N  layers                    T  token types              S  sequence length, the attended side
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+PyTree = Any
+
+
+class Tokens(NamedTuple):
+    """Token sequences with BERT's field names; each array int32 [B, L]; padding is 0 in all three."""
+
+    input_ids: jax.Array
+    token_type_ids: jax.Array
+    attention_mask: jax.Array
+
+
+class Masked(NamedTuple):
+    """Token sequences after masking, with what stood at the masked positions.
+
+    `tokens.input_ids` holds [MASK] at most of the masked positions. An unused slot of the K has position 0,
+    id 0 and weight 0, as in BERT's records; position 0 is [CLS] and is never masked.
+    """
+
+    tokens: Tokens
+    masked_positions: jax.Array  # int32 [B, K]
+    masked_ids: jax.Array  # int32 [B, K], the original ids
+    masked_weights: jax.Array  # float32 [B, K], 1 for a used slot
+
+
+class Corrupted(NamedTuple):
+    """What the discriminator reads, and the answer."""
+
+    tokens: Tokens
+    labels_BL: jax.Array  # float32, 1 where the id differs from the original
+    sampled_ids_BK: jax.Array  # int32, what the generator put at the masked positions
+
+
+class Loss(NamedTuple):
+    """A loss before division: the weighted sum over its terms and the weight of the terms, float32 scalars.
+
+    The two are added up apart over micro-batches and shards and divided once, so that both are exact.
+    """
+
+    sum: jax.Array
+    weight: jax.Array

@@ -1,0 +1,178 @@
+"""`electra pretrain`: builds the edges of a run and hands them to the loop."""
+
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from electra_jax import evaluation, gin_config, metrics, sharding, steps
+from electra_jax.checkpoints import Checkpoints
+from electra_jax.corruption import MaskingConfig
+from electra_jax.data import Prefetch
+from electra_jax.errors import UserError
+from electra_jax.optimizer import learning_rate, make_optimizer
+from electra_jax.pretraining_data import PretrainingData, open_data, vocabulary_for
+from electra_jax.reporting import RunReporter, say
+from electra_jax.run_config import PretrainingRun
+from electra_jax.run_record import write_record
+from electra_jax.runtime import keep_compilations
+from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.training import stop_signals, train
+from electra_jax.types import PyTree
+
+BATCHES_AHEAD = 4
+
+
+class Start(NamedTuple):
+    """Where a run begins: a state on the mesh, and the updates it has had."""
+
+    state: steps.TrainState
+    step: int
+
+
+def run(configuration: PretrainingRun) -> None:
+    """Trains until the last step, or until asked to stop; the same command goes on from there."""
+    keep_compilations()
+    mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
+    sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
+    vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
+    masking = masking_for(configuration, vocabulary)
+    data = open_data(configuration, vocabulary, process_index=jax.process_index(), process_count=jax.process_count())
+    model_dir = Path(configuration.model_dir)
+    model_dir.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(model_dir, keep=configuration.loop.keep)
+    optimizer = make_optimizer(configuration.optimizer)
+    start = begin(configuration, mesh, optimizer, checkpoints, data, vocabulary)
+    facts = describe(start.state.params, data, configuration)
+    write_record(model_dir, gin_config.resolved(), facts)
+    if start.step >= configuration.loop.num_train_steps:
+        say(f"{model_dir} has had its {configuration.loop.num_train_steps} steps: nothing left to do")
+        return
+    step = jax.jit(
+        functools.partial(
+            steps.pretrain_step,
+            model=configuration.model,
+            objective=configuration.objective,
+            masking=masking,
+            optimizer=optimizer,
+            accumulation_steps=configuration.accumulation_steps,
+        ),
+        donate_argnums=0,
+    )
+    reporter = RunReporter(model_dir, start_step=start.step, num_train_steps=configuration.loop.num_train_steps)
+    with stop_signals() as stop, Prefetch(data.train, depth=BATCHES_AHEAD) as batches:
+        try:
+            _, reached = train(
+                start.state,
+                start_step=start.step,
+                step=step,
+                batches=batches,
+                batch_sharding=sharding.batch_sharding(mesh),
+                batch_size=configuration.batch_size,
+                checkpoints=checkpoints,
+                data_state=lambda: data_state(batches.state(), data, vocabulary),
+                reporter=reporter,
+                finish=functools.partial(metrics.finish, loss_weights=configuration.objective.loss_weights),
+                learning_rate=lambda count: float(learning_rate(configuration.optimizer, count)),
+                evaluate=held_out_metrics(configuration, masking, data, mesh),
+                config=configuration.loop,
+                stop=stop,
+            )
+        finally:
+            reporter.close()
+        checkpoints.close()
+    if stop.requested:
+        say(f"stopped by {stop.requested} at step {reached}, saved: the same command goes on from there")
+    else:
+        say(f"done: {reached} steps in {model_dir}")
+
+
+def masking_for(configuration: PretrainingRun, vocabulary: WordPieceVocabulary) -> MaskingConfig:
+    """The masking with the vocabulary's special ids."""
+    return configuration.masking_config(cls_id=vocabulary.cls_id, sep_id=vocabulary.sep_id, mask_id=vocabulary.mask_id)
+
+
+def begin(
+    configuration: PretrainingRun,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    checkpoints: Checkpoints,
+    data: PretrainingData,
+    vocabulary: WordPieceVocabulary,
+) -> Start:
+    """Decides where the weights come from.
+
+    1. The newest sound checkpoint in MODEL_DIR: parameters, optimizer, step, key and the place in the data; what
+       `electra import` wrote there has no place in the data yet, and starts at its beginning.
+    2. Otherwise new weights from the seed.
+
+    Raises:
+        UserError: the checkpoint is of another model, vocabulary or kind of data.
+    """
+    init = functools.partial(
+        steps.init_state,
+        model=configuration.model,
+        optimizer=optimizer,
+        sequence_length=configuration.cache.sequence_length,
+    )
+    key = jax.random.key(configuration.seed)
+    restored = checkpoints.restore(sharding.abstract(init, key, mesh, configuration.mesh))
+    if restored is None:
+        return Start(sharding.initialise(init, key, mesh, configuration.mesh), 0)
+    held = restored.data_state
+    if not held:
+        say(f"going on from the weights that were imported into {configuration.model_dir}")
+        return Start(restored.state, restored.step)
+    if held["vocabulary"] != vocabulary.fingerprint:
+        raise UserError(
+            f"the checkpoint of step {restored.step} in {configuration.model_dir} was trained with another vocabulary "
+            f"than {configuration.cache.vocab_file}: name the one it was trained with, or use another MODEL_DIR"
+        )
+    if held["kind"] != data.kind:
+        raise UserError(
+            f"the checkpoint of step {restored.step} in {configuration.model_dir} read {held['kind']} and this run "
+            f"reads {data.kind}, where its place means nothing: use the same CORPUS and MASKING, or another MODEL_DIR"
+        )
+    data.train.restore(held["batches"])
+    say(f"going on from step {restored.step} of {configuration.model_dir}")
+    return Start(restored.state, restored.step)
+
+
+def data_state(batches: dict[str, int], data: PretrainingData, vocabulary: WordPieceVocabulary) -> dict[str, object]:
+    """What a checkpoint holds beside arrays."""
+    return {"batches": batches, "kind": data.kind, "vocabulary": vocabulary.fingerprint}
+
+
+def held_out_metrics(
+    configuration: PretrainingRun, masking: MaskingConfig, data: PretrainingData, mesh: Mesh
+) -> Callable[[PyTree], dict[str, float]]:
+    """A function of parameters: their metrics on the first held-out examples."""
+    step = jax.jit(
+        functools.partial(
+            steps.evaluate_step, model=configuration.model, objective=configuration.objective, masking=masking
+        )
+    )
+
+    def evaluate(params: PyTree) -> dict[str, float]:
+        sums = evaluation.held_out_sums(
+            params,
+            data.held_out(),
+            step=step,
+            sharding=sharding.batch_sharding(mesh),
+            num_batches=math.ceil(configuration.num_evaluation_examples / configuration.batch_size),
+        )
+        return metrics.finish(sums, configuration.objective.loss_weights)
+
+    return evaluate
+
+
+def describe(params: PyTree, data: PretrainingData, configuration: PretrainingRun) -> dict[str, object]:
+    """What `run.json` says of the run beside its command."""
+    sizes = {name: int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(tower))) for name, tower in params.items()}
+    return {"parameters": sizes, "corpus": data.name, "vocab_file": configuration.cache.vocab_file}

@@ -1,0 +1,27 @@
+"""`electra vocab`: learns a WordPiece vocabulary from text."""
+
+from electra_jax.pretraining_data import open_source
+from electra_jax.reporting import say
+from electra_jax.run_config import VocabularyRun
+from electra_jax.tasks.vocabulary import train_vocabulary
+
+
+def run(configuration: VocabularyRun) -> None:
+    """Reads the corpus once and writes vocab.txt with its record beside it.
+
+    Raises:
+        UserError: no text, or text that is tokenised already.
+    """
+    corpus = open_source(configuration.source)
+    vocabulary = train_vocabulary(
+        (document.text for unit in corpus.units for document in corpus.documents(unit)),
+        vocab_file=configuration.vocab_file,
+        vocab_size=configuration.vocab_size,
+        lowercase=configuration.lowercase,
+        strip_accents=configuration.strip_accents,
+        min_frequency=configuration.min_frequency,
+        limit_alphabet=configuration.limit_alphabet,
+        corpus_name=corpus.name,
+        show_progress=True,
+    )
+    say(f"{configuration.vocab_file}: {vocabulary.vocab_size} entries learnt from {corpus.name}")

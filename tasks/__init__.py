@@ -1,0 +1,1 @@
+"""SeqIO: sources, vocabularies, preprocessors and tasks."""

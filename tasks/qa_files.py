@@ -1,0 +1,203 @@
+"""Question-answering files in their public formats: SQuAD 1.1 and 2.0, MRQA, and predictions."""
+
+import dataclasses
+import gzip
+import json
+import math
+import pathlib
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from electra_jax.errors import UserError
+
+# Halves of a character, which JSON can spell and no tokenizer takes.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """An annotated answer: its text and the characters of the context that it claims to be, the end excluded."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class QAExample:
+    """A question about a context.
+
+    Attributes:
+      example_id: the name that predictions go by.
+      answers: where the annotators found it; the first is learnt from. Empty if there is none, or none is given.
+      gold_texts: what predictions are scored against. Empty if there is no answer, or none is given.
+      is_impossible: whether the file says that the context holds no answer (SQuAD 2.0).
+    """
+
+    example_id: str
+    question: str
+    context: str
+    answers: tuple[Answer, ...]
+    gold_texts: tuple[str, ...]
+    is_impossible: bool
+
+
+def read_squad(file: str) -> list[QAExample]:
+    """Reads SQuAD 1.1 or 2.0 JSON, plain or .gz, in the file's order. Answers may be absent, as in a test set.
+
+    Raises:
+      UserError: unreadable, empty or damaged file; malformed JSON or record, by its place in the file.
+    """
+    data = _get(_json(_text(file), file, 1), "data", list, f"{file}")
+    examples = []
+    for article, entry in enumerate(data):
+        paragraphs = _get(entry, "paragraphs", list, f"{file}, data[{article}]")
+        for number, paragraph in enumerate(paragraphs):
+            place = f"{file}, data[{article}].paragraphs[{number}]"
+            context = _get(paragraph, "context", str, place)
+            for index, question in enumerate(_get(paragraph, "qas", list, place)):
+                examples.append(_squad_example(question, context, f"{place}.qas[{index}]"))
+    if not examples:
+        raise UserError(f"{file} holds no question; is it the right file?")
+    return examples
+
+
+def read_mrqa(file: str) -> list[QAExample]:
+    """Reads MRQA JSON lines, plain or .gz, with or without the header line. Spans include their last character.
+
+    Raises:
+      UserError: unreadable, empty or damaged file; malformed JSON or record, by its line.
+    """
+    examples = []
+    # Not splitlines(): JSON may hold what it takes for line ends, such as U+2028.
+    for number, line in enumerate(_text(file).split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{file}, line {number}"
+        record = _json(line, file, number)
+        if isinstance(record, dict) and "header" in record:
+            continue
+        context = _get(record, "context", str, place)
+        for index, question in enumerate(_get(record, "qas", list, place)):
+            examples.append(_mrqa_example(question, context, f"{place}, qas[{index}]"))
+    if not examples:
+        raise UserError(f"{file} holds no question; is it the right file?")
+    return examples
+
+
+def read_predictions(file: str) -> dict[str, str]:
+    """Reads predictions in the official format: a JSON object of answer texts by question.
+
+    Raises:
+      UserError: unreadable, empty or malformed file.
+    """
+    return _read_object(file, str, "answer texts")
+
+
+def read_null_odds(file: str) -> dict[str, float]:
+    """Reads null odds in the official format: a JSON object of numbers by question, larger where no answer is likelier.
+
+    Raises:
+      UserError: unreadable, empty or malformed file; an infinite number or NaN.
+    """
+    odds = _read_object(file, (int, float), "numbers")
+    for example_id, value in odds.items():
+        if not math.isfinite(value):
+            raise UserError(f"{file}: the null odds of question {example_id!r} are {value}, which cannot be ranked.")
+    return odds
+
+
+def _squad_example(question: Any, context: str, place: str) -> QAExample:
+    answers = []
+    for index, record in enumerate(_get(question, "answers", list, place, default=[])):
+        text = _get(record, "text", str, f"{place}.answers[{index}]")
+        start = _get(record, "answer_start", int, f"{place}.answers[{index}]")
+        answers.append(Answer(text, start, start + len(text)))
+    return QAExample(
+        example_id=_get(question, "id", str, place),
+        question=_get(question, "question", str, place),
+        context=context,
+        answers=tuple(answers),
+        gold_texts=tuple(answer.text for answer in answers),
+        is_impossible=_get(question, "is_impossible", bool, place, default=False),
+    )
+
+
+def _mrqa_example(question: Any, context: str, place: str) -> QAExample:
+    answers = []
+    for index, record in enumerate(_get(question, "detected_answers", list, place, default=[])):
+        text = _get(record, "text", str, f"{place}.detected_answers[{index}]")
+        for span in _get(record, "char_spans", list, f"{place}.detected_answers[{index}]"):
+            if not (isinstance(span, list) and len(span) == 2 and all(type(border) is int for border in span)):
+                raise UserError(f"{place}.detected_answers[{index}]: char_spans holds {span!r}, not two whole numbers.")
+            answers.append(Answer(text, span[0], span[1] + 1))
+    gold_texts = _get(question, "answers", list, place, default=[])
+    if not all(isinstance(text, str) for text in gold_texts):
+        raise UserError(f"{place}: 'answers' must be a list of texts.")
+    return QAExample(
+        example_id=_get(question, "qid", str, place),
+        question=_get(question, "question", str, place),
+        context=context,
+        answers=tuple(answers),
+        gold_texts=tuple(gold_texts),
+        is_impossible=False,
+    )
+
+
+def _get(record: Any, field: str, kind: type, place: str, **default: Any) -> Any:
+    if not isinstance(record, Mapping):
+        raise UserError(f"{place}: an object with the field {field!r} is expected, not {_shown(record)}.")
+    if field not in record and default:
+        return default["default"]
+    if field not in record:
+        raise UserError(f"{place}: the field {field!r} is missing (fields: {', '.join(map(repr, record))}).")
+    # type(): True would pass for a whole number.
+    if type(record[field]) is not kind:
+        raise UserError(f"{place}: {field!r} must be of type {kind.__name__}, not {_shown(record[field])}.")
+    # One character for one: the places of answers stay right.
+    return _SURROGATE.sub("\ufffd", record[field]) if kind is str else record[field]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _read_object(file: str, kind: type | tuple[type, ...], content: str) -> dict[str, Any]:
+    record = _json(_text(file), file, 1)
+    if not isinstance(record, dict):
+        raise UserError(f"{file} must be a JSON object of {content} by question, not {_shown(record)}.")
+    for example_id, value in record.items():
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(f"{file}: question {example_id!r} has {_shown(value)}; {content} are expected.")
+    return record
+
+
+def _json(text: str, file: str, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise UserError(f"{file}, line {line}, column {error.colno}: not JSON ({error.msg}).") from error
+    except RecursionError as error:
+        raise UserError(f"{file}: JSON nested too deeply to be read.") from error
+
+
+def _text(file: str) -> str:
+    path = pathlib.Path(file)
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz" and content:
+            content = gzip.decompress(content)
+        text = content.decode("utf-8-sig")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{file} is truncated or damaged ({error}); fetch or make the file again.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 at byte {error.start}; convert the file.") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}).") from error
+    if not text.strip():
+        raise UserError(f"{file} is empty.")
+    return text

@@ -1,0 +1,52 @@
+"""Lines of a user's files: what is wrong with one is told by file and line, or counted."""
+
+import collections
+import os
+import pathlib
+from collections.abc import Iterator
+
+from electra_jax.errors import UserError
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """Line numbers (from 1) and lines of a UTF-8 file, without line ends; only line feeds separate lines.
+
+    Raises:
+      UserError: the file is missing, unreadable, empty, or holds bytes that are not UTF-8 (names the line).
+    """
+    try:
+        content = pathlib.Path(path).read_bytes().removeprefix(_BYTE_ORDER_MARK)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    if not content.strip():
+        raise UserError(f"{path} is empty.")
+    for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
+        try:
+            yield number, raw.removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason}); convert the file.") from error
+
+
+class BadRows:
+    """What is done with a row that cannot be used: the end of the run, or a count.
+
+    Attributes:
+      skipped: how many rows were left out, by what was wrong with them.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, skip: bool) -> None:
+        """With `skip`, `report` counts; without, it raises."""
+        self.skipped: collections.Counter[str] = collections.Counter()
+        self._path = path
+        self._skip = skip
+
+    def report(self, line: int, problem: str, expected: str) -> None:
+        """Count the row, or raise a UserError that names file, line, what is wrong and what was expected."""
+        if not self._skip:
+            raise UserError(
+                f"{self._path}, line {line}: {problem}; expected {expected}. "
+                f"Correct the line, or set SKIP_BAD_ROWS = True to leave out such lines and count them."
+            )
+        self.skipped[problem] += 1

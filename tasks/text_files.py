@@ -1,0 +1,194 @@
+"""Text files, plain or compressed, as a corpus: read as streams, every damage told by file and place."""
+
+import gzip
+import io
+import json
+import lzma
+import pathlib
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.corpus import Corpus, Document, fingerprint_of, joined_lines
+
+# How much larger English text is than its compressed form; only progress depends on it.
+_EXPANSION = {".gz": 2.6, ".xz": 3.3, ".zst": 2.8}
+
+# A file without blank lines would be one document however large: it is cut so that memory stays bounded.
+_LONGEST_DOCUMENT = 1 << 24  # characters
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class TextFiles(Corpus):
+    """Files of text. A unit is a file, named by its path from `root` on, whose keys are "<unit>#<number>"."""
+
+    def __init__(
+        self,
+        paths: Iterable[pathlib.Path],
+        *,
+        root: pathlib.Path,
+        name: str,
+        text_format: str,
+        text_field: str,
+        skip_undecodable: bool,
+    ) -> None:
+        """The arguments are those of `sources.open_corpus`; `root` holds every path."""
+        self._paths = {path.relative_to(root).as_posix(): path for path in paths}
+        super().__init__(name=name, units=self._paths)
+        self._text_format = text_format
+        self._text_field = text_field
+        self._skip_undecodable = skip_undecodable
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of text; estimated for compressed files."""
+        return int(sum(path.stat().st_size * _EXPANSION.get(path.suffix, 1) for path in self._paths.values()))
+
+    def fingerprint(self) -> str:
+        """Hash of the units' names, sizes and times of change, and of how they are read."""
+        states = {unit: path.stat() for unit, path in self._paths.items()}
+        files = [(unit, state.st_size, state.st_mtime_ns) for unit, state in states.items()]
+        return fingerprint_of(files, self._text_format, self._text_field, self._skip_undecodable)
+
+    def documents(self, unit: str) -> Iterator[Document]:
+        """The documents of a file, in order."""
+        path = self._paths[unit]
+        text_format = self._text_format
+        if text_format == "auto":
+            uncompressed = path.with_suffix("") if path.suffix in _EXPANSION else path
+            text_format = "jsonl" if uncompressed.suffix == ".jsonl" else "documents"
+        lines = self._lines(path)
+        if text_format == "jsonl":
+            texts = (self._text_of_json(line, path, number) for number, line in lines)
+        elif text_format == "lines":
+            texts = (line.strip() for _, line in lines)
+        else:
+            texts = _split_at_blank_lines(line for _, line in lines)
+        for number, text in enumerate(text for text in texts if text):
+            yield Document(f"{unit}#{number}", text)
+
+    def _lines(self, path: pathlib.Path) -> Iterator[tuple[int, str]]:
+        """Line numbers (from 1) and lines."""
+        offset = 0
+        for number, raw in enumerate(_raw_lines(path), start=1):
+            start = len(_BYTE_ORDER_MARK) if number == 1 and raw.startswith(_BYTE_ORDER_MARK) else 0
+            try:
+                yield number, raw[start:].decode("utf-8")
+            except UnicodeDecodeError as error:
+                if not self._skip_undecodable:
+                    place = "of the uncompressed text " if path.suffix in _EXPANSION else ""
+                    raise UserError(
+                        f"{path} is not UTF-8 at byte {offset + start + error.start} {place}(line {number}); "
+                        f"convert the file, or set skip_undecodable to leave such lines out."
+                    ) from error
+                self.skipped["undecodable lines"] += 1
+            offset += len(raw)
+
+    def _text_of_json(self, line: str, path: pathlib.Path, number: int) -> str:
+        if not line.strip():
+            return ""
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno}).") from error
+        text = record.get(self._text_field) if isinstance(record, dict) else None
+        if not isinstance(text, str):
+            fields = ", ".join(map(repr, record)) if isinstance(record, dict) else "none, it is no JSON object"
+            raise UserError(
+                f"{path}, line {number}: no text in the field {self._text_field!r} (fields: {fields}); "
+                f"set text_field to the one that holds the text."
+            )
+        return joined_lines(text.split("\n"))
+
+
+def _split_at_blank_lines(lines: Iterable[str]) -> Iterator[str]:
+    document: list[str] = []
+    size = 0
+    for line in lines:
+        text = line.strip()
+        if text:
+            document.append(text)
+            size += len(text)
+        if not text or size > _LONGEST_DOCUMENT:
+            yield "\n".join(document)
+            document = []
+            size = 0
+    yield "\n".join(document)
+
+
+def _raw_lines(path: pathlib.Path) -> Iterator[bytes]:
+    try:
+        if path.suffix in _EXPANSION and path.stat().st_size == 0:
+            raise EOFError("the file is empty")
+        with _open(path) as stream:
+            yield from stream
+    except EOFError as error:
+        raise UserError(
+            f"{path} is truncated: its compressed text breaks off ({error}); fetch or make the file again."
+        ) from error
+    except (zlib.error, lzma.LZMAError, gzip.BadGzipFile, _DamagedError) as error:
+        raise UserError(f"{path} is damaged or not what its suffix says ({error}).") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def _open(path: pathlib.Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")
+    if path.suffix == ".xz":
+        return lzma.open(path, "rb")
+    if path.suffix == ".zst":
+        return io.BufferedReader(_ZstandardReader(path))
+    return path.open("rb")
+
+
+class _DamagedError(Exception):
+    """Compressed data that cannot be decompressed."""
+
+
+class _ZstandardReader(io.RawIOBase):
+    """Frames of a .zst file. (The library's own reader takes a truncated file for a complete one.)"""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        try:
+            import zstandard
+        except ImportError as error:
+            raise UserError(
+                f"{path} needs the package zstandard: install it, or recompress the file as .gz or .xz."
+            ) from error
+        self._zstandard = zstandard
+        self._file = path.open("rb")
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._compressed = b""
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def readinto(self, buffer: memoryview) -> int:
+        while not self._ready:
+            self._compressed = self._compressed or self._file.read(1 << 16)
+            if not self._compressed:
+                if self._frame is not None:
+                    raise EOFError("the last frame is not complete")
+                return 0
+            self._decompress()
+        size = min(len(buffer), len(self._ready))
+        buffer[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+    def _decompress(self) -> None:
+        frame = self._frame or self._zstandard.ZstdDecompressor().decompressobj()
+        try:
+            self._ready = frame.decompress(self._compressed)
+        except self._zstandard.ZstdError as error:
+            raise _DamagedError(str(error)) from error
+        self._compressed = frame.unused_data
+        self._frame = None if frame.eof else frame

@@ -1,0 +1,70 @@
+"""BERT's tokenizer built from `tokenizers` parts, without TensorFlow: worker processes start quickly."""
+
+from collections.abc import Sequence
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+UNKNOWN = "[UNK]"
+SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+
+# The original's limit; the library's own default of 100 turns longer words into [UNK].
+MAX_WORD_CHARACTERS = 200
+
+# BERT drops every character of a category C*, but the library lets unassigned and private ones through.
+_NOT_CHARACTERS = r"[\p{Cn}\p{Co}\p{Cs}]"
+
+# The library's table of accents is older than these marks.
+_COMBINING_MARK = r"\p{Mn}"
+
+# The library's table of ideographs misses the first 256 of extension E.
+_MISSED_IDEOGRAPHS = "[\U0002b820-\U0002b91f]"
+
+# Python lower-cases a word-final capital sigma to its final form (the Unicode rule, with up to two
+# ignorable characters looked back over, because a look-behind must be of bounded length).
+_IGNORABLE = r"[\p{Mn}\p{Me}\p{Cf}\p{Lm}\p{Sk}'.:·‘’․‧]"
+_CASED = r"[\p{Lu}\p{Ll}\p{Lt}]"
+_FINAL_SIGMA = f"(?<={_CASED}|{_CASED}{_IGNORABLE}|{_CASED}{_IGNORABLE}{_IGNORABLE})Σ(?!{_IGNORABLE}*{_CASED})"
+
+
+def build_tokenizer(tokens: Sequence[str], *, lowercase: bool, strip_accents: bool) -> Tokenizer:
+    """A tokenizer whose ids equal those of BERT's own, whatever the text.
+
+    No token is registered as special, therefore text that contains "[MASK]" or "[SEP]" is split like any
+    other text, as in the original, and can never inject a special id. The object pickles (as JSON) and
+    gives offsets into the text that it was given.
+
+    Args:
+      tokens: the vocabulary; a token's place is its id. May be empty, before training.
+      lowercase: whether to lower-case.
+      strip_accents: whether to remove combining marks. The original does so only when lower-casing.
+    """
+    tokenizer = Tokenizer(
+        models.WordPiece(
+            {token: index for index, token in enumerate(tokens)},
+            unk_token=UNKNOWN,
+            max_input_chars_per_word=MAX_WORD_CHARACTERS,
+        )
+    )
+    tokenizer.normalizer = _normalizer(lowercase=lowercase, strip_accents=strip_accents)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_MISSED_IDEOGRAPHS), "isolated"),
+            pre_tokenizers.BertPreTokenizer(),
+        ]
+    )
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return tokenizer
+
+
+def _normalizer(*, lowercase: bool, strip_accents: bool) -> normalizers.Normalizer:
+    steps = [normalizers.Replace(Regex(_NOT_CHARACTERS), "")]
+    if lowercase:
+        steps.append(normalizers.Replace(Regex(_FINAL_SIGMA), "ς"))
+    steps.append(
+        normalizers.BertNormalizer(
+            clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=lowercase
+        )
+    )
+    if strip_accents:
+        steps.append(normalizers.Replace(Regex(_COMBINING_MARK), ""))
+    return normalizers.Sequence(steps)

@@ -1,0 +1,50 @@
+"""Strict settings for every test, and where things are."""
+
+import os
+
+# Before JAX is imported: eight virtual devices, and no accelerator of a developer's machine.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import pytest
+
+# A product of float32 and bfloat16, or an int that becomes a float, must be meant.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The top of the checkout."""
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def oracle(repository: Path) -> Callable[[str], Path]:
+    """Finds a recorded case, or skips the test saying what is not there."""
+    root = Path(os.environ.get("ELECTRA_ORACLE", repository.parent / "shared" / "oracle"))
+
+    def find(name: str) -> Path:
+        if not (root / name).exists():
+            pytest.skip(f"no recorded numbers at {root / name} (set ELECTRA_ORACLE)")
+        return root / name
+
+    return find
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB; `mount -o remount,size=64m` makes it larger."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)

@@ -1,0 +1,23 @@
+"""What the end-to-end tests share: a text, compiled programs, and one run that nothing disturbed."""
+
+from pathlib import Path
+
+import pytest
+
+from commands import STEPS, electra, small_run, write_small_text
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `text.txt`, `vocab.txt`, and `cache`, where processes keep compiled programs."""
+    folder = tmp_path_factory.mktemp("end_to_end")
+    write_small_text(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole(place: Path) -> Path:
+    """The MODEL_DIR of a run from beginning to end; only to be read."""
+    done = electra(small_run(place, place / "whole", **STEPS), place / "cache")
+    assert done.returncode == 0, done
+    return place / "whole"

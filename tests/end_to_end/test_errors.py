@@ -1,0 +1,273 @@
+"""Bad input through the command line: exit code 2, one sentence that says what to do, and nothing lost."""
+
+import gzip
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gin
+import pytest
+
+from commands import (
+    FILES,
+    SPECIAL,
+    STEPS,
+    WORDS,
+    arrays,
+    assert_same_arrays,
+    checkpoint_steps,
+    electra,
+    reported_steps,
+    small_run,
+    unfinished_saves,
+)
+from electra_jax import cli
+
+Refused = Callable[[list[str]], str]
+
+
+@pytest.fixture
+def refused(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Refused]:
+    """Runs the command line in this process and returns its one sentence."""
+    monkeypatch.setenv("ELECTRA_CACHE_DIR", str(place / "cache"))
+
+    def run(arguments: list[str]) -> str:
+        capfd.readouterr()
+        assert cli.main(arguments) == 2
+        stderr = capfd.readouterr().err
+        *progress, sentence = stderr.splitlines()
+        assert all(line.startswith("Tokenising ") or " training examples of " in line for line in progress), stderr
+        assert sentence.startswith("electra: ")
+        return sentence.removeprefix("electra: ")
+
+    yield run
+    gin.clear_config(clear_constants=True)
+
+
+def _vocabulary(folder: Path, tokens: list[str]) -> str:
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens))
+    return str(folder / "vocab.txt")
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("--gin.TRAIN_STEPZ=3", "no macro TRAIN_STEPZ is used by the Gin files; did you mean TRAIN_STEPS?"),
+        ("--gin.run_config.PretrainingRun.batchsize=3", "named 'batchsize' in the command line's --gin bindings; did"),
+        ("--gin.run_config.PretrainingRu.batch_size=3", "did you mean PretrainingRun?"),
+        ("--gin.MASKING=device", "needs its own quotes: --gin.MASKING='\"device\"'"),
+        ("--gin.MASKING='devise'", "it must be 'device' or 'task'"),
+        ("--gin.DTYPE='float8'", "it must be 'float32' or 'bfloat16'"),
+        ("--gin.TRAIN_STEPS='ten'", "TRAIN_STEPS (electra_jax.optimizer.OptimizerConfig.num_train_steps) is 'ten'"),
+        ("--gin.BATCH_SIZE=8.0", "is 8.0: it must be int"),
+        ("--gin.LOWERCASE='yes'", "is 'yes': it must be bool | None"),
+        ("--gin.SAVE_EVERY=0", "save_every is 0: it must be at least 1"),
+        ("--gin.SEQUENCE_LENGTH=64", "SEQUENCE_LENGTH 64 is longer than the model's 32 positions"),
+        ("--gin.encoder.EncoderConfig.num_attention_heads=3", "16 is not divisible by num_attention_heads 3"),
+        ("--gin_file=gin/runs/pretrian.gin", "did you mean gin/runs/pretrain.gin?"),
+        ("--gin.BATCH_SIZE=12", "batch size 12 is not divisible by 8 devices"),
+        ("--gin.ACCUMULATION_STEPS=3", "the nearest that fits is 24"),
+        ("--gin.MESH_TENSOR=3", "do not multiply to the 8 devices"),
+        ("--gin.VOCAB_SIZE=99", "entries and the model has 99: set --gin.VOCAB_SIZE="),
+        ("--gin.MIXTURE_OR_TASK_NAME='x'", "CORPUS and MIXTURE_OR_TASK_NAME are both set"),
+        ("--gin.CORPUS=None", "CORPUS is not set"),
+        ("--gin.CORPUS='none/*.txt'", "no file matches 'none/*.txt'"),
+    ],
+)
+def test_bindings(place: Path, tmp_path: Path, refused: Refused, argument: str, sentence: str) -> None:
+    model_dir = tmp_path / "run"
+    assert sentence in refused([*small_run(place, model_dir), argument])
+    assert not model_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("TRIAN_STEPS = 3", "no macro TRIAN_STEPS is used by the Gin files (FILE, line 3); did you mean TRAIN_STEPS?"),
+        ("run_config.PretrainingRun.batch_sise = 3", 'in file "FILE", line 3; did you mean batch_size?'),
+        ("run_config.PretrainingRun.seed = %SEDE", "the macro SEDE has no value (FILE, line 3): set it with"),
+        ("BATCH_SIZE = = 3", "FILE, line 3 is not Gin"),
+        ("MASKING = device", "FILE, line 3 is not Gin (a string needs quotes): MASKING = device"),
+        ("include 'gin/models/tinny.gin'", "did you mean gin/models/tiny.gin?"),
+        ("from electra_jax import no_such_module", "line 3"),
+    ],
+)
+def test_gin_files(place: Path, tmp_path: Path, refused: Refused, line: str, sentence: str) -> None:
+    file = tmp_path / "mine.gin"
+    file.write_text(f"from __gin__ import dynamic_registration\nfrom electra_jax import run_config\n{line}\n")
+    found = refused([*small_run(place, tmp_path / "run"), f"--gin_file={file}"])
+    assert sentence.replace("FILE", str(file)) in found
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_missing(tmp_path: Path, refused: Refused) -> None:
+    sentence = refused(["pretrain", *FILES, f"--gin.MODEL_DIR='{tmp_path / 'run'}'"])
+    assert re.search(r"the macro VOCAB_FILE has no value \(gin/runs/pretrain.gin, line \d+\): set it with", sentence)
+    assert "did you mean" not in sentence
+    settings = ["--gin.MODEL_DIR='x'", "--gin.VOCAB_FILE='y'"]
+    assert "--gin_file=gin/models/small.gin" in refused(["pretrain", "--gin_file=gin/runs/pretrain.gin", *settings])
+    assert "--gin_file" in refused(["pretrain"])
+
+
+def test_a_directory_that_is_no_run(place: Path, tmp_path: Path, refused: Refused) -> None:
+    assert "config.gin does not exist" in refused(["evaluate", f"--gin.MODEL_DIR='{tmp_path}'"])
+    arguments = ["evaluate", *small_run(place, tmp_path)[1:]]
+    assert "no checkpoint in" in refused(arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def _truncated(path: Path, content: bytes) -> Path:
+    path.write_bytes(content[: len(content) * 2 // 3 - 1])
+    return path
+
+
+def _corpora(place: Path, folder: Path) -> dict[str, Path]:
+    """Damaged files by what is said of them."""
+    text = (place / "text.txt").read_bytes()
+    (folder / "empty.txt").write_text("\n \n")
+    (folder / "latin.txt").write_bytes(text + b"\n\nba \xe9 be\n")
+    blocks = next((place / "caches").glob("*/train.tfrecord*")).read_bytes()
+    return {
+        "empty": folder / "empty.txt",
+        f"not UTF-8 at byte {len(text) + 5} (line": folder / "latin.txt",
+        "truncated: its compressed text breaks off": _truncated(folder / "cut.txt.gz", gzip.compress(text)),
+        "lacks input_mask": _whole_record(folder / "cache.tfrecord", blocks),
+    }
+
+
+def _whole_record(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_damaged_text(place: Path, whole: Path, tmp_path: Path, refused: Refused) -> None:
+    for said, path in _corpora(place, tmp_path).items():
+        sentence = refused(small_run(place, tmp_path / "run", CORPUS=str(path)))
+        assert said in sentence
+        assert path.name in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_truncated_tfrecords(place: Path, tmp_path: Path, refused: Refused) -> None:
+    import tensorflow as tf
+
+    ids = [2, *range(5, 15), 3]
+    features = {"input_ids": ids, "input_mask": [1] * len(ids), "segment_ids": [0] * len(ids)}
+    example = tf.train.Example(
+        features=tf.train.Features(
+            feature={key: tf.train.Feature(int64_list=tf.train.Int64List(value=v)) for key, v in features.items()}
+        )
+    )
+    path = tmp_path / "old.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for _ in range(9):
+            writer.write(example.SerializeToString())
+    _truncated(path, path.read_bytes())
+    sentence = refused(small_run(place, tmp_path / "run", CORPUS=str(path)))
+    assert f"{path}, record 5: truncated or corrupt" in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_undecodable_lines_are_skipped_when_asked(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes((place / "text.txt").read_bytes() + b"\n\nba \xe9 be\nba be\n\xff\n")
+    bindings = {
+        "CORPUS": str(path),
+        "VOCAB_FILE": str(place / "vocab.txt"),
+        "CACHE_DIR": str(tmp_path),
+        "SKIP_UNDECODABLE": True,
+        "NUM_PROCESSES": 1,
+    }
+    assert cli.main(["cache", *(f"--gin.{name}={value!r}" for name, value in bindings.items())]) == 0
+    assert "2 undecodable lines skipped" in capfd.readouterr().err
+    gin.clear_config(clear_constants=True)
+
+
+def test_vocabularies(place: Path, tmp_path: Path, refused: Refused) -> None:
+    for tokens, said in (
+        ([token for token in [*SPECIAL, *WORDS] if token != "[MASK]"], "[MASK]"),
+        ([*SPECIAL, *WORDS[:-1], WORDS[0]], WORDS[0]),
+    ):
+        sentence = refused(small_run(place, tmp_path / "run", VOCAB_FILE=_vocabulary(tmp_path, tokens)))
+        assert said in sentence
+        assert "vocab.txt" in sentence
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the undisturbed run."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"encoder.EncoderConfig.intermediate_size": 48},
+            "params/discriminator/encoder/layers/intermediate/bias (2, 32) there, (2, 48) here",
+        ),
+        ({"VOCAB_FILE": "other"}, "was trained with another vocabulary"),
+        ({"MASKING": "task"}, "read blocks and this run reads stream of"),
+    ],
+)
+def test_a_directory_of_another_run(
+    place: Path, tmp_path: Path, copied: Path, refused: Refused, changes: dict[str, object], sentence: str
+) -> None:
+    if "VOCAB_FILE" in changes:
+        changes = {"VOCAB_FILE": _vocabulary(tmp_path, [*SPECIAL, *reversed(WORDS)])}
+    before = _content(copied)
+    assert sentence in refused(small_run(place, copied, **STEPS, **changes))
+    assert _content(copied) == before
+
+
+def test_a_corrupt_newest_checkpoint(place: Path, whole: Path, copied: Path) -> None:
+    newest = copied / "checkpoints" / "40"
+    largest = max(newest.rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    _truncated(largest, largest.read_bytes())
+    done = electra(small_run(place, copied, **STEPS), place / "cache")
+    assert done.returncode == 0, done
+    assert f"checkpoint 40 in {copied / 'checkpoints'} is corrupt ({largest.relative_to(newest)}" in done.stderr
+    assert "going on from step 36" in done.stdout
+    assert_same_arrays(arrays(copied, 40), arrays(whole, 40))
+    assert reported_steps(copied) == list(range(1, 41))
+
+
+def test_a_loss_that_is_not_finite(place: Path, whole: Path, copied: Path) -> None:
+    shutil.rmtree(copied / "checkpoints" / "40")
+    broken = electra(small_run(place, copied, **STEPS, LEARNING_RATE=1e30), place / "cache")
+    assert broken.returncode == 2, broken
+    (sentence,) = broken.stderr.splitlines()
+    assert "not finite at step 38" in sentence
+    assert "the last good checkpoint is step 36" in sentence
+    assert checkpoint_steps(copied) == [36]
+    done = electra(small_run(place, copied, **STEPS), place / "cache")
+    assert done.returncode == 0, done
+    assert_same_arrays(arrays(copied, 40), arrays(whole, 40))
+
+
+def test_a_full_disk(place: Path, whole: Path, small_disk: Path) -> None:
+    model_dir = small_disk / "run"
+    arguments = small_run(place, model_dir, **(STEPS | {"KEEP": 20}))
+    stopped = electra(arguments, place / "cache")
+    assert stopped.returncode == 2, stopped
+    (sentence,) = stopped.stderr.splitlines()
+    kept = checkpoint_steps(model_dir)
+    assert kept
+    assert "No space left on device" in sentence
+    assert f"the last good checkpoint is step {kept[-1]}" in sentence
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    done = electra(arguments, place / "cache")
+    assert done.returncode == 0, done
+    assert f"going on from step {kept[-1]}" in done.stdout
+    assert not unfinished_saves(model_dir)
+    assert_same_arrays(arrays(model_dir, 40), arrays(whole, 40))
+    assert reported_steps(model_dir) == list(range(1, 41))

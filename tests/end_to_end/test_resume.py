@@ -1,0 +1,147 @@
+"""A run that was killed, stopped or recorded gives the numbers of one that was left alone, bit for bit."""
+
+import functools
+import json
+import random
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from commands import (
+    STEPS,
+    arrays,
+    assert_same_arrays,
+    checkpoint_steps,
+    electra,
+    finish,
+    reported_steps,
+    signal_when,
+    small_run,
+    start,
+    unfinished_saves,
+)
+
+SPEED = ("examples_per_second", "tokens_per_second", "seconds")
+
+
+class Runs:
+    """Processes that share a text and compiled programs; each method is one story, told in its own MODEL_DIR."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def command(self, name: str, **changes: object) -> list[str]:
+        return small_run(self.folder, self.folder / name, **STEPS, **changes)
+
+    def whole(self, name: str, **changes: object) -> Path:
+        """To the end, however it began."""
+        done = electra(self.command(name, **changes), self.folder / "cache")
+        assert done.returncode == 0, done
+        assert f"done: {STEPS['TRAIN_STEPS']} steps" in done.stdout
+        return self.folder / name
+
+    def killed(self, name: str, moments: list[int | str], **changes: object) -> tuple[Path, list[list[str]]]:
+        """Killed at each moment (during a save, or soon after so many more reported steps), then finished."""
+        model_dir, draw, left = self.folder / name, random.Random(name), []
+        for moment in moments:
+            process = start(self.command(name, **changes), self.folder / "cache")
+            seen = len(reported_steps(model_dir))
+            if moment == "save":
+                # What the last kill left is cleaned up before new steps are reported.
+                signal_when(process, signal.SIGKILL, functools.partial(_saves_after, model_dir, seen))
+            else:
+                progress = functools.partial(_reports_after, model_dir, seen + int(moment))
+                signal_when(process, signal.SIGKILL, progress, draw.uniform(0, 0.1))
+            assert finish(process).returncode == -signal.SIGKILL
+            left.append(unfinished_saves(model_dir))
+        return self.whole(name, **changes), left
+
+    def stopped(self, name: str) -> tuple[Path, list[tuple[int, int, str]]]:
+        """Asked to stop by SIGTERM, then by Ctrl-C, then finished: (exit code, newest checkpoint, output) of each."""
+        model_dir, results = self.folder / name, []
+        for number, wanted in ((signal.SIGTERM, 5), (signal.SIGINT, 20)):
+            process = start(self.command(name), self.folder / "cache")
+            signal_when(process, number, functools.partial(_reports_after, model_dir, wanted))
+            done = finish(process)
+            assert "Traceback" not in done.stderr, done
+            results.append((done.returncode, checkpoint_steps(model_dir)[-1], done.stdout))
+        return self.whole(name), results
+
+    def recorded(self, name: str, other: Path) -> Path:
+        """From the configuration that another run wrote down."""
+        arguments = ["pretrain", f"--gin_file={other / 'config.gin'}", f"--gin.MODEL_DIR={str(self.folder / name)!r}"]
+        done = electra(arguments, self.folder / "cache")
+        assert done.returncode == 0, done
+        return self.folder / name
+
+
+def _reports_after(model_dir: Path, seen: int) -> bool:
+    return len(reported_steps(model_dir)) > seen
+
+
+def _saves_after(model_dir: Path, seen: int) -> bool:
+    return bool(unfinished_saves(model_dir)) and _reports_after(model_dir, seen)
+
+
+@pytest.fixture(scope="module")
+def stories(place: Path, whole: Path) -> Iterator[dict[str, Future]]:
+    """All of them, two at a time: most of each is importing and tracing."""
+    runs = Runs(place)
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            "task": pool.submit(runs.whole, "task", MASKING="task"),
+            "killed": pool.submit(runs.killed, "killed", ["save", 2, "save", 5]),
+            "stopped": pool.submit(runs.stopped, "stopped"),
+            "task killed": pool.submit(runs.killed, "task killed", [10], MASKING="task"),
+            "recorded": pool.submit(runs.recorded, "recorded", whole),
+        }
+
+
+def _assert_same_run(model_dir: Path, other: Path) -> None:
+    steps = STEPS["TRAIN_STEPS"]
+    assert checkpoint_steps(model_dir) == checkpoint_steps(other) == [steps - STEPS["SAVE_EVERY"], steps]
+    for step in checkpoint_steps(model_dir):
+        assert_same_arrays(arrays(model_dir, step), arrays(other, step))
+    assert reported_steps(model_dir) == list(range(1, steps + 1))
+    assert reported_steps(model_dir, "validation") == [20, 40]
+    assert _metrics(model_dir) == _metrics(other)
+
+
+def _metrics(model_dir: Path) -> list[dict[str, float]]:
+    lines = map(json.loads, (model_dir / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if name not in SPEED} for line in lines]
+
+
+def test_killed_at_any_moment(stories: dict[str, Future], whole: Path) -> None:
+    model_dir, left = stories["killed"].result()
+    # Two of the kills really hit a save, and nothing of it is left.
+    assert left[0], left
+    assert left[2], left
+    assert not unfinished_saves(model_dir)
+    _assert_same_run(model_dir, whole)
+
+
+def test_stopped_by_a_signal(stories: dict[str, Future], whole: Path) -> None:
+    model_dir, results = stories["stopped"].result()
+    for (code, newest, output), name, wanted in zip(results, ("SIGTERM", "SIGINT"), (6, 21), strict=True):
+        assert code == 0
+        assert newest >= wanted
+        assert f"stopped by {name} at step {newest}, saved" in output
+    assert f"going on from step {results[0][1]}" in results[1][2]
+    # Where it was stopped there is one more checkpoint, the last two are the same.
+    _assert_same_run(model_dir, whole)
+
+
+def test_the_recorded_configuration_reproduces_the_run(stories: dict[str, Future], whole: Path) -> None:
+    _assert_same_run(stories["recorded"].result(), whole)
+
+
+def test_masks_of_the_task(stories: dict[str, Future], whole: Path) -> None:
+    task = stories["task"].result()
+    model_dir, _ = stories["task killed"].result()
+    _assert_same_run(model_dir, task)
+    # The masks are others than the device's.
+    assert _metrics(task)[0] != _metrics(whole)[0]

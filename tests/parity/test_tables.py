@@ -1,0 +1,121 @@
+"""The original's tables: sizes of generators and models, initial weights, evaluation metrics."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from electra_jax import reference_metrics, steps
+from electra_jax.corruption import MaskingConfig
+from electra_jax.encoder import EncoderConfig
+from electra_jax.errors import UserError
+from electra_jax.interchange import tf1_names
+from electra_jax.pretraining import Electra, generator_config
+from parity.case import Case, discover, keys_of, masked_of
+
+SIZES = {"small": (256, 12, 4, 128), "base": (768, 12, 12, 768), "large": (1024, 24, 16, 1024)}
+
+
+def encoder(size: str) -> EncoderConfig:
+    hidden, layers, heads, embedding = SIZES[size]
+    return EncoderConfig(
+        30522, hidden, embedding, layers, heads, 4 * hidden, 512, 2, 0.1, 0.1, 0.02, 1e-12, "float32", 1
+    )
+
+
+def published(size: str, *, width: float = 0.25, depth: float = 1.0) -> Electra:
+    discriminator = encoder(size)
+    generator = generator_config(
+        discriminator, width_fraction=width, depth_fraction=depth, embedding_size=discriminator.embedding_size
+    )
+    return Electra(generator, discriminator, "es")
+
+
+@pytest.mark.parametrize("path", discover("tf_pretrain/config_tables*.json"))
+def test_sizes_of_generators(path: Path) -> None:
+    for row in json.loads(path.read_text())["generator_config"]:
+        fractions = {"width": row["generator_hidden_size"], "depth": row["generator_layers"]}
+        if not row["valid"]:
+            with pytest.raises(UserError, match="generator_width_fraction"):
+                published(row["size"], **fractions)
+            continue
+        ours = published(row["size"], **fractions).generator_config
+        sizes = (ours.hidden_size, ours.num_hidden_layers, ours.num_attention_heads, ours.intermediate_size)
+        assert sizes == (row["hidden"], row["layers"], row["heads"], row["intermediate"]), row
+        assert ours.embedding_size == (row["embedding_size"] or encoder(row["size"]).hidden_size)
+
+
+@pytest.mark.parametrize("path", discover("tf_pretrain/config_tables*.json"))
+def test_parameter_counts_and_room_for_masks(path: Path) -> None:
+    tables = json.loads(path.read_text())
+    for name, counts in tables["param_counts"].items():
+        size, _, options = name.partition("{")
+        changes = json.loads("{" + options.replace("'", '"'))
+        model = published(
+            size, width=changes.get("generator_hidden_size", 0.25), depth=changes.get("generator_layers", 1.0)
+        )
+        shapes = nn.unbox(jax.eval_shape(lambda key, model=model: steps.init_params(key, model, 8), jax.random.key(0)))
+        ours = {
+            "embeddings": shapes["embeddings"],
+            "generator": shapes["generator"]["encoder"],
+            "generator_predictions": shapes["generator"]["head"],
+            "electra": shapes["discriminator"]["encoder"],
+            "discriminator_predictions": shapes["discriminator"]["head"],
+            "total": shapes,
+        }
+        for part, tree in ours.items():
+            assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) == counts[part], (name, part)
+    for name, count in tables["max_predictions_per_seq"].items():
+        length, mask_prob = name.removeprefix("L").split("_p")
+        config = MaskingConfig(float(mask_prob), 0.85, False, False, 101, 102, 103)
+        assert config.max_predictions(int(length)) == count, name
+
+
+@pytest.mark.parametrize("path", discover("tf_pretrain/init_stats*.json"))
+def test_initial_weights_have_the_originals_distribution(path: Path) -> None:
+    recorded = json.loads(path.read_text())["pretrain_small"]
+    model = published("small")
+    params = nn.unbox(jax.jit(lambda key: steps.init_params(key, model, 8))(jax.random.key(3)))
+    shapes = {name: tuple(entry["shape"]) for name, entry in recorded.items() if "/adam_" not in name}
+    for name, ours in tf1_names.from_tree(params, shapes, heads=tf1_names.HEADS).items():
+        theirs = recorded[name]
+        if theirs["std"] == 0:
+            assert ours.min() == ours.max() == theirs["mean"], name
+            continue
+        noise = 5 * theirs["std"] / math.sqrt(ours.size)
+        assert ours.mean() == pytest.approx(0, abs=noise + abs(theirs["mean"])), name
+        assert ours.std() == pytest.approx(theirs["std"], abs=1.5 * noise), name
+        # A normal cut at two standard deviations of 0.02, or Glorot's uniform: both end.
+        bound = 0.04 if theirs["max"] <= 0.04 else math.sqrt(6 / sum(shapes[name]))
+        assert max(np.abs(ours).max(), theirs["max"], -theirs["min"]) <= bound * 1.00001, name
+
+
+@pytest.mark.parametrize("path", discover("tf_pretrain/eval_metrics*.json"))
+def test_evaluation_metrics(path: Path) -> None:
+    for name, recorded in json.loads(path.read_text()).items():
+        files = path.with_name(f"{name}.json"), path.with_name(f"{name}.npz")
+        if not all(file.exists() for file in files) or not recorded["same_draws_as_npz"]:
+            continue
+        case = Case.read(files[0])
+        with np.load(files[1]) as file:
+            arrays = {key: file[key] for key in file.files if key.startswith(("in/", "out/rand"))}
+        values = evaluate(case, arrays)
+        assert values == pytest.approx(recorded["metrics"], abs=2e-5, rel=0), name
+
+
+def evaluate(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, float]:
+    model, masked = case.model, masked_of(arrays, case.masking)
+
+    @jax.jit
+    def sums(params: Any) -> dict[str, jax.Array]:
+        _, outputs = case.objective.losses(
+            model, params, masked, keys_of(arrays), masking=case.masking, deterministic=True
+        )
+        return reference_metrics.reference_sums(masked, outputs)
+
+    return reference_metrics.reference_finish(jax.device_get(sums(case.params(model))))

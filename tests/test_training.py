@@ -1,0 +1,143 @@
+"""When the loop steps, reports, evaluates and saves, with a state that counts."""
+
+import itertools
+import math
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from electra_jax import sharding
+from electra_jax.checkpoints import Checkpoints, complete_steps, restore_latest
+from electra_jax.errors import UserError
+from electra_jax.training import LoopConfig, Stop, stop_signals, train
+from electra_jax.types import PyTree
+from small import ONE_AXIS
+
+BATCH = 8
+
+
+class Counter(NamedTuple):
+    """The least that the loop asks of a state."""
+
+    params: jax.Array
+
+
+class Recorder:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, str, dict[str, float]]] = []
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        self.lines.append((step, split, values))
+
+    def steps(self, split: str) -> list[int]:
+        return [step for step, name, _ in self.lines if name == split]
+
+
+def _step(state: Counter, batch: PyTree) -> tuple[Counter, PyTree]:
+    """Adds the batch's mean to the one parameter; the loss is infinite once that is over 100."""
+    total = state.params + jnp.mean(batch["x"])
+    loss = jnp.where(total > 100.0, jnp.inf, total)
+    return Counter(total), {"loss": loss, "real": jnp.float32(BATCH), "grad_norm": jnp.float32(2.0)}
+
+
+def _run(
+    model_dir: Path,
+    *,
+    steps: int = 10,
+    log_every: int = 4,
+    evaluate_every: int = 5,
+    save_every: int = 3,
+    increment: float = 1.0,
+    start: int = 0,
+    stop: Stop | None = None,
+    on_batch: dict[int, object] | None = None,
+) -> tuple[Recorder, int]:
+    mesh = sharding.make_mesh(ONE_AXIS, len(jax.devices()))
+    recorder, checkpoints = Recorder(), Checkpoints(model_dir, keep=10)
+    given = itertools.count(start + 1)
+
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        for number in given:
+            if on_batch and number in on_batch:
+                on_batch[number]()
+            yield {"x": np.full((BATCH, 1), increment, np.float32)}
+
+    _, reached = train(
+        jax.device_put(Counter(jnp.float32(start)), NamedSharding(mesh, PartitionSpec())),
+        start_step=start,
+        step=jax.jit(_step, donate_argnums=0),
+        batches=batches(),
+        batch_sharding=sharding.batch_sharding(mesh),
+        batch_size=BATCH,
+        checkpoints=checkpoints,
+        data_state=dict,
+        reporter=recorder,
+        finish=lambda sums: {"loss": float(sums["loss"])},
+        learning_rate=lambda count: 0.1 * count,
+        evaluate=lambda params: {"params": float(params)},
+        config=LoopConfig(steps, log_every, evaluate_every, save_every, keep=10),
+        stop=stop or Stop(),
+    )
+    checkpoints.close()
+    return recorder, reached
+
+
+def test_what_happens_when(tmp_path: Path) -> None:
+    recorder, reached = _run(tmp_path)
+    assert reached == 10
+    assert recorder.steps("train") == [4, 8, 10]
+    assert recorder.steps("validation") == [5, 10]
+    assert sorted(complete_steps(tmp_path / "checkpoints")) == [3, 6, 9, 10]
+    # Each interval sums its own steps; an evaluation sees the parameters after its step.
+    assert [values["loss"] for _, split, values in recorder.lines if split == "train"] == [10.0, 26.0, 19.0]
+    assert [values["params"] for _, split, values in recorder.lines if split == "validation"] == [5.0, 10.0]
+    # The rate is that of the last update, the norm is a mean.
+    assert recorder.lines[0][2]["learning_rate"] == pytest.approx(0.3)
+    assert recorder.lines[0][2]["grad_norm"] == 2.0
+
+
+def test_stopping_saves_what_was_done(tmp_path: Path) -> None:
+    with stop_signals() as stop:
+        recorder, reached = _run(tmp_path, stop=stop, on_batch={5: lambda: signal.raise_signal(signal.SIGTERM)})
+    assert stop.requested == "SIGTERM"
+    assert reached == 5
+    assert sorted(complete_steps(tmp_path / "checkpoints")) == [3, 5]
+    again, reached = _run(tmp_path, start=5)
+    assert reached == 10
+    assert recorder.steps("train") + again.steps("train") == [4, 8, 10]
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with stop_signals() as stop, pytest.raises(KeyboardInterrupt):
+        _run(tmp_path, stop=stop, on_batch={2: interrupt})
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not finite at step 6: loss; .* the last good checkpoint is step 3"):
+        _run(tmp_path, increment=20.0)
+    assert complete_steps(tmp_path / "checkpoints") == [3]
+    abstract = Counter(jax.ShapeDtypeStruct((), jnp.float32, sharding=jnp.float32(0).sharding))
+    held = restore_latest(tmp_path, abstract)
+    assert math.isfinite(held.state.params)
+    assert held.step == 3
+
+
+@pytest.mark.parametrize("name", ["num_train_steps", "log_every", "evaluate_every", "save_every", "keep"])
+def test_intervals_are_positive(name: str) -> None:
+    settings = {"num_train_steps": 1, "log_every": 1, "evaluate_every": 1, "save_every": 1, "keep": 1}
+    with pytest.raises(UserError, match=name):
+        LoopConfig(**(settings | {name: 0}))

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Runs the same `electra` command on every worker, detached; where one still runs, it is left alone.
+#
+#   tpu_setup/launch.sh [--dry-run] [--config=FILE] VERB [ARGUMENT]...
+#   tpu_setup/launch.sh pretrain --gin_file=gin/runs/small.gin --gin.MODEL_DIR='"gs://bucket/run"' ...
+#
+# Each worker writes its output to DIRECTORY/logs/HOSTNAME.log. --dry-run prints the command instead of running it.
+. "$(dirname "$0")/common.sh"
+parse_options "$@"
+[ "${#rest[@]}" -gt 0 ] || fail "no command for the workers: give a verb of electra and its arguments, such as pretrain"
+load_config PROJECT ZONE NAME DIRECTORY
+
+# The kernel gives the lock back however the run ends, also when the machine goes down.
+on_every_worker "set -eu
+cd $(quoted "$DIRECTORY")
+test -x .venv/bin/electra || { echo \"\$(hostname): nothing is installed here: run install.sh\" >&2; exit 1; }
+mkdir -p logs
+log=logs/\$(hostname).log
+flock --nonblock logs/lock true || { echo \"\$(hostname): a run is under way, see \$log\"; exit 0; }
+nohup setsid flock --nonblock logs/lock .venv/bin/electra $(quoted "${rest[@]}") >> \"\$log\" 2>&1 < /dev/null &
+echo \"\$(hostname): started, output in \$log\""
