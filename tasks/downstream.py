@@ -1,7 +1,8 @@
 """What fine-tuning has to know of a task, whatever its family: examples, rows for the model, predictions, scores.
 
 Families: `text_task` (classification and regression of texts and pairs), `tagging_task`, `qa_task`. None of them needs
-TensorFlow: the same objects read raw text for `electra_jax.load(path)(texts)`. `registration` makes SeqIO tasks of them.
+TensorFlow: the same objects read raw text for `electra_jax.load(path)(texts)`. `registration` makes SeqIO tasks of
+them.
 """
 
 import collections
