@@ -161,7 +161,7 @@ def glue_task(name: str) -> GlueTask:
 
 
 def find_glue_file(task: GlueTask, data_dir: str | os.PathLike[str], split: str) -> pathlib.Path:
-    """Return `<data_dir>/<folder>/<split>.tsv` for the first of the task's folders that has it, or raise UserError."""
+    """Return `<split>.tsv` in the first of the task's folders that has it, or raise UserError."""
     root = pathlib.Path(data_dir)
     paths = [root / folder / f"{task.split(split)}.tsv" for folder in task.folders]
     for path in paths:
@@ -191,8 +191,11 @@ def read_glue(
     """
     bad_rows = BadRows(path, skip=skip_bad_rows)
     file = understood(_rows(path, task.layouts[task.split(split)], bad_rows), task.target, bad_rows, path)
-    if not (both_orders and task.unordered):
-        return file
+    return in_both_orders(file) if both_orders and task.unordered else file
+
+
+def in_both_orders(file: ExampleFile) -> ExampleFile:
+    """Append every pair with its texts swapped; the indices go on after the number of the first ones."""
     number = len(file.examples)
     swapped = [
         TextExample(index + number, text_b or "", text_a, label) for index, text_a, text_b, label in file.examples
