@@ -73,8 +73,7 @@ def qa_sources(options: TaskOptions) -> Sources:
         folders=layout.folders,
         suffixes=layout.suffixes,
         read=read,
-        text_of=operator.attrgetter("context"),
-        dev_fraction=options.dev_fraction if layout.scoring is None else 0.0,
+        text_of=operator.attrgetter("context") if layout.scoring is None else None,
     )
 
 

@@ -273,9 +273,8 @@ def tagging_sources(options: TaskOptions) -> Sources:
             folders=(options.task,),
             suffixes=(".txt",),
             read=functools.partial(_read_file, options),
-            text_of=lambda sentence: " ".join(sentence.words),
             # CoNLL-2000 has no dev file.
-            dev_fraction=0.0 if options.task == "ner" else options.dev_fraction,
+            text_of=None if options.task == "ner" else _joined_words,
         )
     dataset = TAGGING_TASKS[options.task]
     if dataset is None:
@@ -292,6 +291,10 @@ def _labels(options: TaskOptions, sources: Sources) -> list[str]:
     return complete_labels(
         sources.read(options.task, next(iter(sources.readers))).examples, encoding=options.tag_encoding
     )
+
+
+def _joined_words(sentence: TaggedSentence) -> str:
+    return " ".join(sentence.words)
 
 
 def _read_file(options: TaskOptions, path: pathlib.Path, split: str) -> Examples:
