@@ -10,7 +10,7 @@ from typing import Any
 from electra_jax.errors import UserError
 from electra_jax.tasks.downstream import Examples
 from electra_jax.tasks.qa_files import QAExample, mrqa_example, read_mrqa, read_squad, squad_example
-from electra_jax.tasks.task_files import Sources, file_sources, tfds_sources
+from electra_jax.tasks.task_files import Sources, file_sources, reads_tfds, tfds_sources
 from electra_jax.tasks.task_options import TaskOptions
 
 
@@ -59,7 +59,7 @@ def qa_sources(options: TaskOptions) -> Sources:
       UserError: TFDS has no such dataset here.
     """
     layout = QA_TASKS[options.task]
-    if options.source == "tfds":
+    if reads_tfds(options):
         if layout.tfds is None:
             raise UserError(f"TFDS has no dataset of the task {options.task!r}; set SOURCE = 'files'.")
         return tfds_sources(options, dataset=layout.tfds, read=_examples_of_tfds)

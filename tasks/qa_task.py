@@ -215,7 +215,7 @@ class QATask:
         return write_predictions(_by_question(examples, predictions), directory, null_threshold=self.null_threshold)
 
     def describe(self) -> dict[str, Any]:
-        """Return JSON values of all but the vocabulary and the files: see `rebuilt_qa_task`."""
+        """Return JSON values of all but the vocabulary and the files: see `qa_task_from_facts`."""
         return {
             "task": self.name,
             "kind": self.kind,
@@ -258,7 +258,7 @@ def _null_odds(predictions: Mapping[str, Prediction]) -> dict[str, float]:
     return {name: prediction.null_odds for name, prediction in predictions.items() if prediction.null_odds is not None}
 
 
-def rebuilt_qa_task(facts: Mapping[str, Any], vocabulary: Pieces) -> QATask:
+def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> QATask:
     """Rebuild a task from what `QATask.describe` gave, to read raw input."""
     return QATask(
         name=facts["task"],

@@ -26,7 +26,7 @@ from electra_jax.tasks.tagging import (
     tagging_features,
     without_unseen_types,
 )
-from electra_jax.tasks.task_files import NO_SOURCES, Sources, file_sources, tfds_sources
+from electra_jax.tasks.task_files import NO_SOURCES, Sources, file_sources, reads_tfds, tfds_sources
 from electra_jax.tasks.task_options import TaskOptions
 
 # Of each task TFDS's dataset and the field of its tags, if it has one. CoNLL-2003 has chunks too, but they are not
@@ -177,7 +177,7 @@ class TaggingTask:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return JSON values of all but the vocabulary and the files: see `rebuilt_tagging_task`."""
+        """Return JSON values of all but the vocabulary and the files: see `tagging_task_from_facts`."""
         return {
             "task": self.name,
             "kind": self.kind,
@@ -204,7 +204,7 @@ class TaggingTask:
         return encoded_tags(tags, span_reader=self.span_reader, encoding=_WRITTEN[self.scheme])
 
 
-def rebuilt_tagging_task(facts: Mapping[str, Any], vocabulary: Pieces) -> TaggingTask:
+def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> TaggingTask:
     """Rebuild a task from what `TaggingTask.describe` gave, to read raw input."""
     return TaggingTask(
         name=facts["task"],
@@ -242,7 +242,7 @@ def make_tagging_task(
         raise UserError(f"The span reader {options.span_reader!r} is unknown: use {' or '.join(SPAN_READERS)}.")
     sources = tagging_sources(options)
     if recorded is not None:
-        rebuilt = rebuilt_tagging_task(recorded, vocabulary)
+        rebuilt = tagging_task_from_facts(recorded, vocabulary)
         return dataclasses.replace(
             rebuilt, scheme=options.tag_scheme, skip_bad_rows=options.skip_bad_rows, sources=sources
         )
@@ -267,7 +267,7 @@ def tagging_sources(options: TaskOptions) -> Sources:
     Raises:
       UserError: TFDS has no such dataset here.
     """
-    if options.source == "files":
+    if not reads_tfds(options):
         return file_sources(
             options,
             folders=(options.task,),

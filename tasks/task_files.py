@@ -48,6 +48,17 @@ class Sources:
 NO_SOURCES = Sources({}, "it was made without data files; set DATA_DIR, or name the file itself")
 
 
+def reads_tfds(options: TaskOptions) -> bool:
+    """Whether the data is TFDS's rather than files.
+
+    Raises:
+      UserError: `options.source` is neither.
+    """
+    if options.source not in ("files", "tfds"):
+        raise UserError(f"SOURCE is {options.source!r}: it must be 'files' or 'tfds'.")
+    return options.source == "tfds"
+
+
 def split_paths(
     options: TaskOptions, *, folders: Sequence[str], suffixes: Sequence[str], splits: Sequence[str] = SPLITS
 ) -> dict[str, pathlib.Path]:
