@@ -2,7 +2,6 @@
 
 from electra_jax.errors import UserError
 from electra_jax.tasks import glue_metrics, qa_metrics
-from electra_jax.tasks.classification import Interval
 from electra_jax.tasks.conlleval import EntityEvaluation, evaluate_tags, read_tagged_output
 from electra_jax.tasks.glue import GLUE, read_submission
 from electra_jax.tasks.qa_files import read_null_odds, read_predictions
@@ -77,15 +76,12 @@ def _score_submission(options: TaskOptions, split: str, predictions_file: str) -
     num_rows = len(labels) + gold.skipped.total()
     if len(found) != num_rows:
         raise UserError(
-            f"{predictions_file} predicts {len(found)} rows, but the {split} split of {task.name} has {num_rows}; is it "
-            f"of another split?"
+            f"{predictions_file} predicts {len(found)} rows, but the {split} split of {task.name} has {num_rows}; is "
+            f"it of another split?"
         )
     missing = [index for index in labels if index not in found]
     if missing:
         raise UserError(
             f"{predictions_file} has no prediction of row {missing[0]} of the {split} split of {task.name}."
         )
-    number = float if isinstance(task.target, Interval) else int
-    return glue_metrics.task_scores(
-        task.name, [number(label) for label in labels.values()], [number(found[index]) for index in labels]
-    )
+    return glue_metrics.task_scores(task.name, list(labels.values()), [found[index] for index in labels])
