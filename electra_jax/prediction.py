@@ -74,9 +74,11 @@ def task_of(model: Model, first: Any) -> DownstreamTask:
 def facts_of_head(model: Model, *, pair: bool) -> Mapping[str, Any]:
     """What can be said of the task of a model that comes from elsewhere: it reads as much text as it can."""
     kind, length = FAMILIES[model.description.kind], model.description.encoder.max_position_embeddings
-    common = {"name": "this model", "kind": kind, "length": length}
     if kind == "tagging":
-        return common | {
+        return {
+            "task": "this model",
+            "kind": kind,
+            "length": length,
             "labels": list(model.labels),
             # As the model says them: they need not be those of entities.
             "scheme": None,
@@ -104,7 +106,9 @@ def facts_of_head(model: Model, *, pair: bool) -> Mapping[str, Any]:
             "no_span_text": "",
         }
         # Scored as SQuAD 2.0, so that it gives null odds; without a threshold it answers all the same.
-        return common | {
+        return {
+            "task": "this model",
+            "kind": kind,
             "scoring": "squad_v2",
             "windows": dataclasses.asdict(windows),
             "decoding": decoding,
@@ -112,7 +116,15 @@ def facts_of_head(model: Model, *, pair: bool) -> Mapping[str, Any]:
             "skip_unanswered": False,
         }
     target = list(model.labels) if kind == "classification" else [-np.inf, np.inf]
-    return common | {"target": target, "pair": pair, "metrics": ["accuracy"], "gold_counts_predicted": False}
+    return {
+        "name": "this model",
+        "kind": kind,
+        "target": target,
+        "pair": pair,
+        "metrics": [],
+        "gold_counts_predicted": False,
+        "length": length,
+    }
 
 
 def predict_examples(
