@@ -87,10 +87,15 @@ def spearman(targets: Sequence[float], predictions: Sequence[float]) -> float:
 METRICS = {"accuracy": accuracy, "f1": f1, "matthews": matthews, "pearson": pearson, "spearman": spearman}
 
 
+def task_scores(task: str, labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
+    """Return the published scores of a GLUE task, the main one first."""
+    return {name: METRICS[name](labels, predictions) for name in TASK_METRICS[task]}
+
+
 def glue_average(scores: Mapping[str, Mapping[str, float]]) -> float:
     """Return the mean of the eight tasks' scores that the ELECTRA paper averages: see `AVERAGED`.
 
-    `scores`: of each task, its scores by name, as `TextTask.score` gives them (for mnli the matched ones).
+    `scores`: of each task, its scores by name, as `task_scores` gives them (for mnli the matched ones).
 
     Raises:
       UserError: a task or its score is missing.
