@@ -38,7 +38,7 @@ def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str
     if name in QUESTION_ANSWERING:
         from electra_jax.tasks.qa_task import make_qa_task
 
-        return make_qa_task(options, vocabulary)
+        return make_qa_task(options, vocabulary, recorded=recorded)
     if name in TAGGING:
         from electra_jax.tasks.tagging_task import make_tagging_task
 

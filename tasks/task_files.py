@@ -48,6 +48,17 @@ class Sources:
 NO_SOURCES = Sources({}, "it was made without data files; set DATA_DIR, or name the file itself")
 
 
+def reads_tfds(options: TaskOptions) -> bool:
+    """Whether the data is TFDS's rather than files.
+
+    Raises:
+      UserError: `options.source` is neither.
+    """
+    if options.source not in ("files", "tfds"):
+        raise UserError(f"SOURCE is {options.source!r}: it must be 'files' or 'tfds'.")
+    return options.source == "tfds"
+
+
 def split_paths(
     options: TaskOptions, *, folders: Sequence[str], suffixes: Sequence[str], splits: Sequence[str] = SPLITS
 ) -> dict[str, pathlib.Path]:
@@ -84,7 +95,7 @@ def file_sources(
     folders: Sequence[str],
     suffixes: Sequence[str],
     read: Callable[[pathlib.Path, str], Examples],
-    text_of: Callable[[Any], str],
+    text_of: Callable[[Any], str] | None,
 ) -> Sources:
     """Return the splits whose files are there: those named by path, and `{folder}/{split}{suffix}` under `data_dir`.
 
@@ -94,11 +105,12 @@ def file_sources(
       folders: names of the task's folder, in the order in which they are looked for; then `data_dir` itself is.
       suffixes: endings of the files, in their order.
       read: returns the examples of a file, which is that of the split.
-      text_of: the text of an example that decides whether it is held out: examples of one text stay together.
+      text_of: the text of an example that decides whether it is held out: examples of one text stay together. None
+        for a benchmark that has a dev file, so that its absence is a mistake.
     """
     paths = split_paths(options, folders=folders, suffixes=suffixes)
     readers = {split: functools.partial(read, path, split) for split, path in paths.items()}
-    if options.dev_fraction > 0 and "train" in readers and "dev" not in readers:
+    if text_of is not None and options.dev_fraction > 0 and "train" in readers and "dev" not in readers:
         share = functools.partial(_share, readers["train"], options.dev_fraction, text_of)
         readers = {"train": functools.partial(share, False), "dev": functools.partial(share, True)} | {
             split: reader for split, reader in readers.items() if split != "train"
@@ -141,11 +153,14 @@ def _share(
 ) -> Examples:
     """The examples that are held out of training, or the others; what was skipped is counted with the latter."""
     whole = read()
-    threshold = int(dev_fraction * _HASHES)
-    kept = [example for example in whole.examples if (text_hash(text_of(example)) < threshold) == held_out]
-    if not kept or len(kept) == len(whole.examples):
+    hashes = [text_hash(text_of(example)) for example in whole.examples]
+    least, greatest = min(hashes), max(hashes)
+    if least == greatest or dev_fraction >= 1:
         raise UserError(
-            f"DEV_FRACTION = {dev_fraction} leaves none of the {len(whole.examples)} training examples for "
-            f"{'evaluation' if bool(kept) != held_out else 'training'}; change it, or name a DEV_FILE."
+            f"DEV_FRACTION = {dev_fraction} cannot divide {len(hashes)} training examples ({len(set(hashes))} "
+            f"different ones) into two parts; change it, or name a DEV_FILE."
         )
+    # Of few texts chance may take none, or all.
+    threshold = min(max(int(dev_fraction * _HASHES), least + 1), greatest)
+    kept = [example for example, value in zip(whole.examples, hashes, strict=True) if (value < threshold) == held_out]
     return Examples(kept, collections.Counter() if held_out else whole.skipped)

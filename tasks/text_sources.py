@@ -21,7 +21,7 @@ from electra_jax.tasks.classification import (
 )
 from electra_jax.tasks.downstream import Examples
 from electra_jax.tasks.glue import GlueTask, examples_of_tfds, in_both_orders, read_glue
-from electra_jax.tasks.task_files import Sources, file_sources, split_paths, what_is_missing
+from electra_jax.tasks.task_files import Sources, file_sources, reads_tfds, split_paths, what_is_missing
 from electra_jax.tasks.task_options import TaskOptions
 
 # TFDS's names of the splits that it names otherwise. MNLI's diagnostic one is its dataset "ax".
@@ -36,10 +36,8 @@ def glue_sources(task: GlueTask, options: TaskOptions) -> Sources:
     Raises:
       UserError: `options.source` is unknown, or TFDS has not prepared the dataset.
     """
-    if options.source == "tfds":
+    if reads_tfds(options):
         return _glue_of_tfds(task, options)
-    if options.source != "files":
-        raise UserError(f"SOURCE is {options.source!r}: it must be 'files' or 'tfds'.")
     looked = {"folders": task.folders, "suffixes": _GLUE_SUFFIXES, "splits": tuple(task.layouts)}
     paths = split_paths(options, **looked)
     if task.name == "ax" and options.test_file is not None:
