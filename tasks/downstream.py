@@ -30,6 +30,7 @@ class Pieces(Protocol):
     tokens: list[str]
     tokenizer: Tokenizer
     lowercase: bool
+    strip_accents: bool
     cls_id: int
     sep_id: int
     mask_id: int

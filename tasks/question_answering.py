@@ -129,9 +129,23 @@ def training_windows(example: QAExample, tokenizer: Tokenizer, config: WindowCon
       UnusableAnswerError: the question is answerable by its file, but has no answer that can be learnt.
     """
     context = tokenize_context(tokenizer, example.context)
-    answer = None if example.is_impossible else _answer_tokens(example, context, tokenizer, config)
+    answer = None if example.is_impossible else answer_tokens(example, tokenizer, config)
     windows = _windows(example, context, tokenizer, config)
     return [_with_target(window, answer, config) for window in windows]
+
+
+def answer_tokens(example: QAExample, tokenizer: Tokenizer, config: WindowConfig) -> tuple[int, int]:
+    """The first and the last word piece of the answer that is learnt from, the first one, in the whole context.
+
+    Raises:
+      UnusableAnswerError: no answer is given, or it cannot be learnt.
+    """
+    if not example.answers:
+        raise UnusableAnswerError("no answer is given")
+    context = tokenize_context(tokenizer, example.context)
+    if config.word_aligned_answers:
+        return align_by_words(context, example.answers[0], tokenizer)
+    return align_by_characters(context, example.answers[0])
 
 
 def usable_training_windows(
@@ -221,16 +235,6 @@ def _windows(example: QAExample, context: TokenizedContext, tokenizer: Tokenizer
             )
         )
     return windows
-
-
-def _answer_tokens(
-    example: QAExample, context: TokenizedContext, tokenizer: Tokenizer, config: WindowConfig
-) -> tuple[int, int]:
-    if not example.answers:
-        raise UnusableAnswerError("no answer is given")
-    if config.word_aligned_answers:
-        return align_by_words(context, example.answers[0], tokenizer)
-    return align_by_characters(context, example.answers[0])
 
 
 def _with_target(window: Window, answer: tuple[int, int] | None, config: WindowConfig) -> Window:
