@@ -186,7 +186,7 @@ class TextTask:
         if isinstance(value, Mapping):
             texts = [value[key] for key in ("text", "text_b") if value.get(key) is not None]
         else:
-            texts = [value] if isinstance(value, str) else list(value)
+            texts = list(value) if isinstance(value, (list, tuple)) else [value]
         if len(texts) != 1 + self.pair or not all(isinstance(text, str) for text in texts):
             expected = 'two texts, as in {"text": ..., "text_b": ...}' if self.pair else "one text"
             raise UserError(f"Input {index + 1} is {value!r}: {self.name} expects {expected}.")
