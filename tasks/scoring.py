@@ -4,7 +4,7 @@ from electra_jax.errors import UserError
 from electra_jax.tasks import qa_metrics
 from electra_jax.tasks.conlleval import EntityEvaluation, evaluate_tags, read_tagged_output
 from electra_jax.tasks.glue import GLUE, read_submission
-from electra_jax.tasks.glue_metrics import METRICS, TASK_METRICS
+from electra_jax.tasks.glue_metrics import task_scores
 from electra_jax.tasks.qa_files import read_null_odds, read_predictions
 from electra_jax.tasks.qa_sources import QA_TASKS, qa_sources, scoring_of
 from electra_jax.tasks.tagging import SPAN_READERS
@@ -85,5 +85,4 @@ def _score_submission(options: TaskOptions, split: str, predictions_file: str) -
         raise UserError(
             f"{predictions_file} has no prediction of row {missing[0]} of the {split} split of {task.name}."
         )
-    answers = [found[index] for index in labels]
-    return {name: METRICS[name](list(labels.values()), answers) for name in TASK_METRICS[task.name]}
+    return task_scores(task.name, list(labels.values()), [found[index] for index in labels])

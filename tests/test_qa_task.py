@@ -247,6 +247,7 @@ def test_null_odds_with_and_without_a_head_for_them(tmp_path: Path) -> None:
     assert joint.null_odds == pytest.approx(log_start_at_cls - best, abs=1e-5)
     assert joint.to_json() == {
         "answer": "John Smith",
+        "probability": 1.0,
         "nbest": [dataclasses.asdict(entry) for entry in joint.nbest],
         "null_odds": joint.null_odds,
         "null_threshold": 0.0,
