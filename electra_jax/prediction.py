@@ -5,6 +5,7 @@ behind [MASK]. TensorFlow is not needed.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ FAMILIES = {
 PER_TOKEN = ("start_logits", "end_logits")
 KINDS_PER_TOKEN = ("pretraining", "discriminator", "generator", "encoder", "token_classification")
 
+# The arguments of `Model.logits`.
+FIELDS = ("input_ids", "attention_mask", "token_type_ids")
+
 # Rows are padded to one of these lengths, or to the next multiple of the last: few enough that each is compiled once.
 LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
@@ -47,12 +51,34 @@ def predict(model: Model, inputs: Any, *, batch_size: int) -> list[Record]:
     Raises:
         UserError: an input of another form than the model reads, or a model that reads no text.
     """
-    kind = FAMILIES.get(model.description.kind, model.description.kind)
-    values = [canonical(value, kind, f"input {number}") for number, value in enumerate(as_list(inputs), start=1)]
+    values = [as_input(model, value, f"input {number}") for number, value in enumerate(as_list(inputs), start=1)]
+    return answers(model, values, batch_size=batch_size)
+
+
+def as_input(model: Model, value: Any, where: str) -> Any:
+    """What a user gave, in the form that the model reads: see `raw_input.canonical`.
+
+    Raises:
+        UserError: it cannot be read; begins with `where`.
+    """
+    kind = model.description.kind
+    if kind == "multiple_choice":
+        raise UserError(f"{where} is text, which a model of multiple choice does not read: give input_ids")
+    pair = model.description.facts.get("task", {}).get("pair")
+    found = canonical(value, FAMILIES.get(kind, kind), pair, where)
+    if model.vocabulary is None:
+        raise UserError(f"{where} is text, but the model has no vocabulary: give input_ids")
+    return found
+
+
+def answers(model: Model, values: Sequence[Any], *, batch_size: int) -> list[Record]:
+    """What the model says of each of `as_input`'s values.
+
+    Raises:
+        UserError: the vocabulary or the sizes of the model do not do.
+    """
     if not values:
         return []
-    if kind == "multiple_choice":
-        raise UserError("a model of multiple choice reads no text: give input_ids")
     if model.description.kind not in FAMILIES:
         return look(model, [(value, None) if isinstance(value, str) else value for value in values], batch_size)
     task = task_of(model, values[0])
@@ -132,7 +158,29 @@ def predict_examples(
 ) -> list[Prediction]:
     """A prediction for each example of the model's task."""
     rows = task.rows(examples, training=False)
-    return task.predictions(examples, rows, run_rows(model, rows, batch_size=batch_size))
+    outputs = run_rows(model, rows, batch_size=batch_size)
+    if task.labels:
+        order = label_order(model, task)
+        outputs = [{"logits": output["logits"][..., order]} for output in outputs]
+    return task.predictions(examples, rows, outputs)
+
+
+def label_order(model: Model, task: DownstreamTask) -> list[int]:
+    """Which output of the model's head is each label of the task: another library may number them otherwise.
+
+    Raises:
+        UserError: they are not the same labels.
+    """
+    names = [label.casefold() for label in model.labels]
+    if all(re.fullmatch(r"label_\d+", name) for name in names) and len(names) == len(task.labels):
+        return list(range(len(names)))
+    wanted = [label.casefold() for label in task.labels]
+    if sorted(names) != sorted(wanted):
+        raise UserError(
+            f"the model says one of {', '.join(model.labels)}, but the labels of {task.name} are "
+            f"{', '.join(task.labels)}: it was fine-tuned on another task"
+        )
+    return [names.index(label) for label in wanted]
 
 
 def run_rows(model: Model, rows: Sequence[Row], *, batch_size: int) -> list[dict[str, np.ndarray]]:
@@ -174,7 +222,7 @@ def padded(rows: Sequence[Row], length: int) -> dict[str, np.ndarray]:
     """The arguments of `Model.logits`, int32 [B, length], B a power of two: the last row fills up what it lacks."""
     # So a last, smaller batch compiles few shapes anew.
     size = 1 << (len(rows) - 1).bit_length()
-    batch = {name: np.zeros((size, length), np.int32) for name in ("input_ids", "token_type_ids", "attention_mask")}
+    batch = {name: np.zeros((size, length), np.int32) for name in FIELDS}
     for slot in range(size):
         row = rows[min(slot, len(rows) - 1)]
         count = len(row["input_ids"])
@@ -237,6 +285,57 @@ def fill(model: Model, row: Row) -> list[Record]:
         if model.description.discriminator is not None:
             row["input_ids"][position] = best[0]
     return found
+
+
+def predict_ids(model: Model, examples: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """A record for each example of token ids: `describe_tokens` and what the head says, per token as many as it has.
+
+    Question answering gives each of its arrays, other heads what `describe_logits` says.
+
+    Args:
+        model: any.
+        examples: mappings with `input_ids` [L] (of multiple choice [C, L]) and perhaps the other arguments of
+            `Model.logits`.
+
+    Raises:
+        UserError: arrays that do not fit together or to the model.
+    """
+    batch = padded_ids(examples)
+    result = model.logits(**batch)
+    records = []
+    for slot, example in enumerate(examples):
+        ids = np.asarray(example["input_ids"])
+        named = result if isinstance(result, dict) else {"logits": result}
+        outputs = {
+            name: values[slot, : ids.shape[-1]] if is_per_token(model, name) else values[slot]
+            for name, values in named.items()
+        }
+        said = describe_logits(model, outputs["logits"]) if "logits" in outputs else as_lists(outputs)
+        records.append(describe_tokens(model, ids) | said)
+    return records
+
+
+def as_lists(outputs: Mapping[str, np.ndarray]) -> Record:
+    """Arrays as JSON values."""
+    return {name: values.tolist() for name, values in outputs.items()}
+
+
+def padded_ids(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The arguments of `Model.logits`, rows padded to the longest with 0, which the attention mask leaves out."""
+    length = max(np.shape(example["input_ids"])[-1] for example in examples)
+    arrays: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
+    for example in examples:
+        ids = np.asarray(example["input_ids"])
+        defaults = {"attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        for name in FIELDS:
+            values = np.asarray(example.get(name, defaults.get(name)))
+            if values.shape != ids.shape:
+                raise UserError(f"an example has {name} of shape {values.shape} and input_ids of {ids.shape}")
+            arrays[name].append(np.pad(values, [(0, 0)] * (ids.ndim - 1) + [(0, length - ids.shape[-1])]))
+    try:
+        return {name: np.stack(rows) for name, rows in arrays.items()}
+    except ValueError as error:
+        raise UserError(f"the examples do not have the same number of axes ({error})") from error
 
 
 def describe_tokens(model: Model, ids: np.ndarray) -> Record:

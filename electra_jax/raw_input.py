@@ -22,12 +22,13 @@ def as_list(inputs: Any) -> list[Any]:
     raise UserError(f"the input is of type {type(inputs).__name__}: give a text, a tuple, a dict, or a list of them")
 
 
-def canonical(value: Any, kind: str, where: str) -> Any:
+def canonical(value: Any, kind: str, pair: bool | None, where: str) -> Any:
     """One input in the form that a family of tasks takes.
 
     Args:
         value: what the user gave.
         kind: of `downstream.KINDS`; any other kind of model reads texts and pairs.
+        pair: whether it must be two texts, or must not; None where it may.
         where: for messages, such as "input 3".
 
     Returns:
@@ -37,8 +38,15 @@ def canonical(value: Any, kind: str, where: str) -> Any:
     Raises:
         UserError: it is of another form; says which one is expected.
     """
-    forms = {"question_answering": question, "tagging": words}
-    return forms.get(kind, texts)(value, where)
+    if kind == "question_answering":
+        return question(value, where)
+    if kind == "tagging":
+        return words(value, where)
+    found = texts(value, where)
+    if pair is not None and pair != isinstance(found, tuple):
+        expected = 'two texts, as in {"text": ..., "text_pair": ...}' if pair else "one text"
+        raise UserError(f"{where} is {shown(value)}: this model reads {expected}")
+    return found
 
 
 def question(value: Any, where: str) -> dict[str, str]:
@@ -69,11 +77,9 @@ def words(value: Any, where: str) -> list[str]:
 def texts(value: Any, where: str) -> str | tuple[str, str]:
     """A text, or a pair."""
     if isinstance(value, Mapping):
+        if "text" not in value:
+            raise UserError(f'{where} is an object with neither input_ids nor text: give {{"text": ...}}')
         parts = [value[name] for name in ("text", *SECOND) if value.get(name) is not None]
-        unknown = sorted(value.keys() - {"text", "id", *SECOND})
-        if unknown or "text" not in value:
-            problem = f"has {', '.join(unknown)}" if unknown else "has no text"
-            raise UserError(f'{where} {problem}: this model reads {{"text": ...}}, and "text_pair" for a second text')
     else:
         parts = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
     if len(parts) not in (1, 2) or not all(isinstance(part, str) for part in parts):
