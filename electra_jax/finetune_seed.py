@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
-from electra_jax import finetuning, loading, sharding
+from electra_jax import finetuning, loading, metrics, sharding
 from electra_jax.buckets import TrainingBatches, in_order_of_length
 from electra_jax.checkpoints import Checkpoints
 from electra_jax.description import Description, read_record
 from electra_jax.finetune_results import collapse
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_start import Origin, take_weights
-from electra_jax.optimizer import learning_rate, make_optimizer
+from electra_jax.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from electra_jax.reporting import RunReporter, say
 from electra_jax.run_record import replace_text
 from electra_jax.steps import TrainState
@@ -80,6 +81,24 @@ class Setting:
         )
 
     @functools.cached_property
+    def optimizer_config(self) -> OptimizerConfig:
+        """The update rule over the steps that the training split makes."""
+        steps = self.loop.num_train_steps
+        return self.run.optimizer(num_train_steps=steps, num_warmup_steps=steps * self.run.warmup_fraction)
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Made of `optimizer_config`."""
+        return make_optimizer(self.optimizer_config)
+
+    @functools.cached_property
+    def step(self) -> Callable[..., tuple[TrainState, metrics.Sums]]:
+        """The jitted update, compiled once for all seeds."""
+        loss = finetuning.LossConfig(self.task.kind, self.run.answerable_weight, self.run.loss_reduction)
+        step = functools.partial(finetuning.finetune_step, model=self.model, loss=loss, optimizer=self.optimizer)
+        return jax.jit(step, donate_argnums=0)
+
+    @functools.cached_property
     def predict(self) -> Callable[..., dict[str, jax.Array]]:
         """The jitted forward pass, compiled once for all seeds."""
         return jax.jit(functools.partial(finetuning.predict_step, model=self.model))
@@ -103,7 +122,7 @@ class Setting:
                 "init from": self.run.init_from,
                 "epochs": self.run.num_epochs,
                 "batch size": self.run.batch_size,
-                "learning rate": self.run.optimizer(num_train_steps=1, num_warmup_steps=0.0).learning_rate,
+                "learning rate": self.optimizer_config.learning_rate,
                 **facts,
             },
         )
@@ -190,17 +209,11 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
         return json.loads(finished.read_text(encoding="utf-8"))
     directory.mkdir(parents=True, exist_ok=True)
     loop, run = setting.loop, setting.run
-    config = run.optimizer(
-        num_train_steps=loop.num_train_steps, num_warmup_steps=loop.num_train_steps * run.warmup_fraction
-    )
-    optimizer = make_optimizer(config)
     checkpoints = Checkpoints(directory, keep=loop.keep)
-    state, done = begin(setting, seed, checkpoints, functools.partial(finetuning.init_state, optimizer=optimizer))
+    state, done = begin(setting, seed, checkpoints)
     rows = [{name: value for name, value in row.items() if name not in HOST_ONLY} for row in setting.train.rows]
     batches = TrainingBatches(rows, run.batch_size, setting.buckets(), seed, done)
     best = Best(setting, directory, seed)
-    loss = finetuning.LossConfig(setting.task.kind, run.answerable_weight, run.loss_reduction)
-    step = functools.partial(finetuning.finetune_step, model=setting.model, loss=loss, optimizer=optimizer)
     main = setting.task.main_metric
     columns = {"loss": ("loss", ".4f"), main: (main, ".2f"), "examples_per_second": ("ex/s", ".0f")}
     reporter = RunReporter(directory, start_step=done, num_train_steps=loop.num_train_steps, columns=columns)
@@ -208,7 +221,7 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
         _, reached = train(
             state,
             start_step=done,
-            step=jax.jit(step, donate_argnums=0),
+            step=setting.step,
             batches=batches,
             batch_sharding=sharding.batch_sharding(setting.mesh),
             batch_size=run.batch_size,
@@ -216,7 +229,7 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
             data_state=lambda: {"batches": batches.step},
             reporter=reporter,
             finish=lambda sums: {"loss": float(sums["loss"] / sums["loss_weight"])},
-            learning_rate=lambda count: float(learning_rate(config, count)),
+            learning_rate=lambda count: float(learning_rate(setting.optimizer_config, count)),
             # The batches handed out are the updates done: the loop evaluates between two steps.
             evaluate=lambda params: best(params, batches.step),
             config=loop,
@@ -233,11 +246,9 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     return result
 
 
-def begin(
-    setting: Setting, seed: int, checkpoints: Checkpoints, init_state: Callable[..., TrainState]
-) -> tuple[TrainState, int]:
+def begin(setting: Setting, seed: int, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     """Where the weights come from: this seed's own checkpoint, else INIT_FROM with a head drawn from the seed."""
-    init = functools.partial(init_state, model=setting.model)
+    init = functools.partial(finetuning.init_state, model=setting.model, optimizer=setting.optimizer)
     key = jax.random.key(seed)
     axes = setting.mesh, setting.run.mesh
     restored = checkpoints.restore(sharding.abstract(init, key, *axes))
