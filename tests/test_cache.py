@@ -22,7 +22,7 @@ from electra_jax.tasks.tfrecords import encode_example, frame
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
 
 WORDS = [f"{a}{b}" for a in "bcdfghjklmnprstvw" for b in "aeiou"]
-PACKING = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1)
+PACKING = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1, method="complete")
 OPTIONS = {"packing": PACKING, "held_out_fraction": 0.1, "num_processes": 2, "show_progress": False}
 
 
@@ -129,7 +129,7 @@ def test_name_changes_with_whatever_changes_the_content(
 
     def name(**changes: object) -> str:
         packing = Packing(
-            **{"length": 32, "one_segment_share": 0.1, "random_length_share": 0.05, "seed": 1}
+            **{"length": 32, "one_segment_share": 0.1, "random_length_share": 0.05, "seed": 1, "method": "complete"}
             | {key: value for key, value in changes.items() if key != "held_out_fraction"}
         )
         return cache_name(
@@ -140,6 +140,7 @@ def test_name_changes_with_whatever_changes_the_content(
 
     names = [name()]
     names += [name(length=64), name(seed=2), name(one_segment_share=0.2), name(random_length_share=0.0)]
+    names += [name(method="reference")]
     names += [name(held_out_fraction=0.2)]
     (tmp_path / "text/0.txt").write_text("ba be bu\n")
     corpus = open_corpus(
@@ -194,7 +195,7 @@ from electra_jax.tasks.sources import open_corpus
 from electra_jax.tasks.vocabulary import load_vocabulary
 folder = pathlib.Path(sys.argv[1])
 corpus = open_corpus(str(folder / "text/*.txt"), text_format="documents", text_field="text", skip_undecodable=False)
-packing = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1)
+packing = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1, method="complete")
 build_cache(corpus, load_vocabulary(str(folder / "vocab.txt"), lowercase=None), cache_dir=str(folder / "c"),
             packing=packing, held_out_fraction=0.1, num_processes=2, show_progress=True)
 """

@@ -8,7 +8,8 @@ import random
 import pytest
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.packing import Example, Packing, document_rng, example_id, pack
+from electra_jax.tasks.packing import Packing, document_rng, example_id, pack, pack_document
+from electra_jax.tasks.segments import Example
 
 ORACLE = pathlib.Path(os.environ.get("ELECTRA_ORACLE", pathlib.Path(__file__).parents[2] / "shared/oracle"))
 CLS, SEP = 101, 102
@@ -104,7 +105,7 @@ def test_example_ids_are_distinct_int64() -> None:
 
 def test_too_short_a_length_is_refused() -> None:
     with pytest.raises(UserError, match="too short"):
-        Packing(length=4, one_segment_share=0.1, random_length_share=0.05, seed=0)
+        Packing(length=4, one_segment_share=0.1, random_length_share=0.05, seed=0, method="complete")
 
 
 def test_share_of_one_segment_equals_the_originals() -> None:

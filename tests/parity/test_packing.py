@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.packing import Example
+from electra_jax.tasks.segments import Example
 from electra_jax.tasks.reference_packing import ReferencePacker
 from electra_jax.tasks.vocabulary import load_vocabulary
 
