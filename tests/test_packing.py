@@ -8,7 +8,7 @@ import random
 import pytest
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.packing import Packing, document_rng, example_id, pack, pack_document
+from electra_jax.tasks.packing import Packing, document_rng, example_id, pack
 from electra_jax.tasks.segments import Example
 
 ORACLE = pathlib.Path(os.environ.get("ELECTRA_ORACLE", pathlib.Path(__file__).parents[2] / "shared/oracle"))

@@ -53,9 +53,7 @@ def run(configuration: PretrainingRun) -> None:
     sums = evaluation.held_out_sums(
         params,
         data.held_out(),
-        step=jax.jit(
-            functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics)
-        ),
+        step=jax.jit(functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics)),
         sharding=sharding.batch_sharding(mesh),
         num_batches=None,
     )
