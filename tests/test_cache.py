@@ -1,6 +1,7 @@
 """Building a cache: its layout, its division, its identity, and that nothing is lost or half-written."""
 
 import collections
+import dataclasses
 import json
 import os
 import pathlib
@@ -82,6 +83,26 @@ def test_every_word_of_the_corpus_is_in_the_cache_once(tmp_path: pathlib.Path, v
     assert stats["examples"] == len(train)
     assert stats["input_ids_tokens"] == sum(len(ids) for ids, _ in train.values())
     assert not (pathlib.Path(cache) / "jobs").exists()
+
+
+def test_the_originals_packing_has_a_cache_of_its_own_and_counts_what_it_lost(
+    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary
+) -> None:
+    documents = [_document(random.Random(n)) for n in range(100)]
+    corpus = _corpus(tmp_path / "text", documents)
+    packing = dataclasses.replace(PACKING, method="reference")
+    ours, theirs = (
+        build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS | {"packing": each})
+        for each in (PACKING, packing)
+    )
+    assert ours != theirs
+    made_by = json.loads((pathlib.Path(theirs) / "made_by.json").read_text())
+    assert made_by["packing"] == "reference"
+    kept = _words(_read(theirs, "train")) + _words(_read(theirs, "validation"))
+    given = collections.Counter(vocabulary.encode(" ".join(documents)))
+    assert not kept - given
+    # Sentences of 30 words on average, and examples with room for 29.
+    assert 0.2 * given.total() < made_by["dropped_tokens"] == (given - kept).total()
 
 
 def test_content_does_not_depend_on_processes(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:

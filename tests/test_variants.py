@@ -5,10 +5,12 @@ from pathlib import Path
 
 import jax
 import pytest
+from gin import config as gin_internals
 
 from electra_jax import flops, gin_config, pretraining, steps, variants
 from electra_jax.electric import Electric, TwoTowerDetection
 from electra_jax.errors import UserError
+from electra_jax.pretraining_data import packing_of
 from electra_jax.run_config import PretrainingRun
 from electra_jax.word_objectives import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from small import OBJECTIVE, small_encoder
@@ -39,10 +41,25 @@ def test_the_reference_switches_every_named_behaviour_on() -> None:
     run = run_of("gin/reference.gin")
     assert run.mask_with_replacement
     assert run.average_duplicates
+    assert run.reference_metrics
     assert run.optimizer.layerwise_exponents == "reference"
+    assert packing_of(run.cache).method == "reference"
     masking = run.masking_config(cls_id=1, sep_id=2, mask_id=3)
     assert masking.with_replacement
     assert masking.average_duplicates
+
+
+def test_every_switch_of_the_reference_differs_from_the_default() -> None:
+    """A binding that repeats the default switches nothing; one of a field that is not there, Gin refuses."""
+    files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", "gin/tasks/downstream.gin"]
+    gin_config.parse(files, [], [str(ROOT)])
+    ours = {selector: dict(fields) for (_, selector), fields in gin_internals._CONFIG.items()}
+    gin_config.parse(["gin/reference.gin"], [], [str(ROOT)])
+    theirs = {selector: dict(fields) for (_, selector), fields in gin_internals._CONFIG.items()}
+    assert sum(map(len, theirs.values())) >= 20
+    for selector, fields in theirs.items():
+        for name, value in fields.items():
+            assert ours[selector][name] != value, (selector, name)
 
 
 REFUSED = {
@@ -100,6 +117,10 @@ def test_senseless_combinations_are_refused_by_name(name: str) -> None:
 def test_shared_embeddings_of_two_sizes_are_refused() -> None:
     with pytest.raises(UserError, match="generator_embeddings to 'embedding_size'"):
         run_of(bindings=('run_config.PretrainingRun.generator_embeddings="hidden_size"',))
+    with pytest.raises(UserError, match="MASKING to 'device'"):
+        run_of("gin/reference.gin", bindings=('MASKING="task"',))
+    with pytest.raises(UserError, match="packing is 'tight': it must be one of 'complete', 'reference'"):
+        packing_of(run_of(bindings=('run_config.CacheConfig.packing="tight"',)).cache)
     with pytest.raises(UserError, match="average_duplicates"):
         run_of(bindings=("run_config.PretrainingRun.average_duplicates=True",))
 
