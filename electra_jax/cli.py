@@ -4,7 +4,6 @@ Nothing heavy is imported before the arguments are understood, so that help and 
 """
 
 import argparse
-import errno
 import importlib
 import logging
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax import task_verbs
-from electra_jax.errors import UserError
+from electra_jax.errors import UserError, causes, is_full_disk
 
 
 class Argument(NamedTuple):
@@ -75,6 +74,11 @@ VERBS = {
         "score a pre-training run on held-out text, a fine-tuned model on its task, or a file of predictions",
         "PretrainingRun",
         None,
+    ),
+    "finetune": Verb(
+        "train a task's head on a pre-trained encoder, and report the scores of every seed",
+        "finetune_run.FinetuningRun",
+        "gin/runs/finetune.gin",
     ),
     "predict": Verb(
         "print what a model says of text or token ids, a JSON object per input",
@@ -261,17 +265,14 @@ def recorded_config(verb: str, bindings: list[str]) -> str:
     return str(path)
 
 
-def disk_sentence(error: BaseException | None) -> str | None:
+def disk_sentence(error: BaseException) -> str | None:
     """What to say of an error that a full disk is behind, None for any other.
 
     A full disk is met again while the files are closed: the sentence of the first to meet it is the one that helps.
     """
-    chain = []
-    while error is not None:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    if not any(getattr(link, "errno", None) == errno.ENOSPC or "No space left" in str(link) for link in chain):
+    if not is_full_disk(error):
         return None
+    chain = list(causes(error))
     places = (f" of {link.filename}" for link in chain if getattr(link, "filename", None))
     known = (str(link) for link in chain if isinstance(link, UserError))
     return next(known, f"the disk{next(places, '')} is full: free some space and run the same command again")
