@@ -15,7 +15,7 @@ from electra_jax.errors import UserError
 from electra_jax.model import Model
 from electra_jax.raw_input import as_list, canonical
 from electra_jax.tasks.catalog import task_from_facts
-from electra_jax.tasks.classification import text_features
+from electra_jax.tasks.classification import TextExample, text_features
 from electra_jax.tasks.downstream import DownstreamTask, Prediction, Row
 from electra_jax.tasks.question_answering import WindowConfig
 from electra_jax.tasks.wordpiece import WordPieces
@@ -80,24 +80,24 @@ def answers(model: Model, values: Sequence[Any], *, batch_size: int) -> list[Rec
     if not values:
         return []
     if model.description.kind not in FAMILIES:
-        return look(model, [(value, None) if isinstance(value, str) else value for value in values], batch_size)
-    task = task_of(model, values[0])
-    found = predict_examples(model, task, task.raw_examples(values), batch_size=batch_size)
+        return look(model, list(map(as_pair, values)), batch_size)
+    facts = model.description.facts.get("task")
+    task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
+    if task.kind in ("question_answering", "tagging"):
+        examples = task.raw_examples(values)
+    else:
+        pairs = map(as_pair, values)
+        examples = [TextExample(number, *pair, None) for number, pair in enumerate(pairs)]
+    found = predict_examples(model, task, examples, batch_size=batch_size)
     return [prediction.to_json() for prediction in found]
 
 
-def task_of(model: Model, first: Any) -> DownstreamTask:
-    """The task that a model was fine-tuned on, without its data.
-
-    Args:
-        model: with a fine-tuning head.
-        first: an input: a model that was imported does not say whether it reads pairs, but the first input does.
-    """
-    facts = model.description.facts.get("task")
-    return task_from_facts(facts or facts_of_head(model, pair=isinstance(first, tuple)), model.pieces)
+def as_pair(value: str | tuple[str, str]) -> tuple[str, str | None]:
+    """A text without a second one, or both."""
+    return (value, None) if isinstance(value, str) else value
 
 
-def facts_of_head(model: Model, *, pair: bool) -> Mapping[str, Any]:
+def facts_of_head(model: Model) -> Mapping[str, Any]:
     """What can be said of the task of a model that comes from elsewhere: it reads as much text as it can."""
     kind, length = FAMILIES[model.description.kind], model.description.encoder.max_position_embeddings
     if kind == "tagging":
@@ -146,7 +146,7 @@ def facts_of_head(model: Model, *, pair: bool) -> Mapping[str, Any]:
         "name": "this model",
         "kind": kind,
         "target": target,
-        "pair": pair,
+        "pair": False,
         "metrics": [],
         "gold_counts_predicted": False,
         "length": length,

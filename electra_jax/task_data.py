@@ -6,7 +6,7 @@ import math
 from electra_jax.errors import UserError
 from electra_jax.model import Model
 from electra_jax.prediction import FAMILIES
-from electra_jax.tasks.catalog import make_task
+from electra_jax.tasks.catalog import NAMES, QUESTION_ANSWERING, TAGGING, make_task
 from electra_jax.tasks.classification import Interval
 from electra_jax.tasks.downstream import DownstreamTask
 from electra_jax.tasks.task_options import TaskOptions
@@ -33,6 +33,11 @@ def open_task(model: Model, options: TaskOptions) -> DownstreamTask:
     name = options.task or ("" if recorded is None else recorded.get("task", recorded.get("name")))
     if not name:
         raise UserError("the model does not say which task it was fine-tuned on: set TASK, and DATA_DIR")
+    if name in NAMES and family_of(name) != (kind if kind in ("question_answering", "tagging") else "text"):
+        raise UserError(f"{name} is a task of {readable(family_of(name))}, and the model was made for {readable(kind)}")
+    if kind == "question_answering" and recorded is not None and recorded["task"] != name:
+        # Another task has its own scores, and no threshold was found for it.
+        recorded = None
     most = model.description.encoder.max_position_embeddings
     named = dataclasses.replace(options, task=name)
     length = min(named.row_length, most) if options.length is None else options.length
@@ -56,6 +61,11 @@ def splits_of(task: DownstreamTask, name: str) -> list[str]:
         task.examples(name)
         raise UserError(f"{task.name} has no {name} split, only {', '.join(task.splits)}")
     return found
+
+
+def family_of(name: str) -> str:
+    """The family of a task of the catalogue: "question_answering", "tagging" or "text"."""
+    return "question_answering" if name in QUESTION_ANSWERING else "tagging" if name in TAGGING else "text"
 
 
 def readable(kind: str) -> str:

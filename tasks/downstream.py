@@ -88,6 +88,13 @@ class DownstreamTask(Protocol):
           UserError: there is no such split or file, or nothing in it that can be used.
         """
 
+    def raw_examples(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Return the examples of what a user gives: see `electra_jax.raw_input.canonical`.
+
+        Raises:
+          UserError: an input that the task does not read.
+        """
+
     def rows(self, examples: Sequence[Any], *, training: bool) -> list[Row]:
         """Tokenise: one row per example, or per window of it; in training those that can be learnt, with targets."""
 
