@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from electra_jax.checkpoints import Checkpoints
-from electra_jax.errors import UserError
+from electra_jax.errors import UserError, is_full_disk
 from electra_jax.types import PyTree
 
 
@@ -222,6 +222,10 @@ def train(
         meter.settle()
     except NotFiniteError as error:
         raise diverged(error, checkpoints) from error
+    except Exception as error:
+        if isinstance(error, UserError) or not is_full_disk(error):
+            raise
+        raise unreported(number, checkpoints) from error
     if saved != number:
         checkpoints.save(number, state, data_state())
     checkpoints.wait()
@@ -239,3 +243,14 @@ def diverged(error: NotFiniteError, checkpoints: Checkpoints) -> UserError:
     last = checkpoints.latest_step()
     kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is step {last}"
     return UserError(f"{error}; nothing of it was saved and {kept}: lower the learning rate or lengthen the warm-up")
+
+
+def unreported(step: int, checkpoints: Checkpoints) -> UserError:
+    """The sentence for a run whose metrics found the disk full; a checkpoint that does tells of itself."""
+    checkpoints.wait()
+    last = checkpoints.latest_step()
+    kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is step {last}"
+    return UserError(
+        f"the metrics of step {step} could not be written (No space left on device): {kept}; "
+        "free the disk and run the same command again to go on from it"
+    )

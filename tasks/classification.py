@@ -56,7 +56,7 @@ class Classes:
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """The values of a regression: from `low` to `high`, both included."""
+    """The values of a regression: from `low` to `high`, both included; without bounds, what a model says as it is."""
 
     low: float
     high: float
@@ -79,6 +79,8 @@ class Interval:
 
     def denormalised(self, prediction: float) -> float:
         """The value of a model's output, brought into the interval."""
+        if math.isinf(self.high - self.low):
+            return prediction
         return min(max(self.low + prediction * (self.high - self.low), self.low), self.high)
 
 

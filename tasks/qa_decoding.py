@@ -80,11 +80,15 @@ class Prediction:
         return self.nbest[0].text
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values: the `answer` ("" if there is likely to be none), its list, null odds and their threshold."""
+        """As JSON values.
+
+        The `answer` ("" if there is likely to be none), the `probability` of the best span among those of `nbest`, and
+        `null_odds` and their `null_threshold`, where questions may have no answer.
+        """
         (answer,) = final_answers({"": self}, null_threshold=self.null_threshold).values()
-        return {"answer": answer, "nbest": [dataclasses.asdict(entry) for entry in self.nbest]} | (
-            {} if self.null_odds is None else {"null_odds": self.null_odds, "null_threshold": self.null_threshold}
-        )
+        odds = {} if self.null_odds is None else {"null_odds": self.null_odds, "null_threshold": self.null_threshold}
+        best = {"answer": answer, "probability": self.nbest[0].probability}
+        return best | odds | {"nbest": [dataclasses.asdict(entry) for entry in self.nbest]}
 
 
 def joint_candidates(

@@ -1,7 +1,6 @@
 """Questions about contexts as windows of word pieces that a model can read, for training and for prediction."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -146,19 +145,6 @@ def answer_tokens(example: QAExample, tokenizer: Tokenizer, config: WindowConfig
     if config.word_aligned_answers:
         return align_by_words(context, example.answers[0], tokenizer)
     return align_by_characters(context, example.answers[0])
-
-
-def usable_training_windows(
-    examples: Iterable[QAExample], tokenizer: Tokenizer, config: WindowConfig, unusable: dict[str, list[str]]
-) -> Iterator[list[Window]]:
-    """The windows of each question that can be learnt; notes in `unusable` the ids of the others by their reason."""
-    for example in examples:
-        try:
-            windows = training_windows(example, tokenizer, config)
-        except UnusableAnswerError as error:
-            unusable.setdefault(str(error), []).append(example.example_id)
-        else:
-            yield windows
 
 
 def cut_spans(num_tokens: int, *, room: int, doc_stride: int) -> list[tuple[int, int]]:

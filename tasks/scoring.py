@@ -1,9 +1,10 @@
 """Scores of predictions that stand in a file, whoever made them: no model and no vocabulary is needed."""
 
 from electra_jax.errors import UserError
-from electra_jax.tasks import glue_metrics, qa_metrics
+from electra_jax.tasks import qa_metrics
 from electra_jax.tasks.conlleval import EntityEvaluation, evaluate_tags, read_tagged_output
 from electra_jax.tasks.glue import GLUE, read_submission
+from electra_jax.tasks.glue_metrics import task_scores
 from electra_jax.tasks.qa_files import read_null_odds, read_predictions
 from electra_jax.tasks.qa_sources import QA_TASKS, qa_sources, scoring_of
 from electra_jax.tasks.tagging import SPAN_READERS
@@ -84,4 +85,4 @@ def _score_submission(options: TaskOptions, split: str, predictions_file: str) -
         raise UserError(
             f"{predictions_file} has no prediction of row {missing[0]} of the {split} split of {task.name}."
         )
-    return glue_metrics.task_scores(task.name, list(labels.values()), [found[index] for index in labels])
+    return task_scores(task.name, list(labels.values()), [found[index] for index in labels])

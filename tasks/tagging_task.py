@@ -66,7 +66,8 @@ class TaggingTask:
       labels: the tags that the model learns, by their number.
       vocabulary: with its tokenizer.
       length: the most tokens of a sentence; words beyond it are tagged "O".
-      scheme: how the files write entities: "IOB1", "IOB2" or "IOBES".
+      scheme: how the files write entities: "IOB1", "IOB2" or "IOBES"; None for tags as the model says them, which
+        need not be those of entities.
       encoding: how the model writes them: "BIOES", "BIO" ...
       span_reader, alignment, token_type_id: see `tagging`.
       skip_bad_rows: leave out and count the sentences of a split with a type that training never saw.
@@ -77,7 +78,7 @@ class TaggingTask:
     labels: tuple[str, ...]
     vocabulary: Pieces
     length: int
-    scheme: str
+    scheme: str | None
     encoding: str
     span_reader: str
     alignment: str
@@ -201,6 +202,8 @@ class TaggingTask:
         )
 
     def _written(self, tags: Sequence[str]) -> list[str]:
+        if self.scheme is None:
+            return list(tags)
         return encoded_tags(tags, span_reader=self.span_reader, encoding=_WRITTEN[self.scheme])
 
 

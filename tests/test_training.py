@@ -1,5 +1,6 @@
 """When the loop steps, reports, evaluates and saves, with a state that counts."""
 
+import contextlib
 import itertools
 import math
 import signal
@@ -16,7 +17,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from electra_jax import sharding
 from electra_jax.checkpoints import Checkpoints, complete_steps, restore_latest
 from electra_jax.errors import UserError
-from electra_jax.training import LoopConfig, Stop, stop_signals, train
+from electra_jax.reporting import RunReporter
+from electra_jax.training import LoopConfig, Reporter, Stop, stop_signals, train
 from electra_jax.types import PyTree
 from small import ONE_AXIS
 
@@ -60,6 +62,7 @@ def _run(
     start: int = 0,
     stop: Stop | None = None,
     on_batch: dict[int, object] | None = None,
+    reporter: Reporter | None = None,
 ) -> tuple[Recorder, int]:
     mesh = sharding.make_mesh(ONE_AXIS, len(jax.devices()))
     recorder, checkpoints = Recorder(), Checkpoints(model_dir, keep=10)
@@ -80,7 +83,7 @@ def _run(
         batch_size=BATCH,
         checkpoints=checkpoints,
         data_state=dict,
-        reporter=recorder,
+        reporter=reporter or recorder,
         finish=lambda sums: {"loss": float(sums["loss"])},
         learning_rate=lambda count: 0.1 * count,
         evaluate=lambda params: {"params": float(params)},
@@ -121,9 +124,11 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
+    # A process in the background ignores the signal to begin with.
+    before = signal.getsignal(signal.SIGINT)
     with stop_signals() as stop, pytest.raises(KeyboardInterrupt):
         _run(tmp_path, stop=stop, on_batch={2: interrupt})
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
@@ -134,6 +139,24 @@ def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
     held = restore_latest(tmp_path, abstract)
     assert math.isfinite(held.state.params)
     assert held.step == 3
+
+
+def test_metrics_that_find_the_disk_full_lose_no_checkpoint(tmp_path: Path, small_disk: Path) -> None:
+    reporter = RunReporter(small_disk, start_step=0, num_train_steps=100)
+    with pytest.raises(UserError, match=r"No space left on device") as caught:
+        _run(tmp_path / "run", steps=100, log_every=1, reporter=reporter, on_batch={5: lambda: _fill(small_disk)})
+    last = max(complete_steps(tmp_path / "run" / "checkpoints"))
+    assert last >= 3
+    assert f"the last good checkpoint is step {last};" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    (small_disk / "filling").unlink()
+    reporter.close()
+
+
+def _fill(disk: Path) -> None:
+    with contextlib.suppress(OSError), (disk / "filling").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
 @pytest.mark.parametrize("name", ["num_train_steps", "log_every", "evaluate_every", "save_every", "keep"])
