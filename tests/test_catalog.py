@@ -1,14 +1,18 @@
 """Every name of the catalogue makes a task of its kind; a name that is none gets the nearest."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import gin
 import pytest
 
+from electra_jax import gin_config
 from electra_jax.errors import UserError
 from electra_jax.tasks.catalog import NAMES, make_task, task_from_facts
+from electra_jax.tasks.task_options import TaskOptions
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
 from electra_jax.tasks.wordpiece import SPECIAL_TOKENS
 from small import task_options
@@ -70,3 +74,18 @@ print(sorted({"tensorflow", "seqio", "gin", "orbax"} & set(sys.modules)))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_originals_ways_are_all_switched() -> None:
+    files = ["gin/tasks/downstream.gin", "gin/tasks/downstream_reference.gin"]
+    gin_config.parse(files, ["TASK='naturalqs'"], search_paths=[])
+    original = gin.get_configurable(TaskOptions)()
+    gin.clear_config(clear_constants=True)
+    ours = task_options("naturalqs")
+    changed = {
+        field.name for field in dataclasses.fields(ours) if getattr(ours, field.name) != getattr(original, field.name)
+    }
+    switches = {name for name, value in vars(ours).items() if value is False} - {"skip_bad_rows"}
+    assert switches <= changed
+    assert changed - switches == {"span_reader", "alignment", "token_type_id", "no_span_text", "length_by_task"}
+    assert (ours.row_length, original.row_length) == (512, 128)
