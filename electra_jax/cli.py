@@ -13,29 +13,12 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from electra_jax import task_verbs
 from electra_jax.errors import UserError, causes, is_full_disk
 
 
-class Verb(NamedTuple):
-    """One verb.
-
-    Attributes:
-        help: one line.
-        configuration: the dataclass of `run_config` that Gin builds for it; `verbs.<verb>.run` takes that.
-        default_gin_file: read when none is given; None for the one that MODEL_DIR recorded.
-        unneeded: required macros that this verb does without.
-        reads_text: whether it needs TensorFlow, by way of SeqIO.
-    """
-
-    help: str
-    configuration: str
-    default_gin_file: str | None
-    unneeded: tuple[str, ...] = ()
-    reads_text: bool = True
-
-
 class Argument(NamedTuple):
-    """An argument of a verb without Gin: what `add_argument` takes.
+    """An argument beside the Gin bindings: what `add_argument` takes.
 
     Attributes:
         name: of a positional argument, or an option with its dashes.
@@ -44,6 +27,31 @@ class Argument(NamedTuple):
 
     name: str
     settings: dict[str, Any]
+
+
+class Verb(NamedTuple):
+    """One verb.
+
+    Attributes:
+        help: one line.
+        configuration: the dataclass that Gin builds for it, of `run_config` if it names no module.
+        default_gin_file: read when none is given; None for the one that MODEL_DIR recorded.
+        unneeded: required macros that this verb does without.
+        reads_text: whether it needs TensorFlow, by way of SeqIO.
+        module: below `verbs`, where it is not named as the verb; its `run` takes the configuration, and the parsed
+            arguments where it has any.
+        arguments: beside the bindings.
+        usage: for its help, where that is more than one line.
+    """
+
+    help: str
+    configuration: str
+    default_gin_file: str | None
+    unneeded: tuple[str, ...] = ()
+    reads_text: bool = True
+    module: str | None = None
+    arguments: tuple[Argument, ...] = ()
+    usage: str = ""
 
 
 class PlainVerb(NamedTuple):
@@ -62,7 +70,28 @@ class PlainVerb(NamedTuple):
 
 VERBS = {
     "pretrain": Verb("pre-train by replaced-token detection", "PretrainingRun", None),
-    "evaluate": Verb("score a run on held-out text and write its report", "PretrainingRun", None),
+    "evaluate": Verb(
+        "score a pre-training run on held-out text, a fine-tuned model on its task, or a file of predictions",
+        "PretrainingRun",
+        None,
+    ),
+    "finetune": Verb(
+        "train a task's head on a pre-trained encoder, and report the scores of every seed",
+        "finetune_run.FinetuningRun",
+        "gin/runs/finetune.gin",
+    ),
+    "predict": Verb(
+        "print what a model says of text or token ids, a JSON object per input",
+        "scoring_run.PredictionRun",
+        "gin/runs/predict.gin",
+        reads_text=False,
+        arguments=(
+            Argument("arguments", {"nargs": "*", "metavar": "[MODEL_DIR] [INPUT]", "help": "see above"}),
+            Argument("--output", {"metavar": "PATH", "help": "a file instead of standard output; it must not exist"}),
+            Argument("--batch_size", {"type": int, "help": "as --gin.BATCH_SIZE"}),
+        ),
+        usage=task_verbs.PREDICT_HELP,
+    ),
     "inspect": Verb(
         "print the model, mesh and cost of a run without running it",
         "PretrainingRun",
@@ -72,6 +101,15 @@ VERBS = {
     "vocab": Verb("learn a WordPiece vocabulary from text", "VocabularyRun", "gin/runs/vocab.gin"),
     "cache": Verb("tokenise and pack a corpus once", "CacheConfig", "gin/runs/cache.gin"),
 }
+
+# What `electra evaluate` is for a fine-tuned model, and for a file of predictions.
+EVALUATE_TASK = Verb(
+    VERBS["evaluate"].help,
+    "scoring_run.EvaluationRun",
+    "gin/runs/evaluate.gin",
+    reads_text=False,
+    module="evaluate_task",
+)
 
 PLAIN_VERBS = {
     "import": PlainVerb(
@@ -96,26 +134,6 @@ PLAIN_VERBS = {
             Argument("source", {"metavar": "SRC", "help": "a model directory"}),
             Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
             Argument("--format", {"choices": ("transformers", "tf1"), "required": True, "help": "what to write"}),
-        ),
-    ),
-    "predict": PlainVerb(
-        "print what a model says of token ids or text, a JSON object per example",
-        "predict",
-        (
-            Argument("model", {"metavar": "MODEL_DIR", "help": "a model directory"}),
-            Argument(
-                "input",
-                {
-                    "metavar": "INPUT",
-                    "help": "examples, one a line: a JSON object with input_ids (and attention_mask, token_type_ids) "
-                    "or text (and text_pair), a JSON list of ids, or plain text; or an .npz with arrays of those "
-                    "names; - for standard input",
-                },
-            ),
-            Argument("--output", {"metavar": "PATH", "help": "a file instead of standard output; it must not exist"}),
-            Argument(
-                "--batch_size", {"type": int, "default": 32, "help": "examples at a time; changes only the speed"}
-            ),
         ),
     ),
 }
@@ -160,7 +178,16 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
-        sub = verbs.add_parser(name, help=verb.help, description=verb.help, epilog=parser.epilog, allow_abbrev=False)
+        sub = verbs.add_parser(
+            name,
+            help=verb.help,
+            description=f"{verb.help}\n\n{verb.usage}".strip(),
+            epilog=parser.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        for argument in verb.arguments:
+            sub.add_argument(argument.name, **argument.settings)
         sub.add_argument(
             "--gin_file",
             action="append",
@@ -200,9 +227,16 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
         return
     from electra_jax import gin_config
 
-    verb = VERBS[options.verb]
-    files = options.gin_file
-    if not files:
+    verb, files = VERBS[options.verb], options.gin_file
+    if options.verb == "predict":
+        bindings, options.input = task_verbs.place_predict_arguments(options.arguments, bindings)
+        if options.batch_size is not None:
+            bindings.append(f"BATCH_SIZE={options.batch_size}")
+    if options.verb == "evaluate" and task_verbs.evaluates_task(bindings):
+        verb = EVALUATE_TASK
+    if verb.default_gin_file is not None and not verb.reads_text:
+        files = task_verbs.gin_files(verb.default_gin_file, files, bindings)
+    elif not files:
         files = [verb.default_gin_file or recorded_config(options.verb, bindings)]
     configuration = gin_config.build(
         verb.configuration,
@@ -212,7 +246,8 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
     )
     if verb.reads_text and not options.verbose:
         load_tensorflow_quietly()
-    importlib.import_module(f"electra_jax.verbs.{options.verb}").run(configuration)
+    module = importlib.import_module(f"electra_jax.verbs.{verb.module or options.verb}")
+    module.run(*([configuration, options] if verb.arguments else [configuration]))
 
 
 def recorded_config(verb: str, bindings: list[str]) -> str:
@@ -221,10 +256,10 @@ def recorded_config(verb: str, bindings: list[str]) -> str:
     Raises:
         UserError: there is none.
     """
-    directories = [binding.partition("=")[2].strip("\"' ") for binding in bindings if binding.startswith("MODEL_DIR=")]
-    if not directories:
+    directory = task_verbs.bound(bindings, "MODEL_DIR")
+    if directory is None:
         raise UserError(f"electra {verb} needs --gin_file=PATH, or --gin.MODEL_DIR of a run that exists")
-    path = Path(directories[-1]) / "config.gin"
+    path = Path(directory) / "config.gin"
     if not path.exists():
         raise UserError(f"no --gin_file was given and {path} does not exist: MODEL_DIR must be a run's directory")
     return str(path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import importlib
 import inspect
 import re
 import types
@@ -13,17 +14,16 @@ from typing import Any
 import gin
 from gin import config as gin_internals
 
-from electra_jax import run_config
 from electra_jax.errors import UserError
 
 PACKAGE = Path(__file__).parent
 
 
 def build(name: str, files: list[str], bindings: list[str], *, search_paths: list[str]) -> Any:
-    """Parses files, then bindings, and builds a dataclass of `run_config` from them.
+    """Parses files, then bindings, and builds a dataclass from them.
 
     Args:
-        name: the dataclass.
+        name: the dataclass, with its module where that is not `run_config`.
         files: in order; a later binding replaces an earlier one.
         bindings: NAME=VALUE as on the command line.
         search_paths: folders beside the working folder and the package.
@@ -35,7 +35,8 @@ def build(name: str, files: list[str], bindings: list[str], *, search_paths: lis
     check_macros(parsed, bindings)
     check_types()
     try:
-        return gin.get_configurable(getattr(run_config, name))()
+        module, _, kind = name.rpartition(".")
+        return gin.get_configurable(getattr(importlib.import_module(f"electra_jax.{module or 'run_config'}"), kind))()
     except (UserError, ValueError) as error:
         # Gin appends where it was called from; the sentence is the first line.
         raise UserError(str(error).splitlines()[0]) from error

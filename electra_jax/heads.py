@@ -40,6 +40,7 @@ class HeadConfig:
             Question answering has none.
         mask_questions: question answering: 1000 is taken from the logits of what cannot be an answer (all but [CLS]
             and segment 1), as the original does; `transformers` does not, so a head to be exported has False.
+        final_sep_answers: with mask_questions: the last [SEP] may start or end an answer, as in the original.
         answerable: question answering: "none", "cls" (a logit from [CLS]) or "start" (from [CLS] and the expected
             start: the original's default). It is the logit of "has no answer".
         beam_size: joint question answering: starts kept, and ends kept of each (the original's 20).
@@ -49,6 +50,7 @@ class HeadConfig:
     num_labels: int
     dropout_prob: float
     mask_questions: bool
+    final_sep_answers: bool
     answerable: str
     beam_size: int
 
@@ -116,9 +118,12 @@ class TokenClassificationHead(nn.Module):
         return glorot_linear(self.head.num_labels, jnp.float32, "prediction")(hidden_BLD)
 
 
-def answer_penalty(tokens: Tokens) -> jax.Array:
+def answer_penalty(tokens: Tokens, *, final_sep_answers: bool) -> jax.Array:
     """0 where an answer may start or end ([CLS] and the real tokens of segment 1), -1000 elsewhere, float32 [B, L]."""
     allowed_BL = (tokens.attention_mask * tokens.token_type_ids).astype(jnp.float32).at[:, 0].add(1.0)
+    if not final_sep_answers:
+        last_B = jnp.sum(tokens.attention_mask, axis=1) - 1
+        allowed_BL = jnp.where(jnp.arange(allowed_BL.shape[1])[None] == last_B[:, None], 0.0, allowed_BL)
     return MASKED_LOGIT * (allowed_BL - 1.0)
 
 
@@ -159,7 +164,7 @@ class QuestionAnsweringHead(nn.Module):
         bias_P = self.param("span_bias", logical(nn.initializers.zeros, None), (2,), jnp.float32)
         logits_PBL = jnp.einsum("BLD,PD->PBL", hidden_BLD.astype(jnp.float32), kernel_PD) + bias_P[:, None, None]
         if self.head.mask_questions:
-            logits_PBL = logits_PBL + answer_penalty(tokens)[None]
+            logits_PBL = logits_PBL + answer_penalty(tokens, final_sep_answers=self.head.final_sep_answers)[None]
         outputs = {"start_logits": logits_PBL[0], "end_logits": logits_PBL[1]}
         if self.head.answerable != "none":
             answerable = AnswerableHead(self.head.answerable == "start", self.config, name="answerable")
@@ -205,7 +210,9 @@ class JointQuestionAnsweringHead(nn.Module):
             the start).
         """
         del deterministic
-        penalty_BL = answer_penalty(tokens) if self.head.mask_questions else jnp.zeros(hidden_BLD.shape[:2])
+        penalty_BL = jnp.zeros(hidden_BLD.shape[:2])
+        if self.head.mask_questions:
+            penalty_BL = answer_penalty(tokens, final_sep_answers=self.head.final_sep_answers)
         start_logits_BL = self.start(hidden_BLD)[..., 0] + penalty_BL
         outputs = {"start_logits": start_logits_BL}
         if start_positions_B is not None:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ from electra_jax.errors import UserError
 from electra_jax.heads import make_head
 from electra_jax.towers import MaskedLmHead, ReplacedTokenHead
 from electra_jax.types import PyTree, Tokens
+
+if TYPE_CHECKING:
+    from electra_jax.tasks.wordpiece import WordPieces
 
 Logits = np.ndarray | dict[str, np.ndarray]
 
@@ -51,18 +54,45 @@ class Model:
         return self.description.labels
 
     @functools.cached_property
-    def tokenizer(self) -> Any:
-        """The `tokenizers` object of the vocabulary.
+    def pieces(self) -> "WordPieces":
+        """What reads text.
 
         Raises:
-            UserError: the model has no vocabulary.
+            UserError: the model has no vocabulary, or one that lacks a special token.
         """
-        from electra_jax.tasks.wordpiece import build_tokenizer
+        from electra_jax.tasks.wordpiece import WordPieces
 
         if self.vocabulary is None:
-            raise UserError("the model has no vocabulary: only token ids can be read")
+            raise UserError("the model has no vocabulary: it reads token ids (input_ids), but no text")
         tokens, lowercase, strip_accents = self.vocabulary
-        return build_tokenizer(tokens, lowercase=lowercase, strip_accents=strip_accents)
+        return WordPieces(tokens, lowercase=lowercase, strip_accents=strip_accents)
+
+    @functools.cached_property
+    def _placed_params(self) -> PyTree:
+        """The parameters where they are computed with."""
+        return jax.device_put(self.params)
+
+    def __call__(self, inputs: Any, *, batch_size: int = 32) -> list[dict[str, Any]]:
+        """What the model says of text, as JSON values.
+
+        Args:
+            inputs: one input, or a list of them. Question answering reads {"question": ..., "context": ...}; tagging a
+                list of words within the list, or a text that is split at white space; every other model a text, or a
+                pair of texts: a tuple, or {"text": ..., "text_pair": ...}.
+            batch_size: rows at a time; changes only the speed.
+
+        Returns:
+            A dict for each input, in their order. Classification: `label`, `probabilities`. Regression: `value`.
+            Tagging: `words`, `tags`, `probabilities`. Question answering: `answer`, its `probability`, `null_odds`
+            where a question may have no answer, `nbest`. A pre-trained pair or a discriminator: `tokens` and the
+            `replaced_probability` of each. Where there is a generator, `fillings` of each "[MASK]".
+
+        Raises:
+            UserError: an input of another form, or a model without a vocabulary.
+        """
+        from electra_jax.prediction import predict
+
+        return predict(self, inputs, batch_size=batch_size)
 
     def logits(
         self,
@@ -125,7 +155,7 @@ class Model:
             self._functions[function] = jax.jit(functools.partial(function, self.description))
         # Accelerators otherwise multiply float32 in fewer bits.
         with jax.default_matmul_precision("highest"):
-            result = jax.device_get(self._functions[function](self.params, tokens))
+            result = jax.device_get(self._functions[function](self._placed_params, tokens))
         return result.reshape(ids.shape[:2]) if choices else result
 
 

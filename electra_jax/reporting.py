@@ -13,7 +13,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-COLUMNS = {
+# Title and format of what is shown of each report; all of it is in the files.
+Columns = dict[str, tuple[str, str]]
+COLUMNS: Columns = {
     "generator_loss": ("gen loss", ".3f"),
     "discriminator_loss": ("disc loss", ".4f"),
     "generator_accuracy": ("gen acc", ".3f"),
@@ -29,13 +31,16 @@ COLUMNS = {
 class RunReporter:
     """Writes each report to `MODEL_DIR/metrics.jsonl`, TensorBoard and the console."""
 
-    def __init__(self, model_dir: str | os.PathLike[str], *, start_step: int, num_train_steps: int) -> None:
+    def __init__(
+        self, model_dir: str | os.PathLike[str], *, start_step: int, num_train_steps: int, columns: Columns = COLUMNS
+    ) -> None:
         """Opens the files; lines of steps after `start_step`, which will be run again, are dropped.
 
         Args:
             model_dir: the run directory.
             start_step: updates already done.
             num_train_steps: where the run ends, for the time left.
+            columns: what the console shows.
         """
         directory = Path(model_dir)
         self._path = directory / "metrics.jsonl"
@@ -47,11 +52,12 @@ class RunReporter:
         }
         self._first = self._last = start_step
         self._end = num_train_steps
+        self._columns = columns
         self._started = time.monotonic()
         self._console = Console()
         self._live: LiveView | None = None
         if self._console.is_terminal:
-            self._live = LiveView(self._console, start_step, num_train_steps)
+            self._live = LiveView(self._console, start_step, num_train_steps, columns)
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
         """One line of metrics; a value that is not a number (nothing was counted) is null in the file."""
@@ -64,7 +70,9 @@ class RunReporter:
             self._live.update(step, split, values, self.time_left())
         else:
             cells = [
-                f"{title} {format(values[name], spec)}" for name, (title, spec) in COLUMNS.items() if name in values
+                f"{title} {format(values[name], spec)}"
+                for name, (title, spec) in self._columns.items()
+                if name in values
             ]
             left = f" | left {self.time_left()}" if split == "train" else ""
             self._console.print(f"step {step}/{self._end} {split} | {' | '.join(cells)}{left}", soft_wrap=True)
@@ -92,8 +100,9 @@ class LiveView:
 
     ROWS = 12
 
-    def __init__(self, console: Console, start_step: int, num_train_steps: int) -> None:
+    def __init__(self, console: Console, start_step: int, num_train_steps: int, columns: Columns) -> None:
         """Starts drawing."""
+        self._columns = columns
         self._progress = Progress(
             TextColumn("step"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[left]} left")
         )
@@ -106,10 +115,10 @@ class LiveView:
     def update(self, step: int, split: str, values: dict[str, float], left: str) -> None:
         """Adds a row and moves the bar."""
         self._progress.update(self._task, completed=step, left=left)
-        cells = [format(values[name], spec) if name in values else "" for name, (_, spec) in COLUMNS.items()]
+        cells = [format(values[name], spec) if name in values else "" for name, (_, spec) in self._columns.items()]
         style = "bold cyan" if split == "validation" else ""
         self._rows = [*self._rows, [style, str(step), split, *cells]][-self.ROWS :]
-        table = Table("step", "split", *[title for title, _ in COLUMNS.values()], expand=True)
+        table = Table("step", "split", *[title for title, _ in self._columns.values()], expand=True)
         for style, *row in self._rows:
             table.add_row(*row, style=style)
         grid = Table.grid(expand=True)

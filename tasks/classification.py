@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.downstream import Pieces
 from electra_jax.tasks.rows import BadRows, numbered_lines
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+
+TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl")
 
 
 class TextExample(NamedTuple):
@@ -54,7 +56,7 @@ class Classes:
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """The values of a regression: from `low` to `high`, both included."""
+    """The values of a regression: from `low` to `high`, both included; without bounds, what a model says as it is."""
 
     low: float
     high: float
@@ -77,6 +79,8 @@ class Interval:
 
     def denormalised(self, prediction: float) -> float:
         """The value of a model's output, brought into the interval."""
+        if math.isinf(self.high - self.low):
+            return prediction
         return min(max(self.low + prediction * (self.high - self.low), self.low), self.high)
 
 
@@ -123,6 +127,25 @@ def read_table(
     """
     bad_rows = BadRows(path, skip=skip_bad_rows)
     return understood(_table_rows(path, columns, bad_rows), target, bad_rows, path)
+
+
+def column_names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of a table's columns: its first line, or the fields of the first object of a .jsonl.
+
+    Raises:
+      UserError: a missing or empty file, another format, a first line that holds no JSON object.
+    """
+    suffix = _checked_suffix(path)
+    first = next(text for _, text in numbered_lines(path) if text)
+    if suffix != ".jsonl":
+        return first.split("\t") if suffix == ".tsv" else next(csv.reader([first]))
+    try:
+        record = json.loads(first)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: its first line is not a JSON object.")
+    return list(record)
 
 
 def discover_target(
@@ -176,9 +199,7 @@ class TextFeatures(NamedTuple):
     token_type_ids: list[int]
 
 
-def text_features(
-    texts: Sequence[tuple[str, str | None]], *, vocabulary: WordPieceVocabulary, length: int
-) -> list[TextFeatures]:
+def text_features(texts: Sequence[tuple[str, str | None]], *, vocabulary: Pieces, length: int) -> list[TextFeatures]:
     """Turn texts into word pieces, cut to at most `length` tokens; of a pair the longer text is cut first.
 
     A second text without word pieces counts as none.
@@ -210,12 +231,18 @@ def _number_or_text(label: str) -> tuple[bool, float, str]:
         return True, 0.0, label
 
 
+def _checked_suffix(path: str | os.PathLike[str]) -> str:
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise UserError(
+            f"{path}: the format {suffix or 'without a suffix'!r} is unknown; use {', '.join(TABLE_SUFFIXES)}."
+        )
+    return suffix
+
+
 def _table_rows(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows) -> Iterator[RawRow]:
     readers = {".tsv": _tsv_records, ".csv": _csv_records, ".jsonl": _json_records}
-    suffix = pathlib.Path(path).suffix.lower()
-    if suffix not in readers:
-        raise UserError(f"{path}: the format {suffix or 'without a suffix'!r} is unknown; use {', '.join(readers)}.")
-    for index, (line, record) in enumerate(readers[suffix](path, columns, bad_rows)):
+    for index, (line, record) in enumerate(readers[_checked_suffix(path)](path, columns, bad_rows)):
         if record is None:
             continue
         missing = [name for name in columns.used if record.get(name) is None]

@@ -91,6 +91,11 @@ class EntityEvaluation:
         """Per cent of the tokens whose tag is right."""
         return 100.0 * self.num_correct_tokens / self.num_tokens if self.num_tokens else 0.0
 
+    def metrics(self) -> dict[str, float]:
+        """Return what is reported of a task, per cent, the main score first."""
+        total = self.overall
+        return {"f1": total.f1, "precision": total.precision, "recall": total.recall, "accuracy": self.accuracy}
+
     def report(self) -> str:
         """Return what conlleval prints, to the last digit."""
         total = self.overall

@@ -30,6 +30,7 @@ class Pieces(Protocol):
     tokens: list[str]
     tokenizer: Tokenizer
     lowercase: bool
+    strip_accents: bool
     cls_id: int
     sep_id: int
     mask_id: int
@@ -85,6 +86,13 @@ class DownstreamTask(Protocol):
 
         Raises:
           UserError: there is no such split or file, or nothing in it that can be used.
+        """
+
+    def raw_examples(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Return the examples of what a user gives: see `electra_jax.raw_input.canonical`.
+
+        Raises:
+          UserError: an input that the task does not read.
         """
 
     def rows(self, examples: Sequence[Any], *, training: bool) -> list[Row]:

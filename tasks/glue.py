@@ -53,8 +53,8 @@ class GlueTask:
     unordered: bool = False
 
     def split(self, name: str) -> str:
-        """The split of that name; "dev" and "test" are the matched ones of MNLI."""
-        for candidate in (name, f"{name}_matched"):
+        """The split of that name; "dev" and "test" are the matched ones of MNLI, "test" the only one of ax."""
+        for candidate in (name, f"{name}_matched", "diagnostic" if name == "test" else name):
             if candidate in self.layouts:
                 return candidate
         raise UserError(f"{self.name} has no split {name!r}: use one of {', '.join(self.layouts)}.")
@@ -160,17 +160,6 @@ def glue_task(name: str) -> GlueTask:
     raise UserError(f"GLUE has no task {name!r}; the nearest: {', '.join(near)}.")
 
 
-def find_glue_file(task: GlueTask, data_dir: str | os.PathLike[str], split: str) -> pathlib.Path:
-    """Return `<data_dir>/<folder>/<split>.tsv` for the first of the task's folders that has it, or raise UserError."""
-    root = pathlib.Path(data_dir)
-    paths = [root / folder / f"{task.split(split)}.tsv" for folder in task.folders]
-    for path in paths:
-        if path.exists():
-            return path
-    looked = ", ".join(str(path.relative_to(root)) for path in paths)
-    raise UserError(f"{root} has no {split} split of {task.name}: none of {looked} is there.")
-
-
 def read_glue(
     task: GlueTask, path: str | os.PathLike[str], *, split: str, both_orders: bool, skip_bad_rows: bool
 ) -> ExampleFile:
@@ -178,7 +167,7 @@ def read_glue(
 
     Args:
       task: the task.
-      path: the file: `find_glue_file`'s, or another.
+      path: the file.
       split: which of the task's splits it is.
       both_orders: append every pair of an unordered task (mrpc, stsb) with its texts swapped, as the original
         does with the training split by its option `double_unordered` (on by default): twice the examples, whose
@@ -191,8 +180,11 @@ def read_glue(
     """
     bad_rows = BadRows(path, skip=skip_bad_rows)
     file = understood(_rows(path, task.layouts[task.split(split)], bad_rows), task.target, bad_rows, path)
-    if not (both_orders and task.unordered):
-        return file
+    return in_both_orders(file) if both_orders and task.unordered else file
+
+
+def in_both_orders(file: ExampleFile) -> ExampleFile:
+    """Append every pair with its texts swapped; the indices go on after the number of the first ones."""
     number = len(file.examples)
     swapped = [
         TextExample(index + number, text_b or "", text_a, label) for index, text_a, text_b, label in file.examples

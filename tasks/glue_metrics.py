@@ -29,6 +29,7 @@ TASK_METRICS = {
     "qnli": ("accuracy",),
     "rte": ("accuracy",),
     "wnli": ("accuracy",),
+    "ax": ("matthews",),
 }
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -66,15 +67,28 @@ class Prediction:
     Attributes:
       nbest: distinct answers, best first; at least one.
       null_odds: larger where no answer is likelier; None where every question has one.
+      null_threshold: null odds above it mean that there is no answer; None where no threshold was found yet.
     """
 
     nbest: tuple[ScoredText, ...]
     null_odds: float | None
+    null_threshold: float | None = None
 
     @property
     def text(self) -> str:
         """The best answer, whether or not there is likely to be one."""
         return self.nbest[0].text
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values.
+
+        The `answer` ("" if there is likely to be none), the `probability` of the best span among those of `nbest`, and
+        `null_odds` and their `null_threshold`, where questions may have no answer.
+        """
+        (answer,) = final_answers({"": self}, null_threshold=self.null_threshold).values()
+        odds = {} if self.null_odds is None else {"null_odds": self.null_odds, "null_threshold": self.null_threshold}
+        best = {"answer": answer, "probability": self.nbest[0].probability}
+        return best | odds | {"nbest": [dataclasses.asdict(entry) for entry in self.nbest]}
 
 
 def joint_candidates(

@@ -5,15 +5,12 @@ import gzip
 import json
 import math
 import pathlib
-import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from electra_jax.errors import UserError
-
-# Halves of a character, which JSON can spell and no tokenizer takes.
-_SURROGATE = re.compile("[\ud800-\udfff]")
+from electra_jax.tasks.rows import without_surrogates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +55,7 @@ def read_squad(file: str) -> list[QAExample]:
             place = f"{file}, data[{article}].paragraphs[{number}]"
             context = _get(paragraph, "context", str, place)
             for index, question in enumerate(_get(paragraph, "qas", list, place)):
-                examples.append(_squad_example(question, context, f"{place}.qas[{index}]"))
+                examples.append(squad_example(question, context, f"{place}.qas[{index}]"))
     if not examples:
         raise UserError(f"{file} holds no question; is it the right file?")
     return examples
@@ -81,10 +78,22 @@ def read_mrqa(file: str) -> list[QAExample]:
             continue
         context = _get(record, "context", str, place)
         for index, question in enumerate(_get(record, "qas", list, place)):
-            examples.append(_mrqa_example(question, context, f"{place}, qas[{index}]"))
+            examples.append(mrqa_example(question, context, f"{place}, qas[{index}]"))
     if not examples:
         raise UserError(f"{file} holds no question; is it the right file?")
     return examples
+
+
+def raw_example(record: Any, place: str) -> QAExample:
+    """A question that a user asks, {"question": ..., "context": ...} with an "id" if they like; `place` is its id else.
+
+    Raises:
+      UserError: a field is missing or no text.
+    """
+    fields = {name: _get(record, name, str, place) for name in ("question", "context")}
+    return QAExample(
+        _get(record, "id", str, place, default=place), **fields, answers=(), gold_texts=(), is_impossible=False
+    )
 
 
 def read_predictions(file: str) -> dict[str, str]:
@@ -109,7 +118,12 @@ def read_null_odds(file: str) -> dict[str, float]:
     return odds
 
 
-def _squad_example(question: Any, context: str, place: str) -> QAExample:
+def squad_example(question: Any, context: str, place: str) -> QAExample:
+    """A question of a SQuAD paragraph, an object of its file; `place` is for messages.
+
+    Raises:
+      UserError: a field is missing or of another type.
+    """
     answers = []
     for index, record in enumerate(_get(question, "answers", list, place, default=[])):
         text = _get(record, "text", str, f"{place}.answers[{index}]")
@@ -125,7 +139,8 @@ def _squad_example(question: Any, context: str, place: str) -> QAExample:
     )
 
 
-def _mrqa_example(question: Any, context: str, place: str) -> QAExample:
+def mrqa_example(question: Any, context: str, place: str) -> QAExample:
+    """A question of an MRQA context, as `squad_example`; spans include their last character."""
     answers = []
     for index, record in enumerate(_get(question, "detected_answers", list, place, default=[])):
         text = _get(record, "text", str, f"{place}.detected_answers[{index}]")
@@ -156,8 +171,7 @@ def _get(record: Any, field: str, kind: type, place: str, **default: Any) -> Any
     # type(): True would pass for a whole number.
     if type(record[field]) is not kind:
         raise UserError(f"{place}: {field!r} must be of type {kind.__name__}, not {_shown(record[field])}.")
-    # One character for one: the places of answers stay right.
-    return _SURROGATE.sub("\ufffd", record[field]) if kind is str else record[field]
+    return without_surrogates(record[field]) if kind is str else record[field]
 
 
 def _shown(value: Any) -> str:

@@ -11,6 +11,9 @@ from electra_jax.tasks.qa_files import QAExample
 # Question ids with what may be answered; no texts where the right answer is none. A list, for ids may come twice.
 Gold = Sequence[tuple[str, Sequence[str]]]
 
+# What SQuAD 2.0's script takes unless told otherwise: null odds are probabilities, and none withholds an answer.
+OFFICIAL_NULL_THRESHOLD = 1.0
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -134,6 +137,52 @@ def squad_v2_metrics(
     if null_odds is not None:
         metrics |= best_thresholds(gold, predictions, null_odds)
     return metrics
+
+
+def require_gold(examples: Sequence[QAExample]) -> None:
+    """Refuses the questions of a test split, which have neither answers nor a mark that there is none.
+
+    Raises:
+      UserError: so.
+    """
+    if not any(example.gold_texts or example.is_impossible for example in examples):
+        raise UserError(
+            f"none of the {len(examples)} questions has a gold answer: a test split is predicted, but scored by its "
+            f"owner alone; score the dev split."
+        )
+
+
+def official_metrics(
+    scoring: str,
+    examples: Sequence[QAExample],
+    predictions: Mapping[str, str],
+    *,
+    null_odds: Mapping[str, float] | None,
+    null_threshold: float | None,
+    skip_unanswered: bool,
+) -> dict[str, float]:
+    """The scores of "squad_v1", "squad_v2" or "mrqa", in the fields of their script.
+
+    Args:
+      scoring: whose.
+      examples: the questions.
+      predictions: by question.
+      null_odds, null_threshold: as `squad_v2_metrics`, which alone reads them.
+      skip_unanswered: as `mrqa_metrics`.
+
+    Raises:
+      UserError: no question has a gold answer, or none has a prediction.
+    """
+    require_gold(examples)
+    gold = gold_of(examples)
+    if len(unanswered(gold, predictions)) == len(gold):
+        raise UserError("no question of the data has a prediction; are they of the same data set?")
+    if scoring == "squad_v1":
+        return squad_v1_metrics(gold, predictions)
+    if scoring == "mrqa":
+        return mrqa_metrics(gold, predictions, skip_unanswered=skip_unanswered)
+    threshold = OFFICIAL_NULL_THRESHOLD if null_threshold is None else null_threshold
+    return squad_v2_metrics(gold, predictions, null_odds=null_odds, null_threshold=threshold)
 
 
 def best_thresholds(gold: Gold, predictions: Mapping[str, str], null_odds: Mapping[str, float]) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Questions about contexts as windows of word pieces that a model can read, for training and for prediction."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -129,22 +128,23 @@ def training_windows(example: QAExample, tokenizer: Tokenizer, config: WindowCon
       UnusableAnswerError: the question is answerable by its file, but has no answer that can be learnt.
     """
     context = tokenize_context(tokenizer, example.context)
-    answer = None if example.is_impossible else _answer_tokens(example, context, tokenizer, config)
+    answer = None if example.is_impossible else answer_tokens(example, tokenizer, config)
     windows = _windows(example, context, tokenizer, config)
     return [_with_target(window, answer, config) for window in windows]
 
 
-def usable_training_windows(
-    examples: Iterable[QAExample], tokenizer: Tokenizer, config: WindowConfig, unusable: dict[str, list[str]]
-) -> Iterator[list[Window]]:
-    """The windows of each question that can be learnt; notes in `unusable` the ids of the others by their reason."""
-    for example in examples:
-        try:
-            windows = training_windows(example, tokenizer, config)
-        except UnusableAnswerError as error:
-            unusable.setdefault(str(error), []).append(example.example_id)
-        else:
-            yield windows
+def answer_tokens(example: QAExample, tokenizer: Tokenizer, config: WindowConfig) -> tuple[int, int]:
+    """The first and the last word piece of the answer that is learnt from, the first one, in the whole context.
+
+    Raises:
+      UnusableAnswerError: no answer is given, or it cannot be learnt.
+    """
+    if not example.answers:
+        raise UnusableAnswerError("no answer is given")
+    context = tokenize_context(tokenizer, example.context)
+    if config.word_aligned_answers:
+        return align_by_words(context, example.answers[0], tokenizer)
+    return align_by_characters(context, example.answers[0])
 
 
 def cut_spans(num_tokens: int, *, room: int, doc_stride: int) -> list[tuple[int, int]]:
@@ -221,16 +221,6 @@ def _windows(example: QAExample, context: TokenizedContext, tokenizer: Tokenizer
             )
         )
     return windows
-
-
-def _answer_tokens(
-    example: QAExample, context: TokenizedContext, tokenizer: Tokenizer, config: WindowConfig
-) -> tuple[int, int]:
-    if not example.answers:
-        raise UnusableAnswerError("no answer is given")
-    if config.word_aligned_answers:
-        return align_by_words(context, example.answers[0], tokenizer)
-    return align_by_characters(context, example.answers[0])
 
 
 def _with_target(window: Window, answer: tuple[int, int] | None, config: WindowConfig) -> Window:

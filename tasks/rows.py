@@ -3,9 +3,13 @@
 import collections
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 from electra_jax.errors import UserError
+
+# Halves of a character, which JSON and a command line can spell and no tokenizer takes.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -27,6 +31,11 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
             yield number, raw.removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason}); convert the file.") from error
+
+
+def without_surrogates(text: str) -> str:
+    """The text with U+FFFD for every half of a character: one character for one, so that places in it stay right."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 class BadRows:

@@ -27,7 +27,7 @@ class TaskOptions:
       gold_counts_predicted: the F1 of a classification as the original's scorer has it.
       span_reader, alignment, token_type_id, observed_labels: see `tagging`: how tags are read as entities
         ("conlleval" or "reference"), words aligned ("complete" or "reference"), the type of all tokens, and whether
-        the labels are those that occur in any split, as in the original, rather than all that training's types can take.
+        the labels are those that occur in any split, as in the original, rather than all that training's types take.
       max_question_length, doc_stride, word_aligned_answers, answerless_windows_are_answerable, disjoint_windows,
         drop_empty_contexts, final_sep_is_answerable: see `question_answering.WindowConfig`.
       n_best_size, max_answer_length, project_words, no_span_text: see `qa_decoding.DecodingConfig`.

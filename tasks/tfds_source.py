@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -29,7 +30,7 @@ class TfdsText(Corpus):
         self._name, split = match["name"], match["split"] or "train"
         self._text_field = text_field
         self._skip_undecodable = skip_undecodable
-        builder = _builder(self._name)
+        builder = prepared_builder(self._name, None)
         _check_text_field(builder, text_field)
         try:
             info = builder.info.splits[split]
@@ -56,7 +57,7 @@ class TfdsText(Corpus):
     def documents(self, unit: str) -> Iterator[Document]:
         """The texts of a shard, in the order of its file."""
         read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-        dataset = _builder(self._name).as_dataset(
+        dataset = prepared_builder(self._name, None).as_dataset(
             split=unit, shuffle_files=False, read_config=read, decoders=tfds.decode.PartialDecoding([self._text_field])
         )
         number = 0
@@ -85,8 +86,13 @@ class TfdsText(Corpus):
             return ""
 
 
-def _builder(name: str) -> tfds.core.DatasetBuilder:
-    folder = os.environ.get("TFDS_DATA_DIR")
+def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """Return a dataset that is prepared under `data_dir`, or None: the environment's TFDS_DATA_DIR or TFDS's own.
+
+    Raises:
+      UserError: no such dataset, or it is not prepared.
+    """
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     try:
         builder = tfds.builder(name, data_dir=folder)
         prepared = builder.is_prepared()
@@ -102,6 +108,21 @@ def _builder(name: str) -> tfds.core.DatasetBuilder:
             f"run `tfds build {name}`, or set TFDS_DATA_DIR to the folder that holds it."
         )
     return builder
+
+
+def records(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str, Any]]:
+    """The records of a split as NumPy values, in the order of its files; lists of lists as RaggedTensors.
+
+    Raises:
+      UserError: a truncated or corrupt file.
+    """
+    read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    try:
+        yield from tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False, read_config=read))
+    except tf.errors.DataLossError as error:
+        raise UserError(
+            f"{builder.info.full_name}, {split}: a truncated or corrupt file ({error.message}); prepare it again."
+        ) from error
 
 
 def _check_text_field(builder: tfds.core.DatasetBuilder, text_field: str) -> None:

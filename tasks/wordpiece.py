@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from electra_jax.errors import UserError
+
 UNKNOWN = "[UNK]"
 SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 
@@ -27,6 +29,39 @@ _MISSED_IDEOGRAPHS = "[\U0002b820-\U0002b91f]"
 _IGNORABLE = r"[\p{Mn}\p{Me}\p{Cf}\p{Lm}\p{Sk}'.:·‘’․‧]"
 _CASED = r"[\p{Lu}\p{Ll}\p{Lt}]"
 _FINAL_SIGMA = f"(?<={_CASED}|{_CASED}{_IGNORABLE}|{_CASED}{_IGNORABLE}{_IGNORABLE})Σ(?!{_IGNORABLE}*{_CASED})"
+
+
+class WordPieces:
+    """A vocabulary that reads text where SeqIO is not wanted: `downstream.Pieces`.
+
+    Attributes:
+      tokens: the entries; a token's place is its id.
+      lowercase, strip_accents: what is done to text before it is split.
+      tokenizer: of `build_tokenizer`.
+      pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
+    """
+
+    def __init__(self, tokens: Sequence[str], *, lowercase: bool, strip_accents: bool) -> None:
+        """Build the tokenizer.
+
+        Raises:
+          UserError: a special token is missing.
+        """
+        missing = [token for token in SPECIAL_TOKENS if token not in tokens]
+        if missing:
+            raise UserError(
+                f"the vocabulary of {len(tokens)} entries lacks {', '.join(missing)}: text cannot be read with it, "
+                "only token ids"
+            )
+        self.tokens = list(tokens)
+        self.lowercase = lowercase
+        self.strip_accents = strip_accents
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(self.tokens.index, SPECIAL_TOKENS)
+        self.tokenizer = build_tokenizer(self.tokens, lowercase=lowercase, strip_accents=strip_accents)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without special tokens, by all the threads that `tokenizers` may use."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def build_tokenizer(tokens: Sequence[str], *, lowercase: bool, strip_accents: bool) -> Tokenizer:

@@ -1,13 +1,19 @@
 """A small model, its settings and random batches, for tests of the core."""
 
+import dataclasses
+from typing import Any
+
+import gin
 import numpy as np
 
+from electra_jax import gin_config
 from electra_jax.corruption import MaskingConfig
 from electra_jax.encoder import EncoderConfig
 from electra_jax.optimizer import OptimizerConfig
 from electra_jax.pretraining import Electra, ReplacedTokenDetection, generator_config
 from electra_jax.sharding import MeshConfig
 from electra_jax.steps import Batch
+from electra_jax.tasks.task_options import TaskOptions
 
 VOCAB_SIZE, CLS, SEP, MASK = 64, 2, 3, 4
 MASKING = MaskingConfig(
@@ -85,3 +91,11 @@ def random_batch(rows: int, length: int, *, seed: int = 0) -> Batch:
         batch["token_type_ids"][row, border + 1 : size] = 1
         batch["attention_mask"][row, :size] = 1
     return batch
+
+
+def task_options(task: str, **changes: Any) -> TaskOptions:
+    """The shipped options of a downstream task; `changes` are fields."""
+    gin_config.parse(["gin/tasks/downstream.gin"], [f"TASK={task!r}"], search_paths=[])
+    options = gin.get_configurable(TaskOptions)()
+    gin.clear_config(clear_constants=True)
+    return dataclasses.replace(options, **changes)

@@ -24,7 +24,6 @@ from electra_jax.tasks.question_answering import (
     max_context_spans,
     prediction_windows,
     training_windows,
-    usable_training_windows,
 )
 from electra_jax.tasks.wordpiece import SPECIAL_TOKENS, build_tokenizer
 
@@ -144,14 +143,12 @@ def test_answers_are_found_where_they_are(answer: str, start: int, expected: tup
 
 
 @pytest.mark.parametrize(("answer", "start"), [("not there", 5), ("1943 and more", 900), ("x", -7)])
-def test_answers_that_are_nowhere_are_counted_and_reported(answer: str, start: int) -> None:
-    unusable: dict[str, list[str]] = {}
-    examples = [_example(answer=answer, start=start), _example()]
+def test_answers_that_are_nowhere_cannot_be_learnt(answer: str, start: int) -> None:
     for word_aligned in (False, True):
         config = dataclasses.replace(SOUND, word_aligned_answers=word_aligned)
-        learnt = list(usable_training_windows(examples, TOKENIZER, config, unusable))
-        assert [windows[0].example_id for windows in learnt] == ["q"]
-    assert set().union(*unusable.values()) == {"q"}
+        assert training_windows(_example(), TOKENIZER, config)
+        with pytest.raises(UnusableAnswerError, match="context"):
+            training_windows(_example(answer=answer, start=start), TOKENIZER, config)
 
 
 def test_window_by_hand() -> None:

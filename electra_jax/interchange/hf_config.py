@@ -172,6 +172,7 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors) -> HeadC
         num_labels=len(bias) if bias is not None else len(config.get("id2label") or (0, 1)),
         dropout_prob=float(dropout),
         mask_questions=False,
+        final_sep_answers=False,
         answerable="none",
         beam_size=0,
     )

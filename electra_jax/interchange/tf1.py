@@ -240,10 +240,20 @@ def head_config(weights: Variables, task: str) -> HeadConfig:
     }
     if len(layers) == 1:
         kind = "token_classification" if task in TAGGING_TASKS else "sequence_classification_reference"
-        return HeadConfig(kind, layers["dense"].shape[1], DROPOUT, mask_questions=False, answerable="none", beam_size=0)
+        return HeadConfig(
+            kind,
+            layers["dense"].shape[1],
+            DROPOUT,
+            mask_questions=False,
+            final_sep_answers=False,
+            answerable="none",
+            beam_size=0,
+        )
     kind = "joint_question_answering" if "qa_hidden" in layers else "question_answering"
     answerable = "start" if "dense_3" in layers else "cls" if "dense_2" in layers else "none"
-    return HeadConfig(kind, 2, 0.0, mask_questions=True, answerable=answerable, beam_size=BEAM_SIZE)
+    return HeadConfig(
+        kind, 2, 0.0, mask_questions=True, final_sep_answers=True, answerable=answerable, beam_size=BEAM_SIZE
+    )
 
 
 def variable_layout(description: Description, template: PyTree, *, scope: str, task: str | None) -> Layout:

@@ -76,7 +76,15 @@ class TestQuestionAnswering:
         task = next(iter(variables)).split("/")[1]
         told = tf1.head_config(variables, task)
         beam = arrays[f"{name}/eval/out/start_top_index"].shape[1]
-        settings = HeadConfig(told.kind, 2, 0.0, mask_questions=True, answerable=told.answerable, beam_size=beam)
+        settings = HeadConfig(
+            told.kind,
+            2,
+            0.0,
+            mask_questions=True,
+            final_sep_answers=True,
+            answerable=told.answerable,
+            beam_size=beam,
+        )
         head = make_head(settings, config)
         ids = jnp.zeros(hidden.shape[:2], jnp.int32)
         tokens = Tokens(

@@ -1,0 +1,120 @@
+"""Rows of different lengths as batches: each is padded to the shortest of a few lengths that holds it.
+
+Few lengths, so that each is compiled once; rows of like length together, so that little is computed for padding.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Row = Mapping[str, np.ndarray]
+
+# Batches whose rows are sorted by length among themselves: a row's neighbours are drawn anew from so many each epoch.
+POOL_BATCHES = 64
+
+
+def bucket_of(length: int, buckets: Sequence[int]) -> int:
+    """The shortest of the increasing `buckets` that holds a row of `length`; a longer row is a bucket of its own."""
+    return next((bucket for bucket in buckets if bucket >= length), length)
+
+
+def stack(rows: Sequence[Row], *, length: int, size: int) -> dict[str, np.ndarray]:
+    """Rows as a batch.
+
+    Args:
+        rows: at least one, with `input_ids` [L] and whatever else all of them have: arrays [L] and scalars.
+        length: what the arrays are padded to with 0, at least the longest row.
+        size: rows of the batch; what is lacking is filled up with the last row.
+
+    Returns:
+        Arrays [size, length] and [size], with `attention_mask`, int32 [size, length], and `row_weight`, float32
+        [size]: 0 for what fills up.
+    """
+    filled = [*rows, *[rows[-1]] * (size - len(rows))]
+    batch = {}
+    for name, first in rows[0].items():
+        if first.ndim == 0:
+            batch[name] = np.stack([row[name] for row in filled])
+            continue
+        batch[name] = np.zeros((size, length), first.dtype)
+        for place, row in zip(batch[name], filled, strict=True):
+            place[: len(row[name])] = row[name]
+    counts = np.array([len(row["input_ids"]) for row in filled])
+    batch["attention_mask"] = (np.arange(length)[None] < counts[:, None]).astype(np.int32)
+    batch["row_weight"] = (np.arange(size) < len(rows)).astype(np.float32)
+    return batch
+
+
+def epoch_order(lengths: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The rows of each batch of an epoch: every row once, the last batch perhaps smaller than the others.
+
+    A function of its arguments alone: rows are shuffled, sorted by length within pools of `POOL_BATCHES` batches, cut,
+    and the batches shuffled.
+    """
+    draw = np.random.default_rng([seed, epoch])
+    order = draw.permutation(len(lengths))
+    pool = POOL_BATCHES * batch_size
+    order = np.concatenate(
+        [part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))]
+    )
+    batches = np.split(order, range(batch_size, len(order), batch_size))
+    return [batches[number] for number in draw.permutation(len(batches))]
+
+
+@dataclasses.dataclass
+class TrainingBatches:
+    """Batches without end, epoch after epoch, from any step on.
+
+    Attributes:
+        rows: of the training split.
+        batch_size: rows of a batch.
+        buckets: increasing lengths.
+        seed: of the order.
+        step: batches handed out so far; the place that a checkpoint holds.
+    """
+
+    rows: Sequence[Row]
+    batch_size: int
+    buckets: Sequence[int]
+    seed: int
+    step: int
+
+    def __post_init__(self) -> None:
+        """Measures the rows."""
+        self._lengths = np.array([len(row["input_ids"]) for row in self.rows])
+        self._epoch = -1
+        self._order: list[np.ndarray] = []
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Of which the last may be filled up."""
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Itself."""
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """The next batch: see `stack`."""
+        epoch, place = divmod(self.step, self.batches_per_epoch)
+        if epoch != self._epoch:
+            self._order = epoch_order(self._lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch)
+            self._epoch = epoch
+        self.step += 1
+        numbers = self._order[place]
+        length = bucket_of(int(self._lengths[numbers].max()), self.buckets)
+        return stack([self.rows[number] for number in numbers], length=length, size=self.batch_size)
+
+
+def in_order_of_length(
+    rows: Sequence[Row], *, batch_size: int, buckets: Sequence[int]
+) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """Every row once, for evaluation: the numbers of a batch's rows, and the batch (see `stack`)."""
+    lengths = np.array([len(row["input_ids"]) for row in rows])
+    order = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        numbers = order[start : start + batch_size]
+        length = bucket_of(int(lengths[numbers[0]]), buckets)
+        yield numbers, stack([rows[number] for number in numbers], length=length, size=batch_size)

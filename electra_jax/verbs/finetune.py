@@ -1,0 +1,139 @@
+"""`electra finetune`: trains a task's head on a pre-trained encoder, with every seed, and reports the scores."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from electra_jax import finetune_results, finetuning, gin_config, loading, sharding
+from electra_jax.errors import UserError
+from electra_jax.finetune_run import FinetuningRun
+from electra_jax.finetune_seed import BEST, Setting, Split, evaluate, run_seed
+from electra_jax.finetune_start import Origin, origin
+from electra_jax.reporting import say
+from electra_jax.run_record import replace_text, write_record
+from electra_jax.runtime import keep_compilations
+from electra_jax.tasks.catalog import make_task
+from electra_jax.tasks.downstream import DownstreamTask
+from electra_jax.tasks.wordpiece import WordPieces
+from electra_jax.training import stop_signals
+
+# What makes two runs the same one, which can be gone on with.
+IDENTITY = ("task", "init_from", "seed")
+
+
+def run(configuration: FinetuningRun) -> None:
+    """Fine-tunes with each seed; the same command goes on with a run that was stopped or killed."""
+    keep_compilations()
+    mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
+    sharding.check_batch(configuration.batch_size, 1, mesh)
+    sharding.check_batch(configuration.evaluation_batch_size, 1, mesh)
+    begun = origin(configuration)
+    tokens, lowercase, strip_accents = begun.vocabulary
+    task = make_task(configuration.task, WordPieces(tokens, lowercase=lowercase, strip_accents=strip_accents))
+    setting = Setting(
+        run=configuration,
+        task=task,
+        origin=begun,
+        train=read_split(task, "train", training=True),
+        dev=read_split(task, "dev", training=False),
+        mesh=mesh,
+        model=model_of(configuration, task, begun),
+    )
+    model_dir = open_directory(configuration, task)
+    with stop_signals() as stop:
+        seeds = []
+        for seed in configuration.seeds:
+            result = run_seed(setting, seed, model_dir / "seeds" / str(seed), stop)
+            if result is None:
+                say(f"stopped by {stop.requested}, saved: the same command goes on from there")
+                return
+            seeds.append(result)
+    finish(setting, model_dir, seeds)
+
+
+def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> finetuning.FinetunedModel:
+    """The encoder under the task's head."""
+    head = configuration.heads.head_for(
+        task.kind, num_labels=len(task.labels), final_sep_answers=configuration.task.final_sep_is_answerable
+    )
+    return finetuning.FinetunedModel(begun.encoder, head)
+
+
+def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
+    """A split's examples and rows; says how many there are, and what was left out.
+
+    Raises:
+        UserError: nothing in it can be used, or the dev split has no labels to score against.
+    """
+    found = task.examples(name)
+    rows = task.rows(found.examples, training=training)
+    if not rows:
+        raise UserError(f"the {name} split of {task.name} has nothing that can be {'learnt' if training else 'scored'}")
+    left_out = "; ".join(f"{number} left out: {reason}" for reason, number in found.skipped.items())
+    windows = f" as {len(rows)} rows" if len(rows) != len(found.examples) else ""
+    say(f"{name}: {len(found.examples)} examples{windows}{f' ({left_out})' if left_out else ''}")
+    return Split(found.examples, rows)
+
+
+def open_directory(configuration: FinetuningRun, task: DownstreamTask) -> Path:
+    """Makes the run directory and writes its record.
+
+    Raises:
+        UserError: it holds another run.
+    """
+    model_dir = Path(configuration.model_dir)
+    path = model_dir / "run.json"
+    asked = {"task": task.name, "init_from": configuration.init_from, "seed": configuration.seed}
+    if path.exists():
+        held = json.loads(path.read_text(encoding="utf-8"))
+        different = [f"{name} {held.get(name)!r} there, {asked[name]!r} here" for name in IDENTITY]
+        if any(held.get(name, "") != asked[name] for name in IDENTITY):
+            raise UserError(f"{model_dir} holds another run ({'; '.join(different)}): use another MODEL_DIR")
+    elif (model_dir / "checkpoints").exists():
+        raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
+    model_dir.mkdir(parents=True, exist_ok=True)
+    write_record(model_dir, gin_config.resolved(), {**asked, "kind": task.kind})
+    return model_dir
+
+
+def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> None:
+    """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes results.json and predictions.jsonl."""
+    task = setting.task
+    best = finetune_results.best_seed(seeds, task.main_metric)
+    promote(model_dir / "seeds" / str(best) / BEST, model_dir)
+    found = evaluate(setting, loading.load(model_dir).params)
+    finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)
+    results = {
+        "task": task.name,
+        "kind": task.kind,
+        "main_metric": task.main_metric,
+        "split": "dev",
+        "init_from": setting.run.init_from,
+        "num_examples": {"train": len(setting.train.examples), "dev": len(setting.dev.examples)},
+        "seeds": seeds,
+        "summary": finetune_results.summary(seeds),
+        "num_failed": sum(seed["failed"] is not None for seed in seeds),
+        "best_seed": best,
+        "null_threshold": getattr(found.task, "null_threshold", None),
+        "predictions": finetune_results.PREDICTIONS,
+    }
+    path = model_dir / finetune_results.RESULTS
+    replace_text(path, json.dumps(results, indent=1) + "\n")
+    finetune_results.show(results)
+    say(f"results: {path}")
+    say(f"model: {model_dir} (the best checkpoint of seed {best})")
+
+
+def promote(source: Path, model_dir: Path) -> None:
+    """Copies a model directory's model into MODEL_DIR, in place of an earlier one, checkpoints last."""
+    shutil.rmtree(model_dir / "checkpoints", ignore_errors=True)
+    for path in source.iterdir():
+        if path.is_file():
+            shutil.copy2(path, model_dir / path.name)
+    part = model_dir / "checkpoints.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source / "checkpoints", part)
+    part.rename(model_dir / "checkpoints")

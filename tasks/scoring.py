@@ -1,0 +1,88 @@
+"""Scores of predictions that stand in a file, whoever made them: no model and no vocabulary is needed."""
+
+from electra_jax.errors import UserError
+from electra_jax.tasks import qa_metrics
+from electra_jax.tasks.conlleval import EntityEvaluation, evaluate_tags, read_tagged_output
+from electra_jax.tasks.glue import GLUE, read_submission
+from electra_jax.tasks.glue_metrics import task_scores
+from electra_jax.tasks.qa_files import read_null_odds, read_predictions
+from electra_jax.tasks.qa_sources import QA_TASKS, qa_sources, scoring_of
+from electra_jax.tasks.tagging import SPAN_READERS
+from electra_jax.tasks.tagging_task import TAGGING_TASKS
+from electra_jax.tasks.task_options import TaskOptions
+from electra_jax.tasks.text_sources import glue_sources
+
+
+def score_predictions(
+    options: TaskOptions, split: str, predictions_file: str, *, null_odds_file: str | None
+) -> dict[str, float]:
+    """Return the metrics of a file of predictions, per cent, as the official scripts compute them.
+
+    Args:
+      options: the task, and where its gold answers are.
+      split: which split was predicted. Tagged files hold their gold tags, and none is read.
+      predictions_file: question answering: JSON, an answer by question. Tagging: lines whose last two columns are the
+        gold and the predicted tag (`tagged_file` gives its scores by type too). GLUE: a submission file.
+      null_odds_file: SQuAD 2.0: JSON, a number by question. Answers are withheld above `options.null_threshold`, or
+        above the official script's own, and the best threshold is looked for.
+
+    Raises:
+      UserError: a malformed file; predictions that are not of this split; a split without gold labels; a task whose
+        predictions have no such file.
+    """
+    if options.task in QA_TASKS:
+        return _score_answers(options, split, predictions_file, null_odds_file)
+    if null_odds_file is not None:
+        raise UserError(f"{null_odds_file}: null odds belong to question answering, not to {options.task!r}.")
+    if options.task in TAGGING_TASKS:
+        return tagged_file(predictions_file, span_reader=options.span_reader).metrics()
+    if options.task in GLUE:
+        return _score_submission(options, split, predictions_file)
+    known = ", ".join((*QA_TASKS, *TAGGING_TASKS, *GLUE))
+    raise UserError(f"The task {options.task!r} has no file format of predictions to score; these have: {known}.")
+
+
+def tagged_file(file: str, *, span_reader: str) -> EntityEvaluation:
+    """Return the scores of a tagged file, whose `report()` is what conlleval prints of it.
+
+    Raises:
+      UserError: a missing, empty or malformed file.
+    """
+    gold, predicted = read_tagged_output(file)
+    return evaluate_tags(gold, predicted, spans_of=SPAN_READERS[span_reader])
+
+
+def _score_answers(
+    options: TaskOptions, split: str, predictions_file: str, null_odds_file: str | None
+) -> dict[str, float]:
+    sources = qa_sources(options)
+    return qa_metrics.official_metrics(
+        scoring_of(options, sources),
+        sources.read(options.task, split).examples,
+        read_predictions(predictions_file),
+        null_odds=None if null_odds_file is None else read_null_odds(null_odds_file),
+        # Without odds nothing is left to withhold.
+        null_threshold=None if null_odds_file is None else options.null_threshold,
+        skip_unanswered=options.skip_unanswered,
+    )
+
+
+def _score_submission(options: TaskOptions, split: str, predictions_file: str) -> dict[str, float]:
+    task = GLUE[options.task]
+    gold = glue_sources(task, options).read(task.name, split)
+    found = read_submission(task, predictions_file)
+    labels = {example.index: example.label for example in gold.examples}
+    if None in labels.values():
+        raise UserError(f"the {split} split of {task.name} has no public labels to score {predictions_file} against.")
+    num_rows = len(labels) + gold.skipped.total()
+    if len(found) != num_rows:
+        raise UserError(
+            f"{predictions_file} predicts {len(found)} rows, but the {split} split of {task.name} has {num_rows}; is "
+            f"it of another split?"
+        )
+    missing = [index for index in labels if index not in found]
+    if missing:
+        raise UserError(
+            f"{predictions_file} has no prediction of row {missing[0]} of the {split} split of {task.name}."
+        )
+    return task_scores(task.name, list(labels.values()), [found[index] for index in labels])
