@@ -87,5 +87,12 @@ def test_the_originals_ways_are_all_switched() -> None:
     }
     switches = {name for name, value in vars(ours).items() if value is False} - {"skip_bad_rows"}
     assert switches <= changed
-    assert changed - switches == {"span_reader", "alignment", "token_type_id", "no_span_text", "length_by_task"}
+    assert changed - switches == {
+        "span_reader",
+        "alignment",
+        "token_type_id",
+        "no_span_text",
+        "null_threshold",
+        "length_by_task",
+    }
     assert (ours.row_length, original.row_length) == (512, 128)
