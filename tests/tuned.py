@@ -69,6 +69,7 @@ def write_tuned(directory: Path, kind: str, *, labels: tuple[str, ...], task: di
             num_labels=len(labels) or (2 if kind == "question_answering" else 1),
             dropout_prob=0.1,
             mask_questions=kind == "question_answering",
+            final_sep_answers=False,
             answerable="start" if kind == "question_answering" else "none",
             beam_size=0,
         )
