@@ -150,7 +150,11 @@ def read(batches: BlockBatches | StreamBatches, count: int) -> None:
 def packing(length: int) -> Packing:
     """Of gin/tasks/cache.gin."""
     return Packing(
-        length=length, one_segment_share=ONE_SEGMENT_SHARE, random_length_share=RANDOM_LENGTH_SHARE, seed=SEED
+        length=length,
+        one_segment_share=ONE_SEGMENT_SHARE,
+        random_length_share=RANDOM_LENGTH_SHARE,
+        seed=SEED,
+        method="complete",
     )
 
 

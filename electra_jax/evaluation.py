@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from electra_jax import metrics, reference_metrics
 from electra_jax.steps import Batch
 from electra_jax.training import place
 from electra_jax.types import PyTree
@@ -34,7 +35,7 @@ def held_out_sums(
         num_batches: how many at most; None for all.
 
     Returns:
-        Float64 sums, as `metrics.finish` takes them.
+        Float64 sums, as `finish` takes them.
     """
     base = jax.random.key(EVALUATION_SEED)
     totals: dict[str, np.ndarray] = {}
@@ -43,6 +44,20 @@ def held_out_sums(
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
     return totals
+
+
+def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[str, float]:
+    """The metrics of `held_out_sums`: those of `metrics.finish`, and the original's where their sums are among them."""
+    theirs = {
+        name.removeprefix(reference_metrics.PREFIX): value
+        for name, value in sums.items()
+        if name.startswith(reference_metrics.PREFIX)
+    }
+    values = metrics.finish(sums, loss_weights)
+    if theirs:
+        finished = reference_metrics.reference_finish(theirs)
+        values |= {f"{reference_metrics.PREFIX}{name}": value for name, value in finished.items()}
+    return values
 
 
 def passages(

@@ -82,6 +82,7 @@ def packing_of(cache: CacheConfig) -> Packing:
         one_segment_share=cache.one_segment_share,
         random_length_share=cache.random_length_share,
         seed=cache.seed,
+        method=cache.packing,
     )
 
 

@@ -2,7 +2,7 @@
 
 Theirs, unlike ours: the discriminator's loss is a mean over rows of means over tokens; padding counts as original
 tokens with probability 0 in the AUC, which raises it; the AUC is a trapezoid over 200 thresholds; precision is 0 where
-nothing was flagged.
+nothing was flagged. Rows without a token, which fill up our last batch, count nowhere: the original has none.
 """
 
 import jax
@@ -17,6 +17,9 @@ from electra_jax.types import Masked
 # As TensorFlow 1 spaces the thresholds of its AUC.
 NUM_THRESHOLDS = 200
 AUC_EPSILON = 1e-6
+
+# Of these sums, and of what is reported of them, where they stand among ours.
+PREFIX = "reference/"
 
 
 def thresholds() -> np.ndarray:
@@ -46,11 +49,13 @@ def reference_sums(masked: Masked, outputs: Outputs) -> Sums:
     nll_BL = optax.sigmoid_binary_cross_entropy(logits_BL, labels_BL) * real_BL
     flagged_BL = (logits_BL > 0).astype(jnp.float32)
     right_BL = (flagged_BL == labels_BL).astype(jnp.float32) * real_BL
+    row_B1 = jnp.max(real_BL, axis=-1, keepdims=True)
     above_BLT = ((jax.nn.sigmoid(logits_BL) * real_BL)[..., None] > thresholds()).astype(jnp.float32)
     positive_BL1 = (labels_BL * real_BL)[..., None]
+    negative_BL1 = row_B1[..., None] - positive_BL1
     return sums | {
         "sampled_correct": jnp.sum(sampled_BK * weights_BK),
-        "rows": jnp.asarray(logits_BL.shape[0], jnp.float32),
+        "rows": jnp.sum(row_B1),
         "disc_loss": jnp.sum(jnp.sum(nll_BL, axis=-1) / (jnp.sum(real_BL, axis=-1) + 1e-6)),
         "real": jnp.sum(real_BL),
         "right": jnp.sum(right_BL),
@@ -59,8 +64,8 @@ def reference_sums(masked: Masked, outputs: Outputs) -> Sums:
         "replaced": jnp.sum(labels_BL * real_BL),
         "right_replaced": jnp.sum(right_BL * labels_BL),
         "true_positives": jnp.sum(above_BLT * positive_BL1, axis=(0, 1)),
-        "false_positives": jnp.sum(above_BLT * (1 - positive_BL1), axis=(0, 1)),
-        "tokens": jnp.asarray(logits_BL.size, jnp.float32),
+        "false_positives": jnp.sum(above_BLT * negative_BL1, axis=(0, 1)),
+        "tokens": jnp.sum(row_B1) * logits_BL.shape[1],
     }
 
 

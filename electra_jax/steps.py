@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from electra_jax import corruption, metrics
+from electra_jax import corruption, metrics, reference_metrics
 from electra_jax.corruption import MaskingConfig
 from electra_jax.pretraining import Keys, Objective, Outputs
 from electra_jax.types import Loss, Masked, PyTree, Tokens
@@ -150,7 +150,12 @@ def evaluate_step(
     model: nn.Module,
     objective: Objective,
     masking: MaskingConfig,
+    reference: bool,
 ) -> metrics.Sums:
-    """Metric sums of one held-out batch."""
+    """Metric sums of one held-out batch; with `reference` also those of the original, see `reference_metrics`."""
     terms, masked, outputs = forward(params, batch, key, model=model, objective=objective, masking=masking)
-    return metrics.pretraining_sums(terms, masked, outputs)
+    sums = metrics.pretraining_sums(terms, masked, outputs)
+    if not reference:
+        return sums
+    theirs = reference_metrics.reference_sums(masked, outputs)
+    return sums | {f"{reference_metrics.PREFIX}{name}": value for name, value in theirs.items()}

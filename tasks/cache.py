@@ -33,7 +33,7 @@ from electra_jax.tasks.splits import held_out_threshold
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
 
 # Raised whenever the same inputs would give other examples than before.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # A shard comes from about this much text: 64 shards of a small corpus, more of a large one.
 SMALLEST_SHARD, LARGEST_SHARD, SHARDS = 2**16, 2**26, 64
@@ -51,6 +51,7 @@ def cache_description(
         "one_segment_share": packing.one_segment_share,
         "random_length_share": packing.random_length_share,
         "seed": packing.seed,
+        "packing": packing.method,
         "held_out_fraction": held_out_fraction,
         "format_version": FORMAT_VERSION,
     }

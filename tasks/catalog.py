@@ -7,20 +7,21 @@ from typing import Any
 from electra_jax.errors import UserError
 from electra_jax.tasks import text_task
 from electra_jax.tasks.downstream import DownstreamTask, Pieces
+from electra_jax.tasks.qa_sources import QA_TASKS
+from electra_jax.tasks.qa_task import make_qa_task, qa_task_from_facts
+from electra_jax.tasks.tagging_task import TAGGING_TASKS, make_tagging_task, tagging_task_from_facts
 from electra_jax.tasks.task_options import TaskOptions
 
-QUESTION_ANSWERING = ("squad_v1", "squad_v2", "newsqa", "naturalqs", "triviaqa", "searchqa", "qa")
-TAGGING = ("chunk", "ner", "tagging")
 PACKAGE_OF = "package_of"
 
-NAMES = (*text_task.NAMES, *QUESTION_ANSWERING, *TAGGING, PACKAGE_OF)
+NAMES = (*text_task.NAMES, *QA_TASKS, *TAGGING_TASKS, PACKAGE_OF)
 
 
 def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str, Any] | None = None) -> DownstreamTask:
     """Make a task with its data.
 
     Args:
-      options: which task, and where its data is.
+      options: which task, and where its data is. A name that is none of `NAMES` is looked for in SeqIO's registry.
       vocabulary: tokenises.
       recorded: what `describe` said of the task that a model was fine-tuned on: its labels, which are then taken as
         they are rather than looked for in the training file. None to train.
@@ -35,14 +36,12 @@ def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str
         from electra_jax.tasks.package_of import make_package_task
 
         return make_package_task(options, vocabulary)
-    if name in QUESTION_ANSWERING:
-        from electra_jax.tasks.qa_task import make_qa_task
-
+    if name in QA_TASKS:
         return make_qa_task(options, vocabulary, recorded=recorded)
-    if name in TAGGING:
-        from electra_jax.tasks.tagging_task import make_tagging_task
-
+    if name in TAGGING_TASKS:
         return make_tagging_task(options, vocabulary, recorded=recorded)
+    if (task := _registered(name, vocabulary, options.row_length)) is not None:
+        return task
     near = difflib.get_close_matches(name, NAMES, n=3) or NAMES
     raise UserError(f"There is no task {name!r}; the nearest: {', '.join(near)}.")
 
@@ -54,12 +53,23 @@ def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> DownstreamT
       facts: of a fine-tuned model's description.
       vocabulary: the model's.
     """
+    if facts.get("registered"):
+        task = _registered(facts["task"], vocabulary, facts["length"])
+        if task is None:
+            raise UserError(f"The task {facts['task']!r} is not in SeqIO's registry: import the module that adds it.")
+        return task
     if facts["kind"] == "question_answering":
-        from electra_jax.tasks.qa_task import qa_task_from_facts
-
         return qa_task_from_facts(facts, vocabulary)
     if facts["kind"] == "tagging":
-        from electra_jax.tasks.tagging_task import tagging_task_from_facts
-
         return tagging_task_from_facts(facts, vocabulary)
     return text_task.text_task_from_facts(facts, vocabulary)
+
+
+def _registered(name: str, vocabulary: Pieces, length: int) -> DownstreamTask | None:
+    import seqio  # and TensorFlow: only for what is not ours
+
+    if name not in seqio.TaskRegistry.names():
+        return None
+    from electra_jax.tasks.registered import task_of_registry
+
+    return task_of_registry(name, vocabulary, length=length)

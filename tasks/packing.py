@@ -6,26 +6,16 @@ import hashlib
 import itertools
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.reference_packing import ReferencePacker
+from electra_jax.tasks.segments import BORDER_COIN, SHORTEST_TARGET, Example, join_segments
 
-# The chance that a sentence which would reach past the middle still goes to segment A (ELECTRA's ExampleBuilder).
-BORDER_COIN = 0.5
-SHORTEST_TARGET = 5
-
-
-class Example(NamedTuple):
-    """`[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, without padding.
-
-    `input_ids`: token ids, at most `length` of them. `token_type_ids`: as many; 0 up to and with the
-    first [SEP], 1 after it.
-    """
-
-    input_ids: list[int]
-    token_type_ids: list[int]
+# The ways of packing: what does not fit an example goes on to the next, or is thrown away as the original does.
+METHODS = ("complete", "reference")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +25,19 @@ class Packing:
     `length`: most tokens of an example, special ones counted. `one_segment_share`: share of examples made
     as one segment. `random_length_share`: share that aims at a length drawn from 5..length instead of
     `length`. `seed`: of the draws; they are made anew for each document, from (seed, document key).
+    `method`: "complete" (`pack`, which loses nothing) or "reference" (`ReferencePacker`, the original's losses).
     """
 
     length: int
     one_segment_share: float
     random_length_share: float
     seed: int
+    method: str
 
     def __post_init__(self) -> None:
-        """Refuse a length that has no room for both segments."""
+        """Refuse an unknown method, and a length that has no room for both segments."""
+        if self.method not in METHODS:
+            raise UserError(f"packing is {self.method!r}: it must be one of {', '.join(map(repr, METHODS))}")
         if self.length < SHORTEST_TARGET:
             raise UserError(f"A sequence length of {self.length} is too short: {SHORTEST_TARGET} is the least.")
 
@@ -63,16 +57,22 @@ def pack_document(
     key: str, text: str, *, tokenizer: Tokenizer, cls_id: int, sep_id: int, packing: Packing
 ) -> tuple[list[Example], int]:
     """Tokenise a document, each line of which is a sentence, and pack it: (examples, tokens in no example)."""
-    encodings = tokenizer.encode_batch_fast(text.split("\n"), add_special_tokens=False)
-    return pack(
-        [encoding.ids for encoding in encodings],
-        length=packing.length,
-        cls_id=cls_id,
-        sep_id=sep_id,
-        one_segment_share=packing.one_segment_share,
-        random_length_share=packing.random_length_share,
-        rng=document_rng(packing.seed, key),
-    )
+    sentences = [encoding.ids for encoding in tokenizer.encode_batch_fast(text.split("\n"), add_special_tokens=False)]
+    options: dict[str, Any] = {
+        "length": packing.length,
+        "cls_id": cls_id,
+        "sep_id": sep_id,
+        "one_segment_share": packing.one_segment_share,
+        "random_length_share": packing.random_length_share,
+        "rng": document_rng(packing.seed, key),
+    }
+    if packing.method == "complete":
+        return pack(sentences, **options)
+    packer = ReferencePacker(**options)
+    # The length aimed at is drawn anew for each example, here for the first one too: examples are distributed as in
+    # a packer that lives on from document to document, and yet depend on their document alone.
+    packer.draw_target()
+    return packer.pack_document(sentences), packer.discarded
 
 
 def pack(
@@ -133,11 +133,3 @@ def _border(ends: Sequence[int], start: int, middle: int, rng: random.Random) ->
         else:
             break
     return border
-
-
-def join_segments(a: list[int], b: list[int], cls_id: int, sep_id: int) -> Example:
-    """`[CLS] a [SEP] b [SEP]`, or `[CLS] a [SEP]` if `b` is empty."""
-    first = [cls_id, *a, sep_id]
-    if not b:
-        return Example(first, [0] * len(first))
-    return Example([*first, *b, sep_id], [0] * len(first) + [1] * (len(b) + 1))

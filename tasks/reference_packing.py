@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.packing import BORDER_COIN, SHORTEST_TARGET, Example, join_segments
+from electra_jax.tasks.segments import BORDER_COIN, SHORTEST_TARGET, Example, join_segments
 
 # What the original aims at for segment A when the example shall have one segment: more than any example holds.
 NO_BORDER = 100_000
@@ -21,7 +21,8 @@ class ReferencePacker:
       - a drawn shorter target ends the collecting of sentences, but the example is not cut to it.
 
     How much is discarded depends on the sentences: none where they are short, most of a sentence that is longer
-    than an example. `discarded` counts it.
+    than an example. Of novels (../shared/data/corpus/gutenberg-00, its first 8 MB, a paragraph a line) 35 % of the
+    tokens at length 128 and 14 % at 512; of documentation (debian-00) 27 % and 9 %. `discarded` counts it.
 
     Attributes:
       discarded: tokens that were given and are in no example, so far.
@@ -68,6 +69,11 @@ class ReferencePacker:
         examples.append(self.end_document())
         return [example for example in examples if example is not None]
 
+    def draw_target(self) -> None:
+        """Draw the length that the next example aims at."""
+        short = self._rng.random() < self._random_length_share
+        self.target = self._rng.randint(SHORTEST_TARGET, self._length) if short else self._length
+
     def _make_example(self) -> Example:
         one_segment = self._rng.random() < self._one_segment_share
         middle = NO_BORDER if one_segment else (self.target - 3) // 2
@@ -87,6 +93,5 @@ class ReferencePacker:
         b = b[: max(0, self._length - len(a) - 3)]
         self.discarded += self._num_tokens - len(a) - len(b)
         self._sentences, self._num_tokens = [], 0
-        short = self._rng.random() < self._random_length_share
-        self.target = self._rng.randint(SHORTEST_TARGET, self._length) if short else self._length
+        self.draw_target()
         return join_segments(a, b, self._cls_id, self._sep_id)

@@ -173,7 +173,7 @@ class TextTask:
         """Return what `text_task_from_facts` needs."""
         target = self.target
         return {
-            "name": self.name,
+            "task": self.name,
             "kind": self.kind,
             "target": [target.low, target.high] if isinstance(target, Interval) else list(target.labels),
             "pair": self.pair,
@@ -248,7 +248,7 @@ def make_text_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mappin
 def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> TextTask:
     """Return the task that `TextTask.describe` told of, for raw input."""
     return TextTask(
-        name=facts["name"],
+        name=facts["task"],
         target=_target(facts),
         pair=facts["pair"],
         metrics=tuple(facts["metrics"]),

@@ -12,11 +12,14 @@ SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 # The original's limit; the library's own default of 100 turns longer words into [UNK].
 MAX_WORD_CHARACTERS = 200
 
-# BERT drops every character of a category C*, but the library lets unassigned and private ones through.
-_NOT_CHARACTERS = r"[\p{Cn}\p{Co}\p{Cs}]"
+# BERT drops every character of a category C*, but the library lets unassigned and private ones through, and format
+# characters that its table is too old for.
+_NOT_CHARACTERS = r"[\p{Cn}\p{Co}\p{Cs}\p{Cf}]"
 
-# The library's table of accents is older than these marks.
+# The library's own tables of accents and of punctuation are older than its regular expressions.
 _COMBINING_MARK = r"\p{Mn}"
+# BERT counts ASCII's symbols as punctuation too.
+_PUNCTUATION = r"[\p{P}$+<=>^`|~]"
 
 # The library's table of ideographs misses the first 256 of extension E.
 _MISSED_IDEOGRAPHS = "[\U0002b820-\U0002b91f]"
@@ -84,7 +87,8 @@ def build_tokenizer(tokens: Sequence[str], *, lowercase: bool, strip_accents: bo
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_MISSED_IDEOGRAPHS), "isolated"),
-            pre_tokenizers.BertPreTokenizer(),
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Split(Regex(_PUNCTUATION), "isolated"),
         ]
     )
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
@@ -96,10 +100,8 @@ def _normalizer(*, lowercase: bool, strip_accents: bool) -> normalizers.Normaliz
     if lowercase:
         steps.append(normalizers.Replace(Regex(_FINAL_SIGMA), "ς"))
     steps.append(
-        normalizers.BertNormalizer(
-            clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=lowercase
-        )
+        normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=lowercase)
     )
     if strip_accents:
-        steps.append(normalizers.Replace(Regex(_COMBINING_MARK), ""))
+        steps += [normalizers.NFD(), normalizers.Replace(Regex(_COMBINING_MARK), "")]
     return normalizers.Sequence(steps)

@@ -58,7 +58,8 @@ def small_run(folder: Path, model_dir: Path, **changes: Any) -> list[str]:
 def environment(cache: Path, *, devices: int = 1) -> dict[str, str]:
     """Of a process that shares compiled programs through `cache` with the others."""
     return os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # Of two values of a flag the last one counts.
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "ELECTRA_CACHE_DIR": str(cache),
         # The programs of so small a model compile too fast to be kept otherwise.
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

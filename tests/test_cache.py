@@ -1,6 +1,7 @@
 """Building a cache: its layout, its division, its identity, and that nothing is lost or half-written."""
 
 import collections
+import dataclasses
 import json
 import os
 import pathlib
@@ -22,7 +23,7 @@ from electra_jax.tasks.tfrecords import encode_example, frame
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
 
 WORDS = [f"{a}{b}" for a in "bcdfghjklmnprstvw" for b in "aeiou"]
-PACKING = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1)
+PACKING = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1, method="complete")
 OPTIONS = {"packing": PACKING, "held_out_fraction": 0.1, "num_processes": 2, "show_progress": False}
 
 
@@ -84,6 +85,26 @@ def test_every_word_of_the_corpus_is_in_the_cache_once(tmp_path: pathlib.Path, v
     assert not (pathlib.Path(cache) / "jobs").exists()
 
 
+def test_the_originals_packing_has_a_cache_of_its_own_and_counts_what_it_lost(
+    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary
+) -> None:
+    documents = [_document(random.Random(n)) for n in range(100)]
+    corpus = _corpus(tmp_path / "text", documents)
+    packing = dataclasses.replace(PACKING, method="reference")
+    ours, theirs = (
+        build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS | {"packing": each})
+        for each in (PACKING, packing)
+    )
+    assert ours != theirs
+    made_by = json.loads((pathlib.Path(theirs) / "made_by.json").read_text())
+    assert made_by["packing"] == "reference"
+    kept = _words(_read(theirs, "train")) + _words(_read(theirs, "validation"))
+    given = collections.Counter(vocabulary.encode(" ".join(documents)))
+    assert not kept - given
+    # Sentences of 30 words on average, and examples with room for 29.
+    assert 0.2 * given.total() < made_by["dropped_tokens"] == (given - kept).total()
+
+
 def test_content_does_not_depend_on_processes(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:
     documents = [_document(random.Random(n)) for n in range(700)]
     corpus = _corpus(tmp_path / "text", documents)
@@ -129,7 +150,7 @@ def test_name_changes_with_whatever_changes_the_content(
 
     def name(**changes: object) -> str:
         packing = Packing(
-            **{"length": 32, "one_segment_share": 0.1, "random_length_share": 0.05, "seed": 1}
+            **{"length": 32, "one_segment_share": 0.1, "random_length_share": 0.05, "seed": 1, "method": "complete"}
             | {key: value for key, value in changes.items() if key != "held_out_fraction"}
         )
         return cache_name(
@@ -140,6 +161,7 @@ def test_name_changes_with_whatever_changes_the_content(
 
     names = [name()]
     names += [name(length=64), name(seed=2), name(one_segment_share=0.2), name(random_length_share=0.0)]
+    names += [name(method="reference")]
     names += [name(held_out_fraction=0.2)]
     (tmp_path / "text/0.txt").write_text("ba be bu\n")
     corpus = open_corpus(
@@ -194,7 +216,7 @@ from electra_jax.tasks.sources import open_corpus
 from electra_jax.tasks.vocabulary import load_vocabulary
 folder = pathlib.Path(sys.argv[1])
 corpus = open_corpus(str(folder / "text/*.txt"), text_format="documents", text_field="text", skip_undecodable=False)
-packing = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1)
+packing = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1, method="complete")
 build_cache(corpus, load_vocabulary(str(folder / "vocab.txt"), lowercase=None), cache_dir=str(folder / "c"),
             packing=packing, held_out_fraction=0.1, num_processes=2, show_progress=True)
 """

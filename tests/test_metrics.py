@@ -5,17 +5,23 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from electra_jax import metrics
+from electra_jax import metrics, reference_metrics
 from electra_jax.pretraining import Outputs
 from electra_jax.types import Corrupted, Loss, Masked, Tokens
 
 
-def sums_of(logits: np.ndarray, labels: np.ndarray, attention_mask: np.ndarray) -> metrics.Sums:
+def outputs_of(logits: np.ndarray, labels: np.ndarray, attention_mask: np.ndarray) -> tuple[Masked, Outputs]:
+    """A batch whose one used slot the generator guesses right, and these logits of the discriminator."""
     tokens = Tokens(jnp.zeros_like(labels, jnp.int32), jnp.zeros_like(labels, jnp.int32), jnp.asarray(attention_mask))
     ids = jnp.array([[1, 2]])
     masked = Masked(tokens, jnp.array([[1, 0]]), ids, jnp.array([[1.0, 0.0]]))
     generator_logits = jnp.array([[[0.0, 5.0, 0.0], [0.0, 0.0, 5.0]]])
     outputs = Outputs(Corrupted(tokens, jnp.asarray(labels, jnp.float32), ids), generator_logits, jnp.asarray(logits))
+    return masked, outputs
+
+
+def sums_of(logits: np.ndarray, labels: np.ndarray, attention_mask: np.ndarray) -> metrics.Sums:
+    masked, outputs = outputs_of(logits, labels, attention_mask)
     losses = {"generator": Loss(jnp.array(6.0), jnp.array(2.0)), "discriminator": Loss(jnp.array(3.0), jnp.array(4.0))}
     return metrics.pretraining_sums(losses, masked, outputs)
 
@@ -58,3 +64,18 @@ def test_auc_of_one_class_or_of_equal_scores() -> None:
     one[3] = 5
     assert np.isnan(metrics.auc(one, np.zeros_like(one)))
     assert metrics.auc(one, one) == 0.5
+
+
+def test_the_originals_metrics_by_hand() -> None:
+    """A padded row beside ours, as the last batch has them, changes nothing; padding within a row does, in the AUC."""
+    logits = np.log(np.array([[0.2, 0.6, 0.7, 0.1, 0.9], [0.5, 0.5, 0.5, 0.5, 0.5]], np.float32))
+    logits -= np.log1p(-np.exp(logits))
+    labels = np.array([[0, 1, 0, 1, 0], [0, 0, 0, 0, 0]])
+    real = np.array([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
+    values = reference_metrics.reference_finish(reference_metrics.reference_sums(*outputs_of(logits, labels, real)))
+    nll = -np.log([0.8, 0.6, 0.3, 0.1]).mean()
+    assert values["disc_loss"] == pytest.approx(nll, rel=1e-5)
+    # 0.6 beats 0.2 and the padding's 0; 0.1 beats the padding: 3 of 6 pairs. Without padding 1 of 4.
+    assert values["disc_auc"] == pytest.approx(3 / 6, abs=1e-5)
+    assert (values["disc_accuracy"], values["disc_precision"], values["disc_recall"]) == (0.5, 0.5, 0.5)
+    assert values["masked_lm_accuracy"] == values["sampled_masked_lm_accuracy"] == 1.0

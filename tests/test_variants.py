@@ -1,17 +1,25 @@
 """Shipped objectives, and combinations that are refused by name."""
 
 import dataclasses
+import itertools
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
+from flax import linen as nn
+from gin import config as gin_internals
 
 from electra_jax import flops, gin_config, pretraining, steps, variants
 from electra_jax.electric import Electric, TwoTowerDetection
 from electra_jax.errors import UserError
+from electra_jax.optimizer import make_optimizer
+from electra_jax.pretraining import Objective, ReplacedTokenDetection
+from electra_jax.pretraining_data import packing_of
 from electra_jax.run_config import PretrainingRun
 from electra_jax.word_objectives import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
-from small import OBJECTIVE, small_encoder
+from small import MASKING, OBJECTIVE, optimizer_config, small_encoder
 
 ROOT = Path(__file__).parent.parent
 TWO = {"gen_weight": 1.0, "disc_weight": 50.0, "temperature": 1.0, "disallow_correct": False}
@@ -39,10 +47,25 @@ def test_the_reference_switches_every_named_behaviour_on() -> None:
     run = run_of("gin/reference.gin")
     assert run.mask_with_replacement
     assert run.average_duplicates
+    assert run.reference_metrics
     assert run.optimizer.layerwise_exponents == "reference"
+    assert packing_of(run.cache).method == "reference"
     masking = run.masking_config(cls_id=1, sep_id=2, mask_id=3)
     assert masking.with_replacement
     assert masking.average_duplicates
+
+
+def test_every_switch_of_the_reference_differs_from_the_default() -> None:
+    """A binding that repeats the default switches nothing; one of a field that is not there, Gin refuses."""
+    files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", "gin/tasks/downstream.gin"]
+    gin_config.parse(files, [], [str(ROOT)])
+    ours = {selector: dict(fields) for (_, selector), fields in gin_internals._CONFIG.items()}
+    gin_config.parse(["gin/reference.gin"], [], [str(ROOT)])
+    theirs = {selector: dict(fields) for (_, selector), fields in gin_internals._CONFIG.items()}
+    assert sum(map(len, theirs.values())) >= 20
+    for selector, fields in theirs.items():
+        for name, value in fields.items():
+            assert ours[selector][name] != value, (selector, name)
 
 
 REFUSED = {
@@ -97,9 +120,100 @@ def test_senseless_combinations_are_refused_by_name(name: str) -> None:
         )
 
 
+ALL_OBJECTIVES = (
+    OBJECTIVE,
+    dataclasses.replace(OBJECTIVE, discriminate_at="masked"),
+    TwoTowerDetection(**TWO),
+    Electric(**TWO),
+    MaskedLanguageModel(1.0),
+    ReplaceMlm(**WORDS),
+    AllTokensMlm(**WORDS),
+)
+COMBINATIONS = list(
+    itertools.product(
+        ALL_OBJECTIVES, variants.GENERATOR_KINDS, pretraining.EMBEDDING_SHARING, ("embedding_size", "hidden_size")
+    )
+)
+
+
+def name_of(combination: tuple[Objective, str, str, str]) -> str:
+    objective, *settings = combination
+    return "-".join([type(objective).__name__, getattr(objective, "discriminate_at", ""), *settings])
+
+
+def settings_of(combination: tuple[Objective, str, str, str]) -> dict[str, Any]:
+    _, kind, sharing, embeddings = combination
+    encoder = small_encoder()
+    shared = embeddings == "embedding_size"
+    generator = pretraining.generator_config(
+        encoder, width_fraction=0.25, depth_fraction=0.5, embedding_size=encoder.embedding_size if shared else 0
+    )
+    assert (generator.embedding_size == encoder.embedding_size) == shared
+    return {
+        "generator_kind": kind,
+        "embedding_sharing": sharing,
+        "generator": generator if kind in ("small", "two_tower") else None,
+        "discriminator": encoder,
+    }
+
+
+def refusal(combination: tuple[Objective, str, str, str]) -> str:
+    """The sentence, empty where the combination is taken."""
+    try:
+        variants.check(combination[0], **settings_of(combination))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=name_of)
+def test_every_combination_is_refused_in_a_sentence_or_takes_a_step(
+    combination: tuple[Objective, str, str, str],
+) -> None:
+    objective, kind, sharing, _ = combination
+    if sentence := refusal(combination):
+        assert "\n" not in sentence
+        # It names what to change: the kind of generator, or how embeddings are shared.
+        assert f"generator_kind {kind!r}" in sentence or f"embedding_sharing {sharing!r}" in sentence
+        return
+    model = variants.make_model(objective, **settings_of(combination))
+    rule = make_optimizer(optimizer_config())
+    batch = {name: jnp.zeros((2, 16), jnp.int32) for name in ("input_ids", "token_type_ids", "attention_mask")}
+
+    def step(key: jax.Array) -> tuple[steps.TrainState, dict[str, jax.Array]]:
+        state = nn.unbox(steps.init_state(key, model, rule, 16))
+        return steps.pretrain_step(
+            state, batch, model=model, objective=objective, masking=MASKING, optimizer=rule, accumulation_steps=1
+        )
+
+    # Traced, not compiled: tests/test_objectives.py takes real steps of each objective.
+    state, sums = jax.eval_shape(step, jax.random.key(0))
+    assert set(objective.loss_weights) == {name.removesuffix("_loss") for name in sums if name.endswith("_loss")}
+    assert jax.tree.structure(state.params) == jax.tree.structure(state.opt_state[1].mu)
+
+
+def test_what_is_taken_is_what_makes_sense() -> None:
+    """By objective and generator; embeddings of the generator's own size go with "nes" alone."""
+    taken = [each for each in COMBINATIONS if not refusal(each)]
+    pairs = {(type(objective), kind) for objective, kind, *_ in taken}
+    assert pairs == {
+        *((ReplacedTokenDetection, kind) for kind in ("small", "tied", "uniform")),
+        *((objective, "two_tower") for objective in (TwoTowerDetection, Electric)),
+        *((objective, "small") for objective in (ReplaceMlm, AllTokensMlm)),
+        (MaskedLanguageModel, "none"),
+    }
+    with_encoder = {(sharing, size) for _, kind, sharing, size in taken if kind in ("small", "two_tower")}
+    assert with_encoder == {(sharing, "embedding_size") for sharing in ("es", "gdes", "nes")} | {("nes", "hidden_size")}
+    assert {sharing for _, kind, sharing, _ in taken if kind in ("tied", "uniform", "none")} == {"es"}
+
+
 def test_shared_embeddings_of_two_sizes_are_refused() -> None:
     with pytest.raises(UserError, match="generator_embeddings to 'embedding_size'"):
         run_of(bindings=('run_config.PretrainingRun.generator_embeddings="hidden_size"',))
+    with pytest.raises(UserError, match="MASKING to 'device'"):
+        run_of("gin/reference.gin", bindings=('MASKING="task"',))
+    with pytest.raises(UserError, match="packing is 'tight': it must be one of 'complete', 'reference'"):
+        packing_of(run_of(bindings=('run_config.CacheConfig.packing="tight"',)).cache)
     with pytest.raises(UserError, match="average_duplicates"):
         run_of(bindings=("run_config.PretrainingRun.average_duplicates=True",))
 

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from electra_jax import corruption, evaluation, metrics, sharding, steps, training
+from electra_jax import corruption, evaluation, sharding, steps, training
 from electra_jax.checkpoints import restore_latest
 from electra_jax.optimizer import make_optimizer
 from electra_jax.pretraining_data import open_data, vocabulary_for
@@ -53,11 +53,11 @@ def run(configuration: PretrainingRun) -> None:
     sums = evaluation.held_out_sums(
         params,
         data.held_out(),
-        step=jax.jit(functools.partial(steps.evaluate_step, **pieces)),
+        step=jax.jit(functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics)),
         sharding=sharding.batch_sharding(mesh),
         num_batches=None,
     )
-    values = metrics.finish(sums, configuration.objective.loss_weights)
+    values = evaluation.finish(sums, configuration.objective.loss_weights)
     look = jax.jit(functools.partial(look_at, **pieces))
     views = [
         jax.device_get(look(params, place(batch), jax.random.key(index)))

@@ -155,7 +155,11 @@ def held_out_metrics(
     """A function of parameters: their metrics on the first held-out examples."""
     step = jax.jit(
         functools.partial(
-            steps.evaluate_step, model=configuration.model, objective=configuration.objective, masking=masking
+            steps.evaluate_step,
+            model=configuration.model,
+            objective=configuration.objective,
+            masking=masking,
+            reference=configuration.reference_metrics,
         )
     )
 
@@ -167,7 +171,7 @@ def held_out_metrics(
             sharding=sharding.batch_sharding(mesh),
             num_batches=math.ceil(configuration.num_evaluation_examples / configuration.batch_size),
         )
-        return metrics.finish(sums, configuration.objective.loss_weights)
+        return evaluation.finish(sums, configuration.objective.loss_weights)
 
     return evaluate
 

@@ -23,14 +23,16 @@ ORACLE = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shar
 CLS, SEP, MASK = 101, 102, 103
 
 
-def discover(pattern: str, *, beside: str = "") -> list:
+def discover(pattern: str, *, beside: str = "", holding: str = "") -> list:
     """Every recorded file, as parameters of a test; one that is skipped with its reason where there is none.
 
     Args:
         pattern: of files in the oracle's folder.
         beside: suffix of a file that must stand beside it, which tells a case from a table.
+        holding: name of an array that it must hold.
     """
     paths = [path for path in sorted(ORACLE.glob(pattern)) if not beside or path.with_suffix(beside).exists()]
+    paths = [path for path in paths if not holding or holding in np.load(path).files]
     if not paths:
         reason = f"no recorded numbers at {ORACLE / pattern} (set ELECTRA_ORACLE)"
         return [pytest.param(None, marks=pytest.mark.skip(reason=reason))]

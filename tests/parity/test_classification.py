@@ -23,7 +23,7 @@ def records(pattern: str) -> list[Any]:
 
 def tasks() -> list[Any]:
     cases = [
-        pytest.param(path, name, recorded, split, id=f"{name}-{split}")
+        pytest.param(path, name, recorded, split, id=f"{path.stem}-{name}-{split}")
         for path in sorted(ROOT.rglob("glue_examples_features*.json"))
         for name, recorded in json.loads(path.read_text()).items()
         for split in recorded["splits"]

@@ -1,5 +1,6 @@
 """The original's tables: sizes of generators and models, initial weights, evaluation metrics."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from electra_jax import reference_metrics, steps
+from electra_jax import electric, reference_metrics, steps, variants, word_objectives
 from electra_jax.corruption import MaskingConfig
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
 from electra_jax.interchange import tf1_names
 from electra_jax.pretraining import Electra, generator_config
+from electra_jax.run_config import PretrainingRun
 from parity.case import Case, discover, keys_of, masked_of
 
 SIZES = {"small": (256, 12, 4, 128), "base": (768, 12, 12, 768), "large": (1024, 24, 16, 1024)}
@@ -93,6 +95,33 @@ def test_initial_weights_have_the_originals_distribution(path: Path) -> None:
         # A normal cut at two standard deviations of 0.02, or Glorot's uniform: both end.
         bound = 0.04 if theirs["max"] <= 0.04 else math.sqrt(6 / sum(shapes[name]))
         assert max(np.abs(ours).max(), theirs["max"], -theirs["min"]) <= bound * 1.00001, name
+
+
+SAMPLING = {"gen_weight": 1.0, "disc_weight": 50.0, "temperature": 1.0, "disallow_correct": False}
+# The words of a combination's name, as our settings.
+OBJECTIVES = {"electric": electric.Electric(**SAMPLING), "mlm_only": word_objectives.MaskedLanguageModel(1.0)}
+GENERATORS = {"uniform_generator": "uniform", "untied_generator=False": "tied", "two_tower": "two_tower"}
+
+
+@pytest.mark.parametrize("path", discover("tf_pretrain/crashes*.json"))
+def test_what_the_original_cannot_build_is_refused_by_name(path: Path) -> None:
+    """Also the combination that it builds without a single variable to train."""
+    for name in json.loads(path.read_text()):
+        if name.endswith(" kwarg"):
+            fields = {field.name for field in dataclasses.fields(PretrainingRun)}
+            assert name.removesuffix(" kwarg") not in fields
+            continue
+        words = name.split("+")
+        (objective,) = (OBJECTIVES[word] for word in words if word in OBJECTIVES)
+        (kind,) = (GENERATORS[word] for word in words if word in GENERATORS)
+        with pytest.raises(UserError, match=f"{type(objective).__name__} cannot have generator_kind '{kind}'"):
+            variants.check(
+                objective,
+                generator_kind=kind,
+                embedding_sharing="es",
+                generator=published("small").generator_config,
+                discriminator=encoder("small"),
+            )
 
 
 @pytest.mark.parametrize("path", discover("tf_pretrain/eval_metrics*.json"))

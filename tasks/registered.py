@@ -1,0 +1,245 @@
+"""The other way round from `registration`: a task of SeqIO's registry, whoever added it, as a downstream task."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.classification import Interval, text_features
+from electra_jax.tasks.downstream import Examples, Pieces, Row
+from electra_jax.tasks.text_task import LabelPrediction, ValuePrediction
+
+TARGETS = "targets"
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisteredExample:
+    """The features of an example as SeqIO gives them; `features` of raw input hold texts alone."""
+
+    features: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelsPrediction:
+    """The labels of the tokens of a row, by their numbers: int32 [L]."""
+
+    label_ids: np.ndarray
+
+    def to_json(self) -> dict[str, Any]:
+        """`labels`."""
+        return {"labels": self.label_ids.tolist()}
+
+
+RegisteredPrediction = LabelPrediction | ValuePrediction | LabelsPrediction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegisteredTask:
+    """A task of SeqIO's registry; see `downstream.DownstreamTask`.
+
+    Attributes:
+      name: in the registry.
+      kind: as its targets are: numbers of classes, values, or a number of a class for each token.
+      labels: the classes' numbers.
+      interval: of a regression: from the smallest to the largest value of training.
+      main_metric: the first that its metrics return.
+      vocabulary: tokenises texts; word pieces must be of it.
+      length: the most tokens of a row; longer ones are cut.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    interval: Interval | None
+    main_metric: str
+    vocabulary: Pieces
+    length: int
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """SeqIO's, of which "validation" is our "dev"."""
+        return tuple(split.replace("validation", "dev", 1) for split in self._seqio.splits)
+
+    def examples(self, split: str) -> Examples:
+        """Read a split through all of its preprocessors.
+
+        Raises:
+          UserError: there is none of that name, it is empty, or its word pieces are of another vocabulary.
+        """
+        names = [name for name in self.splits if name == split or name.startswith(f"{split}_")]
+        if not names:
+            raise UserError(f"{self.name} has no {split} split in SeqIO's registry, but {', '.join(self.splits)}.")
+        found = list(_read(self._seqio, names[0].replace("dev", "validation", 1), self.length))
+        if not found:
+            raise UserError(f"The {split} split of {self.name} in SeqIO's registry is empty.")
+        largest = max((int(np.max(x.features.get("input_ids", 0), initial=0)) for x in found), default=0)
+        if largest >= len(self.vocabulary.tokens):
+            raise UserError(
+                f"{self.name} has the word piece {largest}, but the model's vocabulary only "
+                f"{len(self.vocabulary.tokens)}: register the task with the vocabulary of the model."
+            )
+        return Examples(found, collections.Counter())
+
+    def raw_examples(self, inputs: Sequence[Any]) -> list[RegisteredExample]:
+        """Return the examples of texts, or of pairs of texts.
+
+        Raises:
+          UserError: the task labels tokens: its words are not known.
+        """
+        if self.kind == "tagging":
+            raise UserError(
+                f"{self.name} labels tokens that SeqIO made, so that raw input has none: add it to a split."
+            )
+        examples = []
+        for value in inputs:
+            texts = [value] if isinstance(value, str) else list(value)
+            examples.append(RegisteredExample(dict(zip(("text", "text_b"), texts, strict=False))))
+        return examples
+
+    def rows(self, examples: Sequence[RegisteredExample], *, training: bool) -> list[Row]:
+        """Return a row per example, with its target where it has one."""
+        del training
+        return [self._row(number, example.features) for number, example in enumerate(examples)]
+
+    def predictions(
+        self, examples: Sequence[RegisteredExample], rows: Sequence[Row], outputs: Sequence[Mapping[str, np.ndarray]]
+    ) -> list[RegisteredPrediction]:
+        """Return a prediction for each example from `logits`: [C], of a regression [1], of tagging [L, C]."""
+        logits = {int(row["example"]): output["logits"] for row, output in zip(rows, outputs, strict=True)}
+        return [self._prediction(logits[number]) for number in range(len(examples))]
+
+    def score(
+        self, examples: Sequence[RegisteredExample], predictions: Sequence[RegisteredPrediction]
+    ) -> dict[str, float]:
+        """Return what the task's own metrics say, the main one first."""
+        task = self._seqio
+        targets, values = [], []
+        for example, prediction in zip(examples, predictions, strict=True):
+            target = np.asarray(example.features[TARGETS])
+            for is_target, value, into in ((True, target, targets), (False, self._number(prediction), values)):
+                shaped = (
+                    np.broadcast_to(value, target.shape).tolist() if target.size == 1 else np.asarray(value).tolist()
+                )
+                into.append(task.postprocess_fn(shaped, example=example.features, is_target=is_target))
+        return _metrics(task, targets, values)
+
+    def describe(self) -> dict[str, Any]:
+        """Return its name and length: it is looked up in the registry again."""
+        return {"task": self.name, "kind": self.kind, "registered": True, "length": self.length}
+
+    @property
+    def _seqio(self) -> seqio.Task:
+        return seqio.TaskRegistry.get(self.name)
+
+    def _row(self, number: int, features: Mapping[str, Any]) -> Row:
+        if "input_ids" in features:
+            ids = np.asarray(features["input_ids"], np.int32)
+            types = np.asarray(features.get("token_type_ids", np.zeros_like(ids)), np.int32)
+        else:
+            texts = [_text(features["text"]), _text(features["text_b"]) if "text_b" in features else None]
+            (made,) = text_features([(texts[0] or "", texts[1])], vocabulary=self.vocabulary, length=self.length)
+            ids, types = np.array(made.input_ids, np.int32), np.array(made.token_type_ids, np.int32)
+        row = {"input_ids": ids, "token_type_ids": types, "example": np.array(number, np.int32)}
+        if TARGETS not in features:
+            return row
+        target = np.asarray(features[TARGETS])
+        if self.kind == "tagging":
+            labelled = {"label_ids": np.maximum(target, 0), "label_mask": (target >= 0).astype(np.float32)}
+            return row | labelled
+        if self.interval is not None:
+            return row | {"label": np.array(self.interval.normalised(target.item()), np.float32)}
+        return row | {"label": np.array(target.item(), np.int32)}
+
+    def _prediction(self, logits: np.ndarray) -> RegisteredPrediction:
+        if self.kind == "tagging":
+            return LabelsPrediction(np.argmax(logits, axis=-1).astype(np.int32))
+        if self.interval is not None:
+            return ValuePrediction(self.interval.denormalised(np.asarray(logits).item()))
+        exponentials = np.exp(logits.astype(np.float64) - np.max(logits))
+        probabilities = (exponentials / exponentials.sum()).tolist()
+        return LabelPrediction(self.labels[int(np.argmax(logits))], dict(zip(self.labels, probabilities, strict=True)))
+
+    def _number(self, prediction: RegisteredPrediction) -> Any:
+        if isinstance(prediction, LabelsPrediction):
+            return prediction.label_ids
+        if isinstance(prediction, ValuePrediction):
+            return prediction.value
+        return self.labels.index(prediction.label)
+
+
+def task_of_registry(name: str, vocabulary: Pieces, *, length: int) -> RegisteredTask:
+    """Return a task of SeqIO's registry as a downstream task.
+
+    Its features are `text` (and `text_b`) or `input_ids` (and `token_type_ids`), and `targets`: an integer (a class; as
+    many as the feature's vocabulary has entries), a float (a value), or an integer for each word piece (-1: none).
+
+    Raises:
+      UserError: it has other features, or no metric of `targets` and `predictions`.
+    """
+    task = seqio.TaskRegistry.get(name)
+    features = task.output_features
+    if TARGETS not in features or not {"text", "input_ids"} & features.keys() or "answer_mask" in features:
+        raise UserError(
+            f"The task {name} of SeqIO's registry has the features {', '.join(features)}: it needs text or input_ids, "
+            "and targets that are a class, a value or a label for each token."
+        )
+    if not task.predict_metric_fns:
+        raise UserError(f"The task {name} of SeqIO's registry has no metric_fn of (targets, predictions) to choose by.")
+    training = list(_read(task, task.splits[0], length))
+    if not training:
+        raise UserError(f"The {task.splits[0]} split of {name} in SeqIO's registry is empty.")
+    targets = [np.asarray(example.features[TARGETS]) for example in training]
+    is_tagging = features[TARGETS].rank == 1 and any(target.size != 1 for target in targets)
+    interval, labels = None, tuple(map(str, range(features[TARGETS].vocabulary.vocab_size)))
+    if features[TARGETS].dtype.is_floating:
+        values = [target.item() for target in targets]
+        interval, labels = Interval(min(values), max(values)), ()
+    kind = "tagging" if is_tagging else "classification" if interval is None else "regression"
+    if kind != "regression" and len(labels) < 2:
+        raise UserError(
+            f"The targets of {name} have a vocabulary of {len(labels)} entries: give them "
+            "seqio.PassThroughVocabulary(number of classes)."
+        )
+    # What the metrics are called is known only from their answer.
+    scores = _metrics(
+        task,
+        *(
+            [
+                task.postprocess_fn(np.asarray(target).tolist(), example=example.features, is_target=is_target)
+                for target, example in zip(targets, training, strict=True)
+            ]
+            for is_target in (True, False)
+        ),
+    )
+    return RegisteredTask(
+        name=name,
+        kind=kind,
+        labels=labels,
+        interval=interval,
+        main_metric=next(iter(scores)),
+        vocabulary=vocabulary,
+        length=length,
+    )
+
+
+def _read(task: seqio.Task, split: str, length: int) -> Iterator[RegisteredExample]:
+    lengths = {key: length for key, feature in task.output_features.items() if feature.rank == 1}
+    dataset = task.get_dataset(sequence_length=lengths, split=split, shuffle=False, num_epochs=1)
+    for features in dataset.as_numpy_iterator():
+        yield RegisteredExample(features)
+
+
+def _metrics(task: seqio.Task, targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
+    scores = {}
+    for metric_fn in task.predict_metric_fns:
+        for name, value in metric_fn(targets=targets, predictions=predictions).items():
+            scores[name] = float(getattr(value, "value", value))
+    return scores
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else value
