@@ -84,11 +84,12 @@ def answers(model: Model, values: Sequence[Any], *, batch_size: int) -> list[Rec
         return look(model, list(map(as_pair, values)), batch_size)
     facts = model.description.facts.get("task")
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
-    if task.kind in ("question_answering", "tagging"):
-        examples = task.raw_examples(values)
-    else:
+    if facts is None and task.kind in ("classification", "regression"):
+        # An imported model does not say whether it reads pairs: it reads what it is given.
         pairs = map(as_pair, values)
-        examples = [TextExample(number, *pair, None) for number, pair in enumerate(pairs)]
+        examples: Sequence[Any] = [TextExample(number, *pair, None) for number, pair in enumerate(pairs)]
+    else:
+        examples = task.raw_examples(values)
     found = predict_examples(model, task, examples, batch_size=batch_size)
     return [prediction.to_json() for prediction in found]
 
@@ -144,7 +145,7 @@ def facts_of_head(model: Model) -> Mapping[str, Any]:
         }
     target = list(model.labels) if kind == "classification" else [-np.inf, np.inf]
     return {
-        "name": "this model",
+        "task": "this model",
         "kind": kind,
         "target": target,
         "pair": False,

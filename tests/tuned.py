@@ -93,7 +93,7 @@ def write_tuned(directory: Path, kind: str, *, labels: tuple[str, ...], task: di
 def text_facts(name: str, labels: tuple[str, ...], *, pair: bool) -> dict[str, Any]:
     """What a classification of GLUE records."""
     return {
-        "name": name,
+        "task": name,
         "kind": "classification",
         "target": list(labels),
         "pair": pair,
