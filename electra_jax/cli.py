@@ -112,6 +112,20 @@ EVALUATE_TASK = Verb(
 )
 
 PLAIN_VERBS = {
+    "glue": PlainVerb(
+        "average the scores of fine-tuned models as the ELECTRA paper does",
+        "glue",
+        (
+            Argument(
+                "runs",
+                {
+                    "nargs": "+",
+                    "metavar": "RUN",
+                    "help": "run directories of electra finetune: cola, sst2, mrpc, stsb, qqp, mnli, qnli and rte",
+                },
+            ),
+        ),
+    ),
     "import": PlainVerb(
         "make a model directory of a transformers directory or a TensorFlow 1 checkpoint",
         "import_",

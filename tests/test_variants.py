@@ -57,9 +57,13 @@ def test_the_reference_switches_every_named_behaviour_on() -> None:
 
 def test_every_switch_of_the_reference_differs_from_the_default() -> None:
     """A binding that repeats the default switches nothing; one of a field that is not there, Gin refuses."""
-    files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", "gin/tasks/downstream.gin"]
+    files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", "gin/runs/finetune.gin"]
     gin_config.parse(files, [], [str(ROOT)])
-    ours = {selector: dict(fields) for (_, selector), fields in gin_internals._CONFIG.items()}
+    macros = {f"%{name}": value for name, value in gin_config.macros().items()}
+    ours = {
+        selector: {name: macros.get(str(value), value) for name, value in fields.items()}
+        for (_, selector), fields in gin_internals._CONFIG.items()
+    }
     gin_config.parse(["gin/reference.gin"], [], [str(ROOT)])
     theirs = {selector: dict(fields) for (_, selector), fields in gin_internals._CONFIG.items()}
     assert sum(map(len, theirs.values())) >= 20
