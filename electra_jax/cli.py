@@ -220,7 +220,13 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
         add_verbose(sub)
     bindings = [argument.removeprefix("--gin.") for argument in arguments if argument.startswith("--gin.")]
     rest = [argument for argument in arguments if not argument.startswith("--gin.")]
-    return parser.parse_args(rest), bindings
+    options, left = parser.parse_known_args(rest)
+    # argparse takes an open number of arguments from one place, and options may stand between them.
+    if left and (not hasattr(options, "arguments") or any(one.startswith("-") and one != "-" for one in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        options.arguments += left
+    return options, bindings
 
 
 def add_verbose(parser: argparse.ArgumentParser) -> None:
