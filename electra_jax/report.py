@@ -122,6 +122,29 @@ def _verdict(run: _Run) -> str:
     return verdict_html(headline(found, number(run.evaluation["metrics"], "discriminator_auc")), learned, found)
 
 
+def _tiles(evaluation: Mapping[str, Any]) -> str:
+    metrics = evaluation["metrics"]
+    frequent = evaluation.get("most_frequent_token", {})
+    rate, unreplaced = number(frequent, "rate"), number(metrics, "unreplaced_share")
+    most_frequent = f"most frequent token “{frequent.get('token', '?')}”: {percent(rate)}"
+    random_flags = f"of the flagged, really replaced; flagging at random: {percent(1 - unreplaced)}"
+    # Name, metric, what to compare it with, and where that stands between 0 and 1.
+    shares = [
+        ("Discriminator AUC", "discriminator_auc", "0.5 is guessing, 1 is perfect", 0.5),
+        ("Generator accuracy", "generator_accuracy", most_frequent, rate),
+        (
+            "Discriminator accuracy",
+            "discriminator_accuracy",
+            f"calling every token original: {percent(unreplaced)}",
+            unreplaced,
+        ),
+        ("Recall", "discriminator_recall", "of the replaced tokens, flagged at 0.5", math.nan),
+        ("Precision", "discriminator_precision", random_flags, 1 - unreplaced),
+    ]
+    tiles = [_share_tile(metrics, *share, main=position == 0) for position, share in enumerate(shares)]
+    return f'<div class="tiles">{"".join(tiles)}{_loss_tiles(metrics, unreplaced)}</div>'
+
+
 def _share_tile(metrics: Mapping[str, Any], title: str, name: str, beside: str, mark: float, *, main: bool) -> str:
     value = number(metrics, name)
     text = decimal(value) if name == "discriminator_auc" else percent(value)
@@ -129,71 +152,19 @@ def _share_tile(metrics: Mapping[str, Any], title: str, name: str, beside: str, 
     return tile_html(title, text, beside, share=share, mark=at, main=main)
 
 
-def _loss_tile(metrics: Mapping[str, Any], title: str, name: str, beside: str) -> str:
-    return tile_html(title, decimal(number(metrics, name)), beside, share=None, mark=None, main=False)
-
-
-def _tiles(evaluation: Mapping[str, Any]) -> str:
-    metrics = evaluation["metrics"]
-    frequent = evaluation.get("most_frequent_token", {})
-    rate, unreplaced = number(frequent, "rate"), number(metrics, "unreplaced_share")
-
+def _loss_tiles(metrics: Mapping[str, Any], unreplaced: float) -> str:
     loss = number(metrics, "generator_loss")
     # exp overflows where a loss has blown up; no word is offered for such a run.
     choice = f": a choice among {math.exp(loss):,.1f} words" if loss < 50 else ""
+    constant = f"nats per token; the same answer everywhere: {decimal(constant_guess_loss(unreplaced))}"
+    losses = [
+        ("Generator loss", "generator_loss", f"nats per hidden token{choice}"),
+        ("Discriminator loss", "discriminator_loss", constant),
+        ("Total loss", "loss", "the weighted sum that is trained on"),
+    ]
     return "".join(
-        [
-            '<div class="tiles">',
-            _share_tile(
-                metrics, "Discriminator AUC", "discriminator_auc", "0.5 is guessing, 1 is perfect", 0.5, main=True
-            ),
-            _share_tile(
-                metrics,
-                "Generator accuracy",
-                "generator_accuracy",
-                f"most frequent token “{frequent.get('token', '?')}”: {percent(rate)}",
-                rate,
-                main=False,
-            ),
-            _share_tile(
-                metrics,
-                "Discriminator accuracy",
-                "discriminator_accuracy",
-                f"calling every token original: {percent(unreplaced)}",
-                unreplaced,
-                main=False,
-            ),
-            _share_tile(
-                metrics,
-                "Recall",
-                "discriminator_recall",
-                "of the replaced tokens, flagged at 0.5",
-                math.nan,
-                main=False,
-            ),
-            _share_tile(
-                metrics,
-                "Precision",
-                "discriminator_precision",
-                f"of the flagged, really replaced; flagging at random: {percent(1 - unreplaced)}",
-                1 - unreplaced,
-                main=False,
-            ),
-            _loss_tile(
-                metrics,
-                "Generator loss",
-                "generator_loss",
-                f"nats per hidden token{choice}",
-            ),
-            _loss_tile(
-                metrics,
-                "Discriminator loss",
-                "discriminator_loss",
-                f"nats per token; the same answer everywhere: {decimal(constant_guess_loss(unreplaced))}",
-            ),
-            _loss_tile(metrics, "Total loss", "loss", "the weighted sum that is trained on"),
-            "</div>",
-        ]
+        tile_html(title, decimal(number(metrics, name)), beside, share=None, mark=None, main=False)
+        for title, name, beside in losses
     )
 
 

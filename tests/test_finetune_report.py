@@ -233,7 +233,7 @@ def test_hostile_text_stays_text(tmp_path: Path, kind: str) -> None:
     _, page = read(folder)
     assert not {"script", "img", "link", "iframe"} & set(page.tags)
     assert not [name for name, _ in page.attributes if name in ("src", "href", "onerror")]
-    assert page.text.count(EVIL) >= 4  # the title, the failure, the configuration, and
+    assert page.text.count(EVIL) >= 5  # title, heading, summary, failure and configuration
     assert EVIL in Page(errors_html(kind, [EVIL_RECORDS[kind]])).text
 
 
