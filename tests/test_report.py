@@ -3,11 +3,11 @@
 import json
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import Page
 
 from electra_jax.errors import UserError
 from electra_jax.plots import Series, line_chart, nice_ticks, tick_texts
@@ -26,39 +26,6 @@ GOOD = {
     "discriminator_precision": 0.7,
     "discriminator_auc": 0.8,
 }
-
-
-class Page(HTMLParser):
-    """Collects tags, attributes and text, and fails on an element closed out of order."""
-
-    VOID = frozenset({"meta", "br", "link", "img", "line", "path", "circle"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def passage(**columns: list[Any]) -> dict[str, list[Any]]:

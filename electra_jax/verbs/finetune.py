@@ -9,6 +9,7 @@ import jax
 
 from electra_jax import finetune_results, finetuning, gin_config, loading, sharding
 from electra_jax.errors import UserError
+from electra_jax.finetune_report import write_finetune_report
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_seed import BEST, Setting, Split, evaluate, run_seed
 from electra_jax.finetune_start import Origin, origin
@@ -100,7 +101,7 @@ def open_directory(configuration: FinetuningRun, task: DownstreamTask) -> Path:
 
 
 def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> None:
-    """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes results.json and predictions.jsonl."""
+    """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes the results and their page."""
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
     promote(model_dir / "seeds" / str(best) / BEST, model_dir)
@@ -124,6 +125,7 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     replace_text(path, json.dumps(results, indent=1) + "\n")
     finetune_results.show(results)
     say(f"results: {path}")
+    say(f"report: {write_finetune_report(model_dir)}")
     say(f"model: {model_dir} (the best checkpoint of seed {best})")
 
 
