@@ -150,6 +150,20 @@ PLAIN_VERBS = {
             Argument("--format", {"choices": ("transformers", "tf1"), "required": True, "help": "what to write"}),
         ),
     ),
+    "score": PlainVerb(
+        "print how likely an Electric model takes sentences to be, a JSON object per sentence",
+        "score",
+        (
+            Argument("model", {"metavar": "MODEL_DIR", "help": "a model directory that Electric trained"}),
+            Argument(
+                "input",
+                {"metavar": "INPUT", "help": "a file of sentences, one a line; - for standard input; or a sentence"},
+            ),
+            Argument(
+                "--batch_size", {"type": int, "default": 32, "help": "sentences at a time; changes only the speed"}
+            ),
+        ),
+    ),
 }
 
 

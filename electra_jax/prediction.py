@@ -345,6 +345,8 @@ def describe_logits(model: Model, logits: np.ndarray) -> Record:
     the likeliest `label`.
     """
     kind = model.description.kind
+    if model.description.gives_energies:
+        return {"logits": logits.tolist()}
     if kind in ("pretraining", "discriminator"):
         return {"logits": logits.tolist(), "replaced_probability": (1.0 / (1.0 + np.exp(-logits))).tolist()}
     if kind == "generator":
