@@ -146,11 +146,14 @@ ALL_OBJECTIVES = (
     ReplaceMlm(**WORDS),
     AllTokensMlm(**WORDS),
 )
-COMBINATIONS = list(
-    itertools.product(
+# A generator without an encoder of its own has no embeddings whose size could differ.
+COMBINATIONS = [
+    combination
+    for combination in itertools.product(
         ALL_OBJECTIVES, variants.GENERATOR_KINDS, pretraining.EMBEDDING_SHARING, ("embedding_size", "hidden_size")
     )
-)
+    if combination[1] in ("small", "two_tower") or combination[3] == "embedding_size"
+]
 
 
 def name_of(combination: tuple[Objective, str, str, str]) -> str:
