@@ -290,6 +290,11 @@ def write_model(
         writer.close()
 
 
+def is_variant(directory: Path, params: PyTree) -> bool:
+    """Whether a model directory's newest checkpoint has exactly these parameters, by name."""
+    return checkpoints.named_shapes(metadata(directory)[1]["params"]).keys() == checkpoints.named_shapes(params).keys()
+
+
 class Start(NamedTuple):
     """Parameters to start from, and what was not taken from the directory or not used of it, by path."""
 

@@ -120,7 +120,6 @@ td.num,th.num{text-align:right;padding-right:14px}
 .strip circle.failed{fill:none;stroke:var(--warn);stroke-width:1.6}
 .strip .median{stroke:var(--ink);stroke-width:2}
 .strip .grid{stroke:var(--rule)}
-.strip .guess{stroke:var(--ink);stroke-dasharray:4 4;opacity:.7}
 details{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:0 18px;
   margin:12px 0}
 summary{cursor:pointer;font-weight:650;padding:12px 0}
