@@ -112,6 +112,20 @@ EVALUATE_TASK = Verb(
 )
 
 PLAIN_VERBS = {
+    "glue": PlainVerb(
+        "average the scores of fine-tuned models as the ELECTRA paper does",
+        "glue",
+        (
+            Argument(
+                "runs",
+                {
+                    "nargs": "+",
+                    "metavar": "RUN",
+                    "help": "run directories of electra finetune: cola, sst2, mrpc, stsb, qqp, mnli, qnli and rte",
+                },
+            ),
+        ),
+    ),
     "import": PlainVerb(
         "make a model directory of a transformers directory or a TensorFlow 1 checkpoint",
         "import_",
@@ -220,7 +234,13 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
         add_verbose(sub)
     bindings = [argument.removeprefix("--gin.") for argument in arguments if argument.startswith("--gin.")]
     rest = [argument for argument in arguments if not argument.startswith("--gin.")]
-    return parser.parse_args(rest), bindings
+    options, left = parser.parse_known_args(rest)
+    # argparse takes an open number of arguments from one place, and options may stand between them.
+    if left and (not hasattr(options, "arguments") or any(one.startswith("-") and one != "-" for one in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        options.arguments += left
+    return options, bindings
 
 
 def add_verbose(parser: argparse.ArgumentParser) -> None:
