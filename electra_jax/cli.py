@@ -279,6 +279,8 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
         search_paths=[path for path in options.gin_search_paths.split(",") if path],
     )
     if verb.reads_text and not options.verbose:
+        from electra_jax.runtime import load_tensorflow_quietly
+
         load_tensorflow_quietly()
     module = importlib.import_module(f"electra_jax.verbs.{verb.module or options.verb}")
     module.run(*([configuration, options] if verb.arguments else [configuration]))
@@ -318,23 +320,6 @@ def fail(sentence: str, verbose: bool) -> int:
         traceback.print_exc()
     print(f"electra: {sentence}", file=sys.stderr)
     return 2
-
-
-def load_tensorflow_quietly() -> None:
-    """Imports TensorFlow with standard error closed.
-
-    It says there, past every log level, that it found no GPU, and it must not use one anyway.
-    """
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            importlib.import_module("electra_jax.tasks.host_tensorflow")
-            # Abseil sets its level when it is imported. What Orbax logs as an error is raised as well.
-            importlib.import_module("absl.logging").set_verbosity("fatal")
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 def quieten_libraries() -> None:

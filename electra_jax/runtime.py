@@ -1,5 +1,6 @@
-"""Settings of JAX that every verb that computes wants, made once per process."""
+"""Settings of JAX and TensorFlow that verbs want, made once per process."""
 
+import importlib
 import os
 from pathlib import Path
 
@@ -16,3 +17,20 @@ def user_cache() -> Path:
 def keep_compilations() -> None:
     """Keeps compiled programs on disk, so that a run that starts again does not compile again."""
     jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
+
+
+def load_tensorflow_quietly() -> None:
+    """Imports TensorFlow with standard error closed.
+
+    It says there, past every log level, that it found no GPU, and it must not use one anyway.
+    """
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            importlib.import_module("electra_jax.tasks.host_tensorflow")
+            # Abseil sets its level when it is imported. What Orbax logs as an error is raised as well.
+            importlib.import_module("absl.logging").set_verbosity("fatal")
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

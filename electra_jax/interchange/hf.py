@@ -79,6 +79,10 @@ def read_one(source: Path) -> Imported:
     vocabulary = hf_tokenizer.read_vocabulary(source)
     check_vocabulary(vocabulary, encoder.vocab_size, source)
     notes = [f"left over in {source / file}: {layout.listed(left)}"] if left else []
+    if config.get("num_attention_heads") is None:
+        notes.append(
+            f"{path} does not say num_attention_heads: {encoder.num_attention_heads}, as transformers takes it"
+        )
     if vocabulary is None:
         notes.append(
             f"{source} holds no WordPiece vocabulary (vocab.txt or tokenizer.json): only token ids can be read"

@@ -39,6 +39,20 @@ SILENT = {
     "layer_norm_eps": 1e-12,
 }
 
+# The same for a size that the tensors do not tell, by model_type.
+SILENT_HEADS = {"electra": 4, "bert": 12}
+
+# What names a kind of model in its tensors, for a config.json without `architectures`; in this order.
+TELLING = {
+    "discriminator_predictions.": "discriminator",
+    "generator_predictions.": "generator",
+    "qa_outputs.": "question_answering",
+    "classifier.out_proj.": "sequence_classification",
+    "sequence_summary.": "multiple_choice",
+    "classifier.": "token_classification",
+    "": "encoder",
+}
+
 # The one value that our encoder has; a config.json that says another is of another architecture.
 FIXED = {
     "hidden_act": ("gelu",),
@@ -46,6 +60,7 @@ FIXED = {
     "is_decoder": (False, None),
     "add_cross_attention": (False, None),
     "tie_word_embeddings": (True, None),
+    "problem_type": ("single_label_classification", "regression", None),
 }
 FIXED_SUMMARY = {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"}
 
@@ -74,30 +89,39 @@ def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
     Raises:
         UserError: an architecture that is not read, or a setting that our encoder has not.
     """
-    architecture = (config.get("architectures") or [None])[0]
-    model_type = config.get("model_type") or (architecture or "").partition("For")[0].removesuffix("Model").lower()
+    architecture, model_type = architecture_of(config)
     known = ", ".join(KINDS)
-    if architecture is None:
-        heads = {"discriminator_predictions.": "discriminator", "generator_predictions.": "generator"}
-        kind = next((kind for head, kind in heads.items() if any(name.startswith(head) for name in tensors)), None)
-        if kind is None or model_type != "electra":
-            raise UserError(f'{path} names no architecture: add one of {known} as "architectures"')
-        return kind
-    if architecture not in KINDS or model_type not in ("electra", "bert"):
+    if architecture is None and model_type is None:
+        raise UserError(f'{path} names no architecture: add one of {known} as "architectures"')
+    if architecture not in (*KINDS, None) or model_type not in SILENT_HEADS:
         raise UserError(
             f"{path}: the architecture {architecture} (model_type {model_type!r}) is not read; only {known} are"
         )
     for name, values in FIXED.items():
         if name in config and config[name] not in values:
             raise UserError(f"{path}: {name} = {config[name]!r} is another architecture; only {values[0]!r} is read")
-    kind = KINDS[architecture]
+    if architecture is not None:
+        kind = KINDS[architecture]
+    elif model_type == "bert":
+        kind = "encoder"
+    else:
+        kind = next(kind for start, kind in TELLING.items() if any(name.startswith(start) for name in tensors))
     if kind == "multiple_choice":
         for name, value in FIXED_SUMMARY.items():
             if config.get(name, value) != value:
                 raise UserError(f"{path}: {name} = {config[name]!r} is another head; only {value!r} is read")
-    if kind == "sequence_classification" and config.get("problem_type") == "regression":
-        return "regression"
-    return kind
+    # As `transformers` has it: a problem that is not named is a regression where there is one output.
+    single = len(tensors.get("classifier.out_proj.bias", ())) == 1
+    problem = config.get("problem_type") or ("regression" if single else None)
+    return "regression" if kind == "sequence_classification" and problem == "regression" else kind
+
+
+def architecture_of(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The first name in `architectures`, and the `model_type` or what that name says of it."""
+    names = config.get("architectures") or None
+    architecture = str(names[0] if isinstance(names, list) else names) if names else None
+    told = architecture and architecture.partition("For")[0].removesuffix("Model").lower()
+    return architecture, config.get("model_type") or told
 
 
 def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, prefix: str) -> EncoderConfig:
@@ -106,18 +130,19 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
     Raises:
         UserError: a size that neither tells, or that the vocabulary's table contradicts.
     """
-    sizes = sizes_of(tensors, prefix)
-    stated = {name: config[name] for name in (*sizes, "num_attention_heads") if config.get(name) is not None}
-    if "model_type" in config and config["model_type"] == "bert":
+    wanted = [
+        *("vocab_size", "hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads"),
+        *("intermediate_size", "max_position_embeddings", "type_vocab_size"),
+    ]
+    _, model_type = architecture_of(config)
+    sizes = sizes_of(tensors, prefix) | {"num_attention_heads": SILENT_HEADS.get(model_type or "")}
+    stated = {name: config[name] for name in wanted if config.get(name) is not None}
+    if model_type == "bert":
         stated["embedding_size"] = stated.get("hidden_size", sizes.get("hidden_size"))
     rows = sizes.get("vocab_size")
     if rows is not None and stated.get("vocab_size", rows) != rows:
         raise UserError(f"{path} says vocab_size {stated['vocab_size']}, but the embedding table has {rows} rows")
     values = {**sizes, **stated}
-    wanted = [
-        *("vocab_size", "hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads"),
-        *("intermediate_size", "max_position_embeddings", "type_vocab_size"),
-    ]
     missing = [name for name in wanted if name not in values]
     if missing:
         raise UserError(f"{path} does not say {', '.join(missing)}, and the tensors do not tell")

@@ -58,6 +58,8 @@ def read_entries(directory: Path) -> list[str] | None:
                 return None
             vocab = tokenizer["model"]["vocab"]
             tokens = sorted(vocab, key=vocab.__getitem__)
+            if [vocab[token] for token in tokens] != list(range(len(tokens))):
+                raise UserError(f"the vocabulary of {directory} skips ids: give one with an entry for each, vocab.txt")
             added = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", ())}
     except (OSError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the vocabulary of {directory} cannot be read ({error!r})") from error

@@ -17,6 +17,7 @@ from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, Moments, check_vocabulary
 from electra_jax.interchange.layout import Layout, Place, leaves_by_path
 from electra_jax.model import Model
+from electra_jax.runtime import load_tensorflow_quietly
 from electra_jax.types import PyTree
 
 Variables = dict[str, np.ndarray]
@@ -115,7 +116,8 @@ def read_variables(prefix: Path) -> Variables:
 
 
 def host_tensorflow() -> Any:
-    """TensorFlow, imported when first needed and kept off accelerators."""
+    """TensorFlow, imported when first needed, without what it says of itself, and kept off accelerators."""
+    load_tensorflow_quietly()
     from electra_jax.tasks.host_tensorflow import tf
 
     return tf
