@@ -101,7 +101,7 @@ def random_state(model: FinetunedModel, optimizer: optax.GradientTransformation)
 def setup(name: str) -> Setup:
     case = CASES[name]
     model = FinetunedModel(ENCODER, case.head_config())
-    optimizer = make_optimizer(optimizer_config(learning_rate=5e-3, num_train_steps=400))
+    optimizer = make_optimizer(optimizer_config(learning_rate=3e-3, num_train_steps=400))
     step = functools.partial(finetune_step, model=model, loss=LossConfig(case.kind, 0.5, "mean"), optimizer=optimizer)
     return Setup(
         random_state(model, optimizer),
@@ -234,7 +234,7 @@ class TestEveryHead:
     def test_a_toy_task_is_learnt_wholly(self, name: str) -> None:
         state, step, predict = setup(name)
         now = state
-        for number in range(250):
+        for number in range(120):
             now, _ = step(now, stack(toy_rows(name, BATCH, seed=100 + number), length=LENGTH, size=BATCH))
         batch = stack(toy_rows(name, BATCH, seed=4), length=LENGTH, size=BATCH)
         outputs = jax.device_get(predict(now.params, batch))
