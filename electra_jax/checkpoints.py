@@ -101,13 +101,13 @@ class Checkpoints:
         again.
 
         Returns:
-            None where the directory holds no checkpoint.
+            None where the directory holds no checkpoint, or weights alone.
 
         Raises:
             UserError: the parameters are of another model, or every checkpoint is corrupt.
         """
         restored, corrupt = newest_sound(self.directory, abstract)
-        if corrupt and restored is not None:
+        if corrupt:
             aside = self._model_dir / "corrupt_checkpoints"
             if jax.process_index() == 0:
                 for step in corrupt:
@@ -142,6 +142,11 @@ def handlers() -> dict[str, ocp.CheckpointHandler]:
     return {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
 
 
+def is_of_run(directory: Path, step: int) -> bool:
+    """Whether a run wrote a checkpoint: what `electra import` and fine-tuning write has no place in any data."""
+    return json.loads((directory / str(step) / "data" / "metadata").read_text(encoding="utf-8")) != {}
+
+
 class CorruptCheckpointError(Exception):
     """A checkpoint that is not what was written; the message says which file or why."""
 
@@ -167,7 +172,10 @@ def restore_latest(model_dir: str | os.PathLike[str], abstract: PyTree) -> Resto
 
 
 def newest_sound(directory: Path, abstract: PyTree) -> tuple[Restored | None, list[int]]:
-    """Restores the newest sound checkpoint, and lists the steps after it that are corrupt; None where there is none.
+    """Restores the newest sound checkpoint, and lists the steps after it that are corrupt.
+
+    Returns:
+        None for the checkpoint where there is none, or where it holds weights alone.
 
     Raises:
         UserError: it is of another model, or every checkpoint is corrupt.
@@ -187,8 +195,11 @@ def newest_sound(directory: Path, abstract: PyTree) -> tuple[Restored | None, li
     return None, corrupt
 
 
-def load_step(directory: Path, step: int, abstract: PyTree) -> Restored:
+def load_step(directory: Path, step: int, abstract: PyTree) -> Restored | None:
     """Restores one checkpoint.
+
+    Returns:
+        None for weights alone, without a state to train on from, as `electra import` writes them of one tower.
 
     Raises:
         CorruptCheckpointError: it is not what was written.
@@ -199,7 +210,10 @@ def load_step(directory: Path, step: int, abstract: PyTree) -> Restored:
         directory, options=ocp.CheckpointManagerOptions(read_only=True), item_handlers=handlers()
     )
     try:
-        check_shapes(manager.item_metadata(step).state.tree, abstract, directory / str(step))
+        stored = manager.item_metadata(step).state.tree
+        if "opt_state" not in stored:
+            return None
+        check_shapes(stored, abstract, directory / str(step))
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
         restored = manager.restore(step, args=items)
     except UserError:

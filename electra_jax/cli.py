@@ -112,6 +112,20 @@ EVALUATE_TASK = Verb(
 )
 
 PLAIN_VERBS = {
+    "glue": PlainVerb(
+        "average the scores of fine-tuned models as the ELECTRA paper does",
+        "glue",
+        (
+            Argument(
+                "runs",
+                {
+                    "nargs": "+",
+                    "metavar": "RUN",
+                    "help": "run directories of electra finetune: cola, sst2, mrpc, stsb, qqp, mnli, qnli and rte",
+                },
+            ),
+        ),
+    ),
     "import": PlainVerb(
         "make a model directory of a transformers directory or a TensorFlow 1 checkpoint",
         "import_",
@@ -134,6 +148,20 @@ PLAIN_VERBS = {
             Argument("source", {"metavar": "SRC", "help": "a model directory"}),
             Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
             Argument("--format", {"choices": ("transformers", "tf1"), "required": True, "help": "what to write"}),
+        ),
+    ),
+    "score": PlainVerb(
+        "print how likely an Electric model takes sentences to be, a JSON object per sentence",
+        "score",
+        (
+            Argument("model", {"metavar": "MODEL_DIR", "help": "a model directory that Electric trained"}),
+            Argument(
+                "input",
+                {"metavar": "INPUT", "help": "a file of sentences, one a line; - for standard input; or a sentence"},
+            ),
+            Argument(
+                "--batch_size", {"type": int, "default": 32, "help": "sentences at a time; changes only the speed"}
+            ),
         ),
     ),
 }
@@ -206,7 +234,13 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
         add_verbose(sub)
     bindings = [argument.removeprefix("--gin.") for argument in arguments if argument.startswith("--gin.")]
     rest = [argument for argument in arguments if not argument.startswith("--gin.")]
-    return parser.parse_args(rest), bindings
+    options, left = parser.parse_known_args(rest)
+    # argparse takes an open number of arguments from one place, and options may stand between them.
+    if left and (not hasattr(options, "arguments") or any(one.startswith("-") and one != "-" for one in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        options.arguments += left
+    return options, bindings
 
 
 def add_verbose(parser: argparse.ArgumentParser) -> None:

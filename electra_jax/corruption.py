@@ -5,6 +5,7 @@ number of devices nor on how a batch is cut into micro-batches.
 """
 
 import dataclasses
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -42,14 +43,30 @@ class MaskingConfig:
         return int((self.mask_prob + 0.005) * sequence_length)
 
 
+class SpecialIds(Protocol):
+    """Whatever says which ids are no ordinary tokens: a `MaskingConfig`, a vocabulary."""
+
+    @property
+    def cls_id(self) -> int:
+        """Id of [CLS]."""
+
+    @property
+    def sep_id(self) -> int:
+        """Id of [SEP]."""
+
+    @property
+    def mask_id(self) -> int:
+        """Id of [MASK]."""
+
+
 def row_keys(key: jax.Array, num_rows: int) -> jax.Array:
     """One key for each row of a batch, [B], the same for a row whatever batch it is cut into afterwards."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_rows))
 
 
-def candidates(input_ids_BL: jax.Array, attention_mask_BL: jax.Array, config: MaskingConfig) -> jax.Array:
+def candidates(input_ids_BL: jax.Array, attention_mask_BL: jax.Array, special: SpecialIds) -> jax.Array:
     """The ordinary tokens, which may be masked: bool [B, L]."""
-    special_BL = (input_ids_BL == config.cls_id) | (input_ids_BL == config.sep_id) | (input_ids_BL == config.mask_id)
+    special_BL = (input_ids_BL == special.cls_id) | (input_ids_BL == special.sep_id) | (input_ids_BL == special.mask_id)
     return (attention_mask_BL > 0) & ~special_BL
 
 

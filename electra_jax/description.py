@@ -74,6 +74,11 @@ class Description:
         assert config is not None
         return config
 
+    @property
+    def gives_energies(self) -> bool:
+        """Whether the discriminator's logit is a token's energy, as Electric trains it, not that it was replaced."""
+        return self.kind == "discriminator" and self.facts.get("objective") == "Electric"
+
 
 def to_json(description: Description) -> dict[str, Any]:
     """The record as JSON values."""

@@ -125,13 +125,8 @@ class TwoTowerDetection:
     ) -> tuple[dict[str, Loss], Outputs]:
         """One forward pass: cloze over the original -> sample -> replace -> discriminate."""
         original = masked.tokens._replace(input_ids=corruption.original_ids(masked))
-        cloze_BLV = model.apply(
-            {"params": params},
-            original,
-            deterministic=deterministic,
-            method="cloze",
-            rngs={"dropout": keys.generator_dropout},
-        )
+        generator, main = pretraining.towers(model, params, keys, deterministic=deterministic)
+        cloze_BLV = generator(original, method="cloze")
         logits_BKV = corruption.take_positions(cloze_BLV, masked.masked_positions)
         corrupted = pretraining.corrupt(
             masked,
@@ -141,13 +136,7 @@ class TwoTowerDetection:
             disallow_correct=self.disallow_correct,
             masking=masking,
         )
-        energies_BL = model.apply(
-            {"params": params},
-            corrupted.tokens,
-            deterministic=deterministic,
-            method="discriminate",
-            rngs={"dropout": keys.discriminator_dropout},
-        )
+        energies_BL = main(corrupted.tokens, method="discriminate")
         logits_BL, labels_BL = self.judge(masked, corrupted, energies_BL, cloze_BLV, masking)
         corrupted = corrupted._replace(labels_BL=labels_BL)
         weights_BL = corruption.candidates(original.input_ids, original.attention_mask, masking).astype(jnp.float32)
@@ -178,22 +167,20 @@ class Electric(TwoTowerDetection):
 
 
 def pseudo_log_likelihoods(
-    model: TwoTowerElectra, params: PyTree, tokens: Tokens, masking: MaskingConfig
+    energies_BL: jax.Array, tokens: Tokens, special: corruption.SpecialIds
 ) -> tuple[jax.Array, jax.Array]:
-    """Scores of sentences by one forward pass of Electric's discriminator (Electric, section 3.3).
+    """Scores of sentences from one forward pass of Electric's discriminator (Electric, section 3.3).
 
     A token's log p(x_t | others) is -E(x)_t up to a constant that training keeps near zero.
 
     Args:
-        model: trained by `Electric`.
-        params: its parameters.
-        tokens: unmasked sequences.
-        masking: says which ids are special: they are not scored.
+        energies_BL: the discriminator's logits of the unmasked `tokens`.
+        tokens: the sequences.
+        special: ids that are not scored.
 
     Returns:
         The score of each row, float32 [B], and of each token, float32 [B, L], 0 where it is not scored.
     """
-    energies_BL = model.apply({"params": params}, tokens, deterministic=True, method="discriminate")
-    scored_BL = corruption.candidates(tokens.input_ids, tokens.attention_mask, masking)
+    scored_BL = corruption.candidates(tokens.input_ids, tokens.attention_mask, special)
     scores_BL = jnp.where(scored_BL, -energies_BL, 0.0)
     return jnp.sum(scores_BL, axis=-1), scores_BL

@@ -1,7 +1,9 @@
 """What Gin binds for `electra finetune`; nothing has a hidden default."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
@@ -20,6 +22,12 @@ QA_HEADS = {
     "independent": ("question_answering", True, "start"),
     "transformers": ("question_answering", False, "none"),
 }
+
+
+# What a run can be gone on with when it changes: it says where, how often or how fast, not what comes out.
+NOT_OF_THE_RESULT = ("model_dir", "mesh", "evaluation_batch_size", "log_every", "save_every", "num_seeds")
+# What is compared field by field, or is no setting.
+NESTED = ("encoder", "task", "heads", "optimizer", "epochs_by_task")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,3 +168,18 @@ class FinetuningRun:
     def seeds(self) -> range:
         """Of the runs."""
         return range(self.seed, self.seed + self.num_seeds)
+
+    def identity(self, optimizer: OptimizerConfig) -> dict[str, Any]:
+        """What makes two runs the same one, which can be gone on with, by names that a user knows; JSON values.
+
+        Args:
+            optimizer: the update rule.
+        """
+        settings = {
+            name: value for name, value in vars(self).items() if name not in NOT_OF_THE_RESULT and name not in NESTED
+        }
+        settings["epochs"] = self.num_epochs
+        nested = {"optimizer": optimizer, "task": self.task, "heads": self.heads}
+        for group, value in nested.items():
+            settings |= {f"{group}.{name}": field for name, field in dataclasses.asdict(value).items()}
+        return json.loads(json.dumps(settings))

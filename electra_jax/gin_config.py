@@ -1,5 +1,6 @@
 """Gin at the edge: finds files, checks every name, and builds one configuration object."""
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -7,7 +8,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,25 @@ def build(name: str, files: list[str], bindings: list[str], *, search_paths: lis
             f"{missing[1]} has no binding for {missing[2]} in {', '.join(files)}: give the file that binds them too "
             "(a model: --gin_file=gin/models/small.gin) or bind them with --gin.NAME=VALUE"
         ) from error
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[None]:
+    """Gives the caller's own Gin configuration back afterwards: a library must not clear its user's."""
+    names = ("_CONFIG", "_SINGLETONS", "_CONSTANTS", "_IMPORTS", "_OPERATIVE_CONFIG")
+    kept = {name: getattr(gin_internals, name) for name in names}
+    lists = [(place, list(place)) for place in (gin_internals._LOCATION_PREFIXES, gin_internals._FILE_READERS)]
+    locked = gin.config_is_locked()
+    for name, container in kept.items():
+        setattr(gin_internals, name, type(container)())
+    try:
+        yield
+    finally:
+        for name, container in kept.items():
+            setattr(gin_internals, name, container)
+        for place, held in lists:
+            place[:] = held
+        gin_internals._set_config_is_locked(locked)
 
 
 def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> list[Path]:

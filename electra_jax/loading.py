@@ -43,10 +43,12 @@ def load(path: str | os.PathLike[str]) -> Model:
     directory = Path(path)
     check_directory(directory)
     step, params = read_params(directory, "params")
-    if (directory / RECORD).exists():
-        description = read_record(directory)
+    record = read_record(directory) if (directory / RECORD).exists() else None
+    if record is None or checkpoints.is_of_run(directory / "checkpoints", step):
+        # A run that went on from imported weights is described by its configuration, as any run.
+        description, params = describe_run(directory, params, {} if record is None else record.facts)
     else:
-        description, params = describe_run(directory, params)
+        description = record
     check_params(params, description, directory)
     # Inference is in float32, whatever the products of training were in.
     exact = {
@@ -85,10 +87,15 @@ def check_directory(directory: Path) -> None:
     raise UserError(f"{directory} is not a model directory: looked for checkpoints/ with {RECORD} or {RUN} beside it")
 
 
-def describe_run(directory: Path, params: PyTree) -> tuple[Description, PyTree]:
+def describe_run(directory: Path, params: PyTree, origin: dict[str, Any]) -> tuple[Description, PyTree]:
     """The description of a run of `electra pretrain`, and its parameters as plain towers.
 
     Sizes are those of the parameters; the rest is in the configuration that the run recorded.
+
+    Args:
+        directory: of the run.
+        params: as its objective trains them.
+        origin: facts of the weights that `electra import` put there before.
     """
     from electra_jax import gin_config
 
@@ -106,14 +113,15 @@ def describe_run(directory: Path, params: PyTree) -> tuple[Description, PyTree]:
         generator_embeddings="embeddings" in params.get("generator", {}),
         head=None,
         labels=(),
-        facts=run_facts(run),
+        facts=origin | run_facts(run),
     )
     return description, params
 
 
 def run_facts(run: Any) -> dict[str, Any]:
     """What a model's card says of the run that made it."""
-    return {
+    started = {} if run.init_from is None else {"started from": run.init_from}
+    return started | {
         "made by": "electra pretrain",
         "objective": type(run.objective).__name__,
         "corpus": run.mixture_or_task_name or run.cache.source.corpus,
@@ -280,6 +288,11 @@ def write_model(
         writer.save(step, state, {})
     finally:
         writer.close()
+
+
+def is_variant(directory: Path, params: PyTree) -> bool:
+    """Whether a model directory's newest checkpoint has exactly these parameters, by name."""
+    return checkpoints.named_shapes(metadata(directory)[1]["params"]).keys() == checkpoints.named_shapes(params).keys()
 
 
 class Start(NamedTuple):

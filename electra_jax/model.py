@@ -1,7 +1,7 @@
 """One object that holds a model: its parameters, what they are, and the logits they give."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -94,6 +94,24 @@ class Model:
 
         return predict(self, inputs, batch_size=batch_size)
 
+    def score(self, inputs: str | Sequence[str | Sequence[int]], *, batch_size: int = 32) -> list[dict[str, Any]]:
+        """Pseudo-log-likelihoods of sentences by one forward pass of Electric (Electric, section 3.3), as JSON values.
+
+        Args:
+            inputs: one text, or a list of texts or of rows of token ids with their [CLS] and [SEP].
+            batch_size: rows at a time; changes only the speed.
+
+        Returns:
+            A dict for each input, in their order: `sentence` (or `input_ids`), the ordinary `tokens`, the `scores` of
+            each (log-probability given all the others, up to a constant), their `total` and their `mean`.
+
+        Raises:
+            UserError: a model that is not Electric's, a sentence that is too long, or ids that the model has not.
+        """
+        from electra_jax.likelihoods import score
+
+        return score(self, inputs, batch_size=batch_size)
+
     def logits(
         self,
         input_ids: ArrayLike,
@@ -108,9 +126,10 @@ class Model:
             token_type_ids: same shape; None for all zeros.
 
         Returns:
-            float32. A pre-trained pair or a discriminator: [B, L], positive where a token looks replaced. A generator:
-            [B, L, V]. Classification: [B, labels]; regression: [B, 1]; multiple choice: [B, C]; tagging:
-            [B, L, labels]. Question answering: a dict, see `heads`. A bare encoder: its last hidden states [B, L, D].
+            float32. A pre-trained pair or a discriminator: [B, L], positive where a token looks replaced (of Electric:
+            each token's energy, which is minus its log-likelihood). A generator: [B, L, V]. Classification:
+            [B, labels]; regression: [B, 1]; multiple choice: [B, C]; tagging: [B, L, labels]. Question answering: a
+            dict, see `heads`. A bare encoder: its last hidden states [B, L, D].
 
         Raises:
             UserError: shapes that disagree, a row too long, or ids that the model has not.

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: themed by the page's CSS, no picture files, no fonts of their own."""
+"""Line charts and scatter plots as inline SVG: themed by the page's CSS, no picture files, no fonts of their own."""
 
 import math
 import re
@@ -10,6 +10,8 @@ _WIDTH, _HEIGHT = 360, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 28
 # Beyond this many points the markers run into each other and hide the line.
 _MAX_MARKERS = 40
+# Beyond this many a scatter plot is a cloud whatever is left out, and the page grows heavy.
+_MAX_SCATTERED = 2000
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Series:
 
     Attributes:
       name: what the hover text calls it, e.g. "validation".
-      style: its CSS class: "train", "validation" or "baseline" (dashed).
+      style: its CSS class: "train", "validation" (thick, with dots), "failed" or "baseline" (both dashed).
       points: (step, value) in drawing order; a value that is not finite leaves a gap.
     """
 
@@ -99,19 +101,53 @@ def line_chart(title: str, series: Sequence[Series], *, value_text: Callable[[fl
     label = escape(f"{title}; last values: {last_values}")
     return (
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
-        + _grid(axes, y_ticks, value_text)
+        + _grid(axes, nice_ticks(axes.x_low, axes.x_high, 5), y_ticks, value_text)
         + "".join(_line(line, axes, value_text) for line in drawn)
         + "</svg>"
     )
 
 
-def _grid(axes: _Axes, y_ticks: Sequence[float], value_text: Callable[[float], str]) -> str:
+def scatter_chart(title: str, points: Sequence[tuple[float, float, str]], *, axes: tuple[str, str]) -> str:
+    """Predicted values against gold ones, as one `<svg>` element; on the dashed line they are equal.
+
+    Args:
+      title: what is plotted; read out by screen readers.
+      points: gold and predicted value, and the hover text. Of many, evenly spaced ones are drawn.
+      axes: names of the horizontal and the vertical axis.
+
+    Returns:
+      SVG markup as `line_chart`'s; a sentence in a `<p>` if there is nothing to draw.
+    """
+    drawn = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
+    if not drawn:
+        return '<p class="empty">There are no values to draw.</p>'
+    drawn = drawn[:: -(-len(drawn) // _MAX_SCATTERED)]
+    values = [value for point in drawn for value in point[:2]]
+    ticks = nice_ticks(min(values), max(values), 5)
+    scale = _Axes(ticks[0], ticks[-1], ticks[0], ticks[-1])
+    ends = [(scale.x(tick), scale.y(tick)) for tick in (ticks[0], ticks[-1])]
+    diagonal = "L".join(f"{x:.1f},{y:.1f}" for x, y in ends)
+    dots = "".join(
+        f'<circle class="dot scattered" cx="{scale.x(gold):.1f}" cy="{scale.y(predicted):.1f}" r="2.6">'
+        f"<title>{escape(text)}</title></circle>"
+        for gold, predicted, text in drawn
+    )
+    return (
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT + 8}" role="img" aria-label="{escape(title)}">'
+        + _grid(scale, ticks, ticks, lambda value: f"{value:.2f}")
+        + f'<path class="line baseline" d="M{diagonal}"/>{dots}'
+        + f'<text class="tick" x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT + 5}" text-anchor="middle">{escape(axes[0])}'
+        + f'</text><text class="tick" x="{_LEFT + 6}" y="{_TOP - 4}">{escape(axes[1])}</text></svg>'
+    )
+
+
+def _grid(axes: _Axes, x_ticks: Sequence[float], y_ticks: Sequence[float], value_text: Callable[[float], str]) -> str:
     parts = []
     for tick, text in zip(y_ticks, tick_texts([value_text(tick) for tick in y_ticks]), strict=True):
         y = axes.y(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{escape(text)}</text>')
-    for tick in nice_ticks(axes.x_low, axes.x_high, 5):
+    for tick in x_ticks:
         if axes.x_low <= tick <= axes.x_high:
             anchor = "end" if axes.x(tick) > _WIDTH - 2 * _RIGHT else "middle"
             parts.append(
@@ -128,10 +164,10 @@ def _line(line: Series, axes: _Axes, value_text: Callable[[float], str]) -> str:
             commands.append(f"{'L' if pen_down else 'M'}{axes.x(x):.1f},{axes.y(y):.1f}")
         pen_down = math.isfinite(y)
     path = f'<path class="line {line.style}" d="{"".join(commands)}"/>'
-    alone = len(line.finite) == 1
-    if line.style != "validation" and not alone:
+    alone, few = len(line.finite) == 1, len(line.finite) <= _MAX_MARKERS
+    if line.style != "validation" and not alone and (line.style == "baseline" or not few):
         return path
-    visible = alone or len(line.finite) <= _MAX_MARKERS
+    visible = alone or (line.style == "validation" and few)
     return path + "".join(_marker(line, axes, x, y, value_text, visible=visible) for x, y in line.finite)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from electra_jax.buckets import bucket_of, in_order_of_length, stack
 from electra_jax.errors import UserError
 from electra_jax.model import Model
 from electra_jax.raw_input import as_list, canonical
@@ -37,8 +38,8 @@ KINDS_PER_TOKEN = ("pretraining", "discriminator", "generator", "encoder", "toke
 # The arguments of `Model.logits`.
 FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 
-# Rows are padded to one of these lengths, or to the next multiple of the last: few enough that each is compiled once.
-LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+# Rows are padded to one of these lengths, or to the most that the model takes.
+LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 
 # Where a user wants a token to be filled in.
 MASK = "[MASK]"
@@ -83,11 +84,12 @@ def answers(model: Model, values: Sequence[Any], *, batch_size: int) -> list[Rec
         return look(model, list(map(as_pair, values)), batch_size)
     facts = model.description.facts.get("task")
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
-    if task.kind in ("question_answering", "tagging"):
-        examples = task.raw_examples(values)
-    else:
+    if facts is None and task.kind in ("classification", "regression"):
+        # An imported model does not say whether it reads pairs: it reads what it is given.
         pairs = map(as_pair, values)
-        examples = [TextExample(number, *pair, None) for number, pair in enumerate(pairs)]
+        examples: Sequence[Any] = [TextExample(number, *pair, None) for number, pair in enumerate(pairs)]
+    else:
+        examples = task.raw_examples(values)
     found = predict_examples(model, task, examples, batch_size=batch_size)
     return [prediction.to_json() for prediction in found]
 
@@ -143,7 +145,7 @@ def facts_of_head(model: Model) -> Mapping[str, Any]:
         }
     target = list(model.labels) if kind == "classification" else [-np.inf, np.inf]
     return {
-        "name": "this model",
+        "task": "this model",
         "kind": kind,
         "target": target,
         "pair": False,
@@ -189,16 +191,15 @@ def run_rows(model: Model, rows: Sequence[Row], *, batch_size: int) -> list[dict
     Rows run beside others of about their length, so that little is computed for padding. What a row gives does not
     depend on its neighbours, but for the rounding of float32.
     """
-    most = model.description.encoder.max_position_embeddings
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number]["input_ids"]))
     outputs: list[dict[str, np.ndarray]] = [{} for _ in rows]
-    for start in range(0, len(order), batch_size):
-        numbers = order[start : start + batch_size]
-        lengths = [len(rows[number]["input_ids"]) for number in numbers]
-        batch = padded([rows[number] for number in numbers], padded_length(lengths[-1], most))
-        result = model.logits(**batch)
+    # Fewer rows than a batch fill up a smaller one: a power of two, so that few sizes are compiled.
+    size = min(batch_size, 1 << max(0, len(rows) - 1).bit_length())
+    buckets = lengths_of(model)
+    for numbers, batch in in_order_of_length([tokens_of(row) for row in rows], batch_size=size, buckets=buckets):
+        result = model.logits(*(batch[name] for name in FIELDS))
         named = result if isinstance(result, dict) else {"logits": result}
-        for slot, (number, length) in enumerate(zip(numbers, lengths, strict=True)):
+        for slot, number in enumerate(numbers):
+            length = len(rows[number]["input_ids"])
             outputs[number] = {
                 name: values[slot, :length] if is_per_token(model, name) else values[slot]
                 for name, values in named.items()
@@ -206,30 +207,20 @@ def run_rows(model: Model, rows: Sequence[Row], *, batch_size: int) -> list[dict
     return outputs
 
 
+def tokens_of(row: Row) -> Row:
+    """What the model reads of a row."""
+    return {name: row[name] for name in ("input_ids", "token_type_ids")}
+
+
 def is_per_token(model: Model, name: str) -> bool:
     """Whether an output has a value, or a row of them, for each token."""
     return name in PER_TOKEN or (name == "logits" and model.description.kind in KINDS_PER_TOKEN)
 
 
-def padded_length(length: int, most: int) -> int:
-    """The length to which rows of at most `length` tokens are padded; a row beyond what the model takes stays so."""
-    step = LENGTHS[-1]
-    rounded = next((size for size in LENGTHS if size >= length), -(-length // step) * step)
-    return max(length, min(rounded, most))
-
-
-def padded(rows: Sequence[Row], length: int) -> dict[str, np.ndarray]:
-    """The arguments of `Model.logits`, int32 [B, length], B a power of two: the last row fills up what it lacks."""
-    # So a last, smaller batch compiles few shapes anew.
-    size = 1 << (len(rows) - 1).bit_length()
-    batch = {name: np.zeros((size, length), np.int32) for name in FIELDS}
-    for slot in range(size):
-        row = rows[min(slot, len(rows) - 1)]
-        count = len(row["input_ids"])
-        batch["input_ids"][slot, :count] = row["input_ids"]
-        batch["token_type_ids"][slot, :count] = row["token_type_ids"]
-        batch["attention_mask"][slot, :count] = 1
-    return batch
+def lengths_of(model: Model) -> list[int]:
+    """The lengths that rows are padded to; a row that is too long for the model stays so, and is refused by it."""
+    most = model.description.encoder.max_position_embeddings
+    return [*(length for length in LENGTHS if length < most), most]
 
 
 class MaskedPieces:
@@ -272,8 +263,8 @@ def look(model: Model, pairs: Sequence[tuple[str, str | None]], batch_size: int)
 def fill(model: Model, row: Row) -> list[Record]:
     """The likeliest tokens at each [MASK] of a row, which gets the first of them if a discriminator is to read it."""
     count = len(row["input_ids"])
-    batch = padded([row], padded_length(count, model.description.encoder.max_position_embeddings))
-    logits_LV = model.generator_logits(**batch)[0, :count]
+    batch = stack([tokens_of(row)], length=bucket_of(count, lengths_of(model)), size=1)
+    logits_LV = model.generator_logits(*(batch[name] for name in FIELDS))[0, :count]
     found = []
     for position in np.flatnonzero(row["input_ids"] == model.pieces.mask_id).tolist():
         probabilities_V = softmax(logits_LV[position])
@@ -354,6 +345,8 @@ def describe_logits(model: Model, logits: np.ndarray) -> Record:
     the likeliest `label`.
     """
     kind = model.description.kind
+    if model.description.gives_energies:
+        return {"logits": logits.tolist()}
     if kind in ("pretraining", "discriminator"):
         return {"logits": logits.tolist(), "replaced_probability": (1.0 / (1.0 + np.exp(-logits))).tolist()}
     if kind == "generator":

@@ -6,7 +6,9 @@ of the same pieces (`towers`, `corruption`, `generate`, `discriminate`, `losses`
 """
 
 import dataclasses
-from typing import NamedTuple, Protocol
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -191,6 +193,24 @@ class Keys(NamedTuple):
     discriminator_dropout: jax.Array
 
 
+class Towers(NamedTuple):
+    """The two towers of a forward pass: `model.apply` with all but the inputs and the `method` given."""
+
+    generator: Callable[..., Any]
+    main: Callable[..., Any]
+
+
+def towers(model: nn.Module, params: PyTree, keys: Keys, *, deterministic: bool) -> Towers:
+    """A model's towers with their parameters, each with dropout of its own."""
+
+    def bound(dropout: jax.Array) -> Callable[..., Any]:
+        return functools.partial(
+            model.apply, {"params": params}, deterministic=deterministic, rngs={"dropout": dropout}
+        )
+
+    return Towers(bound(keys.generator_dropout), bound(keys.discriminator_dropout))
+
+
 class Outputs(NamedTuple):
     """What a forward pass computed, for metrics and for people; None for what an objective has not."""
 
@@ -302,13 +322,8 @@ class ReplacedTokenDetection:
         deterministic: bool,
     ) -> tuple[dict[str, Loss], Outputs]:
         """One forward pass of both towers: mask -> generate -> sample -> replace -> discriminate."""
-        logits_BKV = model.apply(
-            {"params": params},
-            masked,
-            deterministic=deterministic,
-            method="generate",
-            rngs={"dropout": keys.generator_dropout},
-        )
+        generator, main = towers(model, params, keys, deterministic=deterministic)
+        logits_BKV = generator(masked, method="generate")
         corrupted = corrupt(
             masked,
             logits_BKV,
@@ -317,13 +332,7 @@ class ReplacedTokenDetection:
             disallow_correct=self.disallow_correct,
             masking=masking,
         )
-        logits_BL = model.apply(
-            {"params": params},
-            corrupted.tokens,
-            deterministic=deterministic,
-            method="discriminate",
-            rngs={"dropout": keys.discriminator_dropout},
-        )
+        logits_BL = main(corrupted.tokens, method="discriminate")
         terms = {
             "generator": losses.masked_lm_loss(logits_BKV, masked.masked_ids, masked.masked_weights),
             "discriminator": losses.replaced_token_loss(logits_BL, corrupted.labels_BL, self.judged(masked)),

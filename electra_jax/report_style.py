@@ -54,6 +54,9 @@ p{margin:8px 0}
 .line.train{stroke:var(--train);stroke-width:1.1}
 .line.validation{stroke:var(--accent);stroke-width:2.1}
 .line.baseline{stroke:var(--ink);stroke-width:1.3;stroke-dasharray:5 4;stroke-linecap:butt;opacity:.75}
+.line.failed{stroke:var(--warn);stroke-width:1.5;stroke-dasharray:2 3}
+.dot.failed{fill:var(--warn)}
+.dot.scattered{fill:var(--accent);fill-opacity:.55}
 .dot.train{fill:var(--train)}
 .dot.validation{fill:var(--accent)}
 .dot.baseline{fill:var(--ink)}
@@ -85,6 +88,38 @@ th,td{text-align:left;padding:6px 12px 6px 0;border-bottom:1px solid var(--rule)
 th{font-weight:500;color:var(--soft)}
 thead th{font-weight:650;color:var(--ink)}
 td.num,th.num{text-align:right;padding-right:14px}
+.scroll.matrix{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:14px}
+.matrix table{width:auto;font-size:.85rem}
+.charts.single{max-width:560px}
+.matrix th,.matrix td{border:0;padding:4px 6px;text-align:right;vertical-align:middle;white-space:nowrap}
+.matrix th span{display:block;max-width:13em;max-height:13em;overflow:hidden;text-overflow:ellipsis}
+.matrix td{text-align:center}
+.matrix thead th{vertical-align:bottom}
+.matrix thead th+th{text-align:center}
+.matrix thead th.turned span{writing-mode:vertical-rl;transform:rotate(180deg);margin:auto}
+.matrix td.cell{min-width:2.4em;border:1px solid var(--bg);
+  background:rgb(var(--heat)/calc(var(--p)*.75));print-color-adjust:exact;-webkit-print-color-adjust:exact}
+.matrix td.right{background:color-mix(in srgb,var(--accent) calc(var(--p)*60%),transparent)}
+.errors{list-style:none;margin:12px 0;padding:0;display:grid;gap:10px}
+.error{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:12px 16px;min-width:0}
+.error .said{font-size:.9rem;margin:0 0 6px;overflow-wrap:anywhere}
+.error .said b{color:var(--frame)}
+.error .said b.gold{color:var(--good)}
+.error .sure{float:right;margin-left:12px;color:var(--soft);font-size:.85rem;font-variant-numeric:tabular-nums}
+.error .text{font:1rem/1.6 var(--serif);margin:4px 0;white-space:pre-line;overflow-wrap:anywhere}
+.error .text small{font:.75rem var(--sans);color:var(--soft);margin-right:6px}
+.error mark{background:none;color:inherit;border:1.5px solid var(--frame);border-radius:3px;padding:0 .15em}
+.error mark small{margin:0 0 0 5px;color:var(--ink)}
+.strip{display:block;width:100%;max-width:760px;height:auto}
+.strip text{fill:var(--ink);font:13px var(--sans)}
+.strip .tick{fill:var(--soft);font-size:11px}
+.strip .bar{fill:var(--train);opacity:.3}
+.strip .main .bar{fill:var(--accent)}
+.strip circle{fill:var(--train)}
+.strip .main circle{fill:var(--accent)}
+.strip circle.failed{fill:none;stroke:var(--warn);stroke-width:1.6}
+.strip .median{stroke:var(--ink);stroke-width:2}
+.strip .grid{stroke:var(--rule)}
 details{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:0 18px;
   margin:12px 0}
 summary{cursor:pointer;font-weight:650;padding:12px 0}

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from clu import metric_writers
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -42,6 +41,9 @@ class RunReporter:
             num_train_steps: where the run ends, for the time left.
             columns: what the console shows.
         """
+        # It loads TensorFlow.
+        from clu import metric_writers
+
         directory = Path(model_dir)
         self._path = directory / "metrics.jsonl"
         drop_after(self._path, start_step)

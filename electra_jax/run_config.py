@@ -98,9 +98,13 @@ class PretrainingRun:
 
     Attributes:
         model_dir: the run directory.
+        init_from: a model directory whose weights a new run starts from, where their names are the same; None for
+            random ones.
         encoder: the discriminator's encoder.
         generator_width_fraction, generator_depth_fraction: of the discriminator's; without effect on an objective
             whose generator has no encoder of its own.
+        generator_encoder: the generator's sizes outright, as `electra import` binds those of a pair; None for the
+            fractions.
         generator_kind: "small" (an encoder of its own), "tied" (the discriminator's), "uniform" (draws any token),
             "two_tower" (an encoder from each side) or "none".
         generator_embeddings: size of the generator's embeddings: the discriminator's "embedding_size", or the
@@ -125,9 +129,11 @@ class PretrainingRun:
     """
 
     model_dir: str
+    init_from: str | None
     encoder: EncoderConfig
     generator_width_fraction: float
     generator_depth_fraction: float
+    generator_encoder: EncoderConfig | None
     generator_kind: str
     generator_embeddings: str
     embedding_sharing: str
@@ -184,6 +190,8 @@ class PretrainingRun:
     @property
     def generator(self) -> EncoderConfig:
         """The generator's sizes."""
+        if self.generator_encoder is not None:
+            return self.generator_encoder
         shared = self.generator_embeddings == "embedding_size"
         return generator_config(
             self.encoder,

@@ -6,9 +6,11 @@ import math
 from electra_jax.errors import UserError
 from electra_jax.model import Model
 from electra_jax.prediction import FAMILIES
-from electra_jax.tasks.catalog import NAMES, QUESTION_ANSWERING, TAGGING, make_task
+from electra_jax.tasks.catalog import NAMES, make_task
 from electra_jax.tasks.classification import Interval
 from electra_jax.tasks.downstream import DownstreamTask
+from electra_jax.tasks.qa_sources import QA_TASKS
+from electra_jax.tasks.tagging_task import TAGGING_TASKS
 from electra_jax.tasks.task_options import TaskOptions
 from electra_jax.tasks.text_task import TextTask
 
@@ -29,8 +31,7 @@ def open_task(model: Model, options: TaskOptions) -> DownstreamTask:
             f"a model of kind {model.description.kind!r} answers no task: it has no head; fine-tune it (electra "
             "finetune) and give that MODEL_DIR"
         )
-    # Of a task of texts the name is the name; the others say "task".
-    name = options.task or ("" if recorded is None else recorded.get("task", recorded.get("name")))
+    name = options.task or ("" if recorded is None else recorded["task"])
     if not name:
         raise UserError("the model does not say which task it was fine-tuned on: set TASK, and DATA_DIR")
     if name in NAMES and family_of(name) != (kind if kind in ("question_answering", "tagging") else "text"):
@@ -65,7 +66,7 @@ def splits_of(task: DownstreamTask, name: str) -> list[str]:
 
 def family_of(name: str) -> str:
     """The family of a task of the catalogue: "question_answering", "tagging" or "text"."""
-    return "question_answering" if name in QUESTION_ANSWERING else "tagging" if name in TAGGING else "text"
+    return "question_answering" if name in QA_TASKS else "tagging" if name in TAGGING_TASKS else "text"
 
 
 def readable(kind: str) -> str:

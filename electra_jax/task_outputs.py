@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.classification import TextExample
 from electra_jax.tasks.downstream import DownstreamTask, Prediction
 from electra_jax.tasks.files import write_text_atomically
 from electra_jax.tasks.glue import GLUE, GlueTask, write_submission
@@ -69,9 +70,9 @@ def columns(examples: Sequence[Any], predictions: Sequence[Any]) -> str:
 
 
 def lines(examples: Sequence[Any], predictions: Sequence[Prediction]) -> str:
-    """A JSON object an example, with the number of its row."""
+    """A JSON object an example, with the number of its row, or of the example where rows are not known."""
     records = (
-        {"index": example.index, **prediction.to_json()}
-        for example, prediction in zip(examples, predictions, strict=True)
+        {"index": example.index if isinstance(example, TextExample) else number, **prediction.to_json()}
+        for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True))
     )
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -5,6 +5,8 @@ text, with a gate that may copy the token it reads.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,13 +45,8 @@ class MaskedLanguageModel:
     ) -> tuple[dict[str, Loss], Outputs]:
         """One forward pass of the encoder over the masked text."""
         del masking
-        logits_BKV = model.apply(
-            {"params": params},
-            masked,
-            deterministic=deterministic,
-            method="generate",
-            rngs={"dropout": keys.discriminator_dropout},
-        )
+        main = pretraining.towers(model, params, keys, deterministic=deterministic).main
+        logits_BKV = main(masked, method="generate")
         terms = {"prediction": losses.masked_lm_loss(logits_BKV, masked.masked_ids, masked.masked_weights)}
         return terms, Outputs(prediction_logits_BKV=logits_BKV)
 
@@ -140,18 +137,9 @@ class ReplaceMlm:
         del masking
         return {"generator": jnp.sum(masked.masked_weights), "prediction": jnp.sum(masked.masked_weights)}
 
-    def predict(
-        self, model: Electra, params: PyTree, masked: Masked, corrupted: Corrupted, keys: Keys, *, deterministic: bool
-    ) -> tuple[Loss, jax.Array]:
+    def predict(self, main: Callable[..., Any], masked: Masked, corrupted: Corrupted) -> tuple[Loss, jax.Array]:
         """The main tower's loss, and its logits at the masked positions, float32 [B, K, V]."""
-        logits_BKV = model.apply(
-            {"params": params},
-            corrupted.tokens,
-            masked.masked_positions,
-            deterministic=deterministic,
-            method="correct",
-            rngs={"dropout": keys.discriminator_dropout},
-        )
+        logits_BKV = main(corrupted.tokens, masked.masked_positions, method="correct")
         loss = losses.masked_lm_loss(logits_BKV, masked.masked_ids, masked.masked_weights)
         return loss, logits_BKV
 
@@ -159,13 +147,8 @@ class ReplaceMlm:
         self, model: Electra, params: PyTree, masked: Masked, keys: Keys, *, masking: MaskingConfig, deterministic: bool
     ) -> tuple[dict[str, Loss], Outputs]:
         """One forward pass of both towers: mask -> generate -> sample -> replace -> predict words."""
-        logits_BKV = model.apply(
-            {"params": params},
-            masked,
-            deterministic=deterministic,
-            method="generate",
-            rngs={"dropout": keys.generator_dropout},
-        )
+        generator, main = pretraining.towers(model, params, keys, deterministic=deterministic)
+        logits_BKV = generator(masked, method="generate")
         corrupted = pretraining.corrupt(
             masked,
             logits_BKV,
@@ -174,7 +157,7 @@ class ReplaceMlm:
             disallow_correct=self.disallow_correct,
             masking=masking,
         )
-        prediction, main_BKV = self.predict(model, params, masked, corrupted, keys, deterministic=deterministic)
+        prediction, main_BKV = self.predict(main, masked, corrupted)
         terms = {
             "generator": losses.masked_lm_loss(logits_BKV, masked.masked_ids, masked.masked_weights),
             "prediction": prediction,
@@ -197,17 +180,9 @@ class AllTokensMlm(ReplaceMlm):
             "prediction": jnp.sum(masked.tokens.attention_mask.astype(jnp.float32)),
         }
 
-    def predict(
-        self, model: Electra, params: PyTree, masked: Masked, corrupted: Corrupted, keys: Keys, *, deterministic: bool
-    ) -> tuple[Loss, jax.Array]:
+    def predict(self, main: Callable[..., Any], masked: Masked, corrupted: Corrupted) -> tuple[Loss, jax.Array]:
         """The main tower's loss over every real token, and its log-probabilities at the masked positions."""
-        logits_BLV, gate_BL = model.apply(
-            {"params": params},
-            corrupted.tokens,
-            deterministic=deterministic,
-            method="correct",
-            rngs={"dropout": keys.discriminator_dropout},
-        )
+        logits_BLV, gate_BL = main(corrupted.tokens, method="correct")
         read_BL = corrupted.tokens.input_ids
         loss = losses.copying_lm_loss(
             logits_BLV, gate_BL, read_BL, corruption.original_ids(masked), masked.tokens.attention_mask

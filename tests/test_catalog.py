@@ -77,7 +77,7 @@ print(sorted({"tensorflow", "seqio", "gin", "orbax"} & set(sys.modules)))
 
 
 def test_the_originals_ways_are_all_switched() -> None:
-    files = ["gin/tasks/downstream.gin", "gin/tasks/downstream_reference.gin"]
+    files = ["gin/tasks/downstream.gin", "gin/reference.gin"]
     gin_config.parse(files, ["TASK='naturalqs'"], search_paths=[])
     original = gin.get_configurable(TaskOptions)()
     gin.clear_config(clear_constants=True)
@@ -87,5 +87,12 @@ def test_the_originals_ways_are_all_switched() -> None:
     }
     switches = {name for name, value in vars(ours).items() if value is False} - {"skip_bad_rows"}
     assert switches <= changed
-    assert changed - switches == {"span_reader", "alignment", "token_type_id", "no_span_text", "length_by_task"}
+    assert changed - switches == {
+        "span_reader",
+        "alignment",
+        "token_type_id",
+        "no_span_text",
+        "length_by_task",
+        "null_threshold",
+    }
     assert (ours.row_length, original.row_length) == (512, 128)

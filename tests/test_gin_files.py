@@ -1,5 +1,6 @@
 """Every shipped Gin file parses, builds what its verb needs, and shape-evaluates."""
 
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -9,10 +10,14 @@ import gin
 import jax
 import pytest
 
-from electra_jax import gin_config
+from electra_jax import finetuning, gin_config
 from electra_jax.errors import UserError
+from electra_jax.finetuning import FinetunedModel
+from electra_jax.optimizer import make_optimizer
 from electra_jax.run_config import CacheConfig, PretrainingRun, VocabularyRun
 from electra_jax.steps import init_params
+from electra_jax.tasks import catalog
+from electra_jax.tasks.qa_sources import QA_TASKS
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("gin/**/*.gin"))
@@ -67,6 +72,37 @@ def test_published_runs(name: str, length: int, batch_size: int, steps: int, mas
 
 def test_the_demo_builds() -> None:
     assert _num_parameters(_run(["gin/runs/demo.gin"], REQUIRED)) < 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("file", "rate", "decay"),
+    [("finetune", 1e-4, 0.8), ("finetune_large", 5e-5, 0.9)],
+)
+def test_published_fine_tuning(file: str, rate: float, decay: float) -> None:
+    bindings = ["MODEL_DIR='runs/y'", "INIT_FROM='runs/x'", "TASK='rte'"]
+    run = gin_config.build("finetune_run.FinetuningRun", [f"gin/runs/{file}.gin"], bindings, search_paths=[])
+    assert (run.batch_size, run.num_epochs, run.warmup_fraction, run.dropout_prob) == (32, 10, 0.1, 0.1)
+    optimizer = run.optimizer(num_train_steps=10, num_warmup_steps=1.0)
+    assert (optimizer.learning_rate, optimizer.layerwise_lr_decay) == (rate, decay)
+    assert (optimizer.num_train_steps, optimizer.weight_decay_rate, optimizer.clip_norm) == (10, 0.01, 1.0)
+    assert run.answerable_weight == 0.5
+    assert (run.heads.question_answering, run.heads.beam_size) == ("joint", 20)
+    epochs = {name: run.epochs_by_task.get(name, run.epochs_by_task["default"]) for name in catalog.NAMES}
+    assert {name for name, value in epochs.items() if value == 2} == set(QA_TASKS)
+    assert {name for name, value in epochs.items() if value == 10} == {"rte", "stsb"}
+    assert set(epochs.values()) == {2, 3, 10}
+
+
+def test_fine_tuning_takes_its_sizes_from_a_model_file() -> None:
+    files = ["gin/models/tiny.gin", "gin/runs/demo_finetune.gin"]
+    bindings = ["MODEL_DIR='runs/y'", "INIT_FROM=None", "VOCAB_FILE='vocab.txt'"]
+    run = gin_config.build("finetune_run.FinetuningRun", files, bindings, search_paths=[])
+    encoder = run.encoder()
+    assert encoder.hidden_size == 128
+    head = run.heads.head_for("classification", num_labels=10, final_sep_answers=False)
+    optimizer = make_optimizer(run.optimizer(num_train_steps=10, num_warmup_steps=1.0))
+    init = functools.partial(finetuning.init_state, model=FinetunedModel(encoder, head), optimizer=optimizer)
+    assert jax.eval_shape(init, jax.random.key(0)).params["head"]["prediction"]["kernel"].unbox().shape == (128, 10)
 
 
 def test_text_runs_build() -> None:

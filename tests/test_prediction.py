@@ -16,7 +16,7 @@ import electra_jax
 from electra_jax.cli import main
 from electra_jax.errors import UserError
 from electra_jax.model import Model
-from electra_jax.prediction import label_order, padded_length
+from electra_jax.prediction import label_order
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
 from electra_jax.tasks.wordpiece import WordPieces
@@ -211,13 +211,6 @@ def test_nothing_gives_nothing(folder: Path) -> None:
     assert load(folder / "one")([]) == []
 
 
-@pytest.mark.parametrize(
-    ("length", "most", "expected"), [(1, 512, 16), (17, 512, 24), (129, 512, 192), (40, 44, 44), (513, 2048, 1024)]
-)
-def test_lengths_are_few_and_never_beyond_the_model(length: int, most: int, expected: int) -> None:
-    assert padded_length(length, most) == expected
-
-
 class TestCommand:
     def lines(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict]:
         assert main(["predict", *arguments]) == 0
@@ -288,7 +281,7 @@ def test_without_tensorflow(folder: Path) -> None:
         "folder, question = sys.argv[1], {'question': 'who sat?', 'context': 'john sat'}\n"
         "inputs = {'one': 'the cat', 'tags': 'the cat', 'answers': question, 'discriminator': 'the cat'}\n"
         "for name, value in inputs.items():\n"
-        "    assert len(load(folder + '/' + name)(value)) == 1\n"
+        "    assert len(electra_jax.load(folder + '/' + name)(value)) == 1\n"
         "assert main(['predict', folder + '/one', 'the cat']) == 0\n"
         "print([name for name in ('tensorflow', 'seqio', 'torch', 'transformers') if name in sys.modules])\n"
     )

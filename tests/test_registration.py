@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gin
 import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
 
 from electra_jax.errors import UserError
+from electra_jax.seqio_tasks import register_downstream_task
 from electra_jax.tasks import registration
 from electra_jax.tasks.catalog import make_task, task_from_facts
 from electra_jax.tasks.downstream import DownstreamTask
@@ -276,3 +278,22 @@ def test_foreign_tasks_that_cannot_be_read() -> None:
     seqio.TaskRegistry.remove("foreign")
     with pytest.raises(UserError, match="'foreign' is not in SeqIO's registry: import the module that adds it"):
         task_from_facts(facts, VOCABULARY)
+
+
+def test_a_task_by_its_name_leaves_the_callers_gin_alone(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY.tokens))
+    (tmp_path / "CoLA").mkdir()
+    for split in ("train", "dev"):
+        written(tmp_path / "CoLA" / f"{split}.tsv", "x\t1\t\ta b c", "x\t0\t*\tb")
+    gin.parse_config("MINE = 7")
+    gin.finalize()
+    settings = {"vocab_file": str(tmp_path / "vocab.txt"), "DATA_DIR": str(tmp_path)}
+    register_downstream_task("cola", **settings, MAX_SEQ_LENGTH=4)
+    assert gin.query_parameter("MINE/macro.value") == 7
+    assert gin.config_is_locked()
+    converter = FEATURE_CONVERTERS["classification"]()
+    dataset = seqio.get_dataset("cola", {"input_ids": 4, "token_type_ids": 4, "targets": 1}, converter, "validation")
+    assert [list(row["input_ids"]) for row in dataset.as_numpy_iterator()] == [[CLS, A, B, SEP], [CLS, B, SEP, 0]]
+    with pytest.raises(UserError, match="no macro MAX_LENGTH is used"):
+        register_downstream_task("cola", **settings, MAX_LENGTH=4)
+    gin.clear_config(clear_constants=True)

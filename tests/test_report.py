@@ -3,11 +3,11 @@
 import json
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import Page
 
 from electra_jax.errors import UserError
 from electra_jax.plots import Series, line_chart, nice_ticks, tick_texts
@@ -26,39 +26,6 @@ GOOD = {
     "discriminator_precision": 0.7,
     "discriminator_auc": 0.8,
 }
-
-
-class Page(HTMLParser):
-    """Collects tags, attributes and text, and fails on an element closed out of order."""
-
-    VOID = frozenset({"meta", "br", "link", "img", "line", "path", "circle"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def passage(**columns: list[Any]) -> dict[str, list[Any]]:
@@ -292,3 +259,17 @@ def test_sparse_metrics_still_make_a_page(tmp_path: Path) -> None:
     text = Page(read_page(tmp_path)).text
     assert "Nothing was recorded for this curve." in text
     assert "nan" not in text
+
+
+def test_two_fine_tunings_of_the_run_are_compared_on_its_page(tmp_path: Path) -> None:
+    write_run(tmp_path, passages=[passage()], metrics=GOOD, record=None)
+    assert "What pre-training is worth" not in read_page(tmp_path)
+    for name, values in (("pretrained", (62.0, 61.0)), ("random", (48.0, 47.0))):
+        folder = tmp_path / "finetune" / name
+        folder.mkdir(parents=True)
+        seeds = [{"seed": i, "metrics": {"accuracy": value}, "failed": None} for i, value in enumerate(values)]
+        shared = {"task": "package_of", "kind": "classification", "main_metric": "accuracy", "num_examples": {"dev": 9}}
+        (folder / "results.json").write_text(json.dumps({**shared, "seeds": seeds, "summary": {}, "best_seed": 0}))
+    assert (
+        "Pre-training helps. The median accuracy is 61.50 from pre-trained and 47.50" in Page(read_page(tmp_path)).text
+    )

@@ -7,11 +7,13 @@ import pytest
 
 CORE = (
     "blocks",
+    "buckets",
     "corruption",
     "description",
     "electric",
     "encoder",
     "errors",
+    "finetuning",
     "flops",
     "folding",
     "heads",

@@ -69,6 +69,7 @@ def write_tuned(directory: Path, kind: str, *, labels: tuple[str, ...], task: di
             num_labels=len(labels) or (2 if kind == "question_answering" else 1),
             dropout_prob=0.1,
             mask_questions=kind == "question_answering",
+            final_sep_answers=False,
             answerable="start" if kind == "question_answering" else "none",
             beam_size=0,
         )
@@ -92,7 +93,7 @@ def write_tuned(directory: Path, kind: str, *, labels: tuple[str, ...], task: di
 def text_facts(name: str, labels: tuple[str, ...], *, pair: bool) -> dict[str, Any]:
     """What a classification of GLUE records."""
     return {
-        "name": name,
+        "task": name,
         "kind": "classification",
         "target": list(labels),
         "pair": pair,

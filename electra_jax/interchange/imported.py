@@ -1,8 +1,7 @@
 """What an importer reads, and how it becomes a model directory."""
 
-import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +9,17 @@ import numpy as np
 import optax
 
 from electra_jax import loading
-from electra_jax.description import VOCABULARY, Description
+from electra_jax.description import RUN, VOCABULARY, Description
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
 from electra_jax.model import Vocabulary
+from electra_jax.pretraining import generator_config
 from electra_jax.types import PyTree
 
-LARGE_HIDDEN_SIZE = 1024
+BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
+
+# Of the generator that ELECTRA-Base was trained with; small and large have a quarter.
+THIRD_WIDTH = 0.33333
 
 # As in gin/models: small and base are unrolled, large is not.
 MAX_UNROLLED_LAYERS = 12
@@ -75,63 +78,49 @@ def write(model: Imported, dest: Path) -> list[str]:
     state: PyTree = {"step": jnp.zeros((), jnp.int32) + model.step, "params": jax.tree.map(jnp.asarray, model.params)}
     text, reason = run_file(model, dest)
     with loading.new_directory(dest) as part:
+        notes += [reason] if reason else []
         if text is not None:
-            (part / "config.gin").write_text(text, encoding="utf-8")
-            state = train_state(model, part / "config.gin")
-        else:
-            notes.append(reason)
-            if model.moments is not None:
-                state["opt_state"] = model.moments._asdict()
+            (part / RUN).write_text(text, encoding="utf-8")
+            if model.description.kind == "pretraining":
+                state = train_state(model, part / RUN)
         loading.write_model(part, model.description, state, step=model.step, vocabulary=model.vocabulary)
     return notes
 
 
 def run_file(model: Imported, dest: Path) -> tuple[str | None, str]:
-    """A Gin file with which `electra pretrain` goes on from the model; or None, and why there is none."""
-    from electra_jax.pretraining import generator_config
+    """A Gin file with which `electra pretrain` goes on from the model; or None, and why there is none.
 
-    discriminator, generator = model.description.discriminator, model.description.generator
-    if model.description.kind != "pretraining" or discriminator is None or generator is None:
-        return None, "pre-training goes on from a generator and a discriminator together; this is one tower"
-    width = generator.hidden_size / discriminator.hidden_size
-    depth = generator.num_hidden_layers / discriminator.num_hidden_layers
+    A fine-tuned model has none, and nobody need be told why.
+    """
+    description = model.description
+    config = description.discriminator
+    if config is None:
+        return None, (
+            "a generator alone does not say the discriminator's sizes: to pre-train from it give --gin.INIT_FROM, and "
+            "a model's Gin file whose generator has its sizes"
+        )
+    if description.kind not in ("pretraining", "discriminator", "encoder"):
+        return None, ""
+    if description.generator is not None:
+        return gin_text(description, dest, generator=description.generator), ""
     try:
-        same = generator_config(
-            discriminator, width_fraction=width, depth_fraction=depth, embedding_size=generator.embedding_size
+        generator = generator_config(
+            config,
+            width_fraction=THIRD_WIDTH if config.hidden_size == BASE_HIDDEN_SIZE else 0.25,
+            depth_fraction=1.0,
+            embedding_size=config.embedding_size,
         )
     except UserError as error:
         return None, f"no config.gin was written to go on with: {error}"
-    if dataclasses.replace(same, scan_unroll=1) != dataclasses.replace(generator, scan_unroll=1):
-        return None, (
-            "the generator's sizes are not what fractions of the discriminator's give "
-            f"({generator.num_attention_heads} heads, intermediate_size {generator.intermediate_size}): "
-            "no config.gin was written to go on with"
-        )
-    own = "embedding_size" if generator.embedding_size == discriminator.embedding_size else "hidden_size"
-    if generator.embedding_size != getattr(discriminator if own == "embedding_size" else generator, own):
-        return None, (
-            f"the generator's embedding_size {generator.embedding_size} is neither the discriminator's nor its own "
-            "hidden size: no config.gin was written to go on with"
-        )
-    bindings = {
-        "generator_width_fraction": width,
-        "generator_depth_fraction": depth,
-        "generator_embeddings": own,
-        "embedding_sharing": "nes" if model.description.generator_embeddings else "es",
-    }
-    return gin_text(discriminator, bindings, dest), ""
+    return gin_text(description, dest, generator=generator), ""
 
 
-def gin_text(config: EncoderConfig, bindings: dict[str, Any], dest: Path) -> str:
+def gin_text(description: Description, dest: Path, *, generator: EncoderConfig) -> str:
     """The run file of `run_file`."""
-    fields = (
-        *("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-        *("max_position_embeddings", "type_vocab_size", "attention_probs_dropout_prob", "initializer_range"),
-        "layer_norm_eps",
-    )
-    sizes = "\n".join(f"  {name} = {getattr(config, name)!r}" for name in fields)
-    generator = "\n".join(f"  {name} = {value!r}" for name, value in bindings.items())
+    config = description.discriminator
+    assert config is not None
     here = dest.absolute()
+    objective = "include 'gin/objectives/electric.gin'\n" if description.gives_energies else ""
     return f"""# Written by `electra import`: pre-training goes on from these weights with
 #   electra pretrain --gin.MODEL_DIR='"{dest}"' --gin.CORPUS='"..."'
 # Set these: CORPUS (or MIXTURE_OR_TASK_NAME); VOCAB_FILE if vocab.txt is not in this folder
@@ -142,7 +131,7 @@ from electra_jax import run_config
 
 include 'gin/models/bert.gin'
 include 'gin/runs/pretrain.gin'
-
+{objective}
 MODEL_DIR = {str(here)!r}
 VOCAB_FILE = {str(here / VOCABULARY)!r}
 VOCAB_SIZE = {config.vocab_size}
@@ -150,11 +139,31 @@ DROPOUT = {config.hidden_dropout_prob}
 MASK_PROB = {0.25 if config.hidden_size >= LARGE_HIDDEN_SIZE else 0.15}
 SEQUENCE_LENGTH = {min(128, config.max_position_embeddings)}
 encoder.EncoderConfig:
-{sizes}
-  scan_unroll = {config.num_hidden_layers if config.num_hidden_layers <= MAX_UNROLLED_LAYERS else 1}
+{sizes(config)}
+generator/encoder.EncoderConfig:
+{sizes(generator)}
 run_config.PretrainingRun:
-{generator}
+  # The sizes above, and not these fractions of the discriminator's, are the generator's.
+  generator_width_fraction = {generator.hidden_size / config.hidden_size}
+  generator_encoder = @generator/encoder.EncoderConfig()
+  embedding_sharing = {"nes" if description.generator_embeddings else "es"!r}
 """
+
+
+def sizes(config: EncoderConfig) -> str:
+    """The bindings of one tower."""
+    fields = (
+        *("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+        *("max_position_embeddings", "type_vocab_size", "attention_probs_dropout_prob", "initializer_range"),
+        "layer_norm_eps",
+    )
+    layers = config.num_hidden_layers
+    return "\n".join(
+        [
+            *(f"  {name} = {getattr(config, name)!r}" for name in fields),
+            f"  scan_unroll = {layers if layers <= MAX_UNROLLED_LAYERS else 1}",
+        ]
+    )
 
 
 def train_state(model: Imported, config_gin: Path) -> PyTree:

@@ -166,6 +166,9 @@ def describe(weights: Variables, prefix: Path) -> Description:
     if kind in ("sequence_classification", "regression", "token_classification") and head is not None:
         labels = tuple(f"LABEL_{number}" for number in range(head.num_labels))
     facts = {"imported from": prefix.name, "format": "TensorFlow 1"} | ({"task": task} if task else {})
+    if "cloze_predictions/output_bias" in weights:
+        # The original gives a two-tower generator to Electric, and to ELECTRA only when asked to.
+        facts["objective"] = "Electric"
     return Description(kind, discriminator, generator, own and generator is not None, head, labels, facts)
 
 

@@ -16,11 +16,13 @@ from electra_jax.reporting import say
 from electra_jax.run_record import replace_text
 from electra_jax.scoring_run import EvaluationRun
 from electra_jax.task_data import open_task, splits_of
+from electra_jax.tasks.classification import TextExample
 from electra_jax.tasks.downstream import DownstreamTask
-from electra_jax.tasks.qa_files import read_predictions
+from electra_jax.tasks.qa_files import QAExample, read_predictions
 from electra_jax.tasks.qa_metrics import gold_of, unanswered
 from electra_jax.tasks.qa_sources import QA_TASKS, qa_sources
 from electra_jax.tasks.scoring import score_predictions, tagged_file
+from electra_jax.tasks.tagging import TaggedSentence
 from electra_jax.tasks.tagging_task import TAGGING_TASKS
 
 Scores = dict[str, float]
@@ -63,7 +65,7 @@ def score_split(model: Model, task: DownstreamTask, split: str, *, batch_size: i
         UserError: the split has nothing to score against.
     """
     found = task.examples(split)
-    if not any(has_gold(task, example) for example in found.examples):
+    if not any(has_gold(example) for example in found.examples):
         raise UserError(
             f"the {split} split of {task.name} has no labels to score against: predict it (electra predict with "
             f"SPLIT={split!r}), or name another SPLIT"
@@ -76,11 +78,13 @@ def score_split(model: Model, task: DownstreamTask, split: str, *, batch_size: i
     }
 
 
-def has_gold(task: DownstreamTask, example: Any) -> bool:
-    """Whether an example can be scored against."""
-    if task.kind == "question_answering":
+def has_gold(example: Any) -> bool:
+    """Whether an example can be scored against; those of SeqIO's registry always can."""
+    if isinstance(example, QAExample):
         return example.is_impossible or bool(example.gold_texts)
-    return bool(example.tags) if task.kind == "tagging" else example.label is not None
+    if isinstance(example, TaggedSentence):
+        return bool(example.tags)
+    return not isinstance(example, TextExample) or example.label is not None
 
 
 def score_file(configuration: EvaluationRun, predictions: str) -> None:

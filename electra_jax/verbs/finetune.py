@@ -9,6 +9,7 @@ import jax
 
 from electra_jax import finetune_results, finetuning, gin_config, loading, sharding
 from electra_jax.errors import UserError
+from electra_jax.finetune_report import write_finetune_report
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_seed import BEST, Setting, Split, evaluate, run_seed
 from electra_jax.finetune_start import Origin, origin
@@ -19,9 +20,6 @@ from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.downstream import DownstreamTask
 from electra_jax.tasks.wordpiece import WordPieces
 from electra_jax.training import stop_signals
-
-# What makes two runs the same one, which can be gone on with.
-IDENTITY = ("task", "init_from", "seed")
 
 
 def run(configuration: FinetuningRun) -> None:
@@ -42,7 +40,7 @@ def run(configuration: FinetuningRun) -> None:
         mesh=mesh,
         model=model_of(configuration, task, begun),
     )
-    model_dir = open_directory(configuration, task)
+    model_dir = open_directory(configuration, setting)
     with stop_signals() as stop:
         seeds = []
         for seed in configuration.seeds:
@@ -78,7 +76,7 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
     return Split(found.examples, rows)
 
 
-def open_directory(configuration: FinetuningRun, task: DownstreamTask) -> Path:
+def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
     """Makes the run directory and writes its record.
 
     Raises:
@@ -86,21 +84,27 @@ def open_directory(configuration: FinetuningRun, task: DownstreamTask) -> Path:
     """
     model_dir = Path(configuration.model_dir)
     path = model_dir / "run.json"
-    asked = {"task": task.name, "init_from": configuration.init_from, "seed": configuration.seed}
+    asked = configuration.identity(setting.optimizer_config)
     if path.exists():
-        held = json.loads(path.read_text(encoding="utf-8"))
-        different = [f"{name} {held.get(name)!r} there, {asked[name]!r} here" for name in IDENTITY]
-        if any(held.get(name, "") != asked[name] for name in IDENTITY):
-            raise UserError(f"{model_dir} holds another run ({'; '.join(different)}): use another MODEL_DIR")
+        held = json.loads(path.read_text(encoding="utf-8")).get("finetuning")
+        if held is None:
+            raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
+        different = [
+            f"{name} {held.get(name)!r} there, {value!r} here"
+            for name, value in asked.items()
+            if held.get(name) != value
+        ]
+        if different:
+            raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")
     elif (model_dir / "checkpoints").exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
     model_dir.mkdir(parents=True, exist_ok=True)
-    write_record(model_dir, gin_config.resolved(), {**asked, "kind": task.kind})
+    write_record(model_dir, gin_config.resolved(), {"finetuning": asked})
     return model_dir
 
 
 def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> None:
-    """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes results.json and predictions.jsonl."""
+    """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes the results and their page."""
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
     promote(model_dir / "seeds" / str(best) / BEST, model_dir)
@@ -124,6 +128,7 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     replace_text(path, json.dumps(results, indent=1) + "\n")
     finetune_results.show(results)
     say(f"results: {path}")
+    say(f"report: {write_finetune_report(model_dir)}")
     say(f"model: {model_dir} (the best checkpoint of seed {best})")
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from electra_jax import evaluation, gin_config, metrics, sharding, steps
-from electra_jax.checkpoints import Checkpoints
+from electra_jax import evaluation, gin_config, loading, metrics, sharding, steps
+from electra_jax.checkpoints import Checkpoints, named_shapes
 from electra_jax.corruption import MaskingConfig
 from electra_jax.data import Prefetch
 from electra_jax.errors import UserError
@@ -108,9 +108,11 @@ def begin(
 ) -> Start:
     """Decides where the weights come from.
 
-    1. The newest sound checkpoint in MODEL_DIR: parameters, optimizer, step, key and the place in the data; what
-       `electra import` wrote there has no place in the data yet, and starts at its beginning.
-    2. Otherwise new weights from the seed.
+    1. The newest sound checkpoint in MODEL_DIR: parameters, optimizer, step, key and the place in the data; the pair
+       that `electra import` wrote there has no place in the data yet, and starts at its beginning.
+    2. Otherwise the weights of one tower that `electra import` wrote there, or else those of INIT_FROM, with the
+       optimizer and the step of a new run; what they lack is new, from the seed.
+    3. Otherwise new weights from the seed.
 
     Raises:
         UserError: the checkpoint is of another model, vocabulary or kind of data.
@@ -124,7 +126,10 @@ def begin(
     key = jax.random.key(configuration.seed)
     restored = checkpoints.restore(sharding.abstract(init, key, mesh, configuration.mesh))
     if restored is None:
-        return Start(sharding.initialise(init, key, mesh, configuration.mesh), 0)
+        state = sharding.initialise(init, key, mesh, configuration.mesh)
+        imported = checkpoints.latest_step() is not None
+        source = configuration.model_dir if imported else configuration.init_from
+        return Start(state if source is None else warm(state, Path(source), vocabulary), 0)
     held = restored.data_state
     if not held:
         say(f"going on from the weights that were imported into {configuration.model_dir}")
@@ -142,6 +147,36 @@ def begin(
     data.train.restore(held["batches"])
     say(f"going on from step {restored.step} of {configuration.model_dir}")
     return Start(restored.state, restored.step)
+
+
+def warm(state: steps.TrainState, source: Path, vocabulary: WordPieceVocabulary) -> steps.TrainState:
+    """A new state with the weights of a model directory, as far as it has them; says what was taken.
+
+    Raises:
+        UserError: it is of other sizes, or has another vocabulary.
+    """
+    found = loading.read_vocabulary(source)
+    if found is not None and found.tokens != vocabulary.tokens:
+        raise UserError(f"{source} was trained with another vocabulary than VOCAB_FILE: name {source / 'vocab.txt'}")
+    start = loading.start_from(source, state.params, folded=not loading.is_variant(source, state.params))
+    taken = named_shapes(state.params).keys() - set(start.fresh)
+    for what, names in (("taken", taken), ("new, not there", start.fresh), ("left, not needed", start.unused)):
+        shown = ", ".join(covering(names, [*taken, *start.fresh, *start.unused]))
+        say(f"weights of {source}, {what}: {shown or 'nothing'}")
+    say("the optimizer and the step are new")
+    return state._replace(params=start.params)
+
+
+def covering(names: Iterable[str], every: Iterable[str]) -> list[str]:
+    """The fewest paths that these names stand under, and no others of `every`: a whole tower, or one kernel."""
+    chosen = set(names)
+    others = [f"{name}/" for name in every if name not in chosen]
+    paths = set()
+    for name in chosen:
+        parts = name.split("/")
+        prefixes = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        paths.add(next(prefix for prefix in prefixes if not any(other.startswith(f"{prefix}/") for other in others)))
+    return sorted(paths)
 
 
 def data_state(batches: dict[str, int], data: PretrainingData, vocabulary: WordPieceVocabulary) -> dict[str, object]:

@@ -27,6 +27,7 @@ from electra_jax.types import PyTree, Tokens
 from parity.case import ORACLE
 
 LOGITS, LOSSES, GRADIENTS = 2e-5, 1e-5, 3e-6
+ROUNDING = 1e-8  # of the largest gradient of all, an eleventh of a float32's
 OURS = Path(__file__).parent / "data" / "hf"
 
 
@@ -165,10 +166,11 @@ def test_loss_and_gradients(case: Case) -> None:
     with np.load(case.folder / "grads.npz") as file:
         recorded = {name: file[name] for name in file.files if name in ours}
     assert len(recorded) == len(ours)
-    # Every gradient is a sum of terms of up to the largest one's size: one rounding of those is always there. In
-    # float64, recorded gradients turn out to be off by up to 3.6e-6 of their variable's largest (tiny/maskedlm,
-    # layer.0 key.weight), three times as far as ours.
-    rounding = np.finfo(np.float32).eps * max(np.abs(theirs).max() for theirs in recorded.values())
+    # Sums that nearly cancel keep the rounding of their terms, in the record as in ours. Recomputed in float64: the
+    # recorded layer.2.output.dense.bias of tiny/qa is off by 2.7e-6 of its largest and ours by 3.0e-6, in opposite
+    # directions (a bias that all positions share is all but invisible to a softmax over positions); that of
+    # layer.0 key.weight of tiny/maskedlm by 2.6e-6, ours by 1.7e-6. Every other variable is within 3e-6 alone.
+    rounding = ROUNDING * max(np.abs(theirs).max() for theirs in recorded.values())
     for name, theirs in recorded.items():
         if zero_in_exact_arithmetic(name, case):
             continue

@@ -1,0 +1,38 @@
+"""Documents point at what is there, and the page of differences names every switch of the reference."""
+
+import re
+from pathlib import Path
+
+import pytest
+from gin import config as gin_internals
+
+from electra_jax import gin_config
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", path.read_text())
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (path.parent / link).exists()] == []
+
+
+def test_the_page_of_differences_names_every_switch_and_no_other() -> None:
+    gin_config.parse(["gin/reference.gin"], [], [str(ROOT)])
+    bound = {
+        f"{selector.split('.')[-1]}.{name}"
+        for (_, selector), fields in gin_internals._CONFIG.items()
+        for name in fields
+    }
+    page = (ROOT / "docs" / "differences.md").read_text()
+    assert set(re.findall(r"`(\w+(?:Run|Config|Options)\.\w+)`", page)) == bound
+
+
+def test_the_readme_links_each_row_of_its_table_to_tests() -> None:
+    text = (ROOT / "README.md").read_text()
+    section = text.partition("### The same as the original, and different")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 10
+    assert all(re.search(r"\]\(tests/[\w/]+\.py\)", row.split("|")[3]) for row in rows)
