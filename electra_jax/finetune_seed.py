@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,10 +41,11 @@ BEST = "best"
 
 
 class Split(NamedTuple):
-    """The examples of a split and their rows."""
+    """The examples of a split, their rows, and how many examples were left out, by reason."""
 
     examples: Sequence[Any]
     rows: list[Row]
+    skipped: Mapping[str, int]
 
 
 class Evaluated(NamedTuple):
@@ -146,7 +147,7 @@ def outputs_of_rows(setting: Setting, params: PyTree, rows: Sequence[Row]) -> li
 
 def evaluate(setting: Setting, params: PyTree) -> Evaluated:
     """Predicts and scores the dev split; what a task fits to it, as a threshold, is fitted first."""
-    examples, rows = setting.dev
+    examples, rows, _ = setting.dev
     task = setting.task
     predictions = task.predictions(examples, rows, outputs_of_rows(setting, params, rows))
     if task.kind == "question_answering" and (threshold := task.fit_threshold(examples, predictions)) is not None:

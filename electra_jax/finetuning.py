@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from electra_jax import metrics
 from electra_jax.encoder import Embeddings, Encoder, EncoderConfig
-from electra_jax.heads import HeadConfig, make_head, span_losses
+from electra_jax.heads import MASKED_LOGIT, HeadConfig, make_head, span_losses
 from electra_jax.steps import Batch, TrainState
 from electra_jax.types import Loss, PyTree, Tokens
 
@@ -99,13 +99,19 @@ def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
         return Loss(jnp.sum(nll_BL * words_BL), jnp.sum(words_BL))
     else:
         losses_B = span_losses(
-            outputs,
+            without_padding(outputs, batch["attention_mask"]),
             batch["start_positions"],
             batch["end_positions"],
             batch["is_impossible"],
             answerable_weight=config.answerable_weight,
         )
     return Loss(jnp.sum(losses_B * weights_B), jnp.sum(weights_B))
+
+
+def without_padding(outputs: dict[str, jax.Array], attention_mask_BL: jax.Array) -> dict[str, jax.Array]:
+    """No probability for padding: the loss of a head that masks nothing would depend on the bucket."""
+    padding_BL = MASKED_LOGIT * (attention_mask_BL.astype(jnp.float32) - 1.0)
+    return outputs | {name: outputs[name] + padding_BL for name in ("start_logits", "end_logits")}
 
 
 def finetune_step(

@@ -73,7 +73,7 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
     left_out = "; ".join(f"{number} left out: {reason}" for reason, number in found.skipped.items())
     windows = f" as {len(rows)} rows" if len(rows) != len(found.examples) else ""
     say(f"{name}: {len(found.examples)} examples{windows}{f' ({left_out})' if left_out else ''}")
-    return Split(found.examples, rows)
+    return Split(found.examples, rows, found.skipped)
 
 
 def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
@@ -110,13 +110,15 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     promote(model_dir / "seeds" / str(best) / BEST, model_dir)
     found = evaluate(setting, loading.load(model_dir).params)
     finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)
+    splits = {"train": setting.train, "dev": setting.dev}
     results = {
         "task": task.name,
         "kind": task.kind,
         "main_metric": task.main_metric,
         "split": "dev",
         "init_from": setting.run.init_from,
-        "num_examples": {"train": len(setting.train.examples), "dev": len(setting.dev.examples)},
+        "num_examples": {name: len(split.examples) for name, split in splits.items()},
+        "skipped": {name: split.skipped for name, split in splits.items() if split.skipped},
         "seeds": seeds,
         "summary": finetune_results.summary(seeds),
         "num_failed": sum(seed["failed"] is not None for seed in seeds),
