@@ -99,7 +99,9 @@ def describe_run(directory: Path, params: PyTree, origin: dict[str, Any]) -> tup
     """
     from electra_jax import gin_config
 
-    run = gin_config.build("PretrainingRun", [str(directory / RUN)], [], search_paths=[])
+    # The caller may be a run of its own, whose configuration is still to be read from.
+    with gin_config.isolated():
+        run = gin_config.build("PretrainingRun", [str(directory / RUN)], [], search_paths=[])
     kind, params = folding.fold(params)
     towers = {
         tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1)
