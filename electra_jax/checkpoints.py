@@ -211,7 +211,7 @@ def load_step(directory: Path, step: int, abstract: PyTree) -> Restored | None:
     )
     try:
         stored = manager.item_metadata(step).state.tree
-        if "opt_state" not in stored:
+        if hasattr(abstract, "opt_state") and "opt_state" not in stored:
             return None
         check_shapes(stored, abstract, directory / str(step))
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
