@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return fail("interrupted", options.verbose)
     except Exception as error:
-        sentence = disk_sentence(error)
+        sentence = disk_sentence(error) or path_sentence(error)
         if sentence is None:
             raise
         return fail(sentence, options.verbose)
@@ -312,6 +312,13 @@ def disk_sentence(error: BaseException) -> str | None:
     places = (f" of {link.filename}" for link in chain if getattr(link, "filename", None))
     known = (str(link) for link in chain if isinstance(link, UserError))
     return next(known, f"the disk{next(places, '')} is full: free some space and run the same command again")
+
+
+def path_sentence(error: BaseException) -> str | None:
+    """What to say of a path that the system refuses, such as a folder that is to be made and is a file; else None."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    return f"{error.filename} cannot be used ({error.strerror}): name another path, or put this one right"
 
 
 def fail(sentence: str, verbose: bool) -> int:

@@ -15,7 +15,7 @@ import seqio
 
 from electra_jax.blocks import TokenBlocks
 from electra_jax.errors import UserError
-from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 Batch = dict[str, np.ndarray]
 # Seeds stay below this, so that they fit int32 with what SeqIO adds to them.
@@ -146,7 +146,10 @@ class StreamBatches:
             self._provider = seqio.get_mixture_or_task(mixture_or_task_name)
         except ValueError as error:
             known = ", ".join(sorted([*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]))
-            raise UserError(f"There is no task or mixture {mixture_or_task_name}; there are: {known}.") from error
+            raise UserError(
+                f"There is no task or mixture {mixture_or_task_name} (registered: {known or 'none'}): name one of "
+                "them, or import the module that registers it in a Gin file."
+            ) from error
         self._name = mixture_or_task_name
         self._split = split
         self._use_cached = use_cached
@@ -196,7 +199,9 @@ class StreamBatches:
             if raised := re.search(r"UserError: ([^\n]+)", error.message):
                 raise UserError(raised[1]) from error
             if isinstance(error, tf.errors.DataLossError):
-                raise UserError(f"A file that {self._name} reads is damaged: {error.message}.") from error
+                raise UserError(
+                    f"A file that {self._name} reads is damaged ({reason_of(error)}): make it anew."
+                ) from error
             raise
 
     def _next_epoch(self) -> None:

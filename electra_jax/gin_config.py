@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import pkgutil
 import re
 import types
 import typing
@@ -109,9 +110,10 @@ def parse_binding(binding: str) -> None:
         gin.parse_config(binding)
     except SyntaxError as error:
         name, _, value = binding.partition("=")
+        if not value:
+            raise UserError(f"--gin.{binding} has no value: write --gin.{name}=VALUE") from error
         raise UserError(
-            f"--gin.{binding}: {value or 'nothing'} is not a Gin value; a string needs its own quotes: "
-            f"--gin.{name}='\"{value}\"'"
+            f"--gin.{binding}: {value} is not a Gin value; a string needs its own quotes: --gin.{name}='\"{value}\"'"
         ) from error
 
 
@@ -135,12 +137,27 @@ def explain(error: Exception) -> str:
         hint = nearest(parameter[2], parameters_of(parameter[1]))
     elif unknown:
         hint = nearest(unknown[1] or unknown[2], bound_names())
+    elif absent := re.search(r"No module named '([\w.]+)\.(\w+)'", problem):
+        hint = nearest(absent[2], modules_of(absent[1]))
+    elif attribute := re.match(
+        r"(Couldn't resolve selector [\w.]+); <module '([\w.]+)'.* has no attribute (\w+)", problem
+    ):
+        problem = f"{attribute[1]}: {attribute[2]} has no {attribute[3]}"
+        hint = nearest(attribute[3], vars(importlib.import_module(attribute[2])))
     return f"{problem} {place}{hint}".strip()
 
 
 def parameters_of(selector: str) -> Iterable[str]:
     """The arguments that Gin can bind of a registered configurable."""
     return inspect.signature(gin_internals._REGISTRY.get_match(selector).wrapped).parameters
+
+
+def modules_of(package: str) -> list[str]:
+    """The names of a package's modules; none where there is no such package."""
+    try:
+        return [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+    except (ImportError, AttributeError):
+        return []
 
 
 def bound_names() -> list[str]:

@@ -203,7 +203,11 @@ def check_params(params: PyTree, description: Description, directory: Path) -> N
 
 
 def read_vocabulary(directory: Path) -> Vocabulary | None:
-    """The directory's own vocabulary, or the one that its run recorded; None where there is none."""
+    """The directory's own vocabulary, or the one that its run recorded; None where there is none.
+
+    Raises:
+        UserError: it, or the record of its casing, is damaged.
+    """
     path = directory / VOCABULARY
     if not path.exists():
         recorded = directory / RUN
@@ -212,11 +216,17 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
         if match is None or not Path(match[1]).exists():
             return None
         path = Path(match[1])
-    tokens = split_entries(path.read_text(encoding="utf-8-sig"))
     record = path.with_suffix(".json")
-    if record.exists():
-        casing = json.loads(record.read_text(encoding="utf-8"))
-        return Vocabulary(tokens, casing["lowercase"], casing["strip_accents"])
+    try:
+        tokens = split_entries(path.read_text(encoding="utf-8-sig"))
+        if record.exists():
+            casing = json.loads(record.read_text(encoding="utf-8"))
+            return Vocabulary(tokens, casing["lowercase"], casing["strip_accents"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the vocabulary {path}, or the record of its casing {record.name}, is damaged ({error!r}): copy both from "
+            "where they were made"
+        ) from error
     lowercase = not is_cased(tokens)
     return Vocabulary(tokens, lowercase, lowercase)
 

@@ -1,5 +1,6 @@
 """From a run's configuration to its vocabulary and its batches."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,6 +92,21 @@ def is_cache(corpus: str | None) -> bool:
     return corpus is not None and (Path(corpus) / "COMPLETED").exists()
 
 
+def check_vocabulary_of(directory: str, vocabulary: WordPieceVocabulary) -> None:
+    """Refuses a cache whose record says that another vocabulary made its ids.
+
+    Raises:
+        UserError: it does.
+    """
+    record = Path(directory) / "made_by.json"
+    made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if made_by.get("vocabulary_fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
+        raise UserError(
+            f"the cache {directory} was tokenised with another vocabulary, or another casing, than VOCAB_FILE: name "
+            "the one that it was made with, or run `electra cache` again"
+        )
+
+
 def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes: int | None) -> str:
     """The directory of the tokenised corpus, made first if it is not there.
 
@@ -103,6 +119,7 @@ def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes
         UserError: the corpus is larger, empty or unreadable.
     """
     if is_cache(cache.source.corpus):
+        check_vocabulary_of(str(cache.source.corpus), vocabulary)
         return str(cache.source.corpus)
     corpus = open_source(cache.source)
     if max_bytes is not None and corpus.size_bytes > max_bytes:

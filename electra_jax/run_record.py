@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 
+from electra_jax.errors import UserError
+
 PACKAGES = [
     "jax",
     "jaxlib",
@@ -35,7 +37,7 @@ def write_record(model_dir: Path, configuration: str, facts: dict[str, Any]) -> 
         facts: what else is worth knowing, such as the corpus and the number of parameters.
     """
     path = model_dir / "run.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")).get("starts", []) if path.exists() else []
+    earlier = earlier_starts(path)
     start = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
@@ -50,6 +52,22 @@ def write_record(model_dir: Path, configuration: str, facts: dict[str, Any]) -> 
     }
     replace_text(path, json.dumps(record, indent=1) + "\n")
     replace_text(model_dir / "config.gin", configuration)
+
+
+def earlier_starts(path: Path) -> list[dict[str, Any]]:
+    """The starts that a record holds; none where there is no record.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("starts", [])
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): remove it, and the run goes on without the record of its earlier starts"
+        ) from error
 
 
 def machine() -> dict[str, Any]:

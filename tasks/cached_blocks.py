@@ -9,7 +9,7 @@ import numpy as np
 from electra_jax.blocks import BlocksWriter, TokenBlocks, open_blocks
 from electra_jax.errors import UserError
 from electra_jax.tasks.files import disk_errors_for_users, sole_builder
-from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 EXAMPLES_AT_ONCE = 4096
 
@@ -55,7 +55,7 @@ def _convert(cache: pathlib.Path, split: str, directory: pathlib.Path, vocab_siz
             for batch in dataset:
                 _add(writer, batch["input_ids"], batch["token_type_ids"], cache)
         except tf.errors.DataLossError as error:
-            raise UserError(f"A file of the cache {cache} is damaged ({error.message}): build it anew.") from error
+            raise UserError(f"A file of the cache {cache} is damaged ({reason_of(error)}): build it anew.") from error
 
 
 def _add(writer: BlocksWriter, ids: tf.RaggedTensor, types: tf.RaggedTensor, cache: pathlib.Path) -> None:

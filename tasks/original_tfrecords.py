@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpus import Corpus, fingerprint_of
-from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 _FEATURES = ("input_ids", "input_mask", "segment_ids")
 
@@ -52,11 +52,10 @@ def _records(path: pathlib.Path) -> Iterator[bytes]:
             number += 1
     except tf.errors.DataLossError as error:
         raise UserError(
-            f"{path}, record {number}: truncated or corrupt ({error.message.split(';')[0]}); "
-            f"fetch or make the file again."
+            f"{path}, record {number}: truncated or corrupt ({reason_of(error)}); fetch or make the file again."
         ) from error
     except tf.errors.OpError as error:
-        raise UserError(f"{path} cannot be read ({error.message}).") from error
+        raise UserError(f"{path} cannot be read ({reason_of(error)}).") from error
 
 
 def _unpadded(features: dict[str, list[int]], path: pathlib.Path, number: int) -> dict[str, list[int]]:

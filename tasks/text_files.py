@@ -81,7 +81,7 @@ class TextFiles(Corpus):
                     place = "of the uncompressed text " if path.suffix in _EXPANSION else ""
                     raise UserError(
                         f"{path} is not UTF-8 at byte {offset + start + error.start} {place}(line {number}); "
-                        f"convert the file, or set skip_undecodable to leave such lines out."
+                        f"convert the file, or leave such lines out with --gin.SKIP_UNDECODABLE=True."
                     ) from error
                 self.skipped["undecodable lines"] += 1
             offset += len(raw)
@@ -98,7 +98,7 @@ class TextFiles(Corpus):
             fields = ", ".join(map(repr, record)) if isinstance(record, dict) else "none, it is no JSON object"
             raise UserError(
                 f"{path}, line {number}: no text in the field {self._text_field!r} (fields: {fields}); "
-                f"set text_field to the one that holds the text."
+                f"name the one that holds the text with --gin.TEXT_FIELD."
             )
         return joined_lines(text.split("\n"))
 

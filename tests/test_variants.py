@@ -49,6 +49,14 @@ def test_every_shipped_objective_builds_a_model(name: str) -> None:
     assert run.step_flops(19) > 3 * flops.encoder_flops(run.encoder, run.batch_size, run.cache.sequence_length)
 
 
+def test_settings_with_a_file_of_their_own() -> None:
+    sized = run_of("gin/objectives/generator_size.gin", bindings=("GENERATOR_WIDTH=1.0",)).model.generator_config
+    assert (sized.hidden_size, sized.num_hidden_layers) == (128, 1)  # of 128 and 2
+    weighted = run_of("gin/objectives/loss_weights.gin", bindings=("GEN_WEIGHT=2.0",)).objective
+    assert weighted.loss_weights == {"generator": 2.0, "discriminator": 20.0}
+    assert run_of("gin/objectives/temperature.gin", bindings=("TEMPERATURE=0.5",)).objective.temperature == 0.5
+
+
 def test_the_reference_switches_every_named_behaviour_on() -> None:
     run = run_of("gin/reference.gin")
     assert run.mask_with_replacement
