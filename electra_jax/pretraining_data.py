@@ -15,6 +15,7 @@ from electra_jax.data import (
 )
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
+from electra_jax.paths import path_of
 from electra_jax.run_config import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.cache import build_cache
@@ -88,7 +89,7 @@ def packing_of(cache: CacheConfig) -> Packing:
 
 def is_cache(corpus: str | None) -> bool:
     """Whether CORPUS is the directory of a SeqIO cache."""
-    return corpus is not None and (Path(corpus) / "COMPLETED").exists()
+    return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
 
 
 def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes: int | None) -> str:

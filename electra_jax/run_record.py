@@ -7,10 +7,10 @@ import os
 import platform
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 PACKAGES = [
     "jax",
@@ -26,7 +26,7 @@ PACKAGES = [
 ]
 
 
-def write_record(model_dir: Path, configuration: str, facts: dict[str, Any]) -> None:
+def write_record(model_dir: epath.Path, configuration: str, facts: dict[str, Any]) -> None:
     """Writes both files; a run that goes on keeps the record of its earlier starts.
 
     Args:
@@ -70,8 +70,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: epath.Path, text: str) -> None:
     """Writes a file so that it is whole or not there."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
-    part.rename(path)
+    part.replace(path)
