@@ -11,6 +11,7 @@ import http.server
 import ssl
 import threading
 import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +84,17 @@ class Handler(emulator.RequestHandler):
         super().send_header(keyword, value)
 
     def do_GET(self) -> None:  # noqa: N802
-        """One request at a time, as for every method: the emulator's store is not made for threads."""
+        """One request at a time, as for every method: the emulator's store is not made for threads.
+
+        Before it renames a folder, TensorFlow asks whether the bucket has a hierarchy, in which that is one request.
+        """
+        if self.path.endswith("/storageLayout"):
+            content = b'{"hierarchicalNamespace": {"enabled": false}}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+            return
         with self.lock:
             super().do_GET()
 
@@ -116,6 +127,12 @@ class ObjectStore(NamedTuple):
 
     storage: Storage
     environment: dict[str, str]
+
+    def put(self, name: str, content: bytes) -> None:
+        """Writes an object."""
+        address = f"{self.environment['STORAGE_EMULATOR_HOST']}/upload/storage/v1/b/{BUCKET}/o"
+        query = urllib.parse.urlencode({"uploadType": "media", "name": name})
+        urllib.request.urlopen(urllib.request.Request(f"{address}?{query}", content, method="POST")).close()
 
     def names(self) -> set[str]:
         """Of every object."""

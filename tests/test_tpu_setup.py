@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -148,6 +150,30 @@ def test_a_dry_run_prints_exactly_the_commands_of_the_real_one(scripts: Scripts,
     environment = os.environ | {"PATH": path, "GCLOUD_CALLS": str(scripts.calls_file)}
     subprocess.run(["bash", "-c", dry.stdout], check=True, env=environment)
     assert scripts.calls() == real
+
+
+def test_every_command_of_the_page_can_be_tried(scripts: Scripts, repository: Path) -> None:
+    page = (repository / "docs" / "tpu.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    commands = [command for block in blocks for command in re.findall(r"^tpu_setup/[^#\n]*", block, re.MULTILINE)]
+    assert len(commands) > 6
+    for command in commands:
+        first, *after = command.split(" && ")
+        for part in (first, *after):
+            script, *arguments = shlex.split(part)
+            result = scripts.run(script.removeprefix("tpu_setup/"), "--dry-run", *arguments)
+            assert result.returncode == 0, (part, result.stderr)
+            assert "gcloud compute tpus" in result.stdout
+    assert scripts.calls() == []
+
+
+def test_the_pages_table_of_accelerators_has_the_one_of_the_configuration(repository: Path) -> None:
+    shipped = dict(re.findall(r'^(\w+)="([^"]*)"', (repository / "tpu_setup" / "config.env").read_text(), re.MULTILINE))
+    kind = shipped["ACCELERATOR_TYPE"].rpartition("-")[0]
+    rows = [
+        line for line in (repository / "docs" / "tpu.md").read_text().splitlines() if line.startswith(f"| `{kind}-N`")
+    ]
+    assert [row.rstrip("| ").rpartition(" | ")[2] for row in rows] == [f"`{shipped['RUNTIME_VERSION']}`"]
 
 
 def test_a_dry_run_of_delete_deletes_nothing(scripts: Scripts) -> None:
