@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from electra_jax import checkpoints, folding
+from electra_jax import checkpoints, distributed, folding
 from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
 from electra_jax.errors import UserError
 from electra_jax.model import Model, Vocabulary
@@ -284,9 +284,10 @@ def write_model(
         step: of the checkpoint.
         vocabulary: None where there is none.
     """
-    write_record(directory, description)
-    if vocabulary is not None:
-        write_vocabulary(directory, vocabulary)
+    if distributed.leader():
+        write_record(directory, description)
+        if vocabulary is not None:
+            write_vocabulary(directory, vocabulary)
     writer = checkpoints.Checkpoints(directory, keep=1)
     try:
         writer.save(step, state, {})

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from electra_jax import distributed
 from electra_jax.paths import path_of
 
 # Title and format of what is shown of each report; all of it is in the files.
@@ -153,6 +154,17 @@ def drop_after(path: epath.Path, step: int) -> None:
     part.replace(path)
 
 
+class Silence:
+    """The reporter of a process that another one speaks for."""
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def say(text: str) -> None:
-    """One line to the person who watches."""
-    print(text, flush=True, file=sys.stdout)
+    """One line to the person who watches, from one process."""
+    if distributed.leader():
+        print(text, flush=True, file=sys.stdout)
