@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
-from electra_jax import checkpoints, folding
+from electra_jax import checkpoints, distributed, folding
 from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
 from electra_jax.errors import UserError
 from electra_jax.model import Model, Vocabulary
+from electra_jax.paths import absolute, path_of
 from electra_jax.types import PyTree
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     Raises:
         UserError: it is no model directory (says what was looked for), or its parts do not fit together.
     """
-    directory = Path(path)
+    directory = path_of(path)
     check_directory(directory)
     step, params = read_params(directory, "params")
     record = read_record(directory) if (directory / RECORD).exists() else None
@@ -65,7 +67,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     return Model(dataclasses.replace(description, **exact), params, vocabulary, step)
 
 
-def check_directory(directory: Path) -> None:
+def check_directory(directory: epath.Path) -> None:
     """Refuses what is no model directory.
 
     Raises:
@@ -87,7 +89,7 @@ def check_directory(directory: Path) -> None:
     raise UserError(f"{directory} is not a model directory: looked for checkpoints/ with {RECORD} or {RUN} beside it")
 
 
-def describe_run(directory: Path, params: PyTree, origin: dict[str, Any]) -> tuple[Description, PyTree]:
+def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) -> tuple[Description, PyTree]:
     """The description of a run of `electra pretrain`, and its parameters as plain towers.
 
     Sizes are those of the parameters; the rest is in the configuration that the run recorded.
@@ -134,13 +136,13 @@ def run_facts(run: Any) -> dict[str, Any]:
     }
 
 
-def metadata(directory: Path) -> tuple[int, PyTree]:
+def metadata(directory: epath.Path) -> tuple[int, PyTree]:
     """The newest sound checkpoint's step, and its tree of array metadata.
 
     Raises:
         UserError: there is none.
     """
-    folder = directory.absolute() / "checkpoints"
+    folder = absolute(directory) / "checkpoints"
     for step in sorted(checkpoints.complete_steps(folder), reverse=True):
         try:
             checkpoints.check_seal(folder / str(step))
@@ -150,7 +152,7 @@ def metadata(directory: Path) -> tuple[int, PyTree]:
     raise UserError(f"no checkpoint in {folder}: nothing was saved there, or all of it is corrupt")
 
 
-def read_params(directory: Path, item: str) -> Stored:
+def read_params(directory: epath.Path, item: str) -> Stored:
     """Reads one entry of the newest checkpoint's state onto the host, and nothing else of it.
 
     Args:
@@ -161,7 +163,7 @@ def read_params(directory: Path, item: str) -> Stored:
         UserError: no checkpoint, or one without that entry.
     """
     step, tree = metadata(directory)
-    folder = directory.absolute() / "checkpoints"
+    folder = absolute(directory) / "checkpoints"
     if item not in tree:
         raise UserError(f"{folder / str(step)} holds {', '.join(sorted(tree))} but no {item}")
     wanted = {item: jax.tree.map(_host_array, tree[item], is_leaf=_is_array)}
@@ -183,7 +185,7 @@ def _host_array(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
-def check_params(params: PyTree, description: Description, directory: Path) -> None:
+def check_params(params: PyTree, description: Description, directory: epath.Path) -> None:
     """Refuses parameters that lack what the description needs; more of them are left alone.
 
     Raises:
@@ -202,7 +204,7 @@ def check_params(params: PyTree, description: Description, directory: Path) -> N
         )
 
 
-def read_vocabulary(directory: Path) -> Vocabulary | None:
+def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
     """The directory's own vocabulary, or the one that its run recorded; None where there is none.
 
     Raises:
@@ -213,12 +215,12 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
         recorded = directory / RUN
         text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
         match = re.search(r"^VOCAB_FILE = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
-        if match is None or not Path(match[1]).exists():
+        if match is None or not path_of(match[1]).exists():
             return None
-        path = Path(match[1])
+        path = path_of(match[1])
     record = path.with_suffix(".json")
     try:
-        tokens = split_entries(path.read_text(encoding="utf-8-sig"))
+        tokens = split_entries(path.read_bytes().decode("utf-8-sig"))
         if record.exists():
             casing = json.loads(record.read_text(encoding="utf-8"))
             return Vocabulary(tokens, casing["lowercase"], casing["strip_accents"])
@@ -292,9 +294,10 @@ def write_model(
         step: of the checkpoint.
         vocabulary: None where there is none.
     """
-    write_record(directory, description)
-    if vocabulary is not None:
-        write_vocabulary(directory, vocabulary)
+    if distributed.leader():
+        write_record(directory, description)
+        if vocabulary is not None:
+            write_vocabulary(directory, vocabulary)
     writer = checkpoints.Checkpoints(directory, keep=1)
     try:
         writer.save(step, state, {})
@@ -302,7 +305,7 @@ def write_model(
         writer.close()
 
 
-def is_variant(directory: Path, params: PyTree) -> bool:
+def is_variant(directory: epath.Path, params: PyTree) -> bool:
     """Whether a model directory's newest checkpoint has exactly these parameters, by name."""
     return checkpoints.named_shapes(metadata(directory)[1]["params"]).keys() == checkpoints.named_shapes(params).keys()
 
@@ -327,7 +330,7 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
     Raises:
         UserError: no model directory, nothing in common, or a parameter of another shape (names them).
     """
-    directory = Path(path)
+    directory = path_of(path)
     check_directory(directory)
     stored = _named(load(directory).params if folded else read_params(directory, "params").params)
     wanted = _named(params)
@@ -353,7 +356,7 @@ def _named(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def read_moments(directory: Path) -> tuple[PyTree, PyTree] | None:
+def read_moments(directory: epath.Path) -> tuple[PyTree, PyTree] | None:
     """Adam's moments of the newest checkpoint, trees like its parameters; None where it has none."""
     _, tree = metadata(directory)
     if "opt_state" not in tree:

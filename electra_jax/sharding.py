@@ -1,6 +1,7 @@
 """The device mesh, the rules that map logical axes onto it, and sharded initialisation."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -56,6 +57,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """The same on every device, so that every process can fetch it."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def check_batch(batch_size: int, accumulation_steps: int, mesh: Mesh) -> None:
     """Refuses a batch that the mesh and the micro-batches do not divide.
 
@@ -70,6 +76,27 @@ def check_batch(batch_size: int, accumulation_steps: int, mesh: Mesh) -> None:
             f"batch size {batch_size} is not divisible by {devices} devices x {accumulation_steps} accumulation "
             f"steps = {unit}: the nearest that fits is {fits}"
         )
+
+
+@functools.cache
+def process_share(mesh: Mesh) -> tuple[int, int]:
+    """Which part of every batch this process feeds: its number, and of how many equal parts.
+
+    Processes whose devices hold the same rows, as where `tensor` goes across processes, feed the same part.
+
+    Raises:
+        UserError: the rows of two processes overlap without being the same.
+    """
+    rows: dict[int, set[int]] = {}
+    for device, (part,) in batch_sharding(mesh).devices_indices_map((mesh.size,)).items():
+        rows.setdefault(device.process_index, set()).update(range(mesh.size)[part])
+    parts = sorted({tuple(sorted(own)) for own in rows.values()})
+    if sum(map(len, parts)) != mesh.size or len(set(map(len, parts))) > 1:
+        raise UserError(
+            f"mesh axes {dict(mesh.shape)} give processes rows of a batch that overlap in part: let MeshConfig.tensor "
+            "divide the devices of a process, or be a multiple of them"
+        )
+    return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
 
 
 def shardings(abstract: PyTree, mesh: Mesh, config: MeshConfig) -> PyTree:
