@@ -171,10 +171,10 @@ class Best:
             self._score = read_record(self._directory).facts["scores"][setting.task.main_metric]
 
     def __call__(self, params: PyTree, step: int) -> dict[str, float]:
-        """Scores the parameters after a step, and keeps them if none were better before."""
+        """Scores the parameters after a step, and keeps them if none were better before: of equals the later."""
         found = evaluate(self._setting, params)
         score = found.scores[self._setting.task.main_metric]
-        if self._score is None or score > self._score:
+        if self._score is None or score >= self._score:
             self._save(params, step, found)
             self._score = score
         return found.scores

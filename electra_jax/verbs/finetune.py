@@ -18,6 +18,7 @@ from electra_jax.reporting import say
 from electra_jax.run_record import replace_text, write_record
 from electra_jax.runtime import keep_compilations
 from electra_jax.stopping import end_early, stop_signals
+from electra_jax.task_outputs import left_out
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.downstream import DownstreamTask
 from electra_jax.tasks.wordpiece import WordPieces
@@ -76,9 +77,8 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
     rows = task.rows(found.examples, training=training)
     if not rows:
         raise UserError(f"the {name} split of {task.name} has nothing that can be {'learnt' if training else 'scored'}")
-    left_out = "; ".join(f"{number} left out: {reason}" for reason, number in found.skipped.items())
     windows = f" as {len(rows)} rows" if len(rows) != len(found.examples) else ""
-    say(f"{name}: {len(found.examples)} examples{windows}{f' ({left_out})' if left_out else ''}")
+    say(f"{name}: {len(found.examples)} examples{windows}{left_out(found.skipped)}")
     return Split(found.examples, rows, found.skipped)
 
 
