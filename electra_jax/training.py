@@ -109,6 +109,13 @@ class Meter:
         self.settle()
         self._pending = number, sums
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent here is spent waiting for data."""
+        began = time.monotonic()
+        yield
+        self._waited += time.monotonic() - began
+
     def settle(self) -> None:
         """Fetches what is pending and reports when it is time.
 
@@ -140,6 +147,7 @@ class Meter:
         """A new interval."""
         self._sums: dict[str, np.ndarray] = {}
         self._steps = 0
+        self._waited = 0.0
         self._started = time.monotonic()
 
     def _summary(self, number: int) -> dict[str, float]:
@@ -151,6 +159,7 @@ class Meter:
             "grad_norm": float(self._sums["grad_norm"]) / self._steps,
             "examples_per_second": self._steps * self._batch_size / seconds,
             "tokens_per_second": float(self._sums["real"]) / seconds,
+            "data_wait_share": self._waited / seconds,
             "seconds": seconds,
         }
 
@@ -178,7 +187,7 @@ def train(
 ) -> tuple[PyTree, int]:
     """Runs steps until the last one or until asked to stop, and saves at the end in either case.
 
-    The device always has the next step queued: metrics are fetched one step late.
+    The device always has the next step queued, its batch on the way there: metrics are fetched one step late.
 
     Args:
         state: donated to the first step; its `params` are handed to `evaluate`.
@@ -206,7 +215,8 @@ def train(
     number = saved = start_step
     try:
         while number < config.num_train_steps and not stop.requested:
-            local = next(batches)
+            with meter.waiting():
+                local = next(batches)
             with jax.transfer_guard("disallow"):
                 state, sums = step(state, place(local, batch_sharding))
             number += 1
