@@ -13,8 +13,8 @@ from electra_jax.errors import UserError
 from electra_jax.model import Model
 from electra_jax.prediction import predict_examples
 from electra_jax.reporting import say
-from electra_jax.runtime import keep_compilations
 from electra_jax.run_record import replace_text
+from electra_jax.runtime import keep_compilations
 from electra_jax.scoring_run import EvaluationRun
 from electra_jax.task_data import open_task, splits_of
 from electra_jax.tasks.classification import TextExample
