@@ -293,7 +293,7 @@ class Encoder(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=config.num_hidden_layers,
-            unroll=config.scan_unroll,
+            unroll=1 if self.is_initializing() else config.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         hidden_BLD, _ = layers(config, deterministic, name="layers")(hidden_BLD, bias_B1LS)

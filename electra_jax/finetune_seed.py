@@ -229,7 +229,12 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     batches = TrainingBatches(rows, run.batch_size, setting.buckets(), seed, done)
     best = Best(setting, directory, seed)
     main = setting.task.main_metric
-    columns = {"loss": ("loss", ".4f"), main: (main, ".2f"), "examples_per_second": ("ex/s", ".0f")}
+    columns = {
+        "loss": ("loss", ".4f"),
+        main: (main, ".2f"),
+        "examples_per_second": ("ex/s", ".0f"),
+        "data_wait_share": ("data wait", ".1%"),
+    }
     reporter = (
         RunReporter(directory, start_step=done, num_train_steps=loop.num_train_steps, columns=columns)
         if distributed.leader()

@@ -28,6 +28,7 @@ COLUMNS: Columns = {
     "discriminator_auc": ("AUC", ".3f"),
     "examples_per_second": ("ex/s", ".0f"),
     "tokens_per_second": ("tok/s", ".0f"),
+    "data_wait_share": ("data wait", ".1%"),
 }
 
 

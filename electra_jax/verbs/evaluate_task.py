@@ -14,6 +14,7 @@ from electra_jax.model import Model
 from electra_jax.prediction import predict_examples
 from electra_jax.reporting import say
 from electra_jax.run_record import replace_text
+from electra_jax.runtime import keep_compilations
 from electra_jax.scoring_run import EvaluationRun
 from electra_jax.task_data import open_task, splits_of
 from electra_jax.task_outputs import left_out
@@ -47,6 +48,7 @@ def run(configuration: EvaluationRun) -> None:
 
 def score_model(configuration: EvaluationRun, model_dir: str) -> None:
     """Scores a fine-tuned model on every example of a split."""
+    keep_compilations()
     model = electra_jax.load(model_dir)
     task = open_task(model, configuration.task)
     splits = {

@@ -17,6 +17,7 @@ from electra_jax.errors import UserError
 from electra_jax.model import Model
 from electra_jax.prediction import FIELDS, answers, as_input, predict_examples, predict_ids
 from electra_jax.reporting import say
+from electra_jax.runtime import keep_compilations
 from electra_jax.scoring_run import PredictionRun
 from electra_jax.task_data import open_task, splits_of
 from electra_jax.task_outputs import left_out, write_outputs
@@ -45,6 +46,7 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
     Raises:
         UserError: the model or an input cannot be read, or the output exists.
     """
+    keep_compilations()
     model = electra_jax.load(configuration.model_dir)
     if configuration.split is not None:
         if options.output:
