@@ -13,7 +13,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from electra_jax.errors import UserError
+
 Initializer = Callable[..., jax.Array]
+# By T5X's names, what `jax.checkpoint` may keep of a layer; None where it has no part.
+REMAT_POLICIES = {
+    "none": None,
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +42,9 @@ class EncoderConfig:
         layer_norm_eps: added to the variance.
         dtype: "float32" or "bfloat16", of the products.
         scan_unroll: layers per iteration of the loop over layers; the number of layers unrolls it.
+        remat_policy: what the backward pass computes again: "none" of what a layer computed, "minimal" (everything but
+            its products with parameters) or "full" (everything but the layer's input). Goes with scan_unroll = 1: in an
+            unrolled stack the CPU's compiler finds both computations and keeps one, at no memory saved.
     """
 
     vocab_size: int
@@ -50,9 +61,14 @@ class EncoderConfig:
     layer_norm_eps: float
     dtype: str
     scan_unroll: int
+    remat_policy: str
 
     def __post_init__(self) -> None:
-        """Refuses sizes that do not fit together."""
+        """Refuses sizes that do not fit together, and a policy that there is not."""
+        if self.remat_policy not in REMAT_POLICIES:
+            raise UserError(
+                f"EncoderConfig.remat_policy is {self.remat_policy!r}: it must be one of {', '.join(REMAT_POLICIES)}"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
@@ -274,8 +290,13 @@ class Encoder(nn.Module):
         visible_BLS = attention_mask if attention_mask.ndim == 3 else attention_mask[:, None, :]
         # As in BERT: a finite penalty, so that a token with nothing to attend to stays finite.
         bias_B1LS = (1.0 - visible_BLS[:, None].astype(jnp.float32)) * -10000.0
+        layer = EncoderLayer
+        if (policy := REMAT_POLICIES[config.remat_policy]) is not None:
+            # Without the loop, XLA would find the second computation equal to the first and keep that.
+            unrolled = config.scan_unroll >= config.num_hidden_layers
+            layer = nn.remat(EncoderLayer, prevent_cse=unrolled, policy=policy)
         layers = nn.scan(
-            EncoderLayer,
+            layer,
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,

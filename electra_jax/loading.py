@@ -104,7 +104,7 @@ def describe_run(directory: Path, params: PyTree, origin: dict[str, Any]) -> tup
         run = gin_config.build("PretrainingRun", [str(directory / RUN)], [], search_paths=[])
     kind, params = folding.fold(params)
     towers = {
-        tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1)
+        tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1, remat_policy="none")
         for tower in ("discriminator", "generator")
         if tower in params
     }
