@@ -85,6 +85,14 @@ def logical(initializer: Initializer, *axes: str | None) -> Initializer:
     return nn.with_logical_partitioning(initializer, axes)
 
 
+def constrain(values: jax.Array, *axes: str | None) -> jax.Array:
+    """Values laid out over the mesh as the rules say of these axes; as they are where there are no rules.
+
+    Without it XLA may gather a whole batch to spare itself the gathering of a layer's parameters.
+    """
+    return nn.with_logical_constraint(values, axes)
+
+
 class Linear(nn.Module):
     """x W + b over the last axis, kernel [in, out]; the product in `dtype`."""
 
@@ -137,7 +145,9 @@ class Embeddings(nn.Module):
         }
         for name, (rows, axis) in shapes.items():
             init = logical(self.table_initializer(), axis, "embed")
-            setattr(self, name, self.param(name, init, (rows, config.embedding_size), jnp.float32))
+            table = self.param(name, init, (rows, config.embedding_size), jnp.float32)
+            # Whole rows: those of a batch are found far more cheaply in them than in slices of the embedding axis.
+            setattr(self, name, constrain(table, axis, None))
         self.layer_norm = LayerNorm(config.layer_norm_eps, "embed", jnp.dtype(config.dtype))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -239,6 +249,7 @@ class EncoderLayer(nn.Module):
     def __call__(self, hidden_BLD: jax.Array, bias_B1LS: jax.Array) -> tuple[jax.Array, None]:
         """One step of the scan over layers: [B, L, D] -> [B, L, D]."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
+        hidden_BLD = constrain(hidden_BLD, "batch", None, None)
 
         def close(name: str, residual_BLD: jax.Array, update_BLD: jax.Array) -> jax.Array:
             update_BLD = nn.Dropout(config.hidden_dropout_prob)(update_BLD, deterministic=self.deterministic)
@@ -276,7 +287,7 @@ class Encoder(nn.Module):
             deterministic: no dropout.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        hidden_BLD = embedded_BLE
+        hidden_BLD = embedded_BLE = constrain(embedded_BLE, "batch", None, None)
         if config.embedding_size != config.hidden_size:
             # "embed" may name only one axis of a parameter, and the hidden side is the one that is sharded.
             hidden_BLD = Linear(
@@ -305,7 +316,7 @@ class Encoder(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         hidden_BLD, _ = layers(config, deterministic, name="layers")(hidden_BLD, bias_B1LS)
-        return hidden_BLD
+        return constrain(hidden_BLD, "batch", None, None)
 
 
 def gelu(inputs: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from electra_jax import checkpoints, folding
+from electra_jax import checkpoints, folding, sharding
 from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
 from electra_jax.errors import UserError
 from electra_jax.model import Model, Vocabulary
@@ -330,10 +330,7 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
         raise UserError(
             f"{directory} is of another model: {'; '.join(shapes[:8]) or 'no parameter has a name in common'}"
         )
-    filled = {
-        name: jax.device_put(stored[name].astype(leaf.dtype), leaf.sharding) if name in stored else leaf
-        for name, leaf in wanted.items()
-    }
+    filled = {name: sharding.place(stored[name], leaf) if name in stored else leaf for name, leaf in wanted.items()}
     tree = jax.tree.unflatten(jax.tree.structure(params), list(filled.values()))
     return Start(tree, sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys()))
 

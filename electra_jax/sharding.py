@@ -1,6 +1,7 @@
 """The device mesh, the rules that map logical axes onto it, and sharded initialisation."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -12,6 +13,8 @@ from electra_jax.errors import UserError
 from electra_jax.types import PyTree
 
 AXES = ("data", "fsdp", "tensor")
+# The axes that the rows of a batch are divided over.
+BATCH_AXES = ("data", "fsdp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,51 @@ def make_mesh(config: MeshConfig, num_devices: int) -> Mesh:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over `data` and `fsdp`, everything else whole."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def partitioned(function: Callable[..., PyTree], mesh: Mesh, config: MeshConfig) -> Callable[..., PyTree]:
+    """The function, to be jitted, with its activations laid out over the mesh where `encoder.constrain` says so.
+
+    Left alone, XLA moves activations to where the parameters are: with `fsdp` every device would hold a whole batch.
+    """
+    rules = (("batch", BATCH_AXES), *config.rules)
+
+    @functools.wraps(function)
+    def traced(*args: PyTree, **kwargs: PyTree) -> PyTree:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(rules):
+            return function(*args, **kwargs)
+
+    return traced
+
+
+def jit_update(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], state: PyTree, mesh: Mesh, config: MeshConfig
+) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
+    """A jitted `(state, batch) -> (state, sums)`: the state is donated and stays in its shards, the sums are whole."""
+    places = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(partitioned(step, mesh, config), donate_argnums=0, out_shardings=(places, replicated(mesh)))
+
+
+def jit_forward(function: Callable[..., PyTree], mesh: Mesh, config: MeshConfig) -> Callable[..., PyTree]:
+    """A jitted function of parameters and a batch whose results are for the host: whole on every device."""
+    return jax.jit(partitioned(function, mesh, config), out_shardings=replicated(mesh))
+
+
+def place(values: PyTree, like: PyTree) -> PyTree:
+    """Host arrays, of which every process has all, as `like` is placed and typed; a device gets its part alone."""
+
+    def placed(array: np.ndarray, leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+        return jax.make_array_from_callback(
+            leaf.shape, leaf.sharding, lambda index: np.asarray(array[index], leaf.dtype)
+        )
+
+    return jax.tree.map(placed, values, like)
 
 
 def check_batch(batch_size: int, accumulation_steps: int, mesh: Mesh) -> None:

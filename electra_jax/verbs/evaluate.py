@@ -53,12 +53,16 @@ def run(configuration: PretrainingRun) -> None:
     sums = evaluation.held_out_sums(
         params,
         data.held_out(),
-        step=jax.jit(functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics)),
+        step=sharding.jit_forward(
+            functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics),
+            mesh,
+            configuration.mesh,
+        ),
         sharding=sharding.batch_sharding(mesh),
         num_batches=None,
     )
     values = evaluation.finish(sums, configuration.objective.loss_weights)
-    look = jax.jit(functools.partial(look_at, **pieces))
+    look = sharding.jit_forward(functools.partial(look_at, **pieces), mesh, configuration.mesh)
     views = [
         jax.device_get(look(params, place(batch), jax.random.key(index)))
         for index, batch in enumerate(itertools.islice(data.held_out(), configuration.num_passages))

@@ -108,7 +108,7 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
     promote(model_dir / "seeds" / str(best) / BEST, model_dir)
-    found = evaluate(setting, loading.load(model_dir).params)
+    found = evaluate(setting, sharding.place(loading.load(model_dir).params, setting.abstract_state.params))
     finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)
     splits = {"train": setting.train, "dev": setting.dev}
     results = {

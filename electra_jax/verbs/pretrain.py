@@ -54,17 +54,15 @@ def run(configuration: PretrainingRun) -> None:
     if start.step >= configuration.loop.num_train_steps:
         say(f"{model_dir} has had its {configuration.loop.num_train_steps} steps: nothing left to do")
         return
-    step = jax.jit(
-        functools.partial(
-            steps.pretrain_step,
-            model=configuration.model,
-            objective=configuration.objective,
-            masking=masking,
-            optimizer=optimizer,
-            accumulation_steps=configuration.accumulation_steps,
-        ),
-        donate_argnums=0,
+    update = functools.partial(
+        steps.pretrain_step,
+        model=configuration.model,
+        objective=configuration.objective,
+        masking=masking,
+        optimizer=optimizer,
+        accumulation_steps=configuration.accumulation_steps,
     )
+    step = sharding.jit_update(update, start.state, mesh, configuration.mesh)
     reporter = RunReporter(model_dir, start_step=start.step, num_train_steps=configuration.loop.num_train_steps)
     with stop_signals() as stop, Prefetch(data.train, depth=BATCHES_AHEAD) as batches:
         try:
@@ -188,15 +186,14 @@ def held_out_metrics(
     configuration: PretrainingRun, masking: MaskingConfig, data: PretrainingData, mesh: Mesh
 ) -> Callable[[PyTree], dict[str, float]]:
     """A function of parameters: their metrics on the first held-out examples."""
-    step = jax.jit(
-        functools.partial(
-            steps.evaluate_step,
-            model=configuration.model,
-            objective=configuration.objective,
-            masking=masking,
-            reference=configuration.reference_metrics,
-        )
+    sums = functools.partial(
+        steps.evaluate_step,
+        model=configuration.model,
+        objective=configuration.objective,
+        masking=masking,
+        reference=configuration.reference_metrics,
     )
+    step = sharding.jit_forward(sums, mesh, configuration.mesh)
 
     def evaluate(params: PyTree) -> dict[str, float]:
         sums = evaluation.held_out_sums(
