@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from electra_jax import checkpoints, folding, sharding
+from electra_jax import checkpoints, distributed, folding, sharding
 from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
 from electra_jax.errors import UserError
 from electra_jax.model import Model, Vocabulary
@@ -282,9 +282,10 @@ def write_model(
         step: of the checkpoint.
         vocabulary: None where there is none.
     """
-    write_record(directory, description)
-    if vocabulary is not None:
-        write_vocabulary(directory, vocabulary)
+    if distributed.leader():
+        write_record(directory, description)
+        if vocabulary is not None:
+            write_vocabulary(directory, vocabulary)
     writer = checkpoints.Checkpoints(directory, keep=1)
     try:
         writer.save(step, state, {})

@@ -111,8 +111,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """The same on every device, so that every process can fetch it."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -136,12 +136,12 @@ def jit_update(
 ) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
     """A jitted `(state, batch) -> (state, sums)`: the state is donated and stays in its shards, the sums are whole."""
     places = jax.tree.map(lambda leaf: leaf.sharding, state)
-    return jax.jit(partitioned(step, mesh, config), donate_argnums=0, out_shardings=(places, replicated(mesh)))
+    return jax.jit(partitioned(step, mesh, config), donate_argnums=0, out_shardings=(places, everywhere(mesh)))
 
 
 def jit_forward(function: Callable[..., PyTree], mesh: Mesh, config: MeshConfig) -> Callable[..., PyTree]:
     """A jitted function of parameters and a batch whose results are for the host: whole on every device."""
-    return jax.jit(partitioned(function, mesh, config), out_shardings=replicated(mesh))
+    return jax.jit(partitioned(function, mesh, config), out_shardings=everywhere(mesh))
 
 
 def place(values: PyTree, like: PyTree) -> PyTree:
@@ -169,6 +169,27 @@ def check_batch(batch_size: int, accumulation_steps: int, mesh: Mesh | AbstractM
             f"batch size {batch_size} is not divisible by {devices} devices x {accumulation_steps} accumulation "
             f"steps = {unit}: the nearest that fits is {fits}"
         )
+
+
+@functools.cache
+def process_share(mesh: Mesh) -> tuple[int, int]:
+    """Which part of every batch this process feeds: its number, and of how many equal parts.
+
+    Processes whose devices hold the same rows, as where `tensor` goes across processes, feed the same part.
+
+    Raises:
+        UserError: the rows of two processes overlap without being the same.
+    """
+    rows: dict[int, set[int]] = {}
+    for device, (part,) in batch_sharding(mesh).devices_indices_map((mesh.size,)).items():
+        rows.setdefault(device.process_index, set()).update(range(mesh.size)[part])
+    parts = sorted({tuple(sorted(own)) for own in rows.values()})
+    if sum(map(len, parts)) != mesh.size or len(set(map(len, parts))) > 1:
+        raise UserError(
+            f"mesh axes {dict(mesh.shape)} give processes rows of a batch that overlap in part: let MeshConfig.tensor "
+            "divide the devices of a process, or be a multiple of them"
+        )
+    return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
 
 
 def shardings(abstract: PyTree, mesh: Mesh | AbstractMesh, config: MeshConfig) -> PyTree:
