@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from electra_jax import checkpoints, distributed, folding
+from electra_jax import checkpoints, distributed, folding, sharding
 from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
 from electra_jax.errors import UserError
 from electra_jax.model import Model, Vocabulary
@@ -106,7 +106,7 @@ def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) 
         run = gin_config.build("PretrainingRun", [str(directory / RUN)], [], search_paths=[])
     kind, params = folding.fold(params)
     towers = {
-        tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1)
+        tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1, remat_policy="none")
         for tower in ("discriminator", "generator")
         if tower in params
     }
@@ -343,10 +343,7 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
         raise UserError(
             f"{directory} is of another model: {'; '.join(shapes[:8]) or 'no parameter has a name in common'}"
         )
-    filled = {
-        name: jax.device_put(stored[name].astype(leaf.dtype), leaf.sharding) if name in stored else leaf
-        for name, leaf in wanted.items()
-    }
+    filled = {name: sharding.place(stored[name], leaf) if name in stored else leaf for name, leaf in wanted.items()}
     tree = jax.tree.unflatten(jax.tree.structure(params), list(filled.values()))
     return Start(tree, sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys()))
 

@@ -53,15 +53,16 @@ def run(configuration: PretrainingRun) -> None:
     sums = evaluation.held_out_sums(
         params,
         data.held_out(),
-        step=jax.jit(
+        step=sharding.jit_forward(
             functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics),
-            out_shardings=sharding.everywhere(mesh),
+            mesh,
+            configuration.mesh,
         ),
         sharding=sharding.batch_sharding(mesh),
         num_batches=None,
     )
     values = evaluation.finish(sums, configuration.objective.loss_weights)
-    look = jax.jit(functools.partial(look_at, **pieces), out_shardings=sharding.everywhere(mesh))
+    look = sharding.jit_forward(functools.partial(look_at, **pieces), mesh, configuration.mesh)
     views = [
         jax.device_get(look(params, place(batch), jax.random.key(index)))
         for index, batch in enumerate(itertools.islice(data.held_out(), configuration.num_passages))

@@ -47,6 +47,8 @@ def run(configuration: FinetuningRun) -> None:
         mesh=mesh,
         model=model_of(configuration, task, begun),
     )
+    # A mesh that does not divide the model is refused before anything is written.
+    sharding.check_model(jax.eval_shape(setting.init, jax.random.key(0)), mesh, configuration.mesh)
     model_dir = open_directory(configuration, setting)
     with stop_signals() as stop:
         seeds = []
@@ -124,7 +126,7 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
     distributed.led(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
-    found = evaluate(setting, loading.load(model_dir).params)
+    found = evaluate(setting, sharding.place(loading.load(model_dir).params, setting.abstract_state.params))
     if not distributed.leader():
         return
     finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import optax
 from etils import epath
 from jax.sharding import Mesh
 
@@ -43,6 +42,14 @@ def run(configuration: PretrainingRun) -> None:
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
+    optimizer = make_optimizer(configuration.optimizer)
+    init = functools.partial(
+        steps.init_state,
+        model=configuration.model,
+        optimizer=optimizer,
+        sequence_length=configuration.cache.sequence_length,
+    )
+    sharding.check_model(jax.eval_shape(init, jax.random.key(configuration.seed)), mesh, configuration.mesh)
     vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
     masking = masking_for(configuration, vocabulary)
     data = share_data(configuration, vocabulary, mesh)
@@ -51,25 +58,21 @@ def run(configuration: PretrainingRun) -> None:
         model_dir.mkdir(parents=True, exist_ok=True)
     distributed.check_shared(model_dir)
     checkpoints = Checkpoints(model_dir, keep=configuration.loop.keep)
-    optimizer = make_optimizer(configuration.optimizer)
-    start = begin(configuration, mesh, optimizer, checkpoints, data, vocabulary)
+    start = begin(configuration, mesh, init, checkpoints, data, vocabulary)
     if distributed.leader():
         write_record(model_dir, gin_config.resolved(), describe(start.state.params, data, configuration))
     if start.step >= configuration.loop.num_train_steps:
         say(f"{model_dir} has had its {configuration.loop.num_train_steps} steps: nothing left to do")
         return
-    step = jax.jit(
-        functools.partial(
-            steps.pretrain_step,
-            model=configuration.model,
-            objective=configuration.objective,
-            masking=masking,
-            optimizer=optimizer,
-            accumulation_steps=configuration.accumulation_steps,
-        ),
-        donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, start.state), sharding.everywhere(mesh)),
+    update = functools.partial(
+        steps.pretrain_step,
+        model=configuration.model,
+        objective=configuration.objective,
+        masking=masking,
+        optimizer=optimizer,
+        accumulation_steps=configuration.accumulation_steps,
     )
+    step = sharding.jit_update(update, start.state, mesh, configuration.mesh)
     reporter = (
         RunReporter(model_dir, start_step=start.step, num_train_steps=configuration.loop.num_train_steps)
         if distributed.leader()
@@ -125,7 +128,7 @@ def masking_for(configuration: PretrainingRun, vocabulary: WordPieceVocabulary) 
 def begin(
     configuration: PretrainingRun,
     mesh: Mesh,
-    optimizer: optax.GradientTransformation,
+    init: Callable[[jax.Array], steps.TrainState],
     checkpoints: Checkpoints,
     data: PretrainingData,
     vocabulary: WordPieceVocabulary,
@@ -141,12 +144,6 @@ def begin(
     Raises:
         UserError: the checkpoint is of another model, vocabulary or kind of data.
     """
-    init = functools.partial(
-        steps.init_state,
-        model=configuration.model,
-        optimizer=optimizer,
-        sequence_length=configuration.cache.sequence_length,
-    )
     key = jax.random.key(configuration.seed)
     restored = checkpoints.restore(sharding.abstract(init, key, mesh, configuration.mesh))
     if restored is None:
@@ -216,16 +213,14 @@ def held_out_metrics(
     configuration: PretrainingRun, masking: MaskingConfig, data: PretrainingData, mesh: Mesh
 ) -> Callable[[PyTree], dict[str, float]]:
     """A function of parameters: their metrics on the first held-out examples."""
-    step = jax.jit(
-        functools.partial(
-            steps.evaluate_step,
-            model=configuration.model,
-            objective=configuration.objective,
-            masking=masking,
-            reference=configuration.reference_metrics,
-        ),
-        out_shardings=sharding.everywhere(mesh),
+    sums = functools.partial(
+        steps.evaluate_step,
+        model=configuration.model,
+        objective=configuration.objective,
+        masking=masking,
+        reference=configuration.reference_metrics,
     )
+    step = sharding.jit_forward(sums, mesh, configuration.mesh)
 
     def evaluate(params: PyTree) -> dict[str, float]:
         sums = evaluation.held_out_sums(
