@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from electra_jax import checkpoints, folding
 from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
 from electra_jax.errors import UserError
+from electra_jax.interchange import t5x_checkpoints
 from electra_jax.model import Model, Vocabulary
 from electra_jax.types import PyTree
 
@@ -44,7 +45,9 @@ def load(path: str | os.PathLike[str]) -> Model:
     check_directory(directory)
     step, params = read_params(directory, "params")
     record = read_record(directory) if (directory / RECORD).exists() else None
-    if record is None or checkpoints.is_of_run(directory / "checkpoints", step):
+    if is_of_t5x(directory):
+        description, params = record, fold_of_t5x(record, params)
+    elif record is None or checkpoints.is_of_run(directory / "checkpoints", step):
         # A run that went on from imported weights is described by its configuration, as any run.
         description, params = describe_run(directory, params, {} if record is None else record.facts)
     else:
@@ -79,6 +82,13 @@ def check_directory(directory: Path) -> None:
                 f"{directory} is not a model directory: it has checkpoints/, but neither {RECORD} nor {RUN}"
             )
         return
+    if is_of_t5x(directory):
+        if not (directory / RECORD).exists():
+            raise UserError(
+                f"{directory} holds checkpoints of T5X without {RECORD}, which gin/t5x/pretrain.gin and finetune.gin have "
+                "written beside them: copy it there from a run of the same model"
+            )
+        return
     if (directory / "config.json").exists():
         raise UserError(
             f"{directory} is not a model directory but one of transformers (it holds config.json): "
@@ -103,12 +113,17 @@ def describe_run(directory: Path, params: PyTree, origin: dict[str, Any]) -> tup
     with gin_config.isolated():
         run = gin_config.build("PretrainingRun", [str(directory / RUN)], [], search_paths=[])
     kind, params = folding.fold(params)
+    return describe_towers(run, kind, params, origin), params
+
+
+def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any]) -> Description:
+    """The description of a pre-training run from its configuration, and its folded parameters or their shapes."""
     towers = {
         tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1)
         for tower in ("discriminator", "generator")
         if tower in params
     }
-    description = Description(
+    return Description(
         kind=kind,
         discriminator=towers.get("discriminator"),
         generator=towers.get("generator"),
@@ -117,7 +132,6 @@ def describe_run(directory: Path, params: PyTree, origin: dict[str, Any]) -> tup
         labels=(),
         facts=origin | run_facts(run),
     )
-    return description, params
 
 
 def run_facts(run: Any) -> dict[str, Any]:
@@ -134,17 +148,47 @@ def run_facts(run: Any) -> dict[str, Any]:
     }
 
 
-def metadata(directory: Path) -> tuple[int, PyTree]:
-    """The newest sound checkpoint's step, and its tree of array metadata.
+class Newest(NamedTuple):
+    """The newest sound checkpoint: its step, its state's folder, and that state's entries.
+
+    `tree` has array metadata by the names of `steps.TrainState`, and `entries` what the folder calls them.
+    """
+
+    step: int
+    folder: Path
+    tree: PyTree
+    entries: Mapping[str, str]
+
+
+def is_of_t5x(directory: Path) -> bool:
+    """Whether T5X, or `electra export --format t5x`, wrote the checkpoints."""
+    return not (directory / "checkpoints").is_dir() and bool(t5x_checkpoints.complete_steps(directory))
+
+
+def fold_of_t5x(record: Description, params: PyTree) -> PyTree:
+    """T5X saves a variant of pre-training as it is trained; the record is of its plain towers."""
+    is_variant_of_run = record.head is None and "head" in params.get("discriminator", {}) | params.get("generator", {})
+    return folding.fold(params)[1] if is_variant_of_run and "discriminator" in params else params
+
+
+def newest(directory: Path) -> Newest:
+    """Finds the newest sound checkpoint.
 
     Raises:
         UserError: there is none.
     """
+    if is_of_t5x(directory):
+        step = max(t5x_checkpoints.complete_steps(directory))
+        folder = t5x_checkpoints.state_of(directory.absolute(), step)
+        stored = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+        entries = t5x_checkpoints.ENTRIES
+        return Newest(step, folder, {name: stored[entry] for name, entry in entries.items()}, entries)
     folder = directory.absolute() / "checkpoints"
     for step in sorted(checkpoints.complete_steps(folder), reverse=True):
         try:
             checkpoints.check_seal(folder / str(step))
-            return step, ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
+            tree = ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
+            return Newest(step, folder / str(step) / "state", tree, {name: name for name in tree})
         except checkpoints.CorruptCheckpointError as error:
             logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
     raise UserError(f"no checkpoint in {folder}: nothing was saved there, or all of it is corrupt")
@@ -160,19 +204,18 @@ def read_params(directory: Path, item: str) -> Stored:
     Raises:
         UserError: no checkpoint, or one without that entry.
     """
-    step, tree = metadata(directory)
-    folder = directory.absolute() / "checkpoints"
+    step, folder, tree, entries = newest(directory)
     if item not in tree:
-        raise UserError(f"{folder / str(step)} holds {', '.join(sorted(tree))} but no {item}")
-    wanted = {item: jax.tree.map(_host_array, tree[item], is_leaf=_is_array)}
+        raise UserError(f"{folder.parent} holds {', '.join(sorted(tree))} but no {item}")
+    wanted = {entries[item]: jax.tree.map(_host_array, tree[item], is_leaf=_is_array)}
     arguments = ocp.args.PyTreeRestore(
         item=wanted, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), wanted), partial_restore=True
     )
     try:
-        restored = ocp.PyTreeCheckpointHandler().restore(folder / str(step) / "state", args=arguments)
+        restored = ocp.PyTreeCheckpointHandler().restore(folder, args=arguments)
     except (ValueError, OSError, KeyError) as error:
-        raise UserError(f"{folder / str(step)} cannot be read ({str(error).splitlines()[0]})") from error
-    return Stored(step, restored[item])
+        raise UserError(f"{folder.parent} cannot be read ({str(error).splitlines()[0]})") from error
+    return Stored(step, restored[entries[item]])
 
 
 def _is_array(leaf: Any) -> bool:
@@ -294,7 +337,7 @@ def write_model(
 
 def is_variant(directory: Path, params: PyTree) -> bool:
     """Whether a model directory's newest checkpoint has exactly these parameters, by name."""
-    return checkpoints.named_shapes(metadata(directory)[1]["params"]).keys() == checkpoints.named_shapes(params).keys()
+    return checkpoints.named_shapes(newest(directory).tree["params"]).keys() == checkpoints.named_shapes(params).keys()
 
 
 class Start(NamedTuple):
@@ -345,8 +388,7 @@ def _named(tree: PyTree) -> dict[str, Any]:
 
 def read_moments(directory: Path) -> tuple[PyTree, PyTree] | None:
     """Adam's moments of the newest checkpoint, trees like its parameters; None where it has none."""
-    _, tree = metadata(directory)
-    if "opt_state" not in tree:
+    if "opt_state" not in newest(directory).tree:
         return None
     found = _moments_in(read_params(directory, "opt_state").params)
     return None if found is None else (found["mu"], found["nu"])
