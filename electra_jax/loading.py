@@ -2,34 +2,21 @@
 
 import dataclasses
 import json
-import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
 
-from electra_jax import checkpoints, folding
+from electra_jax import checkpoints, folding, stored
 from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
 from electra_jax.errors import UserError
-from electra_jax.interchange import t5x_checkpoints
 from electra_jax.model import Model, Vocabulary
 from electra_jax.types import PyTree
-
-logger = logging.getLogger(__name__)
-
-
-class Stored(NamedTuple):
-    """The parameters of a checkpoint, as numpy arrays, and its step."""
-
-    step: int
-    params: PyTree
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -43,9 +30,9 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     directory = Path(path)
     check_directory(directory)
-    step, params = read_params(directory, "params")
+    step, params = stored.read_params(directory, "params")
     record = read_record(directory) if (directory / RECORD).exists() else None
-    if is_of_t5x(directory):
+    if stored.is_of_t5x(directory):
         description, params = record, fold_of_t5x(record, params)
     elif record is None or checkpoints.is_of_run(directory / "checkpoints", step):
         # A run that went on from imported weights is described by its configuration, as any run.
@@ -82,11 +69,11 @@ def check_directory(directory: Path) -> None:
                 f"{directory} is not a model directory: it has checkpoints/, but neither {RECORD} nor {RUN}"
             )
         return
-    if is_of_t5x(directory):
+    if stored.is_of_t5x(directory):
         if not (directory / RECORD).exists():
             raise UserError(
-                f"{directory} holds checkpoints of T5X without {RECORD}, which gin/t5x/pretrain.gin and finetune.gin have "
-                "written beside them: copy it there from a run of the same model"
+                f"{directory} holds checkpoints of T5X without {RECORD}, which a run of gin/t5x/ writes beside them: "
+                "copy it there from a run of the same model"
             )
         return
     if (directory / "config.json").exists():
@@ -148,82 +135,10 @@ def run_facts(run: Any) -> dict[str, Any]:
     }
 
 
-class Newest(NamedTuple):
-    """The newest sound checkpoint: its step, its state's folder, and that state's entries.
-
-    `tree` has array metadata by the names of `steps.TrainState`, and `entries` what the folder calls them.
-    """
-
-    step: int
-    folder: Path
-    tree: PyTree
-    entries: Mapping[str, str]
-
-
-def is_of_t5x(directory: Path) -> bool:
-    """Whether T5X, or `electra export --format t5x`, wrote the checkpoints."""
-    return not (directory / "checkpoints").is_dir() and bool(t5x_checkpoints.complete_steps(directory))
-
-
 def fold_of_t5x(record: Description, params: PyTree) -> PyTree:
-    """T5X saves a variant of pre-training as it is trained; the record is of its plain towers."""
-    is_variant_of_run = record.head is None and "head" in params.get("discriminator", {}) | params.get("generator", {})
-    return folding.fold(params)[1] if is_variant_of_run and "discriminator" in params else params
-
-
-def newest(directory: Path) -> Newest:
-    """Finds the newest sound checkpoint.
-
-    Raises:
-        UserError: there is none.
-    """
-    if is_of_t5x(directory):
-        step = max(t5x_checkpoints.complete_steps(directory))
-        folder = t5x_checkpoints.state_of(directory.absolute(), step)
-        stored = ocp.PyTreeCheckpointHandler().metadata(folder).tree
-        entries = t5x_checkpoints.ENTRIES
-        return Newest(step, folder, {name: stored[entry] for name, entry in entries.items()}, entries)
-    folder = directory.absolute() / "checkpoints"
-    for step in sorted(checkpoints.complete_steps(folder), reverse=True):
-        try:
-            checkpoints.check_seal(folder / str(step))
-            tree = ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
-            return Newest(step, folder / str(step) / "state", tree, {name: name for name in tree})
-        except checkpoints.CorruptCheckpointError as error:
-            logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
-    raise UserError(f"no checkpoint in {folder}: nothing was saved there, or all of it is corrupt")
-
-
-def read_params(directory: Path, item: str) -> Stored:
-    """Reads one entry of the newest checkpoint's state onto the host, and nothing else of it.
-
-    Args:
-        directory: the model directory.
-        item: "params".
-
-    Raises:
-        UserError: no checkpoint, or one without that entry.
-    """
-    step, folder, tree, entries = newest(directory)
-    if item not in tree:
-        raise UserError(f"{folder.parent} holds {', '.join(sorted(tree))} but no {item}")
-    wanted = {entries[item]: jax.tree.map(_host_array, tree[item], is_leaf=_is_array)}
-    arguments = ocp.args.PyTreeRestore(
-        item=wanted, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), wanted), partial_restore=True
-    )
-    try:
-        restored = ocp.PyTreeCheckpointHandler().restore(folder, args=arguments)
-    except (ValueError, OSError, KeyError) as error:
-        raise UserError(f"{folder.parent} cannot be read ({str(error).splitlines()[0]})") from error
-    return Stored(step, restored[entries[item]])
-
-
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "shape")
-
-
-def _host_array(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    """The plain towers that the record is of: T5X saves a variant of pre-training as it was trained."""
+    plain = record.kind == "encoder" or record.head is not None or "discriminator" not in params
+    return params if plain else folding.fold(params)[1]
 
 
 def check_params(params: PyTree, description: Description, directory: Path) -> None:
@@ -337,7 +252,10 @@ def write_model(
 
 def is_variant(directory: Path, params: PyTree) -> bool:
     """Whether a model directory's newest checkpoint has exactly these parameters, by name."""
-    return checkpoints.named_shapes(newest(directory).tree["params"]).keys() == checkpoints.named_shapes(params).keys()
+    return (
+        checkpoints.named_shapes(stored.newest(directory).tree["params"]).keys()
+        == checkpoints.named_shapes(params).keys()
+    )
 
 
 class Start(NamedTuple):
@@ -362,41 +280,25 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
     """
     directory = Path(path)
     check_directory(directory)
-    stored = _named(load(directory).params if folded else read_params(directory, "params").params)
+    held = _named(load(directory).params if folded else stored.read_params(directory, "params").params)
     wanted = _named(params)
     shapes = [
-        f"{name} {stored[name].shape} there, {leaf.shape} here"
+        f"{name} {held[name].shape} there, {leaf.shape} here"
         for name, leaf in wanted.items()
-        if name in stored and stored[name].shape != leaf.shape
+        if name in held and held[name].shape != leaf.shape
     ]
-    if shapes or not stored.keys() & wanted.keys():
+    if shapes or not held.keys() & wanted.keys():
         raise UserError(
             f"{directory} is of another model: {'; '.join(shapes[:8]) or 'no parameter has a name in common'}"
         )
     filled = {
-        name: jax.device_put(stored[name].astype(leaf.dtype), leaf.sharding) if name in stored else leaf
+        name: jax.device_put(held[name].astype(leaf.dtype), leaf.sharding) if name in held else leaf
         for name, leaf in wanted.items()
     }
     tree = jax.tree.unflatten(jax.tree.structure(params), list(filled.values()))
-    return Start(tree, sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys()))
+    return Start(tree, sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys()))
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def read_moments(directory: Path) -> tuple[PyTree, PyTree] | None:
-    """Adam's moments of the newest checkpoint, trees like its parameters; None where it has none."""
-    if "opt_state" not in newest(directory).tree:
-        return None
-    found = _moments_in(read_params(directory, "opt_state").params)
-    return None if found is None else (found["mu"], found["nu"])
-
-
-def _moments_in(tree: PyTree) -> dict[str, PyTree] | None:
-    """The first node of an optimizer's state that holds both moments."""
-    if isinstance(tree, dict) and {"mu", "nu"} <= tree.keys():
-        return tree
-    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (list, tuple)) else ()
-    return next((found for child in children if (found := _moments_in(child)) is not None), None)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from electra_jax import loading
+from electra_jax import loading, stored
 from electra_jax.description import write_record
 from electra_jax.errors import UserError
 from electra_jax.interchange import hf, t5x_checkpoints
@@ -46,15 +46,15 @@ def write_t5x(model: Model, source: Path, dest: Path) -> list[str]:
     Raises:
         UserError: T5X wrote SRC.
     """
-    if loading.is_of_t5x(source):
+    if stored.is_of_t5x(source):
         raise UserError(f"{source} holds checkpoints of T5X already")
-    step, _, tree, _ = loading.newest(source)
+    step, _, tree, _ = stored.newest(source)
     trained = "opt_state" in tree
     t5x_checkpoints.write(
         dest,
         step=step,
-        params=loading.read_params(source, "params").params,
-        opt_state=loading.read_params(source, "opt_state").params if trained else None,
+        params=stored.read_params(source, "params").params,
+        opt_state=stored.read_params(source, "opt_state").params if trained else None,
     )
     write_record(dest, model.description)
     if model.vocabulary is not None:
