@@ -63,6 +63,7 @@ def recipe(name: str, *, dtype: str) -> Recipe:
         layer_norm_eps=1e-12,
         dtype=dtype,
         scan_unroll=size.scan_unroll,
+        remat_policy="none",
     )
     generator = generator_config(
         discriminator,

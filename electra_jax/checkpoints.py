@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
+from electra_jax import distributed
 from electra_jax.errors import UserError
 from electra_jax.types import PyTree
 
@@ -109,13 +109,13 @@ class Checkpoints:
         restored, corrupt = newest_sound(self.directory, abstract)
         if corrupt:
             aside = self._model_dir / "corrupt_checkpoints"
-            if jax.process_index() == 0:
+            if distributed.leader():
                 for step in corrupt:
                     aside.mkdir(exist_ok=True)
                     shutil.rmtree(aside / str(step), ignore_errors=True)
                     (self.directory / str(step)).rename(aside / str(step))
-            multihost_utils.sync_global_devices("corrupt checkpoints are set aside")
-            logger.warning("what was corrupt is set aside in %s", aside)
+                logger.warning("what was corrupt is set aside in %s", aside)
+            distributed.gather("corrupt checkpoints are set aside")
             self._manager.reload()
         return restored
 
@@ -185,7 +185,8 @@ def newest_sound(directory: Path, abstract: PyTree) -> tuple[Restored | None, li
         try:
             return load_step(directory, step, abstract), corrupt
         except CorruptCheckpointError as error:
-            logger.warning("checkpoint %d in %s is corrupt (%s): trying the one before", step, directory, error)
+            if distributed.leader():
+                logger.warning("checkpoint %d in %s is corrupt (%s): trying the one before", step, directory, error)
             corrupt.append(step)
     if corrupt:
         raise UserError(
@@ -205,7 +206,7 @@ def load_step(directory: Path, step: int, abstract: PyTree) -> Restored | None:
         CorruptCheckpointError: it is not what was written.
         UserError: it is sound, but of another model.
     """
-    check_seal(directory / str(step))
+    check_together(directory / str(step))
     manager = ocp.CheckpointManager(
         directory, options=ocp.CheckpointManagerOptions(read_only=True), item_handlers=handlers()
     )
@@ -279,6 +280,23 @@ def check_seal(directory: Path) -> None:
             raise CorruptCheckpointError(f"{name} is missing")
         if found[name] != expected:
             raise CorruptCheckpointError(f"{name} is not what was written")
+
+
+def check_together(directory: Path) -> None:
+    """Compares a checkpoint's files with its seal in one process, for all of them.
+
+    Raises:
+        CorruptCheckpointError: in every process; names the file.
+    """
+    found = None
+    if distributed.leader():
+        try:
+            check_seal(directory)
+        except CorruptCheckpointError as error:
+            found = str(error)
+    found = distributed.gather(found)[0]
+    if found is not None:
+        raise CorruptCheckpointError(found)
 
 
 def checksums(directory: Path) -> dict[str, list[int]]:

@@ -13,8 +13,8 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax import task_verbs
-from electra_jax.errors import UserError, causes, is_full_disk
+from electra_jax import distributed, task_verbs
+from electra_jax.errors import PREEMPTED, Preempted, UserError, causes, is_full_disk
 
 
 class Argument(NamedTuple):
@@ -42,6 +42,8 @@ class Verb(NamedTuple):
             arguments where it has any.
         arguments: beside the bindings.
         usage: for its help, where that is more than one line.
+        several: where there are several processes: "apart" (each is alone), "leader" (process 0 does it, the others
+            wait), "together", or "preemptible": together, and SIGTERM is a request to save and stop.
     """
 
     help: str
@@ -52,6 +54,7 @@ class Verb(NamedTuple):
     module: str | None = None
     arguments: tuple[Argument, ...] = ()
     usage: str = ""
+    several: str = "apart"
 
 
 class PlainVerb(NamedTuple):
@@ -69,16 +72,18 @@ class PlainVerb(NamedTuple):
 
 
 VERBS = {
-    "pretrain": Verb("pre-train by replaced-token detection", "PretrainingRun", None),
+    "pretrain": Verb("pre-train by replaced-token detection", "PretrainingRun", None, several="preemptible"),
     "evaluate": Verb(
         "score a pre-training run on held-out text, a fine-tuned model on its task, or a file of predictions",
         "PretrainingRun",
         None,
+        several="together",
     ),
     "finetune": Verb(
         "train a task's head on a pre-trained encoder, and report the scores of every seed",
         "finetune_run.FinetuningRun",
         "gin/runs/finetune.gin",
+        several="preemptible",
     ),
     "predict": Verb(
         "print what a model says of text or token ids, a JSON object per input",
@@ -98,8 +103,8 @@ VERBS = {
         None,
         ("MODEL_DIR", "VOCAB_FILE"),
     ),
-    "vocab": Verb("learn a WordPiece vocabulary from text", "VocabularyRun", "gin/runs/vocab.gin"),
-    "cache": Verb("tokenise and pack a corpus once", "CacheConfig", "gin/runs/cache.gin"),
+    "vocab": Verb("learn a WordPiece vocabulary from text", "VocabularyRun", "gin/runs/vocab.gin", several="leader"),
+    "cache": Verb("tokenise and pack a corpus once", "CacheConfig", "gin/runs/cache.gin", several="leader"),
 }
 
 # What `electra evaluate` is for a fine-tuned model, and for a file of predictions.
@@ -109,6 +114,7 @@ EVALUATE_TASK = Verb(
     "gin/runs/evaluate.gin",
     reads_text=False,
     module="evaluate_task",
+    several="leader",
 )
 
 PLAIN_VERBS = {
@@ -176,7 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: of the command line; None for this process's.
 
     Returns:
-        0; 2 after a mistake of the user's, which is one sentence on standard error; 1 after one of ours.
+        0; 2 after a mistake of the user's, which is one sentence on standard error; 75 where it was pre-empted and is
+        to be run again.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     options, bindings = parse_arguments(arguments)
@@ -185,6 +192,8 @@ def main(arguments: list[str] | None = None) -> int:
         quieten_libraries()
     try:
         run_verb(options, bindings)
+    except Preempted:
+        return PREEMPTED
     except UserError as error:
         return fail(str(error), options.verbose)
     except KeyboardInterrupt:
@@ -192,6 +201,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         sentence = disk_sentence(error)
         if sentence is None:
+            if distributed.several():
+                traceback.print_exc()
+                distributed.leave(1, f"it failed ({type(error).__name__}), see its log")
             raise
         return fail(sentence, options.verbose)
     return 0
@@ -285,7 +297,12 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
 
         load_tensorflow_quietly()
     module = importlib.import_module(f"electra_jax.verbs.{verb.module or options.verb}")
-    module.run(*([configuration, options] if verb.arguments else [configuration]))
+    if verb.several == "apart":
+        module.run(*([configuration, options] if verb.arguments else [configuration]))
+        return
+    with distributed.joined(gin_config.resolved(), preemptible=verb.several == "preemptible"):
+        if verb.several != "leader" or distributed.leader():
+            module.run(configuration)
 
 
 def recorded_config(verb: str, bindings: list[str]) -> str:
@@ -321,6 +338,7 @@ def fail(sentence: str, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
     print(f"electra: {sentence}", file=sys.stderr)
+    distributed.leave(2, sentence)
     return 2
 
 

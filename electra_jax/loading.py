@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from electra_jax import checkpoints, folding, stored
+from electra_jax import checkpoints, distributed, folding, sharding, stored
 from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
 from electra_jax.errors import UserError
 from electra_jax.model import Model, Vocabulary
@@ -106,7 +106,7 @@ def describe_run(directory: Path, params: PyTree, origin: dict[str, Any]) -> tup
 def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any]) -> Description:
     """The description of a pre-training run from its configuration, and its folded parameters or their shapes."""
     towers = {
-        tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1)
+        tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1, remat_policy="none")
         for tower in ("discriminator", "generator")
         if tower in params
     }
@@ -240,9 +240,10 @@ def write_model(
         step: of the checkpoint.
         vocabulary: None where there is none.
     """
-    write_record(directory, description)
-    if vocabulary is not None:
-        write_vocabulary(directory, vocabulary)
+    if distributed.leader():
+        write_record(directory, description)
+        if vocabulary is not None:
+            write_vocabulary(directory, vocabulary)
     writer = checkpoints.Checkpoints(directory, keep=1)
     try:
         writer.save(step, state, {})
@@ -291,10 +292,7 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
         raise UserError(
             f"{directory} is of another model: {'; '.join(shapes[:8]) or 'no parameter has a name in common'}"
         )
-    filled = {
-        name: jax.device_put(held[name].astype(leaf.dtype), leaf.sharding) if name in held else leaf
-        for name, leaf in wanted.items()
-    }
+    filled = {name: sharding.place(held[name], leaf) if name in held else leaf for name, leaf in wanted.items()}
     tree = jax.tree.unflatten(jax.tree.structure(params), list(filled.values()))
     return Start(tree, sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys()))
 

@@ -5,18 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.data import (
-    Batch,
-    BatchIterator,
-    BlockBatches,
-    StreamBatches,
-    evaluation_batches,
-    stream_evaluation_batches,
-)
+from electra_jax.data import Batch, BatchIterator, BlockBatches, evaluation_batches
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
 from electra_jax.run_config import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.runtime import user_cache
+from electra_jax.streams import StreamBatches, stream_evaluation_batches
 from electra_jax.tasks.cache import build_cache
 from electra_jax.tasks.cached_blocks import blocks_of_cache
 from electra_jax.tasks.packing import Packing
@@ -34,12 +28,14 @@ class PretrainingData(NamedTuple):
     Attributes:
         name: of the source, for people.
         kind: which reader's places a checkpoint holds.
+        fingerprint: differs where the examples do, as far as is known without reading them.
         train: endless batches of the training split.
         held_out: makes one pass over the validation split, in order.
     """
 
     name: str
     kind: str
+    fingerprint: str
     train: BatchIterator
     held_out: Callable[[], Iterator[Batch]]
 
@@ -154,6 +150,7 @@ def open_data(
     return PretrainingData(
         CORPORA.get(run.cache.source.corpus, str(run.cache.source.corpus)),
         "blocks",
+        f"{Path(path).name}, {len(train)} and {len(validation)} examples",
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share),
     )
@@ -182,6 +179,7 @@ def stream_data(run: PretrainingRun, name: str, *, use_cached: bool, share: dict
     return PretrainingData(
         name,
         f"stream of {name}",
+        name,
         StreamBatches(name, split="train", seed=run.seed, **task),
         lambda: stream_evaluation_batches(name, split="validation", **task),
     )

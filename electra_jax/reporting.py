@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from electra_jax import distributed
+
 # Title and format of what is shown of each report; all of it is in the files.
 Columns = dict[str, tuple[str, str]]
 COLUMNS: Columns = {
@@ -149,6 +151,17 @@ def drop_after(path: Path, step: int) -> None:
     part.rename(path)
 
 
+class Silence:
+    """The reporter of a process that another one speaks for."""
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def say(text: str) -> None:
-    """One line to the person who watches."""
-    print(text, flush=True, file=sys.stdout)
+    """One line to the person who watches, from one process."""
+    if distributed.leader():
+        print(text, flush=True, file=sys.stdout)

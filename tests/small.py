@@ -49,6 +49,7 @@ def small_encoder(*, dropout: float = 0.0, dtype: str = "float32") -> EncoderCon
         layer_norm_eps=1e-12,
         dtype=dtype,
         scan_unroll=2,
+        remat_policy="none",
     )
 
 

@@ -148,7 +148,8 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
         raise UserError(f"{path} does not say {', '.join(missing)}, and the tensors do not tell")
     rates = {name: float(config.get(name, value)) for name, value in SILENT.items()}
     try:
-        return EncoderConfig(**{name: int(values[name]) for name in wanted}, **rates, dtype="float32", scan_unroll=1)
+        whole = {name: int(values[name]) for name in wanted}
+        return EncoderConfig(**whole, **rates, dtype="float32", scan_unroll=1, remat_policy="none")
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from electra_jax import finetune_results, finetuning, gin_config, loading, sharding
+from electra_jax import distributed, finetune_results, finetuning, gin_config, loading, sharding
 from electra_jax.errors import UserError
 from electra_jax.finetune_report import write_finetune_report
 from electra_jax.finetune_run import FinetuningRun
@@ -16,10 +16,10 @@ from electra_jax.finetune_start import Origin, origin
 from electra_jax.reporting import say
 from electra_jax.run_record import replace_text, write_record
 from electra_jax.runtime import keep_compilations
+from electra_jax.stopping import end_early, stop_signals
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.downstream import DownstreamTask
 from electra_jax.tasks.wordpiece import WordPieces
-from electra_jax.training import stop_signals
 
 
 def run(configuration: FinetuningRun) -> None:
@@ -40,13 +40,15 @@ def run(configuration: FinetuningRun) -> None:
         mesh=mesh,
         model=model_of(configuration, task, begun),
     )
+    # A mesh that does not divide the model is refused before anything is written.
+    sharding.check_model(jax.eval_shape(setting.init, jax.random.key(0)), mesh, configuration.mesh)
     model_dir = open_directory(configuration, setting)
     with stop_signals() as stop:
         seeds = []
         for seed in configuration.seeds:
             result = run_seed(setting, seed, model_dir / "seeds" / str(seed), stop)
             if result is None:
-                say(f"stopped by {stop.requested}, saved: the same command goes on from there")
+                end_early(stop, "")
                 return
             seeds.append(result)
     finish(setting, model_dir, seeds)
@@ -98,8 +100,18 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
             raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")
     elif (model_dir / "checkpoints").exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
-    model_dir.mkdir(parents=True, exist_ok=True)
-    write_record(model_dir, gin_config.resolved(), {"finetuning": asked})
+    distributed.agree(
+        "the data",
+        {
+            "the vocabulary's size": len(setting.origin.vocabulary.tokens),
+            "the rows to train on": len(setting.train.rows),
+            "the rows of the dev split": len(setting.dev.rows),
+        },
+    )
+    if distributed.leader():
+        model_dir.mkdir(parents=True, exist_ok=True)
+        write_record(model_dir, gin_config.resolved(), {"finetuning": asked})
+    distributed.check_shared(model_dir)
     return model_dir
 
 
@@ -107,8 +119,10 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes the results and their page."""
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
-    promote(model_dir / "seeds" / str(best) / BEST, model_dir)
-    found = evaluate(setting, loading.load(model_dir).params)
+    distributed.led(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
+    found = evaluate(setting, sharding.place(loading.load(model_dir).params, setting.abstract_state.params))
+    if not distributed.leader():
+        return
     finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)
     splits = {"train": setting.train, "dev": setting.dev}
     results = {

@@ -86,6 +86,7 @@ class Case:
             layer_norm_eps=1e-12,
             dtype="float32",
             scan_unroll=1,
+            remat_policy="none",
         )
 
     @property

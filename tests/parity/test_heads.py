@@ -72,6 +72,7 @@ class TestQuestionAnswering:
             layer_norm_eps=1e-12,
             dtype="float32",
             scan_unroll=1,
+            remat_policy="none",
         )
         task = next(iter(variables)).split("/")[1]
         told = tf1.head_config(variables, task)
