@@ -27,7 +27,17 @@ from flax import traverse_util
 from flax.linen.partitioning import AxisMetadata
 from jax.sharding import Mesh
 
-from electra_jax import finetune_start, finetuning, folding, loading, metrics, optimizer, pretraining_data, steps
+from electra_jax import (
+    finetune_start,
+    finetuning,
+    folding,
+    loading,
+    metrics,
+    optimizer,
+    pretraining_data,
+    steps,
+    stored,
+)
 from electra_jax.description import Description, write_record
 from electra_jax.errors import UserError
 from electra_jax.finetune_run import FinetuningRun
@@ -299,6 +309,11 @@ def task_name(model: Model) -> str:
 def feature_lengths(model: Model) -> dict[str, int]:
     """T5X's `task_feature_lengths`."""
     return model.feature_lengths()
+
+
+def newest_checkpoint(model_dir: str) -> str:
+    """The folder of the newest checkpoint of T5X in a model directory; t5x.infer does not look for it itself."""
+    return str(stored.newest(Path(model_dir)).folder.parent)
 
 
 def learning_rate_fn(model: Model) -> Callable[[jax.Array], jax.Array]:
