@@ -148,12 +148,14 @@ PLAIN_VERBS = {
         ),
     ),
     "export": PlainVerb(
-        "write a model for transformers or for the original TensorFlow code",
+        "write a model for transformers, for the original TensorFlow code, or for T5X",
         "export",
         (
             Argument("source", {"metavar": "SRC", "help": "a model directory"}),
             Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
-            Argument("--format", {"choices": ("transformers", "tf1"), "required": True, "help": "what to write"}),
+            Argument(
+                "--format", {"choices": ("transformers", "tf1", "t5x"), "required": True, "help": "what to write"}
+            ),
         ),
     ),
     "score": PlainVerb(

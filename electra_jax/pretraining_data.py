@@ -158,17 +158,7 @@ def open_data(
         return stream_data(run, name, use_cached=False, share=share)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
     if run.masking == "task":
-        name = Path(path).name
-        register_pretraining_task(
-            name,
-            corpus=None,
-            vocabulary=vocabulary,
-            packing=packing_of(run.cache),
-            held_out_fraction=run.cache.held_out_fraction,
-            mask_prob=run.mask_prob,
-            mask_token_prob=run.mask_token_prob,
-            cache_path=path,
-        )
+        name = register_cache(run, path, vocabulary)
         return stream_data(run, name, use_cached=True, share=share)
     length = run.cache.sequence_length
     train, validation = (
@@ -182,6 +172,22 @@ def open_data(
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share),
     )
+
+
+def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabulary) -> str:
+    """Registers the SeqIO tasks that read a cache, and returns the name of the one that masks."""
+    name = Path(path).name
+    register_pretraining_task(
+        name,
+        corpus=None,
+        vocabulary=vocabulary,
+        packing=packing_of(run.cache),
+        held_out_fraction=run.cache.held_out_fraction,
+        mask_prob=run.mask_prob,
+        mask_token_prob=run.mask_token_prob,
+        cache_path=path,
+    )
+    return name
 
 
 def stream_data(run: PretrainingRun, name: str, *, use_cached: bool, share: dict[str, Any]) -> PretrainingData:
