@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from electra_jax.dropout import DECISION_TYPES, Dropout
 from electra_jax.errors import UserError
 
 Initializer = Callable[..., jax.Array]
@@ -38,6 +39,8 @@ class EncoderConfig:
         max_position_embeddings: longest sequence.
         type_vocab_size: T.
         hidden_dropout_prob, attention_probs_dropout_prob: in [0, 1).
+        dropout_bits: random bits for each decision of dropout, 8, 16 or 32: fewer are faster and round the rate to a
+            multiple of 2^-bits (see `dropout.keep_mask`).
         initializer_range: standard deviation before truncation at two of them.
         layer_norm_eps: added to the variance.
         dtype: "float32" or "bfloat16", of the products.
@@ -57,6 +60,7 @@ class EncoderConfig:
     type_vocab_size: int
     hidden_dropout_prob: float
     attention_probs_dropout_prob: float
+    dropout_bits: int
     initializer_range: float
     layer_norm_eps: float
     dtype: str
@@ -72,6 +76,10 @@ class EncoderConfig:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
+            )
+        if self.dropout_bits not in DECISION_TYPES:
+            raise UserError(
+                f"EncoderConfig.dropout_bits is {self.dropout_bits}: it must be one of {sorted(DECISION_TYPES)}"
             )
 
     @property
@@ -149,7 +157,7 @@ class Embeddings(nn.Module):
             # Whole rows: those of a batch are found far more cheaply in them than in slices of the embedding axis.
             setattr(self, name, constrain(table, axis, None))
         self.layer_norm = LayerNorm(config.layer_norm_eps, "embed", jnp.dtype(config.dtype))
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob, config.dropout_bits)
 
     def table_initializer(self) -> Initializer:
         """Of the three tables."""
@@ -209,7 +217,7 @@ class SelfAttention(nn.Module):
         channels = width // heads
         hidden_BLD = hidden_BLD.astype(dtype)
 
-        def project(name: str) -> jax.Array:
+        def declare(name: str) -> tuple[jax.Array, jax.Array]:
             kernel_DHC = self.param(
                 f"{name}_kernel",
                 logical(config.initializer, "embed", "heads", "kv"),
@@ -219,14 +227,18 @@ class SelfAttention(nn.Module):
             bias_HC = self.param(
                 f"{name}_bias", logical(nn.initializers.zeros, "heads", "kv"), (heads, channels), jnp.float32
             )
-            projected_BHLC = jnp.einsum("BLD,DHC->BHLC", hidden_BLD, kernel_DHC.astype(dtype))
-            return projected_BHLC + bias_HC[None, :, None].astype(dtype)
+            return kernel_DHC.astype(dtype), bias_HC.astype(dtype)
 
-        query_BHLC, key_BHSC, value_BHSC = project("query"), project("key"), project("value")
+        # One product for the three: the hidden states are read once.
+        kernels, biases = zip(*map(declare, ("query", "key", "value")), strict=True)
+        projected_ZBHLC = jnp.einsum("BLD,ZDHC->ZBHLC", hidden_BLD, jnp.stack(kernels))
+        query_BHLC, key_BHSC, value_BHSC = projected_ZBHLC + jnp.stack(biases)[:, None, :, None]
         scores_BHLS = jnp.einsum("BHLC,BHSC->BHLS", query_BHLC * channels**-0.5, key_BHSC)
         probs_BHLS = jax.nn.softmax(scores_BHLS.astype(jnp.float32) + bias_B1LS, axis=-1).astype(dtype)
         self.sow("intermediates", "probs", probs_BHLS)
-        probs_BHLS = nn.Dropout(config.attention_probs_dropout_prob)(probs_BHLS, deterministic=deterministic)
+        probs_BHLS = Dropout(config.attention_probs_dropout_prob, config.dropout_bits)(
+            probs_BHLS, deterministic=deterministic
+        )
         context_BHLC = jnp.einsum("BHLS,BHSC->BHLC", probs_BHLS, value_BHSC)
         output_kernel_HCD = self.param(
             "output_kernel",
@@ -252,7 +264,9 @@ class EncoderLayer(nn.Module):
         hidden_BLD = constrain(hidden_BLD, "batch", None, None)
 
         def close(name: str, residual_BLD: jax.Array, update_BLD: jax.Array) -> jax.Array:
-            update_BLD = nn.Dropout(config.hidden_dropout_prob)(update_BLD, deterministic=self.deterministic)
+            update_BLD = Dropout(config.hidden_dropout_prob, config.dropout_bits)(
+                update_BLD, deterministic=self.deterministic
+            )
             return LayerNorm(config.layer_norm_eps, "embed", dtype, name=name)(residual_BLD + update_BLD)
 
         attended_BLD = SelfAttention(config, name="attention")(hidden_BLD, bias_B1LS, deterministic=self.deterministic)
@@ -312,7 +326,7 @@ class Encoder(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=config.num_hidden_layers,
-            unroll=config.scan_unroll,
+            unroll=1 if self.is_initializing() else config.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         hidden_BLD, _ = layers(config, deterministic, name="layers")(hidden_BLD, bias_B1LS)
@@ -321,4 +335,5 @@ class Encoder(nn.Module):
 
 def gelu(inputs: jax.Array) -> jax.Array:
     """The exact (erf) Gaussian error linear unit."""
-    return jax.nn.gelu(inputs, approximate=False)
+    # jax.nn.gelu is written with erfc, which costs more on CPU.
+    return 0.5 * inputs * (1 + jax.lax.erf(inputs * 0.5**0.5))

@@ -180,10 +180,10 @@ class Best:
             self._score = read_record(self._directory).facts["scores"][setting.task.main_metric]
 
     def __call__(self, params: PyTree, step: int) -> dict[str, float]:
-        """Scores the parameters after a step, and keeps them if none were better before."""
+        """Scores the parameters after a step, and keeps them if none were better before: of equals the later."""
         found = evaluate(self._setting, params)
         score = found.scores[self._setting.task.main_metric]
-        if self._score is None or score > self._score:
+        if self._score is None or score >= self._score:
             self._save(params, step, found)
             self._score = score
         return found.scores
@@ -238,7 +238,12 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     batches = TrainingBatches(rows, run.batch_size, setting.buckets(), seed, done)
     best = Best(setting, directory, seed)
     main = setting.task.main_metric
-    columns = {"loss": ("loss", ".4f"), main: (main, ".2f"), "examples_per_second": ("ex/s", ".0f")}
+    columns = {
+        "loss": ("loss", ".4f"),
+        main: (main, ".2f"),
+        "examples_per_second": ("ex/s", ".0f"),
+        "data_wait_share": ("data wait", ".1%"),
+    }
     reporter = (
         RunReporter(directory, start_step=done, num_train_steps=loop.num_train_steps, columns=columns)
         if distributed.leader()

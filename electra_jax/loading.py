@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from etils import epath
 
 from electra_jax import checkpoints, distributed, folding, sharding, stored
 from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
 from electra_jax.errors import UserError
 from electra_jax.model import Model, Vocabulary
+from electra_jax.paths import path_of
 from electra_jax.types import PyTree
 
 
@@ -28,7 +30,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     Raises:
         UserError: it is no model directory (says what was looked for), or its parts do not fit together.
     """
-    directory = Path(path)
+    directory = path_of(path)
     check_directory(directory)
     step, params = stored.read_params(directory, "params")
     record = read_record(directory) if (directory / RECORD).exists() else None
@@ -55,7 +57,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     return Model(dataclasses.replace(description, **exact), params, vocabulary, step)
 
 
-def check_directory(directory: Path) -> None:
+def check_directory(directory: epath.Path) -> None:
     """Refuses what is no model directory.
 
     Raises:
@@ -84,7 +86,7 @@ def check_directory(directory: Path) -> None:
     raise UserError(f"{directory} is not a model directory: looked for checkpoints/ with {RECORD} or {RUN} beside it")
 
 
-def describe_run(directory: Path, params: PyTree, origin: dict[str, Any]) -> tuple[Description, PyTree]:
+def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) -> tuple[Description, PyTree]:
     """The description of a run of `electra pretrain`, and its parameters as plain towers.
 
     Sizes are those of the parameters; the rest is in the configuration that the run recorded.
@@ -141,7 +143,7 @@ def fold_of_t5x(record: Description, params: PyTree) -> PyTree:
     return params if plain else folding.fold(params)[1]
 
 
-def check_params(params: PyTree, description: Description, directory: Path) -> None:
+def check_params(params: PyTree, description: Description, directory: epath.Path) -> None:
     """Refuses parameters that lack what the description needs; more of them are left alone.
 
     Raises:
@@ -160,21 +162,31 @@ def check_params(params: PyTree, description: Description, directory: Path) -> N
         )
 
 
-def read_vocabulary(directory: Path) -> Vocabulary | None:
-    """The directory's own vocabulary, or the one that its run recorded; None where there is none."""
+def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
+    """The directory's own vocabulary, or the one that its run recorded; None where there is none.
+
+    Raises:
+        UserError: it, or the record of its casing, is damaged.
+    """
     path = directory / VOCABULARY
     if not path.exists():
         recorded = directory / RUN
         text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
         match = re.search(r"^VOCAB_FILE = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
-        if match is None or not Path(match[1]).exists():
+        if match is None or not path_of(match[1]).exists():
             return None
-        path = Path(match[1])
-    tokens = split_entries(path.read_text(encoding="utf-8-sig"))
+        path = path_of(match[1])
     record = path.with_suffix(".json")
-    if record.exists():
-        casing = json.loads(record.read_text(encoding="utf-8"))
-        return Vocabulary(tokens, casing["lowercase"], casing["strip_accents"])
+    try:
+        tokens = split_entries(path.read_bytes().decode("utf-8-sig"))
+        if record.exists():
+            casing = json.loads(record.read_text(encoding="utf-8"))
+            return Vocabulary(tokens, casing["lowercase"], casing["strip_accents"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the vocabulary {path}, or the record of its casing {record.name}, is damaged ({error!r}): copy both from "
+            "where they were made"
+        ) from error
     lowercase = not is_cased(tokens)
     return Vocabulary(tokens, lowercase, lowercase)
 
@@ -251,7 +263,7 @@ def write_model(
         writer.close()
 
 
-def is_variant(directory: Path, params: PyTree) -> bool:
+def is_variant(directory: epath.Path, params: PyTree) -> bool:
     """Whether a model directory's newest checkpoint has exactly these parameters, by name."""
     return (
         checkpoints.named_shapes(stored.newest(directory).tree["params"]).keys()
@@ -279,7 +291,7 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
     Raises:
         UserError: no model directory, nothing in common, or a parameter of another shape (names them).
     """
-    directory = Path(path)
+    directory = path_of(path)
     check_directory(directory)
     held = _named(load(directory).params if folded else stored.read_params(directory, "params").params)
     wanted = _named(params)

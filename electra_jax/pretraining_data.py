@@ -1,5 +1,6 @@
 """From a run's configuration to its vocabulary and its batches."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 from electra_jax.data import Batch, BatchIterator, BlockBatches, evaluation_batches
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
+from electra_jax.paths import path_of
 from electra_jax.run_config import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.runtime import user_cache
 from electra_jax.streams import StreamBatches, is_cached, stream_evaluation_batches
@@ -84,7 +86,22 @@ def packing_of(cache: CacheConfig) -> Packing:
 
 def is_cache(corpus: str | None) -> bool:
     """Whether CORPUS is the directory of a SeqIO cache."""
-    return corpus is not None and (Path(corpus) / "COMPLETED").exists()
+    return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
+
+
+def check_vocabulary_of(directory: str, vocabulary: WordPieceVocabulary) -> None:
+    """Refuses a cache whose record says that another vocabulary made its ids.
+
+    Raises:
+        UserError: it does.
+    """
+    record = Path(directory) / "made_by.json"
+    made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if made_by.get("vocabulary_fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
+        raise UserError(
+            f"the cache {directory} was tokenised with another vocabulary, or another casing, than VOCAB_FILE: name "
+            "the one that it was made with, or run `electra cache` again"
+        )
 
 
 def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes: int | None) -> str:
@@ -99,6 +116,7 @@ def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes
         UserError: the corpus is larger, empty or unreadable.
     """
     if is_cache(cache.source.corpus):
+        check_vocabulary_of(str(cache.source.corpus), vocabulary)
         return str(cache.source.corpus)
     corpus = open_source(cache.source)
     if max_bytes is not None and corpus.size_bytes > max_bytes:

@@ -2,16 +2,17 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from electra_jax import checkpoints
 from electra_jax.errors import UserError
 from electra_jax.interchange import t5x_checkpoints
+from electra_jax.paths import absolute
 from electra_jax.types import PyTree
 
 logger = logging.getLogger(__name__)
@@ -31,17 +32,17 @@ class Newest(NamedTuple):
     """
 
     step: int
-    folder: Path
+    folder: epath.Path
     tree: PyTree
     entries: Mapping[str, str]
 
 
-def is_of_t5x(directory: Path) -> bool:
+def is_of_t5x(directory: epath.Path) -> bool:
     """Whether T5X, or `electra export --format t5x`, wrote the checkpoints."""
     return not (directory / "checkpoints").is_dir() and bool(t5x_checkpoints.complete_steps(directory))
 
 
-def newest(directory: Path) -> Newest:
+def newest(directory: epath.Path) -> Newest:
     """Finds the newest sound checkpoint.
 
     Raises:
@@ -49,11 +50,11 @@ def newest(directory: Path) -> Newest:
     """
     if is_of_t5x(directory):
         step = max(t5x_checkpoints.complete_steps(directory))
-        folder = t5x_checkpoints.state_of(directory.absolute(), step)
+        folder = t5x_checkpoints.state_of(absolute(directory), step)
         stored = ocp.PyTreeCheckpointHandler().metadata(folder).tree
         entries = t5x_checkpoints.ENTRIES
         return Newest(step, folder, {name: stored[entry] for name, entry in entries.items()}, entries)
-    folder = directory.absolute() / "checkpoints"
+    folder = absolute(directory) / "checkpoints"
     for step in sorted(checkpoints.complete_steps(folder), reverse=True):
         try:
             checkpoints.check_seal(folder / str(step))
@@ -64,7 +65,7 @@ def newest(directory: Path) -> Newest:
     raise UserError(f"no checkpoint in {folder}: nothing was saved there, or all of it is corrupt")
 
 
-def read_params(directory: Path, item: str) -> Stored:
+def read_params(directory: epath.Path, item: str) -> Stored:
     """Reads one entry of the newest checkpoint's state onto the host, and nothing else of it.
 
     Args:
@@ -96,7 +97,7 @@ def _host_array(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
-def read_moments(directory: Path) -> tuple[PyTree, PyTree] | None:
+def read_moments(directory: epath.Path) -> tuple[PyTree, PyTree] | None:
     """Adam's moments of the newest checkpoint, trees like its parameters; None where it has none."""
     if "opt_state" not in newest(directory).tree:
         return None

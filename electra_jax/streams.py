@@ -11,7 +11,7 @@ import seqio
 
 from electra_jax.data import Batch, State, local_batch_size
 from electra_jax.errors import UserError
-from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 # Seeds stay below this, so that they fit int32 with what SeqIO adds to them.
 _SEEDS = 2**30
@@ -150,7 +150,9 @@ class _Reader:
             if raised := re.search(r"UserError: ([^\n]+)", error.message):
                 raise UserError(raised[1]) from error
             if isinstance(error, tf.errors.DataLossError):
-                raise UserError(f"A file that {self._provider.name} reads is damaged: {error.message}.") from error
+                raise UserError(
+                    f"A file that {self._provider.name} reads is damaged ({reason_of(error)}): make it anew."
+                ) from error
             raise
 
     def _next_epoch(self) -> None:

@@ -219,6 +219,7 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
         type_vocab_size=shape(f"{table_scope}/embeddings/token_type_embeddings")[0],
         hidden_dropout_prob=beside.get("hidden_dropout_prob", DROPOUT),
         attention_probs_dropout_prob=beside.get("attention_probs_dropout_prob", DROPOUT),
+        dropout_bits=16,
         initializer_range=beside.get("initializer_range", 0.02),
         layer_norm_eps=1e-12,
         dtype="float32",

@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from rich.table import Table
 from electra_jax import corruption, distributed, evaluation, sharding, steps, training
 from electra_jax.checkpoints import restore_latest
 from electra_jax.optimizer import make_optimizer
+from electra_jax.paths import path_of
 from electra_jax.pretraining_data import vocabulary_for
 from electra_jax.report import write_report
 from electra_jax.reporting import say
@@ -80,7 +80,7 @@ def run(configuration: PretrainingRun) -> None:
         **describe(params, data, configuration),
         "passages": choose_passages(views, vocabulary.tokens, configuration.num_passages),
     }
-    path = Path(configuration.model_dir) / "evaluation.json"
+    path = path_of(configuration.model_dir) / "evaluation.json"
     replace_text(path, json.dumps(result, indent=1) + "\n")
     show(values, result)
     say(f"evaluation: {path}")

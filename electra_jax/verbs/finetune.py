@@ -13,10 +13,12 @@ from electra_jax.finetune_report import write_finetune_report
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_seed import BEST, Setting, Split, evaluate, run_seed
 from electra_jax.finetune_start import Origin, origin
+from electra_jax.paths import is_remote
 from electra_jax.reporting import say
 from electra_jax.run_record import replace_text, write_record
 from electra_jax.runtime import keep_compilations
 from electra_jax.stopping import end_early, stop_signals
+from electra_jax.task_outputs import left_out
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.downstream import DownstreamTask
 from electra_jax.tasks.wordpiece import WordPieces
@@ -24,6 +26,11 @@ from electra_jax.tasks.wordpiece import WordPieces
 
 def run(configuration: FinetuningRun) -> None:
     """Fine-tunes with each seed; the same command goes on with a run that was stopped or killed."""
+    if is_remote(configuration.model_dir):
+        raise UserError(
+            f"fine-tuning writes to the local disk and MODEL_DIR is {configuration.model_dir}: name a local one, and "
+            "copy it afterwards (gcloud storage cp --recursive); INIT_FROM may be in a bucket"
+        )
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, 1, mesh)
@@ -72,9 +79,8 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
     rows = task.rows(found.examples, training=training)
     if not rows:
         raise UserError(f"the {name} split of {task.name} has nothing that can be {'learnt' if training else 'scored'}")
-    left_out = "; ".join(f"{number} left out: {reason}" for reason, number in found.skipped.items())
     windows = f" as {len(rows)} rows" if len(rows) != len(found.examples) else ""
-    say(f"{name}: {len(found.examples)} examples{windows}{f' ({left_out})' if left_out else ''}")
+    say(f"{name}: {len(found.examples)} examples{windows}{left_out(found.skipped)}")
     return Split(found.examples, rows, found.skipped)
 
 

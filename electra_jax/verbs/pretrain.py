@@ -3,11 +3,11 @@
 import functools
 import math
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from electra_jax import distributed, evaluation, gin_config, loading, metrics, sharding, steps
@@ -16,6 +16,7 @@ from electra_jax.corruption import MaskingConfig
 from electra_jax.data import Prefetch, State, whole_state
 from electra_jax.errors import UserError
 from electra_jax.optimizer import learning_rate, make_optimizer
+from electra_jax.paths import path_of
 from electra_jax.pretraining_data import PretrainingData, open_data, vocabulary_for
 from electra_jax.reporting import RunReporter, Silence, say
 from electra_jax.run_config import PretrainingRun
@@ -52,7 +53,7 @@ def run(configuration: PretrainingRun) -> None:
     vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
     masking = masking_for(configuration, vocabulary)
     data = share_data(configuration, vocabulary, mesh)
-    model_dir = Path(configuration.model_dir)
+    model_dir = path_of(configuration.model_dir)
     if distributed.leader():
         model_dir.mkdir(parents=True, exist_ok=True)
     distributed.check_shared(model_dir)
@@ -149,7 +150,7 @@ def begin(
         state = sharding.initialise(init, key, mesh, configuration.mesh)
         imported = checkpoints.latest_step() is not None
         source = configuration.model_dir if imported else configuration.init_from
-        return Start(state if source is None else warm(state, Path(source), vocabulary), 0)
+        return Start(state if source is None else warm(state, path_of(source), vocabulary), 0)
     held = restored.data_state
     if not held:
         say(f"going on from the weights that were imported into {configuration.model_dir}")
@@ -169,7 +170,7 @@ def begin(
     return Start(restored.state, restored.step)
 
 
-def warm(state: steps.TrainState, source: Path, vocabulary: WordPieceVocabulary) -> steps.TrainState:
+def warm(state: steps.TrainState, source: epath.Path, vocabulary: WordPieceVocabulary) -> steps.TrainState:
     """A new state with the weights of a model directory, as far as it has them; says what was taken.
 
     Raises:

@@ -68,6 +68,7 @@ class TestQuestionAnswering:
             type_vocab_size=2,
             hidden_dropout_prob=0.1,
             attention_probs_dropout_prob=0.1,
+            dropout_bits=16,
             initializer_range=0.02,
             layer_norm_eps=1e-12,
             dtype="float32",
