@@ -147,11 +147,12 @@ def test_a_classifier_is_scored_and_predicts(folder: Path, classifier: Path) -> 
     assert ours["metrics"]["accuracy"] == pytest.approx(json.loads(line)["accuracy"])
     t5x("infer", ["gin/t5x/infer.gin"], folder / "cache", **options, INFER_OUTPUT_DIR=str(folder / "infer"))
     (path,) = (folder / "infer").glob("classification-predict.jsonl-00000-of-00001")
-    predictions = [json.loads(line)["prediction"] for line in path.read_text().splitlines()]
+    written = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["inputs"] for line in written] == [{"row": 0}, {"row": 1}, {"row": 2}]
     model = loading.load(classifier)
     texts = [line.split("\t")[0] for line in (folder / "test.tsv").read_text().splitlines()[1:]]
     labels = [model.description.labels.index(model([text])[0]["label"]) for text in texts]
-    assert [np.ravel(prediction).tolist() for prediction in predictions] == [[label] for label in labels]
+    assert [line["prediction"] for line in written] == [[label] for label in labels]
 
 
 def test_what_t5x_wrote_is_fine_tuned_here(folder: Path, pretrained: Path) -> None:
