@@ -12,7 +12,7 @@ from electra_jax.errors import UserError
 from electra_jax.paths import path_of
 from electra_jax.run_config import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.runtime import user_cache
-from electra_jax.streams import StreamBatches, stream_evaluation_batches
+from electra_jax.streams import StreamBatches, is_cached, stream_evaluation_batches
 from electra_jax.tasks.cache import build_cache
 from electra_jax.tasks.cached_blocks import blocks_of_cache
 from electra_jax.tasks.packing import Packing
@@ -141,7 +141,7 @@ def open_data(
     """Opens what the run reads, tokenising a small corpus first.
 
     A corpus is read at random from its memory-mapped cache where masks are drawn on the device, and through its
-    SeqIO task where the task draws them; a named task or mixture always through SeqIO.
+    SeqIO task where the task draws them; a named task or mixture always through SeqIO, from its cache if it has one.
 
     Raises:
         UserError: there is no such corpus or task, or it is too large to tokenise without being asked.
@@ -155,7 +155,7 @@ def open_data(
         if run.cache.source.corpus is not None:
             raise UserError("CORPUS and MIXTURE_OR_TASK_NAME are both set: a run reads one of them")
         name = run.mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
-        return stream_data(run, name, use_cached=False, share=share)
+        return stream_data(run, name, use_cached=is_cached(name), share=share)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
     if run.masking == "task":
         name = register_cache(run, path, vocabulary)
