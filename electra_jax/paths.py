@@ -81,7 +81,9 @@ def refusal(error: BaseException) -> str | None:
     for link in causes(error):
         library, text = type(link).__module__, " ".join(str(link).split())
         of_client = library.startswith(("google.cloud.", "google.api_core.", "google.auth."))
-        if of_client or (library.startswith(("tensorflow.", "builtins")) and "gs://" in text):
+        of_tensorflow = (library.startswith("tensorflow.") or isinstance(link, OSError)) and "gs://" in text
+        of_tensorstore = isinstance(link, ValueError) and re.search("Error (reading|writing|deleting) .*gs://", text)
+        if of_client or of_tensorflow or of_tensorstore:
             return (
                 f"Google Cloud Storage refused ({type(link).__name__}: {text[:300]}): check the bucket's name, that "
                 "this machine's account may use it, and the network; what is saved there is untouched"
