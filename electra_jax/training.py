@@ -2,19 +2,19 @@
 
 import dataclasses
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
+from electra_jax import sharding
 from electra_jax.checkpoints import Checkpoints
 from electra_jax.errors import UserError, is_full_disk
+from electra_jax.stopping import Stop
 from electra_jax.types import PyTree
 
 
@@ -52,32 +52,6 @@ class Reporter(Protocol):
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
         """One line of metrics for a person, a file and TensorBoard."""
-
-
-class Stop:
-    """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C interrupts as usual."""
-
-    def __init__(self) -> None:
-        """Nothing has asked to stop."""
-        self.requested: str | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
-
-
-@contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """Turns Ctrl-C and SIGTERM into a request to stop after the step under way."""
-    stop = Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Meter:
@@ -203,7 +177,7 @@ def train(
         learning_rate: of an update, for the report.
         evaluate: held-out metrics of parameters.
         config: when.
-        stop: asked after every step.
+        stop: asked after every step, by every process.
 
     Returns:
         The last state and the number of updates it has had.
@@ -214,11 +188,13 @@ def train(
     meter = Meter(reporter=reporter, finish=finish, learning_rate=learning_rate, batch_size=batch_size, config=config)
     number = saved = start_step
     try:
-        while number < config.num_train_steps and not stop.requested:
+        stopped = False
+        while number < config.num_train_steps and not stopped:
             with meter.waiting():
                 local = next(batches)
+            batch = place(local, batch_sharding)
             with jax.transfer_guard("disallow"):
-                state, sums = step(state, place(local, batch_sharding))
+                state, sums = step(state, batch)
             number += 1
             meter.launched(number, sums)
             if number % config.evaluate_every == 0 or number == config.num_train_steps:
@@ -229,6 +205,7 @@ def train(
                 meter.settle()
                 checkpoints.save(number, state, data_state())
                 saved = number
+            stopped = stop.after_step()
         meter.settle()
     except NotFiniteError as error:
         raise diverged(error, checkpoints) from error
@@ -242,9 +219,15 @@ def train(
     return state, number
 
 
-def place(batch: dict[str, np.ndarray], sharding: NamedSharding) -> PyTree:
+def own_rows(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, np.ndarray]:
+    """Of a global batch that every process has, the rows that this one feeds."""
+    index, count = sharding.process_share(mesh)
+    return {name: np.split(rows, count)[index] for name, rows in batch.items()}
+
+
+def place(batch: dict[str, np.ndarray], where: NamedSharding) -> PyTree:
     """This process's rows as part of the global batch on the mesh."""
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+    return {name: jax.make_array_from_process_local_data(where, rows) for name, rows in batch.items()}
 
 
 def diverged(error: NotFiniteError, checkpoints: Checkpoints) -> UserError:

@@ -57,6 +57,7 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin.TRAIN_STEPZ=3", "no macro TRAIN_STEPZ is used by the Gin files; did you mean TRAIN_STEPS?"),
         ("--gin.run_config.PretrainingRun.batchsize=3", "named 'batchsize' in the command line's --gin bindings; did"),
         ("--gin.run_config.PretrainingRu.batch_size=3", "did you mean PretrainingRun?"),
+        ("--gin.BATCH_SIZE", "--gin.BATCH_SIZE has no value: write --gin.BATCH_SIZE=VALUE"),
         ("--gin.MASKING=device", "needs its own quotes: --gin.MASKING='\"device\"'"),
         ("--gin.MASKING='devise'", "it must be 'device' or 'task'"),
         ("--gin.DTYPE='float8'", "it must be 'float32' or 'bfloat16'"),
@@ -92,6 +93,11 @@ def test_bindings(place: Path, tmp_path: Path, refused: Refused, argument: str, 
         ("MASKING = device", "FILE, line 3 is not Gin (a string needs quotes): MASKING = device"),
         ("include 'gin/models/tinny.gin'", "did you mean gin/models/tiny.gin?"),
         ("from electra_jax import no_such_module", "line 3"),
+        ("from electra_jax import encodr", "line 3; did you mean encoder?"),
+        (
+            "run_config.PretrainingRum.seed = 3",
+            'has no PretrainingRum in file "FILE", line 3; did you mean PretrainingRun?',
+        ),
     ],
 )
 def test_gin_files(place: Path, tmp_path: Path, refused: Refused, line: str, sentence: str) -> None:
@@ -116,6 +122,8 @@ def test_a_directory_that_is_no_run(place: Path, tmp_path: Path, refused: Refuse
     arguments = ["evaluate", *small_run(place, tmp_path)[1:]]
     assert "no checkpoint in" in refused(arguments)
     assert not list(tmp_path.iterdir())
+    file = place / "text.txt"
+    assert f"{file} cannot be used (File exists)" in refused(small_run(place, file))
 
 
 def _truncated(path: Path, content: bytes) -> Path:
@@ -166,8 +174,17 @@ def test_truncated_tfrecords(place: Path, tmp_path: Path, refused: Refused) -> N
             writer.write(example.SerializeToString())
     _truncated(path, path.read_bytes())
     sentence = refused(small_run(place, tmp_path / "run", CORPUS=str(path)))
-    assert f"{path}, record 5: truncated or corrupt" in sentence
+    assert f"{path}, record 5: truncated or corrupt (truncated record at " in sentence
+    assert "__" not in sentence
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_of_another_vocabulary(place: Path, whole: Path, tmp_path: Path, refused: Refused) -> None:
+    """As many words, in another order: no id would tell."""
+    cache = next((place / "caches").glob("*/COMPLETED")).parent
+    other = _vocabulary(tmp_path, [*SPECIAL, *reversed(WORDS)])
+    sentence = refused(small_run(place, tmp_path / "run", CORPUS=str(cache), VOCAB_FILE=other))
+    assert f"{cache} was tokenised with another vocabulary" in sentence
 
 
 def test_undecodable_lines_are_skipped_when_asked(
