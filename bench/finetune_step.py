@@ -126,8 +126,8 @@ def gain(task: str, seconds: dict[int, list[float]], options: argparse.Namespace
     found = spread(ratios)
     return (
         f"{task}: mean length {lengths_N.mean():.1f}; tokens computed per useful one {computed:.2f}, "
-        f"padded to {LONGEST} {padded:.2f}; rate over padded: median {found.median:.2f}, quartiles {found.lower_quartile:.2f} to "
-        f"{found.upper_quartile:.2f}, n {found.n}"
+        f"padded to {LONGEST} {padded:.2f}; rate over padded: median {found.median:.2f}, "
+        f"quartiles {found.lower_quartile:.2f} to {found.upper_quartile:.2f}, n {found.n}"
     )
 
 

@@ -29,9 +29,11 @@ def mask_batch(batch: Batch, *, config: MaskingConfig, seed: int, first: int) ->
     num_slots = config.max_predictions(length)
     special_BL = (ids_BL == config.cls_id) | (ids_BL == config.sep_id) | (ids_BL == config.mask_id)
     candidate_BL = real_BL & ~special_BL
-    # A number is one step of the generator, so that a row's numbers begin at a place that is known.
+    # A number is one step of the generator, so that a row's numbers begin at a place that is known. The key keeps it
+    # apart from the generators of the same seed that shuffle.
     per_row = length + num_slots
-    draw = np.random.Generator(np.random.PCG64(seed).advance(first * per_row)).random((num_rows, per_row))
+    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(0,))).advance(first * per_row)
+    draw = np.random.Generator(bits).random((num_rows, per_row))
     order_BL, coin_BK = np.where(candidate_BL, draw[:, :length], -1.0), draw[:, length:]
     positions_BK = largest(order_BL, num_slots)
 
