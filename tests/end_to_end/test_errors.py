@@ -239,7 +239,7 @@ def _content(folder: Path) -> dict[str, bytes]:
             "params/discriminator/encoder/layers/intermediate/bias (2, 32) there, (2, 48) here",
         ),
         ({"VOCAB_FILE": "other"}, "was trained with another vocabulary"),
-        ({"MASKING": "task"}, "read blocks and this run reads stream of"),
+        ({"MASKING": "task"}, "read blocks and this run reads masked blocks"),
     ],
 )
 def test_a_directory_of_another_run(
