@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.timing import Elapsed, machine, spread, stopwatch
-from electra_jax.data import BlockBatches, StreamBatches
+from electra_jax.data import BlockBatches
 from electra_jax.errors import UserError
+from electra_jax.streams import StreamBatches
 from electra_jax.tasks.cache import build_cache
 from electra_jax.tasks.cached_blocks import blocks_of_cache
 from electra_jax.tasks.corpus import Corpus

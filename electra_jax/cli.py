@@ -10,11 +10,11 @@ import os
 import sys
 import threading
 import traceback
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax import task_verbs
-from electra_jax.errors import UserError, causes, is_full_disk
+from electra_jax import distributed, task_verbs
+from electra_jax.errors import PREEMPTED, Preempted, UserError, causes, is_full_disk
+from electra_jax.paths import path_of, refusal
 
 
 class Argument(NamedTuple):
@@ -42,6 +42,8 @@ class Verb(NamedTuple):
             arguments where it has any.
         arguments: beside the bindings.
         usage: for its help, where that is more than one line.
+        several: where there are several processes: "apart" (each is alone), "leader" (process 0 does it, the others
+            wait), "together", or "preemptible": together, and SIGTERM is a request to save and stop.
     """
 
     help: str
@@ -52,6 +54,7 @@ class Verb(NamedTuple):
     module: str | None = None
     arguments: tuple[Argument, ...] = ()
     usage: str = ""
+    several: str = "apart"
 
 
 class PlainVerb(NamedTuple):
@@ -69,16 +72,18 @@ class PlainVerb(NamedTuple):
 
 
 VERBS = {
-    "pretrain": Verb("pre-train by replaced-token detection", "PretrainingRun", None),
+    "pretrain": Verb("pre-train by replaced-token detection", "PretrainingRun", None, several="preemptible"),
     "evaluate": Verb(
         "score a pre-training run on held-out text, a fine-tuned model on its task, or a file of predictions",
         "PretrainingRun",
         None,
+        several="together",
     ),
     "finetune": Verb(
         "train a task's head on a pre-trained encoder, and report the scores of every seed",
         "finetune_run.FinetuningRun",
         "gin/runs/finetune.gin",
+        several="preemptible",
     ),
     "predict": Verb(
         "print what a model says of text or token ids, a JSON object per input",
@@ -98,8 +103,8 @@ VERBS = {
         None,
         ("MODEL_DIR", "VOCAB_FILE"),
     ),
-    "vocab": Verb("learn a WordPiece vocabulary from text", "VocabularyRun", "gin/runs/vocab.gin"),
-    "cache": Verb("tokenise and pack a corpus once", "CacheConfig", "gin/runs/cache.gin"),
+    "vocab": Verb("learn a WordPiece vocabulary from text", "VocabularyRun", "gin/runs/vocab.gin", several="leader"),
+    "cache": Verb("tokenise and pack a corpus once", "CacheConfig", "gin/runs/cache.gin", several="leader"),
 }
 
 # What `electra evaluate` is for a fine-tuned model, and for a file of predictions.
@@ -109,6 +114,7 @@ EVALUATE_TASK = Verb(
     "gin/runs/evaluate.gin",
     reads_text=False,
     module="evaluate_task",
+    several="leader",
 )
 
 PLAIN_VERBS = {
@@ -142,12 +148,14 @@ PLAIN_VERBS = {
         ),
     ),
     "export": PlainVerb(
-        "write a model for transformers or for the original TensorFlow code",
+        "write a model for transformers, for the original TensorFlow code, or for T5X",
         "export",
         (
             Argument("source", {"metavar": "SRC", "help": "a model directory"}),
             Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
-            Argument("--format", {"choices": ("transformers", "tf1"), "required": True, "help": "what to write"}),
+            Argument(
+                "--format", {"choices": ("transformers", "tf1", "t5x"), "required": True, "help": "what to write"}
+            ),
         ),
     ),
     "score": PlainVerb(
@@ -174,7 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: of the command line; None for this process's.
 
     Returns:
-        0; 2 after a mistake of the user's, which is one sentence on standard error; 1 after one of ours.
+        0; 2 after a mistake of the user's, which is one sentence on standard error; 75 where it was pre-empted and is
+        to be run again.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     options, bindings = parse_arguments(arguments)
@@ -183,13 +192,18 @@ def main(arguments: list[str] | None = None) -> int:
         quieten_libraries()
     try:
         run_verb(options, bindings)
+    except Preempted:
+        return PREEMPTED
     except UserError as error:
         return fail(str(error), options.verbose)
     except KeyboardInterrupt:
         return fail("interrupted", options.verbose)
     except Exception as error:
-        sentence = disk_sentence(error) or path_sentence(error)
+        sentence = disk_sentence(error) or path_sentence(error) or refusal(error)
         if sentence is None:
+            if distributed.several():
+                traceback.print_exc()
+                distributed.leave(1, f"it failed ({type(error).__name__}), see its log")
             raise
         return fail(sentence, options.verbose)
     return 0
@@ -261,6 +275,10 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
         return
     from electra_jax import gin_config
 
+    if any("gs://" in binding for binding in bindings) and not options.verbose:
+        from electra_jax.runtime import load_tensorflow_quietly
+
+        load_tensorflow_quietly()
     verb, files = VERBS[options.verb], options.gin_file
     if options.verb == "predict":
         bindings, options.input = task_verbs.place_predict_arguments(options.arguments, bindings)
@@ -283,7 +301,12 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
 
         load_tensorflow_quietly()
     module = importlib.import_module(f"electra_jax.verbs.{verb.module or options.verb}")
-    module.run(*([configuration, options] if verb.arguments else [configuration]))
+    if verb.several == "apart":
+        module.run(*([configuration, options] if verb.arguments else [configuration]))
+        return
+    with distributed.joined(gin_config.resolved(), preemptible=verb.several == "preemptible"):
+        if verb.several != "leader" or distributed.leader():
+            module.run(configuration)
 
 
 def recorded_config(verb: str, bindings: list[str]) -> str:
@@ -295,7 +318,7 @@ def recorded_config(verb: str, bindings: list[str]) -> str:
     directory = task_verbs.bound(bindings, "MODEL_DIR")
     if directory is None:
         raise UserError(f"electra {verb} needs --gin_file=PATH, or --gin.MODEL_DIR of a run that exists")
-    path = Path(directory) / "config.gin"
+    path = path_of(directory) / "config.gin"
     if not path.exists():
         raise UserError(f"no --gin_file was given and {path} does not exist: MODEL_DIR must be a run's directory")
     return str(path)
@@ -326,6 +349,7 @@ def fail(sentence: str, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
     print(f"electra: {sentence}", file=sys.stderr)
+    distributed.leave(2, sentence)
     return 2
 
 

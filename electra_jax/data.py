@@ -1,25 +1,21 @@
 """Iterators of host batches: this process's share, endless, resumable at any batch.
 
 Each has `__next__() -> dict of numpy arrays`, `state() -> dict` that JSON can hold and with which `restore`
-makes the next batch the one that would have come next.
+makes the next batch the one that would have come next. What a checkpoint holds is the `whole_state` of all processes.
 """
 
 import queue
-import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
-import seqio
 
 from electra_jax.blocks import TokenBlocks
 from electra_jax.errors import UserError
-from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 Batch = dict[str, np.ndarray]
-# Seeds stay below this, so that they fit int32 with what SeqIO adds to them.
-_SEEDS = 2**30
+State = Mapping[str, Any]
 
 
 class BatchIterator(Protocol):
@@ -31,11 +27,17 @@ class BatchIterator(Protocol):
     def __next__(self) -> Batch:
         """Return the next batch of this process."""
 
-    def state(self) -> dict[str, int]:
-        """Return where the next batch starts."""
+    def state(self) -> State:
+        """Return where the next batch starts, as far as this process knows."""
 
-    def restore(self, state: Mapping[str, int]) -> None:
-        """Go to where `state` says."""
+    def restore(self, state: State) -> None:
+        """Go to where the `whole_state` of all processes says."""
+
+
+def whole_state(states: Sequence[State]) -> State:
+    """Return the states of all processes as one, from which any number of processes can go on."""
+    places = {reader: place for state in states for reader, place in state.get("places", {}).items()}
+    return {**states[0], "places": places} if places else dict(states[0])
 
 
 class BlockBatches:
@@ -56,7 +58,7 @@ class BlockBatches:
         process_index: int,
         process_count: int,
     ) -> None:
-        """`batch_size` is the global one; raises UserError if it cannot be divided, or if there is no example."""
+        """`batch_size` is the global one; raises UserError if it cannot be divided, or if there are fewer examples."""
         self._blocks = blocks
         self._batch_size = batch_size
         self._local_size = local_batch_size(batch_size, process_count)
@@ -66,6 +68,11 @@ class BlockBatches:
         self._examples = 0
         self._epoch = -1
         _check_blocks(blocks, sequence_length)
+        if len(blocks) < batch_size:
+            raise UserError(
+                f"The training split has {len(blocks)} examples, fewer than a batch of {batch_size}: "
+                "give more text, or lower BATCH_SIZE."
+            )
 
     def __iter__(self) -> Self:
         """Return itself."""
@@ -82,11 +89,11 @@ class BlockBatches:
             rows_B[here_B] = self._permutation_of(epoch)[places_B[here_B]]
         return self._blocks.gather(rows_B, self._length)
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> State:
         """Return {"examples": number of examples that all processes have been given so far}."""
         return {"examples": self._examples}
 
-    def restore(self, state: Mapping[str, int]) -> None:
+    def restore(self, state: State) -> None:
         """Go on after `state["examples"]` examples."""
         self._examples = state["examples"]
 
@@ -118,145 +125,6 @@ def evaluation_batches(
         yield {key: values * (rows_B < len(blocks))[:, None] for key, values in batch.items()}
 
 
-class StreamBatches:
-    """Batches of any SeqIO task or mixture, one `get_dataset` per epoch with a seed of its own.
-
-    A batch may reach into the next epoch. `restore` reads and drops what came before in the epoch; it is
-    exact for the same number of processes.
-    """
-
-    def __init__(
-        self,
-        mixture_or_task_name: str,
-        *,
-        split: str,
-        use_cached: bool,
-        feature_lengths: Mapping[str, int],
-        batch_size: int,
-        seed: int,
-        process_index: int,
-        process_count: int,
-    ) -> None:
-        """`feature_lengths`: which output features to read, and the length to which each is cut or padded.
-
-        `batch_size` is the global one. Raises UserError for an unknown name (or, on the first batch, for a
-        split without an example).
-        """
-        try:
-            self._provider = seqio.get_mixture_or_task(mixture_or_task_name)
-        except ValueError as error:
-            known = ", ".join(sorted([*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]))
-            raise UserError(
-                f"There is no task or mixture {mixture_or_task_name} (registered: {known or 'none'}): name one of "
-                "them, or import the module that registers it in a Gin file."
-            ) from error
-        self._name = mixture_or_task_name
-        self._split = split
-        self._use_cached = use_cached
-        self._feature_lengths = dict(feature_lengths)
-        self._local_size = local_batch_size(batch_size, process_count)
-        self._seed = seed
-        self._shard = seqio.ShardInfo(process_index, process_count)
-        self.restore({"epoch": 0, "examples": 0})
-
-    def __iter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __next__(self) -> Batch:
-        """Return [B / process_count, length] arrays of the features, as the task types them."""
-        parts, missing = [], self._local_size
-        while missing:
-            part = self._pending if self._pending is not None else self._next_chunk()
-            self._pending = None
-            if part is None:
-                self._next_epoch()
-                continue
-            size = len(next(iter(part.values())))
-            if size > missing:
-                self._pending = {key: values[missing:] for key, values in part.items()}
-                part = {key: values[:missing] for key, values in part.items()}
-            parts.append(part)
-            self._examples += min(size, missing)
-            missing -= min(size, missing)
-        return {key: np.concatenate([part[key] for part in parts]) for key in self._feature_lengths}
-
-    def state(self) -> dict[str, int]:
-        """Return {"epoch", "examples": number that each process has been given in this epoch}."""
-        return {"epoch": self._epoch, "examples": self._examples}
-
-    def restore(self, state: Mapping[str, int]) -> None:
-        """Open the epoch and skip `state["examples"]` examples."""
-        self._epoch, self._examples = state["epoch"], state["examples"]
-        self._pending: Batch | None = None
-        self._chunks = self._open()
-
-    def _next_chunk(self) -> Batch | None:
-        try:
-            return next(self._chunks, None)
-        except tf.errors.OpError as error:
-            # What a source written in Python raises reaches us as text.
-            if raised := re.search(r"UserError: ([^\n]+)", error.message):
-                raise UserError(raised[1]) from error
-            if isinstance(error, tf.errors.DataLossError):
-                raise UserError(
-                    f"A file that {self._name} reads is damaged ({reason_of(error)}): make it anew."
-                ) from error
-            raise
-
-    def _next_epoch(self) -> None:
-        if not self._examples:
-            raise UserError(
-                f"The split {self._split} of {self._name} has no example for process {self._shard.index} of "
-                f"{self._shard.num_shards}: give more text or use fewer processes."
-            )
-        self.restore({"epoch": self._epoch + 1, "examples": 0})
-
-    def _open(self) -> Iterator[Batch]:
-        # Each epoch shuffles and masks anew, the same way in each run.
-        seed = int(np.random.SeedSequence([self._seed, self._epoch]).generate_state(1)[0]) % _SEEDS
-        dataset = self._provider.get_dataset(
-            sequence_length=self._feature_lengths,
-            split=self._split,
-            use_cached=self._use_cached,
-            shuffle=True,
-            seed=seed,
-            shard_info=self._shard,
-            num_epochs=1,
-        )
-        dataset = dataset.skip(self._examples).map(lambda x: {key: x[key] for key in self._feature_lengths})
-        dataset = seqio.trim_and_pad_dataset(dataset, self._feature_lengths)
-        return dataset.batch(self._local_size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-
-
-def stream_evaluation_batches(
-    mixture_or_task_name: str,
-    *,
-    split: str,
-    use_cached: bool,
-    feature_lengths: Mapping[str, int],
-    batch_size: int,
-    process_index: int,
-    process_count: int,
-) -> Iterator[Batch]:
-    """Yield a split of a SeqIO task or mixture once, in order; the last batch is filled up with rows of zeros.
-
-    The arguments are those of `StreamBatches`. Masks are the same each time. Every process reads all and
-    yields its contiguous slice of each batch, so that all yield equally many.
-    """
-    local_size = local_batch_size(batch_size, process_count)
-    dataset = seqio.get_mixture_or_task(mixture_or_task_name).get_dataset(
-        sequence_length=dict(feature_lengths), split=split, use_cached=use_cached, shuffle=False, seed=0, num_epochs=1
-    )
-    dataset = seqio.trim_and_pad_dataset(
-        dataset.map(lambda x: {key: x[key] for key in feature_lengths}), dict(feature_lengths)
-    )
-    for batch in dataset.batch(batch_size).as_numpy_iterator():
-        missing = batch_size - len(batch["input_ids"])
-        mine = slice(process_index * local_size, (process_index + 1) * local_size)
-        yield {key: np.pad(values, [(0, missing), (0, 0)])[mine] for key, values in batch.items()}
-
-
 class Prefetch:
     """Another iterator's batches, made ahead in a thread; `state` belongs to the batch last handed out."""
 
@@ -283,11 +151,11 @@ class Prefetch:
         self._state = state
         return item
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> State:
         """Return the state after the batch that was last handed out, whatever was made ahead."""
         return self._state
 
-    def restore(self, state: Mapping[str, int]) -> None:
+    def restore(self, state: State) -> None:
         """Throw away what was made ahead, and go to where `state` says."""
         self.close()
         self._batches.restore(state)

@@ -1,7 +1,10 @@
-"""The one exception that a user's mistake raises, and what a full disk looks like."""
+"""What ends a run early: a user's mistake, or the wish of the platform; and what a full disk looks like."""
 
 import errno
 from collections.abc import Iterator
+
+# The exit code of what should be run again as it is (EX_TEMPFAIL): see docs/outgrowing.md.
+PREEMPTED = 75
 
 
 class UserError(Exception):
@@ -9,6 +12,10 @@ class UserError(Exception):
 
     The command line prints the sentence and exits with code 2; a traceback is shown only under `--verbose`.
     """
+
+
+class Preempted(Exception):  # noqa: N818 - nothing went wrong
+    """Asked to stop by the platform, and everything is saved: the command line exits with `PREEMPTED`."""
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

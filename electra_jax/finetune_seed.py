@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from electra_jax import finetuning, loading, metrics, sharding
+from electra_jax import distributed, finetuning, loading, metrics, sharding
 from electra_jax.buckets import TrainingBatches, in_order_of_length
 from electra_jax.checkpoints import Checkpoints
 from electra_jax.description import Description, read_record
@@ -21,11 +21,12 @@ from electra_jax.finetune_results import collapse
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_start import Origin, take_weights
 from electra_jax.optimizer import OptimizerConfig, learning_rate, make_optimizer
-from electra_jax.reporting import RunReporter, say
+from electra_jax.reporting import RunReporter, Silence, say
 from electra_jax.run_record import replace_text
 from electra_jax.steps import TrainState
+from electra_jax.stopping import Stop
 from electra_jax.tasks.downstream import DownstreamTask, Prediction, Row
-from electra_jax.training import LoopConfig, Stop, place, train
+from electra_jax.training import LoopConfig, own_rows, place, train
 from electra_jax.types import PyTree
 
 # What a row says to the host alone.
@@ -93,16 +94,26 @@ class Setting:
         return make_optimizer(self.optimizer_config)
 
     @functools.cached_property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of a state."""
+        return sharding.abstract(self.init, jax.random.key(0), self.mesh, self.run.mesh)
+
+    def init(self, key: jax.Array) -> TrainState:
+        """A new state, boxed."""
+        return finetuning.init_state(key, self.model, self.optimizer)
+
+    @functools.cached_property
     def step(self) -> Callable[..., tuple[TrainState, metrics.Sums]]:
         """The jitted update, compiled once for all seeds."""
         loss = finetuning.LossConfig(self.task.kind, self.run.answerable_weight, self.run.loss_reduction)
         step = functools.partial(finetuning.finetune_step, model=self.model, loss=loss, optimizer=self.optimizer)
-        return jax.jit(step, donate_argnums=0)
+        return sharding.jit_update(step, self.abstract_state, self.mesh, self.run.mesh)
 
     @functools.cached_property
     def predict(self) -> Callable[..., dict[str, jax.Array]]:
         """The jitted forward pass, compiled once for all seeds."""
-        return jax.jit(functools.partial(finetuning.predict_step, model=self.model))
+        step = functools.partial(finetuning.predict_step, model=self.model)
+        return sharding.jit_forward(step, self.mesh, self.run.mesh)
 
     def buckets(self) -> list[int]:
         """Lengths to pad to, up to the task's own."""
@@ -136,7 +147,8 @@ def outputs_of_rows(setting: Setting, params: PyTree, rows: Sequence[Row]) -> li
     read = [{name: row[name] for name in ("input_ids", "token_type_ids")} for row in rows]
     batches = in_order_of_length(read, batch_size=setting.run.evaluation_batch_size, buckets=setting.buckets())
     for numbers, batch in batches:
-        outputs = jax.device_get(setting.predict(params, place(batch, sharding.batch_sharding(setting.mesh))))
+        placed = place(own_rows(batch, setting.mesh), sharding.batch_sharding(setting.mesh))
+        outputs = jax.device_get(setting.predict(params, placed))
         for slot, number in enumerate(numbers):
             length = len(read[number]["input_ids"])
             found[number] = {
@@ -168,10 +180,10 @@ class Best:
             self._score = read_record(self._directory).facts["scores"][setting.task.main_metric]
 
     def __call__(self, params: PyTree, step: int) -> dict[str, float]:
-        """Scores the parameters after a step, and keeps them if none were better before."""
+        """Scores the parameters after a step, and keeps them if none were better before: of equals the later."""
         found = evaluate(self._setting, params)
         score = found.scores[self._setting.task.main_metric]
-        if self._score is None or score > self._score:
+        if self._score is None or score >= self._score:
             self._save(params, step, found)
             self._score = score
         return found.scores
@@ -186,8 +198,7 @@ class Best:
             "failed": collapse(found.task, gold, found.predictions),
         }
         part = self._directory.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        distributed.led(make_empty, part)
         loading.write_model(
             part,
             self._setting.describe(found.task, facts),
@@ -195,8 +206,19 @@ class Best:
             step=step,
             vocabulary=self._setting.origin.vocabulary,
         )
-        shutil.rmtree(self._directory, ignore_errors=True)
-        part.rename(self._directory)
+        distributed.led(replace_directory, part, self._directory)
+
+
+def make_empty(directory: Path) -> None:
+    """A new directory, whatever stood there."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+
+
+def replace_directory(source: Path, directory: Path) -> None:
+    """Renames over what stood there."""
+    shutil.rmtree(directory, ignore_errors=True)
+    source.rename(directory)
 
 
 def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[str, Any] | None:
@@ -216,14 +238,23 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     batches = TrainingBatches(rows, run.batch_size, setting.buckets(), seed, done)
     best = Best(setting, directory, seed)
     main = setting.task.main_metric
-    columns = {"loss": ("loss", ".4f"), main: (main, ".2f"), "examples_per_second": ("ex/s", ".0f")}
-    reporter = RunReporter(directory, start_step=done, num_train_steps=loop.num_train_steps, columns=columns)
+    columns = {
+        "loss": ("loss", ".4f"),
+        main: (main, ".2f"),
+        "examples_per_second": ("ex/s", ".0f"),
+        "data_wait_share": ("data wait", ".1%"),
+    }
+    reporter = (
+        RunReporter(directory, start_step=done, num_train_steps=loop.num_train_steps, columns=columns)
+        if distributed.leader()
+        else Silence()
+    )
     try:
         _, reached = train(
             state,
             start_step=done,
             step=setting.step,
-            batches=batches,
+            batches=(own_rows(batch, setting.mesh) for batch in batches),
             batch_sharding=sharding.batch_sharding(setting.mesh),
             batch_size=run.batch_size,
             checkpoints=checkpoints,
@@ -241,22 +272,21 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     checkpoints.close()
     if reached < loop.num_train_steps:
         return None
-    result = result_of(directory, reached, setting.task.main_metric)
-    replace_text(finished, json.dumps(result, indent=1) + "\n")
-    shutil.rmtree(directory / "checkpoints")
-    return result
+    result = None
+    if distributed.leader():
+        result = result_of(directory, reached, setting.task.main_metric)
+        replace_text(finished, json.dumps(result, indent=1) + "\n")
+        shutil.rmtree(directory / "checkpoints")
+    return distributed.gather(result)[0]
 
 
 def begin(setting: Setting, seed: int, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     """Where the weights come from: this seed's own checkpoint, else INIT_FROM with a head drawn from the seed."""
-    init = functools.partial(finetuning.init_state, model=setting.model, optimizer=setting.optimizer)
-    key = jax.random.key(seed)
-    axes = setting.mesh, setting.run.mesh
-    restored = checkpoints.restore(sharding.abstract(init, key, *axes))
+    restored = checkpoints.restore(setting.abstract_state)
     if restored is not None:
         say(f"seed {seed}: going on from step {restored.step}")
         return restored.state, restored.step
-    state = sharding.initialise(init, key, *axes)
+    state = sharding.initialise(setting.init, jax.random.key(seed), setting.mesh, setting.run.mesh)
     params = take_weights(setting.run.init_from, state.params, quiet=seed != setting.run.seed)
     say(f"seed {seed}: {setting.loop.num_train_steps} steps of {setting.run.batch_size} rows")
     return state._replace(params=params), 0

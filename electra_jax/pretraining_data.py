@@ -6,18 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.data import (
-    Batch,
-    BatchIterator,
-    BlockBatches,
-    StreamBatches,
-    evaluation_batches,
-    stream_evaluation_batches,
-)
+from electra_jax.data import Batch, BatchIterator, BlockBatches, evaluation_batches
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
+from electra_jax.paths import path_of
 from electra_jax.run_config import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.runtime import user_cache
+from electra_jax.streams import StreamBatches, stream_evaluation_batches
 from electra_jax.tasks.cache import build_cache
 from electra_jax.tasks.cached_blocks import blocks_of_cache
 from electra_jax.tasks.packing import Packing
@@ -35,12 +30,14 @@ class PretrainingData(NamedTuple):
     Attributes:
         name: of the source, for people.
         kind: which reader's places a checkpoint holds.
+        fingerprint: differs where the examples do, as far as is known without reading them.
         train: endless batches of the training split.
         held_out: makes one pass over the validation split, in order.
     """
 
     name: str
     kind: str
+    fingerprint: str
     train: BatchIterator
     held_out: Callable[[], Iterator[Batch]]
 
@@ -89,7 +86,7 @@ def packing_of(cache: CacheConfig) -> Packing:
 
 def is_cache(corpus: str | None) -> bool:
     """Whether CORPUS is the directory of a SeqIO cache."""
-    return corpus is not None and (Path(corpus) / "COMPLETED").exists()
+    return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
 
 
 def check_vocabulary_of(directory: str, vocabulary: WordPieceVocabulary) -> None:
@@ -161,17 +158,7 @@ def open_data(
         return stream_data(run, name, use_cached=False, share=share)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
     if run.masking == "task":
-        name = Path(path).name
-        register_pretraining_task(
-            name,
-            corpus=None,
-            vocabulary=vocabulary,
-            packing=packing_of(run.cache),
-            held_out_fraction=run.cache.held_out_fraction,
-            mask_prob=run.mask_prob,
-            mask_token_prob=run.mask_token_prob,
-            cache_path=path,
-        )
+        name = register_cache(run, path, vocabulary)
         return stream_data(run, name, use_cached=True, share=share)
     length = run.cache.sequence_length
     train, validation = (
@@ -181,9 +168,26 @@ def open_data(
     return PretrainingData(
         CORPORA.get(run.cache.source.corpus, str(run.cache.source.corpus)),
         "blocks",
+        f"{Path(path).name}, {len(train)} and {len(validation)} examples",
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share),
     )
+
+
+def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabulary) -> str:
+    """Registers the SeqIO tasks that read a cache, and returns the name of the one that masks."""
+    name = Path(path).name
+    register_pretraining_task(
+        name,
+        corpus=None,
+        vocabulary=vocabulary,
+        packing=packing_of(run.cache),
+        held_out_fraction=run.cache.held_out_fraction,
+        mask_prob=run.mask_prob,
+        mask_token_prob=run.mask_token_prob,
+        cache_path=path,
+    )
+    return name
 
 
 def stream_data(run: PretrainingRun, name: str, *, use_cached: bool, share: dict[str, Any]) -> PretrainingData:
@@ -193,6 +197,7 @@ def stream_data(run: PretrainingRun, name: str, *, use_cached: bool, share: dict
     return PretrainingData(
         name,
         f"stream of {name}",
+        name,
         StreamBatches(name, split="train", seed=run.seed, **task),
         lambda: stream_evaluation_batches(name, split="validation", **task),
     )

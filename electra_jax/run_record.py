@@ -7,10 +7,10 @@ import os
 import platform
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from electra_jax.errors import UserError
 
@@ -28,7 +28,7 @@ PACKAGES = [
 ]
 
 
-def write_record(model_dir: Path, configuration: str, facts: dict[str, Any]) -> None:
+def write_record(model_dir: epath.Path, configuration: str, facts: dict[str, Any]) -> None:
     """Writes both files; a run that goes on keeps the record of its earlier starts.
 
     Args:
@@ -54,7 +54,7 @@ def write_record(model_dir: Path, configuration: str, facts: dict[str, Any]) -> 
     replace_text(model_dir / "config.gin", configuration)
 
 
-def earlier_starts(path: Path) -> list[dict[str, Any]]:
+def earlier_starts(path: epath.Path) -> list[dict[str, Any]]:
     """The starts that a record holds; none where there is no record.
 
     Raises:
@@ -88,8 +88,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: epath.Path, text: str) -> None:
     """Writes a file so that it is whole or not there."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
-    part.rename(path)
+    part.replace(path)

@@ -2,19 +2,19 @@
 
 import dataclasses
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
+from electra_jax import sharding
 from electra_jax.checkpoints import Checkpoints
 from electra_jax.errors import UserError, is_full_disk
+from electra_jax.stopping import Stop
 from electra_jax.types import PyTree
 
 
@@ -54,32 +54,6 @@ class Reporter(Protocol):
         """One line of metrics for a person, a file and TensorBoard."""
 
 
-class Stop:
-    """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C interrupts as usual."""
-
-    def __init__(self) -> None:
-        """Nothing has asked to stop."""
-        self.requested: str | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
-
-
-@contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """Turns Ctrl-C and SIGTERM into a request to stop after the step under way."""
-    stop = Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class Meter:
     """Collects metric sums a step late, refuses what is not finite, and reports averages.
 
@@ -108,6 +82,13 @@ class Meter:
         """Settles the step before, and keeps what update `number` will have summed."""
         self.settle()
         self._pending = number, sums
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent here is spent waiting for data."""
+        began = time.monotonic()
+        yield
+        self._waited += time.monotonic() - began
 
     def settle(self) -> None:
         """Fetches what is pending and reports when it is time.
@@ -140,6 +121,7 @@ class Meter:
         """A new interval."""
         self._sums: dict[str, np.ndarray] = {}
         self._steps = 0
+        self._waited = 0.0
         self._started = time.monotonic()
 
     def _summary(self, number: int) -> dict[str, float]:
@@ -151,6 +133,7 @@ class Meter:
             "grad_norm": float(self._sums["grad_norm"]) / self._steps,
             "examples_per_second": self._steps * self._batch_size / seconds,
             "tokens_per_second": float(self._sums["real"]) / seconds,
+            "data_wait_share": self._waited / seconds,
             "seconds": seconds,
         }
 
@@ -178,7 +161,7 @@ def train(
 ) -> tuple[PyTree, int]:
     """Runs steps until the last one or until asked to stop, and saves at the end in either case.
 
-    The device always has the next step queued: metrics are fetched one step late.
+    The device always has the next step queued, its batch on the way there: metrics are fetched one step late.
 
     Args:
         state: donated to the first step; its `params` are handed to `evaluate`.
@@ -194,7 +177,7 @@ def train(
         learning_rate: of an update, for the report.
         evaluate: held-out metrics of parameters.
         config: when.
-        stop: asked after every step.
+        stop: asked after every step, by every process.
 
     Returns:
         The last state and the number of updates it has had.
@@ -205,10 +188,13 @@ def train(
     meter = Meter(reporter=reporter, finish=finish, learning_rate=learning_rate, batch_size=batch_size, config=config)
     number = saved = start_step
     try:
-        while number < config.num_train_steps and not stop.requested:
-            local = next(batches)
+        stopped = False
+        while number < config.num_train_steps and not stopped:
+            with meter.waiting():
+                local = next(batches)
+            batch = place(local, batch_sharding)
             with jax.transfer_guard("disallow"):
-                state, sums = step(state, place(local, batch_sharding))
+                state, sums = step(state, batch)
             number += 1
             meter.launched(number, sums)
             if number % config.evaluate_every == 0 or number == config.num_train_steps:
@@ -219,6 +205,7 @@ def train(
                 meter.settle()
                 checkpoints.save(number, state, data_state())
                 saved = number
+            stopped = stop.after_step()
         meter.settle()
     except NotFiniteError as error:
         raise diverged(error, checkpoints) from error
@@ -232,9 +219,15 @@ def train(
     return state, number
 
 
-def place(batch: dict[str, np.ndarray], sharding: NamedSharding) -> PyTree:
+def own_rows(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, np.ndarray]:
+    """Of a global batch that every process has, the rows that this one feeds."""
+    index, count = sharding.process_share(mesh)
+    return {name: np.split(rows, count)[index] for name, rows in batch.items()}
+
+
+def place(batch: dict[str, np.ndarray], where: NamedSharding) -> PyTree:
     """This process's rows as part of the global batch on the mesh."""
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+    return {name: jax.make_array_from_process_local_data(where, rows) for name, rows in batch.items()}
 
 
 def diverged(error: NotFiniteError, checkpoints: Checkpoints) -> UserError:

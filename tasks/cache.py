@@ -22,7 +22,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from etils import epath
+
 from electra_jax.errors import UserError
+from electra_jax.paths import is_remote, path_of
+from electra_jax.runtime import user_cache
 from electra_jax.tasks.byte_progress import ByteProgress
 from electra_jax.tasks.cache_worker import Job, Setup, piece_path, record_path
 from electra_jax.tasks.corpus import Corpus
@@ -82,7 +86,7 @@ def build_cache(
     Args:
       corpus: text, or examples of the original's TFRecords, which keep their ids.
       vocabulary: tokenises the text.
-      cache_dir: a local folder that may hold many caches.
+      cache_dir: a folder that may hold many caches; one in an object store gets what was built on the local disk.
       packing: how documents become examples.
       held_out_fraction: share of the documents, chosen by a hash of their text, that makes the validation
         split; at least one document, and 0 for no such split.
@@ -96,6 +100,23 @@ def build_cache(
     if num_processes < 1:
         raise UserError(f"{num_processes} processes cannot build a cache: give at least 1.")
     name = cache_name(description)
+    if is_remote(cache_dir):
+        stored = path_of(cache_dir) / name
+        if not (stored / "COMPLETED").exists():
+            here = str(user_cache() / "examples")
+            upload(
+                build_cache(
+                    corpus,
+                    vocabulary,
+                    cache_dir=here,
+                    packing=packing,
+                    held_out_fraction=held_out_fraction,
+                    num_processes=num_processes,
+                    show_progress=show_progress,
+                ),
+                stored,
+            )
+        return str(stored)
     final = pathlib.Path(cache_dir) / name
     with disk_errors_for_users(cache_dir):
         if (final / "COMPLETED").exists():
@@ -120,6 +141,14 @@ def build_cache(
                 if show_progress:
                     print(f"{final}: {summary}", file=sys.stderr, flush=True)
     return str(final)
+
+
+def upload(cache_path: str, stored: epath.Path) -> None:
+    """Copies a finished cache into an object store, COMPLETED last."""
+    stored.mkdir(parents=True, exist_ok=True)
+    files = [path for path in pathlib.Path(cache_path).iterdir() if path.is_file() and not path.name.startswith(".")]
+    for path in sorted(files, key=lambda path: (path.name == "COMPLETED", path.name)):
+        path_of(path).copy(stored / path.name, overwrite=True)
 
 
 def _run_jobs(

@@ -12,8 +12,9 @@ import pytest
 import seqio
 
 from electra_jax.blocks import TokenBlocks
-from electra_jax.data import Batch, BatchIterator, BlockBatches, Prefetch, StreamBatches, evaluation_batches
+from electra_jax.data import Batch, BatchIterator, BlockBatches, Prefetch, evaluation_batches
 from electra_jax.errors import UserError
+from electra_jax.streams import StreamBatches
 from electra_jax.tasks.host_tensorflow import tf
 
 LENGTH = 6

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import seqio
 
-from electra_jax.data import StreamBatches
 from electra_jax.errors import UserError
+from electra_jax.streams import StreamBatches
 from electra_jax.tasks.cache import build_cache
 from electra_jax.tasks.packing import Packing
 from electra_jax.tasks.pretraining import (

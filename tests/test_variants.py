@@ -22,8 +22,14 @@ from electra_jax.word_objectives import AllTokensMlm, MaskedLanguageModel, Repla
 from small import MASKING, OBJECTIVE, optimizer_config, small_encoder
 
 ROOT = Path(__file__).parent.parent
-TWO = {"gen_weight": 1.0, "disc_weight": 50.0, "temperature": 1.0, "disallow_correct": False}
-WORDS = {"gen_weight": 1.0, "prediction_weight": 1.0, "temperature": 1.0, "disallow_correct": False}
+TWO = {"gen_weight": 1.0, "disc_weight": 50.0, "temperature": 1.0, "disallow_correct": False, "sampler": "inverse_cdf"}
+WORDS = {
+    "gen_weight": 1.0,
+    "prediction_weight": 1.0,
+    "temperature": 1.0,
+    "disallow_correct": False,
+    "sampler": "inverse_cdf",
+}
 OBJECTIVES = sorted(path.name for path in (ROOT / "gin" / "objectives").glob("*.gin"))
 
 

@@ -158,7 +158,8 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
         raise UserError(f"{path} does not say {', '.join(missing)}, and the tensors do not tell")
     rates = {name: float(settings[name]) for name in SILENT}
     try:
-        return EncoderConfig(**{name: int(values[name]) for name in wanted}, **rates, dtype="float32", scan_unroll=1)
+        whole = {name: int(values[name]) for name in wanted}
+        return EncoderConfig(**whole, **rates, dtype="float32", dropout_bits=16, scan_unroll=1, remat_policy="none")
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,17 +11,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from electra_jax import corruption, evaluation, sharding, steps, training
+from electra_jax import corruption, distributed, evaluation, sharding, steps, training
 from electra_jax.checkpoints import restore_latest
 from electra_jax.optimizer import make_optimizer
-from electra_jax.pretraining_data import open_data, vocabulary_for
+from electra_jax.paths import path_of
+from electra_jax.pretraining_data import vocabulary_for
 from electra_jax.report import write_report
 from electra_jax.reporting import say
 from electra_jax.run_config import PretrainingRun
 from electra_jax.run_record import replace_text
 from electra_jax.runtime import keep_compilations
 from electra_jax.types import PyTree
-from electra_jax.verbs.pretrain import describe, masking_for
+from electra_jax.verbs.pretrain import describe, masking_for, share_data
 
 # Shorter passages show little, and longer ones are not read.
 PASSAGE_TOKENS = (60, 130)
@@ -42,27 +42,33 @@ def run(configuration: PretrainingRun) -> None:
     )
     abstract = sharding.abstract(init, jax.random.key(configuration.seed), mesh, configuration.mesh)
     restored = restore_latest(configuration.model_dir, abstract)
-    data = open_data(configuration, vocabulary, process_index=jax.process_index(), process_count=jax.process_count())
+    data = share_data(configuration, vocabulary, mesh)
     pieces = {
         "model": configuration.model,
         "objective": configuration.objective,
         "masking": masking_for(configuration, vocabulary),
     }
-    place = functools.partial(training.place, sharding=sharding.batch_sharding(mesh))
+    place = functools.partial(training.place, where=sharding.batch_sharding(mesh))
     params = restored.state.params
     sums = evaluation.held_out_sums(
         params,
         data.held_out(),
-        step=jax.jit(functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics)),
+        step=sharding.jit_forward(
+            functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics),
+            mesh,
+            configuration.mesh,
+        ),
         sharding=sharding.batch_sharding(mesh),
         num_batches=None,
     )
     values = evaluation.finish(sums, configuration.objective.loss_weights)
-    look = jax.jit(functools.partial(look_at, **pieces))
+    look = sharding.jit_forward(functools.partial(look_at, **pieces), mesh, configuration.mesh)
     views = [
         jax.device_get(look(params, place(batch), jax.random.key(index)))
         for index, batch in enumerate(itertools.islice(data.held_out(), configuration.num_passages))
     ]
+    if not distributed.leader():
+        return
     result = {
         "step": restored.step,
         "metrics": {name: value if np.isfinite(value) else None for name, value in values.items()},
@@ -74,7 +80,7 @@ def run(configuration: PretrainingRun) -> None:
         **describe(params, data, configuration),
         "passages": choose_passages(views, vocabulary.tokens, configuration.num_passages),
     }
-    path = Path(configuration.model_dir) / "evaluation.json"
+    path = path_of(configuration.model_dir) / "evaluation.json"
     replace_text(path, json.dumps(result, indent=1) + "\n")
     show(values, result)
     say(f"evaluation: {path}")

@@ -7,23 +7,30 @@ from typing import Any
 
 import jax
 
-from electra_jax import finetune_results, finetuning, gin_config, loading, sharding
+from electra_jax import distributed, finetune_results, finetuning, gin_config, loading, sharding
 from electra_jax.errors import UserError
 from electra_jax.finetune_report import write_finetune_report
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_seed import BEST, Setting, Split, evaluate, run_seed
 from electra_jax.finetune_start import Origin, origin
+from electra_jax.paths import is_remote
 from electra_jax.reporting import say
 from electra_jax.run_record import replace_text, write_record
 from electra_jax.runtime import keep_compilations
+from electra_jax.stopping import end_early, stop_signals
+from electra_jax.task_outputs import left_out
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.downstream import DownstreamTask
 from electra_jax.tasks.wordpiece import WordPieces
-from electra_jax.training import stop_signals
 
 
 def run(configuration: FinetuningRun) -> None:
     """Fine-tunes with each seed; the same command goes on with a run that was stopped or killed."""
+    if is_remote(configuration.model_dir):
+        raise UserError(
+            f"fine-tuning writes to the local disk and MODEL_DIR is {configuration.model_dir}: name a local one, and "
+            "copy it afterwards (gcloud storage cp --recursive); INIT_FROM may be in a bucket"
+        )
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, 1, mesh)
@@ -40,13 +47,15 @@ def run(configuration: FinetuningRun) -> None:
         mesh=mesh,
         model=model_of(configuration, task, begun),
     )
+    # A mesh that does not divide the model is refused before anything is written.
+    sharding.check_model(jax.eval_shape(setting.init, jax.random.key(0)), mesh, configuration.mesh)
     model_dir = open_directory(configuration, setting)
     with stop_signals() as stop:
         seeds = []
         for seed in configuration.seeds:
             result = run_seed(setting, seed, model_dir / "seeds" / str(seed), stop)
             if result is None:
-                say(f"stopped by {stop.requested}, saved: the same command goes on from there")
+                end_early(stop, "")
                 return
             seeds.append(result)
     finish(setting, model_dir, seeds)
@@ -70,9 +79,8 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
     rows = task.rows(found.examples, training=training)
     if not rows:
         raise UserError(f"the {name} split of {task.name} has nothing that can be {'learnt' if training else 'scored'}")
-    left_out = "; ".join(f"{number} left out: {reason}" for reason, number in found.skipped.items())
     windows = f" as {len(rows)} rows" if len(rows) != len(found.examples) else ""
-    say(f"{name}: {len(found.examples)} examples{windows}{f' ({left_out})' if left_out else ''}")
+    say(f"{name}: {len(found.examples)} examples{windows}{left_out(found.skipped)}")
     return Split(found.examples, rows, found.skipped)
 
 
@@ -98,8 +106,18 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
             raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")
     elif (model_dir / "checkpoints").exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
-    model_dir.mkdir(parents=True, exist_ok=True)
-    write_record(model_dir, gin_config.resolved(), {"finetuning": asked})
+    distributed.agree(
+        "the data",
+        {
+            "the vocabulary's size": len(setting.origin.vocabulary.tokens),
+            "the rows to train on": len(setting.train.rows),
+            "the rows of the dev split": len(setting.dev.rows),
+        },
+    )
+    if distributed.leader():
+        model_dir.mkdir(parents=True, exist_ok=True)
+        write_record(model_dir, gin_config.resolved(), {"finetuning": asked})
+    distributed.check_shared(model_dir)
     return model_dir
 
 
@@ -107,8 +125,10 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes the results and their page."""
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
-    promote(model_dir / "seeds" / str(best) / BEST, model_dir)
-    found = evaluate(setting, loading.load(model_dir).params)
+    distributed.led(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
+    found = evaluate(setting, sharding.place(loading.load(model_dir).params, setting.abstract_state.params))
+    if not distributed.leader():
+        return
     finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)
     splits = {"train": setting.train, "dev": setting.dev}
     results = {

@@ -3,27 +3,28 @@
 import functools
 import math
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import optax
+from etils import epath
 from jax.sharding import Mesh
 
-from electra_jax import evaluation, gin_config, loading, metrics, sharding, steps
+from electra_jax import distributed, evaluation, gin_config, loading, metrics, sharding, steps
 from electra_jax.checkpoints import Checkpoints, named_shapes
 from electra_jax.corruption import MaskingConfig
-from electra_jax.data import Prefetch
+from electra_jax.data import Prefetch, State, whole_state
 from electra_jax.errors import UserError
 from electra_jax.optimizer import learning_rate, make_optimizer
+from electra_jax.paths import path_of
 from electra_jax.pretraining_data import PretrainingData, open_data, vocabulary_for
-from electra_jax.reporting import RunReporter, say
+from electra_jax.reporting import RunReporter, Silence, say
 from electra_jax.run_config import PretrainingRun
 from electra_jax.run_record import write_record
 from electra_jax.runtime import keep_compilations
+from electra_jax.stopping import end_early, stop_signals
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
-from electra_jax.training import stop_signals, train
+from electra_jax.training import train
 from electra_jax.types import PyTree
 
 BATCHES_AHEAD = 4
@@ -41,31 +42,42 @@ def run(configuration: PretrainingRun) -> None:
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
+    optimizer = make_optimizer(configuration.optimizer)
+    init = functools.partial(
+        steps.init_state,
+        model=configuration.model,
+        optimizer=optimizer,
+        sequence_length=configuration.cache.sequence_length,
+    )
+    sharding.check_model(jax.eval_shape(init, jax.random.key(configuration.seed)), mesh, configuration.mesh)
     vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
     masking = masking_for(configuration, vocabulary)
-    data = open_data(configuration, vocabulary, process_index=jax.process_index(), process_count=jax.process_count())
-    model_dir = Path(configuration.model_dir)
-    model_dir.mkdir(parents=True, exist_ok=True)
+    data = share_data(configuration, vocabulary, mesh)
+    model_dir = path_of(configuration.model_dir)
+    if distributed.leader():
+        model_dir.mkdir(parents=True, exist_ok=True)
+    distributed.check_shared(model_dir)
     checkpoints = Checkpoints(model_dir, keep=configuration.loop.keep)
-    optimizer = make_optimizer(configuration.optimizer)
-    start = begin(configuration, mesh, optimizer, checkpoints, data, vocabulary)
-    facts = describe(start.state.params, data, configuration)
-    write_record(model_dir, gin_config.resolved(), facts)
+    start = begin(configuration, mesh, init, checkpoints, data, vocabulary)
+    if distributed.leader():
+        write_record(model_dir, gin_config.resolved(), describe(start.state.params, data, configuration))
     if start.step >= configuration.loop.num_train_steps:
         say(f"{model_dir} has had its {configuration.loop.num_train_steps} steps: nothing left to do")
         return
-    step = jax.jit(
-        functools.partial(
-            steps.pretrain_step,
-            model=configuration.model,
-            objective=configuration.objective,
-            masking=masking,
-            optimizer=optimizer,
-            accumulation_steps=configuration.accumulation_steps,
-        ),
-        donate_argnums=0,
+    update = functools.partial(
+        steps.pretrain_step,
+        model=configuration.model,
+        objective=configuration.objective,
+        masking=masking,
+        optimizer=optimizer,
+        accumulation_steps=configuration.accumulation_steps,
     )
-    reporter = RunReporter(model_dir, start_step=start.step, num_train_steps=configuration.loop.num_train_steps)
+    step = sharding.jit_update(update, start.state, mesh, configuration.mesh)
+    reporter = (
+        RunReporter(model_dir, start_step=start.step, num_train_steps=configuration.loop.num_train_steps)
+        if distributed.leader()
+        else Silence()
+    )
     with stop_signals() as stop, Prefetch(data.train, depth=BATCHES_AHEAD) as batches:
         try:
             _, reached = train(
@@ -87,10 +99,25 @@ def run(configuration: PretrainingRun) -> None:
         finally:
             reporter.close()
         checkpoints.close()
-    if stop.requested:
-        say(f"stopped by {stop.requested} at step {reached}, saved: the same command goes on from there")
+    if reached < configuration.loop.num_train_steps:
+        end_early(stop, f" at step {reached}")
     else:
         say(f"done: {reached} steps in {model_dir}")
+
+
+def share_data(configuration: PretrainingRun, vocabulary: WordPieceVocabulary, mesh: Mesh) -> PretrainingData:
+    """What this process reads; a corpus is tokenised by process 0, unless another machine has its own caches.
+
+    Raises:
+        UserError: no such corpus, or the processes found different text or vocabularies under the same names.
+    """
+    index, count = sharding.process_share(mesh)
+    with distributed.leader_first():
+        data = open_data(configuration, vocabulary, process_index=index, process_count=count)
+    distributed.agree(
+        "the data", {"the vocabulary": vocabulary.fingerprint, "the kind": data.kind, "the text": data.fingerprint}
+    )
+    return data
 
 
 def masking_for(configuration: PretrainingRun, vocabulary: WordPieceVocabulary) -> MaskingConfig:
@@ -101,7 +128,7 @@ def masking_for(configuration: PretrainingRun, vocabulary: WordPieceVocabulary) 
 def begin(
     configuration: PretrainingRun,
     mesh: Mesh,
-    optimizer: optax.GradientTransformation,
+    init: Callable[[jax.Array], steps.TrainState],
     checkpoints: Checkpoints,
     data: PretrainingData,
     vocabulary: WordPieceVocabulary,
@@ -117,19 +144,13 @@ def begin(
     Raises:
         UserError: the checkpoint is of another model, vocabulary or kind of data.
     """
-    init = functools.partial(
-        steps.init_state,
-        model=configuration.model,
-        optimizer=optimizer,
-        sequence_length=configuration.cache.sequence_length,
-    )
     key = jax.random.key(configuration.seed)
     restored = checkpoints.restore(sharding.abstract(init, key, mesh, configuration.mesh))
     if restored is None:
         state = sharding.initialise(init, key, mesh, configuration.mesh)
         imported = checkpoints.latest_step() is not None
         source = configuration.model_dir if imported else configuration.init_from
-        return Start(state if source is None else warm(state, Path(source), vocabulary), 0)
+        return Start(state if source is None else warm(state, path_of(source), vocabulary), 0)
     held = restored.data_state
     if not held:
         say(f"going on from the weights that were imported into {configuration.model_dir}")
@@ -149,7 +170,7 @@ def begin(
     return Start(restored.state, restored.step)
 
 
-def warm(state: steps.TrainState, source: Path, vocabulary: WordPieceVocabulary) -> steps.TrainState:
+def warm(state: steps.TrainState, source: epath.Path, vocabulary: WordPieceVocabulary) -> steps.TrainState:
     """A new state with the weights of a model directory, as far as it has them; says what was taken.
 
     Raises:
@@ -179,24 +200,27 @@ def covering(names: Iterable[str], every: Iterable[str]) -> list[str]:
     return sorted(paths)
 
 
-def data_state(batches: dict[str, int], data: PretrainingData, vocabulary: WordPieceVocabulary) -> dict[str, object]:
+def data_state(batches: State, data: PretrainingData, vocabulary: WordPieceVocabulary) -> dict[str, object]:
     """What a checkpoint holds beside arrays."""
-    return {"batches": batches, "kind": data.kind, "vocabulary": vocabulary.fingerprint}
+    return {
+        "batches": whole_state(distributed.gather(batches)),
+        "kind": data.kind,
+        "vocabulary": vocabulary.fingerprint,
+    }
 
 
 def held_out_metrics(
     configuration: PretrainingRun, masking: MaskingConfig, data: PretrainingData, mesh: Mesh
 ) -> Callable[[PyTree], dict[str, float]]:
     """A function of parameters: their metrics on the first held-out examples."""
-    step = jax.jit(
-        functools.partial(
-            steps.evaluate_step,
-            model=configuration.model,
-            objective=configuration.objective,
-            masking=masking,
-            reference=configuration.reference_metrics,
-        )
+    sums = functools.partial(
+        steps.evaluate_step,
+        model=configuration.model,
+        objective=configuration.objective,
+        masking=masking,
+        reference=configuration.reference_metrics,
     )
+    step = sharding.jit_forward(sums, mesh, configuration.mesh)
 
     def evaluate(params: PyTree) -> dict[str, float]:
         sums = evaluation.held_out_sums(

@@ -24,7 +24,7 @@ from commands import (
     unfinished_saves,
 )
 
-SPEED = ("examples_per_second", "tokens_per_second", "seconds")
+SPEED = ("examples_per_second", "tokens_per_second", "data_wait_share", "seconds")
 
 
 class Runs:

@@ -97,7 +97,13 @@ def test_initial_weights_have_the_originals_distribution(path: Path) -> None:
         assert max(np.abs(ours).max(), theirs["max"], -theirs["min"]) <= bound * 1.00001, name
 
 
-SAMPLING = {"gen_weight": 1.0, "disc_weight": 50.0, "temperature": 1.0, "disallow_correct": False}
+SAMPLING = {
+    "gen_weight": 1.0,
+    "disc_weight": 50.0,
+    "temperature": 1.0,
+    "disallow_correct": False,
+    "sampler": "inverse_cdf",
+}
 # The words of a combination's name, as our settings.
 OBJECTIVES = {"electric": electric.Electric(**SAMPLING), "mlm_only": word_objectives.MaskedLanguageModel(1.0)}
 GENERATORS = {"uniform_generator": "uniform", "untied_generator=False": "tied", "two_tower": "two_tower"}
