@@ -178,11 +178,26 @@ def test_truncated_tfrecords(place: Path, tmp_path: Path, refused: Refused) -> N
     with tf.io.TFRecordWriter(str(path)) as writer:
         for _ in range(9):
             writer.write(example.SerializeToString())
+    assert "holds token ids, not text" in refused(vocab(str(path), tmp_path / "learnt.txt"))
     _truncated(path, path.read_bytes())
     sentence = refused(small_run(place, tmp_path / "run", CORPUS=str(path)))
     assert f"{path}, record 5: truncated or corrupt (truncated record at " in sentence
     assert "__" not in sentence
     assert not (tmp_path / "run").exists()
+
+
+def vocab(corpus: str, vocab_file: Path) -> list[str]:
+    """The arguments that learn 60 entries."""
+    return ["vocab", f"--gin.CORPUS={corpus!r}", f"--gin.VOCAB_FILE='{vocab_file}'", "--gin.VOCAB_SIZE=60"]
+
+
+def test_a_vocabulary_that_is_there_is_left_alone(place: Path, tmp_path: Path, refused: Refused) -> None:
+    learnt = tmp_path / "new" / "vocab.txt"
+    assert cli.main(vocab(str(place / "text.txt"), learnt)) == 0
+    content = learnt.read_bytes()
+    assert len(content.splitlines()) == 60
+    assert f"{learnt} exists" in refused(vocab(str(place / "text.txt"), learnt))
+    assert learnt.read_bytes() == content
 
 
 def test_a_cache_of_another_vocabulary(place: Path, whole: Path, tmp_path: Path, refused: Refused) -> None:
