@@ -141,7 +141,8 @@ def open_data(
     """Opens what the run reads, tokenising a small corpus first.
 
     A corpus is read at random from its memory-mapped cache, and masked a batch at a time where it is not masked on
-    the device; a named task or mixture is read through SeqIO, from its cache if it has one, and masked example by example.
+    the device; a named task or mixture is read through SeqIO, from its cache if it has one, and masked example by
+    example.
 
     Raises:
         UserError: there is no such corpus or task, or it is too large to tokenise without being asked.
