@@ -70,7 +70,13 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin_file=gin/runs/pretrian.gin", "did you mean gin/runs/pretrain.gin?"),
         ("--gin.BATCH_SIZE=12", "batch size 12 is not divisible by 8 devices"),
         ("--gin.ACCUMULATION_STEPS=3", "the nearest that fits is 24"),
-        ("--gin.MESH_TENSOR=3", "do not multiply to the 8 devices"),
+        ("--gin.MESH_TENSOR=3", "do not multiply to the 8 devices: tensor 1, 2, 4 or 8 would fit"),
+        (
+            "--gin.MESH_TENSOR=2",
+            "mesh axis tensor 2 does not divide vocab 65 (embeddings/word_embeddings), heads 1 (gen",
+        ),
+        ("--gin.MESH_FSDP=8", "mesh axis fsdp 8 does not divide embed 4 (generator/"),
+        ("--gin.BATCH_SIZE=4096", "examples, fewer than a batch of 4096"),
         ("--gin.VOCAB_SIZE=99", "entries and the model has 99: set --gin.VOCAB_SIZE="),
         ("--gin.MIXTURE_OR_TASK_NAME='x'", "CORPUS and MIXTURE_OR_TASK_NAME are both set"),
         ("--gin.CORPUS=None", "CORPUS is not set"),
@@ -248,7 +254,7 @@ def _content(folder: Path) -> dict[str, bytes]:
             "params/discriminator/encoder/layers/intermediate/bias (2, 32) there, (2, 48) here",
         ),
         ({"VOCAB_FILE": "other"}, "was trained with another vocabulary"),
-        ({"MASKING": "task"}, "read blocks and this run reads stream of"),
+        ({"MASKING": "task"}, "read blocks and this run reads masked blocks"),
     ],
 )
 def test_a_directory_of_another_run(
