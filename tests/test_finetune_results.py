@@ -57,7 +57,7 @@ def answers(text: str, *, null_odds: float = -1.0) -> Prediction:
 YES, NO = (LabelPrediction(label, {"no": 0.5, "yes": 0.5}) for label in ("yes", "no"))
 COLLAPSED = {
     "classification": ([text(0), text(1)], [YES, YES], 'every example gets the class "yes"'),
-    "regression": ([text(0.5), text(4.0)], [ValuePrediction(2.0), ValuePrediction(2.03)], "about the value 2.02"),
+    "regression": ([text(0.5), text(4.0)], [ValuePrediction(2.0), ValuePrediction(2.02)], "about the value 2.01"),
     "tagging": ([tagged("B-PER", "O"), tagged("O")], [says_tags("O", "O"), says_tags("O")], 'gets "no entity"'),
     "question_answering": (
         [question("John"), question()],
