@@ -21,6 +21,22 @@ class Elapsed(NamedTuple):
     cpu: float
 
 
+class Part(NamedTuple):
+    """Something that is timed.
+
+    Attributes:
+        name: for people.
+        unit: of `amount`.
+        amount: handled by one call of `work`.
+        work: what is timed; any state that it needs is made before.
+    """
+
+    name: str
+    unit: str
+    amount: float
+    work: Callable[[], None]
+
+
 class Spread(NamedTuple):
     """Of n numbers: the middle, the ends, and the quartiles (linear between neighbours)."""
 

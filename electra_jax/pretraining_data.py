@@ -140,13 +140,14 @@ def open_data(
 ) -> PretrainingData:
     """Opens what the run reads, tokenising a small corpus first.
 
-    A corpus is read at random from its memory-mapped cache where masks are drawn on the device, and through its
-    SeqIO task where the task draws them; a named task or mixture always through SeqIO, from its cache if it has one.
+    A corpus is read at random from its memory-mapped cache, and masked a batch at a time where it is not masked on
+    the device; a named task or mixture is read through SeqIO, from its cache if it has one, and masked example by
+    example.
 
     Raises:
         UserError: there is no such corpus or task, or it is too large to tokenise without being asked.
     """
-    share = {
+    share: dict[str, Any] = {
         "batch_size": run.batch_size,
         "process_index": process_index,
         "process_count": process_count,
@@ -157,17 +158,17 @@ def open_data(
         name = run.mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
         return stream_data(run, name, use_cached=is_cached(name), share=share)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
-    if run.masking == "task":
-        name = register_cache(run, path, vocabulary)
-        return stream_data(run, name, use_cached=True, share=share)
     length = run.cache.sequence_length
+    on_host = run.masking == "task"
+    special = {"cls_id": vocabulary.cls_id, "sep_id": vocabulary.sep_id, "mask_id": vocabulary.mask_id}
+    share["masking"] = run.masking_config(**special) if on_host else None
     train, validation = (
         blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
     )
     batches = BlockBatches(train, sequence_length=length, seed=run.seed, **share)
     return PretrainingData(
         CORPORA.get(run.cache.source.corpus, str(run.cache.source.corpus)),
-        "blocks",
+        "masked blocks" if on_host else "blocks",
         f"{Path(path).name}, {len(train)} and {len(validation)} examples",
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share),
