@@ -50,7 +50,15 @@ def panel(axes: mpl.axes.Axes, name: str, points: Sequence[Point]) -> None:
     axes.plot(values, ideal, "--", color=WORK, lw=1.2, label="the work alone, at the rate of the largest")
     axes.errorbar(values, seconds, yerr=spread, fmt="o-", color=MEASURED, ms=4, lw=1.6, capsize=2, label="measured")
     for value, second in zip(values, seconds, strict=True):
-        axes.annotate(readable(second), (value, second), textcoords="offset points", xytext=(0, 6), ha="center", size=8)
+        axes.annotate(
+            readable(second),
+            (value, second),
+            textcoords="offset points",
+            xytext=(-3, 7),
+            ha="center",
+            size=8,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+        )
     axes.set(xscale="log", yscale="log", title=f"{kind} against {against}" if kind != "checkpoint" else name)
     axes.set_xlabel("parameters" if kind == "checkpoint" else against)
     axes.xaxis.set_major_locator(FixedLocator(values))
