@@ -102,6 +102,7 @@ VERBS = {
         "PretrainingRun",
         None,
         ("MODEL_DIR", "VOCAB_FILE"),
+        reads_text=False,
     ),
     "vocab": Verb("learn a WordPiece vocabulary from text", "VocabularyRun", "gin/runs/vocab.gin", several="leader"),
     "cache": Verb("tokenise and pack a corpus once", "CacheConfig", "gin/runs/cache.gin", several="leader"),

@@ -6,6 +6,7 @@ A `gs://` path is read and written through TensorFlow, which is imported at the 
 import importlib.util
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from electra_jax.errors import UserError, causes
@@ -39,6 +40,21 @@ def path_of(name: str | os.PathLike[str]) -> "epath.Path":
     return epath.Path(text)
 
 
+def local(name: str | os.PathLike[str], what: str) -> Path:
+    """A path on this machine's disk, for what is written or read there alone.
+
+    Args:
+        name: as the user named it.
+        what: the setting or argument that it is, for the error.
+
+    Raises:
+        UserError: it is in an object store.
+    """
+    if is_remote(name):
+        raise UserError(f"{what} is {os.fspath(name)}: it must be on this machine's disk; copy with gcloud storage cp")
+    return Path(path_of(name))
+
+
 def has_client() -> bool:
     """Whether the library that Orbax asks about a bucket is installed."""
     try:
@@ -63,9 +79,11 @@ def refusal(error: BaseException) -> str | None:
     TensorFlow, TensorStore and Google's own client each have their own errors; none is imported to look at one.
     """
     for link in causes(error):
-        library = type(link).__module__.partition(".")[0]
-        text = " ".join(str(link).split())
-        if library == "google" or (library == "tensorflow" and "gs://" in text) or 'Error writing "gs://' in text:
+        library, text = type(link).__module__, " ".join(str(link).split())
+        of_client = library.startswith(("google.cloud.", "google.api_core.", "google.auth."))
+        of_tensorflow = (library.startswith("tensorflow.") or isinstance(link, OSError)) and "gs://" in text
+        of_tensorstore = isinstance(link, ValueError) and re.search("Error (reading|writing|deleting) .*gs://", text)
+        if of_client or of_tensorflow or of_tensorstore:
             return (
                 f"Google Cloud Storage refused ({type(link).__name__}: {text[:300]}): check the bucket's name, that "
                 "this machine's account may use it, and the network; what is saved there is untouched"

@@ -12,7 +12,7 @@ from electra_jax.errors import UserError
 from electra_jax.paths import path_of
 from electra_jax.run_config import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.runtime import user_cache
-from electra_jax.streams import StreamBatches, stream_evaluation_batches
+from electra_jax.streams import StreamBatches, is_cached, stream_evaluation_batches
 from electra_jax.tasks.cache import build_cache
 from electra_jax.tasks.cached_blocks import blocks_of_cache
 from electra_jax.tasks.packing import Packing
@@ -141,7 +141,8 @@ def open_data(
     """Opens what the run reads, tokenising a small corpus first.
 
     A corpus is read at random from its memory-mapped cache, and masked a batch at a time where it is not masked on
-    the device; a named task or mixture is read through SeqIO, and masked example by example.
+    the device; a named task or mixture is read through SeqIO, from its cache if it has one, and masked example by
+    example.
 
     Raises:
         UserError: there is no such corpus or task, or it is too large to tokenise without being asked.
@@ -155,7 +156,7 @@ def open_data(
         if run.cache.source.corpus is not None:
             raise UserError("CORPUS and MIXTURE_OR_TASK_NAME are both set: a run reads one of them")
         name = run.mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
-        return stream_data(run, name, share=share)
+        return stream_data(run, name, use_cached=is_cached(name), share=share)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
     length = run.cache.sequence_length
     on_host = run.masking == "task"
@@ -190,10 +191,10 @@ def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabula
     return name
 
 
-def stream_data(run: PretrainingRun, name: str, *, share: dict[str, Any]) -> PretrainingData:
+def stream_data(run: PretrainingRun, name: str, *, use_cached: bool, share: dict[str, Any]) -> PretrainingData:
     """Batches of a SeqIO task or mixture."""
     lengths = feature_lengths(run.cache.sequence_length, mask_prob=run.mask_prob if run.masking == "task" else None)
-    task = {"use_cached": False, "feature_lengths": lengths, **share}
+    task = {"use_cached": use_cached, "feature_lengths": lengths, **share}
     return PretrainingData(
         name,
         f"stream of {name}",

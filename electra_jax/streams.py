@@ -181,6 +181,11 @@ class _Reader:
         return dataset.batch(self._size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
 
+def is_cached(mixture_or_task_name: str) -> bool:
+    """Whether every task of it has a cache in SeqIO's cache directories; raises UserError for an unknown name."""
+    return all(task.cache_dir for task in seqio.get_subtasks(_provider(mixture_or_task_name)))
+
+
 def _provider(name: str) -> seqio.Task | seqio.Mixture:
     try:
         return seqio.get_mixture_or_task(name)

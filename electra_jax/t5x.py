@@ -14,7 +14,6 @@ T5X.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import clu.metrics
@@ -44,6 +43,7 @@ from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_seed import KINDS_OF_MODEL
 from electra_jax.model import Vocabulary
 from electra_jax.optimizer import OptimizerConfig
+from electra_jax.paths import path_of
 from electra_jax.run_config import PretrainingRun
 from electra_jax.steps import Batch
 from electra_jax.tasks import pretraining as pretraining_tasks
@@ -313,7 +313,7 @@ def feature_lengths(model: Model) -> dict[str, int]:
 
 def newest_checkpoint(model_dir: str) -> str:
     """The folder of the newest checkpoint of T5X in a model directory; t5x.infer does not look for it itself."""
-    return str(stored.newest(Path(model_dir)).folder.parent)
+    return str(stored.newest(path_of(model_dir)).folder.parent)
 
 
 def learning_rate_fn(model: Model) -> Callable[[jax.Array], jax.Array]:
@@ -345,5 +345,5 @@ def summarize_config(model_dir: str, summary_writer: Any, step: int, *, model: M
     gin_utils.summarize_gin_config(model_dir, summary_writer, step)
     if jax.process_index() == 0:
         description, vocabulary = model.describe()
-        write_record(Path(model_dir), description)
-        loading.write_vocabulary(Path(model_dir), vocabulary)
+        write_record(path_of(model_dir), description)
+        loading.write_vocabulary(path_of(model_dir), vocabulary)

@@ -8,6 +8,7 @@ the end; the jobs that a killed run finished are kept.
 
 import collections
 import concurrent.futures
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -19,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -101,22 +102,9 @@ def build_cache(
         raise UserError(f"{num_processes} processes cannot build a cache: give at least 1.")
     name = cache_name(description)
     if is_remote(cache_dir):
-        stored = path_of(cache_dir) / name
-        if not (stored / "COMPLETED").exists():
-            here = str(user_cache() / "examples")
-            upload(
-                build_cache(
-                    corpus,
-                    vocabulary,
-                    cache_dir=here,
-                    packing=packing,
-                    held_out_fraction=held_out_fraction,
-                    num_processes=num_processes,
-                    show_progress=show_progress,
-                ),
-                stored,
-            )
-        return str(stored)
+        how = {"packing": packing, "held_out_fraction": held_out_fraction, "num_processes": num_processes}
+        build = functools.partial(build_cache, corpus, vocabulary, **how, show_progress=show_progress)
+        return store(build, path_of(cache_dir) / name)
     final = pathlib.Path(cache_dir) / name
     with disk_errors_for_users(cache_dir):
         if (final / "COMPLETED").exists():
@@ -143,12 +131,15 @@ def build_cache(
     return str(final)
 
 
-def upload(cache_path: str, stored: epath.Path) -> None:
-    """Copies a finished cache into an object store, COMPLETED last."""
-    stored.mkdir(parents=True, exist_ok=True)
-    files = [path for path in pathlib.Path(cache_path).iterdir() if path.is_file() and not path.name.startswith(".")]
-    for path in sorted(files, key=lambda path: (path.name == "COMPLETED", path.name)):
-        path_of(path).copy(stored / path.name, overwrite=True)
+def store(build: Callable[..., str], stored: epath.Path) -> str:
+    """Builds a cache on the local disk and copies it into an object store, COMPLETED last, unless it is there."""
+    if not (stored / "COMPLETED").exists():
+        built = pathlib.Path(build(cache_dir=str(user_cache() / "examples")))
+        stored.mkdir(parents=True, exist_ok=True)
+        files = [path for path in built.iterdir() if path.is_file() and not path.name.startswith(".")]
+        for path in sorted(files, key=lambda path: (path.name == "COMPLETED", path.name)):
+            path_of(path).copy(stored / path.name, overwrite=True)
+    return str(stored)
 
 
 def _run_jobs(

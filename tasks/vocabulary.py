@@ -198,7 +198,10 @@ def _read_tokens(vocab_file: str) -> list[str]:
     try:
         text = path_of(vocab_file).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the vocabulary {vocab_file} cannot be read ({error}).") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"the vocabulary {vocab_file} cannot be read ({reason}): name another, or learn one with `electra vocab`."
+        ) from error
     # Not splitlines(): a vocabulary may hold entries that it takes for line ends, such as U+2028.
     tokens = [line.strip(" \t\r") for line in text.rstrip("\r\n").split("\n")]
     line_of: dict[str, int] = {}

@@ -1,21 +1,24 @@
 """Runs and data in `gs://`, read and written by real processes through a store on loopback."""
 
+import argparse
 import json
 import logging
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pytest
 
 from commands import environment, small_run, write_small_text
-from electra_jax import loading
+from electra_jax import stored
 from electra_jax.errors import UserError
 from electra_jax.paths import absolute, path_of
+from electra_jax.verbs import export, import_
 from object_store import BUCKET, ObjectStore, object_store
 
 STEPS = {"TRAIN_STEPS": 4, "SAVE_EVERY": 2, "EVALUATE_EVERY": 4, "KEEP": 3}
@@ -56,7 +59,7 @@ class Run(NamedTuple):
                 path = copy / "checkpoints" / str(step) / name.removeprefix(prefix)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self.read(name))
-        return jax.tree.leaves(loading.read_params(path_of(copy), "params").params)
+        return jax.tree.leaves(stored.read_params(path_of(copy), "params").params)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +169,15 @@ def test_paths_from_the_root_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert str(absolute("gs://bucket/runs/a")) == "gs://bucket/runs/a"
 
 
-def test_fine_tuning_says_that_it_writes_to_the_local_disk(run: Run) -> None:
-    result = run.electra("finetune", "--gin.TASK='cola'", "--gin.INIT_FROM='x'", "--gin.MODEL_DIR='gs://bucket/cola'")
-    assert result.returncode == 2
-    assert "fine-tuning writes to the local disk" in result.stderr
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        (import_, {"sources": ["gs://bucket/hf"], "dest": "here"}),
+        (import_, {"sources": ["here"], "dest": "gs://bucket/model"}),
+        (export, {"source": "here", "dest": "gs://bucket/out", "format": "tf1"}),
+    ],
+)
+def test_what_is_for_the_local_disk_says_so(verb: ModuleType, arguments: dict[str, Any]) -> None:
+    # Taken for a local path, gs:// would be a folder of that name.
+    with pytest.raises(UserError, match=r"is gs://bucket/\w+: it must be on this machine's disk"):
+        verb.run(argparse.Namespace(**arguments))

@@ -71,7 +71,7 @@ class Cloud:
             env=os.environ | {"PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}", "CLOUD": str(self.folder)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
 
     def changes(self) -> list[str]:

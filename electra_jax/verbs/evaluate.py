@@ -22,7 +22,7 @@ from electra_jax.run_config import PretrainingRun
 from electra_jax.run_record import replace_text
 from electra_jax.runtime import keep_compilations
 from electra_jax.types import PyTree
-from electra_jax.verbs.pretrain import describe, masking_for, share_data
+from electra_jax.verbs.pretrain import describe, init_of, masking_for, share_data
 
 # Shorter passages show little, and longer ones are not read.
 PASSAGE_TOKENS = (60, 130)
@@ -34,12 +34,7 @@ def run(configuration: PretrainingRun) -> None:
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, 1, mesh)
     vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
-    init = functools.partial(
-        steps.init_state,
-        model=configuration.model,
-        optimizer=make_optimizer(configuration.optimizer),
-        sequence_length=configuration.cache.sequence_length,
-    )
+    init = init_of(configuration, make_optimizer(configuration.optimizer))
     abstract = sharding.abstract(init, jax.random.key(configuration.seed), mesh, configuration.mesh)
     restored = restore_latest(configuration.model_dir, abstract)
     data = share_data(configuration, vocabulary, mesh)

@@ -11,6 +11,7 @@ from rich.table import Table
 import electra_jax
 from electra_jax.errors import UserError
 from electra_jax.model import Model
+from electra_jax.paths import path_of
 from electra_jax.prediction import predict_examples
 from electra_jax.reporting import say
 from electra_jax.run_record import replace_text
@@ -58,7 +59,7 @@ def score_model(configuration: EvaluationRun, model_dir: str) -> None:
     first = next(iter(splits.values()))
     result = {"task": task.name, "split": configuration.split, "step": model.step, **first, "splits": splits}
     show({split: found["metrics"] for split, found in splits.items()}, f"{task.name}, step {model.step}")
-    save(result, configuration.output or Path(model_dir) / "evaluation.json")
+    save(result, configuration.output or path_of(model_dir) / "evaluation.json")
 
 
 def score_split(model: Model, task: DownstreamTask, split: str, *, batch_size: int) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def save(result: dict[str, Any], path: str | Path) -> None:
         UserError: the file cannot be written.
     """
     try:
-        replace_text(Path(path), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        replace_text(path_of(path), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): name another OUTPUT") from error
     say(f"metrics: {path}")

@@ -4,11 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from etils import epath
+
 from electra_jax import loading, stored
 from electra_jax.description import write_record
 from electra_jax.errors import UserError
 from electra_jax.interchange import hf, t5x_checkpoints
 from electra_jax.model import Model
+from electra_jax.paths import local, path_of
 
 
 def run(options: argparse.Namespace) -> None:
@@ -17,7 +20,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: SRC is no model directory, DEST exists, or the format has no place for the model's head.
     """
-    source, dest = Path(options.source), Path(options.dest)
+    source, dest = path_of(options.source), local(options.dest, "DEST")
     loading.check_new(dest)
     model = loading.load(source)
     with loading.new_directory(dest) as part:
@@ -35,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def write_t5x(model: Model, source: Path, dest: Path) -> list[str]:
+def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
     """Writes T5X's checkpoint of the parameters as they were trained, and what describes and reads them.
 
     A run of `electra pretrain` keeps its optimizer, so that T5X goes on from its step.

@@ -13,7 +13,7 @@ from electra_jax.finetune_report import write_finetune_report
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_seed import BEST, Setting, Split, evaluate, run_seed
 from electra_jax.finetune_start import Origin, origin
-from electra_jax.paths import is_remote
+from electra_jax.paths import local
 from electra_jax.reporting import say
 from electra_jax.run_record import replace_text, write_record
 from electra_jax.runtime import keep_compilations
@@ -26,11 +26,7 @@ from electra_jax.tasks.wordpiece import WordPieces
 
 def run(configuration: FinetuningRun) -> None:
     """Fine-tunes with each seed; the same command goes on with a run that was stopped or killed."""
-    if is_remote(configuration.model_dir):
-        raise UserError(
-            f"fine-tuning writes to the local disk and MODEL_DIR is {configuration.model_dir}: name a local one, and "
-            "copy it afterwards (gcloud storage cp --recursive); INIT_FROM may be in a bucket"
-        )
+    local(configuration.model_dir, "the MODEL_DIR of fine-tuning")
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, 1, mesh)

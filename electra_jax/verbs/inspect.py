@@ -1,6 +1,5 @@
 """`electra inspect`: the model, the mesh and the cost of a run, without running it."""
 
-import functools
 import math
 
 import jax
@@ -24,13 +23,10 @@ def run(configuration: PretrainingRun) -> None:
     """
     mesh = sharding.planned_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
-    init = functools.partial(
-        init_state,
-        model=configuration.model,
-        optimizer=make_optimizer(configuration.optimizer),
-        sequence_length=configuration.cache.sequence_length,
+    optimizer, length = make_optimizer(configuration.optimizer), configuration.cache.sequence_length
+    boxed = jax.eval_shape(
+        lambda key: init_state(key, configuration.model, optimizer, length), jax.random.key(configuration.seed)
     )
-    boxed = jax.eval_shape(init, jax.random.key(0))
     placements: TrainState = sharding.shardings(boxed, mesh, configuration.mesh)
     state: TrainState = nn.unbox(boxed)
     table = Table(box=box.SIMPLE)

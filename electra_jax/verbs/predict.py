@@ -15,6 +15,7 @@ import numpy as np
 import electra_jax
 from electra_jax.errors import UserError
 from electra_jax.model import Model
+from electra_jax.paths import local
 from electra_jax.prediction import FIELDS, answers, as_input, predict_examples, predict_ids
 from electra_jax.reporting import say
 from electra_jax.runtime import keep_compilations
@@ -64,6 +65,7 @@ def predict_split(model: Model, configuration: PredictionRun, name: str) -> None
     """Predicts every split of that name (MNLI has two), and writes what the leaderboards take."""
     task = open_task(model, configuration.task)
     directory = configuration.output_dir or os.path.join(configuration.model_dir, "predictions")
+    local(directory, "OUTPUT_DIR")
     for split in splits_of(task, name):
         found = task.examples(split)
         say(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")

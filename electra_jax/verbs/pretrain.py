@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import optax
 from etils import epath
 from jax.sharding import Mesh
 
@@ -43,12 +44,7 @@ def run(configuration: PretrainingRun) -> None:
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
     optimizer = make_optimizer(configuration.optimizer)
-    init = functools.partial(
-        steps.init_state,
-        model=configuration.model,
-        optimizer=optimizer,
-        sequence_length=configuration.cache.sequence_length,
-    )
+    init = init_of(configuration, optimizer)
     sharding.check_model(jax.eval_shape(init, jax.random.key(configuration.seed)), mesh, configuration.mesh)
     vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
     masking = masking_for(configuration, vocabulary)
@@ -64,7 +60,7 @@ def run(configuration: PretrainingRun) -> None:
     if start.step >= configuration.loop.num_train_steps:
         say(f"{model_dir} has had its {configuration.loop.num_train_steps} steps: nothing left to do")
         return
-    update = functools.partial(
+    step = functools.partial(
         steps.pretrain_step,
         model=configuration.model,
         objective=configuration.objective,
@@ -72,7 +68,6 @@ def run(configuration: PretrainingRun) -> None:
         optimizer=optimizer,
         accumulation_steps=configuration.accumulation_steps,
     )
-    step = sharding.jit_update(update, start.state, mesh, configuration.mesh)
     reporter = (
         RunReporter(model_dir, start_step=start.step, num_train_steps=configuration.loop.num_train_steps)
         if distributed.leader()
@@ -83,7 +78,7 @@ def run(configuration: PretrainingRun) -> None:
             _, reached = train(
                 start.state,
                 start_step=start.step,
-                step=step,
+                step=sharding.jit_update(step, start.state, mesh, configuration.mesh),
                 batches=batches,
                 batch_sharding=sharding.batch_sharding(mesh),
                 batch_size=configuration.batch_size,
@@ -103,6 +98,18 @@ def run(configuration: PretrainingRun) -> None:
         end_early(stop, f" at step {reached}")
     else:
         say(f"done: {reached} steps in {model_dir}")
+
+
+def init_of(
+    configuration: PretrainingRun, optimizer: optax.GradientTransformation
+) -> Callable[[jax.Array], steps.TrainState]:
+    """Makes a new run's boxed state from a key."""
+    return functools.partial(
+        steps.init_state,
+        model=configuration.model,
+        optimizer=optimizer,
+        sequence_length=configuration.cache.sequence_length,
+    )
 
 
 def share_data(configuration: PretrainingRun, vocabulary: WordPieceVocabulary, mesh: Mesh) -> PretrainingData:

@@ -70,7 +70,13 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin_file=gin/runs/pretrian.gin", "did you mean gin/runs/pretrain.gin?"),
         ("--gin.BATCH_SIZE=12", "batch size 12 is not divisible by 8 devices"),
         ("--gin.ACCUMULATION_STEPS=3", "the nearest that fits is 24"),
-        ("--gin.MESH_TENSOR=3", "do not multiply to the 8 devices"),
+        ("--gin.MESH_TENSOR=3", "do not multiply to the 8 devices: tensor 1, 2, 4 or 8 would fit"),
+        (
+            "--gin.MESH_TENSOR=2",
+            "mesh axis tensor 2 does not divide vocab 65 (embeddings/word_embeddings), heads 1 (gen",
+        ),
+        ("--gin.MESH_FSDP=8", "mesh axis fsdp 8 does not divide embed 4 (generator/"),
+        ("--gin.BATCH_SIZE=4096", "examples, fewer than a batch of 4096"),
         ("--gin.VOCAB_SIZE=99", "entries and the model has 99: set --gin.VOCAB_SIZE="),
         ("--gin.MIXTURE_OR_TASK_NAME='x'", "CORPUS and MIXTURE_OR_TASK_NAME are both set"),
         ("--gin.CORPUS=None", "CORPUS is not set"),
@@ -172,11 +178,26 @@ def test_truncated_tfrecords(place: Path, tmp_path: Path, refused: Refused) -> N
     with tf.io.TFRecordWriter(str(path)) as writer:
         for _ in range(9):
             writer.write(example.SerializeToString())
+    assert "holds token ids, not text" in refused(vocab(str(path), tmp_path / "learnt.txt"))
     _truncated(path, path.read_bytes())
     sentence = refused(small_run(place, tmp_path / "run", CORPUS=str(path)))
     assert f"{path}, record 5: truncated or corrupt (truncated record at " in sentence
     assert "__" not in sentence
     assert not (tmp_path / "run").exists()
+
+
+def vocab(corpus: str, vocab_file: Path) -> list[str]:
+    """The arguments that learn 60 entries."""
+    return ["vocab", f"--gin.CORPUS={corpus!r}", f"--gin.VOCAB_FILE='{vocab_file}'", "--gin.VOCAB_SIZE=60"]
+
+
+def test_a_vocabulary_that_is_there_is_left_alone(place: Path, tmp_path: Path, refused: Refused) -> None:
+    learnt = tmp_path / "new" / "vocab.txt"
+    assert cli.main(vocab(str(place / "text.txt"), learnt)) == 0
+    content = learnt.read_bytes()
+    assert len(content.splitlines()) == 60
+    assert f"{learnt} exists" in refused(vocab(str(place / "text.txt"), learnt))
+    assert learnt.read_bytes() == content
 
 
 def test_a_cache_of_another_vocabulary(place: Path, whole: Path, tmp_path: Path, refused: Refused) -> None:
