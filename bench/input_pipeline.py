@@ -22,6 +22,7 @@ from electra_jax.blocks import BlocksWriter, TokenBlocks, open_blocks
 from electra_jax.corruption import MaskingConfig
 from electra_jax.data import BlockBatches
 from electra_jax.errors import UserError
+from electra_jax.runtime import load_tensorflow_quietly
 
 SYNTHETIC_EXAMPLES = 20_000
 SEED = 0
@@ -38,6 +39,7 @@ def main() -> None:
             print(machine(["numpy"]))
         else:
             print(machine(["tokenizers", "tensorflow", "seqio", "numpy"]))
+            load_tensorflow_quietly()
             size += f"; {options.megabytes} MB of {options.corpus}, {options.vocab_file}"
             parts += importlib.import_module("bench.text_pipeline").text_parts(
                 options.corpus,
