@@ -4,12 +4,14 @@ Nothing heavy is imported before the arguments are understood, so that help and 
 """
 
 import argparse
+import functools
 import importlib
 import logging
 import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,22 +190,31 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if not options.verbose:
         quieten_libraries()
+    return exit_code(functools.partial(run_verb, options, bindings), verbose=options.verbose)
+
+
+def exit_code(action: Callable[[], None], *, verbose: bool) -> int:
+    """Runs an action, and says what went wrong; of several processes, the others are told too.
+
+    Returns:
+        What `main` returns.
+    """
     try:
-        run_verb(options, bindings)
+        action()
     except Preempted:
         return PREEMPTED
     except UserError as error:
-        return fail(str(error), options.verbose)
+        return fail(str(error), verbose)
     except KeyboardInterrupt:
-        return fail("interrupted", options.verbose)
+        return fail("interrupted", verbose)
     except Exception as error:
         sentence = disk_sentence(error)
-        if sentence is None:
-            if distributed.several():
-                traceback.print_exc()
-                distributed.leave(1, f"it failed ({type(error).__name__}), see its log")
-            raise
-        return fail(sentence, options.verbose)
+        if sentence is not None:
+            return fail(sentence, verbose)
+        if distributed.several():
+            traceback.print_exc()
+            distributed.leave(1, f"it failed ({type(error).__name__}: see its log)")
+        raise
     return 0
 
 
