@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 VOCAB := $(DEMO)/vocab.txt
 
-.PHONY: demo demo-finetune test lint wheel clean
+.PHONY: demo demo-finetune test test-long lint wheel clean
 
 demo: $(VENV)/ready
 	@test -f $(VOCAB) || $(BIN)/electra vocab --gin.CORPUS='"embedded"' --gin.VOCAB_FILE='"$(VOCAB)"' --gin.VOCAB_SIZE=8192
@@ -23,6 +23,10 @@ demo-finetune: demo
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
+# Training killed at twenty random moments; half an hour on two cores.
+test-long: $(VENV)/ready
+	$(BIN)/python -m pytest -m long -s
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
