@@ -24,7 +24,7 @@ demo-finetune: demo
 test: $(VENV)/ready
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
-# Training killed at twenty random moments; half an hour on two cores.
+# What takes many minutes, such as training that is killed at twenty random moments.
 test-long: $(VENV)/ready
 	$(BIN)/python -m pytest -m long -s
 

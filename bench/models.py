@@ -59,10 +59,12 @@ def recipe(name: str, *, dtype: str) -> Recipe:
         type_vocab_size=2,
         hidden_dropout_prob=0.1,
         attention_probs_dropout_prob=0.1,
+        dropout_bits=16,
         initializer_range=0.02,
         layer_norm_eps=1e-12,
         dtype=dtype,
         scan_unroll=size.scan_unroll,
+        remat_policy="none",
     )
     generator = generator_config(
         discriminator,
@@ -73,7 +75,12 @@ def recipe(name: str, *, dtype: str) -> Recipe:
     return Recipe(
         Electra(generator, discriminator, "es"),
         ReplacedTokenDetection(
-            gen_weight=1.0, disc_weight=50.0, temperature=1.0, disallow_correct=False, discriminate_at="all"
+            gen_weight=1.0,
+            disc_weight=50.0,
+            temperature=1.0,
+            disallow_correct=False,
+            sampler="inverse_cdf",
+            discriminate_at="all",
         ),
         MaskingConfig(
             size.mask_prob,

@@ -1,19 +1,21 @@
 """Times one pre-training step: python -m bench.pretrain_step --model=small --batch_size=8 --sequence_length=128
 
-Synthetic token blocks from a seed stand on the device before the clock starts, so this is the step alone: masks,
+Synthetic token blocks from a seed stand on the devices before the clock starts, so this is the step alone: masks,
 both towers, gradients, optimizer. Needs JAX, Flax, Optax and NumPy only.
 """
 
 import argparse
 import functools
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bench import models
-from bench.timing import Elapsed, Spread, machine, peak_memory_bytes, spread, stopwatch
+from bench.timing import Elapsed, in_words, machine, peak_memory_bytes, spread, stopwatch
 from electra_jax import flops, metrics, steps
 from electra_jax.blocks import TokenBlocks
 from electra_jax.optimizer import make_optimizer
@@ -22,34 +24,61 @@ from electra_jax.steps import Batch, TrainState
 WARM_UP_STEPS = 3
 
 
+class Compiled(NamedTuple):
+    """A step, how long it took to make, and the bytes that it needs beside its arguments."""
+
+    step: jax.stages.Compiled
+    trace_seconds: float
+    compile_seconds: float
+    temporary_bytes: int
+
+
 def main() -> None:
     """Prints one fact a line."""
     options = parse_arguments()
-    # A program that is read from disk would have no compile time.
-    jax.config.update("jax_enable_compilation_cache", False)
+    prepare(options.devices)
     print(machine(["jax", "jaxlib", "flax", "numpy"]))
-    device = jax.devices()[0]
+    mesh = data_mesh(options.devices)
+    device = f"{options.devices} x {jax.devices()[0].device_kind}"
     print(f"{options.model}, batch {options.batch_size} x {options.sequence_length}, {options.dtype}, {device}")
     recipe = models.recipe(options.model, dtype=options.dtype)
-    state = new_state(recipe, options.sequence_length, options.seed)
+    state = new_state(recipe, options.sequence_length, options.seed, mesh)
     batches = synthetic_batches(
-        recipe, options.batch_size, options.sequence_length, options.steps + WARM_UP_STEPS, options.seed
+        recipe, options.batch_size, options.sequence_length, options.steps + WARM_UP_STEPS, options.seed, mesh
     )
-    step = compile_step(recipe, state, batches[0])
-    elapsed, losses = time_steps(step, state, batches, recipe)
-    report(recipe, options.batch_size, options.sequence_length, elapsed, losses)
+    compiled = compile_step(recipe, state, batches[0])
+    print(f"trace {compiled.trace_seconds:.1f} s, compile {compiled.compile_seconds:.1f} s", flush=True)
+    elapsed, losses = time_steps(compiled.step, state, batches, recipe)
+    report(recipe, options, compiled, elapsed, losses)
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Times one pre-training step on the first device.")
+    parser = argparse.ArgumentParser(description="Times one pre-training step.")
     parser.add_argument("--model", choices=models.SIZES, default="small")
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, default=8, help="of all devices together")
     parser.add_argument("--sequence_length", type=int, default=128)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
+    parser.add_argument("--devices", type=int, default=1, help="that share the batch; on CPU made of the one there is")
+    parser.add_argument("--peak_tflops", type=float, help="matrix peak of one device: prints the share that is used")
     parser.add_argument("--steps", type=int, default=16, help="that are timed")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
+
+
+def prepare(devices: int) -> None:
+    """Settings that must be made before JAX is used."""
+    # Only of the CPU: what has other devices has as many as it has.
+    jax.config.update("jax_num_cpu_devices", devices)
+    # A program that is read from disk would have no compile time.
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
+def data_mesh(devices: int) -> Mesh:
+    """The first devices along the one axis `data`."""
+    return jax.make_mesh(
+        (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices]
+    )
 
 
 def synthetic_blocks(num_examples: int, length: int, vocab_size: int, seed: int) -> TokenBlocks:
@@ -65,24 +94,26 @@ def synthetic_blocks(num_examples: int, length: int, vocab_size: int, seed: int)
 
 
 def synthetic_batches(
-    recipe: models.Recipe, batch_size: int, sequence_length: int, num_batches: int, seed: int
+    recipe: models.Recipe, batch_size: int, sequence_length: int, num_batches: int, seed: int, mesh: Mesh
 ) -> list[Batch]:
-    """Different batches of synthetic blocks, on the device."""
+    """Different batches of synthetic blocks, their rows shared out over the mesh."""
     vocab_size = recipe.model.discriminator_config.vocab_size
     blocks = synthetic_blocks(num_batches * batch_size, sequence_length, vocab_size, seed)
     rows_NB = np.arange(len(blocks)).reshape(num_batches, batch_size)
-    return [jax.device_put(blocks.gather(rows_B, sequence_length)) for rows_B in rows_NB]
+    by_row = NamedSharding(mesh, PartitionSpec("data"))
+    return [jax.device_put(blocks.gather(rows_B, sequence_length), by_row) for rows_B in rows_NB]
 
 
-def new_state(recipe: models.Recipe, sequence_length: int, seed: int) -> TrainState:
-    """A state at step 0 on the first device."""
+def new_state(recipe: models.Recipe, sequence_length: int, seed: int, mesh: Mesh) -> TrainState:
+    """A state at step 0, the same on every device."""
     optimizer = make_optimizer(recipe.optimizer)
     init = functools.partial(steps.init_state, model=recipe.model, optimizer=optimizer, sequence_length=sequence_length)
-    return jax.jit(lambda key: nn.unbox(init(key)))(jax.random.key(seed))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(lambda key: nn.unbox(init(key)), out_shardings=everywhere)(jax.random.key(seed))
 
 
-def compile_step(recipe: models.Recipe, state: TrainState, batch: Batch) -> jax.stages.Compiled:
-    """The step with its state donated, as the training loop jits it; prints how long that took."""
+def compile_step(recipe: models.Recipe, state: TrainState, batch: Batch) -> Compiled:
+    """The step with its state donated, as the training loop jits it."""
     step = functools.partial(
         steps.pretrain_step,
         model=recipe.model,
@@ -95,8 +126,9 @@ def compile_step(recipe: models.Recipe, state: TrainState, batch: Batch) -> jax.
     lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
     traced = time.perf_counter()
     compiled = lowered.compile()
-    print(f"trace {traced - started:.1f} s, compile {time.perf_counter() - traced:.1f} s")
-    return compiled
+    seconds = time.perf_counter() - traced
+    memory = compiled.memory_analysis()
+    return Compiled(compiled, traced - started, seconds, memory.temp_size_in_bytes if memory else 0)
 
 
 def time_steps(
@@ -120,35 +152,41 @@ def time_steps(
     return elapsed[WARM_UP_STEPS:], losses
 
 
-def report(
-    recipe: models.Recipe, batch_size: int, sequence_length: int, elapsed: list[Elapsed], losses: list[float]
-) -> None:
-    """Prints the statistics. Rates are of the median step."""
-    cost = flops.pretrain_step_flops(
+def counted_flops(recipe: models.Recipe, batch_size: int, sequence_length: int) -> int:
+    """Matrix FLOPs of a step: see `electra_jax.flops`."""
+    return flops.pretrain_step_flops(
         recipe.model.discriminator_config,
         recipe.model.generator_config,
         batch_size=batch_size,
         sequence_length=sequence_length,
         max_predictions=recipe.masking.max_predictions(sequence_length),
     )
+
+
+def report(
+    recipe: models.Recipe,
+    options: argparse.Namespace,
+    compiled: Compiled,
+    elapsed: list[Elapsed],
+    losses: list[float],
+) -> None:
+    """Prints the statistics. Rates are of the median step."""
+    batch_size, sequence_length = options.batch_size, options.sequence_length
+    cost = counted_flops(recipe, batch_size, sequence_length)
     wall = spread([time.wall for time in elapsed])
-    print(f"step {milliseconds(wall)}")
-    print(f"CPU time of a step {milliseconds(spread([time.cpu for time in elapsed]))}")
+    print(f"step {in_words([time.wall for time in elapsed])}")
+    print(f"CPU time of a step {in_words([time.cpu for time in elapsed])}")
     print(f"{batch_size / wall.median:.2f} examples/s, {batch_size * sequence_length / wall.median:,.0f} tokens/s")
     print(f"best step: {batch_size / wall.minimum:.2f} examples/s")
     print(f"counted {cost:.4g} matrix FLOPs a step, {cost / wall.median:.3g} FLOP/s achieved")
+    if options.peak_tflops:
+        peak = 1e12 * options.peak_tflops * options.devices
+        print(f"{cost / wall.median / peak:.1%} of the stated peak, {peak:.3g} FLOP/s")
     print(f"peak memory {peak_memory_bytes() / 1e6:,.0f} MB of the process, compilation included")
+    print(f"the program needs {compiled.temporary_bytes / 1e6:,.0f} MB beside state and batch")
     if of_device := (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"):
         print(f"peak memory {of_device / 1e6:,.0f} MB of the device")
     print(f"loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last of {len(losses)}")
-
-
-def milliseconds(seconds: Spread) -> str:
-    """The statistics in words."""
-    median, low, high, best = (
-        1e3 * value for value in (seconds.median, seconds.lower_quartile, seconds.upper_quartile, seconds.minimum)
-    )
-    return f"median {median:.0f} ms, quartiles {low:.0f} to {high:.0f}, min {best:.0f}, n {seconds.n}"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,22 @@ class Elapsed(NamedTuple):
     cpu: float
 
 
+class Part(NamedTuple):
+    """Something that is timed.
+
+    Attributes:
+        name: for people.
+        unit: of `amount`.
+        amount: handled by one call of `work`.
+        work: what is timed; any state that it needs is made before.
+    """
+
+    name: str
+    unit: str
+    amount: float
+    work: Callable[[], None]
+
+
 class Spread(NamedTuple):
     """Of n numbers: the middle, the ends, and the quartiles (linear between neighbours)."""
 
@@ -78,3 +94,17 @@ def processor() -> str:
     if "model name" not in facts:
         return platform.machine()
     return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')})"
+
+
+def in_words(seconds: Sequence[float]) -> str:
+    """The statistics of times, in milliseconds below ten seconds."""
+    found = spread(seconds)
+    unit, scale = ("s", 1.0) if found.median >= 10 else ("ms", 1e3)
+    median, low, high, best = (
+        scale * value for value in (found.median, found.lower_quartile, found.upper_quartile, found.minimum)
+    )
+    digits = 1 if median < 100 else 0
+    return (
+        f"median {median:.{digits}f} {unit}, quartiles {low:.{digits}f} to {high:.{digits}f}, "
+        f"min {best:.{digits}f}, n {found.n}"
+    )

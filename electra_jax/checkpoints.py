@@ -8,22 +8,24 @@ passed over for the one before.
 import json
 import logging
 import os
-import shutil
 import zlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from electra_jax import distributed
 from electra_jax.errors import UserError
+from electra_jax.paths import absolute, is_remote
 from electra_jax.types import PyTree
 
 SEAL = "integrity.json"
 METADATA = "_CHECKPOINT_METADATA"
+# In an object store, which cannot rename, it is this file that says that a checkpoint or a part of it is whole.
+COMMITTED = "commit_success.txt"
 # Orbax writes these after the seal: when it was committed, and that it was.
-AFTER_SEAL = (METADATA, "commit_success.txt")
+AFTER_SEAL = (METADATA, COMMITTED)
 logger = logging.getLogger(__name__)
 
 
@@ -45,8 +47,8 @@ class Checkpoints:
             model_dir: the run directory.
             keep: how many of the newest checkpoints stay.
         """
-        self.directory = Path(model_dir).absolute() / "checkpoints"
-        self._model_dir = Path(model_dir)
+        self._model_dir = absolute(model_dir)
+        self.directory = self._model_dir / "checkpoints"
         self._saving: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -112,7 +114,7 @@ class Checkpoints:
             if distributed.leader():
                 for step in corrupt:
                     aside.mkdir(exist_ok=True)
-                    shutil.rmtree(aside / str(step), ignore_errors=True)
+                    (aside / str(step)).rmtree(missing_ok=True)
                     (self.directory / str(step)).rename(aside / str(step))
                 logger.warning("what was corrupt is set aside in %s", aside)
             distributed.gather("corrupt checkpoints are set aside")
@@ -122,8 +124,11 @@ class Checkpoints:
     def _seal(self) -> None:
         """Seals the checkpoint under way; Orbax calls this when its items are written, before it is renamed."""
         if jax.process_index() == 0:
-            (unfinished,) = self.directory.glob(f"{self._saving}.*")
-            seal(unfinished)
+            if is_remote(self.directory):
+                seal(self.directory / str(self._saving))
+            else:
+                (unfinished,) = self.directory.glob(f"{self._saving}.*")
+                seal(unfinished)
 
     def _unwritten(self, error: Exception) -> UserError:
         """The sentence for a checkpoint that could not be written, whatever library raised it."""
@@ -142,7 +147,7 @@ def handlers() -> dict[str, ocp.CheckpointHandler]:
     return {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
 
 
-def is_of_run(directory: Path, step: int) -> bool:
+def is_of_run(directory: epath.Path, step: int) -> bool:
     """Whether a run wrote a checkpoint: what `electra import` and fine-tuning write has no place in any data."""
     return json.loads((directory / str(step) / "data" / "metadata").read_text(encoding="utf-8")) != {}
 
@@ -151,11 +156,12 @@ class CorruptCheckpointError(Exception):
     """A checkpoint that is not what was written; the message says which file or why."""
 
 
-def complete_steps(directory: Path) -> list[int]:
+def complete_steps(directory: epath.Path) -> list[int]:
     """The steps whose checkpoints were committed; what an interrupted save left does not count."""
     if not directory.is_dir():
         return []
-    return [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
+    steps = [path for path in directory.iterdir() if path.name.isdigit()]
+    return [int(path.name) for path in steps if not is_remote(path) or (path / COMMITTED).exists()]
 
 
 def restore_latest(model_dir: str | os.PathLike[str], abstract: PyTree) -> Restored:
@@ -164,14 +170,14 @@ def restore_latest(model_dir: str | os.PathLike[str], abstract: PyTree) -> Resto
     Raises:
         UserError: there is none, or it is of another model.
     """
-    directory = Path(model_dir).absolute() / "checkpoints"
+    directory = absolute(model_dir) / "checkpoints"
     restored, _ = newest_sound(directory, abstract)
     if restored is None:
         raise UserError(f"no checkpoint in {directory}: MODEL_DIR must be a directory that `electra pretrain` wrote")
     return restored
 
 
-def newest_sound(directory: Path, abstract: PyTree) -> tuple[Restored | None, list[int]]:
+def newest_sound(directory: epath.Path, abstract: PyTree) -> tuple[Restored | None, list[int]]:
     """Restores the newest sound checkpoint, and lists the steps after it that are corrupt.
 
     Returns:
@@ -196,7 +202,7 @@ def newest_sound(directory: Path, abstract: PyTree) -> tuple[Restored | None, li
     return None, corrupt
 
 
-def load_step(directory: Path, step: int, abstract: PyTree) -> Restored | None:
+def load_step(directory: epath.Path, step: int, abstract: PyTree) -> Restored | None:
     """Restores one checkpoint.
 
     Returns:
@@ -226,7 +232,7 @@ def load_step(directory: Path, step: int, abstract: PyTree) -> Restored | None:
     return Restored(step, restored.state, restored.data)
 
 
-def check_shapes(stored: PyTree, abstract: PyTree, path: Path) -> None:
+def check_shapes(stored: PyTree, abstract: PyTree, path: epath.Path) -> None:
     """Refuses a checkpoint whose arrays differ from the run's in name or shape.
 
     Raises:
@@ -253,15 +259,15 @@ def named_shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
-def seal(directory: Path) -> None:
+def seal(directory: epath.Path) -> None:
     """Writes the size and CRC-32 of every file that is final beside them."""
     final = {name: sums for name, sums in checksums(directory).items() if name not in AFTER_SEAL}
     part = directory / f"{SEAL}.part"
     part.write_text(json.dumps(final, indent=1))
-    part.rename(directory / SEAL)
+    part.replace(directory / SEAL)
 
 
-def check_seal(directory: Path) -> None:
+def check_seal(directory: epath.Path) -> None:
     """Compares a checkpoint's files with its seal.
 
     Raises:
@@ -282,7 +288,7 @@ def check_seal(directory: Path) -> None:
             raise CorruptCheckpointError(f"{name} is not what was written")
 
 
-def check_together(directory: Path) -> None:
+def check_together(directory: epath.Path) -> None:
     """Compares a checkpoint's files with its seal in one process, for all of them.
 
     Raises:
@@ -299,15 +305,15 @@ def check_together(directory: Path) -> None:
         raise CorruptCheckpointError(found)
 
 
-def checksums(directory: Path) -> dict[str, list[int]]:
+def checksums(directory: epath.Path) -> dict[str, list[int]]:
     """[size, CRC-32] of every file below a checkpoint directory but the seal itself, by relative path."""
     sums = {}
-    for path in sorted(directory.rglob("*")):
-        if not path.is_file() or path.name.startswith(SEAL):
-            continue
-        crc = 0
+    files = [folder / name for folder, _, names in directory.walk() for name in names if not name.startswith(SEAL)]
+    for path in sorted(files):
+        size = crc = 0
         with path.open("rb") as stream:
             while chunk := stream.read(1 << 22):
+                size += len(chunk)
                 crc = zlib.crc32(chunk, crc)
-        sums[str(path.relative_to(directory))] = [path.stat().st_size, crc]
+        sums[str(path.relative_to(directory))] = [size, crc]
     return sums

@@ -12,11 +12,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax import distributed, task_verbs
 from electra_jax.errors import PREEMPTED, Preempted, UserError, causes, is_full_disk
+from electra_jax.paths import path_of, refusal
 
 
 class Argument(NamedTuple):
@@ -104,6 +104,7 @@ VERBS = {
         "PretrainingRun",
         None,
         ("MODEL_DIR", "VOCAB_FILE"),
+        reads_text=False,
     ),
     "vocab": Verb("learn a WordPiece vocabulary from text", "VocabularyRun", "gin/runs/vocab.gin", several="leader"),
     "cache": Verb("tokenise and pack a corpus once", "CacheConfig", "gin/runs/cache.gin", several="leader"),
@@ -150,12 +151,14 @@ PLAIN_VERBS = {
         ),
     ),
     "export": PlainVerb(
-        "write a model for transformers or for the original TensorFlow code",
+        "write a model for transformers, for the original TensorFlow code, or for T5X",
         "export",
         (
             Argument("source", {"metavar": "SRC", "help": "a model directory"}),
             Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
-            Argument("--format", {"choices": ("transformers", "tf1"), "required": True, "help": "what to write"}),
+            Argument(
+                "--format", {"choices": ("transformers", "tf1", "t5x"), "required": True, "help": "what to write"}
+            ),
         ),
     ),
     "score": PlainVerb(
@@ -208,7 +211,7 @@ def exit_code(action: Callable[[], None], *, verbose: bool) -> int:
     except KeyboardInterrupt:
         return fail("interrupted", verbose)
     except Exception as error:
-        sentence = disk_sentence(error)
+        sentence = disk_sentence(error) or path_sentence(error) or refusal(error)
         if sentence is not None:
             return fail(sentence, verbose)
         if distributed.several():
@@ -284,6 +287,10 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
         return
     from electra_jax import gin_config
 
+    if any("gs://" in binding for binding in bindings) and not options.verbose:
+        from electra_jax.runtime import load_tensorflow_quietly
+
+        load_tensorflow_quietly()
     verb, files = VERBS[options.verb], options.gin_file
     if options.verb == "predict":
         bindings, options.input = task_verbs.place_predict_arguments(options.arguments, bindings)
@@ -323,7 +330,7 @@ def recorded_config(verb: str, bindings: list[str]) -> str:
     directory = task_verbs.bound(bindings, "MODEL_DIR")
     if directory is None:
         raise UserError(f"electra {verb} needs --gin_file=PATH, or --gin.MODEL_DIR of a run that exists")
-    path = Path(directory) / "config.gin"
+    path = path_of(directory) / "config.gin"
     if not path.exists():
         raise UserError(f"no --gin_file was given and {path} does not exist: MODEL_DIR must be a run's directory")
     return str(path)
@@ -340,6 +347,13 @@ def disk_sentence(error: BaseException) -> str | None:
     places = (f" of {link.filename}" for link in chain if getattr(link, "filename", None))
     known = (str(link) for link in chain if isinstance(link, UserError))
     return next(known, f"the disk{next(places, '')} is full: free some space and run the same command again")
+
+
+def path_sentence(error: BaseException) -> str | None:
+    """What to say of a path that the system refuses, such as a folder that is to be made and is a file; else None."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    return f"{error.filename} cannot be used ({error.strerror}): name another path, or put this one right"
 
 
 def fail(sentence: str, verbose: bool) -> int:

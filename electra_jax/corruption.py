@@ -5,6 +5,7 @@ number of devices nor on how a batch is cut into micro-batches.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -125,28 +126,78 @@ def mask_at(
     return Masked(tokens._replace(input_ids=masked_input_BL), positions_BK, masked_ids_BK, used_BK.astype(jnp.float32))
 
 
-def gumbel(keys_B: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Standard Gumbel noise, float32 [B, *shape], one key per row."""
-    return jax.vmap(lambda key: jax.random.gumbel(key, shape, jnp.float32))(keys_B)
+SAMPLERS = ("inverse_cdf", "gumbel")
+SAMPLING_BLOCK = 128
 
 
-def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: float) -> jax.Array:
-    """Draws one id per masked position from softmax(logits / temperature), by Gumbel-max in float32.
+def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: float, sampler: str) -> jax.Array:
+    """Draws one id per masked position from softmax(logits / temperature), in float32.
 
     No gradient flows back through the draw (ELECTRA, section 2: sampling is not back-propagated).
 
     Args:
-        keys_B: one key per row, from `row_keys`; or the Gumbel noise itself, float32 [B, K, V], for a replay.
+        keys_B: one key per row, from `row_keys`; or Gumbel noise itself, float32 [B, K, V], for a replay by
+            Gumbel-max, whatever the sampler.
         logits_BKV: the generator's logits.
         temperature: divides the logits; 1 is the published value.
+        sampler: "gumbel", as published: a noise for every word; or "inverse_cdf", the same distribution from two
+            uniform numbers.
 
     Returns:
         int32 [B, K].
     """
     logits_BKV = jax.lax.stop_gradient(logits_BKV).astype(jnp.float32) / temperature
-    is_key = jnp.issubdtype(keys_B.dtype, jax.dtypes.prng_key)
-    noise_BKV = gumbel(keys_B, logits_BKV.shape[1:]) if is_key else keys_B
+    if not jnp.issubdtype(keys_B.dtype, jax.dtypes.prng_key):
+        return gumbel_max(keys_B, logits_BKV)
+    num_slots, vocab_size = logits_BKV.shape[1:]
+    if sampler == "gumbel":
+        return gumbel_max(draw_rows(keys_B, jax.random.gumbel, (num_slots, vocab_size)), logits_BKV)
+    return invert_cdf(draw_rows(keys_B, jax.random.uniform, (num_slots, 2)), logits_BKV)
+
+
+def draw_rows(keys_B: jax.Array, draw: Callable[..., jax.Array], shape: tuple[int, int]) -> jax.Array:
+    """A float32 array [B, *shape] of random numbers, each row from its own key."""
+    return jax.vmap(lambda key: draw(key, shape, jnp.float32))(keys_B)
+
+
+def gumbel_max(noise_BKV: jax.Array, logits_BKV: jax.Array) -> jax.Array:
+    """The id with the largest sum of logit and Gumbel noise, int32 [B, K]: distributed as softmax(logits)."""
     return jnp.argmax(logits_BKV + noise_BKV, axis=-1).astype(jnp.int32)
+
+
+def invert_cdf(uniform_BK2: jax.Array, logits_BKV: jax.Array) -> jax.Array:
+    """The id at which softmax's cumulative sum passes a uniform number, int32 [B, K].
+
+    In two levels, so that nothing of size [B, K, V] is written: the first number picks a block of ids by the sums
+    of their probabilities, the second an id within the block. Uniform numbers of float32 are multiples of 2^-23:
+    of blocks, and of ids within a block, probabilities are rounded to such.
+
+    Args:
+        uniform_BK2: in [0, 1).
+        logits_BKV: float32; -inf for what must not be drawn.
+    """
+    vocab_size = logits_BKV.shape[-1]
+    whole = vocab_size // SAMPLING_BLOCK
+    # Sums of exponentials up to the maximum cannot overflow.
+    top_BK1 = jnp.max(logits_BKV, axis=-1, keepdims=True)
+
+    def mass(logits: jax.Array) -> jax.Array:
+        top = top_BK1.reshape(*top_BK1.shape, *(1,) * (logits.ndim - top_BK1.ndim))
+        return jnp.exp(logits - top)
+
+    blocks = logits_BKV[..., : whole * SAMPLING_BLOCK].reshape(*logits_BKV.shape[:-1], whole, SAMPLING_BLOCK)
+    rest = logits_BKV[..., whole * SAMPLING_BLOCK :]
+    block_sums = jnp.concatenate([jnp.sum(mass(blocks), -1), jnp.sum(mass(rest), -1, keepdims=True)], axis=-1)
+    first_BK1 = SAMPLING_BLOCK * passes(jnp.cumsum(block_sums, axis=-1), uniform_BK2[..., :1])
+    ids = first_BK1 + jnp.arange(SAMPLING_BLOCK)[None, None]
+    block_logits = jnp.take_along_axis(logits_BKV, jnp.minimum(ids, vocab_size - 1), axis=-1)
+    within = jnp.cumsum(jnp.where(ids < vocab_size, mass(block_logits), 0.0), axis=-1)
+    return (first_BK1 + passes(within, uniform_BK2[..., 1:]))[..., 0].astype(jnp.int32)
+
+
+def passes(cumulative: jax.Array, uniform: jax.Array) -> jax.Array:
+    """The first place [..., 1] whose cumulative sum is above a share, below 1, of the last: never one that adds 0."""
+    return jnp.sum(cumulative <= uniform * cumulative[..., -1:], axis=-1, keepdims=True)
 
 
 def forbid(logits_BKV: jax.Array, ids_BK: jax.Array) -> jax.Array:

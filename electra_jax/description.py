@@ -16,11 +16,11 @@ an untied generator's tables at `generator/embeddings`; a fine-tuning head, whic
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 
 from electra_jax.encoder import Embeddings, Encoder, EncoderConfig
 from electra_jax.errors import UserError
@@ -85,7 +85,7 @@ def to_json(description: Description) -> dict[str, Any]:
     return {"format": 1, **dataclasses.asdict(description)}
 
 
-def from_json(record: dict[str, Any], path: Path) -> Description:
+def from_json(record: dict[str, Any], path: epath.Path) -> Description:
     """The inverse of `to_json`.
 
     Raises:
@@ -111,14 +111,14 @@ def from_json(record: dict[str, Any], path: Path) -> Description:
         raise UserError(f"{path} is not a record that this version writes ({error})") from error
 
 
-def write_record(directory: Path, description: Description) -> None:
+def write_record(directory: epath.Path, description: Description) -> None:
     """Writes `model.json`, atomically."""
     part = directory / f"{RECORD}.part"
     part.write_text(json.dumps(to_json(description), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.rename(directory / RECORD)
+    part.replace(directory / RECORD)
 
 
-def read_record(directory: Path) -> Description:
+def read_record(directory: epath.Path) -> Description:
     """Reads `model.json`.
 
     Raises:

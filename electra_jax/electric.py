@@ -85,13 +85,14 @@ class TwoTowerDetection:
     """Replaced-token detection with a two-tower generator, trained at every ordinary token of the original text.
 
     Attributes:
-        gen_weight, disc_weight, temperature, disallow_correct: see `pretraining.ReplacedTokenDetection`.
+        gen_weight, disc_weight, temperature, disallow_correct, sampler: see `pretraining.ReplacedTokenDetection`.
     """
 
     gen_weight: float
     disc_weight: float
     temperature: float
     disallow_correct: bool
+    sampler: str
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -134,6 +135,7 @@ class TwoTowerDetection:
             keys.sample,
             temperature=self.temperature,
             disallow_correct=self.disallow_correct,
+            sampler=self.sampler,
             masking=masking,
         )
         energies_BL = main(corrupted.tokens, method="discriminate")

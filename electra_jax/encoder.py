@@ -13,7 +13,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from electra_jax.dropout import DECISION_TYPES, Dropout
+from electra_jax.errors import UserError
+
 Initializer = Callable[..., jax.Array]
+# By T5X's names, what `jax.checkpoint` may keep of a layer; None where it has no part.
+REMAT_POLICIES = {
+    "none": None,
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +39,15 @@ class EncoderConfig:
         max_position_embeddings: longest sequence.
         type_vocab_size: T.
         hidden_dropout_prob, attention_probs_dropout_prob: in [0, 1).
+        dropout_bits: random bits for each decision of dropout, 8, 16 or 32: fewer are faster and round the rate to a
+            multiple of 2^-bits (see `dropout.keep_mask`).
         initializer_range: standard deviation before truncation at two of them.
         layer_norm_eps: added to the variance.
         dtype: "float32" or "bfloat16", of the products.
         scan_unroll: layers per iteration of the loop over layers; the number of layers unrolls it.
+        remat_policy: what the backward pass computes again: "none" of what a layer computed, "minimal" (everything but
+            its products with parameters) or "full" (everything but the layer's input). Goes with scan_unroll = 1: in an
+            unrolled stack the CPU's compiler finds both computations and keeps one, at no memory saved.
     """
 
     vocab_size: int
@@ -46,16 +60,26 @@ class EncoderConfig:
     type_vocab_size: int
     hidden_dropout_prob: float
     attention_probs_dropout_prob: float
+    dropout_bits: int
     initializer_range: float
     layer_norm_eps: float
     dtype: str
     scan_unroll: int
+    remat_policy: str
 
     def __post_init__(self) -> None:
-        """Refuses sizes that do not fit together."""
+        """Refuses sizes that do not fit together, and a policy that there is not."""
+        if self.remat_policy not in REMAT_POLICIES:
+            raise UserError(
+                f"EncoderConfig.remat_policy is {self.remat_policy!r}: it must be one of {', '.join(REMAT_POLICIES)}"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
+            )
+        if self.dropout_bits not in DECISION_TYPES:
+            raise UserError(
+                f"EncoderConfig.dropout_bits is {self.dropout_bits}: it must be one of {sorted(DECISION_TYPES)}"
             )
 
     @property
@@ -67,6 +91,14 @@ class EncoderConfig:
 def logical(initializer: Initializer, *axes: str | None) -> Initializer:
     """The initialiser with the logical names of its parameter's axes attached."""
     return nn.with_logical_partitioning(initializer, axes)
+
+
+def constrain(values: jax.Array, *axes: str | None) -> jax.Array:
+    """Values laid out over the mesh as the rules say of these axes; as they are where there are no rules.
+
+    Without it XLA may gather a whole batch to spare itself the gathering of a layer's parameters.
+    """
+    return nn.with_logical_constraint(values, axes)
 
 
 class Linear(nn.Module):
@@ -121,9 +153,11 @@ class Embeddings(nn.Module):
         }
         for name, (rows, axis) in shapes.items():
             init = logical(self.table_initializer(), axis, "embed")
-            setattr(self, name, self.param(name, init, (rows, config.embedding_size), jnp.float32))
+            table = self.param(name, init, (rows, config.embedding_size), jnp.float32)
+            # Whole rows: those of a batch are found far more cheaply in them than in slices of the embedding axis.
+            setattr(self, name, constrain(table, axis, None))
         self.layer_norm = LayerNorm(config.layer_norm_eps, "embed", jnp.dtype(config.dtype))
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob, config.dropout_bits)
 
     def table_initializer(self) -> Initializer:
         """Of the three tables."""
@@ -183,7 +217,7 @@ class SelfAttention(nn.Module):
         channels = width // heads
         hidden_BLD = hidden_BLD.astype(dtype)
 
-        def project(name: str) -> jax.Array:
+        def declare(name: str) -> tuple[jax.Array, jax.Array]:
             kernel_DHC = self.param(
                 f"{name}_kernel",
                 logical(config.initializer, "embed", "heads", "kv"),
@@ -193,14 +227,18 @@ class SelfAttention(nn.Module):
             bias_HC = self.param(
                 f"{name}_bias", logical(nn.initializers.zeros, "heads", "kv"), (heads, channels), jnp.float32
             )
-            projected_BHLC = jnp.einsum("BLD,DHC->BHLC", hidden_BLD, kernel_DHC.astype(dtype))
-            return projected_BHLC + bias_HC[None, :, None].astype(dtype)
+            return kernel_DHC.astype(dtype), bias_HC.astype(dtype)
 
-        query_BHLC, key_BHSC, value_BHSC = project("query"), project("key"), project("value")
+        # One product for the three: the hidden states are read once.
+        kernels, biases = zip(*map(declare, ("query", "key", "value")), strict=True)
+        projected_ZBHLC = jnp.einsum("BLD,ZDHC->ZBHLC", hidden_BLD, jnp.stack(kernels))
+        query_BHLC, key_BHSC, value_BHSC = projected_ZBHLC + jnp.stack(biases)[:, None, :, None]
         scores_BHLS = jnp.einsum("BHLC,BHSC->BHLS", query_BHLC * channels**-0.5, key_BHSC)
         probs_BHLS = jax.nn.softmax(scores_BHLS.astype(jnp.float32) + bias_B1LS, axis=-1).astype(dtype)
         self.sow("intermediates", "probs", probs_BHLS)
-        probs_BHLS = nn.Dropout(config.attention_probs_dropout_prob)(probs_BHLS, deterministic=deterministic)
+        probs_BHLS = Dropout(config.attention_probs_dropout_prob, config.dropout_bits)(
+            probs_BHLS, deterministic=deterministic
+        )
         context_BHLC = jnp.einsum("BHLS,BHSC->BHLC", probs_BHLS, value_BHSC)
         output_kernel_HCD = self.param(
             "output_kernel",
@@ -223,9 +261,12 @@ class EncoderLayer(nn.Module):
     def __call__(self, hidden_BLD: jax.Array, bias_B1LS: jax.Array) -> tuple[jax.Array, None]:
         """One step of the scan over layers: [B, L, D] -> [B, L, D]."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
+        hidden_BLD = constrain(hidden_BLD, "batch", None, None)
 
         def close(name: str, residual_BLD: jax.Array, update_BLD: jax.Array) -> jax.Array:
-            update_BLD = nn.Dropout(config.hidden_dropout_prob)(update_BLD, deterministic=self.deterministic)
+            update_BLD = Dropout(config.hidden_dropout_prob, config.dropout_bits)(
+                update_BLD, deterministic=self.deterministic
+            )
             return LayerNorm(config.layer_norm_eps, "embed", dtype, name=name)(residual_BLD + update_BLD)
 
         attended_BLD = SelfAttention(config, name="attention")(hidden_BLD, bias_B1LS, deterministic=self.deterministic)
@@ -260,7 +301,7 @@ class Encoder(nn.Module):
             deterministic: no dropout.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        hidden_BLD = embedded_BLE
+        hidden_BLD = embedded_BLE = constrain(embedded_BLE, "batch", None, None)
         if config.embedding_size != config.hidden_size:
             # "embed" may name only one axis of a parameter, and the hidden side is the one that is sharded.
             hidden_BLD = Linear(
@@ -274,19 +315,25 @@ class Encoder(nn.Module):
         visible_BLS = attention_mask if attention_mask.ndim == 3 else attention_mask[:, None, :]
         # As in BERT: a finite penalty, so that a token with nothing to attend to stays finite.
         bias_B1LS = (1.0 - visible_BLS[:, None].astype(jnp.float32)) * -10000.0
+        layer = EncoderLayer
+        if (policy := REMAT_POLICIES[config.remat_policy]) is not None:
+            # Without the loop, XLA would find the second computation equal to the first and keep that.
+            unrolled = config.scan_unroll >= config.num_hidden_layers
+            layer = nn.remat(EncoderLayer, prevent_cse=unrolled, policy=policy)
         layers = nn.scan(
-            EncoderLayer,
+            layer,
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=config.num_hidden_layers,
-            unroll=config.scan_unroll,
+            unroll=1 if self.is_initializing() else config.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         hidden_BLD, _ = layers(config, deterministic, name="layers")(hidden_BLD, bias_B1LS)
-        return hidden_BLD
+        return constrain(hidden_BLD, "batch", None, None)
 
 
 def gelu(inputs: jax.Array) -> jax.Array:
     """The exact (erf) Gaussian error linear unit."""
-    return jax.nn.gelu(inputs, approximate=False)
+    # jax.nn.gelu is written with erfc, which costs more on CPU.
+    return 0.5 * inputs * (1 + jax.lax.erf(inputs * 0.5**0.5))

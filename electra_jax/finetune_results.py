@@ -12,6 +12,12 @@ from rich.table import Table
 from electra_jax.run_record import replace_text
 from electra_jax.tasks.downstream import DownstreamTask, Prediction
 
+# A seed or a statistic: its name, its style on the terminal, and its scores.
+Line = tuple[str, str, Mapping[str, float]]
+
+# More scores than this, as SQuAD 2.0's, are lines of the table.
+MOST_COLUMNS = 6
+
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
 
@@ -101,24 +107,47 @@ def write_predictions(
 
 
 def show(results: Mapping[str, Any]) -> None:
-    """The table of every seed's scores on the terminal, and their spread."""
-    names = list(results["seeds"][0]["metrics"])
-    table = Table(title=f"{results['task']} ({results['num_examples'][results['split']]} {results['split']} examples)")
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right", style="bold" if name == results["main_metric"] else "")
+    """The table of every seed's scores on the terminal, however narrow that is, and their spread."""
+    names, lines = list(results["seeds"][0]["metrics"]), []
     for seed in results["seeds"]:
         failed = "" if seed["failed"] is None else ", failed"
-        cells = (f"{seed['metrics'][name]:.2f}" for name in names)
-        table.add_row(f"seed {seed['seed']}, step {seed['best_step']}{failed}", *cells, style="red" if failed else "")
-    table.add_section()
-    for statistic in ("median", "mean", "std", "best"):
-        if results["summary"]:
-            table.add_row(statistic, *(f"{results['summary'][name][statistic]:.2f}" for name in names))
+        lines.append(
+            (f"seed {seed['seed']}, step {seed['best_step']}{failed}", "red" if failed else "", seed["metrics"])
+        )
+    if results["summary"]:
+        for statistic in ("median", "mean", "std", "best"):
+            lines.append((statistic, "", {name: results["summary"][name][statistic] for name in names}))
+    title = f"{results['task']} ({results['num_examples'][results['split']]} {results['split']} examples)"
+    make = of_many_scores if len(names) > MOST_COLUMNS else of_few_scores
+    table = make(title, names, lines, results["main_metric"])
     console = Console()
+    needed = console.measure(table, options=console.options.update(width=1000)).maximum
+    console = console if needed <= console.width else Console(width=needed)
     console.print(table)
     for seed in results["seeds"]:
         if seed["failed"] is not None:
             console.print(
                 f"seed {seed['seed']} failed and is not averaged: {seed['failed']}", soft_wrap=True, markup=False
             )
+
+
+def of_few_scores(title: str, names: Sequence[str], lines: Sequence[Line], main: str) -> Table:
+    """A line for each seed and statistic, a column for each score."""
+    table = Table(title=title)
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right", style="bold" if name == main else "")
+    for label, style, values in lines:
+        table.add_row(label, *(f"{values[name]:.2f}" for name in names), style=style)
+    return table
+
+
+def of_many_scores(title: str, names: Sequence[str], lines: Sequence[Line], main: str) -> Table:
+    """A column for each seed and statistic, a line for each score."""
+    table = Table(title=title)
+    table.add_column("")
+    for label, style, _ in lines:
+        table.add_column(label.replace(", ", "\n"), justify="right", style=style)
+    for name in names:
+        table.add_row(name, *(f"{values[name]:.2f}" for *_, values in lines), style="bold" if name == main else "")
+    return table

@@ -25,7 +25,15 @@ QA_HEADS = {
 
 
 # What a run can be gone on with when it changes: it says where, how often or how fast, not what comes out.
-NOT_OF_THE_RESULT = ("model_dir", "mesh", "evaluation_batch_size", "log_every", "save_every", "num_seeds")
+NOT_OF_THE_RESULT = (
+    "model_dir",
+    "mesh",
+    "remat_policy",
+    "evaluation_batch_size",
+    "log_every",
+    "save_every",
+    "num_seeds",
+)
 # What is compared field by field, or is no setting.
 NESTED = ("encoder", "task", "heads", "optimizer", "epochs_by_task")
 
@@ -95,6 +103,7 @@ class FinetuningRun:
         heads: what stands on the encoder.
         dropout_prob: of the encoder, wherever it has dropout.
         dtype: "float32" or "bfloat16", of the products.
+        remat_policy: see `encoder.EncoderConfig`.
         optimizer: makes the update rule of `num_train_steps` and `num_warmup_steps`.
         mesh: of devices.
         batch_size: rows of a global batch.
@@ -121,6 +130,7 @@ class FinetuningRun:
     heads: HeadOptions
     dropout_prob: float
     dtype: str
+    remat_policy: str
     optimizer: Callable[..., OptimizerConfig]
     mesh: MeshConfig
     batch_size: int

@@ -94,17 +94,26 @@ class Setting:
         return make_optimizer(self.optimizer_config)
 
     @functools.cached_property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of a state."""
+        return sharding.abstract(self.init, jax.random.key(0), self.mesh, self.run.mesh)
+
+    def init(self, key: jax.Array) -> TrainState:
+        """A new state, boxed."""
+        return finetuning.init_state(key, self.model, self.optimizer)
+
+    @functools.cached_property
     def step(self) -> Callable[..., tuple[TrainState, metrics.Sums]]:
         """The jitted update, compiled once for all seeds."""
         loss = finetuning.LossConfig(self.task.kind, self.run.answerable_weight, self.run.loss_reduction)
         step = functools.partial(finetuning.finetune_step, model=self.model, loss=loss, optimizer=self.optimizer)
-        return jax.jit(step, donate_argnums=0)
+        return sharding.jit_update(step, self.abstract_state, self.mesh, self.run.mesh)
 
     @functools.cached_property
     def predict(self) -> Callable[..., dict[str, jax.Array]]:
         """The jitted forward pass, compiled once for all seeds."""
         step = functools.partial(finetuning.predict_step, model=self.model)
-        return jax.jit(step, out_shardings=sharding.everywhere(self.mesh))
+        return sharding.jit_forward(step, self.mesh, self.run.mesh)
 
     def buckets(self) -> list[int]:
         """Lengths to pad to, up to the task's own."""
@@ -171,10 +180,10 @@ class Best:
             self._score = read_record(self._directory).facts["scores"][setting.task.main_metric]
 
     def __call__(self, params: PyTree, step: int) -> dict[str, float]:
-        """Scores the parameters after a step, and keeps them if none were better before."""
+        """Scores the parameters after a step, and keeps them if none were better before: of equals the later."""
         found = evaluate(self._setting, params)
         score = found.scores[self._setting.task.main_metric]
-        if self._score is None or score > self._score:
+        if self._score is None or score >= self._score:
             self._save(params, step, found)
             self._score = score
         return found.scores
@@ -229,7 +238,12 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     batches = TrainingBatches(rows, run.batch_size, setting.buckets(), seed, done)
     best = Best(setting, directory, seed)
     main = setting.task.main_metric
-    columns = {"loss": ("loss", ".4f"), main: (main, ".2f"), "examples_per_second": ("ex/s", ".0f")}
+    columns = {
+        "loss": ("loss", ".4f"),
+        main: (main, ".2f"),
+        "examples_per_second": ("ex/s", ".0f"),
+        "data_wait_share": ("data wait", ".1%"),
+    }
     reporter = (
         RunReporter(directory, start_step=done, num_train_steps=loop.num_train_steps, columns=columns)
         if distributed.leader()
@@ -268,14 +282,11 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
 
 def begin(setting: Setting, seed: int, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     """Where the weights come from: this seed's own checkpoint, else INIT_FROM with a head drawn from the seed."""
-    init = functools.partial(finetuning.init_state, model=setting.model, optimizer=setting.optimizer)
-    key = jax.random.key(seed)
-    axes = setting.mesh, setting.run.mesh
-    restored = checkpoints.restore(sharding.abstract(init, key, *axes))
+    restored = checkpoints.restore(setting.abstract_state)
     if restored is not None:
         say(f"seed {seed}: going on from step {restored.step}")
         return restored.state, restored.step
-    state = sharding.initialise(init, key, *axes)
+    state = sharding.initialise(setting.init, jax.random.key(seed), setting.mesh, setting.run.mesh)
     params = take_weights(setting.run.init_from, state.params, quiet=seed != setting.run.seed)
     say(f"seed {seed}: {setting.loop.num_train_steps} steps of {setting.run.batch_size} rows")
     return state._replace(params=params), 0

@@ -70,7 +70,7 @@ def origin(run: FinetuningRun) -> Origin:
             f"positions: set --gin.MAX_SEQ_LENGTH={encoder.max_position_embeddings} or less"
         )
     rates = {"hidden_dropout_prob": run.dropout_prob, "attention_probs_dropout_prob": run.dropout_prob}
-    return Origin(dataclasses.replace(encoder, dtype=run.dtype, **rates), vocabulary)
+    return Origin(dataclasses.replace(encoder, dtype=run.dtype, remat_policy=run.remat_policy, **rates), vocabulary)
 
 
 def bound_encoder(run: FinetuningRun) -> EncoderConfig | None:

@@ -10,6 +10,7 @@ that only fills up the batch), and the targets of its kind:
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -76,9 +77,14 @@ class FinetunedModel(nn.Module):
 def init_state(key: jax.Array, model: FinetunedModel, optimizer: optax.GradientTransformation) -> TrainState:
     """A new state at step 0, its parameters boxed with their logical axes."""
     params_key, base_key = jax.random.split(key)
-    ids_BL = jnp.zeros((1, 1), jnp.int32)
-    params = model.init(params_key, Tokens(ids_BL, ids_BL, ids_BL + 1), deterministic=True)["params"]
+    params = init_params(params_key, model)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(base_key))
+
+
+def init_params(key: jax.Array, model: FinetunedModel) -> PyTree:
+    """Boxed parameters of a model."""
+    ids_BL = jnp.zeros((1, 1), jnp.int32)
+    return model.init(key, Tokens(ids_BL, ids_BL, ids_BL + 1), deterministic=True)["params"]
 
 
 def tokens_of(batch: Batch) -> Tokens:
@@ -114,6 +120,19 @@ def without_padding(outputs: dict[str, jax.Array], attention_mask_BL: jax.Array)
     return outputs | {name: outputs[name] + padding_BL for name in ("start_logits", "end_logits")}
 
 
+def training_loss(
+    params: PyTree, batch: Batch, dropout_key: jax.Array | None, *, model: FinetunedModel, loss: LossConfig
+) -> tuple[jax.Array, Loss]:
+    """What an update descends, and its parts; `dropout_key` is None for no dropout."""
+    # Only this head reads a target: the end of an answer is learnt given its true start.
+    joint = model.head_config.kind == "joint_question_answering"
+    targets = {"start_positions_B": batch["start_positions"]} if joint else {}
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    outputs = model.apply({"params": params}, tokens_of(batch), deterministic=rngs is None, rngs=rngs, **targets)
+    term = loss_of(loss, outputs, batch)
+    return term.sum / jnp.maximum(term.weight, 1.0) if loss.reduction == "mean" else term.sum, term
+
+
 def finetune_step(
     state: TrainState,
     batch: Batch,
@@ -129,17 +148,7 @@ def finetune_step(
         the gradient's norm before clipping as `grad_norm`.
     """
     dropout_key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
-    # Only this head reads a target: the end of an answer is learnt given its true start.
-    joint = model.head_config.kind == "joint_question_answering"
-    targets = {"start_positions_B": batch["start_positions"]} if joint else {}
-
-    def objective(params: PyTree) -> tuple[jax.Array, Loss]:
-        outputs = model.apply(
-            {"params": params}, tokens_of(batch), deterministic=False, rngs={"dropout": dropout_key}, **targets
-        )
-        term = loss_of(loss, outputs, batch)
-        return term.sum / jnp.maximum(term.weight, 1.0) if loss.reduction == "mean" else term.sum, term
-
+    objective = functools.partial(training_loss, batch=batch, dropout_key=dropout_key, model=model, loss=loss)
     grads, term = jax.grad(objective, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     weights_B = batch["row_weight"]

@@ -4,6 +4,7 @@ Variants share encoders and embeddings in different ways (`pretraining`, `word_o
 each is a plain discriminator, a plain generator, or both: sums of tables are taken, shared parts are repeated.
 """
 
+import jax
 import numpy as np
 
 from electra_jax.types import PyTree
@@ -36,6 +37,19 @@ def fold(params: PyTree) -> tuple[str, PyTree]:
     elif "embeddings" in main:
         generator["embeddings"] = params["embeddings"]
     return "pretraining", {**embeddings, **discriminator, "generator": generator}
+
+
+def fold_shapes(params: PyTree) -> tuple[str, PyTree]:
+    """`fold` of a tree of shapes: `jax.ShapeDtypeStruct` leaves in and out."""
+    kinds = []
+
+    def tree(params: PyTree) -> PyTree:
+        kind, folded = fold(params)
+        kinds.append(kind)
+        return folded
+
+    shapes = jax.eval_shape(tree, params)
+    return kinds[0], shapes
 
 
 def main_embeddings(params: PyTree) -> PyTree:

@@ -5,6 +5,8 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import os
+import pkgutil
 import re
 import types
 import typing
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gin
+from etils import epath
 from gin import config as gin_internals
 
 from electra_jax.errors import UserError
@@ -70,7 +73,7 @@ def isolated() -> Iterator[None]:
         gin_internals._set_config_is_locked(locked)
 
 
-def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> list[Path]:
+def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> list[epath.Path]:
     """Parses everything into Gin's registry and returns the files that were read, includes and all.
 
     Raises:
@@ -80,10 +83,11 @@ def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> lis
     # In an installed package gin/ is inside it, in a checkout beside it: "gin/runs/x.gin" is found in both.
     folders = ["", *search_paths, str(PACKAGE), str(PACKAGE.parent)]
     gin_internals._LOCATION_PREFIXES[:] = folders
-    # The second reader looks inside Python packages, and logs an error for every folder that has no such file.
-    del gin_internals._FILE_READERS[1:]
+    # Instead of Gin's own: the configuration that a run recorded may be in an object store, and its second reader looks
+    # inside Python packages and logs an error for every folder that has no such file.
+    gin_internals._FILE_READERS[:] = [(lambda path: epath.Path(path).open(), lambda path: epath.Path(path).is_file())]
     for file in files:
-        if not any((Path(folder) / file).is_file() for folder in folders):
+        if locate(file, folders) is None:
             raise UserError(f"no Gin file {file} in the working folder or the package{nearest(file, shipped())}")
     try:
         parsed = [gin.parse_config_file(file) for file in files]
@@ -109,9 +113,10 @@ def parse_binding(binding: str) -> None:
         gin.parse_config(binding)
     except SyntaxError as error:
         name, _, value = binding.partition("=")
+        if not value:
+            raise UserError(f"--gin.{binding} has no value: write --gin.{name}=VALUE") from error
         raise UserError(
-            f"--gin.{binding}: {value or 'nothing'} is not a Gin value; a string needs its own quotes: "
-            f"--gin.{name}='\"{value}\"'"
+            f"--gin.{binding}: {value} is not a Gin value; a string needs its own quotes: --gin.{name}='\"{value}\"'"
         ) from error
 
 
@@ -135,12 +140,27 @@ def explain(error: Exception) -> str:
         hint = nearest(parameter[2], parameters_of(parameter[1]))
     elif unknown:
         hint = nearest(unknown[1] or unknown[2], bound_names())
+    elif absent := re.search(r"No module named '([\w.]+)\.(\w+)'", problem):
+        hint = nearest(absent[2], modules_of(absent[1]))
+    elif attribute := re.match(
+        r"(Couldn't resolve selector [\w.]+); <module '([\w.]+)'.* has no attribute (\w+)", problem
+    ):
+        problem = f"{attribute[1]}: {attribute[2]} has no {attribute[3]}"
+        hint = nearest(attribute[3], vars(importlib.import_module(attribute[2])))
     return f"{problem} {place}{hint}".strip()
 
 
 def parameters_of(selector: str) -> Iterable[str]:
     """The arguments that Gin can bind of a registered configurable."""
     return inspect.signature(gin_internals._REGISTRY.get_match(selector).wrapped).parameters
+
+
+def modules_of(package: str) -> list[str]:
+    """The names of a package's modules; none where there is no such package."""
+    try:
+        return [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+    except (ImportError, AttributeError):
+        return []
 
 
 def bound_names() -> list[str]:
@@ -156,7 +176,7 @@ def macros() -> dict[str, Any]:
     }
 
 
-def check_macros(files: list[Path], bindings: list[str]) -> None:
+def check_macros(files: list[epath.Path], bindings: list[str]) -> None:
     """Every macro that is used has a value, and every macro that is set is used.
 
     Raises:
@@ -211,7 +231,7 @@ def fits(value: object, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def definitions(files: list[Path]) -> dict[str, str]:
+def definitions(files: list[epath.Path]) -> dict[str, str]:
     """Macros that the files set, each with the first place."""
     found: dict[str, str] = {}
     for path in files:
@@ -221,7 +241,7 @@ def definitions(files: list[Path]) -> dict[str, str]:
     return found
 
 
-def references(files: list[Path]) -> dict[str, str]:
+def references(files: list[epath.Path]) -> dict[str, str]:
     """Macros that the files use, each with the first place."""
     found: dict[str, str] = {}
     for path in files:
@@ -236,9 +256,10 @@ def flatten(parsed: Iterable[Any]) -> list[str]:
     return [name for record in parsed for name in (record.filename, *flatten(record.includes))]
 
 
-def locate(file: str, folders: list[str]) -> Path | None:
+def locate(file: str, folders: list[str]) -> epath.Path | None:
     """Where a file was found."""
-    return next((Path(folder) / file for folder in folders if (Path(folder) / file).is_file()), None)
+    places = (epath.Path(os.path.join(folder, file)) for folder in folders)
+    return next((place for place in places if place.is_file()), None)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import os
 import re
 import shutil
@@ -12,23 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
+from etils import epath
 
-from electra_jax import checkpoints, distributed, folding
+from electra_jax import checkpoints, distributed, folding, sharding, stored
 from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
 from electra_jax.errors import UserError
 from electra_jax.model import Model, Vocabulary
+from electra_jax.paths import path_of
 from electra_jax.types import PyTree
-
-logger = logging.getLogger(__name__)
-
-
-class Stored(NamedTuple):
-    """The parameters of a checkpoint, as numpy arrays, and its step."""
-
-    step: int
-    params: PyTree
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -40,11 +30,13 @@ def load(path: str | os.PathLike[str]) -> Model:
     Raises:
         UserError: it is no model directory (says what was looked for), or its parts do not fit together.
     """
-    directory = Path(path)
+    directory = path_of(path)
     check_directory(directory)
-    step, params = read_params(directory, "params")
+    step, params = stored.read_params(directory, "params")
     record = read_record(directory) if (directory / RECORD).exists() else None
-    if record is None or checkpoints.is_of_run(directory / "checkpoints", step):
+    if stored.is_of_t5x(directory):
+        description, params = record, fold_of_t5x(record, params)
+    elif record is None or checkpoints.is_of_run(directory / "checkpoints", step):
         # A run that went on from imported weights is described by its configuration, as any run.
         description, params = describe_run(directory, params, {} if record is None else record.facts)
     else:
@@ -65,7 +57,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     return Model(dataclasses.replace(description, **exact), params, vocabulary, step)
 
 
-def check_directory(directory: Path) -> None:
+def check_directory(directory: epath.Path) -> None:
     """Refuses what is no model directory.
 
     Raises:
@@ -79,6 +71,13 @@ def check_directory(directory: Path) -> None:
                 f"{directory} is not a model directory: it has checkpoints/, but neither {RECORD} nor {RUN}"
             )
         return
+    if stored.is_of_t5x(directory):
+        if not (directory / RECORD).exists():
+            raise UserError(
+                f"{directory} holds checkpoints of T5X without {RECORD}, which a run of gin/t5x/ writes beside them: "
+                "copy it there from a run of the same model"
+            )
+        return
     if (directory / "config.json").exists():
         raise UserError(
             f"{directory} is not a model directory but one of transformers (it holds config.json): "
@@ -87,7 +86,7 @@ def check_directory(directory: Path) -> None:
     raise UserError(f"{directory} is not a model directory: looked for checkpoints/ with {RECORD} or {RUN} beside it")
 
 
-def describe_run(directory: Path, params: PyTree, origin: dict[str, Any]) -> tuple[Description, PyTree]:
+def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) -> tuple[Description, PyTree]:
     """The description of a run of `electra pretrain`, and its parameters as plain towers.
 
     Sizes are those of the parameters; the rest is in the configuration that the run recorded.
@@ -103,12 +102,17 @@ def describe_run(directory: Path, params: PyTree, origin: dict[str, Any]) -> tup
     with gin_config.isolated():
         run = gin_config.build("PretrainingRun", [str(directory / RUN)], [], search_paths=[])
     kind, params = folding.fold(params)
+    return describe_towers(run, kind, params, origin), params
+
+
+def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any]) -> Description:
+    """The description of a pre-training run from its configuration, and its folded parameters or their shapes."""
     towers = {
-        tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1)
+        tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1, remat_policy="none")
         for tower in ("discriminator", "generator")
         if tower in params
     }
-    description = Description(
+    return Description(
         kind=kind,
         discriminator=towers.get("discriminator"),
         generator=towers.get("generator"),
@@ -117,7 +121,6 @@ def describe_run(directory: Path, params: PyTree, origin: dict[str, Any]) -> tup
         labels=(),
         facts=origin | run_facts(run),
     )
-    return description, params
 
 
 def run_facts(run: Any) -> dict[str, Any]:
@@ -134,56 +137,13 @@ def run_facts(run: Any) -> dict[str, Any]:
     }
 
 
-def metadata(directory: Path) -> tuple[int, PyTree]:
-    """The newest sound checkpoint's step, and its tree of array metadata.
-
-    Raises:
-        UserError: there is none.
-    """
-    folder = directory.absolute() / "checkpoints"
-    for step in sorted(checkpoints.complete_steps(folder), reverse=True):
-        try:
-            checkpoints.check_seal(folder / str(step))
-            return step, ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
-        except checkpoints.CorruptCheckpointError as error:
-            logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
-    raise UserError(f"no checkpoint in {folder}: nothing was saved there, or all of it is corrupt")
+def fold_of_t5x(record: Description, params: PyTree) -> PyTree:
+    """The plain towers that the record is of: T5X saves a variant of pre-training as it was trained."""
+    plain = record.kind == "encoder" or record.head is not None or "discriminator" not in params
+    return params if plain else folding.fold(params)[1]
 
 
-def read_params(directory: Path, item: str) -> Stored:
-    """Reads one entry of the newest checkpoint's state onto the host, and nothing else of it.
-
-    Args:
-        directory: the model directory.
-        item: "params".
-
-    Raises:
-        UserError: no checkpoint, or one without that entry.
-    """
-    step, tree = metadata(directory)
-    folder = directory.absolute() / "checkpoints"
-    if item not in tree:
-        raise UserError(f"{folder / str(step)} holds {', '.join(sorted(tree))} but no {item}")
-    wanted = {item: jax.tree.map(_host_array, tree[item], is_leaf=_is_array)}
-    arguments = ocp.args.PyTreeRestore(
-        item=wanted, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), wanted), partial_restore=True
-    )
-    try:
-        restored = ocp.PyTreeCheckpointHandler().restore(folder / str(step) / "state", args=arguments)
-    except (ValueError, OSError, KeyError) as error:
-        raise UserError(f"{folder / str(step)} cannot be read ({str(error).splitlines()[0]})") from error
-    return Stored(step, restored[item])
-
-
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "shape")
-
-
-def _host_array(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-
-
-def check_params(params: PyTree, description: Description, directory: Path) -> None:
+def check_params(params: PyTree, description: Description, directory: epath.Path) -> None:
     """Refuses parameters that lack what the description needs; more of them are left alone.
 
     Raises:
@@ -202,21 +162,31 @@ def check_params(params: PyTree, description: Description, directory: Path) -> N
         )
 
 
-def read_vocabulary(directory: Path) -> Vocabulary | None:
-    """The directory's own vocabulary, or the one that its run recorded; None where there is none."""
+def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
+    """The directory's own vocabulary, or the one that its run recorded; None where there is none.
+
+    Raises:
+        UserError: it, or the record of its casing, is damaged.
+    """
     path = directory / VOCABULARY
     if not path.exists():
         recorded = directory / RUN
         text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
         match = re.search(r"^VOCAB_FILE = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
-        if match is None or not Path(match[1]).exists():
+        if match is None or not path_of(match[1]).exists():
             return None
-        path = Path(match[1])
-    tokens = split_entries(path.read_text(encoding="utf-8-sig"))
+        path = path_of(match[1])
     record = path.with_suffix(".json")
-    if record.exists():
-        casing = json.loads(record.read_text(encoding="utf-8"))
-        return Vocabulary(tokens, casing["lowercase"], casing["strip_accents"])
+    try:
+        tokens = split_entries(path.read_bytes().decode("utf-8-sig"))
+        if record.exists():
+            casing = json.loads(record.read_text(encoding="utf-8"))
+            return Vocabulary(tokens, casing["lowercase"], casing["strip_accents"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the vocabulary {path}, or the record of its casing {record.name}, is damaged ({error!r}): copy both from "
+            "where they were made"
+        ) from error
     lowercase = not is_cased(tokens)
     return Vocabulary(tokens, lowercase, lowercase)
 
@@ -293,9 +263,12 @@ def write_model(
         writer.close()
 
 
-def is_variant(directory: Path, params: PyTree) -> bool:
+def is_variant(directory: epath.Path, params: PyTree) -> bool:
     """Whether a model directory's newest checkpoint has exactly these parameters, by name."""
-    return checkpoints.named_shapes(metadata(directory)[1]["params"]).keys() == checkpoints.named_shapes(params).keys()
+    return (
+        checkpoints.named_shapes(stored.newest(directory).tree["params"]).keys()
+        == checkpoints.named_shapes(params).keys()
+    )
 
 
 class Start(NamedTuple):
@@ -318,44 +291,24 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
     Raises:
         UserError: no model directory, nothing in common, or a parameter of another shape (names them).
     """
-    directory = Path(path)
+    directory = path_of(path)
     check_directory(directory)
-    stored = _named(load(directory).params if folded else read_params(directory, "params").params)
+    held = _named(load(directory).params if folded else stored.read_params(directory, "params").params)
     wanted = _named(params)
     shapes = [
-        f"{name} {stored[name].shape} there, {leaf.shape} here"
+        f"{name} {held[name].shape} there, {leaf.shape} here"
         for name, leaf in wanted.items()
-        if name in stored and stored[name].shape != leaf.shape
+        if name in held and held[name].shape != leaf.shape
     ]
-    if shapes or not stored.keys() & wanted.keys():
+    if shapes or not held.keys() & wanted.keys():
         raise UserError(
             f"{directory} is of another model: {'; '.join(shapes[:8]) or 'no parameter has a name in common'}"
         )
-    filled = {
-        name: jax.device_put(stored[name].astype(leaf.dtype), leaf.sharding) if name in stored else leaf
-        for name, leaf in wanted.items()
-    }
+    filled = {name: sharding.place(held[name], leaf) if name in held else leaf for name, leaf in wanted.items()}
     tree = jax.tree.unflatten(jax.tree.structure(params), list(filled.values()))
-    return Start(tree, sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys()))
+    return Start(tree, sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys()))
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def read_moments(directory: Path) -> tuple[PyTree, PyTree] | None:
-    """Adam's moments of the newest checkpoint, trees like its parameters; None where it has none."""
-    _, tree = metadata(directory)
-    if "opt_state" not in tree:
-        return None
-    found = _moments_in(read_params(directory, "opt_state").params)
-    return None if found is None else (found["mu"], found["nu"])
-
-
-def _moments_in(tree: PyTree) -> dict[str, PyTree] | None:
-    """The first node of an optimizer's state that holds both moments."""
-    if isinstance(tree, dict) and {"mu", "nu"} <= tree.keys():
-        return tree
-    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (list, tuple)) else ()
-    return next((found for child in children if (found := _moments_in(child)) is not None), None)

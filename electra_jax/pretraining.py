@@ -250,6 +250,7 @@ def corrupt(
     *,
     temperature: float,
     disallow_correct: bool,
+    sampler: str,
     masking: MaskingConfig,
 ) -> Corrupted:
     """Samples from the generator and puts the samples at the masked positions.
@@ -260,11 +261,12 @@ def corrupt(
         keys_B: see `corruption.sample`.
         temperature: divides the logits.
         disallow_correct: never draw the original token.
+        sampler: see `corruption.sample`.
         masking: says whether positions may repeat, and what to do then.
     """
     if disallow_correct:
         logits_BKV = corruption.forbid(logits_BKV, masked.masked_ids)
-    sampled_BK = corruption.sample(keys_B, logits_BKV, temperature)
+    sampled_BK = corruption.sample(keys_B, logits_BKV, temperature, sampler)
     if not masking.with_replacement:
         return corruption.replace(masked, sampled_BK)
     settled_BK = corruption.settle_duplicates(masked, sampled_BK, average=masking.average_duplicates)
@@ -283,6 +285,7 @@ class ReplacedTokenDetection:
         disc_weight: weight of the discriminator's loss (50 as published).
         temperature: of the generator's sampling (1 as published); the generator's loss never sees it.
         disallow_correct: never sample the original token, so that every masked position is a replaced one.
+        sampler: "inverse_cdf" or "gumbel", the same distribution: see `corruption.sample`.
         discriminate_at: "all" tokens as published, or only the "masked" ones ("ELECTRA 15 %", section 3.4).
     """
 
@@ -290,6 +293,7 @@ class ReplacedTokenDetection:
     disc_weight: float
     temperature: float
     disallow_correct: bool
+    sampler: str
     discriminate_at: str
 
     @property
@@ -330,6 +334,7 @@ class ReplacedTokenDetection:
             keys.sample,
             temperature=self.temperature,
             disallow_correct=self.disallow_correct,
+            sampler=self.sampler,
             masking=masking,
         )
         logits_BL = main(corrupted.tokens, method="discriminate")

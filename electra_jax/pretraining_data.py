@@ -1,5 +1,6 @@
 """From a run's configuration to its vocabulary and its batches."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any, NamedTuple
 from electra_jax.data import Batch, BatchIterator, BlockBatches, evaluation_batches
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
+from electra_jax.paths import path_of
 from electra_jax.run_config import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.runtime import user_cache
-from electra_jax.streams import StreamBatches, stream_evaluation_batches
+from electra_jax.streams import StreamBatches, is_cached, stream_evaluation_batches
 from electra_jax.tasks.cache import build_cache
 from electra_jax.tasks.cached_blocks import blocks_of_cache
 from electra_jax.tasks.packing import Packing
@@ -84,7 +86,22 @@ def packing_of(cache: CacheConfig) -> Packing:
 
 def is_cache(corpus: str | None) -> bool:
     """Whether CORPUS is the directory of a SeqIO cache."""
-    return corpus is not None and (Path(corpus) / "COMPLETED").exists()
+    return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
+
+
+def check_vocabulary_of(directory: str, vocabulary: WordPieceVocabulary) -> None:
+    """Refuses a cache whose record says that another vocabulary made its ids.
+
+    Raises:
+        UserError: it does.
+    """
+    record = Path(directory) / "made_by.json"
+    made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if made_by.get("vocabulary_fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
+        raise UserError(
+            f"the cache {directory} was tokenised with another vocabulary, or another casing, than VOCAB_FILE: name "
+            "the one that it was made with, or run `electra cache` again"
+        )
 
 
 def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes: int | None) -> str:
@@ -99,6 +116,7 @@ def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes
         UserError: the corpus is larger, empty or unreadable.
     """
     if is_cache(cache.source.corpus):
+        check_vocabulary_of(str(cache.source.corpus), vocabulary)
         return str(cache.source.corpus)
     corpus = open_source(cache.source)
     if max_bytes is not None and corpus.size_bytes > max_bytes:
@@ -122,13 +140,14 @@ def open_data(
 ) -> PretrainingData:
     """Opens what the run reads, tokenising a small corpus first.
 
-    A corpus is read at random from its memory-mapped cache where masks are drawn on the device, and through its
-    SeqIO task where the task draws them; a named task or mixture always through SeqIO.
+    A corpus is read at random from its memory-mapped cache, and masked a batch at a time where it is not masked on
+    the device; a named task or mixture is read through SeqIO, from its cache if it has one, and masked example by
+    example.
 
     Raises:
         UserError: there is no such corpus or task, or it is too large to tokenise without being asked.
     """
-    share = {
+    share: dict[str, Any] = {
         "batch_size": run.batch_size,
         "process_index": process_index,
         "process_count": process_count,
@@ -137,33 +156,39 @@ def open_data(
         if run.cache.source.corpus is not None:
             raise UserError("CORPUS and MIXTURE_OR_TASK_NAME are both set: a run reads one of them")
         name = run.mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
-        return stream_data(run, name, use_cached=False, share=share)
+        return stream_data(run, name, use_cached=is_cached(name), share=share)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
-    if run.masking == "task":
-        name = Path(path).name
-        register_pretraining_task(
-            name,
-            corpus=None,
-            vocabulary=vocabulary,
-            packing=packing_of(run.cache),
-            held_out_fraction=run.cache.held_out_fraction,
-            mask_prob=run.mask_prob,
-            mask_token_prob=run.mask_token_prob,
-            cache_path=path,
-        )
-        return stream_data(run, name, use_cached=True, share=share)
     length = run.cache.sequence_length
+    on_host = run.masking == "task"
+    special = {"cls_id": vocabulary.cls_id, "sep_id": vocabulary.sep_id, "mask_id": vocabulary.mask_id}
+    share["masking"] = run.masking_config(**special) if on_host else None
     train, validation = (
         blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
     )
     batches = BlockBatches(train, sequence_length=length, seed=run.seed, **share)
     return PretrainingData(
         CORPORA.get(run.cache.source.corpus, str(run.cache.source.corpus)),
-        "blocks",
+        "masked blocks" if on_host else "blocks",
         f"{Path(path).name}, {len(train)} and {len(validation)} examples",
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share),
     )
+
+
+def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabulary) -> str:
+    """Registers the SeqIO tasks that read a cache, and returns the name of the one that masks."""
+    name = Path(path).name
+    register_pretraining_task(
+        name,
+        corpus=None,
+        vocabulary=vocabulary,
+        packing=packing_of(run.cache),
+        held_out_fraction=run.cache.held_out_fraction,
+        mask_prob=run.mask_prob,
+        mask_token_prob=run.mask_token_prob,
+        cache_path=path,
+    )
+    return name
 
 
 def stream_data(run: PretrainingRun, name: str, *, use_cached: bool, share: dict[str, Any]) -> PretrainingData:

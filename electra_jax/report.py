@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from electra_jax.demo_comparison import read_comparison
 from electra_jax.errors import UserError
+from electra_jax.paths import path_of
 from electra_jax.plots import Series, line_chart
 from electra_jax.report_parts import (
     Rows,
@@ -65,13 +67,14 @@ def write_report(model_dir: str) -> str:
     Raises:
       UserError: metrics.jsonl or evaluation.json is missing or is not what a run writes.
     """
-    run = _read_run(Path(model_dir))
-    path = Path(model_dir) / "report.html"
+    folder = path_of(model_dir)
+    run = _read_run(folder)
+    path = folder / "report.html"
     write_page(path, f"ELECTRA pre-training: {run.name}", _body(run))
     return str(path)
 
 
-def _read_run(folder: Path) -> _Run:
+def _read_run(folder: epath.Path) -> _Run:
     metrics_file, evaluation_file = folder / "metrics.jsonl", folder / "evaluation.json"
     rows = parse_lines(read_text(metrics_file), metrics_file)
     evaluation = parse_object(read_text(evaluation_file), str(evaluation_file))

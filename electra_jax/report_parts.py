@@ -2,11 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from electra_jax.errors import UserError
 from electra_jax.report_style import page_html
@@ -17,7 +17,7 @@ Rows = list[dict[str, Any]]
 _WRITERS = {"evaluation.json": "evaluate", "metrics.jsonl": "pretrain", "results.json": "finetune"}
 
 
-def read_text(path: Path) -> str:
+def read_text(path: epath.Path) -> str:
     """The text of a file that a report cannot do without.
 
     Raises:
@@ -32,7 +32,7 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def read_if_there(path: Path) -> str:
+def read_if_there(path: epath.Path) -> str:
     """The text of a file, "" if it is missing."""
     return path.read_text("utf-8") if path.exists() else ""
 
@@ -52,7 +52,7 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
     return value
 
 
-def parse_lines(text: str, path: Path) -> Rows:
+def parse_lines(text: str, path: epath.Path) -> Rows:
     """The objects of JSON lines; a last line without its newline is left out.
 
     Raises:
@@ -71,12 +71,12 @@ def by_step(rows: Rows, split: str) -> Rows:
     return [latest[step] for step in sorted(latest)]
 
 
-def write_page(path: Path, title: str, body: str) -> None:
+def write_page(path: epath.Path, title: str, body: str) -> None:
     """Writes a whole page (`title` is plain text, `body` markup), so that it is complete or not there."""
     partial = path.with_name(path.name + ".partial")
     # A vocabulary learned from broken text can hold lone surrogates, which UTF-8 has no bytes for.
-    partial.write_text(page_html(title, body), "utf-8", "xmlcharrefreplace")
-    os.replace(partial, path)
+    partial.write_bytes(page_html(title, body).encode("utf-8", "xmlcharrefreplace"))
+    partial.replace(path)
 
 
 def figure_html(title: str, last: str, note: str, chart: str) -> str:

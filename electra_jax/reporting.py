@@ -1,18 +1,20 @@
 """Progress of a run: a live view on a terminal, plain lines in a log, TensorBoard, and metrics.jsonl."""
 
+import contextlib
 import json
 import math
 import os
 import sys
 import time
-from pathlib import Path
 
+from etils import epath
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from electra_jax import distributed
+from electra_jax.paths import path_of
 
 # Title and format of what is shown of each report; all of it is in the files.
 Columns = dict[str, tuple[str, str]]
@@ -26,6 +28,7 @@ COLUMNS: Columns = {
     "discriminator_auc": ("AUC", ".3f"),
     "examples_per_second": ("ex/s", ".0f"),
     "tokens_per_second": ("tok/s", ".0f"),
+    "data_wait_share": ("data wait", ".1%"),
 }
 
 
@@ -46,10 +49,11 @@ class RunReporter:
         # It loads TensorFlow.
         from clu import metric_writers
 
-        directory = Path(model_dir)
+        directory = path_of(model_dir)
         self._path = directory / "metrics.jsonl"
         drop_after(self._path, start_step)
-        self._stream = self._path.open("a", encoding="utf-8")
+        self._files = contextlib.ExitStack()
+        self._stream = self._files.enter_context(self._path.open("a", encoding="utf-8"))
         self._tensorboard = {
             split: metric_writers.SummaryWriter(str(directory / "tensorboard" / split))
             for split in ("train", "validation")
@@ -96,7 +100,7 @@ class RunReporter:
             self._live.close()
         for writer in self._tensorboard.values():
             writer.close()
-        self._stream.close()
+        self._files.close()
 
 
 class LiveView:
@@ -135,7 +139,7 @@ class LiveView:
         self._live.stop()
 
 
-def drop_after(path: Path, step: int) -> None:
+def drop_after(path: epath.Path, step: int) -> None:
     """Keeps the lines of a metrics file up to a step; a torn last line goes too."""
     if not path.exists():
         return
@@ -148,7 +152,7 @@ def drop_after(path: Path, step: int) -> None:
             continue
     part = path.with_suffix(".part")
     part.write_text("".join(kept), encoding="utf-8")
-    part.rename(path)
+    part.replace(path)
 
 
 class Silence:

@@ -7,10 +7,12 @@ import os
 import platform
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
+
+from electra_jax.errors import UserError
 
 PACKAGES = [
     "jax",
@@ -26,7 +28,7 @@ PACKAGES = [
 ]
 
 
-def write_record(model_dir: Path, configuration: str, facts: dict[str, Any]) -> None:
+def write_record(model_dir: epath.Path, configuration: str, facts: dict[str, Any]) -> None:
     """Writes both files; a run that goes on keeps the record of its earlier starts.
 
     Args:
@@ -35,7 +37,7 @@ def write_record(model_dir: Path, configuration: str, facts: dict[str, Any]) -> 
         facts: what else is worth knowing, such as the corpus and the number of parameters.
     """
     path = model_dir / "run.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")).get("starts", []) if path.exists() else []
+    earlier = earlier_starts(path)
     start = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
@@ -50,6 +52,22 @@ def write_record(model_dir: Path, configuration: str, facts: dict[str, Any]) -> 
     }
     replace_text(path, json.dumps(record, indent=1) + "\n")
     replace_text(model_dir / "config.gin", configuration)
+
+
+def earlier_starts(path: epath.Path) -> list[dict[str, Any]]:
+    """The starts that a record holds; none where there is no record.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("starts", [])
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): remove it, and the run goes on without the record of its earlier starts"
+        ) from error
 
 
 def machine() -> dict[str, Any]:
@@ -70,8 +88,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: epath.Path, text: str) -> None:
     """Writes a file so that it is whole or not there."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
-    part.rename(path)
+    part.replace(path)

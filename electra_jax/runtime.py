@@ -15,8 +15,12 @@ def user_cache() -> Path:
 
 
 def keep_compilations() -> None:
-    """Keeps compiled programs on disk, so that a run that starts again does not compile again."""
+    """Keeps compiled programs on disk, so that a run that starts again does not compile again.
+
+    Also those that compile fast: a start has a dozen of them beside the steps.
+    """
     jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def load_tensorflow_quietly() -> None:

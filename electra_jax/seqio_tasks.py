@@ -1,9 +1,10 @@
-"""Downstream tasks for any SeqIO or T5X user, registered by name with the settings of gin/tasks/downstream.gin."""
+"""This project's tasks for any SeqIO, Beam or T5X user, registered by name with the settings of its Gin files."""
 
 from typing import Any
 
-from electra_jax import gin_config
+from electra_jax import gin_config, pretraining_data
 from electra_jax.tasks.catalog import make_task
+from electra_jax.tasks.pretraining import register_pretraining_task
 from electra_jax.tasks.registration import register
 from electra_jax.tasks.vocabulary import load_vocabulary
 
@@ -21,9 +22,40 @@ def register_downstream_task(name: str, *, vocab_file: str, lowercase: bool | No
         UserError: no such task, macro or file.
     """
     vocabulary = load_vocabulary(vocab_file, lowercase=lowercase)
-    bindings = [f"{key}={value!r}" for key, value in ({"TASK": name} | macros).items()]
-    with gin_config.isolated():
-        options = gin_config.build(
-            "tasks.task_options.TaskOptions", ["gin/tasks/downstream.gin"], bindings, search_paths=[]
-        )
+    options = _build("tasks.task_options.TaskOptions", "gin/tasks/downstream.gin", {"TASK": name} | macros)
     register(make_task(options, vocabulary))
+
+
+def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **macros: Any) -> None:
+    """Registers a corpus for pre-training as the tasks `name` (masked) and `name + "_unmasked"`.
+
+    Their examples are those that `electra cache` makes with the same macros, whatever reads the corpus: SeqIO as it
+    trains, or the workers of `seqio_cache_tasks`, each of which takes whole units (files) of it.
+
+    Args:
+        name: of letters, digits and underscores.
+        mask_prob: share of the tokens to mask.
+        mask_token_prob: share of the masked that become [MASK].
+        macros: of gin/runs/cache.gin: CORPUS="my-text/*.txt.gz", VOCAB_FILE="vocab.txt", SEQUENCE_LENGTH=128 ...
+
+    Raises:
+        UserError: no such macro or file, or an empty corpus.
+    """
+    cache = _build("run_config.CacheConfig", "gin/runs/cache.gin", macros)
+    register_pretraining_task(
+        name,
+        corpus=pretraining_data.open_source(cache.source),
+        vocabulary=load_vocabulary(cache.vocab_file, lowercase=cache.lowercase),
+        packing=pretraining_data.packing_of(cache),
+        held_out_fraction=cache.held_out_fraction,
+        mask_prob=mask_prob,
+        mask_token_prob=mask_token_prob,
+        cache_path=None,
+    )
+
+
+def _build(configuration: str, file: str, macros: dict[str, Any]) -> Any:
+    bindings = [f"{key}={value!r}" for key, value in macros.items()]
+    # The caller may have a configuration of its own.
+    with gin_config.isolated():
+        return gin_config.build(configuration, [file], bindings, search_paths=[])

@@ -1,5 +1,6 @@
 """The training state, and the pure steps that move it; jitted by the caller, the state donated."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -53,6 +54,43 @@ def as_masked(key: jax.Array, batch: Batch, masking: MaskingConfig) -> Masked:
     return corruption.mask(key, tokens, masking)
 
 
+class Drawn(NamedTuple):
+    """A global batch after masking, the keys of its forward pass, and the denominator of each of its losses."""
+
+    masked: Masked
+    keys: Keys
+    denominators: dict[str, jax.Array]
+
+
+def draw(step_key: jax.Array, batch: Batch, *, objective: Objective, masking: MaskingConfig) -> Drawn:
+    """Masks a global batch, unless its task did, and splits the step's key by name; `batch` is `pretrain_step`'s."""
+    mask_key, sample_key, generator_key, discriminator_key = jax.random.split(step_key, 4)
+    masked = as_masked(mask_key, batch, masking)
+    sample_keys_B = corruption.row_keys(sample_key, masked.masked_positions.shape[0])
+    denominators = {name: jnp.maximum(w, 1.0) for name, w in objective.denominators(masked, masking).items()}
+    return Drawn(masked, Keys(sample_keys_B, generator_key, discriminator_key), denominators)
+
+
+def training_loss(
+    params: PyTree,
+    drawn: Drawn,
+    index: jax.Array | int,
+    *,
+    model: nn.Module,
+    objective: Objective,
+    masking: MaskingConfig,
+) -> tuple[jax.Array, metrics.Sums]:
+    """What an update descends: the weighted losses of a batch, or its micro-batch `index`, and its metric sums."""
+    keys = Keys(
+        drawn.keys.sample,
+        jax.random.fold_in(drawn.keys.generator_dropout, index),
+        jax.random.fold_in(drawn.keys.discriminator_dropout, index),
+    )
+    terms, outputs = objective.losses(model, params, drawn.masked, keys, masking=masking, deterministic=False)
+    total = sum(weight * terms[name].sum / drawn.denominators[name] for name, weight in objective.loss_weights.items())
+    return total, metrics.pretraining_sums(terms, drawn.masked, outputs)
+
+
 def pretrain_step(
     state: TrainState,
     batch: Batch,
@@ -80,26 +118,19 @@ def pretrain_step(
     Returns:
         The state after, and the batch's metric sums with the gradient's norm before clipping as `grad_norm`.
     """
-    step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
-    mask_key, sample_key, generator_key, discriminator_key = jax.random.split(step_key, 4)
-    masked = as_masked(mask_key, batch, masking)
-    num_rows = masked.masked_positions.shape[0]
-    sample_keys_B = corruption.row_keys(sample_key, num_rows)
-    denominators = {name: jnp.maximum(w, 1.0) for name, w in objective.denominators(masked, masking).items()}
-
-    def loss(params: PyTree, masked: Masked, keys: Keys) -> tuple[jax.Array, metrics.Sums]:
-        terms, outputs = objective.losses(model, params, masked, keys, masking=masking, deterministic=False)
-        total = sum(weight * terms[name].sum / denominators[name] for name, weight in objective.loss_weights.items())
-        return total, metrics.pretraining_sums(terms, masked, outputs)
+    drawn = draw(
+        jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step),
+        batch,
+        objective=objective,
+        masking=masking,
+    )
 
     def micro_step(index: jax.Array, masked: Masked, sample_keys_B: jax.Array) -> tuple[PyTree, metrics.Sums]:
-        keys = Keys(
-            sample_keys_B,
-            jax.random.fold_in(generator_key, index),
-            jax.random.fold_in(discriminator_key, index),
-        )
-        return jax.grad(loss, has_aux=True)(state.params, masked, keys)
+        part = drawn._replace(masked=masked, keys=drawn.keys._replace(sample=sample_keys_B))
+        loss = functools.partial(training_loss, model=model, objective=objective, masking=masking)
+        return jax.grad(loss, has_aux=True)(state.params, part, index)
 
+    masked, sample_keys_B = drawn.masked, drawn.keys.sample
     if accumulation_steps == 1:
         grads, sums = micro_step(jnp.zeros((), jnp.int32), masked, sample_keys_B)
     else:

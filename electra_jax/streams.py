@@ -11,7 +11,7 @@ import seqio
 
 from electra_jax.data import Batch, State, local_batch_size
 from electra_jax.errors import UserError
-from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 # Seeds stay below this, so that they fit int32 with what SeqIO adds to them.
 _SEEDS = 2**30
@@ -150,7 +150,9 @@ class _Reader:
             if raised := re.search(r"UserError: ([^\n]+)", error.message):
                 raise UserError(raised[1]) from error
             if isinstance(error, tf.errors.DataLossError):
-                raise UserError(f"A file that {self._provider.name} reads is damaged: {error.message}.") from error
+                raise UserError(
+                    f"A file that {self._provider.name} reads is damaged ({reason_of(error)}): make it anew."
+                ) from error
             raise
 
     def _next_epoch(self) -> None:
@@ -177,6 +179,11 @@ class _Reader:
         dataset = dataset.skip(self.examples).map(lambda x: {key: x[key] for key in self._feature_lengths})
         dataset = seqio.trim_and_pad_dataset(dataset, self._feature_lengths)
         return dataset.batch(self._size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+
+def is_cached(mixture_or_task_name: str) -> bool:
+    """Whether every task of it has a cache in SeqIO's cache directories; raises UserError for an unknown name."""
+    return all(task.cache_dir for task in seqio.get_subtasks(_provider(mixture_or_task_name)))
 
 
 def _provider(name: str) -> seqio.Task | seqio.Mixture:

@@ -1,7 +1,7 @@
 """Predictions of a split as files: GLUE's submissions, SQuAD's answers, columns of tags, JSON lines."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,12 @@ def write_outputs(
     except OSError as error:
         raise UserError(f"{directory} cannot be written ({error.strerror}): name another OUTPUT_DIR") from error
     return [path]
+
+
+def left_out(skipped: Mapping[str, int]) -> str:
+    """How many records of a split were left out, by reason, to stand after their number; "" if none was."""
+    reasons = "; ".join(f"{number} left out: {reason}" for reason, number in skipped.items())
+    return f" ({reasons})" if reasons else ""
 
 
 def submitted_split(task: GlueTask, split: str) -> str | None:

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from electra_jax.errors import UserError
+from electra_jax.paths import path_of
 
 # Of `description`, which is heavy.
 RECORD, RUN = "model.json", "config.gin"
@@ -71,7 +71,7 @@ def evaluates_task(bindings: Sequence[str]) -> bool:
 def is_fine_tuned(directory: str) -> bool:
     """Whether a model directory records a fine-tuning head."""
     try:
-        record = json.loads((Path(directory) / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((path_of(directory) / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(record, dict) and record.get("head") is not None
@@ -81,6 +81,6 @@ def gin_files(default: str, given: Sequence[str], bindings: Sequence[str]) -> li
     """The Gin files of a run on a model: what the fine-tuning recorded stands between the defaults and the user's."""
     directory = bound(bindings, "MODEL_DIR")
     recorded = []
-    if directory is not None and is_fine_tuned(directory) and (Path(directory) / RUN).exists():
-        recorded = [str(Path(directory) / RUN)]
+    if directory is not None and is_fine_tuned(directory) and (path_of(directory) / RUN).exists():
+        recorded = [str(path_of(directory) / RUN)]
     return [default, *recorded, *(file for file in given if file != default)]

@@ -83,6 +83,13 @@ class Meter:
         self.settle()
         self._pending = number, sums
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent here is spent waiting for data."""
+        began = time.monotonic()
+        yield
+        self._waited += time.monotonic() - began
+
     def settle(self) -> None:
         """Fetches what is pending and reports when it is time.
 
@@ -114,6 +121,7 @@ class Meter:
         """A new interval."""
         self._sums: dict[str, np.ndarray] = {}
         self._steps = 0
+        self._waited = 0.0
         self._started = time.monotonic()
 
     def _summary(self, number: int) -> dict[str, float]:
@@ -125,6 +133,7 @@ class Meter:
             "grad_norm": float(self._sums["grad_norm"]) / self._steps,
             "examples_per_second": self._steps * self._batch_size / seconds,
             "tokens_per_second": float(self._sums["real"]) / seconds,
+            "data_wait_share": self._waited / seconds,
             "seconds": seconds,
         }
 
@@ -152,7 +161,7 @@ def train(
 ) -> tuple[PyTree, int]:
     """Runs steps until the last one or until asked to stop, and saves at the end in either case.
 
-    The device always has the next step queued: metrics are fetched one step late.
+    The device always has the next step queued, its batch on the way there: metrics are fetched one step late.
 
     Args:
         state: donated to the first step; its `params` are handed to `evaluate`.
@@ -181,7 +190,9 @@ def train(
     try:
         stopped = False
         while number < config.num_train_steps and not stopped:
-            batch = place(next(batches), batch_sharding)
+            with meter.waiting():
+                local = next(batches)
+            batch = place(local, batch_sharding)
             with jax.transfer_guard("disallow"):
                 state, sums = step(state, batch)
             number += 1

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from flax import linen as nn
 
-from electra_jax import flops
+from electra_jax import corruption, flops
 from electra_jax.electric import Electric, TwoTowerDetection, TwoTowerElectra
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
@@ -115,6 +115,9 @@ def check_sampling(objective: Objective, generator_kind: str) -> None:
     temperature = getattr(objective, "temperature", 1.0)
     if temperature <= 0:
         raise UserError(f"temperature is {temperature}: it must be above 0")
+    sampler = getattr(objective, "sampler", corruption.SAMPLERS[0])
+    if sampler not in corruption.SAMPLERS:
+        raise UserError(f"sampler is {sampler!r}: it must be one of {', '.join(map(repr, corruption.SAMPLERS))}")
     if generator_kind == "uniform" and temperature != 1:
         raise UserError(f"temperature {temperature} changes nothing in a uniform generator: set it to 1")
     if isinstance(objective, Electric) and (temperature != 1 or objective.disallow_correct):

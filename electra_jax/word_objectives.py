@@ -119,13 +119,14 @@ class ReplaceMlm:
     Attributes:
         gen_weight: weight of the generator's loss.
         prediction_weight: weight of the main tower's loss.
-        temperature, disallow_correct: see `pretraining.ReplacedTokenDetection`.
+        temperature, disallow_correct, sampler: see `pretraining.ReplacedTokenDetection`.
     """
 
     gen_weight: float
     prediction_weight: float
     temperature: float
     disallow_correct: bool
+    sampler: str
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -155,6 +156,7 @@ class ReplaceMlm:
             keys.sample,
             temperature=self.temperature,
             disallow_correct=self.disallow_correct,
+            sampler=self.sampler,
             masking=masking,
         )
         prediction, main_BKV = self.predict(main, masked, corrupted)

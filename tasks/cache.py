@@ -8,6 +8,7 @@ the end; the jobs that a killed run finished are kept.
 
 import collections
 import concurrent.futures
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -19,10 +20,14 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from etils import epath
+
 from electra_jax.errors import UserError
+from electra_jax.paths import is_remote, path_of
+from electra_jax.runtime import user_cache
 from electra_jax.tasks.byte_progress import ByteProgress
 from electra_jax.tasks.cache_worker import Job, Setup, piece_path, record_path
 from electra_jax.tasks.corpus import Corpus
@@ -82,7 +87,7 @@ def build_cache(
     Args:
       corpus: text, or examples of the original's TFRecords, which keep their ids.
       vocabulary: tokenises the text.
-      cache_dir: a local folder that may hold many caches.
+      cache_dir: a folder that may hold many caches; one in an object store gets what was built on the local disk.
       packing: how documents become examples.
       held_out_fraction: share of the documents, chosen by a hash of their text, that makes the validation
         split; at least one document, and 0 for no such split.
@@ -96,6 +101,10 @@ def build_cache(
     if num_processes < 1:
         raise UserError(f"{num_processes} processes cannot build a cache: give at least 1.")
     name = cache_name(description)
+    if is_remote(cache_dir):
+        how = {"packing": packing, "held_out_fraction": held_out_fraction, "num_processes": num_processes}
+        build = functools.partial(build_cache, corpus, vocabulary, **how, show_progress=show_progress)
+        return store(build, path_of(cache_dir) / name)
     final = pathlib.Path(cache_dir) / name
     with disk_errors_for_users(cache_dir):
         if (final / "COMPLETED").exists():
@@ -120,6 +129,17 @@ def build_cache(
                 if show_progress:
                     print(f"{final}: {summary}", file=sys.stderr, flush=True)
     return str(final)
+
+
+def store(build: Callable[..., str], stored: epath.Path) -> str:
+    """Builds a cache on the local disk and copies it into an object store, COMPLETED last, unless it is there."""
+    if not (stored / "COMPLETED").exists():
+        built = pathlib.Path(build(cache_dir=str(user_cache() / "examples")))
+        stored.mkdir(parents=True, exist_ok=True)
+        files = [path for path in built.iterdir() if path.is_file() and not path.name.startswith(".")]
+        for path in sorted(files, key=lambda path: (path.name == "COMPLETED", path.name)):
+            path_of(path).copy(stored / path.name, overwrite=True)
+    return str(stored)
 
 
 def _run_jobs(

@@ -1,15 +1,19 @@
 """A SeqIO cache, made once into the memory-mapped arrays of `electra_jax.blocks`."""
 
+import hashlib
 import os
 import pathlib
 import shutil
 
 import numpy as np
+from etils import epath
 
 from electra_jax.blocks import BlocksWriter, TokenBlocks, open_blocks
 from electra_jax.errors import UserError
-from electra_jax.tasks.files import disk_errors_for_users, sole_builder
-from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.paths import is_remote, path_of
+from electra_jax.runtime import user_cache
+from electra_jax.tasks.files import disk_errors_for_users, size_and_time, sole_builder
+from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 EXAMPLES_AT_ONCE = 4096
 
@@ -17,21 +21,23 @@ EXAMPLES_AT_ONCE = 4096
 def blocks_of_cache(cache_path: str, split: str, *, vocab_size: int) -> TokenBlocks:
     """Return one split of a SeqIO cache of `input_ids` and `token_type_ids` as blocks.
 
-    They are written beside the cache, in `cache_path/SPLIT.blocks`, unless they are there already. A split
-    that the cache does not have gives blocks of no example.
+    They are written beside the cache, in `cache_path/SPLIT.blocks`, unless they are there already; of a cache in an
+    object store, in this machine's own cache folder, since only a local file can be mapped. A split that the cache
+    does not have gives blocks of no example.
 
     Raises:
       UserError: not a finished cache; an id outside the vocabulary; a damaged file; a full disk.
     """
-    cache = pathlib.Path(cache_path)
+    cache = path_of(cache_path)
     if not (cache / "COMPLETED").exists():
         raise UserError(f"{cache} is not a finished SeqIO cache (it has no file COMPLETED): build it anew.")
-    final = cache / f"{split}.blocks"
-    with disk_errors_for_users(cache):
+    folder = _local_folder(cache)
+    final = folder / f"{split}.blocks"
+    with disk_errors_for_users(folder):
         if not final.exists():
-            with sole_builder(cache / f".{split}.blocks.lock"):
+            with sole_builder(folder / f".{split}.blocks.lock"):
                 if not final.exists():
-                    partial = cache / f"{split}.blocks.partial"
+                    partial = folder / f"{split}.blocks.partial"
                     shutil.rmtree(partial, ignore_errors=True)
                     partial.mkdir()
                     _convert(cache, split, partial, vocab_size)
@@ -45,7 +51,15 @@ def blocks_of_cache(cache_path: str, split: str, *, vocab_size: int) -> TokenBlo
     return blocks
 
 
-def _convert(cache: pathlib.Path, split: str, directory: pathlib.Path, vocab_size: int) -> None:
+def _local_folder(cache: epath.Path) -> pathlib.Path:
+    """Where the blocks of a cache are; another folder once a remote cache of the same name is built anew."""
+    if not is_remote(cache):
+        return pathlib.Path(cache)
+    built = f"{cache} {size_and_time(cache / 'COMPLETED')[1]}"
+    return user_cache() / "blocks" / f"{cache.name}-{hashlib.sha256(built.encode()).hexdigest()[:12]}"
+
+
+def _convert(cache: epath.Path, split: str, directory: pathlib.Path, vocab_size: int) -> None:
     files = sorted(str(path) for path in cache.glob(f"{split}.tfrecord-*-of-*"))
     ragged = {key: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for key in ("input_ids", "token_type_ids")}
     dataset = tf.data.TFRecordDataset(files).batch(EXAMPLES_AT_ONCE)
@@ -55,10 +69,10 @@ def _convert(cache: pathlib.Path, split: str, directory: pathlib.Path, vocab_siz
             for batch in dataset:
                 _add(writer, batch["input_ids"], batch["token_type_ids"], cache)
         except tf.errors.DataLossError as error:
-            raise UserError(f"A file of the cache {cache} is damaged ({error.message}): build it anew.") from error
+            raise UserError(f"A file of the cache {cache} is damaged ({reason_of(error)}): build it anew.") from error
 
 
-def _add(writer: BlocksWriter, ids: tf.RaggedTensor, types: tf.RaggedTensor, cache: pathlib.Path) -> None:
+def _add(writer: BlocksWriter, ids: tf.RaggedTensor, types: tf.RaggedTensor, cache: epath.Path) -> None:
     splits, types_N = ids.row_splits.numpy(), types.values.numpy()
     second_tokens = np.concatenate([np.zeros(1, np.int64), np.cumsum(types_N)])
     lengths = np.diff(splits)

@@ -42,7 +42,7 @@ def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str
         return make_tagging_task(options, vocabulary, recorded=recorded)
     if (task := _registered(name, vocabulary, options.row_length)) is not None:
         return task
-    near = difflib.get_close_matches(name, NAMES, n=3) or NAMES
+    near = difflib.get_close_matches(name.lower().replace("-", ""), NAMES, n=3) or NAMES
     raise UserError(f"There is no task {name!r}; the nearest: {', '.join(near)}.")
 
 

@@ -57,13 +57,20 @@ def module_of(key: str) -> str:
 def installed_packages() -> dict[str, pathlib.Path]:
     """Every package with Python sources beside the project, by name: a folder or a single .py file."""
     packages = {STANDARD_LIBRARY: pathlib.Path(sysconfig.get_path("stdlib"))}
-    for scheme in ("purelib", "platlib"):
-        for path in sorted(pathlib.Path(sysconfig.get_path(scheme)).iterdir()):
+    for folder in _package_folders():
+        for path in sorted(folder.iterdir()):
             name = path.stem if path.suffix == ".py" else path.name
             is_module = path.suffix == ".py" and path.is_file()
             if name.isidentifier() and not name.startswith(_OUR_OWN) and (is_module or path.is_dir()):
                 packages.setdefault(name, path)
     return {name: path for name, path in packages.items() if next(_source_files(path), None)}
+
+
+def _package_folders() -> list[pathlib.Path]:
+    """Where installed packages are found: this environment's own folders, then those that it sees beside them."""
+    own = [sysconfig.get_path(scheme) for scheme in ("purelib", "platlib")]
+    seen = [path for path in sys.path if pathlib.Path(path).name in ("site-packages", "dist-packages")]
+    return [folder for folder in map(pathlib.Path, dict.fromkeys([*own, *seen])) if folder.is_dir()]
 
 
 def package_versions(names: list[str]) -> dict[str, str]:

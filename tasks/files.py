@@ -8,7 +8,10 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
+from etils import epath
+
 from electra_jax.errors import UserError
+from electra_jax.paths import is_remote
 
 
 @contextlib.contextmanager
@@ -40,8 +43,17 @@ def sole_builder(lock_file: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def write_text_atomically(path: pathlib.Path, text: str) -> None:
+def size_and_time(path: epath.Path | pathlib.Path) -> tuple[int, int]:
+    """Return a file's bytes and when it was changed, in nanoseconds, of which an object store knows the seconds."""
+    if is_remote(path):
+        state = path.stat()
+        return state.length, state.mtime * 10**9
+    local = os.stat(path)
+    return local.st_size, local.st_mtime_ns
+
+
+def write_text_atomically(path: epath.Path | pathlib.Path, text: str) -> None:
     """Write beside `path`, then rename."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -3,9 +3,16 @@
 Every module that uses TensorFlow takes it from here: `from electra_jax.tasks.host_tensorflow import tf`.
 """
 
+import re
+
 import tensorflow as tf
 
 for _kind in ("GPU", "TPU"):
     tf.config.set_visible_devices([], _kind)
 
-__all__ = ["tf"]
+__all__ = ["reason_of", "tf"]
+
+
+def reason_of(error: tf.errors.OpError) -> str:
+    """What an error says, without the names of TensorFlow's own functions around it."""
+    return re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message.split(";")[0], flags=re.DOTALL).strip()

@@ -1,13 +1,14 @@
 """TFRecords as the original TensorFlow builder (`build_pretraining_dataset.py`) wrote them, as a corpus."""
 
-import pathlib
 from collections.abc import Iterable, Iterator
 
+from etils import epath
 from google.protobuf.message import DecodeError
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpus import Corpus, fingerprint_of
-from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.tasks.files import size_and_time
+from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 _FEATURES = ("input_ids", "input_mask", "segment_ids")
 
@@ -17,7 +18,7 @@ class OriginalTFRecords(Corpus):
 
     tokenised = True
 
-    def __init__(self, paths: Iterable[pathlib.Path], *, root: pathlib.Path, name: str) -> None:
+    def __init__(self, paths: Iterable[epath.Path], *, root: epath.Path, name: str) -> None:
         """`root` holds every path."""
         self._paths = {path.relative_to(root).as_posix(): path for path in paths}
         super().__init__(name=name, units=self._paths)
@@ -25,12 +26,11 @@ class OriginalTFRecords(Corpus):
     @property
     def size_bytes(self) -> int:
         """Bytes of the files."""
-        return sum(path.stat().st_size for path in self._paths.values())
+        return sum(size_and_time(path)[0] for path in self._paths.values())
 
     def fingerprint(self) -> str:
         """Hash of the units' names, sizes and times of change."""
-        states = {unit: path.stat() for unit, path in self._paths.items()}
-        files = [(unit, state.st_size, state.st_mtime_ns) for unit, state in states.items()]
+        files = [(unit, *size_and_time(path)) for unit, path in self._paths.items()]
         return fingerprint_of("tfrecords", files)
 
     def examples(self, unit: str) -> Iterator[dict[str, list[int]]]:
@@ -44,7 +44,7 @@ class OriginalTFRecords(Corpus):
             yield _unpadded({key: list(features[key].int64_list.value) for key in features}, path, number)
 
 
-def _records(path: pathlib.Path) -> Iterator[bytes]:
+def _records(path: epath.Path) -> Iterator[bytes]:
     number = 0
     try:
         for record in tf.data.TFRecordDataset(str(path), buffer_size=1 << 18).as_numpy_iterator():
@@ -52,14 +52,13 @@ def _records(path: pathlib.Path) -> Iterator[bytes]:
             number += 1
     except tf.errors.DataLossError as error:
         raise UserError(
-            f"{path}, record {number}: truncated or corrupt ({error.message.split(';')[0]}); "
-            f"fetch or make the file again."
+            f"{path}, record {number}: truncated or corrupt ({reason_of(error)}); fetch or make the file again."
         ) from error
     except tf.errors.OpError as error:
-        raise UserError(f"{path} cannot be read ({error.message}).") from error
+        raise UserError(f"{path} cannot be read ({reason_of(error)}).") from error
 
 
-def _unpadded(features: dict[str, list[int]], path: pathlib.Path, number: int) -> dict[str, list[int]]:
+def _unpadded(features: dict[str, list[int]], path: epath.Path, number: int) -> dict[str, list[int]]:
     missing = [key for key in _FEATURES if not features.get(key)]
     if missing:
         raise UserError(

@@ -1,12 +1,14 @@
 """Question-answering files in their public formats: SQuAD 1.1 and 2.0, MRQA, and predictions."""
 
+import collections
+import contextlib
 import dataclasses
 import gzip
 import json
 import math
 import pathlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from electra_jax.errors import UserError
@@ -41,8 +43,12 @@ class QAExample:
     is_impossible: bool
 
 
-def read_squad(file: str) -> list[QAExample]:
+def read_squad(file: str, *, skipped: collections.Counter[str] | None = None) -> list[QAExample]:
     """Reads SQuAD 1.1 or 2.0 JSON, plain or .gz, in the file's order. Answers may be absent, as in a test set.
+
+    Args:
+      file: its path.
+      skipped: counts the malformed records, by what is wrong with them, and they are left out; None stops at one.
 
     Raises:
       UserError: unreadable, empty or damaged file; malformed JSON or record, by its place in the file.
@@ -53,16 +59,21 @@ def read_squad(file: str) -> list[QAExample]:
         paragraphs = _get(entry, "paragraphs", list, f"{file}, data[{article}]")
         for number, paragraph in enumerate(paragraphs):
             place = f"{file}, data[{article}].paragraphs[{number}]"
-            context = _get(paragraph, "context", str, place)
-            for index, question in enumerate(_get(paragraph, "qas", list, place)):
-                examples.append(squad_example(question, context, f"{place}.qas[{index}]"))
+            with _malformed(place, skipped):
+                context = _get(paragraph, "context", str, place)
+                for index, question in enumerate(_get(paragraph, "qas", list, place)):
+                    with _malformed(f"{place}.qas[{index}]", skipped):
+                        examples.append(squad_example(question, context, f"{place}.qas[{index}]"))
     if not examples:
         raise UserError(f"{file} holds no question; is it the right file?")
     return examples
 
 
-def read_mrqa(file: str) -> list[QAExample]:
+def read_mrqa(file: str, *, skipped: collections.Counter[str] | None = None) -> list[QAExample]:
     """Reads MRQA JSON lines, plain or .gz, with or without the header line. Spans include their last character.
+
+    Args:
+      file, skipped: as `read_squad`.
 
     Raises:
       UserError: unreadable, empty or damaged file; malformed JSON or record, by its line.
@@ -73,12 +84,14 @@ def read_mrqa(file: str) -> list[QAExample]:
         if not line.strip():
             continue
         place = f"{file}, line {number}"
-        record = _json(line, file, number)
-        if isinstance(record, dict) and "header" in record:
-            continue
-        context = _get(record, "context", str, place)
-        for index, question in enumerate(_get(record, "qas", list, place)):
-            examples.append(mrqa_example(question, context, f"{place}, qas[{index}]"))
+        with _malformed(place, skipped):
+            record = _json(line, file, number)
+            if isinstance(record, dict) and "header" in record:
+                continue
+            context = _get(record, "context", str, place)
+            for index, question in enumerate(_get(record, "qas", list, place)):
+                with _malformed(f"{place}, qas[{index}]", skipped):
+                    examples.append(mrqa_example(question, context, f"{place}, qas[{index}]"))
     if not examples:
         raise UserError(f"{file} holds no question; is it the right file?")
     return examples
@@ -159,6 +172,24 @@ def mrqa_example(question: Any, context: str, place: str) -> QAExample:
         gold_texts=tuple(gold_texts),
         is_impossible=False,
     )
+
+
+class _MalformedError(UserError):
+    """A record that was met with its remedy already told."""
+
+
+@contextlib.contextmanager
+def _malformed(place: str, skipped: collections.Counter[str] | None) -> Iterator[None]:
+    """Counts a malformed record, or says what can be done about it."""
+    try:
+        yield
+    except _MalformedError:
+        raise
+    except UserError as error:
+        if skipped is None:
+            remedy = "Correct it, or set SKIP_BAD_ROWS = True to leave out such records and count them."
+            raise _MalformedError(f"{error} {remedy}") from error
+        skipped[str(error)[len(place) :].partition(": ")[2].rstrip(".")] += 1
 
 
 def _get(record: Any, field: str, kind: type, place: str, **default: Any) -> Any:

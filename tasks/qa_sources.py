@@ -34,7 +34,7 @@ class Layout:
         return (".jsonl", ".jsonl.gz") if self.scoring == "mrqa" else (".json", ".json.gz")
 
     @property
-    def read(self) -> Callable[[str], list[QAExample]]:
+    def read(self) -> Callable[..., list[QAExample]]:
         """Reads a file."""
         return read_mrqa if self.scoring == "mrqa" else read_squad
 
@@ -66,7 +66,9 @@ def qa_sources(options: TaskOptions) -> Sources:
 
     def read(path: pathlib.Path, split: str) -> Examples:
         del split  # Questions are written alike in all of them.
-        return Examples(layout.read(str(path)), collections.Counter())
+        skipped: collections.Counter[str] = collections.Counter()
+        examples = layout.read(str(path), skipped=skipped if options.skip_bad_rows else None)
+        return Examples(examples, skipped)
 
     return file_sources(
         options,

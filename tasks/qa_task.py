@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -192,15 +193,22 @@ class QATask:
     def fit_threshold(self, examples: Sequence[QAExample], predictions: Sequence[Prediction]) -> float | None:
         """Return the null odds beyond which "" makes the best F1; None where every question has an answer.
 
-        The task with it, `dataclasses.replace(task, null_threshold=...)`, withholds answers so.
+        The task with it, `dataclasses.replace(task, null_threshold=...)`, withholds answers so. Where the best is never
+        to answer, it is just below the smallest null odds: the official script says 0 there, which logits can be below.
         """
         if self.scoring != "squad_v2":
             return None
         qa_metrics.require_gold(examples)
         by_question = _by_question(examples, predictions)
-        answers = final_answers(by_question, null_threshold=None)
-        found = qa_metrics.best_thresholds(qa_metrics.gold_of(examples), answers, _null_odds(by_question))
-        return found["best_f1_thresh"]
+        answers, odds = final_answers(by_question, null_threshold=None), _null_odds(by_question)
+        gold = qa_metrics.gold_of(examples)
+        found = qa_metrics.best_thresholds(gold, answers, odds)["best_f1_thresh"]
+        never = math.nextafter(min(odds.values()), -math.inf)
+
+        def f1_at(threshold: float) -> float:
+            return qa_metrics.squad_v2_metrics(gold, answers, null_odds=odds, null_threshold=threshold)["f1"]
+
+        return never if f1_at(never) > f1_at(found) else found
 
     def write_predictions(
         self, examples: Sequence[QAExample], predictions: Sequence[Prediction], directory: str

@@ -2,10 +2,12 @@
 
 import glob
 import os
-import pathlib
 import re
 
+from etils import epath
+
 from electra_jax.errors import UserError
+from electra_jax.paths import is_remote, path_of
 from electra_jax.tasks.corpus import Corpus, Document
 from electra_jax.tasks.embedded import EmbeddedCorpus
 from electra_jax.tasks.text_files import TextFiles
@@ -21,7 +23,8 @@ def open_corpus(corpus: str, *, text_format: str, text_field: str, skip_undecoda
     Args:
       corpus: "embedded" (docstrings of the installed packages); "tfds:NAME[:split]" (a prepared dataset
         under TFDS_DATA_DIR; split "train" unless named); a glob of text files (plain, .gz, .xz or .zst, `**`
-        for any depth); or a glob of *.tfrecord* files as the original TensorFlow builder wrote them.
+        for any depth); or a glob of *.tfrecord* files as the original TensorFlow builder wrote them. A glob may
+        begin with gs://, and has no `**` then.
       text_format: of text files: "documents" (a blank line between documents), "lines" (a document a
         line), "jsonl" (a JSON object a line), or "auto" (jsonl for .jsonl files, else documents).
       text_field: the field of JSONL objects or TFDS examples that holds the text.
@@ -49,10 +52,11 @@ def open_corpus(corpus: str, *, text_format: str, text_field: str, skip_undecoda
 
 def _open_files(pattern: str, *, text_format: str, text_field: str, skip_undecodable: bool) -> Corpus:
     pattern = os.path.expanduser(pattern)
-    paths = sorted(pathlib.Path(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    paths = _matching(pattern)
     if not paths:
         hint = f"; it is a folder: say which files, as in {pattern.rstrip('/')}/*.txt" if os.path.isdir(pattern) else ""
-        raise UserError(f"no file matches {pattern!r} (looked from {os.getcwd()}){hint}.")
+        place = "" if is_remote(pattern) else f" (looked from {os.getcwd()})"
+        raise UserError(f"no file matches {pattern!r}{place}{hint}.")
     root = _folder_before_wildcards(pattern)
     tfrecords = [".tfrecord" in path.name for path in paths]
     if not any(tfrecords):
@@ -72,12 +76,23 @@ def _open_files(pattern: str, *, text_format: str, text_field: str, skip_undecod
     return OriginalTFRecords(paths, root=root, name=pattern)
 
 
-def _folder_before_wildcards(pattern: str) -> pathlib.Path:
+def _matching(pattern: str) -> list[epath.Path]:
+    """The files, sorted."""
+    if not is_remote(pattern):
+        found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+        return sorted(path_of(path) for path in found)
+    if "**" in pattern:
+        raise UserError(f"{pattern!r}: ** is not for gs://, where it would list a whole bucket; use * for each folder.")
+    folder = _folder_before_wildcards(pattern)
+    return sorted(path for path in folder.glob(pattern.removeprefix(f"{folder}/")) if not path.is_dir())
+
+
+def _folder_before_wildcards(pattern: str) -> epath.Path:
     """What keys leave out: a corpus that is moved as a whole keeps its keys."""
     return (
-        pathlib.Path(re.split(r"[*?\[]", pattern, maxsplit=1)[0] + "_").parent
+        path_of(re.split(r"[*?\[]", pattern, maxsplit=1)[0] + "_").parent
         if glob.has_magic(pattern)
-        else pathlib.Path(pattern).parent
+        else path_of(pattern).parent
     )
 
 

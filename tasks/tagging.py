@@ -82,10 +82,15 @@ def tags_of(spans: Iterable[Span], num_words: int, *, encoding: str) -> list[str
     Args:
       spans: entities that do not overlap.
       num_words: number of words of the sentence.
-      encoding: which letters mark more than I: "IO", "BIO" (IOB2), "BIOES" (IOBES, the published choice) ...
+      encoding: which letters mark more than I: "IO", "BIO" (IOB2), "BIOES" (IOBES, the published choice) ...; or
+        "IOB1": B only where an entity of the same type ends right before.
     """
     tags = [OUTSIDE] * num_words
-    for start, end, kind in spans:
+    for start, end, kind in sorted(spans):
+        if encoding == "IOB1":
+            beside = start > 0 and split_tag(tags[start - 1])[1] == kind
+            tags[start : end + 1] = [f"{'B' if beside else 'I'}-{kind}", *[f"I-{kind}"] * (end - start)]
+            continue
         tags[start : end + 1] = [f"I-{kind}"] * (end + 1 - start)
         if "E" in encoding:
             tags[end] = f"E-{kind}"

@@ -33,8 +33,8 @@ from electra_jax.tasks.task_options import TaskOptions
 # the chunking task, which is CoNLL-2000's.
 TAGGING_TASKS: dict[str, tuple[str, str] | None] = {"chunk": None, "ner": ("conll2003", "ner"), "tagging": None}
 
-# How tags of a scheme are written again once they are read. IOB1 becomes IOB2, in which B says what it says.
-_WRITTEN = {"IOB1": "BIO", "IOB2": "BIO", "IOBES": "BIOES"}
+# The encoding (see `tagging.tags_of`) of each scheme.
+_WRITTEN = {"IOB1": "IOB1", "IOB2": "BIO", "IOBES": "BIOES"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +43,8 @@ class TaggingPrediction:
 
     Attributes:
       words: as they were given.
-      tags: one of each, in the scheme of the task's files (IOB2 for IOB1), repaired as conlleval would read them; "O"
-        for what was cut off.
+      tags: one of each, in the scheme of the task's files, repaired as conlleval would read them; "O" for what was cut
+        off.
       probabilities: of each word, what the model gave the label that it chose; None for what was cut off.
     """
 
@@ -166,13 +166,15 @@ class TaggingTask:
     ) -> EntityEvaluation:
         """Return the scores of all entities and of each type, counted over every word, also those that were cut off.
 
+        The accuracy is of the tags as the file has them: what conlleval says of the columns that are written.
+
         Raises:
           UserError: the sentences have no tags, as those of a test split.
         """
         if not any(example.tags for example in examples):
             raise UserError(f"none of the {len(examples)} sentences of {self.name} has tags to score against.")
         return evaluate_tags(
-            [self._written(example.tags) for example in examples],
+            [example.tags for example in examples],
             [prediction.tags for prediction in predictions],
             spans_of=SPAN_READERS[self.span_reader],
         )
@@ -204,7 +206,9 @@ class TaggingTask:
     def _written(self, tags: Sequence[str]) -> list[str]:
         if self.scheme is None:
             return list(tags)
-        return encoded_tags(tags, span_reader=self.span_reader, encoding=_WRITTEN[self.scheme])
+        # The original does not read IOB1.
+        encoding = "BIO" if self.span_reader == "reference" and self.scheme == "IOB1" else _WRITTEN[self.scheme]
+        return encoded_tags(tags, span_reader=self.span_reader, encoding=encoding)
 
 
 def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> TaggingTask:

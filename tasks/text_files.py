@@ -1,16 +1,19 @@
 """Text files, plain or compressed, as a corpus: read as streams, every damage told by file and place."""
 
+import contextlib
 import gzip
 import io
 import json
 import lzma
-import pathlib
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from etils import epath
+
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpus import Corpus, Document, fingerprint_of, joined_lines
+from electra_jax.tasks.files import size_and_time
 
 # How much larger English text is than its compressed form; only progress depends on it.
 _EXPANSION = {".gz": 2.6, ".xz": 3.3, ".zst": 2.8}
@@ -26,9 +29,9 @@ class TextFiles(Corpus):
 
     def __init__(
         self,
-        paths: Iterable[pathlib.Path],
+        paths: Iterable[epath.Path],
         *,
-        root: pathlib.Path,
+        root: epath.Path,
         name: str,
         text_format: str,
         text_field: str,
@@ -44,12 +47,11 @@ class TextFiles(Corpus):
     @property
     def size_bytes(self) -> int:
         """Bytes of text; estimated for compressed files."""
-        return int(sum(path.stat().st_size * _EXPANSION.get(path.suffix, 1) for path in self._paths.values()))
+        return int(sum(size_and_time(path)[0] * _EXPANSION.get(path.suffix, 1) for path in self._paths.values()))
 
     def fingerprint(self) -> str:
         """Hash of the units' names, sizes and times of change, and of how they are read."""
-        states = {unit: path.stat() for unit, path in self._paths.items()}
-        files = [(unit, state.st_size, state.st_mtime_ns) for unit, state in states.items()]
+        files = [(unit, *size_and_time(path)) for unit, path in self._paths.items()]
         return fingerprint_of(files, self._text_format, self._text_field, self._skip_undecodable)
 
     def documents(self, unit: str) -> Iterator[Document]:
@@ -69,7 +71,7 @@ class TextFiles(Corpus):
         for number, text in enumerate(text for text in texts if text):
             yield Document(f"{unit}#{number}", text)
 
-    def _lines(self, path: pathlib.Path) -> Iterator[tuple[int, str]]:
+    def _lines(self, path: epath.Path) -> Iterator[tuple[int, str]]:
         """Line numbers (from 1) and lines."""
         offset = 0
         for number, raw in enumerate(_raw_lines(path), start=1):
@@ -81,12 +83,12 @@ class TextFiles(Corpus):
                     place = "of the uncompressed text " if path.suffix in _EXPANSION else ""
                     raise UserError(
                         f"{path} is not UTF-8 at byte {offset + start + error.start} {place}(line {number}); "
-                        f"convert the file, or set skip_undecodable to leave such lines out."
+                        f"convert the file, or leave such lines out with --gin.SKIP_UNDECODABLE=True."
                     ) from error
                 self.skipped["undecodable lines"] += 1
             offset += len(raw)
 
-    def _text_of_json(self, line: str, path: pathlib.Path, number: int) -> str:
+    def _text_of_json(self, line: str, path: epath.Path, number: int) -> str:
         if not line.strip():
             return ""
         try:
@@ -98,7 +100,7 @@ class TextFiles(Corpus):
             fields = ", ".join(map(repr, record)) if isinstance(record, dict) else "none, it is no JSON object"
             raise UserError(
                 f"{path}, line {number}: no text in the field {self._text_field!r} (fields: {fields}); "
-                f"set text_field to the one that holds the text."
+                f"name the one that holds the text with --gin.TEXT_FIELD."
             )
         return joined_lines(text.split("\n"))
 
@@ -118,9 +120,9 @@ def _split_at_blank_lines(lines: Iterable[str]) -> Iterator[str]:
     yield "\n".join(document)
 
 
-def _raw_lines(path: pathlib.Path) -> Iterator[bytes]:
+def _raw_lines(path: epath.Path) -> Iterator[bytes]:
     try:
-        if path.suffix in _EXPANSION and path.stat().st_size == 0:
+        if path.suffix in _EXPANSION and size_and_time(path)[0] == 0:
             raise EOFError("the file is empty")
         with _open(path) as stream:
             yield from stream
@@ -134,14 +136,19 @@ def _raw_lines(path: pathlib.Path) -> Iterator[bytes]:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def _open(path: pathlib.Path) -> BinaryIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")
-    if path.suffix == ".xz":
-        return lzma.open(path, "rb")
-    if path.suffix == ".zst":
-        return io.BufferedReader(_ZstandardReader(path))
-    return path.open("rb")
+@contextlib.contextmanager
+def _open(path: epath.Path) -> Iterator[BinaryIO]:
+    with path.open("rb") as file:
+        if path.suffix == ".gz":
+            with gzip.open(file) as stream:
+                yield stream
+        elif path.suffix == ".xz":
+            with lzma.open(file) as stream:
+                yield stream
+        elif path.suffix == ".zst":
+            yield io.BufferedReader(_ZstandardReader(file, path))
+        else:
+            yield file
 
 
 class _DamagedError(Exception):
@@ -151,7 +158,7 @@ class _DamagedError(Exception):
 class _ZstandardReader(io.RawIOBase):
     """Frames of a .zst file. (The library's own reader takes a truncated file for a complete one.)"""
 
-    def __init__(self, path: pathlib.Path) -> None:
+    def __init__(self, file: BinaryIO, path: epath.Path) -> None:
         try:
             import zstandard
         except ImportError as error:
@@ -159,17 +166,13 @@ class _ZstandardReader(io.RawIOBase):
                 f"{path} needs the package zstandard: install it, or recompress the file as .gz or .xz."
             ) from error
         self._zstandard = zstandard
-        self._file = path.open("rb")
+        self._file = file
         self._frame: zstandard.ZstdDecompressionObj | None = None
         self._compressed = b""
         self._ready = b""
 
     def readable(self) -> bool:
         return True
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
     def readinto(self, buffer: memoryview) -> int:
         while not self._ready:

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpus import Corpus, Document, fingerprint_of, joined_lines
-from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 # NAME[/CONFIG][:VERSION][:SPLIT]; a version looks like 1.0.0, and a split may hold colons: train[:10%]
 _ADDRESS = re.compile(r"(?P<name>[^:]+(:\d+\.(\d+|\*)\.(\d+|\*))?)(:(?P<split>.+))?")
@@ -69,7 +69,7 @@ class TfdsText(Corpus):
                 number += 1
         except tf.errors.DataLossError as error:
             raise UserError(
-                f"{self.name}, {unit}, example {number}: a truncated or corrupt file ({error.message}); "
+                f"{self.name}, {unit}, example {number}: a truncated or corrupt file ({reason_of(error)}); "
                 f"prepare the dataset again."
             ) from error
 
@@ -80,7 +80,7 @@ class TfdsText(Corpus):
             if not self._skip_undecodable:
                 raise UserError(
                     f"{self.name}, {unit}, example {number}: not UTF-8 at byte {error.start} of the text; "
-                    f"set skip_undecodable to leave such texts out."
+                    f"leave such texts out with --gin.SKIP_UNDECODABLE=True."
                 ) from error
             self.skipped["undecodable texts"] += 1
             return ""
@@ -121,7 +121,7 @@ def records(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str,
         yield from tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False, read_config=read))
     except tf.errors.DataLossError as error:
         raise UserError(
-            f"{builder.info.full_name}, {split}: a truncated or corrupt file ({error.message}); prepare it again."
+            f"{builder.info.full_name}, {split}: a truncated or corrupt file ({reason_of(error)}); prepare it again."
         ) from error
 
 
@@ -131,5 +131,5 @@ def _check_text_field(builder: tfds.core.DatasetBuilder, text_field: str) -> Non
     if text_field not in texts:
         raise UserError(
             f"the TFDS dataset {builder.info.full_name} has no text field {text_field!r} "
-            f"(it has: {', '.join(texts) or 'none'}); set text_field."
+            f"(it has: {', '.join(texts) or 'none'}); name one with --gin.TEXT_FIELD."
         )

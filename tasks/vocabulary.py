@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-import pathlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import seqio
+from etils import epath
 
 from electra_jax.errors import UserError
+from electra_jax.paths import path_of
 from electra_jax.tasks.files import write_text_atomically
 from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.wordpiece import SPECIAL_TOKENS, build_tokenizer
@@ -182,7 +183,7 @@ def train_vocabulary(
         "min_frequency": min_frequency,
         "limit_alphabet": limit_alphabet,
     }
-    path = pathlib.Path(vocab_file)
+    path = path_of(vocab_file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The record first: killed in between, there is no vocabulary, rather than one of unknown casing.
@@ -195,9 +196,12 @@ def train_vocabulary(
 
 def _read_tokens(vocab_file: str) -> list[str]:
     try:
-        text = pathlib.Path(vocab_file).read_bytes().decode("utf-8-sig")
+        text = path_of(vocab_file).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the vocabulary {vocab_file} cannot be read ({error}).") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"the vocabulary {vocab_file} cannot be read ({reason}): name another, or learn one with `electra vocab`."
+        ) from error
     # Not splitlines(): a vocabulary may hold entries that it takes for line ends, such as U+2028.
     tokens = [line.strip(" \t\r") for line in text.rstrip("\r\n").split("\n")]
     line_of: dict[str, int] = {}
@@ -221,8 +225,8 @@ def _is_cased(tokens: Sequence[str]) -> bool:
     return any(token != token.lower() for token in tokens if not _BRACKETED.fullmatch(token))
 
 
-def _record_path(vocab_file: str) -> pathlib.Path:
-    return pathlib.Path(vocab_file).with_suffix(".json")
+def _record_path(vocab_file: str) -> epath.Path:
+    return path_of(vocab_file).with_suffix(".json")
 
 
 def _read_record(vocab_file: str) -> dict[str, bool] | None:

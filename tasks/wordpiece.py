@@ -12,9 +12,10 @@ SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 # The original's limit; the library's own default of 100 turns longer words into [UNK].
 MAX_WORD_CHARACTERS = 200
 
-# BERT drops every character of a category C*, but the library lets unassigned and private ones through, and format
-# characters that its table is too old for.
-_NOT_CHARACTERS = r"[\p{Cn}\p{Co}\p{Cs}\p{Cf}]"
+# BERT drops every character of a category C* but tab and the line ends, and U+FFFD. The library does so too, but lets
+# unassigned and private ones through, and format characters that its table is too old for; and what is dropped must be
+# gone before a sigma is looked at.
+_NOT_CHARACTERS = r"[\p{Cn}\p{Co}\p{Cs}\p{Cf}\x{0}-\x{8}\x{B}\x{C}\x{E}-\x{1F}\x{7F}-\x{9F}\x{FFFD}]"
 
 # The library's own tables of accents and of punctuation are older than its regular expressions.
 _COMBINING_MARK = r"\p{Mn}"
@@ -24,11 +25,11 @@ _PUNCTUATION = r"[\p{P}$+<=>^`|~]"
 # The library's table of ideographs misses the first 256 of extension E.
 _MISSED_IDEOGRAPHS = "[\U0002b820-\U0002b91f]"
 
-# Python lower-cases a word-final capital sigma to its final form (the Unicode rule, with up to two
+# Python lower-cases a word-final capital sigma to its final form (the Unicode rule, with up to eight
 # ignorable characters looked back over, because a look-behind must be of bounded length).
 _IGNORABLE = r"[\p{Mn}\p{Me}\p{Cf}\p{Lm}\p{Sk}'.:·‘’․‧]"
 _CASED = r"[\p{Lu}\p{Ll}\p{Lt}]"
-_FINAL_SIGMA = f"(?<={_CASED}|{_CASED}{_IGNORABLE}|{_CASED}{_IGNORABLE}{_IGNORABLE})Σ(?!{_IGNORABLE}*{_CASED})"
+_FINAL_SIGMA = f"(?<={'|'.join(_CASED + _IGNORABLE * count for count in range(9))})Σ(?!{_IGNORABLE}*{_CASED})"
 
 
 class WordPieces:

@@ -26,7 +26,12 @@ MASKING = MaskingConfig(
     mask_id=MASK,
 )
 OBJECTIVE = ReplacedTokenDetection(
-    gen_weight=1.0, disc_weight=50.0, temperature=1.0, disallow_correct=False, discriminate_at="all"
+    gen_weight=1.0,
+    disc_weight=50.0,
+    temperature=1.0,
+    disallow_correct=False,
+    sampler="inverse_cdf",
+    discriminate_at="all",
 )
 RULES = (("embed", "fsdp"), ("mlp", "tensor"), ("heads", "tensor"), ("vocab", "tensor"))
 ONE_AXIS = MeshConfig(data=-1, fsdp=1, tensor=1, rules=RULES)
@@ -45,10 +50,12 @@ def small_encoder(*, dropout: float = 0.0, dtype: str = "float32") -> EncoderCon
         type_vocab_size=2,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
+        dropout_bits=16,
         initializer_range=0.02,
         layer_norm_eps=1e-12,
         dtype=dtype,
         scan_unroll=2,
+        remat_policy="none",
     )
 
 

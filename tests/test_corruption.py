@@ -89,13 +89,41 @@ def test_masks_repeat_by_key_differ_by_key_and_differ_between_rows() -> None:
     assert len({tuple(sorted(row)) for row in np.asarray(first.masked_positions).tolist()}) > 4
 
 
-def test_samples_follow_the_generators_distribution_at_its_temperature() -> None:
-    logits = np.array([0.0, 1.0, -1.0, 2.0, 0.5], np.float32)
+# One word of a block, all of one block and some of another, several blocks and a rest.
+@pytest.mark.parametrize("vocab_size", [5, 133, 600])
+@pytest.mark.parametrize("sampler", corruption.SAMPLERS)
+def test_samples_follow_the_generators_distribution_at_its_temperature(sampler: str, vocab_size: int) -> None:
+    logits = np.random.default_rng(0).normal(0, 2, vocab_size).astype(np.float32)
+    logits[[1, vocab_size - 1]] = -np.inf, 3.0
     keys = corruption.row_keys(jax.random.key(2), 4000)
-    draws = corruption.sample(keys, jnp.tile(logits, (4000, 3, 1)), temperature=2.0)
-    expected = np.exp(logits / 2) / np.exp(logits / 2).sum()
-    counts = np.bincount(np.asarray(draws).ravel(), minlength=5)
-    assert stats.chisquare(counts, expected * counts.sum()).pvalue > 1e-3
+    draws = jax.jit(corruption.sample, static_argnums=(2, 3))(keys, jnp.tile(logits, (4000, 10, 1)), 2.0, sampler)
+    weights = np.exp(logits.astype(np.float64) / 2)
+    probabilities = weights / weights.sum()
+    counts = np.bincount(np.asarray(draws).ravel(), minlength=vocab_size)
+    assert counts.shape == (vocab_size,)
+    assert counts[1] == 0
+    often = probabilities * counts.sum() >= 5
+    observed, expected = (
+        np.append(values[often], values[~often].sum()) for values in (counts, probabilities * counts.sum())
+    )
+    assert stats.chisquare(observed[expected > 0], expected[expected > 0]).pvalue > 1e-3
+    # Slots of a row, and rows, are drawn apart: pairs of neighbours are as independent as chance has them.
+    likely = int(np.argmax(counts))
+    hits = (np.asarray(draws) == likely).astype(float)
+    for a, b in ((hits[:, :-1], hits[:, 1:]), (hits[:-1], hits[1:])):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 4 / np.sqrt(a.size)
+
+
+def test_inverting_the_cumulative_sum_by_hand() -> None:
+    probabilities = np.zeros(260, np.float32)  # blocks of 128, 128 and 4
+    probabilities[[3, 127, 130, 258]] = 0.25, 0.25, 0.125, 0.375
+    uniform = np.array(
+        [[0, 0], [0.1, 0.499], [0.1, 0.5], [0.4999, 0.9999], [0.5, 0], [0.6, 0.9999], [0.625, 0.3], [1 - 2**-24] * 2],
+        np.float32,
+    )
+    logits = jnp.log(jnp.tile(probabilities, (1, len(uniform), 1)))
+    drawn = corruption.invert_cdf(jnp.asarray(uniform)[None], logits)
+    np.testing.assert_array_equal(drawn[0], [3, 3, 127, 127, 130, 130, 258, 258])
 
 
 def test_label_means_really_different() -> None:

@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+import sys
 
 import pytest
 
@@ -196,7 +197,18 @@ def test_labels() -> None:
     assert (package_of("stdlib/asyncio:"), module_of("stdlib/asyncio:")) == ("stdlib", "asyncio")
 
 
-def test_which_packages_there_are() -> None:
+def test_which_packages_there_are(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An environment may see the packages of another one.
+    other = tmp_path / "site-packages"
+    for name in ("elsewhere", "numpy"):
+        (other / name).mkdir(parents=True)
+        (other / name / "__init__.py").write_text("")
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/mine.py").write_text("")
+    own = embedded.installed_packages()
+    monkeypatch.setattr("sys.path", [*sys.path, str(other), str(tmp_path / "scripts")])
+    assert embedded.installed_packages() == own | {"elsewhere": other / "elsewhere"}
+    monkeypatch.undo()
     packages = embedded.installed_packages()
     assert {"stdlib", "numpy", "jax", "tensorflow", "scipy"} <= set(packages)
     assert not any(name.startswith(("electra_jax", "__editable__", "tests")) for name in packages)

@@ -147,3 +147,13 @@ def test_the_table_has_every_score_and_says_what_failed(capsys: pytest.CaptureFi
     assert 'seed 4 failed and is not averaged: every example gets the class "no"' in said
     show(results | {"seeds": SEEDS[1:2], "summary": {}})
     assert "median" not in capsys.readouterr().out
+    # Nothing is cut on a terminal of 80 columns.
+    many = {
+        f"{prefix}{name}": 100.0 for prefix in ("", "HasAns_", "NoAns_", "best_") for name in ("exact", "f1", "total")
+    }
+    for metrics, number in ((many, 2), ({"f1": 100.0, "accuracy": 100.0}, 9)):
+        seeds = [{"seed": seed, "best_step": 1000, "metrics": metrics, "failed": None} for seed in range(number)]
+        show(results | {"seeds": seeds, "summary": summary(seeds), "main_metric": "f1"})
+        said = capsys.readouterr().out
+        assert said.count("100.00") == len(metrics) * (number + 3)
+        assert all(name in said for name in metrics)

@@ -16,9 +16,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import electra_jax
-from electra_jax import loading
+from electra_jax import stored
 from electra_jax.cli import main
-from electra_jax.interchange import tensors, tf1
+from electra_jax.interchange import hf_config, tensors, tf1
 from electra_jax.interchange.layout import leaves_by_path
 
 SUBSET = Path(__file__).parent / "parity" / "data" / "hf" / "subset"
@@ -184,6 +184,12 @@ class TestTransformers:
             model.params["embeddings"]["word_embeddings"], bert["bert.embeddings.word_embeddings.weight"]
         )
         assert model.logits([[1, 2, 3]]).shape == (1, 3, size)
+
+
+@pytest.mark.parametrize("head", ["NextSentencePrediction", "SequenceClassification", "QuestionAnswering"])
+def test_of_bert_the_encoder_is_taken_whatever_stands_on_it(head: str) -> None:
+    config = {"architectures": [f"BertFor{head}"], "model_type": "bert"}
+    assert hf_config.kind_of(config, {}, Path("config.json")) == "encoder"
 
 
 class TestPickles:
@@ -353,6 +359,17 @@ class TestRefusals:
         assert f"{norm} is (9,) and should be (8,)" in error
         assert "left over: stranger" in error
 
+    def test_odd_sizes(self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        edit_json(source / "config.json", hidden_size="16", layer_norm_eps=None)
+        error = refusal(capsys, "import", source, tmp_path / "model")
+        assert "hidden_size = '16', layer_norm_eps = None should be a number" in error
+
+    def test_a_file_where_a_folder_should_be(
+        self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "file").write_text("mine")
+        assert "cannot be used (Not a directory)" in refusal(capsys, "import", source, tmp_path / "file" / "model")
+
     def test_no_source(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "empty").mkdir()
         error = refusal(capsys, "import", tmp_path / "empty", tmp_path / "model")
@@ -412,7 +429,7 @@ class TestTensorFlow:
         model = electra_jax.load(tmp_path / "model")
         assert model.step == 700
         assert model.description.discriminator.num_attention_heads == 2
-        moments = loading.read_moments(tmp_path / "model")
+        moments = stored.read_moments(tmp_path / "model")
         np.testing.assert_array_equal(
             moments[1]["embeddings"]["word_embeddings"], variables["electra/embeddings/word_embeddings/adam_v"]
         )
@@ -425,7 +442,7 @@ class TestTensorFlow:
         folder = self.write(tmp_path / "src", self.variables(pair, tmp_path, moments=False), 700)
         assert main(["import", str(folder / "model.ckpt-700"), str(tmp_path / "model")]) == 0
         assert electra_jax.load(tmp_path / "model").step == 0
-        moments = loading.read_moments(tmp_path / "model")
+        moments = stored.read_moments(tmp_path / "model")
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(moments))
 
     def test_bert_fills_the_encoder(

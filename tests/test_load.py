@@ -98,6 +98,14 @@ def test_another_models_record_is_refused(tmp_path: Path, directory: Path) -> No
         electra_jax.load(tmp_path / "model")
 
 
+@pytest.mark.parametrize(("name", "content"), [("vocab.txt", b"\xff\xfe"), ("vocab.json", b"{"), ("vocab.json", b"{}")])
+def test_a_damaged_vocabulary_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"vocab\.txt, or the record of its casing vocab\.json, is damaged"):
+        loading.read_vocabulary(tmp_path)
+
+
 def test_start_from_fills_by_name_and_says_what_is_new(directory: Path) -> None:
     stored = electra_jax.load(directory).params
     fresh = jax.tree.map(lambda leaf: jax.numpy.zeros_like(leaf), stored)

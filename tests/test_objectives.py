@@ -19,7 +19,7 @@ from electra_jax.types import Masked, PyTree, Tokens
 from electra_jax.word_objectives import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from small import MASKING, OBJECTIVE, VOCAB_SIZE, random_batch, small_encoder
 
-SAMPLING = {"temperature": 1.0, "disallow_correct": False}
+SAMPLING = {"temperature": 1.0, "disallow_correct": False, "sampler": "inverse_cdf"}
 TWO = {"gen_weight": 1.0, "disc_weight": 50.0, **SAMPLING}
 WORDS = {"gen_weight": 1.0, "prediction_weight": 2.0, **SAMPLING}
 

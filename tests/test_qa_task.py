@@ -219,6 +219,11 @@ def test_threshold_is_found_kept_and_applied(tmp_path: Path) -> None:
     assert nbest["q0"][0]["text"] == "Smith"
     assert odds == {"q0": -1.0, "q1": -2.0, "q2": 0.5, "q3": 1.0}
     assert raw().fit_threshold(examples, predictions) is None
+    # Where nothing but never to answer is best, so does the threshold, although the official one is 0.
+    wrong = [said("Texas", -3.0), said("he", -4.0), said("Texas", -1.0), said("he", -2.0)]
+    never = dataclasses.replace(task, null_threshold=task.fit_threshold(examples, wrong))
+    scores = never.score(examples, wrong)
+    assert (scores["f1"], scores["best_f1"], scores["best_f1_thresh"]) == (25.0, 25.0, 0.0)
 
 
 def test_null_odds_with_and_without_a_head_for_them(tmp_path: Path) -> None:

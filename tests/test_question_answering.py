@@ -109,6 +109,30 @@ def test_damaged_squad_file_is_named_with_its_place(tmp_path: Path, content: str
         read_squad(str(tmp_path / "bad.json"))
 
 
+def test_malformed_records_are_counted_if_asked(tmp_path: Path) -> None:
+    data = _squad()
+    (paragraph,) = data["data"][0]["paragraphs"]
+    good = dict(paragraph["qas"][0])
+    paragraph["qas"] += [{"id": "b"}, {"id": "c"}, dict(good, id="d", answers=[{"text": "x"}])]
+    data["data"][0]["paragraphs"].append({"qas": [good]})
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r"qas\[1\]: the field 'question' is missing .*SKIP_BAD_ROWS") as caught:
+        read_squad(str(tmp_path / "a.json"))
+    assert str(caught.value).count("SKIP_BAD_ROWS") == 1
+    skipped: collections.Counter[str] = collections.Counter()
+    assert [example.example_id for example in read_squad(str(tmp_path / "a.json"), skipped=skipped)] == [good["id"]]
+    assert skipped == {
+        "the field 'question' is missing (fields: 'id')": 2,
+        "the field 'answer_start' is missing (fields: 'text')": 1,
+        "the field 'context' is missing (fields: 'qas')": 1,
+    }
+    line = {"context": "x y", "qas": [{"qid": "a", "question": "x?", "answers": ["y"]}, {"qid": "b"}]}
+    (tmp_path / "a.jsonl").write_text(f'{json.dumps(line)}\n{{"context"\n{{"qas": []}}\n')
+    skipped.clear()
+    assert [example.example_id for example in read_mrqa(str(tmp_path / "a.jsonl"), skipped=skipped)] == ["a"]
+    assert skipped.total() == 3
+
+
 def test_other_damaged_files_are_named_with_their_place(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"header": 1}\n\n{"context": "x", "qas": [{}]}\n')
     with pytest.raises(UserError, match=r"line 3, qas\[0\].*'qid' is missing"):

@@ -22,6 +22,7 @@ TRAIN = {
     "grad_norm": 0.5,
     "examples_per_second": 400.0,
     "tokens_per_second": 51200.0,
+    "data_wait_share": 0.0125,
     "seconds": 8.0,
 }
 
@@ -44,7 +45,7 @@ def test_a_line_in_the_file_and_in_the_log(tmp_path: Path, capsys: pytest.Captur
     # The accuracy stands beside that of predicting "all original".
     for cell in ("gen loss 2.500", "disc loss 0.2500", "gen acc 0.375", "disc acc 0.8750 | all-original 0.8125"):
         assert cell in train
-    for cell in ("recall 0.125", "AUC 0.625", "ex/s 400", "tok/s 51200"):
+    for cell in ("recall 0.125", "AUC 0.625", "ex/s 400", "tok/s 51200", "data wait 1.2%"):
         assert cell in train
     assert train.split("left ")[1].count(":") == 2
     assert "AUC 0.500" in validation

@@ -117,7 +117,7 @@ def test_types_may_hold_hyphens() -> None:
     assert tags_of(conlleval_spans(["B-X-Y", "I-X-Y"]), 2, encoding="BIOES") == ["B-X-Y", "E-X-Y"]
 
 
-@pytest.mark.parametrize("encoding", ["BIO", "BIOES"])
+@pytest.mark.parametrize("encoding", ["BIO", "BIOES", "IOB1"])
 def test_entities_survive_writing_and_reading(encoding: str) -> None:
     draw = random.Random(encoding)
     for _ in range(300):
@@ -129,7 +129,8 @@ def test_entities_survive_writing_and_reading(encoding: str) -> None:
             position = end + 1
         tags = tags_of(spans, 12, encoding=encoding)
         assert conlleval_spans(tags) == spans
-        assert reference_spans(tags) == spans
+        # The original does not read IOB1, in which a type can change without B.
+        assert encoding == "IOB1" or reference_spans(tags) == spans
 
 
 def perl_counts(pairs: list[tuple[str, str]]) -> tuple[int, int, int]:

@@ -12,8 +12,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from electra_jax.errors import UserError
+from electra_jax.task_outputs import write_outputs
 from electra_jax.tasks.conlleval import Scores
 from electra_jax.tasks.downstream import Row
+from electra_jax.tasks.scoring import score_predictions
 from electra_jax.tasks.tagging_task import TaggingTask, make_tagging_task, tagging_task_from_facts
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
 from electra_jax.tasks.wordpiece import SPECIAL_TOKENS
@@ -187,9 +189,16 @@ def test_ones_own_columns_and_scheme(tmp_path: Path) -> None:
     assert not {sentence.words for sentence in train} & {sentence.words for sentence in dev}
     (row, *_) = task.rows(train, training=True)
     assert [task.labels[number] for number in row["label_ids"][row["label_mask"] > 0]] == ["B-PER", "B-PER", "I-PER"]
-    # What is predicted is written as IOB2, in which B says what it says.
+    # What is predicted is written as the file is, so that the two can be compared tag by tag.
     (prediction,) = task.predictions(train[:1], [row], outputs_of(task, [row], [["B-PER", "B-PER", "I-PER"]]))
-    assert prediction.tags == ("B-PER", "B-PER", "I-PER")
+    assert prediction.tags == train[0].tags == ("I-PER", "B-PER", "I-PER")
+    assert task.score(train[:1], [prediction])["accuracy"] == 100.0
+    (broken,) = task.predictions(train[:1], [row], outputs_of(task, [row], [["I-PER", "O", "I-PER"]]))
+    assert broken.tags == ("I-PER", "O", "I-PER")
+    (path,) = write_outputs(task, "dev", train[:1], [broken], str(tmp_path / "out"))
+    assert score_predictions(task_options("tagging"), "dev", str(path), null_odds_file=None) == task.score(
+        train[:1], [broken]
+    )
     with pytest.raises(UserError, match="The tag scheme 'BILOU' is unknown"):
         made("tagging", None, **columns, tag_scheme="BILOU")
     with pytest.raises(UserError, match="The span reader 'mine' is unknown: use conlleval or reference"):

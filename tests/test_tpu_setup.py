@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = ("create.sh", "install.sh", "launch.sh", "delete.sh")
-# Prints $GCLOUD_PRINTS for a list; a call that changes something fails where $GCLOUD_FAILS is set.
+SCRIPTS = ("create.sh", "install.sh", "launch.sh", "watch.sh", "delete.sh")
+# Prints $GCLOUD_PRINTS for a list; a call that changes something is refused with $GCLOUD_REFUSES.
 STAND_IN = f"""#!{sys.executable}
 import json, os, sys
 with open(os.environ["GCLOUD_CALLS"], "a") as calls:
@@ -19,6 +21,7 @@ with open(os.environ["GCLOUD_CALLS"], "a") as calls:
 if "list" in sys.argv:
     print(os.environ.get("GCLOUD_PRINTS", ""), end="")
     sys.exit("LIST_FAILS" in os.environ)
+sys.exit(os.environ.get("GCLOUD_REFUSES", 0))
 """
 QUEUED, DIRECT = ("queued-resources", "state.state"), ("tpu-vm", "state")
 PLACE = ["--project=my-project", "--zone=us-east5-b"]
@@ -115,6 +118,24 @@ def test_a_list_that_fails_is_not_taken_for_an_empty_one(scripts: Scripts, scrip
     assert len(scripts.calls()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "found", "refusal"),
+    [
+        (("create.sh",), "", "RESOURCE_EXHAUSTED: Quota limit has been exceeded."),
+        (("delete.sh",), "ACTIVE", "PERMISSION_DENIED"),
+        (("install.sh",), "", "worker 1: Connection timed out"),
+        (("launch.sh", "pretrain"), "", "worker 1: Connection timed out"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_gcloud_refuses_is_not_taken_for_done(
+    scripts: Scripts, arguments: tuple[str, ...], found: str, refusal: str
+) -> None:
+    result = scripts.run(*arguments, GCLOUD_PRINTS=found, GCLOUD_REFUSES=refusal)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert refusal in result.stderr
+
+
 @pytest.mark.parametrize("arguments", [("create.sh",), ("install.sh",), ("launch.sh", "pretrain", "--x='a b'")])
 def test_a_dry_run_prints_exactly_the_commands_of_the_real_one(scripts: Scripts, arguments: tuple[str, ...]) -> None:
     script, *rest = arguments
@@ -129,6 +150,30 @@ def test_a_dry_run_prints_exactly_the_commands_of_the_real_one(scripts: Scripts,
     environment = os.environ | {"PATH": path, "GCLOUD_CALLS": str(scripts.calls_file)}
     subprocess.run(["bash", "-c", dry.stdout], check=True, env=environment)
     assert scripts.calls() == real
+
+
+def test_every_command_of_the_page_can_be_tried(scripts: Scripts, repository: Path) -> None:
+    page = (repository / "docs" / "tpu.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    commands = [command for block in blocks for command in re.findall(r"^tpu_setup/[^#\n]*", block, re.MULTILINE)]
+    assert len(commands) > 6
+    for command in commands:
+        first, *after = command.split(" && ")
+        for part in (first, *after):
+            script, *arguments = shlex.split(part)
+            result = scripts.run(script.removeprefix("tpu_setup/"), "--dry-run", *arguments)
+            assert result.returncode == 0, (part, result.stderr)
+            assert "gcloud compute tpus" in result.stdout
+    assert scripts.calls() == []
+
+
+def test_the_pages_table_of_accelerators_has_the_one_of_the_configuration(repository: Path) -> None:
+    shipped = dict(re.findall(r'^(\w+)="([^"]*)"', (repository / "tpu_setup" / "config.env").read_text(), re.MULTILINE))
+    kind = shipped["ACCELERATOR_TYPE"].rpartition("-")[0]
+    rows = [
+        line for line in (repository / "docs" / "tpu.md").read_text().splitlines() if line.startswith(f"| `{kind}-N`")
+    ]
+    assert [row.rstrip("| ").rpartition(" | ")[2] for row in rows] == [f"`{shipped['RUNTIME_VERSION']}`"]
 
 
 def test_a_dry_run_of_delete_deletes_nothing(scripts: Scripts) -> None:
@@ -269,6 +314,7 @@ def test_an_empty_setting_is_named(scripts: Scripts, script: str, setting: str) 
 
 def test_mistakes(scripts: Scripts) -> None:
     expect_mistake(scripts, scripts.run("launch.sh"), "no command for the workers")
+    expect_mistake(scripts, scripts.run("watch.sh"), "no command for the workers")
     expect_mistake(scripts, scripts.run("create.sh", "--dryrun"), "unknown option --dryrun")
     expect_mistake(scripts, scripts.run("delete.sh", "other"), "unknown argument other")
     # Not noticed, it would really delete or launch.
@@ -309,8 +355,10 @@ def test_help_is_the_comment_at_the_top(scripts: Scripts, script: str) -> None:
 
 
 def test_shellcheck(repository: Path) -> None:
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed")
+    # The extra `dev` brings it, beside the interpreter.
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    shellcheck = shutil.which("shellcheck", path=beside)
+    assert shellcheck, "shellcheck is not installed: install the extra dev"
     files = [repository / "tpu_setup" / name for name in ("common.sh", *SCRIPTS)]
-    result = subprocess.run(["shellcheck", *files], capture_output=True, text=True)
+    result = subprocess.run([shellcheck, *files], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout

@@ -19,7 +19,7 @@ from electra_jax.checkpoints import Checkpoints, complete_steps, restore_latest
 from electra_jax.errors import UserError
 from electra_jax.reporting import RunReporter
 from electra_jax.stopping import Stop, stop_signals
-from electra_jax.training import LoopConfig, Reporter, train
+from electra_jax.training import LoopConfig, Meter, Reporter, train
 from electra_jax.types import PyTree
 from small import ONE_AXIS
 
@@ -107,6 +107,33 @@ def test_what_happens_when(tmp_path: Path) -> None:
     # The rate is that of the last update, the norm is a mean.
     assert recorder.lines[0][2]["learning_rate"] == pytest.approx(0.3)
     assert recorder.lines[0][2]["grad_norm"] == 2.0
+
+
+def test_the_share_of_time_spent_waiting_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only the test moves; what an evaluation takes belongs to neither."""
+    now = [100.0]
+    monkeypatch.setattr("electra_jax.training.time.monotonic", lambda: now[0])
+    recorder = Recorder()
+    meter = Meter(
+        reporter=recorder,
+        finish=lambda sums: {},
+        learning_rate=float,
+        batch_size=BATCH,
+        config=LoopConfig(4, 2, 2, 2, keep=1),
+    )
+    sums = {"real": np.float32(64.0), "grad_norm": np.float32(1.0)}
+    for step, waited in enumerate((1.0, 0.0, 3.0, 3.0), start=1):
+        with meter.waiting():
+            now[0] += waited
+        now[0] += 2.0
+        meter.launched(step, sums)
+        if step == 3:
+            with meter.paused():
+                now[0] += 50.0
+    meter.settle()
+    shares = [values["data_wait_share"] for _, _, values in recorder.lines]
+    # The second step is settled once the third is launched, after its wait; the fourth at once.
+    assert shares == [pytest.approx((1 + 0 + 3) / (4 + 6)), pytest.approx(3 / 5)]
 
 
 def test_stopping_saves_what_was_done(tmp_path: Path) -> None:

@@ -22,8 +22,14 @@ from electra_jax.word_objectives import AllTokensMlm, MaskedLanguageModel, Repla
 from small import MASKING, OBJECTIVE, optimizer_config, small_encoder
 
 ROOT = Path(__file__).parent.parent
-TWO = {"gen_weight": 1.0, "disc_weight": 50.0, "temperature": 1.0, "disallow_correct": False}
-WORDS = {"gen_weight": 1.0, "prediction_weight": 1.0, "temperature": 1.0, "disallow_correct": False}
+TWO = {"gen_weight": 1.0, "disc_weight": 50.0, "temperature": 1.0, "disallow_correct": False, "sampler": "inverse_cdf"}
+WORDS = {
+    "gen_weight": 1.0,
+    "prediction_weight": 1.0,
+    "temperature": 1.0,
+    "disallow_correct": False,
+    "sampler": "inverse_cdf",
+}
 OBJECTIVES = sorted(path.name for path in (ROOT / "gin" / "objectives").glob("*.gin"))
 
 
@@ -41,6 +47,14 @@ def test_every_shipped_objective_builds_a_model(name: str) -> None:
     assert run.objective.loss_weights
     assert not run.mask_with_replacement
     assert run.step_flops(19) > 3 * flops.encoder_flops(run.encoder, run.batch_size, run.cache.sequence_length)
+
+
+def test_settings_with_a_file_of_their_own() -> None:
+    sized = run_of("gin/objectives/generator_size.gin", bindings=("GENERATOR_WIDTH=1.0",)).model.generator_config
+    assert (sized.hidden_size, sized.num_hidden_layers) == (128, 1)  # of 128 and 2
+    weighted = run_of("gin/objectives/loss_weights.gin", bindings=("GEN_WEIGHT=2.0",)).objective
+    assert weighted.loss_weights == {"generator": 2.0, "discriminator": 20.0}
+    assert run_of("gin/objectives/temperature.gin", bindings=("TEMPERATURE=0.5",)).objective.temperature == 0.5
 
 
 def test_the_reference_switches_every_named_behaviour_on() -> None:

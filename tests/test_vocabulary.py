@@ -87,6 +87,10 @@ def test_what_the_library_does_not_do_as_the_original() -> None:
     ours = vocabulary()
     tokens = lambda text: [TOKENS[index] for index in ours.encode(text)]  # noqa: E731
     assert tokens("ΟΣ ΣΟ Σ") == ["ο", "##ς", "σ", "##ο", "σ"]  # Python's final sigma
+    # What is dropped has no say in it, and however many marks stand between.
+    for dropped in ("\x00", "\x0b", "\x1f", "\x85", "\ufffd", "\ue000", "\u200d"):
+        assert tokens(f"Ο{dropped}Σ Σ{dropped}Ο") == ["ο", "##ς", "σ", "##ο"], ascii(dropped)
+    assert tokens("Ο" + "\u0301" * 7 + "Σ") == ["ο", "##ς"]
     assert tokens("a\ue001b a\u0378b") == ["ab", "ab"]  # private and unassigned characters vanish
     assert tokens("a\ufe2eb") == ["ab"]  # a mark newer than the library's table of them
     assert tokens("\U0002b820\U0002b821") == ["[UNK]", "[UNK]"]  # each ideograph is a word

@@ -17,6 +17,7 @@ CORE = (
     "flops",
     "folding",
     "heads",
+    "host_masking",
     "losses",
     "metrics",
     "model",

@@ -4,7 +4,8 @@
 #   tpu_setup/launch.sh [--dry-run] [--config=FILE] VERB [ARGUMENT]...
 #   tpu_setup/launch.sh pretrain --gin_file=gin/runs/small.gin --gin.MODEL_DIR='"gs://bucket/run"' ...
 #
-# Each worker writes its output to DIRECTORY/logs/HOSTNAME.log. --dry-run prints the command instead of running it.
+# Each worker writes its output to DIRECTORY/logs/HOSTNAME.log, and the exit code to logs/exit when the run has ended.
+# --dry-run prints the command instead of running it.
 . "$(dirname "$0")/common.sh"
 parse_options "$@"
 [ "${#rest[@]}" -gt 0 ] || fail "no command for the workers: give a verb of electra and its arguments, such as pretrain"
@@ -17,5 +18,7 @@ test -x .venv/bin/electra || { echo \"\$(hostname): nothing is installed here: r
 mkdir -p logs
 log=logs/\$(hostname).log
 flock --nonblock logs/lock true || { echo \"\$(hostname): a run is under way, see \$log\"; exit 0; }
-nohup setsid flock --nonblock logs/lock .venv/bin/electra $(quoted "${rest[@]}") >> \"\$log\" 2>&1 < /dev/null &
+rm -f logs/exit
+nohup setsid flock --nonblock logs/lock sh -c '\"\$@\"; echo \$? > logs/exit' run .venv/bin/electra $(quoted "${rest[@]}") \\
+  >> \"\$log\" 2>&1 < /dev/null &
 echo \"\$(hostname): started, output in \$log\""

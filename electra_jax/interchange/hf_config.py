@@ -22,9 +22,15 @@ KINDS = {
     "ElectraForQuestionAnswering": "question_answering",
     "ElectraForMultipleChoice": "multiple_choice",
     "ElectraModel": "encoder",
+    # Of BERT only the encoder is taken, whatever stands on it.
     "BertModel": "encoder",
     "BertForPreTraining": "encoder",
     "BertForMaskedLM": "encoder",
+    "BertForNextSentencePrediction": "encoder",
+    "BertForSequenceClassification": "encoder",
+    "BertForTokenClassification": "encoder",
+    "BertForQuestionAnswering": "encoder",
+    "BertForMultipleChoice": "encoder",
 }
 ARCHITECTURES = {
     **{kind: name for name, kind in KINDS.items() if name.startswith("Electra")},
@@ -55,7 +61,7 @@ TELLING = {
 
 # The one value that our encoder has; a config.json that says another is of another architecture.
 FIXED = {
-    "hidden_act": ("gelu",),
+    "hidden_act": ("gelu", "gelu_python"),
     "position_embedding_type": ("absolute", None),
     "is_decoder": (False, None),
     "add_cross_attention": (False, None),
@@ -137,6 +143,10 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
     _, model_type = architecture_of(config)
     sizes = sizes_of(tensors, prefix) | {"num_attention_heads": SILENT_HEADS.get(model_type or "")}
     stated = {name: config[name] for name in wanted if config.get(name) is not None}
+    settings = {**stated, **{name: config.get(name, value) for name, value in SILENT.items()}}
+    odd = [f"{name} = {value!r}" for name, value in settings.items() if type(value) not in (int, float)]
+    if odd:
+        raise UserError(f"{path}: {', '.join(odd)} should be a number: put it right, or leave it out")
     if model_type == "bert":
         stated["embedding_size"] = stated.get("hidden_size", sizes.get("hidden_size"))
     rows = sizes.get("vocab_size")
@@ -146,10 +156,11 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
     missing = [name for name in wanted if name not in values]
     if missing:
         raise UserError(f"{path} does not say {', '.join(missing)}, and the tensors do not tell")
-    rates = {name: float(config.get(name, value)) for name, value in SILENT.items()}
+    rates = {name: float(settings[name]) for name in SILENT}
     try:
-        return EncoderConfig(**{name: int(values[name]) for name in wanted}, **rates, dtype="float32", scan_unroll=1)
-    except (ValueError, TypeError) as error:
+        whole = {name: int(values[name]) for name in wanted}
+        return EncoderConfig(**whole, **rates, dtype="float32", dropout_bits=16, scan_unroll=1, remat_policy="none")
+    except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax import loading
+from electra_jax import loading, stored
 from electra_jax.description import Description, abstract_params
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
@@ -219,10 +219,12 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
         type_vocab_size=shape(f"{table_scope}/embeddings/token_type_embeddings")[0],
         hidden_dropout_prob=beside.get("hidden_dropout_prob", DROPOUT),
         attention_probs_dropout_prob=beside.get("attention_probs_dropout_prob", DROPOUT),
+        dropout_bits=16,
         initializer_range=beside.get("initializer_range", 0.02),
         layer_norm_eps=1e-12,
         dtype="float32",
         scan_unroll=1,
+        remat_policy="none",
     )
 
 
@@ -371,7 +373,7 @@ def write(model: Model, source: Path, dest: Path) -> list[str]:
         raise UserError("the original keeps a generator beside its discriminator: export the pair")
     names = variable_layout(description, template, scope="electra", task=task)
     variables: Variables = dict(layout.disassemble(model.params, names))
-    moments = loading.read_moments(source)
+    moments = stored.read_moments(source)
     for slot, tree in zip(SLOTS, moments or (), strict=False):
         variables |= {f"{name}/{slot}": value for name, value in layout.disassemble(tree, names).items()}
     variables["global_step"] = np.asarray(model.step, np.int64)

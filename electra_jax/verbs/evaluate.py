@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from rich.table import Table
 from electra_jax import corruption, distributed, evaluation, sharding, steps, training
 from electra_jax.checkpoints import restore_latest
 from electra_jax.optimizer import make_optimizer
+from electra_jax.paths import path_of
 from electra_jax.pretraining_data import vocabulary_for
 from electra_jax.report import write_report
 from electra_jax.reporting import say
@@ -22,7 +22,7 @@ from electra_jax.run_config import PretrainingRun
 from electra_jax.run_record import replace_text
 from electra_jax.runtime import keep_compilations
 from electra_jax.types import PyTree
-from electra_jax.verbs.pretrain import describe, masking_for, share_data
+from electra_jax.verbs.pretrain import describe, init_of, masking_for, share_data
 
 # Shorter passages show little, and longer ones are not read.
 PASSAGE_TOKENS = (60, 130)
@@ -34,12 +34,7 @@ def run(configuration: PretrainingRun) -> None:
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, 1, mesh)
     vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
-    init = functools.partial(
-        steps.init_state,
-        model=configuration.model,
-        optimizer=make_optimizer(configuration.optimizer),
-        sequence_length=configuration.cache.sequence_length,
-    )
+    init = init_of(configuration, make_optimizer(configuration.optimizer))
     abstract = sharding.abstract(init, jax.random.key(configuration.seed), mesh, configuration.mesh)
     restored = restore_latest(configuration.model_dir, abstract)
     data = share_data(configuration, vocabulary, mesh)
@@ -53,15 +48,16 @@ def run(configuration: PretrainingRun) -> None:
     sums = evaluation.held_out_sums(
         params,
         data.held_out(),
-        step=jax.jit(
+        step=sharding.jit_forward(
             functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics),
-            out_shardings=sharding.everywhere(mesh),
+            mesh,
+            configuration.mesh,
         ),
         sharding=sharding.batch_sharding(mesh),
         num_batches=None,
     )
     values = evaluation.finish(sums, configuration.objective.loss_weights)
-    look = jax.jit(functools.partial(look_at, **pieces), out_shardings=sharding.everywhere(mesh))
+    look = sharding.jit_forward(functools.partial(look_at, **pieces), mesh, configuration.mesh)
     views = [
         jax.device_get(look(params, place(batch), jax.random.key(index)))
         for index, batch in enumerate(itertools.islice(data.held_out(), configuration.num_passages))
@@ -79,7 +75,7 @@ def run(configuration: PretrainingRun) -> None:
         **describe(params, data, configuration),
         "passages": choose_passages(views, vocabulary.tokens, configuration.num_passages),
     }
-    path = Path(configuration.model_dir) / "evaluation.json"
+    path = path_of(configuration.model_dir) / "evaluation.json"
     replace_text(path, json.dumps(result, indent=1) + "\n")
     show(values, result)
     say(f"evaluation: {path}")

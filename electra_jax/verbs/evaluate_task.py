@@ -11,11 +11,14 @@ from rich.table import Table
 import electra_jax
 from electra_jax.errors import UserError
 from electra_jax.model import Model
+from electra_jax.paths import path_of
 from electra_jax.prediction import predict_examples
 from electra_jax.reporting import say
 from electra_jax.run_record import replace_text
+from electra_jax.runtime import keep_compilations
 from electra_jax.scoring_run import EvaluationRun
 from electra_jax.task_data import open_task, splits_of
+from electra_jax.task_outputs import left_out
 from electra_jax.tasks.classification import TextExample
 from electra_jax.tasks.downstream import DownstreamTask
 from electra_jax.tasks.qa_files import QAExample, read_predictions
@@ -46,6 +49,7 @@ def run(configuration: EvaluationRun) -> None:
 
 def score_model(configuration: EvaluationRun, model_dir: str) -> None:
     """Scores a fine-tuned model on every example of a split."""
+    keep_compilations()
     model = electra_jax.load(model_dir)
     task = open_task(model, configuration.task)
     splits = {
@@ -55,7 +59,7 @@ def score_model(configuration: EvaluationRun, model_dir: str) -> None:
     first = next(iter(splits.values()))
     result = {"task": task.name, "split": configuration.split, "step": model.step, **first, "splits": splits}
     show({split: found["metrics"] for split, found in splits.items()}, f"{task.name}, step {model.step}")
-    save(result, configuration.output or Path(model_dir) / "evaluation.json")
+    save(result, configuration.output or path_of(model_dir) / "evaluation.json")
 
 
 def score_split(model: Model, task: DownstreamTask, split: str, *, batch_size: int) -> dict[str, Any]:
@@ -70,6 +74,7 @@ def score_split(model: Model, task: DownstreamTask, split: str, *, batch_size: i
             f"the {split} split of {task.name} has no labels to score against: predict it (electra predict with "
             f"SPLIT={split!r}), or name another SPLIT"
         )
+    say(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
     predictions = predict_examples(model, task, found.examples, batch_size=batch_size)
     return {
         "num_examples": len(found.examples),
@@ -113,7 +118,8 @@ def note_unanswered(configuration: EvaluationRun, predictions: str) -> None:
 
 def show(splits: dict[str, Scores], title: str) -> None:
     """The metrics as a table on the terminal, with every digit."""
-    table = Table("metric", *splits, title=title)
+    # Wide enough for its title on one line.
+    table = Table("metric", *splits, title=title, min_width=len(title) + 2)
     for name in next(iter(splits.values())):
         table.add_row(name, *(str(metrics[name]) for metrics in splits.values()))
     Console().print(table)
@@ -126,7 +132,7 @@ def save(result: dict[str, Any], path: str | Path) -> None:
         UserError: the file cannot be written.
     """
     try:
-        replace_text(Path(path), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        replace_text(path_of(path), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): name another OUTPUT") from error
     say(f"metrics: {path}")

@@ -1,11 +1,17 @@
-"""`electra export SRC DEST --format transformers|tf1`: writes a model for other code to load."""
+"""`electra export SRC DEST --format transformers|tf1|t5x`: writes a model for other code to load."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from electra_jax import loading
-from electra_jax.interchange import hf
+from etils import epath
+
+from electra_jax import loading, stored
+from electra_jax.description import write_record
+from electra_jax.errors import UserError
+from electra_jax.interchange import hf, t5x_checkpoints
+from electra_jax.model import Model
+from electra_jax.paths import local, path_of
 
 
 def run(options: argparse.Namespace) -> None:
@@ -14,12 +20,14 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: SRC is no model directory, DEST exists, or the format has no place for the model's head.
     """
-    source, dest = Path(options.source), Path(options.dest)
+    source, dest = path_of(options.source), local(options.dest, "DEST")
     loading.check_new(dest)
     model = loading.load(source)
     with loading.new_directory(dest) as part:
         if options.format == "transformers":
             notes = hf.write(model, part)
+        elif options.format == "t5x":
+            notes = write_t5x(model, source, part)
         else:
             from electra_jax.interchange import tf1
 
@@ -28,3 +36,30 @@ def run(options: argparse.Namespace) -> None:
     print(f"{dest}: {', '.join(files)}")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
+    """Writes T5X's checkpoint of the parameters as they were trained, and what describes and reads them.
+
+    A run of `electra pretrain` keeps its optimizer, so that T5X goes on from its step.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        UserError: T5X wrote SRC.
+    """
+    if stored.is_of_t5x(source):
+        raise UserError(f"{source} holds checkpoints of T5X already")
+    step, _, tree, _ = stored.newest(source)
+    trained = "opt_state" in tree
+    t5x_checkpoints.write(
+        dest,
+        step=step,
+        params=stored.read_params(source, "params").params,
+        opt_state=stored.read_params(source, "opt_state").params if trained else None,
+    )
+    write_record(dest, model.description)
+    if model.vocabulary is not None:
+        loading.write_vocabulary(dest, model.vocabulary)
+    return [] if trained else [f"{source} holds no optimizer's state: T5X begins with a new one"]

@@ -13,10 +13,12 @@ from electra_jax.finetune_report import write_finetune_report
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_seed import BEST, Setting, Split, evaluate, run_seed
 from electra_jax.finetune_start import Origin, origin
+from electra_jax.paths import local
 from electra_jax.reporting import say
 from electra_jax.run_record import replace_text, write_record
 from electra_jax.runtime import keep_compilations
 from electra_jax.stopping import end_early, stop_signals
+from electra_jax.task_outputs import left_out
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.downstream import DownstreamTask
 from electra_jax.tasks.wordpiece import WordPieces
@@ -24,6 +26,7 @@ from electra_jax.tasks.wordpiece import WordPieces
 
 def run(configuration: FinetuningRun) -> None:
     """Fine-tunes with each seed; the same command goes on with a run that was stopped or killed."""
+    local(configuration.model_dir, "the MODEL_DIR of fine-tuning")
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, 1, mesh)
@@ -40,6 +43,8 @@ def run(configuration: FinetuningRun) -> None:
         mesh=mesh,
         model=model_of(configuration, task, begun),
     )
+    # A mesh that does not divide the model is refused before anything is written.
+    sharding.check_model(jax.eval_shape(setting.init, jax.random.key(0)), mesh, configuration.mesh)
     model_dir = open_directory(configuration, setting)
     with stop_signals() as stop:
         seeds = []
@@ -70,9 +75,8 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
     rows = task.rows(found.examples, training=training)
     if not rows:
         raise UserError(f"the {name} split of {task.name} has nothing that can be {'learnt' if training else 'scored'}")
-    left_out = "; ".join(f"{number} left out: {reason}" for reason, number in found.skipped.items())
     windows = f" as {len(rows)} rows" if len(rows) != len(found.examples) else ""
-    say(f"{name}: {len(found.examples)} examples{windows}{f' ({left_out})' if left_out else ''}")
+    say(f"{name}: {len(found.examples)} examples{windows}{left_out(found.skipped)}")
     return Split(found.examples, rows, found.skipped)
 
 
@@ -118,7 +122,7 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
     distributed.led(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
-    found = evaluate(setting, loading.load(model_dir).params)
+    found = evaluate(setting, sharding.place(loading.load(model_dir).params, setting.abstract_state.params))
     if not distributed.leader():
         return
     finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)

@@ -7,6 +7,7 @@ from pathlib import Path
 from electra_jax import loading
 from electra_jax.errors import UserError
 from electra_jax.interchange import hf, imported, tf1
+from electra_jax.paths import local
 
 
 def run(options: argparse.Namespace) -> None:
@@ -15,7 +16,8 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: a source that is not read, or a DEST that exists.
     """
-    sources, dest = [Path(source) for source in options.sources], Path(options.dest)
+    sources = [local(source, "SRC") for source in options.sources]
+    dest = local(options.dest, "DEST")
     loading.check_new(dest)
     model = read(sources)
     notes = [*model.notes, *imported.write(model, dest)]

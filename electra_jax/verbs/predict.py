@@ -15,11 +15,13 @@ import numpy as np
 import electra_jax
 from electra_jax.errors import UserError
 from electra_jax.model import Model
+from electra_jax.paths import local
 from electra_jax.prediction import FIELDS, answers, as_input, predict_examples, predict_ids
 from electra_jax.reporting import say
+from electra_jax.runtime import keep_compilations
 from electra_jax.scoring_run import PredictionRun
 from electra_jax.task_data import open_task, splits_of
-from electra_jax.task_outputs import write_outputs
+from electra_jax.task_outputs import left_out, write_outputs
 
 # Batches that are read before they are sorted by length.
 SORTED_BATCHES = 32
@@ -45,6 +47,7 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
     Raises:
         UserError: the model or an input cannot be read, or the output exists.
     """
+    keep_compilations()
     model = electra_jax.load(configuration.model_dir)
     if configuration.split is not None:
         if options.output:
@@ -62,9 +65,10 @@ def predict_split(model: Model, configuration: PredictionRun, name: str) -> None
     """Predicts every split of that name (MNLI has two), and writes what the leaderboards take."""
     task = open_task(model, configuration.task)
     directory = configuration.output_dir or os.path.join(configuration.model_dir, "predictions")
+    local(directory, "OUTPUT_DIR")
     for split in splits_of(task, name):
         found = task.examples(split)
-        say(f"{task.name}, {split}: {len(found.examples)} examples")
+        say(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
         predictions = predict_examples(model, task, found.examples, batch_size=configuration.batch_size)
         for path in write_outputs(task, split, found.examples, predictions, directory):
             say(f"wrote {path}")
@@ -90,7 +94,8 @@ def read_items(source: str | None, model: Model) -> Iterator[Item]:
     Raises:
         UserError: a file or line that cannot be read (names it).
     """
-    if source is not None and source != "-" and not Path(source).is_file():
+    # Not Path.is_file, which fails on a text that is longer than a name may be.
+    if source is not None and source != "-" and not os.path.isfile(source):
         if source.endswith(FILE_ENDS) or (os.sep in source and not any(map(str.isspace, source))):
             raise UserError(f"{source} cannot be read (No such file): a text to predict is told by its spaces")
         yield read_line(source.strip(), model, "the input")

@@ -3,12 +3,12 @@
 import functools
 import math
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import optax
+from etils import epath
 from jax.sharding import Mesh
 
 from electra_jax import distributed, evaluation, gin_config, loading, metrics, sharding, steps
@@ -17,6 +17,7 @@ from electra_jax.corruption import MaskingConfig
 from electra_jax.data import Prefetch, State, whole_state
 from electra_jax.errors import UserError
 from electra_jax.optimizer import learning_rate, make_optimizer
+from electra_jax.paths import path_of
 from electra_jax.pretraining_data import PretrainingData, open_data, vocabulary_for
 from electra_jax.reporting import RunReporter, Silence, say
 from electra_jax.run_config import PretrainingRun
@@ -42,32 +43,30 @@ def run(configuration: PretrainingRun) -> None:
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
+    optimizer = make_optimizer(configuration.optimizer)
+    init = init_of(configuration, optimizer)
+    sharding.check_model(jax.eval_shape(init, jax.random.key(configuration.seed)), mesh, configuration.mesh)
     vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
     masking = masking_for(configuration, vocabulary)
     data = share_data(configuration, vocabulary, mesh)
-    model_dir = Path(configuration.model_dir)
+    model_dir = path_of(configuration.model_dir)
     if distributed.leader():
         model_dir.mkdir(parents=True, exist_ok=True)
     distributed.check_shared(model_dir)
     checkpoints = Checkpoints(model_dir, keep=configuration.loop.keep)
-    optimizer = make_optimizer(configuration.optimizer)
-    start = begin(configuration, mesh, optimizer, checkpoints, data, vocabulary)
+    start = begin(configuration, mesh, init, checkpoints, data, vocabulary)
     if distributed.leader():
         write_record(model_dir, gin_config.resolved(), describe(start.state.params, data, configuration))
     if start.step >= configuration.loop.num_train_steps:
         say(f"{model_dir} has had its {configuration.loop.num_train_steps} steps: nothing left to do")
         return
-    step = jax.jit(
-        functools.partial(
-            steps.pretrain_step,
-            model=configuration.model,
-            objective=configuration.objective,
-            masking=masking,
-            optimizer=optimizer,
-            accumulation_steps=configuration.accumulation_steps,
-        ),
-        donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, start.state), sharding.everywhere(mesh)),
+    step = functools.partial(
+        steps.pretrain_step,
+        model=configuration.model,
+        objective=configuration.objective,
+        masking=masking,
+        optimizer=optimizer,
+        accumulation_steps=configuration.accumulation_steps,
     )
     reporter = (
         RunReporter(model_dir, start_step=start.step, num_train_steps=configuration.loop.num_train_steps)
@@ -79,7 +78,7 @@ def run(configuration: PretrainingRun) -> None:
             _, reached = train(
                 start.state,
                 start_step=start.step,
-                step=step,
+                step=sharding.jit_update(step, start.state, mesh, configuration.mesh),
                 batches=batches,
                 batch_sharding=sharding.batch_sharding(mesh),
                 batch_size=configuration.batch_size,
@@ -99,6 +98,18 @@ def run(configuration: PretrainingRun) -> None:
         end_early(stop, f" at step {reached}")
     else:
         say(f"done: {reached} steps in {model_dir}")
+
+
+def init_of(
+    configuration: PretrainingRun, optimizer: optax.GradientTransformation
+) -> Callable[[jax.Array], steps.TrainState]:
+    """Makes a new run's boxed state from a key."""
+    return functools.partial(
+        steps.init_state,
+        model=configuration.model,
+        optimizer=optimizer,
+        sequence_length=configuration.cache.sequence_length,
+    )
 
 
 def share_data(configuration: PretrainingRun, vocabulary: WordPieceVocabulary, mesh: Mesh) -> PretrainingData:
@@ -124,7 +135,7 @@ def masking_for(configuration: PretrainingRun, vocabulary: WordPieceVocabulary) 
 def begin(
     configuration: PretrainingRun,
     mesh: Mesh,
-    optimizer: optax.GradientTransformation,
+    init: Callable[[jax.Array], steps.TrainState],
     checkpoints: Checkpoints,
     data: PretrainingData,
     vocabulary: WordPieceVocabulary,
@@ -140,19 +151,13 @@ def begin(
     Raises:
         UserError: the checkpoint is of another model, vocabulary or kind of data.
     """
-    init = functools.partial(
-        steps.init_state,
-        model=configuration.model,
-        optimizer=optimizer,
-        sequence_length=configuration.cache.sequence_length,
-    )
     key = jax.random.key(configuration.seed)
     restored = checkpoints.restore(sharding.abstract(init, key, mesh, configuration.mesh))
     if restored is None:
         state = sharding.initialise(init, key, mesh, configuration.mesh)
         imported = checkpoints.latest_step() is not None
         source = configuration.model_dir if imported else configuration.init_from
-        return Start(state if source is None else warm(state, Path(source), vocabulary), 0)
+        return Start(state if source is None else warm(state, path_of(source), vocabulary), 0)
     held = restored.data_state
     if not held:
         say(f"going on from the weights that were imported into {configuration.model_dir}")
@@ -172,7 +177,7 @@ def begin(
     return Start(restored.state, restored.step)
 
 
-def warm(state: steps.TrainState, source: Path, vocabulary: WordPieceVocabulary) -> steps.TrainState:
+def warm(state: steps.TrainState, source: epath.Path, vocabulary: WordPieceVocabulary) -> steps.TrainState:
     """A new state with the weights of a model directory, as far as it has them; says what was taken.
 
     Raises:
@@ -215,16 +220,14 @@ def held_out_metrics(
     configuration: PretrainingRun, masking: MaskingConfig, data: PretrainingData, mesh: Mesh
 ) -> Callable[[PyTree], dict[str, float]]:
     """A function of parameters: their metrics on the first held-out examples."""
-    step = jax.jit(
-        functools.partial(
-            steps.evaluate_step,
-            model=configuration.model,
-            objective=configuration.objective,
-            masking=masking,
-            reference=configuration.reference_metrics,
-        ),
-        out_shardings=sharding.everywhere(mesh),
+    sums = functools.partial(
+        steps.evaluate_step,
+        model=configuration.model,
+        objective=configuration.objective,
+        masking=masking,
+        reference=configuration.reference_metrics,
     )
+    step = sharding.jit_forward(sums, mesh, configuration.mesh)
 
     def evaluate(params: PyTree) -> dict[str, float]:
         sums = evaluation.held_out_sums(

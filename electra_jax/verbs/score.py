@@ -7,6 +7,7 @@ import json
 import electra_jax
 from electra_jax import likelihoods
 from electra_jax.errors import UserError
+from electra_jax.runtime import keep_compilations
 from electra_jax.verbs.predict import SORTED_BATCHES, Item, read_items
 
 
@@ -18,6 +19,7 @@ def run(options: argparse.Namespace) -> None:
     """
     if options.batch_size < 1:
         raise UserError(f"--batch_size {options.batch_size}: it must be at least 1")
+    keep_compilations()
     model = electra_jax.load(options.model)
     # Before the input is read, which may be a person at the keyboard.
     likelihoods.check_electric(model)

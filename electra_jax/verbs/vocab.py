@@ -1,5 +1,8 @@
 """`electra vocab`: learns a WordPiece vocabulary from text."""
 
+import os
+
+from electra_jax.errors import UserError
 from electra_jax.pretraining_data import open_source
 from electra_jax.reporting import say
 from electra_jax.run_config import VocabularyRun
@@ -10,9 +13,17 @@ def run(configuration: VocabularyRun) -> None:
     """Reads the corpus once and writes vocab.txt with its record beside it.
 
     Raises:
-        UserError: no text, or text that is tokenised already.
+        UserError: no text, text that is tokenised already, or a vocabulary that is there: models may stand on it.
     """
+    if os.path.exists(configuration.vocab_file):
+        raise UserError(
+            f"{configuration.vocab_file} exists: nothing was written; name another VOCAB_FILE, or remove it first"
+        )
     corpus = open_source(configuration.source)
+    if corpus.tokenised:
+        raise UserError(
+            f"{corpus.name} holds token ids, not text: learn the vocabulary from the text that they came from"
+        )
     vocabulary = train_vocabulary(
         (document.text for unit in corpus.units for document in corpus.documents(unit)),
         vocab_file=configuration.vocab_file,

@@ -57,6 +57,7 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin.TRAIN_STEPZ=3", "no macro TRAIN_STEPZ is used by the Gin files; did you mean TRAIN_STEPS?"),
         ("--gin.run_config.PretrainingRun.batchsize=3", "named 'batchsize' in the command line's --gin bindings; did"),
         ("--gin.run_config.PretrainingRu.batch_size=3", "did you mean PretrainingRun?"),
+        ("--gin.BATCH_SIZE", "--gin.BATCH_SIZE has no value: write --gin.BATCH_SIZE=VALUE"),
         ("--gin.MASKING=device", "needs its own quotes: --gin.MASKING='\"device\"'"),
         ("--gin.MASKING='devise'", "it must be 'device' or 'task'"),
         ("--gin.DTYPE='float8'", "it must be 'float32' or 'bfloat16'"),
@@ -69,7 +70,13 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin_file=gin/runs/pretrian.gin", "did you mean gin/runs/pretrain.gin?"),
         ("--gin.BATCH_SIZE=12", "batch size 12 is not divisible by 8 devices"),
         ("--gin.ACCUMULATION_STEPS=3", "the nearest that fits is 24"),
-        ("--gin.MESH_TENSOR=3", "do not multiply to the 8 devices"),
+        ("--gin.MESH_TENSOR=3", "do not multiply to the 8 devices: tensor 1, 2, 4 or 8 would fit"),
+        (
+            "--gin.MESH_TENSOR=2",
+            "mesh axis tensor 2 does not divide vocab 65 (embeddings/word_embeddings), heads 1 (gen",
+        ),
+        ("--gin.MESH_FSDP=8", "mesh axis fsdp 8 does not divide embed 4 (generator/"),
+        ("--gin.BATCH_SIZE=4096", "examples, fewer than a batch of 4096"),
         ("--gin.VOCAB_SIZE=99", "entries and the model has 99: set --gin.VOCAB_SIZE="),
         ("--gin.MIXTURE_OR_TASK_NAME='x'", "CORPUS and MIXTURE_OR_TASK_NAME are both set"),
         ("--gin.CORPUS=None", "CORPUS is not set"),
@@ -92,6 +99,11 @@ def test_bindings(place: Path, tmp_path: Path, refused: Refused, argument: str, 
         ("MASKING = device", "FILE, line 3 is not Gin (a string needs quotes): MASKING = device"),
         ("include 'gin/models/tinny.gin'", "did you mean gin/models/tiny.gin?"),
         ("from electra_jax import no_such_module", "line 3"),
+        ("from electra_jax import encodr", "line 3; did you mean encoder?"),
+        (
+            "run_config.PretrainingRum.seed = 3",
+            'has no PretrainingRum in file "FILE", line 3; did you mean PretrainingRun?',
+        ),
     ],
 )
 def test_gin_files(place: Path, tmp_path: Path, refused: Refused, line: str, sentence: str) -> None:
@@ -116,6 +128,8 @@ def test_a_directory_that_is_no_run(place: Path, tmp_path: Path, refused: Refuse
     arguments = ["evaluate", *small_run(place, tmp_path)[1:]]
     assert "no checkpoint in" in refused(arguments)
     assert not list(tmp_path.iterdir())
+    file = place / "text.txt"
+    assert f"{file} cannot be used (File exists)" in refused(small_run(place, file))
 
 
 def _truncated(path: Path, content: bytes) -> Path:
@@ -164,10 +178,34 @@ def test_truncated_tfrecords(place: Path, tmp_path: Path, refused: Refused) -> N
     with tf.io.TFRecordWriter(str(path)) as writer:
         for _ in range(9):
             writer.write(example.SerializeToString())
+    assert "holds token ids, not text" in refused(vocab(str(path), tmp_path / "learnt.txt"))
     _truncated(path, path.read_bytes())
     sentence = refused(small_run(place, tmp_path / "run", CORPUS=str(path)))
-    assert f"{path}, record 5: truncated or corrupt" in sentence
+    assert f"{path}, record 5: truncated or corrupt (truncated record at " in sentence
+    assert "__" not in sentence
     assert not (tmp_path / "run").exists()
+
+
+def vocab(corpus: str, vocab_file: Path) -> list[str]:
+    """The arguments that learn 60 entries."""
+    return ["vocab", f"--gin.CORPUS={corpus!r}", f"--gin.VOCAB_FILE='{vocab_file}'", "--gin.VOCAB_SIZE=60"]
+
+
+def test_a_vocabulary_that_is_there_is_left_alone(place: Path, tmp_path: Path, refused: Refused) -> None:
+    learnt = tmp_path / "new" / "vocab.txt"
+    assert cli.main(vocab(str(place / "text.txt"), learnt)) == 0
+    content = learnt.read_bytes()
+    assert len(content.splitlines()) == 60
+    assert f"{learnt} exists" in refused(vocab(str(place / "text.txt"), learnt))
+    assert learnt.read_bytes() == content
+
+
+def test_a_cache_of_another_vocabulary(place: Path, whole: Path, tmp_path: Path, refused: Refused) -> None:
+    """As many words, in another order: no id would tell."""
+    cache = next((place / "caches").glob("*/COMPLETED")).parent
+    other = _vocabulary(tmp_path, [*SPECIAL, *reversed(WORDS)])
+    sentence = refused(small_run(place, tmp_path / "run", CORPUS=str(cache), VOCAB_FILE=other))
+    assert f"{cache} was tokenised with another vocabulary" in sentence
 
 
 def test_undecodable_lines_are_skipped_when_asked(
@@ -216,7 +254,7 @@ def _content(folder: Path) -> dict[str, bytes]:
             "params/discriminator/encoder/layers/intermediate/bias (2, 32) there, (2, 48) here",
         ),
         ({"VOCAB_FILE": "other"}, "was trained with another vocabulary"),
-        ({"MASKING": "task"}, "read blocks and this run reads stream of"),
+        ({"MASKING": "task"}, "read blocks and this run reads masked blocks"),
     ],
 )
 def test_a_directory_of_another_run(

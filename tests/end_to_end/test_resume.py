@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from commands import (
@@ -24,7 +25,7 @@ from commands import (
     unfinished_saves,
 )
 
-SPEED = ("examples_per_second", "tokens_per_second", "seconds")
+SPEED = ("examples_per_second", "tokens_per_second", "data_wait_share", "seconds")
 
 
 class Runs:
@@ -74,6 +75,19 @@ class Runs:
             results.append((done.returncode, checkpoint_steps(model_dir)[-1], done.stdout))
         return self.whole(name), results
 
+    def moved(self, name: str) -> tuple[Path, int]:
+        """Begun on eight devices, stopped, and finished on two; with the step it was stopped at."""
+        model_dir = self.folder / name
+        process = start(self.command(name, MESH_FSDP=4), self.folder / "cache", devices=8)
+        signal_when(process, signal.SIGTERM, functools.partial(_reports_after, model_dir, 5))
+        done = finish(process)
+        assert "stopped by SIGTERM" in done.stdout, done
+        stopped = checkpoint_steps(model_dir)[-1]
+        done = electra(self.command(name, MESH_FSDP=2), self.folder / "cache", devices=2)
+        assert f"going on from step {stopped} " in done.stdout, done
+        assert done.returncode == 0, done
+        return model_dir, stopped
+
     def recorded(self, name: str, other: Path) -> Path:
         """From the configuration that another run wrote down."""
         arguments = ["pretrain", f"--gin_file={other / 'config.gin'}", f"--gin.MODEL_DIR={str(self.folder / name)!r}"]
@@ -100,6 +114,7 @@ def stories(place: Path, whole: Path) -> Iterator[dict[str, Future]]:
             "killed": pool.submit(runs.killed, "killed", ["save", 2, "save", 5]),
             "stopped": pool.submit(runs.stopped, "stopped"),
             "task killed": pool.submit(runs.killed, "task killed", [10], MASKING="task"),
+            "moved": pool.submit(runs.moved, "moved"),
             "recorded": pool.submit(runs.recorded, "recorded", whole),
         }
 
@@ -155,6 +170,19 @@ def test_stopped_by_a_signal(stories: dict[str, Future], whole: Path) -> None:
     assert f"going on from step {results[0][1]}" in results[1][2]
     # Where it was stopped there is one more checkpoint, the last two are the same.
     _assert_same_run(model_dir, whole)
+
+
+def test_moved_to_another_number_of_devices(stories: dict[str, Future], whole: Path) -> None:
+    """The numbers of one device, step by step, so that each batch was the next one; rounding adds up."""
+    model_dir, stopped = stories["moved"].result()
+    assert stopped < STEPS["TRAIN_STEPS"]
+    for ours, theirs in zip(_metrics(model_dir), _metrics(whole), strict=True):
+        assert (ours["step"], ours["split"]) == (theirs["step"], theirs["split"])
+        assert ours["generator_loss"] == pytest.approx(theirs["generator_loss"], rel=1e-5), ours["step"]
+    last, other = arrays(model_dir, STEPS["TRAIN_STEPS"]), arrays(whole, STEPS["TRAIN_STEPS"])
+    assert last.keys() == other.keys()
+    for name in (name for name in last if name.startswith("params/")):
+        np.testing.assert_allclose(last[name], other[name], rtol=0, atol=1e-4, err_msg=name)
 
 
 def test_the_recorded_configuration_reproduces_the_run(stories: dict[str, Future], whole: Path) -> None:

@@ -82,10 +82,12 @@ class Case:
             type_vocab_size=config["type_vocab_size"],
             hidden_dropout_prob=config["hidden_dropout_prob"],
             attention_probs_dropout_prob=config["attention_probs_dropout_prob"],
+            dropout_bits=16,
             initializer_range=config["initializer_range"],
             layer_norm_eps=1e-12,
             dtype="float32",
             scan_unroll=1,
+            remat_policy="none",
         )
 
     @property
@@ -113,6 +115,7 @@ class Case:
             "disc_weight": self.info["disc_weight"],
             "temperature": self.info["temperature"],
             "disallow_correct": self.option("disallow_correct", False),
+            "sampler": "gumbel",
         }
         if electric_objective:
             return electric.Electric(**sampling)

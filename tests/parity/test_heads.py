@@ -68,10 +68,12 @@ class TestQuestionAnswering:
             type_vocab_size=2,
             hidden_dropout_prob=0.1,
             attention_probs_dropout_prob=0.1,
+            dropout_bits=16,
             initializer_range=0.02,
             layer_norm_eps=1e-12,
             dtype="float32",
             scan_unroll=1,
+            remat_policy="none",
         )
         task = next(iter(variables)).split("/")[1]
         told = tf1.head_config(variables, task)

@@ -26,7 +26,22 @@ SIZES = {"small": (256, 12, 4, 128), "base": (768, 12, 12, 768), "large": (1024,
 def encoder(size: str) -> EncoderConfig:
     hidden, layers, heads, embedding = SIZES[size]
     return EncoderConfig(
-        30522, hidden, embedding, layers, heads, 4 * hidden, 512, 2, 0.1, 0.1, 0.02, 1e-12, "float32", 1
+        vocab_size=30522,
+        hidden_size=hidden,
+        embedding_size=embedding,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=512,
+        type_vocab_size=2,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        dropout_bits=16,
+        initializer_range=0.02,
+        layer_norm_eps=1e-12,
+        dtype="float32",
+        scan_unroll=1,
+        remat_policy="none",
     )
 
 
@@ -97,7 +112,13 @@ def test_initial_weights_have_the_originals_distribution(path: Path) -> None:
         assert max(np.abs(ours).max(), theirs["max"], -theirs["min"]) <= bound * 1.00001, name
 
 
-SAMPLING = {"gen_weight": 1.0, "disc_weight": 50.0, "temperature": 1.0, "disallow_correct": False}
+SAMPLING = {
+    "gen_weight": 1.0,
+    "disc_weight": 50.0,
+    "temperature": 1.0,
+    "disallow_correct": False,
+    "sampler": "inverse_cdf",
+}
 # The words of a combination's name, as our settings.
 OBJECTIVES = {"electric": electric.Electric(**SAMPLING), "mlm_only": word_objectives.MaskedLanguageModel(1.0)}
 GENERATORS = {"uniform_generator": "uniform", "untied_generator=False": "tied", "two_tower": "two_tower"}

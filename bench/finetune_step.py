@@ -1,0 +1,135 @@
+"""Times fine-tuning with and without padding: python -m bench.finetune_step --model=small --batch_size=32
+
+One step of each length that rows are padded to, in turn. Fine-tuning pads to the shortest that holds a batch of like
+rows; how many batches of each an epoch has is counted for rows as long as those of GLUE's tasks. From both follows the
+rate beside that of padding every row to 128. Needs JAX, Flax, Optax and NumPy only.
+"""
+
+import argparse
+import functools
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from bench import models
+from bench.glue_lengths import BUCKETS, DECILES, LONGEST, batches_by_bucket, lengths, synthetic_rows
+from bench.pretrain_step import prepare
+from bench.timing import in_words, machine, peak_memory_bytes, spread, stopwatch
+from electra_jax import finetuning, flops
+from electra_jax.buckets import stack
+from electra_jax.encoder import EncoderConfig
+from electra_jax.heads import HeadConfig
+from electra_jax.optimizer import make_optimizer
+from electra_jax.steps import Batch, TrainState
+
+HEAD = HeadConfig(
+    kind="sequence_classification",
+    num_labels=2,
+    dropout_prob=0.1,
+    mask_questions=False,
+    final_sep_answers=False,
+    answerable="none",
+    beam_size=20,
+)
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def main() -> None:
+    """Prints the steps, and then what each task gains."""
+    options = parse_arguments()
+    prepare(1)
+    print(machine(["jax", "jaxlib", "flax", "numpy"]))
+    print(f"{options.model}, batch {options.batch_size}, {options.dtype}, {jax.devices()[0].device_kind}")
+    recipe = models.recipe(options.model, dtype=options.dtype)
+    config = recipe.model.discriminator_config
+    model, rule = finetuning.FinetunedModel(config, HEAD), make_optimizer(recipe.optimizer)
+    state = jax.jit(lambda key: nn.unbox(finetuning.init_state(key, model, rule)))(jax.random.key(options.seed))
+    loss = finetuning.LossConfig("classification", 0.5, "mean")
+    step = jax.jit(
+        functools.partial(finetuning.finetune_step, model=model, loss=loss, optimizer=rule), donate_argnums=0
+    )
+    seconds, losses = time_buckets(step, state, config.vocab_size, options)
+    for length in BUCKETS:
+        print(describe(config, options, length, seconds[length]))
+    print(f"peak memory {peak_memory_bytes() / 1e6:,.0f} MB of the process, compilation included")
+    print(f"loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last of {len(losses)}")
+    for task in DECILES:
+        print(gain(task, seconds, options))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Times steps of fine-tuning at each length that rows are padded to.")
+    parser.add_argument("--model", choices=models.SIZES, default="small")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
+    parser.add_argument("--peak_tflops", type=float, help="matrix peak of the device: prints the share that is used")
+    parser.add_argument("--steps", type=int, default=8, help="that are timed at each length")
+    parser.add_argument("--examples", type=int, default=8192, help="of an epoch that is counted")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def time_buckets(
+    step: Step, state: TrainState, vocab_size: int, options: argparse.Namespace
+) -> tuple[dict[int, list[float]], list[float]]:
+    """Seconds of every timed step at each length, and the loss of all of them in order."""
+    full = {length: synthetic_rows(np.full(options.batch_size, length), vocab_size, options.seed) for length in BUCKETS}
+    batches = {
+        length: jax.device_put(stack(rows, length=length, size=options.batch_size)) for length, rows in full.items()
+    }
+    seconds: dict[int, list[float]] = {length: [] for length in BUCKETS}
+    losses = []
+    started = time.perf_counter()
+    for number in range(options.steps + 1):
+        for length in BUCKETS:
+
+            def work(length: int = length) -> None:
+                nonlocal state, sums
+                state, sums = jax.block_until_ready(step(state, batches[length]))
+
+            sums: dict[str, jax.Array] = {}
+            seconds[length].append(stopwatch(work).wall)
+            losses.append(float(sums["loss"] / sums["loss_weight"]))
+        if not number:
+            print(f"trace and compile {len(BUCKETS)} lengths: {time.perf_counter() - started:.1f} s", flush=True)
+    return {length: values[1:] for length, values in seconds.items()}, losses
+
+
+def describe(config: EncoderConfig, options: argparse.Namespace, length: int, seconds: list[float]) -> str:
+    """A length's line."""
+    median = spread(seconds).median
+    cost = 3 * flops.encoder_flops(config, options.batch_size, length)
+    share = f", {cost / median / options.peak_tflops / 1e12:.1%} of the stated peak" if options.peak_tflops else ""
+    return (
+        f"length {length}: {in_words(seconds)}; {options.batch_size / median:,.1f} examples/s, "
+        f"{options.batch_size * length / median:,.0f} tokens/s, {cost:.4g} matrix FLOPs counted, "
+        f"{cost / median:.3g} FLOP/s{share}"
+    )
+
+
+def gain(task: str, seconds: dict[int, list[float]], options: argparse.Namespace) -> str:
+    """What a task's rows gain over padding all of them to the longest."""
+    lengths_N = lengths(task, options.examples, options.seed)
+    counts = batches_by_bucket(lengths_N, options.batch_size, options.seed)
+    num_batches = sum(counts.values())
+    computed = options.batch_size * sum(length * count for length, count in counts.items()) / lengths_N.sum()
+    padded = options.batch_size * num_batches * LONGEST / lengths_N.sum()
+    # Of the same round each, so that what slows the machine down slows both.
+    ratios = [
+        num_batches * longest / sum(counts[length] * seconds[length][place] for length in BUCKETS)
+        for place, longest in enumerate(seconds[LONGEST])
+    ]
+    found = spread(ratios)
+    return (
+        f"{task}: mean length {lengths_N.mean():.1f}; tokens computed per useful one {computed:.2f}, "
+        f"padded to {LONGEST} {padded:.2f}; rate over padded: median {found.median:.2f}, "
+        f"quartiles {found.lower_quartile:.2f} to {found.upper_quartile:.2f}, n {found.n}"
+    )
+
+
+if __name__ == "__main__":
+    main()

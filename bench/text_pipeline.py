@@ -1,0 +1,119 @@
+"""What `input_pipeline` times of text: tokenising it, and SeqIO's way through it. Needs the whole package."""
+
+import contextlib
+import functools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.timing import Part
+from electra_jax.data import BlockBatches
+from electra_jax.streams import StreamBatches
+from electra_jax.tasks.cache import build_cache
+from electra_jax.tasks.cached_blocks import blocks_of_cache
+from electra_jax.tasks.corpus import Corpus
+from electra_jax.tasks.packing import Packing
+from electra_jax.tasks.pretraining import feature_lengths, register_pretraining_task
+from electra_jax.tasks.sources import open_corpus
+from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+
+# As in gin/: what is timed is what `electra cache` writes and `electra pretrain` reads.
+MASK_PROB, MASK_TOKEN_PROB, HELD_OUT_FRACTION = 0.15, 0.85, 0.005
+ONE_SEGMENT_SHARE, RANDOM_LENGTH_SHARE, SEED = 0.1, 0.05, 0
+TASK = "bench"
+
+
+def text_parts(
+    corpus_name: str, vocab_file: str, *, megabytes: float, length: int, batch_size: int, folder: Path
+) -> Iterator[Part]:
+    """`electra cache` with one worker and with one for each core, and the readers of what it wrote.
+
+    Args:
+        corpus_name: "embedded", a glob of text files, or tfds:NAME.
+        vocab_file: BERT's vocab.txt.
+        megabytes: of the corpus that are used.
+        length: L.
+        batch_size: B.
+        folder: for what is written.
+    """
+    vocabulary = load_vocabulary(vocab_file, lowercase=None)
+    corpus = sample_of(open_text(corpus_name), folder, megabytes)
+    for workers in sorted({1, os.cpu_count() or 1}):
+
+        def work(workers: int = workers) -> None:
+            build(corpus, vocabulary, length, folder / "timed", workers)
+            shutil.rmtree(folder / "timed")
+
+        yield Part(f"electra cache, {workers} worker(s)", "MB of text", corpus.size_bytes / 1e6, work)
+    path = build(corpus, vocabulary, length, folder, 1)
+    share = {"batch_size": batch_size, "seed": SEED, "process_index": 0, "process_count": 1}
+    blocks = blocks_of_cache(path, "train", vocab_size=vocabulary.vocab_size)
+    from_blocks = BlockBatches(blocks, sequence_length=length, **share)
+    yield Part("blocks of the text", "examples", 5000 * batch_size, functools.partial(read, from_blocks, 5000))
+    register_pretraining_task(
+        TASK,
+        corpus=None,
+        vocabulary=vocabulary,
+        packing=packing(length),
+        held_out_fraction=HELD_OUT_FRACTION,
+        mask_prob=MASK_PROB,
+        mask_token_prob=MASK_TOKEN_PROB,
+        cache_path=path,
+    )
+    lengths = feature_lengths(length, mask_prob=MASK_PROB)
+    stream = StreamBatches(TASK, split="train", use_cached=True, feature_lengths=lengths, **share)
+    yield Part("SeqIO task, masked by example", "examples", 50 * batch_size, functools.partial(read, stream, 50))
+
+
+def open_text(corpus: str) -> Corpus:
+    """A corpus with the settings of gin/tasks/corpus.gin."""
+    return open_corpus(corpus, text_format="auto", text_field="text", skip_undecodable=False)
+
+
+def sample_of(corpus: Corpus, folder: Path, megabytes: float) -> Corpus:
+    """The first documents of a corpus as a plain text file, so that only reading is left of its source."""
+    path, size = folder / "sample.txt", 0
+    with open(path, "wb") as file, contextlib.closing(texts(corpus)) as documents:
+        for text in documents:
+            size += file.write(f"{text}\n\n".encode())
+            if size >= 1e6 * megabytes:
+                break
+    return open_text(str(path))
+
+
+def texts(corpus: Corpus) -> Iterator[str]:
+    """Of every document."""
+    for unit in corpus.units:
+        for document in corpus.documents(unit):
+            yield document.text
+
+
+def read(batches: BlockBatches | StreamBatches, count: int) -> None:
+    """Takes that many batches."""
+    for _ in range(count):
+        next(batches)
+
+
+def packing(length: int) -> Packing:
+    """Of gin/tasks/cache.gin."""
+    return Packing(
+        length=length,
+        one_segment_share=ONE_SEGMENT_SHARE,
+        random_length_share=RANDOM_LENGTH_SHARE,
+        seed=SEED,
+        method="complete",
+    )
+
+
+def build(corpus: Corpus, vocabulary: WordPieceVocabulary, length: int, cache_dir: Path, workers: int) -> str:
+    """The cache that `electra cache` writes."""
+    return build_cache(
+        corpus,
+        vocabulary,
+        cache_dir=str(cache_dir),
+        packing=packing(length),
+        held_out_fraction=HELD_OUT_FRACTION,
+        num_processes=workers,
+        show_progress=False,
+    )

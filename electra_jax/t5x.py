@@ -1,0 +1,349 @@
+"""T5X's trainer over this project's models, losses, tasks and optimizers: the only file that names T5X.
+
+T5X is on no package index, and nothing else of this project imports this file. Gin binds what stands here into T5X's
+own scripts (gin/t5x/; docs/outgrowing.md tells how to run them):
+
+    python -m t5x.train --gin_file=gin/t5x/pretrain.gin ...
+
+T5X asks nothing of a model but methods of given names. It has its own key for each step and its own way to save; what a
+step computes from a batch and a key is `steps.training_loss`, as in `electra pretrain`. Because T5X's modules are
+imported where they are called, all of this file but `optimizer_def`, `partitioner` and `summarize_config` runs without
+T5X.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import clu.metrics
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+from flax.linen.partitioning import AxisMetadata
+from jax.sharding import Mesh
+
+from electra_jax import (
+    finetune_start,
+    finetuning,
+    folding,
+    loading,
+    metrics,
+    optimizer,
+    pretraining_data,
+    steps,
+    stored,
+)
+from electra_jax.description import Description, write_record
+from electra_jax.errors import UserError
+from electra_jax.finetune_run import FinetuningRun
+from electra_jax.finetune_seed import KINDS_OF_MODEL
+from electra_jax.model import Vocabulary
+from electra_jax.optimizer import OptimizerConfig
+from electra_jax.paths import path_of
+from electra_jax.run_config import PretrainingRun
+from electra_jax.steps import Batch
+from electra_jax.tasks import pretraining as pretraining_tasks
+from electra_jax.tasks import registration
+from electra_jax.tasks.catalog import make_task
+from electra_jax.tasks.wordpiece import WordPieces
+from electra_jax.types import PyTree
+
+Metrics = dict[str, clu.metrics.Metric]
+
+
+def with_axes(boxed: PyTree) -> dict[str, PyTree]:
+    """What T5X wants of `init`: `params` without boxes, and `params_axes`, its tree of their logical axes.
+
+    A leaf of `params_axes` has the name of its parameter and `_axes` after it.
+    """
+    leaves = traverse_util.flatten_dict(boxed, is_leaf=lambda _, value: isinstance(value, nn.Partitioned))
+    axes = {
+        (*path[:-1], f"{path[-1]}_axes"): AxisMetadata(tuple(leaf.names))
+        for path, leaf in leaves.items()
+        if isinstance(leaf, nn.Partitioned)
+    }
+    # Unboxing puts a constraint on what it unboxes wherever it finds axis rules, and T5X shards by its own.
+    with nn.logical_axis_rules(()):
+        return {"params": nn.unbox(boxed), "params_axes": traverse_util.unflatten_dict(axes)}
+
+
+@flax.struct.dataclass
+class Reported(clu.metrics.Metric):
+    """One of the values that `finish` makes of sums, which T5X adds up over its steps."""
+
+    sums: dict[str, jax.Array]
+    name: str = flax.struct.field(pytree_node=False)
+    finish: Callable[[Mapping[str, np.ndarray]], Mapping[str, float]] = flax.struct.field(pytree_node=False)
+
+    def merge(self, other: "Reported") -> "Reported":
+        """The sums of both."""
+        return self.replace(sums=jax.tree.map(jnp.add, self.sums, other.sums))
+
+    def compute(self) -> float:
+        """The value."""
+        return self.finish(self.sums)[self.name]
+
+
+def reported(
+    sums: Mapping[str, jax.Array], finish: Callable[[Mapping[str, np.ndarray]], Mapping[str, float]]
+) -> Metrics:
+    """A metric of T5X for each value that `finish` makes of these sums."""
+    names = finish({name: np.zeros(value.shape) for name, value in sums.items()})
+    return {name: Reported(dict(sums), name, finish) for name in names}
+
+
+def optimizer_def(config: OptimizerConfig) -> Any:
+    """The optimizer as T5X takes it."""
+    from t5x import optimizers
+
+    return optimizers.OptaxWrapper(optimizer.make_optimizer(config))
+
+
+class PretrainingModel:
+    """A pre-training run as T5X trains it: any objective, masked by its task or here.
+
+    T5X reads what it needs of the run's data, batch size, steps and directory from its own bindings.
+    """
+
+    def __init__(self, run: PretrainingRun) -> None:
+        """Raises UserError for micro-batches, of which T5X adds up the gradients as if each were a batch."""
+        if run.accumulation_steps != 1:
+            raise UserError(
+                f"ACCUMULATION_STEPS is {run.accumulation_steps}: under T5X it must be 1, because T5X divides no loss "
+                "by the whole batch's weight; use a smaller BATCH_SIZE, or electra pretrain"
+            )
+        self.run = run
+        self.vocabulary = pretraining_data.vocabulary_for(run.cache, run.encoder)
+        special = {name: getattr(self.vocabulary, name) for name in ("cls_id", "sep_id", "mask_id")}
+        self._pieces = {
+            "model": run.model,
+            "objective": run.objective,
+            "masking": run.masking_config(**special),
+        }
+        self._finish = functools.partial(metrics.finish, loss_weights=run.objective.loss_weights)
+        masks = run.masking == "task"
+        self.FEATURE_CONVERTER_CLS = (
+            pretraining_tasks.MaskedFeatureConverter if masks else pretraining_tasks.UnmaskedFeatureConverter
+        )
+
+    @functools.cached_property
+    def optimizer_def(self) -> Any:
+        """T5X's wrapper of the run's optimizer."""
+        return optimizer_def(self.optimizer_config)
+
+    @property
+    def optimizer_config(self) -> OptimizerConfig:
+        """The update rule."""
+        return self.run.optimizer
+
+    def get_initial_variables(
+        self, rng: jax.Array, input_shapes: Mapping[str, Sequence[int]], input_types: Mapping[str, Any] | None = None
+    ) -> dict[str, PyTree]:
+        """Random parameters and their axes; see `with_axes`."""
+        del input_types
+        with nn.logical_axis_rules(()):
+            return with_axes(steps.init_params(rng, self.run.model, input_shapes["input_ids"][-1]))
+
+    def loss_fn(self, params: PyTree, batch: Batch, dropout_rng: jax.Array | None) -> tuple[jax.Array, Metrics]:
+        """The loss of a global batch and its metrics; `dropout_rng` is the step's key, uint32 [2], None to evaluate."""
+        if dropout_rng is None:
+            return self.eval_fn(params, batch)
+        step_key = jax.random.wrap_key_data(dropout_rng)
+        drawn = steps.draw(step_key, batch, objective=self._pieces["objective"], masking=self._pieces["masking"])
+        loss, sums = steps.training_loss(params, drawn, 0, **self._pieces)
+        return loss, reported(sums, self._finish)
+
+    def eval_fn(self, params: PyTree, batch: Batch) -> tuple[jax.Array, Metrics]:
+        """The same without dropout; every batch is masked and sampled by one key."""
+        sums = steps.evaluate_step(params, batch, jax.random.key(0), **self._pieces, reference=False)
+        weights = self._pieces["objective"].loss_weights
+        parts = {name: sums[f"{name}_loss"] / jnp.maximum(sums[f"{name}_loss_weight"], 1.0) for name in weights}
+        return sum(weight * parts[name] for name, weight in weights.items()), reported(sums, self._finish)
+
+    def register(self) -> str:
+        """Registers the run's SeqIO task, tokenising a small corpus first, and returns its name."""
+        run = self.run
+        suffix = "" if run.masking == "task" else pretraining_tasks.UNMASKED_SUFFIX
+        if run.mixture_or_task_name is not None:
+            return run.mixture_or_task_name + suffix
+        path = pretraining_data.cache_path(run.cache, self.vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
+        return pretraining_data.register_cache(run, path, self.vocabulary) + suffix
+
+    def feature_lengths(self) -> dict[str, int]:
+        """SeqIO's `sequence_length` of the task."""
+        masked = self.run.masking == "task"
+        return pretraining_tasks.feature_lengths(
+            self.run.cache.sequence_length, mask_prob=self.run.mask_prob if masked else None
+        )
+
+    def describe(self) -> tuple[Description, Vocabulary]:
+        """What a reader of the checkpoints must know, as of a run of `electra pretrain`: the plain towers."""
+        shapes = jax.eval_shape(
+            lambda: nn.unbox(steps.init_params(jax.random.key(0), self.run.model, self.run.cache.sequence_length))
+        )
+        description = loading.describe_towers(self.run, *folding.fold_shapes(shapes), {})
+        facts = description.facts | {"made by": "T5X", "sequence length": self.run.cache.sequence_length}
+        pieces = self.vocabulary
+        return (
+            dataclasses.replace(description, facts=facts),
+            Vocabulary(pieces.tokens, pieces.lowercase, pieces.strip_accents),
+        )
+
+
+class FinetuningModel:
+    """A fine-tuning run as T5X trains, evaluates and predicts it: classification, regression and tagging.
+
+    Sizes and vocabulary are those of INIT_FROM. Its weights T5X restores itself, where Gin says from where.
+    """
+
+    def __init__(self, run: FinetuningRun, num_train_steps: int | None) -> None:
+        """`num_train_steps` is of the schedule, None for a model that is only evaluated.
+
+        Raises:
+            UserError: question answering, whose predictions T5X cannot write; or what `finetune_start.origin` refuses.
+        """
+        begun = finetune_start.origin(run)
+        tokens, lowercase, strip_accents = begun.vocabulary
+        self.run, self.vocabulary, self._num_train_steps = run, begun.vocabulary, num_train_steps
+        self.task = make_task(run.task, WordPieces(tokens, lowercase=lowercase, strip_accents=strip_accents))
+        if self.task.kind == "question_answering":
+            raise UserError(f"{self.task.name} is question answering, which T5X has no place for: use electra finetune")
+        head = run.heads.head_for(self.task.kind, num_labels=len(self.task.labels), final_sep_answers=False)
+        self._model = finetuning.FinetunedModel(begun.encoder, head)
+        self._loss = finetuning.LossConfig(self.task.kind, run.answerable_weight, run.loss_reduction)
+        self.FEATURE_CONVERTER_CLS = registration.FEATURE_CONVERTERS[self.task.kind]
+
+    @functools.cached_property
+    def optimizer_def(self) -> Any:
+        """T5X's wrapper of the run's optimizer."""
+        return optimizer_def(self.optimizer_config)
+
+    @property
+    def optimizer_config(self) -> OptimizerConfig:
+        """The update rule over `num_train_steps`."""
+        steps_in_all = self._num_train_steps
+        return self.run.optimizer(
+            num_train_steps=steps_in_all, num_warmup_steps=steps_in_all * self.run.warmup_fraction
+        )
+
+    def get_initial_variables(
+        self, rng: jax.Array, input_shapes: Mapping[str, Sequence[int]], input_types: Mapping[str, Any] | None = None
+    ) -> dict[str, PyTree]:
+        """Random parameters and their axes; see `with_axes`."""
+        del input_shapes, input_types
+        with nn.logical_axis_rules(()):
+            return with_axes(finetuning.init_params(rng, self._model))
+
+    def loss_fn(self, params: PyTree, batch: Batch, dropout_rng: jax.Array | None) -> tuple[jax.Array, Metrics]:
+        """The loss of a batch; `dropout_rng` is the step's key, None to evaluate."""
+        rows = batch | {"row_weight": jnp.ones(len(batch["input_ids"]), jnp.float32)}
+        loss, term = finetuning.training_loss(params, rows, dropout_rng, model=self._model, loss=self._loss)
+        return loss, {"loss": clu.metrics.Average(total=term.sum, count=term.weight)}
+
+    def eval_fn(self, params: PyTree, batch: Batch) -> tuple[jax.Array, Metrics]:
+        """The same without dropout."""
+        return self.loss_fn(params, batch, None)
+
+    def predict_batch(self, params: PyTree, batch: Batch, rng: jax.Array | None = None) -> jax.Array:
+        """As `registration` scores them: classes int32 [B, 1], values float32 [B, 1] or labels int32 [B, L]."""
+        del rng
+        logits = finetuning.predict_step(params, batch, model=self._model)["logits"]
+        if self.task.kind == "regression":
+            return logits
+        labels = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return labels if self.task.kind == "tagging" else labels[:, None]
+
+    def predict_batch_with_aux(
+        self, params: PyTree, batch: Batch, rng: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The predictions, and the logits behind them."""
+        logits = finetuning.predict_step(params, batch, model=self._model)["logits"]
+        return self.predict_batch(params, batch, rng), {"logits": logits}
+
+    def score_batch(self, params: PyTree, batch: Batch, return_intermediates: bool = False) -> jax.Array:
+        """Minus the loss of each row, float32 [B]: of classification the log probability of its label."""
+        del return_intermediates
+
+        def score(row: Batch) -> jax.Array:
+            alone = {name: value[None] for name, value in row.items()} | {"row_weight": jnp.ones(1, jnp.float32)}
+            _, term = finetuning.training_loss(params, alone, None, model=self._model, loss=self._loss)
+            return -term.sum
+
+        return jax.vmap(score)(batch)
+
+    def register(self) -> str:
+        """Registers the task with SeqIO and returns its name."""
+        registration.register(self.task)
+        return self.task.name
+
+    def feature_lengths(self) -> dict[str, int]:
+        """SeqIO's `sequence_length` of the task."""
+        return registration.sequence_lengths(self.task)
+
+    def describe(self) -> tuple[Description, Vocabulary]:
+        """What a reader of the checkpoints must know, as of a run of `electra finetune`."""
+        description = Description(
+            kind=KINDS_OF_MODEL[self.task.kind],
+            discriminator=self._model.config,
+            generator=None,
+            generator_embeddings=False,
+            head=self._model.head_config,
+            labels=self.task.labels,
+            facts={"made by": "T5X", "task": self.task.describe(), "init from": self.run.init_from},
+        )
+        return description, self.vocabulary
+
+
+Model = PretrainingModel | FinetuningModel
+
+
+def task_name(model: Model) -> str:
+    """The name of the model's task in SeqIO's registry, where it is put."""
+    return model.register()
+
+
+def feature_lengths(model: Model) -> dict[str, int]:
+    """T5X's `task_feature_lengths`."""
+    return model.feature_lengths()
+
+
+def newest_checkpoint(model_dir: str) -> str:
+    """The folder of the newest checkpoint of T5X in a model directory; t5x.infer does not look for it itself."""
+    return str(stored.newest(path_of(model_dir)).folder.parent)
+
+
+def learning_rate_fn(model: Model) -> Callable[[jax.Array], jax.Array]:
+    """The schedule, which T5X's trainer only reports: the optimizer has it inside."""
+    return functools.partial(optimizer.learning_rate, model.optimizer_config)
+
+
+def partitioner(num_partitions: int, parameter_partitioning_dims: int) -> Any:
+    """T5X's partitioner with its standard rules, and a mesh of `num_partitions` to a model on CPUs too.
+
+    Args:
+        num_partitions: devices that share one copy of the model; heads, ffn and vocabulary are divided among them.
+        parameter_partitioning_dims: 2 to divide parameters and optimizer among the other devices too.
+    """
+    from t5x import partitioning
+
+    rules = partitioning.standard_logical_axis_rules(parameter_partitioning_dims=parameter_partitioning_dims)
+    made = partitioning.PjitPartitioner(num_partitions=num_partitions, logical_axis_rules=rules)
+    if jax.default_backend() == "cpu":
+        # T5X gives one model all CPUs, whatever num_partitions says; what is set here stands in its cached property.
+        made.mesh = Mesh(np.array(jax.devices()).reshape(-1, num_partitions), ("data", "model"))
+    return made
+
+
+def summarize_config(model_dir: str, summary_writer: Any, step: int, *, model: Model) -> None:
+    """T5X's record of the configuration, and ours beside it, with which `electra` reads the checkpoints."""
+    from t5x import gin_utils
+
+    gin_utils.summarize_gin_config(model_dir, summary_writer, step)
+    if jax.process_index() == 0:
+        description, vocabulary = model.describe()
+        write_record(path_of(model_dir), description)
+        loading.write_vocabulary(path_of(model_dir), vocabulary)

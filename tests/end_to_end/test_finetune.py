@@ -1,0 +1,194 @@
+"""`electra finetune`, `evaluate` and `predict` of each family of tasks, from a pre-training run and official files."""
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gin
+import jax
+import pytest
+
+import electra_jax
+from commands import WORDS
+from electra_jax.cli import main
+
+DRAW = random.Random(1)
+NOUNS, VERBS = WORDS[:30], WORDS[30:60]
+SETTINGS = {
+    "BUCKETS": (32,),
+    "MAX_SEQ_LENGTH": 32,
+    "BATCH_SIZE": 16,
+    "EVALUATION_BATCH_SIZE": 8,
+    "LEARNING_RATE": 1e-2,
+    "LAYERWISE_LR_DECAY": 1.0,
+    "EPOCHS": 8,
+    "EVALUATE_EVERY": 12,
+}
+
+
+@pytest.fixture(autouse=True)
+def compilations(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compiled programs are kept where the tests keep theirs, and only while a test lasts."""
+    monkeypatch.setenv("ELECTRA_CACHE_DIR", str(place / "cache"))
+    kept = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", kept)
+    gin.clear_config(clear_constants=True)
+
+
+def sentence(words: list[str], number: int) -> str:
+    return " ".join(DRAW.choices(words, k=number))
+
+
+def electra(verb: str, *arguments: str, **macros: Any) -> None:
+    gin.clear_config(clear_constants=True)
+    assert main([verb, *arguments, *(f"--gin.{name}={value!r}" for name, value in macros.items())]) == 0
+
+
+def tune(whole: Path, folder: Path, task: str, **macros: Any) -> dict[str, Any]:
+    """Fine-tunes the pre-training run `whole` on `folder`'s files; returns results.json of `folder/run`."""
+    places = {"INIT_FROM": str(whole), "DATA_DIR": str(folder), "MODEL_DIR": str(folder / "run"), "TASK": task}
+    electra("finetune", **{**SETTINGS, **places, **macros})
+    return json.loads((folder / "run/results.json").read_text())
+
+
+def evaluated(folder: Path, split: str = "dev", **macros: Any) -> dict[str, Any]:
+    electra("evaluate", MODEL_DIR=str(folder / "run"), SPLIT=split, OUTPUT=str(folder / "scores.json"), **macros)
+    return json.loads((folder / "scores.json").read_text())
+
+
+def scored_file(folder: Path, task: str, predictions: Path, **macros: Any) -> dict[str, float]:
+    """The scores of a file of predictions, without a model."""
+    places = {"TASK": task, "DATA_DIR": str(folder), "PREDICTIONS": str(predictions)}
+    electra("evaluate", OUTPUT=str(folder / "file.json"), **places, **macros)
+    return json.loads((folder / "file.json").read_text())["metrics"]
+
+
+def best_of(results: dict[str, Any]) -> dict[str, float]:
+    return next(seed["metrics"] for seed in results["seeds"] if seed["seed"] == results["best_seed"])
+
+
+def test_classification(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "CoLA").mkdir()
+    texts = [(sentence(NOUNS if label else VERBS, 6), label) for label in [0, 1] * 50]
+    lines = [f"src\t{label}\t\t{text}" for text, label in texts]
+    (tmp_path / "CoLA/train.tsv").write_text("\n".join(lines[:79]) + "\n")
+    (tmp_path / "CoLA/dev.tsv").write_text("\n".join(lines[79:]) + "\n")
+    test = [f"{number}\t{text}" for number, (text, _) in enumerate(texts[:13])]
+    (tmp_path / "CoLA/test.tsv").write_text("\n".join(["index\tsentence", *test]) + "\n")
+    results = tune(whole, tmp_path, "cola", NUM_SEEDS=2)
+    said = capsys.readouterr().out
+    # Read by name, and each of the three is said; the generator stays where it is.
+    assert "weights from" in said
+    assert re.search(r"new: .*head/prediction", said)
+    assert re.search(r"left: .*generator", said)
+    # 79 rows are five batches of 16; every one of the 21 dev examples is scored, in batches of 8.
+    assert results["num_examples"] == {"train": 79, "dev": 21}
+    assert [seed["steps"] for seed in results["seeds"]] == [40, 40]
+    assert [point["step"] for point in results["seeds"][0]["curve"]] == [12, 24, 36, 40]
+    assert results["summary"]["matthews"]["n"] == 2 - results["num_failed"]
+    assert results["summary"]["matthews"]["best"] == 100.0
+    for name in ("results.json", "report.html", "predictions.jsonl", "seeds/0/metrics.jsonl", "seeds/1/tensorboard"):
+        assert (tmp_path / "run" / name).exists(), name
+    assert len((tmp_path / "run/predictions.jsonl").read_text().splitlines()) == 21
+    # The best checkpoint is the model.
+    assert evaluated(tmp_path)["metrics"] == best_of(results)
+    electra("predict", MODEL_DIR=str(tmp_path / "run"), SPLIT="test")
+    submission = (tmp_path / "run/predictions/CoLA.tsv").read_text().splitlines()
+    assert submission == ["index\tprediction", *(f"{number}\t{label}" for number, (_, label) in enumerate(texts[:13]))]
+    capsys.readouterr()
+    # Longer than a file's name may be.
+    long_text = sentence(NOUNS, 200)
+    electra("predict", long_text, MODEL_DIR=str(tmp_path / "run"))
+    assert json.loads(capsys.readouterr().out) == electra_jax.load(str(tmp_path / "run"))(long_text)[0]
+
+
+def test_regression(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "STS-B").mkdir()
+    head = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2"
+    lines = []
+    for number in range(60):
+        words, score = (NOUNS, 5.0) if number % 2 else (VERBS, 0.0)
+        pair = sentence(words, 3), sentence(words, 3)
+        lines.append("\t".join([str(number), *"gfyoss", *pair, f"{score:.3f}"]))
+    (tmp_path / "STS-B/train.tsv").write_text("\n".join([f"{head}\tscore", *lines[:40]]) + "\n")
+    (tmp_path / "STS-B/dev.tsv").write_text("\n".join([f"{head}\tscore", *lines[40:]]) + "\n")
+    test = [line.rpartition("\t")[0] for line in lines[40:47]]
+    (tmp_path / "STS-B/test.tsv").write_text("\n".join([head, *test]) + "\n")
+    results = tune(whole, tmp_path, "stsb", EPOCHS=10)
+    assert results["num_examples"] == {"train": 80, "dev": 20}  # in both orders
+    assert results["main_metric"] == "spearman"
+    assert results["summary"]["spearman"]["best"] > 60
+    assert evaluated(tmp_path)["metrics"] == pytest.approx(best_of(results), abs=1e-6)
+    electra("predict", MODEL_DIR=str(tmp_path / "run"), SPLIT="test")
+    header, *rows = (tmp_path / "run/predictions/STS-B.tsv").read_text().splitlines()
+    assert header == "index\tprediction"
+    assert [row.split("\t")[0] for row in rows] == [str(number) for number in range(7)]
+    assert all(re.fullmatch(r"\d+\t[0-5]\.\d{3}", row) for row in rows)
+
+
+def test_tagging(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "chunk").mkdir()
+
+    def tagged() -> str:
+        groups = [
+            (DRAW.choices(words, k=DRAW.randint(1, 3)), kind)
+            for kind, words in DRAW.choices([("NP", NOUNS), ("VP", VERBS)], k=3)
+        ]
+        lines = [f"{word} X {'I' if i else 'B'}-{kind}" for words, kind in groups for i, word in enumerate(words)]
+        return "\n".join([*lines, ". . O"]) + "\n"
+
+    for split, number in (("train", 48), ("dev", 13), ("test", 5)):
+        (tmp_path / f"chunk/{split}.txt").write_text("\n".join(tagged() for _ in range(number)))
+    results = tune(whole, tmp_path, "chunk", EPOCHS=40, EVALUATE_EVERY=60)
+    assert results["num_examples"] == {"train": 48, "dev": 13}
+    assert list(best_of(results)) == ["f1", "precision", "recall", "accuracy"]
+    assert results["summary"]["f1"]["best"] > 40
+    of_model = evaluated(tmp_path)["metrics"]
+    assert of_model == best_of(results)
+    electra("predict", MODEL_DIR=str(tmp_path / "run"), SPLIT="dev")
+    capsys.readouterr()
+    assert scored_file(tmp_path, "chunk", tmp_path / "run/predictions/chunk_dev.txt") == of_model
+    assert f"FB1: {of_model['f1']:6.2f}" in capsys.readouterr().out
+
+
+def test_question_answering(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "squad_v2").mkdir()
+
+    def questions(name: str, number: int) -> dict[str, Any]:
+        entries = []
+        for index in range(number):
+            context, word = sentence(NOUNS, 12), DRAW.choice(NOUNS)
+            impossible = index % 3 == 0
+            place = DRAW.randrange(12)
+            words = context.split()
+            start = len(" ".join(words[:place])) + (place > 0)
+            answers = [] if impossible else [{"text": words[place], "answer_start": start}]
+            question = sentence(VERBS, 2) if impossible else word
+            qas = [{"id": f"{name}{index}", "question": question, "answers": answers, "is_impossible": impossible}]
+            entries.append({"title": name, "paragraphs": [{"context": context, "qas": qas}]})
+        return {"version": "v2.0", "data": entries}
+
+    for split, number in (("train", 40), ("dev", 13)):
+        (tmp_path / f"squad_v2/{split}.json").write_text(json.dumps(questions(split, number)))
+    # Windows of 16 tokens: three or so of each context.
+    results = tune(whole, tmp_path, "squad_v2", EPOCHS=4, MAX_SEQ_LENGTH=16, DOC_STRIDE=4, MAX_QUESTION_LENGTH=4)
+    assert results["main_metric"] == "best_f1"
+    best = best_of(results)
+    assert best["total"] == 13
+    assert best["f1"] == best["best_f1"] > 30
+    assert evaluated(tmp_path)["metrics"] == pytest.approx(best, abs=1e-4)
+    electra("predict", MODEL_DIR=str(tmp_path / "run"), SPLIT="dev")
+    predictions = tmp_path / "run/predictions"
+    answers = json.loads((predictions / "predictions.json").read_text())
+    odds = json.loads((predictions / "null_odds.json").read_text())
+    nbest = json.loads((predictions / "nbest.json").read_text())
+    assert answers.keys() == odds.keys() == nbest.keys() == {f"dev{index}" for index in range(13)}
+    # The threshold that fine-tuning found is the one that withholds answers.
+    withheld = {name for name, value in odds.items() if value > results["null_threshold"]}
+    assert {name for name, answer in answers.items() if answer == ""} == withheld
+    found = scored_file(tmp_path, "squad_v2", predictions / "predictions.json")
+    assert (found["exact"], found["f1"]) == (best["exact"], best["f1"])

@@ -1,0 +1,73 @@
+"""`electra inspect`: what each device will hold, of this machine's mesh or of a larger one."""
+
+import ast
+import math
+import re
+from collections.abc import Callable, Iterator
+
+import gin
+import pytest
+
+from electra_jax import cli
+
+Inspected = Callable[..., str]
+
+
+@pytest.fixture
+def inspected(capfd: pytest.CaptureFixture[str]) -> Iterator[Inspected]:
+    """Runs the command line in this process, where there are eight devices, and returns what it printed or refused."""
+
+    def run(model: str, **macros: object) -> str:
+        bindings = [f"--gin.{name}={value!r}" for name, value in macros.items()]
+        code = cli.main(["inspect", f"--gin_file=gin/runs/{model}.gin", *bindings])
+        printed = capfd.readouterr()
+        assert (code, bool(printed.err)) in ((0, False), (2, True)), printed
+        return printed.out or printed.err
+
+    yield run
+    gin.clear_config(clear_constants=True)
+
+
+def rows(printed: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Shape and a device's part of each parameter of the table."""
+    found = re.findall(r"^ +(\S+/\S+) +(\(.*?\)) +[\d,]+ +\(.*?\) +(\(.*?\)) *$", printed, flags=re.MULTILINE)
+    return {name: (ast.literal_eval(shape), ast.literal_eval(part)) for name, shape, part in found}
+
+
+def sizes(printed: str) -> tuple[int, ...]:
+    """Bytes on a device: parameters, optimizer state, gradients."""
+    line = re.search(r"parameters ([\d,]+), optimizer state ([\d,]+), gradients ([\d,]+);", printed)
+    assert line is not None, printed
+    return tuple(int(number.replace(",", "")) for number in line.groups())
+
+
+def test_one_device_holds_all(inspected: Inspected) -> None:
+    """The published number of parameters, four bytes each; Adam's two moments of each, and two counts."""
+    printed = inspected("small", MESH_DATA=1)
+    assert "mesh: data 1, fsdp 1, tensor 1 = 1 devices (this machine has 8)" in printed
+    assert sizes(printed) == (4 * 14_196_219, 8 * 14_196_219 + 2 * 4, 4 * 14_196_219)
+
+
+def test_a_mesh_larger_than_the_machine(inspected: Inspected) -> None:
+    """Parts by hand, and their sum."""
+    printed = inspected("base", MESH_DATA=16, MESH_FSDP=8, MESH_TENSOR=2)
+    assert "mesh: data 16, fsdp 8, tensor 2 = 256 devices (this machine has 8)" in printed
+    parts = rows(printed)
+    assert parts["embeddings/word_embeddings"] == ((30522, 768), (15261, 96))
+    layers = "discriminator/encoder/layers"
+    assert parts[f"{layers}/attention/query_kernel"] == ((12, 768, 12, 64), (12, 96, 6, 64))
+    assert parts[f"{layers}/intermediate/kernel"] == ((12, 768, 3072), (12, 96, 1536))
+    assert parts["generator/head/dense/bias"] == ((768,), (768,))
+    held = 4 * sum(math.prod(part) for _, part in parts.values())
+    assert sizes(printed) == (held, 2 * held + 8, held)
+
+
+def test_the_machines_own_mesh(inspected: Inspected) -> None:
+    assert "mesh: data 4, fsdp 2, tensor 1 = 8 devices\n" in inspected("small", MESH_FSDP=2)
+
+
+def test_what_a_run_would_refuse_is_refused(inspected: Inspected) -> None:
+    said = inspected("base", MESH_DATA=1, MESH_TENSOR=4)
+    assert "mesh axis tensor 4 does not divide vocab 30522 (embeddings/word_embeddings): on 4 devices" in said
+    assert "tensor can be 1 or 2" in said
+    assert "the nearest that fits is 300" in inspected("base", MESH_DATA=300)
