@@ -77,7 +77,7 @@ def member(options: argparse.Namespace) -> None:
     from electra_jax import distributed
 
     jax.config.update("jax_num_cpu_devices", 1)
-    with distributed.joined("", preemptible=False):
+    with distributed.joined(""):
         found = time_steps(options)
         if distributed.leader():
             print(json.dumps(found))

@@ -45,7 +45,7 @@ class Verb(NamedTuple):
         arguments: beside the bindings.
         usage: for its help, where that is more than one line.
         several: where there are several processes: "apart" (each is alone), "leader" (process 0 does it, the others
-            wait), "together", or "preemptible": together, and SIGTERM is a request to save and stop.
+            wait) or "together".
     """
 
     help: str
@@ -74,7 +74,7 @@ class PlainVerb(NamedTuple):
 
 
 VERBS = {
-    "pretrain": Verb("pre-train by replaced-token detection", "PretrainingRun", None, several="preemptible"),
+    "pretrain": Verb("pre-train by replaced-token detection", "PretrainingRun", None, several="together"),
     "evaluate": Verb(
         "score a pre-training run on held-out text, a fine-tuned model on its task, or a file of predictions",
         "PretrainingRun",
@@ -85,7 +85,7 @@ VERBS = {
         "train a task's head on a pre-trained encoder, and report the scores of every seed",
         "finetune_run.FinetuningRun",
         "gin/runs/finetune.gin",
-        several="preemptible",
+        several="together",
     ),
     "predict": Verb(
         "print what a model says of text or token ids, a JSON object per input",
@@ -214,7 +214,7 @@ def exit_code(action: Callable[[], None], *, verbose: bool) -> int:
         sentence = disk_sentence(error) or path_sentence(error) or refusal(error)
         if sentence is not None:
             return fail(sentence, verbose)
-        if distributed.several():
+        if distributed.group() is not None:
             traceback.print_exc()
             distributed.leave(1, f"it failed ({type(error).__name__}: see its log)")
         raise
@@ -316,7 +316,7 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
     if verb.several == "apart":
         module.run(*([configuration, options] if verb.arguments else [configuration]))
         return
-    with distributed.joined(gin_config.resolved(), preemptible=verb.several == "preemptible"):
+    with distributed.joined(gin_config.resolved()):
         if verb.several != "leader" or distributed.leader():
             module.run(configuration)
 

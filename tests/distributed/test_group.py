@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -84,6 +85,33 @@ def test_two_of_the_same_number(address: str, threads: Callable[..., Future], in
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
     third = meet(address, 2, 3, seconds=20)
     last = [threads(one.gather, None, last=True) for one in (first.result(), right.result(), third)]
+    assert all(future.result() == [None] * 3 for future in last)
+
+
+@pytest.mark.parametrize("asking", [0, 2])
+def test_all_stop_after_the_same_step_which_none_has_passed(
+    address: str, threads: Callable[..., Future], asking: int
+) -> None:
+    futures = [threads(meet, address, index, 3, seconds=20) for index in range(3)]
+    groups = [future.result() for future in futures]
+    step_begins = threading.Barrier(3)
+
+    def run(group: Group) -> tuple[int, str | None]:
+        for step in range(1, 2000):
+            # No process can do a step without the others, nor wait for them while they wait for it.
+            step_begins.wait(timeout=20)
+            time.sleep(0.002 * (group.index == 1))
+            if step == 5 and group.index == asking:
+                group.ask_to_stop("SIGTERM")
+            if (why := group.stops_after(step)) is not None:
+                return step, why
+        return step, None
+
+    ends = {future.result() for future in [threads(run, group) for group in groups]}
+    assert len(ends) == 1
+    step, why = ends.pop()
+    assert (5 <= step < 2000, why) == (True, "SIGTERM")
+    last = [threads(group.gather, None, last=True) for group in groups]
     assert all(future.result() == [None] * 3 for future in last)
 
 
@@ -221,7 +249,7 @@ def test_gins_text_is_compared_setting_by_setting() -> None:
 
 def test_without_a_group_nothing_is_waited_for() -> None:
     assert distributed.leader()
-    assert not distributed.several()
+    assert distributed.group() is None
     assert distributed.gather({"a": 1}) == [{"a": 1}]
     done = []
     distributed.led(done.append, 1)

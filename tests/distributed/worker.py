@@ -174,7 +174,7 @@ def note(path: Path, step: int, what: Any) -> None:
 
 def body() -> None:
     options = json.loads(sys.argv[2])
-    with distributed.joined(options.get("configuration", ""), preemptible=True):
+    with distributed.joined(options.get("configuration", "")):
         run(Path(sys.argv[1]), options)
 
 
