@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 VOCAB := $(DEMO)/vocab.txt
 
-.PHONY: demo demo-finetune test test-long lint wheel clean
+.PHONY: demo demo-finetune test test-long test-beam lint wheel clean
 
 demo: $(VENV)/ready
 	@test -f $(VOCAB) || $(BIN)/electra vocab --gin.CORPUS='"embedded"' --gin.VOCAB_FILE='"$(VOCAB)"' --gin.VOCAB_SIZE=8192
@@ -28,6 +28,10 @@ test: $(VENV)/ready
 test-long: $(VENV)/ready
 	$(BIN)/python -m pytest -m long
 
+# Beam wants older packages than the rest of the project is tested with.
+test-beam: $(VENV)-beam/ready
+	$(VENV)-beam/bin/python -m pytest tests/test_beam.py
+
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -35,8 +39,13 @@ lint: $(VENV)/ready
 wheel: $(VENV)/ready
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
+$(VENV)-beam/ready: pyproject.toml constraints-beam.txt
+	test -x $(VENV)-beam/bin/python || $(PYTHON) -m venv $(VENV)-beam
+	$(VENV)-beam/bin/python -m pip install --quiet --editable '.[beam]' pytest --constraint constraints-beam.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-beam build dist *.egg-info
 
 # Made again whenever what is installed may have changed.
 $(VENV)/ready: pyproject.toml constraints.txt

@@ -12,6 +12,7 @@ import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import seqio
 from flax import linen as nn
@@ -82,12 +83,13 @@ def finetuning_model(folder: Path, **macros: Any) -> t5x.FinetuningModel:
     return t5x.FinetuningModel(run, 10)
 
 
-def token_batch(rows: int, length: int) -> Batch:
-    """Random tokens, the second half of each row padding in every other row."""
-    draw = np.random.default_rng(0)
+def token_batch(rows: int, seed: int) -> Batch:
+    """Random tokens, padding in the end of each row but the first."""
+    draw, length = np.random.default_rng(seed), 32
     ids_BL = draw.integers(5, SMALL["VOCAB_SIZE"], (rows, length))
     mask_BL = np.ones((rows, length), np.int32)
-    mask_BL[::2, length // 2 :] = 0
+    for row in range(1, rows):
+        mask_BL[row, draw.integers(length // 2, length) :] = 0
     return {
         "input_ids": (ids_BL * mask_BL).astype(np.int32),
         "token_type_ids": np.zeros((rows, length), np.int32),
@@ -95,21 +97,34 @@ def token_batch(rows: int, length: int) -> Batch:
     }
 
 
-def initial(model: t5x.Model) -> dict[str, Any]:
+def variables(model: t5x.Model, key: jax.Array) -> dict[str, Any]:
     """What T5X gets, from a key as T5X has it."""
-    return model.get_initial_variables(jax.random.PRNGKey(0), {"input_ids": (4, 32)}, None)
+    return model.get_initial_variables(key, {"input_ids": (4, 32)}, None)
+
+
+def initial(model: t5x.Model) -> dict[str, Any]:
+    """Parameters, compiled at once."""
+    return jax.jit(lambda key: variables(model, key)["params"])(jax.random.PRNGKey(0))
+
+
+@pytest.fixture(scope="module")
+def pretraining(folder: Path) -> tuple[t5x.PretrainingModel, dict[str, Any]]:
+    """A model with dropout, and its parameters."""
+    model = pretraining_model(folder, DROPOUT=0.1)
+    return model, initial(model)
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "finetuning"])
 def test_parameters_come_unboxed_with_an_axis_name_each(folder: Path, kind: str) -> None:
+    key = jax.random.PRNGKey(0)
     if kind == "pretraining":
         model = pretraining_model(folder)
         boxed = jax.eval_shape(lambda: steps.init_params(jax.random.key(0), model.run.model, 32))
     else:
         model = finetuning_model(folder)
         boxed = jax.eval_shape(lambda: finetuning.init_params(jax.random.key(0), model._model))
-    found = jax.eval_shape(lambda: initial(model)["params"])
-    axes = traverse_util.flatten_dict(initial(model)["params_axes"], sep="/")
+    found = jax.eval_shape(lambda: variables(model, key)["params"])
+    axes = traverse_util.flatten_dict(jax.eval_shape(lambda: variables(model, key)["params_axes"]), sep="/")
     shapes = traverse_util.flatten_dict(found, sep="/")
     wanted = traverse_util.flatten_dict(nn.get_partition_spec(boxed), sep="/")
     assert axes.keys() == {f"{path}_axes" for path in shapes}
@@ -121,10 +136,11 @@ def test_parameters_come_unboxed_with_an_axis_name_each(folder: Path, kind: str)
         assert len({name for name in names if name}) == len([name for name in names if name])
 
 
-def test_a_step_of_t5x_is_a_step_of_electra_pretrain(folder: Path) -> None:
+def test_a_step_of_t5x_is_a_step_of_electra_pretrain(
+    pretraining: tuple[t5x.PretrainingModel, dict[str, Any]],
+) -> None:
     """The same key and batch give the same metrics and updated parameters, dropout, masks and samples included."""
-    model = pretraining_model(folder, DROPOUT=0.1)
-    params, batch = initial(model)["params"], token_batch(4, 32)
+    (model, params), batch = pretraining, token_batch(4, 0)
     optimizer = make_optimizer(model.optimizer_config)
     key_data = jax.random.PRNGKey(7)
     opt_state = optimizer.init(params)
@@ -145,15 +161,11 @@ def test_a_step_of_t5x_is_a_step_of_electra_pretrain(folder: Path) -> None:
     assert float(loss) == pytest.approx(wanted["loss"], rel=1e-5)
 
 
-def test_metrics_of_batches_add_up(folder: Path) -> None:
+def test_metrics_of_batches_add_up(pretraining: tuple[t5x.PretrainingModel, dict[str, Any]]) -> None:
     """Merged, they are those of the summed sums: not a mean of quotients, and the AUC is of both histograms."""
-    model = pretraining_model(folder)
-    params = initial(model)["params"]
+    model, params = pretraining
     evaluate = jax.jit(model.eval_fn)
-    sums = []
-    for rows in (2, 6):
-        _, found = evaluate(params, token_batch(rows, 32))
-        sums.append(jax.device_get(found))
+    sums = [jax.device_get(evaluate(params, token_batch(4, seed))[1]) for seed in (0, 1)]
     merged = jax.jit(lambda a, b: {name: a[name].merge(b[name]) for name in a})(*sums)
     both = {name: value + sums[1]["loss"].sums[name] for name, value in sums[0]["loss"].sums.items()}
     wanted = metrics.finish(both, model.run.objective.loss_weights)
@@ -164,19 +176,21 @@ def test_metrics_of_batches_add_up(folder: Path) -> None:
 
 def test_fine_tuning_as_t5x_calls_it(folder: Path) -> None:
     model = finetuning_model(folder, DROPOUT=0.1)
-    params = initial(model)["params"]
+    params = initial(model)
     name = t5x.task_name(model)
     dataset = seqio.get_dataset(name, t5x.feature_lengths(model), model.FEATURE_CONVERTER_CLS(), "validation")
     batch = {key: np.stack([row[key] for row in dataset.as_numpy_iterator()]) for key in (*ROW, "label")}
-    loss, found = model.eval_fn(params, batch)
-    logits = np.asarray(model.predict_batch_with_aux(params, batch)[1]["logits"], np.float64)
+    loss, found = jax.jit(model.eval_fn)(params, batch)
+    predictions, aux = jax.jit(model.predict_batch_with_aux)(params, batch)
+    logits = np.asarray(aux["logits"], np.float64)
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     of_labels = log_probs[np.arange(5), batch["label"]]
-    np.testing.assert_allclose(model.score_batch(params, batch), of_labels, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(model.score_batch)(params, batch), of_labels, rtol=1e-5)
     assert float(loss) == pytest.approx(-of_labels.mean(), rel=1e-5)
     assert float(found["loss"].compute()) == pytest.approx(float(loss))
     # Dropout draws from the step's key alone.
-    drawn = [float(model.loss_fn(params, batch, jax.random.PRNGKey(seed))[0]) for seed in (1, 1, 2)]
+    train = jax.jit(model.loss_fn)
+    drawn = [float(train(params, batch, jax.random.PRNGKey(seed))[0]) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     # SeqIO's Evaluator takes the predictions as they are.
     evaluator = seqio.Evaluator(
@@ -187,8 +201,7 @@ def test_fine_tuning_as_t5x_calls_it(folder: Path) -> None:
     )
 
     def predict(rows: tf.data.Dataset) -> list[tuple[int, np.ndarray]]:
-        predictions = np.asarray(model.predict_batch(params, batch))
-        return [(int(index), predictions[int(index)]) for index, _ in rows.as_numpy_iterator()]
+        return [(int(index), np.asarray(predictions)[int(index)]) for index, _ in rows.as_numpy_iterator()]
 
     scores = evaluator.evaluate(compute_metrics=True, predict_fn=predict)[0].result()[name]
     assert scores["accuracy"] == pytest.approx(100 * np.mean(logits.argmax(-1) == batch["label"]))
@@ -241,6 +254,15 @@ def test_nothing_else_names_it() -> None:
             assert not any(name.split(".")[0] == "t5x" or name.startswith("electra_jax.t5x") for name in names), path
 
 
+def updated_moments(optimizer: optax.GradientTransformation, params: dict[str, Any]) -> optax.OptState:
+    """An optimizer's state after a gradient of ones."""
+
+    def update(params: dict[str, Any]) -> optax.OptState:
+        return optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)[1]
+
+    return jax.jit(update)(params)
+
+
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Path:
     """A run directory of `electra pretrain` with parameters and optimizer after 2 steps, as far as readers go."""
@@ -248,8 +270,8 @@ def run(folder: Path) -> Path:
     (folder / "run").mkdir()
     (folder / "run" / "config.gin").write_text(gin_config.resolved())
     optimizer = make_optimizer(model.optimizer_config)
-    params = initial(model)["params"]
-    _, opt_state = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    params = initial(model)
+    opt_state = updated_moments(optimizer, params)
     state = steps.TrainState(jnp.asarray(2, jnp.int32), params, opt_state, jax.random.PRNGKey(0))
     writer = loading.checkpoints.Checkpoints(folder / "run", keep=1)
     writer.save(2, state, {"batches": {}})
@@ -262,8 +284,8 @@ def test_an_exported_run_is_what_t5x_saves(folder: Path, run: Path, tmp_path: Pa
     assert main(["export", str(run), str(tmp_path / "out"), "--format", "t5x"]) == 0
     model = pretraining_model(folder)
     optimizer = make_optimizer(model.optimizer_config)
-    params = initial(model)["params"]
-    _, opt_state = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    params = initial(model)
+    opt_state = updated_moments(optimizer, params)
     wanted = traverse_util.flatten_dict(serialization.to_state_dict(opt_state), sep="/")
     found = stored.read_params(tmp_path / "out", "opt_state")
     assert (found.step, int(found.params["step"])) == (2, 2)
@@ -309,7 +331,7 @@ def test_what_t5x_saves_of_a_variant_is_folded(folder: Path, tmp_path: Path) -> 
     model = t5x.PretrainingModel(run)
     description, vocabulary = model.describe()
     assert description.kind == "generator"
-    params = jax.device_get(initial(model)["params"])
+    params = jax.device_get(initial(model))
     t5x_checkpoints.write(tmp_path, step=1, params=params, opt_state=None)
     loading.write_record(tmp_path, description)
     loading.write_vocabulary(tmp_path, vocabulary)
