@@ -52,7 +52,7 @@ def main() -> None:
         functools.partial(finetuning.finetune_step, model=model, loss=loss, optimizer=rule), donate_argnums=0
     )
     seconds, losses = time_buckets(step, state, config.vocab_size, options)
-    for length in BUCKETS:
+    for length in options.buckets:
         print(describe(config, options, length, seconds[length]))
     print(f"peak memory {peak_memory_bytes() / 1e6:,.0f} MB of the process, compilation included")
     print(f"loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last of {len(losses)}")
@@ -68,6 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
     parser.add_argument("--peak_tflops", type=float, help="matrix peak of the device: prints the share that is used")
     parser.add_argument("--steps", type=int, default=8, help="that are timed at each length")
+    parser.add_argument("--buckets", type=int, nargs="+", default=BUCKETS, help=f"to pad to; the last is {LONGEST}")
     parser.add_argument("--examples", type=int, default=8192, help="of an epoch that is counted")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -77,15 +78,18 @@ def time_buckets(
     step: Step, state: TrainState, vocab_size: int, options: argparse.Namespace
 ) -> tuple[dict[int, list[float]], list[float]]:
     """Seconds of every timed step at each length, and the loss of all of them in order."""
-    full = {length: synthetic_rows(np.full(options.batch_size, length), vocab_size, options.seed) for length in BUCKETS}
+    full = {
+        length: synthetic_rows(np.full(options.batch_size, length), vocab_size, options.seed)
+        for length in options.buckets
+    }
     batches = {
         length: jax.device_put(stack(rows, length=length, size=options.batch_size)) for length, rows in full.items()
     }
-    seconds: dict[int, list[float]] = {length: [] for length in BUCKETS}
+    seconds: dict[int, list[float]] = {length: [] for length in options.buckets}
     losses = []
     started = time.perf_counter()
     for number in range(options.steps + 1):
-        for length in BUCKETS:
+        for length in options.buckets:
 
             def work(length: int = length) -> None:
                 nonlocal state, sums
@@ -95,7 +99,9 @@ def time_buckets(
             seconds[length].append(stopwatch(work).wall)
             losses.append(float(sums["loss"] / sums["loss_weight"]))
         if not number:
-            print(f"trace and compile {len(BUCKETS)} lengths: {time.perf_counter() - started:.1f} s", flush=True)
+            print(
+                f"trace and compile {len(options.buckets)} lengths: {time.perf_counter() - started:.1f} s", flush=True
+            )
     return {length: values[1:] for length, values in seconds.items()}, losses
 
 
@@ -114,13 +120,13 @@ def describe(config: EncoderConfig, options: argparse.Namespace, length: int, se
 def gain(task: str, seconds: dict[int, list[float]], options: argparse.Namespace) -> str:
     """What a task's rows gain over padding all of them to the longest."""
     lengths_N = lengths(task, options.examples, options.seed)
-    counts = batches_by_bucket(lengths_N, options.batch_size, options.seed)
+    counts = batches_by_bucket(lengths_N, options.buckets, batch_size=options.batch_size, seed=options.seed)
     num_batches = sum(counts.values())
     computed = options.batch_size * sum(length * count for length, count in counts.items()) / lengths_N.sum()
     padded = options.batch_size * num_batches * LONGEST / lengths_N.sum()
     # Of the same round each, so that what slows the machine down slows both.
     ratios = [
-        num_batches * longest / sum(counts[length] * seconds[length][place] for length in BUCKETS)
+        num_batches * longest / sum(counts[length] * seconds[length][place] for length in counts)
         for place, longest in enumerate(seconds[LONGEST])
     ]
     found = spread(ratios)

@@ -1,5 +1,7 @@
 """Rows as long as GLUE's, without GLUE: token counts of its tasks by BERT's vocabulary, at most 128."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from electra_jax.buckets import bucket_of, epoch_order
@@ -37,9 +39,9 @@ def synthetic_rows(lengths_N: np.ndarray, vocab_size: int, seed: int) -> list[di
     ]
 
 
-def batches_by_bucket(lengths_N: np.ndarray, batch_size: int, seed: int) -> dict[int, int]:
+def batches_by_bucket(lengths_N: np.ndarray, buckets: Sequence[int], *, batch_size: int, seed: int) -> dict[int, int]:
     """How many batches of each bucket fine-tuning makes of one epoch."""
-    counts = dict.fromkeys(BUCKETS, 0)
+    counts = dict.fromkeys(buckets, 0)
     for rows_B in epoch_order(lengths_N, batch_size=batch_size, seed=seed, epoch=0):
-        counts[bucket_of(int(lengths_N[rows_B].max()), BUCKETS)] += 1
+        counts[bucket_of(int(lengths_N[rows_B].max()), buckets)] += 1
     return counts

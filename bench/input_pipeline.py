@@ -3,8 +3,7 @@
 Batches of memory-mapped token blocks: as they are, which masking on the device wants, and masked on the host. The
 blocks are those of a cache (`--blocks=CACHE/train.blocks`), or synthetic ones, written first. With a `--vocab_file`
 also the way from text, which alone needs the whole package: `electra cache`, and the SeqIO task that masks example by
-example.
-The rounds go through all of it in turn, so that what disturbs the machine disturbs all alike.
+example. The rounds go through all of it in turn, so that what disturbs the machine disturbs all alike.
 """
 
 import argparse
@@ -20,8 +19,10 @@ from bench import models
 from bench.pretrain_step import synthetic_blocks
 from bench.timing import Elapsed, Part, machine, spread, stopwatch
 from electra_jax.blocks import BlocksWriter, TokenBlocks, open_blocks
+from electra_jax.corruption import MaskingConfig
 from electra_jax.data import BlockBatches
 from electra_jax.errors import UserError
+from electra_jax.runtime import load_tensorflow_quietly
 
 SYNTHETIC_EXAMPLES = 20_000
 SEED = 0
@@ -38,6 +39,7 @@ def main() -> None:
             print(machine(["numpy"]))
         else:
             print(machine(["tokenizers", "tensorflow", "seqio", "numpy"]))
+            load_tensorflow_quietly()
             size += f"; {options.megabytes} MB of {options.corpus}, {options.vocab_file}"
             parts += importlib.import_module("bench.text_pipeline").text_parts(
                 options.corpus,
@@ -85,18 +87,27 @@ def block_parts(blocks: TokenBlocks, options: argparse.Namespace) -> list[Part]:
     readers = {"unmasked": None, "masked on the host": models.recipe("small", dtype="float32").masking}
     parts = []
     for name, masking in readers.items():
-        batches = BlockBatches(
-            blocks,
-            batch_size=options.batch_size,
-            sequence_length=options.sequence_length,
-            seed=SEED,
-            process_index=0,
-            process_count=1,
-            masking=masking,
+        batches = batches_of(
+            blocks, batch_size=options.batch_size, sequence_length=options.sequence_length, masking=masking
         )
         work = functools.partial(read, batches, options.batches)
         parts.append(Part(f"blocks, {name}", "examples", options.batches * options.batch_size, work))
     return parts
+
+
+def batches_of(
+    blocks: TokenBlocks, *, batch_size: int, sequence_length: int, masking: MaskingConfig | None
+) -> BlockBatches:
+    """The reader of a run of one process."""
+    return BlockBatches(
+        blocks,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        seed=SEED,
+        process_index=0,
+        process_count=1,
+        masking=masking,
+    )
 
 
 def read(batches: BlockBatches, count: int) -> None:

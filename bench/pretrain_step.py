@@ -68,8 +68,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def prepare(devices: int) -> None:
     """Settings that must be made before JAX is used."""
-    # Only of the CPU: what has other devices has as many as it has.
-    jax.config.update("jax_num_cpu_devices", devices)
+    if devices > 1:
+        # Only of the CPU: of other devices there are as many as there are.
+        jax.config.update("jax_num_cpu_devices", devices)
     # A program that is read from disk would have no compile time.
     jax.config.update("jax_enable_compilation_cache", False)
 

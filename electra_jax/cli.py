@@ -289,6 +289,9 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
         verb = EVALUATE_TASK
     if verb.default_gin_file is not None and not verb.reads_text:
         files = task_verbs.gin_files(verb.default_gin_file, files, bindings)
+    elif options.verb == "finetune":
+        # What is given besides is a model's sizes, or a module that registers a task.
+        files = [verb.default_gin_file, *(file for file in files if file != verb.default_gin_file)]
     elif not files:
         files = [verb.default_gin_file or recorded_config(options.verb, bindings)]
     configuration = gin_config.build(

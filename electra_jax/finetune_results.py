@@ -18,6 +18,9 @@ Line = tuple[str, str, Mapping[str, float]]
 # More scores than this, as SQuAD 2.0's, are lines of the table.
 MOST_COLUMNS = 6
 
+# Values that lie this much closer together than the gold ones say the same of every example.
+LEAST_SPREAD = 0.01
+
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
 
@@ -27,13 +30,17 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
 
     A split whose gold answers are all the same cannot tell.
     """
+    if task.kind == "regression":
+        values = [prediction.to_json()["value"] for prediction in predictions]
+        spread, wanted = (max(of) - min(of) for of in (values, [example.label for example in examples]))
+        flat = wanted > 0 and spread < LEAST_SPREAD * wanted
+        return f"every example gets about the value {statistics.median(values):.3g}" if flat else None
     said = {json.dumps(answer_of(task, prediction.to_json())) for prediction in predictions}
     gold = {json.dumps(gold_of(task, example)) for example in examples}
     if len(said) > 1 or len(gold) <= 1:
         return None
     names = {
         "classification": "every example gets the class",
-        "regression": "every example gets the value",
         "tagging": "every sentence gets",
         "question_answering": "every question gets the answer",
     }
@@ -41,11 +48,9 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
 
 
 def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
-    """What a prediction comes down to: a class, a value to three digits, whether there are entities, an answer."""
+    """What a prediction comes down to: a class, whether there are entities, an answer."""
     if task.kind == "classification":
         return prediction["label"]
-    if task.kind == "regression":
-        return round(prediction["value"], 3)
     if task.kind == "tagging":
         return "no entity" if set(prediction["tags"]) <= {"O"} else prediction["tags"]
     return prediction["answer"]

@@ -158,11 +158,12 @@ def outputs_of_rows(setting: Setting, params: PyTree, rows: Sequence[Row]) -> li
 
 
 def evaluate(setting: Setting, params: PyTree) -> Evaluated:
-    """Predicts and scores the dev split; what a task fits to it, as a threshold, is fitted first."""
+    """Predicts and scores the dev split; what a task fits to it, as a threshold that Gin does not set, is first."""
     examples, rows, _ = setting.dev
     task = setting.task
     predictions = task.predictions(examples, rows, outputs_of_rows(setting, params, rows))
-    if task.kind == "question_answering" and (threshold := task.fit_threshold(examples, predictions)) is not None:
+    if task.kind == "question_answering" and task.null_threshold is None:
+        threshold = task.fit_threshold(examples, predictions)
         task = dataclasses.replace(task, null_threshold=threshold)
         predictions = [dataclasses.replace(prediction, null_threshold=threshold) for prediction in predictions]
     return Evaluated(predictions, task.score(examples, predictions), task)

@@ -10,6 +10,7 @@ from electra_jax.errors import UserError
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.model import Vocabulary
 from electra_jax.reporting import say
+from electra_jax.tasks.corpus import fingerprint_of
 from electra_jax.types import PyTree
 
 # What a checkpoint's encoder must agree in with a model's Gin file, where one is given too.
@@ -30,6 +31,11 @@ class Origin(NamedTuple):
 
     encoder: EncoderConfig
     vocabulary: Vocabulary
+
+    @property
+    def vocabulary_hash(self) -> str:
+        """Of the entries and the casing: a run is not gone on with if INIT_FROM has got others since."""
+        return fingerprint_of(*self.vocabulary)
 
 
 def origin(run: FinetuningRun) -> Origin:

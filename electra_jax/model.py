@@ -134,6 +134,15 @@ class Model:
         Raises:
             UserError: shapes that disagree, a row too long, or ids that the model has not.
         """
+        return jax.device_get(self.launch(input_ids, attention_mask, token_type_ids))
+
+    def launch(
+        self,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+    ) -> Any:
+        """As `logits`, but left on the device: the call does not wait until they are computed."""
         return self._run(outputs, input_ids, attention_mask, token_type_ids)
 
     def generator_logits(
@@ -149,7 +158,7 @@ class Model:
         """
         if self.description.generator is None:
             raise UserError(f"a model of kind {self.description.kind!r} has no generator")
-        return self._run(generator_outputs, input_ids, attention_mask, token_type_ids)
+        return jax.device_get(self._run(generator_outputs, input_ids, attention_mask, token_type_ids))
 
     def _run(
         self,
@@ -174,7 +183,7 @@ class Model:
             self._functions[function] = jax.jit(functools.partial(function, self.description))
         # Accelerators otherwise multiply float32 in fewer bits.
         with jax.default_matmul_precision("highest"):
-            result = jax.device_get(self._functions[function](self._placed_params, tokens))
+            result = self._functions[function](self._placed_params, tokens)
         return result.reshape(ids.shape[:2]) if choices else result
 
 

@@ -6,9 +6,10 @@ behind [MASK]. TensorFlow is not needed.
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from electra_jax.buckets import bucket_of, in_order_of_length, stack
@@ -195,8 +196,8 @@ def run_rows(model: Model, rows: Sequence[Row], *, batch_size: int) -> list[dict
     # Fewer rows than a batch fill up a smaller one: a power of two, so that few sizes are compiled.
     size = min(batch_size, 1 << max(0, len(rows) - 1).bit_length())
     buckets = lengths_of(model)
-    for numbers, batch in in_order_of_length([tokens_of(row) for row in rows], batch_size=size, buckets=buckets):
-        result = model.logits(*(batch[name] for name in FIELDS))
+    batches = in_order_of_length([tokens_of(row) for row in rows], batch_size=size, buckets=buckets)
+    for numbers, result in one_ahead(model, batches):
         named = result if isinstance(result, dict) else {"logits": result}
         for slot, number in enumerate(numbers):
             length = len(rows[number]["input_ids"])
@@ -205,6 +206,18 @@ def run_rows(model: Model, rows: Sequence[Row], *, batch_size: int) -> list[dict
                 for name, values in named.items()
             }
     return outputs
+
+
+def one_ahead(model: Model, batches: Iterable[tuple[np.ndarray, Row]]) -> Iterator[tuple[np.ndarray, Any]]:
+    """The numbers of each batch's rows and its logits, the next batch launched before they are waited for."""
+    waiting: tuple[np.ndarray, Any] | None = None
+    for numbers, batch in batches:
+        launched = numbers, model.launch(*(batch[name] for name in FIELDS))
+        if waiting is not None:
+            yield jax.device_get(waiting)
+        waiting = launched
+    if waiting is not None:
+        yield jax.device_get(waiting)
 
 
 def tokens_of(row: Row) -> Row:

@@ -40,6 +40,8 @@ def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str
         return make_qa_task(options, vocabulary, recorded=recorded)
     if name in TAGGING_TASKS:
         return make_tagging_task(options, vocabulary, recorded=recorded)
+    if recorded is not None and recorded.get("registered") and recorded["task"] == name:
+        return task_from_facts(recorded, vocabulary)
     if (task := _registered(name, vocabulary, options.row_length)) is not None:
         return task
     near = difflib.get_close_matches(name.lower().replace("-", ""), NAMES, n=3) or NAMES
@@ -54,10 +56,9 @@ def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> DownstreamT
       vocabulary: the model's.
     """
     if facts.get("registered"):
-        task = _registered(facts["task"], vocabulary, facts["length"])
-        if task is None:
-            raise UserError(f"The task {facts['task']!r} is not in SeqIO's registry: import the module that adds it.")
-        return task
+        from electra_jax.tasks import registered
+
+        return registered.task_from_facts(facts, vocabulary)
     if facts["kind"] == "question_answering":
         return qa_task_from_facts(facts, vocabulary)
     if facts["kind"] == "tagging":

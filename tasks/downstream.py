@@ -49,10 +49,11 @@ class Pieces(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """The examples of a split, and how many records were left out, by reason."""
+    """The examples of a split, and how many records were left out, by reason; the file that they are of, if any."""
 
     examples: Sequence[Any]
     skipped: collections.Counter[str]
+    file: str | None = None
 
 
 class Prediction(Protocol):

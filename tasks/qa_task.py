@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -193,8 +192,9 @@ class QATask:
     def fit_threshold(self, examples: Sequence[QAExample], predictions: Sequence[Prediction]) -> float | None:
         """Return the null odds beyond which "" makes the best F1; None where every question has an answer.
 
-        The task with it, `dataclasses.replace(task, null_threshold=...)`, withholds answers so. Where the best is never
-        to answer, it is just below the smallest null odds: the official script says 0 there, which logits can be below.
+        The task with it, `dataclasses.replace(task, null_threshold=...)`, withholds answers so. It stands between the
+        odds that it divides, so that rounding moves no question across: the official `best_f1_thresh` is one of them.
+        That is 0 where never to answer is best, which odds that are logits may be below: here it is below all of them.
         """
         if self.scoring != "squad_v2":
             return None
@@ -203,12 +203,14 @@ class QATask:
         answers, odds = final_answers(by_question, null_threshold=None), _null_odds(by_question)
         gold = qa_metrics.gold_of(examples)
         found = qa_metrics.best_thresholds(gold, answers, odds)["best_f1_thresh"]
-        never = math.nextafter(min(odds.values()), -math.inf)
+        larger = [value for value in odds.values() if value > found]
+        between = (found + min(larger)) / 2 if larger else found + 1.0
+        never = min(odds.values()) - 1.0
 
         def f1_at(threshold: float) -> float:
             return qa_metrics.squad_v2_metrics(gold, answers, null_odds=odds, null_threshold=threshold)["f1"]
 
-        return never if f1_at(never) > f1_at(found) else found
+        return never if f1_at(never) > f1_at(between) else between
 
     def write_predictions(
         self, examples: Sequence[QAExample], predictions: Sequence[Prediction], directory: str

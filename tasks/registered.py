@@ -18,20 +18,37 @@ TARGETS = "targets"
 
 @dataclasses.dataclass(frozen=True)
 class RegisteredExample:
-    """The features of an example as SeqIO gives them; `features` of raw input hold texts alone."""
+    """The features of an example as SeqIO gives them, and the same to be read; raw input has texts alone.
+
+    Attributes:
+      features: of the task.
+      index: its number in the split.
+      text_a, text_b: its texts, or its word pieces.
+      label: the class's number or the value; None of raw input and of tagging.
+      words, tags: of tagging: the word pieces that have a label, and the labels.
+    """
 
     features: Mapping[str, Any]
+    index: int = 0
+    text_a: str = ""
+    text_b: str | None = None
+    label: int | float | None = None
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelsPrediction:
-    """The labels of the tokens of a row, by their numbers: int32 [L]."""
+    """The labels of the tokens of a row, by their numbers: int32 [L]; and of those that the task labels, by name."""
 
     label_ids: np.ndarray
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    probabilities: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """`labels`."""
-        return {"labels": self.label_ids.tolist()}
+        """`words` (pieces of them), `tags`, and of each the `probability` that the model gave it."""
+        return {"words": list(self.words), "tags": list(self.tags), "probabilities": list(self.probabilities)}
 
 
 RegisteredPrediction = LabelPrediction | ValuePrediction | LabelsPrediction
@@ -82,7 +99,8 @@ class RegisteredTask:
                 f"{self.name} has the word piece {largest}, but the model's vocabulary only "
                 f"{len(self.vocabulary.tokens)}: register the task with the vocabulary of the model."
             )
-        return Examples(found, collections.Counter())
+        readable = [self._readable(number, example.features) for number, example in enumerate(found)]
+        return Examples(readable, collections.Counter())
 
     def raw_examples(self, inputs: Sequence[Any]) -> list[RegisteredExample]:
         """Return the examples of texts, or of pairs of texts.
@@ -110,7 +128,7 @@ class RegisteredTask:
     ) -> list[RegisteredPrediction]:
         """Return a prediction for each example from `logits`: [C], of a regression [1], of tagging [L, C]."""
         logits = {int(row["example"]): output["logits"] for row, output in zip(rows, outputs, strict=True)}
-        return [self._prediction(logits[number]) for number in range(len(examples))]
+        return [self._prediction(example, logits[number]) for number, example in enumerate(examples)]
 
     def score(
         self, examples: Sequence[RegisteredExample], predictions: Sequence[RegisteredPrediction]
@@ -128,11 +146,24 @@ class RegisteredTask:
         return _metrics(task, targets, values)
 
     def describe(self) -> dict[str, Any]:
-        """Return its name and length: it is looked up in the registry again."""
-        return {"task": self.name, "kind": self.kind, "registered": True, "length": self.length}
+        """Return what `task_from_facts` needs; raw input is read without the registry."""
+        return {
+            "task": self.name,
+            "kind": self.kind,
+            "registered": True,
+            "labels": list(self.labels),
+            "interval": None if self.interval is None else [self.interval.low, self.interval.high],
+            "main_metric": self.main_metric,
+            "length": self.length,
+        }
 
     @property
     def _seqio(self) -> seqio.Task:
+        if self.name not in seqio.TaskRegistry.names():
+            raise UserError(
+                f"The task {self.name!r} is not in SeqIO's registry: give a Gin file that imports the module that adds "
+                "it (--gin_file)."
+            )
         return seqio.TaskRegistry.get(self.name)
 
     def _row(self, number: int, features: Mapping[str, Any]) -> Row:
@@ -154,9 +185,24 @@ class RegisteredTask:
             return row | {"label": np.array(self.interval.normalised(target.item()), np.float32)}
         return row | {"label": np.array(target.item(), np.int32)}
 
-    def _prediction(self, logits: np.ndarray) -> RegisteredPrediction:
+    def _readable(self, number: int, features: Mapping[str, Any]) -> RegisteredExample:
+        pieces = [self.vocabulary.tokens[piece] for piece in np.asarray(features.get("input_ids", ()), np.int32)]
+        texts = [_text(features[name]) for name in ("text", "text_b") if name in features]
+        text_a, text_b = [*(texts or [" ".join(pieces)]), None][:2]
+        target = np.asarray(features[TARGETS])
+        if self.kind != "tagging":
+            return RegisteredExample(features, number, text_a, text_b, label=target.item())
+        labelled = np.flatnonzero(target >= 0).tolist()
+        words, tags = (tuple(of[place] for place in labelled) for of in (pieces, target.tolist()))
+        return RegisteredExample(features, number, text_a, words=words, tags=tuple(self.labels[tag] for tag in tags))
+
+    def _prediction(self, example: RegisteredExample, logits: np.ndarray) -> RegisteredPrediction:
         if self.kind == "tagging":
-            return LabelsPrediction(np.argmax(logits, axis=-1).astype(np.int32))
+            label_ids = np.argmax(logits, axis=-1).astype(np.int32)
+            labelled = np.flatnonzero(np.asarray(example.features[TARGETS]) >= 0)
+            shares = np.exp(logits.max(-1) - np.logaddexp.reduce(logits, axis=-1))[labelled].tolist()
+            tags = tuple(self.labels[number] for number in label_ids[labelled])
+            return LabelsPrediction(label_ids, example.words, tags, tuple(shares))
         if self.interval is not None:
             return ValuePrediction(self.interval.denormalised(np.asarray(logits).item()))
         exponentials = np.exp(logits.astype(np.float64) - np.max(logits))
@@ -223,6 +269,19 @@ def task_of_registry(name: str, vocabulary: Pieces, *, length: int) -> Registere
         main_metric=next(iter(scores)),
         vocabulary=vocabulary,
         length=length,
+    )
+
+
+def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> RegisteredTask:
+    """Rebuild a task from what `RegisteredTask.describe` gave; only its splits and scores want the registry."""
+    return RegisteredTask(
+        name=facts["task"],
+        kind=facts["kind"],
+        labels=tuple(facts["labels"]),
+        interval=None if facts["interval"] is None else Interval(*facts["interval"]),
+        main_metric=facts["main_metric"],
+        vocabulary=vocabulary,
+        length=facts["length"],
     )
 
 

@@ -16,15 +16,16 @@ A task of one's own is registered as any SeqIO task is, with `text` (and `text_b
 `registered.task_of_registry` reads it, so that `electra finetune --gin.TASK="weather"` takes it by its name:
 
     import numpy as np, seqio, tensorflow as tf
-    def parse(line):
-        text, number = tf.unstack(tf.strings.split(line, "\\t"), 2)
-        return {"text": text, "targets": tf.strings.to_number(number, tf.int32)}
+
     classes = seqio.PassThroughVocabulary(3)
+    features = {"text": seqio.Feature(classes, dtype=tf.string, rank=0), "targets": seqio.Feature(classes, rank=0)}
     seqio.TaskRegistry.add(
-        "weather", source=seqio.TextLineDataSource({"train": "train.tsv", "validation": "dev.tsv"}),
-        preprocessors=[lambda lines: lines.map(parse)], output_features={
-            "text": seqio.Feature(classes, dtype=tf.string, rank=0), "targets": seqio.Feature(classes, rank=0)},
-        metric_fns=[lambda targets, predictions: {"accuracy": 100 * np.mean(np.equal(targets, predictions))}])
+        "weather",
+        source=seqio.TextLineDataSource({"train": "train.tsv", "validation": "dev.tsv"}),
+        preprocessors=[lambda d: d.map(lambda x: dict(zip(features, tf.io.decode_csv(x, ["", 0], "\\t", False))))],
+        output_features=features,
+        metric_fns=[lambda targets, predictions: {"accuracy": 100 * np.mean(np.equal(targets, predictions))}],
+    )
 """
 
 import functools

@@ -101,11 +101,11 @@ class TaggingTask:
           UserError: no such split or file; a bad row; a type of entity that training never saw.
         """
         whole = self.sources.read(self.name, split)
-        file = TaggedFile(f"{self.name}, {split} split", tuple(whole.examples), whole.skipped)
+        file = TaggedFile(whole.file or f"{self.name}, {split} split", tuple(whole.examples), whole.skipped)
         known = without_unseen_types(file, self.labels, skip_bad_rows=self.skip_bad_rows)
         if not known.sentences:
             raise UserError(f"{self.name}, {split} split: every sentence has a type that was never seen in training.")
-        return Examples(known.sentences, known.skipped)
+        return Examples(known.sentences, known.skipped, whole.file)
 
     def raw_examples(self, inputs: Iterable[str | Sequence[str]]) -> list[TaggedSentence]:
         """Sentences that a user gives: words, or a text of words with white space between them."""
@@ -315,7 +315,7 @@ def _read_file(options: TaskOptions, path: pathlib.Path, split: str) -> Examples
         scheme=options.tag_scheme,
         skip_bad_rows=options.skip_bad_rows,
     )
-    return Examples(file.sentences, file.skipped)
+    return Examples(file.sentences, file.skipped, file.path)
 
 
 def _examples_of_tfds(field: str, records: Iterable[Mapping[str, Any]], features: Any, place: str) -> Examples:

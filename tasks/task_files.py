@@ -163,4 +163,4 @@ def _share(
     # Of few texts chance may take none, or all.
     threshold = min(max(int(dev_fraction * _HASHES), least + 1), greatest)
     kept = [example for example, value in zip(whole.examples, hashes, strict=True) if (value < threshold) == held_out]
-    return Examples(kept, collections.Counter() if held_out else whole.skipped)
+    return Examples(kept, collections.Counter() if held_out else whole.skipped, whole.file)

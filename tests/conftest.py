@@ -1,6 +1,7 @@
 """Strict settings for every test, and where things are."""
 
 import os
+import tempfile
 
 # Before JAX is imported: eight virtual devices, and no accelerator of a developer's machine. Tests compile far longer
 # than they compute, and without LLVM's optimisations in two thirds of the time.
@@ -13,13 +14,23 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# What verbs keep for the next start goes here, and not among the user's own.
+os.environ["ELECTRA_CACHE_DIR"] = tempfile.mkdtemp(prefix="electra_tests_")
 
+import atexit
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import pytest
+
+atexit.register(shutil.rmtree, os.environ["ELECTRA_CACHE_DIR"], ignore_errors=True)
+
+# Before the first program is compiled, for then JAX decides: what one test has compiled, no other compiles again.
+jax.config.update("jax_compilation_cache_dir", os.path.join(os.environ["ELECTRA_CACHE_DIR"], "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # A product of float32 and bfloat16, or an int that becomes a float, must be meant.
 jax.config.update("jax_numpy_dtype_promotion", "strict")

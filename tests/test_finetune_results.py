@@ -57,7 +57,7 @@ def answers(text: str, *, null_odds: float = -1.0) -> Prediction:
 YES, NO = (LabelPrediction(label, {"no": 0.5, "yes": 0.5}) for label in ("yes", "no"))
 COLLAPSED = {
     "classification": ([text(0), text(1)], [YES, YES], 'every example gets the class "yes"'),
-    "regression": ([text(0.5), text(4.0)], [ValuePrediction(2.0001), ValuePrediction(2.0002)], "the value 2.0"),
+    "regression": ([text(0.5), text(4.0)], [ValuePrediction(2.0), ValuePrediction(2.02)], "about the value 2.01"),
     "tagging": ([tagged("B-PER", "O"), tagged("O")], [says_tags("O", "O"), says_tags("O")], 'gets "no entity"'),
     "question_answering": (
         [question("John"), question()],
@@ -68,7 +68,7 @@ COLLAPSED = {
 }
 SOUND = {
     "classification": [YES, NO],
-    "regression": [ValuePrediction(2.0), ValuePrediction(2.01)],
+    "regression": [ValuePrediction(2.0), ValuePrediction(2.04)],
     "tagging": [says_tags("O", "B-PER"), says_tags("O")],
     "question_answering": [answers("John"), answers("John", null_odds=2.0)],
 }
@@ -101,7 +101,6 @@ def test_records_hold_the_input_the_gold_and_the_prediction(kind: str, tmp_path:
 
 
 def test_an_answer_counts_as_what_it_comes_down_to() -> None:
-    assert answer_of(task_of("regression"), ValuePrediction(1.23456).to_json()) == 1.235
     assert answer_of(task_of("tagging"), says_tags("O", "B-PER").to_json()) == ["O", "B-PER"]
     threshold = dataclasses.replace(answers("John", null_odds=1.0), null_threshold=2.0)
     assert answer_of(task_of("question_answering"), threshold.to_json()) == "John"

@@ -16,6 +16,7 @@ from electra_jax.errors import UserError
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_start import origin, take_weights
 from electra_jax.finetuning import FinetunedModel
+from electra_jax.model import Vocabulary
 from electra_jax.types import PyTree, Tokens
 from small import small_encoder
 from tuned import TOKENS, text_facts, write_tuned
@@ -72,6 +73,18 @@ def test_sizes_and_vocabulary_are_the_models_own(models: Path, configured: Confi
     assert (encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob) == (0.25, 0.25)
     assert encoder.dtype == "bfloat16"
     assert vocabulary == (TOKENS, True, True)
+
+
+def test_a_vocabulary_is_known_by_its_entries_and_its_casing(models: Path, configured: Configured) -> None:
+    found = origin(configured(init_from=models / "pair"))
+    tokens, lowercase, strip_accents = found.vocabulary
+    others = [
+        Vocabulary([*tokens[:-1], "other"], lowercase, strip_accents),
+        Vocabulary(tokens, not lowercase, strip_accents),
+        Vocabulary(tokens, lowercase, not strip_accents),
+    ]
+    assert found.vocabulary_hash == origin(configured(init_from=models / "tuned")).vocabulary_hash
+    assert len({found.vocabulary_hash, *(found._replace(vocabulary=other).vocabulary_hash for other in others)}) == 4
 
 
 def test_what_agrees_may_be_given_again(models: Path, tmp_path: Path, configured: Configured) -> None:

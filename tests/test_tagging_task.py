@@ -72,7 +72,7 @@ def test_labels_are_what_the_types_of_training_can_take(ner: TaggingTask, tmp_pa
     assert ner.splits == ("train", "dev", "test")
     assert (ner.kind, ner.main_metric) == ("tagging", "f1")
     written(tmp_path / "ner/dev.txt", DEV.replace("B-LOC", "B-GPE"))
-    with pytest.raises(UserError, match=r"ner, dev split, line 4: the type of 'B-GPE' was never seen in training"):
+    with pytest.raises(UserError, match=r"ner/dev\.txt, line 4: the type of 'B-GPE' was never seen in training"):
         ner.examples("dev")
     skipping = made("ner", tmp_path, skip_bad_rows=True).examples("dev")
     assert [len(sentence.words) for sentence in skipping.examples] == [2]

@@ -88,7 +88,9 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
     """
     model_dir = Path(configuration.model_dir)
     path = model_dir / "run.json"
-    asked = configuration.identity(setting.optimizer_config)
+    asked = configuration.identity(setting.optimizer_config) | {
+        "the vocabulary's hash": setting.origin.vocabulary_hash,
+    }
     if path.exists():
         held = json.loads(path.read_text(encoding="utf-8")).get("finetuning")
         if held is None:

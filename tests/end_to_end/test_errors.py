@@ -73,7 +73,7 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin.MESH_TENSOR=3", "do not multiply to the 8 devices: tensor 1, 2, 4 or 8 would fit"),
         (
             "--gin.MESH_TENSOR=2",
-            "mesh axis tensor 2 does not divide vocab 65 (embeddings/word_embeddings), heads 1 (gen",
+            "mesh axis tensor 2 does not divide vocab 85 (embeddings/word_embeddings), heads 1 (gen",
         ),
         ("--gin.MESH_FSDP=8", "mesh axis fsdp 8 does not divide embed 4 (generator/"),
         ("--gin.BATCH_SIZE=4096", "examples, fewer than a batch of 4096"),

@@ -52,7 +52,8 @@ def test_a_copy_under_another_name_is_a_new_test(tmp_path: Path) -> None:
     added = set()
     for pattern in CASES:
         found = sorted(ORACLE.glob(pattern))
-        assert found, pattern
+        # Another oracle need not have every kind.
+        assert found or "ELECTRA_ORACLE" in os.environ, pattern
         for path in found:
             beside = [path.with_name(path.stem + suffix) for suffix in BESIDE if path.suffix == ".npz"]
             for each in (path, *filter(Path.exists, beside)):
@@ -61,5 +62,5 @@ def test_a_copy_under_another_name_is_a_new_test(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", str(Path(__file__).parent)]
     environment = os.environ | {"ELECTRA_ORACLE": str(tmp_path)}
     listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert len(added) > 50
+    assert len(added) > 50 or "ELECTRA_ORACLE" in os.environ
     assert sorted(name for name in added if name not in listed) == []

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from electra_jax import flops
-from electra_jax.encoder import EncoderConfig
 from electra_jax.published_flops import Transformer, bert_like, published_models
 from parity.case import discover
+from parity.test_tables import encoder
 
 SMALL = bert_like(256, 12, embedding_size=128, sequence_length=128)
 T5_DECODER = dataclasses.replace(
@@ -56,8 +56,7 @@ def test_every_published_count(path: Path) -> None:
 
 def test_our_count_of_a_small_step_differs_as_documented() -> None:
     """Ours has x 3 for training and no product for a lookup; the release's x 2 and one."""
-    encoder = EncoderConfig(30522, 256, 128, 12, 4, 1024, 512, 2, 0.1, 0.1, 0.02, 1e-12, "float32", 1)
-    matrices = flops.encoder_flops(encoder, 1, 128)
+    matrices = flops.encoder_flops(encoder("small"), 1, 128)
     published = SMALL.encoder()
     lookup = 2 * 128 * 30522 * 128
     assert matrices < published - lookup < 1.07 * matrices
