@@ -10,6 +10,7 @@ CORE = (
     "buckets",
     "corruption",
     "description",
+    "dropout",
     "electric",
     "encoder",
     "errors",
