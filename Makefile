@@ -24,9 +24,9 @@ demo-finetune: demo
 test: $(VENV)/ready
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
-# What takes minutes: run it after a change to what it is about.
+# What takes many minutes, such as training that is killed at twenty random moments.
 test-long: $(VENV)/ready
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long -s
 
 # Beam wants older packages than the rest of the project is tested with.
 test-beam: $(VENV)-beam/ready

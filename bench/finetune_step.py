@@ -55,7 +55,7 @@ def main() -> None:
     for length in options.buckets:
         print(describe(config, options, length, seconds[length]))
     print(f"peak memory {peak_memory_bytes() / 1e6:,.0f} MB of the process, compilation included")
-    print(f"loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last of {len(losses)}")
+    print(f"loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last of {len(losses)} at length {LONGEST}")
     for task in DECILES:
         print(gain(task, seconds, options))
 
@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
 def time_buckets(
     step: Step, state: TrainState, vocab_size: int, options: argparse.Namespace
 ) -> tuple[dict[int, list[float]], list[float]]:
-    """Seconds of every timed step at each length, and the loss of all of them in order."""
+    """Seconds of every timed step at each length, and the losses at the longest, of one batch again and again."""
     full = {
         length: synthetic_rows(np.full(options.batch_size, length), vocab_size, options.seed)
         for length in options.buckets
@@ -97,7 +97,8 @@ def time_buckets(
 
             sums: dict[str, jax.Array] = {}
             seconds[length].append(stopwatch(work).wall)
-            losses.append(float(sums["loss"] / sums["loss_weight"]))
+            if length == LONGEST:
+                losses.append(float(sums["loss"] / sums["loss_weight"]))
         if not number:
             print(
                 f"trace and compile {len(options.buckets)} lengths: {time.perf_counter() - started:.1f} s", flush=True

@@ -4,12 +4,14 @@ Nothing heavy is imported before the arguments are understood, so that help and 
 """
 
 import argparse
+import functools
 import importlib
 import logging
 import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from electra_jax import distributed, task_verbs
@@ -43,7 +45,7 @@ class Verb(NamedTuple):
         arguments: beside the bindings.
         usage: for its help, where that is more than one line.
         several: where there are several processes: "apart" (each is alone), "leader" (process 0 does it, the others
-            wait), "together", or "preemptible": together, and SIGTERM is a request to save and stop.
+            wait) or "together".
     """
 
     help: str
@@ -72,7 +74,7 @@ class PlainVerb(NamedTuple):
 
 
 VERBS = {
-    "pretrain": Verb("pre-train by replaced-token detection", "PretrainingRun", None, several="preemptible"),
+    "pretrain": Verb("pre-train by replaced-token detection", "PretrainingRun", None, several="together"),
     "evaluate": Verb(
         "score a pre-training run on held-out text, a fine-tuned model on its task, or a file of predictions",
         "PretrainingRun",
@@ -83,7 +85,7 @@ VERBS = {
         "train a task's head on a pre-trained encoder, and report the scores of every seed",
         "finetune_run.FinetuningRun",
         "gin/runs/finetune.gin",
-        several="preemptible",
+        several="together",
     ),
     "predict": Verb(
         "print what a model says of text or token ids, a JSON object per input",
@@ -191,22 +193,31 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if not options.verbose:
         quieten_libraries()
+    return exit_code(functools.partial(run_verb, options, bindings), verbose=options.verbose)
+
+
+def exit_code(action: Callable[[], None], *, verbose: bool) -> int:
+    """Runs an action, and says what went wrong; of several processes, the others are told too.
+
+    Returns:
+        What `main` returns.
+    """
     try:
-        run_verb(options, bindings)
+        action()
     except Preempted:
         return PREEMPTED
     except UserError as error:
-        return fail(str(error), options.verbose)
+        return fail(str(error), verbose)
     except KeyboardInterrupt:
-        return fail("interrupted", options.verbose)
+        return fail("interrupted", verbose)
     except Exception as error:
         sentence = disk_sentence(error) or path_sentence(error) or refusal(error)
-        if sentence is None:
-            if distributed.several():
-                traceback.print_exc()
-                distributed.leave(1, f"it failed ({type(error).__name__}), see its log")
-            raise
-        return fail(sentence, options.verbose)
+        if sentence is not None:
+            return fail(sentence, verbose)
+        if distributed.group() is not None:
+            traceback.print_exc()
+            distributed.leave(1, f"it failed ({type(error).__name__}: see its log)")
+        raise
     return 0
 
 
@@ -308,7 +319,7 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
     if verb.several == "apart":
         module.run(*([configuration, options] if verb.arguments else [configuration]))
         return
-    with distributed.joined(gin_config.resolved(), preemptible=verb.several == "preemptible"):
+    with distributed.joined(gin_config.resolved()):
         if verb.several != "leader" or distributed.leader():
             module.run(configuration)
 

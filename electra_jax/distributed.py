@@ -46,9 +46,9 @@ class Place(NamedTuple):
     local_devices: list[int] | None
 
 
-def several() -> bool:
-    """Whether this process is one of a group."""
-    return _group is not None
+def group() -> Group | None:
+    """The processes that this one is of; None where it is alone."""
+    return _group
 
 
 def leader() -> bool:
@@ -162,12 +162,11 @@ def wait_seconds() -> int:
 
 
 @contextlib.contextmanager
-def joined(configuration: str, *, preemptible: bool) -> Iterator[None]:
+def joined(configuration: str) -> Iterator[None]:
     """Makes this process one of its group for the body; without a group, only runs the body.
 
     Args:
         configuration: what every process must have the same of, a setting a line.
-        preemptible: whether SIGTERM is a request that the body asks for (`stopping.GroupStop`); otherwise it kills.
 
     Raises:
         UserError: the others cannot be found or reached, or have another configuration.
@@ -179,7 +178,7 @@ def joined(configuration: str, *, preemptible: bool) -> Iterator[None]:
     global _group
     _group = meet(place.address, place.index, place.count, seconds=wait_seconds())
     agree("the configuration", settings_of(configuration) | versions())
-    start_jax(place, preemptible=preemptible)
+    start_jax(place)
     try:
         yield
     except Preempted:
@@ -188,12 +187,13 @@ def joined(configuration: str, *, preemptible: bool) -> Iterator[None]:
     shut_down()
 
 
-def start_jax(place: Place, *, preemptible: bool) -> None:
+def start_jax(place: Place) -> None:
     """Connects the JAX runtimes, on a port of process 0 that is free."""
     import jax
 
     delay_aborts()
-    jax.config.update("jax_enable_preemption_service", preemptible)
+    # It would take SIGTERM over; and both this loop and Orbax would ask it, each counting steps in its own way.
+    jax.config.update("jax_enable_preemption_service", False)
     host = place.address.rpartition(":")[0]
     port = gather(free_port() if leader() else None)[0]
     jax.distributed.initialize(

@@ -81,6 +81,12 @@ class Group:
         self._ended = threading.Event()
         self._values: dict[int, queue.SimpleQueue[Any]] = {other: queue.SimpleQueue() for other in links}
         self._closing = threading.Lock()
+        # The steps that were passed here and elsewhere, and after which one to stop, and why.
+        self._turn = threading.Condition()
+        self._passed = 0
+        self._why: str | None = None
+        self._reports: dict[int, int] = {}
+        self._stop: tuple[int, str] | None = None
         for other, link in links.items():
             threading.Thread(target=self._watch, args=(other, link), name=f"group-{other}", daemon=True).start()
 
@@ -106,6 +112,37 @@ class Group:
             link.send({"values": values, "last": last})
         return values
 
+    def ask_to_stop(self, why: str) -> None:
+        """Asks all processes to stop after the same step, one that none has passed.
+
+        Process 0 has each say which step it has passed, and wait after the next one it comes to until all have said so.
+        A thread says it, so that no process waits for one that itself waits for it in the middle of a step.
+        """
+        if self.index:
+            self._links[0].send({"stop": why})
+            return
+        with self._turn:
+            if self._why is not None:
+                return
+            self._why = why
+            self._reports[0] = self._passed
+        for link in self._links.values():
+            link.send({"hold": why})
+        self._decide()
+
+    def stops_after(self, step: int) -> str | None:
+        """Why to stop after this step, None to go on; every process asks after each of its steps.
+
+        Args:
+            step: counted from 1, alike in all processes.
+        """
+        with self._turn:
+            self._turn.wait_for(lambda: self._why is None or self._stop is not None)
+            if self._stop is not None and step >= self._stop[0]:
+                return self._stop[1]
+            self._passed = step
+        return None
+
     def leave(self, code: int, sentence: str) -> None:
         """Tells the others that this process ends before its time, and why: they end too, with the same code."""
         self._ended.set()
@@ -121,9 +158,38 @@ class Group:
                 if message["last"]:
                     self._ended.set()
                 self._values[other].put(message["values"])
-            else:
+            elif "left" in message:
                 self._end(message)
+            else:
+                self._agree_to_stop(other, message)
         self._end({"left": other, "code": PREEMPTED, "sentence": "it was killed, or its machine is gone"})
+
+    def _agree_to_stop(self, other: int, message: Message) -> None:
+        """One message of `ask_to_stop`."""
+        if "stop" in message:
+            self.ask_to_stop(message["stop"])
+        elif "passed" in message:
+            self._reports[other] = message["passed"]
+            self._decide()
+        elif "hold" in message:
+            with self._turn:
+                self._why = message["hold"]
+                passed = self._passed
+            self._links[other].send({"passed": passed})
+        else:
+            with self._turn:
+                self._stop = (message["until"], self._why or "")
+                self._turn.notify_all()
+
+    def _decide(self) -> None:
+        """Process 0 says after which step to stop, once it knows where all of them are."""
+        with self._turn:
+            if len(self._reports) < self.count or self._stop is not None:
+                return
+            self._stop = (max(self._reports.values()) + 1, self._why or "")
+            self._turn.notify_all()
+        for link in self._links.values():
+            link.send({"until": self._stop[0]})
 
     def _end(self, message: Message) -> None:
         """Ends this process because another one did, and passes it on."""

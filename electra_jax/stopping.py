@@ -1,22 +1,18 @@
-"""Requests to stop after the step under way: Ctrl-C, SIGTERM, and the notice of a platform that takes machines away."""
+"""Requests to stop after a step: Ctrl-C, and SIGTERM, by which a platform says that it takes the machine away."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from jax.experimental import multihost_utils
-
 from electra_jax import distributed
 from electra_jax.errors import Preempted
+from electra_jax.group import Group
 from electra_jax.reporting import say
 
 
 class Stop:
     """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C interrupts as usual."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         """Nothing has asked to stop."""
@@ -34,40 +30,38 @@ class Stop:
 
 
 class GroupStop(Stop):
-    """A request that reaches one process stops all of them, after the same step.
+    """A request that reaches one process stops all of them, after the same step."""
 
-    JAX's runtime has the handler of SIGTERM, tells the others of it, and they agree on a step that none has passed.
-    """
-
-    SIGNALS = (signal.SIGINT,)
-
-    def __init__(self) -> None:
+    def __init__(self, group: Group) -> None:
         """Nothing has asked to stop."""
         super().__init__()
+        self._group = group
         self._steps = 0
-        self._interrupted = False
+        self._signal: str | None = None
+        self._passed_on = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Ctrl-C here is passed on as the notice that the others understand."""
-        if self._interrupted:
+        """The signal handler."""
+        if self._signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._interrupted = True
-        os.kill(os.getpid(), signal.SIGTERM)
+        self._signal = signal.Signals(number).name
 
     def after_step(self) -> bool:
         """Whether this is the step that all agreed on."""
-        # Counted from the start of this process: the runtime takes the first call for step 1.
         self._steps += 1
-        if multihost_utils.reached_preemption_sync_point(self._steps):
-            self.requested = "SIGTERM"
+        if self._signal and not self._passed_on:
+            self._passed_on = True
+            self._group.ask_to_stop(self._signal)
+        self.requested = self._group.stops_after(self._steps)
         return self.requested is not None
 
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
     """Turns Ctrl-C and SIGTERM into a request to stop after the step under way."""
-    stop = GroupStop() if distributed.several() else Stop()
-    before = {number: signal.signal(number, stop) for number in stop.SIGNALS}
+    group = distributed.group()
+    stop = Stop() if group is None else GroupStop(group)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

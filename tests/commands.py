@@ -14,6 +14,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from electra_jax.distributed import free_port
+
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [one + vowel + end for one in "bdkm" for vowel in "aeiou" for end in ("", "n", "ra", "lo")]
 SMALL = {
@@ -75,6 +77,21 @@ def start(arguments: list[str], cache: Path, *, devices: int = 1) -> subprocess.
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def start_group(arguments: list[str], cache: Path, *, count: int) -> list[subprocess.Popen[str]]:
+    """`electra ARGUMENTS` as several processes on this machine, running."""
+    address = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": str(count)}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "electra_jax", *arguments],
+            env=environment(cache) | address | {"JAX_PROCESS_ID": str(index)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
 
 
 def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import finetune_step, glue_lengths, models, scaling, startup, timing
+from bench import finetune_step, glue_lengths, models, predict, scaling, startup, timing
 from bench.pretrain_step import synthetic_blocks
 from electra_jax import gin_config
 from electra_jax.buckets import TrainingBatches
@@ -76,7 +76,7 @@ def test_cpu_time_counts_the_children() -> None:
 # Each command in its smallest setting, one after the other in one process, where nothing below the wall is to be had.
 COMMANDS = {
     "pretrain_step": "--model=tiny --batch_size=4 --sequence_length=16 --steps=10 --peak_tflops=0.01",
-    "finetune_step": "--model=tiny --batch_size=4 --steps=2 --buckets 16 128 --examples=64",
+    "finetune_step": "--model=tiny --batch_size=4 --steps=19 --buckets 16 128 --examples=64",
     "input_pipeline": "--batch_size=4 --sequence_length=16 --batches=3 --rounds=2",
 }
 
@@ -105,8 +105,8 @@ def test_steps_run_and_learn_without_anything_from_below_the_wall(printed: dict[
     line = next(line for line in printed[name].splitlines() if line.startswith("loss"))
     words = line.split()
     assert 0 < float(words[6]) < float(words[1])
-    # Warm-up and timed steps; of fine-tuning at two lengths.
-    assert words[-1] == {"pretrain_step": "13", "finetune_step": "6"}[name]
+    # Warm-up and timed steps.
+    assert words[11] == {"pretrain_step": "13", "finetune_step": "20"}[name]
     for fact in ("median", "quartiles", "min", "matrix FLOPs", "examples/s", "tokens/s", "compile", "peak memory"):
         assert fact in printed[name], fact
 
@@ -151,6 +151,14 @@ def test_lengths_have_the_deciles_that_were_counted() -> None:
     for task, deciles in glue_lengths.DECILES.items():
         found = np.quantile(glue_lengths.lengths(task, 20_000, seed=0), np.linspace(0, 1, 11))
         np.testing.assert_allclose(found, deciles, atol=1.5, err_msg=task)
+
+
+def test_texts_to_predict_have_the_lengths_that_were_asked_for() -> None:
+    options = argparse.Namespace(model="tiny", task="cola", texts=40, seed=1)
+    model = predict.chance_model("tiny", 0)
+    rows = model.pieces.encode_batch(predict.texts_of(options))
+    assert [len(row) + 2 for row in rows] == glue_lengths.lengths("cola", 40, seed=1).tolist()
+    assert not any(model.pieces.tokens.index("[UNK]") in row for row in rows)
 
 
 def test_a_model_of_its_own_size_is_itself_and_others_have_the_work_that_they_should() -> None:

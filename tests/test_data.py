@@ -14,7 +14,7 @@ import seqio
 
 from electra_jax.blocks import TokenBlocks
 from electra_jax.corruption import MaskingConfig
-from electra_jax.data import Batch, BatchIterator, BlockBatches, Prefetch, evaluation_batches
+from electra_jax.data import Batch, BatchIterator, BlockBatches, Prefetch, evaluation_batches, whole_state
 from electra_jax.errors import UserError
 from electra_jax.streams import StreamBatches
 from electra_jax.tasks.host_tensorflow import tf
@@ -51,12 +51,12 @@ def test_each_example_once_an_epoch_in_another_order_each() -> None:
     assert seen != _examples(_block_batches(seed=1), 25)
 
 
-@pytest.mark.parametrize(("num_examples", "batch_size"), [(3, 8), (1, 4), (8, 8), (7, 8)])
-def test_fewer_examples_than_the_batch(num_examples: int, batch_size: int) -> None:
-    seen = _examples(_block_batches(num_examples, batch_size=batch_size), 2 * num_examples)
-    for epoch in range(2 * batch_size):
-        part = seen[epoch * num_examples : (epoch + 1) * num_examples]
-        assert sorted(part) == list(range(1, num_examples + 1))
+def test_a_batch_may_reach_into_the_next_epoch_and_no_further() -> None:
+    seen = _examples(_block_batches(9, batch_size=8), 18)
+    assert all(sorted(seen[start : start + 9]) == list(range(1, 10)) for start in range(0, 144, 9))
+    assert sorted(_examples(_block_batches(8, batch_size=8), 1)) == list(range(1, 9))
+    with pytest.raises(UserError, match="7 examples, fewer than a batch of 8"):
+        _block_batches(7, batch_size=8)
 
 
 @pytest.mark.parametrize("process_count", [2, 4, 8])
@@ -208,6 +208,48 @@ def test_processes_share_an_epoch_of_a_stream(task: str) -> None:
     parts = [_stream(task, process_index=p, process_count=2, batch_size=10) for p in (0, 1)]
     seen = [example for part in parts for example in _examples(part, 4)]
     assert sorted(seen) == list(range(1, 41))
+
+
+@pytest.mark.parametrize("began", [1, 2, 4])
+@pytest.mark.parametrize("goes_on", [1, 2, 4])
+def test_a_stream_goes_on_with_another_number_of_processes(task: str, began: int, goes_on: int) -> None:
+    # With shares of 10 and 12 rows of a batch a process is in another epoch than another, at one time or another.
+    def group(count: int) -> list[StreamBatches]:
+        return [_stream(task, process_index=p, process_count=count, batch_size=12) for p in range(count)]
+
+    def batch(parts: list[StreamBatches]) -> dict[str, list[list[int]]]:
+        shares = [next(part) for part in parts]
+        return {key: np.concatenate([share[key] for share in shares]).tolist() for key in shares[0]}
+
+    first, second = group(began), group(goes_on)
+    seen = [batch(first) for _ in range(4)]
+    state = json.loads(json.dumps(whole_state([part.state() for part in first])))
+    for part in second:
+        part.restore(state)
+    for _ in range(8):
+        expected = batch(first)
+        assert batch(second) == expected
+        seen.append(expected)
+    assert whole_state([part.state() for part in second]) == whole_state([part.state() for part in first])
+    # Of three epochs and 24 rows of the fourth, every example came three times at least.
+    counts = collections.Counter(row[0] for one in seen for row in one["input_ids"])
+    assert sorted(counts) == list(range(1, 41))
+    assert set(counts.values()) <= {3, 4}
+
+
+def test_a_stream_that_processes_cannot_share(task: str) -> None:
+    two = _stream(task, process_index=0, process_count=2, batch_size=12)
+    with pytest.raises(UserError, match="began with 3 processes, and 2 cannot share"):
+        two.restore({"readers": 3, "places": {}})
+    # 40 examples over four processes: ten for each, in an epoch.
+    four = _stream(task, process_index=1, process_count=4, batch_size=44)
+    with pytest.raises(UserError, match=r"10 example.* for process 1 of 4, fewer than its 11 rows of a batch"):
+        next(four)
+
+
+def test_processes_without_files_of_their_own_are_told(task: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(_examples(_stream(task, process_index=7, process_count=8, batch_size=16), 2)) == 4
+    assert "stream_test has 4 file(s) in its train split, fewer than the 8 processes" in caplog.text
 
 
 @pytest.mark.parametrize("num_batches", [0, 1, 3, 4, 10])

@@ -33,6 +33,7 @@ from small import CLS, RULES, SEP, VOCAB_SIZE, optimizer_config, small_encoder
 
 # One layer's program for both.
 ENCODER = dataclasses.replace(small_encoder(), scan_unroll=1)
+OPTIMIZER = optimizer_config(learning_rate=3e-3, num_train_steps=400)
 LENGTH, LONGER = 12, 20
 BATCH = 16
 START, END = 5, 6  # tokens between which the toy answer lies
@@ -101,7 +102,7 @@ def random_state(model: FinetunedModel, optimizer: optax.GradientTransformation)
 def setup(name: str) -> Setup:
     case = CASES[name]
     model = FinetunedModel(ENCODER, case.head_config())
-    optimizer = make_optimizer(optimizer_config(learning_rate=3e-3, num_train_steps=400))
+    optimizer = make_optimizer(OPTIMIZER)
     step = functools.partial(finetune_step, model=model, loss=LossConfig(case.kind, 0.5, "mean"), optimizer=optimizer)
     return Setup(
         random_state(model, optimizer),
@@ -340,7 +341,7 @@ def test_eight_devices_equal_one(name: str, axes: tuple[int, int, int]) -> None:
     batch = stack(toy_rows(name, BATCH - 3, seed=6), length=LENGTH, size=BATCH)
     config = MeshConfig(*axes, rules=RULES)
     mesh = sharding.make_mesh(config, 8)
-    model, optimizer = FinetunedModel(ENCODER, CASES[name].head_config()), make_optimizer(optimizer_config())
+    model, optimizer = FinetunedModel(ENCODER, CASES[name].head_config()), make_optimizer(OPTIMIZER)
     init = functools.partial(init_state, model=model, optimizer=optimizer)
     places = sharding.abstract(init, jax.random.key(0), mesh, config)
     update = functools.partial(

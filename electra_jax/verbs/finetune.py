@@ -107,7 +107,7 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
     distributed.agree(
         "the data",
         {
-            "the vocabulary's size": len(setting.origin.vocabulary.tokens),
+            "the vocabulary's hash": setting.origin.vocabulary_hash,
             "the rows to train on": len(setting.train.rows),
             "the rows of the dev split": len(setting.dev.rows),
         },

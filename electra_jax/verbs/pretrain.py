@@ -60,14 +60,6 @@ def run(configuration: PretrainingRun) -> None:
     if start.step >= configuration.loop.num_train_steps:
         say(f"{model_dir} has had its {configuration.loop.num_train_steps} steps: nothing left to do")
         return
-    step = functools.partial(
-        steps.pretrain_step,
-        model=configuration.model,
-        objective=configuration.objective,
-        masking=masking,
-        optimizer=optimizer,
-        accumulation_steps=configuration.accumulation_steps,
-    )
     reporter = (
         RunReporter(model_dir, start_step=start.step, num_train_steps=configuration.loop.num_train_steps)
         if distributed.leader()
@@ -78,7 +70,9 @@ def run(configuration: PretrainingRun) -> None:
             _, reached = train(
                 start.state,
                 start_step=start.step,
-                step=sharding.jit_update(step, start.state, mesh, configuration.mesh),
+                step=sharding.jit_update(
+                    update_of(configuration, masking, optimizer), start.state, mesh, configuration.mesh
+                ),
                 batches=batches,
                 batch_sharding=sharding.batch_sharding(mesh),
                 batch_size=configuration.batch_size,
@@ -98,6 +92,20 @@ def run(configuration: PretrainingRun) -> None:
         end_early(stop, f" at step {reached}")
     else:
         say(f"done: {reached} steps in {model_dir}")
+
+
+def update_of(
+    configuration: PretrainingRun, masking: MaskingConfig, optimizer: optax.GradientTransformation
+) -> Callable[[steps.TrainState, steps.Batch], tuple[steps.TrainState, metrics.Sums]]:
+    """The update of a state by a batch."""
+    return functools.partial(
+        steps.pretrain_step,
+        model=configuration.model,
+        objective=configuration.objective,
+        masking=masking,
+        optimizer=optimizer,
+        accumulation_steps=configuration.accumulation_steps,
+    )
 
 
 def init_of(

@@ -24,6 +24,7 @@ from commands import (
     unfinished_saves,
 )
 from electra_jax import cli
+from electra_jax.distributed import free_port
 
 Refused = Callable[[list[str]], str]
 
@@ -87,6 +88,22 @@ def test_bindings(place: Path, tmp_path: Path, refused: Refused, argument: str, 
     model_dir = tmp_path / "run"
     assert sentence in refused([*small_run(place, model_dir), argument])
     assert not model_dir.exists()
+
+
+def test_a_coordinator_that_cannot_be_reached(
+    place: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    variables = {"COORDINATOR_ADDRESS": address, "NUM_PROCESSES": "2", "PROCESS_ID": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"JAX_{name}", value)
+    monkeypatch.setenv("ELECTRA_JOIN_SECONDS", "1")
+    sentence = refused(small_run(place, tmp_path / "run"))
+    assert f"process 1 of 2 could not reach the coordinator at {address} within 1 seconds" in sentence
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    sentence = refused(small_run(place, tmp_path / "run"))
+    assert f"waited 1 seconds at {address} for 2 processes, and these did not come: 1;" in sentence
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

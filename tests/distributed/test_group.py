@@ -1,0 +1,258 @@
+"""Processes meet, exchange values, and end together; and where a process finds out that it is one of several."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from electra_jax import distributed
+from electra_jax.errors import UserError
+from electra_jax.group import Group, meet
+
+VARIABLES = [name for name in os.environ if name.startswith(("JAX_COORD", "JAX_NUM", "JAX_PROC", "SLURM_", "TPU_"))]
+
+
+@pytest.fixture
+def address() -> str:
+    """Of this machine, where nobody listens."""
+    return f"127.0.0.1:{distributed.free_port()}"
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[..., Future]]:
+    """Runs a function aside."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool.submit
+
+
+def test_everyone_gets_everyones_value(address: str, threads: Callable[..., Future]) -> None:
+    # Process 0 comes last: the others try until it is there.
+    later = [threads(meet, address, index, 4, seconds=20) for index in (3, 1, 2)]
+    time.sleep(0.5)
+    groups: list[Group] = [meet(address, 0, 4, seconds=20), *(future.result() for future in later)]
+    groups.sort(key=lambda group: group.index)
+    assert [group.count for group in groups] == [4] * 4
+    assert groups[3].hosts == [socket.gethostname()] * 4
+    for round_number in range(3):
+        waiting = [threads(group.gather, {"of": group.index, "round": round_number}) for group in groups[1:]]
+        assert not any(future.done() for future in waiting)
+        expected = [{"of": index, "round": round_number} for index in range(4)]
+        assert groups[0].gather(expected[0]) == expected
+        assert [future.result() for future in waiting] == [expected] * 3
+    last = [threads(group.gather, None, last=True) for group in groups]
+    assert [future.result() for future in last] == [[None] * 4] * 4
+
+
+def test_a_coordinator_that_is_not_there(address: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(UserError, match=rf"process 1 of 2 could not reach the coordinator at {address} within 1 sec"):
+        meet(address, 1, 2, seconds=1)
+    assert time.monotonic() - began >= 0.5
+    with pytest.raises(UserError, match=r"coordinator at nowhere\.invalid:1234 .*(not known|resolution)"):
+        meet("nowhere.invalid:1234", 1, 2, seconds=1)
+
+
+def test_processes_that_do_not_come(address: str, threads: Callable[..., Future]) -> None:
+    came = threads(meet, address, 2, 4, seconds=10)
+    with pytest.raises(UserError, match=rf"waited 2 seconds at {address} for 4 processes, .* did not come: 1, 3;"):
+        meet(address, 0, 4, seconds=2)
+    # Those that came are told as well, and do not wait for longer.
+    with pytest.raises(UserError, match="did not come: 1, 3;"):
+        came.result()
+
+
+@pytest.mark.parametrize(("index", "count"), [(1, 2), (0, 3), (3, 3), (1, 4)])
+def test_two_of_the_same_number(address: str, threads: Callable[..., Future], index: int, count: int) -> None:
+    first = threads(meet, address, 0, 3, seconds=20)
+    right = threads(meet, address, 1, 3, seconds=20)
+    time.sleep(0.3)
+    if index:
+        with pytest.raises(UserError, match=f"says it is {index} of {count} came to {address}, where the others of 3"):
+            meet(address, index, count, seconds=20)
+    else:
+        with pytest.raises(UserError, match=r"cannot listen on port \d+ .* choose another port"):
+            meet(address, index, count, seconds=20)
+    # A stranger that says nothing of use holds nobody up either.
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    third = meet(address, 2, 3, seconds=20)
+    last = [threads(one.gather, None, last=True) for one in (first.result(), right.result(), third)]
+    assert all(future.result() == [None] * 3 for future in last)
+
+
+@pytest.mark.parametrize("asking", [0, 2])
+def test_all_stop_after_the_same_step_which_none_has_passed(
+    address: str, threads: Callable[..., Future], asking: int
+) -> None:
+    futures = [threads(meet, address, index, 3, seconds=20) for index in range(3)]
+    groups = [future.result() for future in futures]
+    step_begins = threading.Barrier(3)
+
+    def run(group: Group) -> tuple[int, str | None]:
+        for step in range(1, 2000):
+            # No process can do a step without the others, nor wait for them while they wait for it.
+            step_begins.wait(timeout=20)
+            time.sleep(0.002 * (group.index == 1))
+            if step == 5 and group.index == asking:
+                group.ask_to_stop("SIGTERM")
+            if (why := group.stops_after(step)) is not None:
+                return step, why
+        return step, None
+
+    ends = {future.result() for future in [threads(run, group) for group in groups]}
+    assert len(ends) == 1
+    step, why = ends.pop()
+    assert (5 <= step < 2000, why) == (True, "SIGTERM")
+    last = [threads(group.gather, None, last=True) for group in groups]
+    assert all(future.result() == [None] * 3 for future in last)
+
+
+MEMBER = """
+import sys, time
+from electra_jax.group import meet
+group = meet(sys.argv[1], int(sys.argv[2]), 3, seconds=60)
+group.gather(None)
+print("met", flush=True)
+if sys.argv[2] == sys.argv[3]:
+    time.sleep(0.2)
+    group.leave(int(sys.argv[4]), "the disk is full")
+    sys.exit(int(sys.argv[4]))
+time.sleep(60)
+"""
+
+
+def _members(address: str, *arguments: str) -> list[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", MEMBER, address]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*command, str(index), *arguments], **pipes) for index in range(3)]
+    for process in processes:
+        assert process.stdout.readline() == "met\n", process.communicate()
+    return processes
+
+
+@pytest.mark.parametrize("killed", [0, 2])
+def test_a_process_that_is_killed_ends_the_others_at_once(address: str, killed: int) -> None:
+    processes = _members(address, "none", "0")
+    processes[killed].send_signal(signal.SIGKILL)
+    for index, process in enumerate(processes):
+        _, stderr = process.communicate(timeout=50)
+        if index != killed:
+            assert process.returncode == 75
+            assert stderr == (
+                f"electra: process {killed} on {socket.gethostname()} ended, and this one with it: it was killed, or "
+                "its machine is gone\n"
+            )
+
+
+@pytest.mark.parametrize("leaving", [0, 1])
+def test_a_process_that_fails_says_why_to_all_and_they_end_with_its_code(address: str, leaving: int) -> None:
+    processes = _members(address, str(leaving), "2")
+    for index, process in enumerate(processes):
+        _, stderr = process.communicate(timeout=50)
+        assert process.returncode == 2
+        if index != leaving:
+            assert (
+                f"process {leaving} on {socket.gethostname()} ended, and this one with it: the disk is full" in stderr
+            )
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that says nothing of other processes."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+SLURM = {
+    "SLURM_JOB_ID": "4096",
+    "SLURM_STEP_NODELIST": "node[007-010],other3",
+    "SLURM_NTASKS": "5",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, None),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:99", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2"},
+            ("10.0.0.1:99", 4, 2, None),
+        ),
+        (SLURM, ("node007:61440", 5, 3, [1])),
+        (SLURM | {"JAX_COORDINATOR_ADDRESS": "node007:99"}, ("node007:99", 5, 3, [1])),
+        # One task; a batch script's own shell; and a process that wants to be alone.
+        (SLURM | {"SLURM_NTASKS": "1"}, None),
+        ({name: value for name, value in SLURM.items() if name != "SLURM_STEP_NODELIST"}, None),
+        (SLURM | {"JAX_NUM_PROCESSES": "1"}, None),
+    ],
+)
+def test_where_it_finds_out_that_it_is_one_of_several(
+    alone: pytest.MonkeyPatch, variables: dict[str, str], expected: tuple[Any, ...] | None
+) -> None:
+    for name, value in variables.items():
+        alone.setenv(name, value)
+    assert distributed.find_place() == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"JAX_COORDINATOR_ADDRESS": "a:1"}, "set JAX_NUM_PROCESSES, JAX_PROCESS_ID; or JAX_NUM_PROCESSES=1"),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "a", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"},
+            "JAX_COORDINATOR_ADDRESS is 'a': it must be HOST:PORT",
+        ),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
+            "JAX_PROCESS_ID is 2: of 2 processes it must be from 0 to 1",
+        ),
+        ({"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES is 'two'"),
+    ],
+)
+def test_half_an_address_is_refused(alone: pytest.MonkeyPatch, variables: dict[str, str], message: str) -> None:
+    for name, value in variables.items():
+        alone.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        distributed.find_place()
+
+
+def test_an_indexed_job_that_cannot_ask_kubernetes(alone: pytest.MonkeyPatch) -> None:
+    alone.setenv("JOB_COMPLETION_INDEX", "1")
+    alone.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    # As if the package were not installed, which it need not be.
+    alone.setitem(sys.modules, "kubernetes", None)
+    with pytest.warns(UserWarning, match="kubernetes"), pytest.raises(UserError, match=r"processes \(Kubernetes\)"):
+        distributed.find_place()
+
+
+def test_gins_text_is_compared_setting_by_setting() -> None:
+    text = (
+        "# Macros:\nBATCH_SIZE = 8\n\nMeshConfig.rules = \\\n    (('embed', 'fsdp'),\n     ('mlp', None))\nSEED = 1\n"
+    )
+    assert distributed.settings_of(text) == {
+        "BATCH_SIZE": "8",
+        "MeshConfig.rules": "\\ (('embed', 'fsdp'), ('mlp', None))",
+        "SEED": "1",
+    }
+
+
+def test_without_a_group_nothing_is_waited_for() -> None:
+    assert distributed.leader()
+    assert distributed.group() is None
+    assert distributed.gather({"a": 1}) == [{"a": 1}]
+    done = []
+    distributed.led(done.append, 1)
+    with distributed.leader_first():
+        done.append(2)
+    assert done == [1, 2]
