@@ -207,7 +207,7 @@ def write_vocabulary(directory: Path, vocabulary: Vocabulary) -> None:
     casing = {"lowercase": vocabulary.lowercase, "strip_accents": vocabulary.strip_accents}
     path = directory / VOCABULARY
     path.with_suffix(".json").write_text(json.dumps(casing, indent=2) + "\n", encoding="utf-8")
-    path.write_text("".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8", newline="\n")
+    path.write_bytes("".join(f"{token}\n" for token in vocabulary.tokens).encode("utf-8"))
 
 
 def check_new(dest: Path) -> None:

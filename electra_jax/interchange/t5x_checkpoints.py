@@ -58,4 +58,5 @@ def _by_place(tree: PyTree) -> PyTree:
     if not isinstance(tree, dict):
         return tree
     children = {name: _by_place(value) for name, value in tree.items()}
-    return {name: value for name, value in children.items() if value is not None and value != {}}
+    empty = {name for name, value in children.items() if value is None or (isinstance(value, dict) and not value)}
+    return {name: value for name, value in children.items() if name not in empty}

@@ -62,4 +62,8 @@ def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
     write_record(dest, model.description)
     if model.vocabulary is not None:
         loading.write_vocabulary(dest, model.vocabulary)
-    return [] if trained else [f"{source} holds no optimizer's state: T5X begins with a new one"]
+    return (
+        []
+        if trained
+        else [f"{source} holds no optimizer's state: T5X evaluates it or fine-tunes from it, and cannot go on"]
+    )
