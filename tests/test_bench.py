@@ -104,7 +104,7 @@ for name, arguments in {COMMANDS!r}.items():
 def test_steps_run_and_learn_without_anything_from_below_the_wall(printed: dict[str, str], name: str) -> None:
     line = next(line for line in printed[name].splitlines() if line.startswith("loss"))
     words = line.split()
-    assert 0 < float(words[6]) < float(words[1])
+    assert 0 <= float(words[6]) < float(words[1])
     # Warm-up and timed steps.
     assert words[11] == {"pretrain_step": "13", "finetune_step": "20"}[name]
     for fact in ("median", "quartiles", "min", "matrix FLOPs", "examples/s", "tokens/s", "compile", "peak memory"):

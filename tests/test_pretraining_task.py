@@ -232,7 +232,7 @@ def test_damage_is_reported_in_a_sentence(
             process_index=0,
             process_count=1,
         )
-        while stream.state()["epoch"] == 0:
+        while stream.state()["places"]["0"][0] == 0:
             next(stream)
 
     cache = _build(corpus, vocabulary, tmp_path / "c")

@@ -25,7 +25,8 @@ SETTINGS = {
     "MAX_SEQ_LENGTH": 32,
     "BATCH_SIZE": 16,
     "EVALUATION_BATCH_SIZE": 8,
-    "LEARNING_RATE": 1e-2,
+    "LEARNING_RATE": 3e-3,
+    "DROPOUT": 0.0,
     "LAYERWISE_LR_DECAY": 1.0,
     "EPOCHS": 8,
     "EVALUATE_EVERY": 12,
@@ -162,7 +163,7 @@ def test_tagging(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
     for split, number in (("train", 48), ("dev", 13), ("test", 5)):
         (tmp_path / f"chunk/{split}.txt").write_text("\n".join(tagged() for _ in range(number)))
-    results = tune(whole, tmp_path, "chunk", EPOCHS=40, EVALUATE_EVERY=60)
+    results = tune(whole, tmp_path, "chunk", EPOCHS=60, EVALUATE_EVERY=60)
     assert results["num_examples"] == {"train": 48, "dev": 13}
     assert list(best_of(results)) == ["f1", "precision", "recall", "accuracy"]
     assert results["summary"]["f1"]["best"] > 40

@@ -109,7 +109,7 @@ def test_scatter_gather_and_sampling_of_the_original(path: Path) -> None:
     forbidden = jnp.where(has_one, corruption.forbid(arrays["logits"], disallowed), arrays["logits"])
     for number, logits in ((1, arrays["logits"]), (2, forbidden)):
         noise = -jnp.log(-jnp.log(arrays[f"u{number}"] + 1e-9) + 1e-9)
-        sampled = corruption.sample(noise, logits, 1.0)
+        sampled = corruption.sample(noise, logits, 1.0, "gumbel")
         np.testing.assert_array_equal(jax.nn.one_hot(sampled, logits.shape[-1]), arrays[f"sample{number}_onehot"])
 
 
