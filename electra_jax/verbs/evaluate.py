@@ -64,6 +64,7 @@ def run(configuration: PretrainingRun) -> None:
     ]
     if not distributed.leader():
         return
+    two_towers = configuration.generator_kind == "two_tower"
     result = {
         "step": restored.step,
         "metrics": {name: value if np.isfinite(value) else None for name, value in values.items()},
@@ -71,7 +72,8 @@ def run(configuration: PretrainingRun) -> None:
             np.concatenate([view["masked_ids"][view["masked_weights"] > 0] for view in views]), vocabulary.tokens
         ),
         "num_examples": int(sums["examples"]),
-        "kept_share": round(1.0 - configuration.mask_token_prob, 6),
+        # A generator of two towers never reads the token that it predicts.
+        "kept_share": 0.0 if two_towers else round(1.0 - configuration.mask_token_prob, 6),
         **describe(params, data, configuration),
         "passages": choose_passages(views, vocabulary.tokens, configuration.num_passages),
     }
