@@ -63,6 +63,7 @@ def recipe(name: str, *, dtype: str) -> Recipe:
         initializer_range=0.02,
         layer_norm_eps=1e-12,
         dtype=dtype,
+        attention="exact",
         scan_unroll=size.scan_unroll,
         remat_policy="none",
     )

@@ -123,7 +123,8 @@ class Setting:
         """What the fine-tuned model is made of."""
         return Description(
             kind=KINDS_OF_MODEL[task.kind],
-            discriminator=self.model.config,
+            # Rows to predict may have their padding anywhere.
+            discriminator=dataclasses.replace(self.model.config, attention="exact"),
             generator=None,
             generator_embeddings=False,
             head=self.model.head_config,

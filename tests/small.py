@@ -54,6 +54,7 @@ def small_encoder(*, dropout: float = 0.0, dtype: str = "float32") -> EncoderCon
         initializer_range=0.02,
         layer_norm_eps=1e-12,
         dtype=dtype,
+        attention="exact",
         scan_unroll=2,
         remat_policy="none",
     )

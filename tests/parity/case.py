@@ -86,6 +86,7 @@ class Case:
             initializer_range=config["initializer_range"],
             layer_norm_eps=1e-12,
             dtype="float32",
+            attention="exact",
             scan_unroll=1,
             remat_policy="none",
         )

@@ -72,6 +72,7 @@ class TestQuestionAnswering:
             initializer_range=0.02,
             layer_norm_eps=1e-12,
             dtype="float32",
+            attention="exact",
             scan_unroll=1,
             remat_policy="none",
         )
