@@ -60,6 +60,7 @@ def recipe(name: str, *, dtype: str) -> Recipe:
         hidden_dropout_prob=0.1,
         attention_probs_dropout_prob=0.1,
         dropout_bits=16,
+        dropout_prng="threefry2x32",
         initializer_range=0.02,
         layer_norm_eps=1e-12,
         dtype=dtype,

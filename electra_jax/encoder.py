@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax import products
-from electra_jax.dropout import DECISION_TYPES, Dropout
+from electra_jax.dropout import DECISION_TYPES, GENERATORS, Dropout
 from electra_jax.errors import UserError
 
 Initializer = Callable[..., jax.Array]
@@ -42,6 +42,7 @@ class EncoderConfig:
         hidden_dropout_prob, attention_probs_dropout_prob: in [0, 1).
         dropout_bits: random bits for each decision of dropout, 8, 16 or 32: fewer are faster and round the rate to a
             multiple of 2^-bits (see `dropout.keep_mask`).
+        dropout_prng: "threefry2x32", or "rbg", the generator of the hardware: see `dropout.keep_mask`.
         initializer_range: standard deviation before truncation at two of them.
         layer_norm_eps: added to the variance.
         dtype: "float32" or "bfloat16", of the products.
@@ -64,6 +65,7 @@ class EncoderConfig:
     hidden_dropout_prob: float
     attention_probs_dropout_prob: float
     dropout_bits: int
+    dropout_prng: str
     initializer_range: float
     layer_norm_eps: float
     dtype: str
@@ -89,6 +91,10 @@ class EncoderConfig:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
+            )
+        if self.dropout_prng not in GENERATORS:
+            raise UserError(
+                f"EncoderConfig.dropout_prng is {self.dropout_prng!r}: it must be one of {', '.join(GENERATORS)}"
             )
         if self.dropout_bits not in DECISION_TYPES:
             raise UserError(
@@ -171,7 +177,7 @@ class Embeddings(nn.Module):
             # Whole rows: those of a batch are found far more cheaply in them than in slices of the embedding axis.
             setattr(self, name, constrain(table, axis, None))
         self.layer_norm = LayerNorm(config.layer_norm_eps, "embed", jnp.dtype(config.dtype))
-        self.dropout = Dropout(config.hidden_dropout_prob, config.dropout_bits)
+        self.dropout = Dropout(config.hidden_dropout_prob, config.dropout_bits, config.dropout_prng)
 
     def table_initializer(self) -> Initializer:
         """Of the three tables."""
@@ -282,7 +288,7 @@ class SelfAttention(nn.Module):
         scores_BHLS = products.einsum("BHLC,BHSC->BHLS", scaled_BHLC, key_BHSC, dtype)
         probs_BHLS = jax.nn.softmax(scores_BHLS.astype(jnp.float32) + bias_B1LS, axis=-1).astype(value_BHSC.dtype)
         self.sow("intermediates", "probs", probs_BHLS)
-        probs_BHLS = Dropout(config.attention_probs_dropout_prob, config.dropout_bits)(
+        probs_BHLS = Dropout(config.attention_probs_dropout_prob, config.dropout_bits, config.dropout_prng)(
             probs_BHLS, deterministic=deterministic
         )
         return products.einsum("BHLS,BHSC->BHLC", probs_BHLS, value_BHSC, dtype)
@@ -301,7 +307,7 @@ class EncoderLayer(nn.Module):
         hidden_BLD = constrain(hidden_BLD, "batch", None, None)
 
         def close(name: str, residual_BLD: jax.Array, update_BLD: jax.Array) -> jax.Array:
-            update_BLD = Dropout(config.hidden_dropout_prob, config.dropout_bits)(
+            update_BLD = Dropout(config.hidden_dropout_prob, config.dropout_bits, config.dropout_prng)(
                 update_BLD, deterministic=self.deterministic
             )
             return LayerNorm(config.layer_norm_eps, "embed", dtype, name=name)(

@@ -104,7 +104,7 @@ class FinetuningRun:
         dropout_prob: of the encoder, wherever it has dropout but for
         attention_dropout_prob: of attention's probabilities.
         dtype: "float32" or "bfloat16", of the products.
-        attention, remat_policy: see `encoder.EncoderConfig`.
+        dropout_prng, attention, remat_policy: see `encoder.EncoderConfig`.
         optimizer: makes the update rule of `num_train_steps` and `num_warmup_steps`.
         mesh: of devices.
         batch_size: rows of a global batch.
@@ -131,6 +131,7 @@ class FinetuningRun:
     heads: HeadOptions
     dropout_prob: float
     attention_dropout_prob: float
+    dropout_prng: str
     dtype: str
     attention: str
     remat_policy: str

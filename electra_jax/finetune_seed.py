@@ -80,6 +80,8 @@ class Setting:
             evaluate_every=self.run.evaluate_every or min(per_epoch, steps),
             save_every=self.run.save_every,
             keep=1,
+            # Batches are of different lengths.
+            steps_per_dispatch=1,
         )
 
     @functools.cached_property

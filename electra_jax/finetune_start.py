@@ -79,6 +79,7 @@ def origin(run: FinetuningRun) -> Origin:
         encoder,
         hidden_dropout_prob=run.dropout_prob,
         attention_probs_dropout_prob=run.attention_dropout_prob,
+        dropout_prng=run.dropout_prng,
         dtype=run.dtype,
         attention=run.attention,
         remat_policy=run.remat_policy,

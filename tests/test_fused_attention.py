@@ -51,7 +51,9 @@ def run(
 
     def loss(params: PyTree, embedded_BLE: jax.Array) -> tuple[jax.Array, jax.Array]:
         hidden_BLD = Encoder(config).apply({"params": params}, embedded_BLE, mask, deterministic=False)
-        weights_BLD = jnp.cos(jnp.arange(hidden_BLD.size)).reshape(hidden_BLD.shape) * padded()[..., None].astype(jnp.float32)
+        weights_BLD = jnp.cos(jnp.arange(hidden_BLD.size)).reshape(hidden_BLD.shape) * padded()[..., None].astype(
+            jnp.float32
+        )
         return jnp.sum(hidden_BLD.astype(jnp.float32) * weights_BLD), hidden_BLD
 
     gradients, hidden_BLD = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(*parameters)

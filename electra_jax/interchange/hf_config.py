@@ -160,7 +160,14 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
     try:
         whole = {name: int(values[name]) for name in wanted}
         return EncoderConfig(
-            **whole, **rates, dtype="float32", dropout_bits=16, attention="exact", scan_unroll=1, remat_policy="none"
+            **whole,
+            **rates,
+            dtype="float32",
+            dropout_bits=16,
+            dropout_prng="threefry2x32",
+            attention="exact",
+            scan_unroll=1,
+            remat_policy="none",
         )
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error

@@ -37,6 +37,7 @@ def encoder(size: str) -> EncoderConfig:
         hidden_dropout_prob=0.1,
         attention_probs_dropout_prob=0.1,
         dropout_bits=16,
+        dropout_prng="threefry2x32",
         initializer_range=0.02,
         layer_norm_eps=1e-12,
         dtype="float32",
