@@ -2,8 +2,9 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,6 +32,13 @@ UPDATE = functools.partial(
 )
 
 
+@functools.cache
+def jitted() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """One step, and several; compiled once for all tests."""
+    abstract = sharding.abstract(INIT, jax.random.key(0), MESH, ONE_AXIS)
+    return tuple(make(UPDATE, abstract, MESH, ONE_AXIS) for make in (sharding.jit_update, sharding.jit_updates))
+
+
 class After(Stop):
     """Asks to stop after so many dispatches."""
 
@@ -55,11 +63,12 @@ def run(model_dir: Path, *, together: int, dispatches: float = float("inf")) -> 
         for number in itertools.count(start):
             yield random_batch(8, 16, seed=number)
 
+    step, several = jitted()
     state, reached = train(
         state,
         start_step=start,
-        step=sharding.jit_update(UPDATE, state, MESH, ONE_AXIS),
-        several=sharding.jit_updates(UPDATE, state, MESH, ONE_AXIS),
+        step=step,
+        several=several,
         batches=batches(),
         batch_sharding=sharding.batch_sharding(MESH),
         batch_size=8,
