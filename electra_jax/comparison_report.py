@@ -126,10 +126,10 @@ def _body(comparison: Mapping[str, Any], picture: bytes, config: str) -> str:
             escape(" · ".join(facts)),
             "</p></header>",
             _progress(comparison),
-            '<p class="note">Score of each variant’s checkpoints after fine-tuning, against the matrix FLOPs that '
-            "their pre-training took (backward pass and generator included). A line joins the medians over the seeds, a bar "
-            "reaches from the lowest to the highest seed, and every seed is a small point; points of the same FLOPs "
-            "stand a little beside each other. The grey band is where the same model ends from random weights.</p>",
+            '<p class="note">Score of each variant’s checkpoints after fine-tuning, against the matrix FLOPs of their '
+            "pre-training, backward pass and generator included. A line joins the medians over the seeds, a bar reaches "
+            "from the lowest to the highest seed, and every seed is a small point; points of the same FLOPs stand a "
+            "little beside each other. The grey band is where the same model ends from random weights.</p>",
             '<img style="width:100%;height:auto;background:#fff;border-radius:10px" '
             f'alt="{escape(_described(comparison))}" src="data:image/png;base64,{image}">',
             "<h2>Scores</h2>",

@@ -1,7 +1,6 @@
 """Runs the pieces of a comparison: each a process of its own, side by side, none of them twice."""
 
 import contextlib
-import ctypes
 import datetime
 import fcntl
 import hashlib
@@ -31,8 +30,6 @@ from electra_jax.stopping import Stop
 
 # How often the processes are looked at.
 _SECONDS = 0.2
-# Linux's request to get a signal when the parent dies.
-_PR_SET_PDEATHSIG = 1
 
 Record = dict[str, Any]
 
@@ -169,7 +166,7 @@ class Work:
         log.write(f"$ {command_of(piece)}\n")
         log.flush()
         process = subprocess.Popen(
-            [sys.executable, "-m", "electra_jax", *piece.arguments],
+            [sys.executable, "-m", "electra_jax.comparison_piece", *piece.arguments],
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -177,7 +174,6 @@ class Work:
             pass_fds=(self._keep_alive,),
             # Ctrl-C is for this process, which then asks the others to save and stop.
             start_new_session=True,
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
         self._shares[slot].pin(process.pid)
         self._running[piece.name] = piece, process, slot, time.monotonic(), log
@@ -299,11 +295,6 @@ def gpu_share(index: int, processes: int, gpus: Sequence[str]) -> dict[str, str]
     if on_the_same > 1:
         environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / on_the_same:.2f}"
     return environment
-
-
-def end_with_parent() -> None:
-    """Asks Linux to send SIGTERM, at which a run saves and stops, when the parent is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager
