@@ -23,6 +23,12 @@ _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#
 _MARKERS = "osD^vPX*<>"
 _LINES = ("-", "--", ":")
 _INK = "#333333"
+_LEGEND = (
+    "Score of each variant’s checkpoints after fine-tuning, against the matrix FLOPs of their pre-training, backward "
+    "pass and generator included. A line joins the medians over the seeds, a bar reaches from the lowest to the "
+    "highest seed, and every seed is a small point; points of the same FLOPs stand a little beside each other. The "
+    "grey band is where the same model ends from random weights."
+)
 # Points of several variants at the same FLOPs stand beside each other, this factor apart.
 _APART = 1.025
 
@@ -126,10 +132,7 @@ def _body(comparison: Mapping[str, Any], picture: bytes, config: str) -> str:
             escape(" · ".join(facts)),
             "</p></header>",
             _progress(comparison),
-            '<p class="note">Score of each variant’s checkpoints after fine-tuning, against the matrix FLOPs of their '
-            "pre-training, backward pass and generator included. A line joins the medians over the seeds, a bar reaches "
-            "from the lowest to the highest seed, and every seed is a small point; points of the same FLOPs stand a "
-            "little beside each other. The grey band is where the same model ends from random weights.</p>",
+            f'<p class="note">{escape(_LEGEND)}</p>',
             '<img style="width:100%;height:auto;background:#fff;border-radius:10px" '
             f'alt="{escape(_described(comparison))}" src="data:image/png;base64,{image}">',
             "<h2>Scores</h2>",

@@ -112,6 +112,7 @@ class Work:
         self._places, self._pieces, self._keep_alive = places, pieces, keep_alive
         self._slots: list[int] = list(range(processes))
         self._shares = shares(processes)
+        self._stopping = False
         self._running: dict[str, tuple[Piece, subprocess.Popen, int, float, TextIO]] = {}
         self.records = places.done(pieces)
         self.failures: dict[str, str] = {}
@@ -140,6 +141,7 @@ class Work:
                     return
                 time.sleep(_SECONDS)
                 self._collect(changed)
+            self._stopping = True
             for _, process, *_ in self._running.values():
                 process.terminate()
             while self._running:
@@ -163,7 +165,7 @@ class Work:
             part.rename(directory)
         slot = self._slots.pop(0)
         log = self._places.log(piece).open("a", encoding="utf-8")
-        log.write(f"$ {command_of(piece)}\n")
+        log.write(f"\n$ {command_of(piece)}\n")
         log.flush()
         process = subprocess.Popen(
             [sys.executable, "-m", "electra_jax.comparison_piece", *piece.arguments],
@@ -187,8 +189,9 @@ class Work:
             del self._running[name]
             self._slots.append(slot)
             seconds = time.monotonic() - began
-            if process.returncode == PREEMPTED:
-                changed(self, f"stopped, saved: {name}")
+            # One that is told to stop before it has begun to train has nothing to save.
+            if process.returncode == PREEMPTED or (self._stopping and process.returncode == -signal.SIGTERM):
+                changed(self, f"stopped: {name}")
             elif process.returncode == 0 and (record := self._recorded(piece, seconds)) is not None:
                 self.records[name] = record
                 changed(self, f"done: {name} in {readable(seconds)}")
@@ -242,8 +245,9 @@ def how_it_ended(code: int) -> str:
 
 def last_words(log: Path) -> str:
     """The sentence that `electra` ended with, or else the last line that a process said."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return next((line for line in reversed(lines[-20:]) if line.startswith("electra: ")), lines[-1])
+    text = log.read_text(encoding="utf-8", errors="replace").rpartition("\n$ electra ")[2]
+    lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
+    return next((line for line in reversed(lines[-20:]) if line.startswith("electra: ")), (lines or ["none"])[-1])
 
 
 def parameters_sha256(model_dir: Path) -> str:
