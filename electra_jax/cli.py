@@ -87,6 +87,12 @@ VERBS = {
         "gin/runs/finetune.gin",
         several="together",
     ),
+    "compare": Verb(
+        "pre-train variants for the same FLOPs, fine-tune each, and draw score against FLOPs",
+        "comparison.ComparisonRun",
+        "gin/runs/compare.gin",
+        reads_text=False,
+    ),
     "predict": Verb(
         "print what a model says of text or token ids, a JSON object per input",
         "scoring_run.PredictionRun",

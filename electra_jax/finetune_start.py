@@ -89,13 +89,13 @@ def bound_encoder(run: FinetuningRun) -> EncoderConfig | None:
 
 
 def of_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool | None) -> Origin:
-    """The discriminator's encoder in a model directory, and its vocabulary.
+    """The encoder that a model directory is for, and its vocabulary.
 
     Raises:
         UserError: there is none of them, or what is given beside them disagrees.
     """
     model = loading.load(init_from)
-    encoder = model.description.discriminator
+    encoder, _ = loading.kept_tower(model)
     if encoder is None:
         raise UserError(f"INIT_FROM {init_from} holds a generator only: fine-tuning takes a discriminator's encoder")
     found = model.vocabulary

@@ -276,3 +276,15 @@ def resolved() -> str:
         if not re.search(rf"%{name}\b", text):
             text = re.sub(rf"^{name} =.*\n(?:[ \t]+\S.*\n)*", "", text, flags=re.MULTILINE)
     return text
+
+
+def settings() -> dict[str, str]:
+    """Every field that has a value, as `Class.field`, and the value as text, whichever macro it came by."""
+    values, found = macros(), {}
+    for (_, selector), fields in gin_internals._CONFIG.items():
+        if selector == "gin.macro":
+            continue
+        for field, value in fields.items():
+            macro = re.fullmatch(r"%(\w+)", str(value))
+            found[f"{selector.rpartition('.')[2]}.{field}"] = repr(values.get(macro[1]) if macro else value)
+    return found

@@ -15,10 +15,14 @@ from etils import epath
 
 from electra_jax import checkpoints, distributed, folding, sharding, stored
 from electra_jax.description import RECORD, RUN, VOCABULARY, Description, abstract_params, read_record, write_record
+from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
 from electra_jax.model import Model, Vocabulary
 from electra_jax.paths import path_of
 from electra_jax.types import PyTree
+
+# What a description says of who made the weights, where it was a run of pre-training.
+PRETRAINED = "electra pretrain"
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -127,7 +131,7 @@ def run_facts(run: Any) -> dict[str, Any]:
     """What a model's card says of the run that made it."""
     started = {} if run.init_from is None else {"started from": run.init_from}
     return started | {
-        "made by": "electra pretrain",
+        "made by": PRETRAINED,
         "objective": type(run.objective).__name__,
         "corpus": run.mixture_or_task_name or run.cache.source.corpus,
         "sequence length": run.cache.sequence_length,
@@ -200,6 +204,22 @@ def split_entries(text: str) -> list[str]:
 def is_cased(tokens: list[str]) -> bool:
     """Whether an ordinary entry holds an upper-case letter, for a vocabulary without a record of its casing."""
     return any(token != token.lower() for token in tokens if not re.fullmatch(r"\[.*\]", token))
+
+
+def kept_tower(model: Model) -> tuple[EncoderConfig | None, PyTree]:
+    """The encoder that pre-training keeps, and the parameters with it under the discriminator's name.
+
+    The main tower of an objective that predicts words is loaded as a generator, which it computes as, but it is what
+    the run was for.
+
+    Returns:
+        None for the sizes of a generator that another model was trained with, such as an imported one.
+    """
+    description, params = model.description, model.params
+    if description.kind != "generator" or description.facts.get("made by") != PRETRAINED:
+        return description.discriminator, params
+    encoder = {"encoder": params["generator"]["encoder"]}
+    return description.generator, {"embeddings": params["embeddings"], "discriminator": encoder}
 
 
 def write_vocabulary(directory: Path, vocabulary: Vocabulary) -> None:
@@ -284,8 +304,8 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
 
     Args:
         path: the model directory.
-        folded: take its plain towers (`folding`: for fine-tuning), or the parameters as they were trained (to go on
-            pre-training with the same variant).
+        folded: take its plain towers (`folding`), or the parameters as they were trained (to go on pre-training with
+            the same variant). Where `params` have no generator, as in fine-tuning, `kept_tower` is what is taken.
         params: freshly initialised, in their shardings; what the directory lacks keeps these values.
 
     Raises:
@@ -293,7 +313,11 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
     """
     directory = path_of(path)
     check_directory(directory)
-    held = _named(load(directory).params if folded else stored.read_params(directory, "params").params)
+    if folded:
+        model = load(directory)
+        held = _named(model.params if "generator" in params else kept_tower(model)[1])
+    else:
+        held = _named(stored.read_params(directory, "params").params)
     wanted = _named(params)
     shapes = [
         f"{name} {held[name].shape} there, {leaf.shape} here"
