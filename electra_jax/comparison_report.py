@@ -99,25 +99,20 @@ def _limits(comparison: Mapping[str, Any]) -> tuple[float, float]:
     return comparison["flops"] * min(comparison["fractions"]) / 1.25, comparison["flops"] * 1.25
 
 
-def write_report(comparison: Mapping[str, Any], model_dir: Path, config: str) -> Path:
+def write_report(comparison: Mapping[str, Any], directory: Path) -> None:
     """Writes comparison.png, and report.html with the picture inside; nothing is fetched when it is opened.
 
     Args:
-      comparison: of comparison.json.
-      model_dir: where they go.
-      config: the comparison's Gin.
-
-    Returns:
-      The path of the page.
+        comparison: of comparison.json.
+        directory: where they go.
     """
-    picture = model_dir / "comparison.png"
+    picture = directory / "comparison.png"
     draw(comparison, picture)
-    path = model_dir / "report.html"
-    write_page(path, "ELECTRA: quality for the same compute", _body(comparison, picture.read_bytes(), config))
-    return path
+    title = "ELECTRA: quality for the same compute"
+    write_page(directory / "report.html", title, _body(comparison, picture.read_bytes()))
 
 
-def _body(comparison: Mapping[str, Any], picture: bytes, config: str) -> str:
+def _body(comparison: Mapping[str, Any], picture: bytes) -> str:
     seeds = len(comparison["seeds"])
     facts = [
         f"{len(comparison['variants'])} variants of {comparison['flops']:.4g} FLOPs each",
@@ -147,7 +142,7 @@ def _body(comparison: Mapping[str, Any], picture: bytes, config: str) -> str:
             "</p>",
             _checkpoints(comparison),
             "<h2>How this was made</h2>",
-            making_html(_making(comparison), config),
+            making_html(_making(comparison), comparison["config"]),
             "<footer>Written by ELECTRA-JAX from comparison.json.</footer>",
         ]
     )
