@@ -55,11 +55,11 @@ def run(configuration: ComparisonRun) -> None:
         with stop_signals() as stop:
             work.run(stop, changed)
         comparison = write()
-    if work.failures:
-        raise UserError(failed(work.failures))
     if stop.requested and len(records.done) < len(plan.pieces):
         end_early(stop, f" with {len(records.done)} of {len(plan.pieces)} pieces done")
         return
+    if work.failures:
+        raise UserError(failed(work.failures))
     comparison_report.show(comparison)
     say(f"comparison: {model_dir / JSON}")
     say(f"figure: {model_dir / 'comparison.png'}")
