@@ -27,6 +27,7 @@ CORE = (
     "model",
     "optimizer",
     "pretraining",
+    "products",
     "published_flops",
     "reference_metrics",
     "sharding",

@@ -31,7 +31,7 @@ from electra_jax.tasks.vocabulary import WordPieceVocabulary
 from electra_jax.training import Reporter, train
 from electra_jax.types import PyTree
 
-BATCHES_AHEAD = 4
+DISPATCHES_AHEAD = 4
 
 
 class Start(NamedTuple):
@@ -68,14 +68,15 @@ def run(configuration: PretrainingRun) -> None:
         if distributed.leader()
         else Silence()
     )
-    with stop_signals() as stop, Prefetch(data.train, depth=BATCHES_AHEAD) as batches:
+    update = update_of(configuration, masking, optimizer)
+    ahead = DISPATCHES_AHEAD * configuration.loop.steps_per_dispatch
+    with stop_signals() as stop, Prefetch(data.train, depth=ahead) as batches:
         try:
             _, reached = train(
                 start.state,
                 start_step=start.step,
-                step=sharding.jit_update(
-                    update_of(configuration, masking, optimizer), start.state, mesh, configuration.mesh
-                ),
+                step=sharding.jit_update(update, start.state, mesh, configuration.mesh),
+                several=sharding.jit_updates(update, start.state, mesh, configuration.mesh),
                 batches=batches,
                 batch_sharding=sharding.batch_sharding(mesh),
                 batch_size=configuration.batch_size,
