@@ -26,7 +26,7 @@ GENERATOR_RISE = 0.5
 GENERATOR_READ = 0.1
 # ... and is now under this share of it.
 GENERATOR_LOST = 0.2
-# Share of pairs of samples in a batch that are the same token: 0.5 if 7 samples in 10 are one token. Words drawn by
+# Share of pairs of samples in a text that are the same token: 0.5 if 7 samples in 10 are one token. Words drawn by
 # their frequency give 0.01 to 0.02, an alphabet of four letters 0.25.
 REPETITION = 0.5
 # A generator that restores this much leaves hardly any replaced token; the published one restores 0.45.
@@ -165,7 +165,7 @@ def generator_one_token(windows: Sequence[Window], setting: Setting) -> Finding 
     return Finding(
         "generator_one_token",
         windows[-1].step,
-        f"The generator has collapsed: of any two tokens that it samples in a batch, {repetition:.0%} are the same.",
+        f"The generator has collapsed: of any two tokens that it samples in a text, {repetition:.0%} are the same.",
         "a temperature so low that only the most frequent token is drawn, or a generator that has learnt nothing else",
         "set temperature to 1; if it is, lower LEARNING_RATE, and see that the corpus is not one word over and over",
     )

@@ -66,12 +66,12 @@ def test_auc_of_one_class_or_of_equal_scores() -> None:
     assert metrics.auc(one, one) == 0.5
 
 
-def test_repetition_is_the_share_of_pairs_that_are_one_token() -> None:
-    """Three 1s, a 2 and a 5 are 20 ordered pairs, 6 of them two 1s; the slot without weight counts nowhere."""
-    sums = metrics.repetition_sums(jnp.array([[1, 1, 2], [1, 5, 5]]), jnp.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]), 8)
-    assert sums == {"sample_pairs": 20.0, "equal_sample_pairs": 6.0}
+def test_repetition_is_the_share_of_pairs_within_a_text_that_are_one_token() -> None:
+    """Two 1s and a 2 are 6 ordered pairs, 2 of them equal; a 1 and a 5 are 2 more; the slot without weight is none."""
+    sums = metrics.repetition_sums(jnp.array([[1, 1, 2], [1, 5, 5]]), jnp.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]))
+    assert sums == {"sample_pairs": 8.0, "equal_sample_pairs": 2.0}
     whole = sums_of(np.ones((1, 5), np.float32), np.ones((1, 5), np.int32), np.ones((1, 5), np.int32)) | sums
-    assert metrics.finish(whole, {"generator": 1.0, "discriminator": 50.0})["generator_repetition"] == 0.3
+    assert metrics.finish(whole, {"generator": 1.0, "discriminator": 50.0})["generator_repetition"] == 0.25
 
 
 def test_the_originals_metrics_by_hand() -> None:
