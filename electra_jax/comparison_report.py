@@ -40,16 +40,15 @@ def draw(comparison: Mapping[str, Any], path: Path) -> None:
     rows = -(-len(tasks) // columns)
     style = {"font.size": 11, "axes.edgecolor": "#999999", "text.color": _INK, "axes.labelcolor": _INK}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(4.3 * columns + 0.4, 3.5 * rows + 1.1), layout="constrained")
+        figure = Figure(figsize=(4.3 * columns + 0.9, 3.5 * rows + 1.5), layout="constrained")
         for number, task in enumerate(tasks, start=1):
             _panel(figure.add_subplot(rows, columns, number), comparison, task)
         handles: dict[str, Any] = {}
         for axes in figure.axes:
             handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         if handles:
-            figure.legend(
-                handles.values(), handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False
-            )
+            ncols = min(2 if columns == 1 else 4, len(handles))
+            figure.legend(handles.values(), handles, loc="outside lower center", ncols=ncols, frameon=False)
         part = path.with_name(path.name + ".part")
         figure.savefig(part, format="png", dpi=150)
         part.replace(path)
