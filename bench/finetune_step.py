@@ -20,6 +20,7 @@ from bench.pretrain_step import prepare
 from bench.timing import in_words, machine, peak_memory_bytes, spread, stopwatch
 from electra_jax import finetuning, flops
 from electra_jax.buckets import stack
+from electra_jax.dropout import GENERATORS
 from electra_jax.encoder import EncoderConfig
 from electra_jax.heads import HeadConfig
 from electra_jax.optimizer import make_optimizer
@@ -43,7 +44,7 @@ def main() -> None:
     prepare(1)
     print(machine(["jax", "jaxlib", "flax", "numpy"]))
     print(f"{options.model}, batch {options.batch_size}, {options.dtype}, {jax.devices()[0].device_kind}")
-    recipe = models.recipe(options.model, dtype=options.dtype)
+    recipe = models.recipe(options.model, dtype=options.dtype, fused=options.fused, prng=options.prng)
     config = recipe.model.discriminator_config
     model, rule = finetuning.FinetunedModel(config, HEAD), make_optimizer(recipe.optimizer)
     state = jax.jit(lambda key: nn.unbox(finetuning.init_state(key, model, rule)))(jax.random.key(options.seed))
@@ -66,6 +67,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", choices=models.SIZES, default="small")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
+    parser.add_argument("--fused", action="store_true", help="attention by the backend's kernel, without its dropout")
+    parser.add_argument("--prng", choices=GENERATORS, default="threefry2x32", help="of dropout")
     parser.add_argument("--peak_tflops", type=float, help="matrix peak of the device: prints the share that is used")
     parser.add_argument("--steps", type=int, default=8, help="that are timed at each length")
     parser.add_argument("--buckets", type=int, nargs="+", default=BUCKETS, help=f"to pad to; the last is {LONGEST}")

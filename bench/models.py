@@ -45,8 +45,15 @@ class Recipe(NamedTuple):
     optimizer: OptimizerConfig
 
 
-def recipe(name: str, *, dtype: str) -> Recipe:
-    """The recipe of a size with products in `dtype`; its warm-up is short, so that the loss of a few steps falls."""
+def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2x32") -> Recipe:
+    """The recipe of a size; its warm-up is short, so that the loss of a few steps falls.
+
+    Args:
+        name: of the size.
+        dtype: of the products.
+        fused: attention by the backend's kernel, without dropout of its own.
+        prng: of dropout.
+    """
     size = SIZES[name]
     discriminator = EncoderConfig(
         vocab_size=size.vocab_size,
@@ -58,11 +65,13 @@ def recipe(name: str, *, dtype: str) -> Recipe:
         max_position_embeddings=512,
         type_vocab_size=2,
         hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.0 if fused else 0.1,
         dropout_bits=16,
+        dropout_prng=prng,
         initializer_range=0.02,
         layer_norm_eps=1e-12,
         dtype=dtype,
+        attention="fused" if fused else "exact",
         scan_unroll=size.scan_unroll,
         remat_policy="none",
     )

@@ -7,7 +7,8 @@ both towers, gradients, optimizer. Needs JAX, Flax, Optax and NumPy only.
 import argparse
 import functools
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from bench import models
 from bench.timing import Elapsed, in_words, machine, peak_memory_bytes, spread, stopwatch
 from electra_jax import flops, metrics, steps
 from electra_jax.blocks import TokenBlocks
+from electra_jax.dropout import GENERATORS
 from electra_jax.optimizer import make_optimizer
 from electra_jax.steps import Batch, TrainState
 
@@ -41,14 +43,17 @@ def main() -> None:
     mesh = data_mesh(options.devices)
     device = f"{options.devices} x {jax.devices()[0].device_kind}"
     print(f"{options.model}, batch {options.batch_size} x {options.sequence_length}, {options.dtype}, {device}")
-    recipe = models.recipe(options.model, dtype=options.dtype)
+    recipe = models.recipe(options.model, dtype=options.dtype, fused=options.fused, prng=options.prng)
     state = new_state(recipe, options.sequence_length, options.seed, mesh)
     batches = synthetic_batches(
         recipe, options.batch_size, options.sequence_length, options.steps + WARM_UP_STEPS, options.seed, mesh
     )
-    compiled = compile_step(recipe, state, batches[0])
+    together = options.steps_per_dispatch
+    if together > 1:
+        batches = stacks(batches, together, mesh)
+    compiled = compile_step(recipe, state, batches[0], together)
     print(f"trace {compiled.trace_seconds:.1f} s, compile {compiled.compile_seconds:.1f} s", flush=True)
-    elapsed, losses = time_steps(compiled.step, state, batches, recipe)
+    elapsed, losses = time_steps(compiled.step, state, batches, recipe, together)
     report(recipe, options, compiled, elapsed, losses)
 
 
@@ -59,6 +64,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=8, help="of all devices together")
     parser.add_argument("--sequence_length", type=int, default=128)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
+    parser.add_argument("--fused", action="store_true", help="attention by the backend's kernel, without its dropout")
+    parser.add_argument("--prng", choices=GENERATORS, default="threefry2x32", help="of dropout")
+    parser.add_argument("--steps_per_dispatch", type=int, default=1, help="launched as one program and timed together")
     parser.add_argument("--devices", type=int, default=1, help="that share the batch; on CPU made of the one there is")
     parser.add_argument("--peak_tflops", type=float, help="matrix peak of one device: prints the share that is used")
     parser.add_argument("--steps", type=int, default=16, help="that are timed")
@@ -105,6 +113,16 @@ def synthetic_batches(
     return [jax.device_put(blocks.gather(rows_B, sequence_length), by_row) for rows_B in rows_NB]
 
 
+def stacks(batches: list[Batch], together: int, mesh: Mesh) -> list[Batch]:
+    """The batches of every whole dispatch, stacked; each step's rows are shared out over the mesh."""
+    by_row = NamedSharding(mesh, PartitionSpec(None, "data"))
+    groups = [batches[first : first + together] for first in range(0, len(batches) - together + 1, together)]
+    return [
+        {name: jax.device_put(np.stack([batch[name] for batch in group]), by_row) for name in group[0]}
+        for group in groups
+    ]
+
+
 def new_state(recipe: models.Recipe, sequence_length: int, seed: int, mesh: Mesh) -> TrainState:
     """A state at step 0, the same on every device."""
     optimizer = make_optimizer(recipe.optimizer)
@@ -113,9 +131,9 @@ def new_state(recipe: models.Recipe, sequence_length: int, seed: int, mesh: Mesh
     return jax.jit(lambda key: nn.unbox(init(key)), out_shardings=everywhere)(jax.random.key(seed))
 
 
-def compile_step(recipe: models.Recipe, state: TrainState, batch: Batch) -> Compiled:
-    """The step with its state donated, as the training loop jits it."""
-    step = functools.partial(
+def compile_step(recipe: models.Recipe, state: TrainState, batch: Batch, together: int = 1) -> Compiled:
+    """The step with its state donated, as the training loop jits it; several `together` take a stack of batches."""
+    step: Callable[..., Any] = functools.partial(
         steps.pretrain_step,
         model=recipe.model,
         objective=recipe.objective,
@@ -123,6 +141,8 @@ def compile_step(recipe: models.Recipe, state: TrainState, batch: Batch) -> Comp
         optimizer=make_optimizer(recipe.optimizer),
         accumulation_steps=1,
     )
+    if together > 1:
+        step = functools.partial(jax.lax.scan, step)
     started = time.perf_counter()
     lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
     traced = time.perf_counter()
@@ -133,12 +153,12 @@ def compile_step(recipe: models.Recipe, state: TrainState, batch: Batch) -> Comp
 
 
 def time_steps(
-    step: jax.stages.Compiled, state: TrainState, batches: list[Batch], recipe: models.Recipe
+    step: jax.stages.Compiled, state: TrainState, batches: list[Batch], recipe: models.Recipe, together: int = 1
 ) -> tuple[list[Elapsed], list[float]]:
-    """Runs a step on each batch and waits for all of its results; the first few are not timed.
+    """Runs a dispatch on each batch, or stack of them, and waits for all of its results; the first few are not timed.
 
     Returns:
-        The time of each step but the first few, and the losses of all.
+        The time of a step in each dispatch but those of the first few steps, and the loss of the last step of each.
     """
     elapsed, losses = [], []
     for batch in batches:
@@ -148,9 +168,11 @@ def time_steps(
             state, sums = jax.block_until_ready(step(state, batch))
 
         sums: metrics.Sums = {}
-        elapsed.append(stopwatch(work))
-        losses.append(metrics.finish(jax.device_get(sums), recipe.objective.loss_weights)["loss"])
-    return elapsed[WARM_UP_STEPS:], losses
+        wall, cpu = stopwatch(work)
+        elapsed.append(Elapsed(wall / together, cpu / together))
+        last = jax.device_get(sums) if together == 1 else {name: values[-1] for name, values in sums.items()}
+        losses.append(metrics.finish(jax.device_get(last), recipe.objective.loss_weights)["loss"])
+    return elapsed[-(-WARM_UP_STEPS // together) :], losses
 
 
 def counted_flops(recipe: models.Recipe, batch_size: int, sequence_length: int) -> int:
@@ -187,7 +209,8 @@ def report(
     print(f"the program needs {compiled.temporary_bytes / 1e6:,.0f} MB beside state and batch")
     if of_device := (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"):
         print(f"peak memory {of_device / 1e6:,.0f} MB of the device")
-    print(f"loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last of {len(losses)}")
+    unit = "step" if options.steps_per_dispatch == 1 else "dispatch"
+    print(f"loss {losses[0]:.3f} at the first {unit}, {losses[-1]:.3f} at the last of {len(losses)}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.dropout import DECISION_TYPES, Dropout
+from electra_jax import products
+from electra_jax.dropout import DECISION_TYPES, GENERATORS, Dropout
 from electra_jax.errors import UserError
 
 Initializer = Callable[..., jax.Array]
@@ -41,9 +42,12 @@ class EncoderConfig:
         hidden_dropout_prob, attention_probs_dropout_prob: in [0, 1).
         dropout_bits: random bits for each decision of dropout, 8, 16 or 32: fewer are faster and round the rate to a
             multiple of 2^-bits (see `dropout.keep_mask`).
+        dropout_prng: "threefry2x32", or "rbg", the generator of the hardware: see `dropout.keep_mask`.
         initializer_range: standard deviation before truncation at two of them.
         layer_norm_eps: added to the variance.
         dtype: "float32" or "bfloat16", of the products.
+        attention: "exact", written out, with its dropout; or "fused", the backend's own kernel, which keeps no
+            attention matrix and has no dropout: see `products.fused_attention`.
         scan_unroll: layers per iteration of the loop over layers; the number of layers unrolls it.
         remat_policy: what the backward pass computes again: "none" of what a layer computed, "minimal" (everything but
             its products with parameters) or "full" (everything but the layer's input). Goes with scan_unroll = 1: in an
@@ -61,21 +65,36 @@ class EncoderConfig:
     hidden_dropout_prob: float
     attention_probs_dropout_prob: float
     dropout_bits: int
+    dropout_prng: str
     initializer_range: float
     layer_norm_eps: float
     dtype: str
+    attention: str
     scan_unroll: int
     remat_policy: str
 
     def __post_init__(self) -> None:
-        """Refuses sizes that do not fit together, and a policy that there is not."""
+        """Refuses sizes and settings that do not fit together, and names of nothing."""
         if self.remat_policy not in REMAT_POLICIES:
             raise UserError(
                 f"EncoderConfig.remat_policy is {self.remat_policy!r}: it must be one of {', '.join(REMAT_POLICIES)}"
             )
+        if self.attention not in products.ATTENTIONS:
+            raise UserError(
+                f"EncoderConfig.attention is {self.attention!r}: it must be one of {', '.join(products.ATTENTIONS)}"
+            )
+        if self.attention == "fused" and self.attention_probs_dropout_prob:
+            raise UserError(
+                f"fused attention has no dropout, and EncoderConfig.attention_probs_dropout_prob is "
+                f"{self.attention_probs_dropout_prob}: set ATTENTION_DROPOUT to 0.0, or ATTENTION to 'exact'"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
+            )
+        if self.dropout_prng not in GENERATORS:
+            raise UserError(
+                f"EncoderConfig.dropout_prng is {self.dropout_prng!r}: it must be one of {', '.join(GENERATORS)}"
             )
         if self.dropout_bits not in DECISION_TYPES:
             raise UserError(
@@ -116,7 +135,8 @@ class Linear(nn.Module):
             "kernel", logical(self.kernel_init, *self.axes), (inputs.shape[-1], self.features), jnp.float32
         )
         bias = self.param("bias", logical(nn.initializers.zeros, self.axes[1]), (self.features,), jnp.float32)
-        return inputs.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        outputs = products.dense(inputs, kernel, self.dtype)
+        return outputs + bias.astype(outputs.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -157,7 +177,7 @@ class Embeddings(nn.Module):
             # Whole rows: those of a batch are found far more cheaply in them than in slices of the embedding axis.
             setattr(self, name, constrain(table, axis, None))
         self.layer_norm = LayerNorm(config.layer_norm_eps, "embed", jnp.dtype(config.dtype))
-        self.dropout = Dropout(config.hidden_dropout_prob, config.dropout_bits)
+        self.dropout = Dropout(config.hidden_dropout_prob, config.dropout_bits, config.dropout_prng)
 
     def table_initializer(self) -> Initializer:
         """Of the three tables."""
@@ -210,12 +230,11 @@ class SelfAttention(nn.Module):
     config: EncoderConfig
 
     @nn.compact
-    def __call__(self, hidden_BLD: jax.Array, bias_B1LS: jax.Array, *, deterministic: bool) -> jax.Array:
-        """[B, L, D] and an additive float32 bias on the keys, [B, 1, L or 1, S] -> [B, L, D]."""
+    def __call__(self, hidden_BLD: jax.Array, attention_mask: jax.Array, *, deterministic: bool) -> jax.Array:
+        """[B, L, D] and which tokens are seen, int [B, S] or [B, L, S], -> [B, L, D]."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         width, heads = config.hidden_size, config.num_attention_heads
         channels = width // heads
-        hidden_BLD = hidden_BLD.astype(dtype)
 
         def declare(name: str) -> tuple[jax.Array, jax.Array]:
             kernel_DHC = self.param(
@@ -227,19 +246,11 @@ class SelfAttention(nn.Module):
             bias_HC = self.param(
                 f"{name}_bias", logical(nn.initializers.zeros, "heads", "kv"), (heads, channels), jnp.float32
             )
-            return kernel_DHC.astype(dtype), bias_HC.astype(dtype)
+            return kernel_DHC, bias_HC
 
         # One product for the three: the hidden states are read once.
         kernels, biases = zip(*map(declare, ("query", "key", "value")), strict=True)
-        projected_ZBHLC = jnp.einsum("BLD,ZDHC->ZBHLC", hidden_BLD, jnp.stack(kernels))
-        query_BHLC, key_BHSC, value_BHSC = projected_ZBHLC + jnp.stack(biases)[:, None, :, None]
-        scores_BHLS = jnp.einsum("BHLC,BHSC->BHLS", query_BHLC * channels**-0.5, key_BHSC)
-        probs_BHLS = jax.nn.softmax(scores_BHLS.astype(jnp.float32) + bias_B1LS, axis=-1).astype(dtype)
-        self.sow("intermediates", "probs", probs_BHLS)
-        probs_BHLS = Dropout(config.attention_probs_dropout_prob, config.dropout_bits)(
-            probs_BHLS, deterministic=deterministic
-        )
-        context_BHLC = jnp.einsum("BHLS,BHSC->BHLC", probs_BHLS, value_BHSC)
+        kernel_ZDHC, bias_ZHC = jnp.stack(kernels), jnp.stack(biases)
         output_kernel_HCD = self.param(
             "output_kernel",
             logical(config.initializer, "heads", "kv", "embed"),
@@ -247,8 +258,40 @@ class SelfAttention(nn.Module):
             jnp.float32,
         )
         output_bias_D = self.param("output_bias", logical(nn.initializers.zeros, "embed"), (width,), jnp.float32)
-        mixed_BLD = jnp.einsum("BHLC,HCD->BLD", context_BHLC, output_kernel_HCD.astype(dtype))
-        return mixed_BLD + output_bias_D.astype(dtype)
+        if config.attention == "fused":
+            projected_ZBLHC = products.einsum("BLD,ZDHC->ZBLHC", hidden_BLD, kernel_ZDHC, dtype)
+            projected_ZBLHC += bias_ZHC.astype(projected_ZBLHC.dtype)[:, None, None]
+            context_BLHC = products.fused_attention(*projected_ZBLHC, attention_mask)
+            mixed_BLD = products.einsum("BLHC,HCD->BLD", context_BLHC, output_kernel_HCD, dtype)
+        else:
+            projected_ZBHLC = products.einsum("BLD,ZDHC->ZBHLC", hidden_BLD, kernel_ZDHC, dtype)
+            projected_ZBHLC += bias_ZHC.astype(projected_ZBHLC.dtype)[:, None, :, None]
+            context_BHLC = self.attend(*projected_ZBHLC, attention_mask, deterministic=deterministic)
+            mixed_BLD = products.einsum("BHLC,HCD->BLD", context_BHLC, output_kernel_HCD, dtype)
+        return mixed_BLD + output_bias_D.astype(mixed_BLD.dtype)
+
+    def attend(
+        self,
+        query_BHLC: jax.Array,
+        key_BHSC: jax.Array,
+        value_BHSC: jax.Array,
+        attention_mask: jax.Array,
+        *,
+        deterministic: bool,
+    ) -> jax.Array:
+        """The exact attention: every probability is written out, and may be dropped; [B, H, L, C]."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        seen_BLS = attention_mask if attention_mask.ndim == 3 else attention_mask[:, None, :]
+        # As in BERT: a finite penalty, so that a token with nothing to attend to stays finite.
+        bias_B1LS = (1.0 - seen_BLS[:, None].astype(jnp.float32)) * -10000.0
+        scaled_BHLC = query_BHLC * query_BHLC.shape[-1] ** -0.5
+        scores_BHLS = products.einsum("BHLC,BHSC->BHLS", scaled_BHLC, key_BHSC, dtype)
+        probs_BHLS = jax.nn.softmax(scores_BHLS.astype(jnp.float32) + bias_B1LS, axis=-1).astype(value_BHSC.dtype)
+        self.sow("intermediates", "probs", probs_BHLS)
+        probs_BHLS = Dropout(config.attention_probs_dropout_prob, config.dropout_bits, config.dropout_prng)(
+            probs_BHLS, deterministic=deterministic
+        )
+        return products.einsum("BHLS,BHSC->BHLC", probs_BHLS, value_BHSC, dtype)
 
 
 class EncoderLayer(nn.Module):
@@ -258,18 +301,22 @@ class EncoderLayer(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, hidden_BLD: jax.Array, bias_B1LS: jax.Array) -> tuple[jax.Array, None]:
+    def __call__(self, hidden_BLD: jax.Array, attention_mask: jax.Array) -> tuple[jax.Array, None]:
         """One step of the scan over layers: [B, L, D] -> [B, L, D]."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         hidden_BLD = constrain(hidden_BLD, "batch", None, None)
 
         def close(name: str, residual_BLD: jax.Array, update_BLD: jax.Array) -> jax.Array:
-            update_BLD = Dropout(config.hidden_dropout_prob, config.dropout_bits)(
+            update_BLD = Dropout(config.hidden_dropout_prob, config.dropout_bits, config.dropout_prng)(
                 update_BLD, deterministic=self.deterministic
             )
-            return LayerNorm(config.layer_norm_eps, "embed", dtype, name=name)(residual_BLD + update_BLD)
+            return LayerNorm(config.layer_norm_eps, "embed", dtype, name=name)(
+                residual_BLD.astype(update_BLD.dtype) + update_BLD
+            )
 
-        attended_BLD = SelfAttention(config, name="attention")(hidden_BLD, bias_B1LS, deterministic=self.deterministic)
+        attended_BLD = SelfAttention(config, name="attention")(
+            hidden_BLD, attention_mask, deterministic=self.deterministic
+        )
         hidden_BLD = close("attention_layer_norm", hidden_BLD, attended_BLD)
         inner_BLF = Linear(config.intermediate_size, ("embed", "mlp"), config.initializer, dtype, name="intermediate")(
             hidden_BLD
@@ -286,7 +333,7 @@ class Encoder(nn.Module):
     """A stack of layers over embedded tokens; its parameters carry a leading axis `layers` (N).
 
     Under `mutable="intermediates"` it also returns its input (`embedded`) and every layer's `hidden` and attention
-    `probs`, stacked over layers.
+    `probs` (of exact attention), stacked over layers.
     """
 
     config: EncoderConfig
@@ -297,7 +344,8 @@ class Encoder(nn.Module):
 
         Args:
             embedded_BLE: embedded tokens.
-            attention_mask: [B, S], 1 for a real token, or [B, L, S], 1 where token L may attend to token S.
+            attention_mask: [B, S], 1 for a real token (of fused attention, padding comes last), or [B, L, S], 1 where
+                token L may attend to token S.
             deterministic: no dropout.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -311,10 +359,8 @@ class Encoder(nn.Module):
                 dtype,
                 name="embeddings_project",
             )(embedded_BLE)
+        hidden_BLD = hidden_BLD.astype(dtype)
         self.sow("intermediates", "embedded", hidden_BLD)
-        visible_BLS = attention_mask if attention_mask.ndim == 3 else attention_mask[:, None, :]
-        # As in BERT: a finite penalty, so that a token with nothing to attend to stays finite.
-        bias_B1LS = (1.0 - visible_BLS[:, None].astype(jnp.float32)) * -10000.0
         layer = EncoderLayer
         if (policy := REMAT_POLICIES[config.remat_policy]) is not None:
             # Without the loop, XLA would find the second computation equal to the first and keep that.
@@ -329,7 +375,7 @@ class Encoder(nn.Module):
             unroll=1 if self.is_initializing() else config.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        hidden_BLD, _ = layers(config, deterministic, name="layers")(hidden_BLD, bias_B1LS)
+        hidden_BLD, _ = layers(config, deterministic, name="layers")(hidden_BLD, attention_mask)
         return constrain(hidden_BLD, "batch", None, None)
 
 

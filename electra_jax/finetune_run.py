@@ -101,9 +101,10 @@ class FinetuningRun:
         encoder: makes the sizes of random weights, from a file of gin/models/; with `init_from` it is only compared.
         task: which task, and where its data is.
         heads: what stands on the encoder.
-        dropout_prob: of the encoder, wherever it has dropout.
+        dropout_prob: of the encoder, wherever it has dropout but for
+        attention_dropout_prob: of attention's probabilities.
         dtype: "float32" or "bfloat16", of the products.
-        remat_policy: see `encoder.EncoderConfig`.
+        dropout_prng, attention, remat_policy: see `encoder.EncoderConfig`.
         optimizer: makes the update rule of `num_train_steps` and `num_warmup_steps`.
         mesh: of devices.
         batch_size: rows of a global batch.
@@ -129,7 +130,10 @@ class FinetuningRun:
     task: TaskOptions
     heads: HeadOptions
     dropout_prob: float
+    attention_dropout_prob: float
+    dropout_prng: str
     dtype: str
+    attention: str
     remat_policy: str
     optimizer: Callable[..., OptimizerConfig]
     mesh: MeshConfig

@@ -80,6 +80,8 @@ class Setting:
             evaluate_every=self.run.evaluate_every or min(per_epoch, steps),
             save_every=self.run.save_every,
             keep=1,
+            # Batches are of different lengths.
+            steps_per_dispatch=1,
         )
 
     @functools.cached_property
@@ -123,7 +125,8 @@ class Setting:
         """What the fine-tuned model is made of."""
         return Description(
             kind=KINDS_OF_MODEL[task.kind],
-            discriminator=self.model.config,
+            # Rows to predict may have their padding anywhere.
+            discriminator=dataclasses.replace(self.model.config, attention="exact"),
             generator=None,
             generator_embeddings=False,
             head=self.model.head_config,

@@ -75,8 +75,16 @@ def origin(run: FinetuningRun) -> Origin:
             f"rows of {run.task.row_length} tokens are longer than the model's {encoder.max_position_embeddings} "
             f"positions: set --gin.MAX_SEQ_LENGTH={encoder.max_position_embeddings} or less"
         )
-    rates = {"hidden_dropout_prob": run.dropout_prob, "attention_probs_dropout_prob": run.dropout_prob}
-    return Origin(dataclasses.replace(encoder, dtype=run.dtype, remat_policy=run.remat_policy, **rates), vocabulary)
+    encoder = dataclasses.replace(
+        encoder,
+        hidden_dropout_prob=run.dropout_prob,
+        attention_probs_dropout_prob=run.attention_dropout_prob,
+        dropout_prng=run.dropout_prng,
+        dtype=run.dtype,
+        attention=run.attention,
+        remat_policy=run.remat_policy,
+    )
+    return Origin(encoder, vocabulary)
 
 
 def bound_encoder(run: FinetuningRun) -> EncoderConfig | None:

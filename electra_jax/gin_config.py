@@ -276,8 +276,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def resolved() -> str:
     """The configuration as one file that builds the same object again."""
     text = gin.config_str(max_line_length=110)
-    # A macro loses its last use where the command line binds the field itself.
-    for name in macros():
+    # A macro loses its last use where the command line binds the field itself, or the later macro that was set by it.
+    for name in reversed(macros()):
         if not re.search(rf"%{name}\b", text):
             text = re.sub(rf"^{name} =.*\n(?:[ \t]+\S.*\n)*", "", text, flags=re.MULTILINE)
     return text

@@ -112,7 +112,9 @@ def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) 
 def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any]) -> Description:
     """The description of a pre-training run from its configuration, and its folded parameters or their shapes."""
     towers = {
-        tower: dataclasses.replace(run.encoder, **folding.sizes(params, tower), scan_unroll=1, remat_policy="none")
+        tower: dataclasses.replace(
+            run.encoder, **folding.sizes(params, tower), scan_unroll=1, attention="exact", remat_policy="none"
+        )
         for tower in ("discriminator", "generator")
         if tower in params
     }

@@ -139,6 +139,13 @@ def jit_update(
     return jax.jit(partitioned(step, mesh, config), donate_argnums=0, out_shardings=(places, everywhere(mesh)))
 
 
+def jit_updates(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], state: PyTree, mesh: Mesh, config: MeshConfig
+) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
+    """As `jit_update`, over a stack of batches: arrays [n, B, ...] in, and the sums of each update, stacked."""
+    return jit_update(functools.partial(jax.lax.scan, step), state, mesh, config)
+
+
 def jit_forward(function: Callable[..., PyTree], mesh: Mesh, config: MeshConfig) -> Callable[..., PyTree]:
     """A jitted function of parameters and a batch whose results are for the host: whole on every device."""
     return jax.jit(partitioned(function, mesh, config), out_shardings=everywhere(mesh))

@@ -288,7 +288,7 @@ class FinetuningModel:
         """What a reader of the checkpoints must know, as of a run of `electra finetune`."""
         description = Description(
             kind=KINDS_OF_MODEL[self.task.kind],
-            discriminator=self._model.config,
+            discriminator=dataclasses.replace(self._model.config, attention="exact"),
             generator=None,
             generator_embeddings=False,
             head=self._model.head_config,

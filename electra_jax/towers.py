@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax import corruption
+from electra_jax import corruption, products
 from electra_jax.encoder import Embeddings, Encoder, EncoderConfig, LayerNorm, Linear, gelu, logical
 from electra_jax.types import Masked, Tokens
 
@@ -25,12 +25,7 @@ class MaskedLmHead(nn.Module):
         hidden_BKE = Linear(config.embedding_size, ("embed", None), config.initializer, dtype, name="dense")(hidden_BKD)
         hidden_BKE = LayerNorm(config.layer_norm_eps, "embed", dtype, name="layer_norm")(gelu(hidden_BKE))
         bias_V = self.param("output_bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,), jnp.float32)
-        logits_BKV = jnp.einsum(
-            "BKE,VE->BKV",
-            hidden_BKE,
-            word_embeddings_VE.astype(dtype),
-            preferred_element_type=jnp.float32,
-        )
+        logits_BKV = products.einsum("BKE,VE->BKV", hidden_BKE, word_embeddings_VE, dtype, result=jnp.float32)
         return logits_BKV + bias_V
 
 

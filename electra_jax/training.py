@@ -1,15 +1,16 @@
 """The loop: it receives a step, batches, checkpoints and a reporter, and owns no hyperparameter."""
 
 import dataclasses
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from electra_jax import sharding
 from electra_jax.checkpoints import Checkpoints
@@ -28,6 +29,8 @@ class LoopConfig:
         evaluate_every: steps between held-out evaluations; there is one more at the end.
         save_every: steps between checkpoints; there is one more at the end.
         keep: how many of the newest checkpoints stay.
+        steps_per_dispatch: steps that are launched as one program, with the same results as one by one, where launching
+            takes longer than computing; divides the three intervals.
     """
 
     num_train_steps: int
@@ -35,9 +38,10 @@ class LoopConfig:
     evaluate_every: int
     save_every: int
     keep: int
+    steps_per_dispatch: int
 
     def __post_init__(self) -> None:
-        """Refuses what is not a positive number.
+        """Refuses what is not a positive number, and a dispatch that would go past what is due between two steps.
 
         Raises:
             UserError: names it.
@@ -45,6 +49,17 @@ class LoopConfig:
         for name, value in dataclasses.asdict(self).items():
             if value < 1:
                 raise UserError(f"LoopConfig.{name} is {value}: it must be at least 1")
+        for name in ("log_every", "evaluate_every", "save_every"):
+            if getattr(self, name) % self.steps_per_dispatch:
+                raise UserError(
+                    f"LoopConfig.steps_per_dispatch {self.steps_per_dispatch} does not divide {name} "
+                    f"{getattr(self, name)}: choose numbers of which it divides the other"
+                )
+
+    def dispatch(self, number: int) -> int:
+        """How many steps to launch after `number` of them: all that go together, or one where those do not fit."""
+        together = self.steps_per_dispatch
+        return 1 if number % together or number + together > self.num_train_steps else together
 
 
 class Reporter(Protocol):
@@ -55,9 +70,9 @@ class Reporter(Protocol):
 
 
 class Meter:
-    """Collects metric sums a step late, refuses what is not finite, and reports averages.
+    """Collects metric sums a dispatch late, refuses what is not finite, and reports averages.
 
-    The sums of a step are fetched only after the next one is queued, so that the device never waits for the host.
+    The sums are fetched only after the next one is queued, so that the device never waits for the host.
     """
 
     def __init__(
@@ -75,13 +90,19 @@ class Meter:
         self._learning_rate = learning_rate
         self._batch_size = batch_size
         self._config = config
-        self._pending: tuple[int, PyTree] | None = None
+        self._pending: tuple[int, PyTree, int] | None = None
         self._begin()
 
-    def launched(self, number: int, sums: PyTree) -> None:
-        """Settles the step before, and keeps what update `number` will have summed."""
+    def launched(self, number: int, sums: PyTree, together: int = 1) -> None:
+        """Settles what was launched before, and keeps what the updates up to `number` will have summed.
+
+        Args:
+            number: of the last of them.
+            sums: of the one update; of several, each with a leading axis of their number.
+            together: how many.
+        """
         self.settle()
-        self._pending = number, sums
+        self._pending = number, sums, together
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -98,8 +119,14 @@ class Meter:
         """
         if self._pending is None:
             return
-        (number, pending), self._pending = self._pending, None
+        (last, pending, together), self._pending = self._pending, None
         sums = jax.device_get(pending)
+        for place in range(together):
+            one = sums if together == 1 else {name: values[place] for name, values in sums.items()}
+            self._count(last - together + 1 + place, one)
+
+    def _count(self, number: int, sums: dict[str, np.ndarray]) -> None:
+        """Adds up one update, and reports when it is time."""
         bad = [name for name, value in sums.items() if np.ndim(value) == 0 and not math.isfinite(value)]
         if bad:
             raise NotFiniteError(f"not finite at step {number}: {', '.join(bad)}")
@@ -147,6 +174,7 @@ def train(
     *,
     start_step: int,
     step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    several: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]] | None = None,
     batches: Iterator[dict[str, np.ndarray]],
     batch_sharding: NamedSharding,
     batch_size: int,
@@ -161,12 +189,14 @@ def train(
 ) -> tuple[PyTree, int]:
     """Runs steps until the last one or until asked to stop, and saves at the end in either case.
 
-    The device always has the next step queued, its batch on the way there: metrics are fetched one step late.
+    The device always has the next dispatch queued, its batch on the way there: metrics are fetched one dispatch late.
 
     Args:
         state: donated to the first step; its `params` are handed to `evaluate`.
         start_step: updates that `state` has had.
         step: the jitted update.
+        several: the jitted updates by a stack of batches, their sums stacked (see `sharding.jit_updates`); needed where
+            `config.steps_per_dispatch` is more than 1.
         batches: this process's rows of each global batch, from `start_step` on, without end.
         batch_sharding: where a batch goes.
         batch_size: rows of a global batch.
@@ -177,7 +207,7 @@ def train(
         learning_rate: of an update, for the report.
         evaluate: held-out metrics of parameters.
         config: when.
-        stop: asked after every step, by every process.
+        stop: asked after every dispatch, by every process.
 
     Returns:
         The last state and the number of updates it has had.
@@ -190,13 +220,14 @@ def train(
     try:
         stopped = False
         while number < config.num_train_steps and not stopped:
+            together = config.dispatch(number)
             with meter.waiting():
-                local = next(batches)
-            batch = place(local, batch_sharding)
+                local = list(itertools.islice(batches, together))
+            batch = place(local[0], batch_sharding) if together == 1 else place_stack(local, batch_sharding)
             with jax.transfer_guard("disallow"):
-                state, sums = step(state, batch)
-            number += 1
-            meter.launched(number, sums)
+                state, sums = (step if together == 1 else several)(state, batch)
+            number += together
+            meter.launched(number, sums, together)
             if number % config.evaluate_every == 0 or number == config.num_train_steps:
                 meter.settle()
                 with meter.paused():
@@ -228,6 +259,12 @@ def own_rows(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, np.ndarray]:
 def place(batch: dict[str, np.ndarray], where: NamedSharding) -> PyTree:
     """This process's rows as part of the global batch on the mesh."""
     return {name: jax.make_array_from_process_local_data(where, rows) for name, rows in batch.items()}
+
+
+def place_stack(batches: Sequence[dict[str, np.ndarray]], where: NamedSharding) -> PyTree:
+    """This process's rows of several global batches, stacked: [n, B, ...] on the mesh."""
+    stack = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+    return place(stack, NamedSharding(where.mesh, PartitionSpec(None, *where.spec)))
 
 
 def diverged(error: NotFiniteError, checkpoints: Checkpoints) -> UserError:

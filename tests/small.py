@@ -51,9 +51,11 @@ def small_encoder(*, dropout: float = 0.0, dtype: str = "float32") -> EncoderCon
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         dropout_bits=16,
+        dropout_prng="threefry2x32",
         initializer_range=0.02,
         layer_norm_eps=1e-12,
         dtype=dtype,
+        attention="exact",
         scan_unroll=2,
         remat_policy="none",
     )

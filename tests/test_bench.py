@@ -76,7 +76,7 @@ def test_cpu_time_counts_the_children() -> None:
 # Each command in its smallest setting, one after the other in one process, where nothing below the wall is to be had.
 COMMANDS = {
     "pretrain_step": "--model=tiny --batch_size=4 --sequence_length=16 --steps=10 --peak_tflops=0.01",
-    "finetune_step": "--model=tiny --batch_size=4 --steps=19 --buckets 16 128 --examples=64",
+    "finetune_step": "--fused --prng=rbg --model=tiny --batch_size=4 --steps=19 --buckets 16 128 --examples=64",
     "input_pipeline": "--batch_size=4 --sequence_length=16 --batches=3 --rounds=2",
 }
 

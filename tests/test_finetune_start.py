@@ -80,6 +80,10 @@ def test_sizes_and_vocabulary_are_the_models_own(models: Path, configured: Confi
     assert (encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob) == (0.25, 0.25)
     assert encoder.dtype == "bfloat16"
     assert vocabulary == (TOKENS, True, True)
+    changes = {"ATTENTION": "fused", "ATTENTION_DROPOUT": 0.0, "PRNG": "rbg"}
+    fused, _ = origin(configured(init_from=models / "pair", DROPOUT=0.25, **changes))
+    assert (fused.attention, fused.dropout_prng) == ("fused", "rbg")
+    assert (fused.hidden_dropout_prob, fused.attention_probs_dropout_prob) == (0.25, 0.0)
 
 
 def test_a_vocabulary_is_known_by_its_entries_and_its_casing(models: Path, configured: Configured) -> None:

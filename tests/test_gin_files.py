@@ -141,3 +141,14 @@ def test_the_resolved_configuration_builds_an_equal_object(tmp_path: Path) -> No
     assert _run([str(path)], ["TRAIN_STEPS=7"]).loop.num_train_steps == 7
     with pytest.raises(UserError, match="no macro BATCH_SIZE is used"):
         _run([str(path)], ["BATCH_SIZE=7"])
+
+
+def test_fused_attention_and_its_conditions_are_bound_by_name() -> None:
+    fused = [*REQUIRED, "ATTENTION='fused'", "PRNG='rbg'", "STEPS_PER_DISPATCH=10"]
+    with pytest.raises(UserError, match=r"fused attention has no dropout, .* is 0\.1: set ATTENTION_DROPOUT to 0\.0"):
+        _run(["gin/runs/small.gin"], fused)
+    run = _run(["gin/runs/small.gin"], [*fused, "ATTENTION_DROPOUT=0.0"])
+    for tower in (run.model.generator_config, run.model.discriminator_config):
+        assert (tower.attention, tower.dropout_prng) == ("fused", "rbg")
+        assert (tower.attention_probs_dropout_prob, tower.hidden_dropout_prob) == (0.0, 0.1)
+    assert run.loop.steps_per_dispatch == 10

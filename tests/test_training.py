@@ -1,6 +1,7 @@
 """When the loop steps, reports, evaluates and saves, with a state that counts."""
 
 import contextlib
+import functools
 import itertools
 import math
 import signal
@@ -24,6 +25,18 @@ from electra_jax.types import PyTree
 from small import ONE_AXIS
 
 BATCH = 8
+EACH_STEP = {
+    "num_train_steps": 1,
+    "log_every": 1,
+    "evaluate_every": 1,
+    "save_every": 1,
+    "keep": 1,
+    "steps_per_dispatch": 1,
+}
+
+
+# What a report says of the machine.
+TIMED = ("examples_per_second", "tokens_per_second", "data_wait_share", "seconds")
 
 
 class Counter(NamedTuple):
@@ -60,6 +73,7 @@ def _run(
     evaluate_every: int = 5,
     save_every: int = 3,
     increment: float = 1.0,
+    together: int = 1,
     start: int = 0,
     stop: Stop | None = None,
     on_batch: dict[int, object] | None = None,
@@ -79,6 +93,7 @@ def _run(
         jax.device_put(Counter(jnp.float32(start)), NamedSharding(mesh, PartitionSpec())),
         start_step=start,
         step=jax.jit(_step, donate_argnums=0),
+        several=jax.jit(functools.partial(jax.lax.scan, _step), donate_argnums=0),
         batches=batches(),
         batch_sharding=sharding.batch_sharding(mesh),
         batch_size=BATCH,
@@ -88,7 +103,7 @@ def _run(
         finish=lambda sums: {"loss": float(sums["loss"])},
         learning_rate=lambda count: 0.1 * count,
         evaluate=lambda params: {"params": float(params)},
-        config=LoopConfig(steps, log_every, evaluate_every, save_every, keep=10),
+        config=LoopConfig(steps, log_every, evaluate_every, save_every, keep=10, steps_per_dispatch=together),
         stop=stop or Stop(),
     )
     checkpoints.close()
@@ -109,6 +124,27 @@ def test_what_happens_when(tmp_path: Path) -> None:
     assert recorder.lines[0][2]["grad_norm"] == 2.0
 
 
+def test_several_steps_a_dispatch_change_nothing_that_is_reported_or_saved(tmp_path: Path) -> None:
+    """The last step, and those up to the first that is a multiple of the number, go alone."""
+    found = {}
+    for together in (1, 3):
+        for start in (0, 4):
+            model_dir = tmp_path / f"{together}-{start}"
+            recorder, reached = _run(
+                model_dir, together=together, start=start, log_every=3, evaluate_every=6, save_every=3
+            )
+            lines = [(step, split, {**values, **dict.fromkeys(TIMED, 0.0)}) for step, split, values in recorder.lines]
+            found[together, start] = lines, reached, complete_steps(model_dir / "checkpoints")
+    assert found[3, 0] == found[1, 0]
+    assert found[3, 4] == found[1, 4]
+    assert found[3, 4][0][0][:2] == (6, "train")
+
+
+def test_a_step_within_a_dispatch_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not finite at step 5: loss; .* the last good checkpoint is step 4"):
+        _run(tmp_path, together=4, increment=24.0, save_every=4, evaluate_every=4)
+
+
 def test_the_share_of_time_spent_waiting_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that only the test moves; what an evaluation takes belongs to neither."""
     now = [100.0]
@@ -119,7 +155,7 @@ def test_the_share_of_time_spent_waiting_for_data(monkeypatch: pytest.MonkeyPatc
         finish=lambda sums: {},
         learning_rate=float,
         batch_size=BATCH,
-        config=LoopConfig(4, 2, 2, 2, keep=1),
+        config=LoopConfig(4, 2, 2, 2, keep=1, steps_per_dispatch=1),
     )
     sums = {"real": np.float32(64.0), "grad_norm": np.float32(1.0)}
     for step, waited in enumerate((1.0, 0.0, 3.0, 3.0), start=1):
@@ -187,8 +223,16 @@ def _fill(disk: Path) -> None:
             file.write(bytes(4096))
 
 
-@pytest.mark.parametrize("name", ["num_train_steps", "log_every", "evaluate_every", "save_every", "keep"])
+@pytest.mark.parametrize(
+    "name", ["num_train_steps", "log_every", "evaluate_every", "save_every", "keep", "steps_per_dispatch"]
+)
 def test_intervals_are_positive(name: str) -> None:
-    settings = {"num_train_steps": 1, "log_every": 1, "evaluate_every": 1, "save_every": 1, "keep": 1}
     with pytest.raises(UserError, match=name):
-        LoopConfig(**(settings | {name: 0}))
+        LoopConfig(**(EACH_STEP | {name: 0}))
+
+
+@pytest.mark.parametrize("name", ["log_every", "evaluate_every", "save_every"])
+def test_a_dispatch_that_passes_what_is_due_is_refused(name: str) -> None:
+    settings = EACH_STEP | {"log_every": 12, "evaluate_every": 12, "save_every": 12, "steps_per_dispatch": 4}
+    with pytest.raises(UserError, match=f"steps_per_dispatch 4 does not divide {name} 6"):
+        LoopConfig(**(settings | {name: 6}))

@@ -159,7 +159,16 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
     rates = {name: float(settings[name]) for name in SILENT}
     try:
         whole = {name: int(values[name]) for name in wanted}
-        return EncoderConfig(**whole, **rates, dtype="float32", dropout_bits=16, scan_unroll=1, remat_policy="none")
+        return EncoderConfig(
+            **whole,
+            **rates,
+            dtype="float32",
+            dropout_bits=16,
+            dropout_prng="threefry2x32",
+            attention="exact",
+            scan_unroll=1,
+            remat_policy="none",
+        )
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -220,9 +220,11 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
         hidden_dropout_prob=beside.get("hidden_dropout_prob", DROPOUT),
         attention_probs_dropout_prob=beside.get("attention_probs_dropout_prob", DROPOUT),
         dropout_bits=16,
+        dropout_prng="threefry2x32",
         initializer_range=beside.get("initializer_range", 0.02),
         layer_norm_eps=1e-12,
         dtype="float32",
+        attention="exact",
         scan_unroll=1,
         remat_policy="none",
     )

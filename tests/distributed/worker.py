@@ -143,7 +143,7 @@ def run(model_dir: Path, options: dict[str, Any]) -> None:
         time.sleep(options["pace"])
         return state, sums
 
-    loop = LoopConfig(options["steps"], 1, options["steps"], options["save_every"], keep=3)
+    loop = LoopConfig(options["steps"], 1, options["steps"], options["save_every"], keep=3, steps_per_dispatch=1)
     with stop_signals() as stop, Prefetch(data, depth=2) as batches:
         state, reached = train(
             state,

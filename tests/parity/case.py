@@ -83,9 +83,11 @@ class Case:
             hidden_dropout_prob=config["hidden_dropout_prob"],
             attention_probs_dropout_prob=config["attention_probs_dropout_prob"],
             dropout_bits=16,
+            dropout_prng="threefry2x32",
             initializer_range=config["initializer_range"],
             layer_norm_eps=1e-12,
             dtype="float32",
+            attention="exact",
             scan_unroll=1,
             remat_policy="none",
         )

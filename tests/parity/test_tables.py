@@ -37,9 +37,11 @@ def encoder(size: str) -> EncoderConfig:
         hidden_dropout_prob=0.1,
         attention_probs_dropout_prob=0.1,
         dropout_bits=16,
+        dropout_prng="threefry2x32",
         initializer_range=0.02,
         layer_norm_eps=1e-12,
         dtype="float32",
+        attention="exact",
         scan_unroll=1,
         remat_policy="none",
     )
