@@ -151,10 +151,13 @@ def _task(run: ComparisonRun, entry: Named, folders: Sequence[str]) -> _Configur
     """What is the same of a task's fine-tuning for every checkpoint."""
     shared = run.shared_finetuning
     seeds = [f"NUM_SEEDS={run.num_seeds}", f"SEED={run.seed}"]
-    bindings = [f"TASK={entry.name!r}", *seeds, *shared.bindings, *entry.bindings, "INIT_FROM=None", "MODEL_DIR=''"]
-    task = _configured(entry.name, "finetune", [FINETUNING_FILE, *shared.files, *entry.files], bindings, folders)
+    files = [FINETUNING_FILE, *shared.files, *entry.files]
+    bindings = [f"TASK={entry.name!r}", *seeds, *shared.bindings, *entry.bindings]
+    places = ["INIT_FROM=None", "MODEL_DIR=''"]
+    task = _configured(entry.name, "finetune", files, [*bindings, *places], folders)
     check_name(task.built.task.task)
-    return task
+    # Each checkpoint has its own places.
+    return dataclasses.replace(task, arguments=task.arguments[: -len(places)])
 
 
 def _finetuning(run: ComparisonRun, stage: Piece, task: _Configured) -> Piece:
@@ -173,7 +176,8 @@ def _random_weights(run: ComparisonRun, tasks: Sequence[_Configured], folders: S
     own = [f"VOCAB_FILE={run.vocab_file!r}", "MODEL_DIR=''", *shared.bindings]
     encoder = _configured("PRETRAINING", "pretrain", shared.files, own, folders).built.encoder
     sizes = {f"EncoderConfig.{field.name}": repr(getattr(encoder, field.name)) for field in dataclasses.fields(encoder)}
-    given = [*(f"encoder.{name}={value}" for name, value in sizes.items()), f"VOCAB_FILE={run.vocab_file!r}"]
+    given = [f"encoder.{name}={value}" for name, value in sizes.items()]
+    given += [f"VOCAB_FILE={run.vocab_file!r}", "INIT_FROM=None"]
     return [
         Piece(
             name=(name := f"{RANDOM}/{task.name}"),

@@ -1,6 +1,6 @@
 """`electra compare` killed, stopped, failing and finished: nothing is done twice, and every number is the undisturbed.
 
-One story, told by the installed command: a word objective at two fractions of its budget, one task.
+One story, told by the installed command: the undisturbed run of conftest.py as a variant, at two fractions, one task.
 """
 
 import json
@@ -16,14 +16,16 @@ from typing import Any, NamedTuple
 import pytest
 from pages import Page
 
-from commands import SMALL, WORDS, environment, finish, reported_steps, signal_when
+from commands import SMALL, STEPS, WORDS, environment, finish, reported_steps, signal_when
 from electra_jax.comparison_records import parameters_sha256
 
-STEPS = 40
+TRAIN_STEPS = STEPS["TRAIN_STEPS"]
 # By hand, as in tests/test_comparison.py: 8 x 32 tokens, of which 32 are masked, and 85 words.
-STEP_FLOPS = 3 * (2 * 8 * 32 * 2 * (4 * 16 * 16 + 2 * 16 * 32 + 2 * 32 * 16) + 2 * 32 * 16 * (16 + 85))
-STAGES = ["mlm/0.5/pretrain", "mlm/1/pretrain"]
-TUNED = ["mlm/0.5/mine", "mlm/1/mine"]
+ENCODER = 2 * 8 * 32 * (2 * (4 * 16 * 16 + 2 * 16 * 32 + 2 * 32 * 16) + 16 * 16 + 16)
+GENERATOR = 2 * 8 * 32 * (2 * (4 * 4 * 4 + 2 * 4 * 16 + 2 * 32 * 4) + 16 * 4) + 2 * 32 * 16 * (4 + 85)
+STEP_FLOPS = 3 * (ENCODER + GENERATOR)
+STAGES = ["electra/0.5/pretrain", "electra/1/pretrain"]
+TUNED = ["electra/0.5/mine", "electra/1/mine"]
 
 
 class Ended(NamedTuple):
@@ -49,20 +51,20 @@ class Comparison:
 
     def command(self) -> list[str]:
         places = {"CACHE_DIR": str(self.place / "caches")}
-        pretraining = {name: value for name, value in SMALL.items() if name != "WARMUP_STEPS"} | places
-        pretraining |= {"SAVE_EVERY": 4, "EVALUATE_EVERY": 20, "KEEP": 1}
+        pretraining = SMALL | STEPS | places
+        warmup = pretraining.pop("WARMUP_STEPS") / pretraining.pop("TRAIN_STEPS")
         finetuning = {"BUCKETS": (32,), "MAX_SEQ_LENGTH": 32, "BATCH_SIZE": 16, "EPOCHS": 8, "LEARNING_RATE": 3e-3}
         finetuning |= {"DROPOUT": 0.0, "LAYERWISE_LR_DECAY": 1.0, "TEXT_COLUMN": "text", "LABEL_COLUMN": "label"}
         macros = {
             "MODEL_DIR": str(self.run),
             "CORPUS": str(self.place / "text.txt"),
             "VOCAB_FILE": str(self.place / "vocab.txt"),
-            "FLOPS": float(STEPS * STEP_FLOPS),
+            "FLOPS": float(TRAIN_STEPS * STEP_FLOPS),
             "FRACTIONS": (0.5, 1.0),
-            "VARIANTS": [("mlm", "gin/objectives/mlm.gin")],
+            "VARIANTS": [("electra", "gin/objectives/electra.gin")],
             "TASKS": [("mine", "TASK = 'classification'", f"TRAIN_FILE = {str(self.folder / 'late.tsv')!r}")],
             "NUM_SEEDS": 1,
-            "WARMUP_FRACTION": 0.1,
+            "WARMUP_FRACTION": warmup,
             "RANDOM_BASELINE": False,
             "PRETRAINING": ("gin/models/tiny.gin", "gin/runs/pretrain.gin", *_bindings(pretraining)),
             "FINETUNING": _bindings(finetuning),
@@ -100,7 +102,7 @@ class Comparison:
 
 
 def _bindings(macros: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(f"{name} = {value!r}" for name, value in macros.items())
+    return tuple(f"{name}={value!r}" for name, value in macros.items())
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,7 @@ def story(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     signal_when(process, signal.SIGKILL, lambda: len(reported_steps(told.run / STAGES[0])) > 6)
     told.end(process)
     process = told.start()
-    signal_when(process, signal.SIGTERM, lambda: len(reported_steps(told.run / STAGES[1])) > STEPS // 2 + 5)
+    signal_when(process, signal.SIGTERM, lambda: len(reported_steps(told.run / STAGES[1])) > TRAIN_STEPS // 2 + 5)
     told.end(process)
     told.end(told.start())
     draw = random.Random(1)
@@ -129,9 +131,9 @@ def test_a_killed_comparison_stops_what_it_had_begun(story: Comparison) -> None:
     # The process that trained was told by the system, saved, and was gone on with.
     said = re.findall(r"stopped by SIGTERM at step (\d+), saved|going on from step (\d+)", story.log(STAGES[0]))
     assert len(said) == 2, story.log(STAGES[0])
-    assert 6 < int(said[0][0]) == int(said[1][1]) <= STEPS // 2
+    assert 6 < int(said[0][0]) == int(said[1][1]) <= TRAIN_STEPS // 2
     assert stopped.begun[0] == STAGES[0]
-    assert reported_steps(story.run / STAGES[0]) == list(range(1, STEPS // 2 + 1))
+    assert reported_steps(story.run / STAGES[0]) == list(range(1, TRAIN_STEPS // 2 + 1))
 
 
 def test_asked_to_stop_it_saves_and_says_so(story: Comparison) -> None:
@@ -170,9 +172,9 @@ def test_the_results_of_all_starts(story: Comparison) -> None:
     text = (story.run / "comparison.json").read_text()
     found = json.loads(text)
     assert found["pieces"] == {"done": 4, "all": 4, "failed": {}}
-    assert [(one["fraction"], one["steps"]) for one in found["scores"]] == [(0.5, STEPS // 2), (1.0, STEPS)]
-    assert found["variants"]["mlm"]["step_flops"] == STEP_FLOPS
-    assert [one["flops"] for one in found["checkpoints"]] == [STEPS // 2 * STEP_FLOPS, STEPS * STEP_FLOPS]
+    assert [(one["fraction"], one["steps"]) for one in found["scores"]] == [(0.5, TRAIN_STEPS // 2), (1.0, TRAIN_STEPS)]
+    assert found["variants"]["electra"]["step_flops"] == STEP_FLOPS
+    assert [one["flops"] for one in found["checkpoints"]] == [TRAIN_STEPS // 2 * STEP_FLOPS, TRAIN_STEPS * STEP_FLOPS]
     assert str(story.folder) not in text
     assert str(story.place) not in text
     assert "Complete." in Page((story.run / "report.html").read_text()).text
@@ -183,30 +185,24 @@ def test_the_results_of_all_starts(story: Comparison) -> None:
     )
 
 
-def undisturbed(story: Comparison, piece: str, place: str) -> Path:
-    """The command of a piece, from beginning to end in a folder of its own, on the undisturbed pre-training."""
-    verb, *flags = shlex.split(json.loads(story.starts[-1].done[piece])["command"])[1:]
-    folders = {str(story.run / piece): story.folder / place, str(story.run / STAGES[1]): story.folder / "whole"}
-    for old, new in folders.items():
-        flags = [flag.replace(f"'{old}'", f"'{new}'") for flag in flags]
-    done = finish(story.start([verb, *flags]))
-    assert done.returncode == 0, done
-    return story.folder / place
-
-
-def test_weights_are_those_of_a_run_that_nothing_disturbed(story: Comparison) -> None:
+def test_weights_are_those_of_a_run_that_nothing_disturbed(story: Comparison, whole: Path) -> None:
     """The whole budget in one pre-training from beginning to end: bit for bit."""
-    whole = undisturbed(story, STAGES[1], "whole")
-    assert reported_steps(whole) == list(range(1, STEPS + 1))
+    assert reported_steps(whole) == list(range(1, TRAIN_STEPS + 1))
     checkpoints = json.loads((story.run / "comparison.json").read_text())["checkpoints"]
     assert checkpoints[1]["parameters_sha256"] == parameters_sha256(whole)
     assert checkpoints[0]["parameters_sha256"] != parameters_sha256(whole)
 
 
 @pytest.mark.long
-def test_scores_are_those_of_a_run_that_nothing_disturbed(story: Comparison) -> None:
-    undisturbed(story, STAGES[1], "whole")
-    results = json.loads((undisturbed(story, TUNED[1], "tuned") / "results.json").read_text())
+def test_scores_are_those_of_a_run_that_nothing_disturbed(story: Comparison, whole: Path) -> None:
+    """The command of the last fine-tuning, on the undisturbed weights."""
+    verb, *flags = shlex.split(json.loads(story.starts[-1].done[TUNED[1]])["command"])[1:]
+    for old, new in {story.run / TUNED[1]: story.folder / "tuned", story.run / STAGES[1]: whole}.items():
+        flags = [flag.replace(f"'{old}'", f"'{new}'") for flag in flags]
+    done = finish(story.start([verb, *flags]))
+    assert done.returncode == 0, done
+    assert f"weights from {whole}" in done.stdout
+    results = json.loads((story.folder / "tuned/results.json").read_text())
     assert results["seeds"] == json.loads((story.run / TUNED[1] / "results.json").read_text())["seeds"]
     found = json.loads((story.run / "comparison.json").read_text())["scores"][1]
     assert found["by_seed"] == {"0": results["seeds"][0]["metrics"][found["metric"]]}
