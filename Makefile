@@ -1,4 +1,5 @@
-# `make demo` and `make test` do all their own set-up; both can be run again.
+# `make demo` and `make test` do all their own set-up; both can be run again. The demo pre-trains, and ends with what
+# that is worth downstream: three fine-tunings each from its weights and from random ones.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,15 +7,11 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 VOCAB := $(DEMO)/vocab.txt
 
-.PHONY: demo demo-finetune test test-long test-beam lint wheel clean
+.PHONY: demo test test-long test-beam lint wheel clean
 
 demo: $(VENV)/ready
 	@test -f $(VOCAB) || $(BIN)/electra vocab --gin.CORPUS='"embedded"' --gin.VOCAB_FILE='"$(VOCAB)"' --gin.VOCAB_SIZE=8192
 	$(BIN)/electra pretrain --gin_file=gin/runs/demo.gin --gin.VOCAB_FILE='"$(VOCAB)"' --gin.MODEL_DIR='"$(DEMO)"'
-	$(BIN)/electra evaluate --gin.MODEL_DIR='"$(DEMO)"'
-
-# What pre-training is worth downstream: three seeds each from the demo's weights and from random ones.
-demo-finetune: demo
 	$(BIN)/electra finetune --gin_file=gin/runs/demo_finetune.gin --gin.INIT_FROM='"$(DEMO)"' \
 		--gin.MODEL_DIR='"$(DEMO)/finetune/pretrained"'
 	$(BIN)/electra finetune --gin_file=gin/models/tiny.gin --gin_file=gin/runs/demo_finetune.gin \

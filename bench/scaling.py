@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from bench import models
@@ -200,7 +201,7 @@ def checkpoint_points(options: argparse.Namespace) -> list[Point]:
         shapes = jax.eval_shape(
             lambda key, r=recipe, o=optimizer: steps.init_state(key, r.model, o, 128), jax.random.key(0)
         )
-        state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nn.unbox(shapes))
+        state = jax.tree.map(noise, nn.unbox(shapes))
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         before = peak_memory_bytes()
@@ -225,6 +226,13 @@ def checkpoint_points(options: argparse.Namespace) -> list[Point]:
             )
         print(f"checkpoint of {name}: done", flush=True)
     return points
+
+
+def noise(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """Values in a leaf's place; the floats are such that a checkpoint of them can hardly be compressed."""
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return jnp.zeros(leaf.shape, leaf.dtype)
+    return jnp.asarray(np.random.default_rng(0).standard_normal(leaf.shape, np.float32), leaf.dtype)
 
 
 def abstract(state: steps.TrainState) -> steps.TrainState:

@@ -66,7 +66,7 @@ def panel(axes: mpl.axes.Axes, name: str, points: Sequence[Point]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: counted(value)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.12, y=0.25)
+    axes.margins(x=0.22, y=0.25)
     axes.grid(axis="y", which="both", color="#eeeeee")
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -41,6 +41,8 @@ def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) 
             own_BK1 = jnp.take_along_axis(logits_BKV, masked.masked_ids[..., None], axis=-1)
             correct_BK = own_BK1[..., 0] == jnp.max(logits_BKV, axis=-1)
             sums[f"{name}_correct"] = jnp.sum(correct_BK.astype(jnp.float32) * weights_BK)
+    if outputs.corrupted is not None and outputs.generator_logits_BKV is not None:
+        sums |= repetition_sums(outputs.corrupted.sampled_ids_BK, weights_BK)
     if outputs.corrupted is not None and outputs.discriminator_logits_BL is not None:
         sums |= discriminator_sums(outputs.discriminator_logits_BL, outputs.corrupted.labels_BL * real_BL, real_BL)
     for name, loss in losses.items():
@@ -59,6 +61,14 @@ def discriminator_sums(logits_BL: jax.Array, labels_BL: jax.Array, real_BL: jax.
         "replaced_histogram": histogram(bins_BL, labels_BL),
         "original_histogram": histogram(bins_BL, real_BL - labels_BL),
     }
+
+
+def repetition_sums(sampled_ids_BK: jax.Array, weights_BK: jax.Array) -> Sums:
+    """Pairs of samples in the same row, and those of them that are the same token twice."""
+    others_KK = 1.0 - jnp.eye(sampled_ids_BK.shape[-1], dtype=jnp.float32)
+    pairs_BKK = weights_BK[:, :, None] * weights_BK[:, None, :] * others_KK[None]
+    equal_BKK = (sampled_ids_BK[:, :, None] == sampled_ids_BK[:, None, :]).astype(jnp.float32)
+    return {"sample_pairs": jnp.sum(pairs_BKK), "equal_sample_pairs": jnp.sum(pairs_BKK * equal_BKK)}
 
 
 def logit_bins(logits: jax.Array) -> jax.Array:
@@ -86,13 +96,16 @@ def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[
     """The metrics of a run as a person reads them, from summed `pretraining_sums`.
 
     `unreplaced_share` is the accuracy of calling every token original: `discriminator_accuracy` means something
-    only beside it. An objective without a generator or a discriminator has no metrics of it.
+    only beside it. `generator_repetition` is the chance that two of the generator's samples in one text are the same
+    token, 1 where it has collapsed to one. An objective without a generator or a discriminator has no metrics of it.
     """
     parts = {f"{name}_loss": quotient(sums[f"{name}_loss"], sums[f"{name}_loss_weight"]) for name in loss_weights}
     values = {"loss": sum(weight * parts[f"{name}_loss"] for name, weight in loss_weights.items()), **parts}
     for name in ("generator", "prediction"):
         if f"{name}_correct" in sums:
             values[f"{name}_accuracy"] = quotient(sums[f"{name}_correct"], sums["masked"])
+    if "sample_pairs" in sums:
+        values["generator_repetition"] = quotient(sums["equal_sample_pairs"], sums["sample_pairs"])
     if "replaced" not in sums:
         return values
     real, replaced = float(sums["real"]), float(sums["replaced"])

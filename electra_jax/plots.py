@@ -20,7 +20,7 @@ class Series:
 
     Attributes:
       name: what the hover text calls it, e.g. "validation".
-      style: its CSS class: "train", "validation" (thick, with dots), "failed" or "baseline" (both dashed).
+      style: its CSS class: "train", "validation" (thick, with dots), "failed", "baseline" or "published" (dashed).
       points: (step, value) in drawing order; a value that is not finite leaves a gap.
     """
 
@@ -165,7 +165,7 @@ def _line(line: Series, axes: _Axes, value_text: Callable[[float], str]) -> str:
         pen_down = math.isfinite(y)
     path = f'<path class="line {line.style}" d="{"".join(commands)}"/>'
     alone, few = len(line.finite) == 1, len(line.finite) <= _MAX_MARKERS
-    if line.style != "validation" and not alone and (line.style == "baseline" or not few):
+    if line.style != "validation" and not alone and (line.style in ("baseline", "published") or not few):
         return path
     visible = alone or (line.style == "validation" and few)
     return path + "".join(_marker(line, axes, x, y, value_text, visible=visible) for x, y in line.finite)

@@ -10,8 +10,11 @@ from etils import epath
 
 from electra_jax.demo_comparison import read_comparison
 from electra_jax.errors import UserError
+from electra_jax.health_checks import Setting, constant_guess_loss
+from electra_jax.health_watch import published_curve
 from electra_jax.paths import path_of
 from electra_jax.plots import Series, line_chart
+from electra_jax.report_health import health_html, published_series, stored_setting
 from electra_jax.report_parts import (
     Rows,
     by_step,
@@ -29,7 +32,6 @@ from electra_jax.report_parts import (
 from electra_jax.report_passages import LEGEND, passage_html
 from electra_jax.report_style import table_html, tile_html
 from electra_jax.report_summary import (
-    constant_guess_loss,
     decimal,
     headline,
     learning_text,
@@ -45,10 +47,15 @@ class _Run:
     name: str
     train: Rows
     validation: Rows
+    warned: Rows
     evaluation: dict[str, Any]
     record: dict[str, Any]
     config: str
     comparison: str
+
+    @property
+    def setting(self) -> Setting | None:
+        return stored_setting(self.evaluation, self.record)
 
 
 def write_report(model_dir: str) -> str:
@@ -86,6 +93,7 @@ def _read_run(folder: epath.Path) -> _Run:
         name=folder.resolve().name,
         train=by_step(rows, "train"),
         validation=by_step(rows, "validation"),
+        warned=[row for row in rows if row.get("split") == "health"],
         evaluation=evaluation,
         record=parse_object(read_if_there(run_file) or "{}", str(run_file)),
         config=read_if_there(folder / "config.gin"),
@@ -107,6 +115,7 @@ def _body(run: _Run) -> str:
             _tiles(evaluation),
             "<h2>Learning</h2>",
             _curves(run),
+            health_html(run.train + run.validation, run.warned, run.setting, published_curve()),
             run.comparison,
             "<h2>Spot the fake</h2>",
             LEGEND,
@@ -224,6 +233,7 @@ def _curves(run: _Run) -> str:
         ("validation", "validation (held out)"),
         ("train", "training"),
         ("baseline", "what needs no learning, named under each title"),
+        *([] if run.setting is None or run.setting.unlike_published else [("published", "the published run")]),
     )
     return f'{keys_html(keys)}<div class="charts">{"".join(charts)}</div>'
 
@@ -231,8 +241,10 @@ def _curves(run: _Run) -> str:
 def _chart(
     run: _Run, title: str, name: str, dashed: str, baseline: Series | None, value_text: Callable[[float], str]
 ) -> str:
+    last_step = max((row["step"] for row in run.train + run.validation), default=0)
     lines = [
         *([baseline] if baseline else []),
+        *published_series(name, run.setting, published_curve(), last_step),
         Series("training", "train", [(row["step"], number(row, name)) for row in run.train]),
         Series("validation", "validation", [(row["step"], number(row, name)) for row in run.validation]),
     ]

@@ -54,6 +54,7 @@ p{margin:8px 0}
 .line.train{stroke:var(--train);stroke-width:1.1}
 .line.validation{stroke:var(--accent);stroke-width:2.1}
 .line.baseline{stroke:var(--ink);stroke-width:1.3;stroke-dasharray:5 4;stroke-linecap:butt;opacity:.75}
+.line.published{stroke:var(--good);stroke-width:1.6;stroke-dasharray:1.5 3.5}
 .line.failed{stroke:var(--warn);stroke-width:1.5;stroke-dasharray:2 3}
 .dot.failed{fill:var(--warn)}
 .dot.scattered{fill:var(--accent);fill-opacity:.55}

@@ -32,14 +32,6 @@ def decimal(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "–"
 
 
-def constant_guess_loss(unreplaced_share: float) -> float:
-    """Cross-entropy in nats of always answering the share of replaced tokens: the cost of not reading."""
-    if not 0 < unreplaced_share < 1:
-        return math.nan
-    replaced = 1 - unreplaced_share
-    return -unreplaced_share * math.log(unreplaced_share) - replaced * math.log(replaced)
-
-
 def summary_text(evaluation: Mapping[str, Any]) -> str:
     """What was trained, on what, and how well it does on held-out text, as one paragraph of plain text."""
     metrics, step = evaluation["metrics"], evaluation["step"]

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from electra_jax import distributed
+from electra_jax.health_checks import Finding
 from electra_jax.paths import path_of
 
 # Title and format of what is shown of each report; all of it is in the files.
@@ -84,6 +85,14 @@ class RunReporter:
             ]
             left = f" | left {self.time_left()}" if split == "train" else ""
             self._console.print(f"step {step}/{self._end} {split} | {' | '.join(cells)}{left}", soft_wrap=True)
+
+    def warn(self, finding: Finding) -> None:
+        """A finding in words: above what is shown, and as a line of metrics.jsonl whose split is "health"."""
+        line = {"step": finding.step, "split": "health", "finding": finding.name, "words": finding.words}
+        self._stream.write(json.dumps(line) + "\n")
+        self._stream.flush()
+        text = f"warning: {finding.words} Usual cause: {finding.cause}. What to try: {finding.remedy}."
+        self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def time_left(self) -> str:
         """From the speed since the start of this process."""

@@ -66,6 +66,14 @@ def test_auc_of_one_class_or_of_equal_scores() -> None:
     assert metrics.auc(one, one) == 0.5
 
 
+def test_repetition_is_the_share_of_pairs_within_a_text_that_are_one_token() -> None:
+    """Two 1s and a 2 are 6 ordered pairs, 2 of them equal; a 1 and a 5 are 2 more; the slot without weight is none."""
+    sums = metrics.repetition_sums(jnp.array([[1, 1, 2], [1, 5, 5]]), jnp.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]))
+    assert sums == {"sample_pairs": 8.0, "equal_sample_pairs": 2.0}
+    whole = sums_of(np.ones((1, 5), np.float32), np.ones((1, 5), np.int32), np.ones((1, 5), np.int32)) | sums
+    assert metrics.finish(whole, {"generator": 1.0, "discriminator": 50.0})["generator_repetition"] == 0.25
+
+
 def test_the_originals_metrics_by_hand() -> None:
     """A padded row beside ours, as the last batch has them, changes nothing; padding within a row does, in the AUC."""
     logits = np.log(np.array([[0.2, 0.6, 0.7, 0.1, 0.9], [0.5, 0.5, 0.5, 0.5, 0.5]], np.float32))

@@ -1,5 +1,6 @@
 """`electra pretrain`: builds the edges of a run and hands them to the loop."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable
@@ -16,16 +17,18 @@ from electra_jax.checkpoints import Checkpoints, named_shapes
 from electra_jax.corruption import MaskingConfig
 from electra_jax.data import Prefetch, State, whole_state
 from electra_jax.errors import UserError
+from electra_jax.health_watch import Watched, setting_of
 from electra_jax.optimizer import learning_rate, make_optimizer
 from electra_jax.paths import path_of
 from electra_jax.pretraining_data import PretrainingData, open_data, vocabulary_for
+from electra_jax.report_parts import parse_lines, read_if_there
 from electra_jax.reporting import RunReporter, Silence, say
 from electra_jax.run_config import PretrainingRun
 from electra_jax.run_record import write_record
 from electra_jax.runtime import keep_compilations
 from electra_jax.stopping import end_early, stop_signals
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
-from electra_jax.training import train
+from electra_jax.training import Reporter, train
 from electra_jax.types import PyTree
 
 DISPATCHES_AHEAD = 4
@@ -79,7 +82,7 @@ def run(configuration: PretrainingRun) -> None:
                 batch_size=configuration.batch_size,
                 checkpoints=checkpoints,
                 data_state=lambda: data_state(batches.state(), data, vocabulary),
-                reporter=reporter,
+                reporter=watched(reporter, configuration),
                 finish=functools.partial(metrics.finish, loss_weights=configuration.objective.loss_weights),
                 learning_rate=lambda count: float(learning_rate(configuration.optimizer, count)),
                 evaluate=held_out_metrics(configuration, masking, data, mesh),
@@ -93,6 +96,15 @@ def run(configuration: PretrainingRun) -> None:
         end_early(stop, f" at step {reached}")
     else:
         say(f"done: {reached} steps in {model_dir}")
+
+
+def watched(reporter: RunReporter | Silence, configuration: PretrainingRun) -> Reporter:
+    """The reporter, and where it speaks for the run, the run's health with it."""
+    if isinstance(reporter, Silence):
+        return reporter
+    metrics_file = path_of(configuration.model_dir) / "metrics.jsonl"
+    # Opening it, the reporter dropped the lines of steps that will be run again.
+    return Watched(reporter, setting_of(configuration), parse_lines(read_if_there(metrics_file), metrics_file))
 
 
 def update_of(
@@ -254,4 +266,9 @@ def held_out_metrics(
 def describe(params: PyTree, data: PretrainingData, configuration: PretrainingRun) -> dict[str, object]:
     """What `run.json` says of the run beside its command."""
     sizes = {name: int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(tower))) for name, tower in params.items()}
-    return {"parameters": sizes, "corpus": data.name, "vocab_file": configuration.cache.vocab_file}
+    return {
+        "parameters": sizes,
+        "corpus": data.name,
+        "vocab_file": configuration.cache.vocab_file,
+        "setting": dataclasses.asdict(setting_of(configuration)),
+    }
