@@ -2,12 +2,10 @@
 
 import contextlib
 import json
-import math
 import os
 import sys
 import time
 
-from etils import epath
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -15,6 +13,7 @@ from rich.table import Table
 
 from electra_jax import distributed
 from electra_jax.health_checks import Finding
+from electra_jax.metrics_file import drop_after, line_of, time_left
 from electra_jax.paths import path_of
 
 # Title and format of what is shown of each report; all of it is in the files.
@@ -70,8 +69,7 @@ class RunReporter:
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
         """One line of metrics; a value that is not a number (nothing was counted) is null in the file."""
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._stream.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
+        self._stream.write(line_of(step, split, values))
         self._stream.flush()
         self._tensorboard[split].write_scalars(step, values)
         self._last = step
@@ -99,9 +97,7 @@ class RunReporter:
         done = self._last - self._first
         if not done:
             return "?"
-        seconds = (time.monotonic() - self._started) / done * (self._end - self._last)
-        minutes, seconds = divmod(round(seconds), 60)
-        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+        return time_left((time.monotonic() - self._started) / done, self._end - self._last)
 
     def close(self) -> None:
         """Flushes everything."""
@@ -146,22 +142,6 @@ class LiveView:
     def close(self) -> None:
         """Leaves the last view on the screen."""
         self._live.stop()
-
-
-def drop_after(path: epath.Path, step: int) -> None:
-    """Keeps the lines of a metrics file up to a step; a torn last line goes too."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            continue
-    part = path.with_suffix(".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    part.replace(path)
 
 
 class Silence:

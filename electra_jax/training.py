@@ -6,17 +6,20 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from electra_jax import sharding
-from electra_jax.checkpoints import Checkpoints
 from electra_jax.errors import UserError, is_full_disk
-from electra_jax.stopping import Stop
 from electra_jax.types import PyTree
+
+if TYPE_CHECKING:
+    # Only to name them: the loop also runs where Orbax is not installed (bench/pretrain_small.py).
+    from electra_jax.checkpoints import Checkpoints
+    from electra_jax.stopping import Stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,14 +181,14 @@ def train(
     batches: Iterator[dict[str, np.ndarray]],
     batch_sharding: NamedSharding,
     batch_size: int,
-    checkpoints: Checkpoints,
+    checkpoints: "Checkpoints",
     data_state: Callable[[], dict[str, Any]],
     reporter: Reporter,
     finish: Callable[[dict[str, np.ndarray]], dict[str, float]],
     learning_rate: Callable[[int], float],
     evaluate: Callable[[PyTree], dict[str, float]],
     config: LoopConfig,
-    stop: Stop,
+    stop: "Stop",
 ) -> tuple[PyTree, int]:
     """Runs steps until the last one or until asked to stop, and saves at the end in either case.
 
@@ -267,7 +270,7 @@ def place_stack(batches: Sequence[dict[str, np.ndarray]], where: NamedSharding) 
     return place(stack, NamedSharding(where.mesh, PartitionSpec(None, *where.spec)))
 
 
-def diverged(error: NotFiniteError, checkpoints: Checkpoints) -> UserError:
+def diverged(error: NotFiniteError, checkpoints: "Checkpoints") -> UserError:
     """The sentence for a run that is not finite any more, of which nothing has been saved."""
     checkpoints.wait()
     last = checkpoints.latest_step()
@@ -275,7 +278,7 @@ def diverged(error: NotFiniteError, checkpoints: Checkpoints) -> UserError:
     return UserError(f"{error}; nothing of it was saved and {kept}: lower the learning rate or lengthen the warm-up")
 
 
-def unreported(step: int, checkpoints: Checkpoints) -> UserError:
+def unreported(step: int, checkpoints: "Checkpoints") -> UserError:
     """The sentence for a run whose metrics found the disk full; a checkpoint that does tells of itself."""
     checkpoints.wait()
     last = checkpoints.latest_step()

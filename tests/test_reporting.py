@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax.reporting import RunReporter, drop_after
+from electra_jax.metrics_file import drop_after
+from electra_jax.reporting import RunReporter
 
 TRAIN = {
     "loss": 31.0,

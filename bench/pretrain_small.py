@@ -1,0 +1,412 @@
+"""Pre-trains ELECTRA-Small on a bare machine: python -m bench.pretrain_small BLOCKS OUT [--hours=8] [--steps=1000000]
+
+JAX, Flax, Optax and NumPy are enough. It reads blocks of `bench.pack_blocks`, and writes OUT/checkpoint.npz, all that
+the same command goes on from, bit for bit; OUT/weights.npz, the parameters alone, a third of the size (either is for
+`electra import` at home); and OUT/metrics.jsonl. Step, recipe, keys, order of the data and loop are those of
+`electra pretrain`. See docs/one_gpu.md.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import jax
+
+from bench import models
+from electra_jax import carried, evaluation, metrics, sharding, steps
+from electra_jax.blocks import TokenBlocks, open_blocks
+from electra_jax.data import BlockBatches, Prefetch, evaluation_batches
+from electra_jax.dropout import GENERATORS
+from electra_jax.errors import PREEMPTED, UserError
+from electra_jax.health_checks import Finding, Setting
+from electra_jax.health_watch import VOCABULARY_TOLERANCE, Watched, published_curve
+from electra_jax.metrics_file import drop_after, line_of, time_left
+from electra_jax.optimizer import learning_rate, make_optimizer
+from electra_jax.runtime import keep_compilations
+from electra_jax.training import LoopConfig, train
+from electra_jax.types import PyTree
+
+SPLITS = ("train", "validation")
+VOCABULARY = "vocabulary.json"
+CHECKPOINT, WEIGHTS, METRICS = "checkpoint.npz", "weights.npz", "metrics.jsonl"
+PUBLISHED_LENGTH, PUBLISHED_VOCABULARY = 128, 30522
+EVALUATION_EXAMPLES = 2048
+DISPATCHES_AHEAD = 4
+ONE_DEVICE = sharding.MeshConfig(data=1, fsdp=1, tensor=1, rules=())
+# In the order of the published curve; "unreplaced_share" is the accuracy of calling every token original.
+COLUMNS = {
+    "generator_loss": ("gen loss", ".3f"),
+    "discriminator_loss": ("disc loss", ".4f"),
+    "discriminator_auc": ("AUC", ".3f"),
+    "discriminator_accuracy": ("accuracy", ".4f"),
+    "discriminator_precision": ("precision", ".3f"),
+    "generator_accuracy": ("gen accuracy", ".3f"),
+    "unreplaced_share": ("all-original", ".4f"),
+    "examples_per_second": ("ex/s", ".0f"),
+    "data_wait_share": ("data wait", ".1%"),
+}
+
+
+class Data(NamedTuple):
+    """What BLOCKS holds."""
+
+    train: TokenBlocks
+    validation: TokenBlocks
+    vocabulary: dict[str, Any]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint's place in the data and its weights are of."""
+        return {
+            "data": {"examples": len(self.train), "tokens": len(self.train.tokens)},
+            "vocabulary": self.vocabulary,
+        }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 2 for a mistake, said in one sentence; 75 where SIGTERM ended it; else 0."""
+    started = time.monotonic()
+    options = parse_arguments(arguments)
+    try:
+        return run(options, Until(math.inf if options.hours is None else started + 3600 * options.hours))
+    except UserError as error:
+        print(f"pretrain_small: {error}", file=sys.stderr)
+        return 2
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Pre-trains on a bare machine; the same command goes on.")
+    parser.add_argument("blocks", type=Path, help="a directory of bench.pack_blocks")
+    parser.add_argument("out", type=Path, help="checkpoint, weights and metrics; what is there is gone on with")
+    parser.add_argument("--model", choices=models.SIZES, default="small")
+    parser.add_argument("--hours", type=float, help="saves and ends then, if the steps have not ended before")
+    parser.add_argument("--steps", type=int, default=1_000_000, help="where the learning rate reaches zero")
+    parser.add_argument("--warmup_steps", type=int, default=10_000)
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--sequence_length", type=int, default=PUBLISHED_LENGTH, help="of the cache")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
+    parser.add_argument("--fused", action="store_true", help="attention by the backend's kernel, without its dropout")
+    parser.add_argument("--prng", choices=GENERATORS, default="threefry2x32", help="of dropout")
+    parser.add_argument("--steps_per_dispatch", type=int, default=1, help="launched as one program")
+    parser.add_argument("--log_every", type=int, default=100)
+    parser.add_argument("--evaluate_every", type=int, default=5000)
+    parser.add_argument("--save_every", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+class Until:
+    """Ends a run after the step under way, saved: at a time, at Ctrl-C, at SIGTERM."""
+
+    def __init__(self, deadline: float) -> None:
+        """`deadline` is of `time.monotonic`."""
+        self._deadline = deadline
+        self.reason: str | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler; the second Ctrl-C interrupts as usual."""
+        if self.reason and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.reason = signal.Signals(number).name
+
+    def after_step(self) -> bool:
+        """Whether to stop now."""
+        if self.reason is None and time.monotonic() >= self._deadline:
+            self.reason = "--hours"
+        return self.reason is not None
+
+
+def run(options: argparse.Namespace, until: Until) -> int:
+    """Trains until the last step or until told to stop; returns the exit code."""
+    keep_compilations()
+    data = open_data(options.blocks)
+    recipe = recipe_for(options, data)
+    run_facts = facts_of(options, recipe, data)
+    train_batches = BlockBatches(
+        data.train,
+        batch_size=options.batch_size,
+        sequence_length=options.sequence_length,
+        seed=options.seed,
+        process_index=0,
+        process_count=1,
+    )
+    config = loop_config(options)
+    mesh = sharding.make_mesh(ONE_DEVICE, 1)
+    file = File(options.out, run_facts)
+    state, start = begin(options, recipe, file, train_batches, mesh)
+    if start >= options.steps:
+        print(f"{options.out} has had its {options.steps} steps: nothing left to do")
+        return 0
+    reporter = Lines(options.out, start=start, end=options.steps, curve=options.model == "small")
+    update = functools.partial(
+        steps.pretrain_step,
+        model=recipe.model,
+        objective=recipe.objective,
+        masking=recipe.masking,
+        optimizer=make_optimizer(recipe.optimizer),
+        accumulation_steps=1,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, until)
+    with Prefetch(train_batches, depth=DISPATCHES_AHEAD * options.steps_per_dispatch) as batches:
+        state, reached = train(
+            state,
+            start_step=start,
+            step=sharding.jit_update(update, state, mesh, ONE_DEVICE),
+            several=sharding.jit_updates(update, state, mesh, ONE_DEVICE),
+            batches=batches,
+            batch_sharding=sharding.batch_sharding(mesh),
+            batch_size=options.batch_size,
+            checkpoints=file,
+            data_state=batches.state,
+            reporter=Watched(reporter, setting_of(options, recipe), reporter.rows),
+            finish=functools.partial(metrics.finish, loss_weights=recipe.objective.loss_weights),
+            learning_rate=lambda count: float(learning_rate(recipe.optimizer, count)),
+            evaluate=held_out_metrics(options, recipe, data, mesh),
+            config=config,
+            stop=until,
+        )
+    carried.write(options.out / WEIGHTS, {"params": state.params}, {**run_facts, "step": reached})
+    if reached == options.steps:
+        print(f"done: {reached} steps in {options.out}")
+        return 0
+    print(f"ended by {until.reason} at step {reached}, saved: the same command goes on from there")
+    return PREEMPTED if until.reason == "SIGTERM" else 0
+
+
+def open_data(directory: Path) -> Data:
+    """Maps the blocks and reads the vocabulary.
+
+    Raises:
+        UserError: they are not there, or do not go together.
+    """
+    try:
+        vocabulary = json.loads((directory / VOCABULARY).read_text(encoding="utf-8"))
+        data = Data(*(open_blocks(directory / f"{split}.blocks") for split in SPLITS), vocabulary)
+        size = len(vocabulary["tokens"])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(
+            f"{directory} holds no blocks to train on ({error}): make them at home by "
+            "`python -m bench.pack_blocks CACHE VOCAB_FILE BLOCKS`, and carry the whole directory over"
+        ) from error
+    if max(data.train.vocab_size, data.validation.vocab_size) > size:
+        raise UserError(f"the ids of {directory} go beyond the {size} entries of its {VOCABULARY}: make it anew")
+    return data
+
+
+def recipe_for(options: argparse.Namespace, data: Data) -> models.Recipe:
+    """The published recipe with this vocabulary's size and special ids, and this run's steps.
+
+    Raises:
+        UserError: the vocabulary lacks a special token.
+    """
+    recipe = models.recipe(options.model, dtype=options.dtype, fused=options.fused, prng=options.prng)
+    tokens = data.vocabulary["tokens"]
+    try:
+        special = {f"{name.lower()}_id": tokens.index(f"[{name}]") for name in ("CLS", "SEP", "MASK")}
+    except ValueError as error:
+        raise UserError(f"{options.blocks / VOCABULARY} lacks a special token ({error}): make it anew") from error
+    generator, discriminator = (
+        dataclasses.replace(config, vocab_size=len(tokens))
+        for config in (recipe.model.generator_config, recipe.model.discriminator_config)
+    )
+    return recipe._replace(
+        model=recipe.model.clone(generator_config=generator, discriminator_config=discriminator),
+        masking=dataclasses.replace(recipe.masking, **special),
+        optimizer=dataclasses.replace(
+            recipe.optimizer, num_warmup_steps=options.warmup_steps, num_train_steps=options.steps
+        ),
+    )
+
+
+def loop_config(options: argparse.Namespace) -> LoopConfig:
+    """When the loop does what; raises UserError as `LoopConfig` does."""
+    return LoopConfig(
+        num_train_steps=options.steps,
+        log_every=options.log_every,
+        evaluate_every=options.evaluate_every,
+        save_every=options.save_every,
+        keep=1,
+        steps_per_dispatch=options.steps_per_dispatch,
+    )
+
+
+def facts_of(options: argparse.Namespace, recipe: models.Recipe, data: Data) -> dict[str, Any]:
+    """What a file says of its arrays, but the step and the place in the data."""
+    settings = ("model", "steps", "warmup_steps", "batch_size", "sequence_length", "dtype", "fused", "prng", "seed")
+    return {
+        **data.facts,
+        "discriminator": dataclasses.asdict(recipe.model.discriminator_config),
+        "generator": dataclasses.asdict(recipe.model.generator_config),
+        "settings": {name: getattr(options, name) for name in settings},
+    }
+
+
+class File:
+    """OUT/checkpoint.npz, as the loop sees its checkpoints: the newest alone, whole at every moment."""
+
+    def __init__(self, out: Path, facts: dict[str, Any]) -> None:
+        """Makes the directory; raises UserError if that cannot be."""
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{out} cannot be made ({error.strerror}): name another OUT") from error
+        self.path = out / CHECKPOINT
+        self._facts = facts
+        self._latest: int | None = None
+
+    def save(self, step: int, state: steps.TrainState, data_state: dict[str, Any]) -> None:
+        """Writes it; raises UserError if it cannot be written, and the one before is still there."""
+        carried.write(self.path, state, {**self._facts, "step": step, "place": dict(data_state)})
+        self._latest = step
+
+    def wait(self) -> None:
+        """A save is over when `save` returns."""
+
+    def latest_step(self) -> int | None:
+        """Of the file, as far as this process wrote or read it."""
+        return self._latest
+
+    def restore(self, abstract: steps.TrainState) -> tuple[steps.TrainState, dict[str, Any]] | None:
+        """The state in `abstract`'s shapes and places, and the file's facts; None where there is no file.
+
+        Raises:
+            UserError: it is damaged, of another model, or its place is in other blocks.
+        """
+        if not self.path.exists():
+            return None
+        held = carried.read(self.path)
+        for name, what in (("data", "other blocks"), ("vocabulary", "another vocabulary")):
+            if held.facts.get(name) != self._facts[name]:
+                raise UserError(f"{self.path} was trained on {what}: give the BLOCKS of that run, or name another OUT")
+        state = sharding.place(carried.filled(abstract, held.arrays, self.path), abstract)
+        self._latest = held.facts["step"]
+        changed = [
+            f"{name} {value}, before {held.facts['settings'].get(name)}"
+            for name, value in self._facts["settings"].items()
+            if value != held.facts["settings"].get(name)
+        ]
+        print(f"going on from step {self._latest} of {self.path}{': ' if changed else ''}{'; '.join(changed)}")
+        return state, held.facts
+
+
+def begin(
+    options: argparse.Namespace, recipe: models.Recipe, file: File, batches: BlockBatches, mesh: jax.sharding.Mesh
+) -> tuple[steps.TrainState, int]:
+    """The file's state, its place in the data taken up; or a new one, as `electra pretrain` makes it of the seed."""
+    init = functools.partial(
+        steps.init_state,
+        model=recipe.model,
+        optimizer=make_optimizer(recipe.optimizer),
+        sequence_length=options.sequence_length,
+    )
+    key = jax.random.key(options.seed)
+    restored = file.restore(sharding.abstract(init, key, mesh, ONE_DEVICE))
+    if restored is None:
+        return sharding.initialise(init, key, mesh, ONE_DEVICE), 0
+    state, facts = restored
+    batches.restore(facts["place"])
+    return state, facts["step"]
+
+
+def held_out_metrics(
+    options: argparse.Namespace, recipe: models.Recipe, data: Data, mesh: jax.sharding.Mesh
+) -> Callable[[PyTree], dict[str, float]]:
+    """A function of parameters: their metrics on the first held-out examples."""
+    sums = functools.partial(
+        steps.evaluate_step, model=recipe.model, objective=recipe.objective, masking=recipe.masking, reference=False
+    )
+    step = sharding.jit_forward(sums, mesh, ONE_DEVICE)
+
+    def evaluate(params: PyTree) -> dict[str, float]:
+        found = evaluation.held_out_sums(
+            params,
+            evaluation_batches(
+                data.validation,
+                batch_size=options.batch_size,
+                sequence_length=options.sequence_length,
+                process_index=0,
+                process_count=1,
+            ),
+            step=step,
+            sharding=sharding.batch_sharding(mesh),
+            num_batches=math.ceil(EVALUATION_EXAMPLES / options.batch_size),
+        )
+        return evaluation.finish(found, recipe.objective.loss_weights)
+
+    return evaluate
+
+
+def setting_of(options: argparse.Namespace, recipe: models.Recipe) -> Setting:
+    """What the run's health is judged with."""
+    vocab_size = recipe.model.discriminator_config.vocab_size
+    same = {
+        "the model's size": options.model == "small",
+        "the vocabulary's size": abs(vocab_size / PUBLISHED_VOCABULARY - 1) <= VOCABULARY_TOLERANCE,
+        "the length": options.sequence_length == PUBLISHED_LENGTH,
+    }
+    return Setting(
+        vocab_size=vocab_size,
+        batch_size=options.batch_size,
+        generator_learns=True,
+        judges_every_token=True,
+        unlike_published=tuple(what for what, holds in same.items() if not holds),
+    )
+
+
+class Lines:
+    """A line for every report, on standard output and in OUT/metrics.jsonl."""
+
+    def __init__(self, out: Path, *, start: int, end: int, curve: bool) -> None:
+        """Drops the file's lines of steps that will be run again.
+
+        Args:
+            out: the directory.
+            start: updates already done.
+            end: where the run ends, for the time left.
+            curve: print the published curve beside held-out metrics.
+        """
+        self._path = out / METRICS
+        drop_after(self._path, start)
+        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        self.rows = [json.loads(line) for line in text.splitlines()]
+        self._start, self._end = start, end
+        self._began = time.monotonic()
+        self._curve = published_curve() if curve else None
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        """One line of metrics."""
+        self._write(line_of(step, split, values))
+        cells = [f"{title} {format(values[name], form)}" for name, (title, form) in COLUMNS.items() if name in values]
+        if split == "train":
+            done = max(1, step - self._start)
+            cells.append(f"left {time_left((time.monotonic() - self._began) / done, self._end - step)}")
+        elif self._curve:
+            published = {name: self._curve.at(name, step) for name in COLUMNS if name in self._curve.points}
+            theirs = [format(value, COLUMNS[name][1]) for name, value in published.items() if math.isfinite(value)]
+            cells += [f"published {' '.join(theirs)}"] if theirs else []
+        print(f"step {step}/{self._end} {split} | {' | '.join(cells)}", flush=True)
+
+    def warn(self, finding: Finding) -> None:
+        """A finding in words, and as a line of metrics.jsonl whose split is "health"."""
+        line = {"step": finding.step, "split": "health", "finding": finding.name, "words": finding.words}
+        self._write(json.dumps(line) + "\n")
+        print(f"warning: {finding.words} Usual cause: {finding.cause}. What to try: {finding.remedy}.", flush=True)
+
+    def _write(self, line: str) -> None:
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
