@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 import jax
 
 from bench import models
+from bench.metric_lines import Lines
 from electra_jax import carried, evaluation, metrics, sharding, steps
 from electra_jax.blocks import TokenBlocks, open_blocks
 from electra_jax.data import BlockBatches, Prefetch, evaluation_batches
 from electra_jax.dropout import GENERATORS
 from electra_jax.errors import PREEMPTED, UserError
-from electra_jax.health_checks import Finding, Setting
-from electra_jax.health_watch import VOCABULARY_TOLERANCE, Watched, published_curve
-from electra_jax.metrics_file import drop_after, line_of, time_left
+from electra_jax.health_checks import Setting
+from electra_jax.health_watch import VOCABULARY_TOLERANCE, Watched
 from electra_jax.optimizer import learning_rate, make_optimizer
 from electra_jax.runtime import keep_compilations
 from electra_jax.training import LoopConfig, train
@@ -37,23 +37,11 @@ from electra_jax.types import PyTree
 
 SPLITS = ("train", "validation")
 VOCABULARY = "vocabulary.json"
-CHECKPOINT, WEIGHTS, METRICS = "checkpoint.npz", "weights.npz", "metrics.jsonl"
+CHECKPOINT, WEIGHTS = "checkpoint.npz", "weights.npz"
 PUBLISHED_LENGTH, PUBLISHED_VOCABULARY = 128, 30522
 EVALUATION_EXAMPLES = 2048
 DISPATCHES_AHEAD = 4
 ONE_DEVICE = sharding.MeshConfig(data=1, fsdp=1, tensor=1, rules=())
-# In the order of the published curve; "unreplaced_share" is the accuracy of calling every token original.
-COLUMNS = {
-    "generator_loss": ("gen loss", ".3f"),
-    "discriminator_loss": ("disc loss", ".4f"),
-    "discriminator_auc": ("AUC", ".3f"),
-    "discriminator_accuracy": ("accuracy", ".4f"),
-    "discriminator_precision": ("precision", ".3f"),
-    "generator_accuracy": ("gen accuracy", ".3f"),
-    "unreplaced_share": ("all-original", ".4f"),
-    "examples_per_second": ("ex/s", ".0f"),
-    "data_wait_share": ("data wait", ".1%"),
-}
 
 
 class Data(NamedTuple):
@@ -132,14 +120,7 @@ def run(options: argparse.Namespace, until: Until) -> int:
     data = open_data(options.blocks)
     recipe = recipe_for(options, data)
     run_facts = facts_of(options, recipe, data)
-    train_batches = BlockBatches(
-        data.train,
-        batch_size=options.batch_size,
-        sequence_length=options.sequence_length,
-        seed=options.seed,
-        process_index=0,
-        process_count=1,
-    )
+    train_batches = batches_of(options, data)
     config = loop_config(options)
     mesh = sharding.make_mesh(ONE_DEVICE, 1)
     file = File(options.out, run_facts)
@@ -148,14 +129,7 @@ def run(options: argparse.Namespace, until: Until) -> int:
         print(f"{options.out} has had its {options.steps} steps: nothing left to do")
         return 0
     reporter = Lines(options.out, start=start, end=options.steps, curve=options.model == "small")
-    update = functools.partial(
-        steps.pretrain_step,
-        model=recipe.model,
-        objective=recipe.objective,
-        masking=recipe.masking,
-        optimizer=make_optimizer(recipe.optimizer),
-        accumulation_steps=1,
-    )
+    update = update_of(recipe)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, until)
     with Prefetch(train_batches, depth=DISPATCHES_AHEAD * options.steps_per_dispatch) as batches:
@@ -184,6 +158,34 @@ def run(options: argparse.Namespace, until: Until) -> int:
     return PREEMPTED if until.reason == "SIGTERM" else 0
 
 
+def batches_of(options: argparse.Namespace, data: Data) -> BlockBatches:
+    """The training split in the order of `electra pretrain`.
+
+    Raises:
+        UserError: fewer examples than a batch, or longer ones than the rows.
+    """
+    return BlockBatches(
+        data.train,
+        batch_size=options.batch_size,
+        sequence_length=options.sequence_length,
+        seed=options.seed,
+        process_index=0,
+        process_count=1,
+    )
+
+
+def update_of(recipe: models.Recipe) -> Callable[[steps.TrainState, steps.Batch], tuple[steps.TrainState, PyTree]]:
+    """The update of a state by a batch."""
+    return functools.partial(
+        steps.pretrain_step,
+        model=recipe.model,
+        objective=recipe.objective,
+        masking=recipe.masking,
+        optimizer=make_optimizer(recipe.optimizer),
+        accumulation_steps=1,
+    )
+
+
 def open_data(directory: Path) -> Data:
     """Maps the blocks and reads the vocabulary.
 
@@ -199,6 +201,8 @@ def open_data(directory: Path) -> Data:
             f"{directory} holds no blocks to train on ({error}): make them at home by "
             "`python -m bench.pack_blocks CACHE VOCAB_FILE BLOCKS`, and carry the whole directory over"
         ) from error
+    if not len(data.validation):
+        raise UserError(f"{directory} holds no held-out example: make a cache of more text, or with more HELD_OUT_FRACTION")
     if max(data.train.vocab_size, data.validation.vocab_size) > size:
         raise UserError(f"the ids of {directory} go beyond the {size} entries of its {VOCABULARY}: make it anew")
     return data
@@ -362,50 +366,6 @@ def setting_of(options: argparse.Namespace, recipe: models.Recipe) -> Setting:
         judges_every_token=True,
         unlike_published=tuple(what for what, holds in same.items() if not holds),
     )
-
-
-class Lines:
-    """A line for every report, on standard output and in OUT/metrics.jsonl."""
-
-    def __init__(self, out: Path, *, start: int, end: int, curve: bool) -> None:
-        """Drops the file's lines of steps that will be run again.
-
-        Args:
-            out: the directory.
-            start: updates already done.
-            end: where the run ends, for the time left.
-            curve: print the published curve beside held-out metrics.
-        """
-        self._path = out / METRICS
-        drop_after(self._path, start)
-        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
-        self.rows = [json.loads(line) for line in text.splitlines()]
-        self._start, self._end = start, end
-        self._began = time.monotonic()
-        self._curve = published_curve() if curve else None
-
-    def report(self, step: int, split: str, values: dict[str, float]) -> None:
-        """One line of metrics."""
-        self._write(line_of(step, split, values))
-        cells = [f"{title} {format(values[name], form)}" for name, (title, form) in COLUMNS.items() if name in values]
-        if split == "train":
-            done = max(1, step - self._start)
-            cells.append(f"left {time_left((time.monotonic() - self._began) / done, self._end - step)}")
-        elif self._curve:
-            published = {name: self._curve.at(name, step) for name in COLUMNS if name in self._curve.points}
-            theirs = [format(value, COLUMNS[name][1]) for name, value in published.items() if math.isfinite(value)]
-            cells += [f"published {' '.join(theirs)}"] if theirs else []
-        print(f"step {step}/{self._end} {split} | {' | '.join(cells)}", flush=True)
-
-    def warn(self, finding: Finding) -> None:
-        """A finding in words, and as a line of metrics.jsonl whose split is "health"."""
-        line = {"step": finding.step, "split": "health", "finding": finding.name, "words": finding.words}
-        self._write(json.dumps(line) + "\n")
-        print(f"warning: {finding.words} Usual cause: {finding.cause}. What to try: {finding.remedy}.", flush=True)
-
-    def _write(self, line: str) -> None:
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(line)
 
 
 if __name__ == "__main__":

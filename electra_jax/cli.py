@@ -142,7 +142,7 @@ PLAIN_VERBS = {
         ),
     ),
     "import": PlainVerb(
-        "make a model directory of a transformers directory or a TensorFlow 1 checkpoint",
+        "make a model directory of a transformers directory, a TensorFlow 1 checkpoint or a run of bench.pretrain_small",
         "import_",
         (
             Argument(
@@ -150,7 +150,8 @@ PLAIN_VERBS = {
                 {
                     "nargs": "+",
                     "metavar": "SRC",
-                    "help": "a transformers directory, two of them (discriminator and generator), or a model.ckpt-*",
+                    "help": "a transformers directory, two of them (discriminator and generator), a model.ckpt-*, or the "
+                    "directory or the .npz of bench.pretrain_small",
                 },
             ),
             Argument("dest", {"metavar": "DEST", "help": "the model directory to make; it must not exist"}),

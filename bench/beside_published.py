@@ -1,0 +1,39 @@
+"""Fine-tuned scores beside those of the published ELECTRA-Small: python -m bench.beside_published RUN..."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from electra_jax.finetune_results import RESULTS
+
+# Of ELECTRA-Small-OWT after 1M steps: the GLUE development sets, and F1 of the chunks (google-research/electra, README).
+PUBLISHED = {"cola": 56.8, "sst2": 88.3, "mrpc": 87.4, "stsb": 86.8, "rte": 68.5, "chunk": 96.5}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints a table in Markdown; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Fine-tuned scores beside the published ones.")
+    parser.add_argument("runs", nargs="+", type=Path, help="model directories of `electra finetune`")
+    options = parser.parse_args(arguments)
+    missing = [str(run) for run in options.runs if not (run / RESULTS).exists()]
+    if missing:
+        print(f"beside_published: {', '.join(missing)} has no {RESULTS}: fine-tune to the end first", file=sys.stderr)
+        return 2
+    print("| task | score | median | deviation | seeds | published |\n|---|---|---|---|---|---|")
+    for run in options.runs:
+        print(row_of(json.loads((run / RESULTS).read_text(encoding="utf-8"))))
+    return 0
+
+
+def row_of(results: dict[str, Any]) -> str:
+    """A task's row; a run of which every seed failed has no score."""
+    metric = results["main_metric"]
+    summary = results["summary"].get(metric)
+    scores = f"{summary['median']:.1f} | {summary['std']:.1f} | {summary['n']}" if summary else "- | - | 0"
+    return f"| {results['task']} | {metric} | {scores} | {PUBLISHED.get(results['task'], '-')} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
