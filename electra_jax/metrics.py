@@ -67,7 +67,7 @@ def repetition_sums(sampled_ids_BK: jax.Array, weights_BK: jax.Array) -> Sums:
     """Pairs of samples in the same row, and those of them that are the same token twice."""
     others_KK = 1.0 - jnp.eye(sampled_ids_BK.shape[-1], dtype=jnp.float32)
     pairs_BKK = weights_BK[:, :, None] * weights_BK[:, None, :] * others_KK[None]
-    equal_BKK = sampled_ids_BK[:, :, None] == sampled_ids_BK[:, None, :]
+    equal_BKK = (sampled_ids_BK[:, :, None] == sampled_ids_BK[:, None, :]).astype(jnp.float32)
     return {"sample_pairs": jnp.sum(pairs_BKK), "equal_sample_pairs": jnp.sum(pairs_BKK * equal_BKK)}
 
 
