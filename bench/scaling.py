@@ -229,7 +229,7 @@ def checkpoint_points(options: argparse.Namespace) -> list[Point]:
 
 
 def noise(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """Values in a leaf's place; of the floats such that compression on their way to the disk gains as little as later."""
+    """Values in a leaf's place; the floats are such that a checkpoint of them can hardly be compressed."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return jnp.zeros(leaf.shape, leaf.dtype)
     return jnp.asarray(np.random.default_rng(0).standard_normal(leaf.shape, np.float32), leaf.dtype)

@@ -38,18 +38,17 @@ def draw(comparison: Mapping[str, Any], path: Path) -> None:
     tasks = tasks_of(comparison)
     columns = min(3, len(tasks))
     rows = -(-len(tasks) // columns)
-    style = {"font.size": 9, "axes.edgecolor": "#999999", "text.color": _INK, "axes.labelcolor": _INK}
+    style = {"font.size": 11, "axes.edgecolor": "#999999", "text.color": _INK, "axes.labelcolor": _INK}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(4.1 * columns + 0.4, 3.2 * rows + 0.9), layout="constrained")
+        figure = Figure(figsize=(4.3 * columns + 0.9, 3.5 * rows + 1.5), layout="constrained")
         for number, task in enumerate(tasks, start=1):
             _panel(figure.add_subplot(rows, columns, number), comparison, task)
         handles: dict[str, Any] = {}
         for axes in figure.axes:
             handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         if handles:
-            figure.legend(
-                handles.values(), handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False
-            )
+            ncols = min(2 if columns == 1 else 4, len(handles))
+            figure.legend(handles.values(), handles, loc="outside lower center", ncols=ncols, frameon=False)
         part = path.with_name(path.name + ".part")
         figure.savefig(part, format="png", dpi=150)
         part.replace(path)
@@ -84,40 +83,44 @@ def _panel(axes: Axes, comparison: Mapping[str, Any], task: str) -> None:
         )  # fmt: skip
         seeds = [(at, value) for at, score in zip(flops, found, strict=True) for value in score["by_seed"].values()]
         axes.plot(*zip(*seeds, strict=True), ".", color=colour, ms=4, alpha=0.35)
-    axes.set_xscale("log")
-    axes.set_xlim(*_limits(comparison))
+    _flops_axis(axes, [fraction * comparison["flops"] for fraction in comparison["fractions"]])
     axes.grid(True, which="major", color="#e4e4e4", lw=0.7)
     axes.set_axisbelow(True)
-    axes.set_title(task, fontsize=10)
+    axes.set_title(task)
     axes.set_xlabel("pre-training FLOPs")
     metric = next((score["metric"] for score in scores if score["task"] == task), "")
     axes.set_ylabel(metric.replace("_", " "))
 
 
-def _limits(comparison: Mapping[str, Any]) -> tuple[float, float]:
-    """The same of every panel, also while most of the points are to come."""
-    return comparison["flops"] * min(comparison["fractions"]) / 1.25, comparison["flops"] * 1.25
+def _flops_axis(axes: Axes, flops: Sequence[float]) -> None:
+    """The same of every panel, also while most of the points are to come, with a tick at each checkpoint's FLOPs."""
+    axes.set_xscale("log")
+    axes.set_xlim(flops[0] / 1.25, flops[-1] * 1.25)
+    ticks = [flops[-1]]
+    for one in reversed(flops):
+        # Closer ones would be written over each other.
+        if one * 1.35 < ticks[-1]:
+            ticks.append(one)
+    parts = [f"{one:.3g}".partition("e+") for one in ticks]
+    labels = [rf"${number} \times 10^{{{exponent}}}$" if exponent else number for number, _, exponent in parts]
+    axes.set_xticks(ticks, labels)
+    axes.minorticks_off()
 
 
-def write_report(comparison: Mapping[str, Any], model_dir: Path, config: str) -> Path:
+def write_report(comparison: Mapping[str, Any], directory: Path) -> None:
     """Writes comparison.png, and report.html with the picture inside; nothing is fetched when it is opened.
 
     Args:
-      comparison: of comparison.json.
-      model_dir: where they go.
-      config: the comparison's Gin.
-
-    Returns:
-      The path of the page.
+        comparison: of comparison.json.
+        directory: where they go.
     """
-    picture = model_dir / "comparison.png"
+    picture = directory / "comparison.png"
     draw(comparison, picture)
-    path = model_dir / "report.html"
-    write_page(path, "ELECTRA: quality for the same compute", _body(comparison, picture.read_bytes(), config))
-    return path
+    title = "ELECTRA: quality for the same compute"
+    write_page(directory / "report.html", title, _body(comparison, picture.read_bytes()))
 
 
-def _body(comparison: Mapping[str, Any], picture: bytes, config: str) -> str:
+def _body(comparison: Mapping[str, Any], picture: bytes) -> str:
     seeds = len(comparison["seeds"])
     facts = [
         f"{len(comparison['variants'])} variants of {comparison['flops']:.4g} FLOPs each",
@@ -147,7 +150,7 @@ def _body(comparison: Mapping[str, Any], picture: bytes, config: str) -> str:
             "</p>",
             _checkpoints(comparison),
             "<h2>How this was made</h2>",
-            making_html(_making(comparison), config),
+            making_html(_making(comparison), comparison["config"]),
             "<footer>Written by ELECTRA-JAX from comparison.json.</footer>",
         ]
     )

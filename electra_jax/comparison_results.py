@@ -1,13 +1,88 @@
 """What a comparison found: the scores of every seed by variant, fraction and task, as JSON values."""
 
+import os
+import re
+import shlex
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from electra_jax.comparison import RANDOM, Piece
+from electra_jax.comparison import RANDOM, ComparisonRun
+from electra_jax.comparison_pieces import Piece
+from electra_jax.comparison_plan import Plan
+from electra_jax.comparison_records import Records
 
 # Stands for the mean over all tasks where a task's name does.
 MEAN = "mean of the tasks"
+
+
+def comparison_of(
+    run: ComparisonRun, plan: Plan, records: Records, *, failures: Mapping[str, str], config: str
+) -> dict[str, Any]:
+    """All that comparison.json holds: what is done so far, and nothing that only this machine can follow.
+
+    Args:
+        run: what is compared.
+        plan: its pieces.
+        records: of those that are done.
+        failures: what went wrong since the last start, by the pieces' names.
+        config: the comparison's Gin.
+    """
+    done = [piece for piece in plan.pieces if piece.name in records.done]
+    made = records.made(done[-1]) if done else {"machine": {}, "versions": {}}
+    tasks = {entry.name: [*entry.files, *entry.bindings] for entry in run.named_tasks}
+    scores = [
+        score_of(piece, records.done[piece.name], records.results(piece), run.seeds)
+        for piece in done
+        if piece.task is not None
+    ]
+    variants = {
+        entry.name: {
+            "overrides": [*entry.files, *entry.bindings],
+            "step_flops": plan.step_flops[entry.name],
+            "total_steps": plan.total_steps[entry.name],
+        }
+        for entry in run.named_variants
+    }
+    return published(
+        {
+            "command": shlex.join(["electra", *sys.argv[1:]]),
+            "date": max((records.done[piece.name]["date"] for piece in done), default=""),
+            "flops": run.flops,
+            "fractions": list(run.fractions),
+            "seeds": list(run.seeds),
+            "random_baseline": run.random_baseline,
+            "tasks": tasks,
+            "variants": variants,
+            "pieces": {"done": len(done), "all": len(plan.pieces), "failed": dict(failures)},
+            "scores": scores,
+            "means": means_of(scores, list(tasks)) if len(tasks) > 1 else [],
+            "checkpoints": [checkpoint_of(piece, records.done[piece.name]) for piece in done if piece.task is None],
+            "machine": {name: value for name, value in made["machine"].items() if name != "host"},
+            "versions": made["versions"],
+            "config": config,
+        },
+        os.path.abspath(run.model_dir),
+    )
+
+
+def published(value: Any, model_dir: str) -> Any:
+    """JSON values without the places of a machine: MODEL_DIR's is called so, of any other the last part is left.
+
+    Args:
+        value: of any shape; in its texts a path from the root on is taken for one, in quotes also with blanks.
+        model_dir: from the root on.
+    """
+    if isinstance(value, Mapping):
+        return {name: published(one, model_dir) for name, one in value.items()}
+    if isinstance(value, list):
+        return [published(one, model_dir) for one in value]
+    if not isinstance(value, str):
+        return value
+    text = re.sub(rf"(?<![\w.]){re.escape(model_dir)}(?![\w.+-])", "MODEL_DIR", value)
+    text = re.sub(r"""(['"])/[^'"\n]*/([^'"\n/]+)(?=['"])""", r"\1.../\2", text)
+    return re.sub(r"(?<![\w.:/*\\-])/(?:[^\s/'\",;()]+/)+(?=[^\s/'\",;()])", ".../", text)
 
 
 def score_of(piece: Piece, record: Mapping[str, Any], results: Mapping[str, Any], seeds: Sequence[int]) -> dict:
@@ -34,9 +109,13 @@ def score_of(piece: Piece, record: Mapping[str, Any], results: Mapping[str, Any]
         "by_seed": by_seed,
         "failed_seeds": [seed["seed"] for seed in chosen if seed["failed"] is not None],
         "num_examples": results["num_examples"],
-        "seconds": record["seconds"],
-        "command": record["command"],
+        **made_by(record),
     }
+
+
+def made_by(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Command and seconds of a piece; no seconds of one that was killed and gone on with."""
+    return {"seconds": record["seconds"] if record.get("share", 1.0) == 1.0 else None, "command": record["command"]}
 
 
 def statistics_of(by_seed: Mapping[str, float]) -> dict[str, float]:
@@ -78,22 +157,17 @@ def of_checkpoint(scores: Sequence[Mapping[str, Any]], variant: str, fraction: f
     return {score["task"]: score for score in scores if (score["variant"], score["fraction"]) == (variant, fraction)}
 
 
-def checkpoints_of(pieces: Sequence[Piece], records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every pre-training that is done: what it cost, the hash of its parameters, and the command that made it."""
-    return [
-        {
-            "variant": piece.variant,
-            "fraction": piece.fraction,
-            "steps": piece.steps,
-            "flops": piece.flops,
-            "directory": piece.name,
-            "parameters_sha256": records[piece.name]["sha256"],
-            "seconds": records[piece.name]["seconds"],
-            "command": records[piece.name]["command"],
-        }
-        for piece in pieces
-        if piece.task is None and piece.name in records
-    ]
+def checkpoint_of(piece: Piece, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A pre-training: what it cost, the hash of its parameters, and the command that made it."""
+    return {
+        "variant": piece.variant,
+        "fraction": piece.fraction,
+        "steps": piece.steps,
+        "flops": piece.flops,
+        "directory": piece.name,
+        "parameters_sha256": record["sha256"],
+        **made_by(record),
+    }
 
 
 def tasks_of(comparison: Mapping[str, Any]) -> list[str]:

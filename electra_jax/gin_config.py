@@ -98,6 +98,11 @@ def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> lis
     return [found for file in flatten(parsed) if (found := locate(file, folders))]
 
 
+def search_paths() -> list[str]:
+    """The folders beside the working folder and the package that the last configuration was looked for in."""
+    return gin_internals._LOCATION_PREFIXES[1:-2]
+
+
 def shipped() -> list[str]:
     """The Gin files of the package, by the names that find them."""
     return [str(path.relative_to(root)) for root in (PACKAGE, PACKAGE.parent) for path in root.glob("gin/**/*.gin")]

@@ -42,10 +42,25 @@ def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str
         return make_tagging_task(options, vocabulary, recorded=recorded)
     if recorded is not None and recorded.get("registered") and recorded["task"] == name:
         return task_from_facts(recorded, vocabulary)
-    if (task := _registered(name, vocabulary, options.row_length)) is not None:
-        return task
-    near = difflib.get_close_matches(name.lower().replace("-", ""), NAMES, n=3) or NAMES
-    raise UserError(f"There is no task {name!r}; the nearest: {', '.join(near)}.")
+    check_name(name)
+    from electra_jax.tasks.registered import task_of_registry
+
+    return task_of_registry(name, vocabulary, length=options.row_length)
+
+
+def check_name(name: str) -> None:
+    """Refuses a name that is none of `NAMES` and not in SeqIO's registry.
+
+    Raises:
+      UserError: names the nearest.
+    """
+    if name in NAMES:
+        return
+    import seqio  # and TensorFlow: only for what is not ours
+
+    if name not in seqio.TaskRegistry.names():
+        near = difflib.get_close_matches(name.lower().replace("-", ""), NAMES, n=3) or NAMES
+        raise UserError(f"There is no task {name!r}; the nearest: {', '.join(near)}.")
 
 
 def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> DownstreamTask:
@@ -64,13 +79,3 @@ def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> DownstreamT
     if facts["kind"] == "tagging":
         return tagging_task_from_facts(facts, vocabulary)
     return text_task.text_task_from_facts(facts, vocabulary)
-
-
-def _registered(name: str, vocabulary: Pieces, length: int) -> DownstreamTask | None:
-    import seqio  # and TensorFlow: only for what is not ours
-
-    if name not in seqio.TaskRegistry.names():
-        return None
-    from electra_jax.tasks.registered import task_of_registry
-
-    return task_of_registry(name, vocabulary, length=length)

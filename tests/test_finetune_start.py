@@ -1,5 +1,6 @@
 """Where fine-tuning begins: what INIT_FROM must agree with, and which weights are taken by name."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from flax import linen as nn
 
 from electra_jax import gin_config, loading
+from electra_jax.description import read_record, write_record
 from electra_jax.errors import UserError
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_start import origin, take_weights
@@ -37,6 +39,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = text_facts("rte", LABELS, pair=True)
     write_tuned(folder / "tuned", "sequence_classification", labels=LABELS, task=facts)
     shutil.copytree(folder / "pair", folder / "bare", ignore=shutil.ignore_patterns("vocab.*"))
+    # What an objective that predicts words trained is recorded as a generator; it is what the run was for.
+    for source, name in (("generator", "words"), ("pair", "pretrained")):
+        shutil.copytree(folder / source, folder / name)
+        record = dataclasses.replace(read_record(folder / source), facts={"made by": "electra pretrain"})
+        write_record(folder / name, record)
     return folder
 
 
@@ -182,6 +189,41 @@ def test_weights_are_taken_by_name_and_never_the_head(
     assert said[1] == "  new:  head/dense, head/prediction"
     assert said[2].startswith("  left: ")
     assert all(part in said[2] for part in left.split(", "))
+
+
+def test_pre_training_keeps_the_tower_that_the_run_was_for(models: Path) -> None:
+    words, pair = loading.load(models / "words"), loading.load(models / "pretrained")
+    encoder, params = loading.kept_tower(words)
+    assert encoder == words.description.generator
+    tower = {name.removeprefix("generator/"): values for name, values in named(words.params).items()}
+    assert {name.removeprefix("discriminator/"): id(values) for name, values in named(params).items()} == {
+        name: id(values) for name, values in tower.items() if name.startswith(("encoder/", "embeddings/"))
+    }
+    # A pair's generator is not what it was for, and of one alone nobody knows what is.
+    assert loading.kept_tower(pair) == (pair.description.discriminator, pair.params)
+    assert loading.kept_tower(loading.load(models / "generator"))[0] is None
+
+
+def test_fine_tuning_takes_the_tower_that_predicted_words(
+    models: Path, params: PyTree, configured: Configured, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert origin(configured(init_from=models / "words")).encoder.hidden_size == 16
+    taken, stored = (
+        named(take_weights(str(models / "words"), params, quiet=False)),
+        named(loading.load(models / "words").params),
+    )
+    encoder = [name for name in taken if name.startswith("discriminator/encoder/")]
+    assert encoder
+    for name in encoder:
+        np.testing.assert_array_equal(taken[name], stored[name.replace("discriminator", "generator")], err_msg=name)
+    assert capsys.readouterr().out.splitlines()[1:] == ["  new:  head/dense, head/prediction", "  left: nothing"]
+    # A pre-training that has a generator takes it as one.
+    pair = jax.tree.map(jax.device_put, loading.load(models / "pair").params)
+    start = loading.start_from(models / "words", pair, folded=True)
+    for name in encoder:
+        generator = name.replace("discriminator", "generator")
+        np.testing.assert_array_equal(named(start.params)[generator], stored[generator], err_msg=name)
+    assert all(name.startswith("discriminator/") for name in start.fresh)
 
 
 def test_what_is_said_of_the_first_seed_alone(models: Path, params: PyTree, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,21 +1,22 @@
 """`electra compare`: pre-trains variants for the same FLOPs, fine-tunes them, and draws score against FLOPs."""
 
 import json
-import shlex
-import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from electra_jax import comparison_report, gin_config
-from electra_jax.comparison import ComparisonRun, named, seconds_left
-from electra_jax.comparison_pieces import Plan, make_plan
-from electra_jax.comparison_results import checkpoints_of, means_of, score_of
-from electra_jax.comparison_work import Places, Work, readable, sole_owner
+from electra_jax.comparison import ComparisonRun
+from electra_jax.comparison_pieces import seconds_left
+from electra_jax.comparison_plan import make_plan
+from electra_jax.comparison_records import Records
+from electra_jax.comparison_results import comparison_of
+from electra_jax.comparison_work import Work, readable, sole_owner
 from electra_jax.errors import UserError
 from electra_jax.paths import absolute, local
 from electra_jax.reporting import say
-from electra_jax.run_record import replace_text, versions
+from electra_jax.run_record import replace_text
 from electra_jax.stopping import end_early, stop_signals
 
 JSON = "comparison.json"
@@ -35,85 +36,48 @@ def run(configuration: ComparisonRun) -> None:
     plan = make_plan(configuration)
     model_dir.mkdir(parents=True, exist_ok=True)
     with sole_owner(model_dir) as keep_alive:
-        places = Places(model_dir, configuration.seeds)
-        work = Work(places, plan.pieces, processes=configuration.processes, keep_alive=keep_alive)
+        records = Records(model_dir, plan.pieces, configuration.seeds)
         replace_text(absolute(model_dir / "config.gin"), config)
-        say(f"{len(work.records)} of {len(plan.pieces)} pieces are done in {model_dir}")
+        say(f"{len(records.done)} of {len(plan.pieces)} pieces are done in {model_dir}")
+        work = Work(records, processes=configuration.processes, keep_alive=keep_alive)
 
-        def changed(work: Work, line: str) -> None:
-            if not line.startswith("begun"):
-                write(configuration, plan, places, work, config)
-            say(f"{line} | {progress(plan, work, configuration.processes)}")
+        def write() -> dict[str, Any]:
+            comparison = comparison_of(configuration, plan, records, failures=work.failures, config=config)
+            replace_text(absolute(model_dir / JSON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
+            comparison_report.write_report(comparison, model_dir)
+            return comparison
+
+        def changed(line: str, ended: bool) -> None:
+            if ended:
+                write()
+            say(f"{line} | {progress(work, configuration.processes)}")
 
         with stop_signals() as stop:
             work.run(stop, changed)
-        comparison = write(configuration, plan, places, work, config)
-    if work.failures:
-        raise UserError(failed(work))
-    if len(work.records) < len(plan.pieces):
-        end_early(stop, f" with {len(work.records)} of {len(plan.pieces)} pieces done")
+        comparison = write()
+    if stop.requested and len(records.done) < len(plan.pieces):
+        end_early(stop, f" with {len(records.done)} of {len(plan.pieces)} pieces done")
         return
+    if work.failures:
+        raise UserError(failed(work.failures))
     comparison_report.show(comparison)
     say(f"comparison: {model_dir / JSON}")
     say(f"figure: {model_dir / 'comparison.png'}")
     say(f"report: {model_dir / 'report.html'}")
 
 
-def progress(plan: Plan, work: Work, processes: int) -> str:
-    """How many pieces of how many are done, and how long the rest takes."""
-    seconds = {name: record["seconds"] for name, record in work.records.items()}
-    left = seconds_left(plan.pieces, seconds, work.running, processes=processes)
-    time_left = "not known before one of each kind is done" if left is None else readable(left)
-    return f"{len(work.records)} of {len(plan.pieces)} pieces done, left: {time_left}"
+def progress(work: Work, processes: int) -> str:
+    """How many pieces of how many are done, and how long the rest takes as far as that is known."""
+    pieces = work.records.pieces
+    seconds, unknown = seconds_left(pieces, work.timings(), processes=processes)
+    left = f"left: {readable(seconds)}" if seconds or not unknown else "left: not known yet"
+    if seconds and unknown:
+        left += f" and {len(unknown)} pieces of a kind that has not been timed yet"
+    return f"{len(work.records.done)} of {len(pieces)} pieces done, {left}"
 
 
-def failed(work: Work) -> str:
+def failed(failures: Mapping[str, str]) -> str:
     """One sentence on what failed."""
-    first, *others = work.failures
+    first, *others = failures
     more = f"; {len(others)} more failed: {', '.join(others)}" if others else ""
-    return f"{first} {work.failures[first]}{more}; the same command tries again what is not done"
-
-
-def write(configuration: ComparisonRun, plan: Plan, places: Places, work: Work, config: str) -> dict[str, Any]:
-    """Writes comparison.json, comparison.png and report.html of what is done so far."""
-    comparison = comparison_of(configuration, plan, places, work)
-    replace_text(absolute(places.model_dir / JSON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
-    comparison_report.write_report(comparison, places.model_dir, config)
-    return comparison
-
-
-def comparison_of(configuration: ComparisonRun, plan: Plan, places: Places, work: Work) -> dict[str, Any]:
-    """All that comparison.json holds."""
-    scores, machine = [], {}
-    for piece in plan.pieces:
-        if piece.name not in work.records:
-            continue
-        record = work.records[piece.name]
-        made = json.loads((places.directory(piece) / "run.json").read_text(encoding="utf-8"))
-        machine = made["machine"]
-        if piece.task is not None:
-            scores.append(score_of(piece, record, places.results(piece), configuration.seeds))
-    tasks = {entry.name: [*entry.files, *entry.bindings] for entry in named("TASKS", configuration.tasks)}
-    return {
-        "command": shlex.join(["electra", *sys.argv[1:]]),
-        "date": max((record["date"] for record in work.records.values()), default=""),
-        "flops": configuration.flops,
-        "fractions": list(configuration.fractions),
-        "seeds": list(configuration.seeds),
-        "random_baseline": configuration.random_baseline,
-        "tasks": tasks,
-        "variants": {
-            entry.name: {
-                "overrides": [*entry.files, *entry.bindings],
-                "step_flops": plan.step_flops[entry.name],
-                "total_steps": plan.total_steps[entry.name],
-            }
-            for entry in named("VARIANTS", configuration.variants)
-        },
-        "pieces": {"done": len(work.records), "all": len(plan.pieces), "failed": work.failures},
-        "scores": scores,
-        "means": means_of(scores, list(tasks)) if len(tasks) > 1 else [],
-        "checkpoints": checkpoints_of(plan.pieces, work.records),
-        "machine": machine,
-        "versions": versions(),
-    }
+    return f"{first} {failures[first]}{more}; the same command tries again what is not done"

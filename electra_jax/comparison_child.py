@@ -1,4 +1,7 @@
-"""`python -m electra_jax.comparison_piece ARGUMENTS` is `electra ARGUMENTS` that ends with its parent."""
+"""The process of a piece: `electra ARGUMENTS`, which stops as at SIGTERM if the comparison that started it is killed.
+
+Otherwise what a killed comparison left would train on, for hours, while nobody waits for it.
+"""
 
 import ctypes
 import signal
@@ -9,7 +12,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Runs a verb; SIGTERM, at which a run saves and stops, comes also where the parent is killed."""
+    """Runs a verb, as `python -m electra_jax` does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     # The run records the command that a person would give.
