@@ -40,15 +40,23 @@ def draw(comparison: Mapping[str, Any], path: Path) -> None:
     rows = -(-len(tasks) // columns)
     style = {"font.size": 11, "axes.edgecolor": "#999999", "text.color": _INK, "axes.labelcolor": _INK}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(4.3 * columns + 0.9, 3.5 * rows + 1.5), layout="constrained")
+        width = max(7.0, 4.3 * columns + 0.4)
+        figure = Figure(figsize=(width, 3.5 * rows + 1.1), layout="constrained")
         for number, task in enumerate(tasks, start=1):
             _panel(figure.add_subplot(rows, columns, number), comparison, task)
         handles: dict[str, Any] = {}
         for axes in figure.axes:
             handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         if handles:
-            ncols = min(2 if columns == 1 else 4, len(handles))
-            figure.legend(handles.values(), handles, loc="outside lower center", ncols=ncols, frameon=False)
+            # A name's letters and the piece of line before it, in inches: no name is cut off.
+            column = 0.9 + 0.1 * max(map(len, handles))
+            figure.legend(
+                handles.values(),
+                handles,
+                loc="outside lower center",
+                ncols=max(1, min(4, len(handles), int(width / column))),
+                frameon=False,
+            )
         part = path.with_name(path.name + ".part")
         figure.savefig(part, format="png", dpi=150)
         part.replace(path)

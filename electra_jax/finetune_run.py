@@ -195,5 +195,9 @@ class FinetuningRun:
         settings["epochs"] = self.num_epochs
         nested = {"optimizer": optimizer, "task": self.task, "heads": self.heads}
         for group, value in nested.items():
-            settings |= {f"{group}.{name}": field for name, field in dataclasses.asdict(value).items()}
+            # A field with a default came later: runs of before it have the default, and are the same.
+            later = {field.name: field.default for field in dataclasses.fields(value)}
+            settings |= {
+                f"{group}.{name}": field for name, field in dataclasses.asdict(value).items() if field != later[name]
+            }
         return json.loads(json.dumps(settings))

@@ -284,12 +284,14 @@ def resolved() -> str:
 
 
 def settings() -> dict[str, str]:
-    """Every field that has a value, as `Class.field`, and the value as text, whichever macro it came by."""
+    """Every field that has a value, as `Class.field`, and the value as text, whichever macros it came by."""
     values, found = macros(), {}
     for (_, selector), fields in gin_internals._CONFIG.items():
         if selector == "gin.macro":
             continue
         for field, value in fields.items():
-            macro = re.fullmatch(r"%(\w+)", str(value))
-            found[f"{selector.rpartition('.')[2]}.{field}"] = repr(values.get(macro[1]) if macro else value)
+            # A macro may stand for another.
+            while macro := re.fullmatch(r"%(\w+)", str(value)):
+                value = values.get(macro[1])
+            found[f"{selector.rpartition('.')[2]}.{field}"] = repr(value)
     return found

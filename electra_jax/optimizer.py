@@ -26,6 +26,8 @@ class OptimizerConfig:
         clip_norm: of the global norm of the gradient.
         layerwise_lr_decay: factor from each layer to the one below it, in (0, 1]; 1 for one learning rate.
         layerwise_exponents: "fixed" or "reference", see `layerwise_multipliers`.
+        lr_decay_share: of the steps, the last ones, over which the rate falls; 1 as published, under 1 the rate is
+            constant between warm-up and decay ("warm-up-stable-decay": Hu et al., 2024, MiniCPM, section 4).
     """
 
     learning_rate: float
@@ -40,16 +42,29 @@ class OptimizerConfig:
     clip_norm: float
     layerwise_lr_decay: float
     layerwise_exponents: str
+    # Bound in every shipped file; the value is for config.gin of runs that began before there was a choice.
+    lr_decay_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses a share that is none.
+
+        Raises:
+            UserError: names it.
+        """
+        if not 0 < self.lr_decay_share <= 1:
+            raise UserError(f"lr_decay_share is {self.lr_decay_share}: it must be above 0 and at most 1")
 
 
 def learning_rate(config: OptimizerConfig, step: jax.Array | int) -> jax.Array:
-    """base x (1 - min(k, N) / N)^p x min(1, k / W) at update k, counted from 0 (the release's schedule).
+    """base x min(1, (1 - min(k, N) / N) / S)^p x min(1, k / W) at update k, counted from 0.
 
-    The decay runs during warm-up too, and the first update of a warmed-up run has learning rate 0: it only fills
-    the moments.
+    With a `lr_decay_share` S of 1 this is the release's schedule: the decay runs during warm-up too. The first update
+    of a warmed-up run has learning rate 0: it only fills the moments.
     """
     count = jnp.asarray(step, jnp.float32)
     rest = 1.0 - jnp.minimum(count, config.num_train_steps) / config.num_train_steps
+    if config.lr_decay_share < 1:
+        rest = jnp.minimum(1.0, rest / config.lr_decay_share)
     warmup = jnp.minimum(1.0, count / config.num_warmup_steps) if config.num_warmup_steps else 1.0
     return config.learning_rate * rest**config.lr_decay_power * warmup
 

@@ -220,6 +220,42 @@ class Outputs(NamedTuple):
     prediction_logits_BKV: jax.Array | None = None  # of a main tower that predicts words, at the masked positions
 
 
+@dataclasses.dataclass(frozen=True)
+class WeightSchedule:
+    """How the discriminator's weight changes over the steps: linearly from 1 x disc_weight to `disc_weight_end` x.
+
+    The generator learns first, and cannot learn from the discriminator; a discriminator that counts for less and less
+    leaves more of the shared tables' gradient, and of a clipped one all the more, to it. No paper that we know of
+    publishes such a schedule; ELECTRA's authors name a factor of the step as the way to weight the loss over time
+    (google-research/electra, issue 37). Reported losses keep the weights of the beginning, so that their curves fall
+    by learning alone.
+
+    Attributes:
+        disc_weight_end: share of disc_weight that is left at the last step; 1 for a constant weight, as published.
+        num_train_steps: where it is reached.
+    """
+
+    disc_weight_end: float
+    num_train_steps: int
+
+    def __post_init__(self) -> None:
+        """Refuses a negative weight.
+
+        Raises:
+            UserError: names it.
+        """
+        if self.disc_weight_end < 0:
+            raise UserError(f"DISC_WEIGHT_END is {self.disc_weight_end}: it must be at least 0")
+
+    def factors(self, step: jax.Array | int) -> dict[str, jax.Array]:
+        """By what each loss's weight is multiplied at an update, counted from 0; of the others it is not."""
+        done = jnp.minimum(jnp.asarray(step, jnp.float32), self.num_train_steps) / self.num_train_steps
+        return {"discriminator": 1.0 + (self.disc_weight_end - 1.0) * done}
+
+
+CONSTANT_WEIGHTS = WeightSchedule(disc_weight_end=1.0, num_train_steps=1)
+
+
 class Objective(Protocol):
     """What a step asks of an objective."""
 

@@ -10,7 +10,7 @@ from electra_jax.corruption import MaskingConfig
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
 from electra_jax.optimizer import OptimizerConfig
-from electra_jax.pretraining import Objective, generator_config
+from electra_jax.pretraining import CONSTANT_WEIGHTS, Objective, WeightSchedule, generator_config
 from electra_jax.sharding import MeshConfig
 from electra_jax.training import LoopConfig
 
@@ -127,6 +127,7 @@ class PretrainingRun:
         reference_metrics: report the original's evaluation metrics too, under its names with "reference/" before them;
             see `reference_metrics`.
         seed: of initial weights, order of examples, masks, samples and dropout.
+        weight_schedule: how the weights of the losses change over the steps.
     """
 
     model_dir: str
@@ -155,6 +156,8 @@ class PretrainingRun:
     num_passages: int
     reference_metrics: bool
     seed: int
+    # Bound in gin/runs/pretrain.gin; the value is for config.gin of runs that began before there was a choice.
+    weight_schedule: WeightSchedule = CONSTANT_WEIGHTS
 
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other.
@@ -185,6 +188,11 @@ class PretrainingRun:
         if self.generator_embeddings not in ("embedding_size", "hidden_size"):
             raise UserError(
                 f"generator_embeddings is {self.generator_embeddings!r}: it must be 'embedding_size' or 'hidden_size'"
+            )
+        if self.weight_schedule.disc_weight_end != 1 and "discriminator" not in self.objective.loss_weights:
+            raise UserError(
+                f"DISC_WEIGHT_END is {self.weight_schedule.disc_weight_end}, and {type(self.objective).__name__} has "
+                "no discriminator: set it to 1.0"
             )
         variants.check(**self.variant)
 

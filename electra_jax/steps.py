@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from electra_jax import corruption, metrics, reference_metrics
 from electra_jax.corruption import MaskingConfig
-from electra_jax.pretraining import Keys, Objective, Outputs
+from electra_jax.pretraining import CONSTANT_WEIGHTS, Keys, Objective, Outputs, WeightSchedule
 from electra_jax.types import Loss, Masked, PyTree, Tokens
 
 Batch = dict[str, jax.Array]
@@ -79,15 +79,23 @@ def training_loss(
     model: nn.Module,
     objective: Objective,
     masking: MaskingConfig,
+    factors: dict[str, jax.Array] | None = None,
 ) -> tuple[jax.Array, metrics.Sums]:
-    """What an update descends: the weighted losses of a batch, or its micro-batch `index`, and its metric sums."""
+    """What an update descends: the weighted losses of a batch, or its micro-batch `index`, and its metric sums.
+
+    `factors` multiply the objective's weights, see `WeightSchedule`; a loss without one keeps its weight.
+    """
     keys = Keys(
         drawn.keys.sample,
         jax.random.fold_in(drawn.keys.generator_dropout, index),
         jax.random.fold_in(drawn.keys.discriminator_dropout, index),
     )
     terms, outputs = objective.losses(model, params, drawn.masked, keys, masking=masking, deterministic=False)
-    total = sum(weight * terms[name].sum / drawn.denominators[name] for name, weight in objective.loss_weights.items())
+    weights = {
+        name: weight * factors[name] if factors and name in factors else weight
+        for name, weight in objective.loss_weights.items()
+    }
+    total = sum(weight * terms[name].sum / drawn.denominators[name] for name, weight in weights.items())
     return total, metrics.pretraining_sums(terms, drawn.masked, outputs)
 
 
@@ -100,6 +108,7 @@ def pretrain_step(
     masking: MaskingConfig,
     optimizer: optax.GradientTransformation,
     accumulation_steps: int,
+    weight_schedule: WeightSchedule = CONSTANT_WEIGHTS,
 ) -> tuple[TrainState, metrics.Sums]:
     """One update from one global batch.
 
@@ -114,6 +123,7 @@ def pretrain_step(
         masking: how the batch is masked, here or by its task.
         optimizer: of the state's `opt_state`.
         accumulation_steps: micro-batches that B is cut into.
+        weight_schedule: how the losses' weights change over the steps; by default they do not.
 
     Returns:
         The state after, and the batch's metric sums with the gradient's norm before clipping as `grad_norm`.
@@ -125,9 +135,11 @@ def pretrain_step(
         masking=masking,
     )
 
+    factors = None if weight_schedule.disc_weight_end == 1 else weight_schedule.factors(state.step)
+
     def micro_step(index: jax.Array, masked: Masked, sample_keys_B: jax.Array) -> tuple[PyTree, metrics.Sums]:
         part = drawn._replace(masked=masked, keys=drawn.keys._replace(sample=sample_keys_B))
-        loss = functools.partial(training_loss, model=model, objective=objective, masking=masking)
+        loss = functools.partial(training_loss, model=model, objective=objective, masking=masking, factors=factors)
         return jax.grad(loss, has_aux=True)(state.params, part, index)
 
     masked, sample_keys_B = drawn.masked, drawn.keys.sample

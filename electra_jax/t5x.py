@@ -110,11 +110,19 @@ class PretrainingModel:
     """
 
     def __init__(self, run: PretrainingRun) -> None:
-        """Raises UserError for micro-batches, of which T5X adds up the gradients as if each were a batch."""
+        """Raises UserError for what T5X has no place for.
+
+        It adds up the gradients of micro-batches as if each were a batch, and tells no loss its step.
+        """
         if run.accumulation_steps != 1:
             raise UserError(
                 f"ACCUMULATION_STEPS is {run.accumulation_steps}: under T5X it must be 1, because T5X divides no loss "
                 "by the whole batch's weight; use a smaller BATCH_SIZE, or electra pretrain"
+            )
+        if run.weight_schedule.disc_weight_end != 1:
+            raise UserError(
+                f"DISC_WEIGHT_END is {run.weight_schedule.disc_weight_end}: under T5X it must be 1.0, because T5X does "
+                "not tell a loss its step; use electra pretrain"
             )
         self.run = run
         self.vocabulary = pretraining_data.vocabulary_for(run.cache, run.encoder)

@@ -83,6 +83,7 @@ def optimizer_config(**changes: float) -> OptimizerConfig:
         "clip_norm": 1.0,
         "layerwise_lr_decay": 1.0,
         "layerwise_exponents": "fixed",
+        "lr_decay_share": 1.0,
     }
     return OptimizerConfig(**(settings | changes))
 

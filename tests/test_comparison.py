@@ -171,6 +171,8 @@ def test_gin_files_are_looked_for_where_the_command_says(tmp_path: Path) -> None
     stage = next(piece for piece in make_plan(run).pieces if piece.task is None)
     assert f"--gin_search_paths={tmp_path},elsewhere" in stage.arguments
     assert stage.settings["EncoderConfig.hidden_dropout_prob"] == "0.25"
+    # Its macro stands for another.
+    assert stage.settings["EncoderConfig.attention_probs_dropout_prob"] == "0.25"
 
 
 def test_what_is_ready(planned: tuple[ComparisonRun, Plan]) -> None:

@@ -1,5 +1,6 @@
 """Every shipped Gin file parses, builds what its verb needs, and shape-evaluates."""
 
+import dataclasses
 import functools
 import math
 import re
@@ -14,6 +15,7 @@ from electra_jax import finetuning, gin_config
 from electra_jax.errors import UserError
 from electra_jax.finetuning import FinetunedModel
 from electra_jax.optimizer import make_optimizer
+from electra_jax.pretraining import WeightSchedule
 from electra_jax.run_config import CacheConfig, PretrainingRun, VocabularyRun
 from electra_jax.steps import init_params
 from electra_jax.tasks import catalog
@@ -127,6 +129,25 @@ def test_a_run_file_opens_with_its_macros(file: str) -> None:
     assert all(name in comment for name in required)
     used = gin_config.references(list((ROOT / "gin").rglob("*.gin")))
     assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", comment)) <= used.keys() | gin_config.macros().keys()
+
+
+def test_schedules_are_the_published_ones_unless_asked_otherwise() -> None:
+    published = _run(["gin/runs/small.gin"], REQUIRED)
+    assert (published.optimizer.lr_decay_share, published.weight_schedule.disc_weight_end) == (1.0, 1.0)
+    run = _run(["gin/runs/small.gin"], [*REQUIRED, "LR_DECAY_SHARE=0.2", "DISC_WEIGHT_END=0.1", "TRAIN_STEPS=500"])
+    assert run.optimizer.lr_decay_share == 0.2
+    assert run.weight_schedule == WeightSchedule(disc_weight_end=0.1, num_train_steps=500)
+    with pytest.raises(UserError, match=r"DISC_WEIGHT_END is 0\.1, and MaskedLanguageModel has no discriminator"):
+        _run(["gin/runs/small.gin", "gin/objectives/mlm.gin"], [*REQUIRED, "DISC_WEIGHT_END=0.1"])
+
+
+def test_a_setting_that_came_later_makes_no_run_another_one() -> None:
+    """A fine-tuning that began before `lr_decay_share` was there goes on."""
+    bindings = ["MODEL_DIR='runs/x'", "TASK='rte'", "INIT_FROM='runs/y'"]
+    run = gin_config.build("finetune_run.FinetuningRun", ["gin/runs/finetune.gin"], bindings, search_paths=[])
+    rule = run.optimizer(num_train_steps=10, num_warmup_steps=1)
+    assert "optimizer.lr_decay_share" not in run.identity(rule)
+    assert run.identity(dataclasses.replace(rule, lr_decay_share=0.5))["optimizer.lr_decay_share"] == 0.5
 
 
 def test_the_resolved_configuration_builds_an_equal_object(tmp_path: Path) -> None:

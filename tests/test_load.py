@@ -1,6 +1,7 @@
 """`electra_jax.load`, and `electra predict` on top of it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,17 @@ def test_defaults_are_no_padding_and_one_segment(directory: Path) -> None:
     mask = np.asarray([[1, 1, 1, 1, 0]] * 2)
     np.testing.assert_allclose(model.logits(padded, mask)[:, :4], whole, rtol=0, atol=1e-6)
     assert np.abs(model.logits(padded)[:, :4] - whole).max() > 1e-3
+
+
+def test_a_record_from_before_attention_was_a_choice_means_the_same(directory: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(directory, older)
+    record = json.loads((older / "model.json").read_text())
+    assert record["discriminator"].pop("attention") == "exact"
+    assert record["discriminator"].pop("dropout_prng") == "threefry2x32"
+    (older / "model.json").write_text(json.dumps(record))
+    ids = [[1, 2, 3]]
+    np.testing.assert_array_equal(electra_jax.load(older).logits(ids), electra_jax.load(directory).logits(ids))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """The published optimizer against hand-worked values."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from electra_jax.errors import UserError
 from electra_jax.optimizer import decayed, learning_rate, make_optimizer
 from electra_jax.steps import init_params
 from small import optimizer_config, small_model
@@ -51,6 +54,24 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
 def test_warmup_times_decay(warmup: int, step: int, expected: float) -> None:
     config = optimizer_config(learning_rate=1.0, num_warmup_steps=warmup, num_train_steps=10)
     assert float(learning_rate(config, step)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 0.0), (1, 0.5), (2, 1.0), (6, 1.0), (7, 0.75), (8, 0.5), (9, 0.25), (10, 0.0), (12, 0.0)],
+)
+def test_warmup_stable_decay(step: int, expected: float) -> None:
+    """Two steps up, four on the plateau, and down over the last four of ten."""
+    config = optimizer_config(learning_rate=1.0, num_warmup_steps=2, num_train_steps=10, lr_decay_share=0.4)
+    assert float(learning_rate(config, step)) == pytest.approx(expected, abs=1e-6)
+    squared = dataclasses.replace(config, lr_decay_power=2.0)
+    assert float(learning_rate(squared, step)) == pytest.approx(expected if step < 7 else expected**2, abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
+def test_a_share_of_decay_that_is_none(share: float) -> None:
+    with pytest.raises(UserError, match=f"lr_decay_share is {share}: it must be above 0 and at most 1"):
+        optimizer_config(lr_decay_share=share)
 
 
 def test_everything_but_layer_norms_and_biases_is_decayed() -> None:

@@ -12,8 +12,9 @@ import optax
 import pytest
 
 from electra_jax import corruption, metrics, steps
+from electra_jax.errors import UserError
 from electra_jax.optimizer import make_optimizer
-from electra_jax.pretraining import Electra, Keys, generator_config
+from electra_jax.pretraining import Electra, Keys, WeightSchedule, generator_config
 from electra_jax.types import Masked, PyTree
 from small import MASKING, OBJECTIVE, optimizer_config, random_batch, small_encoder, small_model
 
@@ -22,7 +23,9 @@ def new_state(model: Electra, optimizer: optax.GradientTransformation) -> steps.
     return nn.unbox(steps.init_state(jax.random.key(0), model, optimizer, 32))
 
 
-def jitted(model: Electra, optimizer: optax.GradientTransformation, accumulation_steps: int = 1) -> Any:
+def jitted(
+    model: Electra, optimizer: optax.GradientTransformation, accumulation_steps: int = 1, **settings: WeightSchedule
+) -> Any:
     return jax.jit(
         functools.partial(
             steps.pretrain_step,
@@ -31,6 +34,7 @@ def jitted(model: Electra, optimizer: optax.GradientTransformation, accumulation
             masking=MASKING,
             optimizer=optimizer,
             accumulation_steps=accumulation_steps,
+            **settings,
         )
     )
 
@@ -137,6 +141,31 @@ def test_accumulation_equals_the_full_batch(count: int) -> None:
     # The moments are linear in the gradient, where an update divides by its own size.
     for a, b in zip(jax.tree.leaves(full.opt_state), jax.tree.leaves(parts.opt_state), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6 * max(1.0, largest(a)))
+
+
+def test_the_discriminators_weight_falls_to_its_share_by_the_last_step() -> None:
+    schedule = WeightSchedule(disc_weight_end=0.2, num_train_steps=10)
+    factors = [float(schedule.factors(step)["discriminator"]) for step in (0, 5, 10, 15)]
+    assert factors == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    with pytest.raises(UserError, match="DISC_WEIGHT_END is -1"):
+        WeightSchedule(disc_weight_end=-1.0, num_train_steps=10)
+
+
+def test_a_step_weighs_the_discriminator_by_the_schedule_and_the_generator_as_ever() -> None:
+    model = small_model()
+    optimizer = make_optimizer(optimizer_config(clip_norm=1e9))
+    batch = random_batch(8, 32)
+    state = new_state(model, optimizer)._replace(step=jnp.int32(5))
+    schedule = WeightSchedule(disc_weight_end=0.2, num_train_steps=10)
+    plain, sums = jitted(model, optimizer)(state, batch)
+    weighed, same_sums = jitted(model, optimizer, weight_schedule=schedule)(state, batch)
+    # What is reported are the losses, without weights.
+    assert float(same_sums["discriminator_loss"]) == pytest.approx(float(sums["discriminator_loss"]), rel=1e-6)
+    for tower, factor in (("discriminator", 0.6), ("generator", 1.0)):
+        # From nothing, the first moments are a tenth of the gradient.
+        before, after = (result.opt_state[1].mu[tower] for result in (plain, weighed))
+        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+            np.testing.assert_allclose(b, factor * a, rtol=1e-4, atol=1e-7 * max(1.0, largest(a)))
 
 
 def test_a_step_depends_on_its_number_and_on_nothing_else() -> None:

@@ -212,6 +212,8 @@ def test_fine_tuning_as_t5x_calls_it(folder: Path) -> None:
 def test_what_t5x_cannot_do_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="ACCUMULATION_STEPS is 2: under T5X it must be 1"):
         pretraining_model(folder, ACCUMULATION_STEPS=2)
+    with pytest.raises(UserError, match=r"DISC_WEIGHT_END is 0\.5: under T5X it must be 1\.0"):
+        pretraining_model(folder, DISC_WEIGHT_END=0.5)
     (folder / "train.json").write_text('{"data": []}')
     with pytest.raises(UserError, match="squad_v1 is question answering, which T5X has no place for"):
         finetuning_model(folder, TASK="squad_v1", TRAIN_FILE=str(folder / "train.json"), DEV_FILE=None)

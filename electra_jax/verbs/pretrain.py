@@ -118,6 +118,7 @@ def update_of(
         masking=masking,
         optimizer=optimizer,
         accumulation_steps=configuration.accumulation_steps,
+        weight_schedule=configuration.weight_schedule,
     )
 
 
