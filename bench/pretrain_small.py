@@ -202,7 +202,7 @@ def open_data(directory: Path) -> Data:
             "`python -m bench.pack_blocks CACHE VOCAB_FILE BLOCKS`, and carry the whole directory over"
         ) from error
     if not len(data.validation):
-        raise UserError(f"{directory} holds no held-out example: make a cache of more text, or with more HELD_OUT_FRACTION")
+        raise UserError(f"{directory} holds no held-out example: make a cache with more HELD_OUT_FRACTION")
     if max(data.train.vocab_size, data.validation.vocab_size) > size:
         raise UserError(f"the ids of {directory} go beyond the {size} entries of its {VOCABULARY}: make it anew")
     return data

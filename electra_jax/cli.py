@@ -142,7 +142,7 @@ PLAIN_VERBS = {
         ),
     ),
     "import": PlainVerb(
-        "make a model directory of a transformers directory, a TensorFlow 1 checkpoint or a run of bench.pretrain_small",
+        "make a model directory of a transformers directory, a TensorFlow 1 checkpoint or a bare machine's run",
         "import_",
         (
             Argument(
@@ -150,8 +150,8 @@ PLAIN_VERBS = {
                 {
                     "nargs": "+",
                     "metavar": "SRC",
-                    "help": "a transformers directory, two of them (discriminator and generator), a model.ckpt-*, or the "
-                    "directory or the .npz of bench.pretrain_small",
+                    "help": "a transformers directory, two of them (discriminator and generator), a model.ckpt-*, "
+                    "or what bench.pretrain_small wrote (its directory, or an .npz of it)",
                 },
             ),
             Argument("dest", {"metavar": "DEST", "help": "the model directory to make; it must not exist"}),

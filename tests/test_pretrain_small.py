@@ -253,7 +253,8 @@ def test_the_script_of_fine_tuning_gives_commands_that_can_be_run(runs: Runs, tm
         if line[2] == "finetune":
             bindings = [word.removeprefix("--gin.") for word in line if word.startswith("--gin.")]
             with gin_config.isolated():
-                run = gin_config.build("finetune_run.FinetuningRun", ["gin/runs/finetune.gin"], bindings, search_paths=[])
+                name, files = "finetune_run.FinetuningRun", ["gin/runs/finetune.gin"]
+                run = gin_config.build(name, files, bindings, search_paths=[])
                 rate = run.optimizer(num_train_steps=10, num_warmup_steps=1.0).learning_rate
             assert (run.num_seeds, rate) == (1, 3e-4)
             tasks[run.task.task] = run.model_dir

@@ -51,7 +51,7 @@ def read(path: Path) -> Imported:
     loading.check_params(params, description, path_of(path))
     check_vocabulary(vocabulary, discriminator.vocab_size, path)
     moments = moments_of(arrays)
-    notes = [] if moments else ["without Adam's moments, which are in checkpoint.npz: for fine-tuning they are not needed"]
+    notes = [] if moments else ["without Adam's moments, which only checkpoint.npz has; fine-tuning needs none"]
     return Imported(description, params, moments, step if moments else 0, vocabulary, notes)
 
 
