@@ -121,8 +121,6 @@ def test_a_bare_machine_trains_as_electra_pretrain_does(runs: Runs) -> None:
     assert f"step {STEPS}/{STEPS} validation | gen loss" in runs.printed
 
 
-
-
 def test_killed_ended_and_gone_on_with_equals_undisturbed(runs: Runs, tmp_path: Path) -> None:
     out = tmp_path / "out"
     killed = bare(runs.blocks, out, runs.folder)
@@ -202,6 +200,7 @@ def test_bad_input_is_refused_in_a_sentence_and_nothing_is_lost(
         "another vocabulary": (held.arrays, held.facts | {"vocabulary": {}}),
     }
     path = tmp_path / "out" / "checkpoint.npz"
+    path.parent.mkdir()
     for words, (changed, facts) in changes.items():
         carried.write(path, carried.unnamed(changed), facts)
         before = path.read_bytes()
@@ -217,9 +216,7 @@ def test_bad_input_is_refused_in_a_sentence_and_nothing_is_lost(
     assert not (tmp_path / "model").exists()
 
 
-def test_blocks_are_packed_whole_or_not_at_all(
-    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_blocks_are_packed_whole_or_not_at_all(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vocabulary = str(runs.folder / "vocab.txt")
     for cache, dest, words in (
         (tmp_path, tmp_path / "blocks", "not a finished SeqIO cache"),
