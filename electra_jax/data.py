@@ -15,6 +15,7 @@ from electra_jax.blocks import TokenBlocks
 from electra_jax.corruption import MaskingConfig
 from electra_jax.errors import UserError
 from electra_jax.host_masking import mask_batch
+from electra_jax.packed_rows import PackedRows, pack_rows
 
 Batch = dict[str, np.ndarray]
 State = Mapping[str, Any]
@@ -45,9 +46,10 @@ def whole_state(states: Sequence[State]) -> State:
 class BlockBatches:
     """Batches of a tokenised split in random order, each example once in an epoch.
 
-    The epochs' permutations, drawn from (seed, epoch), stand one after another without end; global batch i
-    is places i * B to (i + 1) * B of that, and each process takes its contiguous slice. A state therefore
-    restores at once, also with another number of processes or another batch size.
+    A row of a batch is an example or, if rows are packed, as many as fit. The epochs' permutations of the rows, drawn
+    from (seed, epoch), stand one after another without end; global batch i is places i * B to (i + 1) * B of that,
+    and each process takes its contiguous slice. A state therefore restores at once, also with another number of
+    processes or another batch size.
     """
 
     def __init__(
@@ -60,12 +62,13 @@ class BlockBatches:
         process_index: int,
         process_count: int,
         masking: MaskingConfig | None = None,
+        packed: bool = False,
     ) -> None:
-        """`batch_size` is the global one; raises UserError if it cannot be divided, or if there are fewer examples.
+        """`batch_size` is the global one; raises UserError if it cannot be divided, or if there are fewer rows.
 
-        With `masking`, batches are masked here: see `host_masking.mask_batch`.
+        With `masking`, batches are masked here: see `host_masking.mask_batch`. If `packed`, several examples share a
+        row where they fit, and batches have `example_ids`: see `packed_rows`.
         """
-        self._blocks = blocks
         self._masking = masking
         self._batch_size = batch_size
         self._local_size = local_batch_size(batch_size, process_count)
@@ -75,10 +78,11 @@ class BlockBatches:
         self._examples = 0
         self._epoch = -1
         _check_blocks(blocks, sequence_length)
-        if len(blocks) < batch_size:
+        self._rows: TokenBlocks | PackedRows = pack_rows(blocks, sequence_length, seed=seed) if packed else blocks
+        if len(self._rows) < batch_size:
             raise UserError(
-                f"The training split has {len(blocks)} examples, fewer than a batch of {batch_size}: "
-                "give more text, or lower BATCH_SIZE."
+                f"The training split has {len(self._rows)} {'packed rows' if packed else 'examples'}, fewer than a "
+                f"batch of {batch_size}: give more text, or lower BATCH_SIZE."
             )
 
     def __iter__(self) -> Self:
@@ -90,28 +94,28 @@ class BlockBatches:
         first = self._examples + self._first
         places_B = first + np.arange(self._local_size)
         self._examples += self._batch_size
-        epochs_B, places_B = np.divmod(places_B, len(self._blocks))
+        epochs_B, places_B = np.divmod(places_B, len(self._rows))
         rows_B = np.empty_like(places_B)
         for epoch in np.unique(epochs_B).tolist():
             here_B = epochs_B == epoch
             rows_B[here_B] = self._permutation_of(epoch)[places_B[here_B]]
-        batch = self._blocks.gather(rows_B, self._length)
+        batch = self._rows.gather(rows_B, self._length)
         if self._masking is None:
             return batch
         return mask_batch(batch, config=self._masking, seed=self._seed, first=first)
 
     def state(self) -> State:
-        """Return {"examples": number of examples that all processes have been given so far}."""
+        """Return {"examples": number of rows that all processes have been given so far}."""
         return {"examples": self._examples}
 
     def restore(self, state: State) -> None:
-        """Go on after `state["examples"]` examples."""
+        """Go on after `state["examples"]` rows."""
         self._examples = state["examples"]
 
     def _permutation_of(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:
             self._epoch = epoch
-            self._permutation = np.arange(len(self._blocks), dtype=np.min_scalar_type(len(self._blocks)))
+            self._permutation = np.arange(len(self._rows), dtype=np.min_scalar_type(len(self._rows)))
             np.random.default_rng([self._seed, epoch]).shuffle(self._permutation)
         return self._permutation
 

@@ -15,7 +15,7 @@ from electra_jax import corruption, losses, pretraining
 from electra_jax.corruption import MaskingConfig
 from electra_jax.encoder import DisentangledEmbeddings, Embeddings, EncoderConfig
 from electra_jax.pretraining import Keys, Outputs
-from electra_jax.towers import Discriminator, MaskedLmHead, Tower
+from electra_jax.towers import Discriminator, MaskedLmHead, Tower, visible
 from electra_jax.types import Corrupted, Loss, Masked, PyTree, Tokens
 
 
@@ -43,11 +43,13 @@ class TwoTowerGenerator(nn.Module):
         """Float32 logits [B, L, V] of each token given the tokens before it and after it."""
         length = tokens.input_ids.shape[1]
         before_LS = jnp.tri(length, dtype=tokens.attention_mask.dtype)
-        real_B1S = tokens.attention_mask[:, None, :]
-        ltr_BLD = self.ltr.encode(tokens, deterministic=deterministic, visible_BLS=real_B1S * before_LS)
-        rtl_BLD = self.rtl.encode(tokens, deterministic=deterministic, visible_BLS=real_B1S * before_LS.T)
+        seen = visible(tokens)
+        seen_BxS = seen if tokens.example_ids is not None else seen[:, None, :]
+        ltr_BLD = self.ltr.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_LS)
+        rtl_BLD = self.rtl.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_LS.T)
         # A tower's state at a token has seen that token: its neighbour's state has not. The ends see each other's
-        # state, as in the original, where a token is never predicted: they are [CLS], and [SEP] or padding.
+        # state, as in the original, and those of packed examples their neighbours', where a token is never predicted:
+        # they are [CLS], and [SEP] or padding.
         both_BLD = jnp.concatenate([jnp.roll(ltr_BLD, 1, axis=1), jnp.roll(rtl_BLD, -1, axis=1)], axis=-1)
         return self.head(both_BLD, self.ltr.embeddings.word_table())
 

@@ -188,17 +188,30 @@ class Embeddings(nn.Module):
         """The word table [V, E], for a head that is tied to it."""
         return self.word_embeddings
 
-    def lookup(self, input_ids_BL: jax.Array, token_type_ids_BL: jax.Array) -> jax.Array:
-        """The sum of the three rows of each token, float32 [B, L, E]."""
+    def lookup(
+        self, input_ids_BL: jax.Array, token_type_ids_BL: jax.Array, position_ids_BL: jax.Array | None
+    ) -> jax.Array:
+        """The sum of the three rows of each token, float32 [B, L, E]; positions are those in the row if None."""
+        if position_ids_BL is None:
+            positions_xLE = self.position_embeddings[None, : input_ids_BL.shape[1]]
+        else:
+            positions_xLE = jnp.take(self.position_embeddings, position_ids_BL, axis=0)
         return (
             jnp.take(self.word_embeddings, input_ids_BL, axis=0)
-            + self.position_embeddings[None, : input_ids_BL.shape[1]]
+            + positions_xLE
             + jnp.take(self.token_type_embeddings, token_type_ids_BL, axis=0)
         )
 
-    def __call__(self, input_ids_BL: jax.Array, token_type_ids_BL: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Int32 ids and types -> [B, L, E]."""
-        embedded_BLE = self.layer_norm(self.lookup(input_ids_BL, token_type_ids_BL))
+    def __call__(
+        self,
+        input_ids_BL: jax.Array,
+        token_type_ids_BL: jax.Array,
+        position_ids_BL: jax.Array | None = None,
+        *,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Int32 ids, types, and positions where they are not those in the row -> [B, L, E]."""
+        embedded_BLE = self.layer_norm(self.lookup(input_ids_BL, token_type_ids_BL, position_ids_BL))
         return self.dropout(embedded_BLE, deterministic=deterministic)
 
 
@@ -219,10 +232,12 @@ class DisentangledEmbeddings(Embeddings):
         """The sum of both word tables, [V, E]."""
         return jax.lax.stop_gradient(self.base.word_table()) + self.word_embeddings
 
-    def lookup(self, input_ids_BL: jax.Array, token_type_ids_BL: jax.Array) -> jax.Array:
+    def lookup(
+        self, input_ids_BL: jax.Array, token_type_ids_BL: jax.Array, position_ids_BL: jax.Array | None
+    ) -> jax.Array:
         """The sum of both tables' rows of each token, float32 [B, L, E]."""
-        common_BLE = self.base.lookup(input_ids_BL, token_type_ids_BL)
-        return jax.lax.stop_gradient(common_BLE) + super().lookup(input_ids_BL, token_type_ids_BL)
+        common_BLE = self.base.lookup(input_ids_BL, token_type_ids_BL, position_ids_BL)
+        return jax.lax.stop_gradient(common_BLE) + super().lookup(input_ids_BL, token_type_ids_BL, position_ids_BL)
 
 
 class SelfAttention(nn.Module):

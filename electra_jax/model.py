@@ -178,7 +178,7 @@ class Model:
         tokens = Tokens(ids, types, mask)
         check_tokens(tokens, self.description.encoder)
         if choices:
-            tokens = Tokens(*(array.reshape(-1, array.shape[-1]) for array in tokens))
+            tokens = jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), tokens)
         if function not in self._functions:
             self._functions[function] = jax.jit(functools.partial(function, self.description))
         # Accelerators otherwise multiply float32 in fewer bits.
@@ -210,7 +210,7 @@ def check_tokens(tokens: Tokens, config: EncoderConfig) -> None:
     Raises:
         UserError: says what and where.
     """
-    ids, types, mask = tokens
+    ids, types, mask = tokens.input_ids, tokens.token_type_ids, tokens.attention_mask
     for name, array in (("attention_mask", mask), ("token_type_ids", types)):
         if array.shape != ids.shape:
             raise UserError(f"{name} has shape {array.shape} and input_ids {ids.shape}: they must be equal")

@@ -140,9 +140,9 @@ def open_data(
 ) -> PretrainingData:
     """Opens what the run reads, tokenising a small corpus first.
 
-    A corpus is read at random from its memory-mapped cache, and masked a batch at a time where it is not masked on
-    the device; a named task or mixture is read through SeqIO, from its cache if it has one, and masked example by
-    example.
+    A corpus is read at random from its memory-mapped cache, packed if asked where it is trained on, and masked a batch
+    at a time where it is not masked on the device; a named task or mixture is read through SeqIO, from its cache if it
+    has one, and masked example by example.
 
     Raises:
         UserError: there is no such corpus or task, or it is too large to tokenise without being asked.
@@ -165,10 +165,10 @@ def open_data(
     train, validation = (
         blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
     )
-    batches = BlockBatches(train, sequence_length=length, seed=run.seed, **share)
+    batches = BlockBatches(train, sequence_length=length, seed=run.seed, packed=run.packing, **share)
     return PretrainingData(
         CORPORA.get(run.cache.source.corpus, str(run.cache.source.corpus)),
-        "masked blocks" if on_host else "blocks",
+        f"{'masked ' if on_host else ''}{'packed ' if run.packing else ''}blocks",
         f"{Path(path).name}, {len(train)} and {len(validation)} examples",
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share),

@@ -128,6 +128,8 @@ class PretrainingRun:
             see `reference_metrics`.
         seed: of initial weights, order of examples, masks, samples and dropout.
         weight_schedule: how the weights of the losses change over the steps.
+        packing: several examples of the corpus share a row where they fit, and see only their own tokens; held-out text
+            stays one example a row.
     """
 
     model_dir: str
@@ -156,8 +158,9 @@ class PretrainingRun:
     num_passages: int
     reference_metrics: bool
     seed: int
-    # Bound in gin/runs/pretrain.gin; the value is for config.gin of runs that began before there was a choice.
+    # Bound in gin/runs/pretrain.gin; the values are for config.gin of runs that began before there was a choice.
     weight_schedule: WeightSchedule = CONSTANT_WEIGHTS
+    packing: bool = False
 
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other.
@@ -193,6 +196,11 @@ class PretrainingRun:
             raise UserError(
                 f"DISC_WEIGHT_END is {self.weight_schedule.disc_weight_end}, and {type(self.objective).__name__} has "
                 "no discriminator: set it to 1.0"
+            )
+        if self.packing and self.mixture_or_task_name is not None:
+            raise UserError(
+                f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is read as a "
+                "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
             )
         variants.check(**self.variant)
 

@@ -48,7 +48,7 @@ def init_params(key: jax.Array, model: nn.Module, sequence_length: int) -> PyTre
 
 def as_masked(key: jax.Array, batch: Batch, masking: MaskingConfig) -> Masked:
     """The batch as it came if its task masked it, else masked here with this key."""
-    tokens = Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"])
+    tokens = Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch.get("example_ids"))
     if "masked_positions" in batch:
         return Masked(tokens, batch["masked_positions"], batch["masked_ids"], batch["masked_weights"])
     return corruption.mask(key, tokens, masking)
@@ -117,7 +117,8 @@ def pretrain_step(
 
     Args:
         state: the state before.
-        batch: int32 [B, L] arrays with BERT's names; masked already, or to be masked here.
+        batch: int32 [B, L] arrays with BERT's names, and `example_ids` if rows are packed (see `Tokens`); masked
+            already, or to be masked here.
         model: what the objective trains.
         objective: what is minimised.
         masking: how the batch is masked, here or by its task.

@@ -45,6 +45,23 @@ class ReplacedTokenHead(nn.Module):
         return logits_BL1[..., 0]
 
 
+def visible(tokens: Tokens) -> jax.Array:
+    """What tokens see: every real one of the row, int32 [B, S]; of packed rows their own example's, [B, L, S]."""
+    if tokens.example_ids is None:
+        return tokens.attention_mask
+    # Padding sees padding, for fused attention does not say what a token sees that may see none.
+    return (tokens.example_ids[:, :, None] == tokens.example_ids[:, None, :]).astype(jnp.int32)
+
+
+def places_in_example(tokens: Tokens) -> jax.Array | None:
+    """Each token's place in its own example, int32 [B, L]; None where that is its place in the row."""
+    if tokens.example_ids is None:
+        return None
+    places_L = jnp.arange(tokens.example_ids.shape[1], dtype=jnp.int32)
+    first_BL = tokens.example_ids != jnp.roll(tokens.example_ids, 1, axis=1)
+    return places_L - jax.lax.cummax(jnp.where(first_BL, places_L, 0), axis=1)
+
+
 class Tower(nn.Module):
     """An encoder over embeddings of its own or of another tower."""
 
@@ -56,9 +73,11 @@ class Tower(nn.Module):
         self.encoder = Encoder(self.config)
 
     def encode(self, tokens: Tokens, *, deterministic: bool, visible_BLS: jax.Array | None = None) -> jax.Array:
-        """Hidden states [B, L, D]; every token sees every real one unless `visible_BLS` says which."""
-        embedded_BLE = self.embeddings(tokens.input_ids, tokens.token_type_ids, deterministic=deterministic)
-        mask = tokens.attention_mask if visible_BLS is None else visible_BLS
+        """Hidden states [B, L, D]; tokens see what `visible` says unless `visible_BLS` says it."""
+        embedded_BLE = self.embeddings(
+            tokens.input_ids, tokens.token_type_ids, places_in_example(tokens), deterministic=deterministic
+        )
+        mask = visible(tokens) if visible_BLS is None else visible_BLS
         return self.encoder(embedded_BLE, mask, deterministic=deterministic)
 
 

@@ -16,11 +16,16 @@ PyTree = Any
 
 
 class Tokens(NamedTuple):
-    """Token sequences with BERT's field names; each array int32 [B, L]; padding is 0 in all three."""
+    """Token sequences with BERT's field names; each array int32 [B, L]; padding is 0 in all of them.
+
+    `example_ids` are there where several examples share a row, which then do not see each other: 1 at the tokens of the
+    first, 2 at the second's and so on.
+    """
 
     input_ids: jax.Array
     token_type_ids: jax.Array
     attention_mask: jax.Array
+    example_ids: jax.Array | None = None
 
 
 class Masked(NamedTuple):

@@ -190,7 +190,7 @@ def test_padding_changes_no_logit() -> None:
     discriminate = functools.partial(model.apply, {"params": params}, deterministic=True, method=Electra.discriminate)
     logits = {}
     for name, batch in (("long", long), ("short", short)):
-        logits[name] = discriminate(steps.Tokens(*(jnp.asarray(batch[key]) for key in steps.Tokens._fields)))
+        logits[name] = discriminate(steps.Tokens(*(jnp.asarray(batch[key]) for key in long)))
     np.testing.assert_allclose(logits["long"][0, :size], logits["short"][0], atol=1e-6)
 
 

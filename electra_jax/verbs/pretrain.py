@@ -192,7 +192,8 @@ def begin(
     if held["kind"] != data.kind:
         raise UserError(
             f"the checkpoint of step {restored.step} in {configuration.model_dir} read {held['kind']} and this run "
-            f"reads {data.kind}, where its place means nothing: use the same CORPUS and MASKING, or another MODEL_DIR"
+            f"reads {data.kind}, where its place means nothing: use the same CORPUS, MASKING and PACKING, or another "
+            "MODEL_DIR"
         )
     data.train.restore(held["batches"])
     say(f"going on from step {restored.step} of {configuration.model_dir}")
