@@ -199,7 +199,7 @@ class PretrainingRun:
             )
         if self.packing and self.mixture_or_task_name is not None:
             raise UserError(
-                f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is read as a "
+                f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is a "
                 "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
             )
         variants.check(**self.variant)

@@ -150,6 +150,20 @@ def test_a_setting_that_came_later_makes_no_run_another_one() -> None:
     assert run.identity(dataclasses.replace(rule, lr_decay_share=0.5))["optimizer.lr_decay_share"] == 0.5
 
 
+def test_rows_are_packed_when_asked_and_in_no_run_that_began_before_there_was_a_choice(tmp_path: Path) -> None:
+    path = tmp_path / "config.gin"
+    run = _run(["gin/runs/small.gin"], [*REQUIRED, "PACKING=True"])
+    lines = gin_config.resolved().splitlines(keepends=True)
+    older = [
+        line for line in lines if not re.match(r"PACKING = |run_config\.PretrainingRun\.packing = ", line.lstrip())
+    ]
+    assert len(older) < len(lines)
+    path.write_text("".join(older))
+    assert run.packing
+    assert not _run(["gin/runs/small.gin"], REQUIRED).packing
+    assert _run([str(path)], []) == dataclasses.replace(run, packing=False)
+
+
 def test_the_resolved_configuration_builds_an_equal_object(tmp_path: Path) -> None:
     path = tmp_path / "config.gin"
     long = "'" + "/".join(["a" * 60] * 4) + "'"

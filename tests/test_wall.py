@@ -31,6 +31,7 @@ CORE = (
     "metrics_file",
     "model",
     "optimizer",
+    "packed_rows",
     "pretraining",
     "products",
     "published_flops",

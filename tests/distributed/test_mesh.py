@@ -67,7 +67,9 @@ class Case(NamedTuple):
     def init(self, key: jax.Array) -> TrainState:
         return steps.init_state(key, self.run.model, self.optimizer, LENGTH)
 
-    def update(self, config: MeshConfig, num_devices: int, *, accumulation_steps: int = 1) -> Result:
+    def update(
+        self, config: MeshConfig, num_devices: int, *, accumulation_steps: int = 1, packed: bool = False
+    ) -> Result:
         mesh = sharding.make_mesh(config, num_devices)
         abstract = sharding.abstract(self.init, jax.random.key(0), mesh, config)
         step = functools.partial(
@@ -79,7 +81,10 @@ class Case(NamedTuple):
             accumulation_steps=accumulation_steps,
         )
         state = sharding.place(host_state(abstract, self.optimizer), abstract)
-        batch = training.place(random_batch(ROWS, LENGTH), sharding.batch_sharding(mesh))
+        rows = random_batch(ROWS, LENGTH)
+        if packed:  # each segment an example
+            rows["example_ids"] = rows["attention_mask"] * (1 + rows["token_type_ids"])
+        batch = training.place(rows, sharding.batch_sharding(mesh))
         compiled = sharding.jit_update(step, state, mesh, config).lower(state, batch).compile()
         after, sums = compiled(state, batch)
         return Result(after, jax.device_get(sums), compiled.as_text())
@@ -177,6 +182,14 @@ def test_every_objective_on_every_other_mesh(objective: str, axes: tuple[int, in
 def test_micro_batches_on_a_mesh_equal_the_full_batch_on_one_device() -> None:
     result = case(objective="electra").update(MeshConfig(2, 2, 2, rules=RULES), 8, accumulation_steps=2)
     assert_same(result, on_one_device(objective="electra"))
+
+
+def test_packed_rows() -> None:
+    result = case(objective="electra").update(MeshConfig(2, 2, 2, rules=RULES), 8, packed=True)
+    assert_same(result, case(objective="electra").update(ONE_AXIS, 1, packed=True))
+    assert_shards(result, (2, 2, 2))
+    unpacked = on_one_device(objective="electra").sums["discriminator_loss"]
+    assert abs(float(result.sums["discriminator_loss"] - unpacked)) > 1e-3
 
 
 @functools.cache

@@ -81,6 +81,7 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin.VOCAB_SIZE=99", "entries and the model has 99: set --gin.VOCAB_SIZE="),
         ("--gin.MIXTURE_OR_TASK_NAME='x'", "CORPUS and MIXTURE_OR_TASK_NAME are both set"),
         ("--gin.CORPUS=None", "CORPUS is not set"),
+        ("--gin.PACKING=1", "PACKING (run_config.PretrainingRun.packing) is 1: it must be bool"),
         ("--gin.CORPUS='none/*.txt'", "no file matches 'none/*.txt'"),
     ],
 )
@@ -272,6 +273,7 @@ def _content(folder: Path) -> dict[str, bytes]:
         ),
         ({"VOCAB_FILE": "other"}, "was trained with another vocabulary"),
         ({"MASKING": "task"}, "read blocks and this run reads masked blocks"),
+        ({"PACKING": True}, "read blocks and this run reads packed blocks"),
     ],
 )
 def test_a_directory_of_another_run(
