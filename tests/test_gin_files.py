@@ -157,7 +157,7 @@ def test_rows_are_packed_when_asked_and_in_no_run_that_began_before_there_was_a_
     older = [
         line for line in lines if not re.match(r"PACKING = |run_config\.PretrainingRun\.packing = ", line.lstrip())
     ]
-    assert len(older) < len(lines)
+    assert len(older) == len(lines) - 2
     path.write_text("".join(older))
     assert run.packing
     assert not _run(["gin/runs/small.gin"], REQUIRED).packing
