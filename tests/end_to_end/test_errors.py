@@ -81,7 +81,7 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin.VOCAB_SIZE=99", "entries and the model has 99: set --gin.VOCAB_SIZE="),
         ("--gin.MIXTURE_OR_TASK_NAME='x'", "CORPUS and MIXTURE_OR_TASK_NAME are both set"),
         ("--gin.CORPUS=None", "CORPUS is not set"),
-        ("--gin.PACKING=1", "PACKING (run_config.PretrainingRun.packing) is 1: it must be bool"),
+        ("--gin.PACKING=1", "PACKING (electra_jax.run_config.PretrainingRun.packing) is 1: it must be bool"),
         ("--gin.CORPUS='none/*.txt'", "no file matches 'none/*.txt'"),
     ],
 )
