@@ -34,8 +34,8 @@ def blocks_of(lengths: np.ndarray) -> TokenBlocks:
 
 
 def random_blocks(seed: int, num_examples: int = 300) -> TokenBlocks:
-    """With examples of one token and of a whole row among them."""
-    lengths = np.random.default_rng(seed).integers(1, LENGTH + 1, num_examples)
+    """Of up to a whole, half or third row, with some of one token and of a whole row among them."""
+    lengths = np.random.default_rng(seed).integers(1, LENGTH // (1 + seed % 3) + 1, num_examples)
     lengths[:4] = 1, LENGTH, 1, LENGTH - 1
     return blocks_of(lengths)
 
