@@ -237,6 +237,13 @@ def test_a_full_disk_leaves_the_file_before(small_disk: Path) -> None:
     assert [file.name for file in small_disk.iterdir()] == ["checkpoint.npz"]
 
 
+def test_a_tree_stands_under_its_whole_name() -> None:
+    arrays = {"params/a/b": np.arange(2), "params2/c": np.arange(3), "params": np.arange(4)}
+    tree = carried.below(arrays, "params")
+    assert list(carried.named(tree)) == ["a/b"]
+    assert tree["a"]["b"].shape == (2,)
+
+
 def test_the_script_of_fine_tuning_gives_commands_that_can_be_run(runs: Runs, tmp_path: Path) -> None:
     stub = tmp_path / "python"
     stub.write_text(f'#!/bin/sh\nprintf "%s\\t" "$@" >>"{tmp_path}/said"\necho >>"{tmp_path}/said"\n')
