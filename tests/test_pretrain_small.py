@@ -152,7 +152,7 @@ def test_time_is_up_after_the_step_under_way() -> None:
     assert not pretrain_small.Until(math.inf).after_step()
     until = pretrain_small.Until(0.0)
     assert until.after_step()
-    assert until.reason == "--hours"
+    assert until.requested == "--hours"
 
 
 def test_at_home_it_is_a_model_directory_like_any(

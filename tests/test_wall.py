@@ -37,6 +37,7 @@ CORE = (
     "reference_metrics",
     "sharding",
     "steps",
+    "stop",
     "towers",
     "training",
     "types",
