@@ -3,11 +3,17 @@
 A test compares every number with the Gin files that `electra pretrain` reads.
 """
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+
+from electra_jax import steps
 from electra_jax.corruption import MaskingConfig
 from electra_jax.encoder import EncoderConfig
-from electra_jax.optimizer import OptimizerConfig
+from electra_jax.metrics import Sums
+from electra_jax.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.pretraining import Electra, ReplacedTokenDetection, generator_config
 
 # BERT's, as in its released vocabularies.
@@ -44,18 +50,30 @@ class Recipe(NamedTuple):
     masking: MaskingConfig
     optimizer: OptimizerConfig
 
+    def init(self, sequence_length: int) -> Callable[[jax.Array], steps.TrainState]:
+        """Makes a new run's boxed state from a key."""
+        return functools.partial(
+            steps.init_state,
+            model=self.model,
+            optimizer=make_optimizer(self.optimizer),
+            sequence_length=sequence_length,
+        )
 
-def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2x32") -> Recipe:
-    """The recipe of a size; its warm-up is short, so that the loss of a few steps falls.
+    def update(self) -> Callable[[steps.TrainState, steps.Batch], tuple[steps.TrainState, Sums]]:
+        """The update of a state by a batch."""
+        return functools.partial(
+            steps.pretrain_step,
+            model=self.model,
+            objective=self.objective,
+            masking=self.masking,
+            optimizer=make_optimizer(self.optimizer),
+            accumulation_steps=1,
+        )
 
-    Args:
-        name: of the size.
-        dtype: of the products.
-        fused: attention by the backend's kernel, without dropout of its own.
-        prng: of dropout.
-    """
-    size = SIZES[name]
-    discriminator = EncoderConfig(
+
+def encoder_config(size: Size, *, dtype: str, fused: bool, prng: str) -> EncoderConfig:
+    """The discriminator's; the arguments are those of `recipe`."""
+    return EncoderConfig(
         vocab_size=size.vocab_size,
         hidden_size=size.hidden_size,
         embedding_size=size.embedding_size,
@@ -75,6 +93,19 @@ def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2
         scan_unroll=size.scan_unroll,
         remat_policy="none",
     )
+
+
+def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2x32") -> Recipe:
+    """The recipe of a size; its warm-up is short, so that the loss of a few steps falls.
+
+    Args:
+        name: of the size.
+        dtype: of the products.
+        fused: attention by the backend's kernel, without dropout of its own.
+        prng: of dropout.
+    """
+    size = SIZES[name]
+    discriminator = encoder_config(size, dtype=dtype, fused=fused, prng=prng)
     generator = generator_config(
         discriminator,
         width_fraction=size.generator_width_fraction,

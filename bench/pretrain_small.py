@@ -11,12 +11,10 @@ import dataclasses
 import functools
 import json
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
@@ -30,8 +28,9 @@ from electra_jax.dropout import GENERATORS
 from electra_jax.errors import PREEMPTED, UserError
 from electra_jax.health_checks import Setting
 from electra_jax.health_watch import VOCABULARY_TOLERANCE, Watched
-from electra_jax.optimizer import learning_rate, make_optimizer
+from electra_jax.optimizer import learning_rate
 from electra_jax.runtime import keep_compilations
+from electra_jax.stop import Stop, handled_by
 from electra_jax.training import LoopConfig, train
 from electra_jax.types import PyTree
 
@@ -93,25 +92,19 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-class Until:
-    """Ends a run after the step under way, saved: at a time, at Ctrl-C, at SIGTERM."""
+class Until(Stop):
+    """Ends a run after the step under way, saved, also at a time."""
 
     def __init__(self, deadline: float) -> None:
         """`deadline` is of `time.monotonic`."""
+        super().__init__()
         self._deadline = deadline
-        self.reason: str | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler; the second Ctrl-C interrupts as usual."""
-        if self.reason and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.reason = signal.Signals(number).name
 
     def after_step(self) -> bool:
         """Whether to stop now."""
-        if self.reason is None and time.monotonic() >= self._deadline:
-            self.reason = "--hours"
-        return self.reason is not None
+        if self.requested is None and time.monotonic() >= self._deadline:
+            self.requested = "--hours"
+        return super().after_step()
 
 
 def run(options: argparse.Namespace, until: Until) -> int:
@@ -129,33 +122,32 @@ def run(options: argparse.Namespace, until: Until) -> int:
         print(f"{options.out} has had its {options.steps} steps: nothing left to do")
         return 0
     reporter = Lines(options.out, start=start, end=options.steps, curve=options.model == "small")
-    update = update_of(recipe)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, until)
-    with Prefetch(train_batches, depth=DISPATCHES_AHEAD * options.steps_per_dispatch) as batches:
-        state, reached = train(
-            state,
-            start_step=start,
-            step=sharding.jit_update(update, state, mesh, ONE_DEVICE),
-            several=sharding.jit_updates(update, state, mesh, ONE_DEVICE),
-            batches=batches,
-            batch_sharding=sharding.batch_sharding(mesh),
-            batch_size=options.batch_size,
-            checkpoints=file,
-            data_state=batches.state,
-            reporter=Watched(reporter, setting_of(options, recipe), reporter.rows),
-            finish=functools.partial(metrics.finish, loss_weights=recipe.objective.loss_weights),
-            learning_rate=lambda count: float(learning_rate(recipe.optimizer, count)),
-            evaluate=held_out_metrics(options, recipe, data, mesh),
-            config=config,
-            stop=until,
-        )
-    carried.write(options.out / WEIGHTS, {"params": state.params}, {**run_facts, "step": reached})
+    update = recipe.update()
+    with handled_by(until):
+        with Prefetch(train_batches, depth=DISPATCHES_AHEAD * options.steps_per_dispatch) as batches:
+            state, reached = train(
+                state,
+                start_step=start,
+                step=sharding.jit_update(update, state, mesh, ONE_DEVICE),
+                several=sharding.jit_updates(update, state, mesh, ONE_DEVICE),
+                batches=batches,
+                batch_sharding=sharding.batch_sharding(mesh),
+                batch_size=options.batch_size,
+                checkpoints=file,
+                data_state=batches.state,
+                reporter=Watched(reporter, setting_of(options, recipe), reporter.rows),
+                finish=functools.partial(metrics.finish, loss_weights=recipe.objective.loss_weights),
+                learning_rate=lambda count: float(learning_rate(recipe.optimizer, count)),
+                evaluate=held_out_metrics(options, recipe, data, mesh),
+                config=config,
+                stop=until,
+            )
+        carried.write(options.out / WEIGHTS, {"params": state.params}, {**run_facts, "step": reached})
     if reached == options.steps:
         print(f"done: {reached} steps in {options.out}")
         return 0
-    print(f"ended by {until.reason} at step {reached}, saved: the same command goes on from there")
-    return PREEMPTED if until.reason == "SIGTERM" else 0
+    print(f"ended by {until.requested} at step {reached}, saved: the same command goes on from there")
+    return PREEMPTED if until.requested == "SIGTERM" else 0
 
 
 def batches_of(options: argparse.Namespace, data: Data) -> BlockBatches:
@@ -171,18 +163,6 @@ def batches_of(options: argparse.Namespace, data: Data) -> BlockBatches:
         seed=options.seed,
         process_index=0,
         process_count=1,
-    )
-
-
-def update_of(recipe: models.Recipe) -> Callable[[steps.TrainState, steps.Batch], tuple[steps.TrainState, PyTree]]:
-    """The update of a state by a batch."""
-    return functools.partial(
-        steps.pretrain_step,
-        model=recipe.model,
-        objective=recipe.objective,
-        masking=recipe.masking,
-        optimizer=make_optimizer(recipe.optimizer),
-        accumulation_steps=1,
     )
 
 
@@ -308,12 +288,7 @@ def begin(
     options: argparse.Namespace, recipe: models.Recipe, file: File, batches: BlockBatches, mesh: jax.sharding.Mesh
 ) -> tuple[steps.TrainState, int]:
     """The file's state, its place in the data taken up; or a new one, as `electra pretrain` makes it of the seed."""
-    init = functools.partial(
-        steps.init_state,
-        model=recipe.model,
-        optimizer=make_optimizer(recipe.optimizer),
-        sequence_length=options.sequence_length,
-    )
+    init = recipe.init(options.sequence_length)
     key = jax.random.key(options.seed)
     restored = file.restore(sharding.abstract(init, key, mesh, ONE_DEVICE))
     if restored is None:

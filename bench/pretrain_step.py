@@ -17,10 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bench import models
 from bench.timing import Elapsed, in_words, machine, peak_memory_bytes, spread, stopwatch
-from electra_jax import flops, metrics, steps
+from electra_jax import flops, metrics
 from electra_jax.blocks import TokenBlocks
 from electra_jax.dropout import GENERATORS
-from electra_jax.optimizer import make_optimizer
 from electra_jax.steps import Batch, TrainState
 
 WARM_UP_STEPS = 3
@@ -125,22 +124,14 @@ def stacks(batches: list[Batch], together: int, mesh: Mesh) -> list[Batch]:
 
 def new_state(recipe: models.Recipe, sequence_length: int, seed: int, mesh: Mesh) -> TrainState:
     """A state at step 0, the same on every device."""
-    optimizer = make_optimizer(recipe.optimizer)
-    init = functools.partial(steps.init_state, model=recipe.model, optimizer=optimizer, sequence_length=sequence_length)
+    init = recipe.init(sequence_length)
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(lambda key: nn.unbox(init(key)), out_shardings=everywhere)(jax.random.key(seed))
 
 
 def compile_step(recipe: models.Recipe, state: TrainState, batch: Batch, together: int = 1) -> Compiled:
     """The step with its state donated, as the training loop jits it; several `together` take a stack of batches."""
-    step: Callable[..., Any] = functools.partial(
-        steps.pretrain_step,
-        model=recipe.model,
-        objective=recipe.objective,
-        masking=recipe.masking,
-        optimizer=make_optimizer(recipe.optimizer),
-        accumulation_steps=1,
-    )
+    step: Callable[..., Any] = recipe.update()
     if together > 1:
         step = functools.partial(jax.lax.scan, step)
     started = time.perf_counter()

@@ -6,7 +6,6 @@ collectives between processes, and their taking turns on the cores, cost.
 """
 
 import argparse
-import functools
 import json
 import os
 import subprocess
@@ -90,8 +89,7 @@ def time_steps(options: argparse.Namespace) -> dict[str, Any]:
 
     from bench import models
     from bench.pretrain_step import data_mesh, new_state, synthetic_blocks
-    from electra_jax import distributed, metrics, sharding, steps, training
-    from electra_jax.optimizer import make_optimizer
+    from electra_jax import distributed, metrics, sharding, training
 
     recipe = models.recipe(options.model, dtype="float32")
     mesh = data_mesh(len(jax.devices()))
@@ -101,18 +99,7 @@ def time_steps(options: argparse.Namespace) -> dict[str, Any]:
     blocks = synthetic_blocks(
         total * options.batch_size, options.sequence_length, recipe.model.discriminator_config.vocab_size, 0
     )
-    step = jax.jit(
-        functools.partial(
-            steps.pretrain_step,
-            model=recipe.model,
-            objective=recipe.objective,
-            masking=recipe.masking,
-            optimizer=make_optimizer(recipe.optimizer),
-            accumulation_steps=1,
-        ),
-        donate_argnums=0,
-        out_shardings=sharding.everywhere(mesh),
-    )
+    step = jax.jit(recipe.update(), donate_argnums=0, out_shardings=sharding.everywhere(mesh))
     share = options.batch_size // jax.process_count()
     wall, cpu = [], []
     for number in range(total):

@@ -95,7 +95,8 @@ def unnamed(arrays: dict[str, Any]) -> PyTree:
 
 def below(arrays: dict[str, np.ndarray], root: str) -> PyTree:
     """The tree of dicts that stands under a path."""
-    return unnamed({path.removeprefix(f"{root}/"): array for path, array in arrays.items() if path.startswith(root)})
+    above = f"{root}/"
+    return unnamed({path.removeprefix(above): array for path, array in arrays.items() if path.startswith(above)})
 
 
 def filled(abstract: PyTree, arrays: dict[str, np.ndarray], path: Path) -> PyTree:

@@ -180,22 +180,27 @@ def generator_ahead(windows: Sequence[Window], setting: Setting) -> Finding | No
         return None
     if not (accuracy >= GENERATOR_ALL or (at_chance and accuracy >= GENERATOR_GOOD)):
         return None
-    restored = f"The generator is far ahead: it restores {accuracy:.1%} of the hidden tokens"
-    if not at_chance:
-        return Finding(
-            "generator_ahead",
-            windows[-1].step,
-            f"{restored}, so that hardly any token is replaced and the discriminator has little to learn.",
-            "text that repeats itself, a vocabulary that makes most of it [UNK], or a generator that sees the answer",
-            "look at the passages of `electra evaluate`; check VOCAB_FILE and the corpus",
+    if at_chance:
+        words = f"and the discriminator cannot tell its samples from the text (AUC {area:.3f})"
+        cause = (
+            "a generator that is too large for its discriminator or learns much faster, so that replacements are too "
+            "good before the discriminator has learnt to find bad ones"
         )
+        remedy = (
+            "make it smaller (generator_width_fraction 0.25), raise disc_weight, or sample at a temperature above 1"
+        )
+    else:
+        words = "so that hardly any token is replaced and the discriminator has little to learn"
+        cause = (
+            "text that repeats itself, a vocabulary that makes most of it [UNK], or a generator that sees the answer"
+        )
+        remedy = "look at the passages of `electra evaluate`; check VOCAB_FILE and the corpus"
     return Finding(
         "generator_ahead",
         windows[-1].step,
-        f"{restored}, and the discriminator cannot tell its samples from the text (AUC {area:.3f}).",
-        "a generator that is too large for its discriminator or learns much faster, so that replacements are too good "
-        "before the discriminator has learnt to find bad ones",
-        "make it smaller (generator_width_fraction 0.25), raise disc_weight, or sample at a temperature above 1",
+        f"The generator is far ahead: it restores {accuracy:.1%} of the hidden tokens, {words}.",
+        cause,
+        remedy,
     )
 
 

@@ -21,7 +21,9 @@ Columns = dict[str, tuple[str, str]]
 COLUMNS: Columns = {
     "generator_loss": ("gen loss", ".3f"),
     "discriminator_loss": ("disc loss", ".4f"),
+    "prediction_loss": ("pred loss", ".3f"),
     "generator_accuracy": ("gen acc", ".3f"),
+    "prediction_accuracy": ("pred acc", ".3f"),
     "discriminator_accuracy": ("disc acc", ".4f"),
     "unreplaced_share": ("all-original", ".4f"),
     "discriminator_recall": ("recall", ".3f"),
@@ -120,7 +122,7 @@ class LiveView:
             TextColumn("step"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[left]} left")
         )
         self._task = self._progress.add_task("", total=num_train_steps, completed=start_step, left="?")
-        self._rows: list[list[str]] = []
+        self._rows: list[tuple[int, str, dict[str, float]]] = []
         # The bar stands there while the first step compiles.
         self._live = Live(self._progress, console=console, refresh_per_second=4)
         self._live.start()
@@ -128,12 +130,15 @@ class LiveView:
     def update(self, step: int, split: str, values: dict[str, float], left: str) -> None:
         """Adds a row and moves the bar."""
         self._progress.update(self._task, completed=step, left=left)
-        cells = [format(values[name], spec) if name in values else "" for name, (_, spec) in self._columns.items()]
-        style = "bold cyan" if split == "validation" else ""
-        self._rows = [*self._rows, [style, str(step), split, *cells]][-self.ROWS :]
-        table = Table("step", "split", *[title for title, _ in self._columns.values()], expand=True)
-        for style, *row in self._rows:
-            table.add_row(*row, style=style)
+        self._rows = [*self._rows, (step, split, values)][-self.ROWS :]
+        # An objective reports some of them.
+        shown = {
+            name: column for name, column in self._columns.items() if any(name in values for *_, values in self._rows)
+        }
+        table = Table("step", "split", *[title for title, _ in shown.values()], expand=True)
+        for number, part, found in self._rows:
+            cells = [format(found[name], spec) if name in found else "" for name, (_, spec) in shown.items()]
+            table.add_row(str(number), part, *cells, style="bold cyan" if part == "validation" else "")
         grid = Table.grid(expand=True)
         grid.add_row(table)
         grid.add_row(self._progress)

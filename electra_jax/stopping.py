@@ -1,4 +1,4 @@
-"""Requests to stop after a step: Ctrl-C, and SIGTERM, by which a platform says that it takes the machine away."""
+"""Requests to stop, by Ctrl-C or by the SIGTERM of a platform that takes the machine away, of all processes alike."""
 
 import signal
 from collections.abc import Iterator
@@ -9,24 +9,7 @@ from electra_jax import distributed
 from electra_jax.errors import Preempted
 from electra_jax.group import Group
 from electra_jax.reporting import say
-
-
-class Stop:
-    """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C interrupts as usual."""
-
-    def __init__(self) -> None:
-        """Nothing has asked to stop."""
-        self.requested: str | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
-
-    def after_step(self) -> bool:
-        """Whether to stop now; asked after every step."""
-        return self.requested is not None
+from electra_jax.stop import Stop, handled_by
 
 
 class GroupStop(Stop):
@@ -61,12 +44,8 @@ def stop_signals() -> Iterator[Stop]:
     """Turns Ctrl-C and SIGTERM into a request to stop after the step under way."""
     group = distributed.group()
     stop = Stop() if group is None else GroupStop(group)
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled_by(stop):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def end_early(stop: Stop, where: str) -> None:

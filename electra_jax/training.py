@@ -14,12 +14,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from electra_jax import sharding
 from electra_jax.errors import UserError, is_full_disk
+from electra_jax.stop import Stop
 from electra_jax.types import PyTree
 
 if TYPE_CHECKING:
-    # Only to name them: the loop also runs where Orbax is not installed (bench/pretrain_small.py).
+    # Only to name it: the loop also runs where Orbax is not installed (bench/pretrain_small.py).
     from electra_jax.checkpoints import Checkpoints
-    from electra_jax.stopping import Stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +189,7 @@ def train(
     learning_rate: Callable[[int], float],
     evaluate: Callable[[PyTree], dict[str, float]],
     config: LoopConfig,
-    stop: "Stop",
+    stop: Stop,
 ) -> tuple[PyTree, int]:
     """Runs steps until the last one or until asked to stop, and saves at the end in either case.
 

@@ -15,7 +15,7 @@ from electra_jax import metrics, sharding, steps
 from electra_jax.checkpoints import Checkpoints
 from electra_jax.optimizer import make_optimizer
 from electra_jax.steps import TrainState
-from electra_jax.stopping import Stop
+from electra_jax.stop import Stop
 from electra_jax.training import LoopConfig, train
 from small import MASKING, OBJECTIVE, ONE_AXIS, optimizer_config, random_batch, small_model
 

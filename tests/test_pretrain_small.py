@@ -152,7 +152,7 @@ def test_time_is_up_after_the_step_under_way() -> None:
     assert not pretrain_small.Until(math.inf).after_step()
     until = pretrain_small.Until(0.0)
     assert until.after_step()
-    assert until.reason == "--hours"
+    assert until.requested == "--hours"
 
 
 def test_at_home_it_is_a_model_directory_like_any(
@@ -235,6 +235,13 @@ def test_a_full_disk_leaves_the_file_before(small_disk: Path) -> None:
         carried.write(path, {"a": np.zeros(1_000_000)}, {"step": 2})
     assert carried.read(path).facts["step"] == 1
     assert [file.name for file in small_disk.iterdir()] == ["checkpoint.npz"]
+
+
+def test_a_tree_stands_under_its_whole_name() -> None:
+    arrays = {"params/a/b": np.arange(2), "params2/c": np.arange(3), "params": np.arange(4)}
+    tree = carried.below(arrays, "params")
+    assert list(carried.named(tree)) == ["a/b"]
+    assert tree["a"]["b"].shape == (2,)
 
 
 def test_the_script_of_fine_tuning_gives_commands_that_can_be_run(runs: Runs, tmp_path: Path) -> None:

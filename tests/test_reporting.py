@@ -1,13 +1,18 @@
 """What a run leaves in metrics.jsonl and says in a log."""
 
+import io
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import gin
 import pytest
+from rich.console import Console
 
+from electra_jax import gin_config, metrics
 from electra_jax.metrics_file import drop_after
-from electra_jax.reporting import RunReporter
+from electra_jax.reporting import COLUMNS, LiveView, RunReporter
 
 TRAIN = {
     "loss": 31.0,
@@ -26,6 +31,14 @@ TRAIN = {
     "data_wait_share": 0.0125,
     "seconds": 8.0,
 }
+
+OBJECTIVES = sorted(path.name for path in (Path(__file__).parent.parent / "gin" / "objectives").glob("*.gin"))
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    yield
+    gin.clear_config(clear_constants=True)
 
 
 def _lines(model_dir: Path) -> list[dict[str, float | str | None]]:
@@ -51,6 +64,35 @@ def test_a_line_in_the_file_and_in_the_log(tmp_path: Path, capsys: pytest.Captur
     assert train.split("left ")[1].count(":") == 2
     assert "AUC 0.500" in validation
     assert all(list((tmp_path / "tensorboard" / split).iterdir()) for split in ("train", "validation"))
+
+
+@pytest.mark.parametrize("file", OBJECTIVES)
+def test_every_loss_of_an_objective_is_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", f"gin/objectives/{file}"]
+    bindings = ["MODEL_DIR='run'", "CORPUS='embedded'", "VOCAB_FILE='vocab.txt'"]
+    weights = gin_config.build("PretrainingRun", files, bindings, search_paths=[]).objective.loss_weights
+    # Numbers by which each loss is known again.
+    sums = {f"{name}_loss": 2.125 + number for number, name in enumerate(weights)}
+    reported = metrics.finish({**sums, **{f"{name}_loss_weight": 1.0 for name in weights}}, weights)
+    reporter = RunReporter(tmp_path, start_step=0, num_train_steps=100)
+    reporter.report(25, "train", reported)
+    reporter.close()
+    cells = capsys.readouterr().out.split(" | ")[1:-1]
+    assert {float(cell.split(" loss ")[1]) for cell in cells} == set(sums.values())
+
+
+def test_a_live_view_has_the_columns_that_are_reported() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    view = LiveView(console, 0, 100, COLUMNS)
+    view.update(25, "train", {"prediction_loss": 9.125, "prediction_accuracy": 0.0625, "tokens_per_second": 512.0}, "?")
+    view.update(25, "validation", {"prediction_loss": 9.5, "prediction_accuracy": 0.125}, "?")
+    view.close()
+    shown = console.file.getvalue()
+    for text in ("pred loss", "9.125", "pred acc", "0.062", "512", "9.500", "0.125"):
+        assert text in shown
+    assert "gen loss" not in shown
 
 
 def test_going_on_drops_what_will_be_reported_again(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from small import MASKING, OBJECTIVE, optimizer_config, random_batch, small_enco
 
 
 def new_state(model: Electra, optimizer: optax.GradientTransformation) -> steps.TrainState:
-    return nn.unbox(steps.init_state(jax.random.key(0), model, optimizer, 32))
+    # Compiled whole: one operation at a time, it is the compiling of each that takes the time.
+    return jax.jit(lambda key: nn.unbox(steps.init_state(key, model, optimizer, 32)))(jax.random.key(0))
 
 
 def jitted(
@@ -39,7 +40,9 @@ def jitted(
     )
 
 
-def loss_of(params: PyTree, name: str, model: Electra, masked: Masked) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(1, 2))
+@jax.grad
+def gradient_of(params: PyTree, name: str, model: Electra, masked: Masked) -> jax.Array:
     key = jax.random.key(7)
     rows = masked.masked_positions.shape[0]
     keys = Keys(corruption.row_keys(key, rows), key, key)
@@ -58,7 +61,7 @@ def largest(tree: PyTree) -> float:
 def test_discriminator_loss_reaches_the_shared_tables_and_nothing_of_the_generator() -> None:
     model = small_model()
     params = new_state(model, make_optimizer(optimizer_config())).params
-    grads = jax.grad(loss_of)(params, "discriminator", model, masked_batch())
+    grads = gradient_of(params, "discriminator", model, masked_batch())
     assert largest(grads["generator"]) == 0.0
     for name, leaf in grads["embeddings"].items():
         assert largest(leaf) > 0, name
@@ -68,7 +71,7 @@ def test_discriminator_loss_reaches_the_shared_tables_and_nothing_of_the_generat
 def test_generator_loss_reaches_the_shared_tables_and_nothing_of_the_discriminator() -> None:
     model = small_model()
     params = new_state(model, make_optimizer(optimizer_config())).params
-    grads = jax.grad(loss_of)(params, "generator", model, masked_batch())
+    grads = gradient_of(params, "generator", model, masked_batch())
     assert largest(grads["discriminator"]) == 0.0
     assert largest(grads["embeddings"]["word_embeddings"]) > 0
     assert largest(grads["generator"]["encoder"]) > 0
@@ -187,7 +190,9 @@ def test_padding_changes_no_logit() -> None:
     size = int(long["attention_mask"][0].sum())
     for name, rows in long.items():
         short[name] = rows[:1, :size]
-    discriminate = functools.partial(model.apply, {"params": params}, deterministic=True, method=Electra.discriminate)
+    discriminate = jax.jit(
+        functools.partial(model.apply, {"params": params}, deterministic=True, method=Electra.discriminate)
+    )
     logits = {}
     for name, batch in (("long", long), ("short", short)):
         logits[name] = discriminate(steps.Tokens(*(jnp.asarray(batch[key]) for key in long)))
@@ -198,7 +203,8 @@ def test_one_real_step_in_bfloat16_stays_close_to_float32() -> None:
     values = {}
     for dtype in ("float32", "bfloat16"):
         model = small_model(dtype=dtype)
-        optimizer = make_optimizer(optimizer_config())
+        # In float32 the program of other tests here, which is compiled once.
+        optimizer = make_optimizer(optimizer_config(clip_norm=1e9))
         state, sums = jitted(model, optimizer)(new_state(model, optimizer), random_batch(8, 32))
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
         values[dtype] = metrics.finish(jax.device_get(sums), OBJECTIVE.loss_weights)

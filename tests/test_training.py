@@ -19,7 +19,8 @@ from electra_jax import sharding
 from electra_jax.checkpoints import Checkpoints, complete_steps, restore_latest
 from electra_jax.errors import UserError
 from electra_jax.reporting import RunReporter
-from electra_jax.stopping import Stop, stop_signals
+from electra_jax.stop import Stop
+from electra_jax.stopping import stop_signals
 from electra_jax.training import LoopConfig, Meter, Reporter, train
 from electra_jax.types import PyTree
 from small import ONE_AXIS

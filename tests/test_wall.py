@@ -38,6 +38,7 @@ CORE = (
     "reference_metrics",
     "sharding",
     "steps",
+    "stop",
     "towers",
     "training",
     "types",

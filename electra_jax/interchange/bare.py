@@ -59,7 +59,7 @@ def moments_of(arrays: dict[str, np.ndarray]) -> Moments | None:
     """Adam's moments, wherever it stands in the optimizer's chain; None where there are none."""
     trees: dict[str, PyTree] = {}
     for name in ("mu", "nu"):
-        root = next((found[0] for path in arrays if (found := re.match(rf"opt_state/\d+/{name}", path))), None)
+        root = next((found[0] for path in arrays if (found := re.match(rf"opt_state/\d+/{name}(?=/)", path))), None)
         if root is None:
             return None
         trees[name] = carried.below(arrays, root)

@@ -1,6 +1,5 @@
 """Checkpoints of the original TensorFlow 1 code (ELECTRA's and BERT's), both ways."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,28 +8,20 @@ import numpy as np
 
 from electra_jax import loading, stored
 from electra_jax.description import Description, abstract_params
-from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
 from electra_jax.heads import HeadConfig
 from electra_jax.interchange import hf_tokenizer, layout, tf1_names
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, Moments, check_vocabulary
 from electra_jax.interchange.layout import Layout, Place, leaves_by_path
+from electra_jax.interchange.tf1_config import Variables, describe, main_scope, task_of
 from electra_jax.model import Model
 from electra_jax.runtime import load_tensorflow_quietly
 from electra_jax.types import PyTree
 
-Variables = dict[str, np.ndarray]
-
 SLOTS = ("adam_m", "adam_v")
 
-# The original's own sizes whose heads are not hidden_size // 64: of its --debug model.
-KNOWN_HEADS = {(144, 576): 4}
-
-# Tasks of the original whose one layer is applied to every token.
-TAGGING_TASKS = ("chunk", "ner", "pos", "ccg", "depparse")
-
-# Paths below `head` to the layers of `task_specific/<task>`, by the head's kind; see `head_layers`.
+# Paths below `head` to the layers of `task_specific/<task>`, by the head's kind; see `head_layout`.
 HEAD_LAYERS = {
     "sequence_classification_reference": {"head/prediction": "dense"},
     "token_classification": {"head/prediction": "dense"},
@@ -42,8 +33,6 @@ ANSWERABLE_LAYERS = {
     "cls": {"head/answerable/prediction": "dense_2"},
     "start": {"head/answerable/hidden": "dense_2", "head/answerable/prediction": "dense_3"},
 }
-BEAM_SIZE = 20
-DROPOUT = 0.1
 
 
 def checkpoint_prefix(source: Path) -> Path | None:
@@ -126,143 +115,6 @@ def host_tensorflow() -> Any:
 def is_slot(name: str) -> bool:
     """Whether it is a moment of the optimizer."""
     return name.rpartition("/")[2] in (*SLOTS, "Adam", "Adam_1")
-
-
-def main_scope(weights: Variables) -> str:
-    """The scope of the encoder that is kept."""
-    return "electra" if any(name.startswith("electra/") for name in weights) else "bert"
-
-
-def task_of(weights: Variables) -> str | None:
-    """The fine-tuned task; None for a pre-trained model.
-
-    Raises:
-        UserError: there are several.
-    """
-    tasks = sorted({name.split("/")[1] for name in weights if name.startswith("task_specific/")})
-    if len(tasks) > 1:
-        raise UserError(f"the checkpoint has heads of several tasks ({', '.join(tasks)}), and a model here has one")
-    return tasks[0] if tasks else None
-
-
-def describe(weights: Variables, prefix: Path) -> Description:
-    """Kind and sizes, from the names and shapes of the variables and from a configuration beside them.
-
-    Raises:
-        UserError: no encoder of ELECTRA or BERT is there, or a size cannot be told.
-    """
-    scope = main_scope(weights)
-    if f"{scope}/embeddings/word_embeddings" not in weights:
-        raise UserError(f"{prefix} is no checkpoint of ELECTRA or BERT: looked for electra/embeddings/word_embeddings")
-    task = task_of(weights)
-    has_generator = any(name.startswith("generator/encoder/") for name in weights)
-    has_head = any(name.startswith("discriminator_predictions/") for name in weights)
-    discriminator = encoder_config(weights, scope, scope, prefix)
-    own = "generator/embeddings/word_embeddings" in weights
-    generator = None
-    if has_generator and has_head:
-        generator = encoder_config(weights, "generator", "generator" if own else scope, prefix)
-    head = head_config(weights, task) if task is not None else None
-    kind = kind_of(head, task, has_generator=generator is not None, has_head=has_head)
-    labels = ()
-    if kind in ("sequence_classification", "regression", "token_classification") and head is not None:
-        labels = tuple(f"LABEL_{number}" for number in range(head.num_labels))
-    facts = {"imported from": prefix.name, "format": "TensorFlow 1"} | ({"task": task} if task else {})
-    if "cloze_predictions/output_bias" in weights:
-        # The original gives a two-tower generator to Electric, and to ELECTRA only when asked to.
-        facts["objective"] = "Electric"
-    return Description(kind, discriminator, generator, own and generator is not None, head, labels, facts)
-
-
-def kind_of(head: HeadConfig | None, task: str | None, *, has_generator: bool, has_head: bool) -> str:
-    """One of `description.KINDS`."""
-    if head is not None:
-        if head.kind == "sequence_classification_reference":
-            return "regression" if head.num_labels == 1 else "sequence_classification"
-        return "token_classification" if head.kind == "token_classification" else "question_answering"
-    if not has_head:
-        return "encoder"
-    return "pretraining" if has_generator else "discriminator"
-
-
-def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Path) -> EncoderConfig:
-    """Sizes of one tower.
-
-    Raises:
-        UserError: a variable that tells a size is missing, or the number of heads cannot be told.
-    """
-
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in weights or weights[name].ndim != 2:
-            raise UserError(f"{prefix} does not tell the model's sizes: {name} is missing or has not two axes")
-        return weights[name].shape
-
-    rows, width = shape(f"{table_scope}/embeddings/word_embeddings")
-    hidden = shape(f"{scope}/encoder/layer_0/attention/self/query/kernel")[1]
-    inner = shape(f"{scope}/encoder/layer_0/intermediate/dense/kernel")[1]
-    layers = {match[1] for name in weights if (match := re.match(rf"{scope}/encoder/layer_(\d+)/", name))}
-    beside = {} if scope == "generator" else configuration_beside(prefix, hidden)
-    heads = beside.get("num_attention_heads") or KNOWN_HEADS.get((hidden, inner)) or max(1, hidden // 64)
-    if hidden % heads:
-        raise UserError(
-            f"{prefix} does not tell the number of attention heads of {scope}, and {hidden} is not divisible by "
-            f"{heads}: write it beside the checkpoint as bert_config.json, with hidden_size and num_attention_heads"
-        )
-    return EncoderConfig(
-        vocab_size=rows,
-        hidden_size=hidden,
-        embedding_size=width,
-        num_hidden_layers=len(layers),
-        num_attention_heads=heads,
-        intermediate_size=inner,
-        max_position_embeddings=shape(f"{table_scope}/embeddings/position_embeddings")[0],
-        type_vocab_size=shape(f"{table_scope}/embeddings/token_type_embeddings")[0],
-        hidden_dropout_prob=beside.get("hidden_dropout_prob", DROPOUT),
-        attention_probs_dropout_prob=beside.get("attention_probs_dropout_prob", DROPOUT),
-        dropout_bits=16,
-        dropout_prng="threefry2x32",
-        initializer_range=beside.get("initializer_range", 0.02),
-        layer_norm_eps=1e-12,
-        dtype="float32",
-        attention="exact",
-        scan_unroll=1,
-        remat_policy="none",
-    )
-
-
-def configuration_beside(prefix: Path, hidden_size: int) -> dict[str, Any]:
-    """The values of a JSON file beside the checkpoint that states the heads of an encoder of this size, if any."""
-    for path in sorted(prefix.parent.glob("*.json")):
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(values, dict) and "num_attention_heads" in values and values.get("hidden_size") == hidden_size:
-            return values
-    return {}
-
-
-def head_config(weights: Variables, task: str) -> HeadConfig:
-    """The head of a fine-tuned task, told by its layers."""
-    layers = {
-        name.split("/")[2]: value for name, value in weights.items() if name.endswith("/kernel") and f"/{task}/" in name
-    }
-    if len(layers) == 1:
-        kind = "token_classification" if task in TAGGING_TASKS else "sequence_classification_reference"
-        return HeadConfig(
-            kind,
-            layers["dense"].shape[1],
-            DROPOUT,
-            mask_questions=False,
-            final_sep_answers=False,
-            answerable="none",
-            beam_size=0,
-        )
-    kind = "joint_question_answering" if "qa_hidden" in layers else "question_answering"
-    answerable = "start" if "dense_3" in layers else "cls" if "dense_2" in layers else "none"
-    return HeadConfig(
-        kind, 2, 0.0, mask_questions=True, final_sep_answers=True, answerable=answerable, beam_size=BEAM_SIZE
-    )
 
 
 def variable_layout(description: Description, template: PyTree, *, scope: str, task: str | None) -> Layout:

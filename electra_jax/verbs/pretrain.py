@@ -13,7 +13,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from electra_jax import distributed, evaluation, gin_config, loading, metrics, sharding, steps
-from electra_jax.checkpoints import Checkpoints, named_shapes
+from electra_jax.checkpoints import Checkpoints, complete_steps, named_shapes
 from electra_jax.corruption import MaskingConfig
 from electra_jax.data import Prefetch, State, whole_state
 from electra_jax.errors import UserError
@@ -53,11 +53,7 @@ def run(configuration: PretrainingRun) -> None:
     masking = masking_for(configuration, vocabulary)
     data = share_data(configuration, vocabulary, mesh)
     model_dir = path_of(configuration.model_dir)
-    if distributed.leader():
-        model_dir.mkdir(parents=True, exist_ok=True)
-    distributed.check_shared(model_dir)
-    checkpoints = Checkpoints(model_dir, keep=configuration.loop.keep)
-    start = begin(configuration, mesh, init, checkpoints, data, vocabulary)
+    checkpoints, start = begin(configuration, mesh, init, data, vocabulary)
     if distributed.leader():
         write_record(model_dir, gin_config.resolved(), describe(start.state.params, data, configuration))
     if start.step >= configuration.loop.num_train_steps:
@@ -158,11 +154,10 @@ def begin(
     configuration: PretrainingRun,
     mesh: Mesh,
     init: Callable[[jax.Array], steps.TrainState],
-    checkpoints: Checkpoints,
     data: PretrainingData,
     vocabulary: WordPieceVocabulary,
-) -> Start:
-    """Decides where the weights come from.
+) -> tuple[Checkpoints, Start]:
+    """Opens MODEL_DIR, and decides where the weights come from.
 
     1. The newest sound checkpoint in MODEL_DIR: parameters, optimizer, step, key and the place in the data; the pair
        that `electra import` wrote there has no place in the data yet, and starts at its beginning.
@@ -171,19 +166,26 @@ def begin(
     3. Otherwise new weights from the seed.
 
     Raises:
-        UserError: the checkpoint is of another model, vocabulary or kind of data.
+        UserError: the checkpoint is of another model, vocabulary or kind of data; or INIT_FROM cannot be used, and then
+            MODEL_DIR is not made.
     """
     key = jax.random.key(configuration.seed)
+
+    def new(source: str | None) -> Start:
+        state = sharding.initialise(init, key, mesh, configuration.mesh)
+        return Start(state if source is None else warm(state, path_of(source), vocabulary), 0)
+
+    if not distributed.gather(complete_steps(path_of(configuration.model_dir) / "checkpoints"))[0]:
+        start = new(configuration.init_from)
+        return open_checkpoints(configuration), start
+    checkpoints = open_checkpoints(configuration)
     restored = checkpoints.restore(sharding.abstract(init, key, mesh, configuration.mesh))
     if restored is None:
-        state = sharding.initialise(init, key, mesh, configuration.mesh)
-        imported = checkpoints.latest_step() is not None
-        source = configuration.model_dir if imported else configuration.init_from
-        return Start(state if source is None else warm(state, path_of(source), vocabulary), 0)
-    held = restored.data_state
+        return checkpoints, new(configuration.model_dir)
+    start, held = Start(restored.state, restored.step), restored.data_state
     if not held:
         say(f"going on from the weights that were imported into {configuration.model_dir}")
-        return Start(restored.state, restored.step)
+        return checkpoints, start
     if held["vocabulary"] != vocabulary.fingerprint:
         raise UserError(
             f"the checkpoint of step {restored.step} in {configuration.model_dir} was trained with another vocabulary "
@@ -197,15 +199,25 @@ def begin(
         )
     data.train.restore(held["batches"])
     say(f"going on from step {restored.step} of {configuration.model_dir}")
-    return Start(restored.state, restored.step)
+    return checkpoints, start
+
+
+def open_checkpoints(configuration: PretrainingRun) -> Checkpoints:
+    """Makes MODEL_DIR where it is not there, sees that it is the same for all processes, and opens its checkpoints."""
+    model_dir = path_of(configuration.model_dir)
+    if distributed.leader():
+        model_dir.mkdir(parents=True, exist_ok=True)
+    distributed.check_shared(model_dir)
+    return Checkpoints(model_dir, keep=configuration.loop.keep)
 
 
 def warm(state: steps.TrainState, source: epath.Path, vocabulary: WordPieceVocabulary) -> steps.TrainState:
     """A new state with the weights of a model directory, as far as it has them; says what was taken.
 
     Raises:
-        UserError: it is of other sizes, or has another vocabulary.
+        UserError: it is no model directory, is of other sizes, or has another vocabulary.
     """
+    loading.check_directory(source)
     found = loading.read_vocabulary(source)
     if found is not None and found.tokens != vocabulary.tokens:
         raise UserError(f"{source} was trained with another vocabulary than VOCAB_FILE: name {source / 'vocab.txt'}")

@@ -54,11 +54,10 @@ class Run(NamedTuple):
 
     def go_on(self, config: MeshConfig, num_devices: int, *, step: int, expected: TrainState) -> None:
         """As a new process: restores, reads the next batch, and saves what it restored as the next step."""
-        checkpoints, batches = Checkpoints(self.model_dir, keep=9), reader()
+        batches = reader()
         data = PretrainingData("text", "blocks", "", batches, lambda: iter(()))
         mesh = sharding.make_mesh(config, num_devices)
-        arguments = self.configuration, mesh, self.init, checkpoints, data, self.vocabulary
-        start = pretrain.begin(*arguments)
+        checkpoints, start = pretrain.begin(self.configuration, mesh, self.init, data, self.vocabulary)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(start.state), expected)
         wanted = self.abstract(config, num_devices)
         assert [leaf.sharding for leaf in jax.tree.leaves(start.state)] == [

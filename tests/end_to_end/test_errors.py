@@ -254,6 +254,23 @@ def test_vocabularies(place: Path, tmp_path: Path, refused: Refused) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"INIT_FROM": "nowhere"}, "nowhere is not a model directory: there is no such directory"),
+        ({"VOCAB_FILE": "other"}, "was trained with another vocabulary than VOCAB_FILE: name "),
+        ({"encoder.EncoderConfig.intermediate_size": 48}, "layers/intermediate/bias (2, 32) there, (2, 48) here"),
+    ],
+)
+def test_weights_that_a_run_cannot_begin_with(
+    place: Path, whole: Path, tmp_path: Path, refused: Refused, changes: dict[str, object], sentence: str
+) -> None:
+    if "VOCAB_FILE" in changes:
+        changes = {"VOCAB_FILE": _vocabulary(tmp_path, [*SPECIAL, *reversed(WORDS)])}
+    assert sentence in refused(small_run(place, tmp_path / "run", **{"INIT_FROM": str(whole)} | changes))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture
 def copied(whole: Path, tmp_path: Path) -> Path:
     """A copy of the undisturbed run."""

@@ -18,7 +18,7 @@ import electra_jax
 from electra_jax.cli import main
 from electra_jax.encoder import EncoderConfig
 from electra_jax.heads import HeadConfig, make_head, span_losses
-from electra_jax.interchange import layout, tf1
+from electra_jax.interchange import layout, tf1, tf1_config
 from electra_jax.types import Tokens
 from parity.case import ORACLE, discover, recipe
 
@@ -78,7 +78,7 @@ class TestQuestionAnswering:
             remat_policy="none",
         )
         task = next(iter(variables)).split("/")[1]
-        told = tf1.head_config(variables, task)
+        told = tf1_config.head_config(variables, task)
         beam = arrays[f"{name}/eval/out/start_top_index"].shape[1]
         settings = HeadConfig(
             told.kind,
