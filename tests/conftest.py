@@ -4,8 +4,8 @@ import os
 import tempfile
 
 # Before JAX is imported: eight virtual devices, and no accelerator of a developer's machine. Tests compile far longer
-# than they compute: without LLVM's optimisations it takes two thirds of the time, and of that about half with XLA's older
-# code for fused operations, a program compiled in one piece.
+# than they compute: without LLVM's optimisations it takes two thirds of the time, and of that about half with XLA's
+# older code for fused operations, a program compiled in one piece.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
