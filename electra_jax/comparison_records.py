@@ -63,16 +63,19 @@ class Records:
         """The run.json of a piece."""
         return json.loads((self.directory(piece) / "run.json").read_text(encoding="utf-8"))
 
+    def held_out(self, piece: Piece) -> Record:
+        """The last metrics of held-out text that a pre-training reported; empty where it reported none."""
+        rows = [row for row in self._lines(piece) if row["split"] == "validation"]
+        return {name: value for name, value in rows[-1].items() if name != "split"} if rows else {}
+
     def share(self, piece: Piece) -> float:
         """How much of a piece is there: of the steps that are its own, or of the seeds."""
         directory = self.directory(piece)
         if piece.task is not None:
             return sum((directory / "seeds" / str(seed) / RESULT).exists() for seed in self._seeds) / len(self._seeds)
-        path = directory / "metrics.jsonl"
-        # The last line may be half written.
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        rows = self._lines(piece)
         before = next((one.steps for one in self.pieces if one.name == piece.needs), 0)
-        return max(0, json.loads(lines[-1])["step"] - before) / (piece.steps - before) if lines else 0.0
+        return max(0, rows[-1]["step"] - before) / (piece.steps - before) if rows else 0.0
 
     def timings(self) -> dict[str, Timing]:
         """Of the pieces that are done."""
@@ -99,6 +102,13 @@ class Records:
         }
         replace_text(absolute(self._path(piece)), json.dumps(record, indent=1) + "\n")
         self.done[piece.name] = record
+
+    def _lines(self, piece: Piece) -> list[Record]:
+        """The metrics that a pre-training reported so far."""
+        path = self.directory(piece) / "metrics.jsonl"
+        # The last line may be half written.
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]
 
     def _path(self, piece: Piece) -> Path:
         return self.model_dir / f"{piece.name}.json"

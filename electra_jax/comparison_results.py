@@ -58,7 +58,11 @@ def comparison_of(
             "pieces": {"done": len(done), "all": len(plan.pieces), "failed": dict(failures)},
             "scores": scores,
             "means": means_of(scores, list(tasks)) if len(tasks) > 1 else [],
-            "checkpoints": [checkpoint_of(piece, records.done[piece.name]) for piece in done if piece.task is None],
+            "checkpoints": [
+                {**checkpoint_of(piece, records.done[piece.name]), "held_out": records.held_out(piece)}
+                for piece in done
+                if piece.task is None
+            ],
             "machine": {name: value for name, value in made["machine"].items() if name != "host"},
             "versions": made["versions"],
             "config": config,

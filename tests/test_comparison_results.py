@@ -154,6 +154,18 @@ def test_the_share_of_a_piece_that_is_there(tmp_path: Path, planned: tuple[Compa
     assert (records.share(stage), records.share(tuned)) == (0.5, pytest.approx(1 / 3))
 
 
+def test_the_last_metrics_of_held_out_text(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> None:
+    run, plan = planned
+    stage = next(piece for piece in plan.pieces if piece.task is None)
+    records = Records(tmp_path, plan.pieces, run.seeds)
+    assert records.held_out(stage) == {}
+    (tmp_path / stage.name).mkdir(parents=True)
+    rows = [(17, "validation", 3.0), (18, "validation", 2.0), (19, "train", 1.0)]
+    lines = [json.dumps({"step": step, "split": split, "loss": loss}) for step, split, loss in rows]
+    (tmp_path / stage.name / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 4']))
+    assert records.held_out(stage) == {"step": 18, "loss": 2.0}
+
+
 def test_equal_weights_have_equal_hashes(tmp_path: Path) -> None:
     first = write_tuned(tmp_path / "first", "pretraining", labels=(), task=None)
     model = loading.load(first)

@@ -175,6 +175,7 @@ def test_the_results_of_all_starts(story: Comparison) -> None:
     assert [(one["fraction"], one["steps"]) for one in found["scores"]] == [(0.5, TRAIN_STEPS // 2), (1.0, TRAIN_STEPS)]
     assert found["variants"]["electra"]["step_flops"] == STEP_FLOPS
     assert [one["flops"] for one in found["checkpoints"]] == [TRAIN_STEPS // 2 * STEP_FLOPS, TRAIN_STEPS * STEP_FLOPS]
+    assert [one["held_out"]["step"] for one in found["checkpoints"]] == [TRAIN_STEPS // 2, TRAIN_STEPS]
     assert str(story.folder) not in text
     assert str(story.place) not in text
     assert "Complete." in Page((story.run / "report.html").read_text()).text
