@@ -1,5 +1,6 @@
-"""Documents point at what is there, and the page of differences names every switch of the reference."""
+"""Documents point at what is there, say no score that no JSON holds, and name every switch of the reference."""
 
+import json
 import re
 from pathlib import Path
 
@@ -17,6 +18,28 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", path.read_text())
     local = [link for link in links if "://" not in link]
     assert [link for link in local if not (path.parent / link).exists()] == []
+
+
+def test_every_score_of_a_comparison_is_in_the_json_named_above_its_table() -> None:
+    """A row names its variant in its first cell; each "median (lowest to highest)" after it must be one of that's."""
+    stated = 0
+    for page in DOCUMENTS:
+        for names, table in re.findall(r"<!-- scores: (.+) -->\n((?:\|.*\n)+)", page.read_text()):
+            scores = [
+                score for name in names.split() for score in json.loads((page.parent / name).read_text())["scores"]
+            ]
+            for row in table.splitlines()[2:]:
+                first, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+                variant = "random" if first == "random weights" else first.strip("`")
+                held = {
+                    f"{score['median']:.1f} ({score['lowest']:.1f} to {score['highest']:.1f})"
+                    for score in scores
+                    if score["variant"] == variant
+                }
+                found = {cell for cell in cells if "(" in cell}
+                assert found <= held, f"{page.name}, {names}, {first}: {found - held} is in no score"
+                stated += len(found)
+    assert stated > 10
 
 
 def test_the_page_of_differences_names_every_switch_and_no_other() -> None:
