@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -245,11 +244,9 @@ def test_raw_input_by_a_task_rebuilt_from_its_facts(tmp_path: Path) -> None:
 def test_context_of_a_hundred_thousand_words() -> None:
     task = dataclasses.replace(raw(512), windows=dataclasses.replace(raw(512).windows, doc_stride=128))
     context = "He was where the leader was. " * 16_666 + "Houston"
-    start = time.monotonic()
     examples = task.raw_examples([{"question": "Where did he live?", "context": context}])
     rows = task.rows(examples, training=False)
     outputs = [outputs_of(row, (len(row["input_ids"]) - 2,) * 2, joint=True, score=1, answerable=0) for row in rows]
     outputs[-1]["start_top_log_probs"] = outputs[-1]["start_top_log_probs"] + 1
     (prediction,) = task.predictions(examples, rows, outputs)
     assert prediction.text == "Houston"
-    assert time.monotonic() - start < 20
