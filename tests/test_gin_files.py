@@ -131,6 +131,15 @@ def test_a_run_file_opens_with_its_macros(file: str) -> None:
     assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", comment)) <= used.keys() | gin_config.macros().keys()
 
 
+def test_the_efficient_recipe_is_the_published_one_without_dropout() -> None:
+    published, efficient = (
+        _run(["gin/runs/small.gin", *recipe], REQUIRED) for recipe in ([], ["gin/recipes/efficient.gin"])
+    )
+    assert published.encoder.hidden_dropout_prob == 0.1
+    encoder = dataclasses.replace(published.encoder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    assert efficient == dataclasses.replace(published, encoder=encoder)
+
+
 def test_schedules_are_the_published_ones_unless_asked_otherwise() -> None:
     published = _run(["gin/runs/small.gin"], REQUIRED)
     assert (published.optimizer.lr_decay_share, published.weight_schedule.disc_weight_end) == (1.0, 1.0)
