@@ -250,6 +250,8 @@ def test_shared_embeddings_of_two_sizes_are_refused() -> None:
         packing_of(run_of(bindings=('run_config.CacheConfig.packing="tight"',)).cache)
     with pytest.raises(UserError, match="average_duplicates"):
         run_of(bindings=("run_config.PretrainingRun.average_duplicates=True",))
+    with pytest.raises(UserError, match="MIXTURE_OR_TASK_NAME 'mine' is a stream: set PACKING to False"):
+        run_of(bindings=('MIXTURE_OR_TASK_NAME="mine"', "CORPUS=None", "PACKING=True"))
 
 
 def test_the_count_of_a_published_step_is_the_plain_one() -> None:
