@@ -65,14 +65,13 @@ class EncoderConfig:
     hidden_dropout_prob: float
     attention_probs_dropout_prob: float
     dropout_bits: int
+    dropout_prng: str
     initializer_range: float
     layer_norm_eps: float
     dtype: str
+    attention: str
     scan_unroll: int
     remat_policy: str
-    # Bound in every shipped file; the values are for config.gin and model.json from before there was a choice.
-    dropout_prng: str = "threefry2x32"
-    attention: str = "exact"
 
     def __post_init__(self) -> None:
         """Refuses sizes and settings that do not fit together, and names of nothing."""

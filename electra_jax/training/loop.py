@@ -41,8 +41,7 @@ class LoopConfig:
     evaluate_every: int
     save_every: int
     keep: int
-    # Bound in gin/runs/pretrain.gin; the value is for config.gin of runs that began before there was a choice.
-    steps_per_dispatch: int = 1
+    steps_per_dispatch: int
 
     def __post_init__(self) -> None:
         """Refuses what is not a positive number, and a dispatch that would go past what is due between two steps.

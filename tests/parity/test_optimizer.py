@@ -38,6 +38,7 @@ def config_of(options: dict[str, Any]) -> optimizer.OptimizerConfig:
         if options.get("layerwise_lr_decay_power", -1) > 0
         else 1.0,
         layerwise_exponents="reference",
+        lr_decay_share=1.0,
     )
 
 
