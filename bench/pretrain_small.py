@@ -21,7 +21,7 @@ import jax
 
 from bench import models
 from bench.metric_lines import Lines
-from electra_jax import carried, evaluation, metrics, sharding, steps
+from electra_jax import carried, evaluation, metrics, sharding
 from electra_jax.blocks import TokenBlocks, open_blocks
 from electra_jax.data import BlockBatches, Prefetch, evaluation_batches
 from electra_jax.dropout import GENERATORS
@@ -29,9 +29,10 @@ from electra_jax.errors import PREEMPTED, UserError
 from electra_jax.health_checks import Setting
 from electra_jax.health_watch import VOCABULARY_TOLERANCE, Watched
 from electra_jax.optimizer import learning_rate
+from electra_jax.pretraining import steps
 from electra_jax.runtime import keep_compilations
 from electra_jax.stop import Stop, handled_by
-from electra_jax.training import LoopConfig, train
+from electra_jax.training.loop import LoopConfig, train
 from electra_jax.types import PyTree
 
 SPLITS = ("train", "validation")

@@ -20,7 +20,7 @@ from bench.timing import Elapsed, in_words, machine, peak_memory_bytes, spread, 
 from electra_jax import flops, metrics
 from electra_jax.blocks import TokenBlocks
 from electra_jax.dropout import GENERATORS
-from electra_jax.steps import Batch, TrainState
+from electra_jax.pretraining.steps import Batch, TrainState
 
 WARM_UP_STEPS = 3
 

@@ -35,9 +35,9 @@ from bench.pretrain_step import (
 )
 from bench.scaling_plot import draw
 from bench.timing import machine, peak_memory_bytes, spread
-from electra_jax import steps
 from electra_jax.optimizer import make_optimizer
-from electra_jax.pretraining import Electra, generator_config
+from electra_jax.pretraining import steps
+from electra_jax.pretraining.replaced_token import Electra, generator_config
 
 
 class Point(NamedTuple):

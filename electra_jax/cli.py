@@ -290,7 +290,7 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
     if options.verb in PLAIN_VERBS:
         if bindings:
             raise UserError(f"electra {options.verb} takes no Gin bindings (--gin.{bindings[0]})")
-        importlib.import_module(f"electra_jax.verbs.{PLAIN_VERBS[options.verb].module}").run(options)
+        importlib.import_module(f"electra_jax.commands.{PLAIN_VERBS[options.verb].module}").run(options)
         return
     from electra_jax import gin_config
 
@@ -322,7 +322,7 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
         from electra_jax.runtime import load_tensorflow_quietly
 
         load_tensorflow_quietly()
-    module = importlib.import_module(f"electra_jax.verbs.{verb.module or options.verb}")
+    module = importlib.import_module(f"electra_jax.commands.{verb.module or options.verb}")
     if verb.several == "apart":
         module.run(*([configuration, options] if verb.arguments else [configuration]))
         return

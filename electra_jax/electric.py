@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax import corruption, losses, pretraining
+from electra_jax import corruption, losses
 from electra_jax.corruption import MaskingConfig
 from electra_jax.encoder import DisentangledEmbeddings, Embeddings, EncoderConfig
-from electra_jax.pretraining import Keys, Outputs
+from electra_jax.pretraining import replaced_token
+from electra_jax.pretraining.replaced_token import Keys, Outputs
 from electra_jax.towers import Discriminator, MaskedLmHead, Tower, visible
 from electra_jax.types import Corrupted, Loss, Masked, PyTree, Tokens
 
@@ -128,10 +129,10 @@ class TwoTowerDetection:
     ) -> tuple[dict[str, Loss], Outputs]:
         """One forward pass: cloze over the original -> sample -> replace -> discriminate."""
         original = masked.tokens._replace(input_ids=corruption.original_ids(masked))
-        generator, main = pretraining.towers(model, params, keys, deterministic=deterministic)
+        generator, main = replaced_token.towers(model, params, keys, deterministic=deterministic)
         cloze_BLV = generator(original, method="cloze")
         logits_BKV = corruption.take_positions(cloze_BLV, masked.masked_positions)
-        corrupted = pretraining.corrupt(
+        corrupted = replaced_token.corrupt(
             masked,
             logits_BKV,
             keys.sample,

@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from electra_jax import metrics, reference_metrics
-from electra_jax.steps import Batch
-from electra_jax.training import place
+from electra_jax.pretraining.steps import Batch
+from electra_jax.training.loop import place
 from electra_jax.types import PyTree
 
 # The same masks and samples at every evaluation, so that a curve moves only with the model.

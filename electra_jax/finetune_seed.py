@@ -21,12 +21,12 @@ from electra_jax.finetune_results import collapse
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_start import Origin, take_weights
 from electra_jax.optimizer import OptimizerConfig, learning_rate, make_optimizer
+from electra_jax.pretraining.steps import TrainState
 from electra_jax.reporting import RunReporter, Silence, say
 from electra_jax.run_record import replace_text
-from electra_jax.steps import TrainState
 from electra_jax.stop import Stop
 from electra_jax.tasks.downstream import DownstreamTask, Prediction, Row
-from electra_jax.training import LoopConfig, own_rows, place, train
+from electra_jax.training.loop import LoopConfig, own_rows, place, train
 from electra_jax.types import PyTree
 
 # What a row says to the host alone.

@@ -21,7 +21,7 @@ from flax import linen as nn
 from electra_jax import metrics
 from electra_jax.encoder import Embeddings, Encoder, EncoderConfig
 from electra_jax.heads import MASKED_LOGIT, HeadConfig, make_head, span_losses
-from electra_jax.steps import Batch, TrainState
+from electra_jax.pretraining.steps import Batch, TrainState
 from electra_jax.types import Loss, PyTree, Tokens
 
 

@@ -9,7 +9,7 @@ from electra_jax.electric import TwoTowerDetection
 from electra_jax.health import Curve, diagnose
 from electra_jax.health_checks import Finding, Setting
 from electra_jax.health_history import history_of
-from electra_jax.pretraining import ReplacedTokenDetection
+from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.run_config import PretrainingRun
 
 CURVES = "reference_curves.json"

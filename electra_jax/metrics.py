@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.pretraining import Outputs
+from electra_jax.pretraining.replaced_token import Outputs
 from electra_jax.types import Loss, Masked
 
 AUC_BINS = 1024

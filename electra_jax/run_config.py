@@ -10,9 +10,9 @@ from electra_jax.corruption import MaskingConfig
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
 from electra_jax.optimizer import OptimizerConfig
-from electra_jax.pretraining import CONSTANT_WEIGHTS, Objective, WeightSchedule, generator_config
+from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, Objective, WeightSchedule, generator_config
 from electra_jax.sharding import MeshConfig
-from electra_jax.training import LoopConfig
+from electra_jax.training.loop import LoopConfig
 
 
 @dataclasses.dataclass(frozen=True)

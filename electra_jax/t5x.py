@@ -34,7 +34,6 @@ from electra_jax import (
     metrics,
     optimizer,
     pretraining_data,
-    steps,
     stored,
 )
 from electra_jax.description import Description, write_record
@@ -44,8 +43,9 @@ from electra_jax.finetune_seed import KINDS_OF_MODEL
 from electra_jax.model import Vocabulary
 from electra_jax.optimizer import OptimizerConfig
 from electra_jax.paths import path_of
+from electra_jax.pretraining import steps
+from electra_jax.pretraining.steps import Batch
 from electra_jax.run_config import PretrainingRun
-from electra_jax.steps import Batch
 from electra_jax.tasks import pretraining as pretraining_tasks
 from electra_jax.tasks import registration
 from electra_jax.tasks.catalog import make_task

@@ -8,7 +8,7 @@ from electra_jax import corruption, flops
 from electra_jax.electric import Electric, TwoTowerDetection, TwoTowerElectra
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
-from electra_jax.pretraining import (
+from electra_jax.pretraining.replaced_token import (
     DISCRIMINATE_AT,
     EMBEDDING_SHARING,
     Bert,

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax import corruption, losses, pretraining
+from electra_jax import corruption, losses
 from electra_jax.corruption import MaskingConfig
 from electra_jax.encoder import Embeddings, Linear
-from electra_jax.pretraining import Bert, Electra, Keys, Outputs
+from electra_jax.pretraining import replaced_token
+from electra_jax.pretraining.replaced_token import Bert, Electra, Keys, Outputs
 from electra_jax.towers import MaskedLmHead, Tower
 from electra_jax.types import Corrupted, Loss, Masked, PyTree, Tokens
 
@@ -45,7 +46,7 @@ class MaskedLanguageModel:
     ) -> tuple[dict[str, Loss], Outputs]:
         """One forward pass of the encoder over the masked text."""
         del masking
-        main = pretraining.towers(model, params, keys, deterministic=deterministic).main
+        main = replaced_token.towers(model, params, keys, deterministic=deterministic).main
         logits_BKV = main(masked, method="generate")
         terms = {"prediction": losses.masked_lm_loss(logits_BKV, masked.masked_ids, masked.masked_weights)}
         return terms, Outputs(prediction_logits_BKV=logits_BKV)
@@ -148,9 +149,9 @@ class ReplaceMlm:
         self, model: Electra, params: PyTree, masked: Masked, keys: Keys, *, masking: MaskingConfig, deterministic: bool
     ) -> tuple[dict[str, Loss], Outputs]:
         """One forward pass of both towers: mask -> generate -> sample -> replace -> predict words."""
-        generator, main = pretraining.towers(model, params, keys, deterministic=deterministic)
+        generator, main = replaced_token.towers(model, params, keys, deterministic=deterministic)
         logits_BKV = generator(masked, method="generate")
-        corrupted = pretraining.corrupt(
+        corrupted = replaced_token.corrupt(
             masked,
             logits_BKV,
             keys.sample,

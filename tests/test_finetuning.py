@@ -25,9 +25,9 @@ from electra_jax.finetuning import (
 )
 from electra_jax.heads import HeadConfig, make_head
 from electra_jax.optimizer import layerwise_multipliers, make_optimizer
+from electra_jax.pretraining.steps import Batch, TrainState
 from electra_jax.sharding import MeshConfig
-from electra_jax.steps import Batch, TrainState
-from electra_jax.training import place
+from electra_jax.training.loop import place
 from electra_jax.types import PyTree, Tokens
 from small import CLS, RULES, SEP, VOCAB_SIZE, optimizer_config, small_encoder
 

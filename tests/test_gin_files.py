@@ -15,9 +15,9 @@ from electra_jax import finetuning, gin_config
 from electra_jax.errors import UserError
 from electra_jax.finetuning import FinetunedModel
 from electra_jax.optimizer import make_optimizer
-from electra_jax.pretraining import WeightSchedule
+from electra_jax.pretraining.replaced_token import WeightSchedule
+from electra_jax.pretraining.steps import init_params
 from electra_jax.run_config import CacheConfig, PretrainingRun, VocabularyRun
-from electra_jax.steps import init_params
 from electra_jax.tasks import catalog
 from electra_jax.tasks.qa_sources import QA_TASKS
 

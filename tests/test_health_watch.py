@@ -17,9 +17,9 @@ from electra_jax.health_watch import Watched
 from electra_jax.metrics import Sums, finish
 from electra_jax.optimizer import make_optimizer
 from electra_jax.plots import Series
+from electra_jax.pretraining.steps import Batch, TrainState, init_state, pretrain_step
 from electra_jax.report import write_report
 from electra_jax.report_health import published_series
-from electra_jax.steps import Batch, TrainState, init_state, pretrain_step
 from healthy import GOOD, LIKE_PUBLISHED, PUBLISHED, SMALL, Row, names_on_the_way, published_rows, rows
 from small import CLS, MASK, MASKING, OBJECTIVE, SEP, VOCAB_SIZE, optimizer_config, small_model
 

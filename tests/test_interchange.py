@@ -90,8 +90,9 @@ class TestTransformers:
 
     def test_pair_restores_as_a_training_state_of_its_own_config(self, pair: tuple[Path, Path], tmp_path: Path) -> None:
         """What `electra pretrain --gin.MODEL_DIR=DEST` does first."""
-        from electra_jax import checkpoints, gin_config, steps
+        from electra_jax import checkpoints, gin_config
         from electra_jax.optimizer import make_optimizer
+        from electra_jax.pretraining import steps
 
         assert main(["import", *map(str, pair), str(tmp_path / "model")]) == 0
         config = str(tmp_path / "model" / "config.gin")

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from electra_jax import metrics, reference_metrics
-from electra_jax.pretraining import Outputs
+from electra_jax.pretraining.replaced_token import Outputs
 from electra_jax.types import Corrupted, Loss, Masked, Tokens
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from commands import environment, small_run, write_small_text
 from electra_jax import stored
+from electra_jax.commands import export, import_
 from electra_jax.errors import UserError
 from electra_jax.paths import absolute, path_of
-from electra_jax.verbs import export, import_
 from object_store import BUCKET, ObjectStore, object_store
 
 STEPS = {"TRAIN_STEPS": 4, "SAVE_EVERY": 2, "EVALUATE_EVERY": 4, "KEEP": 3}

@@ -11,10 +11,11 @@ import optax
 import pytest
 from flax import linen as nn
 
-from electra_jax import corruption, electric, losses, metrics, steps, variants
+from electra_jax import corruption, electric, losses, metrics, variants
 from electra_jax.corruption import MaskingConfig
 from electra_jax.electric import Electric, TwoTowerDetection
-from electra_jax.pretraining import Keys, Objective, ReplacedTokenDetection, generator_config
+from electra_jax.pretraining import steps
+from electra_jax.pretraining.replaced_token import Keys, Objective, ReplacedTokenDetection, generator_config
 from electra_jax.types import Masked, PyTree, Tokens
 from electra_jax.word_objectives import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from small import MASKING, OBJECTIVE, VOCAB_SIZE, random_batch, small_encoder

@@ -9,7 +9,7 @@ import pytest
 
 from electra_jax.errors import UserError
 from electra_jax.optimizer import decayed, learning_rate, make_optimizer
-from electra_jax.steps import init_params
+from electra_jax.pretraining.steps import init_params
 from small import optimizer_config, small_model
 
 

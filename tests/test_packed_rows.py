@@ -13,13 +13,14 @@ import pytest
 from flax import linen as nn
 from test_objectives import COMPILE_FAST, TWO, VARIANTS, Variant
 
-from electra_jax import corruption, steps
+from electra_jax import corruption
 from electra_jax.blocks import TokenBlocks
 from electra_jax.data import Batch, BlockBatches, evaluation_batches
 from electra_jax.electric import TwoTowerDetection
 from electra_jax.errors import UserError
 from electra_jax.packed_rows import best_fit, pack_rows
-from electra_jax.pretraining import Keys, Outputs
+from electra_jax.pretraining import steps
+from electra_jax.pretraining.replaced_token import Keys, Outputs
 from electra_jax.types import Loss, Masked, Tokens
 from small import CLS, MASK, MASKING, OBJECTIVE, SEP, VOCAB_SIZE
 

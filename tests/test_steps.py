@@ -11,10 +11,11 @@ import numpy as np
 import optax
 import pytest
 
-from electra_jax import corruption, metrics, steps
+from electra_jax import corruption, metrics
 from electra_jax.errors import UserError
 from electra_jax.optimizer import make_optimizer
-from electra_jax.pretraining import Electra, Keys, WeightSchedule, generator_config
+from electra_jax.pretraining import steps
+from electra_jax.pretraining.replaced_token import Electra, Keys, WeightSchedule, generator_config
 from electra_jax.types import Masked, PyTree
 from small import MASKING, OBJECTIVE, optimizer_config, random_batch, small_encoder, small_model
 

@@ -20,12 +20,13 @@ from flax import serialization, traverse_util
 from gin import config_parser
 
 from commands import FILES, SMALL, WORDS, write_small_text
-from electra_jax import finetuning, gin_config, loading, metrics, steps, stored, t5x
+from electra_jax import finetuning, gin_config, loading, metrics, stored, t5x
 from electra_jax.cli import main
 from electra_jax.data import Batch
 from electra_jax.errors import UserError
 from electra_jax.interchange import t5x_checkpoints
 from electra_jax.optimizer import make_optimizer
+from electra_jax.pretraining import steps
 from electra_jax.tasks.host_tensorflow import tf
 
 ROOT = Path(__file__).parent.parent

@@ -21,7 +21,7 @@ from electra_jax.errors import UserError
 from electra_jax.reporting import RunReporter
 from electra_jax.stop import Stop
 from electra_jax.stopping import stop_signals
-from electra_jax.training import LoopConfig, Meter, Reporter, train
+from electra_jax.training.loop import LoopConfig, Meter, Reporter, train
 from electra_jax.types import PyTree
 from small import ONE_AXIS
 
@@ -149,7 +149,7 @@ def test_a_step_within_a_dispatch_that_is_not_finite_is_named(tmp_path: Path) ->
 def test_the_share_of_time_spent_waiting_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that only the test moves; what an evaluation takes belongs to neither."""
     now = [100.0]
-    monkeypatch.setattr("electra_jax.training.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("electra_jax.training.loop.time.monotonic", lambda: now[0])
     recorder = Recorder()
     meter = Meter(
         reporter=recorder,

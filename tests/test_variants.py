@@ -11,11 +11,12 @@ import pytest
 from flax import linen as nn
 from gin import config as gin_internals
 
-from electra_jax import flops, gin_config, pretraining, steps, variants
+from electra_jax import flops, gin_config, variants
 from electra_jax.electric import Electric, TwoTowerDetection
 from electra_jax.errors import UserError
 from electra_jax.optimizer import make_optimizer
-from electra_jax.pretraining import Objective, ReplacedTokenDetection
+from electra_jax.pretraining import replaced_token, steps
+from electra_jax.pretraining.replaced_token import Objective, ReplacedTokenDetection
 from electra_jax.pretraining_data import packing_of
 from electra_jax.run_config import PretrainingRun
 from electra_jax.word_objectives import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
@@ -142,7 +143,7 @@ REFUSED = {
 def test_senseless_combinations_are_refused_by_name(name: str) -> None:
     objective, kind, sharing, message = REFUSED[name]
     encoder = small_encoder()
-    generator = pretraining.generator_config(
+    generator = replaced_token.generator_config(
         encoder, width_fraction=0.5, depth_fraction=1.0, embedding_size=encoder.embedding_size
     )
     with pytest.raises(UserError, match=message):
@@ -164,7 +165,7 @@ ALL_OBJECTIVES = (
 COMBINATIONS = [
     combination
     for combination in itertools.product(
-        ALL_OBJECTIVES, variants.GENERATOR_KINDS, pretraining.EMBEDDING_SHARING, ("embedding_size", "hidden_size")
+        ALL_OBJECTIVES, variants.GENERATOR_KINDS, replaced_token.EMBEDDING_SHARING, ("embedding_size", "hidden_size")
     )
     if combination[1] in ("small", "two_tower") or combination[3] == "embedding_size"
 ]
@@ -179,7 +180,7 @@ def settings_of(combination: tuple[Objective, str, str, str]) -> dict[str, Any]:
     _, kind, sharing, embeddings = combination
     encoder = small_encoder()
     shared = embeddings == "embedding_size"
-    generator = pretraining.generator_config(
+    generator = replaced_token.generator_config(
         encoder, width_fraction=0.25, depth_fraction=0.5, embedding_size=encoder.embedding_size if shared else 0
     )
     assert (generator.embedding_size == encoder.embedding_size) == shared

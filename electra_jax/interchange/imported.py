@@ -13,7 +13,7 @@ from electra_jax.description import RUN, VOCABULARY, Description
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
 from electra_jax.model import Vocabulary
-from electra_jax.pretraining import generator_config
+from electra_jax.pretraining.replaced_token import generator_config
 from electra_jax.types import PyTree
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
@@ -170,7 +170,7 @@ def train_state(model: Imported, config_gin: Path) -> PyTree:
     """The state that `electra pretrain` restores: the weights, and the moments or new ones, in its optimizer's form."""
     from electra_jax import gin_config
     from electra_jax.optimizer import make_optimizer
-    from electra_jax.steps import TrainState
+    from electra_jax.pretraining.steps import TrainState
 
     run = gin_config.build("PretrainingRun", [str(config_gin)], ['CORPUS="embedded"'], search_paths=[])
     params = jax.tree.map(jnp.asarray, model.params)

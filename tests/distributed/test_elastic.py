@@ -10,20 +10,21 @@ import jax
 import numpy as np
 import pytest
 
-from electra_jax import finetuning, gin_config, loading, sharding, steps
+from electra_jax import finetuning, gin_config, loading, sharding
 from electra_jax.blocks import TokenBlocks
 from electra_jax.checkpoints import Checkpoints
+from electra_jax.commands import pretrain
 from electra_jax.data import BlockBatches
 from electra_jax.finetune_start import take_weights
 from electra_jax.heads import HeadConfig
 from electra_jax.optimizer import make_optimizer
+from electra_jax.pretraining import steps
+from electra_jax.pretraining.steps import TrainState
 from electra_jax.pretraining_data import PretrainingData
 from electra_jax.run_config import PretrainingRun
 from electra_jax.sharding import MeshConfig
-from electra_jax.steps import TrainState
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
 from electra_jax.types import PyTree
-from electra_jax.verbs import pretrain
 from small import RULES
 from tuned import TOKENS
 

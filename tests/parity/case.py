@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from electra_jax import corruption, electric, pretraining, steps, variants, word_objectives
+from electra_jax import corruption, electric, variants, word_objectives
 from electra_jax.corruption import MaskingConfig
 from electra_jax.encoder import EncoderConfig
 from electra_jax.interchange import tf1_names
+from electra_jax.pretraining import replaced_token, steps
 from electra_jax.types import Masked, PyTree, Tokens
 
 ORACLE = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared" / "oracle"))
@@ -108,7 +109,7 @@ class Case:
         return self.info["options"].get(name, default)
 
     @property
-    def objective(self) -> pretraining.Objective:
+    def objective(self) -> replaced_token.Objective:
         electric_objective = self.option("electric_objective", False)
         if not (self.option("electra_objective", True) or electric_objective):
             return word_objectives.MaskedLanguageModel(weight=self.info["gen_weight"])
@@ -123,7 +124,7 @@ class Case:
             return electric.Electric(**sampling)
         if self.generator == "two_tower":
             return electric.TwoTowerDetection(**sampling)
-        return pretraining.ReplacedTokenDetection(**sampling, discriminate_at="all")
+        return replaced_token.ReplacedTokenDetection(**sampling, discriminate_at="all")
 
     @property
     def generator(self) -> str:
@@ -177,5 +178,5 @@ def noise_of(arrays: dict[str, np.ndarray]) -> jax.Array:
     return -jnp.log(-jnp.log(uniform + 1e-9) + 1e-9)
 
 
-def keys_of(arrays: dict[str, np.ndarray]) -> pretraining.Keys:
-    return pretraining.Keys(noise_of(arrays), jax.random.key(0), jax.random.key(0))
+def keys_of(arrays: dict[str, np.ndarray]) -> replaced_token.Keys:
+    return replaced_token.Keys(noise_of(arrays), jax.random.key(0), jax.random.key(0))

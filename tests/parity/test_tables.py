@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from electra_jax import electric, reference_metrics, steps, variants, word_objectives
+from electra_jax import electric, reference_metrics, variants, word_objectives
 from electra_jax.corruption import MaskingConfig
 from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
 from electra_jax.interchange import tf1_names
-from electra_jax.pretraining import Electra, generator_config
+from electra_jax.pretraining import steps
+from electra_jax.pretraining.replaced_token import Electra, generator_config
 from electra_jax.run_config import PretrainingRun
 from parity.case import Case, discover, keys_of, masked_of
 

@@ -11,7 +11,7 @@ import pytest
 
 from electra_jax import optimizer
 from electra_jax.interchange import tf1_names
-from electra_jax.pretraining import Keys
+from electra_jax.pretraining.replaced_token import Keys
 from electra_jax.types import Masked, PyTree
 from parity.case import Case, discover, masked_of, noise_of
 from parity.test_optimizer import config_of

@@ -12,7 +12,7 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from electra_jax import distributed, evaluation, gin_config, loading, metrics, sharding, steps
+from electra_jax import distributed, evaluation, gin_config, loading, metrics, sharding
 from electra_jax.checkpoints import Checkpoints, complete_steps, named_shapes
 from electra_jax.corruption import MaskingConfig
 from electra_jax.data import Prefetch, State, whole_state
@@ -20,6 +20,7 @@ from electra_jax.errors import UserError
 from electra_jax.health_watch import Watched, setting_of
 from electra_jax.optimizer import learning_rate, make_optimizer
 from electra_jax.paths import path_of
+from electra_jax.pretraining import steps
 from electra_jax.pretraining_data import PretrainingData, open_data, vocabulary_for
 from electra_jax.report_parts import parse_lines, read_if_there
 from electra_jax.reporting import RunReporter, Silence, say
@@ -28,7 +29,7 @@ from electra_jax.run_record import write_record
 from electra_jax.runtime import keep_compilations
 from electra_jax.stopping import end_early, stop_signals
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
-from electra_jax.training import Reporter, train
+from electra_jax.training.loop import Reporter, train
 from electra_jax.types import PyTree
 
 DISPATCHES_AHEAD = 4

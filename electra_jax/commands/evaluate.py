@@ -11,18 +11,20 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from electra_jax import corruption, distributed, evaluation, sharding, steps, training
+from electra_jax import corruption, distributed, evaluation, sharding
 from electra_jax.checkpoints import restore_latest
+from electra_jax.commands.pretrain import describe, init_of, masking_for, share_data
 from electra_jax.optimizer import make_optimizer
 from electra_jax.paths import path_of
+from electra_jax.pretraining import steps
 from electra_jax.pretraining_data import vocabulary_for
 from electra_jax.report import write_report
 from electra_jax.reporting import say
 from electra_jax.run_config import PretrainingRun
 from electra_jax.run_record import replace_text
 from electra_jax.runtime import keep_compilations
+from electra_jax.training import loop
 from electra_jax.types import PyTree
-from electra_jax.verbs.pretrain import describe, init_of, masking_for, share_data
 
 # Shorter passages show little, and longer ones are not read.
 PASSAGE_TOKENS = (60, 130)
@@ -43,7 +45,7 @@ def run(configuration: PretrainingRun) -> None:
         "objective": configuration.objective,
         "masking": masking_for(configuration, vocabulary),
     }
-    place = functools.partial(training.place, where=sharding.batch_sharding(mesh))
+    place = functools.partial(loop.place, where=sharding.batch_sharding(mesh))
     params = restored.state.params
     sums = evaluation.held_out_sums(
         params,

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from electra_jax import corruption, metrics, reference_metrics
 from electra_jax.corruption import MaskingConfig
-from electra_jax.pretraining import CONSTANT_WEIGHTS, Keys, Objective, Outputs, WeightSchedule
+from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, Keys, Objective, Outputs, WeightSchedule
 from electra_jax.types import Loss, Masked, PyTree, Tokens
 
 Batch = dict[str, jax.Array]

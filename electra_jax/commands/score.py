@@ -6,9 +6,9 @@ import json
 
 import electra_jax
 from electra_jax import likelihoods
+from electra_jax.commands.predict import SORTED_BATCHES, Item, read_items
 from electra_jax.errors import UserError
 from electra_jax.runtime import keep_compilations
-from electra_jax.verbs.predict import SORTED_BATCHES, Item, read_items
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,0 +1,1 @@
+"""Pre-training objectives, the corruption of text, losses, training steps and metrics."""
