@@ -24,7 +24,7 @@ from electra_jax.dropout import GENERATORS
 from electra_jax.encoder import EncoderConfig
 from electra_jax.heads import HeadConfig
 from electra_jax.optimizer import make_optimizer
-from electra_jax.pretraining.steps import Batch, TrainState
+from electra_jax.training.state import Batch, TrainState
 
 HEAD = HeadConfig(
     kind="sequence_classification",

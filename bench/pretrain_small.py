@@ -33,6 +33,7 @@ from electra_jax.pretraining import steps
 from electra_jax.runtime import keep_compilations
 from electra_jax.stop import Stop, handled_by
 from electra_jax.training.loop import LoopConfig, train
+from electra_jax.training.state import TrainState
 from electra_jax.types import PyTree
 
 SPLITS = ("train", "validation")
@@ -250,7 +251,7 @@ class File:
         self._facts = facts
         self._latest: int | None = None
 
-    def save(self, step: int, state: steps.TrainState, data_state: dict[str, Any]) -> None:
+    def save(self, step: int, state: TrainState, data_state: dict[str, Any]) -> None:
         """Writes it; raises UserError if it cannot be written, and the one before is still there."""
         carried.write(self.path, state, {**self._facts, "step": step, "place": dict(data_state)})
         self._latest = step
@@ -262,7 +263,7 @@ class File:
         """Of the file, as far as this process wrote or read it."""
         return self._latest
 
-    def restore(self, abstract: steps.TrainState) -> tuple[steps.TrainState, dict[str, Any]] | None:
+    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The state in `abstract`'s shapes and places, and the file's facts; None where there is no file.
 
         Raises:
@@ -287,7 +288,7 @@ class File:
 
 def begin(
     options: argparse.Namespace, recipe: models.Recipe, file: File, batches: BlockBatches, mesh: jax.sharding.Mesh
-) -> tuple[steps.TrainState, int]:
+) -> tuple[TrainState, int]:
     """The file's state, its place in the data taken up; or a new one, as `electra pretrain` makes it of the seed."""
     init = recipe.init(options.sequence_length)
     key = jax.random.key(options.seed)

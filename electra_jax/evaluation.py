@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from electra_jax import metrics, reference_metrics
-from electra_jax.pretraining.steps import Batch
-from electra_jax.training.loop import place
+from electra_jax.sharding import to_device
+from electra_jax.training.state import Batch
 from electra_jax.types import PyTree
 
 # The same masks and samples at every evaluation, so that a curve moves only with the model.
@@ -40,7 +40,7 @@ def held_out_sums(
     base = jax.random.key(EVALUATION_SEED)
     totals: dict[str, np.ndarray] = {}
     for index, batch in enumerate(itertools.islice(batches, num_batches)):
-        sums = jax.device_get(step(params, place(batch, sharding), jax.random.fold_in(base, index)))
+        sums = jax.device_get(step(params, to_device(batch, sharding), jax.random.fold_in(base, index)))
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
     return totals

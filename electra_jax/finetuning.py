@@ -18,10 +18,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from electra_jax import metrics
 from electra_jax.encoder import Embeddings, Encoder, EncoderConfig
 from electra_jax.heads import MASKED_LOGIT, HeadConfig, make_head, span_losses
-from electra_jax.pretraining.steps import Batch, TrainState
+from electra_jax.training.state import Batch, Sums, TrainState
 from electra_jax.types import Loss, PyTree, Tokens
 
 
@@ -140,7 +139,7 @@ def finetune_step(
     model: FinetunedModel,
     loss: LossConfig,
     optimizer: optax.GradientTransformation,
-) -> tuple[TrainState, metrics.Sums]:
+) -> tuple[TrainState, Sums]:
     """One update from one global batch.
 
     Returns:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from electra_jax.metrics import Sums
 from electra_jax.pretraining.replaced_token import Outputs
+from electra_jax.training.state import Sums
 from electra_jax.types import Masked
 
 # As TensorFlow 1 spaces the thresholds of its AUC.

@@ -44,12 +44,12 @@ from electra_jax.model import Vocabulary
 from electra_jax.optimizer import OptimizerConfig
 from electra_jax.paths import path_of
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.steps import Batch
 from electra_jax.run_config import PretrainingRun
 from electra_jax.tasks import pretraining as pretraining_tasks
 from electra_jax.tasks import registration
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.wordpiece import WordPieces
+from electra_jax.training.state import Batch
 from electra_jax.types import PyTree
 
 Metrics = dict[str, clu.metrics.Metric]

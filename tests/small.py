@@ -11,9 +11,9 @@ from electra_jax.corruption import MaskingConfig
 from electra_jax.encoder import EncoderConfig
 from electra_jax.optimizer import OptimizerConfig
 from electra_jax.pretraining.replaced_token import Electra, ReplacedTokenDetection, generator_config
-from electra_jax.pretraining.steps import Batch
 from electra_jax.sharding import MeshConfig
 from electra_jax.tasks.task_options import TaskOptions
+from electra_jax.training.state import Batch
 
 VOCAB_SIZE, CLS, SEP, MASK = 64, 2, 3, 4
 MASKING = MaskingConfig(

@@ -15,9 +15,9 @@ from electra_jax import metrics, sharding
 from electra_jax.checkpoints import Checkpoints
 from electra_jax.optimizer import make_optimizer
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.steps import TrainState
 from electra_jax.stop import Stop
 from electra_jax.training.loop import LoopConfig, train
+from electra_jax.training.state import TrainState
 from small import MASKING, OBJECTIVE, ONE_AXIS, optimizer_config, random_batch, small_model
 
 MODEL, OPTIMIZER = small_model(dropout=0.1), make_optimizer(optimizer_config())

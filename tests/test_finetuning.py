@@ -25,9 +25,8 @@ from electra_jax.finetuning import (
 )
 from electra_jax.heads import HeadConfig, make_head
 from electra_jax.optimizer import layerwise_multipliers, make_optimizer
-from electra_jax.pretraining.steps import Batch, TrainState
-from electra_jax.sharding import MeshConfig
-from electra_jax.training.loop import place
+from electra_jax.sharding import MeshConfig, to_device
+from electra_jax.training.state import Batch, TrainState
 from electra_jax.types import PyTree, Tokens
 from small import CLS, RULES, SEP, VOCAB_SIZE, optimizer_config, small_encoder
 
@@ -348,7 +347,7 @@ def test_eight_devices_equal_one(name: str, axes: tuple[int, int, int]) -> None:
         finetune_step, model=model, loss=LossConfig(CASES[name].kind, 0.5, "mean"), optimizer=optimizer
     )
     compiled = sharding.jit_update(update, places, mesh, config)
-    on_mesh = compiled(sharding.place(state, places), place(batch, sharding.batch_sharding(mesh)))
+    on_mesh = compiled(sharding.place(state, places), to_device(batch, sharding.batch_sharding(mesh)))
     table = on_mesh[0].params["embeddings"]["word_embeddings"]
     assert len({str(shard.index) for shard in table.addressable_shards}) == axes[1] * axes[2]
     assert_close(jax.device_get(step(state, batch)), jax.device_get(on_mesh))

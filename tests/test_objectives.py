@@ -16,6 +16,7 @@ from electra_jax.corruption import MaskingConfig
 from electra_jax.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining import steps
 from electra_jax.pretraining.replaced_token import Keys, Objective, ReplacedTokenDetection, generator_config
+from electra_jax.training.state import Batch, TrainState
 from electra_jax.types import Masked, PyTree, Tokens
 from electra_jax.word_objectives import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from small import MASKING, OBJECTIVE, VOCAB_SIZE, random_batch, small_encoder
@@ -86,7 +87,7 @@ VARIANTS = {
 }
 
 
-def batch(rows: int = 8) -> steps.Batch:
+def batch(rows: int = 8) -> Batch:
     return jax.tree.map(jnp.asarray, random_batch(rows, 32))
 
 
@@ -132,7 +133,7 @@ def test_accumulation_equals_the_full_batch(name: str) -> None:
     variant, rule = VARIANTS[name], optax.sgd(1.0)
     params = variant.params()
     key_data = jax.random.key_data(jax.random.key(5))
-    state = steps.TrainState(jnp.zeros((), jnp.int32), params, rule.init(params), key_data)
+    state = TrainState(jnp.zeros((), jnp.int32), params, rule.init(params), key_data)
     results = []
     for count in (1, 4):
         step = functools.partial(

@@ -21,7 +21,8 @@ from electra_jax.errors import UserError
 from electra_jax.reporting import RunReporter
 from electra_jax.stop import Stop
 from electra_jax.stopping import stop_signals
-from electra_jax.training.loop import LoopConfig, Meter, Reporter, train
+from electra_jax.training.loop import LoopConfig, train
+from electra_jax.training.meter import Meter, Reporter
 from electra_jax.types import PyTree
 from small import ONE_AXIS
 

@@ -19,6 +19,7 @@ from electra_jax.pretraining import replaced_token, steps
 from electra_jax.pretraining.replaced_token import Objective, ReplacedTokenDetection
 from electra_jax.pretraining_data import packing_of
 from electra_jax.run_config import PretrainingRun
+from electra_jax.training.state import TrainState
 from electra_jax.word_objectives import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from small import MASKING, OBJECTIVE, optimizer_config, small_encoder
 
@@ -215,7 +216,7 @@ def test_every_combination_is_refused_in_a_sentence_or_takes_a_step(
     rule = make_optimizer(optimizer_config())
     batch = {name: jnp.zeros((2, 16), jnp.int32) for name in ("input_ids", "token_type_ids", "attention_mask")}
 
-    def step(key: jax.Array) -> tuple[steps.TrainState, dict[str, jax.Array]]:
+    def step(key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         state = nn.unbox(steps.init_state(key, model, rule, 16))
         return steps.pretrain_step(
             state, batch, model=model, objective=objective, masking=MASKING, optimizer=rule, accumulation_steps=1

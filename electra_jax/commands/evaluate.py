@@ -23,7 +23,8 @@ from electra_jax.reporting import say
 from electra_jax.run_config import PretrainingRun
 from electra_jax.run_record import replace_text
 from electra_jax.runtime import keep_compilations
-from electra_jax.training import loop
+from electra_jax.sharding import to_device
+from electra_jax.training.state import Batch
 from electra_jax.types import PyTree
 
 # Shorter passages show little, and longer ones are not read.
@@ -45,7 +46,7 @@ def run(configuration: PretrainingRun) -> None:
         "objective": configuration.objective,
         "masking": masking_for(configuration, vocabulary),
     }
-    place = functools.partial(loop.place, where=sharding.batch_sharding(mesh))
+    place = functools.partial(to_device, where=sharding.batch_sharding(mesh))
     params = restored.state.params
     sums = evaluation.held_out_sums(
         params,
@@ -86,7 +87,7 @@ def run(configuration: PretrainingRun) -> None:
     say(f"report: {write_report(configuration.model_dir)}")
 
 
-def look_at(params: PyTree, batch: steps.Batch, key: jax.Array, **pieces: Any) -> dict[str, jax.Array]:
+def look_at(params: PyTree, batch: Batch, key: jax.Array, **pieces: Any) -> dict[str, jax.Array]:
     """What a person needs of a forward pass."""
     _, masked, outputs = steps.forward(params, batch, key, **pieces)
     view = {

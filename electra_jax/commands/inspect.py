@@ -11,8 +11,9 @@ from rich.table import Table
 
 from electra_jax import sharding
 from electra_jax.optimizer import make_optimizer
-from electra_jax.pretraining.steps import TrainState, init_state
+from electra_jax.pretraining.steps import init_state
 from electra_jax.run_config import PretrainingRun
+from electra_jax.training.state import TrainState
 from electra_jax.types import PyTree
 
 

@@ -170,7 +170,7 @@ def train_state(model: Imported, config_gin: Path) -> PyTree:
     """The state that `electra pretrain` restores: the weights, and the moments or new ones, in its optimizer's form."""
     from electra_jax import gin_config
     from electra_jax.optimizer import make_optimizer
-    from electra_jax.pretraining.steps import TrainState
+    from electra_jax.training.state import TrainState
 
     run = gin_config.build("PretrainingRun", [str(config_gin)], ['CORPUS="embedded"'], search_paths=[])
     params = jax.tree.map(jnp.asarray, model.params)

@@ -11,6 +11,7 @@ from flax import linen as nn
 from electra_jax import corruption, metrics, reference_metrics
 from electra_jax.corruption import MaskingConfig
 from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, Keys, Objective, Outputs, WeightSchedule
+from electra_jax.training.state import Sums
 from electra_jax.types import Loss, Masked, PyTree, Tokens
 
 Batch = dict[str, jax.Array]
@@ -80,7 +81,7 @@ def training_loss(
     objective: Objective,
     masking: MaskingConfig,
     factors: dict[str, jax.Array] | None = None,
-) -> tuple[jax.Array, metrics.Sums]:
+) -> tuple[jax.Array, Sums]:
     """What an update descends: the weighted losses of a batch, or its micro-batch `index`, and its metric sums.
 
     `factors` multiply the objective's weights, see `WeightSchedule`; a loss without one keeps its weight.
@@ -109,7 +110,7 @@ def pretrain_step(
     optimizer: optax.GradientTransformation,
     accumulation_steps: int,
     weight_schedule: WeightSchedule = CONSTANT_WEIGHTS,
-) -> tuple[TrainState, metrics.Sums]:
+) -> tuple[TrainState, Sums]:
     """One update from one global batch.
 
     The losses' denominators are those of the whole batch, so that micro-batches of unequal weight add up to
@@ -138,7 +139,7 @@ def pretrain_step(
 
     factors = None if weight_schedule.disc_weight_end == 1 else weight_schedule.factors(state.step)
 
-    def micro_step(index: jax.Array, masked: Masked, sample_keys_B: jax.Array) -> tuple[PyTree, metrics.Sums]:
+    def micro_step(index: jax.Array, masked: Masked, sample_keys_B: jax.Array) -> tuple[PyTree, Sums]:
         part = drawn._replace(masked=masked, keys=drawn.keys._replace(sample=sample_keys_B))
         loss = functools.partial(training_loss, model=model, objective=objective, masking=masking, factors=factors)
         return jax.grad(loss, has_aux=True)(state.params, part, index)
@@ -195,7 +196,7 @@ def evaluate_step(
     objective: Objective,
     masking: MaskingConfig,
     reference: bool,
-) -> metrics.Sums:
+) -> Sums:
     """Metric sums of one held-out batch; with `reference` also those of the original, see `reference_metrics`."""
     terms, masked, outputs = forward(params, batch, key, model=model, objective=objective, masking=masking)
     sums = metrics.pretraining_sums(terms, masked, outputs)

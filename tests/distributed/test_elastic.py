@@ -19,11 +19,11 @@ from electra_jax.finetune_start import take_weights
 from electra_jax.heads import HeadConfig
 from electra_jax.optimizer import make_optimizer
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.steps import TrainState
 from electra_jax.pretraining_data import PretrainingData
 from electra_jax.run_config import PretrainingRun
 from electra_jax.sharding import MeshConfig
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.training.state import TrainState
 from electra_jax.types import PyTree
 from small import RULES
 from tuned import TOKENS

@@ -16,10 +16,9 @@ from electra_jax import gin_config, sharding
 from electra_jax.errors import UserError
 from electra_jax.optimizer import make_optimizer
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.steps import TrainState
 from electra_jax.run_config import PretrainingRun
-from electra_jax.sharding import MeshConfig
-from electra_jax.training import loop
+from electra_jax.sharding import MeshConfig, to_device
+from electra_jax.training.state import TrainState
 from electra_jax.types import PyTree
 from small import CLS, MASK, ONE_AXIS, RULES, SEP, VOCAB_SIZE, random_batch
 
@@ -86,7 +85,7 @@ class Case(NamedTuple):
         rows = random_batch(ROWS, LENGTH)
         if packed:  # each segment an example
             rows["example_ids"] = rows["attention_mask"] * (1 + rows["token_type_ids"])
-        batch = loop.place(rows, sharding.batch_sharding(mesh))
+        batch = to_device(rows, sharding.batch_sharding(mesh))
         compiled = sharding.jit_update(step, state, mesh, config).lower(state, batch).compile()
         after, sums = compiled(state, batch)
         return Result(after, jax.device_get(sums), compiled.as_text())

@@ -32,10 +32,10 @@ from electra_jax.blocks import TokenBlocks
 from electra_jax.checkpoints import Checkpoints
 from electra_jax.cli import exit_code
 from electra_jax.data import BlockBatches, Prefetch, whole_state
-from electra_jax.pretraining.steps import Batch, TrainState
 from electra_jax.sharding import MeshConfig
 from electra_jax.stopping import end_early, stop_signals
 from electra_jax.training.loop import LoopConfig, train
+from electra_jax.training.state import Batch, TrainState
 from electra_jax.types import PyTree
 from small import RULES, VOCAB_SIZE, random_batch
 
