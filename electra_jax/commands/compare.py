@@ -6,18 +6,19 @@ from typing import Any
 
 import jax
 
-from electra_jax import comparison_report, gin_config
-from electra_jax.comparison import ComparisonRun
-from electra_jax.comparison_pieces import seconds_left
-from electra_jax.comparison_plan import make_plan
-from electra_jax.comparison_records import Records
-from electra_jax.comparison_results import comparison_of
-from electra_jax.comparison_work import Work, readable, sole_owner
+from electra_jax.checkpoints.run_record import replace_text
+from electra_jax.compare import report
+from electra_jax.compare.pieces import seconds_left
+from electra_jax.compare.plan import make_plan
+from electra_jax.compare.records import Records
+from electra_jax.compare.results import comparison_of
+from electra_jax.compare.work import Work, readable, sole_owner
+from electra_jax.config import gin_files
+from electra_jax.config.comparison import ComparisonRun
+from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.paths import absolute, local
-from electra_jax.reporting import say
-from electra_jax.run_record import replace_text
-from electra_jax.stopping import end_early, stop_signals
+from electra_jax.files import absolute, local
+from electra_jax.monitoring.reporter import say
 
 JSON = "comparison.json"
 
@@ -29,7 +30,7 @@ def run(configuration: ComparisonRun) -> None:
         UserError: what is asked for cannot be compared, or is not what MODEL_DIR holds, or a process failed.
         Preempted: asked to stop by the platform; all processes have saved.
     """
-    config = gin_config.resolved()
+    config = gin_files.resolved()
     model_dir = local(configuration.model_dir, "the MODEL_DIR of a comparison")
     # This process only reads and writes files: the accelerator is for those that it starts.
     jax.config.update("jax_platforms", "cpu")
@@ -44,7 +45,7 @@ def run(configuration: ComparisonRun) -> None:
         def write() -> dict[str, Any]:
             comparison = comparison_of(configuration, plan, records, failures=work.failures, config=config)
             replace_text(absolute(model_dir / JSON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
-            comparison_report.write_report(comparison, model_dir)
+            report.write_report(comparison, model_dir)
             return comparison
 
         def changed(line: str, ended: bool) -> None:
@@ -60,7 +61,7 @@ def run(configuration: ComparisonRun) -> None:
         return
     if work.failures:
         raise UserError(failed(work.failures))
-    comparison_report.show(comparison)
+    report.show(comparison)
     say(f"comparison: {model_dir / JSON}")
     say(f"figure: {model_dir / 'comparison.png'}")
     say(f"report: {model_dir / 'report.html'}")

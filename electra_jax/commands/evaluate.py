@@ -11,21 +11,22 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from electra_jax import corruption, distributed, evaluation, sharding
-from electra_jax.checkpoints import restore_latest
+from electra_jax.checkpoints.orbax_store import restore_latest
+from electra_jax.checkpoints.run_record import replace_text
 from electra_jax.commands.pretrain import describe, init_of, masking_for, share_data
-from electra_jax.optimizer import make_optimizer
-from electra_jax.paths import path_of
-from electra_jax.pretraining import steps
-from electra_jax.pretraining_data import vocabulary_for
-from electra_jax.report import write_report
-from electra_jax.reporting import say
-from electra_jax.run_config import PretrainingRun
-from electra_jax.run_record import replace_text
+from electra_jax.config.data import vocabulary_for
+from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.distributed import processes
+from electra_jax.files import path_of
+from electra_jax.model.types import PyTree
+from electra_jax.monitoring.reporter import say
+from electra_jax.pretraining import corruption, evaluation, steps
+from electra_jax.reports.pretraining import write_report
 from electra_jax.runtime import keep_compilations
-from electra_jax.sharding import to_device
+from electra_jax.training import sharding
+from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.sharding import to_device
 from electra_jax.training.state import Batch
-from electra_jax.types import PyTree
 
 # Shorter passages show little, and longer ones are not read.
 PASSAGE_TOKENS = (60, 130)
@@ -65,7 +66,7 @@ def run(configuration: PretrainingRun) -> None:
         jax.device_get(look(params, place(batch), jax.random.key(index)))
         for index, batch in enumerate(itertools.islice(data.held_out(), configuration.num_passages))
     ]
-    if not distributed.leader():
+    if not processes.leader():
         return
     two_towers = configuration.generator_kind == "two_tower"
     result = {

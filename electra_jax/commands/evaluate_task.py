@@ -9,24 +9,24 @@ from rich.console import Console
 from rich.table import Table
 
 import electra_jax
+from electra_jax.checkpoints.run_record import replace_text
+from electra_jax.config.prediction import EvaluationRun
 from electra_jax.errors import UserError
-from electra_jax.model import Model
-from electra_jax.paths import path_of
-from electra_jax.prediction import predict_examples
-from electra_jax.reporting import say
-from electra_jax.run_record import replace_text
+from electra_jax.files import path_of
+from electra_jax.inference.network import Model
+from electra_jax.inference.prediction import predict_examples
+from electra_jax.inference.task_data import open_task, splits_of
+from electra_jax.monitoring.reporter import say
 from electra_jax.runtime import keep_compilations
-from electra_jax.scoring_run import EvaluationRun
-from electra_jax.task_data import open_task, splits_of
-from electra_jax.task_outputs import left_out
-from electra_jax.tasks.classification import TextExample
-from electra_jax.tasks.downstream import DownstreamTask
-from electra_jax.tasks.qa_files import QAExample, read_predictions
-from electra_jax.tasks.qa_metrics import gold_of, unanswered
-from electra_jax.tasks.qa_sources import QA_TASKS, qa_sources
+from electra_jax.tasks.outputs import left_out
+from electra_jax.tasks.protocol import DownstreamTask
+from electra_jax.tasks.qa.files import QAExample, read_predictions
+from electra_jax.tasks.qa.metrics import gold_of, unanswered
+from electra_jax.tasks.qa.sources import QA_TASKS, qa_sources
 from electra_jax.tasks.scoring import score_predictions, tagged_file
-from electra_jax.tasks.tagging import TaggedSentence
-from electra_jax.tasks.tagging_task import TAGGING_TASKS
+from electra_jax.tasks.tagging.sentences import TaggedSentence
+from electra_jax.tasks.tagging.task import TAGGING_TASKS
+from electra_jax.tasks.text.tables import TextExample
 
 Scores = dict[str, float]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from etils import epath
 
-from electra_jax import loading, stored
-from electra_jax.description import write_record
+from electra_jax.checkpoints import model_dir, stored, t5x_layout
+from electra_jax.checkpoints.model_record import write_record
 from electra_jax.errors import UserError
-from electra_jax.interchange import hf, t5x_checkpoints
-from electra_jax.model import Model
-from electra_jax.paths import local, path_of
+from electra_jax.files import local, path_of
+from electra_jax.inference.network import Model
+from electra_jax.interchange import hf
 
 
 def run(options: argparse.Namespace) -> None:
@@ -21,9 +21,9 @@ def run(options: argparse.Namespace) -> None:
         UserError: SRC is no model directory, DEST exists, or the format has no place for the model's head.
     """
     source, dest = path_of(options.source), local(options.dest, "DEST")
-    loading.check_new(dest)
-    model = loading.load(source)
-    with loading.new_directory(dest) as part:
+    model_dir.check_new(dest)
+    model = model_dir.load(source)
+    with model_dir.new_directory(dest) as part:
         if options.format == "transformers":
             notes = hf.write(model, part)
         elif options.format == "t5x":
@@ -53,7 +53,7 @@ def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
         raise UserError(f"{source} holds checkpoints of T5X already")
     step, _, tree, _ = stored.newest(source)
     trained = "opt_state" in tree
-    t5x_checkpoints.write(
+    t5x_layout.write(
         dest,
         step=step,
         params=stored.read_params(source, "params").params,
@@ -61,7 +61,7 @@ def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
     )
     write_record(dest, model.description)
     if model.vocabulary is not None:
-        loading.write_vocabulary(dest, model.vocabulary)
+        model_dir.write_vocabulary(dest, model.vocabulary)
     return (
         []
         if trained

@@ -7,21 +7,26 @@ from typing import Any
 
 import jax
 
-from electra_jax import distributed, finetune_results, finetuning, gin_config, loading, sharding
+from electra_jax.checkpoints import model_dir as loading
+from electra_jax.checkpoints.run_record import replace_text, write_record
+from electra_jax.config import gin_files
+from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.distributed import processes
+from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.finetune_report import write_finetune_report
-from electra_jax.finetune_run import FinetuningRun
-from electra_jax.finetune_seed import BEST, Setting, Split, evaluate, run_seed
-from electra_jax.finetune_start import Origin, origin
-from electra_jax.paths import local
-from electra_jax.reporting import say
-from electra_jax.run_record import replace_text, write_record
+from electra_jax.files import local
+from electra_jax.finetuning import results as finetune_results
+from electra_jax.finetuning import steps
+from electra_jax.finetuning.seed_run import BEST, Setting, Split, evaluate, run_seed
+from electra_jax.finetuning.start import Origin, origin
+from electra_jax.monitoring.reporter import say
+from electra_jax.reports.finetuning import write_finetune_report
 from electra_jax.runtime import keep_compilations
-from electra_jax.stopping import end_early, stop_signals
-from electra_jax.task_outputs import left_out
 from electra_jax.tasks.catalog import make_task
-from electra_jax.tasks.downstream import DownstreamTask
-from electra_jax.tasks.wordpiece import WordPieces
+from electra_jax.tasks.outputs import left_out
+from electra_jax.tasks.protocol import DownstreamTask
+from electra_jax.tasks.tokenizer import WordPieces
+from electra_jax.training import sharding
 
 
 def run(configuration: FinetuningRun) -> None:
@@ -57,12 +62,12 @@ def run(configuration: FinetuningRun) -> None:
     finish(setting, model_dir, seeds)
 
 
-def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> finetuning.FinetunedModel:
+def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> steps.FinetunedModel:
     """The encoder under the task's head."""
     head = configuration.heads.head_for(
         task.kind, num_labels=len(task.labels), final_sep_answers=configuration.task.final_sep_is_answerable
     )
-    return finetuning.FinetunedModel(begun.encoder, head)
+    return steps.FinetunedModel(begun.encoder, head)
 
 
 def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
@@ -104,7 +109,7 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
             raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")
     elif (model_dir / "checkpoints").exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
-    distributed.agree(
+    processes.agree(
         "the data",
         {
             "the vocabulary's hash": setting.origin.vocabulary_hash,
@@ -112,10 +117,10 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
             "the rows of the dev split": len(setting.dev.rows),
         },
     )
-    if distributed.leader():
+    if processes.leader():
         model_dir.mkdir(parents=True, exist_ok=True)
-        write_record(model_dir, gin_config.resolved(), {"finetuning": asked})
-    distributed.check_shared(model_dir)
+        write_record(model_dir, gin_files.resolved(), {"finetuning": asked})
+    processes.check_shared(model_dir)
     return model_dir
 
 
@@ -123,9 +128,9 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes the results and their page."""
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
-    distributed.led(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
+    processes.led(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
     found = evaluate(setting, sharding.place(loading.load(model_dir).params, setting.abstract_state.params))
-    if not distributed.leader():
+    if not processes.leader():
         return
     finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)
     splits = {"train": setting.train, "dev": setting.dev}

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from electra_jax.errors import UserError
-from electra_jax.finetune_results import RESULTS
-from electra_jax.tasks.glue_metrics import AVERAGED, glue_average
+from electra_jax.finetuning.results import RESULTS
+from electra_jax.tasks.text.glue_metrics import AVERAGED, glue_average
 
 
 def run(options: argparse.Namespace) -> None:

@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from electra_jax import loading
+from electra_jax.checkpoints import model_dir
 from electra_jax.errors import UserError
+from electra_jax.files import local
 from electra_jax.interchange import bare, hf, imported, tf1
-from electra_jax.paths import local
 
 
 def run(options: argparse.Namespace) -> None:
@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> None:
     """
     sources = [local(source, "SRC") for source in options.sources]
     dest = local(options.dest, "DEST")
-    loading.check_new(dest)
+    model_dir.check_new(dest)
     model = read(sources)
     notes = [*model.notes, *imported.write(model, dest)]
     count = imported.parameter_count(model.params)

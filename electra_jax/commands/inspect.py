@@ -9,12 +9,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from electra_jax import sharding
-from electra_jax.optimizer import make_optimizer
+from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.model.types import PyTree
 from electra_jax.pretraining.steps import init_state
-from electra_jax.run_config import PretrainingRun
+from electra_jax.training import sharding
+from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
-from electra_jax.types import PyTree
 
 
 def run(configuration: PretrainingRun) -> None:

@@ -8,26 +8,28 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from electra_jax import distributed, evaluation, gin_config, metrics, sharding
-from electra_jax.checkpoints import Checkpoints, Restored, complete_steps
-from electra_jax.data import Prefetch, whole_state
+from electra_jax.checkpoints.orbax_store import Checkpoints, Restored, complete_steps
+from electra_jax.checkpoints.run_record import write_record
+from electra_jax.config import gin_files
+from electra_jax.config.data import PretrainingData, share_data, vocabulary_for
+from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.data.batches import Prefetch, whole_state
+from electra_jax.distributed import processes
+from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.health_watch import Watched, describe_run, setting_of
-from electra_jax.optimizer import learning_rate
-from electra_jax.paths import path_of
-from electra_jax.pretraining import steps
+from electra_jax.files import path_of
+from electra_jax.monitoring.reporter import RunReporter, Silence, say
+from electra_jax.monitoring.watch import Watched, describe_run, setting_of
+from electra_jax.pretraining import evaluation, metrics, steps
 from electra_jax.pretraining.steps import PretrainingSetup
-from electra_jax.pretraining_data import PretrainingData, share_data, vocabulary_for
-from electra_jax.report_parts import parse_lines, read_if_there
-from electra_jax.reporting import RunReporter, Silence, say
-from electra_jax.run_config import PretrainingRun
-from electra_jax.run_record import write_record
+from electra_jax.reports.page import parse_lines, read_if_there
 from electra_jax.runtime import keep_compilations
-from electra_jax.stopping import end_early, stop_signals
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.training import sharding
 from electra_jax.training.loop import train
+from electra_jax.training.optimizer import learning_rate
 from electra_jax.training.state import Batch, Sums, TrainState
-from electra_jax.warm_start import initialize_from
+from electra_jax.checkpoints.warm_start import initialize_from
 
 # Batches of so many dispatches are read ahead of the device.
 DISPATCHES_AHEAD = 4
@@ -44,8 +46,8 @@ def run(configuration: PretrainingRun) -> None:
     data = share_data(configuration, vocabulary, mesh)
     checkpoints, state = begin(configuration, setup, mesh, data, vocabulary)
     model_dir, num_train_steps = path_of(configuration.model_dir), configuration.loop.num_train_steps
-    if distributed.leader():
-        write_record(model_dir, gin_config.resolved(), describe_run(configuration, state.params, corpus=data.name))
+    if processes.leader():
+        write_record(model_dir, gin_files.resolved(), describe_run(configuration, state.params, corpus=data.name))
     if int(jax.device_get(state.step)) >= num_train_steps:
         say(f"{model_dir} has had its {num_train_steps} steps: nothing left to do")
         return
@@ -127,7 +129,7 @@ class PretrainingJob:
     def data_state(self) -> dict[str, Any]:
         """Return the place of all processes in the data, and what data and vocabulary it belongs to."""
         return {
-            "batches": whole_state(distributed.gather(self._batches.state())),
+            "batches": whole_state(processes.gather(self._batches.state())),
             "kind": self._data.kind,
             "vocabulary": self._vocabulary.fingerprint,
         }

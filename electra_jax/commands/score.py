@@ -5,9 +5,9 @@ import itertools
 import json
 
 import electra_jax
-from electra_jax import likelihoods
 from electra_jax.commands.predict import SORTED_BATCHES, Item, read_items
 from electra_jax.errors import UserError
+from electra_jax.inference import electric_scores
 from electra_jax.runtime import keep_compilations
 
 
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
     keep_compilations()
     model = electra_jax.load(options.model)
     # Before the input is read, which may be a person at the keyboard.
-    likelihoods.check_electric(model)
+    electric_scores.check_electric(model)
     items = read_items(options.input, model)
     while chunk := list(itertools.islice(items, SORTED_BATCHES * options.batch_size)):
         for record in model.score([sentence_of(item) for item in chunk], batch_size=options.batch_size):

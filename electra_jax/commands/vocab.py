@@ -2,10 +2,10 @@
 
 import os
 
+from electra_jax.config.data import open_source
+from electra_jax.config.pretraining import VocabularyRun
 from electra_jax.errors import UserError
-from electra_jax.pretraining_data import open_source
-from electra_jax.reporting import say
-from electra_jax.run_config import VocabularyRun
+from electra_jax.monitoring.reporter import say
 from electra_jax.tasks.vocabulary import train_vocabulary
 
 

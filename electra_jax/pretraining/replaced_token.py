@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax import corruption, losses
-from electra_jax.corruption import MaskingConfig
-from electra_jax.encoder import DisentangledEmbeddings, Embeddings, EncoderConfig
 from electra_jax.errors import UserError
-from electra_jax.towers import Discriminator, Generator, Tower, WordPredictor
-from electra_jax.types import Corrupted, Loss, Masked, PyTree, Tokens
+from electra_jax.model.encoder import DisentangledEmbeddings, Embeddings, EncoderConfig
+from electra_jax.model.towers import Discriminator, Generator, Tower, WordPredictor
+from electra_jax.model.types import Corrupted, Loss, Masked, PyTree, Tokens
+from electra_jax.pretraining import corruption, losses
+from electra_jax.pretraining.corruption import MaskingConfig
 
 
 def generator_config(

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from electra_jax import corruption, metrics, reference_metrics
-from electra_jax.corruption import MaskingConfig
+from electra_jax.model.types import Loss, Masked, PyTree, Tokens
+from electra_jax.pretraining import corruption, metrics, original
+from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, Keys, Objective, Outputs, WeightSchedule
 from electra_jax.training.state import Sums
-from electra_jax.types import Loss, Masked, PyTree, Tokens
 
 Batch = dict[str, jax.Array]
 
@@ -202,5 +202,5 @@ def evaluate_step(
     sums = metrics.pretraining_sums(terms, masked, outputs)
     if not reference:
         return sums
-    theirs = reference_metrics.reference_sums(masked, outputs)
-    return sums | {f"{reference_metrics.PREFIX}{name}": value for name, value in theirs.items()}
+    theirs = original.reference_sums(masked, outputs)
+    return sums | {f"{original.PREFIX}{name}": value for name, value in theirs.items()}

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from electra_jax import sharding
 from electra_jax.errors import UserError, is_full_disk
-from electra_jax.stop import Stop
+from electra_jax.training import sharding
 from electra_jax.training.meter import Meter, NotFiniteError, Reporter
 from electra_jax.training.state import Batch, Sums, TrainState
+from electra_jax.training.stop import Stop
 
 
 @dataclasses.dataclass(frozen=True)

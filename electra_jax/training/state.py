@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import optax
 
-from electra_jax.types import PyTree
+from electra_jax.model.types import PyTree
 
 # Arrays of one batch by name, each [B, ...].
 Batch = dict[str, jax.Array]
