@@ -1,1 +1,1 @@
-"""One module for each command of the command line; each has a function `run`."""
+"""The commands of `electra`, one module each."""

@@ -1,6 +1,5 @@
 """`electra pretrain`: opens the data and the checkpoints of a run, and hands them to the training loop."""
 
-import functools
 import math
 from typing import Any
 
@@ -8,7 +7,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from electra_jax.checkpoints.orbax_store import Checkpoints, Restored, complete_steps
 from electra_jax.checkpoints.run_record import write_record
 from electra_jax.config import gin_files
 from electra_jax.config.data import PretrainingData, share_data, vocabulary_for
@@ -16,20 +14,17 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.batches import Prefetch, whole_state
 from electra_jax.distributed import processes
 from electra_jax.distributed.stop_signals import end_early, stop_signals
-from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.monitoring.reporter import RunReporter, Silence, say
-from electra_jax.monitoring.watch import Watched, describe_run, setting_of
-from electra_jax.pretraining import evaluation, metrics, steps
+from electra_jax.monitoring.reporter import say
+from electra_jax.monitoring.watch import describe_run
+from electra_jax.pretraining import evaluation, metrics
 from electra_jax.pretraining.steps import PretrainingSetup
-from electra_jax.reports.page import parse_lines, read_if_there
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
 from electra_jax.training import sharding
 from electra_jax.training.loop import train
 from electra_jax.training.optimizer import learning_rate
 from electra_jax.training.state import Batch, Sums, TrainState
-from electra_jax.checkpoints.warm_start import initialize_from
 
 # Batches of so many dispatches are read ahead of the device.
 DISPATCHES_AHEAD = 4

@@ -1,1 +1,1 @@
-"""Pre-training objectives, the corruption of text, losses, training steps and metrics."""
+"""Pre-training objectives, corruption, losses, metrics and the jitted step."""
