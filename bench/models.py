@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import jax
 
+from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import steps
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import Electra, ReplacedTokenDetection, generator_config
+from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.state import Batch, Sums, TrainState
 

@@ -35,8 +35,8 @@ from bench.pretrain_step import (
 )
 from bench.scaling_plot import draw
 from bench.timing import machine, peak_memory_bytes, spread
+from electra_jax.model.electra import Electra, generator_config
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.replaced_token import Electra, generator_config
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 

@@ -1,28 +1,37 @@
 """`electra pretrain`: opens the data and the checkpoints of a run, and hands them to the training loop."""
 
+import functools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from electra_jax.checkpoints.orbax_store import Checkpoints, Restored, complete_steps
 from electra_jax.checkpoints.run_record import write_record
+from electra_jax.checkpoints.warm_start import initialize_from
 from electra_jax.config import gin_files
 from electra_jax.config.data import PretrainingData, share_data, vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
-from electra_jax.data.batches import Prefetch, whole_state
+from electra_jax.data.batches import Prefetch, State, whole_state
 from electra_jax.distributed import processes
 from electra_jax.distributed.stop_signals import end_early, stop_signals
+from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.monitoring.reporter import say
-from electra_jax.monitoring.watch import describe_run
+from electra_jax.monitoring.reporter import RunReporter, Silence, say
+from electra_jax.monitoring.watch import Watched, describe_run, setting_of
 from electra_jax.pretraining import evaluation, metrics
 from electra_jax.pretraining.steps import PretrainingSetup
+from electra_jax.reports.page import parse_lines, read_if_there
+from electra_jax.run_directory import CHECKPOINTS, METRICS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
 from electra_jax.training import sharding
 from electra_jax.training.loop import train
+from electra_jax.training.meter import Reporter
 from electra_jax.training.optimizer import learning_rate
 from electra_jax.training.state import Batch, Sums, TrainState
 
@@ -40,32 +49,118 @@ def run(configuration: PretrainingRun) -> None:
     sharding.check_model(jax.eval_shape(setup.init, jax.random.key(configuration.seed)), mesh, configuration.mesh)
     data = share_data(configuration, vocabulary, mesh)
     checkpoints, state = begin(configuration, setup, mesh, data, vocabulary)
-    model_dir, num_train_steps = path_of(configuration.model_dir), configuration.loop.num_train_steps
+    model_dir, last_step = path_of(configuration.model_dir), configuration.loop.num_train_steps
     if processes.leader():
         write_record(model_dir, gin_files.resolved(), describe_run(configuration, state.params, corpus=data.name))
-    if int(jax.device_get(state.step)) >= num_train_steps:
-        say(f"{model_dir} has had its {num_train_steps} steps: nothing left to do")
+    start_step = int(jax.device_get(state.step))
+    if start_step >= last_step:
+        say(f"{model_dir} has had its {last_step} steps: nothing left to do")
         return
-    reporter = open_reporter(configuration, start_step=int(jax.device_get(state.step)))
     ahead = DISPATCHES_AHEAD * configuration.loop.steps_per_dispatch
-    with stop_signals() as stop, Prefetch(data.train, depth=ahead) as batches:
-        try:
-            _, reached = train(
-                PretrainingJob(configuration, setup, state, mesh, data, batches, vocabulary),
-                batches,
-                state,
-                loop=configuration.loop,
-                reporter=reporter,
-                stop=stop,
-                checkpoints=checkpoints,
-            )
-        finally:
-            reporter.close()
+    with (
+        stop_signals() as stop,
+        Prefetch(data.train, depth=ahead) as batches,
+        open_reporter(configuration, start_step) as reporter,
+    ):
+        _, reached = train(
+            PretrainingJob(configuration, setup, state, mesh, data, batches, vocabulary),
+            batches,
+            state,
+            loop=configuration.loop,
+            reporter=reporter,
+            stop=stop,
+            checkpoints=checkpoints,
+        )
         checkpoints.close()
-    if reached < num_train_steps:
+    if reached < last_step:
         end_early(stop, f" at step {reached}")
     else:
         say(f"done: {reached} steps in {model_dir}")
+
+
+def begin(
+    configuration: PretrainingRun,
+    setup: PretrainingSetup,
+    mesh: Mesh,
+    data: PretrainingData,
+    vocabulary: WordPieceVocabulary,
+) -> tuple[Checkpoints, TrainState]:
+    """Open MODEL_DIR, and return its checkpoints and the state that training starts from.
+
+    Raises:
+        UserError: if the checkpoint belongs to another model, vocabulary or kind of data, or the weights of INIT_FROM
+            cannot be used; MODEL_DIR is not created then.
+    """
+    # Where the weights come from, the first of these that is there:
+    # 1. The newest sound checkpoint in MODEL_DIR: parameters, optimizer, step, key and the place in the data. The
+    #    generator and discriminator that `electra import` writes there have no place in the data yet: they start at
+    #    its beginning.
+    # 2. One tower that `electra import` wrote into MODEL_DIR, or else INIT_FROM: weights by name, with a new optimizer
+    #    and step 0. Weights that the source lacks are drawn from SEED.
+    # 3. New weights, drawn from SEED.
+    key = jax.random.key(configuration.seed)
+    checkpoints, source = None, configuration.init_from
+    if processes.gather(complete_steps(path_of(configuration.model_dir) / CHECKPOINTS))[0]:
+        checkpoints, source = open_checkpoints(configuration), configuration.model_dir
+        restored = checkpoints.restore(sharding.abstract(setup.init, key, mesh, configuration.mesh))
+        if restored is not None:
+            resume_data(configuration, restored, data, vocabulary)
+            return checkpoints, restored.state
+    state = sharding.initialise(setup.init, key, mesh, configuration.mesh)
+    if source is not None:
+        state = initialize_from(state, path_of(source), vocabulary)
+    return checkpoints or open_checkpoints(configuration), state
+
+
+def open_checkpoints(configuration: PretrainingRun) -> Checkpoints:
+    """Create MODEL_DIR where there is none, check that all processes share it, and open its checkpoints."""
+    model_dir = path_of(configuration.model_dir)
+    if processes.leader():
+        model_dir.mkdir(parents=True, exist_ok=True)
+    processes.check_shared(model_dir)
+    return Checkpoints(model_dir, keep=configuration.loop.keep)
+
+
+def resume_data(
+    configuration: PretrainingRun, restored: Restored, data: PretrainingData, vocabulary: WordPieceVocabulary
+) -> None:
+    """Move the training batches to a checkpoint's place in the data.
+
+    Raises:
+        UserError: if the checkpoint was trained with another vocabulary, or read another kind of data.
+    """
+    held, checkpoint = restored.data_state, f"the checkpoint of step {restored.step} in {configuration.model_dir}"
+    if not held:
+        say(f"starting from the weights that were imported into {configuration.model_dir}")
+        return
+    if held["vocabulary"] != vocabulary.fingerprint:
+        raise UserError(
+            f"{checkpoint} was trained with another vocabulary than {configuration.cache.vocab_file}: name the one it "
+            "was trained with, or use another MODEL_DIR"
+        )
+    if held["kind"] != data.kind:
+        raise UserError(
+            f"{checkpoint} read {held['kind']} and this run reads {data.kind}, where its place means nothing: use the "
+            "same CORPUS, MASKING and PACKING, or another MODEL_DIR"
+        )
+    data.train.restore(held["batches"])
+    say(f"resuming from step {restored.step} of {configuration.model_dir}")
+
+
+@contextmanager
+def open_reporter(configuration: PretrainingRun, start_step: int) -> Iterator[Reporter]:
+    """Open the leader's reporter, which also watches the run's health; the other processes report nothing."""
+    if not processes.leader():
+        yield Silence()
+        return
+    model_dir = path_of(configuration.model_dir)
+    reporter = RunReporter(model_dir, start_step=start_step, num_train_steps=configuration.loop.num_train_steps)
+    # By now the reporter has dropped the lines of steps that will run again.
+    lines = parse_lines(read_if_there(model_dir / METRICS), model_dir / METRICS)
+    try:
+        yield Watched(reporter, setting_of(configuration), lines)
+    finally:
+        reporter.close()
 
 
 class PretrainingJob:
@@ -95,7 +190,14 @@ class PretrainingJob:
         self.mesh = mesh
         self._configuration, self._data, self._batches, self._vocabulary = configuration, data, batches, vocabulary
         self._update = sharding.jit_updates(setup.update, state, mesh, configuration.mesh)
-        self._evaluate = sharding.jit_forward(setup.evaluate, mesh, configuration.mesh)
+        evaluate = functools.partial(
+            evaluation.evaluate_step,
+            model=setup.model,
+            objective=setup.objective,
+            masking=setup.masking,
+            reference=configuration.reference_metrics,
+        )
+        self._evaluate = sharding.jit_forward(evaluate, mesh, configuration.mesh)
 
     def update(self, state: TrainState, batches: Batch) -> tuple[TrainState, Sums]:
         """Update the state by each of the stacked batches (`pretraining.steps.pretrain_step`)."""
@@ -122,9 +224,14 @@ class PretrainingJob:
         return float(learning_rate(self._configuration.optimizer, step))
 
     def data_state(self) -> dict[str, Any]:
-        """Return the place of all processes in the data, and what data and vocabulary it belongs to."""
-        return {
-            "batches": whole_state(processes.gather(self._batches.state())),
-            "kind": self._data.kind,
-            "vocabulary": self._vocabulary.fingerprint,
-        }
+        """Return what a checkpoint holds beside arrays, see `data_state`."""
+        return data_state(self._batches.state(), self._data, self._vocabulary)
+
+
+def data_state(batches: State, data: PretrainingData, vocabulary: WordPieceVocabulary) -> dict[str, Any]:
+    """Return the place of all processes in the data, and which data and vocabulary it belongs to."""
+    return {
+        "batches": whole_state(processes.gather(batches)),
+        "kind": data.kind,
+        "vocabulary": vocabulary.fingerprint,
+    }

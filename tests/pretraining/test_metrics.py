@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from electra_jax.model.types import Corrupted, Loss, Masked, Tokens
 from electra_jax.pretraining import metrics, original
-from electra_jax.pretraining.replaced_token import Outputs
+from electra_jax.pretraining.objective import Outputs
 from electra_jax.training.state import Sums
 
 

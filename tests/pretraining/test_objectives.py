@@ -13,7 +13,8 @@ import pytest
 from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, electric, losses, metrics, steps
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import Keys, ReplacedTokenDetection
+from electra_jax.pretraining.objective import Keys
+from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.training.state import Batch, TrainState
 from support.objectives import COMPILE_FAST, VARIANTS, Variant
 from support.tiny_model import MASKING, VOCAB_SIZE, random_batch
