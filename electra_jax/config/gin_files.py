@@ -250,7 +250,8 @@ def check_types() -> None:
             continue
         kinds = typing.get_type_hints(wrapped)
         for field, value in fields.items():
-            name = f"{selector}.{field}"
+            # As a user binds it: the module's last name, the class, the field.
+            name = ".".join([*selector.split(".")[-2:], field])
             if macro := re.fullmatch(r"%(\w+)", str(value)):
                 name, value = f"{macro[1]} ({name})", values.get(macro[1])
             if not isinstance(value, gin_internals.ConfigurableReference) and not fits(value, kinds[field]):
