@@ -47,7 +47,7 @@ def _tokenizer(lowercase: bool) -> Tokenizer:
 
 @functools.cache
 def _examples(task: str, split: str) -> list[QAExample]:
-    folder = ORACLE / "data" / "finetuning_data" / task
+    folder = ROOT / "data" / "finetuning_data" / task
     if (folder / f"{split}.jsonl").exists():
         return read_mrqa(str(folder / f"{split}.jsonl"))
     return read_squad(str(folder / f"{split}.json"))
