@@ -327,7 +327,7 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
     if verb.several == "apart":
         module.run(*([configuration, options] if verb.arguments else [configuration]))
         return
-    with processes.joined(gin_config.resolved()):
+    with processes.process_group(gin_config.resolved()):
         if verb.several != "leader" or processes.leader():
             module.run(configuration)
 

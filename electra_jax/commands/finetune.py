@@ -109,7 +109,7 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
             raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")
     elif (model_dir / "checkpoints").exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
-    processes.agree(
+    processes.check_same_everywhere(
         "the data",
         {
             "the vocabulary's hash": setting.origin.vocabulary_hash,
@@ -128,7 +128,7 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes the results and their page."""
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
-    processes.led(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
+    processes.on_leader(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
     found = evaluate(setting, sharding.place(loading.load(model_dir).params, setting.abstract_state.params))
     if not processes.leader():
         return

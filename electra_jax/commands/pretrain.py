@@ -143,7 +143,7 @@ def share_data(configuration: PretrainingRun, vocabulary: WordPieceVocabulary, m
     index, count = sharding.process_share(mesh)
     with processes.leader_first():
         data = open_data(configuration, vocabulary, process_index=index, process_count=count)
-    processes.agree(
+    processes.check_same_everywhere(
         "the data", {"the vocabulary": vocabulary.fingerprint, "the kind": data.kind, "the text": data.fingerprint}
     )
     return data

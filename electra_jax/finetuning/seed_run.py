@@ -206,7 +206,7 @@ class Best:
             "failed": collapse(found.task, gold, found.predictions),
         }
         part = self._directory.with_suffix(".part")
-        processes.led(make_empty, part)
+        processes.on_leader(make_empty, part)
         model_dir.write_model(
             part,
             self._setting.describe(found.task, facts),
@@ -214,7 +214,7 @@ class Best:
             step=step,
             vocabulary=self._setting.origin.vocabulary,
         )
-        processes.led(replace_directory, part, self._directory)
+        processes.on_leader(replace_directory, part, self._directory)
 
 
 def make_empty(directory: Path) -> None:

@@ -146,8 +146,8 @@ def test_a_bucket_that_is_not_there(run: Run) -> None:
     [
         ("s3://bucket/run", "neither a local path nor gs://"),
         ("gs:/bucket/run", "neither a local path nor gs://"),
-        ("gs://bucket", "names no place in a bucket"),
-        ("gs:///run", "names no place in a bucket"),
+        ("gs://bucket", "is not a path in a bucket"),
+        ("gs:///run", "is not a path in a bucket"),
     ],
 )
 def test_paths_that_are_refused(name: str, sentence: str) -> None:
