@@ -24,8 +24,8 @@ from electra_jax.model.dropout import GENERATORS
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.heads import HeadConfig
 from electra_jax.pretraining import flops
-from electra_jax.pretraining.steps import Batch, TrainState
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import Batch, TrainState
 
 HEAD = HeadConfig(
     kind="sequence_classification",

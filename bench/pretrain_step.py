@@ -20,7 +20,7 @@ from bench.timing import Elapsed, in_words, machine, peak_memory_bytes, spread, 
 from electra_jax.data.blocks import TokenBlocks
 from electra_jax.model.dropout import GENERATORS
 from electra_jax.pretraining import flops, metrics
-from electra_jax.pretraining.steps import Batch, TrainState
+from electra_jax.training.state import Batch, Sums, TrainState
 
 WARM_UP_STEPS = 3
 
@@ -158,7 +158,7 @@ def time_steps(
             nonlocal state, sums
             state, sums = jax.block_until_ready(step(state, batch))
 
-        sums: metrics.Sums = {}
+        sums: Sums = {}
         wall, cpu = stopwatch(work)
         elapsed.append(Elapsed(wall / together, cpu / together))
         last = jax.device_get(sums) if together == 1 else {name: values[-1] for name, values in sums.items()}

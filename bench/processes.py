@@ -91,7 +91,7 @@ def time_steps(options: argparse.Namespace) -> dict[str, Any]:
     from bench.pretrain_step import data_mesh, new_state, synthetic_blocks
     from electra_jax.distributed import processes as distributed
     from electra_jax.pretraining import metrics
-    from electra_jax.training import loop, sharding
+    from electra_jax.training import sharding
 
     recipe = models.recipe(options.model, dtype="float32")
     mesh = data_mesh(len(jax.devices()))
@@ -106,7 +106,7 @@ def time_steps(options: argparse.Namespace) -> dict[str, Any]:
     wall, cpu = [], []
     for number in range(total):
         first = number * options.batch_size + jax.process_index() * share
-        batch = loop.place(blocks.gather(np.arange(first, first + share), options.sequence_length), rows)
+        batch = sharding.to_device(blocks.gather(np.arange(first, first + share), options.sequence_length), rows)
         before, used = time.perf_counter(), time.process_time()
         state, sums = jax.block_until_ready(step(state, batch))
         wall.append(time.perf_counter() - before)

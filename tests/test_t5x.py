@@ -29,6 +29,7 @@ from electra_jax.finetuning import steps as finetuning
 from electra_jax.pretraining import metrics, steps
 from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import TrainState
 from support.command_line import FILES, SMALL, WORDS, write_small_text
 
 ROOT = Path(__file__).parent.parent
@@ -147,7 +148,7 @@ def test_a_step_of_t5x_is_a_step_of_electra_pretrain(
     optimizer = make_optimizer(model.optimizer_config)
     key_data = jax.random.PRNGKey(7)
     opt_state = optimizer.init(params)
-    state = steps.TrainState(jnp.asarray(3, jnp.int32), params, opt_state, key_data)
+    state = TrainState(jnp.asarray(3, jnp.int32), params, opt_state, key_data)
     pieces = {"model": model.run.model, "objective": model.run.objective, "masking": model._pieces["masking"]}
     step = functools.partial(steps.pretrain_step, **pieces, optimizer=optimizer, accumulation_steps=1)
     after, sums = jax.jit(step)(state, batch)
@@ -293,7 +294,7 @@ def run(folder: Path) -> Path:
     optimizer = make_optimizer(model.optimizer_config)
     params = initial(model)
     opt_state = updated_moments(optimizer, params)
-    state = steps.TrainState(jnp.asarray(2, jnp.int32), params, opt_state, jax.random.PRNGKey(0))
+    state = TrainState(jnp.asarray(2, jnp.int32), params, opt_state, jax.random.PRNGKey(0))
     writer = model_dir.checkpoints.Checkpoints(folder / "run", keep=1)
     writer.save(2, state, {"batches": {}})
     writer.close()

@@ -11,7 +11,6 @@ from flax import linen as nn
 from electra_jax.model import matmul
 from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig, LayerNorm, Linear, gelu, logical
 from electra_jax.model.types import Masked, Tokens
-from electra_jax.pretraining import corruption
 
 
 class MaskedLmHead(nn.Module):
@@ -93,7 +92,7 @@ class Generator(Tower):
     def __call__(self, masked: Masked, *, deterministic: bool) -> jax.Array:
         """Float32 logits [B, K, V] over the vocabulary at each masked position."""
         hidden_BLD = self.encode(masked.tokens, deterministic=deterministic)
-        hidden_BKD = corruption.take_positions(hidden_BLD, masked.masked_positions)
+        hidden_BKD = take_positions(hidden_BLD, masked.masked_positions)
         return self.head(hidden_BKD, self.embeddings.word_table())
 
 
@@ -122,3 +121,8 @@ class WordPredictor(nn.Module):
     def __call__(self, hidden_BKD: jax.Array, word_embeddings_VE: jax.Array) -> jax.Array:
         """[B, K, D] -> float32 logits [B, K, V]."""
         return self.head(hidden_BKD, word_embeddings_VE)
+
+
+def take_positions(values_BLx: jax.Array, positions_BK: jax.Array) -> jax.Array:
+    """Gathers [B, K, ...] from [B, L, ...] row by row."""
+    return jax.vmap(lambda values, positions: jnp.take(values, positions, axis=0))(values_BLx, positions_BK)

@@ -23,11 +23,11 @@ from electra_jax.finetuning.start import take_weights
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.steps import TrainState
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
 from electra_jax.training import sharding
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.sharding import MeshConfig
+from electra_jax.training.state import TrainState
 from support.finetuned_model import TOKENS
 from support.tiny_model import RULES
 
@@ -61,15 +61,14 @@ class Run(NamedTuple):
         batches = reader()
         data = PretrainingData("text", "blocks", "", batches, lambda: iter(()))
         mesh = sharding.make_mesh(config, num_devices)
-        checkpoints, start = pretrain.begin(self.configuration, mesh, self.init, data, self.vocabulary)
-        jax.tree.map(np.testing.assert_array_equal, jax.device_get(start.state), expected)
+        setup = self.configuration.setup(self.vocabulary)
+        checkpoints, state = pretrain.begin(self.configuration, setup, mesh, data, self.vocabulary)
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
         wanted = self.abstract(config, num_devices)
-        assert [leaf.sharding for leaf in jax.tree.leaves(start.state)] == [
-            leaf.sharding for leaf in jax.tree.leaves(wanted)
-        ]
-        assert start.step == step
+        assert [leaf.sharding for leaf in jax.tree.leaves(state)] == [leaf.sharding for leaf in jax.tree.leaves(wanted)]
+        assert checkpoints.latest_step() == step
         np.testing.assert_array_equal(next(batches)["input_ids"], next(self.reference)["input_ids"])
-        self.save(checkpoints, step + 1, start.state, batches)
+        self.save(checkpoints, step + 1, state, batches)
 
     def save(self, checkpoints: Checkpoints, step: int, state: TrainState, batches: BlockBatches) -> None:
         data = PretrainingData("text", "blocks", "", batches, lambda: iter(()))

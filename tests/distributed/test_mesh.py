@@ -17,10 +17,10 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.steps import TrainState
-from electra_jax.training import loop, sharding
+from electra_jax.training import sharding
 from electra_jax.training.optimizer import make_optimizer
-from electra_jax.training.sharding import MeshConfig
+from electra_jax.training.sharding import MeshConfig, to_device
+from electra_jax.training.state import TrainState
 from support.tiny_model import CLS, MASK, ONE_AXIS, RULES, SEP, VOCAB_SIZE, random_batch
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)]
@@ -86,7 +86,7 @@ class Case(NamedTuple):
         rows = random_batch(ROWS, LENGTH)
         if packed:  # each segment an example
             rows["example_ids"] = rows["attention_mask"] * (1 + rows["token_type_ids"])
-        batch = loop.place(rows, sharding.batch_sharding(mesh))
+        batch = to_device(rows, sharding.batch_sharding(mesh))
         compiled = sharding.jit_update(step, state, mesh, config).lower(state, batch).compile()
         after, sums = compiled(state, batch)
         return Result(after, jax.device_get(sums), compiled.as_text())

@@ -14,10 +14,10 @@ from flax import linen as nn
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.interchange import tf1_names
+from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import electric, masked_lm, original, registry, steps
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import Electra, generator_config
 from support.parity_case import Case, discover, keys_of, masked_of
 
 SIZES = {"small": (256, 12, 4, 128), "base": (768, 12, 12, 768), "large": (1024, 24, 16, 1024)}

@@ -11,7 +11,7 @@ import pytest
 
 from electra_jax.interchange import tf1_names
 from electra_jax.model.types import Masked, PyTree
-from electra_jax.pretraining.replaced_token import Keys
+from electra_jax.pretraining.objective import Keys
 from electra_jax.training import optimizer
 from parity.test_optimizer import config_of
 from support.parity_case import Case, discover, masked_of, noise_of

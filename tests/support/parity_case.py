@@ -18,6 +18,7 @@ from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, electric, masked_lm, registry, replaced_token, steps
 from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.objective import Keys, Objective
 
 ORACLE = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared" / "oracle"))
 CLS, SEP, MASK = 101, 102, 103
@@ -108,7 +109,7 @@ class Case:
         return self.info["options"].get(name, default)
 
     @property
-    def objective(self) -> replaced_token.Objective:
+    def objective(self) -> Objective:
         electric_objective = self.option("electric_objective", False)
         if not (self.option("electra_objective", True) or electric_objective):
             return masked_lm.MaskedLanguageModel(weight=self.info["gen_weight"])
@@ -177,5 +178,5 @@ def noise_of(arrays: dict[str, np.ndarray]) -> jax.Array:
     return -jnp.log(-jnp.log(uniform + 1e-9) + 1e-9)
 
 
-def keys_of(arrays: dict[str, np.ndarray]) -> replaced_token.Keys:
-    return replaced_token.Keys(noise_of(arrays), jax.random.key(0), jax.random.key(0))
+def keys_of(arrays: dict[str, np.ndarray]) -> Keys:
+    return Keys(noise_of(arrays), jax.random.key(0), jax.random.key(0))

@@ -7,13 +7,14 @@ import gin
 import numpy as np
 
 from electra_jax.config import gin_files
+from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import Electra, ReplacedTokenDetection, generator_config
-from electra_jax.pretraining.steps import Batch
+from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.sharding import MeshConfig
+from electra_jax.training.state import Batch
 
 VOCAB_SIZE, CLS, SEP, MASK = 64, 2, 3, 4
 MASKING = MaskingConfig(
