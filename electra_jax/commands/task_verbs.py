@@ -81,7 +81,7 @@ def gin_files(default: str, given: Sequence[str], bindings: Sequence[str]) -> li
     """The Gin files of a run on a model: what the fine-tuning recorded stands between the defaults and the user's."""
     directory = bound(bindings, "MODEL_DIR")
     recorded = []
-    # What T5X recorded beside its own checkpoints (`stored.is_of_t5x`) is Gin for T5X's scripts.
+    # What T5X recorded beside its own checkpoints (`orbax_store.is_of_t5x`) is Gin for T5X's scripts.
     places = [] if directory is None else [path_of(directory) / name for name in ("checkpoints", RUN)]
     if directory is not None and is_fine_tuned(directory) and all(place.exists() for place in places):
         recorded = [str(path_of(directory) / RUN)]

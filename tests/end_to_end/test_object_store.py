@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from electra_jax.checkpoints import stored
+from electra_jax.checkpoints import orbax_store
 from electra_jax.commands import export, import_
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, path_of
@@ -59,7 +59,7 @@ class Run(NamedTuple):
                 path = copy / "checkpoints" / str(step) / name.removeprefix(prefix)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self.read(name))
-        return jax.tree.leaves(stored.read_params(path_of(copy), "params").params)
+        return jax.tree.leaves(orbax_store.read_item(path_of(copy), "params").tree)
 
 
 @pytest.fixture(scope="module")
