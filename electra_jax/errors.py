@@ -28,3 +28,19 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def is_full_disk(error: BaseException) -> bool:
     """Whether a full disk is behind an error, whatever library raised it."""
     return any(getattr(link, "errno", None) == errno.ENOSPC or "No space left" in str(link) for link in causes(error))
+
+
+def explain_os_error(error: BaseException) -> str | None:
+    """Return a sentence about an error of the file system, None for any other error.
+
+    A full disk is met again while files are closed: the sentence of the first to meet it is the one that helps.
+    """
+    chain = list(causes(error))
+    if is_full_disk(error):
+        places = (f" of {link.filename}" for link in chain if getattr(link, "filename", None))
+        known = (str(link) for link in chain if isinstance(link, UserError))
+        return next(known, f"the disk{next(places, '')} is full: free some space and run the same command again")
+    # Such as a folder that is to be made and is a file.
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be used ({error.strerror}): name another path, or put this one right"
+    return None

@@ -313,7 +313,7 @@ def test_a_corrupt_newest_checkpoint(place: Path, whole: Path, copied: Path) -> 
     done = electra(small_run(place, copied, **STEPS), place / "cache")
     assert done.returncode == 0, done
     assert f"checkpoint 40 in {copied / 'checkpoints'} is corrupt ({largest.relative_to(newest)}" in done.stderr
-    assert "going on from step 36" in done.stdout
+    assert "resuming from step 36" in done.stdout
     assert_same_arrays(arrays(copied, 40), arrays(whole, 40))
     assert reported_steps(copied) == list(range(1, 41))
 
@@ -344,7 +344,7 @@ def test_a_full_disk(place: Path, whole: Path, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     done = electra(arguments, place / "cache")
     assert done.returncode == 0, done
-    assert f"going on from step {kept[-1]}" in done.stdout
+    assert f"resuming from step {kept[-1]}" in done.stdout
     assert not unfinished_saves(model_dir)
     assert_same_arrays(arrays(model_dir, 40), arrays(whole, 40))
     assert reported_steps(model_dir) == list(range(1, 41))

@@ -116,7 +116,7 @@ def test_another_machine_goes_on_from_the_newest_sound_checkpoint(run: Run, tmp_
         f"checkpoint 4 in gs://bucket/run/checkpoints is corrupt ({largest.removeprefix('run/checkpoints/4/')}"
         in result.stderr
     )
-    assert "going on from step 2 of gs://bucket/run" in result.stdout
+    assert "resuming from step 2 of gs://bucket/run" in result.stdout
     # The tokenised corpus was not made again, but copied to this machine's disk.
     assert "Tokenising" not in result.stderr
     assert len(list((run.folder / "another" / "blocks").glob("*/train.blocks/tokens.npy"))) == 1

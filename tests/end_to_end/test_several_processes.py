@@ -54,7 +54,7 @@ def test_pretraining_by_two_stopped_and_ended_by_one(place: Path, whole: Path) -
     reached = checkpoint_steps(model_dir)[-1]
     done = electra(command, cache)
     assert done.returncode == 0, done
-    assert f"going on from step {reached}" in done.stdout
+    assert f"resuming from step {reached}" in done.stdout
     assert json.loads((model_dir / "run.json").read_text())["machine"]["processes"] == 1
     _assert_same_losses(model_dir, whole, LOSSES)
 
