@@ -21,10 +21,15 @@ def test_a_file_is_replaced_whole_as_text_or_bytes(tmp_path: Path, path_type: ty
 def test_what_is_half_written_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as part:
-        part.write_text("half")
-        assert path.read_text() == "old"
-        raise KeyboardInterrupt
+
+    def write_half() -> None:
+        with replacing(path) as part:
+            part.write_text("half")
+            assert path.read_text() == "old"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["record.json"]
 
