@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from electra_jax import cli
-from electra_jax.distributed.processes import free_port
+from electra_jax.distributed.group import free_port
 from support.command_line import (
     FILES,
     SPECIAL,
