@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.checkpoints import stored
-from electra_jax.checkpoints.run_record import replace_text
+from electra_jax.checkpoints import orbax_store
 from electra_jax.compare.plan import Timing, WorkItem
 from electra_jax.errors import UserError
-from electra_jax.files import absolute
+from electra_jax.files import absolute, replace_file
 from electra_jax.run_directory import METRICS, RESULTS, RUN, SEED_RESULT, SEEDS
 
 Record = dict[str, Any]
@@ -99,7 +98,7 @@ class Records:
             "source_sha256": self.done[item.needs]["sha256"] if item.needs else None,
             "settings": dict(item.settings),
         }
-        replace_text(absolute(self._path(item)), json.dumps(record, indent=1) + "\n")
+        replace_file(absolute(self._path(item)), json.dumps(record, indent=1) + "\n")
         self.done[item.name] = record
 
     def _metrics(self, item: WorkItem) -> list[Record]:
@@ -158,7 +157,7 @@ def command_of(item: WorkItem) -> str:
 def parameters_sha256(model_dir: Path) -> str:
     """Return a checksum of the newest checkpoint's parameters: their names, types, shapes and values."""
     checksum = hashlib.sha256()
-    params = stored.read_params(absolute(model_dir), "params").params
+    params = orbax_store.read_item(absolute(model_dir), "params").tree
     named = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)

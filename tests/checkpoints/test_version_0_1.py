@@ -1,4 +1,4 @@
-"""Model directories of version 0.1.0: `data/version_0_1_0.tar.xz` holds a pre-training and a fine-tuning."""
+"""Model directories of version 0.1.0: data/version_0_1_0.tar.xz holds a pre-training, a fine-tuning and their data."""
 
 import json
 import re

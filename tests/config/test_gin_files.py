@@ -4,10 +4,8 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import gin
 import jax
 import pytest
 
@@ -29,12 +27,6 @@ MODELS = ["tiny", "small", "base", "large"]
 # Parameters of google-research/electra's own graphs: ../shared/oracle/tf_pretrain/config_tables.json, "param_counts".
 PUBLISHED = {"small": 14_196_219, "base": 119_386_427, "large": 354_655_291}
 REQUIRED = ["MODEL_DIR='runs/x'", "VOCAB_FILE='vocab.txt'"]
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    yield
-    gin.clear_config(clear_constants=True)
 
 
 def _run(files: list[str], bindings: list[str]) -> PretrainingRun:
