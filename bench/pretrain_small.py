@@ -26,8 +26,8 @@ from electra_jax.blocks import TokenBlocks, open_blocks
 from electra_jax.data import BlockBatches, Prefetch, evaluation_batches
 from electra_jax.dropout import GENERATORS
 from electra_jax.errors import PREEMPTED, UserError
-from electra_jax.health_checks import Setting
-from electra_jax.health_watch import VOCABULARY_TOLERANCE, Watched
+from electra_jax.monitoring.health_checks import Setting
+from electra_jax.monitoring.watch import VOCABULARY_TOLERANCE, Watched
 from electra_jax.optimizer import learning_rate
 from electra_jax.runtime import keep_compilations
 from electra_jax.stop import Stop, handled_by

@@ -15,7 +15,7 @@ from typing import NamedTuple, TextIO
 from electra_jax.comparison_pieces import Piece, Timing, ready
 from electra_jax.comparison_records import Records, command_of
 from electra_jax.errors import PREEMPTED, UserError
-from electra_jax.reporting import say
+from electra_jax.monitoring.reporter import say
 from electra_jax.stop import Stop
 
 # How often the processes are looked at, and how often something is said while nothing happens.

@@ -20,8 +20,8 @@ from electra_jax.description import Description, read_record
 from electra_jax.finetune_results import collapse
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_start import Origin, take_weights
+from electra_jax.monitoring.reporter import RunReporter, Silence, say
 from electra_jax.optimizer import OptimizerConfig, learning_rate, make_optimizer
-from electra_jax.reporting import RunReporter, Silence, say
 from electra_jax.run_record import replace_text
 from electra_jax.steps import TrainState
 from electra_jax.stop import Stop

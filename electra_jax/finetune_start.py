@@ -9,7 +9,7 @@ from electra_jax.encoder import EncoderConfig
 from electra_jax.errors import UserError
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.model import Vocabulary
-from electra_jax.reporting import say
+from electra_jax.monitoring.reporter import say
 from electra_jax.tasks.corpus import fingerprint_of
 from electra_jax.types import PyTree
 

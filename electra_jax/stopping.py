@@ -8,7 +8,7 @@ from types import FrameType
 from electra_jax import distributed
 from electra_jax.errors import Preempted
 from electra_jax.group import Group
-from electra_jax.reporting import say
+from electra_jax.monitoring.reporter import say
 from electra_jax.stop import Stop, handled_by
 
 

@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from electra_jax.health import diagnose
-from electra_jax.health_checks import Setting
-from electra_jax.health_history import History, history_of
-from electra_jax.health_watch import published_curve
+from electra_jax.monitoring.health import diagnose
+from electra_jax.monitoring.health_checks import Setting
+from electra_jax.monitoring.history import History, history_of
+from electra_jax.monitoring.watch import published_curve
 
 PUBLISHED = published_curve()
 SMALL = Setting(8192, 16, generator_learns=True, judges_every_token=True, unlike_published=("the model's size",))

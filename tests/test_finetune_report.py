@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from pages import Page
 
-from electra_jax.demo_comparison import Scores, read_comparison, stands_apart
 from electra_jax.errors import UserError
-from electra_jax.finetune_report import write_finetune_report
 from electra_jax.finetune_results import summary
-from electra_jax.plots import scatter_chart
-from electra_jax.report_answers import confusion
-from electra_jax.report_errors import errors_html, ranked_errors
+from electra_jax.reports.answers import confusion
+from electra_jax.reports.charts import scatter_chart
+from electra_jax.reports.demo import Scores, read_comparison, stands_apart
+from electra_jax.reports.errors import errors_html, ranked_errors
+from electra_jax.reports.finetuning import write_finetune_report
 
 EVIL = "</p><script>alert(\"&amp;')</script><img src=x onerror=y>"
 

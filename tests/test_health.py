@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from electra_jax.health import diagnose
-from electra_jax.health_checks import Finding, constant_guess_loss
-from electra_jax.health_history import MAX_WINDOWS, WINDOW_TOKENS, history_of
+from electra_jax.monitoring.health import diagnose
+from electra_jax.monitoring.health_checks import Finding, constant_guess_loss
+from electra_jax.monitoring.history import MAX_WINDOWS, WINDOW_TOKENS, history_of
 from healthy import (
     GOOD,
     LIKE_PUBLISHED,

@@ -12,13 +12,13 @@ from flax.core import meta
 from pages import Page
 
 from commands import electra, small_run, write_small_text
-from electra_jax.health_checks import Finding, Setting
-from electra_jax.health_watch import Watched
 from electra_jax.metrics import Sums, finish
+from electra_jax.monitoring.health_checks import Finding, Setting
+from electra_jax.monitoring.watch import Watched
 from electra_jax.optimizer import make_optimizer
-from electra_jax.plots import Series
-from electra_jax.report import write_report
-from electra_jax.report_health import published_series
+from electra_jax.reports.charts import Series
+from electra_jax.reports.health import published_series
+from electra_jax.reports.pretraining import write_report
 from electra_jax.steps import Batch, TrainState, init_state, pretrain_step
 from healthy import GOOD, LIKE_PUBLISHED, PUBLISHED, SMALL, Row, names_on_the_way, published_rows, rows
 from small import CLS, MASK, MASKING, OBJECTIVE, SEP, VOCAB_SIZE, optimizer_config, small_model

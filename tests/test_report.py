@@ -10,11 +10,11 @@ import pytest
 from pages import Page
 
 from electra_jax.errors import UserError
-from electra_jax.health_checks import constant_guess_loss
-from electra_jax.plots import Series, line_chart, nice_ticks, tick_texts
-from electra_jax.report import write_report
-from electra_jax.report_passages import count_passage, passage_html, spacing
-from electra_jax.report_summary import warnings
+from electra_jax.monitoring.health_checks import constant_guess_loss
+from electra_jax.reports.charts import Series, line_chart, nice_ticks, tick_texts
+from electra_jax.reports.passages import count_passage, passage_html, spacing
+from electra_jax.reports.pretraining import write_report
+from electra_jax.reports.summary import warnings
 
 GOOD = {
     "loss": 14.0,

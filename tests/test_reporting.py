@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from electra_jax import gin_config, metrics
-from electra_jax.metrics_file import drop_after
-from electra_jax.reporting import COLUMNS, LiveView, RunReporter
+from electra_jax.monitoring.metrics_file import drop_after
+from electra_jax.monitoring.reporter import COLUMNS, LiveView, RunReporter
 
 TRAIN = {
     "loss": 31.0,

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from electra_jax import sharding
 from electra_jax.checkpoints import Checkpoints, complete_steps, restore_latest
 from electra_jax.errors import UserError
-from electra_jax.reporting import RunReporter
+from electra_jax.monitoring.reporter import RunReporter
 from electra_jax.stop import Stop
 from electra_jax.stopping import stop_signals
 from electra_jax.training import LoopConfig, Meter, Reporter, train

@@ -1,7 +1,7 @@
 """`electra cache`: tokenises and packs a corpus once."""
 
+from electra_jax.monitoring.reporter import say
 from electra_jax.pretraining_data import cache_path
-from electra_jax.reporting import say
 from electra_jax.run_config import CacheConfig
 from electra_jax.tasks.vocabulary import load_vocabulary
 

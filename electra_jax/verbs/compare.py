@@ -14,8 +14,8 @@ from electra_jax.comparison_records import Records
 from electra_jax.comparison_results import comparison_of
 from electra_jax.comparison_work import Work, readable, sole_owner
 from electra_jax.errors import UserError
+from electra_jax.monitoring.reporter import say
 from electra_jax.paths import absolute, local
-from electra_jax.reporting import say
 from electra_jax.run_record import replace_text
 from electra_jax.stopping import end_early, stop_signals
 

@@ -13,11 +13,11 @@ from rich.table import Table
 
 from electra_jax import corruption, distributed, evaluation, sharding, steps, training
 from electra_jax.checkpoints import restore_latest
+from electra_jax.monitoring.reporter import say
 from electra_jax.optimizer import make_optimizer
 from electra_jax.paths import path_of
 from electra_jax.pretraining_data import vocabulary_for
-from electra_jax.report import write_report
-from electra_jax.reporting import say
+from electra_jax.reports.pretraining import write_report
 from electra_jax.run_config import PretrainingRun
 from electra_jax.run_record import replace_text
 from electra_jax.runtime import keep_compilations

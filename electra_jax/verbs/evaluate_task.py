@@ -11,9 +11,9 @@ from rich.table import Table
 import electra_jax
 from electra_jax.errors import UserError
 from electra_jax.model import Model
+from electra_jax.monitoring.reporter import say
 from electra_jax.paths import path_of
 from electra_jax.prediction import predict_examples
-from electra_jax.reporting import say
 from electra_jax.run_record import replace_text
 from electra_jax.runtime import keep_compilations
 from electra_jax.scoring_run import EvaluationRun

@@ -9,12 +9,12 @@ import jax
 
 from electra_jax import distributed, finetune_results, finetuning, gin_config, loading, sharding
 from electra_jax.errors import UserError
-from electra_jax.finetune_report import write_finetune_report
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_seed import BEST, Setting, Split, evaluate, run_seed
 from electra_jax.finetune_start import Origin, origin
+from electra_jax.monitoring.reporter import say
 from electra_jax.paths import local
-from electra_jax.reporting import say
+from electra_jax.reports.finetuning import write_finetune_report
 from electra_jax.run_record import replace_text, write_record
 from electra_jax.runtime import keep_compilations
 from electra_jax.stopping import end_early, stop_signals

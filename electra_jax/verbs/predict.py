@@ -15,9 +15,9 @@ import numpy as np
 import electra_jax
 from electra_jax.errors import UserError
 from electra_jax.model import Model
+from electra_jax.monitoring.reporter import say
 from electra_jax.paths import local
 from electra_jax.prediction import FIELDS, answers, as_input, predict_examples, predict_ids
-from electra_jax.reporting import say
 from electra_jax.runtime import keep_compilations
 from electra_jax.scoring_run import PredictionRun
 from electra_jax.task_data import open_task, splits_of

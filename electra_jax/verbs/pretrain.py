@@ -17,12 +17,12 @@ from electra_jax.checkpoints import Checkpoints, complete_steps, named_shapes
 from electra_jax.corruption import MaskingConfig
 from electra_jax.data import Prefetch, State, whole_state
 from electra_jax.errors import UserError
-from electra_jax.health_watch import Watched, setting_of
+from electra_jax.monitoring.reporter import RunReporter, Silence, say
+from electra_jax.monitoring.watch import Watched, setting_of
 from electra_jax.optimizer import learning_rate, make_optimizer
 from electra_jax.paths import path_of
 from electra_jax.pretraining_data import PretrainingData, open_data, vocabulary_for
-from electra_jax.report_parts import parse_lines, read_if_there
-from electra_jax.reporting import RunReporter, Silence, say
+from electra_jax.reports.page import parse_lines, read_if_there
 from electra_jax.run_config import PretrainingRun
 from electra_jax.run_record import write_record
 from electra_jax.runtime import keep_compilations

@@ -3,8 +3,8 @@
 import os
 
 from electra_jax.errors import UserError
+from electra_jax.monitoring.reporter import say
 from electra_jax.pretraining_data import open_source
-from electra_jax.reporting import say
 from electra_jax.run_config import VocabularyRun
 from electra_jax.tasks.vocabulary import train_vocabulary
 

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from electra_jax.errors import UserError
-from electra_jax.report_style import page_html
+from electra_jax.reports.style import page_html
 
 Rows = list[dict[str, Any]]
 

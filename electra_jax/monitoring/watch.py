@@ -6,9 +6,9 @@ from importlib import resources
 from typing import Any, Protocol
 
 from electra_jax.electric import TwoTowerDetection
-from electra_jax.health import Curve, diagnose
-from electra_jax.health_checks import Finding, Setting
-from electra_jax.health_history import history_of
+from electra_jax.monitoring.health import Curve, diagnose
+from electra_jax.monitoring.health_checks import Finding, Setting
+from electra_jax.monitoring.history import history_of
 from electra_jax.pretraining import ReplacedTokenDetection
 from electra_jax.run_config import PretrainingRun
 
@@ -29,7 +29,7 @@ def published_curve() -> Curve:
 
 
 def _shipped() -> dict[str, Any]:
-    return json.loads(resources.files("electra_jax").joinpath(CURVES).read_text("utf-8"))
+    return json.loads(resources.files("electra_jax.monitoring").joinpath(CURVES).read_text("utf-8"))
 
 
 def setting_of(run: PretrainingRun) -> Setting:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from electra_jax.plots import scatter_chart
-from electra_jax.report_parts import Rows, figure_html
-from electra_jax.report_style import table_html
-from electra_jax.report_summary import number
+from electra_jax.reports.charts import scatter_chart
+from electra_jax.reports.page import Rows, figure_html
+from electra_jax.reports.style import table_html
+from electra_jax.reports.summary import number
 from electra_jax.tasks.conlleval import SpanReader, evaluate_tags
 
 # Names of classes turned by a quarter save the width that many of them take.

@@ -8,14 +8,14 @@ from typing import Any
 
 from etils import epath
 
-from electra_jax.demo_comparison import read_comparison
 from electra_jax.errors import UserError
-from electra_jax.health_checks import Setting, constant_guess_loss
-from electra_jax.health_watch import published_curve
+from electra_jax.monitoring.health_checks import Setting, constant_guess_loss
+from electra_jax.monitoring.watch import published_curve
 from electra_jax.paths import path_of
-from electra_jax.plots import Series, line_chart
-from electra_jax.report_health import health_html, published_series, stored_setting
-from electra_jax.report_parts import (
+from electra_jax.reports.charts import Series, line_chart
+from electra_jax.reports.demo import read_comparison
+from electra_jax.reports.health import health_html, published_series, stored_setting
+from electra_jax.reports.page import (
     Rows,
     by_step,
     figure_html,
@@ -29,9 +29,9 @@ from electra_jax.report_parts import (
     verdict_html,
     write_page,
 )
-from electra_jax.report_passages import LEGEND, passage_html
-from electra_jax.report_style import table_html, tile_html
-from electra_jax.report_summary import (
+from electra_jax.reports.passages import LEGEND, passage_html
+from electra_jax.reports.style import table_html, tile_html
+from electra_jax.reports.summary import (
     decimal,
     headline,
     learning_text,

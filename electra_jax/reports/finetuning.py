@@ -8,10 +8,10 @@ from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.finetune_results import PREDICTIONS, RESULTS
-from electra_jax.plots import Series, line_chart
-from electra_jax.report_answers import answers_html, score
-from electra_jax.report_errors import errors_html
-from electra_jax.report_parts import (
+from electra_jax.reports.answers import answers_html, score
+from electra_jax.reports.charts import Series, line_chart
+from electra_jax.reports.errors import errors_html
+from electra_jax.reports.page import (
     Rows,
     by_step,
     figure_html,
@@ -24,8 +24,8 @@ from electra_jax.report_parts import (
     verdict_html,
     write_page,
 )
-from electra_jax.report_style import table_html, tile_html
-from electra_jax.report_summary import decimal, number
+from electra_jax.reports.style import table_html, tile_html
+from electra_jax.reports.summary import decimal, number
 from electra_jax.tasks.tagging import SPAN_READERS
 
 # What the page cannot do without.

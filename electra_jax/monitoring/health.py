@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from electra_jax.health_checks import CHECKS, RECENT, Finding, Setting
-from electra_jax.health_history import History, Window, mean
+from electra_jax.monitoring.health_checks import CHECKS, RECENT, Finding, Setting
+from electra_jax.monitoring.history import History, Window, mean
 
 # How far from the published curve other text may lie: between novels and manuals the generator's loss differs by 0.5.
 PUBLISHED_NATS = 1.0

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from electra_jax.health_history import Window, mean
+from electra_jax.monitoring.history import Window, mean
 
 # Windows that the present is an average of.
 RECENT = 3

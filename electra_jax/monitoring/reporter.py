@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from electra_jax import distributed
-from electra_jax.health_checks import Finding
-from electra_jax.metrics_file import drop_after, line_of, time_left
+from electra_jax.monitoring.health_checks import Finding
+from electra_jax.monitoring.metrics_file import drop_after, line_of, time_left
 from electra_jax.paths import path_of
 
 # Title and format of what is shown of each report; all of it is in the files.

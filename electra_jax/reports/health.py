@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from electra_jax.health import Curve, diagnose
-from electra_jax.health_checks import Finding, Setting
-from electra_jax.health_history import history_of
-from electra_jax.plots import Series
-from electra_jax.report_parts import Rows, plain, verdict_html
-from electra_jax.report_style import table_html
+from electra_jax.monitoring.health import Curve, diagnose
+from electra_jax.monitoring.health_checks import Finding, Setting
+from electra_jax.monitoring.history import history_of
+from electra_jax.reports.charts import Series
+from electra_jax.reports.page import Rows, plain, verdict_html
+from electra_jax.reports.style import table_html
 
 # Points drawn of the published curve, evenly in log step, so that it does not look like straight lines.
 _DRAWN = 24

@@ -1,0 +1,1 @@
+"""The progress and the health of a run, while it runs and from its files."""

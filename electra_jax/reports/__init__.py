@@ -1,0 +1,1 @@
+"""Pages about runs: one HTML file each, which can be kept, mailed and printed."""
