@@ -6,8 +6,7 @@ from html import escape
 from typing import Any
 
 from electra_jax.reports.charts import scatter_chart
-from electra_jax.reports.page import Rows, figure_html
-from electra_jax.reports.style import table_html
+from electra_jax.reports.strings import Rows, figure_html, table_html
 from electra_jax.reports.summary import number
 from electra_jax.tasks.conlleval import SpanReader, evaluate_tags
 

@@ -12,7 +12,7 @@ from electra_jax.finetune_results import RESULTS
 from electra_jax.reports.answers import score
 from electra_jax.reports.charts import nice_ticks
 from electra_jax.reports.finetuning import read_results
-from electra_jax.reports.page import verdict_html
+from electra_jax.reports.strings import verdict_html
 from electra_jax.reports.summary import number
 
 # In MODEL_DIR/finetune, where the demo puts them.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from electra_jax.reports.page import Rows
+from electra_jax.reports.strings import Rows
 from electra_jax.reports.summary import number, percent
 from electra_jax.tasks.qa_metrics import exact_match, normalize_answer
 

@@ -11,7 +11,7 @@ from electra_jax.finetune_results import PREDICTIONS, RESULTS
 from electra_jax.reports.answers import answers_html, score
 from electra_jax.reports.charts import Series, line_chart
 from electra_jax.reports.errors import errors_html
-from electra_jax.reports.page import (
+from electra_jax.reports.strings import (
     Rows,
     by_step,
     figure_html,
@@ -21,10 +21,11 @@ from electra_jax.reports.page import (
     parse_object,
     read_if_there,
     read_text,
+    table_html,
+    tile_html,
     verdict_html,
     write_page,
 )
-from electra_jax.reports.style import table_html, tile_html
 from electra_jax.reports.summary import decimal, number
 from electra_jax.tasks.tagging import SPAN_READERS
 

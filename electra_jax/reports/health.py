@@ -9,8 +9,7 @@ from electra_jax.monitoring.health import Curve, diagnose
 from electra_jax.monitoring.health_checks import Finding, Setting
 from electra_jax.monitoring.history import history_of
 from electra_jax.reports.charts import Series
-from electra_jax.reports.page import Rows, plain, verdict_html
-from electra_jax.reports.style import table_html
+from electra_jax.reports.strings import Rows, plain, table_html, verdict_html
 
 # Points drawn of the published curve, evenly in log step, so that it does not look like straight lines.
 _DRAWN = 24

@@ -15,7 +15,8 @@ from electra_jax.paths import path_of
 from electra_jax.reports.charts import Series, line_chart
 from electra_jax.reports.demo import read_comparison
 from electra_jax.reports.health import health_html, published_series, stored_setting
-from electra_jax.reports.page import (
+from electra_jax.reports.passages import LEGEND, passage_html
+from electra_jax.reports.strings import (
     Rows,
     by_step,
     figure_html,
@@ -26,11 +27,11 @@ from electra_jax.reports.page import (
     plain,
     read_if_there,
     read_text,
+    table_html,
+    tile_html,
     verdict_html,
     write_page,
 )
-from electra_jax.reports.passages import LEGEND, passage_html
-from electra_jax.reports.style import table_html, tile_html
 from electra_jax.reports.summary import (
     decimal,
     headline,

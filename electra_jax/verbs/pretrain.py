@@ -22,7 +22,7 @@ from electra_jax.monitoring.watch import Watched, setting_of
 from electra_jax.optimizer import learning_rate, make_optimizer
 from electra_jax.paths import path_of
 from electra_jax.pretraining_data import PretrainingData, open_data, vocabulary_for
-from electra_jax.reports.page import parse_lines, read_if_there
+from electra_jax.reports.strings import parse_lines, read_if_there
 from electra_jax.run_config import PretrainingRun
 from electra_jax.run_record import write_record
 from electra_jax.runtime import keep_compilations
