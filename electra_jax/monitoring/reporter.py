@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from electra_jax import distributed
+from electra_jax.distributed import processes
+from electra_jax.files import path_of
 from electra_jax.monitoring.health_checks import Finding
 from electra_jax.monitoring.metrics_file import drop_after, line_of, time_left
-from electra_jax.paths import path_of
 
 # Title and format of what is shown of each report; all of it is in the files.
 Columns = dict[str, tuple[str, str]]
@@ -161,5 +161,5 @@ class Silence:
 
 def say(text: str) -> None:
     """One line to the person who watches, from one process."""
-    if distributed.leader():
+    if processes.leader():
         print(text, flush=True, file=sys.stdout)

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Protocol
 
-from electra_jax.electric import TwoTowerDetection
+from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.monitoring.health import Curve, diagnose
 from electra_jax.monitoring.health_checks import Finding, Setting
 from electra_jax.monitoring.history import history_of
-from electra_jax.pretraining import ReplacedTokenDetection
-from electra_jax.run_config import PretrainingRun
+from electra_jax.pretraining.electric import TwoTowerDetection
+from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 
 CURVES = "reference_curves.json"
 # How far a vocabulary may be from the published size and the losses still be compared: 10 % is 0.1 nats at most.

@@ -8,7 +8,7 @@ from typing import Any
 from electra_jax.reports.charts import scatter_chart
 from electra_jax.reports.strings import Rows, figure_html, table_html
 from electra_jax.reports.summary import number
-from electra_jax.tasks.conlleval import SpanReader, evaluate_tags
+from electra_jax.tasks.tagging.conlleval import SpanReader, evaluate_tags
 
 # Names of classes turned by a quarter save the width that many of them take.
 _MOST_UPRIGHT = 6

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from electra_jax.finetune_results import RESULTS
+from electra_jax.finetuning.results import RESULTS
 from electra_jax.reports.answers import score
 from electra_jax.reports.charts import nice_ticks
 from electra_jax.reports.finetuning import read_results

@@ -8,7 +8,7 @@ from typing import Any
 
 from electra_jax.reports.strings import Rows
 from electra_jax.reports.summary import number, percent
-from electra_jax.tasks.qa_metrics import exact_match, normalize_answer
+from electra_jax.tasks.qa.metrics import exact_match, normalize_answer
 
 MOST = 20
 # Of a long text this many characters are shown.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.finetune_results import PREDICTIONS, RESULTS
+from electra_jax.finetuning.results import PREDICTIONS, RESULTS
 from electra_jax.reports.answers import answers_html, score
 from electra_jax.reports.charts import Series, line_chart
 from electra_jax.reports.errors import errors_html
@@ -27,7 +27,7 @@ from electra_jax.reports.strings import (
     write_page,
 )
 from electra_jax.reports.summary import decimal, number
-from electra_jax.tasks.tagging import SPAN_READERS
+from electra_jax.tasks.tagging.sentences import SPAN_READERS
 
 # What the page cannot do without.
 _FIELDS = ("task", "kind", "main_metric", "num_examples", "seeds", "summary", "best_seed")

@@ -9,9 +9,9 @@ from typing import Any
 from etils import epath
 
 from electra_jax.errors import UserError
+from electra_jax.files import path_of
 from electra_jax.monitoring.health_checks import Setting, constant_guess_loss
 from electra_jax.monitoring.watch import published_curve
-from electra_jax.paths import path_of
 from electra_jax.reports.charts import Series, line_chart
 from electra_jax.reports.demo import read_comparison
 from electra_jax.reports.health import health_html, published_series, stored_setting
