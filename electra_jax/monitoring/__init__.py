@@ -1,1 +1,1 @@
-"""The progress and the health of a run, while it runs and from its files."""
+"""Watch a run: its log of metrics, the terminal, and checks of its health."""
