@@ -24,11 +24,11 @@ from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.types import PyTree
+from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.reporter import RunReporter, Silence, say
 from electra_jax.monitoring.watch import Watched, setting_of
 from electra_jax.pretraining import evaluation, metrics, steps
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.reports.strings import parse_lines, read_if_there
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
 from electra_jax.training import sharding
@@ -104,7 +104,7 @@ def watched(reporter: RunReporter | Silence, configuration: PretrainingRun) -> R
         return reporter
     metrics_file = path_of(configuration.model_dir) / "metrics.jsonl"
     # Opening it, the reporter dropped the lines of steps that will be run again.
-    return Watched(reporter, setting_of(configuration), parse_lines(read_if_there(metrics_file), metrics_file))
+    return Watched(reporter, setting_of(configuration), read_rows(metrics_file))
 
 
 def update_of(

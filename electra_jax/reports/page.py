@@ -106,7 +106,14 @@ def _engine() -> jinja2.Environment:
     )
     style = resources.files("electra_jax.reports").joinpath("style.css").read_text("utf-8")
     engine.globals |= {"stylesheet": Markup(style)}
-    engine.filters |= {"plain": plain, "percent": percent, "decimal": decimal, "score": score}
+    engine.filters |= {
+        "plain": plain,
+        "percent": percent,
+        "decimal": decimal,
+        "score": score,
+        "counted": counted,
+        "size": size,
+    }
     return engine
 
 
@@ -145,6 +152,14 @@ def plain(value: Any) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun, which gets an s if it is not one."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def size(count: float) -> str:
+    """Return a number of parameters in words: 3.4 million."""
+    for unit, word in ((1e9, "billion"), (1e6, "million")):
+        if count >= unit:
+            return f"{count / unit:.1f} {word}"
+    return f"{count:,.0f}"
 
 
 def read_text(path: epath.Path) -> str:
