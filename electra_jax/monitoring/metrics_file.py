@@ -5,6 +5,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from electra_jax.errors import UserError
+from electra_jax.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +32,7 @@ def drop_after(path: "epath.Path | Path", step: int) -> None:
                 kept.append(line + "\n")
         except ValueError:
             continue
-    part = path.with_suffix(".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    part.replace(path)
+    replace_file(path, "".join(kept))
 
 
 def read_rows(path: "epath.Path | Path") -> Rows:

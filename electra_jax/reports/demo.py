@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from electra_jax.finetuning.results import RESULTS
 from electra_jax.reports.charts import Strip, StripChart, strip_chart
 from electra_jax.reports.finetuning import read_results
 from electra_jax.reports.page import Verdict, number, score
+from electra_jax.run_directory import RESULTS
 
 # The folders in MODEL_DIR/finetune where the demo puts the two.
 PRETRAINED, RANDOM = "pretrained", "random"

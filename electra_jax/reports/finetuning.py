@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.finetuning.results import PREDICTIONS, RESULTS
 from electra_jax.monitoring.metrics_file import Rows, by_step, parse_object, read_rows
 from electra_jax.reports.answers import read_answers
 from electra_jax.reports.charts import Figure, Series, line_chart
@@ -24,6 +23,7 @@ from electra_jax.reports.page import (
     score,
     write_page,
 )
+from electra_jax.run_directory import CONFIG, METRICS, MODEL, PREDICTIONS, REPORT, RESULTS, RUN, SEEDS
 from electra_jax.tasks.tagging.sentences import SPAN_READERS
 
 # The fields that the page cannot do without.
@@ -78,7 +78,7 @@ def write_finetune_report(model_dir: str | Path) -> Path:
       UserError: if results.json is missing, or a file is not what a run writes.
     """
     run = _read_run(Path(model_dir))
-    path, results, kind = Path(model_dir) / "report.html", run.results, run.results["kind"]
+    path, results, kind = Path(model_dir) / REPORT, run.results, run.results["kind"]
     records, spans_of = run.predictions, SPAN_READERS[run.span_reader]
     seed_styles = _seed_styles(run)
     # What results.json says besides the scores that the page shows.
@@ -122,10 +122,8 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _read_run(folder: Path) -> _Run:
     results = read_results(folder / RESULTS)
-    logs = {
-        seed["seed"]: read_rows(folder / "seeds" / str(seed["seed"]) / "metrics.jsonl") for seed in results["seeds"]
-    }
-    run_file, model_file = folder / "run.json", folder / "model.json"
+    logs = {seed["seed"]: read_rows(folder / SEEDS / str(seed["seed"]) / METRICS) for seed in results["seeds"]}
+    run_file, model_file = folder / RUN, folder / MODEL
     model = parse_object(read_if_there(model_file) or "{}", str(model_file))
     return _Run(
         results=results,
@@ -133,7 +131,7 @@ def _read_run(folder: Path) -> _Run:
         train={seed: by_step(rows, "train") for seed, rows in logs.items()},
         validation={seed: by_step(rows, "validation") for seed, rows in logs.items()},
         record=parse_object(read_if_there(run_file) or "{}", str(run_file)),
-        config=read_if_there(folder / "config.gin"),
+        config=read_if_there(folder / CONFIG),
         span_reader=model.get("facts", {}).get("task", {}).get("span_reader", "conlleval"),
     )
 

@@ -16,9 +16,11 @@ from etils import epath
 from markupsafe import Markup
 
 from electra_jax.errors import UserError
+from electra_jax.files import replace_file
+from electra_jax.run_directory import EVALUATION, METRICS, RESULTS
 
 # The command that writes a file which a page is made from.
-_WRITERS = {"evaluation.json": "evaluate", "metrics.jsonl": "pretrain", "results.json": "finetune"}
+_WRITERS = {EVALUATION: "evaluate", METRICS: "pretrain", RESULTS: "finetune"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +85,8 @@ def write_page(path: epath.PathLike, template: str, **data: Any) -> None:
       template: a file of reports/templates.
       **data: what the template shows.
     """
-    path = epath.Path(path)
-    partial = path.with_name(path.name + ".partial")
     # A vocabulary learned from broken text can hold lone surrogates, which UTF-8 has no bytes for.
-    partial.write_bytes(render(template, **data).encode("utf-8", "xmlcharrefreplace"))
-    partial.replace(path)
+    replace_file(path, render(template, **data).encode("utf-8", "xmlcharrefreplace"))
 
 
 def render(template: str, **data: Any) -> str:

@@ -30,6 +30,7 @@ from electra_jax.reports.page import (
     read_text,
     write_page,
 )
+from electra_jax.run_directory import CONFIG, EVALUATION, METRICS, REPORT, RUN
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def write_report(model_dir: str) -> str:
     """
     folder = path_of(model_dir)
     run = _read_run(folder)
-    path = folder / "report.html"
+    path = folder / REPORT
     rows = run.train + run.validation
     findings = diagnose(history_of(rows), run.setting, run.published)
     found_by_evaluation = {name: value for name, value in run.evaluation.items() if name not in ("metrics", "passages")}
@@ -95,13 +96,13 @@ def write_report(model_dir: str) -> str:
 
 
 def _read_run(folder: epath.Path) -> _Run:
-    metrics_file, evaluation_file = folder / "metrics.jsonl", folder / "evaluation.json"
+    metrics_file, evaluation_file = folder / METRICS, folder / EVALUATION
     rows = parse_lines(read_text(metrics_file), str(metrics_file))
     evaluation = parse_object(read_text(evaluation_file), str(evaluation_file))
     for field in ("step", "metrics", "passages", "setting"):
         if field not in evaluation:
             raise UserError(f"{evaluation_file} has no {field!r}; run `electra evaluate` on {folder} to write it anew.")
-    run_file = folder / "run.json"
+    run_file = folder / RUN
     setting = evaluation["setting"]
     return _Run(
         name=folder.resolve().name,
@@ -110,7 +111,7 @@ def _read_run(folder: epath.Path) -> _Run:
         warned=[row for row in rows if row.get("split") == "health"],
         evaluation=evaluation,
         record=parse_object(read_if_there(run_file) or "{}", str(run_file)),
-        config=read_if_there(folder / "config.gin"),
+        config=read_if_there(folder / CONFIG),
         setting=Setting(**{**setting, "unlike_published": tuple(setting["unlike_published"])}),
         published=published_curve(),
     )
