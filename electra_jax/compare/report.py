@@ -15,8 +15,7 @@ from rich.table import Table
 from electra_jax.compare.results import MEAN, of_checkpoint, table_of, tasks_of
 from electra_jax.config.comparison import RANDOM
 from electra_jax.files import replacing
-from electra_jax.reports.page import making_html, verdict_html, write_page
-from electra_jax.reports.style import table_html
+from electra_jax.reports.strings import making_html, table_html, verdict_html, write_page
 
 # Okabe and Ito's colours, which also those tell apart who do not see all colours, black first; then again with other
 # markers and dashes.
