@@ -59,6 +59,7 @@ class Series:
       points: (x, value) in drawing order; a value that is not finite leaves a gap.
       spread: the lowest and the highest value at each point, for a bar; empty for none.
       scattered: further (x, value), drawn as small dots.
+      texts: the hover text of a dot at each point; empty for no dots.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Series:
     points: Sequence[tuple[float, float]]
     spread: Sequence[tuple[float, float]] = ()
     scattered: Sequence[tuple[float, float]] = ()
+    texts: Sequence[str] = ()
 
     @property
     def finite(self) -> list[tuple[float, float]]:
@@ -335,6 +337,10 @@ def _line(line: Series, box: Box, x: Axis, y: Axis) -> Line:
             for (at, _), (low, high) in zip(line.points, line.spread, strict=False)
         ],
         scattered=[(_x(box, x, at), _y(box, y, value)) for at, value in line.scattered],
+        marks=[
+            Mark(_x(box, x, at), _y(box, y, value), text)
+            for (at, value), text in zip(line.points, line.texts, strict=False)
+        ],
     )
 
 
