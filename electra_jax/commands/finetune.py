@@ -129,7 +129,7 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
     processes.led(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
-    found = evaluate(setting, sharding.place(loading.load(model_dir).params, setting.abstract_state.params))
+    found = evaluate(setting, sharding.shard_like(loading.load(model_dir).params, setting.abstract_state.params))
     if not processes.leader():
         return
     finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)
