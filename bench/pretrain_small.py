@@ -26,7 +26,7 @@ from electra_jax.data.batches import BlockBatches, Prefetch, evaluation_batches
 from electra_jax.data.blocks import TokenBlocks, open_blocks
 from electra_jax.errors import PREEMPTED, UserError
 from electra_jax.interchange import carried
-from electra_jax.model.dropout import GENERATORS
+from electra_jax.model.layers import DROPOUT_GENERATORS
 from electra_jax.monitoring.health_checks import Setting
 from electra_jax.monitoring.watch import VOCABULARY_TOLERANCE, Watched
 from electra_jax.pretraining import evaluation, metrics
@@ -86,7 +86,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sequence_length", type=int, default=PUBLISHED_LENGTH, help="of the cache")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
     parser.add_argument("--fused", action="store_true", help="attention by the backend's kernel, without its dropout")
-    parser.add_argument("--prng", choices=GENERATORS, default="threefry2x32", help="of dropout")
+    parser.add_argument("--prng", choices=DROPOUT_GENERATORS, default="threefry2x32", help="of dropout")
     parser.add_argument("--steps_per_dispatch", type=int, default=1, help="launched as one program")
     parser.add_argument("--log_every", type=int, default=100)
     parser.add_argument("--evaluate_every", type=int, default=5000)

@@ -55,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def run_group(count: int) -> dict[str, Any]:
     """What process 0 measured: seconds on the wall and of CPU time of each step, and the last loss."""
-    from electra_jax.distributed.processes import free_port
+    from electra_jax.distributed.group import free_port
 
     group = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": str(count)}
     command = [sys.executable, "-m", "bench.processes", "--member", *sys.argv[1:]]
@@ -76,7 +76,7 @@ def member(options: argparse.Namespace) -> None:
     from electra_jax.distributed import processes as distributed
 
     jax.config.update("jax_num_cpu_devices", 1)
-    with distributed.joined(""):
+    with distributed.process_group(""):
         found = time_steps(options)
         if distributed.leader():
             print(json.dumps(found))

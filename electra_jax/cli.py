@@ -118,7 +118,7 @@ def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
     if command.processes == "apart":
         run(*([configuration, options] if command.arguments else [configuration]))
         return
-    with processes.joined(gin_files.resolved()):
+    with processes.process_group(gin_files.resolved()):
         if command.processes == "together" or processes.leader():
             run(configuration)
 

@@ -27,7 +27,7 @@ from flax.linen.partitioning import AxisMetadata
 from jax.sharding import Mesh
 
 from electra_jax.checkpoints import model_dir as loading
-from electra_jax.checkpoints import plain_towers, stored
+from electra_jax.checkpoints import orbax_store, plain_towers
 from electra_jax.checkpoints.model_record import Description, write_record
 from electra_jax.config import data
 from electra_jax.config.finetuning import FinetuningRun
@@ -317,7 +317,7 @@ def feature_lengths(model: Model) -> dict[str, int]:
 
 def newest_checkpoint(model_dir: str) -> str:
     """The folder of the newest checkpoint of T5X in a model directory; t5x.infer does not look for it itself."""
-    return str(stored.newest(path_of(model_dir)).folder.parent)
+    return str(orbax_store.newest_state(path_of(model_dir)).folder.parent)
 
 
 def learning_rate_fn(model: Model) -> Callable[[jax.Array], jax.Array]:

@@ -1,4 +1,4 @@
-"""Initialization of a new run from the weights of a model directory."""
+"""Initialize a new run from the weights of a model directory."""
 
 from collections.abc import Iterable
 
@@ -6,8 +6,8 @@ from etils import epath
 
 from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.orbax_store import named_shapes
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
-from electra_jax.monitoring.reporter import say
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
 from electra_jax.training.state import TrainState
 
@@ -32,8 +32,8 @@ def initialize_from(state: TrainState, source: epath.Path, vocabulary: WordPiece
     every = [*taken, *start.fresh, *start.unused]
     for what, names in (("taken", taken), ("new, not there", start.fresh), ("left, not needed", start.unused)):
         shown = ", ".join(shortest_prefixes(names, every))
-        say(f"weights of {source}, {what}: {shown or 'nothing'}")
-    say("the optimizer and the step are new")
+        print_on_leader(f"weights of {source}, {what}: {shown or 'nothing'}")
+    print_on_leader("the optimizer and the step are new")
     return state._replace(params=start.params)
 
 

@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from electra_jax.checkpoints.orbax_store import restore_latest
-from electra_jax.checkpoints.run_record import replace_text
 from electra_jax.config.data import share_data, vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.distributed import processes
-from electra_jax.files import path_of
+from electra_jax.files import path_of, replace_file
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import say
 from electra_jax.monitoring.watch import describe_run
@@ -75,7 +74,7 @@ def run(configuration: PretrainingRun) -> None:
         "passages": choose_passages(views, vocabulary.tokens, configuration.num_passages),
     }
     path = path_of(configuration.model_dir) / EVALUATION
-    replace_text(path, json.dumps(result, indent=1) + "\n")
+    replace_file(path, json.dumps(result, indent=1) + "\n")
     show(values, result)
     say(f"evaluation: {path}")
     say(f"report: {write_report(configuration.model_dir)}")

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from electra_jax.checkpoints.orbax_store import Checkpoints, Restored, complete_steps
-from electra_jax.checkpoints.run_record import write_record
+from electra_jax.checkpoints.run_record import write_run_record
 from electra_jax.checkpoints.warm_start import initialize_from
 from electra_jax.config import gin_files
 from electra_jax.config.data import PretrainingData, share_data, vocabulary_for
@@ -51,7 +51,7 @@ def run(configuration: PretrainingRun) -> None:
     checkpoints, state = begin(configuration, setup, mesh, data, vocabulary)
     model_dir, last_step = path_of(configuration.model_dir), configuration.loop.num_train_steps
     if processes.leader():
-        write_record(model_dir, gin_files.resolved(), describe_run(configuration, state.params, corpus=data.name))
+        write_run_record(model_dir, gin_files.resolved(), describe_run(configuration, state.params, corpus=data.name))
     start_step = int(jax.device_get(state.step))
     if start_step >= last_step:
         say(f"{model_dir} has had its {last_step} steps: nothing left to do")

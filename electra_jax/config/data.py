@@ -190,7 +190,7 @@ def share_data(run: PretrainingRun, vocabulary: WordPieceVocabulary, mesh: Mesh)
     index, count = sharding.process_share(mesh)
     with processes.leader_first():
         data = open_data(run, vocabulary, process_index=index, process_count=count)
-    processes.agree(
+    processes.check_same_everywhere(
         "the data", {"the vocabulary": vocabulary.fingerprint, "the kind": data.kind, "the text": data.fingerprint}
     )
     return data

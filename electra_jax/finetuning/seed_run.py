@@ -16,10 +16,10 @@ from jax.sharding import Mesh
 from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.model_record import Description, read_record
 from electra_jax.checkpoints.orbax_store import Checkpoints
-from electra_jax.checkpoints.run_record import replace_text
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.data.buckets import TrainingBatches, in_order_of_length
 from electra_jax.distributed import processes
+from electra_jax.files import replace_file
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.results import collapse
 from electra_jax.finetuning.start import Origin, take_weights
@@ -206,7 +206,7 @@ class Best:
             "failed": collapse(found.task, gold, found.predictions),
         }
         part = self._directory.with_suffix(".part")
-        processes.led(make_empty, part)
+        processes.on_leader(make_empty, part)
         model_dir.write_model(
             part,
             self._setting.describe(found.task, facts),
@@ -214,7 +214,7 @@ class Best:
             step=step,
             vocabulary=self._setting.origin.vocabulary,
         )
-        processes.led(replace_directory, part, self._directory)
+        processes.on_leader(replace_directory, part, self._directory)
 
 
 class FinetuningJob:
@@ -303,7 +303,7 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     result = None
     if processes.leader():
         result = result_of(directory, reached, setting.task.main_metric)
-        replace_text(finished, json.dumps(result, indent=1) + "\n")
+        replace_file(finished, json.dumps(result, indent=1) + "\n")
         shutil.rmtree(directory / "checkpoints")
     return processes.gather(result)[0]
 

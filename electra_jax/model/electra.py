@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.errors import UserError
-from electra_jax.model.encoder import DisentangledEmbeddings, Embeddings, EncoderConfig, Linear
-from electra_jax.model.towers import Discriminator, Generator, MaskedLmHead, Tower, WordPredictor, take_positions
+from electra_jax.model.encoder import DisentangledEmbeddings, Embeddings, EncoderConfig
+from electra_jax.model.layers import Linear, take_positions
+from electra_jax.model.towers import Discriminator, Generator, MaskedLmHead, Tower, WordPredictor
 from electra_jax.model.types import Masked, Tokens
 
 EMBEDDING_SHARING = ("es", "gdes", "nes")
@@ -20,18 +21,18 @@ EMBEDDING_SHARING = ("es", "gdes", "nes")
 def generator_config(
     discriminator: EncoderConfig, *, width_fraction: float, depth_fraction: float, embedding_size: int
 ) -> EncoderConfig:
-    """The generator's sizes as fractions of the discriminator's (ELECTRA, section 3.2, as the release rounds them).
+    """Return a generator's sizes as fractions of the discriminator's (ELECTRA, section 3.2, rounded as released).
 
-    Heads are one for every 64 of width, at least one; the feed-forward is 4 x the width.
+    It has one head for every 64 units of width, at least one, and a feed-forward of 4 x the width.
 
     Args:
-        discriminator: its sizes.
-        width_fraction: of its hidden size.
-        depth_fraction: of its layers.
+        discriminator: the discriminator's sizes.
+        width_fraction: the generator's hidden size, as a fraction of the discriminator's.
+        depth_fraction: the generator's number of layers, as a fraction of the discriminator's.
         embedding_size: the discriminator's where embeddings are shared; 0 for the generator's own hidden size.
 
     Raises:
-        UserError: no layer is left, or the width is not divisible by its heads.
+        UserError: if no layer is left, or the width is not divisible by the number of heads.
     """
     hidden_size = round(discriminator.hidden_size * width_fraction)
     layers = round(discriminator.num_hidden_layers * depth_fraction)
@@ -62,9 +63,9 @@ class Electra(nn.Module):
 
     Attributes:
         generator_config, discriminator_config: their sizes.
-        embedding_sharing: between the towers. "es": one set of embeddings, pulled at by both losses, as published.
-            "gdes": the discriminator reads the generator's and adds tables of its own, and its loss does not reach
-            the generator's (DeBERTaV3, section 3.3). "nes": each has its own, of sizes that may differ.
+        embedding_sharing: "es": one set of embeddings, trained by both losses, as published. "gdes": the
+            discriminator reads the generator's and adds tables of its own, and its loss does not reach the generator's
+            (DeBERTaV3, section 3.3). "nes": each has its own, of sizes that may differ.
     """
 
     generator_config: EncoderConfig
@@ -72,64 +73,64 @@ class Electra(nn.Module):
     embedding_sharing: str
 
     def setup(self) -> None:
-        """Declares the embeddings and the towers."""
+        """Declare the embeddings and the towers."""
         self.embeddings = Embeddings(self.discriminator_config)
         self.generator = Generator(self.generator_config, self.generator_embeddings())
         self.discriminator = self.main_tower(self.discriminator_embeddings())
 
     def main_tower(self, embeddings: Embeddings) -> nn.Module:
-        """The tower that is kept."""
+        """Return the tower that is kept after pre-training."""
         return Discriminator(self.discriminator_config, embeddings)
 
     def generator_embeddings(self) -> Embeddings:
-        """What the generator reads: its own under "nes", else the common ones."""
+        """Return the generator's embeddings: its own under "nes", else the common ones."""
         own = self.embedding_sharing == "nes"
         return Embeddings(self.generator_config, parent=None) if own else self.embeddings
 
     def discriminator_embeddings(self) -> Embeddings:
-        """What the discriminator reads: the common ones, with an addition of its own under "gdes"."""
+        """Return the discriminator's embeddings: the common ones, with an addition of its own under "gdes"."""
         own = self.embedding_sharing == "gdes"
         return (
             DisentangledEmbeddings(self.discriminator_config, self.embeddings, parent=None) if own else self.embeddings
         )
 
     def generate(self, masked: Masked, *, deterministic: bool) -> jax.Array:
-        """The generator's logits at the masked positions, float32 [B, K, V]."""
+        """Return the generator's logits at the masked positions, float32 [B, K, V]."""
         return self.generator(masked, deterministic=deterministic)
 
     def discriminate(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """The discriminator's logits, float32 [B, L]."""
+        """Return the discriminator's logits, float32 [B, L]."""
         return self.discriminator(tokens, deterministic=deterministic)
 
     def __call__(self, masked: Masked) -> tuple[jax.Array, jax.Array]:
-        """Both towers once: what `init` traces to make every parameter."""
+        """Run both towers, so that `init` makes every parameter."""
         generator_logits_BKV = self.generate(masked, deterministic=True)
         return generator_logits_BKV, self.discriminate(masked.tokens, deterministic=True)
 
 
 class Bert(nn.Module):
-    """One encoder and a masked-LM head; the encoder stands where a discriminator's would, for fine-tuning."""
+    """One encoder and a masked-LM head; the encoder's parameters are named as a discriminator's, for fine-tuning."""
 
     config: EncoderConfig
 
     def setup(self) -> None:
-        """Declares the encoder and the head."""
+        """Declare the encoder and the head."""
         self.embeddings = Embeddings(self.config)
         self.discriminator = self.main_tower(self.embeddings)
         self.generator = WordPredictor(self.config)
 
     def main_tower(self, embeddings: Embeddings) -> Tower:
-        """The encoder."""
+        """Return the encoder."""
         return Tower(self.config, embeddings)
 
     def generate(self, masked: Masked, *, deterministic: bool) -> jax.Array:
-        """Logits over the vocabulary at the masked positions, float32 [B, K, V]."""
+        """Return logits over the vocabulary at the masked positions, float32 [B, K, V]."""
         hidden_BLD = self.discriminator.encode(masked.tokens, deterministic=deterministic)
         hidden_BKD = take_positions(hidden_BLD, masked.masked_positions)
         return self.generator(hidden_BKD, self.embeddings.word_table())
 
     def __call__(self, masked: Masked) -> jax.Array:
-        """The encoder and its head once, for `init`."""
+        """Run the encoder and its head, so that `init` makes every parameter."""
         return self.generate(masked, deterministic=True)
 
 
@@ -137,15 +138,15 @@ class TiedElectra(Bert):
     """One encoder that generates and discriminates, with a head for each."""
 
     def main_tower(self, embeddings: Embeddings) -> Tower:
-        """The encoder, with the discriminator's head."""
+        """Return the encoder with the discriminator's head."""
         return Discriminator(self.config, embeddings)
 
     def discriminate(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """The replaced-token logits, float32 [B, L]."""
+        """Return the replaced-token logits, float32 [B, L]."""
         return self.discriminator(tokens, deterministic=deterministic)
 
     def __call__(self, masked: Masked) -> tuple[jax.Array, jax.Array]:
-        """Both heads once, for `init`."""
+        """Run both heads, so that `init` makes every parameter."""
         logits_BKV = self.generate(masked, deterministic=True)
         return logits_BKV, self.discriminate(masked.tokens, deterministic=True)
 
@@ -159,48 +160,48 @@ class UniformElectra(nn.Module):
     config: EncoderConfig
 
     def setup(self) -> None:
-        """Declares the discriminator."""
+        """Declare the discriminator."""
         self.embeddings = Embeddings(self.config)
         self.discriminator = Discriminator(self.config, self.embeddings)
 
     def generate(self, masked: Masked, *, deterministic: bool) -> jax.Array:
-        """Equal logits at the masked positions, float32 [B, K, V]."""
+        """Return equal logits at the masked positions, float32 [B, K, V]."""
         del deterministic
         return jnp.zeros((*masked.masked_positions.shape, self.config.vocab_size), jnp.float32)
 
     def discriminate(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """The discriminator's logits, float32 [B, L]."""
+        """Return the discriminator's logits, float32 [B, L]."""
         return self.discriminator(tokens, deterministic=deterministic)
 
     def __call__(self, masked: Masked) -> jax.Array:
-        """The discriminator once, for `init`."""
+        """Run the discriminator, so that `init` makes every parameter."""
         return self.discriminate(masked.tokens, deterministic=True)
 
 
 class WordTower(Tower):
-    """The encoder that is kept, predicting words."""
+    """The encoder that is kept after pre-training, where it predicts words."""
 
     def setup(self) -> None:
-        """Declares the encoder and its head."""
+        """Declare the encoder and its head."""
         super().setup()
         self.head = MaskedLmHead(self.config)
 
     def __call__(self, tokens: Tokens, positions_BK: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Float32 logits [B, K, V] at these positions."""
+        """Return float32 logits at these positions, [B, K, V]."""
         hidden_BLD = self.encode(tokens, deterministic=deterministic)
         return self.head(take_positions(hidden_BLD, positions_BK), self.embeddings.word_table())
 
 
 class CopyingWordTower(WordTower):
-    """The same for every token, with a gate that copies."""
+    """An encoder that predicts every word, with a gate that copies the token it reads."""
 
     def setup(self) -> None:
-        """Declares the encoder, its head and the gate."""
+        """Declare the encoder, its head and the gate."""
         super().setup()
         self.copy_gate = Linear(1, ("embed", None), self.config.initializer, jnp.float32)
 
     def __call__(self, tokens: Tokens, *, deterministic: bool) -> tuple[jax.Array, jax.Array]:
-        """Float32 logits [B, L, V] of words, and [B, L] of copying the token that was read."""
+        """Return float32 logits of words, [B, L, V], and of copying the token that was read, [B, L]."""
         hidden_BLD = self.encode(tokens, deterministic=deterministic)
         return self.head(hidden_BLD, self.embeddings.word_table()), self.copy_gate(hidden_BLD)[..., 0]
 
@@ -209,15 +210,15 @@ class ReplaceMlmModel(Electra):
     """A generator, and a tower that predicts the words at the masked positions of what it wrote."""
 
     def main_tower(self, embeddings: Embeddings) -> nn.Module:
-        """The tower in the discriminator's place."""
+        """Return the tower in the discriminator's place."""
         return WordTower(self.discriminator_config, embeddings)
 
     def correct(self, tokens: Tokens, positions_BK: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Logits over the vocabulary at these positions, float32 [B, K, V]."""
+        """Return logits over the vocabulary at these positions, float32 [B, K, V]."""
         return self.discriminator(tokens, positions_BK, deterministic=deterministic)
 
     def __call__(self, masked: Masked) -> tuple[jax.Array, jax.Array]:
-        """Both towers once, for `init`."""
+        """Run both towers, so that `init` makes every parameter."""
         logits_BKV = self.generate(masked, deterministic=True)
         return logits_BKV, self.correct(masked.tokens, masked.masked_positions, deterministic=True)
 
@@ -226,13 +227,13 @@ class AllTokensMlmModel(Electra):
     """A generator, and a tower that predicts every word of what it wrote."""
 
     def main_tower(self, embeddings: Embeddings) -> nn.Module:
-        """The tower in the discriminator's place."""
+        """Return the tower in the discriminator's place."""
         return CopyingWordTower(self.discriminator_config, embeddings)
 
     def correct(self, tokens: Tokens, *, deterministic: bool) -> tuple[jax.Array, jax.Array]:
-        """Logits of words, float32 [B, L, V], and of copying, float32 [B, L]."""
+        """Return logits of words, float32 [B, L, V], and of copying, float32 [B, L]."""
         return self.discriminator(tokens, deterministic=deterministic)
 
     def __call__(self, masked: Masked) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """Both towers once, for `init`."""
+        """Run both towers, so that `init` makes every parameter."""
         return self.generate(masked, deterministic=True), self.correct(masked.tokens, deterministic=True)

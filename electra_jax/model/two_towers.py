@@ -17,14 +17,14 @@ class TwoTowerGenerator(nn.Module):
 
     Attributes:
         config: sizes of each tower.
-        common_embeddings: the discriminator's; None for each tower to have its own.
+        common_embeddings: the discriminator's; None if each tower has its own.
     """
 
     config: EncoderConfig
     common_embeddings: Embeddings | None
 
     def setup(self) -> None:
-        """Declares the towers and the head."""
+        """Declare the towers and the head."""
 
         def tower() -> Tower:
             return Tower(self.config, self.common_embeddings or Embeddings(self.config, parent=None))
@@ -33,29 +33,29 @@ class TwoTowerGenerator(nn.Module):
         self.head = MaskedLmHead(self.config)
 
     def __call__(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """Float32 logits [B, L, V] of each token given the tokens before it and after it."""
+        """Return float32 logits of each token given the tokens before it and after it, [B, L, V]."""
         length = tokens.input_ids.shape[1]
         before_LS = jnp.tri(length, dtype=tokens.attention_mask.dtype)
         seen = visible(tokens)
         seen_BxS = seen if tokens.example_ids is not None else seen[:, None, :]
         ltr_BLD = self.ltr.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_LS)
         rtl_BLD = self.rtl.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_LS.T)
-        # A tower's state at a token has seen that token: its neighbour's state has not. The ends see each other's
-        # state, as in the original, and those of packed examples their neighbours', where a token is never predicted:
-        # they are [CLS], and [SEP] or padding.
+        # A tower's state at a token has seen that token; the state at its neighbour has not. The two ends of a row get
+        # each other's state, as in the original, and the ends of packed examples get their neighbours'. Tokens there
+        # are never predicted: they are [CLS], [SEP] or padding.
         both_BLD = jnp.concatenate([jnp.roll(ltr_BLD, 1, axis=1), jnp.roll(rtl_BLD, -1, axis=1)], axis=-1)
         return self.head(both_BLD, self.ltr.embeddings.word_table())
 
 
 class TwoTowerElectra(nn.Module):
-    """A two-tower generator and a discriminator; `embedding_sharing` as in `pretraining.Electra`."""
+    """A two-tower generator and a discriminator; `embedding_sharing` is that of `electra.Electra`."""
 
     generator_config: EncoderConfig
     discriminator_config: EncoderConfig
     embedding_sharing: str
 
     def setup(self) -> None:
-        """Declares the embeddings and the towers."""
+        """Declare the embeddings and the towers."""
         self.embeddings = common = Embeddings(self.discriminator_config)
         self.generator = TwoTowerGenerator(self.generator_config, None if self.embedding_sharing == "nes" else common)
         if self.embedding_sharing == "gdes":
@@ -63,13 +63,13 @@ class TwoTowerElectra(nn.Module):
         self.discriminator = Discriminator(self.discriminator_config, common)
 
     def cloze(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """The generator's logits at every token, float32 [B, L, V]."""
+        """Return the generator's logits at every token, float32 [B, L, V]."""
         return self.generator(tokens, deterministic=deterministic)
 
     def discriminate(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """The discriminator's logits, float32 [B, L]; under Electric a token's energy."""
+        """Return the discriminator's logits, float32 [B, L]; for Electric, the energy of each token."""
         return self.discriminator(tokens, deterministic=deterministic)
 
     def __call__(self, masked: Masked) -> tuple[jax.Array, jax.Array]:
-        """All towers once, for `init`."""
+        """Run all towers, so that `init` makes every parameter."""
         return self.cloze(masked.tokens, deterministic=True), self.discriminate(masked.tokens, deterministic=True)

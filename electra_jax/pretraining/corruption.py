@@ -11,7 +11,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from electra_jax.model.towers import take_positions
+from electra_jax.model.layers import take_positions
 from electra_jax.model.types import Corrupted, Masked, Tokens
 
 

@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from electra_jax.model.towers import take_positions
+from electra_jax.model.layers import take_positions
 from electra_jax.model.two_towers import TwoTowerElectra
 from electra_jax.model.types import Corrupted, Loss, Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, losses

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.model.electra import Bert, Electra
-from electra_jax.model.towers import take_positions
+from electra_jax.model.layers import take_positions
 from electra_jax.model.types import Corrupted, Loss, Masked, PyTree
 from electra_jax.pretraining import corruption, losses
 from electra_jax.pretraining.corruption import MaskingConfig

@@ -110,7 +110,7 @@ def run(model_dir: Path, options: dict[str, Any]) -> None:
     data = BlockBatches(
         blocks(), batch_size=8, sequence_length=LENGTH, seed=0, process_index=index, process_count=count
     )
-    processes.led(functools.partial(model_dir.mkdir, parents=True, exist_ok=True))
+    processes.on_leader(functools.partial(model_dir.mkdir, parents=True, exist_ok=True))
     processes.check_shared(model_dir)
     checkpoints = Checkpoints(model_dir, keep=3)
     key = jax.random.key(0)
@@ -174,7 +174,7 @@ def note(path: Path, step: int, what: Any) -> None:
 
 def body() -> None:
     options = json.loads(sys.argv[2])
-    with processes.joined(options.get("configuration", "")):
+    with processes.process_group(options.get("configuration", "")):
         run(Path(sys.argv[1]), options)
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from electra_jax.checkpoints import stored
+from electra_jax.checkpoints import orbax_store
 from electra_jax.commands import export, import_
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, path_of
@@ -59,7 +59,7 @@ class Run(NamedTuple):
                 path = copy / "checkpoints" / str(step) / name.removeprefix(prefix)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self.read(name))
-        return jax.tree.leaves(stored.read_params(path_of(copy), "params").params)
+        return jax.tree.leaves(orbax_store.read_item(path_of(copy), "params").tree)
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +146,8 @@ def test_a_bucket_that_is_not_there(run: Run) -> None:
     [
         ("s3://bucket/run", "neither a local path nor gs://"),
         ("gs:/bucket/run", "neither a local path nor gs://"),
-        ("gs://bucket", "names no place in a bucket"),
-        ("gs:///run", "names no place in a bucket"),
+        ("gs://bucket", "is not a path in a bucket"),
+        ("gs:///run", "is not a path in a bucket"),
     ],
 )
 def test_paths_that_are_refused(name: str, sentence: str) -> None:

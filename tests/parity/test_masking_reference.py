@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from electra_jax.model.towers import take_positions
+from electra_jax.model.layers import take_positions
 from electra_jax.model.types import Masked, Tokens
 from electra_jax.pretraining import corruption
 from electra_jax.pretraining.corruption import MaskingConfig
