@@ -10,8 +10,7 @@ from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import flops, registry
 from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
-from electra_jax.pretraining.objective import Objective
-from electra_jax.pretraining.replaced_token import WeightSchedule
+from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.steps import PretrainingSetup
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer

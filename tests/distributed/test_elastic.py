@@ -12,7 +12,7 @@ from electra_jax.checkpoints import model_dir as loading
 from electra_jax.checkpoints.orbax_store import Checkpoints
 from electra_jax.commands import pretrain
 from electra_jax.config import gin_files
-from electra_jax.config.data import PretrainingData
+from electra_jax.config.data import PretrainingData, data_state
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.batches import BlockBatches
 from electra_jax.data.blocks import TokenBlocks
@@ -57,10 +57,10 @@ class Run(NamedTuple):
     def go_on(self, config: MeshConfig, num_devices: int, *, step: int, expected: TrainState) -> None:
         """As a new process: restores, reads the next batch, and saves what it restored as the next step."""
         batches = reader()
-        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()))
+        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary)
         mesh = sharding.make_mesh(config, num_devices)
         setup = self.configuration.setup(self.vocabulary)
-        checkpoints, state = pretrain.begin(self.configuration, setup, mesh, data, self.vocabulary)
+        checkpoints, state = pretrain.begin(self.configuration, setup, mesh, data)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
         wanted = self.abstract(config, num_devices)
         assert [leaf.sharding for leaf in jax.tree.leaves(state)] == [leaf.sharding for leaf in jax.tree.leaves(wanted)]
@@ -69,8 +69,8 @@ class Run(NamedTuple):
         self.save(checkpoints, step + 1, state, batches)
 
     def save(self, checkpoints: Checkpoints, step: int, state: TrainState, batches: BlockBatches) -> None:
-        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()))
-        checkpoints.save(step, state, pretrain.data_state(batches.state(), data, self.vocabulary))
+        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary)
+        checkpoints.save(step, state, data_state(batches.state(), data))
         checkpoints.close()
 
 
