@@ -23,7 +23,7 @@ JSON = "comparison.json"
 
 
 def run(configuration: ComparisonRun) -> None:
-    """Does what is left of the comparison; its report is there from the first piece on.
+    """Do what is left of the comparison; its report is there from the first piece on.
 
     Raises:
         UserError: what is asked for cannot be compared, or is not what MODEL_DIR holds, or a process failed.

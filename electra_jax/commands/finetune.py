@@ -1,4 +1,4 @@
-"""`electra finetune`: trains a task's head on a pre-trained encoder, with every seed, and reports the scores."""
+"""`electra finetune`: trains a task's head on a pre-trained encoder with every seed, and reports the scores."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ from electra_jax.training import sharding
 
 
 def run(configuration: FinetuningRun) -> None:
-    """Fine-tunes with each seed; the same command goes on with a run that was stopped or killed."""
+    """Fine-tune with each seed; the same command resumes a run that was stopped or killed."""
     local(configuration.model_dir, "the MODEL_DIR of fine-tuning")
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
@@ -63,7 +63,7 @@ def run(configuration: FinetuningRun) -> None:
 
 
 def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> steps.FinetunedModel:
-    """The encoder under the task's head."""
+    """Return the encoder with the task's head on it."""
     head = configuration.heads.head_for(
         task.kind, num_labels=len(task.labels), final_sep_answers=configuration.task.final_sep_is_answerable
     )
@@ -71,10 +71,10 @@ def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) 
 
 
 def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
-    """A split's examples and rows; says how many there are, and what was left out.
+    """Read the examples and rows of a split, and print how many there are and how many were left out.
 
     Raises:
-        UserError: nothing in it can be used, or the dev split has no labels to score against.
+        UserError: if nothing in the split can be used, or the dev split has no labels.
     """
     found = task.examples(name)
     rows = task.rows(found.examples, training=training)
@@ -86,10 +86,10 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
 
 
 def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
-    """Makes the run directory and writes its record.
+    """Make the run directory and write its record.
 
     Raises:
-        UserError: it holds another run.
+        UserError: if the directory holds another run.
     """
     model_dir = Path(configuration.model_dir)
     path = model_dir / "run.json"
@@ -126,7 +126,7 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
 
 
 def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> None:
-    """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes the results and their page."""
+    """Make the best seed's best checkpoint the model of MODEL_DIR, and write the results and their page."""
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
     processes.on_leader(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
@@ -159,7 +159,7 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
 
 
 def promote(source: Path, model_dir: Path) -> None:
-    """Copies a model directory's model into MODEL_DIR, in place of an earlier one, checkpoints last."""
+    """Copy the model of a model directory into MODEL_DIR, replacing an earlier one, checkpoints last."""
     shutil.rmtree(model_dir / "checkpoints", ignore_errors=True)
     for path in source.iterdir():
         if path.is_file():

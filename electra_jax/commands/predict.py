@@ -1,4 +1,4 @@
-"""`electra predict`: what a model says of text, of token ids, or of a split of its task."""
+"""`electra predict`: a model's answers to text, to token ids, or to a split of its task."""
 
 import argparse
 import itertools
@@ -24,14 +24,14 @@ from electra_jax.tasks.outputs import left_out, write_outputs
 
 
 def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
-    """Predicts, and writes a line for each input in order, or the files of a split.
+    """Write an answer to each input, a line each, or the files of a split.
 
     Args:
         configuration: what Gin built.
-        options: with `input`, and `output` where it is not standard output.
+        options: `input`, and `output`, None for standard output.
 
     Raises:
-        UserError: the model or an input cannot be read, or the output exists.
+        UserError: if the model or an input cannot be read, or the output exists.
     """
     keep_compilations()
     model = electra_jax.load(configuration.model_dir)
@@ -48,7 +48,7 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
 
 
 def predict_split(model: Model, configuration: PredictionRun, name: str) -> None:
-    """Predicts every split of that name (MNLI has two), and writes what the leaderboards take."""
+    """Predict every split of a name (MNLI has two dev splits), and write the files that leaderboards take."""
     task = open_task(model, configuration.task)
     directory = configuration.output_dir or os.path.join(configuration.model_dir, "predictions")
     local(directory, "OUTPUT_DIR")
@@ -61,7 +61,7 @@ def predict_split(model: Model, configuration: PredictionRun, name: str) -> None
 
 
 def write_predictions(model: Model, items: Iterable[Item], output: TextIO, batch_size: int) -> None:
-    """A JSON line for each input, in order."""
+    """Write a JSON line for each input, in order."""
     items = iter(items)
     while chunk := list(itertools.islice(items, SORTED_BATCHES * batch_size)):
         ids = [item.ids for item in chunk if item.ids is not None]
