@@ -66,6 +66,6 @@ def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
         []
         if trained
         else [
-            f"{source} holds no optimizer's state: T5X can evaluate it or fine-tune from it, but not resume its training"
+            f"{source} holds no optimizer's state: T5X can evaluate or fine-tune it, but not resume its training"
         ]
     )
