@@ -26,8 +26,8 @@ def run(configuration: ComparisonRun) -> None:
     """Do what is left of the comparison; its report is there from the first piece on.
 
     Raises:
-        UserError: what is asked for cannot be compared, or is not what MODEL_DIR holds, or a process failed.
-        Preempted: asked to stop by the platform; all processes have saved.
+        UserError: if the variants cannot be compared, MODEL_DIR holds another comparison, or a process failed.
+        Preempted: if the platform asked to stop; all processes have saved.
     """
     config = gin_files.resolved()
     model_dir = local(configuration.model_dir, "the MODEL_DIR of a comparison")
@@ -67,7 +67,7 @@ def run(configuration: ComparisonRun) -> None:
 
 
 def progress(work: Work, processes: int) -> str:
-    """How many pieces of how many are done, and how long the rest takes as far as that is known."""
+    """Return how many pieces are done, and how long the rest takes as far as that is known."""
     pieces = work.records.pieces
     seconds, unknown = seconds_left(pieces, work.timings(), processes=processes)
     left = f"left: {readable(seconds)}" if seconds or not unknown else "left: not known yet"
@@ -77,7 +77,7 @@ def progress(work: Work, processes: int) -> str:
 
 
 def failed(failures: Mapping[str, str]) -> str:
-    """One sentence on what failed."""
+    """Return a sentence on what failed."""
     first, *others = failures
     more = f"; {len(others)} more failed: {', '.join(others)}" if others else ""
     return f"{first} {failures[first]}{more}; the same command tries again what is not done"

@@ -65,7 +65,5 @@ def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
     return (
         []
         if trained
-        else [
-            f"{source} holds no optimizer's state: T5X can evaluate or fine-tune it, but not resume its training"
-        ]
+        else [f"{source} holds no optimizer's state: T5X can evaluate or fine-tune it, but not resume its training"]
     )

@@ -44,10 +44,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def read_results(directory: Path) -> dict[str, Any]:
-    """The results of `electra finetune`.
+    """Read the results of `electra finetune`.
 
     Raises:
-        UserError: there are none.
+        UserError: if there are none.
     """
     path = directory / RESULTS
     try:
