@@ -18,8 +18,7 @@ from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, local, replace_file
 from electra_jax.monitoring.reporter import say
-
-JSON = "comparison.json"
+from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, REPORT
 
 
 def run(configuration: ComparisonRun) -> None:
@@ -37,13 +36,13 @@ def run(configuration: ComparisonRun) -> None:
     model_dir.mkdir(parents=True, exist_ok=True)
     with sole_owner(model_dir) as keep_alive:
         records = Records(model_dir, plan.pieces, configuration.seeds)
-        replace_file(absolute(model_dir / "config.gin"), config)
+        replace_file(absolute(model_dir / CONFIG), config)
         say(f"{len(records.done)} of {len(plan.pieces)} pieces are done in {model_dir}")
         work = Work(records, processes=configuration.processes, keep_alive=keep_alive)
 
         def write() -> dict[str, Any]:
             comparison = comparison_of(configuration, plan, records, failures=work.failures, config=config)
-            replace_file(absolute(model_dir / JSON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
+            replace_file(absolute(model_dir / COMPARISON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
             report.write_report(comparison, model_dir)
             return comparison
 
@@ -61,9 +60,9 @@ def run(configuration: ComparisonRun) -> None:
     if work.failures:
         raise UserError(failed(work.failures))
     report.show(comparison)
-    say(f"comparison: {model_dir / JSON}")
-    say(f"figure: {model_dir / 'comparison.png'}")
-    say(f"report: {model_dir / 'report.html'}")
+    say(f"comparison: {model_dir / COMPARISON}")
+    say(f"figure: {model_dir / FIGURE}")
+    say(f"report: {model_dir / REPORT}")
 
 
 def progress(work: Work, processes: int) -> str:

@@ -16,6 +16,7 @@ from electra_jax.inference.network import Model
 from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.monitoring.reporter import say
+from electra_jax.run_directory import EVALUATION
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.outputs import left_out
 from electra_jax.tasks.protocol import DownstreamTask
@@ -58,7 +59,7 @@ def score_model(configuration: EvaluationRun, model_dir: str) -> None:
     first = next(iter(splits.values()))
     result = {"task": task.name, "split": configuration.split, "step": model.step, **first, "splits": splits}
     show({split: found["metrics"] for split, found in splits.items()}, f"{task.name}, step {model.step}")
-    save(result, configuration.output or path_of(model_dir) / "evaluation.json")
+    save(result, configuration.output or path_of(model_dir) / EVALUATION)
 
 
 def score_split(model: Model, task: DownstreamTask, split: str, *, batch_size: int) -> dict[str, Any]:

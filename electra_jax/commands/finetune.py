@@ -17,10 +17,11 @@ from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning import steps
-from electra_jax.finetuning.seed_run import BEST, Setting, Split, evaluate, run_seed
+from electra_jax.finetuning.seed_run import Setting, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, origin
 from electra_jax.monitoring.reporter import say
 from electra_jax.reports.finetuning import write_finetune_report
+from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEEDS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.outputs import left_out
@@ -54,7 +55,7 @@ def run(configuration: FinetuningRun) -> None:
     with stop_signals() as stop:
         seeds = []
         for seed in configuration.seeds:
-            result = run_seed(setting, seed, model_dir / "seeds" / str(seed), stop)
+            result = run_seed(setting, seed, model_dir / SEEDS / str(seed), stop)
             if result is None:
                 end_early(stop, "")
                 return
@@ -92,7 +93,7 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
         UserError: if the directory holds another run.
     """
     model_dir = Path(configuration.model_dir)
-    path = model_dir / "run.json"
+    path = model_dir / RUN
     asked = configuration.identity(setting.optimizer_config) | {
         "the vocabulary's hash": setting.origin.vocabulary_hash,
     }
@@ -108,7 +109,7 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
         ]
         if different:
             raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")
-    elif (model_dir / "checkpoints").exists():
+    elif (model_dir / CHECKPOINTS).exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
     processes.check_same_everywhere(
         "the data",
@@ -129,7 +130,7 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     """Make the best seed's best checkpoint the model of MODEL_DIR, and write the results and their page."""
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
-    processes.on_leader(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
+    processes.on_leader(promote, model_dir / SEEDS / str(best) / BEST, model_dir)
     found = evaluate(setting, sharding.shard_like(loading.load(model_dir).params, setting.abstract_state.params))
     if not processes.leader():
         return
@@ -148,9 +149,9 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
         "num_failed": sum(seed["failed"] is not None for seed in seeds),
         "best_seed": best,
         "null_threshold": getattr(found.task, "null_threshold", None),
-        "predictions": finetune_results.PREDICTIONS,
+        "predictions": PREDICTIONS,
     }
-    path = model_dir / finetune_results.RESULTS
+    path = model_dir / RESULTS
     replace_file(path, json.dumps(results, indent=1) + "\n")
     finetune_results.show(results)
     say(f"results: {path}")
@@ -160,11 +161,11 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
 
 def promote(source: Path, model_dir: Path) -> None:
     """Copy the model of a model directory into MODEL_DIR, replacing an earlier one, checkpoints last."""
-    shutil.rmtree(model_dir / "checkpoints", ignore_errors=True)
+    shutil.rmtree(model_dir / CHECKPOINTS, ignore_errors=True)
     for path in source.iterdir():
         if path.is_file():
             shutil.copy2(path, model_dir / path.name)
-    part = model_dir / "checkpoints.part"
+    part = model_dir / f"{CHECKPOINTS}.part"
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source / "checkpoints", part)
-    part.rename(model_dir / "checkpoints")
+    shutil.copytree(source / CHECKPOINTS, part)
+    part.rename(model_dir / CHECKPOINTS)

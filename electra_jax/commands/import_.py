@@ -8,6 +8,7 @@ from electra_jax.checkpoints import model_dir
 from electra_jax.errors import UserError
 from electra_jax.files import local
 from electra_jax.interchange import bare, hf, imported, tf1
+from electra_jax.run_directory import CHECKPOINTS
 
 
 def run(options: argparse.Namespace) -> None:
@@ -43,7 +44,7 @@ def read(sources: list[Path]) -> imported.Imported:
             return tf1.read(sources[0])
         if (carried := bare.file_of(sources[0])) is not None:
             return bare.read(carried)
-        if (sources[0] / "checkpoints").is_dir():
+        if (sources[0] / CHECKPOINTS).is_dir():
             raise UserError(
                 f"{sources[0]} is a model directory already: copy it, or give it to the command that needs it"
             )

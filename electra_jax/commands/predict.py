@@ -19,6 +19,7 @@ from electra_jax.inference.network import Model
 from electra_jax.inference.prediction import answers, predict_examples, predict_ids
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.monitoring.reporter import say
+from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.outputs import left_out, write_outputs
 
@@ -50,7 +51,7 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
 def predict_split(model: Model, configuration: PredictionRun, name: str) -> None:
     """Predict every split of a name (MNLI has two dev splits), and write the files that leaderboards take."""
     task = open_task(model, configuration.task)
-    directory = configuration.output_dir or os.path.join(configuration.model_dir, "predictions")
+    directory = configuration.output_dir or os.path.join(configuration.model_dir, PREDICTIONS_FOLDER)
     local(directory, "OUTPUT_DIR")
     for split in splits_of(task, name):
         found = task.examples(split)
