@@ -145,5 +145,6 @@ def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2
             clip_norm=1.0,
             layerwise_lr_decay=1.0,
             layerwise_exponents="fixed",
+            lr_decay_share=1.0,
         ),
     )

@@ -101,9 +101,10 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
         if held is None:
             raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
         different = [
-            f"{name} {held.get(name)!r} there, {value!r} here"
+            f"{name} {held[name]!r} there, {value!r} here"
             for name, value in asked.items()
-            if held.get(name) != value
+            # A setting that only one of the two has came or went with a version of the code.
+            if name in held and held[name] != value
         ]
         if different:
             raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")

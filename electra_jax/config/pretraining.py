@@ -11,7 +11,7 @@ from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import registry
 from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
 from electra_jax.pretraining.objective import Objective
-from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, WeightSchedule
+from electra_jax.pretraining.replaced_token import WeightSchedule
 from electra_jax.pretraining.steps import PretrainingSetup
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -161,9 +161,8 @@ class PretrainingRun:
     num_passages: int
     reference_metrics: bool
     seed: int
-    # Bound in gin/runs/pretrain.gin; the values are for config.gin of runs that began before there was a choice.
-    weight_schedule: WeightSchedule = CONSTANT_WEIGHTS
-    packing: bool = False
+    weight_schedule: WeightSchedule
+    packing: bool
 
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other.

@@ -35,8 +35,7 @@ class LoopConfig:
     evaluate_every: int
     save_every: int
     keep: int
-    # Bound in gin/runs/pretrain.gin; the value is for config.gin of runs that began before there was a choice.
-    steps_per_dispatch: int = 1
+    steps_per_dispatch: int
 
     def __post_init__(self) -> None:
         """Check the intervals.

@@ -1,11 +1,9 @@
 """A checkpoint goes on with another number of devices: the same numbers in other shards, and the next examples."""
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import gin
 import jax
 import numpy as np
 import pytest
@@ -90,7 +88,7 @@ def drawn(abstract: TrainState) -> TrainState:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
+def run(tmp_path: Path) -> Run:
     """Of a model that every mesh divides, with `config.gin` as a run records it."""
     (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in TOKENS))
     model_dir = tmp_path / "run"
@@ -112,8 +110,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     model_dir.mkdir()
     (model_dir / "config.gin").write_text(gin_files.resolved())
     vocabulary = load_vocabulary(settings["VOCAB_FILE"], lowercase=True)
-    yield Run(model_dir, configuration, vocabulary, reader())
-    gin.clear_config(clear_constants=True)
+    return Run(model_dir, configuration, vocabulary, reader())
 
 
 def test_written_on_eight_devices_and_gone_on_with_on_fewer_and_back(run: Run) -> None:

@@ -5,7 +5,6 @@ import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gin
 import jax
 import numpy as np
 import optax
@@ -114,8 +113,8 @@ def case(objective: str, *, dropout: float = 0.0, published_optimizer: bool = Fa
     """
     files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", f"gin/objectives/{objective}.gin"]
     bindings = [f"{name}={value!r}" for name, value in (SMALL | {"DROPOUT": dropout}).items()]
-    run = gin_files.build("PretrainingRun", files, bindings, search_paths=[])
-    gin.clear_config(clear_constants=True)
+    with gin_files.isolated():
+        run = gin_files.build("PretrainingRun", files, bindings, search_paths=[])
     run = dataclasses.replace(run, generator_encoder=dataclasses.replace(run.generator, num_attention_heads=2))
     return Case(run, make_optimizer(run.optimizer) if published_optimizer else optax.sgd(1.0, momentum=0.0))
 

@@ -4,10 +4,9 @@ import gzip
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import gin
 import pytest
 
 from electra_jax import cli
@@ -30,7 +29,7 @@ Refused = Callable[[list[str]], str]
 
 
 @pytest.fixture
-def refused(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Refused]:
+def refused(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Refused:
     """Runs the command line in this process and returns its one sentence."""
     monkeypatch.setenv("ELECTRA_CACHE_DIR", str(place / "cache"))
 
@@ -43,8 +42,7 @@ def refused(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         assert sentence.startswith("electra: ")
         return sentence.removeprefix("electra: ")
 
-    yield run
-    gin.clear_config(clear_constants=True)
+    return run
 
 
 def _vocabulary(folder: Path, tokens: list[str]) -> str:
@@ -243,7 +241,6 @@ def test_undecodable_lines_are_skipped_when_asked(
     }
     assert cli.main(["cache", *(f"--gin.{name}={value!r}" for name, value in bindings.items())]) == 0
     assert "2 undecodable lines skipped" in capfd.readouterr().err
-    gin.clear_config(clear_constants=True)
 
 
 def test_vocabularies(place: Path, tmp_path: Path, refused: Refused) -> None:
