@@ -15,6 +15,7 @@ from electra_jax.runtime import user_cache
 from electra_jax.streams import StreamBatches, is_cached, stream_evaluation_batches
 from electra_jax.tasks.cache import build_cache
 from electra_jax.tasks.cached_blocks import blocks_of_cache
+from electra_jax.tasks.original import choice
 from electra_jax.tasks.packing import Packing
 from electra_jax.tasks.pretraining import UNMASKED_SUFFIX, feature_lengths, register_pretraining_task
 from electra_jax.tasks.sources import Corpus, open_corpus
@@ -80,7 +81,7 @@ def packing_of(cache: CacheConfig) -> Packing:
         one_segment_share=cache.one_segment_share,
         random_length_share=cache.random_length_share,
         seed=cache.seed,
-        method=cache.packing,
+        builder=choice.example_builder(cache.example_building),
     )
 
 

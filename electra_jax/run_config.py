@@ -46,13 +46,11 @@ class CacheConfig:
         sequence_length: L, [CLS] and [SEP] counted.
         one_segment_share: share of examples with one segment.
         random_length_share: share of examples that aim at a random, shorter length.
-        packing: "complete", where what does not fit an example goes on to the next, or "reference", where it is thrown
-            away as the original does (of novels with a paragraph a line 35 % of the tokens at length 128 and 14 % at
-            512; of Debian's documentation 27 % and 9 %).
         held_out_fraction: share of documents kept for validation.
         num_processes: that tokenise; 0 for one per core.
         max_auto_cache_bytes: `electra pretrain` caches a corpus up to this size without being asked.
-        seed: of the packing.
+        seed: of the draws of segments and lengths.
+        example_building: how documents become examples, a name that `tasks.original.choice.example_builder` takes.
     """
 
     source: CorpusConfig
@@ -62,11 +60,11 @@ class CacheConfig:
     sequence_length: int
     one_segment_share: float
     random_length_share: float
-    packing: str
     held_out_fraction: float
     num_processes: int
     max_auto_cache_bytes: int
     seed: int
+    example_building: str = "complete"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Texts and pairs of texts with a class or a number: a user's own tables, and every text as word pieces."""
 
-import collections
 import csv
 import dataclasses
 import json
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.downstream import Pieces
+from electra_jax.tasks.downstream import Examples, Pieces
 from electra_jax.tasks.rows import BadRows, numbered_lines
 
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl")
@@ -28,14 +27,6 @@ class TextExample(NamedTuple):
     text_a: str
     text_b: str | None
     label: int | float | None
-
-
-@dataclasses.dataclass(frozen=True)
-class ExampleFile:
-    """The examples of a file, and how many rows were left out, by reason."""
-
-    examples: list[TextExample]
-    skipped: collections.Counter[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +101,7 @@ class Columns:
 
 def read_table(
     path: str | os.PathLike[str], *, columns: Columns, target: Classes | Interval, skip_bad_rows: bool
-) -> ExampleFile:
+) -> Examples:
     """Read a user's own file: .tsv (no quoting), .csv (quoted as spreadsheets do) or .jsonl (an object a line).
 
     Tables begin with a line of column names.
@@ -175,7 +166,7 @@ def discover_target(
 
 def understood(
     rows: Iterable[RawRow], target: Classes | Interval, bad_rows: BadRows, path: str | os.PathLike[str]
-) -> ExampleFile:
+) -> Examples:
     """Give each row its label's number; report those whose label is none."""
     examples = []
     for row in rows:
@@ -189,7 +180,7 @@ def understood(
         examples.append(TextExample(row.index, row.text_a, row.text_b, label))
     if not examples:
         raise UserError(f"{path} holds no row that can be used.")
-    return ExampleFile(examples, bad_rows.skipped)
+    return Examples(examples, bad_rows.skipped)
 
 
 class TextFeatures(NamedTuple):

@@ -115,7 +115,7 @@ def evaluate_tags(
 
     Args:
       gold, predicted: tags of each sentence.
-      spans_of: how tags are read as entities: `conlleval_spans`, or `reference_tagging.reference_spans`.
+      spans_of: reads tags as entities, as `conlleval_spans` does.
     """
     counts = {name: collections.Counter[str]() for name in ("gold", "found", "correct")}
     num_tokens = num_correct = 0

@@ -10,14 +10,14 @@ from typing import Any
 from electra_jax.errors import UserError
 from electra_jax.tasks.classification import (
     Classes,
-    ExampleFile,
     Interval,
     RawRow,
     TextExample,
     understood,
 )
+from electra_jax.tasks.downstream import Examples
 from electra_jax.tasks.files import write_text_atomically
-from electra_jax.tasks.rows import BadRows, numbered_lines
+from electra_jax.tasks.rows import BadRows, numbered_lines, text_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,7 @@ def glue_task(name: str) -> GlueTask:
 
 def read_glue(
     task: GlueTask, path: str | os.PathLike[str], *, split: str, both_orders: bool, skip_bad_rows: bool
-) -> ExampleFile:
+) -> Examples:
     """Read a file of GLUE's public layout. Test splits have no labels, whatever their file says.
 
     Args:
@@ -179,17 +179,17 @@ def read_glue(
       UserError: a missing or empty file; a bad row: file, line, what was expected; nothing that can be used.
     """
     bad_rows = BadRows(path, skip=skip_bad_rows)
-    file = understood(_rows(path, task.layouts[task.split(split)], bad_rows), task.target, bad_rows, path)
-    return in_both_orders(file) if both_orders and task.unordered else file
+    found = understood(_rows(path, task.layouts[task.split(split)], bad_rows), task.target, bad_rows, path)
+    return in_both_orders(found) if both_orders and task.unordered else found
 
 
-def in_both_orders(file: ExampleFile) -> ExampleFile:
+def in_both_orders(found: Examples) -> Examples:
     """Append every pair with its texts swapped; the indices go on after the number of the first ones."""
-    number = len(file.examples)
+    number = len(found.examples)
     swapped = [
-        TextExample(index + number, text_b or "", text_a, label) for index, text_a, text_b, label in file.examples
+        TextExample(index + number, text_b or "", text_a, label) for index, text_a, text_b, label in found.examples
     ]
-    return ExampleFile(file.examples + swapped, file.skipped)
+    return Examples([*found.examples, *swapped], found.skipped)
 
 
 def examples_of_tfds(
@@ -202,7 +202,7 @@ def examples_of_tfds(
     """
     examples = []
     for record in records:
-        texts = [_text(record[name]) for name in task.tfds_texts]
+        texts = [text_of(record[name]) for name in task.tfds_texts]
         raw = float(record["label"])
         label: int | float | None = None
         if isinstance(task.target, Interval):
@@ -274,7 +274,3 @@ def _rows(path: str | os.PathLike[str], layout: Layout, bad_rows: BadRows) -> It
             None if layout.text_b is None else columns[layout.text_b],
             None if layout.label is None else columns[layout.label],
         )
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

@@ -38,27 +38,21 @@ def accuracy(labels: Sequence[int], predictions: Sequence[int]) -> float:
     return 100.0 * float(np.mean(np.equal(labels, predictions)))
 
 
-def precision_recall_f1(
-    labels: Sequence[int], predictions: Sequence[int], *, gold_counts_predicted: bool
-) -> tuple[float, float, float]:
-    """Precision, recall and F1 of class 1, per cent; 0 where undefined.
-
-    `gold_counts_predicted`: as the original's F1Scorer, which takes the number of predicted positives for that of
-    the gold ones, so that all three equal the precision (75 where F1 is 54.5, in the recorded case).
-    """
+def precision_recall_f1(labels: Sequence[int], predictions: Sequence[int]) -> tuple[float, float, float]:
+    """Return precision, recall and F1 of class 1, per cent; 0 where undefined."""
     gold = np.equal(labels, 1)
     found = np.equal(predictions, 1)
     correct = float(np.sum(gold & found))
     if correct == 0:
         return 0.0, 0.0, 0.0
     precision = 100.0 * correct / float(np.sum(found))
-    recall = 100.0 * correct / float(np.sum(found if gold_counts_predicted else gold))
+    recall = 100.0 * correct / float(np.sum(gold))
     return precision, recall, 2 * precision * recall / (precision + recall)
 
 
 def f1(labels: Sequence[int], predictions: Sequence[int]) -> float:
-    """F1 of class 1, per cent."""
-    return precision_recall_f1(labels, predictions, gold_counts_predicted=False)[2]
+    """Return the F1 of class 1, per cent."""
+    return precision_recall_f1(labels, predictions)[2]
 
 
 def matthews(labels: Sequence[int], predictions: Sequence[int]) -> float:

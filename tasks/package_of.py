@@ -21,7 +21,7 @@ from electra_jax.tasks.files import write_text_atomically
 from electra_jax.tasks.splits import text_hash
 from electra_jax.tasks.task_files import Sources
 from electra_jax.tasks.task_options import TaskOptions
-from electra_jax.tasks.text_task import TextTask
+from electra_jax.tasks.text_task import STANDARD_RULES, TextTask
 
 NAME = "package_of"
 
@@ -168,7 +168,7 @@ def make_package_task(options: TaskOptions, vocabulary: Pieces) -> TextTask:
         target=Classes(tuple(packages)),
         pair=False,
         metrics=("accuracy",),
-        gold_counts_predicted=False,
+        rules=STANDARD_RULES,
         vocabulary=vocabulary,
         length=options.row_length,
         sources=Sources(

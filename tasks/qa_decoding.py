@@ -12,10 +12,9 @@ from tokenizers import Tokenizer
 from electra_jax.errors import UserError
 from electra_jax.tasks.files import write_text_atomically
 from electra_jax.tasks.qa_files import QAExample
-from electra_jax.tasks.qa_final_text import projected_span_text, span_text
-from electra_jax.tasks.question_answering import Window
+from electra_jax.tasks.question_answering import QARules, Window
 
-# The original's null score of a question without windows: larger than any.
+# The null score of a question without windows: larger than any.
 _NO_WINDOW_NULL_SCORE = np.float32(1_000_000)
 
 
@@ -28,16 +27,13 @@ class DecodingConfig:
       max_answer_length: the most word pieces of an answer.
       null_odds_against_best_span: whether null odds are the null score minus the best span's, as they must be where
         both come from the span head; False where an answerability head gives the null score.
-      project_words: the original's text of a span, which is found again in its words and can come out whole words
-        wide or with other white space, rather than the characters of the context.
-      no_span_text: the answer where no span is left: "", or the original's "empty".
+      rules: how the text of a span is written, and the answer where no span is left.
     """
 
     n_best_size: int
     max_answer_length: int
     null_odds_against_best_span: bool
-    project_words: bool
-    no_span_text: str
+    rules: QARules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +210,7 @@ def _best_texts(
 ) -> tuple[ScoredText, ...]:
     kept = [_allowed(window, spans, config) for window, spans in zip(windows, candidates, strict=True)]
     if not kept:
-        return (ScoredText(config.no_span_text, 1.0, 0.0, 0.0),)
+        return (ScoredText(config.rules.no_span_text, 1.0, 0.0, 0.0),)
     window_S = np.repeat(np.arange(len(kept)), [len(spans.start_S) for spans in kept])
     start_S, end_S, start_score_S, end_score_S = (
         np.concatenate([getattr(spans, field.name) for spans in kept]) for field in dataclasses.fields(Candidates)
@@ -225,15 +221,11 @@ def _best_texts(
     best: dict[str, int] = {}
     for number in best_indices(score_S, len(score_S)).tolist():
         window, start, end = windows[window_S[number]], int(start_S[number]), int(end_S[number])
-        if config.project_words:
-            text = projected_span_text(example.context, window, start, end, tokenizer)
-        else:
-            text = span_text(example.context, window, start, end)
-        best.setdefault(text, number)
+        best.setdefault(config.rules.span_text(example.context, window, start, end, tokenizer), number)
         if len(best) == config.n_best_size:
             break
     if not best:
-        return (ScoredText(config.no_span_text, 1.0, 0.0, 0.0),)
+        return (ScoredText(config.rules.no_span_text, 1.0, 0.0, 0.0),)
     numbers = list(best.values())
     probabilities = softmax(score_S[numbers])
     scores = zip(best, probabilities, start_score_S[numbers], end_score_S[numbers], strict=True)

@@ -53,7 +53,7 @@ def read_squad(file: str, *, skipped: collections.Counter[str] | None = None) ->
     Raises:
       UserError: unreadable, empty or damaged file; malformed JSON or record, by its place in the file.
     """
-    data = _get(_json(_text(file), file, 1), "data", list, f"{file}")
+    data = _get(_json(_read_text(file), file, 1), "data", list, f"{file}")
     examples = []
     for article, entry in enumerate(data):
         paragraphs = _get(entry, "paragraphs", list, f"{file}, data[{article}]")
@@ -80,7 +80,7 @@ def read_mrqa(file: str, *, skipped: collections.Counter[str] | None = None) -> 
     """
     examples = []
     # Not splitlines(): JSON may hold what it takes for line ends, such as U+2028.
-    for number, line in enumerate(_text(file).split("\n"), start=1):
+    for number, line in enumerate(_read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{file}, line {number}"
@@ -211,7 +211,7 @@ def _shown(value: Any) -> str:
 
 
 def _read_object(file: str, kind: type | tuple[type, ...], content: str) -> dict[str, Any]:
-    record = _json(_text(file), file, 1)
+    record = _json(_read_text(file), file, 1)
     if not isinstance(record, dict):
         raise UserError(f"{file} must be a JSON object of {content} by question, not {_shown(record)}.")
     for example_id, value in record.items():
@@ -230,7 +230,7 @@ def _json(text: str, file: str, first_line: int) -> Any:
         raise UserError(f"{file}: JSON nested too deeply to be read.") from error
 
 
-def _text(file: str) -> str:
+def _read_text(file: str) -> str:
     path = pathlib.Path(file)
     try:
         content = path.read_bytes()

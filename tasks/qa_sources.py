@@ -10,6 +10,7 @@ from typing import Any
 from electra_jax.errors import UserError
 from electra_jax.tasks.downstream import Examples
 from electra_jax.tasks.qa_files import QAExample, mrqa_example, read_mrqa, read_squad, squad_example
+from electra_jax.tasks.rows import text_of
 from electra_jax.tasks.task_files import Sources, file_sources, reads_tfds, tfds_sources
 from electra_jax.tasks.task_options import TaskOptions
 
@@ -97,13 +98,13 @@ def _examples_of_tfds(records: Iterable[Mapping[str, Any]], features: Any, place
 
 def _example(record: Mapping[str, Any], place: str) -> QAExample:
     """A record of TFDS's squad or mrqa as the object of its file."""
-    question = {name: _text(record[name]) for name in ("id", "qid", "question") if name in record}
-    context = _text(record["context"])
+    question = {name: text_of(record[name]) for name in ("id", "qid", "question") if name in record}
+    context = text_of(record["context"])
     if "detected_answers" in record:
         detected = record["detected_answers"]
-        question["answers"] = [_text(text) for text in record["answers"]]
+        question["answers"] = [text_of(text) for text in record["answers"]]
         question["detected_answers"] = [
-            {"text": _text(text), "char_spans": [list(span) for span in zip(starts, ends, strict=True)]}
+            {"text": text_of(text), "char_spans": [list(span) for span in zip(starts, ends, strict=True)]}
             for text, starts, ends in zip(
                 detected["text"],
                 _lists(detected["char_spans"]["start"]),
@@ -114,7 +115,7 @@ def _example(record: Mapping[str, Any], place: str) -> QAExample:
         return mrqa_example(question, context, place)
     answers = record["answers"]
     question["answers"] = [
-        {"text": _text(text), "answer_start": int(start)}
+        {"text": text_of(text), "answer_start": int(start)}
         for text, start in zip(answers["text"], answers["answer_start"], strict=True)
     ]
     question["is_impossible"] = bool(record.get("is_impossible", False))
@@ -123,7 +124,3 @@ def _example(record: Mapping[str, Any], place: str) -> QAExample:
 
 def _lists(ragged: Any) -> Sequence[list[int]]:
     return ragged.to_list() if hasattr(ragged, "to_list") else ragged.tolist()
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8")

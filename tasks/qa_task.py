@@ -24,7 +24,13 @@ from electra_jax.tasks.qa_decoding import (
 )
 from electra_jax.tasks.qa_files import QAExample, raw_example
 from electra_jax.tasks.qa_sources import qa_sources, scoring_of
-from electra_jax.tasks.question_answering import WindowConfig, answer_tokens, prediction_windows, training_windows
+from electra_jax.tasks.question_answering import (
+    QARules,
+    WindowConfig,
+    answer_tokens,
+    prediction_windows,
+    training_windows,
+)
 from electra_jax.tasks.task_files import NO_SOURCES, Sources
 from electra_jax.tasks.task_options import TaskOptions
 
@@ -39,7 +45,6 @@ class QATask:
       vocabulary: with its tokenizer.
       windows, decoding: how contexts are cut, and how spans become answers.
       null_threshold: null odds above it mean that there is no answer; None until `fit_threshold` found it.
-      skip_unanswered: MRQA's scores leave out questions without a prediction, as the original's.
       sources: where the splits are.
     """
 
@@ -49,11 +54,15 @@ class QATask:
     windows: WindowConfig
     decoding: DecodingConfig
     null_threshold: float | None
-    skip_unanswered: bool
     sources: Sources
 
     kind: ClassVar[str] = "question_answering"
     labels: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def rules(self) -> QARules:
+        """What is learnt from a question, and how its answer is written."""
+        return self.windows.rules
 
     @property
     def main_metric(self) -> str:
@@ -85,7 +94,7 @@ class QATask:
         for example in whole.examples:
             try:
                 if not example.is_impossible:
-                    answer_tokens(example, self.vocabulary.tokenizer, self.windows)
+                    answer_tokens(example, self.vocabulary.tokenizer, self.rules)
             except UnusableAnswerError as error:
                 skipped[str(error)] += 1
             else:
@@ -185,7 +194,7 @@ class QATask:
             final_answers(by_question, null_threshold=None),
             null_odds=odds,
             null_threshold=threshold,
-            skip_unanswered=self.skip_unanswered,
+            skip_unanswered=self.rules.skip_unanswered,
         )
         return {self.main_metric: scores[self.main_metric]} | scores
 
@@ -230,10 +239,10 @@ class QATask:
             "task": self.name,
             "kind": self.kind,
             "scoring": self.scoring,
-            "windows": dataclasses.asdict(self.windows),
-            "decoding": dataclasses.asdict(self.decoding),
+            "windows": {name: value for name, value in vars(self.windows).items() if name != "rules"},
+            "decoding": {name: value for name, value in vars(self.decoding).items() if name != "rules"},
             "null_threshold": self.null_threshold,
-            "skip_unanswered": self.skip_unanswered,
+            "rules": self.rules.name,
         }
 
     def _candidates(self, outputs: Mapping[str, np.ndarray]) -> Candidates:
@@ -268,21 +277,22 @@ def _null_odds(predictions: Mapping[str, Prediction]) -> dict[str, float]:
     return {name: prediction.null_odds for name, prediction in predictions.items() if prediction.null_odds is not None}
 
 
-def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> QATask:
-    """Rebuild a task from what `QATask.describe` gave, to read raw input."""
+def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces, *, rules: QARules) -> QATask:
+    """Rebuild a task from what `QATask.describe` gave, to read raw input; `rules` are those that it names."""
     return QATask(
         name=facts["task"],
         scoring=facts["scoring"],
         vocabulary=vocabulary,
-        windows=WindowConfig(**facts["windows"]),
-        decoding=DecodingConfig(**facts["decoding"]),
+        windows=WindowConfig(**facts["windows"], rules=rules),
+        decoding=DecodingConfig(**facts["decoding"], rules=rules),
         null_threshold=facts["null_threshold"],
-        skip_unanswered=facts["skip_unanswered"],
         sources=NO_SOURCES,
     )
 
 
-def make_qa_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str, Any] | None = None) -> QATask:
+def make_qa_task(
+    options: TaskOptions, vocabulary: Pieces, *, rules: QARules, recorded: Mapping[str, Any] | None = None
+) -> QATask:
     """Return the task of `qa_sources.QA_TASKS` that `options.task` names.
 
     A user's own, "qa", is scored as SQuAD 2.0 if its training or dev file marks a question as impossible, else as 1.1.
@@ -290,6 +300,7 @@ def make_qa_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[
     Args:
       options: which, where its data is, and how it is cut and decoded.
       vocabulary: with its tokenizer.
+      rules: what is learnt from a question, and how its answer is written.
       recorded: what `QATask.describe` said of the task that a model was fine-tuned on: its threshold is taken where
         the options have none, and its scoring.
 
@@ -308,20 +319,14 @@ def make_qa_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[
             max_sequence_length=options.row_length,
             max_question_length=options.max_question_length,
             doc_stride=options.doc_stride,
-            word_aligned_answers=options.word_aligned_answers,
-            answerless_windows_are_answerable=options.answerless_windows_are_answerable,
-            disjoint_windows=options.disjoint_windows,
-            drop_empty_contexts=options.drop_empty_contexts,
-            final_sep_is_answerable=options.final_sep_is_answerable,
+            rules=rules,
         ),
         decoding=DecodingConfig(
             n_best_size=options.n_best_size,
             max_answer_length=options.max_answer_length,
             null_odds_against_best_span=False,  # `QATask.predictions` sees whether there is an answerability head.
-            project_words=options.project_words,
-            no_span_text=options.no_span_text,
+            rules=rules,
         ),
         null_threshold=null_threshold,
-        skip_unanswered=options.skip_unanswered,
         sources=sources,
     )

@@ -14,13 +14,10 @@ from electra_jax.tasks.conlleval import EntityEvaluation, evaluate_tags
 from electra_jax.tasks.downstream import Examples, Pieces, Row
 from electra_jax.tasks.rows import numbered_lines, without_surrogates
 from electra_jax.tasks.tagging import (
-    SPAN_READERS,
-    TaggedFile,
     TaggedSentence,
     TaggingFeatures,
-    complete_labels,
+    TaggingRules,
     encoded_tags,
-    observed_labels,
     predicted_tags,
     read_tagged_file,
     tagging_features,
@@ -32,9 +29,6 @@ from electra_jax.tasks.task_options import TaskOptions
 # Of each task TFDS's dataset and the field of its tags, if it has one. CoNLL-2003 has chunks too, but they are not
 # the chunking task, which is CoNLL-2000's.
 TAGGING_TASKS: dict[str, tuple[str, str] | None] = {"chunk": None, "ner": ("conll2003", "ner"), "tagging": None}
-
-# The encoding (see `tagging.tags_of`) of each scheme.
-_WRITTEN = {"IOB1": "IOB1", "IOB2": "BIO", "IOBES": "BIOES"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +63,7 @@ class TaggingTask:
       scheme: how the files write entities: "IOB1", "IOB2" or "IOBES"; None for tags as the model says them, which
         need not be those of entities.
       encoding: how the model writes them: "BIOES", "BIO" ...
-      span_reader, alignment, token_type_id: see `tagging`.
+      rules: how tags are read, and words placed.
       skip_bad_rows: leave out and count the sentences of a split with a type that training never saw.
       sources: where the splits are.
     """
@@ -80,9 +74,7 @@ class TaggingTask:
     length: int
     scheme: str | None
     encoding: str
-    span_reader: str
-    alignment: str
-    token_type_id: int
+    rules: TaggingRules
     skip_bad_rows: bool
     sources: Sources
 
@@ -101,11 +93,11 @@ class TaggingTask:
           UserError: no such split or file; a bad row; a type of entity that training never saw.
         """
         whole = self.sources.read(self.name, split)
-        file = TaggedFile(whole.file or f"{self.name}, {split} split", tuple(whole.examples), whole.skipped)
-        known = without_unseen_types(file, self.labels, skip_bad_rows=self.skip_bad_rows)
-        if not known.sentences:
+        place = whole.file or f"{self.name}, {split} split"
+        known = without_unseen_types(whole, self.labels, place=place, skip_bad_rows=self.skip_bad_rows)
+        if not known.examples:
             raise UserError(f"{self.name}, {split} split: every sentence has a type that was never seen in training.")
-        return Examples(known.sentences, known.skipped, whole.file)
+        return known
 
     def raw_examples(self, inputs: Iterable[str | Sequence[str]]) -> list[TaggedSentence]:
         """Sentences that a user gives: words, or a text of words with white space between them."""
@@ -113,15 +105,12 @@ class TaggingTask:
         return [TaggedSentence(tuple(map(without_surrogates, each)), (), 0) for each in words]
 
     def rows(self, examples: Sequence[TaggedSentence], *, training: bool) -> list[Row]:
-        """One row per sentence: `input_ids`, `token_type_ids` and, with tags, `label_ids` int32 [L], `label_mask` [L].
-
-        In the reference alignment two words may share a place; the later one's label is then learnt there.
-        """
+        """Return a row per sentence: `input_ids`, `token_type_ids`; with tags `label_ids` and `label_mask` [L]."""
         del training  # A sentence has one form.
         number_of = {label: number for number, label in enumerate(self.labels)}
         rows = []
         for number, example in enumerate(examples):
-            tags = encoded_tags(example.tags, span_reader=self.span_reader, encoding=self.encoding)
+            tags = encoded_tags(example.tags, spans_of=self.rules.spans_of, encoding=self.encoding)
             features = self._features(example, [number_of[tag] for tag in tags])
             row = {
                 "input_ids": np.array(features.input_ids, np.int32),
@@ -176,7 +165,7 @@ class TaggingTask:
         return evaluate_tags(
             [example.tags for example in examples],
             [prediction.tags for prediction in predictions],
-            spans_of=SPAN_READERS[self.span_reader],
+            spans_of=self.rules.spans_of,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -188,31 +177,22 @@ class TaggingTask:
             "length": self.length,
             "scheme": self.scheme,
             "encoding": self.encoding,
-            "span_reader": self.span_reader,
-            "alignment": self.alignment,
-            "token_type_id": self.token_type_id,
+            "rules": self.rules.name,
         }
 
     def _features(self, example: TaggedSentence, label_ids: Sequence[int]) -> TaggingFeatures:
         return tagging_features(
-            example.words,
-            label_ids,
-            vocabulary=self.vocabulary,
-            length=self.length,
-            token_type_id=self.token_type_id,
-            alignment=self.alignment,
+            example.words, label_ids, vocabulary=self.vocabulary, length=self.length, rules=self.rules
         )
 
     def _written(self, tags: Sequence[str]) -> list[str]:
         if self.scheme is None:
             return list(tags)
-        # The original does not read IOB1.
-        encoding = "BIO" if self.span_reader == "reference" and self.scheme == "IOB1" else _WRITTEN[self.scheme]
-        return encoded_tags(tags, span_reader=self.span_reader, encoding=encoding)
+        return encoded_tags(tags, spans_of=self.rules.spans_of, encoding=self.rules.encoding_of[self.scheme])
 
 
-def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> TaggingTask:
-    """Rebuild a task from what `TaggingTask.describe` gave, to read raw input."""
+def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces, *, rules: TaggingRules) -> TaggingTask:
+    """Rebuild a task from what `TaggingTask.describe` gave, to read raw input; `rules` are those that it names."""
     return TaggingTask(
         name=facts["task"],
         labels=tuple(facts["labels"]),
@@ -220,49 +200,43 @@ def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> Tag
         length=facts["length"],
         scheme=facts["scheme"],
         encoding=facts["encoding"],
-        span_reader=facts["span_reader"],
-        alignment=facts["alignment"],
-        token_type_id=facts["token_type_id"],
+        rules=rules,
         skip_bad_rows=False,
         sources=NO_SOURCES,
     )
 
 
 def make_tagging_task(
-    options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str, Any] | None = None
+    options: TaskOptions, vocabulary: Pieces, *, rules: TaggingRules, recorded: Mapping[str, Any] | None = None
 ) -> TaggingTask:
     """Return the task of `TAGGING_TASKS` that `options.task` names.
 
-    Its labels are all tags that the types of the training split can take; without one, those of the first split that
-    is there; with `observed_labels`, those that occur in any split.
+    Its labels are taken from the splits by `rules`, from the training split if it is there.
 
     Args:
       options: which, where its data is, and how it is read.
       vocabulary: with its tokenizer.
+      rules: how tags are read, and words placed.
       recorded: what `TaggingTask.describe` said of the task that a model was fine-tuned on: its labels and how it read
         and wrote sentences are then taken, and the training file need not be there.
 
     Raises:
       UserError: there is no split with tags; a malformed file; settings that cannot be.
     """
-    if options.span_reader not in SPAN_READERS:
-        raise UserError(f"The span reader {options.span_reader!r} is unknown: use {' or '.join(SPAN_READERS)}.")
     sources = tagging_sources(options)
     if recorded is not None:
-        rebuilt = tagging_task_from_facts(recorded, vocabulary)
+        rebuilt = tagging_task_from_facts(recorded, vocabulary, rules=rules)
         return dataclasses.replace(
             rebuilt, scheme=options.tag_scheme, skip_bad_rows=options.skip_bad_rows, sources=sources
         )
     return TaggingTask(
         name=options.task,
-        labels=tuple(_labels(options, sources)),
+        labels=tuple(_labels(options, sources, rules)),
         vocabulary=vocabulary,
         length=options.row_length,
         scheme=options.tag_scheme,
         encoding=options.tag_encoding,
-        span_reader=options.span_reader,
-        alignment=options.alignment,
-        token_type_id=options.token_type_id,
+        rules=rules,
         skip_bad_rows=options.skip_bad_rows,
         sources=sources,
     )
@@ -289,15 +263,10 @@ def tagging_sources(options: TaskOptions) -> Sources:
     return tfds_sources(options, dataset=dataset[0], read=functools.partial(_examples_of_tfds, dataset[1]))
 
 
-def _labels(options: TaskOptions, sources: Sources) -> list[str]:
+def _labels(options: TaskOptions, sources: Sources, rules: TaggingRules) -> list[str]:
     if not sources.readers:
         raise UserError(f"{options.task} has no training split to take its labels from: {sources.missing}.")
-    if options.observed_labels:
-        sentences = [example for split in sources.readers for example in sources.read(options.task, split).examples]
-        return observed_labels(sentences, span_reader=options.span_reader, encoding=options.tag_encoding)
-    return complete_labels(
-        sources.read(options.task, next(iter(sources.readers))).examples, encoding=options.tag_encoding
-    )
+    return rules.labels((sources.read(options.task, split).examples for split in sources.readers), options.tag_encoding)
 
 
 def _joined_words(sentence: TaggedSentence) -> str:
@@ -308,14 +277,13 @@ def _read_file(options: TaskOptions, path: pathlib.Path, split: str) -> Examples
     columns = next((line.split() for _, line in numbered_lines(path) if line.strip()), [])
     # A test file of words alone is one without tags.
     untagged = split == "test" and len(columns) == 1
-    file = read_tagged_file(
+    return read_tagged_file(
         path,
         word_column=options.word_column,
         tag_column=None if untagged else options.tag_column,
         scheme=options.tag_scheme,
         skip_bad_rows=options.skip_bad_rows,
     )
-    return Examples(file.sentences, file.skipped, file.path)
 
 
 def _examples_of_tfds(field: str, records: Iterable[Mapping[str, Any]], features: Any, place: str) -> Examples:

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import math
-import os
 import pathlib
 
 from electra_jax.errors import UserError
@@ -12,7 +11,6 @@ from electra_jax.tasks.classification import (
     TABLE_SUFFIXES,
     Classes,
     Columns,
-    ExampleFile,
     Interval,
     TextExample,
     column_names,
@@ -44,7 +42,7 @@ def glue_sources(task: GlueTask, options: TaskOptions) -> Sources:
         paths["diagnostic"] = pathlib.Path(options.test_file)
     readers = {
         _public_name(task, split): functools.partial(
-            _read_glue,
+            read_glue,
             task,
             path,
             split=split,
@@ -96,9 +94,9 @@ def _glue_of_tfds(task: GlueTask, options: TaskOptions) -> Sources:
 
     def read(split: str, tfds_split: str) -> Examples:
         examples = examples_of_tfds(task, records(builder, tfds_split), label_names=names)
-        file = ExampleFile(examples, collections.Counter())
+        found = Examples(examples, collections.Counter())
         doubled = options.double_unordered and task.unordered and split == "train"
-        return _examples(in_both_orders(file) if doubled else file)
+        return in_both_orders(found) if doubled else found
 
     readers = {}
     for split in (_public_name(task, split) for split in task.layouts):
@@ -112,23 +110,13 @@ def _public_name(task: GlueTask, split: str) -> str:
     return "test" if task.name == "ax" else split
 
 
-def _read_glue(
-    task: GlueTask, path: str | os.PathLike[str], *, split: str, both_orders: bool, skip_bad_rows: bool
-) -> Examples:
-    return _examples(read_glue(task, path, split=split, both_orders=both_orders, skip_bad_rows=skip_bad_rows))
-
-
 def _read_table(
     path: pathlib.Path, split: str, *, columns: Columns, target: Classes | Interval, skip_bad_rows: bool
 ) -> Examples:
     # A test file need not have labels.
     if split == "test" and columns.label is not None and columns.label not in column_names(path):
         columns = dataclasses.replace(columns, label=None)
-    return _examples(read_table(path, columns=columns, target=target, skip_bad_rows=skip_bad_rows))
-
-
-def _examples(file: ExampleFile) -> Examples:
-    return Examples(file.examples, file.skipped)
+    return read_table(path, columns=columns, target=target, skip_bad_rows=skip_bad_rows)
 
 
 def _texts_in_any_order(example: TextExample) -> str:

@@ -1,7 +1,7 @@
 """Classification and regression of texts and of pairs of texts as downstream tasks."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.classification import Classes, Interval, TextExample, text_features
 from electra_jax.tasks.downstream import Examples, Pieces, Row
 from electra_jax.tasks.glue import GLUE
-from electra_jax.tasks.glue_metrics import METRICS, TASK_METRICS, precision_recall_f1
+from electra_jax.tasks.glue_metrics import METRICS, TASK_METRICS, f1
 from electra_jax.tasks.task_files import NO_SOURCES, Sources
 from electra_jax.tasks.task_options import TaskOptions
 from electra_jax.tasks.text_sources import glue_sources, table_sources
@@ -23,6 +23,22 @@ OWN_METRICS = {
 }
 
 NAMES = (*GLUE, *OWN_METRICS)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextRules:
+    """Decide how texts are scored, where implementations differ.
+
+    Attributes:
+      name: what a fine-tuned model records.
+      f1: given labels and predictions, numbers of classes, returns the F1 of class 1, per cent.
+    """
+
+    name: str
+    f1: Callable[[Sequence[int], Sequence[int]], float]
+
+
+STANDARD_RULES = TextRules(name="standard", f1=f1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +76,7 @@ class TextTask:
       target: its classes, or the interval of its values.
       pair: whether examples are pairs.
       metrics: names of its scores, the main one first.
-      gold_counts_predicted: F1 as the original's scorer has it: see `glue_metrics.precision_recall_f1`.
+      rules: how it is scored, where implementations differ.
       vocabulary: tokenises.
       length: the most tokens of a row.
       sources: where its splits are.
@@ -70,7 +86,7 @@ class TextTask:
     target: Classes | Interval
     pair: bool
     metrics: tuple[str, ...]
-    gold_counts_predicted: bool
+    rules: TextRules
     vocabulary: Pieces
     length: int
     sources: Sources
@@ -160,14 +176,8 @@ class TextTask:
 
     def scores(self, labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
         """Return the metrics of class numbers, or of values in the task's interval."""
-        scores = {}
-        for name in self.metrics:
-            if name == "f1":
-                classes = [int(label) for label in labels], [int(prediction) for prediction in predictions]
-                scores[name] = precision_recall_f1(*classes, gold_counts_predicted=self.gold_counts_predicted)[2]
-            else:
-                scores[name] = METRICS[name](labels, predictions)
-        return scores
+        metrics = METRICS | {"f1": self.rules.f1}
+        return {name: metrics[name](labels, predictions) for name in self.metrics}
 
     def describe(self) -> dict[str, Any]:
         """Return what `text_task_from_facts` needs."""
@@ -178,7 +188,7 @@ class TextTask:
             "target": [target.low, target.high] if isinstance(target, Interval) else list(target.labels),
             "pair": self.pair,
             "metrics": list(self.metrics),
-            "gold_counts_predicted": self.gold_counts_predicted,
+            "rules": self.rules.name,
             "length": self.length,
         }
 
@@ -213,12 +223,15 @@ class TextTask:
         return self.labels.index(prediction.label)
 
 
-def make_text_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str, Any] | None = None) -> TextTask:
+def make_text_task(
+    options: TaskOptions, vocabulary: Pieces, *, rules: TextRules, recorded: Mapping[str, Any] | None = None
+) -> TextTask:
     """Make a task of GLUE or a user's own.
 
     Args:
       options: which, and where its data is.
       vocabulary: tokenises.
+      rules: how it is scored, where implementations differ.
       recorded: what `TextTask.describe` said of the task that a model was fine-tuned on; its labels are then
         taken rather than looked for in the training file, which need not be there.
 
@@ -238,21 +251,21 @@ def make_text_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mappin
         target=target,
         pair=pair,
         metrics=metrics,
-        gold_counts_predicted=options.gold_counts_predicted,
+        rules=rules,
         vocabulary=vocabulary,
         length=options.row_length,
         sources=sources,
     )
 
 
-def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> TextTask:
-    """Return the task that `TextTask.describe` told of, for raw input."""
+def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces, *, rules: TextRules) -> TextTask:
+    """Rebuild a task from what `TextTask.describe` gave, to read raw input; `rules` are those that it names."""
     return TextTask(
         name=facts["task"],
         target=_target(facts),
         pair=facts["pair"],
         metrics=tuple(facts["metrics"]),
-        gold_counts_predicted=facts["gold_counts_predicted"],
+        rules=rules,
         vocabulary=vocabulary,
         length=facts["length"],
         sources=NO_SOURCES,

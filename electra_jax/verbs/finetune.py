@@ -21,6 +21,7 @@ from electra_jax.stopping import end_early, stop_signals
 from electra_jax.task_outputs import left_out
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.downstream import DownstreamTask
+from electra_jax.tasks.qa_task import QATask
 from electra_jax.tasks.wordpiece import WordPieces
 
 
@@ -59,9 +60,8 @@ def run(configuration: FinetuningRun) -> None:
 
 def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> finetuning.FinetunedModel:
     """The encoder under the task's head."""
-    head = configuration.heads.head_for(
-        task.kind, num_labels=len(task.labels), final_sep_answers=configuration.task.final_sep_is_answerable
-    )
+    final_sep_answers = isinstance(task, QATask) and task.rules.final_sep_is_answerable
+    head = configuration.heads.head_for(task.kind, num_labels=len(task.labels), final_sep_answers=final_sep_answers)
     return finetuning.FinetunedModel(begun.encoder, head)
 
 

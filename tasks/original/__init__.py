@@ -1,0 +1,1 @@
+"""The rules of the original code where this project's differ, faults included; `choice` hands them to the tasks."""
