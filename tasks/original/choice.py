@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from electra_jax.errors import UserError
-from electra_jax.tasks import packing, question_answering, reference_packing, reference_tagging, tagging, text_task
+from electra_jax.tasks.original import packing as reference_packing
 from electra_jax.tasks.original import qa, text
-from electra_jax.tasks.packing import ExampleBuilder
-from electra_jax.tasks.question_answering import QARules
-from electra_jax.tasks.tagging import TaggingRules
-from electra_jax.tasks.text_task import TextRules
+from electra_jax.tasks.original import tagging as reference_tagging
+from electra_jax.tasks.pretraining import packing
+from electra_jax.tasks.pretraining.packing import ExampleBuilder
+from electra_jax.tasks.qa import windows
+from electra_jax.tasks.qa.windows import QARules
+from electra_jax.tasks.tagging import sentences
+from electra_jax.tasks.tagging.sentences import TaggingRules
+from electra_jax.tasks.text import task
+from electra_jax.tasks.text.task import TextRules
 
 # "standard" rules are this project's; "original" ones those of google-research/electra, faults included.
 NAMES = ("standard", "original")
@@ -48,7 +53,7 @@ def text_rules(name: str) -> TextRules:
     Raises:
       UserError: if there are no rules of that name.
     """
-    return _named(name, "rules", text_task.STANDARD_RULES, text.RULES)
+    return _named(name, "rules", task.STANDARD_RULES, text.RULES)
 
 
 def tagging_rules(name: str) -> TaggingRules:
@@ -57,7 +62,7 @@ def tagging_rules(name: str) -> TaggingRules:
     Raises:
       UserError: if there are no rules of that name.
     """
-    return _named(name, "rules", tagging.STANDARD_RULES, reference_tagging.RULES)
+    return _named(name, "rules", sentences.STANDARD_RULES, reference_tagging.RULES)
 
 
 def qa_rules(name: str) -> QARules:
@@ -66,7 +71,7 @@ def qa_rules(name: str) -> QARules:
     Raises:
       UserError: if there are no rules of that name.
     """
-    return _named(name, "rules", question_answering.STANDARD_RULES, qa.RULES)
+    return _named(name, "rules", windows.STANDARD_RULES, qa.RULES)
 
 
 def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import re
 import numpy as np
 from tokenizers import Tokenizer
 
-from electra_jax.tasks.qa_answers import TokenizedContext, UnusableAnswerError
-from electra_jax.tasks.qa_files import Answer
-from electra_jax.tasks.question_answering import QARules, Window, cut_spans
+from electra_jax.tasks.qa.answers import TokenizedContext, UnusableAnswerError
+from electra_jax.tasks.qa.files import Answer
+from electra_jax.tasks.qa.windows import QARules, Window, cut_spans
 
 
 @dataclasses.dataclass(frozen=True)

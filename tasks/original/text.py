@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from electra_jax.tasks.glue_metrics import precision_recall_f1
-from electra_jax.tasks.text_task import TextRules
+from electra_jax.tasks.text.glue_metrics import precision_recall_f1
+from electra_jax.tasks.text.task import TextRules
 
 
 def precision_recall_f1_of_predicted(labels: Sequence[int], predictions: Sequence[int]) -> tuple[float, float, float]:

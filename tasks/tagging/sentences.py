@@ -1,0 +1,251 @@
+"""Tagging: CoNLL column files, their tags as labels, and sentences as the first word piece of each word."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.protocol import Examples, Pieces
+from electra_jax.tasks.rows import BadRows, numbered_lines
+from electra_jax.tasks.tagging.conlleval import OUTSIDE, Span, conlleval_spans, split_tag
+
+# The tags of a scheme begin with one of these letters, or are "O".
+SCHEMES = {"IOB1": "IB", "IOB2": "IB", "IOBES": "IBES"}
+
+# A line that separates the documents of CoNLL-2003; not a word.
+_DOCUMENT_START = "-DOCSTART-"
+
+
+@dataclasses.dataclass(frozen=True)
+class TaggedSentence:
+    """Words, their tags as the file writes them (none where it has no tags), and the line of the first word."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    line: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TaggingRules:
+    """Decide how tags become entities and labels, and words tokens, where implementations differ.
+
+    Attributes:
+      name: what a fine-tuned model records.
+      spans_of: reads the tags of one sentence as entities that do not overlap.
+      align: see `complete_positions`, whose arguments and results it has.
+      token_type_id: type of every token of a sentence.
+      labels: given the sentences of each split, the training split first, and an encoding, returns the labels to
+        learn, sorted. Splits are read only when they are asked for.
+      encoding_of: by scheme, the encoding (see `tags_of`) in which predicted tags are written.
+    """
+
+    name: str
+    spans_of: Callable[[Sequence[str]], list[Span]]
+    align: Callable[[Sequence[str], Pieces, int], tuple[list[int], list[int]]]
+    token_type_id: int
+    labels: Callable[[Iterable[Sequence[TaggedSentence]], str], list[str]]
+    encoding_of: Mapping[str, str]
+
+
+def read_tagged_file(
+    path: str | os.PathLike[str], *, word_column: int, tag_column: int | None, scheme: str, skip_bad_rows: bool
+) -> Examples:
+    """Read the sentences of a file: a word a line, columns separated by white space, a blank line after a sentence.
+
+    Args:
+      path: the file, UTF-8.
+      word_column: number of the word's column, from 0; negative ones count from the end.
+      tag_column: the same for the tag (the CoNLL files: -1); None for a file without tags.
+      scheme: "IOB1", "IOB2" or "IOBES": which letters a tag may begin with. How tags that break their scheme
+        are read is decided by `TaggingRules.spans_of`.
+      skip_bad_rows: leave out a sentence with a bad row and count it, rather than stop.
+
+    Raises:
+      UserError: if there is no such file or scheme, the file is empty, a row has fewer columns than the first, or a
+        tag does not belong to the scheme.
+    """
+    if scheme not in SCHEMES:
+        raise UserError(f"The tag scheme {scheme!r} is unknown: use one of {', '.join(SCHEMES)}.")
+    bad_rows = BadRows(path, skip=skip_bad_rows)
+    used = [column for column in (word_column, tag_column) if column is not None]
+    num_columns = max(column + 1 if column >= 0 else -column for column in used)
+    sentences = []
+    for number, rows in enumerate(_sentences(path)):
+        if number == 0:
+            num_columns = max(num_columns, len(rows[0][1]))
+        problem = _problem(rows, num_columns, tag_column, scheme)
+        if problem is not None:
+            bad_rows.report(*problem)
+            continue
+        words = tuple(columns[word_column] for _, columns in rows)
+        tags = () if tag_column is None else tuple(columns[tag_column] for _, columns in rows)
+        sentences.append(TaggedSentence(words, tags, rows[0][0]))
+    if not sentences:
+        raise UserError(f"{path} holds no sentence that can be used.")
+    return Examples(tuple(sentences), bad_rows.skipped, os.fspath(path))
+
+
+def tags_of(spans: Iterable[Span], num_words: int, *, encoding: str) -> list[str]:
+    """Write entities as tags.
+
+    Args:
+      spans: entities that do not overlap.
+      num_words: number of words of the sentence.
+      encoding: which letters mark more than I: "IO", "BIO" (IOB2), "BIOES" (IOBES, the published choice) ...; or
+        "IOB1": B only where an entity of the same type ends right before.
+    """
+    tags = [OUTSIDE] * num_words
+    for start, end, kind in sorted(spans):
+        if encoding == "IOB1":
+            beside = start > 0 and split_tag(tags[start - 1])[1] == kind
+            tags[start : end + 1] = [f"{'B' if beside else 'I'}-{kind}", *[f"I-{kind}"] * (end - start)]
+            continue
+        tags[start : end + 1] = [f"I-{kind}"] * (end + 1 - start)
+        if "E" in encoding:
+            tags[end] = f"E-{kind}"
+        if "B" in encoding:
+            tags[start] = f"B-{kind}"
+        if "S" in encoding and start == end:
+            tags[start] = f"S-{kind}"
+    return tags
+
+
+def encoded_tags(tags: Sequence[str], *, spans_of: Callable[[Sequence[str]], list[Span]], encoding: str) -> list[str]:
+    """Return the tags that a model is to learn: the file's, read as entities and written in `encoding`."""
+    return tags_of(spans_of(tags), len(tags), encoding=encoding)
+
+
+def complete_labels(splits: Iterable[Sequence[TaggedSentence]], encoding: str) -> list[str]:
+    """Return every tag that the types of the first split's sentences can take, sorted.
+
+    So a tag that training happens to lack, as I-LST of CoNLL-2000, can be predicted if its type was seen.
+    """
+    kinds = {split_tag(tag)[1] for sentence in next(iter(splits)) for tag in sentence.tags if tag != OUTSIDE}
+    letters = [letter for letter in encoding if letter != OUTSIDE]
+    return sorted({OUTSIDE} | {f"{letter}-{kind}" for letter in letters for kind in kinds})
+
+
+def without_unseen_types(found: Examples, labels: Sequence[str], *, place: str, skip_bad_rows: bool) -> Examples:
+    """Return the sentences without those that hold a type which no label has.
+
+    Args:
+      found: sentences.
+      labels: what the model learns.
+      place: where the sentences are from, for messages.
+      skip_bad_rows: leave out such sentences and count them, rather than stop.
+
+    Raises:
+      UserError: if there is such a sentence and `skip_bad_rows` is False.
+    """
+    known = {split_tag(label)[1] for label in labels}
+    bad_rows = BadRows(place, skip=skip_bad_rows)
+    kept = []
+    for sentence in found.examples:
+        unseen = [i for i, tag in enumerate(sentence.tags) if tag != OUTSIDE and split_tag(tag)[1] not in known]
+        if unseen:
+            problem = f"the type of {sentence.tags[unseen[0]]!r} was never seen in training"
+            bad_rows.report(sentence.line + unseen[0], problem, f"one of {', '.join(sorted(known - {''}))}")
+        else:
+            kept.append(sentence)
+    return Examples(tuple(kept), found.skipped + bad_rows.skipped, found.file)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaggingFeatures:
+    """A sentence as the model reads it, without padding.
+
+    Attributes:
+      input_ids: [CLS], word pieces, [SEP].
+      token_type_ids: as many.
+      word_positions: where the first piece of each word stands; as many as words that were not cut off.
+      label_ids: the label of each of those words; empty without tags.
+    """
+
+    input_ids: list[int]
+    token_type_ids: list[int]
+    word_positions: list[int]
+    label_ids: list[int]
+
+
+def tagging_features(
+    words: Sequence[str], label_ids: Sequence[int], *, vocabulary: Pieces, length: int, rules: TaggingRules
+) -> TaggingFeatures:
+    """Turn a sentence into word pieces, of which the first of each word carries its label.
+
+    Args:
+      words: the words; each is tokenised alone.
+      label_ids: a label for each, or none.
+      vocabulary: its casing decides the words' casing.
+      length: most tokens, special ones counted; what does not fit is cut off.
+      rules: place the words, and give the type of the tokens.
+    """
+    input_ids, positions = rules.align(words, vocabulary, length)
+    token_type_ids = [rules.token_type_id] * len(input_ids)
+    return TaggingFeatures(input_ids, token_type_ids, positions, list(label_ids[: len(positions)]))
+
+
+def predicted_tags(label_ids: Sequence[int], num_words: int, labels: Sequence[str]) -> list[str]:
+    """Return a tag for every word: those of the words that the model saw, and "O" for those cut off."""
+    tags = [labels[i] for i in label_ids]
+    return tags + [OUTSIDE] * (num_words - len(tags))
+
+
+def complete_positions(words: Sequence[str], vocabulary: Pieces, length: int) -> tuple[list[int], list[int]]:
+    """Place every word that fits: return the token ids, and the position of each placed word's first piece.
+
+    A word of which cleaning leaves nothing is [UNK], so that each word has a position of its own.
+
+    Args:
+      words: the words of a sentence.
+      vocabulary: tokenises each of them alone.
+      length: the most tokens, [CLS] and [SEP] counted; words beyond it are cut off.
+    """
+    input_ids = [vocabulary.cls_id]
+    positions = []
+    for pieces in vocabulary.encode_batch(words):
+        room = length - 1 - len(input_ids)
+        if room <= 0:
+            break
+        positions.append(len(input_ids))
+        input_ids += (pieces or [vocabulary.unk_id])[:room]
+    return [*input_ids, vocabulary.sep_id], positions
+
+
+STANDARD_RULES = TaggingRules(
+    name="standard",
+    spans_of=conlleval_spans,
+    align=complete_positions,
+    token_type_id=0,
+    labels=complete_labels,
+    encoding_of={"IOB1": "IOB1", "IOB2": "BIO", "IOBES": "BIOES"},
+)
+
+
+def _sentences(path: str | os.PathLike[str]) -> Iterable[list[tuple[int, list[str]]]]:
+    """The sentences of a file as (line number, columns) of each word."""
+    rows: list[tuple[int, list[str]]] = []
+    for number, line in numbered_lines(path):
+        columns = line.split()
+        if columns and columns[0] != _DOCUMENT_START:
+            rows.append((number, columns))
+        elif not columns and rows:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def _problem(
+    rows: Sequence[tuple[int, list[str]]], num_columns: int, tag_column: int | None, scheme: str
+) -> tuple[int, str, str] | None:
+    """The first bad row: line, what is wrong, what was expected."""
+    for number, columns in rows:
+        if len(columns) < num_columns:
+            return number, f"{len(columns)} columns", f"{num_columns} (separated by white space)"
+        if tag_column is None:
+            continue
+        prefix, kind = split_tag(columns[tag_column])
+        if columns[tag_column] != OUTSIDE and not (kind and prefix in tuple(SCHEMES[scheme])):
+            letters = ", ".join(f"{letter}-TYPE" for letter in SCHEMES[scheme])
+            return number, f"{columns[tag_column]!r} is not a tag of {scheme}", f"O, {letters}"
+    return None
