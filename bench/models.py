@@ -11,7 +11,7 @@ import jax
 
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig
 from electra_jax.pretraining.metrics import Sums
 from electra_jax.pretraining.replaced_token import Electra, ReplacedTokenDetection, generator_config
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -125,8 +125,7 @@ def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2
         MaskingConfig(
             size.mask_prob,
             0.85,
-            with_replacement=False,
-            average_duplicates=False,
+            positions=DistinctPositions(),
             cls_id=CLS_ID,
             sep_id=SEP_ID,
             mask_id=MASK_ID,
@@ -143,6 +142,5 @@ def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2
             epsilon=1e-6,
             clip_norm=1.0,
             layerwise_lr_decay=1.0,
-            layerwise_exponents="fixed",
         ),
     )

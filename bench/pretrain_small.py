@@ -305,7 +305,7 @@ def held_out_metrics(
 ) -> Callable[[PyTree], dict[str, float]]:
     """A function of parameters: their metrics on the first held-out examples."""
     sums = functools.partial(
-        steps.evaluate_step, model=recipe.model, objective=recipe.objective, masking=recipe.masking, reference=False
+        steps.evaluate_step, model=recipe.model, objective=recipe.objective, masking=recipe.masking, extra_metrics=None
     )
     step = sharding.jit_forward(sums, mesh, ONE_DEVICE)
 

@@ -47,18 +47,19 @@ def run(configuration: PretrainingRun) -> None:
     }
     place = functools.partial(loop.place, where=sharding.batch_sharding(mesh))
     params = restored.state.params
+    extra_metrics = configuration.pretraining_rules.extra_metrics
     sums = evaluation.held_out_sums(
         params,
         data.held_out(),
         step=sharding.jit_forward(
-            functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics),
+            functools.partial(steps.evaluate_step, **pieces, extra_metrics=extra_metrics),
             mesh,
             configuration.mesh,
         ),
         sharding=sharding.batch_sharding(mesh),
         num_batches=None,
     )
-    values = evaluation.finish(sums, configuration.objective.loss_weights)
+    values = evaluation.finish(sums, configuration.objective.loss_weights, extra_metrics)
     look = sharding.jit_forward(functools.partial(look_at, **pieces), mesh, configuration.mesh)
     views = [
         jax.device_get(look(params, place(batch), jax.random.key(index)))

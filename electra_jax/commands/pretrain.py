@@ -264,7 +264,7 @@ def held_out_metrics(
         model=configuration.model,
         objective=configuration.objective,
         masking=masking,
-        reference=configuration.reference_metrics,
+        extra_metrics=configuration.pretraining_rules.extra_metrics,
     )
     step = sharding.jit_forward(sums, mesh, configuration.mesh)
 
@@ -276,7 +276,9 @@ def held_out_metrics(
             sharding=sharding.batch_sharding(mesh),
             num_batches=math.ceil(configuration.num_evaluation_examples / configuration.batch_size),
         )
-        return evaluation.finish(sums, configuration.objective.loss_weights)
+        return evaluation.finish(
+            sums, configuration.objective.loss_weights, configuration.pretraining_rules.extra_metrics
+        )
 
     return evaluate
 

@@ -7,12 +7,16 @@ from flax import linen as nn
 
 from electra_jax.errors import UserError
 from electra_jax.model.encoder import EncoderConfig
-from electra_jax.pretraining import registry
+from electra_jax.pretraining import original, registry
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, Objective, WeightSchedule, generator_config
+from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.sharding import MeshConfig
+
+# What `PretrainingRun.rules` may name.
+RULES = {rules.name: rules for rules in (STANDARD_RULES, original.RULES)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +114,6 @@ class PretrainingRun:
         embedding_sharing: "es", "gdes" or "nes": see `pretraining.Electra`.
         objective: what is minimised.
         mask_prob, mask_token_prob: see `MaskingConfig`.
-        mask_with_replacement, average_duplicates: see `MaskingConfig`, both False but in gin/reference.gin.
         masking: "device" draws masks in the jitted step; "task" on the host: of a corpus a batch at a time, of a named
             task or mixture by the task itself.
         optimizer: the update rule.
@@ -122,12 +125,11 @@ class PretrainingRun:
         loop: how long, and when what happens.
         num_evaluation_examples: held-out examples of each evaluation while training.
         num_passages: held-out passages shown in the report.
-        reference_metrics: report the original's evaluation metrics too, under its names with "reference/" before them;
-            see `reference_metrics`.
         seed: of initial weights, order of examples, masks, samples and dropout.
         weight_schedule: how the weights of the losses change over the steps.
         packing: several examples of the corpus share a row where they fit, and see only their own tokens; held-out text
             stays one example a row.
+        rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.
     """
 
     model_dir: str
@@ -142,8 +144,6 @@ class PretrainingRun:
     objective: Objective
     mask_prob: float
     mask_token_prob: float
-    mask_with_replacement: bool
-    average_duplicates: bool
     masking: str
     optimizer: OptimizerConfig
     mesh: MeshConfig
@@ -154,11 +154,11 @@ class PretrainingRun:
     loop: LoopConfig
     num_evaluation_examples: int
     num_passages: int
-    reference_metrics: bool
     seed: int
     # Bound in gin/runs/pretrain.gin; the values are for config.gin of runs that began before there was a choice.
     weight_schedule: WeightSchedule = CONSTANT_WEIGHTS
     packing: bool = False
+    rules: str = "standard"
 
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other.
@@ -177,14 +177,12 @@ class PretrainingRun:
             )
         if not 0 < self.mask_prob < 1:
             raise UserError(f"MASK_PROB is {self.mask_prob}: it must be above 0 and under 1")
-        if self.mask_with_replacement and self.masking == "task":
+        if self.rules not in RULES:
+            raise UserError(f"rules is {self.rules!r}: it must be one of {', '.join(map(repr, RULES))}")
+        if self.pretraining_rules != STANDARD_RULES and self.masking == "task":
             raise UserError(
-                "mask_with_replacement is for masks that are drawn on the device: set MASKING to 'device', or "
-                "mask_with_replacement and average_duplicates to False"
-            )
-        if self.average_duplicates and not self.mask_with_replacement:
-            raise UserError(
-                "average_duplicates changes nothing where positions are distinct: set mask_with_replacement to True too"
+                f"the masks of rules {self.rules!r} are drawn on the device: set MASKING to 'device', or rules to "
+                f"{STANDARD_RULES.name!r}"
             )
         if self.generator_embeddings not in ("embedding_size", "hidden_size"):
             raise UserError(
@@ -201,6 +199,11 @@ class PretrainingRun:
                 "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
             )
         registry.check(**self.variant)
+
+    @property
+    def pretraining_rules(self) -> PretrainingRules:
+        """The rules that `rules` names."""
+        return RULES[self.rules]
 
     @property
     def generator(self) -> EncoderConfig:
@@ -247,8 +250,7 @@ class PretrainingRun:
         return MaskingConfig(
             mask_prob=self.mask_prob,
             mask_token_prob=self.mask_token_prob,
-            with_replacement=self.mask_with_replacement,
-            average_duplicates=self.average_duplicates,
+            positions=self.pretraining_rules.positions,
             cls_id=cls_id,
             sep_id=sep_id,
             mask_id=mask_id,

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from electra_jax.model.types import PyTree
-from electra_jax.pretraining import metrics, original
+from electra_jax.pretraining import metrics
 from electra_jax.pretraining.steps import Batch
 from electra_jax.training.loop import place
 
@@ -46,16 +46,16 @@ def held_out_sums(
     return totals
 
 
-def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[str, float]:
-    """The metrics of `held_out_sums`: those of `metrics.finish`, and the original's where their sums are among them."""
-    theirs = {
-        name.removeprefix(original.PREFIX): value for name, value in sums.items() if name.startswith(original.PREFIX)
-    }
+def finish(
+    sums: dict[str, np.ndarray], loss_weights: dict[str, float], extra_metrics: metrics.ExtraMetrics | None
+) -> dict[str, float]:
+    """Return the metrics of `held_out_sums`: those of `metrics.finish`, and `extra_metrics` with their prefix."""
     values = metrics.finish(sums, loss_weights)
-    if theirs:
-        finished = original.reference_finish(theirs)
-        values |= {f"{original.PREFIX}{name}": value for name, value in finished.items()}
-    return values
+    if extra_metrics is None:
+        return values
+    prefix = extra_metrics.prefix
+    extra = {name.removeprefix(prefix): value for name, value in sums.items() if name.startswith(prefix)}
+    return values | {f"{prefix}{name}": value for name, value in extra_metrics.finish(extra).items()}
 
 
 def passages(

@@ -303,10 +303,8 @@ def corrupt(
     if disallow_correct:
         logits_BKV = corruption.forbid(logits_BKV, masked.masked_ids)
     sampled_BK = corruption.sample(keys_B, logits_BKV, temperature, sampler)
-    if not masking.with_replacement:
-        return corruption.replace(masked, sampled_BK)
-    settled_BK = corruption.settle_duplicates(masked, sampled_BK, average=masking.average_duplicates)
-    return corruption.replace(masked, settled_BK)._replace(sampled_ids_BK=sampled_BK)
+    written_BK = masking.positions.settle(masked, sampled_BK)
+    return corruption.replace(masked, written_BK)._replace(sampled_ids_BK=sampled_BK)
 
 
 DISCRIMINATE_AT = ("all", "masked")

@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 
 from electra_jax.model.types import Loss, Masked, PyTree, Tokens
-from electra_jax.pretraining import corruption, metrics, original
+from electra_jax.pretraining import corruption, metrics
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, Keys, Objective, Outputs, WeightSchedule
 
@@ -194,12 +194,12 @@ def evaluate_step(
     model: nn.Module,
     objective: Objective,
     masking: MaskingConfig,
-    reference: bool,
+    extra_metrics: metrics.ExtraMetrics | None,
 ) -> metrics.Sums:
-    """Metric sums of one held-out batch; with `reference` also those of the original, see `reference_metrics`."""
+    """Return the metric sums of one held-out batch, those of `extra_metrics` with their prefix."""
     terms, masked, outputs = forward(params, batch, key, model=model, objective=objective, masking=masking)
     sums = metrics.pretraining_sums(terms, masked, outputs)
-    if not reference:
+    if extra_metrics is None:
         return sums
-    theirs = original.reference_sums(masked, outputs)
-    return sums | {f"{original.PREFIX}{name}": value for name, value in theirs.items()}
+    extra = extra_metrics.sums(masked, outputs)
+    return sums | {f"{extra_metrics.prefix}{name}": value for name, value in extra.items()}

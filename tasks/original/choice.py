@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.original import packing as reference_packing
-from electra_jax.tasks.original import qa, text
-from electra_jax.tasks.original import tagging as reference_tagging
+from electra_jax.tasks.original import packing as original_packing
+from electra_jax.tasks.original import qa as original_qa
+from electra_jax.tasks.original import tagging as original_tagging
+from electra_jax.tasks.original import text as original_text
 from electra_jax.tasks.pretraining import packing
 from electra_jax.tasks.pretraining.packing import ExampleBuilder
 from electra_jax.tasks.qa import windows
@@ -44,7 +45,7 @@ def example_builder(name: str) -> ExampleBuilder:
     Raises:
       UserError: if there is no builder of that name.
     """
-    return _named(name, "example_building", packing.COMPLETE, reference_packing.BUILDER)
+    return _named(name, "example_building", packing.COMPLETE, original_packing.BUILDER)
 
 
 def text_rules(name: str) -> TextRules:
@@ -53,7 +54,7 @@ def text_rules(name: str) -> TextRules:
     Raises:
       UserError: if there are no rules of that name.
     """
-    return _named(name, "rules", task.STANDARD_RULES, text.RULES)
+    return _named(name, "rules", task.STANDARD_RULES, original_text.RULES)
 
 
 def tagging_rules(name: str) -> TaggingRules:
@@ -62,7 +63,7 @@ def tagging_rules(name: str) -> TaggingRules:
     Raises:
       UserError: if there are no rules of that name.
     """
-    return _named(name, "rules", sentences.STANDARD_RULES, reference_tagging.RULES)
+    return _named(name, "rules", sentences.STANDARD_RULES, original_tagging.RULES)
 
 
 def qa_rules(name: str) -> QARules:
@@ -71,7 +72,7 @@ def qa_rules(name: str) -> QARules:
     Raises:
       UserError: if there are no rules of that name.
     """
-    return _named(name, "rules", windows.STANDARD_RULES, qa.RULES)
+    return _named(name, "rules", windows.STANDARD_RULES, original_qa.RULES)
 
 
 def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

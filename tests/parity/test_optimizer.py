@@ -37,7 +37,7 @@ def config_of(options: dict[str, Any]) -> optimizer.OptimizerConfig:
         layerwise_lr_decay=options["layerwise_lr_decay_power"]
         if options.get("layerwise_lr_decay_power", -1) > 0
         else 1.0,
-        layerwise_exponents="reference",
+        top_layer_exponent=2,
     )
 
 
@@ -115,7 +115,7 @@ def test_learning_rates_of_the_recorded_run(path: Path) -> None:
         },
         "head": {"bias": jnp.zeros(2)},
     }
-    factors = optimizer.layerwise_multipliers(params, decay=config.layerwise_lr_decay, exponents="reference")
+    factors = optimizer.layerwise_multipliers(params, decay=config.layerwise_lr_decay, top_exponent=2)
     by_key = {
         "/embeddings/": factors["embeddings"]["word_embeddings"],
         "/embeddings_project/": factors["encoder"]["embeddings_project"]["bias"],
@@ -143,9 +143,7 @@ def test_factor_and_decay_of_every_variable(path: Path) -> None:
         # Shapes alone, without their memory: a broadcast zero has the shape and four bytes.
         values = {name: np.broadcast_to(np.float32(0), (1,) * len(shape)).copy() for name, shape in shapes.items()}
         params = tree_of(values, recorded["n_layers"])
-        factors = optimizer.paths(
-            optimizer.layerwise_multipliers(params, decay=recorded["decay"], exponents="reference")
-        )
+        factors = optimizer.paths(optimizer.layerwise_multipliers(params, decay=recorded["decay"], top_exponent=2))
         decayed = optimizer.paths(optimizer.decayed(params, NO_DECAY))
         for name, entry in variables.items():
             place = tf1_names.to_path(name, heads=HEADS)

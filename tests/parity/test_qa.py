@@ -12,18 +12,15 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from electra_jax.tasks.original.qa import RULES, project, split_words, word_span, words_of_tokens
 from electra_jax.tasks.qa import decoding
 from electra_jax.tasks.qa import metrics as qa_metrics
 from electra_jax.tasks.qa.answers import (
     TokenizedContext,
     UnusableAnswerError,
-    split_words,
     tokenize_context,
-    word_span,
-    words_of_tokens,
 )
 from electra_jax.tasks.qa.files import QAExample, read_mrqa, read_squad
-from electra_jax.tasks.qa.final_text import project
 from electra_jax.tasks.qa.windows import Window, WindowConfig, max_context_spans, prediction_windows, training_windows
 from electra_jax.tasks.tokenizer import build_tokenizer
 
@@ -59,11 +56,7 @@ def _window_config(options: dict[str, Any]) -> WindowConfig:
         max_sequence_length=options["max_seq_length"],
         max_question_length=options["max_query_length"],
         doc_stride=options["doc_stride"],
-        word_aligned_answers=True,
-        answerless_windows_are_answerable=True,
-        disjoint_windows=True,
-        drop_empty_contexts=True,
-        final_sep_is_answerable=True,
+        rules=RULES,
     )
 
 
@@ -205,8 +198,7 @@ def _decode(case: dict[str, Any], file: Path, task: str) -> dict[str, decoding.P
         n_best_size=options["n_best_size"],
         max_answer_length=options["max_answer_length"],
         null_odds_against_best_span=not options["answerable_classifier"],
-        project_words=True,
-        no_span_text="empty",
+        rules=RULES,
     )
     with np.load(file.with_suffix(".npz")) as archive:
         outputs = dict(archive)

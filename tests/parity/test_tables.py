@@ -168,6 +168,6 @@ def evaluate(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, float]:
         _, outputs = case.objective.losses(
             model, params, masked, keys_of(arrays), masking=case.masking, deterministic=True
         )
-        return original.reference_sums(masked, outputs)
+        return original.metric_sums(masked, outputs)
 
-    return original.reference_finish(jax.device_get(sums(case.params(model))))
+    return original.finish_metrics(jax.device_get(sums(case.params(model))))

@@ -13,13 +13,15 @@ from gin import config as gin_internals
 
 from electra_jax.config import gin_files
 from electra_jax.config.data import packing_of
-from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.config.pretraining import CacheConfig, PretrainingRun
 from electra_jax.errors import UserError
-from electra_jax.pretraining import flops, registry, replaced_token, steps
+from electra_jax.pretraining import flops, original, registry, replaced_token, steps
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from electra_jax.pretraining.replaced_token import Objective, ReplacedTokenDetection
-from electra_jax.training.optimizer import make_optimizer
+from electra_jax.pretraining.rules import STANDARD_RULES
+from electra_jax.tasks.options import TaskOptions
+from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from support.tiny_model import MASKING, OBJECTIVE, optimizer_config, small_encoder
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +48,7 @@ def test_every_shipped_objective_builds_a_model(name: str) -> None:
     shapes = jax.eval_shape(lambda key: steps.init_params(key, run.model, 128), jax.random.key(0))
     assert "encoder" in shapes["discriminator"]  # what fine-tuning takes
     assert run.objective.loss_weights
-    assert not run.mask_with_replacement
+    assert run.pretraining_rules == STANDARD_RULES
     assert run.step_flops(19) > 3 * flops.encoder_flops(run.encoder, run.batch_size, run.cache.sequence_length)
 
 
@@ -60,14 +62,10 @@ def test_settings_with_a_file_of_their_own() -> None:
 
 def test_the_reference_switches_every_named_behaviour_on() -> None:
     run = run_of("gin/reference.gin")
-    assert run.mask_with_replacement
-    assert run.average_duplicates
-    assert run.reference_metrics
-    assert run.optimizer.layerwise_exponents == "reference"
-    assert packing_of(run.cache).method == "reference"
-    masking = run.masking_config(cls_id=1, sep_id=2, mask_id=3)
-    assert masking.with_replacement
-    assert masking.average_duplicates
+    assert run.pretraining_rules == original.RULES
+    assert run.optimizer.top_layer_exponent == 2
+    assert packing_of(run.cache).builder.name == "original"
+    assert run.masking_config(cls_id=1, sep_id=2, mask_id=3).positions == original.RULES.positions
 
 
 def bound() -> dict[tuple[str, str], object]:
@@ -87,8 +85,12 @@ def test_every_switch_of_the_reference_differs_from_the_default() -> None:
     ours = bound()
     gin_files.parse(["gin/reference.gin"], [], [str(ROOT)])
     theirs = bound()
-    assert len(theirs) >= 20
-    assert {field for field, value in theirs.items() if ours[field] == value} == set()
+    assert len(theirs) == 9
+    kinds = [OptimizerConfig, CacheConfig, PretrainingRun, TaskOptions]
+    defaults = {(kind.__name__, field.name): field.default for kind in kinds for field in dataclasses.fields(kind)}
+    for (selector, name), value in theirs.items():
+        default = defaults.get((selector.rpartition(".")[2], name))
+        assert value != ours.get((selector, name), default)
 
 
 def test_the_reference_goes_with_fine_tuning() -> None:
@@ -97,7 +99,7 @@ def test_the_reference_goes_with_fine_tuning() -> None:
     run = gin_files.build("finetuning.FinetuningRun", files, settings, search_paths=[str(ROOT)])
     assert (run.loss_reduction, run.heads.classification, run.num_epochs) == ("sum", "reference", 3)
     assert (run.task.row_length, run.task.null_threshold) == (128, -2.75)
-    assert run.optimizer(num_train_steps=9, num_warmup_steps=1).layerwise_exponents == "reference"
+    assert run.optimizer(num_train_steps=9, num_warmup_steps=1).top_layer_exponent == 2
 
 
 REFUSED = {
@@ -247,10 +249,10 @@ def test_shared_embeddings_of_two_sizes_are_refused() -> None:
         run_of(bindings=('run_config.PretrainingRun.generator_embeddings="hidden_size"',))
     with pytest.raises(UserError, match="MASKING to 'device'"):
         run_of("gin/reference.gin", bindings=('MASKING="task"',))
-    with pytest.raises(UserError, match="packing is 'tight': it must be one of 'complete', 'reference'"):
-        packing_of(run_of(bindings=('run_config.CacheConfig.packing="tight"',)).cache)
-    with pytest.raises(UserError, match="average_duplicates"):
-        run_of(bindings=("run_config.PretrainingRun.average_duplicates=True",))
+    with pytest.raises(UserError, match="example_building is 'tight': it must be one of 'complete', 'original'"):
+        packing_of(run_of(bindings=('run_config.CacheConfig.example_building="tight"',)).cache)
+    with pytest.raises(UserError, match="rules is 'mine': it must be one of 'standard', 'original'"):
+        run_of(bindings=('run_config.PretrainingRun.rules="mine"',))
     with pytest.raises(UserError, match="MIXTURE_OR_TASK_NAME 'mine' is a stream: set PACKING to False"):
         run_of(bindings=('MIXTURE_OR_TASK_NAME="mine"', "CORPUS=None", "PACKING=True"))
 

@@ -18,6 +18,7 @@ from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, electric, masked_lm, registry, replaced_token, steps
 from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.original import RULES
 
 ORACLE = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared" / "oracle"))
 CLS, SEP, MASK = 101, 102, 103
@@ -97,8 +98,7 @@ class Case:
         return MaskingConfig(
             mask_prob=self.info["mask_prob"],
             mask_token_prob=0.85,
-            with_replacement=True,
-            average_duplicates=True,
+            positions=RULES.positions,
             cls_id=CLS,
             sep_id=SEP,
             mask_id=MASK,
