@@ -1,7 +1,6 @@
 """GLUE's tasks: where their files are, what is in which column, and the files that its leaderboard takes."""
 
 import dataclasses
-import difflib
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -139,19 +138,6 @@ GLUE = {
         ),
     )
 }
-
-
-def glue_task(name: str) -> GlueTask:
-    """Return the task of that name: ours, or the original's ("sst", "sts").
-
-    Raises:
-      UserError: there is none; the nearest names.
-    """
-    for task in GLUE.values():
-        if name == task.name or (name in task.folders and task.name != "ax"):
-            return task
-    near = difflib.get_close_matches(name, GLUE, n=3) or list(GLUE)
-    raise UserError(f"GLUE has no task {name!r}; the nearest: {', '.join(near)}.")
 
 
 def read_glue(

@@ -297,7 +297,7 @@ def test_the_final_separator_answers_only_if_asked(name: str) -> None:
 @every_case
 @pytest.mark.parametrize("top_exponent", [1, 2])
 def test_layerwise_factors_cover_the_whole_tree(name: str, top_exponent: int) -> None:
-    """Exponents grow by one from layer to layer, from the top one to the embeddings and their projection; the head has 0."""
+    """Exponents grow by one from each layer to the one below, and to the embeddings; the head has 0."""
     model = FinetunedModel(ENCODER, CASES[name].head_config())
     optimizer = make_optimizer(optimizer_config())
     state = nn.unbox(jax.eval_shape(functools.partial(init_state, model=model, optimizer=optimizer), jax.random.key(0)))

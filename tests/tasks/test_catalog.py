@@ -70,7 +70,7 @@ def test_tasks_are_made_without_tensorflow() -> None:
     """A model that is loaded reads raw text by them."""
     program = """
 import sys
-from electra_jax.tasks import catalog, text_task
+from electra_jax.tasks import catalog
 catalog.task_from_facts({"task": "cola", "kind": "classification", "target": ["0", "1"], "pair": False,
                          "metrics": ["matthews"], "rules": "standard", "length": 128}, None)
 print(sorted({"tensorflow", "seqio", "gin", "orbax"} & set(sys.modules)))
