@@ -9,6 +9,7 @@ import numpy as np
 import seqio
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.protocol import Examples, Pieces, Row
 from electra_jax.tasks.rows import text_of
 from electra_jax.tasks.text.tables import Interval, text_features
@@ -206,8 +207,7 @@ class RegisteredTask:
             return LabelsPrediction(label_ids, example.words, tags, tuple(shares))
         if self.interval is not None:
             return ValuePrediction(self.interval.denormalised(np.asarray(logits).item()))
-        exponentials = np.exp(logits.astype(np.float64) - np.max(logits))
-        probabilities = (exponentials / exponentials.sum()).tolist()
+        probabilities = softmax(logits.astype(np.float64)).tolist()
         return LabelPrediction(self.labels[int(np.argmax(logits))], dict(zip(self.labels, probabilities, strict=True)))
 
     def _number(self, prediction: RegisteredPrediction) -> Any:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.files import write_text_atomically
+from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.qa.files import QAExample
 from electra_jax.tasks.qa.windows import QARules, Window
 
@@ -230,14 +231,6 @@ def _best_texts(
     probabilities = softmax(score_S[numbers])
     scores = zip(best, probabilities, start_score_S[numbers], end_score_S[numbers], strict=True)
     return tuple(ScoredText(text, *map(float, values)) for text, *values in scores)
-
-
-def softmax(scores_N: np.ndarray) -> np.ndarray:
-    """Probabilities in float64; exponentials are taken in the scores' own type, as the original does."""
-    if not len(scores_N):
-        return np.zeros(0)
-    exponentials_N = np.exp(scores_N - np.max(scores_N)).astype(np.float64)
-    return exponentials_N / exponentials_N.sum()
 
 
 def _allowed(window: Window, spans: Candidates, config: DecodingConfig) -> Candidates:

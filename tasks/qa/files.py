@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import without_surrogates
 
 
@@ -43,58 +44,64 @@ class QAExample:
     is_impossible: bool
 
 
-def read_squad(file: str, *, skipped: collections.Counter[str] | None = None) -> list[QAExample]:
-    """Reads SQuAD 1.1 or 2.0 JSON, plain or .gz, in the file's order. Answers may be absent, as in a test set.
+def read_squad(file: str, *, skip_bad_rows: bool) -> Examples:
+    """Read the `QAExample`s of SQuAD 1.1 or 2.0 JSON, plain or .gz. Answers may be absent, as in a test set.
 
     Args:
       file: its path.
-      skipped: counts the malformed records, by what is wrong with them, and they are left out; None stops at one.
+      skip_bad_rows: leave out malformed records and count them by what is wrong with them, rather than stop.
 
     Raises:
-      UserError: unreadable, empty or damaged file; malformed JSON or record, by its place in the file.
+      UserError: if the file is unreadable, empty, damaged or not JSON; or a record is malformed.
     """
+    skipped: collections.Counter[str] = collections.Counter()
+    counted = skipped if skip_bad_rows else None
     data = _get(_json(_read_text(file), file, 1), "data", list, f"{file}")
     examples = []
     for article, entry in enumerate(data):
         paragraphs = _get(entry, "paragraphs", list, f"{file}, data[{article}]")
         for number, paragraph in enumerate(paragraphs):
             place = f"{file}, data[{article}].paragraphs[{number}]"
-            with _malformed(place, skipped):
+            with _malformed(place, counted):
                 context = _get(paragraph, "context", str, place)
                 for index, question in enumerate(_get(paragraph, "qas", list, place)):
-                    with _malformed(f"{place}.qas[{index}]", skipped):
+                    with _malformed(f"{place}.qas[{index}]", counted):
                         examples.append(squad_example(question, context, f"{place}.qas[{index}]"))
     if not examples:
         raise UserError(f"{file} holds no question; is it the right file?")
-    return examples
+    return Examples(examples, skipped)
 
 
-def read_mrqa(file: str, *, skipped: collections.Counter[str] | None = None) -> list[QAExample]:
-    """Reads MRQA JSON lines, plain or .gz, with or without the header line. Spans include their last character.
+def read_mrqa(file: str, *, skip_bad_rows: bool) -> Examples:
+    """Read the `QAExample`s of MRQA JSON lines, plain or .gz, with or without the header line.
+
+    Spans include their last character.
 
     Args:
-      file, skipped: as `read_squad`.
+      file, skip_bad_rows: see `read_squad`.
 
     Raises:
-      UserError: unreadable, empty or damaged file; malformed JSON or record, by its line.
+      UserError: if the file is unreadable, empty or damaged, or a line is not JSON or holds a malformed record.
     """
+    skipped: collections.Counter[str] = collections.Counter()
+    counted = skipped if skip_bad_rows else None
     examples = []
     # Not splitlines(): JSON may hold what it takes for line ends, such as U+2028.
     for number, line in enumerate(_read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{file}, line {number}"
-        with _malformed(place, skipped):
+        with _malformed(place, counted):
             record = _json(line, file, number)
             if isinstance(record, dict) and "header" in record:
                 continue
             context = _get(record, "context", str, place)
             for index, question in enumerate(_get(record, "qas", list, place)):
-                with _malformed(f"{place}, qas[{index}]", skipped):
+                with _malformed(f"{place}, qas[{index}]", counted):
                     examples.append(mrqa_example(question, context, f"{place}, qas[{index}]"))
     if not examples:
         raise UserError(f"{file} holds no question; is it the right file?")
-    return examples
+    return Examples(examples, skipped)
 
 
 def raw_example(record: Any, place: str) -> QAExample:

@@ -35,8 +35,8 @@ class Layout:
         return (".jsonl", ".jsonl.gz") if self.scoring == "mrqa" else (".json", ".json.gz")
 
     @property
-    def read(self) -> Callable[..., list[QAExample]]:
-        """Reads a file."""
+    def read(self) -> Callable[..., Examples]:
+        """Return the function that reads a file."""
         return read_mrqa if self.scoring == "mrqa" else read_squad
 
 
@@ -67,9 +67,7 @@ def qa_sources(options: TaskOptions) -> Sources:
 
     def read(path: pathlib.Path, split: str) -> Examples:
         del split  # Questions are written alike in all of them.
-        skipped: collections.Counter[str] = collections.Counter()
-        examples = layout.read(str(path), skipped=skipped if options.skip_bad_rows else None)
-        return Examples(examples, skipped)
+        return layout.read(str(path), skip_bad_rows=options.skip_bad_rows)
 
     return file_sources(
         options,

@@ -8,6 +8,7 @@ import numpy as np
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.protocol import Examples, Pieces, Row
 from electra_jax.tasks.split_files import NO_SOURCES, Sources
 from electra_jax.tasks.text.glue import GLUE
@@ -210,8 +211,7 @@ class TextTask:
     def _prediction(self, logits_C: np.ndarray) -> TextPrediction:
         if isinstance(self.target, Interval):
             return ValuePrediction(self.target.denormalised(float(np.asarray(logits_C).reshape(()))))
-        exponentials_C = np.exp(logits_C.astype(np.float64) - np.max(logits_C))
-        probabilities_C = exponentials_C / exponentials_C.sum()
+        probabilities_C = softmax(logits_C.astype(np.float64))
         labels = self.target.labels
         return LabelPrediction(
             labels[int(np.argmax(logits_C))], dict(zip(labels, map(float, probabilities_C), strict=True))

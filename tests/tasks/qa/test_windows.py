@@ -66,13 +66,13 @@ def test_squad_file_plain_and_compressed(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(text.encode()))
     expected = [QAExample("a", "When?", CONTEXT, (Answer("1895", 27, 31),), ("1895",), False)]
-    assert read_squad(str(tmp_path / "a.json")) == expected
-    assert read_squad(str(tmp_path / "a.json.gz")) == expected
+    assert read_squad(str(tmp_path / "a.json"), skip_bad_rows=False).examples == expected
+    assert read_squad(str(tmp_path / "a.json.gz"), skip_bad_rows=False).examples == expected
 
 
 def test_half_characters_in_a_file_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(_squad(question="When \ud800 now?")))
-    (example,) = read_squad(str(tmp_path / "a.json"))
+    (example,) = read_squad(str(tmp_path / "a.json"), skip_bad_rows=False).examples
     assert len(prediction_windows(example, TOKENIZER, SOUND)) == 1
 
 
@@ -84,7 +84,7 @@ def test_mrqa_file_with_spans_that_include_their_end(tmp_path: Path, header: boo
     lines = [{"header": {"dataset": "x"}}] * header + [{"context": f"{CONTEXT}\u2028", "qas": [question]}]
     text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(text.encode()))
-    (example,) = read_mrqa(str(tmp_path / "a.jsonl.gz"))
+    (example,) = read_mrqa(str(tmp_path / "a.jsonl.gz"), skip_bad_rows=False).examples
     assert [CONTEXT[answer.start : answer.end] for answer in example.answers] == ["1895-1943", "he"]
     assert example.gold_texts == ("1895-1943", "1895")
 
@@ -104,7 +104,7 @@ def test_mrqa_file_with_spans_that_include_their_end(tmp_path: Path, header: boo
 def test_damaged_squad_file_is_named_with_its_place(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(UserError, match=rf"bad\.json.*{message}"):
-        read_squad(str(tmp_path / "bad.json"))
+        read_squad(str(tmp_path / "bad.json"), skip_bad_rows=False)
 
 
 def test_malformed_records_are_counted_if_asked(tmp_path: Path) -> None:
@@ -115,34 +115,34 @@ def test_malformed_records_are_counted_if_asked(tmp_path: Path) -> None:
     data["data"][0]["paragraphs"].append({"qas": [good]})
     (tmp_path / "a.json").write_text(json.dumps(data))
     with pytest.raises(UserError, match=r"qas\[1\]: the field 'question' is missing .*SKIP_BAD_ROWS") as caught:
-        read_squad(str(tmp_path / "a.json"))
+        read_squad(str(tmp_path / "a.json"), skip_bad_rows=False)
     assert str(caught.value).count("SKIP_BAD_ROWS") == 1
-    skipped: collections.Counter[str] = collections.Counter()
-    assert [example.example_id for example in read_squad(str(tmp_path / "a.json"), skipped=skipped)] == [good["id"]]
-    assert skipped == {
+    found = read_squad(str(tmp_path / "a.json"), skip_bad_rows=True)
+    assert [example.example_id for example in found.examples] == [good["id"]]
+    assert found.skipped == {
         "the field 'question' is missing (fields: 'id')": 2,
         "the field 'answer_start' is missing (fields: 'text')": 1,
         "the field 'context' is missing (fields: 'qas')": 1,
     }
     line = {"context": "x y", "qas": [{"qid": "a", "question": "x?", "answers": ["y"]}, {"qid": "b"}]}
     (tmp_path / "a.jsonl").write_text(f'{json.dumps(line)}\n{{"context"\n{{"qas": []}}\n')
-    skipped.clear()
-    assert [example.example_id for example in read_mrqa(str(tmp_path / "a.jsonl"), skipped=skipped)] == ["a"]
-    assert skipped.total() == 3
+    found = read_mrqa(str(tmp_path / "a.jsonl"), skip_bad_rows=True)
+    assert [example.example_id for example in found.examples] == ["a"]
+    assert found.skipped.total() == 3
 
 
 def test_other_damaged_files_are_named_with_their_place(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"header": 1}\n\n{"context": "x", "qas": [{}]}\n')
     with pytest.raises(UserError, match=r"line 3, qas\[0\].*'qid' is missing"):
-        read_mrqa(str(tmp_path / "a.jsonl"))
+        read_mrqa(str(tmp_path / "a.jsonl"), skip_bad_rows=False)
     (tmp_path / "a.jsonl").write_text('{"header": 1}\n{"context"\n')
     with pytest.raises(UserError, match="line 2, column 11"):
-        read_mrqa(str(tmp_path / "a.jsonl"))
+        read_mrqa(str(tmp_path / "a.jsonl"), skip_bad_rows=False)
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"{}" * 999)[:-9])
     with pytest.raises(UserError, match="truncated"):
-        read_squad(str(tmp_path / "a.json.gz"))
+        read_squad(str(tmp_path / "a.json.gz"), skip_bad_rows=False)
     with pytest.raises(UserError, match="cannot be read"):
-        read_squad(str(tmp_path / "absent.json"))
+        read_squad(str(tmp_path / "absent.json"), skip_bad_rows=False)
     (tmp_path / "p.json").write_text('{"a": 1}')
     with pytest.raises(UserError, match="'a' has 1; answer texts"):
         read_predictions(str(tmp_path / "p.json"))
@@ -370,7 +370,7 @@ def test_gold_answers_of_squad_survive(version: str, length: int, bert_tokenizer
         pytest.skip(f"no SQuAD at {file}")
     config = dataclasses.replace(SOUND, max_sequence_length=length, max_question_length=64, doc_stride=128)
     decoding = dataclasses.replace(DECODING, n_best_size=20, max_answer_length=30)
-    examples = read_squad(str(file))
+    examples = read_squad(str(file), skip_bad_rows=False).examples
     reasons: dict[str, list[str]] = collections.defaultdict(list)
     predictions, odds = {}, {}
     for example in examples:
