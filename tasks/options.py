@@ -24,8 +24,8 @@ class TaskOptions:
       double_unordered: train on pairs whose order does not matter (mrpc, stsb) in both orders.
       skip_bad_rows: leave out and count what cannot be used of a file, rather than stop.
       examples_per_class: package_of: the most training examples of each class.
-      max_question_length, doc_stride: see `question_answering.WindowConfig`.
-      n_best_size, max_answer_length: see `qa_decoding.DecodingConfig`.
+      max_question_length, doc_stride: see `qa.windows.WindowConfig`.
+      n_best_size, max_answer_length: see `qa.decoding.DecodingConfig`.
       null_threshold: null odds above it answer ""; None for the best one on the dev split.
       rules: whose rules decide where implementations differ, a name of `original.choice.NAMES`.
     """

@@ -40,9 +40,15 @@ class OriginalPacker:
         random_length_share: float,
         rng: random.Random,
     ) -> None:
-        """`length`: most tokens of an example, special ones counted. The published shares are 0.1 and 0.05."""
+        """Start with no sentences.
+
+        `length`: most tokens of an example, special ones counted. The published shares are 0.1 and 0.05.
+
+        Raises:
+          UserError: if `length` is under 5.
+        """
         if length < SHORTEST_TARGET:
-            raise UserError(f"A sequence length of {length} is too short: {SHORTEST_TARGET} is the least.")
+            raise UserError(f"a sequence length of {length} is too short: {SHORTEST_TARGET} is the least")
         self.discarded = 0
         self.target = length
         self._length = length

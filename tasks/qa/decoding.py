@@ -1,4 +1,4 @@
-"""From a model's scores over the windows of a question to its answer, its n-best list and its null odds."""
+"""Decode a model's scores over the windows of a question into its answer, its n-best list and its null odds."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ class DecodingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-    """S spans of one window, likelier or not: first and last positions (integers) and their scores (float32)."""
+    """S spans of one window, in any order: first and last positions (integers) and their scores (float32)."""
 
     start_S: np.ndarray
     end_S: np.ndarray
@@ -59,11 +59,11 @@ class ScoredText:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What is said about a question.
+    """The answer to a question, and how sure it is.
 
     Attributes:
       nbest: distinct answers, best first; at least one.
-      null_odds: larger where no answer is likelier; None where every question has one.
+      null_odds: larger where it is likelier that there is no answer; None where every question has one.
       null_threshold: null odds above it mean that there is no answer; None where no threshold was found yet.
     """
 
@@ -73,14 +73,14 @@ class Prediction:
 
     @property
     def text(self) -> str:
-        """The best answer, whether or not there is likely to be one."""
+        """Return the best answer, whether or not there is likely to be one."""
         return self.nbest[0].text
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values.
+        """Return the prediction as JSON values.
 
-        The `answer` ("" if there is likely to be none), the `probability` of the best span among those of `nbest`, and
-        `null_odds` and their `null_threshold`, where questions may have no answer.
+        They are the `answer` ("" if there is likely to be none), the `probability` of the best span among those of
+        `nbest`, and `null_odds` with their `null_threshold`, where questions may have no answer.
         """
         (answer,) = final_answers({"": self}, null_threshold=self.null_threshold).values()
         odds = {} if self.null_odds is None else {"null_odds": self.null_odds, "null_threshold": self.null_threshold}
@@ -91,7 +91,7 @@ class Prediction:
 def joint_candidates(
     *, start_index_K: np.ndarray, start_log_probs_K: np.ndarray, end_index_KK: np.ndarray, end_log_probs_KK: np.ndarray
 ) -> Candidates:
-    """Spans of the joint head: K starts, and for each of them K ends."""
+    """Return the spans of the joint head: K starts, and for each of them K ends."""
     num_ends = end_index_KK.shape[1]
     return Candidates(
         start_S=np.repeat(start_index_K, num_ends),
@@ -102,7 +102,7 @@ def joint_candidates(
 
 
 def independent_candidates(*, start_logits_L: np.ndarray, end_logits_L: np.ndarray, n_best_size: int) -> Candidates:
-    """Spans of the independent head: each of the n best starts with each of the n best ends."""
+    """Return the spans of the independent head: each of the n best starts with each of the n best ends."""
     starts = best_indices(start_logits_L, n_best_size)
     ends = best_indices(end_logits_L, n_best_size)
     return Candidates(
@@ -114,7 +114,7 @@ def independent_candidates(*, start_logits_L: np.ndarray, end_logits_L: np.ndarr
 
 
 def best_indices(scores_N: np.ndarray, n_best_size: int) -> np.ndarray:
-    """Indices of the largest scores, largest first, the first of equals first."""
+    """Return the indices of the largest scores, largest first; of equal scores the first index comes first."""
     return np.argsort(-np.asarray(scores_N), kind="stable")[:n_best_size]
 
 
@@ -126,7 +126,7 @@ def decode(
     tokenizer: Tokenizer,
     config: DecodingConfig,
 ) -> Prediction:
-    """The answer to a question from the spans of all its windows.
+    """Return the answer to a question from the spans of all its windows.
 
     A span must lie in the context, start where its window shows most around it, and be short enough.
 
@@ -134,15 +134,15 @@ def decode(
       example: the question.
       windows: its windows, as `prediction_windows` gives them.
       candidates: the spans of each window.
-      null_scores: of each window, larger where no answer is likelier: the answerability logit; without that head the
-        start plus end logit of [CLS], or with the joint head the log-probability of starting there (of which the
-        original takes the bare logit). The least one counts, that of the window surest to hold an answer. None
-        where every question has an answer.
+      null_scores: of each window, larger where it is likelier that there is no answer: the answerability logit;
+        without that head the start plus end logit of [CLS], or with the joint head the log-probability of starting
+        there (the original takes the bare logit). The least one counts: that of the window surest to hold an answer.
+        None where every question has an answer.
       tokenizer: the one that made the windows.
       config: what is kept.
 
     Raises:
-      UserError: a score is not a number.
+      UserError: if a score is NaN.
     """
     nbest = _best_texts(example, windows, candidates, tokenizer, config)
     if null_scores is None:
@@ -156,12 +156,11 @@ def decode(
 
 
 def final_answers(predictions: Mapping[str, Prediction], *, null_threshold: float | None) -> dict[str, str]:
-    """The answer to each question: "" where the null odds exceed the threshold.
+    """Return the answer to each question: "" where the null odds exceed the threshold.
 
     Args:
       predictions: by question.
-      null_threshold: None answers every question, as the original writes its predictions. Search for a threshold among
-        those, as `best_thresholds` does: withheld answers have no score.
+      null_threshold: None answers every question; the search for a threshold, `best_thresholds`, needs such answers.
     """
     answers = {}
     for example_id, prediction in predictions.items():
@@ -174,13 +173,13 @@ def final_answers(predictions: Mapping[str, Prediction], *, null_threshold: floa
 def write_predictions(
     predictions: Mapping[str, Prediction], directory: str, *, null_threshold: float | None
 ) -> list[pathlib.Path]:
-    """Writes predictions.json, nbest.json and, where there are null odds, null_odds.json in the official formats.
+    """Write predictions.json, nbest.json and, where there are null odds, null_odds.json in the official formats.
 
     Returns:
       The files.
 
     Raises:
-      UserError: they cannot be written.
+      UserError: if they cannot be written.
     """
     content: dict[str, dict[str, object]] = {
         "predictions.json": dict(final_answers(predictions, null_threshold=null_threshold)),
@@ -198,7 +197,7 @@ def write_predictions(
         for name, values in content.items():
             write_text_atomically(folder / name, json.dumps(values, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"{directory}: the predictions cannot be written ({error.strerror}).") from error
+        raise UserError(f"{directory}: the predictions cannot be written ({error.strerror})") from error
     return [folder / name for name in content]
 
 
@@ -244,4 +243,4 @@ def _allowed(window: Window, spans: Candidates, config: DecodingConfig) -> Candi
 
 
 def _not_a_number(example: QAExample) -> str:
-    return f"question {example.example_id!r}: the model's scores are not numbers (NaN); look at its weights."
+    return f"question {example.example_id!r}: the model's scores are not numbers (NaN): look at its weights"

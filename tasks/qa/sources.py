@@ -1,4 +1,4 @@
-"""Where the question-answering tasks of the catalogue come from: their files, TFDS's names, and whose scores count."""
+"""Find the data of the question-answering tasks: their files, TFDS's names, and whose scores count."""
 
 import collections
 import dataclasses
@@ -31,7 +31,7 @@ class Layout:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of the files."""
+        """Return the endings of the files."""
         return (".jsonl", ".jsonl.gz") if self.scoring == "mrqa" else (".json", ".json.gz")
 
     @property
@@ -57,12 +57,12 @@ def qa_sources(options: TaskOptions) -> Sources:
     A user's own without a dev file has one held out of training, whose contexts are in no training question.
 
     Raises:
-      UserError: TFDS has no such dataset here.
+      UserError: if the data is to come from TFDS, which has no such dataset.
     """
     layout = QA_TASKS[options.task]
     if reads_tfds(options):
         if layout.tfds is None:
-            raise UserError(f"TFDS has no dataset of the task {options.task!r}; set SOURCE = 'files'.")
+            raise UserError(f"TFDS has no dataset of the task {options.task!r}; set SOURCE = 'files'")
         return tfds_sources(options, dataset=layout.tfds, read=_examples_of_tfds)
 
     def read(path: pathlib.Path, split: str) -> Examples:
@@ -95,7 +95,7 @@ def _examples_of_tfds(records: Iterable[Mapping[str, Any]], features: Any, place
 
 
 def _example(record: Mapping[str, Any], place: str) -> QAExample:
-    """A record of TFDS's squad or mrqa as the object of its file."""
+    """Return the question of a record of TFDS's squad or mrqa."""
     question = {name: text_of(record[name]) for name in ("id", "qid", "question") if name in record}
     context = text_of(record["context"])
     if "detected_answers" in record:

@@ -1,4 +1,4 @@
-"""Question answering as a task that can be fine-tuned: SQuAD, MRQA's parts, and a user's own SQuAD-format file."""
+"""Define question answering as a task to fine-tune on: SQuAD, MRQA's parts, and a user's own SQuAD-format file."""
 
 import collections
 import dataclasses
@@ -31,10 +31,10 @@ from electra_jax.tasks.split_files import NO_SOURCES, Sources
 
 @dataclasses.dataclass(frozen=True)
 class QATask:
-    """Questions about contexts: a `downstream.DownstreamTask`.
+    """Questions about contexts: a `protocol.DownstreamTask`.
 
     Attributes:
-      name: of the catalogue.
+      name: its name in the catalogue.
       scoring: whose scores count: "squad_v1", "squad_v2" (questions may have no answer) or "mrqa".
       vocabulary: with its tokenizer.
       windows, decoding: how contexts are cut, and how spans become answers.
@@ -55,22 +55,22 @@ class QATask:
 
     @property
     def rules(self) -> QARules:
-        """What is learnt from a question, and how its answer is written."""
+        """Return what decides which answers are learnt and how they are written."""
         return self.windows.rules
 
     @property
     def main_metric(self) -> str:
-        """F1; for SQuAD 2.0 with the best threshold, so that a checkpoint is not judged by an old one."""
+        """Return the name of F1; for SQuAD 2.0 that at the best threshold, which does not depend on an older one."""
         return "best_f1" if self.scoring == "squad_v2" else "f1"
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those that can be read."""
+        """Return the names of the splits that can be read."""
         return tuple(self.sources.readers)
 
     @property
     def length(self) -> int:
-        """The most tokens of a window."""
+        """Return the most tokens of a window."""
         return self.windows.max_sequence_length
 
     def examples(self, split: str) -> Examples:
@@ -79,7 +79,7 @@ class QATask:
         Such are those without an answer that are not marked as impossible, or whose answer is not in the context.
 
         Raises:
-          UserError: no such split or file; a malformed file; or no question is left.
+          UserError: if there is no such split or file, the file is malformed, or no question is left.
         """
         whole = self.sources.read(self.name, split)
         if split != "train":
@@ -95,25 +95,25 @@ class QATask:
                 kept.append(example)
         if not kept:
             reasons = "; ".join(f"{reason}: {number}" for reason, number in skipped.items())
-            raise UserError(f"{self.name}: none of the training questions can be learnt ({reasons}); correct the file.")
+            raise UserError(f"{self.name}: none of the training questions can be learnt ({reasons}); correct the file")
         return Examples(kept, skipped)
 
     def raw_examples(self, inputs: Iterable[Mapping[str, str]]) -> list[QAExample]:
-        """Questions that a user asks: {"question": ..., "context": ...}, and an "id" if they like.
+        """Return the questions that a user asks: {"question": ..., "context": ...}, with an optional "id".
 
         Raises:
-          UserError: a field is missing or is no text.
+          UserError: if a field is missing or is not a text.
         """
         return [raw_example(record, f"input {number}") for number, record in enumerate(inputs, start=1)]
 
     def rows(self, examples: Sequence[QAExample], *, training: bool) -> list[Row]:
-        """One row per window, int32.
+        """Return a row per window, int32.
 
         `window` is its number among those of its example. In training the questions that cannot be learnt have none;
         otherwise rows have no targets.
 
         Raises:
-          UserError: a question leaves no room for its context.
+          UserError: if a question leaves no room for its context.
         """
         rows = []
         for number, example in enumerate(examples):
@@ -133,7 +133,7 @@ class QATask:
     def predictions(
         self, examples: Sequence[QAExample], rows: Sequence[Row], outputs: Sequence[dict[str, np.ndarray]]
     ) -> list[Prediction]:
-        """Return an answer to each question from what either head of question answering said of each of its windows.
+        """Return an answer to each question from the outputs of either head of question answering for its windows.
 
         Null odds are the answerability head's logit, and where there is none, the score of [CLS] as a span, against
         the best span's: with the joint head, which scores no empty span, that of starting there.
@@ -141,10 +141,10 @@ class QATask:
         Args:
           examples: the questions.
           rows: `rows(examples, training=False)`, in any order.
-          outputs: of each row, with or without what the head said of padding.
+          outputs: of each row, with or without those for padding.
 
         Raises:
-          UserError: a score is not a number.
+          UserError: if a score is NaN.
         """
         found = {
             (int(row["example"]), int(row["window"])): {
@@ -174,7 +174,7 @@ class QATask:
         `null_threshold`, or at the best one for F1 where there is none.
 
         Raises:
-          UserError: the questions have no gold answers, as those of a test split.
+          UserError: if the questions have no gold answers, as in a test split.
         """
         by_question = _by_question(examples, predictions)
         odds, threshold = None, self.null_threshold
@@ -223,7 +223,7 @@ class QATask:
         With a `null_threshold` predictions.json has "" beyond it; nbest.json has what was withheld.
 
         Raises:
-          UserError: they cannot be written.
+          UserError: if they cannot be written.
         """
         return write_predictions(_by_question(examples, predictions), directory, null_threshold=self.null_threshold)
 
@@ -287,7 +287,7 @@ def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces, *, rules: Q
 def make_qa_task(
     options: TaskOptions, vocabulary: Pieces, *, rules: QARules, recorded: Mapping[str, Any] | None = None
 ) -> QATask:
-    """Return the task of `qa_sources.QA_TASKS` that `options.task` names.
+    """Return the task of `sources.QA_TASKS` that `options.task` names.
 
     A user's own, "qa", is scored as SQuAD 2.0 if its training or dev file marks a question as impossible, else as 1.1.
 
@@ -299,7 +299,7 @@ def make_qa_task(
         the options have none, and its scoring.
 
     Raises:
-      UserError: settings that cannot be; a TFDS dataset that is not prepared; a malformed file of a user's own task.
+      UserError: if settings are invalid, a TFDS dataset is not prepared, or a file of a user's own task is malformed.
     """
     sources = qa_sources(options)
     null_threshold = options.null_threshold

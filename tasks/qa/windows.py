@@ -66,7 +66,7 @@ class WindowConfig:
         """
         for name, least in (("max_sequence_length", 4), ("max_question_length", 0), ("doc_stride", 1)):
             if getattr(self, name) < least:
-                raise UserError(f"WindowConfig.{name} = {getattr(self, name)} must be at least {least}.")
+                raise UserError(f"WindowConfig.{name} = {getattr(self, name)} must be at least {least}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,9 +223,9 @@ def _windows(example: QAExample, context: TokenizedContext, tokenizer: Tokenizer
     room = config.max_sequence_length - len(question) - _NUM_SPECIAL_TOKENS
     if room < 1:
         raise UserError(
-            f"question {example.example_id!r}: its {len(question)} word pieces leave no room for the context; make "
+            f"question {example.example_id!r}: its {len(question)} word pieces leave no room for the context: make "
             f"max_sequence_length ({config.max_sequence_length}) larger or max_question_length "
-            f"({config.max_question_length}) smaller."
+            f"({config.max_question_length}) smaller"
         )
     spans = config.rules.cut(num_tokens, room=room, doc_stride=config.doc_stride)
     best_T = max_context_spans(spans, num_tokens)

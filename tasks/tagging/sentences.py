@@ -1,4 +1,4 @@
-"""Tagging: CoNLL column files, their tags as labels, and sentences as the first word piece of each word."""
+"""Read CoNLL column files, and turn tags into labels and sentences into word pieces."""
 
 import dataclasses
 import os
@@ -65,7 +65,7 @@ def read_tagged_file(
         tag does not belong to the scheme.
     """
     if scheme not in SCHEMES:
-        raise UserError(f"The tag scheme {scheme!r} is unknown: use one of {', '.join(SCHEMES)}.")
+        raise UserError(f"the tag scheme {scheme!r} is unknown: use one of {', '.join(SCHEMES)}")
     bad_rows = BadRows(path, skip=skip_bad_rows)
     used = [column for column in (word_column, tag_column) if column is not None]
     num_columns = max(column + 1 if column >= 0 else -column for column in used)
@@ -81,7 +81,7 @@ def read_tagged_file(
         tags = () if tag_column is None else tuple(columns[tag_column] for _, columns in rows)
         sentences.append(TaggedSentence(words, tags, rows[0][0]))
     if not sentences:
-        raise UserError(f"{path} holds no sentence that can be used.")
+        raise UserError(f"{path} holds no sentence that can be used")
     return Examples(tuple(sentences), bad_rows.skipped, os.fspath(path))
 
 
@@ -118,7 +118,7 @@ def encoded_tags(tags: Sequence[str], *, spans_of: Callable[[Sequence[str]], lis
 def complete_labels(splits: Iterable[Sequence[TaggedSentence]], encoding: str) -> list[str]:
     """Return every tag that the types of the first split's sentences can take, sorted.
 
-    So a tag that training happens to lack, as I-LST of CoNLL-2000, can be predicted if its type was seen.
+    A tag that training happens to lack, such as I-LST of CoNLL-2000, can then be predicted if its type was seen.
     """
     kinds = {split_tag(tag)[1] for sentence in next(iter(splits)) for tag in sentence.tags if tag != OUTSIDE}
     letters = [letter for letter in encoding if letter != OUTSIDE]
@@ -222,7 +222,7 @@ STANDARD_RULES = TaggingRules(
 
 
 def _sentences(path: str | os.PathLike[str]) -> Iterable[list[tuple[int, list[str]]]]:
-    """The sentences of a file as (line number, columns) of each word."""
+    """Yield the sentences of a file as the line number and the columns of each word."""
     rows: list[tuple[int, list[str]]] = []
     for number, line in numbered_lines(path):
         columns = line.split()
@@ -238,7 +238,7 @@ def _sentences(path: str | os.PathLike[str]) -> Iterable[list[tuple[int, list[st
 def _problem(
     rows: Sequence[tuple[int, list[str]]], num_columns: int, tag_column: int | None, scheme: str
 ) -> tuple[int, str, str] | None:
-    """The first bad row: line, what is wrong, what was expected."""
+    """Return the first bad row: line, what is wrong, what was expected."""
     for number, columns in rows:
         if len(columns) < num_columns:
             return number, f"{len(columns)} columns", f"{num_columns} (separated by white space)"

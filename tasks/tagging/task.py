@@ -1,4 +1,4 @@
-"""Tagging as a task that can be fine-tuned: CoNLL's chunks and named entities, and a user's own column files."""
+"""Define tagging as a task to fine-tune on: CoNLL's chunks and named entities, and a user's own column files."""
 
 import collections
 import dataclasses
@@ -26,8 +26,8 @@ from electra_jax.tasks.tagging.sentences import (
     without_unseen_types,
 )
 
-# Of each task TFDS's dataset and the field of its tags, if it has one. CoNLL-2003 has chunks too, but they are not
-# the chunking task, which is CoNLL-2000's.
+# For each task TFDS's dataset and the field of its tags, or None. CoNLL-2003 has chunks too, but the chunking task is
+# that of CoNLL-2000.
 TAGGING_TASKS: dict[str, tuple[str, str] | None] = {"chunk": None, "ner": ("conll2003", "ner"), "tagging": None}
 
 
@@ -37,9 +37,9 @@ class TaggingPrediction:
 
     Attributes:
       words: as they were given.
-      tags: one of each, in the scheme of the task's files, repaired as conlleval would read them; "O" for what was cut
-        off.
-      probabilities: of each word, what the model gave the label that it chose; None for what was cut off.
+      tags: a tag for each word, in the scheme of the task's files, repaired as conlleval would read them; "O" for
+        words that were cut off.
+      probabilities: for each word that of the chosen label; None for words that were cut off.
     """
 
     words: tuple[str, ...]
@@ -47,21 +47,21 @@ class TaggingPrediction:
     probabilities: tuple[float | None, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the fields as JSON values."""
         return {"words": list(self.words), "tags": list(self.tags), "probabilities": list(self.probabilities)}
 
 
 @dataclasses.dataclass(frozen=True)
 class TaggingTask:
-    """Sentences of words with a tag each: a `downstream.DownstreamTask`.
+    """Sentences of words with a tag each: a `protocol.DownstreamTask`.
 
     Attributes:
-      name: of the catalogue.
+      name: its name in the catalogue.
       labels: the tags that the model learns, by their number.
       vocabulary: with its tokenizer.
       length: the most tokens of a sentence; words beyond it are tagged "O".
-      scheme: how the files write entities: "IOB1", "IOB2" or "IOBES"; None for tags as the model says them, which
-        need not be those of entities.
+      scheme: how the files write entities: "IOB1", "IOB2" or "IOBES"; None for the model's tags as they are, which
+        need not mark entities.
       encoding: how the model writes them: "BIOES", "BIO" ...
       rules: how tags are read, and words placed.
       skip_bad_rows: leave out and count the sentences of a split with a type that training never saw.
@@ -83,24 +83,24 @@ class TaggingTask:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those that can be read."""
+        """Return the names of the splits that can be read."""
         return tuple(self.sources.readers)
 
     def examples(self, split: str) -> Examples:
-        """Read a split, of `TaggedSentence`s.
+        """Read the `TaggedSentence`s of a split.
 
         Raises:
-          UserError: no such split or file; a bad row; a type of entity that training never saw.
+          UserError: if there is no such split or file, a row is bad, or an entity has a type that training never saw.
         """
         whole = self.sources.read(self.name, split)
         place = whole.file or f"{self.name}, {split} split"
         known = without_unseen_types(whole, self.labels, place=place, skip_bad_rows=self.skip_bad_rows)
         if not known.examples:
-            raise UserError(f"{self.name}, {split} split: every sentence has a type that was never seen in training.")
+            raise UserError(f"{self.name}, {split} split: every sentence has a type that was never seen in training")
         return known
 
     def raw_examples(self, inputs: Iterable[str | Sequence[str]]) -> list[TaggedSentence]:
-        """Sentences that a user gives: words, or a text of words with white space between them."""
+        """Return the sentences that a user gives: lists of words, or texts with white space between the words."""
         words = [value.split() if isinstance(value, str) else value for value in inputs]
         return [TaggedSentence(tuple(map(without_surrogates, each)), (), 0) for each in words]
 
@@ -158,10 +158,10 @@ class TaggingTask:
         The accuracy is of the tags as the file has them: what conlleval says of the columns that are written.
 
         Raises:
-          UserError: the sentences have no tags, as those of a test split.
+          UserError: if the sentences have no tags, as in a test split.
         """
         if not any(example.tags for example in examples):
-            raise UserError(f"none of the {len(examples)} sentences of {self.name} has tags to score against.")
+            raise UserError(f"none of the {len(examples)} sentences of {self.name} has tags to score against")
         return evaluate_tags(
             [example.tags for example in examples],
             [prediction.tags for prediction in predictions],
@@ -221,7 +221,7 @@ def make_tagging_task(
         and wrote sentences are then taken, and the training file need not be there.
 
     Raises:
-      UserError: there is no split with tags; a malformed file; settings that cannot be.
+      UserError: if there is no split with tags, a file is malformed, or settings are invalid.
     """
     sources = tagging_sources(options)
     if recorded is not None:
@@ -246,7 +246,7 @@ def tagging_sources(options: TaskOptions) -> Sources:
     """Return the splits of the task that `options.task` names.
 
     Raises:
-      UserError: TFDS has no such dataset here.
+      UserError: if the data is to come from TFDS, which has no such dataset.
     """
     if not reads_tfds(options):
         return file_sources(
@@ -259,13 +259,13 @@ def tagging_sources(options: TaskOptions) -> Sources:
         )
     dataset = TAGGING_TASKS[options.task]
     if dataset is None:
-        raise UserError(f"TFDS has no dataset of the task {options.task!r}; set SOURCE = 'files' and DATA_DIR.")
+        raise UserError(f"TFDS has no dataset of the task {options.task!r}; set SOURCE = 'files' and DATA_DIR")
     return tfds_sources(options, dataset=dataset[0], read=functools.partial(_examples_of_tfds, dataset[1]))
 
 
 def _labels(options: TaskOptions, sources: Sources, rules: TaggingRules) -> list[str]:
     if not sources.readers:
-        raise UserError(f"{options.task} has no training split to take its labels from: {sources.missing}.")
+        raise UserError(f"{options.task} has no training split to take its labels from: {sources.missing}")
     return rules.labels((sources.read(options.task, split).examples for split in sources.readers), options.tag_encoding)
 
 

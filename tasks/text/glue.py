@@ -1,4 +1,4 @@
-"""GLUE's tasks: where their files are, what is in which column, and the files that its leaderboard takes."""
+"""Read GLUE's files and write those that its leaderboard takes."""
 
 import dataclasses
 import os
@@ -46,11 +46,11 @@ class GlueTask:
     unordered: bool = False
 
     def split(self, name: str) -> str:
-        """The split of that name; "dev" and "test" are the matched ones of MNLI, "test" the only one of ax."""
+        """Return the split of that name; "dev" and "test" are the matched ones of MNLI, "test" the only one of ax."""
         for candidate in (name, f"{name}_matched", "diagnostic" if name == "test" else name):
             if candidate in self.layouts:
                 return candidate
-        raise UserError(f"{self.name} has no split {name!r}: use one of {', '.join(self.layouts)}.")
+        raise UserError(f"{self.name} has no split {name!r}: use one of {', '.join(self.layouts)}")
 
 
 _YES_NO = Classes(("0", "1"))
@@ -149,14 +149,13 @@ def read_glue(
       task: the task.
       path: the file.
       split: which of the task's splits it is.
-      both_orders: append every pair of an unordered task (mrpc, stsb) with its texts swapped, as the original
-        does with the training split by its option `double_unordered` (on by default): twice the examples, whose
-        indices go on after the number of the first ones.
-      skip_bad_rows: leave out and count rows that lack a column or whose label is unknown, as the original does
-        with the former (at the latter, as MNLI's "-", it stops with a KeyError).
+      both_orders: append every pair of an unordered task (mrpc, stsb) with its texts swapped, as published for
+        training: twice the examples. The indices of the swapped ones continue those of the others.
+      skip_bad_rows: leave out and count rows that lack a column or whose label is unknown, such as MNLI's "-", rather
+        than stop.
 
     Raises:
-      UserError: a missing or empty file; a bad row: file, line, what was expected; nothing that can be used.
+      UserError: if the file is missing or empty, a row is bad, or no row can be used.
     """
     bad_rows = BadRows(path, skip=skip_bad_rows)
     found = understood(_rows(path, task.layouts[task.split(split)], bad_rows), task.target, bad_rows, path)
@@ -164,7 +163,7 @@ def read_glue(
 
 
 def in_both_orders(found: Examples) -> Examples:
-    """Append every pair with its texts swapped; the indices go on after the number of the first ones."""
+    """Append every pair with its texts swapped; their indices continue those of the others."""
     number = len(found.examples)
     swapped = [
         TextExample(index + number, text_b or "", text_a, label) for index, text_a, text_b, label in found.examples
@@ -215,7 +214,7 @@ def read_submission(task: GlueTask, path: str | os.PathLike[str]) -> dict[int, i
     """Read such a file: of each index, the class's number or the value.
 
     Raises:
-      UserError: a missing or empty file; a line that is not `index<TAB>prediction`, or names an unknown label.
+      UserError: if the file is missing or empty, or a line is not `index<TAB>prediction` or names an unknown label.
     """
     predictions: dict[int, int | float] = {}
     for line, text in numbered_lines(path):
@@ -227,7 +226,7 @@ def read_submission(task: GlueTask, path: str | os.PathLike[str]) -> dict[int, i
         except ValueError as error:
             raise UserError(
                 f"{path}, line {line}: {text!r} is not a prediction; "
-                f"expected an index, a tab and {task.target.expected}."
+                f"expected an index, a tab and {task.target.expected}"
             ) from error
     return predictions
 

@@ -1,4 +1,4 @@
-"""Where the examples of text tasks come from: GLUE's files, TFDS's GLUE, and a user's own tables."""
+"""Find the examples of text tasks: GLUE's files, TFDS's GLUE, and a user's own tables."""
 
 import collections
 import dataclasses
@@ -32,7 +32,7 @@ def glue_sources(task: GlueTask, options: TaskOptions) -> Sources:
     """Return the splits of a GLUE task under their files' names; ax has only "test", the file diagnostic.tsv.
 
     Raises:
-      UserError: `options.source` is unknown, or TFDS has not prepared the dataset.
+      UserError: if `options.source` is unknown, or TFDS has not prepared the dataset.
     """
     if reads_tfds(options):
         return _glue_of_tfds(task, options)
@@ -60,20 +60,20 @@ def table_sources(
     """Return the splits of a user's own tables, and its labels: `target`, or those of the training file.
 
     Raises:
-      UserError: no file, no text column, or a training file that says nothing of its labels.
+      UserError: if there is no file or no text column, or the training file has no labels.
     """
     if options.source != "files":
-        raise UserError(f"SOURCE is {options.source!r}: the task {options.task!r} is read from 'files'.")
+        raise UserError(f"SOURCE is {options.source!r}: the task {options.task!r} is read from 'files'")
     looked = {"folders": (options.task,), "suffixes": TABLE_SUFFIXES}
     paths = split_paths(options, **looked)
     if not paths:
-        raise UserError(f"{options.task} has no split at all: {what_is_missing(options, **looked)}.")
+        raise UserError(f"{options.task} has no split at all: {what_is_missing(options, **looked)}")
     columns = _columns(options, next(iter(paths.values())))
     if target is None:
         if "train" not in paths:
             raise UserError(
-                f"The labels of {options.task!r} are those of its training file, and there is none: set TRAIN_FILE, "
-                "or start from a model that was fine-tuned on it."
+                f"the labels of {options.task!r} are those of its training file, and there is none: set TRAIN_FILE, "
+                "or start from a model that was fine-tuned on it"
             )
         if columns.label is None:
             raise UserError(_unset("LABEL_COLUMN", "label", paths["train"]))
@@ -133,4 +133,4 @@ def _columns(options: TaskOptions, path: pathlib.Path) -> Columns:
 
 def _unset(macro: str, what: str, path: pathlib.Path) -> str:
     names = ", ".join(column_names(path))
-    return f"{macro} is not set: name the column of {path} that holds the {what} (it has: {names})."
+    return f"{macro} is not set: name the column of {path} that holds the {what} (it has: {names})"

@@ -1,4 +1,4 @@
-"""Classification and regression of texts and of pairs of texts as downstream tasks."""
+"""Define the classification and the regression of texts and of pairs of texts as tasks to fine-tune on."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +50,7 @@ class LabelPrediction:
     probabilities: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """`label` and `probabilities`."""
+        """Return `label` and `probabilities`."""
         return {"label": self.label, "probabilities": dict(self.probabilities)}
 
 
@@ -61,7 +61,7 @@ class ValuePrediction:
     value: float
 
     def to_json(self) -> dict[str, Any]:
-        """`value`."""
+        """Return `value`."""
         return {"value": self.value}
 
 
@@ -70,17 +70,17 @@ TextPrediction = LabelPrediction | ValuePrediction
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextTask:
-    """A classification or regression; see `downstream.DownstreamTask`.
+    """A classification or regression: a `protocol.DownstreamTask`.
 
     Attributes:
-      name: of the catalogue.
+      name: its name in the catalogue.
       target: its classes, or the interval of its values.
       pair: whether examples are pairs.
       metrics: names of its scores, the main one first.
       rules: how it is scored, where implementations differ.
       vocabulary: tokenises.
       length: the most tokens of a row.
-      sources: where its splits are.
+      sources: where the splits are.
     """
 
     name: str
@@ -94,29 +94,29 @@ class TextTask:
 
     @property
     def kind(self) -> str:
-        """ "classification" or "regression"."""
+        """Return "classification" or "regression"."""
         return "regression" if isinstance(self.target, Interval) else "classification"
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes; () for a regression."""
+        """Return the names of the classes; () for a regression."""
         return () if isinstance(self.target, Interval) else self.target.labels
 
     @property
     def main_metric(self) -> str:
-        """The score by which the best checkpoint is chosen."""
+        """Return the name of the score by which the best checkpoint is chosen."""
         return self.metrics[0]
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those that can be read."""
+        """Return the names of the splits that can be read."""
         return tuple(self.sources.readers)
 
     def examples(self, split: str) -> Examples:
-        """Read a split into `classification.TextExample`s.
+        """Read the `TextExample`s of a split.
 
         Raises:
-          UserError: there is no such split or file, or nothing in it that can be used.
+          UserError: if there is no such split or file, or nothing in it can be used.
         """
         return self.sources.read(self.name, split)
 
@@ -124,7 +124,7 @@ class TextTask:
         """Return the examples of raw input: texts; pairs of texts; or mappings with "text" and "text_b".
 
         Raises:
-          UserError: one is a pair where the task's examples are single texts, or the other way round.
+          UserError: if an input is a pair where the task's examples are single texts, or the other way round.
         """
         return [self._raw_example(index, value) for index, value in enumerate(inputs)]
 
@@ -165,13 +165,13 @@ class TextTask:
         """Return the official metrics, per cent, the main one first.
 
         Raises:
-          UserError: examples without labels, as those of a test set.
+          UserError: if examples have no labels, as in a test set.
         """
         gold = [example.label for example in examples if example.label is not None]
         if not gold or len(gold) < len(examples):
             raise UserError(
                 f"{len(examples) - len(gold)} of the {len(examples)} examples of {self.name} have no label, as in a "
-                "test set: they can be predicted (electra predict), but not scored; name a split with labels."
+                "test set: they can be predicted (electra predict), but not scored; name a split with labels"
             )
         return self.scores(gold, [self._number(prediction) for prediction in predictions])
 
@@ -200,7 +200,7 @@ class TextTask:
             texts = list(value) if isinstance(value, (list, tuple)) else [value]
         if len(texts) != 1 + self.pair or not all(isinstance(text, str) for text in texts):
             expected = 'two texts, as in {"text": ..., "text_b": ...}' if self.pair else "one text"
-            raise UserError(f"Input {index + 1} is {value!r}: {self.name} expects {expected}.")
+            raise UserError(f"input {index + 1} is {value!r}: {self.name} expects {expected}")
         return TextExample(index, texts[0], texts[1] if self.pair else None, None)
 
     def _label(self, label: int | float) -> np.ndarray:
@@ -236,7 +236,7 @@ def make_text_task(
         taken rather than looked for in the training file, which need not be there.
 
     Raises:
-      UserError: there is no data, or what it is like is not said.
+      UserError: if there is no data, or the settings do not say how to read it.
     """
     target = None if recorded is None else _target(recorded)
     if options.task in GLUE:

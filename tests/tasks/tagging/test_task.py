@@ -200,7 +200,7 @@ def test_ones_own_columns_and_scheme(tmp_path: Path) -> None:
     assert score_predictions(task_options("tagging"), "dev", str(path), null_odds_file=None) == task.score(
         train[:1], [broken]
     )
-    with pytest.raises(UserError, match="The tag scheme 'BILOU' is unknown"):
+    with pytest.raises(UserError, match="the tag scheme 'BILOU' is unknown"):
         made("tagging", None, **columns, tag_scheme="BILOU")
     with pytest.raises(UserError, match="rules is 'mine': it must be one of 'standard', 'original'"):
         made("tagging", None, **columns, rules="mine")

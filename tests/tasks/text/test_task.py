@@ -311,9 +311,9 @@ def test_recorded_labels_outlive_the_training_file(tmp_path: Path) -> None:
 def test_raw_input_of_the_wrong_number_of_texts() -> None:
     single, pair = made("cola"), made("rte")
     assert single.raw_examples(["a", {"text": "b"}]) == [(0, "a", None, None), (1, "b", None, None)]
-    with pytest.raises(UserError, match=r"Input 2 is \('a', 'b'\): cola expects one text"):
+    with pytest.raises(UserError, match=r"input 2 is \('a', 'b'\): cola expects one text"):
         single.raw_examples(["a", ("a", "b")])
-    with pytest.raises(UserError, match=r"Input 1 is 'a': rte expects two texts"):
+    with pytest.raises(UserError, match=r"input 1 is 'a': rte expects two texts"):
         pair.raw_examples(["a"])
     with pytest.raises(UserError, match="cola expects one text"):
         single.raw_examples([7])
