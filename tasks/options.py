@@ -55,7 +55,7 @@ class TaskOptions:
     n_best_size: int
     max_answer_length: int
     null_threshold: float | None
-    rules: str = "standard"
+    rules: str
 
     @property
     def row_length(self) -> int:

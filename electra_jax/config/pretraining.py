@@ -6,13 +6,16 @@ from typing import Any
 from flax import linen as nn
 
 from electra_jax.errors import UserError
+from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import original, registry
-from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, Objective, WeightSchedule, generator_config
+from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
+from electra_jax.pretraining.objective import Objective
+from electra_jax.pretraining.replaced_token import WeightSchedule
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
+from electra_jax.pretraining.steps import PretrainingSetup
 from electra_jax.training.loop import LoopConfig
-from electra_jax.training.optimizer import OptimizerConfig
+from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.sharding import MeshConfig
 
 # What `PretrainingRun.rules` may name.
@@ -68,7 +71,7 @@ class CacheConfig:
     num_processes: int
     max_auto_cache_bytes: int
     seed: int
-    example_building: str = "complete"
+    example_building: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +158,9 @@ class PretrainingRun:
     num_evaluation_examples: int
     num_passages: int
     seed: int
-    # Bound in gin/runs/pretrain.gin; the values are for config.gin of runs that began before there was a choice.
-    weight_schedule: WeightSchedule = CONSTANT_WEIGHTS
-    packing: bool = False
-    rules: str = "standard"
+    weight_schedule: WeightSchedule
+    packing: bool
+    rules: str
 
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other.
@@ -202,7 +204,7 @@ class PretrainingRun:
 
     @property
     def pretraining_rules(self) -> PretrainingRules:
-        """The rules that `rules` names."""
+        """Return the rules that `rules` names."""
         return RULES[self.rules]
 
     @property
@@ -254,4 +256,16 @@ class PretrainingRun:
             cls_id=cls_id,
             sep_id=sep_id,
             mask_id=mask_id,
+        )
+
+    def setup(self, special: SpecialIds) -> PretrainingSetup:
+        """Return what the training steps are made of, with a vocabulary's special ids."""
+        return PretrainingSetup(
+            model=self.model,
+            objective=self.objective,
+            masking=self.masking_config(cls_id=special.cls_id, sep_id=special.sep_id, mask_id=special.mask_id),
+            optimizer=make_optimizer(self.optimizer),
+            sequence_length=self.cache.sequence_length,
+            accumulation_steps=self.accumulation_steps,
+            weight_schedule=self.weight_schedule,
         )

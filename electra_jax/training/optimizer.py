@@ -41,9 +41,8 @@ class OptimizerConfig:
     epsilon: float
     clip_norm: float
     layerwise_lr_decay: float
-    # Bound in every shipped file; the value is for config.gin of runs that began before there was a choice.
-    lr_decay_share: float = 1.0
-    top_layer_exponent: int = 1
+    top_layer_exponent: int
+    lr_decay_share: float
 
     def __post_init__(self) -> None:
         """Refuses a share that is none.

@@ -290,6 +290,5 @@ def _check_header(path: str | os.PathLike[str], header: Sequence[str], columns: 
     missing = [name for name in columns.used if name not in header]
     if missing:
         raise UserError(
-            f"{path} has no column {', '.join(map(repr, missing))}: "
-            f"its first line names {', '.join(map(repr, header))}"
+            f"{path} has no column {', '.join(map(repr, missing))}: its first line names {', '.join(map(repr, header))}"
         )
