@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import PRETRAIN, RANDOM, ComparisonRun, Overrides
+from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.tasks.catalog import check_name
@@ -287,7 +288,7 @@ def _configured(
     name: str, command: str, files: Sequence[str], bindings: Sequence[str], folders: Sequence[str]
 ) -> _Configured:
     """Build the configuration that the process will build, so that mistakes in it are reported before anything runs."""
-    kind = {"pretrain": "PretrainingRun", "finetune": "finetuning.FinetuningRun"}[command]
+    kind = {"pretrain": PretrainingRun, "finetune": FinetuningRun}[command]
     try:
         built = gin_files.build(kind, list(files), list(bindings), search_paths=list(folders))
     except UserError as error:

@@ -9,6 +9,8 @@ from electra_jax.compare.plan import Plan, Timing, WorkItem, make_plan, ready, s
 from electra_jax.compare.work import gpu_share, last_words
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
+from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.config.pretraining import PretrainingRun
 from support.comparison import ELECTRA_STEP, MACROS, MLM_STEP, plan_of_macros, refusal
 
 
@@ -77,7 +79,7 @@ def built_by(item: WorkItem) -> Any:
     command, *flags = item.arguments
     files = [flag.removeprefix("--gin_file=") for flag in flags if flag.startswith("--gin_file=")]
     bindings = [flag.removeprefix("--gin.") for flag in flags if flag.startswith("--gin.")]
-    kind = {"pretrain": "PretrainingRun", "finetune": "finetuning.FinetuningRun"}[command]
+    kind = {"pretrain": PretrainingRun, "finetune": FinetuningRun}[command]
     return gin_files.build(kind, files, bindings, search_paths=[])
 
 
@@ -85,9 +87,7 @@ def test_gin_files_are_looked_for_where_the_command_says(tmp_path: Path) -> None
     (tmp_path / "warm.gin").write_text("DROPOUT = 0.25\n")
     macros = MACROS | {"VARIANTS": [("warm", "gin/objectives/mlm.gin", "warm.gin")]}
     bindings = [f"{name}={value!r}" for name, value in ({"MODEL_DIR": "run"} | macros).items()]
-    run = gin_files.build(
-        "comparison.ComparisonRun", ["gin/runs/compare.gin"], bindings, search_paths=[str(tmp_path), "elsewhere"]
-    )
+    run = gin_files.build(ComparisonRun, ["gin/runs/compare.gin"], bindings, search_paths=[str(tmp_path), "elsewhere"])
     stage = next(item for item in make_plan(run).items if item.task is None)
     assert f"--gin_search_paths={tmp_path},elsewhere" in stage.arguments
     assert stage.settings["EncoderConfig.hidden_dropout_prob"] == "0.25"

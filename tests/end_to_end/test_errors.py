@@ -118,7 +118,7 @@ def test_a_coordinator_that_cannot_be_reached(
         ("MASKING = device", "FILE, line 3 is not Gin (a string needs quotes): MASKING = device"),
         ("include 'gin/models/tinny.gin'", "did you mean gin/models/tiny.gin?"),
         ("from electra_jax import no_such_module", "line 3"),
-        ("from electra_jax import encodr", "line 3; did you mean encoder?"),
+        ("from electra_jax.model import encodr", "line 3; did you mean encoder?"),
         (
             "run_config.PretrainingRum.seed = 3",
             'has no PretrainingRum in file "FILE", line 3; did you mean PretrainingRun?',
