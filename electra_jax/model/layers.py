@@ -43,6 +43,11 @@ def take_positions(values_BLx: jax.Array, positions_BK: jax.Array) -> jax.Array:
     return jax.vmap(lambda values, positions: jnp.take(values, positions, axis=0))(values_BLx, positions_BK)
 
 
+def with_rank(array: jax.Array, rank: int) -> jax.Array:
+    """Return the array with leading axes of length 1, so that it broadcasts against an array of `rank` axes."""
+    return jnp.expand_dims(array, range(rank - array.ndim))
+
+
 class Linear(nn.Module):
     """x W + b over the last axis, with a kernel [in, out]; multiplied in `dtype`."""
 
@@ -59,7 +64,7 @@ class Linear(nn.Module):
         )
         bias = self.param("bias", logical(nn.initializers.zeros, self.axes[1]), (self.features,), jnp.float32)
         outputs = matmul.dense(inputs, kernel, self.dtype)
-        return outputs + bias.astype(outputs.dtype)
+        return outputs + with_rank(bias.astype(outputs.dtype), outputs.ndim)
 
 
 class LayerNorm(nn.Module):
@@ -78,6 +83,7 @@ class LayerNorm(nn.Module):
         inputs = inputs.astype(jnp.float32)
         centred = inputs - jnp.mean(inputs, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        scale, bias = with_rank(scale, inputs.ndim), with_rank(bias, inputs.ndim)
         return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
 
 
