@@ -12,9 +12,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from electra_jax.blocks import TokenBlocks
-from electra_jax.corruption import MaskingConfig
 from electra_jax.errors import UserError
-from electra_jax.host_masking import mask_batch
 from electra_jax.packed_rows import PackedRows, pack_rows
 
 Batch = dict[str, np.ndarray]
@@ -61,15 +59,12 @@ class BlockBatches:
         seed: int,
         process_index: int,
         process_count: int,
-        masking: MaskingConfig | None = None,
         packed: bool = False,
     ) -> None:
         """`batch_size` is the global one; raises UserError if it cannot be divided, or if there are fewer rows.
 
-        With `masking`, batches are masked here: see `host_masking.mask_batch`. If `packed`, several examples share a
-        row where they fit, and batches have `example_ids`: see `packed_rows`.
+        If `packed`, several examples share a row where they fit, and batches have `example_ids`: see `packed_rows`.
         """
-        self._masking = masking
         self._batch_size = batch_size
         self._local_size = local_batch_size(batch_size, process_count)
         self._first = process_index * self._local_size
@@ -90,19 +85,15 @@ class BlockBatches:
         return self
 
     def __next__(self) -> Batch:
-        """Return int32 [B / process_count, L] arrays `input_ids`, `token_type_ids`, `attention_mask`, or all masked."""
-        first = self._examples + self._first
-        places_B = first + np.arange(self._local_size)
+        """Return int32 [B / process_count, L] arrays `input_ids`, `token_type_ids`, `attention_mask`."""
+        places_B = self._examples + self._first + np.arange(self._local_size)
         self._examples += self._batch_size
         epochs_B, places_B = np.divmod(places_B, len(self._rows))
         rows_B = np.empty_like(places_B)
         for epoch in np.unique(epochs_B).tolist():
             here_B = epochs_B == epoch
             rows_B[here_B] = self._permutation_of(epoch)[places_B[here_B]]
-        batch = self._rows.gather(rows_B, self._length)
-        if self._masking is None:
-            return batch
-        return mask_batch(batch, config=self._masking, seed=self._seed, first=first)
+        return self._rows.gather(rows_B, self._length)
 
     def state(self) -> State:
         """Return {"examples": number of rows that all processes have been given so far}."""
@@ -127,7 +118,6 @@ def evaluation_batches(
     sequence_length: int,
     process_index: int,
     process_count: int,
-    masking: MaskingConfig | None = None,
 ) -> Iterator[Batch]:
     """Yield every example once, in order; the last batch is filled up with rows of zeros (no attention).
 
@@ -137,15 +127,13 @@ def evaluation_batches(
         sequence_length: L.
         process_index: of this process.
         process_count: of all; they yield equally many batches.
-        masking: masks the batches here, the same way each time; None to leave them as they are.
     """
     _check_blocks(blocks, sequence_length)
     local_size = local_batch_size(batch_size, process_count)
     for start in range(process_index * local_size, process_index * local_size + len(blocks), batch_size):
         rows_B = np.arange(start, start + local_size)
         batch = blocks.gather(np.minimum(rows_B, len(blocks) - 1), sequence_length)
-        batch = {key: values * (rows_B < len(blocks))[:, None] for key, values in batch.items()}
-        yield batch if masking is None else mask_batch(batch, config=masking, seed=0, first=start)
+        yield {key: values * (rows_B < len(blocks))[:, None] for key, values in batch.items()}
 
 
 class Prefetch:

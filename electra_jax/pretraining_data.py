@@ -140,12 +140,13 @@ def open_data(
 ) -> PretrainingData:
     """Opens what the run reads, tokenising a small corpus first.
 
-    A corpus is read at random from its memory-mapped cache, packed if asked where it is trained on, and masked a batch
-    at a time where it is not masked on the device; a named task or mixture is read through SeqIO, from its cache if it
-    has one, and masked example by example.
+    A corpus is read at random from its memory-mapped cache, packed if asked where it is trained on, and masked on the
+    device. A named task or mixture is read through SeqIO, from its cache if it has one; with MASKING "task" it draws
+    its own masks, example by example.
 
     Raises:
-        UserError: there is no such corpus or task, or it is too large to tokenise without being asked.
+        UserError: if there is no such corpus or task, if the corpus is too large to tokenise without being asked, or if
+            MASKING is "task" and the source is a corpus.
     """
     share: dict[str, Any] = {
         "batch_size": run.batch_size,
@@ -157,22 +158,33 @@ def open_data(
             raise UserError("CORPUS and MIXTURE_OR_TASK_NAME are both set: a run reads one of them")
         name = run.mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
         return stream_data(run, name, use_cached=is_cached(name), share=share)
+    check_masking_of_corpus(run)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
     length = run.cache.sequence_length
-    on_host = run.masking == "task"
-    special = {"cls_id": vocabulary.cls_id, "sep_id": vocabulary.sep_id, "mask_id": vocabulary.mask_id}
-    share["masking"] = run.masking_config(**special) if on_host else None
     train, validation = (
         blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
     )
     batches = BlockBatches(train, sequence_length=length, seed=run.seed, packed=run.packing, **share)
     return PretrainingData(
         CORPORA.get(run.cache.source.corpus, str(run.cache.source.corpus)),
-        f"{'masked ' if on_host else ''}{'packed ' if run.packing else ''}blocks",
+        "packed blocks" if run.packing else "blocks",
         f"{Path(path).name}, {len(train)} and {len(validation)} examples",
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share),
     )
+
+
+def check_masking_of_corpus(run: PretrainingRun) -> None:
+    """Refuse to train on a corpus with masks that are not drawn on the device.
+
+    Raises:
+        UserError: if MASKING is not "device".
+    """
+    if run.masking != "device":
+        raise UserError(
+            f"MASKING {run.masking!r} takes the masks of a MIXTURE_OR_TASK_NAME, and a corpus has none: set MASKING to "
+            "'device'"
+        )
 
 
 def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabulary) -> str:

@@ -178,6 +178,7 @@ class PretrainingModel:
         suffix = "" if run.masking == "task" else pretraining_tasks.UNMASKED_SUFFIX
         if run.mixture_or_task_name is not None:
             return run.mixture_or_task_name + suffix
+        pretraining_data.check_masking_of_corpus(run)
         path = pretraining_data.cache_path(run.cache, self.vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
         return pretraining_data.register_cache(run, path, self.vocabulary) + suffix
 

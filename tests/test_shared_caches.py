@@ -108,8 +108,7 @@ def test_the_shards_of_a_corpus_make_the_cache(corpus: Path) -> None:
         assert found == read(corpus / "cache", split)
 
 
-@pytest.mark.parametrize("masking", ["device", "task"])
-@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize(("masking", "by_name"), [("device", True), ("task", True), ("device", False)])
 def test_training_reads_a_cache_whose_text_is_gone(corpus: Path, tmp_path: Path, masking: str, by_name: bool) -> None:
     """By its directory or by the task's name: an epoch is every example once, and there is no text to tokenise."""
     cache = copied(corpus, tmp_path, num_files=2)

@@ -25,7 +25,6 @@ CORE = (
     "health_checks",
     "health_history",
     "health_watch",
-    "host_masking",
     "losses",
     "metrics",
     "metrics_file",

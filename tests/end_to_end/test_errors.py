@@ -289,7 +289,7 @@ def _content(folder: Path) -> dict[str, bytes]:
             "params/discriminator/encoder/layers/intermediate/bias (2, 32) there, (2, 48) here",
         ),
         ({"VOCAB_FILE": "other"}, "was trained with another vocabulary"),
-        ({"MASKING": "task"}, "read blocks and this run reads masked blocks"),
+        ({"MASKING": "task"}, "MASKING 'task' takes the masks of a MIXTURE_OR_TASK_NAME, and a corpus has none"),
         ({"PACKING": True}, "read blocks and this run reads packed blocks"),
     ],
 )
