@@ -16,6 +16,7 @@ from electra_jax.tasks.corpus import Corpus
 from electra_jax.tasks.packing import Packing
 from electra_jax.tasks.pretraining import feature_lengths, register_pretraining_task
 from electra_jax.tasks.sources import open_corpus
+from electra_jax.tasks.tfrecords import add_tfrecords
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
 
 # As in gin/: what is timed is what `electra cache` writes and `electra pretrain` reads.
@@ -47,6 +48,7 @@ def text_parts(
 
         yield Part(f"electra cache, {workers} worker(s)", "MB of text", corpus.size_bytes / 1e6, work)
     path = build(corpus, vocabulary, length, folder, 1)
+    add_tfrecords(path, vocab_size=vocabulary.vocab_size)
     share = {"batch_size": batch_size, "seed": SEED, "process_index": 0, "process_count": 1}
     blocks = blocks_of_cache(path, "train", vocab_size=vocabulary.vocab_size)
     from_blocks = BlockBatches(blocks, sequence_length=length, **share)

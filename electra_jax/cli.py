@@ -113,7 +113,7 @@ VERBS = {
         reads_text=False,
     ),
     "vocab": Verb("learn a WordPiece vocabulary from text", "VocabularyRun", "gin/runs/vocab.gin", several="leader"),
-    "cache": Verb("tokenise and pack a corpus once", "CacheConfig", "gin/runs/cache.gin", several="leader"),
+    "cache": Verb("tokenise and pack a corpus once", "CacheRun", "gin/runs/cache.gin", several="leader"),
 }
 
 # What `electra evaluate` is for a fine-tuned model, and for a file of predictions.

@@ -18,6 +18,7 @@ from electra_jax.tasks.cached_blocks import blocks_of_cache
 from electra_jax.tasks.packing import Packing
 from electra_jax.tasks.pretraining import UNMASKED_SUFFIX, feature_lengths, register_pretraining_task
 from electra_jax.tasks.sources import Corpus, open_corpus
+from electra_jax.tasks.tfrecords import add_tfrecords
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
 
 # Named as a person would.
@@ -85,7 +86,7 @@ def packing_of(cache: CacheConfig) -> Packing:
 
 
 def is_cache(corpus: str | None) -> bool:
-    """Whether CORPUS is the directory of a SeqIO cache."""
+    """Return whether CORPUS is the directory of a cache, of `electra cache` or of SeqIO."""
     return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
 
 
@@ -187,8 +188,17 @@ def check_masking_of_corpus(run: PretrainingRun) -> None:
         )
 
 
-def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabulary) -> str:
-    """Registers the SeqIO tasks that read a cache, and returns the name of the one that masks."""
+def register_corpus_tasks(run: PretrainingRun, vocabulary: WordPieceVocabulary) -> str:
+    """Register the SeqIO tasks that read the run's corpus from its cache; return the name of the one without masks.
+
+    A small corpus is tokenised first, and its cache gets TFRecords.
+
+    Raises:
+        UserError: as `open_data`.
+    """
+    check_masking_of_corpus(run)
+    path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
+    add_tfrecords(path, vocab_size=vocabulary.vocab_size)
     name = Path(path).name
     register_pretraining_task(
         name,
@@ -200,7 +210,7 @@ def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabula
         mask_token_prob=run.mask_token_prob,
         cache_path=path,
     )
-    return name
+    return name + UNMASKED_SUFFIX
 
 
 def stream_data(run: PretrainingRun, name: str, *, use_cached: bool, share: dict[str, Any]) -> PretrainingData:

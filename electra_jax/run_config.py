@@ -70,6 +70,19 @@ class CacheConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CacheRun:
+    """What `electra cache` does.
+
+    Attributes:
+        cache: the cache to build.
+        tfrecords: whether to write TFRecords too, which SeqIO and T5X read.
+    """
+
+    cache: CacheConfig
+    tfrecords: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class VocabularyRun:
     """What `electra vocab` does.
 

@@ -11,7 +11,9 @@ import seqio
 
 from electra_jax.data import Batch, State, local_batch_size
 from electra_jax.errors import UserError
+from electra_jax.paths import path_of
 from electra_jax.tasks.host_tensorflow import reason_of, tf
+from electra_jax.tasks.tfrecords import has_tfrecords
 
 # Seeds stay below this, so that they fit int32 with what SeqIO adds to them.
 _SEEDS = 2**30
@@ -182,8 +184,19 @@ class _Reader:
 
 
 def is_cached(mixture_or_task_name: str) -> bool:
-    """Whether every task of it has a cache in SeqIO's cache directories; raises UserError for an unknown name."""
-    return all(task.cache_dir for task in seqio.get_subtasks(_provider(mixture_or_task_name)))
+    """Return whether every task of a task or mixture has a cache in SeqIO's cache directories.
+
+    Raises:
+        UserError: if there is no such task or mixture, or if a cache has no TFRecords.
+    """
+    caches = [task.cache_dir for task in seqio.get_subtasks(_provider(mixture_or_task_name))]
+    for cache in filter(None, caches):
+        if not has_tfrecords(path_of(cache)):
+            raise UserError(
+                f"the cache {cache} has no TFRecords, which SeqIO reads: add them with `electra cache`, "
+                f"--gin.CORPUS='\"{cache}\"' and --gin.TFRECORDS=True"
+            )
+    return all(caches)
 
 
 def _provider(name: str) -> seqio.Task | seqio.Mixture:

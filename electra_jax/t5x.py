@@ -175,12 +175,9 @@ class PretrainingModel:
     def register(self) -> str:
         """Registers the run's SeqIO task, tokenising a small corpus first, and returns its name."""
         run = self.run
-        suffix = "" if run.masking == "task" else pretraining_tasks.UNMASKED_SUFFIX
-        if run.mixture_or_task_name is not None:
-            return run.mixture_or_task_name + suffix
-        pretraining_data.check_masking_of_corpus(run)
-        path = pretraining_data.cache_path(run.cache, self.vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
-        return pretraining_data.register_cache(run, path, self.vocabulary) + suffix
+        if run.mixture_or_task_name is None:
+            return pretraining_data.register_corpus_tasks(run, self.vocabulary)
+        return run.mixture_or_task_name + ("" if run.masking == "task" else pretraining_tasks.UNMASKED_SUFFIX)
 
     def feature_lengths(self) -> dict[str, int]:
         """SeqIO's `sequence_length` of the task."""

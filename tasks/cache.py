@@ -1,16 +1,15 @@
-"""`electra cache`: tokenises and packs a corpus once, in parallel processes, into a SeqIO cache.
+"""Tokenise and pack a corpus once, in parallel processes: `electra cache`.
 
-The cache has the layout that `seqio_cache_tasks` writes, so that SeqIO, T5X and this project read it:
-`CACHE_DIR/NAME/{train,validation}.tfrecord-XXXXX-of-NNNNN`, `info.*.json`, `stats.*.json`, `COMPLETED`;
-`made_by.json` says in words where it comes from. It is built in `CACHE_DIR/NAME.partial`, which is renamed at
-the end; the jobs that a killed run finished are kept.
+A cache is the directory `CACHE_DIR/NAME`: `train.blocks` and `validation.blocks` (see `electra_jax.blocks`; with
+`example_ids.npy`, the number of each example), `made_by.json`, which says in words where it comes from, and
+`COMPLETED`. `tfrecords.add_tfrecords` adds what SeqIO and T5X read. A cache is built in `CACHE_DIR/NAME.partial`, which
+is renamed at the end; the jobs that a killed run finished are kept.
 """
 
 import collections
 import concurrent.futures
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -20,28 +19,30 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from etils import epath
 
+from electra_jax.blocks import BlocksWriter, save_array
 from electra_jax.errors import UserError
 from electra_jax.paths import is_remote, path_of
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.byte_progress import ByteProgress
-from electra_jax.tasks.cache_worker import Job, Setup, piece_path, record_path
+from electra_jax.tasks.cache_worker import Job, Setup, piece_path, read_piece, record_path
 from electra_jax.tasks.corpus import Corpus
 from electra_jax.tasks.files import disk_errors_for_users, sole_builder, write_text_atomically
 from electra_jax.tasks.packing import Packing
-from electra_jax.tasks.pretraining import CACHED_FEATURES, SPLITS, read_corpus
+from electra_jax.tasks.pretraining import SPLITS, read_corpus
 from electra_jax.tasks.splits import held_out_threshold
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
 
 # Raised whenever the same inputs would give other examples than before.
 FORMAT_VERSION = 2
 
-# A shard comes from about this much text: 64 shards of a small corpus, more of a large one.
-SMALLEST_SHARD, LARGEST_SHARD, SHARDS = 2**16, 2**26, 64
+# Bytes of text of a job: 64 jobs of a small corpus, more of a large one.
+SMALLEST_JOB, LARGEST_JOB, JOBS = 2**16, 2**26, 64
 
 
 def cache_description(
@@ -113,17 +114,17 @@ def build_cache(
             if not (final / "COMPLETED").exists():
                 partial = final.with_name(name + ".partial")
                 setup = Setup(
-                    directory=partial / "jobs",
+                    directory=_jobs_folder(partial, corpus),
                     tokenizer=None if corpus.tokenised else vocabulary.tokenizer,
+                    vocab_size=len(vocabulary.tokens),
                     cls_id=vocabulary.cls_id,
                     sep_id=vocabulary.sep_id,
                     packing=packing,
                 )
-                setup.directory.mkdir(parents=True, exist_ok=True)
                 title = f"Tokenising {corpus.name}"
                 with ByteProgress(title, corpus.size_bytes, show=show_progress) as progress:
                     records, skipped = _run_jobs(corpus, setup, held_out_fraction, num_processes, progress)
-                summary = _finish(partial, records, description, skipped)
+                summary = _finish(partial, setup, records, description, skipped)
                 os.rename(partial, final)
                 shutil.rmtree(final / "jobs")
                 if show_progress:
@@ -136,9 +137,11 @@ def store(build: Callable[..., str], stored: epath.Path) -> str:
     if not (stored / "COMPLETED").exists():
         built = pathlib.Path(build(cache_dir=str(user_cache() / "examples")))
         stored.mkdir(parents=True, exist_ok=True)
-        files = [path for path in built.iterdir() if path.is_file() and not path.name.startswith(".")]
-        for path in sorted(files, key=lambda path: (path.name == "COMPLETED", path.name)):
-            path_of(path).copy(stored / path.name, overwrite=True)
+        files = [path for path in built.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        for path in sorted(files, key=lambda path: (path.name == "COMPLETED", path)):
+            target = stored / path.relative_to(built).as_posix()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path_of(path).copy(target, overwrite=True)
     return str(stored)
 
 
@@ -149,7 +152,7 @@ def _run_jobs(
     hashes = (hashed for hashed, _ in read_corpus(corpus, corpus.units))
     threshold = held_out_threshold(hashes, held_out_fraction)
     skipped_before = collections.Counter(corpus.skipped)
-    jobs = _jobs(corpus, threshold, _shard_bytes(corpus, setup.directory))
+    jobs = _jobs(corpus, threshold, int((setup.directory / "job_bytes").read_text()))
     records: dict[int, dict[str, Any]] = {}
     lock, stop = threading.Lock(), threading.Event()
 
@@ -182,26 +185,31 @@ def _run_jobs(
     return [records[index] for index in sorted(records)], dict(corpus.skipped - skipped_before)
 
 
-def _jobs(corpus: Corpus, threshold: int, shard_bytes: int) -> Iterator[tuple[Job, int]]:
-    """Yield jobs of at least `shard_bytes` (but the last), and the bytes of each."""
+def _jobs(corpus: Corpus, threshold: int, job_bytes: int) -> Iterator[tuple[Job, int]]:
+    """Yield jobs of at least `job_bytes` (but the last), and the bytes of each."""
     documents, size, index = [], 0, 0
     for hashed, features in read_corpus(corpus, corpus.units):
         documents.append((hashed < threshold, features))
         size += len(features["text"].encode()) if "text" in features else 4 * len(features["input_ids"])
-        if size >= shard_bytes:
+        if size >= job_bytes:
             yield Job(index, documents), size
             documents, size, index = [], 0, index + 1
     if documents:
         yield Job(index, documents), size
 
 
-def _shard_bytes(corpus: Corpus, directory: pathlib.Path) -> int:
-    """Return the size of a job; kept on disk, lest an estimate that changed mix up the jobs of a resumed run."""
-    path = directory / "shard_bytes"
-    if not path.exists():
-        size = min(max(corpus.size_bytes // SHARDS, SMALLEST_SHARD), LARGEST_SHARD)
-        write_text_atomically(path, str(size))
-    return int(path.read_text())
+def _jobs_folder(partial: pathlib.Path, corpus: Corpus) -> pathlib.Path:
+    """Return where jobs leave their work, made anew unless a build that was interrupted left jobs of this kind.
+
+    The size of a job is kept there: if its estimate changed, the jobs of a resumed build would be others.
+    """
+    folder = partial / "jobs"
+    if not (folder / "job_bytes").exists():
+        shutil.rmtree(partial, ignore_errors=True)
+        folder.mkdir(parents=True)
+        size = min(max(corpus.size_bytes // JOBS, SMALLEST_JOB), LARGEST_JOB)
+        write_text_atomically(folder / "job_bytes", str(size))
+    return folder
 
 
 class _Worker:
@@ -252,11 +260,16 @@ class _Worker:
 
 
 def _finish(
-    partial: pathlib.Path, records: Sequence[dict[str, Any]], description: dict[str, Any], skipped: dict[str, int]
+    partial: pathlib.Path,
+    setup: Setup,
+    records: Sequence[dict[str, Any]],
+    description: dict[str, Any],
+    skipped: dict[str, int],
 ) -> str:
-    """Make the pieces into shards, write what describes them, COMPLETED last; return a summary in words.
+    """Join the pieces, write what describes them, COMPLETED last; return a summary in words.
 
-    Killed in between, it can be done again: a piece is moved, never changed.
+    Raises:
+      UserError: if there is nothing to train on.
     """
     totals = {
         split: {key: sum(record[split][key] for record in records) for key in ("documents", "examples", "tokens")}
@@ -265,9 +278,8 @@ def _finish(
     if not totals["train"]["examples"]:
         raise UserError(f"The corpus {description['corpus']} is empty: nothing to train on was found in it.")
     for split in SPLITS:
-        if totals[split]["examples"]:
-            num_shards = _make_shards(partial, records, split)
-            _describe_split(partial, records, split, totals[split], num_shards)
+        pieces = (piece_path(setup.directory, index, split) for index in range(len(records)))
+        _join_pieces(partial / f"{split}.blocks", pieces, setup.vocab_size)
     dropped = sum(record["dropped"] for record in records)
     counts = {**totals, "dropped_tokens": dropped, "skipped": skipped}
     write_text_atomically(
@@ -282,45 +294,14 @@ def _finish(
     )
 
 
-def _make_shards(partial: pathlib.Path, records: Sequence[dict[str, Any]], split: str) -> int:
-    """Join pieces, in order, until a shard has half the size of the largest; return the number of shards."""
-    smallest = max(record["train"]["bytes"] for record in records) // 2
-    shards, size = [[]], 0
-    for index, record in enumerate(records):
-        if record[split]["bytes"]:
-            if size >= smallest:
-                shards.append([])
-                size = 0
-            shards[-1].append(piece_path(partial / "jobs", index, split))
-            size += record[split]["bytes"]
-    for number, pieces in enumerate(shards):
-        target = partial / f"{split}.tfrecord-{number:05d}-of-{len(shards):05d}"
-        if len(pieces) == 1 and pieces[0].exists():
-            os.replace(pieces[0], target)
-        elif not target.exists():
-            joined = target.with_name(target.name + ".tmp")
-            with open(joined, "wb") as file:
-                for piece in pieces:
-                    with open(piece, "rb") as part:
-                        shutil.copyfileobj(part, file)
-            os.replace(joined, target)
-    return len(shards)
-
-
-def _describe_split(
-    partial: pathlib.Path, records: Sequence[dict[str, Any]], split: str, totals: dict[str, int], num_shards: int
-) -> None:
-    info = {
-        "num_shards": num_shards,
-        "features": {
-            key: {"shape": spec.shape.as_list(), "dtype": spec.dtype.name} for key, spec in CACHED_FEATURES.items()
-        },
-        "seqio_version": importlib.metadata.version("seqio"),
-    }
-    stats = {
-        "examples": totals["examples"],
-        "input_ids_tokens": totals["tokens"],
-        "input_ids_max_tokens": max(record[split]["longest"] for record in records),
-    }
-    write_text_atomically(partial / f"info.{split}.json", json.dumps(info, indent=2) + "\n")
-    write_text_atomically(partial / f"stats.{split}.json", json.dumps(stats, indent=2) + "\n")
+def _join_pieces(directory: pathlib.Path, pieces: Iterable[pathlib.Path], vocab_size: int) -> None:
+    """Write the blocks of a split and, beside them, the number of each example, from which SeqIO's tasks draw masks."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    example_ids = [np.zeros(0, np.int64)]
+    with BlocksWriter(directory, vocab_size=vocab_size) as writer:
+        for path in pieces:
+            piece = read_piece(path)
+            writer.add(piece.tokens, piece.lengths, piece.second_starts)
+            example_ids.append(piece.example_ids)
+    save_array(directory / "example_ids.npy", np.concatenate(example_ids))

@@ -14,17 +14,13 @@ from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.masking import mask_tokens, max_predictions
 from electra_jax.tasks.packing import Packing, example_id, pack_document
 from electra_jax.tasks.splits import held_out_threshold, text_hash
+from electra_jax.tasks.tfrecords import FEATURES
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
 
 SPLITS = ("train", "validation")
 UNMASKED_SUFFIX = "_unmasked"
 
-# What is cached of an example, and its type; None is the number of its tokens.
-CACHED_FEATURES = {
-    "example_id": tf.TensorSpec([], tf.int64),
-    "input_ids": tf.TensorSpec([None], tf.int32),
-    "token_type_ids": tf.TensorSpec([None], tf.int32),
-}
+CACHED_FEATURES = {key: tf.TensorSpec(shape, dtype) for key, (shape, dtype) in FEATURES.items()}
 
 
 class CorpusSource(seqio.DataSource):

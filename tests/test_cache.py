@@ -10,16 +10,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import seqio
 
+from electra_jax.blocks import open_blocks
 from electra_jax.errors import UserError
+from electra_jax.tasks import cache
 from electra_jax.tasks.cache import build_cache, cache_description, cache_name
+from electra_jax.tasks.cache_worker import Job
 from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.packing import Packing
 from electra_jax.tasks.sources import Corpus, open_corpus
-from electra_jax.tasks.tfrecords import encode_example, frame
+from electra_jax.tasks.tfrecords import add_tfrecords, encode_example, frame
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
 
 WORDS = [f"{a}{b}" for a in "bcdfghjklmnprstvw" for b in "aeiou"]
@@ -46,7 +52,19 @@ def _corpus(folder: pathlib.Path, documents: list[str], num_files: int = 3) -> C
 
 
 def _read(cache: str, split: str) -> dict[int, tuple[list[int], list[int]]]:
-    """By TensorFlow's own reader, which checks every checksum."""
+    """Return (input_ids, token_type_ids) of each example of a split, by its number."""
+    folder = pathlib.Path(cache) / f"{split}.blocks"
+    blocks, numbers = open_blocks(folder), np.load(folder / "example_ids.npy").tolist()
+    examples = {}
+    for row, number in enumerate(numbers):
+        ids = blocks.tokens[blocks.offsets[row] : blocks.offsets[row + 1]].tolist()
+        assert number not in examples
+        examples[number] = (ids, [int(place >= blocks.second_starts[row]) for place in range(len(ids))])
+    return examples
+
+
+def _read_tfrecords(cache: str, split: str) -> dict[int, tuple[list[int], list[int]]]:
+    """Return the same by TensorFlow's own reader, which checks every checksum."""
     files = sorted(str(path) for path in pathlib.Path(cache).glob(f"{split}.tfrecord-*"))
     examples = {}
     for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
@@ -60,7 +78,8 @@ def _read(cache: str, split: str) -> dict[int, tuple[list[int], list[int]]]:
 
 
 def _files(cache: str) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in pathlib.Path(cache).iterdir() if path.is_file()}
+    folder = pathlib.Path(cache)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def _words(examples: dict[int, tuple[list[int], list[int]]]) -> collections.Counter[int]:
@@ -79,9 +98,8 @@ def test_every_word_of_the_corpus_is_in_the_cache_once(tmp_path: pathlib.Path, v
     assert made_by["dropped_tokens"] == 0
     assert made_by["train"]["documents"] + made_by["validation"]["documents"] == 300
     assert 10 < made_by["validation"]["documents"] < 60
-    stats = json.loads((pathlib.Path(cache) / "stats.train.json").read_text())
-    assert stats["examples"] == len(train)
-    assert stats["input_ids_tokens"] == sum(len(ids) for ids, _ in train.values())
+    assert made_by["train"]["examples"] == len(train)
+    assert made_by["train"]["tokens"] == sum(len(ids) for ids, _ in train.values())
     assert not (pathlib.Path(cache) / "jobs").exists()
 
 
@@ -113,7 +131,7 @@ def test_content_does_not_depend_on_processes(tmp_path: pathlib.Path, vocabulary
         for n in (1, 3)
     )
     assert one == three
-    assert sum(name.startswith("train") for name in one) > 3
+    assert json.loads(one["made_by.json"])["train"]["examples"] > 1000
 
 
 def test_copies_of_a_document_land_on_one_side(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:
@@ -140,6 +158,8 @@ def test_a_small_corpus_still_has_something_held_out(tmp_path: pathlib.Path, voc
         build_cache(single, vocabulary, cache_dir=str(tmp_path), **options)
     cache = build_cache(single, vocabulary, cache_dir=str(tmp_path), **OPTIONS | {"held_out_fraction": 0.0})
     assert _read(cache, "train")
+    assert not _read(cache, "validation")
+    add_tfrecords(cache, vocab_size=vocabulary.vocab_size)
     assert not (pathlib.Path(cache) / "info.validation.json").exists()
 
 
@@ -197,6 +217,7 @@ def test_full_disk(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> N
     description = cache_description(corpus, vocabulary, packing=PACKING, held_out_fraction=0.1)
     jobs = tmp_path / "c" / f"{cache_name(description)}.partial" / "jobs"
     jobs.mkdir(parents=True)
+    (jobs / "job_bytes").write_text("65536")
     # Writing to this device fails as writing to a full disk does.
     (jobs / "000000.train.tmp").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"disk of .* is full"):
@@ -222,7 +243,9 @@ build_cache(corpus, load_vocabulary(str(folder / "vocab.txt"), lowercase=None), 
 """
 
 
-def test_killed_and_started_again(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:
+def test_killed_and_started_again(
+    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
     documents = [_document(random.Random(n)) for n in range(8000)]
     corpus = _corpus(tmp_path / "text", documents)
     process = subprocess.Popen([sys.executable, "-c", BUILD, str(tmp_path)], stderr=subprocess.DEVNULL)
@@ -233,16 +256,100 @@ def test_killed_and_started_again(tmp_path: pathlib.Path, vocabulary: WordPieceV
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    finished = {path.name: path.stat().st_ino for path in tmp_path.glob("c/*.partial/jobs/*.train.tfrecord")}
-    assert finished
-    assert not list(tmp_path.glob("c/*/COMPLETED"))
-    cache = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
-    clean = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "clean"), **OPTIONS)
-    assert _files(cache) == _files(clean)
-    kept = {path.stat().st_ino for path in pathlib.Path(cache).iterdir()}
-    # A job may have been cut off between its examples and its record: at most one for each of the two workers.
-    assert len(set(finished.values()) - kept) <= 2
+    finished = {int(path.stem) for path in tmp_path.glob("c/*.partial/jobs/*.json")}
     assert len(finished) >= 3
+    assert not list(tmp_path.glob("c/*/COMPLETED"))
+    done = set()
+
+    def run(worker: object, job: Job) -> dict[str, Any]:
+        done.add(job.index)
+        return original(worker, job)
+
+    original = cache._Worker.run
+    monkeypatch.setattr(cache._Worker, "run", run)
+    built = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
+    assert done
+    assert not done & finished
+    clean = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "clean"), **OPTIONS)
+    assert _files(built) == _files(clean)
+
+
+def test_an_interrupted_join_is_done_again(
+    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(200)])
+    with monkeypatch.context() as patched:
+        patched.setattr(cache, "write_text_atomically", _raises_after(cache.write_text_atomically, "made_by.json"))
+        with pytest.raises(KeyboardInterrupt):
+            build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
+    (tokens,) = (tmp_path / "c").glob("*.partial/train.blocks/tokens.npy")
+    tokens.write_bytes(b"torn")
+    built = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
+    clean = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "clean"), **OPTIONS)
+    assert _files(built) == _files(clean)
+
+
+def _raises_after(write: Callable[[pathlib.Path, str], None], name: str) -> Callable[[pathlib.Path, str], None]:
+    def interrupted(path: pathlib.Path, text: str) -> None:
+        if path.name == name:
+            raise KeyboardInterrupt
+        write(path, text)
+
+    return interrupted
+
+
+def test_what_another_version_left_unfinished_is_not_taken(
+    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary
+) -> None:
+    """Jobs of version 0.1.0 wrote TFRecords, and their records would stand for pieces that are not there."""
+    corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(20)])
+    clean = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "clean"), **OPTIONS)
+    jobs = tmp_path / "c" / f"{pathlib.Path(clean).name}.partial" / "jobs"
+    jobs.mkdir(parents=True)
+    (jobs / "shard_bytes").write_text("65536")
+    (jobs / "000000.json").write_text("{}")
+    (jobs / "000000.train.tfrecord").write_bytes(b"")
+    (jobs.parent / "train.tfrecord-00000-of-00001").write_bytes(b"")
+    assert _files(build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)) == _files(clean)
+
+
+@pytest.mark.parametrize("num_documents", [3, 700])
+def test_tfrecords_hold_the_examples_of_the_blocks(
+    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary, num_documents: int
+) -> None:
+    corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(num_documents)])
+    built = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
+    before = _files(built)
+    assert not any("tfrecord" in name for name in before)
+    for _ in range(2):
+        add_tfrecords(built, vocab_size=vocabulary.vocab_size)
+        folder = pathlib.Path(built)
+        stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+        for split in ("train", "validation"):
+            examples = _read(built, split)
+            assert examples == _read_tfrecords(built, split)
+            stats = json.loads((folder / f"stats.{split}.json").read_text())
+            assert stats == {
+                "examples": len(examples),
+                "input_ids_tokens": sum(len(ids) for ids, _ in examples.values()),
+                "input_ids_max_tokens": max(len(ids) for ids, _ in examples.values()),
+            }
+            num_files = json.loads((folder / f"info.{split}.json").read_text())["num_shards"]
+            assert num_files == len(list(folder.glob(f"{split}.tfrecord-*-of-{num_files:05d}")))
+            assert (num_files > 1) == (num_documents > 3 and split == "train")
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
+    assert before.items() <= _files(built).items()
+
+
+def test_interrupted_tfrecords_are_written_again(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:
+    corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(20)])
+    built = pathlib.Path(build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS))
+    add_tfrecords(str(built), vocab_size=vocabulary.vocab_size)
+    whole = _files(str(built))
+    (built / "info.train.json").unlink()
+    next(built.glob("train.tfrecord-*")).write_bytes(b"torn")
+    add_tfrecords(str(built), vocab_size=vocabulary.vocab_size)
+    assert _files(str(built)) == whole
 
 
 def test_tfrecords_are_those_of_tensorflow(tmp_path: pathlib.Path) -> None:

@@ -91,7 +91,7 @@ def test_everything_of_a_run_is_in_the_store(run: Run) -> None:
         assert f"run/{name}" in names
     assert any(name.startswith("run/tensorboard/train/events.") for name in names)
     (finished,) = [name for name in names if name.startswith("caches/") and name.endswith("/COMPLETED")]
-    assert any(name.startswith(finished.removesuffix("COMPLETED") + "train.tfrecord-") for name in names)
+    assert finished.removesuffix("COMPLETED") + "train.blocks/tokens.npy" in names
     lines = [json.loads(line) for line in run.read("run/metrics.jsonl").splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 4]
     # On the local disk there is only what can be made again; not a folder of the bucket's name.

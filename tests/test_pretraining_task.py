@@ -20,6 +20,7 @@ from electra_jax.tasks.pretraining import (
     register_pretraining_task,
 )
 from electra_jax.tasks.sources import Corpus, open_corpus
+from electra_jax.tasks.tfrecords import add_tfrecords
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
 
 ORACLE = pathlib.Path(os.environ.get("ELECTRA_ORACLE", pathlib.Path(__file__).parents[2] / "shared/oracle"))
@@ -67,7 +68,9 @@ def _register(corpus: Corpus | None, vocabulary: WordPieceVocabulary, cache_path
 
 def _build(corpus: Corpus, vocabulary: WordPieceVocabulary, folder: pathlib.Path) -> str:
     options = {"packing": PACKING, "held_out_fraction": 0.1, "num_processes": 1, "show_progress": False}
-    return build_cache(corpus, vocabulary, cache_dir=str(folder), **options)
+    cache = build_cache(corpus, vocabulary, cache_dir=str(folder), **options)
+    add_tfrecords(cache, vocab_size=vocabulary.vocab_size)
+    return cache
 
 
 def _read(name: str, split: str, *, use_cached: bool, seed: int | None = 0, **options: object) -> list[Features]:
@@ -268,6 +271,7 @@ def test_the_original_tfrecords(tmp_path: pathlib.Path) -> None:
     packing = Packing(length=64, one_segment_share=0.1, random_length_share=0.05, seed=0, method="complete")
     options = {"packing": packing, "held_out_fraction": 0.1}
     cache = build_cache(corpus, vocabulary, cache_dir=str(tmp_path), num_processes=1, show_progress=False, **options)
+    add_tfrecords(cache, vocab_size=vocabulary.vocab_size)
     register_pretraining_task(
         "original_test",
         corpus=corpus,

@@ -25,6 +25,7 @@ from commands import (
 )
 from electra_jax import cli
 from electra_jax.distributed import free_port
+from electra_jax.tasks.tfrecords import encode_example, frame
 
 Refused = Callable[[list[str]], str]
 
@@ -160,12 +161,12 @@ def _corpora(place: Path, folder: Path) -> dict[str, Path]:
     text = (place / "text.txt").read_bytes()
     (folder / "empty.txt").write_text("\n \n")
     (folder / "latin.txt").write_bytes(text + b"\n\nba \xe9 be\n")
-    blocks = next((place / "caches").glob("*/train.tfrecord*")).read_bytes()
+    records = frame([encode_example(0, [2, 5, 3], [0, 0, 0])])
     return {
         "empty": folder / "empty.txt",
         f"not UTF-8 at byte {len(text) + 5} (line": folder / "latin.txt",
         "truncated: its compressed text breaks off": _truncated(folder / "cut.txt.gz", gzip.compress(text)),
-        "lacks input_mask": _whole_record(folder / "cache.tfrecord", blocks),
+        "lacks input_mask": _whole_record(folder / "cache.tfrecord", records),
     }
 
 
