@@ -1,0 +1,191 @@
+"""Tokenise and pack the documents of one job: `python -m electra_jax.tasks.pretraining.cache_worker`.
+
+`cache.build_cache` starts the process. It reads pickles from its standard input (a `Setup`, then one `Job` at a time)
+and answers each job with its record, or with the exception that stopped it. It ends when its input does, and so also
+when its parent is killed. It imports neither TensorFlow nor the caller's main module.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import pickle
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from electra_jax.data.blocks import token_dtype
+from electra_jax.errors import UserError
+from electra_jax.tasks.pretraining.packing import Packing, example_id, pack_document
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """Hold what every job shares.
+
+    Attributes:
+      directory: where jobs leave their pieces and records.
+      tokenizer: None if the corpus is tokenised already.
+      vocab_size: number of entries of the vocabulary; every id is below it.
+      cls_id: id of [CLS].
+      sep_id: id of [SEP].
+      packing: how documents become examples.
+    """
+
+    directory: pathlib.Path
+    tokenizer: Tokenizer | None
+    vocab_size: int
+    cls_id: int
+    sep_id: int
+    packing: Packing
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Hold consecutive documents of the corpus: (whether held out, what `pretraining.read_corpus` yields)."""
+
+    index: int
+    documents: Sequence[tuple[bool, dict[str, Any]]]
+
+
+class Piece(NamedTuple):
+    """Hold the examples of one job and split, in the layout of `blocks.TokenBlocks`, with the number of each.
+
+    Attributes:
+      tokens: ids of every example end to end, uint16 or uint32.
+      lengths: number of tokens of each example, int64 [N].
+      second_starts: place in each example where segment B starts, its length if it has none, int64 [N].
+      example_ids: `packing.example_id` of each, int64 [N].
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    second_starts: np.ndarray
+    example_ids: np.ndarray
+
+
+def record_path(directory: pathlib.Path, index: int) -> pathlib.Path:
+    """Return where a finished job leaves its record; the job is unfinished as long as that file is missing."""
+    return directory / f"{index:06d}.json"
+
+
+def piece_path(directory: pathlib.Path, index: int, split: str) -> pathlib.Path:
+    """Return where a job leaves its `Piece` of one split."""
+    return directory / f"{index:06d}.{split}.npz"
+
+
+def read_piece(path: pathlib.Path) -> Piece:
+    """Read what `run_job` wrote."""
+    with np.load(path) as arrays:
+        return Piece(**arrays)
+
+
+def run_job(setup: Setup, job: Job) -> dict[str, Any]:
+    """Write the job's pieces, then its record, and return the record.
+
+    The record has {"documents", "examples", "tokens"} of "train" and of "validation", special tokens counted, and
+    "dropped": the number of tokens that are in no example.
+    """
+    dropped = [0]
+    record: dict[str, Any] = {}
+    for split, held_out in (("train", False), ("validation", True)):
+        documents = [features for side, features in job.documents if side == held_out]
+        piece = _piece(setup, (example for document in documents for example in _examples(setup, document, dropped)))
+        buffer = io.BytesIO()
+        np.savez(buffer, **piece._asdict())
+        _write_atomically(piece_path(setup.directory, job.index, split), buffer.getvalue())
+        counts = {"documents": len(documents), "examples": len(piece.lengths), "tokens": len(piece.tokens)}
+        record[split] = counts
+    record["dropped"] = dropped[0]
+    _write_atomically(record_path(setup.directory, job.index), json.dumps(record).encode())
+    return record
+
+
+def _examples(
+    setup: Setup, document: dict[str, Any], dropped: list[int]
+) -> Iterator[tuple[int, Sequence[int], Sequence[int]]]:
+    """Yield (example_id, input_ids, token_type_ids) of a document, and add the tokens that are lost to `dropped`."""
+    if setup.tokenizer is None:
+        yield document["example_id"], document["input_ids"], document["token_type_ids"]
+        return
+    key = document["key"]
+    packed, lost = pack_document(
+        key,
+        document["text"],
+        tokenizer=setup.tokenizer,
+        cls_id=setup.cls_id,
+        sep_id=setup.sep_id,
+        packing=setup.packing,
+    )
+    dropped[0] += lost
+    for index, example in enumerate(packed):
+        yield example_id(key, index), *example
+
+
+def _piece(setup: Setup, examples: Iterator[tuple[int, Sequence[int], Sequence[int]]]) -> Piece:
+    """Lay examples end to end.
+
+    Raises:
+      UserError: if an example is too long, holds an id outside the vocabulary, or has segments that are not 0s and
+        then 1s.
+    """
+    tokens: list[int] = []
+    numbers, lengths, second_starts = [], [], []
+    for number, input_ids, types in examples:
+        if len(input_ids) > setup.packing.length:
+            raise UserError(
+                f"the corpus holds an example of {len(input_ids)} tokens, more than the sequence length of "
+                f"{setup.packing.length}: set SEQUENCE_LENGTH to what it was made for"
+            )
+        second_start = len(types) - sum(types)
+        if any(types[:second_start]):
+            raise UserError(f"the corpus holds an example whose token_type_ids are not 0s and then 1s: {types}")
+        tokens.extend(input_ids)
+        numbers.append(number)
+        lengths.append(len(input_ids))
+        second_starts.append(second_start)
+    ids = np.array(tokens, np.int64)
+    if ids.max(initial=0) >= setup.vocab_size:
+        raise UserError(
+            f"the corpus holds the token id {ids.max()}, but the vocabulary has {setup.vocab_size} entries: name the "
+            "vocabulary that it was made with"
+        )
+    return Piece(
+        ids.astype(token_dtype(setup.vocab_size)),
+        np.array(lengths, np.int64),
+        np.array(second_starts, np.int64),
+        np.array(numbers, np.int64),
+    )
+
+
+def _write_atomically(path: pathlib.Path, content: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    """Serve jobs until the input ends."""
+    # Ctrl-C reaches every process of the terminal: the parent decides what becomes of the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    setup = pickle.load(sys.stdin.buffer)
+    while True:
+        try:
+            job = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            answer = run_job(setup, job)
+        except Exception as error:
+            answer = error
+        pickle.dump(answer, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
