@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from test_objectives import COMPILE_FAST, TWO, VARIANTS, Variant
 
 from electra_jax.data.batches import Batch, BlockBatches, evaluation_batches
 from electra_jax.data.blocks import TokenBlocks
