@@ -1,7 +1,7 @@
 """Time the way of the data: python -m bench.input_pipeline
 
 Batches of memory-mapped token blocks are timed, as they go to the device, where they are masked. The blocks are those
-of a cache (`--blocks=CACHE/train.blocks`), or synthetic ones, written first. With a `--vocab_file`, the way from text is
+of a cache (`--blocks=CACHE/train.blocks`), or synthetic ones, written first. With a `--vocab_file` the way from text is
 timed too, which alone needs the whole package: `electra cache`, and the SeqIO task that masks example by example. The
 rounds go through all of it in turn, so that what disturbs the machine disturbs all alike.
 """
