@@ -17,7 +17,7 @@ from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.streams import StreamBatches
 from electra_jax.tasks.pretraining.tasks import feature_lengths, register_pretraining_task
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
-from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 
 # As in gin/: what is timed is what `electra cache` writes and `electra pretrain` reads.
 MASK_PROB, MASK_TOKEN_PROB, HELD_OUT_FRACTION = 0.15, 0.85, 0.005
@@ -108,7 +108,7 @@ def packing(length: int) -> Packing:
     )
 
 
-def build(corpus: Corpus, vocabulary: WordPieceVocabulary, length: int, cache_dir: Path, workers: int) -> str:
+def build(corpus: Corpus, vocabulary: Vocabulary, length: int, cache_dir: Path, workers: int) -> str:
     """The cache that `electra cache` writes."""
     return build_cache(
         corpus,

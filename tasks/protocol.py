@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from tokenizers import Tokenizer
 
 # What the model reads of one row, unpadded: `input_ids` and `token_type_ids` int32 [L]; `example`, int32 [], the number
 # of the example that it comes from; and the targets of its kind, where the example has them:
@@ -22,29 +21,6 @@ from tokenizers import Tokenizer
 Row = dict[str, np.ndarray]
 
 KINDS = ("classification", "regression", "tagging", "question_answering")
-
-
-class Pieces(Protocol):
-    """A vocabulary with its tokenizer: `vocabulary.WordPieceVocabulary`, or `wordpiece.WordPieces` without SeqIO."""
-
-    tokens: list[str]
-    tokenizer: Tokenizer
-    lowercase: bool
-    strip_accents: bool
-    cls_id: int
-    sep_id: int
-    mask_id: int
-
-    @property
-    def pad_id(self) -> int:
-        """Id of [PAD]."""
-
-    @property
-    def unk_id(self) -> int:
-        """Id of [UNK]."""
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,8 @@ import seqio
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.protocol import DownstreamTask, Pieces, Row
+from electra_jax.tasks.protocol import DownstreamTask, Row
+from electra_jax.tasks.seqio_vocabulary import SeqioVocabulary
 from electra_jax.tasks.text.tables import Interval
 from electra_jax.tasks.text.task import TextTask
 
@@ -46,7 +47,7 @@ _ROW_FEATURES = ("input_ids", "token_type_ids")
 
 def register(task: DownstreamTask) -> None:
     """Register a downstream task with SeqIO under its name; one of that name that was registered before is replaced."""
-    features = {key: seqio.Feature(_seqio_vocabulary(task.vocabulary), add_eos=False) for key in ("input_ids",)}
+    features = {key: seqio.Feature(SeqioVocabulary(task.vocabulary), add_eos=False) for key in ("input_ids",)}
     number = functools.partial(seqio.Feature, add_eos=False)
     features["token_type_ids"] = number(seqio.PassThroughVocabulary(2))
     if task.kind == "question_answering":
@@ -278,12 +279,6 @@ class _Scorer:
     def _examples_and_rows(self, split: str) -> tuple[Sequence[Any], list[Row]]:
         examples = self._task.examples(split).examples
         return examples, self._task.rows(examples, training=False)
-
-
-def _seqio_vocabulary(vocabulary: Pieces) -> seqio.Vocabulary:
-    return (
-        vocabulary if isinstance(vocabulary, seqio.Vocabulary) else seqio.PassThroughVocabulary(len(vocabulary.tokens))
-    )
 
 
 def _empty_row(task: DownstreamTask) -> Row:

@@ -30,7 +30,7 @@ from electra_jax.pretraining import evaluation, metrics, steps
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.reports.page import parse_lines, read_if_there
 from electra_jax.runtime import keep_compilations
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 from electra_jax.training.loop import Reporter, train
 from electra_jax.training.optimizer import learning_rate, make_optimizer
@@ -134,7 +134,7 @@ def init_of(
     )
 
 
-def share_data(configuration: PretrainingRun, vocabulary: WordPieceVocabulary, mesh: Mesh) -> PretrainingData:
+def share_data(configuration: PretrainingRun, vocabulary: Vocabulary, mesh: Mesh) -> PretrainingData:
     """What this process reads; a corpus is tokenised by process 0, unless another machine has its own caches.
 
     Raises:
@@ -149,7 +149,7 @@ def share_data(configuration: PretrainingRun, vocabulary: WordPieceVocabulary, m
     return data
 
 
-def masking_for(configuration: PretrainingRun, vocabulary: WordPieceVocabulary) -> MaskingConfig:
+def masking_for(configuration: PretrainingRun, vocabulary: Vocabulary) -> MaskingConfig:
     """The masking with the vocabulary's special ids."""
     return configuration.masking_config(cls_id=vocabulary.cls_id, sep_id=vocabulary.sep_id, mask_id=vocabulary.mask_id)
 
@@ -159,7 +159,7 @@ def begin(
     mesh: Mesh,
     init: Callable[[jax.Array], steps.TrainState],
     data: PretrainingData,
-    vocabulary: WordPieceVocabulary,
+    vocabulary: Vocabulary,
 ) -> tuple[Checkpoints, Start]:
     """Opens MODEL_DIR, and decides where the weights come from.
 
@@ -215,7 +215,7 @@ def open_checkpoints(configuration: PretrainingRun) -> Checkpoints:
     return Checkpoints(model_dir, keep=configuration.loop.keep)
 
 
-def warm(state: steps.TrainState, source: epath.Path, vocabulary: WordPieceVocabulary) -> steps.TrainState:
+def warm(state: steps.TrainState, source: epath.Path, vocabulary: Vocabulary) -> steps.TrainState:
     """A new state with the weights of a model directory, as far as it has them; says what was taken.
 
     Raises:
@@ -246,7 +246,7 @@ def covering(names: Iterable[str], every: Iterable[str]) -> list[str]:
     return sorted(paths)
 
 
-def data_state(batches: State, data: PretrainingData, vocabulary: WordPieceVocabulary) -> dict[str, object]:
+def data_state(batches: State, data: PretrainingData, vocabulary: Vocabulary) -> dict[str, object]:
     """What a checkpoint holds beside arrays."""
     return {
         "batches": whole_state(processes.gather(batches)),

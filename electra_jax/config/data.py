@@ -19,7 +19,7 @@ from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.streams import StreamBatches, is_cached, stream_evaluation_batches
 from electra_jax.tasks.pretraining.tasks import UNMASKED_SUFFIX, feature_lengths, register_pretraining_task
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
-from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 
 # Named as a person would.
 CORPORA = {"embedded": "the docstrings of the installed Python packages"}
@@ -43,7 +43,7 @@ class PretrainingData(NamedTuple):
     held_out: Callable[[], Iterator[Batch]]
 
 
-def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> WordPieceVocabulary:
+def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> Vocabulary:
     """The vocabulary, which must have the model's size.
 
     Raises:
@@ -90,7 +90,7 @@ def is_cache(corpus: str | None) -> bool:
     return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
 
 
-def check_vocabulary_of(directory: str, vocabulary: WordPieceVocabulary) -> None:
+def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
     """Refuses a cache whose record says that another vocabulary made its ids.
 
     Raises:
@@ -105,7 +105,7 @@ def check_vocabulary_of(directory: str, vocabulary: WordPieceVocabulary) -> None
         )
 
 
-def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes: int | None) -> str:
+def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | None) -> str:
     """The directory of the tokenised corpus, made first if it is not there.
 
     Args:
@@ -137,7 +137,7 @@ def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes
 
 
 def open_data(
-    run: PretrainingRun, vocabulary: WordPieceVocabulary, *, process_index: int, process_count: int
+    run: PretrainingRun, vocabulary: Vocabulary, *, process_index: int, process_count: int
 ) -> PretrainingData:
     """Opens what the run reads, tokenising a small corpus first.
 
@@ -188,7 +188,7 @@ def check_masking_of_corpus(run: PretrainingRun) -> None:
         )
 
 
-def register_corpus_tasks(run: PretrainingRun, vocabulary: WordPieceVocabulary) -> str:
+def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:
     """Register the SeqIO tasks that read the run's corpus from its cache; return the name of the one without masks.
 
     A small corpus is tokenised first, and its cache gets TFRecords.

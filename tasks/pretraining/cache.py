@@ -36,7 +36,7 @@ from electra_jax.tasks.pretraining.byte_progress import ByteProgress
 from electra_jax.tasks.pretraining.cache_worker import Job, Setup, piece_path, read_piece, record_path
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.tasks import SPLITS, read_corpus
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # Raised whenever the same inputs would give other examples than before.
 FORMAT_VERSION = 2
@@ -46,7 +46,7 @@ SMALLEST_JOB, LARGEST_JOB, JOBS = 2**16, 2**26, 64
 
 
 def cache_description(
-    corpus: Corpus, vocabulary: WordPieceVocabulary, *, packing: Packing, held_out_fraction: float
+    corpus: Corpus, vocabulary: Vocabulary, *, packing: Packing, held_out_fraction: float
 ) -> dict[str, Any]:
     """Return everything that determines the content of a cache."""
     return {
@@ -72,7 +72,7 @@ def cache_name(description: dict[str, Any]) -> str:
 
 def build_cache(
     corpus: Corpus,
-    vocabulary: WordPieceVocabulary,
+    vocabulary: Vocabulary,
     *,
     cache_dir: str,
     packing: Packing,

@@ -15,7 +15,8 @@ from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.pretraining.masking import mask_tokens, max_predictions
 from electra_jax.tasks.pretraining.packing import Packing, example_id, pack_document
 from electra_jax.tasks.pretraining.tfrecords import FEATURES
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.seqio_vocabulary import SeqioVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 
 SPLITS = ("train", "validation")
 UNMASKED_SUFFIX = "_unmasked"
@@ -86,7 +87,7 @@ def read_corpus(corpus: Corpus, units: Sequence[str]) -> Iterator[tuple[int, dic
             yield text_hash(np.asarray(ids, np.int32).tobytes()), {"example_id": example_id(unit, index), **example}
 
 
-def pack_documents(dataset: tf.data.Dataset, *, vocabulary: WordPieceVocabulary, packing: Packing) -> tf.data.Dataset:
+def pack_documents(dataset: tf.data.Dataset, *, vocabulary: Vocabulary, packing: Packing) -> tf.data.Dataset:
     """Turn a dataset of {"key", "text"} into one of the cached features."""
 
     def examples(key: bytes, text: bytes) -> Iterator[dict[str, Any]]:
@@ -129,7 +130,7 @@ def register_pretraining_task(
     name: str,
     *,
     corpus: Corpus | None,
-    vocabulary: WordPieceVocabulary,
+    vocabulary: Vocabulary,
     packing: Packing,
     held_out_fraction: float,
     mask_prob: float,
@@ -205,11 +206,11 @@ def _no_source(held_out_fraction: float) -> seqio.DataSource:
     return seqio.FunctionDataSource(refuse, splits=SPLITS if held_out_fraction else SPLITS[:1])
 
 
-def _features(vocabulary: WordPieceVocabulary) -> dict[str, seqio.Feature]:
-    number = seqio.PassThroughVocabulary(size=0)
+def _features(vocabulary: Vocabulary) -> dict[str, seqio.Feature]:
+    pieces, number = SeqioVocabulary(vocabulary), seqio.PassThroughVocabulary(size=0)
     words = {"input_ids", "masked_ids"}
     return {
-        key: seqio.Feature(vocabulary if key in words else number, add_eos=False, dtype=spec.dtype)
+        key: seqio.Feature(pieces if key in words else number, add_eos=False, dtype=spec.dtype)
         for key, spec in MaskedFeatureConverter.TASK_FEATURES.items()
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 
 ROOT = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared/oracle")) / "tokenizer"
 
@@ -50,7 +50,7 @@ def without_some(text: str, characters: list[str]) -> Iterator[str]:
 @pytest.mark.parametrize(("path", "record", "mode"), CASES or NONE)
 def test_ids(path: Path, record: dict[str, Any], mode: str) -> None:
     tokens = load_vocabulary(str(path.parent / record["vocab"]), lowercase=None).tokens
-    vocabulary = WordPieceVocabulary(tokens, **options(record["modes"][mode]))
+    vocabulary = Vocabulary(tokens, **options(record["modes"][mode]))
     cases = [case for case in record["cases"] if mode in case]
     assert cases
     by_others: dict[str, list[list[int]]] = {}

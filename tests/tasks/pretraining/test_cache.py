@@ -26,7 +26,7 @@ from electra_jax.tasks.pretraining.cache import build_cache, cache_description, 
 from electra_jax.tasks.pretraining.cache_worker import Job
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords, encode_example, frame
-from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 
 WORDS = [f"{a}{b}" for a in "bcdfghjklmnprstvw" for b in "aeiou"]
 PACKING = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1, method="complete")
@@ -34,7 +34,7 @@ OPTIONS = {"packing": PACKING, "held_out_fraction": 0.1, "num_processes": 2, "sh
 
 
 @pytest.fixture
-def vocabulary(tmp_path: pathlib.Path) -> WordPieceVocabulary:
+def vocabulary(tmp_path: pathlib.Path) -> Vocabulary:
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]) + "\n")
     return load_vocabulary(str(path), lowercase=None)
@@ -86,7 +86,7 @@ def _words(examples: dict[int, tuple[list[int], list[int]]]) -> collections.Coun
     return collections.Counter(i for ids, _ in examples.values() for i in ids if i >= 5)
 
 
-def test_every_word_of_the_corpus_is_in_the_cache_once(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:
+def test_every_word_of_the_corpus_is_in_the_cache_once(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
     documents = [_document(random.Random(n)) for n in range(300)]
     cache = build_cache(_corpus(tmp_path / "text", documents), vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
     train, validation = _read(cache, "train"), _read(cache, "validation")
@@ -104,7 +104,7 @@ def test_every_word_of_the_corpus_is_in_the_cache_once(tmp_path: pathlib.Path, v
 
 
 def test_the_originals_packing_has_a_cache_of_its_own_and_counts_what_it_lost(
-    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary
+    tmp_path: pathlib.Path, vocabulary: Vocabulary
 ) -> None:
     documents = [_document(random.Random(n)) for n in range(100)]
     corpus = _corpus(tmp_path / "text", documents)
@@ -123,7 +123,7 @@ def test_the_originals_packing_has_a_cache_of_its_own_and_counts_what_it_lost(
     assert 0.2 * given.total() < made_by["dropped_tokens"] == (given - kept).total()
 
 
-def test_content_does_not_depend_on_processes(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:
+def test_content_does_not_depend_on_processes(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
     documents = [_document(random.Random(n)) for n in range(700)]
     corpus = _corpus(tmp_path / "text", documents)
     one, three = (
@@ -134,7 +134,7 @@ def test_content_does_not_depend_on_processes(tmp_path: pathlib.Path, vocabulary
     assert json.loads(one["made_by.json"])["train"]["examples"] > 1000
 
 
-def test_copies_of_a_document_land_on_one_side(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:
+def test_copies_of_a_document_land_on_one_side(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
     documents = [_document(random.Random(n % 40)) for n in range(400)]
     corpus = _corpus(tmp_path / "text", documents)
     cache = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS | {"held_out_fraction": 0.3})
@@ -145,7 +145,7 @@ def test_copies_of_a_document_land_on_one_side(tmp_path: pathlib.Path, vocabular
     assert made_by["train"]["documents"] == 400 - held_out
 
 
-def test_a_small_corpus_still_has_something_held_out(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:
+def test_a_small_corpus_still_has_something_held_out(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
     documents = [_document(random.Random(n)) for n in range(4)]
     corpus = _corpus(tmp_path / "text", documents, num_files=1)
     options = OPTIONS | {"held_out_fraction": 1e-9}
@@ -163,9 +163,7 @@ def test_a_small_corpus_still_has_something_held_out(tmp_path: pathlib.Path, voc
     assert not (pathlib.Path(cache) / "info.validation.json").exists()
 
 
-def test_name_changes_with_whatever_changes_the_content(
-    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary
-) -> None:
+def test_name_changes_with_whatever_changes_the_content(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
     corpus = _corpus(tmp_path / "text", ["ba be\n", "bi bo\n"], num_files=2)
 
     def name(**changes: object) -> str:
@@ -188,13 +186,13 @@ def test_name_changes_with_whatever_changes_the_content(
         str(tmp_path / "text/*.txt"), text_format="documents", text_field="text", skip_undecodable=False
     )
     names += [name()]
-    vocabulary = WordPieceVocabulary([*vocabulary.tokens, "xyz"], lowercase=True, strip_accents=True)
+    vocabulary = Vocabulary([*vocabulary.tokens, "xyz"], lowercase=True, strip_accents=True)
     names += [name()]
     assert len(set(names)) == len(names)
     assert all(seqio.dataset_providers._VALID_TASK_NAME_REGEX.match(each) for each in names)
 
 
-def test_a_finished_cache_is_reused(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:
+def test_a_finished_cache_is_reused(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
     corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(20)])
     cache = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
     before = {path: path.stat().st_mtime_ns for path in pathlib.Path(cache).iterdir()}
@@ -203,7 +201,7 @@ def test_a_finished_cache_is_reused(tmp_path: pathlib.Path, vocabulary: WordPiec
 
 
 @pytest.mark.parametrize("held_out_fraction", [0.0, 0.1])
-def test_empty_corpus(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary, held_out_fraction: float) -> None:
+def test_empty_corpus(tmp_path: pathlib.Path, vocabulary: Vocabulary, held_out_fraction: float) -> None:
     # Documents of which the tokenizer leaves nothing; `open_corpus` itself refuses files without a document.
     corpus = _corpus(tmp_path / "text", ["\x01", "\x02"], num_files=2)
     options = OPTIONS | {"held_out_fraction": held_out_fraction}
@@ -212,7 +210,7 @@ def test_empty_corpus(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary, h
     assert not list((tmp_path / "c").glob("*/COMPLETED"))
 
 
-def test_full_disk(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:
+def test_full_disk(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
     corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(20)])
     description = cache_description(corpus, vocabulary, packing=PACKING, held_out_fraction=0.1)
     jobs = tmp_path / "c" / f"{cache_name(description)}.partial" / "jobs"
@@ -244,7 +242,7 @@ build_cache(corpus, load_vocabulary(str(folder / "vocab.txt"), lowercase=None), 
 
 
 def test_killed_and_started_again(
-    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     documents = [_document(random.Random(n)) for n in range(8000)]
     corpus = _corpus(tmp_path / "text", documents)
@@ -275,7 +273,7 @@ def test_killed_and_started_again(
 
 
 def test_an_interrupted_join_is_done_again(
-    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(200)])
     with monkeypatch.context() as patched:
@@ -298,9 +296,7 @@ def _raises_after(write: Callable[[pathlib.Path, str], None], name: str) -> Call
     return interrupted
 
 
-def test_what_another_version_left_unfinished_is_not_taken(
-    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary
-) -> None:
+def test_what_another_version_left_unfinished_is_not_taken(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
     """Jobs of version 0.1.0 wrote TFRecords, and their records would stand for pieces that are not there."""
     corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(20)])
     clean = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "clean"), **OPTIONS)
@@ -315,7 +311,7 @@ def test_what_another_version_left_unfinished_is_not_taken(
 
 @pytest.mark.parametrize("num_documents", [3, 700])
 def test_tfrecords_hold_the_examples_of_the_blocks(
-    tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary, num_documents: int
+    tmp_path: pathlib.Path, vocabulary: Vocabulary, num_documents: int
 ) -> None:
     corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(num_documents)])
     built = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
@@ -342,7 +338,7 @@ def test_tfrecords_hold_the_examples_of_the_blocks(
         assert (num_files > 1) == (num_documents > 3 and split == "train")
 
 
-def test_interrupted_tfrecords_are_written_again(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> None:
+def test_interrupted_tfrecords_are_written_again(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
     corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(20)])
     built = pathlib.Path(build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS))
     add_tfrecords(str(built), vocab_size=vocabulary.vocab_size)

@@ -32,14 +32,14 @@ from electra_jax.tasks.tagging.sentences import (
     without_unseen_types,
 )
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 
 SHARED = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[4] / "shared/oracle")).parent / "data"
 CONLL2000 = SHARED / "conll2000"
 needs_data = pytest.mark.skipif(not CONLL2000.exists(), reason=f"no CoNLL-2000 at {CONLL2000}")
 
 PIECES = ["a", "b", "c", "un", "##a", "##b", "##c", "東", "京", "##京", "[", "]", "cls"]
-VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, *PIECES], lowercase=True, strip_accents=True)
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, *PIECES], lowercase=True, strip_accents=True)
 PAD, UNK, CLS, SEP, MASK, A, B, C, UN, PIECE_A, PIECE_B, PIECE_C, EAST, CAPITAL, PIECE_CAPITAL = range(15)
 
 
