@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.corpora.splits import text_hash
+from electra_jax.tasks.corpora.corpus import text_hash
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
 

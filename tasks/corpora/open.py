@@ -39,7 +39,7 @@ def open_corpus(corpus: str, *, text_format: str, text_field: str, skip_undecoda
     if corpus == "embedded":
         return EmbeddedCorpus()
     if corpus.startswith("tfds:"):
-        from electra_jax.tasks.tfds import TfdsText  # imports TensorFlow: only where it is needed
+        from electra_jax.tasks.corpora.tfds_text import TfdsText  # imports TensorFlow: only where it is needed
 
         opened: Corpus = TfdsText(
             corpus.removeprefix("tfds:"), text_field=text_field, skip_undecodable=skip_undecodable

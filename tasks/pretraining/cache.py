@@ -19,23 +19,24 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from etils import epath
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from electra_jax.data.blocks import BlocksWriter, save_array
 from electra_jax.errors import UserError
 from electra_jax.files import is_remote, path_of
 from electra_jax.runtime import user_cache
-from electra_jax.tasks.corpora.corpus import Corpus
-from electra_jax.tasks.corpora.splits import held_out_threshold
+from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, held_out_threshold, read_corpus
 from electra_jax.tasks.files import disk_errors_for_users, sole_builder, write_text_atomically
-from electra_jax.tasks.pretraining.byte_progress import ByteProgress
 from electra_jax.tasks.pretraining.cache_worker import Job, Setup, piece_path, read_piece, record_path
 from electra_jax.tasks.pretraining.packing import Packing
-from electra_jax.tasks.pretraining.tasks import SPLITS, read_corpus
 from electra_jax.tasks.vocabulary import Vocabulary
 
 # Raised whenever the same inputs would give other examples than before.
@@ -43,6 +44,8 @@ FORMAT_VERSION = 2
 
 # Bytes of text of a job: 64 jobs of a small corpus, more of a large one.
 SMALLEST_JOB, LARGEST_JOB, JOBS = 2**16, 2**26, 64
+
+SECONDS_BETWEEN_LINES = 10.0
 
 
 def cache_description(
@@ -143,6 +146,61 @@ def store(build: Callable[..., str], stored: epath.Path) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             path_of(path).copy(target, overwrite=True)
     return str(stored)
+
+
+class ByteProgress:
+    """A context in which `advance` tells how many bytes more are done; prints to standard error."""
+
+    def __init__(self, title: str, total_bytes: int, *, show: bool) -> None:
+        """`total_bytes` may be an estimate; `show` False prints nothing."""
+        self._title = title
+        self._total = total_bytes
+        self._done = self._skipped = 0
+        self._start = self._last_line = time.monotonic()
+        console = Console(file=sys.stderr)
+        self._lines = show and not console.is_terminal
+        self._bar = Progress(
+            TextColumn(title),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not show or self._lines,
+        )
+        self._task = self._bar.add_task(title, total=total_bytes)
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave the last state on the screen."""
+        self._bar.stop()
+        if self._lines and error is None:
+            self._print_line()
+
+    def advance(self, num_bytes: int, *, already_done: bool) -> None:
+        """Count bytes; those of an earlier run (`already_done`) do not make this one look faster."""
+        self._done += num_bytes
+        self._skipped += num_bytes if already_done else 0
+        self._bar.update(self._task, completed=self._done, total=max(self._total, self._done))
+        if self._lines and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        rate = max(self._done - self._skipped, 1) / max(self._last_line - self._start, 1e-3)
+        left = max(self._total - self._done, 0) / rate
+        print(
+            f"{self._title}: {self._done / 1e6:.1f} of {max(self._total, self._done) / 1e6:.1f} MB, "
+            f"{rate / 1e6:.2f} MB/s, {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _run_jobs(

@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 
 from electra_jax.data.blocks import token_dtype
 from electra_jax.errors import UserError
-from electra_jax.tasks.pretraining.packing import Packing, example_id, pack_document
+from electra_jax.tasks.corpora.corpus import example_id
+from electra_jax.tasks.pretraining.packing import Packing, pack_document
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Hold consecutive documents of the corpus: (whether held out, what `pretraining.read_corpus` yields)."""
+    """Hold consecutive documents of the corpus: (whether held out, what `corpus.read_corpus` yields)."""
 
     index: int
     documents: Sequence[tuple[bool, dict[str, Any]]]

@@ -5,20 +5,17 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import seqio
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.corpora.corpus import Corpus
-from electra_jax.tasks.corpora.splits import held_out_threshold, text_hash
+from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, example_id, held_out_threshold, read_corpus
 from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.pretraining.masking import mask_tokens, max_predictions
-from electra_jax.tasks.pretraining.packing import Packing, example_id, pack_document
+from electra_jax.tasks.pretraining.packing import Packing, pack_document
 from electra_jax.tasks.pretraining.tfrecords import FEATURES
 from electra_jax.tasks.seqio_vocabulary import SeqioVocabulary
 from electra_jax.tasks.vocabulary import Vocabulary
 
-SPLITS = ("train", "validation")
 UNMASKED_SUFFIX = "_unmasked"
 
 CACHED_FEATURES = {key: tf.TensorSpec(shape, dtype) for key, (shape, dtype) in FEATURES.items()}
@@ -73,18 +70,6 @@ class CorpusSource(seqio.DataSource):
         for hashed, features in read_corpus(self._corpus, units):
             if (hashed < self._threshold) == (split == "validation"):
                 yield features
-
-
-def read_corpus(corpus: Corpus, units: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (text_hash, {"key", "text"}) of each document; (hash, cached features) if the corpus is tokenised."""
-    for unit in units:
-        if not corpus.tokenised:
-            for document in corpus.documents(unit):
-                yield text_hash(document.text), {"key": document.key, "text": document.text}
-            continue
-        for index, example in enumerate(corpus.examples(unit)):
-            ids = example["input_ids"]
-            yield text_hash(np.asarray(ids, np.int32).tobytes()), {"example_id": example_id(unit, index), **example}
 
 
 def pack_documents(dataset: tf.data.Dataset, *, vocabulary: Vocabulary, packing: Packing) -> tf.data.Dataset:

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora import embedded
-from electra_jax.tasks.corpora.corpus import Document, fingerprint_of
-from electra_jax.tasks.corpora.splits import text_hash
+from electra_jax.tasks.corpora.corpus import Document, fingerprint_of, text_hash
 from electra_jax.tasks.files import write_text_atomically
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
