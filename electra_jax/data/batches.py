@@ -1,7 +1,7 @@
-"""Iterators of host batches: this process's share, endless, resumable at any batch.
+"""Iterate over host batches: this process's share, endless, resumable at any batch.
 
-Each has `__next__() -> dict of numpy arrays`, `state() -> dict` that JSON can hold and with which `restore`
-makes the next batch the one that would have come next. What a checkpoint holds is the `whole_state` of all processes.
+An iterator has `__next__() -> dict of numpy arrays`, and `state() -> dict` that JSON can hold. After `restore(state)`
+the next batch is the one that would have come next. A checkpoint holds the `whole_state` of all processes.
 """
 
 import queue
@@ -20,7 +20,7 @@ State = Mapping[str, Any]
 
 
 class BatchIterator(Protocol):
-    """What the training loop reads from."""
+    """Name what the training loop asks of its batches."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Return itself."""
@@ -36,17 +36,17 @@ class BatchIterator(Protocol):
 
 
 def whole_state(states: Sequence[State]) -> State:
-    """Return the states of all processes as one, from which any number of processes can go on."""
+    """Join the states of all processes into one, from which any number of processes can resume."""
     places = {reader: place for state in states for reader, place in state.get("places", {}).items()}
     return {**states[0], "places": places} if places else dict(states[0])
 
 
 class BlockBatches:
-    """Batches of a tokenised split in random order, each example once in an epoch.
+    """Iterate over a tokenised split in random order, each example once in an epoch.
 
-    A row of a batch is an example or, if rows are packed, as many as fit. The epochs' permutations of the rows, drawn
-    from (seed, epoch), stand one after another without end; global batch i is places i * B to (i + 1) * B of that,
-    and each process takes its contiguous slice. A state therefore restores at once, also with another number of
+    A row of a batch is one example or, if rows are packed, as many as fit. The permutations of the rows, drawn from
+    (seed, epoch), follow one another without end. Global batch i holds positions i * B to (i + 1) * B of that sequence,
+    and each process takes a contiguous slice of it. A state is therefore restored at once, also with another number of
     processes or another batch size.
     """
 
@@ -61,9 +61,21 @@ class BlockBatches:
         process_count: int,
         packed: bool = False,
     ) -> None:
-        """`batch_size` is the global one; raises UserError if it cannot be divided, or if there are fewer rows.
+        """Open the iterator at the beginning of the first epoch.
 
-        If `packed`, several examples share a row where they fit, and batches have `example_ids`: see `packed_rows`.
+        Args:
+            blocks: the split.
+            batch_size: rows of a global batch.
+            sequence_length: tokens of a row.
+            seed: of the order of the rows.
+            process_index: number of this process.
+            process_count: number of all processes.
+            packed: whether several examples share a row where they fit; batches then have `example_ids`, see
+                `packed_rows`.
+
+        Raises:
+            UserError: if the processes cannot divide a batch evenly, if there are fewer rows than a batch has, or if an
+                example is longer than a row.
         """
         self._batch_size = batch_size
         self._local_size = local_batch_size(batch_size, process_count)
@@ -100,7 +112,7 @@ class BlockBatches:
         return {"examples": self._examples}
 
     def restore(self, state: State) -> None:
-        """Go on after `state["examples"]` rows."""
+        """Resume after `state["examples"]` rows."""
         self._examples = state["examples"]
 
     def _permutation_of(self, epoch: int) -> np.ndarray:
@@ -123,10 +135,14 @@ def evaluation_batches(
 
     Args:
         blocks: the split.
-        batch_size: the global one; each process yields its contiguous slice of each batch.
-        sequence_length: L.
-        process_index: of this process.
-        process_count: of all; they yield equally many batches.
+        batch_size: rows of a global batch, of which each process yields a contiguous slice.
+        sequence_length: tokens of a row.
+        process_index: number of this process.
+        process_count: number of all processes; each yields as many batches as the others.
+
+    Raises:
+        UserError: if the processes cannot divide a batch evenly, if the split is empty, or if an example is longer than
+            a row.
     """
     _check_blocks(blocks, sequence_length)
     local_size = local_batch_size(batch_size, process_count)
@@ -137,10 +153,15 @@ def evaluation_batches(
 
 
 class Prefetch:
-    """Another iterator's batches, made ahead in a thread; `state` belongs to the batch last handed out."""
+    """Read another iterator's batches ahead of time, in a thread; `state` belongs to the batch last handed out."""
 
     def __init__(self, batches: BatchIterator, *, depth: int) -> None:
-        """`depth`: how many batches may wait. The iterator belongs to this object from now on."""
+        """Start the thread.
+
+        Args:
+            batches: the iterator, which nobody else may use from now on.
+            depth: number of batches that may wait.
+        """
         self._batches = batches
         self._depth = depth
         self._start()
@@ -150,7 +171,7 @@ class Prefetch:
         return self
 
     def __next__(self) -> Batch:
-        """Return the next batch; an exception of the other iterator is raised here, in its place."""
+        """Return the next batch, or raise what the other iterator raised in its place."""
         if self._stop.is_set():
             raise RuntimeError("This iterator was closed.")
         if self._error is None:
@@ -163,11 +184,11 @@ class Prefetch:
         return item
 
     def state(self) -> State:
-        """Return the state after the batch that was last handed out, whatever was made ahead."""
+        """Return the state after the batch that was last handed out, however far the thread is."""
         return self._state
 
     def restore(self, state: State) -> None:
-        """Throw away what was made ahead, and go to where `state` says."""
+        """Drop the batches that wait, and go to where `state` says."""
         self.close()
         self._batches.restore(state)
         self._start()
@@ -178,7 +199,7 @@ class Prefetch:
         self._thread.join()
 
     def __enter__(self) -> Self:
-        """For `with`, which closes."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -210,7 +231,11 @@ class Prefetch:
 
 
 def local_batch_size(batch_size: int, process_count: int) -> int:
-    """Return the examples of a global batch that each process reads; raises UserError if they do not divide."""
+    """Return the number of rows of a global batch that each process reads.
+
+    Raises:
+        UserError: if the processes cannot divide the batch evenly.
+    """
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"A batch of {batch_size} cannot be divided among {process_count} process(es).")
     return batch_size // process_count

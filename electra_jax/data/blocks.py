@@ -1,4 +1,4 @@
-"""A tokenised split as memory-mapped arrays: any row in constant time, a batch in one gather."""
+"""Hold a tokenised split as memory-mapped arrays: any row in constant time, a batch in one gather."""
 
 import dataclasses
 import io
@@ -13,7 +13,7 @@ from electra_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TokenBlocks:
-    """N examples, end to end.
+    """Hold N examples, end to end.
 
     Attributes:
         tokens: the ids of every example, uint16 or uint32, one after another.
@@ -28,11 +28,11 @@ class TokenBlocks:
     vocab_size: int
 
     def __len__(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.second_starts)
 
     def longest(self) -> int:
-        """Number of tokens of the longest example; 0 if there is none."""
+        """Return the number of tokens of the longest example; 0 if there is none."""
         return int(np.diff(self.offsets).max(initial=0))
 
     def gather(self, rows_B: np.ndarray, sequence_length: int) -> dict[str, np.ndarray]:
@@ -110,7 +110,7 @@ class BlocksWriter:
         """Append examples: their tokens end to end, the number of each, where each one's segment B starts.
 
         Raises:
-          UserError: an id outside the vocabulary.
+            UserError: if an id is outside the vocabulary.
         """
         self._largest = max(self._largest, int(tokens.max(initial=0)))
         if self._largest >= self._vocab_size:
