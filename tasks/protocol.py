@@ -43,12 +43,12 @@ class DownstreamTask(Protocol):
     """A task with its vocabulary and its length.
 
     Attributes:
-      name: of the catalogue.
-      kind: one of `KINDS`.
-      labels: names of the outputs of classification and tagging, by their number; () for the other kinds.
-      main_metric: the score by which the best checkpoint is chosen; larger is better.
-      splits: those that can be read.
-      length: the most tokens of a row.
+        name: of the catalogue.
+        kind: one of `KINDS`.
+        labels: names of the outputs of classification and tagging, by their number; () for the other kinds.
+        main_metric: the score by which the best checkpoint is chosen; larger is better.
+        splits: those that can be read.
+        length: the most tokens of a row.
     """
 
     name: str
@@ -62,14 +62,14 @@ class DownstreamTask(Protocol):
         """Read a split; "dev" and "test" are the first ones of their kind.
 
         Raises:
-          UserError: there is no such split or file, or nothing in it that can be used.
+            UserError: there is no such split or file, or nothing in it that can be used.
         """
 
     def raw_examples(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """Return the examples of what a user gives: see `electra_jax.inference.inputs.canonical`.
 
         Raises:
-          UserError: an input that the task does not read.
+            UserError: an input that the task does not read.
         """
 
     def rows(self, examples: Sequence[Any], *, training: bool) -> list[Row]:

@@ -25,8 +25,8 @@ class Sources:
     """The splits that a task has, and how each is read.
 
     Attributes:
-      readers: a function for each split that is there, in the order of `SPLITS`.
-      missing: what is said of the others: where they were looked for, and what to do.
+        readers: a function for each split that is there, in the order of `SPLITS`.
+        missing: what is said of the others: where they were looked for, and what to do.
     """
 
     readers: Mapping[str, Callable[[], Examples]]
@@ -36,7 +36,7 @@ class Sources:
         """Read a split of `task`; "dev" is the first of MNLI's "dev_matched" and "dev_mismatched", "test" likewise.
 
         Raises:
-          UserError: there is no such split; or whatever the reader raises.
+            UserError: there is no such split; or whatever the reader raises.
         """
         for name, reader in self.readers.items():
             if name == split or name.startswith(f"{split}_"):
@@ -52,7 +52,7 @@ def reads_tfds(options: TaskOptions) -> bool:
     """Whether the data is TFDS's rather than files.
 
     Raises:
-      UserError: `options.source` is neither.
+        UserError: `options.source` is neither.
     """
     if options.source not in ("files", "tfds"):
         raise UserError(f"SOURCE is {options.source!r}: it must be 'files' or 'tfds'.")
@@ -100,13 +100,13 @@ def file_sources(
     """Return the splits whose files are there: those named by path, and `{folder}/{split}{suffix}` under `data_dir`.
 
     Args:
-      options: `data_dir`, the explicit paths, and `dev_fraction`: without a dev file, that share of the training
-        examples becomes the dev split.
-      folders: names of the task's folder, in the order in which they are looked for; then `data_dir` itself is.
-      suffixes: endings of the files, in their order.
-      read: returns the examples of a file, which is that of the split.
-      text_of: the text of an example that decides whether it is held out: examples of one text stay together. None
-        for a benchmark that has a dev file, so that its absence is a mistake.
+        options: `data_dir`, the explicit paths, and `dev_fraction`: without a dev file, that share of the training
+            examples becomes the dev split.
+        folders: names of the task's folder, in the order in which they are looked for; then `data_dir` itself is.
+        suffixes: endings of the files, in their order.
+        read: returns the examples of a file, which is that of the split.
+        text_of: the text of an example that decides whether it is held out: examples of one text stay together. None
+            for a benchmark that has a dev file, so that its absence is a mistake.
     """
     paths = split_paths(options, folders=folders, suffixes=suffixes)
     readers = {split: functools.partial(read, path, split) for split, path in paths.items()}
@@ -124,13 +124,13 @@ def tfds_sources(
     """Return the splits of a prepared TFDS dataset.
 
     Args:
-      options: `tfds_data_dir`.
-      dataset: TFDS's name of it, with its configuration.
-      read: returns the examples of records (NumPy values), given TFDS's features too and the name of the split for
-        messages.
+        options: `tfds_data_dir`.
+        dataset: TFDS's name of it, with its configuration.
+        read: returns the examples of records (NumPy values), given TFDS's features too and the name of the split for
+            messages.
 
     Raises:
-      UserError: the dataset is not prepared.
+        UserError: the dataset is not prepared.
     """
     # TensorFlow takes seconds to load and is not needed to read files.
     from electra_jax.tasks import tfds

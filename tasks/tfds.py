@@ -11,10 +11,14 @@ from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 
 def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """Return a dataset that is prepared under `data_dir`, or None: the environment's TFDS_DATA_DIR or TFDS's own.
+    """Open a dataset that is prepared.
+
+    Args:
+        name: TFDS's name of it, with its configuration.
+        data_dir: the folder that it was prepared in; None for the environment's TFDS_DATA_DIR, or else TFDS's own.
 
     Raises:
-      UserError: no such dataset, or it is not prepared.
+        UserError: if there is no such dataset, or if it is not prepared.
     """
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     try:
@@ -35,10 +39,10 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
 
 
 def records(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str, Any]]:
-    """The records of a split as NumPy values, in the order of its files; lists of lists as RaggedTensors.
+    """Yield the records of a split as NumPy values, in the order of its files; lists of lists as RaggedTensors.
 
     Raises:
-      UserError: a truncated or corrupt file.
+        UserError: if a file is truncated or corrupt.
     """
     read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     try:

@@ -38,9 +38,9 @@ def build_tokenizer(tokens: Sequence[str], *, lowercase: bool, strip_accents: bo
     gives offsets into the text that it was given.
 
     Args:
-      tokens: the vocabulary; a token's place is its id. May be empty, before training.
-      lowercase: whether to lower-case.
-      strip_accents: whether to remove combining marks. The original does so only when lower-casing.
+        tokens: the vocabulary; a token's place is its id. May be empty, before training.
+        lowercase: whether to lower-case.
+        strip_accents: whether to remove combining marks. The original does so only when lower-casing.
     """
     tokenizer = Tokenizer(
         models.WordPiece(

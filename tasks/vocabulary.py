@@ -31,9 +31,9 @@ class Vocabulary:
     A vocabulary that lacks a special token (a model may come with one) can be held, but reads no text.
 
     Attributes:
-      tokens: the entries of vocab.txt; a token's place is its id.
-      lowercase: whether text is lower-cased before it is split.
-      strip_accents: whether combining marks are removed from it.
+        tokens: the entries of vocab.txt; a token's place is its id.
+        lowercase: whether text is lower-cased before it is split.
+        strip_accents: whether combining marks are removed from it.
     """
 
     tokens: list[str]
@@ -59,7 +59,7 @@ class Vocabulary:
         """Return the object that splits text and gives offsets; it pickles: hand it to worker processes.
 
         Raises:
-          UserError: if a special token is missing.
+            UserError: if a special token is missing.
         """
         self.check_special_tokens()
         return build_tokenizer(self.tokens, lowercase=self.lowercase, strip_accents=self.strip_accents)
@@ -68,7 +68,7 @@ class Vocabulary:
         """Refuse to read text with a vocabulary that is not whole.
 
         Raises:
-          UserError: if a special token is missing.
+            UserError: if a special token is missing.
         """
         missing = [token for token in SPECIAL_TOKENS if token not in self._special_ids]
         if missing:
@@ -129,13 +129,13 @@ def read_vocab_file(vocab_file: str | os.PathLike[str], *, lowercase: bool | Non
     """Read a BERT vocab.txt and, if there is one, the record of its casing beside it (vocab.json).
 
     Args:
-      vocab_file: one token a line, UTF-8; the line number is the id.
-      lowercase: None takes what the record says; without a record the vocabulary is cased if and only if an ordinary
-        entry holds an upper-case letter. Accents are stripped as the record says, and without a record exactly when
-        lower-casing (as BERT does).
+        vocab_file: one token a line, UTF-8; the line number is the id.
+        lowercase: None takes what the record says; without a record the vocabulary is cased if and only if an ordinary
+            entry holds an upper-case letter. Accents are stripped as the record says, and without a record exactly when
+            lower-casing (as BERT does).
 
     Raises:
-      UserError: if the file or its record cannot be read, or if `lowercase` contradicts the record.
+        UserError: if the file or its record cannot be read, or if `lowercase` contradicts the record.
     """
     tokens = read_entries(vocab_file)
     record = _read_record(vocab_file)
@@ -155,7 +155,7 @@ def load_vocabulary(vocab_file: str, *, lowercase: bool | None) -> Vocabulary:
     """Read a vocabulary to read text with; the arguments are those of `read_vocab_file`.
 
     Raises:
-      UserError: as `read_vocab_file`, or if a special token is missing or an entry stands twice.
+        UserError: as `read_vocab_file`, or if a special token is missing or an entry stands twice.
     """
     vocabulary = read_vocab_file(vocab_file, lowercase=lowercase)
     line_of: dict[str, int] = {}
@@ -181,9 +181,9 @@ def write_vocab_file(
     """Write vocab.txt and the record of its casing, each atomically.
 
     Args:
-      vocab_file: where to write; the record goes beside it with the suffix `.json`.
-      vocabulary: its entries and casing.
-      facts: what the record shall say besides.
+        vocab_file: where to write; the record goes beside it with the suffix `.json`.
+        vocabulary: its entries and casing.
+        facts: what the record shall say besides.
     """
     casing = {"lowercase": vocabulary.lowercase, "strip_accents": vocabulary.strip_accents}
     # The record first: killed in between, there is no vocabulary, rather than one of unknown casing.
@@ -206,19 +206,19 @@ def train_vocabulary(
     """Train a WordPiece vocabulary and write it.
 
     Args:
-      documents: texts; read once, as a stream (wrap it to show how far it is).
-      vocab_file: where to write; see `write_vocab_file`.
-      vocab_size: number of entries wanted, the five special tokens included. A small corpus may give fewer.
-      lowercase: whether text is lower-cased before it is split, now and ever after.
-      strip_accents: whether combining marks are removed from it.
-      min_frequency: a pair seen less often is not merged.
-      limit_alphabet: at most this many single characters; text with rarer ones becomes [UNK].
-      corpus_name: goes into the record.
-      show_progress: whether to draw the trainer's bars, after the documents are read.
+        documents: texts; read once, as a stream (wrap it to show how far it is).
+        vocab_file: where to write; see `write_vocab_file`.
+        vocab_size: number of entries wanted, the five special tokens included. A small corpus may give fewer.
+        lowercase: whether text is lower-cased before it is split, now and ever after.
+        strip_accents: whether combining marks are removed from it.
+        min_frequency: a pair seen less often is not merged.
+        limit_alphabet: at most this many single characters; text with rarer ones becomes [UNK].
+        corpus_name: goes into the record.
+        show_progress: whether to draw the trainer's bars, after the documents are read.
 
     Raises:
-      UserError: if there is no text, if `vocab_size` is too small to hold the alphabet, or if the file cannot be
-        written.
+        UserError: if there is no text, if `vocab_size` is too small to hold the alphabet, or if the file cannot be
+            written.
     """
     tokens = _train_wordpieces(
         documents,
@@ -248,7 +248,7 @@ def read_entries(vocab_file: str | os.PathLike[str]) -> list[str]:
     """Return the entries of a vocab.txt; a line's number is its id.
 
     Raises:
-      UserError: if the file cannot be read.
+        UserError: if the file cannot be read.
     """
     try:
         text = path_of(vocab_file).read_bytes().decode("utf-8-sig")
@@ -306,7 +306,7 @@ def _train_wordpieces(
     entries each time. The arguments are those of `train_vocabulary`.
 
     Raises:
-      UserError: if there is no text, or if `vocab_size` is too small to hold the alphabet.
+        UserError: if there is no text, or if `vocab_size` is too small to hold the alphabet.
     """
     counts = _count_words(documents, lowercase=lowercase, strip_accents=strip_accents)
     if not counts:

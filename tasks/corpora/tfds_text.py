@@ -15,13 +15,18 @@ _ADDRESS = re.compile(r"(?P<name>[^:]+(:\d+\.(\d+|\*)\.(\d+|\*))?)(:(?P<split>.+
 
 
 class TfdsText(Corpus):
-    """One split of a dataset, "train" unless named. A unit is a shard of it, or a part that the split names."""
+    """Read one split of a dataset, "train" unless named. A unit is a shard of it, or a part that the split names."""
 
     def __init__(self, address: str, *, text_field: str, skip_undecodable: bool) -> None:
-        """Address: NAME[:split], as TFDS writes them, looked for under TFDS_DATA_DIR.
+        """Look the dataset up under TFDS_DATA_DIR; nothing is read yet.
+
+        Args:
+            address: NAME[:split], as TFDS writes them.
+            text_field: the field of an example that holds the text.
+            skip_undecodable: whether texts that are not UTF-8 are left out and counted, instead of an error.
 
         Raises:
-          UserError: no such dataset, split or text field, or the dataset is not prepared.
+            UserError: if there is no such dataset, split or text field, or if the dataset is not prepared.
         """
         match = _ADDRESS.fullmatch(address)
         if match is None:
@@ -46,15 +51,15 @@ class TfdsText(Corpus):
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the prepared split."""
+        """Return the bytes of the prepared split."""
         return self._size
 
     def fingerprint(self) -> str:
-        """Hash of the dataset's name, configuration and version, the split and the way that it is read."""
+        """Return a hash of the dataset's name, configuration and version, the split and the way that it is read."""
         return fingerprint_of(self._full_name, self.name, self._num_examples, self._text_field, self._skip_undecodable)
 
     def documents(self, unit: str) -> Iterator[Document]:
-        """The texts of a shard, in the order of its file."""
+        """Yield the texts of a shard, in the order of its file."""
         read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         dataset = prepared_builder(self._name, None).as_dataset(
             split=unit, shuffle_files=False, read_config=read, decoders=tfds.decode.PartialDecoding([self._text_field])

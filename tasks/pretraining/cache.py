@@ -85,21 +85,22 @@ def build_cache(
 ) -> str:
     """Return the directory of the cache of `corpus`, building it if there is none.
 
-    The content does not depend on `num_processes`. A process that asks for a cache that another one is
-    building waits for it.
+    The content does not depend on `num_processes`. A process that asks for a cache that another one is building waits
+    for it.
 
     Args:
-      corpus: text, or examples of the original's TFRecords, which keep their ids.
-      vocabulary: tokenises the text.
-      cache_dir: a folder that may hold many caches; one in an object store gets what was built on the local disk.
-      packing: how documents become examples.
-      held_out_fraction: share of the documents, chosen by a hash of their text, that makes the validation
-        split; at least one document, and 0 for no such split.
-      num_processes: worker processes, beside this one, which reads.
-      show_progress: whether to say on standard error how far it is.
+        corpus: text, or examples of the original's TFRecords, which keep their ids.
+        vocabulary: tokenises the text.
+        cache_dir: a folder that may hold many caches; in an object store, a copy of what is built on the local disk.
+        packing: how documents become examples.
+        held_out_fraction: share of the documents, chosen by a hash of their text, that makes the validation
+            split; at least one document, and 0 for no such split.
+        num_processes: worker processes, beside this one, which reads.
+        show_progress: whether to say on standard error how far it is.
 
     Raises:
-      UserError: an empty corpus; one too small to hold anything out; a full disk; a worker that was killed.
+        UserError: if the corpus is empty, or too small to hold anything out; if the disk is full; or if a worker was
+            killed.
     """
     description = cache_description(corpus, vocabulary, packing=packing, held_out_fraction=held_out_fraction)
     if num_processes < 1:
@@ -116,14 +117,7 @@ def build_cache(
         with sole_builder(pathlib.Path(cache_dir) / f".{name}.lock"):
             if not (final / "COMPLETED").exists():
                 partial = final.with_name(name + ".partial")
-                setup = Setup(
-                    directory=_jobs_folder(partial, corpus),
-                    tokenizer=None if corpus.tokenised else vocabulary.tokenizer,
-                    vocab_size=len(vocabulary.tokens),
-                    cls_id=vocabulary.cls_id,
-                    sep_id=vocabulary.sep_id,
-                    packing=packing,
-                )
+                setup = _setup(partial, corpus, vocabulary, packing)
                 title = f"Tokenising {corpus.name}"
                 with ByteProgress(title, corpus.size_bytes, show=show_progress) as progress:
                     records, skipped = _run_jobs(corpus, setup, held_out_fraction, num_processes, progress)
@@ -135,8 +129,19 @@ def build_cache(
     return str(final)
 
 
+def _setup(partial: pathlib.Path, corpus: Corpus, vocabulary: Vocabulary, packing: Packing) -> Setup:
+    return Setup(
+        directory=_jobs_folder(partial, corpus),
+        tokenizer=None if corpus.tokenised else vocabulary.tokenizer,
+        vocab_size=vocabulary.vocab_size,
+        cls_id=vocabulary.cls_id,
+        sep_id=vocabulary.sep_id,
+        packing=packing,
+    )
+
+
 def store(build: Callable[..., str], stored: epath.Path) -> str:
-    """Builds a cache on the local disk and copies it into an object store, COMPLETED last, unless it is there."""
+    """Build a cache on the local disk and copy it into an object store, COMPLETED last, unless it is there."""
     if not (stored / "COMPLETED").exists():
         built = pathlib.Path(build(cache_dir=str(user_cache() / "examples")))
         stored.mkdir(parents=True, exist_ok=True)
@@ -149,10 +154,16 @@ def store(build: Callable[..., str], stored: epath.Path) -> str:
 
 
 class ByteProgress:
-    """A context in which `advance` tells how many bytes more are done; prints to standard error."""
+    """Show on standard error how much of a corpus is read: a bar on a terminal, a line now and then in a log."""
 
     def __init__(self, title: str, total_bytes: int, *, show: bool) -> None:
-        """`total_bytes` may be an estimate; `show` False prints nothing."""
+        """Prepare the bar.
+
+        Args:
+            title: what is being done.
+            total_bytes: size of the corpus, which may be an estimate.
+            show: False to print nothing.
+        """
         self._title = title
         self._total = total_bytes
         self._done = self._skipped = 0
@@ -178,13 +189,13 @@ class ByteProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Leave the last state on the screen."""
+        """Stop drawing; the last state stays on the screen."""
         self._bar.stop()
         if self._lines and error is None:
             self._print_line()
 
     def advance(self, num_bytes: int, *, already_done: bool) -> None:
-        """Count bytes; those of an earlier run (`already_done`) do not make this one look faster."""
+        """Count bytes; those that an earlier run did (`already_done`) do not count for the speed."""
         self._done += num_bytes
         self._skipped += num_bytes if already_done else 0
         self._bar.update(self._task, completed=self._done, total=max(self._total, self._done))
@@ -271,7 +282,7 @@ def _jobs_folder(partial: pathlib.Path, corpus: Corpus) -> pathlib.Path:
 
 
 class _Worker:
-    """A process of `cache_worker`, started when it gets its first job."""
+    """Run jobs in a process of `cache_worker`, which is started for the first one."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -327,7 +338,7 @@ def _finish(
     """Join the pieces, write what describes them, COMPLETED last; return a summary in words.
 
     Raises:
-      UserError: if there is nothing to train on.
+        UserError: if there is nothing to train on.
     """
     totals = {
         split: {key: sum(record[split][key] for record in records) for key in ("documents", "examples", "tokens")}

@@ -30,12 +30,12 @@ class Setup:
     """Hold what every job shares.
 
     Attributes:
-      directory: where jobs leave their pieces and records.
-      tokenizer: None if the corpus is tokenised already.
-      vocab_size: number of entries of the vocabulary; every id is below it.
-      cls_id: id of [CLS].
-      sep_id: id of [SEP].
-      packing: how documents become examples.
+        directory: where jobs leave their pieces and records.
+        tokenizer: None if the corpus is tokenised already.
+        vocab_size: number of entries of the vocabulary; every id is below it.
+        cls_id: id of [CLS].
+        sep_id: id of [SEP].
+        packing: how documents become examples.
     """
 
     directory: pathlib.Path
@@ -58,10 +58,10 @@ class Piece(NamedTuple):
     """Hold the examples of one job and split, in the layout of `blocks.TokenBlocks`, with the number of each.
 
     Attributes:
-      tokens: ids of every example end to end, uint16 or uint32.
-      lengths: number of tokens of each example, int64 [N].
-      second_starts: place in each example where segment B starts, its length if it has none, int64 [N].
-      example_ids: `packing.example_id` of each, int64 [N].
+        tokens: ids of every example end to end, uint16 or uint32.
+        lengths: number of tokens of each example, int64 [N].
+        second_starts: place in each example where segment B starts, its length if it has none, int64 [N].
+        example_ids: `packing.example_id` of each, int64 [N].
     """
 
     tokens: np.ndarray
@@ -132,8 +132,8 @@ def _piece(setup: Setup, examples: Iterator[tuple[int, Sequence[int], Sequence[i
     """Lay examples end to end.
 
     Raises:
-      UserError: if an example is too long, holds an id outside the vocabulary, or has segments that are not 0s and
-        then 1s.
+        UserError: if an example is too long, holds an id outside the vocabulary, or has segments that are not 0s and
+            then 1s.
     """
     tokens: list[int] = []
     numbers, lengths, second_starts = [], [], []

@@ -25,7 +25,8 @@ def blocks_of_cache(cache_path: str, split: str, *, vocab_size: int) -> TokenBlo
     a local file can be mapped. A split that the cache does not have gives blocks of no example.
 
     Raises:
-      UserError: if the cache is not finished, holds an id outside the vocabulary or is damaged, or if the disk is full.
+        UserError: if the cache is not finished, holds an id outside the vocabulary or is damaged, or if the disk is
+            full.
     """
     blocks = open_blocks(blocks_folder(path_of(cache_path), split, vocab_size=vocab_size))
     if blocks.vocab_size > vocab_size:
@@ -40,7 +41,7 @@ def blocks_folder(cache: epath.Path, split: str, *, vocab_size: int) -> pathlib.
     """Return the local folder of a split's blocks, which are copied or made there if they are missing.
 
     Raises:
-      UserError: as `blocks_of_cache`.
+        UserError: as `blocks_of_cache`.
     """
     if not (cache / "COMPLETED").exists():
         raise UserError(f"{cache} is not a finished cache (it has no file COMPLETED): build it anew.")

@@ -40,11 +40,11 @@ def add_tfrecords(cache_path: str, *, vocab_size: int) -> None:
     """Write the examples of a cache as TFRecords beside its blocks, unless they are there.
 
     Args:
-      cache_path: a directory that `cache.build_cache` returned.
-      vocab_size: number of entries of its vocabulary.
+        cache_path: a directory that `cache.build_cache` returned.
+        vocab_size: number of entries of its vocabulary.
 
     Raises:
-      UserError: if the directory is no finished cache, or if the disk is full.
+        UserError: if the directory is no finished cache, or if the disk is full.
     """
     cache = path_of(cache_path)
     if has_tfrecords(cache):
