@@ -24,6 +24,7 @@ from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.pretraining import cache
 from electra_jax.tasks.pretraining.cache import build_cache, cache_description, cache_name
 from electra_jax.tasks.pretraining.cache_worker import Job
+from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords, encode_example, frame
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
@@ -336,6 +337,25 @@ def test_tfrecords_hold_the_examples_of_the_blocks(
         num_files = json.loads((folder / f"info.{split}.json").read_text())["num_shards"]
         assert num_files == len(list(folder.glob(f"{split}.tfrecord-*-of-{num_files:05d}")))
         assert (num_files > 1) == (num_documents > 3 and split == "train")
+
+
+def test_blocks_made_of_the_tfrecords_are_those_of_the_cache(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
+    """A cache of `seqio_cache_tasks`, or of version 0.1.0, has no others."""
+    corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(200)])
+    built = pathlib.Path(build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS))
+    add_tfrecords(str(built), vocab_size=vocabulary.vocab_size)
+    of_seqio = tmp_path / "of_seqio"
+    of_seqio.mkdir()
+    for path in (*built.glob("*.tfrecord-*"), built / "COMPLETED"):
+        path.rename(of_seqio / path.name)
+    for split in ("train", "validation"):
+        direct = open_blocks(built / f"{split}.blocks")
+        converted = blocks_of_cache(str(of_seqio), split, vocab_size=vocabulary.vocab_size)
+        assert len(direct) > 3
+        assert converted.tokens.dtype == direct.tokens.dtype
+        assert converted.vocab_size == direct.vocab_size
+        for name in ("tokens", "offsets", "second_starts"):
+            np.testing.assert_array_equal(getattr(converted, name), getattr(direct, name))
 
 
 def test_interrupted_tfrecords_are_written_again(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
