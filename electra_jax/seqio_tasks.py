@@ -3,7 +3,9 @@
 from typing import Any
 
 from electra_jax.config import data, gin_files
+from electra_jax.config.pretraining import CacheConfig
 from electra_jax.tasks.catalog import make_task
+from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.pretraining.tasks import register_pretraining_task
 from electra_jax.tasks.seqio_export import register
 from electra_jax.tasks.vocabulary import load_vocabulary
@@ -22,7 +24,7 @@ def register_downstream_task(name: str, *, vocab_file: str, lowercase: bool | No
         UserError: if there is no such task, macro or file.
     """
     vocabulary = load_vocabulary(vocab_file, lowercase=lowercase)
-    options = _build("tasks.task_options.TaskOptions", "gin/tasks/downstream.gin", {"TASK": name} | macros)
+    options = _build(TaskOptions, "gin/tasks/downstream.gin", {"TASK": name} | macros)
     register(make_task(options, vocabulary))
 
 
@@ -41,7 +43,7 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
     Raises:
         UserError: if there is no such macro or file, or if the corpus is empty.
     """
-    cache = _build("run_config.CacheConfig", "gin/runs/cache.gin", macros)
+    cache = _build(CacheConfig, "gin/runs/cache.gin", macros)
     register_pretraining_task(
         name,
         corpus=data.open_source(cache.source),
@@ -54,7 +56,7 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
     )
 
 
-def _build(configuration: str, file: str, macros: dict[str, Any]) -> Any:
+def _build(configuration: type, file: str, macros: dict[str, Any]) -> Any:
     bindings = [f"{key}={value!r}" for key, value in macros.items()]
     # The caller may have a configuration of its own.
     with gin_files.isolated():

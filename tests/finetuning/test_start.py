@@ -111,7 +111,7 @@ def test_random_weights(tmp_path: Path, configured: Configured) -> None:
     run = configured(init_from=None, sizes=SIZES, VOCAB_SIZE=64, VOCAB_FILE=file, LOWERCASE=False)
     encoder, vocabulary = origin(run)
     assert (encoder.intermediate_size, encoder.vocab_size) == (32, 64)
-    assert vocabulary == (TOKENS, False, False)
+    assert vocabulary == Vocabulary(TOKENS, False, False)
 
 
 @pytest.mark.parametrize(

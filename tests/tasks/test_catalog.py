@@ -67,7 +67,7 @@ def test_tasks_are_made_without_tensorflow() -> None:
     """A model that is loaded reads raw text by them."""
     program = """
 import sys
-from electra_jax.tasks import catalog, text_task
+from electra_jax.tasks import catalog
 catalog.task_from_facts({"task": "cola", "kind": "classification", "target": ["0", "1"], "pair": False,
                          "metrics": ["matthews"], "gold_counts_predicted": False, "length": 128}, None)
 print(sorted({"tensorflow", "seqio", "gin", "orbax"} & set(sys.modules)))

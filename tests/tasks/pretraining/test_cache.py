@@ -230,9 +230,9 @@ def test_full_disk(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
 
 BUILD = """
 import pathlib, sys
-from electra_jax.tasks.cache import build_cache
-from electra_jax.tasks.packing import Packing
-from electra_jax.tasks.sources import open_corpus
+from electra_jax.tasks.corpora.open import open_corpus
+from electra_jax.tasks.pretraining.cache import build_cache
+from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.vocabulary import load_vocabulary
 folder = pathlib.Path(sys.argv[1])
 corpus = open_corpus(str(folder / "text/*.txt"), text_format="documents", text_field="text", skip_undecodable=False)
