@@ -14,8 +14,7 @@ from etils import epath
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from electra_jax.errors import UserError
-from electra_jax.files import path_of
-from electra_jax.tasks.files import write_text_atomically
+from electra_jax.files import path_of, replace_file
 from electra_jax.tasks.tokenizer import MAX_WORD_CHARACTERS, SPECIAL_TOKENS, build_tokenizer
 
 # "[CLS]", "[unused17]": names of the vocabulary's own, which say nothing about its casing.
@@ -187,8 +186,8 @@ def write_vocab_file(
     """
     casing = {"lowercase": vocabulary.lowercase, "strip_accents": vocabulary.strip_accents}
     # The record first: killed in between, there is no vocabulary, rather than one of unknown casing.
-    write_text_atomically(_record_path(vocab_file), json.dumps({**casing, **(facts or {})}, indent=2) + "\n")
-    write_text_atomically(path_of(vocab_file), "".join(f"{token}\n" for token in vocabulary.tokens))
+    replace_file(_record_path(vocab_file), json.dumps({**casing, **(facts or {})}, indent=2) + "\n")
+    replace_file(path_of(vocab_file), "".join(f"{token}\n" for token in vocabulary.tokens))
 
 
 def train_vocabulary(

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax.checkpoints import stored
-from electra_jax.checkpoints.model_record import VOCABULARY, Description, abstract_params
+from electra_jax.checkpoints import orbax_store
+from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
 from electra_jax.inference.network import Model
 from electra_jax.interchange import hf_tokenizer, layout, tf1_names
@@ -17,6 +17,7 @@ from electra_jax.interchange.layout import Layout, Place, leaves_by_path
 from electra_jax.interchange.tf1_config import Variables, describe, main_scope, task_of
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
+from electra_jax.run_directory import VOCABULARY
 from electra_jax.runtime import load_tensorflow_quietly
 from electra_jax.tasks.vocabulary import write_vocab_file
 
@@ -228,7 +229,7 @@ def write(model: Model, source: Path, dest: Path) -> list[str]:
         raise UserError("the original keeps a generator beside its discriminator: export the pair")
     names = variable_layout(description, template, scope="electra", task=task)
     variables: Variables = dict(layout.disassemble(model.params, names))
-    moments = stored.read_moments(source)
+    moments = orbax_store.read_moments(source)
     for slot, tree in zip(SLOTS, moments or (), strict=False):
         variables |= {f"{name}/{slot}": value for name, value in layout.disassemble(tree, names).items()}
     variables["global_step"] = np.asarray(model.step, np.int64)

@@ -31,10 +31,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from electra_jax.data.blocks import BlocksWriter, save_array
 from electra_jax.errors import UserError
-from electra_jax.files import is_remote, path_of
+from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file, sole_builder
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, held_out_threshold, read_corpus
-from electra_jax.tasks.files import disk_errors_for_users, sole_builder, write_text_atomically
 from electra_jax.tasks.pretraining.cache_worker import Job, Setup, piece_path, read_piece, record_path
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -277,7 +276,7 @@ def _jobs_folder(partial: pathlib.Path, corpus: Corpus) -> pathlib.Path:
         shutil.rmtree(partial, ignore_errors=True)
         folder.mkdir(parents=True)
         size = min(max(corpus.size_bytes // JOBS, SMALLEST_JOB), LARGEST_JOB)
-        write_text_atomically(folder / "job_bytes", str(size))
+        replace_file(folder / "job_bytes", str(size))
     return folder
 
 
@@ -351,10 +350,10 @@ def _finish(
         _join_pieces(partial / f"{split}.blocks", pieces, setup.vocab_size)
     dropped = sum(record["dropped"] for record in records)
     counts = {**totals, "dropped_tokens": dropped, "skipped": skipped}
-    write_text_atomically(
+    replace_file(
         partial / "made_by.json", json.dumps({"made_by": "electra cache", **description, **counts}, indent=2) + "\n"
     )
-    write_text_atomically(partial / "COMPLETED", "")
+    replace_file(partial / "COMPLETED", "")
     left_out = "".join(f", {count} {what} skipped" for what, count in skipped.items())
     return (
         f"{totals['train']['examples']} training examples of {totals['train']['documents']} documents, "

@@ -8,7 +8,6 @@ when its parent is killed. It imports neither TensorFlow nor the caller's main m
 import dataclasses
 import io
 import json
-import os
 import pathlib
 import pickle
 import signal
@@ -21,6 +20,7 @@ from tokenizers import Tokenizer
 
 from electra_jax.data.blocks import token_dtype
 from electra_jax.errors import UserError
+from electra_jax.files import replace_file
 from electra_jax.tasks.corpora.corpus import example_id
 from electra_jax.tasks.pretraining.packing import Packing, pack_document
 
@@ -99,11 +99,11 @@ def run_job(setup: Setup, job: Job) -> dict[str, Any]:
         piece = _piece(setup, (example for document in documents for example in _examples(setup, document, dropped)))
         buffer = io.BytesIO()
         np.savez(buffer, **piece._asdict())
-        _write_atomically(piece_path(setup.directory, job.index, split), buffer.getvalue())
+        replace_file(piece_path(setup.directory, job.index, split), buffer.getvalue())
         counts = {"documents": len(documents), "examples": len(piece.lengths), "tokens": len(piece.tokens)}
         record[split] = counts
     record["dropped"] = dropped[0]
-    _write_atomically(record_path(setup.directory, job.index), json.dumps(record).encode())
+    replace_file(record_path(setup.directory, job.index), json.dumps(record))
     return record
 
 
@@ -162,12 +162,6 @@ def _piece(setup: Setup, examples: Iterator[tuple[int, Sequence[int], Sequence[i
         np.array(second_starts, np.int64),
         np.array(numbers, np.int64),
     )
-
-
-def _write_atomically(path: pathlib.Path, content: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def main() -> None:

@@ -14,8 +14,7 @@ import numpy as np
 from etils import epath
 
 from electra_jax.data.blocks import open_blocks
-from electra_jax.files import is_remote, path_of
-from electra_jax.tasks.files import disk_errors_for_users, sole_builder, write_text_atomically
+from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file, sole_builder
 from electra_jax.tasks.pretraining.cached_blocks import blocks_folder
 
 # Shape and type of each feature of an example; None is the number of its tokens.
@@ -86,8 +85,8 @@ def _write_split(cache: epath.Path, split: str, vocab_size: int) -> None:
         "input_ids_tokens": num_tokens,
         "input_ids_max_tokens": blocks.longest(),
     }
-    write_text_atomically(cache / f"stats.{split}.json", json.dumps(stats, indent=2) + "\n")
-    write_text_atomically(cache / f"info.{split}.json", json.dumps(info, indent=2) + "\n")
+    replace_file(cache / f"stats.{split}.json", json.dumps(stats, indent=2) + "\n")
+    replace_file(cache / f"info.{split}.json", json.dumps(info, indent=2) + "\n")
 
 
 def _token_types(second_start: int, length: int) -> bytes:

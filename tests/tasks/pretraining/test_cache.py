@@ -218,11 +218,11 @@ def test_full_disk(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
     jobs.mkdir(parents=True)
     (jobs / "job_bytes").write_text("65536")
     # Writing to this device fails as writing to a full disk does.
-    (jobs / "000000.train.tmp").symlink_to("/dev/full")
+    (jobs / "000000.train.npz.part").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"disk of .* is full"):
         build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
     assert not list((tmp_path / "c").glob("*/COMPLETED"))
-    (jobs / "000000.train.tmp").unlink()
+    (jobs / "000000.train.npz.part").unlink(missing_ok=True)
     cache = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
     clean = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "clean"), **OPTIONS)
     assert _files(cache) == _files(clean)
@@ -278,7 +278,7 @@ def test_an_interrupted_join_is_done_again(
 ) -> None:
     corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(200)])
     with monkeypatch.context() as patched:
-        patched.setattr(cache, "write_text_atomically", _raises_after(cache.write_text_atomically, "made_by.json"))
+        patched.setattr(cache, "replace_file", _raises_after(cache.replace_file, "made_by.json"))
         with pytest.raises(KeyboardInterrupt):
             build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
     (tokens,) = (tmp_path / "c").glob("*.partial/train.blocks/tokens.npy")
