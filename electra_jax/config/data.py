@@ -1,4 +1,4 @@
-"""From a run's configuration to its vocabulary and its batches."""
+"""Make the vocabulary and the batches that a run's configuration names."""
 
 import json
 import os
@@ -25,19 +25,19 @@ from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 from electra_jax.training import sharding
 
-# Named as a person would.
+# Names for people, of corpora whose own name says little.
 CORPORA = {"embedded": "the docstrings of the installed Python packages"}
 
 
 class PretrainingData(NamedTuple):
-    """What a run reads.
+    """Hold what a run reads.
 
     Attributes:
-        name: of the source, for people.
-        kind: which reader's places a checkpoint holds.
-        fingerprint: differs where the examples do, as far as is known without reading them.
+        name: a name of the source for people.
+        kind: what reads it; a checkpoint holds a place in the data for this reader alone.
+        fingerprint: a text that differs where the examples do, as far as is known without reading them.
         train: endless batches of the training split.
-        held_out: makes one pass over the validation split, in order.
+        held_out: starts one pass over the validation split, in order.
     """
 
     name: str
@@ -48,10 +48,10 @@ class PretrainingData(NamedTuple):
 
 
 def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> Vocabulary:
-    """The vocabulary, which must have the model's size.
+    """Read the vocabulary of a model.
 
     Raises:
-        UserError: it has not, or cannot be read.
+        UserError: if the vocabulary cannot be read, or has another size than the model.
     """
     vocabulary = load_vocabulary(cache.vocab_file, lowercase=cache.lowercase)
     if vocabulary.vocab_size != encoder.vocab_size:
@@ -63,10 +63,10 @@ def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> Vocabulary:
 
 
 def open_source(source: CorpusConfig) -> Corpus:
-    """The text that a configuration names.
+    """Open the corpus that a configuration names.
 
     Raises:
-        UserError: it names none, or what it names is not there.
+        UserError: if CORPUS is not set, or if the corpus is not found, not readable or empty.
     """
     if source.corpus is None:
         raise UserError("CORPUS is not set: bind it, for example --gin.CORPUS='\"embedded\"' or a glob of text files")
@@ -79,7 +79,7 @@ def open_source(source: CorpusConfig) -> Corpus:
 
 
 def packing_of(cache: CacheConfig) -> Packing:
-    """How the cache's documents become examples."""
+    """Return how the documents of a cache become examples."""
     return Packing(
         length=cache.sequence_length,
         one_segment_share=cache.one_segment_share,
@@ -95,12 +95,12 @@ def is_cache(corpus: str | None) -> bool:
 
 
 def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
-    """Refuses a cache whose record says that another vocabulary made its ids.
+    """Refuse a cache that was tokenised with another vocabulary.
 
     Raises:
-        UserError: it does.
+        UserError: if the cache's record names another vocabulary.
     """
-    record = Path(directory) / "made_by.json"
+    record = path_of(directory) / "made_by.json"
     made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     if made_by.get("vocabulary_fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
         raise UserError(
@@ -110,15 +110,15 @@ def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
 
 
 def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | None) -> str:
-    """The directory of the tokenised corpus, made first if it is not there.
+    """Return the directory of the tokenised corpus, which is built first if it is not there.
 
     Args:
         cache: the corpus and how it is tokenised.
-        vocabulary: of `cache.vocab_file`.
-        max_bytes: a corpus larger than this is not tokenised without being asked; None for no bound.
+        vocabulary: the vocabulary of `cache.vocab_file`.
+        max_bytes: the largest corpus that is tokenised; None for no limit.
 
     Raises:
-        UserError: the corpus is larger, empty or unreadable.
+        UserError: if the corpus is larger than that, empty or unreadable, or if it is a cache of another vocabulary.
     """
     if is_cache(cache.source.corpus):
         check_vocabulary_of(str(cache.source.corpus), vocabulary)
@@ -143,7 +143,7 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
 def open_data(
     run: PretrainingRun, vocabulary: Vocabulary, *, process_index: int, process_count: int
 ) -> PretrainingData:
-    """Opens what the run reads, tokenising a small corpus first.
+    """Open what the run reads; a small corpus is tokenised first.
 
     A corpus is read at random from its memory-mapped cache, packed if asked where it is trained on, and masked on the
     device. A named task or mixture is read through SeqIO, from its cache if it has one; with MASKING "task" it draws
@@ -235,7 +235,7 @@ def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:
 
 
 def stream_data(run: PretrainingRun, name: str, *, use_cached: bool, share: dict[str, Any]) -> PretrainingData:
-    """Batches of a SeqIO task or mixture."""
+    """Open a SeqIO task or mixture."""
     lengths = feature_lengths(run.cache.sequence_length, mask_prob=run.mask_prob if run.masking == "task" else None)
     task = {"use_cached": use_cached, "feature_lengths": lengths, **share}
     return PretrainingData(
