@@ -98,6 +98,29 @@ def test_everything_of_a_run_is_in_the_store(run: Run) -> None:
     assert sorted(path.name for path in run.folder.iterdir()) == ["authority.pem", "host", "text.txt", "vocab.txt"]
 
 
+def test_tfrecords_are_added_to_a_cache_in_the_store(run: Run) -> None:
+    (finished,) = [name for name in run.store.names() if name.startswith("caches/") and name.endswith("/COMPLETED")]
+    cache = finished.removesuffix("/COMPLETED")
+    settings = {"CORPUS": f"gs://bucket/{cache}", "VOCAB_FILE": "gs://bucket/data/vocab.txt", "TFRECORDS": True}
+    result = run.electra("cache", *(f"--gin.{name}={value!r}" for name, value in settings.items()))
+    assert (result.returncode, result.stdout) == (0, f"gs://bucket/{cache}\n"), result.stderr
+    num_files = json.loads(run.read(f"{cache}/info.train.json"))["num_shards"]
+    shards = [f"{cache}/train.tfrecord-{number:05d}-of-{num_files:05d}" for number in range(num_files)]
+    made_by = json.loads(run.read(f"{cache}/made_by.json"))
+    records = list(map(tf_records, map(run.read, shards)))
+    assert sum(map(len, records)) == made_by["train"]["examples"] > 0
+
+
+def tf_records(content: bytes) -> list[bytes]:
+    """Return the records of a TFRecord file; the lengths and checksums around them are passed over."""
+    records = []
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        records.append(content[12 : 12 + length])
+        content = content[16 + length :]
+    return records
+
+
 def test_another_machine_goes_on_from_the_newest_sound_checkpoint(run: Run, tmp_path: Path) -> None:
     params = run.parameters(4, tmp_path / "before")
     # A bit flips where the parameters are; and a save was interrupted before it was committed.
