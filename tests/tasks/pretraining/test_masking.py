@@ -11,9 +11,9 @@ from scipy import stats
 
 from electra_jax.model.types import Tokens
 from electra_jax.pretraining import corruption
-from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig
+from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig, max_predictions
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.pretraining.masking import mask_example, mask_tokens, max_predictions
+from electra_jax.tasks.pretraining.masking import mask_example, mask_tokens
 
 CLS, SEP, MASK = 101, 102, 103
 LENGTH = 128
