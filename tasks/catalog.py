@@ -1,4 +1,4 @@
-"""Every downstream task by its name, and those that a model was fine-tuned on."""
+"""Make a downstream task by its name, or from the record of a fine-tuned model."""
 
 import difflib
 from collections.abc import Mapping
@@ -25,13 +25,13 @@ def make_task(
     """Make a task with its data.
 
     Args:
-      options: which task, and where its data is. A name that is none of `NAMES` is looked for in SeqIO's registry.
-      vocabulary: tokenises.
-      recorded: what `describe` said of the task that a model was fine-tuned on: its labels, which are then taken as
-        they are rather than looked for in the training file. None to train.
+        options: which task, and where its data is. A name that is none of `NAMES` is looked up in SeqIO's registry.
+        vocabulary: tokenises the text.
+        recorded: what `describe` gave for the task that a model was fine-tuned on; its labels are then taken from there
+            rather than from the training file. None to train.
 
     Raises:
-      UserError: there is no such task (the nearest names), or no data for it.
+        UserError: if there is no such task, or no data for it.
     """
     name = options.task
     facts = None if recorded is None else choice.current_facts(recorded)
@@ -55,10 +55,10 @@ def make_task(
 
 
 def check_name(name: str) -> None:
-    """Refuses a name that is none of `NAMES` and not in SeqIO's registry.
+    """Refuse a name that is none of `NAMES` and not in SeqIO's registry.
 
     Raises:
-      UserError: names the nearest.
+        UserError: if there is no task of that name.
     """
     if name in NAMES:
         return
@@ -70,11 +70,11 @@ def check_name(name: str) -> None:
 
 
 def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> DownstreamTask:
-    """Return the task that `describe` told of: it reads raw input and makes predictions, but has no data.
+    """Rebuild a task from what `describe` gave: it reads raw input and makes predictions, but has no data.
 
     Args:
-      facts: of a fine-tuned model's description.
-      vocabulary: the model's.
+        facts: what a fine-tuned model's record says of its task.
+        vocabulary: the model's vocabulary.
     """
     if facts.get("registered"):
         from electra_jax.tasks import seqio_import
