@@ -74,8 +74,13 @@ class MaskingConfig:
     mask_id: int
 
     def max_predictions(self, sequence_length: int) -> int:
-        """Return K, the most positions that are masked in a sequence of this length: int((p + 0.005) * length)."""
-        return int((self.mask_prob + 0.005) * sequence_length)
+        """Return K, the most positions that are masked in a sequence of this length."""
+        return max_predictions(self.mask_prob, sequence_length)
+
+
+def max_predictions(mask_prob: float, sequence_length: int) -> int:
+    """Return K, the most positions that are masked in a sequence of this length, as published."""
+    return int((mask_prob + 0.005) * sequence_length)
 
 
 class SpecialIds(Protocol):
