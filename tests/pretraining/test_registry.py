@@ -13,6 +13,7 @@ from gin import config as gin_internals
 
 from electra_jax.config import gin_files
 from electra_jax.config.data import packing_of
+from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.model.electra import EMBEDDING_SHARING, generator_config
@@ -41,7 +42,7 @@ OBJECTIVES = sorted(path.name for path in (ROOT / "gin" / "objectives").glob("*.
 def run_of(*files: str, bindings: tuple[str, ...] = ()) -> PretrainingRun:
     settings = ['MODEL_DIR="/nowhere"', 'CORPUS="embedded"', 'VOCAB_FILE="vocab.txt"', *bindings]
     names = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", *files]
-    return gin_files.build("PretrainingRun", names, settings, search_paths=[str(ROOT)])
+    return gin_files.build(PretrainingRun, names, settings, search_paths=[str(ROOT)])
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -94,7 +95,7 @@ def test_every_switch_of_the_reference_differs_from_the_default() -> None:
 def test_the_reference_goes_with_fine_tuning() -> None:
     settings = ["MODEL_DIR='/nowhere'", "INIT_FROM='/nowhere'", "TASK='naturalqs'"]
     files = ["gin/runs/finetune.gin", "gin/reference.gin"]
-    run = gin_files.build("finetuning.FinetuningRun", files, settings, search_paths=[str(ROOT)])
+    run = gin_files.build(FinetuningRun, files, settings, search_paths=[str(ROOT)])
     assert (run.loss_reduction, run.heads.classification, run.num_epochs) == ("sum", "reference", 3)
     assert (run.task.row_length, run.task.null_threshold) == (128, -2.75)
     assert run.optimizer(num_train_steps=9, num_warmup_steps=1).top_layer_exponent == 2
@@ -257,9 +258,12 @@ def test_the_count_of_a_published_step_is_the_plain_one() -> None:
     run = run_of()
     sizes = {"batch_size": 8, "sequence_length": 128, "max_predictions": 19}
     arguments = {key: value for key, value in run.variant.items() if key != "embedding_sharing"}
-    electra = registry.step_flops(**arguments, **sizes)
-    assert electra == flops.pretrain_step_flops(run.encoder, run.generator, **sizes)
+    electra = flops.step_flops(**arguments, **sizes)
+    both_towers = sum(flops.encoder_flops(config, 8, 128) for config in (run.encoder, run.generator))
+    heads = flops.word_head_flops(run.generator, 8 * 19, width=run.generator.hidden_size)
+    heads += flops.replaced_token_head_flops(run.encoder, 8 * 128)
+    assert electra == 3 * (both_towers + heads)
     two_tower = TwoTowerDetection(**TWO)
-    more = registry.step_flops(**arguments | {"objective": two_tower, "generator_kind": "two_tower"}, **sizes)
-    less = registry.step_flops(**arguments | {"generator_kind": "uniform", "generator": None}, **sizes)
+    more = flops.step_flops(**arguments | {"objective": two_tower, "generator_kind": "two_tower"}, **sizes)
+    less = flops.step_flops(**arguments | {"generator_kind": "uniform", "generator": None}, **sizes)
     assert less < electra < more
