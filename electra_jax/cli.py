@@ -106,8 +106,9 @@ def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
     if command.for_task is not None and evaluates_task(bindings):
         command = command.for_task
     bindings = [*bindings, *command.place_arguments(options, bindings)]
+    module, _, name = command.configuration.partition(".")
     configuration = gin_files.build(
-        command.configuration,
+        getattr(importlib.import_module(f"electra_jax.config.{module}"), name),
         command.gin_files(options.gin_file, bindings),
         [*(f"{macro} = ''" for macro in command.unneeded), *bindings],
         search_paths=[path for path in options.gin_search_paths.split(",") if path],

@@ -30,8 +30,8 @@ class Command(NamedTuple):
         module: name of the module. `run` takes the configuration, and the parsed arguments where there are any.
         arguments: arguments beside Gin bindings, in order.
         usage: more lines for the help of the command.
-        configuration: dataclass that Gin builds, with its module below `config` where that is not `pretraining`; None
-            for a command that takes no Gin bindings.
+        configuration: module below `config` and name of the dataclass that Gin builds; None for a command that takes no
+            Gin bindings.
         gin_files: returns the Gin files to read, given those of the command line and the bindings.
         place_arguments: returns the bindings that the arguments add, and may change the arguments.
         unneeded: required macros that the command runs without.
@@ -177,7 +177,7 @@ COMMANDS = {
     "pretrain": Command(
         "pre-train by replaced-token detection",
         "pretrain",
-        configuration="PretrainingRun",
+        configuration="pretraining.PretrainingRun",
         gin_files=given_or_recorded,
         reads_text=True,
         processes="together",
@@ -185,7 +185,7 @@ COMMANDS = {
     "evaluate": Command(
         EVALUATE_HELP,
         "evaluate",
-        configuration="PretrainingRun",
+        configuration="pretraining.PretrainingRun",
         gin_files=given_or_recorded,
         reads_text=True,
         processes="together",
@@ -227,14 +227,14 @@ COMMANDS = {
     "inspect": Command(
         "print the model, mesh and cost of a run without running it",
         "inspect",
-        configuration="PretrainingRun",
+        configuration="pretraining.PretrainingRun",
         gin_files=given_or_recorded,
         unneeded=("MODEL_DIR", "VOCAB_FILE"),
     ),
     "vocab": Command(
         "learn a WordPiece vocabulary from text",
         "vocab",
-        configuration="VocabularyRun",
+        configuration="pretraining.VocabularyRun",
         gin_files=given_or("gin/runs/vocab.gin"),
         reads_text=True,
         processes="leader",
@@ -242,7 +242,7 @@ COMMANDS = {
     "cache": Command(
         "tokenise and pack a corpus once",
         "cache",
-        configuration="CacheConfig",
+        configuration="pretraining.CacheConfig",
         gin_files=given_or("gin/runs/cache.gin"),
         reads_text=True,
         processes="leader",

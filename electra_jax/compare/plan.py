@@ -9,6 +9,7 @@ from typing import Any
 from electra_jax.compare.pieces import Piece
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import PRETRAIN, RANDOM, ComparisonRun, Named
+from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.tasks.catalog import check_name
@@ -203,7 +204,7 @@ def _configured(
     name: str, verb: str, files: Sequence[str], bindings: Sequence[str], folders: Sequence[str]
 ) -> _Configured:
     """The configuration that the process will build, so that what is wrong with it is said now."""
-    kind = {"pretrain": "PretrainingRun", "finetune": "finetune_run.FinetuningRun"}[verb]
+    kind = {"pretrain": PretrainingRun, "finetune": FinetuningRun}[verb]
     try:
         built = gin_files.build(kind, list(files), list(bindings), search_paths=list(folders))
     except UserError as error:

@@ -10,6 +10,8 @@ from electra_jax.compare.plan import Plan, make_plan
 from electra_jax.compare.work import gpu_share, last_words
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
+from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.config.pretraining import PretrainingRun
 from support.comparison import ELECTRA_STEP, MACROS, MLM_STEP, plan_of_macros, refusal
 
 
@@ -78,7 +80,7 @@ def built_by(piece: Piece) -> Any:
     verb, *flags = piece.arguments
     files = [flag.removeprefix("--gin_file=") for flag in flags if flag.startswith("--gin_file=")]
     bindings = [flag.removeprefix("--gin.") for flag in flags if flag.startswith("--gin.")]
-    kind = {"pretrain": "PretrainingRun", "finetune": "finetuning.FinetuningRun"}[verb]
+    kind = {"pretrain": PretrainingRun, "finetune": FinetuningRun}[verb]
     return gin_files.build(kind, files, bindings, search_paths=[])
 
 
@@ -86,9 +88,7 @@ def test_gin_files_are_looked_for_where_the_command_says(tmp_path: Path) -> None
     (tmp_path / "warm.gin").write_text("DROPOUT = 0.25\n")
     macros = MACROS | {"VARIANTS": [("warm", "gin/objectives/mlm.gin", "warm.gin")]}
     bindings = [f"{name}={value!r}" for name, value in ({"MODEL_DIR": "run"} | macros).items()]
-    run = gin_files.build(
-        "comparison.ComparisonRun", ["gin/runs/compare.gin"], bindings, search_paths=[str(tmp_path), "elsewhere"]
-    )
+    run = gin_files.build(ComparisonRun, ["gin/runs/compare.gin"], bindings, search_paths=[str(tmp_path), "elsewhere"])
     stage = next(piece for piece in make_plan(run).pieces if piece.task is None)
     assert f"--gin_search_paths={tmp_path},elsewhere" in stage.arguments
     assert stage.settings["EncoderConfig.hidden_dropout_prob"] == "0.25"
@@ -164,7 +164,7 @@ def test_time_left() -> None:
         ({"VARIANTS": [("a", "DROPOT = 0.0")]}, "'a': --gin.DROPOT=0.0: no macro DROPOT is used by the Gin files; did"),
         (
             {"TASKS": [("rte", "EPOCHS = 'x'")]},
-            "'rte': EPOCHS (electra_jax.config.finetuning.FinetuningRun.epochs) is 'x'",
+            "'rte': EPOCHS (finetune_run.FinetuningRun.epochs) is 'x'",
         ),
         ({"NUM_SEEDS": 0}, "NUM_SEEDS is 0: it must be at least 1"),
         ({"PROCESSES": 0}, "PROCESSES is 0: it must be at least 1"),

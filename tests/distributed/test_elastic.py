@@ -106,7 +106,7 @@ def run(tmp_path: Path) -> Run:
     }
     files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin"]
     bindings = [f"{name}={value!r}" for name, value in settings.items()]
-    configuration = gin_files.build("PretrainingRun", files, bindings, search_paths=[])
+    configuration = gin_files.build(PretrainingRun, files, bindings, search_paths=[])
     model_dir.mkdir()
     (model_dir / "config.gin").write_text(gin_files.resolved())
     vocabulary = load_vocabulary(settings["VOCAB_FILE"], lowercase=True)

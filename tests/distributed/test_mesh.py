@@ -114,7 +114,7 @@ def case(objective: str, *, dropout: float = 0.0, published_optimizer: bool = Fa
     files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", f"gin/objectives/{objective}.gin"]
     bindings = [f"{name}={value!r}" for name, value in (SMALL | {"DROPOUT": dropout}).items()]
     with gin_files.isolated():
-        run = gin_files.build("PretrainingRun", files, bindings, search_paths=[])
+        run = gin_files.build(PretrainingRun, files, bindings, search_paths=[])
     run = dataclasses.replace(run, generator_encoder=dataclasses.replace(run.generator, num_attention_heads=2))
     return Case(run, make_optimizer(run.optimizer) if published_optimizer else optax.sgd(1.0, momentum=0.0))
 

@@ -13,6 +13,7 @@ from gin import config as gin_internals
 
 from electra_jax.config import gin_files
 from electra_jax.config.data import packing_of
+from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.model.electra import EMBEDDING_SHARING, generator_config
@@ -40,7 +41,7 @@ OBJECTIVES = sorted(path.name for path in (ROOT / "gin" / "objectives").glob("*.
 def run_of(*files: str, bindings: tuple[str, ...] = ()) -> PretrainingRun:
     settings = ['MODEL_DIR="/nowhere"', 'CORPUS="embedded"', 'VOCAB_FILE="vocab.txt"', *bindings]
     names = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", *files]
-    return gin_files.build("PretrainingRun", names, settings, search_paths=[str(ROOT)])
+    return gin_files.build(PretrainingRun, names, settings, search_paths=[str(ROOT)])
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -97,7 +98,7 @@ def test_every_switch_of_the_reference_differs_from_the_default() -> None:
 def test_the_reference_goes_with_fine_tuning() -> None:
     settings = ["MODEL_DIR='/nowhere'", "INIT_FROM='/nowhere'", "TASK='naturalqs'"]
     files = ["gin/runs/finetune.gin", "gin/reference.gin"]
-    run = gin_files.build("finetuning.FinetuningRun", files, settings, search_paths=[str(ROOT)])
+    run = gin_files.build(FinetuningRun, files, settings, search_paths=[str(ROOT)])
     assert (run.loss_reduction, run.heads.classification, run.num_epochs) == ("sum", "reference", 3)
     assert (run.task.row_length, run.task.null_threshold) == (128, -2.75)
     assert run.optimizer(num_train_steps=9, num_warmup_steps=1).layerwise_exponents == "reference"
