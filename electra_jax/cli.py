@@ -13,13 +13,10 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from electra_jax.commands.table import COMMANDS, Command, evaluates_task
+from electra_jax.commands.table import COMMANDS, GIN_HELP, HELP_STYLE, evaluates_task
 from electra_jax.distributed import processes
 from electra_jax.errors import PREEMPTED, Preempted, UserError, explain_os_error
 from electra_jax.files import refusal
-
-HELP_STYLE = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-GIN_HELP = "Any Gin value can be set: --gin.NAME=VALUE, strings in quotes, as in --gin.MODEL_DIR='\"runs/mine\"'."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,7 +46,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        add_arguments(commands, name, command)
+        command.add_to(commands, name)
     bindings = [argument.removeprefix("--gin.") for argument in arguments if argument.startswith("--gin.")]
     rest = [argument for argument in arguments if not argument.startswith("--gin.")]
     options, left = parser.parse_known_args(rest)
@@ -59,31 +56,6 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
     if left:
         options.arguments += left
     return options, bindings
-
-
-def add_arguments(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, command: Command) -> None:
-    """Add a command and its arguments to the parser."""
-    parser = commands.add_parser(
-        name,
-        help=command.help,
-        description=f"{command.help}\n\n{command.usage}".strip(),
-        epilog=GIN_HELP if command.configuration else None,
-        **HELP_STYLE,
-    )
-    for argument in command.arguments:
-        parser.add_argument(argument.name, **argument.settings)
-    if command.configuration:
-        parser.add_argument(
-            "--gin_file",
-            action="append",
-            default=[],
-            metavar="PATH",
-            help="a Gin file, relative to the working folder or shipped in the package; repeatable, later ones win",
-        )
-        parser.add_argument(
-            "--gin_search_paths", default="", metavar="DIR[,DIR]", help="more folders to find Gin files in"
-        )
-    parser.add_argument("--verbose", action="store_true", help="show tracebacks and the libraries' own messages")
 
 
 def run_command(options: argparse.Namespace, bindings: list[str]) -> None:

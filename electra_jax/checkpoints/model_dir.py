@@ -341,7 +341,7 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
         raise UserError(
             f"{directory} is of another model: {'; '.join(shapes[:8]) or 'no parameter has a name in common'}"
         )
-    filled = {name: sharding.place(held[name], leaf) if name in held else leaf for name, leaf in wanted.items()}
+    filled = {name: sharding.shard_like(held[name], leaf) if name in held else leaf for name, leaf in wanted.items()}
     tree = jax.tree.unflatten(jax.tree.structure(params), list(filled.values()))
     return Start(tree, sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys()))
 

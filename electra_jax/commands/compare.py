@@ -18,16 +18,15 @@ from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, local, replace_file
 from electra_jax.monitoring.reporter import say
-
-JSON = "comparison.json"
+from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, REPORT
 
 
 def run(configuration: ComparisonRun) -> None:
-    """Does what is left of the comparison; its report is there from the first piece on.
+    """Do what is left of the comparison; its report is there from the first piece on.
 
     Raises:
-        UserError: what is asked for cannot be compared, or is not what MODEL_DIR holds, or a process failed.
-        Preempted: asked to stop by the platform; all processes have saved.
+        UserError: if the variants cannot be compared, MODEL_DIR holds another comparison, or a process failed.
+        Preempted: if the platform asked to stop; all processes have saved.
     """
     config = gin_files.resolved()
     model_dir = local(configuration.model_dir, "the MODEL_DIR of a comparison")
@@ -37,13 +36,13 @@ def run(configuration: ComparisonRun) -> None:
     model_dir.mkdir(parents=True, exist_ok=True)
     with sole_owner(model_dir) as keep_alive:
         records = Records(model_dir, plan.pieces, configuration.seeds)
-        replace_file(absolute(model_dir / "config.gin"), config)
+        replace_file(absolute(model_dir / CONFIG), config)
         say(f"{len(records.done)} of {len(plan.pieces)} pieces are done in {model_dir}")
         work = Work(records, processes=configuration.processes, keep_alive=keep_alive)
 
         def write() -> dict[str, Any]:
             comparison = comparison_of(configuration, plan, records, failures=work.failures, config=config)
-            replace_file(absolute(model_dir / JSON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
+            replace_file(absolute(model_dir / COMPARISON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
             report.write_report(comparison, model_dir)
             return comparison
 
@@ -61,13 +60,13 @@ def run(configuration: ComparisonRun) -> None:
     if work.failures:
         raise UserError(failed(work.failures))
     report.show(comparison)
-    say(f"comparison: {model_dir / JSON}")
-    say(f"figure: {model_dir / 'comparison.png'}")
-    say(f"report: {model_dir / 'report.html'}")
+    say(f"comparison: {model_dir / COMPARISON}")
+    say(f"figure: {model_dir / FIGURE}")
+    say(f"report: {model_dir / REPORT}")
 
 
 def progress(work: Work, processes: int) -> str:
-    """How many pieces of how many are done, and how long the rest takes as far as that is known."""
+    """Return how many pieces are done, and how long the rest takes as far as that is known."""
     pieces = work.records.pieces
     seconds, unknown = seconds_left(pieces, work.timings(), processes=processes)
     left = f"left: {readable(seconds)}" if seconds or not unknown else "left: not known yet"
@@ -77,7 +76,7 @@ def progress(work: Work, processes: int) -> str:
 
 
 def failed(failures: Mapping[str, str]) -> str:
-    """One sentence on what failed."""
+    """Return a sentence on what failed."""
     first, *others = failures
     more = f"; {len(others)} more failed: {', '.join(others)}" if others else ""
     return f"{first} {failures[first]}{more}; the same command tries again what is not done"

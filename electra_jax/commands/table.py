@@ -9,6 +9,9 @@ from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
 
+HELP_STYLE = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+GIN_HELP = "Any Gin value can be set: --gin.NAME=VALUE, strings in quotes, as in --gin.MODEL_DIR='\"runs/mine\"'."
+
 
 class Argument(NamedTuple):
     """An argument of a command beside Gin bindings.
@@ -52,6 +55,30 @@ class Command(NamedTuple):
     reads_text: bool = False
     processes: str = "apart"
     for_task: "Command | None" = None
+
+    def add_to(self, parsers: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str) -> None:
+        """Add the command's parser to those of the other commands."""
+        parser = parsers.add_parser(
+            name,
+            help=self.help,
+            description=f"{self.help}\n\n{self.usage}".strip(),
+            epilog=GIN_HELP if self.configuration else None,
+            **HELP_STYLE,
+        )
+        for argument in self.arguments:
+            parser.add_argument(argument.name, **argument.settings)
+        if self.configuration:
+            parser.add_argument(
+                "--gin_file",
+                action="append",
+                default=[],
+                metavar="PATH",
+                help="a Gin file, relative to the working folder or shipped in the package; repeatable, later ones win",
+            )
+            parser.add_argument(
+                "--gin_search_paths", default="", metavar="DIR[,DIR]", help="more folders to find Gin files in"
+            )
+        parser.add_argument("--verbose", action="store_true", help="show tracebacks and the libraries' own messages")
 
 
 def bound(bindings: Sequence[str], name: str) -> str | None:

@@ -15,8 +15,7 @@ from electra_jax.checkpoints import orbax_store
 from electra_jax.compare.pieces import Piece, Timing
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, replace_file
-from electra_jax.finetuning.results import RESULTS
-from electra_jax.finetuning.seed_run import RESULT
+from electra_jax.run_directory import METRICS, RESULTS, RUN, SEED_RESULT, SEEDS
 
 Record = dict[str, Any]
 
@@ -60,7 +59,7 @@ class Records:
 
     def made(self, piece: Piece) -> Record:
         """The run.json of a piece."""
-        return json.loads((self.directory(piece) / "run.json").read_text(encoding="utf-8"))
+        return json.loads((self.directory(piece) / RUN).read_text(encoding="utf-8"))
 
     def held_out(self, piece: Piece) -> Record:
         """The last metrics of held-out text that a pre-training reported; empty where it reported none."""
@@ -71,7 +70,9 @@ class Records:
         """How much of a piece is there: of the steps that are its own, or of the seeds."""
         directory = self.directory(piece)
         if piece.task is not None:
-            return sum((directory / "seeds" / str(seed) / RESULT).exists() for seed in self._seeds) / len(self._seeds)
+            return sum((directory / SEEDS / str(seed) / SEED_RESULT).exists() for seed in self._seeds) / len(
+                self._seeds
+            )
         rows = self._lines(piece)
         before = next((one.steps for one in self.pieces if one.name == piece.needs), 0)
         return max(0, rows[-1]["step"] - before) / (piece.steps - before) if rows else 0.0
@@ -104,7 +105,7 @@ class Records:
 
     def _lines(self, piece: Piece) -> list[Record]:
         """The metrics that a pre-training reported so far."""
-        path = self.directory(piece) / "metrics.jsonl"
+        path = self.directory(piece) / METRICS
         # The last line may be half written.
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
         return [json.loads(line) for line in lines]

@@ -7,13 +7,14 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from electra_jax.errors import UserError
+from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, REPORT
 
 # The line of fine-tunings that start from random weights.
 RANDOM = "random"
 # The folder of a fraction's pre-training, beside those of its fine-tunings.
 PRETRAIN = "pretrain"
 # What stands in MODEL_DIR beside the variants' folders.
-_TAKEN = (RANDOM, "comparison.json", "comparison.png", "report.html", "config.gin", "compare.lock", "pieces.lock")
+_TAKEN = (RANDOM, COMPARISON, FIGURE, REPORT, CONFIG, "compare.lock", "pieces.lock")
 # Of the files beside a folder.
 _SUFFIXES = (".json", ".log", ".part")
 # What every process is given, so that another value would say nothing.

@@ -8,10 +8,9 @@ from flax import linen as nn
 from electra_jax.errors import UserError
 from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
-from electra_jax.pretraining import registry
+from electra_jax.pretraining import flops, registry
 from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
-from electra_jax.pretraining.objective import Objective
-from electra_jax.pretraining.replaced_token import WeightSchedule
+from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.steps import PretrainingSetup
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -239,7 +238,7 @@ class PretrainingRun:
     def step_flops(self, max_predictions: int) -> int:
         """Matrix FLOPs of one training step with so many masked positions to a row."""
         arguments = {name: value for name, value in self.variant.items() if name != "embedding_sharing"}
-        return registry.step_flops(
+        return flops.step_flops(
             **arguments,
             batch_size=self.batch_size,
             sequence_length=self.cache.sequence_length,

@@ -1,4 +1,4 @@
-"""Held-out metrics of a pre-training checkpoint, and passages that show a person what it does."""
+"""Held-out metrics of a pre-trained model, and passages that show what it does."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -67,14 +67,14 @@ def held_out_sums(
     sharding: NamedSharding,
     num_batches: int | None,
 ) -> dict[str, np.ndarray]:
-    """Metric sums over held-out batches.
+    """Return metric sums over held-out batches.
 
     Args:
-        params: of the model.
-        batches: in a fixed order.
-        step: (params, batch, key) -> sums, jitted.
-        sharding: where a batch goes.
-        num_batches: how many at most; None for all.
+        params: the model's parameters.
+        batches: this process's rows of each batch, in a fixed order.
+        step: jitted (params, batch, key) -> sums.
+        sharding: sharding of a batch.
+        num_batches: maximal number of batches; None for all.
 
     Returns:
         Float64 sums, as `finish` takes them.
@@ -89,7 +89,7 @@ def held_out_sums(
 
 
 def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[str, float]:
-    """The metrics of `held_out_sums`: those of `metrics.finish`, and the original's where their sums are among them."""
+    """Return the metrics of `held_out_sums`: ours, and the original's where their sums are among them."""
     theirs = {
         name.removeprefix(original.PREFIX): value for name, value in sums.items() if name.startswith(original.PREFIX)
     }
@@ -110,19 +110,19 @@ def passages(
     tokens: Sequence[str],
     attention_mask_BL: np.ndarray,
 ) -> list[dict[str, Any]]:
-    """Examples as people read them: what the discriminator read, what stood there, and what it thinks.
+    """Return examples as people read them: what the discriminator read, what stood there before, and its judgement.
 
     Args:
         originals_BL: ids before masking.
         corrupted_BL: ids that the discriminator read.
-        masked_positions_BK: where the generator sampled.
+        masked_positions_BK: positions where the generator sampled.
         masked_weights_BK: 1 for used slots.
-        logits_BL: the discriminator's.
-        tokens: the vocabulary's entries.
+        logits_BL: logits of the discriminator.
+        tokens: entries of the vocabulary.
         attention_mask_BL: 1 for real tokens.
 
     Returns:
-        One dict a row with lists of equal length: tokens, originals, masked, replaced, probability.
+        One dict per row with lists of equal length: tokens, originals, masked, replaced, probability.
     """
     shown = []
     for row, length in enumerate(attention_mask_BL.sum(axis=-1)):
@@ -142,7 +142,7 @@ def passages(
 
 
 def most_frequent(ids: np.ndarray, tokens: Sequence[str]) -> dict[str, Any]:
-    """The token that stands most often behind a mask, and how often: what a constant guess would score."""
+    """Return the token that most often stands behind a mask, and its rate: the accuracy of a constant guess."""
     counts = np.bincount(ids, minlength=len(tokens))
     best = int(counts.argmax())
     return {"token": tokens[best], "rate": float(counts[best] / max(1, counts.sum()))}

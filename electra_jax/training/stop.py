@@ -1,4 +1,4 @@
-"""The request to stop after a step, by Ctrl-C or by SIGTERM, which any machine can make: the standard library alone."""
+"""Requests to stop after a training step, by Ctrl-C or SIGTERM."""
 
 import signal
 from collections.abc import Iterator
@@ -7,26 +7,26 @@ from types import FrameType
 
 
 class Stop:
-    """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C interrupts as usual."""
+    """A signal handler: the first Ctrl-C or SIGTERM asks to stop after the step, a second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
-        """Nothing has asked to stop."""
+        """Start without a request."""
         self.requested: str | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
+        """Handle a signal."""
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
 
     def after_step(self) -> bool:
-        """Whether to stop now; asked after every step."""
+        """Return whether to stop now; called after every dispatch."""
         return self.requested is not None
 
 
 @contextmanager
 def handled_by(stop: Stop) -> Iterator[None]:
-    """Ctrl-C and SIGTERM go to `stop`, until the end of the body."""
+    """Let `stop` handle Ctrl-C and SIGTERM until the end of the body."""
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

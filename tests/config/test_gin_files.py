@@ -15,7 +15,7 @@ from electra_jax.config.pretraining import CacheConfig, PretrainingRun, Vocabula
 from electra_jax.errors import UserError
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.steps import FinetunedModel
-from electra_jax.pretraining.replaced_token import WeightSchedule
+from electra_jax.pretraining.objective import WeightSchedule
 from electra_jax.pretraining.steps import init_params
 from electra_jax.tasks import catalog
 from electra_jax.tasks.qa.sources import QA_TASKS

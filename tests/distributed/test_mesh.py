@@ -81,7 +81,7 @@ class Case(NamedTuple):
             optimizer=self.optimizer,
             accumulation_steps=accumulation_steps,
         )
-        state = sharding.place(host_state(abstract, self.optimizer), abstract)
+        state = sharding.shard_like(host_state(abstract, self.optimizer), abstract)
         rows = random_batch(ROWS, LENGTH)
         if packed:  # each segment an example
             rows["example_ids"] = rows["attention_mask"] * (1 + rows["token_type_ids"])

@@ -340,7 +340,7 @@ def test_eight_devices_equal_one(name: str, axes: tuple[int, int, int]) -> None:
         finetune_step, model=model, loss=LossConfig(CASES[name].kind, 0.5, "mean"), optimizer=optimizer
     )
     compiled = sharding.jit_update(update, places, mesh, config)
-    on_mesh = compiled(sharding.place(state, places), to_device(batch, sharding.batch_sharding(mesh)))
+    on_mesh = compiled(sharding.shard_like(state, places), to_device(batch, sharding.batch_sharding(mesh)))
     table = on_mesh[0].params["embeddings"]["word_embeddings"]
     assert len({str(shard.index) for shard in table.addressable_shards}) == axes[1] * axes[2]
     assert_close(jax.device_get(step(state, batch)), jax.device_get(on_mesh))
