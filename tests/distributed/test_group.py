@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from electra_jax.distributed import processes as distributed
+from electra_jax.distributed.address import find_address
 from electra_jax.distributed.group import connect, free_port
 from electra_jax.errors import UserError
 
@@ -85,6 +86,7 @@ def test_two_of_the_same_number(address: str, threads: Callable[..., Future], in
 
 MEMBER = """
 import sys, time
+from electra_jax.distributed.address import find_address
 from electra_jax.distributed.group import connect
 group = connect(sys.argv[1], int(sys.argv[2]), 3, seconds=60)
 print("ready", flush=True)
@@ -266,7 +268,7 @@ def test_where_it_finds_out_that_it_is_one_of_several(
 ) -> None:
     for name, value in variables.items():
         alone.setenv(name, value)
-    assert distributed.find_address() == expected
+    assert find_address() == expected
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_half_an_address_is_refused(alone: pytest.MonkeyPatch, variables: dict[s
     for name, value in variables.items():
         alone.setenv(name, value)
     with pytest.raises(UserError, match=message):
-        distributed.find_address()
+        find_address()
 
 
 def test_an_indexed_job_that_cannot_ask_kubernetes(alone: pytest.MonkeyPatch) -> None:
@@ -297,7 +299,7 @@ def test_an_indexed_job_that_cannot_ask_kubernetes(alone: pytest.MonkeyPatch) ->
     # As if the package were not installed, which it need not be.
     alone.setitem(sys.modules, "kubernetes", None)
     with pytest.warns(UserWarning, match="kubernetes"), pytest.raises(UserError, match=r"processes \(Kubernetes\)"):
-        distributed.find_address()
+        find_address()
 
 
 def test_gins_text_is_compared_setting_by_setting() -> None:
