@@ -203,7 +203,7 @@ with processes.process_group("SEED = 0"):
             # No process can do a step without the others, nor wait for them while they wait for it.
             processes.coordination_client().wait_at_barrier(f"step {step}", 20_000)
             time.sleep(0.002 * (index == 1))
-            if step == 5 and sys.argv[2] == sys.argv[3]:
+            if step == 5 and sys.argv[3] in (sys.argv[2], "all"):
                 signal.raise_signal(signal.Signals[sys.argv[4]])
             if stop.after_step():
                 print(step, stop.requested, flush=True)
@@ -211,7 +211,7 @@ with processes.process_group("SEED = 0"):
 """
 
 
-@pytest.mark.parametrize(("asking", "number"), [("0", "SIGTERM"), ("2", "SIGINT")])
+@pytest.mark.parametrize(("asking", "number"), [("0", "SIGTERM"), ("2", "SIGINT"), ("all", "SIGTERM")])
 def test_all_stop_after_the_same_step_which_none_has_passed(address: str, asking: str, number: str) -> None:
     processes = _members(TOGETHER, address, asking, number)
     ends = [process.communicate(timeout=50) for process in processes]
