@@ -321,7 +321,7 @@ def held_out_metrics(
         model=recipe.model,
         objective=recipe.objective,
         masking=recipe.masking,
-        reference=False,
+        extra_metrics=None,
     )
     step = sharding.jit_forward(sums, mesh, ONE_DEVICE)
 

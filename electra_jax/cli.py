@@ -17,6 +17,7 @@ from electra_jax.commands.table import COMMANDS, GIN_HELP, HELP_STYLE, evaluates
 from electra_jax.distributed import processes
 from electra_jax.errors import PREEMPTED, Preempted, UserError, explain_os_error
 from electra_jax.files import refusal
+from electra_jax.training.stop import stop_with_parent
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options, bindings = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    stop_with_parent()
     if not options.verbose:
         quieten_libraries()
     return exit_code(functools.partial(run_command, options, bindings), verbose=options.verbose)

@@ -95,7 +95,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     graph = {name: {target.removeprefix("electra_jax.") for target in imports(name)} & set(MODULES) for name in MODULES}
     reached = {name: set(targets) for name, targets in graph.items()}
     for middle in graph:
-        for name, targets in reached.items():
+        for targets in reached.values():
             if middle in targets:
                 targets |= reached[middle]
     assert sorted(name for name, targets in reached.items() if name in targets) == []

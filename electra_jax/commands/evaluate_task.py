@@ -99,7 +99,7 @@ def score_file(configuration: EvaluationRun, predictions: str) -> None:
         raise UserError(f"{predictions} is of which task? set TASK, and DATA_DIR to where its gold answers are")
     metrics = score_predictions(options, split, predictions, null_odds_file=configuration.null_odds)
     if options.task in TAGGING_TASKS:
-        print(tagged_file(predictions, span_reader=options.span_reader).report(), end="")
+        print(tagged_file(predictions, rules=options.rules).report(), end="")
     if options.task in QA_TASKS:
         note_unanswered(configuration, predictions)
     show({split: metrics}, f"{options.task}, {predictions}")

@@ -26,6 +26,7 @@ from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.outputs import left_out
 from electra_jax.tasks.protocol import DownstreamTask
+from electra_jax.tasks.qa.task import QATask
 from electra_jax.tasks.tokenizer import WordPieces
 from electra_jax.training import sharding
 
@@ -65,9 +66,8 @@ def run(configuration: FinetuningRun) -> None:
 
 def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> steps.FinetunedModel:
     """Return the encoder with the task's head on it."""
-    head = configuration.heads.head_for(
-        task.kind, num_labels=len(task.labels), final_sep_answers=configuration.task.final_sep_is_answerable
-    )
+    final_sep_answers = isinstance(task, QATask) and task.rules.final_sep_is_answerable
+    head = configuration.heads.head_for(task.kind, num_labels=len(task.labels), final_sep_answers=final_sep_answers)
     return steps.FinetunedModel(begun.encoder, head)
 
 

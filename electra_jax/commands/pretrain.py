@@ -155,7 +155,7 @@ class PretrainingJob:
             model=setup.model,
             objective=setup.objective,
             masking=setup.masking,
-            reference=configuration.reference_metrics,
+            extra_metrics=configuration.pretraining_rules.extra_metrics,
         )
         self._evaluate = sharding.jit_forward(evaluate, mesh, configuration.mesh)
 
@@ -177,7 +177,7 @@ class PretrainingJob:
             sharding=sharding.batch_sharding(self.mesh),
             num_batches=math.ceil(run.num_evaluation_examples / run.batch_size),
         )
-        return evaluation.finish(sums, run.objective.loss_weights)
+        return evaluation.finish(sums, run.objective.loss_weights, run.pretraining_rules.extra_metrics)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of an update, counted from 0."""

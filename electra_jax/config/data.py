@@ -16,6 +16,7 @@ from electra_jax.files import path_of
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
+from electra_jax.tasks.original import choice
 from electra_jax.tasks.pretraining.cache import build_cache
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
@@ -86,7 +87,7 @@ def packing_of(cache: CacheConfig) -> Packing:
         one_segment_share=cache.one_segment_share,
         random_length_share=cache.random_length_share,
         seed=cache.seed,
-        method=cache.packing,
+        builder=choice.example_builder(cache.example_building),
     )
 
 

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import NamedSharding
 
 from electra_jax.model.types import Loss, Masked, PyTree
-from electra_jax.pretraining import corruption, metrics, original
+from electra_jax.pretraining import corruption, metrics
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import Keys, Objective, Outputs
 from electra_jax.pretraining.steps import as_masked
@@ -48,15 +48,15 @@ def evaluate_step(
     model: nn.Module,
     objective: Objective,
     masking: MaskingConfig,
-    reference: bool,
+    extra_metrics: metrics.ExtraMetrics | None,
 ) -> Sums:
-    """Return the metric sums of one held-out batch, with `reference` also those of the original (see `original`)."""
+    """Return the metric sums of one held-out batch, those of `extra_metrics` with their prefix."""
     terms, masked, outputs = forward(params, batch, key, model=model, objective=objective, masking=masking)
     sums = metrics.pretraining_sums(terms, masked, outputs)
-    if not reference:
+    if extra_metrics is None:
         return sums
-    theirs = original.reference_sums(masked, outputs)
-    return sums | {f"{original.PREFIX}{name}": value for name, value in theirs.items()}
+    extra = extra_metrics.sums(masked, outputs)
+    return sums | {f"{extra_metrics.prefix}{name}": value for name, value in extra.items()}
 
 
 def held_out_sums(
@@ -88,16 +88,16 @@ def held_out_sums(
     return totals
 
 
-def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[str, float]:
-    """Return the metrics of `held_out_sums`: ours, and the original's where their sums are among them."""
-    theirs = {
-        name.removeprefix(original.PREFIX): value for name, value in sums.items() if name.startswith(original.PREFIX)
-    }
+def finish(
+    sums: dict[str, np.ndarray], loss_weights: dict[str, float], extra_metrics: metrics.ExtraMetrics | None
+) -> dict[str, float]:
+    """Return the metrics of `held_out_sums`: those of `metrics.finish`, and `extra_metrics` with their prefix."""
     values = metrics.finish(sums, loss_weights)
-    if theirs:
-        finished = original.reference_finish(theirs)
-        values |= {f"{original.PREFIX}{name}": value for name, value in finished.items()}
-    return values
+    if extra_metrics is None:
+        return values
+    prefix = extra_metrics.prefix
+    extra = {name.removeprefix(prefix): value for name, value in sums.items() if name.startswith(prefix)}
+    return values | {f"{prefix}{name}": value for name, value in extra_metrics.finish(extra).items()}
 
 
 def passages(

@@ -3,6 +3,9 @@
 The sums of several batches, devices or processes are added; only `finish` divides.
 """
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +16,21 @@ from electra_jax.training.state import Sums
 
 AUC_BINS = 1024
 AUC_LOGIT_RANGE = 12.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtraMetrics:
+    """Metrics that evaluation reports beside those of `finish`.
+
+    Attributes:
+        prefix: of the names of their sums and of their values, which keeps them apart from the others.
+        sums: given a masked batch and the outputs for it, returns sums that may be added over batches.
+        finish: makes named values of those sums.
+    """
+
+    prefix: str
+    sums: Callable[[Masked, Outputs], Sums]
+    finish: Callable[[dict[str, np.ndarray]], dict[str, float]]
 
 
 def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) -> Sums:

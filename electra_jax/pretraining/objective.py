@@ -134,12 +134,10 @@ def corrupt(
         temperature: divides the logits.
         disallow_correct: never draw the original token.
         sampler: see `corruption.sample`.
-        masking: whether positions may repeat, and which sample such a position gets.
+        masking: which sample is written where a position was drawn more than once.
     """
     if disallow_correct:
         logits_BKV = corruption.forbid(logits_BKV, masked.masked_ids)
     sampled_BK = corruption.sample(keys_B, logits_BKV, temperature, sampler)
-    if not masking.with_replacement:
-        return corruption.replace(masked, sampled_BK)
-    settled_BK = corruption.settle_duplicates(masked, sampled_BK, average=masking.average_duplicates)
-    return corruption.replace(masked, settled_BK)._replace(sampled_ids_BK=sampled_BK)
+    written_BK = masking.positions.settle(masked, sampled_BK)
+    return corruption.replace(masked, written_BK)._replace(sampled_ids_BK=sampled_BK)

@@ -26,9 +26,9 @@ class OptimizerConfig:
         beta_1, beta_2, epsilon: Adam's; epsilon is added outside the root.
         clip_norm: largest global norm of the gradient.
         layerwise_lr_decay: factor from each layer to the one below it, in (0, 1]; 1 for one learning rate.
-        layerwise_exponents: "fixed" or "reference", see `layerwise_multipliers`.
         lr_decay_share: share of the steps, at the end, over which the rate falls; 1 as published. Below 1 the rate is
             constant between warm-up and decay ("warm-up-stable-decay": Hu et al., 2024, MiniCPM, section 4).
+        top_layer_exponent: of `layerwise_lr_decay`, for the top layer: see `layerwise_multipliers`.
     """
 
     learning_rate: float
@@ -42,7 +42,7 @@ class OptimizerConfig:
     epsilon: float
     clip_norm: float
     layerwise_lr_decay: float
-    layerwise_exponents: str
+    top_layer_exponent: int
     lr_decay_share: float
 
     def __post_init__(self) -> None:
@@ -107,25 +107,21 @@ LAYERWISE_GROUPS = {
 }
 
 
-def layerwise_multipliers(params: PyTree, *, decay: float, exponents: str) -> PyTree:
+def layerwise_multipliers(params: PyTree, *, decay: float, top_exponent: int) -> PyTree:
     """Return the factor of each parameter's learning rate: decay^exponent, smaller towards the embeddings.
 
     Args:
         params: embeddings, encoder (its n layers stacked) and head.
         decay: 0.8 for small and base, 0.9 for large, as published.
-        exponents: "fixed": head 0, top layer 1, ..., bottom layer n, embeddings n + 1. "reference": the original's,
-            which skip the 1: head 0, top layer 2, ..., bottom layer n + 1, embeddings n + 2, so that everything below
-            the head learns slower by one more factor of `decay`.
+        top_exponent: the exponent of the top layer, 1 for one factor of `decay` between head and top layer. The head's
+            is 0, and each layer's, and then the embeddings', is larger by 1 than that of the layer above.
 
     Returns:
         Float32 factors that broadcast against the parameters: stacked layers have one for each layer.
 
     Raises:
-        UserError: if `exponents` is neither, or a parameter does not belong to exactly one group.
+        UserError: if a parameter does not belong to exactly one group, or to no stack of layers.
     """
-    if exponents not in ("fixed", "reference"):
-        raise UserError(f"layerwise_exponents is {exponents!r}: it must be 'fixed' or 'reference'")
-    gap = {"fixed": 1, "reference": 2}[exponents]
     leaves = traverse_util.flatten_dict(params, sep="/")
     groups = {path: [name for name, pattern in LAYERWISE_GROUPS.items() if re.match(pattern, path)] for path in leaves}
     ungrouped = [path for path, found in groups.items() if len(found) != 1]
@@ -144,19 +140,19 @@ def layerwise_multipliers(params: PyTree, *, decay: float, exponents: str) -> Py
         if group == "head":
             return jnp.ones((), jnp.float32)
         if group == "embeddings":
-            return jnp.asarray(decay ** (num_layers + gap), jnp.float32)
-        powers_N = [decay ** (num_layers - 1 - layer + gap) for layer in range(num_layers)]
+            return jnp.asarray(decay ** (num_layers + top_exponent), jnp.float32)
+        powers_N = [decay ** (num_layers - 1 - layer + top_exponent) for layer in range(num_layers)]
         return jnp.asarray(powers_N, jnp.float32).reshape(-1, *(1,) * (leaf.ndim - 1))
 
     return traverse_util.path_aware_map(factor, params)
 
 
-def scale_by_layer(decay: float, exponents: str) -> optax.GradientTransformation:
-    """Multiply updates by `layerwise_multipliers`."""
+def scale_by_layer(decay: float, top_exponent: int) -> optax.GradientTransformation:
+    """Return a transformation that multiplies updates by `layerwise_multipliers`."""
 
     def update(updates: PyTree, params: PyTree | None) -> PyTree:
         del params
-        factors = layerwise_multipliers(updates, decay=decay, exponents=exponents)
+        factors = layerwise_multipliers(updates, decay=decay, top_exponent=top_exponent)
         return jax.tree.map(jnp.multiply, updates, factors)
 
     return optax.stateless(update)
@@ -169,6 +165,6 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         optax.clip_by_global_norm(config.clip_norm),
         scale_by_uncorrected_adam(config.beta_1, config.beta_2, config.epsilon),
         optax.add_decayed_weights(config.weight_decay_rate, mask=lambda params: decayed(params, config.no_decay)),
-        scale_by_layer(config.layerwise_lr_decay, config.layerwise_exponents) if layerwise else optax.identity(),
+        scale_by_layer(config.layerwise_lr_decay, config.top_layer_exponent) if layerwise else optax.identity(),
         optax.scale_by_learning_rate(lambda count: learning_rate(config, count)),
     )

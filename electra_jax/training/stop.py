@@ -1,9 +1,14 @@
-"""Requests to stop after a training step, by Ctrl-C or SIGTERM."""
+"""Take requests to stop after a step: by Ctrl-C, by SIGTERM, or by the end of the parent process."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+# The environment variable of a process that is to stop when its standard input ends: `electra compare` sets it.
+STOP_AT_EOF = "ELECTRA_STOP_AT_EOF"
 
 
 class Stop:
@@ -33,3 +38,17 @@ def handled_by(stop: Stop) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_with_parent() -> None:
+    """Send this process SIGTERM when standard input ends, if `STOP_AT_EOF` asks for it.
+
+    Standard input is then a pipe that nothing is written to, and that ends when the parent does, however it does.
+    """
+    if os.environ.pop(STOP_AT_EOF, None):
+        threading.Thread(target=_signal_at_eof, daemon=True).start()
+
+
+def _signal_at_eof() -> None:
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

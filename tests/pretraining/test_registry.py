@@ -17,11 +17,12 @@ from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.model.electra import EMBEDDING_SHARING, generator_config
-from electra_jax.pretraining import flops, registry, steps
+from electra_jax.pretraining import flops, original, registry, steps
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from electra_jax.pretraining.objective import Objective
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
+from electra_jax.pretraining.rules import STANDARD_RULES
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 from support.tiny_model import MASKING, OBJECTIVE, optimizer_config, small_encoder
@@ -50,7 +51,7 @@ def test_every_shipped_objective_builds_a_model(name: str) -> None:
     shapes = jax.eval_shape(lambda key: steps.init_params(key, run.model, 128), jax.random.key(0))
     assert "encoder" in shapes["discriminator"]  # what fine-tuning takes
     assert run.objective.loss_weights
-    assert not run.mask_with_replacement
+    assert run.pretraining_rules == STANDARD_RULES
     assert run.step_flops(19) > 3 * flops.encoder_flops(run.encoder, run.batch_size, run.cache.sequence_length)
 
 
@@ -64,14 +65,10 @@ def test_settings_with_a_file_of_their_own() -> None:
 
 def test_the_reference_switches_every_named_behaviour_on() -> None:
     run = run_of("gin/reference.gin")
-    assert run.mask_with_replacement
-    assert run.average_duplicates
-    assert run.reference_metrics
-    assert run.optimizer.layerwise_exponents == "reference"
-    assert packing_of(run.cache).method == "reference"
-    masking = run.masking_config(cls_id=1, sep_id=2, mask_id=3)
-    assert masking.with_replacement
-    assert masking.average_duplicates
+    assert run.pretraining_rules == original.RULES
+    assert run.optimizer.top_layer_exponent == 2
+    assert packing_of(run.cache).builder.name == "original"
+    assert run.masking_config(cls_id=1, sep_id=2, mask_id=3).positions == original.RULES.positions
 
 
 def bound() -> dict[tuple[str, str], object]:
@@ -91,7 +88,7 @@ def test_every_switch_of_the_reference_differs_from_the_default() -> None:
     ours = bound()
     gin_files.parse(["gin/reference.gin"], [], [str(ROOT)])
     theirs = bound()
-    assert len(theirs) >= 20
+    assert len(theirs) == 9
     assert {field for field, value in theirs.items() if ours[field] == value} == set()
 
 
@@ -101,7 +98,7 @@ def test_the_reference_goes_with_fine_tuning() -> None:
     run = gin_files.build(FinetuningRun, files, settings, search_paths=[str(ROOT)])
     assert (run.loss_reduction, run.heads.classification, run.num_epochs) == ("sum", "reference", 3)
     assert (run.task.row_length, run.task.null_threshold) == (128, -2.75)
-    assert run.optimizer(num_train_steps=9, num_warmup_steps=1).layerwise_exponents == "reference"
+    assert run.optimizer(num_train_steps=9, num_warmup_steps=1).top_layer_exponent == 2
 
 
 REFUSED = {
@@ -249,10 +246,10 @@ def test_shared_embeddings_of_two_sizes_are_refused() -> None:
         run_of(bindings=('run_config.PretrainingRun.generator_embeddings="hidden_size"',))
     with pytest.raises(UserError, match="MASKING to 'device'"):
         run_of("gin/reference.gin", bindings=('MASKING="task"',))
-    with pytest.raises(UserError, match="packing is 'tight': it must be one of 'complete', 'reference'"):
-        packing_of(run_of(bindings=('run_config.CacheConfig.packing="tight"',)).cache)
-    with pytest.raises(UserError, match="average_duplicates"):
-        run_of(bindings=("run_config.PretrainingRun.average_duplicates=True",))
+    with pytest.raises(UserError, match="example_building is 'tight': it must be one of 'complete', 'original'"):
+        packing_of(run_of(bindings=('run_config.CacheConfig.example_building="tight"',)).cache)
+    with pytest.raises(UserError, match="rules is 'mine': it must be one of 'standard', 'original'"):
+        run_of(bindings=('run_config.PretrainingRun.rules="mine"',))
     with pytest.raises(UserError, match="MIXTURE_OR_TASK_NAME 'mine' is a stream: set PACKING to False"):
         run_of(bindings=('MIXTURE_OR_TASK_NAME="mine"', "CORPUS=None", "PACKING=True"))
 
