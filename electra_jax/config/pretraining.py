@@ -113,7 +113,7 @@ class PretrainingRun:
             "two_tower" (an encoder from each side) or "none".
         generator_embeddings: size of the generator's embeddings: the discriminator's "embedding_size", or the
             generator's own "hidden_size", which only embeddings that are not shared can have.
-        embedding_sharing: "es", "gdes" or "nes": see `pretraining.Electra`.
+        embedding_sharing: "es", "gdes" or "nes": see `model.electra.Electra`.
         objective: what is minimised.
         mask_prob, mask_token_prob: see `MaskingConfig`.
         masking: "device" draws masks in the jitted step; "task" on the host: of a corpus a batch at a time, of a named
