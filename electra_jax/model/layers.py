@@ -32,6 +32,11 @@ def constrain(values: jax.Array, *axes: str | None) -> jax.Array:
     return nn.with_logical_constraint(values, axes)
 
 
+def expand_to(vector: jax.Array, values: jax.Array) -> jax.Array:
+    """Give a vector leading axes of size 1, up to the rank of `values`, so that it applies to their last axis."""
+    return vector.reshape((1,) * (values.ndim - 1) + vector.shape)
+
+
 def gelu(inputs: jax.Array) -> jax.Array:
     """Apply the exact (erf) Gaussian error linear unit."""
     # jax.nn.gelu is written with erfc, which costs more on CPU.
@@ -41,11 +46,6 @@ def gelu(inputs: jax.Array) -> jax.Array:
 def take_positions(values_BLx: jax.Array, positions_BK: jax.Array) -> jax.Array:
     """Gather [B, K, ...] from [B, L, ...], row by row."""
     return jax.vmap(lambda values, positions: jnp.take(values, positions, axis=0))(values_BLx, positions_BK)
-
-
-def with_rank(array: jax.Array, rank: int) -> jax.Array:
-    """Return the array with leading axes of length 1, so that it broadcasts against an array of `rank` axes."""
-    return jnp.expand_dims(array, range(rank - array.ndim))
 
 
 class Linear(nn.Module):
@@ -64,7 +64,7 @@ class Linear(nn.Module):
         )
         bias = self.param("bias", logical(nn.initializers.zeros, self.axes[1]), (self.features,), jnp.float32)
         outputs = matmul.dense(inputs, kernel, self.dtype)
-        return outputs + with_rank(bias.astype(outputs.dtype), outputs.ndim)
+        return outputs + expand_to(bias.astype(outputs.dtype), outputs)
 
 
 class LayerNorm(nn.Module):
@@ -83,8 +83,8 @@ class LayerNorm(nn.Module):
         inputs = inputs.astype(jnp.float32)
         centred = inputs - jnp.mean(inputs, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        scale, bias = with_rank(scale, inputs.ndim), with_rank(bias, inputs.ndim)
-        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+        normalized = centred * jax.lax.rsqrt(variance + self.epsilon)
+        return (normalized * expand_to(scale, inputs) + expand_to(bias, inputs)).astype(self.dtype)
 
 
 def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float, bits: int, prng: str) -> tuple[jax.Array, float]:

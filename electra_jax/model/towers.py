@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from electra_jax.model import matmul
 from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
-from electra_jax.model.layers import LayerNorm, Linear, gelu, logical, take_positions
+from electra_jax.model.layers import LayerNorm, Linear, expand_to, gelu, logical, take_positions
 from electra_jax.model.types import Masked, Tokens
 
 
@@ -27,7 +27,7 @@ class MaskedLmHead(nn.Module):
         hidden_BKE = LayerNorm(config.layer_norm_eps, "embed", dtype, name="layer_norm")(gelu(hidden_BKE))
         bias_V = self.param("output_bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,), jnp.float32)
         logits_BKV = matmul.einsum("BKE,VE->BKV", hidden_BKE, word_embeddings_VE, dtype, result=jnp.float32)
-        return logits_BKV + bias_V[None, None]
+        return logits_BKV + expand_to(bias_V, logits_BKV)
 
 
 class ReplacedTokenHead(nn.Module):
