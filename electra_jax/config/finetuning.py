@@ -116,7 +116,7 @@ class FinetuningRun:
         loss_reduction: see `finetuning.LossConfig`.
         answerable_weight: see `finetuning.LossConfig`.
         log_every, save_every: steps between reports, and between checkpoints to resume from.
-        evaluate_every: steps between evaluations on the dev split, which choose the checkpoint to keep; None for one
+        evaluate_every: steps between evaluations on the dev split, which choose the checkpoint to keep; None for once
             an epoch. There is one more at the end.
         num_seeds: number of runs; the score of each is reported.
         seed: seed of the first run; the others count up. It determines the head's weights, the order of the rows and

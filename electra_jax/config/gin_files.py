@@ -19,6 +19,7 @@ import gin
 from etils import epath
 from gin import config as gin_internals
 
+from electra_jax.config.recorded import with_current_switches
 from electra_jax.errors import UserError
 
 T = TypeVar("T")
@@ -118,7 +119,7 @@ def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> lis
 
 
 def _open_with_moved_imports(path: str) -> io.StringIO:
-    """Open a Gin file, its imports of version 0.1 rewritten to where those modules stand now."""
+    """Open a Gin file, its imports and switches of version 0.1 rewritten to those of today."""
 
     def moved(line: re.Match[str]) -> str:
         if line[1] not in MOVED_MODULES:
@@ -126,7 +127,7 @@ def _open_with_moved_imports(path: str) -> io.StringIO:
         package, _, module = MOVED_MODULES[line[1]].rpartition(".")
         return f"from {package} import {module} as {line[1]}"
 
-    text = epath.Path(path).read_text(encoding="utf-8")
+    text = with_current_switches(epath.Path(path).read_text(encoding="utf-8"))
     stream = io.StringIO(re.sub(r"^from electra_jax(?:\.tasks)? import (\w+)$", moved, text, flags=re.MULTILINE))
     stream.name = path  # for Gin's messages
     return stream
