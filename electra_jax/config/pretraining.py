@@ -115,8 +115,8 @@ class PretrainingRun:
 
     Attributes:
         model_dir: the run directory.
-        init_from: a model directory to initialize a new run's weights from, as far as their names are the same; None for
-            random weights.
+        init_from: a model directory to initialize a new run's weights from, as far as their names are the same; None
+            for random weights.
         encoder: the discriminator's encoder.
         generator_width_fraction, generator_depth_fraction: the generator's sizes as fractions of the discriminator's;
             without effect if the generator has no encoder of its own.
