@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from electra_jax.checkpoints.model_record import (
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
-from electra_jax.files import path_of
+from electra_jax.files import path_of, replacing_directory
 from electra_jax.inference.network import Model
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
@@ -230,16 +229,11 @@ def new_directory(dest: Path) -> Iterator[Path]:
         UserError: `dest` exists, or its parent cannot be written.
     """
     check_new(dest)
-    part = dest.with_name(f"{dest.name}.{os.getpid()}.unfinished")
-    shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        yield part
-        part.rename(dest)
+        with replacing_directory(dest) as part:
+            yield part
     except PermissionError as error:
         raise UserError(f"{dest} cannot be written ({error.strerror}: {error.filename})") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_model(

@@ -14,7 +14,7 @@ from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.distributed import processes
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.files import local, replace_file
+from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning import steps
 from electra_jax.finetuning.seed_run import Setting, Split, evaluate, run_seed
@@ -163,7 +163,5 @@ def promote(source: Path, model_dir: Path) -> None:
     for path in source.iterdir():
         if path.is_file():
             shutil.copy2(path, model_dir / path.name)
-    part = model_dir / f"{CHECKPOINTS}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source / CHECKPOINTS, part)
-    part.rename(model_dir / CHECKPOINTS)
+    with replacing_directory(model_dir / CHECKPOINTS) as part:
+        shutil.copytree(source / CHECKPOINTS, part, dirs_exist_ok=True)
