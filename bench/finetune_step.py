@@ -22,6 +22,7 @@ from electra_jax import finetuning, flops
 from electra_jax.buckets import stack
 from electra_jax.dropout import GENERATORS
 from electra_jax.encoder import EncoderConfig
+from electra_jax.finetuned import FinetunedModel
 from electra_jax.heads import HeadConfig
 from electra_jax.optimizer import make_optimizer
 from electra_jax.steps import Batch, TrainState
@@ -46,7 +47,7 @@ def main() -> None:
     print(f"{options.model}, batch {options.batch_size}, {options.dtype}, {jax.devices()[0].device_kind}")
     recipe = models.recipe(options.model, dtype=options.dtype, fused=options.fused, prng=options.prng)
     config = recipe.model.discriminator_config
-    model, rule = finetuning.FinetunedModel(config, HEAD), make_optimizer(recipe.optimizer)
+    model, rule = FinetunedModel(config, HEAD), make_optimizer(recipe.optimizer)
     state = jax.jit(lambda key: nn.unbox(finetuning.init_state(key, model, rule)))(jax.random.key(options.seed))
     loss = finetuning.LossConfig("classification", 0.5, "mean")
     step = jax.jit(

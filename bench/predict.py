@@ -42,8 +42,7 @@ def main() -> None:
         model(texts, batch_size=options.batch_size)
 
     def bare() -> None:
-        with jax.default_matmul_precision("highest"):
-            jax.block_until_ready([run(params, tokens) for tokens in batches])
+        jax.block_until_ready([run(params, tokens) for tokens in batches])
 
     predict()
     bare()

@@ -44,6 +44,24 @@ KINDS = (
     "question_answering",
 )
 
+# The kind of model that answers each kind of task, and its inverse.
+MODEL_KINDS = {
+    "classification": "sequence_classification",
+    "regression": "regression",
+    "tagging": "token_classification",
+    "question_answering": "question_answering",
+}
+TASK_KINDS = {model: task for task, model in MODEL_KINDS.items()}
+
+# Kinds of model whose `logits` are of every token.
+KINDS_PER_TOKEN = ("pretraining", "discriminator", "generator", "encoder", "token_classification")
+
+
+def per_token_outputs(kind: str) -> tuple[str, ...]:
+    """Return the names of a kind of model's outputs that have a value, or a row of them, for each token."""
+    spans = ("start_logits", "end_logits")
+    return ("logits", *spans) if kind in KINDS_PER_TOKEN else spans
+
 
 @dataclasses.dataclass(frozen=True)
 class Description:

@@ -9,34 +9,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from electra_jax import distributed, finetuning, loading, metrics, sharding
-from electra_jax.buckets import TrainingBatches, in_order_of_length
+from electra_jax.buckets import TrainingBatches
 from electra_jax.checkpoints import Checkpoints
-from electra_jax.description import Description, read_record
+from electra_jax.description import MODEL_KINDS, Description, per_token_outputs, read_record
 from electra_jax.finetune_results import collapse
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_start import Origin, take_weights
+from electra_jax.finetuned import FinetunedModel, head_outputs
+from electra_jax.forward import RowRunner
 from electra_jax.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from electra_jax.reporting import RunReporter, Silence, say
 from electra_jax.run_record import replace_text
-from electra_jax.steps import TrainState
+from electra_jax.steps import Batch, TrainState
 from electra_jax.stop import Stop
+from electra_jax.tasks.answering import predict_rows
 from electra_jax.tasks.downstream import DownstreamTask, Prediction, Row
 from electra_jax.training import LoopConfig, own_rows, place, train
 from electra_jax.types import PyTree
 
 # What a row says to the host alone.
 HOST_ONLY = ("example", "window", "answer_mask")
-KINDS_OF_MODEL = {
-    "classification": "sequence_classification",
-    "regression": "regression",
-    "tagging": "token_classification",
-    "question_answering": "question_answering",
-}
 RESULT = "result.json"
 BEST = "best"
 
@@ -67,7 +63,7 @@ class Setting:
     train: Split
     dev: Split
     mesh: Mesh
-    model: finetuning.FinetunedModel
+    model: FinetunedModel
 
     @property
     def loop(self) -> LoopConfig:
@@ -112,10 +108,22 @@ class Setting:
         return sharding.jit_update(step, self.abstract_state, self.mesh, self.run.mesh)
 
     @functools.cached_property
-    def predict(self) -> Callable[..., dict[str, jax.Array]]:
+    def _forward(self) -> Callable[[PyTree, Batch], Any]:
         """The jitted forward pass, compiled once for all seeds."""
-        step = functools.partial(finetuning.predict_step, model=self.model)
-        return sharding.jit_forward(step, self.mesh, self.run.mesh)
+
+        def forward(params: PyTree, batch: Batch) -> Any:
+            return head_outputs(params, finetuning.tokens_of(batch), model=self.model)
+
+        return sharding.jit_forward(forward, self.mesh, self.run.mesh)
+
+    def runner(self, params: PyTree) -> RowRunner:
+        """Return what runs rows through the model with these parameters, over the mesh."""
+
+        def launch(batch: Batch) -> Any:
+            return self._forward(params, place(own_rows(batch, self.mesh), sharding.batch_sharding(self.mesh)))
+
+        per_token = per_token_outputs(MODEL_KINDS[self.task.kind])
+        return RowRunner(launch, per_token, self.run.evaluation_batch_size, self.buckets())
 
     def buckets(self) -> list[int]:
         """Lengths to pad to, up to the task's own."""
@@ -124,7 +132,7 @@ class Setting:
     def describe(self, task: DownstreamTask, facts: dict[str, Any]) -> Description:
         """What the fine-tuned model is made of."""
         return Description(
-            kind=KINDS_OF_MODEL[task.kind],
+            kind=MODEL_KINDS[task.kind],
             # Rows to predict may have their padding anywhere.
             discriminator=dataclasses.replace(self.model.config, attention="exact"),
             generator=None,
@@ -143,28 +151,11 @@ class Setting:
         )
 
 
-def outputs_of_rows(setting: Setting, params: PyTree, rows: Sequence[Row]) -> list[dict[str, np.ndarray]]:
-    """The head's outputs for each row, cut to its length; every row is scored, also those of the last batch."""
-    found: list[dict[str, np.ndarray]] = [{} for _ in rows]
-    per_token = {"start_logits", "end_logits"} | ({"logits"} if setting.task.kind == "tagging" else set())
-    read = [{name: row[name] for name in ("input_ids", "token_type_ids")} for row in rows]
-    batches = in_order_of_length(read, batch_size=setting.run.evaluation_batch_size, buckets=setting.buckets())
-    for numbers, batch in batches:
-        placed = place(own_rows(batch, setting.mesh), sharding.batch_sharding(setting.mesh))
-        outputs = jax.device_get(setting.predict(params, placed))
-        for slot, number in enumerate(numbers):
-            length = len(read[number]["input_ids"])
-            found[number] = {
-                name: values[slot][:length] if name in per_token else values[slot] for name, values in outputs.items()
-            }
-    return found
-
-
 def evaluate(setting: Setting, params: PyTree) -> Evaluated:
     """Predicts and scores the dev split; what a task fits to it, as a threshold that Gin does not set, is first."""
     examples, rows, _ = setting.dev
     task = setting.task
-    predictions = task.predictions(examples, rows, outputs_of_rows(setting, params, rows))
+    predictions = predict_rows(task, examples, rows, setting.runner(params), labels=task.labels)
     if task.kind == "question_answering" and task.null_threshold is None:
         threshold = task.fit_threshold(examples, predictions)
         task = dataclasses.replace(task, null_threshold=threshold)

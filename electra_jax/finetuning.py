@@ -1,4 +1,4 @@
-"""Fine-tuning: the discriminator's encoder under a task's head, its losses, and the steps that train and run it.
+"""Train a fine-tuned model: losses of each kind of task, and the step that updates the parameters.
 
 A batch holds `input_ids`, `token_type_ids` and `attention_mask`, int32 [B, L], `row_weight`, float32 [B] (0 for a row
 that only fills up the batch), and the targets of its kind:
@@ -16,11 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from electra_jax import metrics
-from electra_jax.encoder import Embeddings, Encoder, EncoderConfig
-from electra_jax.heads import MASKED_LOGIT, HeadConfig, make_head, span_losses
+from electra_jax.finetuned import FinetunedModel
+from electra_jax.heads import MASKED_LOGIT, span_losses
 from electra_jax.steps import Batch, TrainState
 from electra_jax.types import Loss, PyTree, Tokens
 
@@ -39,39 +38,6 @@ class LossConfig:
     kind: str
     answerable_weight: float
     reduction: str
-
-
-class Trunk(nn.Module):
-    """The encoder that is kept of pre-training, at the place in the parameter tree where pre-training has it."""
-
-    config: EncoderConfig
-
-    def setup(self) -> None:
-        """Declares the encoder."""
-        self.encoder = Encoder(self.config)
-
-    def __call__(self, embedded_BLE: jax.Array, attention_mask_BL: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Hidden states [B, L, D]."""
-        return self.encoder(embedded_BLE, attention_mask_BL, deterministic=deterministic)
-
-
-class FinetunedModel(nn.Module):
-    """Embeddings, the discriminator's encoder, and a head: parameters as `description.Description` has them."""
-
-    config: EncoderConfig
-    head_config: HeadConfig
-
-    def setup(self) -> None:
-        """Declares the parts."""
-        self.embeddings = Embeddings(self.config)
-        self.discriminator = Trunk(self.config)
-        self.head = make_head(self.head_config, self.config)
-
-    def __call__(self, tokens: Tokens, *, deterministic: bool, **targets: jax.Array) -> Any:
-        """The head's float32 logits; `targets` are what a head reads in training: see `heads`."""
-        embedded_BLE = self.embeddings(tokens.input_ids, tokens.token_type_ids, deterministic=deterministic)
-        hidden_BLD = self.discriminator(embedded_BLE, tokens.attention_mask, deterministic=deterministic)
-        return self.head(hidden_BLD, tokens, deterministic=deterministic, **targets)
 
 
 def init_state(key: jax.Array, model: FinetunedModel, optimizer: optax.GradientTransformation) -> TrainState:
@@ -161,9 +127,3 @@ def finetune_step(
     }
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, opt_state, state.key_data), sums
-
-
-def predict_step(params: PyTree, batch: Batch, *, model: FinetunedModel) -> dict[str, jax.Array]:
-    """The head's float32 outputs without dropout, by name: `logits` where the head has no names of its own."""
-    outputs = model.apply({"params": params}, tokens_of(batch), deterministic=True)
-    return outputs if isinstance(outputs, dict) else {"logits": outputs}

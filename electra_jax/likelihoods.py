@@ -7,7 +7,7 @@ import numpy as np
 from electra_jax import corruption, electric
 from electra_jax.errors import UserError
 from electra_jax.model import Model, as_integers
-from electra_jax.prediction import Record, run_rows
+from electra_jax.prediction import Record, row_runner
 from electra_jax.raw_input import shown
 from electra_jax.tasks.downstream import Row
 from electra_jax.types import Tokens
@@ -22,7 +22,7 @@ def score(model: Model, inputs: str | Sequence[str | Sequence[int]], *, batch_si
     check_electric(model)
     given = [inputs] if isinstance(inputs, str) else list(inputs)
     rows = [read(model, value) for value in given]
-    outputs = run_rows(model, rows, batch_size=batch_size)
+    outputs = row_runner(model, batch_size, len(rows))(rows)
     records = []
     for value, row, output in zip(given, rows, outputs, strict=True):
         named = {"sentence": value} if isinstance(value, str) else {"input_ids": row["input_ids"].tolist()}

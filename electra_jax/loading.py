@@ -46,19 +46,13 @@ def load(path: str | os.PathLike[str]) -> Model:
     else:
         description = record
     check_params(params, description, directory)
-    # Inference is in float32, whatever the products of training were in.
-    exact = {
-        name: dataclasses.replace(config, dtype="float32")
-        for name in ("discriminator", "generator")
-        if (config := getattr(description, name)) is not None
-    }
     vocabulary = read_vocabulary(directory)
     if vocabulary is not None and len(vocabulary.tokens) != description.encoder.vocab_size:
         raise UserError(
             f"the vocabulary of {directory} has {len(vocabulary.tokens)} entries and the model's embedding table "
             f"{description.encoder.vocab_size} rows: this is another model's vocabulary"
         )
-    return Model(dataclasses.replace(description, **exact), params, vocabulary, step)
+    return Model(description, params, vocabulary, step)
 
 
 def check_directory(directory: epath.Path) -> None:

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from electra_jax.description import Description
 from electra_jax.encoder import Embeddings, Encoder, EncoderConfig
 from electra_jax.errors import UserError
-from electra_jax.heads import make_head
+from electra_jax.finetuned import FinetunedModel, head_outputs
+from electra_jax.precision import evaluation_config, evaluation_precision
 from electra_jax.towers import MaskedLmHead, ReplacedTokenHead
 from electra_jax.types import PyTree, Tokens
 
@@ -181,9 +181,7 @@ class Model:
             tokens = jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), tokens)
         if function not in self._functions:
             self._functions[function] = jax.jit(functools.partial(function, self.description))
-        # Accelerators otherwise multiply float32 in fewer bits.
-        with jax.default_matmul_precision("highest"):
-            result = self._functions[function](self._placed_params, tokens)
+        result = self._functions[function](self._placed_params, tokens)
         return result.reshape(ids.shape[:2]) if choices else result
 
 
@@ -235,25 +233,26 @@ def encode(config: EncoderConfig, params: PyTree, embedded_BLE: jax.Array, token
 
 
 def outputs(description: Description, params: PyTree, tokens: Tokens) -> Any:
-    """The head's float32 output, for each kind of model; see `Model.logits`."""
+    """Return the head's float32 output, for each kind of model; see `Model.logits`."""
     if description.discriminator is None:
         return generator_outputs(description, params, tokens)
-    config = description.discriminator
-    tower = params["discriminator"]
-    hidden_BLD = encode(config, tower["encoder"], embed(config, params["embeddings"], tokens), tokens)
     if description.head is not None:
-        head = make_head(description.head, config)
-        return head.apply({"params": params["head"]}, hidden_BLD, tokens, deterministic=True)
-    if description.kind == "encoder":
-        return hidden_BLD.astype(jnp.float32)
-    return ReplacedTokenHead(config).apply({"params": tower["head"]}, hidden_BLD)
+        return head_outputs(params, tokens, model=FinetunedModel(description.discriminator, description.head))
+    config = evaluation_config(description.discriminator)
+    tower = params["discriminator"]
+    with evaluation_precision():
+        hidden_BLD = encode(config, tower["encoder"], embed(config, params["embeddings"], tokens), tokens)
+        if description.kind == "encoder":
+            return hidden_BLD
+        return ReplacedTokenHead(config).apply({"params": tower["head"]}, hidden_BLD)
 
 
 def generator_outputs(description: Description, params: PyTree, tokens: Tokens) -> jax.Array:
-    """The generator's float32 logits at every position, [B, L, V]."""
-    config = description.generator
-    assert config is not None
+    """Return the generator's float32 logits at every position, [B, L, V]."""
+    assert description.generator is not None
+    config = evaluation_config(description.generator)
     tower = params["generator"]
     tables = tower["embeddings"] if description.generator_embeddings else params["embeddings"]
-    hidden_BLD = encode(config, tower["encoder"], embed(config, tables, tokens), tokens)
-    return MaskedLmHead(config).apply({"params": tower["head"]}, hidden_BLD, tables["word_embeddings"])
+    with evaluation_precision():
+        hidden_BLD = encode(config, tower["encoder"], embed(config, tables, tokens), tokens)
+        return MaskedLmHead(config).apply({"params": tower["head"]}, hidden_BLD, tables["word_embeddings"])

@@ -5,17 +5,18 @@ behind [MASK]. TensorFlow is not needed.
 """
 
 import dataclasses
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from electra_jax.buckets import bucket_of, in_order_of_length, stack
+from electra_jax.buckets import bucket_of, stack
+from electra_jax.description import TASK_KINDS, per_token_outputs
 from electra_jax.errors import UserError
+from electra_jax.forward import RowRunner
 from electra_jax.model import Model
 from electra_jax.raw_input import as_list, canonical
+from electra_jax.tasks.answering import predict_rows
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.classification import TextExample, text_features
 from electra_jax.tasks.downstream import DownstreamTask, Prediction, Row
@@ -23,18 +24,6 @@ from electra_jax.tasks.question_answering import WindowConfig
 from electra_jax.tasks.wordpiece import WordPieces
 
 Record = dict[str, Any]
-
-# The family of tasks of each kind of fine-tuned model.
-FAMILIES = {
-    "sequence_classification": "classification",
-    "regression": "regression",
-    "token_classification": "tagging",
-    "question_answering": "question_answering",
-}
-
-# What heads say of every token; the rest of what they say is of the row.
-PER_TOKEN = ("start_logits", "end_logits")
-KINDS_PER_TOKEN = ("pretraining", "discriminator", "generator", "encoder", "token_classification")
 
 # The arguments of `Model.logits`.
 FIELDS = ("input_ids", "attention_mask", "token_type_ids")
@@ -67,7 +56,7 @@ def as_input(model: Model, value: Any, where: str) -> Any:
     if kind == "multiple_choice":
         raise UserError(f"{where} is text, which a model of multiple choice does not read: give input_ids")
     pair = model.description.facts.get("task", {}).get("pair")
-    found = canonical(value, FAMILIES.get(kind, kind), pair, where)
+    found = canonical(value, TASK_KINDS.get(kind, kind), pair, where)
     if model.vocabulary is None:
         raise UserError(f"{where} is text, but the model has no vocabulary: give input_ids")
     return found
@@ -81,7 +70,7 @@ def answers(model: Model, values: Sequence[Any], *, batch_size: int) -> list[Rec
     """
     if not values:
         return []
-    if model.description.kind not in FAMILIES:
+    if model.description.kind not in TASK_KINDS:
         return look(model, list(map(as_pair, values)), batch_size)
     facts = model.description.facts.get("task")
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
@@ -102,7 +91,7 @@ def as_pair(value: str | tuple[str, str]) -> tuple[str, str | None]:
 
 def facts_of_head(model: Model) -> Mapping[str, Any]:
     """What can be said of the task of a model that comes from elsewhere: it reads as much text as it can."""
-    kind, length = FAMILIES[model.description.kind], model.description.encoder.max_position_embeddings
+    kind, length = TASK_KINDS[model.description.kind], model.description.encoder.max_position_embeddings
     if kind == "tagging":
         return {
             "task": "this model",
@@ -161,73 +150,29 @@ def predict_examples(
 ) -> list[Prediction]:
     """A prediction for each example of the model's task."""
     rows = task.rows(examples, training=False)
-    outputs = run_rows(model, rows, batch_size=batch_size)
-    if task.labels:
-        order = label_order(model, task)
-        outputs = [{"logits": output["logits"][..., order]} for output in outputs]
-    return task.predictions(examples, rows, outputs)
+    return predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=model.labels)
 
 
-def label_order(model: Model, task: DownstreamTask) -> list[int]:
-    """Which output of the model's head is each label of the task: another library may number them otherwise.
+def row_runner(model: Model, batch_size: int, num_rows: int) -> RowRunner:
+    """Return what runs rows through a model, on one device.
 
-    Raises:
-        UserError: they are not the same labels.
+    Args:
+        model: any.
+        batch_size: the most rows of a batch.
+        num_rows: how many there are: fewer than a batch fill a smaller one, a power of two, so that few sizes are
+            compiled.
     """
-    names = [label.casefold() for label in model.labels]
-    if all(re.fullmatch(r"label_\d+", name) for name in names) and len(names) == len(task.labels):
-        return list(range(len(names)))
-    wanted = [label.casefold() for label in task.labels]
-    if sorted(names) != sorted(wanted):
-        raise UserError(
-            f"the model says one of {', '.join(model.labels)}, but the labels of {task.name} are "
-            f"{', '.join(task.labels)}: it was fine-tuned on another task"
-        )
-    return [names.index(label) for label in wanted]
-
-
-def run_rows(model: Model, rows: Sequence[Row], *, batch_size: int) -> list[dict[str, np.ndarray]]:
-    """The outputs of the model's head for each row, cut to its length: heads without names give `logits`.
-
-    Rows run beside others of about their length, so that little is computed for padding. What a row gives does not
-    depend on its neighbours, but for the rounding of float32.
-    """
-    outputs: list[dict[str, np.ndarray]] = [{} for _ in rows]
-    # Fewer rows than a batch fill up a smaller one: a power of two, so that few sizes are compiled.
-    size = min(batch_size, 1 << max(0, len(rows) - 1).bit_length())
-    buckets = lengths_of(model)
-    batches = in_order_of_length([tokens_of(row) for row in rows], batch_size=size, buckets=buckets)
-    for numbers, result in one_ahead(model, batches):
-        named = result if isinstance(result, dict) else {"logits": result}
-        for slot, number in enumerate(numbers):
-            length = len(rows[number]["input_ids"])
-            outputs[number] = {
-                name: values[slot, :length] if is_per_token(model, name) else values[slot]
-                for name, values in named.items()
-            }
-    return outputs
-
-
-def one_ahead(model: Model, batches: Iterable[tuple[np.ndarray, Row]]) -> Iterator[tuple[np.ndarray, Any]]:
-    """The numbers of each batch's rows and its logits, the next batch launched before they are waited for."""
-    waiting: tuple[np.ndarray, Any] | None = None
-    for numbers, batch in batches:
-        launched = numbers, model.launch(*(batch[name] for name in FIELDS))
-        if waiting is not None:
-            yield jax.device_get(waiting)
-        waiting = launched
-    if waiting is not None:
-        yield jax.device_get(waiting)
+    return RowRunner(
+        launch=lambda batch: model.launch(*(batch[name] for name in FIELDS)),
+        per_token=per_token_outputs(model.description.kind),
+        batch_size=min(batch_size, 1 << max(0, num_rows - 1).bit_length()),
+        buckets=lengths_of(model),
+    )
 
 
 def tokens_of(row: Row) -> Row:
     """What the model reads of a row."""
     return {name: row[name] for name in ("input_ids", "token_type_ids")}
-
-
-def is_per_token(model: Model, name: str) -> bool:
-    """Whether an output has a value, or a row of them, for each token."""
-    return name in PER_TOKEN or (name == "logits" and model.description.kind in KINDS_PER_TOKEN)
 
 
 def lengths_of(model: Model) -> list[int]:
@@ -265,7 +210,7 @@ def look(model: Model, pairs: Sequence[tuple[str, str | None]], batch_size: int)
     features = text_features(pairs, vocabulary=MaskedPieces(pieces) if has_generator else pieces, length=length)
     rows = [{name: np.array(values, np.int32) for name, values in each._asdict().items()} for each in features]
     fillings = [fill(model, row) if has_generator and pieces.mask_id in row["input_ids"] else None for row in rows]
-    outputs = run_rows(model, rows, batch_size=batch_size)
+    outputs = row_runner(model, batch_size, len(rows))(rows)
     records = []
     for row, output, found in zip(rows, outputs, fillings, strict=True):
         record = describe_tokens(model, row["input_ids"]) | describe_logits(model, output["logits"])
@@ -304,15 +249,14 @@ def predict_ids(model: Model, examples: Sequence[Mapping[str, Any]]) -> list[Rec
     Raises:
         UserError: arrays that do not fit together or to the model.
     """
-    batch = padded_ids(examples)
+    batch, per_token = padded_ids(examples), per_token_outputs(model.description.kind)
     result = model.logits(**batch)
     records = []
     for slot, example in enumerate(examples):
         ids = np.asarray(example["input_ids"])
         named = result if isinstance(result, dict) else {"logits": result}
         outputs = {
-            name: values[slot, : ids.shape[-1]] if is_per_token(model, name) else values[slot]
-            for name, values in named.items()
+            name: values[slot, : ids.shape[-1]] if name in per_token else values[slot] for name, values in named.items()
         }
         said = describe_logits(model, outputs["logits"]) if "logits" in outputs else as_lists(outputs)
         records.append(describe_tokens(model, ids) | said)

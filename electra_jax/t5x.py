@@ -37,10 +37,10 @@ from electra_jax import (
     steps,
     stored,
 )
-from electra_jax.description import Description, write_record
+from electra_jax.description import MODEL_KINDS, Description, write_record
 from electra_jax.errors import UserError
 from electra_jax.finetune_run import FinetuningRun
-from electra_jax.finetune_seed import KINDS_OF_MODEL
+from electra_jax.finetuned import FinetunedModel, head_outputs
 from electra_jax.model import Vocabulary
 from electra_jax.optimizer import OptimizerConfig
 from electra_jax.paths import path_of
@@ -221,7 +221,7 @@ class FinetuningModel:
         if self.task.kind == "question_answering":
             raise UserError(f"{self.task.name} is question answering, which T5X has no place for: use electra finetune")
         head = run.heads.head_for(self.task.kind, num_labels=len(self.task.labels), final_sep_answers=False)
-        self._model = finetuning.FinetunedModel(begun.encoder, head)
+        self._model = FinetunedModel(begun.encoder, head)
         self._loss = finetuning.LossConfig(self.task.kind, run.answerable_weight, run.loss_reduction)
         self.FEATURE_CONVERTER_CLS = registration.FEATURE_CONVERTERS[self.task.kind]
 
@@ -259,7 +259,7 @@ class FinetuningModel:
     def predict_batch(self, params: PyTree, batch: Batch, rng: jax.Array | None = None) -> jax.Array:
         """As `registration` scores them: classes int32 [B, 1], values float32 [B, 1] or labels int32 [B, L]."""
         del rng
-        logits = finetuning.predict_step(params, batch, model=self._model)["logits"]
+        logits = head_outputs(params, finetuning.tokens_of(batch), model=self._model)
         if self.task.kind == "regression":
             return logits
         labels = jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -269,7 +269,7 @@ class FinetuningModel:
         self, params: PyTree, batch: Batch, rng: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The predictions, and the logits behind them."""
-        logits = finetuning.predict_step(params, batch, model=self._model)["logits"]
+        logits = head_outputs(params, finetuning.tokens_of(batch), model=self._model)
         return self.predict_batch(params, batch, rng), {"logits": logits}
 
     def score_batch(self, params: PyTree, batch: Batch, return_intermediates: bool = False) -> jax.Array:
@@ -295,7 +295,7 @@ class FinetuningModel:
     def describe(self) -> tuple[Description, Vocabulary]:
         """What a reader of the checkpoints must know, as of a run of `electra finetune`."""
         description = Description(
-            kind=KINDS_OF_MODEL[self.task.kind],
+            kind=MODEL_KINDS[self.task.kind],
             discriminator=dataclasses.replace(self._model.config, attention="exact"),
             generator=None,
             generator_embeddings=False,

@@ -3,9 +3,9 @@
 import dataclasses
 import math
 
+from electra_jax.description import TASK_KINDS
 from electra_jax.errors import UserError
 from electra_jax.model import Model
-from electra_jax.prediction import FAMILIES
 from electra_jax.tasks.catalog import NAMES, make_task
 from electra_jax.tasks.classification import Interval
 from electra_jax.tasks.downstream import DownstreamTask
@@ -25,7 +25,7 @@ def open_task(model: Model, options: TaskOptions) -> DownstreamTask:
         UserError: the model has no head; no task is named; one of another kind; no data.
     """
     recorded = model.description.facts.get("task")
-    kind = FAMILIES.get(model.description.kind)
+    kind = TASK_KINDS.get(model.description.kind)
     if kind is None:
         raise UserError(
             f"a model of kind {model.description.kind!r} answers no task: it has no head; fine-tune it (electra "

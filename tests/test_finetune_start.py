@@ -17,7 +17,7 @@ from electra_jax.description import read_record, write_record
 from electra_jax.errors import UserError
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_start import origin, take_weights
-from electra_jax.finetuning import FinetunedModel
+from electra_jax.finetuned import FinetunedModel
 from electra_jax.model import Vocabulary
 from electra_jax.types import PyTree, Tokens
 from small import small_encoder

@@ -15,13 +15,13 @@ from flax import linen as nn
 
 from electra_jax import sharding
 from electra_jax.buckets import Row, stack
+from electra_jax.finetuned import FinetunedModel, head_outputs
 from electra_jax.finetuning import (
-    FinetunedModel,
     LossConfig,
     finetune_step,
     init_state,
     loss_of,
-    predict_step,
+    tokens_of,
 )
 from electra_jax.heads import HeadConfig, make_head
 from electra_jax.optimizer import layerwise_multipliers, make_optimizer
@@ -98,6 +98,11 @@ def random_state(model: FinetunedModel, optimizer: optax.GradientTransformation)
     return TrainState(np.zeros((), np.int32), params, optimizer.init(params), key_data)
 
 
+def outputs_of(params: PyTree, batch: Batch, *, model: FinetunedModel) -> dict[str, jax.Array]:
+    outputs = head_outputs(params, tokens_of(batch), model=model)
+    return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+
 @functools.cache
 def setup(name: str) -> Setup:
     case = CASES[name]
@@ -107,7 +112,7 @@ def setup(name: str) -> Setup:
     return Setup(
         random_state(model, optimizer),
         jax.jit(step),
-        jax.jit(functools.partial(predict_step, model=model)),
+        jax.jit(functools.partial(outputs_of, model=model)),
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from electra_jax import finetuning, gin_config
 from electra_jax.errors import UserError
-from electra_jax.finetuning import FinetunedModel
+from electra_jax.finetuned import FinetunedModel
 from electra_jax.optimizer import make_optimizer
 from electra_jax.pretraining import WeightSchedule
 from electra_jax.run_config import CacheConfig, PretrainingRun, VocabularyRun

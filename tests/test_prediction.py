@@ -16,7 +16,7 @@ import electra_jax
 from electra_jax.cli import main
 from electra_jax.errors import UserError
 from electra_jax.model import Model
-from electra_jax.prediction import label_order
+from electra_jax.tasks.answering import label_order
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
 from electra_jax.tasks.wordpiece import WordPieces
@@ -113,13 +113,25 @@ class TestClassification:
         assert not 0 <= logit <= 1
         assert value("the cat")[0] == {"value": pytest.approx(logit, abs=1e-6)}
 
+    def test_labels_that_differ_only_in_case_are_two(self, tmp_path: Path) -> None:
+        labels = ("M", "m", "x")
+        write_tuned(
+            tmp_path / "case", "sequence_classification", labels=labels, task=text_facts("own", labels, pair=False)
+        )
+        model = electra_jax.load(tmp_path / "case")
+        (found,) = model("the cat sat .")
+        expected = softmax(model.logits([ids("[CLS] the cat sat . [SEP]")])[0])
+        assert list(found["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
+        turned = task_from_facts(text_facts("own", ("m", "x", "M"), pair=False), model.pieces)
+        assert label_order(turned, labels) == [1, 2, 0]
+
     def test_labels_are_found_by_name(self, folder: Path) -> None:
         model = load(folder / "one")
         turned = task_from_facts(text_facts("own", ("Good", "bad", "fair"), pair=False), model.pieces)
-        assert label_order(model, turned) == [2, 0, 1]
+        assert label_order(turned, LABELS) == [2, 0, 1]
         other = task_from_facts(text_facts("rte", ("yes", "no", "fair"), pair=False), model.pieces)
         with pytest.raises(UserError, match="fine-tuned on another task"):
-            label_order(model, other)
+            label_order(other, LABELS)
 
 
 def test_tags_are_those_of_first_pieces(folder: Path) -> None:

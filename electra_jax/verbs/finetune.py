@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 
-from electra_jax import distributed, finetune_results, finetuning, gin_config, loading, sharding
+from electra_jax import distributed, finetune_results, gin_config, loading, sharding
 from electra_jax.errors import UserError
 from electra_jax.finetune_report import write_finetune_report
 from electra_jax.finetune_run import FinetuningRun
 from electra_jax.finetune_seed import BEST, Setting, Split, evaluate, run_seed
 from electra_jax.finetune_start import Origin, origin
+from electra_jax.finetuned import FinetunedModel
 from electra_jax.paths import local
 from electra_jax.reporting import say
 from electra_jax.run_record import replace_text, write_record
@@ -57,12 +58,12 @@ def run(configuration: FinetuningRun) -> None:
     finish(setting, model_dir, seeds)
 
 
-def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> finetuning.FinetunedModel:
+def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> FinetunedModel:
     """The encoder under the task's head."""
     head = configuration.heads.head_for(
         task.kind, num_labels=len(task.labels), final_sep_answers=configuration.task.final_sep_is_answerable
     )
-    return finetuning.FinetunedModel(begun.encoder, head)
+    return FinetunedModel(begun.encoder, head)
 
 
 def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:

@@ -15,6 +15,7 @@ from electra_jax.blocks import TokenBlocks
 from electra_jax.checkpoints import Checkpoints
 from electra_jax.data import BlockBatches
 from electra_jax.finetune_start import take_weights
+from electra_jax.finetuned import FinetunedModel
 from electra_jax.heads import HeadConfig
 from electra_jax.optimizer import make_optimizer
 from electra_jax.pretraining_data import PretrainingData
@@ -130,7 +131,7 @@ def test_fine_tuning_takes_the_parameters_alone_onto_any_mesh(run: Run, devices:
     run.save(Checkpoints(run.model_dir, keep=1), 1, sharding.place(state, abstract), reader())
     encoder = loading.load(run.model_dir).description.discriminator
     head = HeadConfig("sequence_classification", 2, 0.1, False, False, "none", 0)
-    model, config = finetuning.FinetunedModel(encoder, head), FEWER.get(devices, EIGHT)
+    model, config = FinetunedModel(encoder, head), FEWER.get(devices, EIGHT)
     init = functools.partial(finetuning.init_state, model=model, optimizer=make_optimizer(run.configuration.optimizer))
     places = sharding.abstract(init, jax.random.key(0), sharding.make_mesh(config, devices), config).params
     fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), places)
