@@ -5,10 +5,10 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from electra_jax.encoder import Embeddings, Encoder, EncoderConfig
-from electra_jax.heads import HeadConfig, make_head
+from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
+from electra_jax.model.heads import HeadConfig, make_head
+from electra_jax.model.types import PyTree, Tokens
 from electra_jax.precision import evaluation_config, evaluation_precision
-from electra_jax.types import PyTree, Tokens
 
 
 class Trunk(nn.Module):

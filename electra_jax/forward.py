@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.buckets import Row, in_order_of_length
+from electra_jax.data.buckets import Row, in_order_of_length
 
 # The arrays of a row that a model reads.
 INPUTS = ("input_ids", "token_type_ids")

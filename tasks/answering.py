@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.downstream import DownstreamTask, Prediction, Row
+from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
 
 RunRows = Callable[[Sequence[Row]], list[dict[str, np.ndarray]]]
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from electra_jax.description import Description, abstract_params
+from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.finetuned import FinetunedModel, head_outputs
-from electra_jax.heads import HeadConfig
-from electra_jax.model import generator_outputs, outputs
-from electra_jax.types import Tokens
-from small import small_encoder
+from electra_jax.inference.network import generator_outputs, outputs
+from electra_jax.model.heads import HeadConfig
+from electra_jax.model.types import Tokens
+from support.tiny_model import small_encoder
 
 # As a run on an accelerator is fine-tuned.
 TRAINED = dataclasses.replace(
