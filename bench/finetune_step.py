@@ -19,10 +19,10 @@ from bench.glue_lengths import BUCKETS, DECILES, LONGEST, batches_by_bucket, len
 from bench.pretrain_step import prepare
 from bench.timing import in_words, machine, peak_memory_bytes, spread, stopwatch
 from electra_jax.data.buckets import stack
-from electra_jax.finetuned import FinetunedModel
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.model.dropout import GENERATORS
 from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.heads import HeadConfig
 from electra_jax.pretraining import flops
 from electra_jax.pretraining.steps import Batch, TrainState

@@ -34,10 +34,10 @@ from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.finetuned import FinetunedModel, head_outputs
 from electra_jax.finetuning import start
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.inference.network import Vocabulary
+from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import metrics, steps
 from electra_jax.pretraining.steps import Batch

@@ -15,10 +15,10 @@ from electra_jax.distributed import processes
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import local
-from electra_jax.finetuned import FinetunedModel
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.seed_run import BEST, Setting, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, origin
+from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.monitoring.reporter import say
 from electra_jax.reports.finetuning import write_finetune_report
 from electra_jax.runtime import keep_compilations

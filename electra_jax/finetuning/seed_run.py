@@ -18,12 +18,12 @@ from electra_jax.checkpoints.orbax_store import Checkpoints
 from electra_jax.checkpoints.run_record import replace_text
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.data.buckets import TrainingBatches
+from electra_jax.data.forward import RowRunner
 from electra_jax.distributed import processes
-from electra_jax.finetuned import FinetunedModel, head_outputs
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.results import collapse
 from electra_jax.finetuning.start import Origin, take_weights
-from electra_jax.forward import RowRunner
+from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import RunReporter, Silence, say
 from electra_jax.pretraining import metrics

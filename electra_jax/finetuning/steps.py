@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.finetuned import FinetunedModel
+from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.heads import MASKED_LOGIT, span_losses
 from electra_jax.model.types import Loss, PyTree, Tokens
 from electra_jax.pretraining import metrics

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
-from electra_jax.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
+from electra_jax.model.finetuned import FinetunedModel, head_outputs
+from electra_jax.model.precision import evaluation_config, evaluation_precision
 from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead
 from electra_jax.model.types import PyTree, Tokens
-from electra_jax.precision import evaluation_config, evaluation_precision
 
 if TYPE_CHECKING:
     from electra_jax.tasks.tokenizer import WordPieces

@@ -12,8 +12,8 @@ import numpy as np
 
 from electra_jax.checkpoints.model_record import TASK_KINDS, per_token_outputs
 from electra_jax.data.buckets import bucket_of, stack
+from electra_jax.data.forward import RowRunner
 from electra_jax.errors import UserError
-from electra_jax.forward import RowRunner
 from electra_jax.inference.inputs import as_list, canonical
 from electra_jax.inference.network import Model
 from electra_jax.tasks.answering import predict_rows

@@ -14,8 +14,8 @@ import pytest
 from electra_jax.config import gin_files
 from electra_jax.config.pretraining import CacheConfig, PretrainingRun, VocabularyRun
 from electra_jax.errors import UserError
-from electra_jax.finetuned import FinetunedModel
 from electra_jax.finetuning import steps as finetuning
+from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.pretraining.replaced_token import WeightSchedule
 from electra_jax.pretraining.steps import init_params
 from electra_jax.tasks import catalog

@@ -18,9 +18,9 @@ from electra_jax.config.data import PretrainingData
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.batches import BlockBatches
 from electra_jax.data.blocks import TokenBlocks
-from electra_jax.finetuned import FinetunedModel
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.start import take_weights
+from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import steps

@@ -14,8 +14,8 @@ import pytest
 from flax import linen as nn
 
 from electra_jax.data.buckets import Row, stack
-from electra_jax.finetuned import FinetunedModel, head_outputs
 from electra_jax.finetuning.steps import LossConfig, finetune_step, init_state, loss_of, tokens_of
+from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.heads import HeadConfig, make_head
 from electra_jax.model.types import PyTree, Tokens
 from electra_jax.pretraining.steps import Batch, TrainState

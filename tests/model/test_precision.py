@@ -10,8 +10,8 @@ import pytest
 from flax import linen as nn
 
 from electra_jax.checkpoints.model_record import Description, abstract_params
-from electra_jax.finetuned import FinetunedModel, head_outputs
 from electra_jax.inference.network import generator_outputs, outputs
+from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import Tokens
 from support.tiny_model import small_encoder

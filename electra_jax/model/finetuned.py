@@ -7,8 +7,8 @@ from flax import linen as nn
 
 from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
 from electra_jax.model.heads import HeadConfig, make_head
+from electra_jax.model.precision import evaluation_config, evaluation_precision
 from electra_jax.model.types import PyTree, Tokens
-from electra_jax.precision import evaluation_config, evaluation_precision
 
 
 class Trunk(nn.Module):
