@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 
 from electra_jax.checkpoints import model_dir as loading
 from electra_jax.checkpoints import plain_towers, stored
-from electra_jax.checkpoints.model_record import MODEL_KINDS, Description, write_record
+from electra_jax.checkpoints.model_record import MODEL_KINDS, Description, Vocabulary, write_record
 from electra_jax.config import data
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
@@ -36,7 +36,6 @@ from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.finetuning import start
 from electra_jax.finetuning import steps as finetuning
-from electra_jax.inference.network import Vocabulary
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import metrics, steps

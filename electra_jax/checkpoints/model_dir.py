@@ -1,4 +1,4 @@
-"""Model directories: reads one into a `Model`, writes one, and starts a run from one. TensorFlow is not needed."""
+"""Read, check and write model directories, and fill parameters from one; see `model_record` for what one holds."""
 
 import dataclasses
 import json
@@ -19,6 +19,7 @@ from electra_jax.checkpoints.model_record import (
     RUN,
     VOCABULARY,
     Description,
+    Vocabulary,
     abstract_params,
     read_record,
     write_record,
@@ -26,7 +27,6 @@ from electra_jax.checkpoints.model_record import (
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.inference.network import Model, Vocabulary
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.training import sharding
@@ -35,7 +35,23 @@ from electra_jax.training import sharding
 PRETRAINED = "electra pretrain"
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+class Loaded(NamedTuple):
+    """What a model directory holds.
+
+    Attributes:
+        description: the model's kind, sizes, head and labels.
+        params: the parameter tree, float32 numpy arrays: the plain towers, or the encoder and its head.
+        vocabulary: None where there is none.
+        step: updates that the parameters have had, as the checkpoint counts them.
+    """
+
+    description: Description
+    params: PyTree
+    vocabulary: Vocabulary | None
+    step: int
+
+
+def load(path: str | os.PathLike[str]) -> Loaded:
     """Loads any model directory: of `electra pretrain`, of fine-tuning, of `electra import`.
 
     Args:
@@ -62,7 +78,7 @@ def load(path: str | os.PathLike[str]) -> Model:
             f"the vocabulary of {directory} has {len(vocabulary.tokens)} entries and the model's embedding table "
             f"{description.encoder.vocab_size} rows: this is another model's vocabulary"
         )
-    return Model(description, params, vocabulary, step)
+    return Loaded(description, params, vocabulary, step)
 
 
 def check_directory(directory: epath.Path) -> None:
@@ -212,7 +228,7 @@ def is_cased(tokens: list[str]) -> bool:
     return any(token != token.lower() for token in tokens if not re.fullmatch(r"\[.*\]", token))
 
 
-def kept_tower(model: Model) -> tuple[EncoderConfig | None, PyTree]:
+def kept_tower(model: Loaded) -> tuple[EncoderConfig | None, PyTree]:
     """The encoder that pre-training keeps, and the parameters with it under the discriminator's name.
 
     The main tower of an objective that predicts words is loaded as a generator, which it computes as, but it is what

@@ -16,7 +16,7 @@ an untied generator's tables at `generator/embeddings`; a fine-tuning head, whic
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,14 @@ def per_token_outputs(kind: str) -> tuple[str, ...]:
     """Return the names of a kind of model's outputs that have a value, or a row of them, for each token."""
     spans = ("start_logits", "end_logits")
     return ("logits", *spans) if kind in KINDS_PER_TOKEN else spans
+
+
+class Vocabulary(NamedTuple):
+    """The entries of a WordPiece vocabulary, by id, and how text is normalised before it is split."""
+
+    tokens: list[str]
+    lowercase: bool
+    strip_accents: bool
 
 
 @dataclasses.dataclass(frozen=True)

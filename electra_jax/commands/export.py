@@ -7,10 +7,10 @@ from pathlib import Path
 from etils import epath
 
 from electra_jax.checkpoints import model_dir, stored, t5x_layout
+from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import write_record
 from electra_jax.errors import UserError
 from electra_jax.files import local, path_of
-from electra_jax.inference.network import Model
 from electra_jax.interchange import hf
 
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
+def write_t5x(model: Loaded, source: epath.Path, dest: Path) -> list[str]:
     """Writes T5X's checkpoint of the parameters as they were trained, and what describes and reads them.
 
     A run of `electra pretrain` keeps its optimizer, so that T5X goes on from its step.

@@ -16,7 +16,7 @@ import electra_jax
 from electra_jax.config.prediction import PredictionRun
 from electra_jax.errors import UserError
 from electra_jax.files import local
-from electra_jax.inference.network import Model
+from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import FIELDS, answers, as_input, predict_examples, predict_ids
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.monitoring.reporter import say
@@ -61,7 +61,7 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
         write_predictions(model, items, output, configuration.batch_size)
 
 
-def predict_split(model: Model, configuration: PredictionRun, name: str) -> None:
+def predict_split(model: Network, configuration: PredictionRun, name: str) -> None:
     """Predicts every split of that name (MNLI has two), and writes what the leaderboards take."""
     task = open_task(model, configuration.task)
     directory = configuration.output_dir or os.path.join(configuration.model_dir, "predictions")
@@ -74,7 +74,7 @@ def predict_split(model: Model, configuration: PredictionRun, name: str) -> None
             say(f"wrote {path}")
 
 
-def write_predictions(model: Model, items: Iterable[Item], output: TextIO, batch_size: int) -> None:
+def write_predictions(model: Network, items: Iterable[Item], output: TextIO, batch_size: int) -> None:
     """A JSON line for each input, in order."""
     items = iter(items)
     while chunk := list(itertools.islice(items, SORTED_BATCHES * batch_size)):
@@ -88,7 +88,7 @@ def write_predictions(model: Model, items: Iterable[Item], output: TextIO, batch
         output.flush()
 
 
-def read_items(source: str | None, model: Model) -> Iterator[Item]:
+def read_items(source: str | None, model: Network) -> Iterator[Item]:
     """The inputs of a file, of an .npz, of standard input (None or "-"), or the text itself.
 
     Raises:
@@ -105,7 +105,7 @@ def read_items(source: str | None, model: Model) -> Iterator[Item]:
         yield from read_lines(None if source == "-" else source, model)
 
 
-def read_lines(path: str | None, model: Model) -> Iterator[Item]:
+def read_lines(path: str | None, model: Network) -> Iterator[Item]:
     """The inputs of a file's lines, or of standard input's; blank ones are left out."""
     name = path or "standard input"
     try:
@@ -136,7 +136,7 @@ def read_arrays(path: Path) -> Iterator[Item]:
         yield Item({name: values[row] for name, values in found.items()}, None)
 
 
-def read_line(line: str, model: Model, where: str) -> Item:
+def read_line(line: str, model: Network, where: str) -> Item:
     """One input: a JSON object or list, or plain text.
 
     Raises:

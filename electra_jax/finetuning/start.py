@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from electra_jax.checkpoints import model_dir
+from electra_jax.checkpoints.model_record import Vocabulary
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Vocabulary
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import say

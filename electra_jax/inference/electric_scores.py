@@ -6,14 +6,14 @@ import numpy as np
 
 from electra_jax.errors import UserError
 from electra_jax.inference.inputs import shown
-from electra_jax.inference.network import Model, as_integers
+from electra_jax.inference.network import Network, as_integers
 from electra_jax.inference.prediction import Record, row_runner
 from electra_jax.model.types import Tokens
 from electra_jax.pretraining import corruption, electric
 from electra_jax.tasks.protocol import Row
 
 
-def score(model: Model, inputs: str | Sequence[str | Sequence[int]], *, batch_size: int) -> list[Record]:
+def score(model: Network, inputs: str | Sequence[str | Sequence[int]], *, batch_size: int) -> list[Record]:
     """The pseudo-log-likelihood of each input; see `Model.score`.
 
     Raises:
@@ -30,7 +30,7 @@ def score(model: Model, inputs: str | Sequence[str | Sequence[int]], *, batch_si
     return records
 
 
-def check_electric(model: Model) -> None:
+def check_electric(model: Network) -> None:
     """Refuses a model whose logits are not energies.
 
     Raises:
@@ -46,7 +46,7 @@ def check_electric(model: Model) -> None:
     )
 
 
-def read(model: Model, value: str | Sequence[int]) -> Row:
+def read(model: Network, value: str | Sequence[int]) -> Row:
     """One row of the model's input: [CLS] text [SEP], or the ids themselves.
 
     Raises:
@@ -65,7 +65,7 @@ def read(model: Model, value: str | Sequence[int]) -> Row:
     return {"input_ids": ids_L, "token_type_ids": np.zeros_like(ids_L)}
 
 
-def describe(model: Model, row: Row, energies_L: np.ndarray) -> Record:
+def describe(model: Network, row: Row, energies_L: np.ndarray) -> Record:
     """The scores of a row as JSON values."""
     ids_L = row["input_ids"]
     tokens = Tokens(ids_L[None], row["token_type_ids"][None], np.ones_like(ids_L)[None])

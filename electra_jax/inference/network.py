@@ -1,13 +1,14 @@
-"""One object that holds a model: its parameters, what they are, and the logits they give."""
+"""Compute the logits of a loaded model, of any kind."""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
 from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
@@ -15,23 +16,13 @@ from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.precision import evaluation_config, evaluation_precision
 from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead
 from electra_jax.model.types import PyTree, Tokens
-
-if TYPE_CHECKING:
-    from electra_jax.tasks.tokenizer import WordPieces
+from electra_jax.tasks.tokenizer import WordPieces
 
 Logits = np.ndarray | dict[str, np.ndarray]
 
 
-class Vocabulary(NamedTuple):
-    """The entries of a WordPiece vocabulary, by id, and what is done to text before it is split."""
-
-    tokens: list[str]
-    lowercase: bool
-    strip_accents: bool
-
-
-class Model:
-    """A model that is loaded: what `electra_jax.load` returns.
+class Network:
+    """A loaded model that computes logits.
 
     Attributes:
         description: its kind, sizes, head and labels.
@@ -40,12 +31,9 @@ class Model:
         step: updates that the parameters have had, as the checkpoint counts them.
     """
 
-    def __init__(self, description: Description, params: PyTree, vocabulary: Vocabulary | None, step: int) -> None:
-        """Puts the parts together; nothing is computed."""
-        self.description = description
-        self.params = params
-        self.vocabulary = vocabulary
-        self.step = step
+    def __init__(self, loaded: Loaded) -> None:
+        """Keep what was loaded; nothing is computed."""
+        self.description, self.params, self.vocabulary, self.step = loaded
         self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
 
     @property
@@ -54,14 +42,12 @@ class Model:
         return self.description.labels
 
     @functools.cached_property
-    def pieces(self) -> "WordPieces":
+    def pieces(self) -> WordPieces:
         """What reads text.
 
         Raises:
             UserError: the model has no vocabulary, or one that lacks a special token.
         """
-        from electra_jax.tasks.tokenizer import WordPieces
-
         if self.vocabulary is None:
             raise UserError("the model has no vocabulary: it reads token ids (input_ids), but no text")
         tokens, lowercase, strip_accents = self.vocabulary
@@ -71,46 +57,6 @@ class Model:
     def _placed_params(self) -> PyTree:
         """The parameters where they are computed with."""
         return jax.device_put(self.params)
-
-    def __call__(self, inputs: Any, *, batch_size: int = 32) -> list[dict[str, Any]]:
-        """What the model says of text, as JSON values.
-
-        Args:
-            inputs: one input, or a list of them. Question answering reads {"question": ..., "context": ...}; tagging a
-                list of words within the list, or a text that is split at white space; every other model a text, or a
-                pair of texts: a tuple, or {"text": ..., "text_pair": ...}.
-            batch_size: rows at a time; changes only the speed.
-
-        Returns:
-            A dict for each input, in their order. Classification: `label`, `probabilities`. Regression: `value`.
-            Tagging: `words`, `tags`, `probabilities`. Question answering: `answer`, its `probability`, `null_odds`
-            where a question may have no answer, `nbest`. A pre-trained pair or a discriminator: `tokens` and the
-            `replaced_probability` of each. Where there is a generator, `fillings` of each "[MASK]".
-
-        Raises:
-            UserError: an input of another form, or a model without a vocabulary.
-        """
-        from electra_jax.inference.prediction import predict
-
-        return predict(self, inputs, batch_size=batch_size)
-
-    def score(self, inputs: str | Sequence[str | Sequence[int]], *, batch_size: int = 32) -> list[dict[str, Any]]:
-        """Pseudo-log-likelihoods of sentences by one forward pass of Electric (Electric, section 3.3), as JSON values.
-
-        Args:
-            inputs: one text, or a list of texts or of rows of token ids with their [CLS] and [SEP].
-            batch_size: rows at a time; changes only the speed.
-
-        Returns:
-            A dict for each input, in their order: `sentence` (or `input_ids`), the ordinary `tokens`, the `scores` of
-            each (log-probability given all the others, up to a constant), their `total` and their `mean`.
-
-        Raises:
-            UserError: a model that is not Electric's, a sentence that is too long, or ids that the model has not.
-        """
-        from electra_jax.inference.electric_scores import score
-
-        return score(self, inputs, batch_size=batch_size)
 
     def logits(
         self,
@@ -233,7 +179,7 @@ def encode(config: EncoderConfig, params: PyTree, embedded_BLE: jax.Array, token
 
 
 def outputs(description: Description, params: PyTree, tokens: Tokens) -> Any:
-    """Return the head's float32 output, for each kind of model; see `Model.logits`."""
+    """Return the head's float32 output, for each kind of model; see `Network.logits`."""
     if description.discriminator is None:
         return generator_outputs(description, params, tokens)
     if description.head is not None:

@@ -15,7 +15,7 @@ from electra_jax.data.buckets import bucket_of, stack
 from electra_jax.data.forward import RowRunner
 from electra_jax.errors import UserError
 from electra_jax.inference.inputs import as_list, canonical
-from electra_jax.inference.network import Model
+from electra_jax.inference.network import Network
 from electra_jax.tasks.answering import predict_rows
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
@@ -25,7 +25,7 @@ from electra_jax.tasks.tokenizer import WordPieces
 
 Record = dict[str, Any]
 
-# The arguments of `Model.logits`.
+# The arguments of `Network.logits`.
 FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 
 # Rows are padded to one of these lengths, or to the most that the model takes.
@@ -36,7 +36,7 @@ MASK = "[MASK]"
 NUM_FILLINGS = 5
 
 
-def predict(model: Model, inputs: Any, *, batch_size: int) -> list[Record]:
+def predict(model: Network, inputs: Any, *, batch_size: int) -> list[Record]:
     """What the model says of each input, in their order; see `Model.__call__`.
 
     Raises:
@@ -46,7 +46,7 @@ def predict(model: Model, inputs: Any, *, batch_size: int) -> list[Record]:
     return answers(model, values, batch_size=batch_size)
 
 
-def as_input(model: Model, value: Any, where: str) -> Any:
+def as_input(model: Network, value: Any, where: str) -> Any:
     """What a user gave, in the form that the model reads: see `raw_input.canonical`.
 
     Raises:
@@ -62,7 +62,7 @@ def as_input(model: Model, value: Any, where: str) -> Any:
     return found
 
 
-def answers(model: Model, values: Sequence[Any], *, batch_size: int) -> list[Record]:
+def answers(model: Network, values: Sequence[Any], *, batch_size: int) -> list[Record]:
     """What the model says of each of `as_input`'s values.
 
     Raises:
@@ -89,7 +89,7 @@ def as_pair(value: str | tuple[str, str]) -> tuple[str, str | None]:
     return (value, None) if isinstance(value, str) else value
 
 
-def facts_of_head(model: Model) -> Mapping[str, Any]:
+def facts_of_head(model: Network) -> Mapping[str, Any]:
     """What can be said of the task of a model that comes from elsewhere: it reads as much text as it can."""
     kind, length = TASK_KINDS[model.description.kind], model.description.encoder.max_position_embeddings
     if kind == "tagging":
@@ -146,14 +146,14 @@ def facts_of_head(model: Model) -> Mapping[str, Any]:
 
 
 def predict_examples(
-    model: Model, task: DownstreamTask, examples: Sequence[Any], *, batch_size: int
+    model: Network, task: DownstreamTask, examples: Sequence[Any], *, batch_size: int
 ) -> list[Prediction]:
     """A prediction for each example of the model's task."""
     rows = task.rows(examples, training=False)
     return predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=model.labels)
 
 
-def row_runner(model: Model, batch_size: int, num_rows: int) -> RowRunner:
+def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
     """Return what runs rows through a model, on one device.
 
     Args:
@@ -175,7 +175,7 @@ def tokens_of(row: Row) -> Row:
     return {name: row[name] for name in ("input_ids", "token_type_ids")}
 
 
-def lengths_of(model: Model) -> list[int]:
+def lengths_of(model: Network) -> list[int]:
     """The lengths that rows are padded to; a row that is too long for the model stays so, and is refused by it."""
     most = model.description.encoder.max_position_embeddings
     return [*(length for length in LENGTHS if length < most), most]
@@ -198,7 +198,7 @@ class MaskedPieces:
         return [*first, *(token for part in others for token in (self.pieces.mask_id, *part))]
 
 
-def look(model: Model, pairs: Sequence[tuple[str, str | None]], batch_size: int) -> list[Record]:
+def look(model: Network, pairs: Sequence[tuple[str, str | None]], batch_size: int) -> list[Record]:
     """What a model without a task says of texts: a record of tokens, as `describe_logits`.
 
     Where there is a generator, "[MASK]" in a text is the mask, and `fillings` are what likely stands there. A
@@ -218,7 +218,7 @@ def look(model: Model, pairs: Sequence[tuple[str, str | None]], batch_size: int)
     return records
 
 
-def fill(model: Model, row: Row) -> list[Record]:
+def fill(model: Network, row: Row) -> list[Record]:
     """The likeliest tokens at each [MASK] of a row, which gets the first of them if a discriminator is to read it."""
     count = len(row["input_ids"])
     batch = stack([tokens_of(row)], length=bucket_of(count, lengths_of(model)), size=1)
@@ -236,7 +236,7 @@ def fill(model: Model, row: Row) -> list[Record]:
     return found
 
 
-def predict_ids(model: Model, examples: Sequence[Mapping[str, Any]]) -> list[Record]:
+def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]]) -> list[Record]:
     """A record for each example of token ids: `describe_tokens` and what the head says, per token as many as it has.
 
     Question answering gives each of its arrays, other heads what `describe_logits` says.
@@ -244,7 +244,7 @@ def predict_ids(model: Model, examples: Sequence[Mapping[str, Any]]) -> list[Rec
     Args:
         model: any.
         examples: mappings with `input_ids` [L] (of multiple choice [C, L]) and perhaps the other arguments of
-            `Model.logits`.
+            `Network.logits`.
 
     Raises:
         UserError: arrays that do not fit together or to the model.
@@ -269,7 +269,7 @@ def as_lists(outputs: Mapping[str, np.ndarray]) -> Record:
 
 
 def padded_ids(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """The arguments of `Model.logits`, rows padded to the longest with 0, which the attention mask leaves out."""
+    """The arguments of `Network.logits`, rows padded to the longest with 0, which the attention mask leaves out."""
     length = max(np.shape(example["input_ids"])[-1] for example in examples)
     arrays: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
     for example in examples:
@@ -286,7 +286,7 @@ def padded_ids(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         raise UserError(f"the examples do not have the same number of axes ({error})") from error
 
 
-def describe_tokens(model: Model, ids: np.ndarray) -> Record:
+def describe_tokens(model: Network, ids: np.ndarray) -> Record:
     """`input_ids`, and `tokens` where the model has a vocabulary."""
     record: Record = {"input_ids": ids.tolist()}
     if model.vocabulary is not None and ids.ndim == 1:
@@ -294,7 +294,7 @@ def describe_tokens(model: Model, ids: np.ndarray) -> Record:
     return record
 
 
-def describe_logits(model: Model, logits: np.ndarray) -> Record:
+def describe_logits(model: Network, logits: np.ndarray) -> Record:
     """Logits of one example as a person reads them.
 
     A discriminator's `logits` and `replaced_probability` per token; a generator's `predicted_ids` (and `predictions`)

@@ -5,7 +5,7 @@ import math
 
 from electra_jax.checkpoints.model_record import TASK_KINDS
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Model
+from electra_jax.inference.network import Network
 from electra_jax.tasks.catalog import NAMES, make_task
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import DownstreamTask
@@ -15,7 +15,7 @@ from electra_jax.tasks.text.tables import Interval
 from electra_jax.tasks.text.task import TextTask
 
 
-def open_task(model: Model, options: TaskOptions) -> DownstreamTask:
+def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
     """The task that `options` name, as the model reads and answers it.
 
     What the model has recorded holds: its labels, and the threshold of questions without answer. Without a name in

@@ -9,9 +9,8 @@ import numpy as np
 import optax
 
 from electra_jax.checkpoints import model_dir
-from electra_jax.checkpoints.model_record import RUN, VOCABULARY, Description
+from electra_jax.checkpoints.model_record import RUN, VOCABULARY, Description, Vocabulary
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Vocabulary
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining.replaced_token import generator_config

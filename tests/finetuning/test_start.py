@@ -13,12 +13,11 @@ import pytest
 from flax import linen as nn
 
 from electra_jax.checkpoints import model_dir
-from electra_jax.checkpoints.model_record import read_record, write_record
+from electra_jax.checkpoints.model_record import Vocabulary, read_record, write_record
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.errors import UserError
 from electra_jax.finetuning.start import origin, take_weights
-from electra_jax.inference.network import Vocabulary
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.types import PyTree, Tokens
 from support.finetuned_model import TOKENS, text_facts, write_tuned

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import electra_jax
+from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.cli import main
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Model
+from electra_jax.inference.api import Model
 from electra_jax.tasks.answering import label_order
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.tokenizer import WordPieces
@@ -162,7 +163,8 @@ class TestQuestions:
         (found,) = model(QUESTION)
         for above, answer in ((1.0, found["answer"]), (-1.0, "")):
             facts = {"task": QA | {"null_threshold": found["null_odds"] + above}}
-            careful = Model(dataclasses.replace(model.description, facts=facts), model.params, model.vocabulary, 0)
+            described = dataclasses.replace(model.description, facts=facts)
+            careful = Model(Loaded(described, model.params, model.vocabulary, 0))
             assert careful(QUESTION)[0]["answer"] == answer
 
 
