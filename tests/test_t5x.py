@@ -19,8 +19,9 @@ from flax import linen as nn
 from flax import serialization, traverse_util
 from gin import config_parser
 
+import electra_jax
 from electra_jax import t5x
-from electra_jax.checkpoints import model_dir, stored, t5x_layout
+from electra_jax.checkpoints import model_dir, orbax_store, stored, t5x_layout
 from electra_jax.cli import main
 from electra_jax.config import gin_files
 from electra_jax.data.batches import Batch
@@ -294,7 +295,7 @@ def run(folder: Path) -> Path:
     params = initial(model)
     opt_state = updated_moments(optimizer, params)
     state = steps.TrainState(jnp.asarray(2, jnp.int32), params, opt_state, jax.random.PRNGKey(0))
-    writer = model_dir.checkpoints.Checkpoints(folder / "run", keep=1)
+    writer = orbax_store.Checkpoints(folder / "run", keep=1)
     writer.save(2, state, {"batches": {}})
     writer.close()
     return folder / "run"
@@ -323,7 +324,7 @@ def test_checkpoints_of_t5x_are_read(run: Path, tmp_path: Path, capsys: pytest.C
     """The newest finished one, as a model and as what a run or a fine-tuning starts from."""
     out = tmp_path / "out"
     assert main(["export", str(run), str(out), "--format", "t5x"]) == 0
-    theirs, ours = model_dir.load(out), model_dir.load(run)
+    theirs, ours = electra_jax.load(out), electra_jax.load(run)
     ids = [[2, 7, 8, 9, 3]]
     np.testing.assert_array_equal(theirs.logits(ids), ours.logits(ids))
     assert theirs.vocabulary == ours.vocabulary

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from electra_jax.checkpoints.model_record import TASK_KINDS, per_token_outputs
 from electra_jax.data.buckets import bucket_of, stack
 from electra_jax.data.forward import RowRunner
 from electra_jax.errors import UserError
-from electra_jax.inference.inputs import as_list, canonical
+from electra_jax.inference.inputs import FIELDS, as_input, as_list
 from electra_jax.inference.network import Network
 from electra_jax.tasks.answering import predict_rows
 from electra_jax.tasks.catalog import task_from_facts
@@ -24,9 +25,6 @@ from electra_jax.tasks.text.tables import TextExample, text_features
 from electra_jax.tasks.tokenizer import WordPieces
 
 Record = dict[str, Any]
-
-# The arguments of `Network.logits`.
-FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 
 # Rows are padded to one of these lengths, or to the most that the model takes.
 LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
@@ -44,22 +42,6 @@ def predict(model: Network, inputs: Any, *, batch_size: int) -> list[Record]:
     """
     values = [as_input(model, value, f"input {number}") for number, value in enumerate(as_list(inputs), start=1)]
     return answers(model, values, batch_size=batch_size)
-
-
-def as_input(model: Network, value: Any, where: str) -> Any:
-    """What a user gave, in the form that the model reads: see `raw_input.canonical`.
-
-    Raises:
-        UserError: it cannot be read; begins with `where`.
-    """
-    kind = model.description.kind
-    if kind == "multiple_choice":
-        raise UserError(f"{where} is text, which a model of multiple choice does not read: give input_ids")
-    pair = model.description.facts.get("task", {}).get("pair")
-    found = canonical(value, TASK_KINDS.get(kind, kind), pair, where)
-    if model.vocabulary is None:
-        raise UserError(f"{where} is text, but the model has no vocabulary: give input_ids")
-    return found
 
 
 def answers(model: Network, values: Sequence[Any], *, batch_size: int) -> list[Record]:
@@ -314,14 +296,8 @@ def describe_logits(model: Network, logits: np.ndarray) -> Record:
         return record
     record = {"logits": logits.tolist()}
     if kind in ("sequence_classification", "token_classification"):
-        record["probabilities"] = softmax(logits).tolist()
+        record["probabilities"] = softmax(logits, axis=-1).tolist()
         best = logits.argmax(axis=-1)
         labels = model.labels
         record["label"] = labels[int(best)] if best.ndim == 0 else [labels[number] for number in best]
     return record
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)

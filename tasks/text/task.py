@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
@@ -200,8 +201,7 @@ class TextTask:
     def _prediction(self, logits_C: np.ndarray) -> TextPrediction:
         if isinstance(self.target, Interval):
             return ValuePrediction(self.target.denormalised(float(np.asarray(logits_C).reshape(()))))
-        exponentials_C = np.exp(logits_C.astype(np.float64) - np.max(logits_C))
-        probabilities_C = exponentials_C / exponentials_C.sum()
+        probabilities_C = softmax(logits_C.astype(np.float64))
         labels = self.target.labels
         return LabelPrediction(
             labels[int(np.argmax(logits_C))], dict(zip(labels, map(float, probabilities_C), strict=True))
