@@ -14,7 +14,7 @@ import electra_jax
 from electra_jax.config.prediction import PredictionRun
 from electra_jax.errors import UserError
 from electra_jax.files import local
-from electra_jax.inference.inputs import SORTED_BATCHES, Item, read_items
+from electra_jax.inference.input_files import SORTED_BATCHES, Item, read_items
 from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import answers, predict_examples, predict_ids
 from electra_jax.inference.task_data import open_task, splits_of

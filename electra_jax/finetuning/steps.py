@@ -20,8 +20,7 @@ import optax
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.heads import MASKED_LOGIT, span_losses
 from electra_jax.model.types import Loss, PyTree, Tokens
-from electra_jax.pretraining import metrics
-from electra_jax.pretraining.steps import Batch, TrainState
+from electra_jax.training.state import Batch, Sums, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +105,7 @@ def finetune_step(
     model: FinetunedModel,
     loss: LossConfig,
     optimizer: optax.GradientTransformation,
-) -> tuple[TrainState, metrics.Sums]:
+) -> tuple[TrainState, Sums]:
     """One update from one global batch.
 
     Returns:

@@ -1,14 +1,7 @@
-"""Read what a user gives a model: texts, pairs, questions, sentences of words or token ids, in a call or in files."""
+"""Bring what a user gives a model into the form that each kind of task reads."""
 
-import json
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from electra_jax.checkpoints.model_record import TASK_KINDS
 from electra_jax.errors import UserError
@@ -19,109 +12,6 @@ FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 
 # Names of the second text of a pair.
 SECOND = ("text_pair", "text_b")
-
-# Batches that are read before they are sorted by length.
-SORTED_BATCHES = 32
-
-# An input of one of these ends is meant to be a file.
-FILE_ENDS = (".npz", ".txt", ".json", ".jsonl", ".tsv", ".csv")
-
-
-class Item(NamedTuple):
-    """An input: arrays of token ids by the names of `FIELDS`, or what `as_input` returned."""
-
-    ids: dict[str, Any] | None
-    value: Any
-
-
-def read_items(source: str | None, model: Network) -> Iterator[Item]:
-    """Yield the inputs of a file, of an .npz, of standard input (None or "-"), or the text itself.
-
-    Raises:
-        UserError: if a file or a line cannot be read.
-    """
-    # Not Path.is_file, which fails on a text that is longer than a name may be.
-    if source is not None and source != "-" and not os.path.isfile(source):
-        if source.endswith(FILE_ENDS) or (os.sep in source and not any(map(str.isspace, source))):
-            raise UserError(f"{source} cannot be read (No such file): a text to predict is told by its spaces")
-        yield read_line(source.strip(), model, "the input")
-    elif source is not None and source.endswith(".npz"):
-        yield from read_arrays(Path(source))
-    else:
-        yield from read_lines(None if source == "-" else source, model)
-
-
-def read_lines(path: str | None, model: Network) -> Iterator[Item]:
-    """Yield the inputs of a file's lines, or of standard input's where the path is None; blank lines are skipped.
-
-    Raises:
-        UserError: if the file is not UTF-8 or cannot be read, or a line is no input of the model.
-    """
-    name = path or "standard input"
-    try:
-        with nullcontext(sys.stdin) if path is None else open(path, encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield read_line(line.strip(), model, f"{name}, line {number}")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 ({error})") from error
-    except OSError as error:
-        raise UserError(f"{name} cannot be read ({error.strerror})") from error
-
-
-def read_arrays(path: Path) -> Iterator[Item]:
-    """Yield the rows of an .npz with `input_ids` and, if it has them, the other arrays of `FIELDS`.
-
-    Raises:
-        UserError: if the file cannot be read, or has no `input_ids`.
-    """
-    try:
-        with np.load(path) as arrays:
-            found = {name: arrays[name] for name in FIELDS if name in arrays.files}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
-    if "input_ids" not in found:
-        raise UserError(f"{path} has no array input_ids")
-    for row in range(len(found["input_ids"])):
-        yield Item({name: values[row] for name, values in found.items()}, None)
-
-
-def read_line(line: str, model: Network, where: str) -> Item:
-    """Return one input from a JSON object or list, or from plain text.
-
-    Raises:
-        UserError: if the line is not JSON though it begins as an object, or is no input of the model.
-    """
-    value: Any = line
-    if line[:1] in ("{", "["):
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            # "[" also begins plain text, such as "[MASK] is here".
-            if line[0] == "{":
-                raise UserError(f"{where}: not JSON ({error})") from error
-    if isinstance(value, list) and not (value and all(isinstance(one, str) for one in value)):
-        value = {"input_ids": value}
-    if isinstance(value, dict) and "input_ids" in value:
-        ids = {name: value[name] for name in FIELDS if name in value}
-        check_integers(ids, where)
-        return Item(ids, None)
-    return Item(None, as_input(model, value, where))
-
-
-def check_integers(ids: Mapping[str, Any], where: str) -> None:
-    """Check that every value is a rectangular list of integers.
-
-    Raises:
-        UserError: if one is ragged, empty or of other values.
-    """
-    for name, values in ids.items():
-        try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise UserError(f"{where}: {name} is ragged") from error
-        if array.dtype.kind != "i" or not array.size:
-            raise UserError(f"{where}: {name} is no list of integers")
 
 
 def as_list(inputs: Any) -> list[Any]:
