@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 
 from electra_jax.checkpoints import model_dir as loading
 from electra_jax.checkpoints import orbax_store, plain_towers
-from electra_jax.checkpoints.model_record import MODEL_KINDS, Description, Vocabulary, write_record
+from electra_jax.checkpoints.model_record import MODEL_KINDS, Description, Vocabulary, write_model_record
 from electra_jax.config import data
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
@@ -188,7 +188,7 @@ class PretrainingModel:
         shapes = jax.eval_shape(
             lambda: nn.unbox(steps.init_params(jax.random.key(0), self.run.model, self.run.cache.sequence_length))
         )
-        description = loading.describe_towers(self.run, *plain_towers.fold_shapes(shapes), {})
+        description = loading.describe_towers(self.run, *plain_towers.plain_tower_shapes(shapes), {})
         facts = description.facts | {"made by": "T5X", "sequence length": self.run.cache.sequence_length}
         pieces = self.vocabulary
         return (
@@ -207,9 +207,9 @@ class FinetuningModel:
         """`num_train_steps` is of the schedule, None for a model that is only evaluated.
 
         Raises:
-            UserError: question answering, whose predictions T5X cannot write; or what `finetune_start.origin` refuses.
+            UserError: if the task is question answering, whose predictions T5X cannot write, or as `resolve_init`.
         """
-        begun = start.origin(run)
+        begun = start.resolve_init(run)
         tokens, lowercase, strip_accents = begun.vocabulary
         self.run, self.vocabulary, self._num_train_steps = run, begun.vocabulary, num_train_steps
         self.task = make_task(run.task, WordPieces(tokens, lowercase=lowercase, strip_accents=strip_accents))
@@ -348,5 +348,5 @@ def summarize_config(model_dir: str, summary_writer: Any, step: int, *, model: M
     gin_utils.summarize_gin_config(model_dir, summary_writer, step)
     if jax.process_index() == 0:
         description, vocabulary = model.describe()
-        write_record(path_of(model_dir), description)
+        write_model_record(path_of(model_dir), description)
         loading.write_vocabulary(path_of(model_dir), vocabulary)

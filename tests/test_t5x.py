@@ -20,7 +20,7 @@ from gin import config_parser
 
 import electra_jax
 from electra_jax import t5x
-from electra_jax.checkpoints import model_dir, orbax_store, t5x_layout
+from electra_jax.checkpoints import model_dir, model_record, orbax_store, t5x_layout
 from electra_jax.cli import main
 from electra_jax.config import gin_files
 from electra_jax.data.batches import Batch
@@ -354,7 +354,7 @@ def test_what_t5x_saves_of_a_variant_is_folded(folder: Path, tmp_path: Path) -> 
     assert description.kind == "generator"
     params = jax.device_get(initial(model))
     t5x_layout.write(tmp_path, step=1, params=params, opt_state=None)
-    model_dir.write_record(tmp_path, description)
+    model_record.write_model_record(tmp_path, description)
     model_dir.write_vocabulary(tmp_path, vocabulary)
     found = model_dir.load(tmp_path).params
     np.testing.assert_array_equal(

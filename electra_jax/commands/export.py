@@ -8,7 +8,7 @@ from etils import epath
 
 from electra_jax.checkpoints import model_dir, orbax_store, t5x_layout
 from electra_jax.checkpoints.model_dir import Loaded
-from electra_jax.checkpoints.model_record import write_record
+from electra_jax.checkpoints.model_record import write_model_record
 from electra_jax.errors import UserError
 from electra_jax.files import local, path_of
 from electra_jax.interchange import hf
@@ -59,7 +59,7 @@ def write_t5x(model: Loaded, source: epath.Path, dest: Path) -> list[str]:
         params=orbax_store.read_item(source, "params").tree,
         opt_state=orbax_store.read_item(source, "opt_state").tree if trained else None,
     )
-    write_record(dest, model.description)
+    write_model_record(dest, model.description)
     if model.vocabulary is not None:
         model_dir.write_vocabulary(dest, model.vocabulary)
     return (

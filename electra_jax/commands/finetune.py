@@ -16,11 +16,12 @@ from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file
 from electra_jax.finetuning import results as finetune_results
-from electra_jax.finetuning.seed_run import BEST, Setting, Split, evaluate, run_seed
-from electra_jax.finetuning.start import Origin, origin
+from electra_jax.finetuning.seed_run import Setting, Split, evaluate, run_seed
+from electra_jax.finetuning.start import Origin, resolve_init
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.monitoring.reporter import say
 from electra_jax.reports.finetuning import write_finetune_report
+from electra_jax.run_directory import BEST, PREDICTIONS, RESULTS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.outputs import left_out
@@ -36,7 +37,7 @@ def run(configuration: FinetuningRun) -> None:
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, 1, mesh)
     sharding.check_batch(configuration.evaluation_batch_size, 1, mesh)
-    begun = origin(configuration)
+    begun = resolve_init(configuration)
     tokens, lowercase, strip_accents = begun.vocabulary
     task = make_task(configuration.task, WordPieces(tokens, lowercase=lowercase, strip_accents=strip_accents))
     setting = Setting(
@@ -148,9 +149,9 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
         "num_failed": sum(seed["failed"] is not None for seed in seeds),
         "best_seed": best,
         "null_threshold": getattr(found.task, "null_threshold", None),
-        "predictions": finetune_results.PREDICTIONS,
+        "predictions": PREDICTIONS,
     }
-    path = model_dir / finetune_results.RESULTS
+    path = model_dir / RESULTS
     replace_file(path, json.dumps(results, indent=1) + "\n")
     finetune_results.show(results)
     say(f"results: {path}")

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from electra_jax.errors import UserError
-from electra_jax.finetuning.results import RESULTS
 from electra_jax.reports.finetuning import read_results
+from electra_jax.run_directory import RESULTS
 from electra_jax.tasks.text.glue_metrics import AVERAGED, glue_average
 
 

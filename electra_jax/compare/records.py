@@ -15,8 +15,7 @@ from electra_jax.checkpoints import orbax_store
 from electra_jax.compare.pieces import Piece, Timing
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, replace_file
-from electra_jax.finetuning.results import RESULTS
-from electra_jax.finetuning.seed_run import RESULT
+from electra_jax.run_directory import RESULTS, SEED_RESULT
 
 Record = dict[str, Any]
 
@@ -71,7 +70,8 @@ class Records:
         """How much of a piece is there: of the steps that are its own, or of the seeds."""
         directory = self.directory(piece)
         if piece.task is not None:
-            return sum((directory / "seeds" / str(seed) / RESULT).exists() for seed in self._seeds) / len(self._seeds)
+            seeds = [directory / "seeds" / str(seed) for seed in self._seeds]
+            return sum((seed / SEED_RESULT).exists() for seed in seeds) / len(seeds)
         rows = self._lines(piece)
         before = next((one.steps for one in self.pieces if one.name == piece.needs), 0)
         return max(0, rows[-1]["step"] - before) / (piece.steps - before) if rows else 0.0

@@ -1,4 +1,4 @@
-"""Train a fine-tuned model: losses of each kind of task, and the step that updates the parameters.
+"""Compute the losses of each kind of task, and update a fine-tuned model by them.
 
 A batch holds `input_ids`, `token_type_ids` and `attention_mask`, int32 [B, L], `row_weight`, float32 [B] (0 for a row
 that only fills up the batch), and the targets of its kind:
@@ -25,11 +25,11 @@ from electra_jax.training.state import Batch, Sums, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """What fine-tuning minimises.
+    """Which loss fine-tuning minimizes.
 
     Attributes:
         kind: "classification", "regression", "tagging" or "question_answering".
-        answerable_weight: question answering: of the answerability head's cross-entropy (0.5 as published).
+        answerable_weight: question answering: the weight of the answerability head's cross-entropy (0.5 as published).
         reduction: "mean" over rows (tagging: over labelled words), or "sum" over them, as the original: its gradients
             are larger by about the batch size, which clipping and Adam all but hide.
     """
@@ -40,25 +40,25 @@ class LossConfig:
 
 
 def init_state(key: jax.Array, model: FinetunedModel, optimizer: optax.GradientTransformation) -> TrainState:
-    """A new state at step 0, its parameters boxed with their logical axes."""
+    """Return a new state at step 0, its parameters boxed with their logical axes."""
     params_key, base_key = jax.random.split(key)
     params = init_params(params_key, model)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(base_key))
 
 
 def init_params(key: jax.Array, model: FinetunedModel) -> PyTree:
-    """Boxed parameters of a model."""
+    """Return newly drawn parameters, boxed with their logical axes."""
     ids_BL = jnp.zeros((1, 1), jnp.int32)
     return model.init(key, Tokens(ids_BL, ids_BL, ids_BL + 1), deterministic=True)["params"]
 
 
 def tokens_of(batch: Batch) -> Tokens:
-    """What the encoder reads of a batch."""
+    """Return what the encoder reads of a batch."""
     return Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"])
 
 
 def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
-    """The loss of a batch from the head's outputs in training; rows of weight 0 count nowhere."""
+    """Return the loss of a batch from the head's outputs in training; rows of weight 0 do not count."""
     weights_B = batch["row_weight"]
     if config.kind == "classification":
         losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["label"])
@@ -80,7 +80,10 @@ def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
 
 
 def without_padding(outputs: dict[str, jax.Array], attention_mask_BL: jax.Array) -> dict[str, jax.Array]:
-    """No probability for padding: the loss of a head that masks nothing would depend on the bucket."""
+    """Return the outputs with no probability for padding.
+
+    The loss of a head that does not mask padding itself would otherwise depend on the length of the bucket.
+    """
     padding_BL = MASKED_LOGIT * (attention_mask_BL.astype(jnp.float32) - 1.0)
     return outputs | {name: outputs[name] + padding_BL for name in ("start_logits", "end_logits")}
 
@@ -88,8 +91,8 @@ def without_padding(outputs: dict[str, jax.Array], attention_mask_BL: jax.Array)
 def training_loss(
     params: PyTree, batch: Batch, dropout_key: jax.Array | None, *, model: FinetunedModel, loss: LossConfig
 ) -> tuple[jax.Array, Loss]:
-    """What an update descends, and its parts; `dropout_key` is None for no dropout."""
-    # Only this head reads a target: the end of an answer is learnt given its true start.
+    """Return the loss to differentiate, and its sum and weight; `dropout_key` is None for no dropout."""
+    # Only this head reads a target: it learns the end of an answer given the true start.
     joint = model.head_config.kind == "joint_question_answering"
     targets = {"start_positions_B": batch["start_positions"]} if joint else {}
     rngs = None if dropout_key is None else {"dropout": dropout_key}
@@ -106,10 +109,10 @@ def finetune_step(
     loss: LossConfig,
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Sums]:
-    """One update from one global batch.
+    """Update the state by one global batch.
 
     Returns:
-        The state after, and float32 sums: `loss` and `loss_weight` (rows, or words), `examples`, `real` tokens, and
+        The new state, and float32 sums: `loss` and `loss_weight` (rows, or words), `examples`, `real` tokens, and
         the gradient's norm before clipping as `grad_norm`.
     """
     dropout_key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)

@@ -8,12 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from electra_jax.finetuning.results import RESULTS
 from electra_jax.reports.answers import score
 from electra_jax.reports.charts import nice_ticks
 from electra_jax.reports.finetuning import read_results
 from electra_jax.reports.page import verdict_html
 from electra_jax.reports.summary import number
+from electra_jax.run_directory import RESULTS
 
 # In MODEL_DIR/finetune, where the demo puts them.
 PRETRAINED, RANDOM = "pretrained", "random"

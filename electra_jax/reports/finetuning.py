@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.finetuning.results import PREDICTIONS, RESULTS
 from electra_jax.reports.answers import answers_html, score
 from electra_jax.reports.charts import Series, line_chart
 from electra_jax.reports.errors import errors_html
@@ -26,6 +25,7 @@ from electra_jax.reports.page import (
 )
 from electra_jax.reports.style import table_html, tile_html
 from electra_jax.reports.summary import decimal, number
+from electra_jax.run_directory import PREDICTIONS, RESULTS
 from electra_jax.tasks.tagging.sentences import SPAN_READERS
 
 # What the page cannot do without.
