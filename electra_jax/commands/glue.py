@@ -15,10 +15,10 @@ from electra_jax.tasks.text.glue_metrics import AVERAGED, glue_average
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prints each task's median score over its seeds, and the average where all eight tasks are there.
+    """Print each task's median score over its seeds, and the average where all eight tasks are there.
 
     Raises:
-        UserError: a directory holds no results, or two hold those of one task.
+        UserError: if a directory holds no results, or two directories hold results of the same task.
     """
     found: dict[str, dict[str, Any]] = {}
     for directory in options.runs:
