@@ -38,13 +38,8 @@ class RowRunner:
         """
         outputs: list[dict[str, np.ndarray]] = [{} for _ in rows]
         for numbers, found in self._batches(rows):
-            named = found if isinstance(found, dict) else {"logits": found}
             for slot, number in enumerate(numbers):
-                length = len(rows[number]["input_ids"])
-                outputs[number] = {
-                    name: values[slot, :length] if name in self.per_token else values[slot]
-                    for name, values in named.items()
-                }
+                outputs[number] = row_outputs(found, slot, len(rows[number]["input_ids"]), self.per_token)
         return outputs
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[tuple[np.ndarray, Any]]:
@@ -58,3 +53,11 @@ class RowRunner:
             waiting = launched
         if waiting is not None:
             yield jax.device_get(waiting)
+
+
+def row_outputs(
+    outputs: np.ndarray | Mapping[str, np.ndarray], slot: int, length: int, per_token: Collection[str]
+) -> dict[str, np.ndarray]:
+    """Return one row of a batch's outputs, by name; those of tokens are cut to the row's length."""
+    named = outputs if isinstance(outputs, Mapping) else {"logits": outputs}
+    return {name: values[slot, :length] if name in per_token else values[slot] for name, values in named.items()}

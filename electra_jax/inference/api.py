@@ -14,7 +14,7 @@ class Model(Network):
     """A loaded model that answers text: what `electra_jax.load` returns."""
 
     def __call__(self, inputs: Any, *, batch_size: int = 32) -> list[dict[str, Any]]:
-        """What the model says of text, as JSON values.
+        """Answer texts, pairs of texts, questions or sentences, as JSON values.
 
         Args:
             inputs: one input, or a list of them. Question answering reads {"question": ..., "context": ...}; tagging a
@@ -29,12 +29,12 @@ class Model(Network):
             `replaced_probability` of each. Where there is a generator, `fillings` of each "[MASK]".
 
         Raises:
-            UserError: an input of another form, or a model without a vocabulary.
+            UserError: if an input has another form than the model reads, or the model has no vocabulary.
         """
         return predict(self, inputs, batch_size=batch_size)
 
     def score(self, inputs: str | Sequence[str | Sequence[int]], *, batch_size: int = 32) -> list[dict[str, Any]]:
-        """Pseudo-log-likelihoods of sentences by one forward pass of Electric (Electric, section 3.3), as JSON values.
+        """Score sentences by their pseudo-log-likelihood (Electric, section 3.3), as JSON values, in one forward pass.
 
         Args:
             inputs: one text, or a list of texts or of rows of token ids with their [CLS] and [SEP].
@@ -45,7 +45,7 @@ class Model(Network):
             each (log-probability given all the others, up to a constant), their `total` and their `mean`.
 
         Raises:
-            UserError: a model that is not Electric's, a sentence that is too long, or ids that the model has not.
+            UserError: if Electric did not train the model, a sentence is too long, or an id is outside the vocabulary.
         """
         return electric_scores.score(self, inputs, batch_size=batch_size)
 

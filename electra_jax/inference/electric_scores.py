@@ -1,4 +1,4 @@
-"""Pseudo-log-likelihoods of sentences by Electric: `electra_jax.load(path).score(texts)`, `electra score`."""
+"""Score sentences by Electric's pseudo-log-likelihood: `electra_jax.load(path).score(texts)`, `electra score`."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ from electra_jax.tasks.protocol import Row
 
 
 def score(model: Network, inputs: str | Sequence[str | Sequence[int]], *, batch_size: int) -> list[Record]:
-    """The pseudo-log-likelihood of each input; see `Model.score`.
+    """Return a record with the pseudo-log-likelihood of each input; see `Model.score`.
 
     Raises:
-        UserError: a model that is not Electric's, or an input that it cannot read.
+        UserError: if Electric did not train the model, or the model cannot read an input.
     """
     check_electric(model)
     given = [inputs] if isinstance(inputs, str) else list(inputs)
@@ -31,10 +31,10 @@ def score(model: Network, inputs: str | Sequence[str | Sequence[int]], *, batch_
 
 
 def check_electric(model: Network) -> None:
-    """Refuses a model whose logits are not energies.
+    """Check that the model's logits are energies.
 
     Raises:
-        UserError: says what the model is, and what would do.
+        UserError: if Electric did not train the model.
     """
     description = model.description
     if description.gives_energies:
@@ -47,10 +47,10 @@ def check_electric(model: Network) -> None:
 
 
 def read(model: Network, value: str | Sequence[int]) -> Row:
-    """One row of the model's input: [CLS] text [SEP], or the ids themselves.
+    """Return a row of the model's input: [CLS] text [SEP], or the ids themselves.
 
     Raises:
-        UserError: longer than the model reads, or no ids.
+        UserError: if the row is longer than the model reads, or the ids are no integers.
     """
     if isinstance(value, str):
         ids_L = np.array([model.pieces.cls_id, *model.pieces.encode_batch([value])[0], model.pieces.sep_id], np.int32)
@@ -66,7 +66,7 @@ def read(model: Network, value: str | Sequence[int]) -> Row:
 
 
 def describe(model: Network, row: Row, energies_L: np.ndarray) -> Record:
-    """The scores of a row as JSON values."""
+    """Return the scores of a row as JSON values."""
     ids_L = row["input_ids"]
     tokens = Tokens(ids_L[None], row["token_type_ids"][None], np.ones_like(ids_L)[None])
     total_B, scores_BL = electric.pseudo_log_likelihoods(energies_L[None], tokens, model.pieces)

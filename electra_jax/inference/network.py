@@ -43,10 +43,10 @@ class Network:
 
     @functools.cached_property
     def pieces(self) -> WordPieces:
-        """What reads text.
+        """The vocabulary with its tokenizer, which reads text.
 
         Raises:
-            UserError: the model has no vocabulary, or one that lacks a special token.
+            UserError: if the model has no vocabulary, or one that lacks a special token.
         """
         if self.vocabulary is None:
             raise UserError("the model has no vocabulary: it reads token ids (input_ids), but no text")
@@ -55,7 +55,7 @@ class Network:
 
     @functools.cached_property
     def _placed_params(self) -> PyTree:
-        """The parameters where they are computed with."""
+        """The parameters on the device."""
         return jax.device_put(self.params)
 
     def logits(
@@ -64,7 +64,7 @@ class Network:
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> Logits:
-        """What the model's head says, computed in float32 without dropout.
+        """Return the logits of the model's head, computed in float32 without dropout.
 
         Args:
             input_ids: int [B, L]; [B, C, L] for C choices.
@@ -72,13 +72,13 @@ class Network:
             token_type_ids: same shape; None for all zeros.
 
         Returns:
-            float32. A pre-trained pair or a discriminator: [B, L], positive where a token looks replaced (of Electric:
-            each token's energy, which is minus its log-likelihood). A generator: [B, L, V]. Classification:
+            float32. A pre-trained pair or a discriminator: [B, L], positive where a token looks replaced (trained by
+            Electric: each token's energy, which is minus its log-likelihood). A generator: [B, L, V]. Classification:
             [B, labels]; regression: [B, 1]; multiple choice: [B, C]; tagging: [B, L, labels]. Question answering: a
             dict, see `heads`. A bare encoder: its last hidden states [B, L, D].
 
         Raises:
-            UserError: shapes that disagree, a row too long, or ids that the model has not.
+            UserError: if shapes disagree, a row is too long, or an id is outside the model's tables.
         """
         return jax.device_get(self.launch(input_ids, attention_mask, token_type_ids))
 
@@ -88,7 +88,7 @@ class Network:
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> Any:
-        """As `logits`, but left on the device: the call does not wait until they are computed."""
+        """Return the same as `logits`, left on the device: the call does not wait until they are computed."""
         return self._run(outputs, input_ids, attention_mask, token_type_ids)
 
     def generator_logits(
@@ -97,10 +97,12 @@ class Network:
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> np.ndarray:
-        """The generator's logits over the vocabulary at every position, float32 [B, L, V]; arguments as `logits`.
+        """Return the generator's logits over the vocabulary at every position, float32 [B, L, V].
+
+        The arguments are those of `logits`.
 
         Raises:
-            UserError: as `logits`, or the model has no generator.
+            UserError: if the model has no generator, or as `logits`.
         """
         if self.description.generator is None:
             raise UserError(f"a model of kind {self.description.kind!r} has no generator")
@@ -113,7 +115,7 @@ class Network:
         attention_mask: ArrayLike | None,
         token_type_ids: ArrayLike | None,
     ) -> Any:
-        """Checks the arguments and runs a jitted function of the parameters and the tokens."""
+        """Check the arguments and run a jitted function of the parameters and the tokens."""
         choices = self.description.kind == "multiple_choice"
         ids = as_integers("input_ids", input_ids)
         if ids.ndim != (3 if choices else 2):
@@ -132,10 +134,10 @@ class Network:
 
 
 def as_integers(name: str, values: ArrayLike) -> np.ndarray:
-    """Int32 of any rectangular nest of integers.
+    """Return any rectangular nest of integers as an int32 array.
 
     Raises:
-        UserError: it is ragged, or not of integers.
+        UserError: if the values are ragged, or no integers.
     """
     try:
         array = np.asarray(values)
@@ -149,10 +151,10 @@ def as_integers(name: str, values: ArrayLike) -> np.ndarray:
 
 
 def check_tokens(tokens: Tokens, config: EncoderConfig) -> None:
-    """Refuses what would index past a table, which JAX does silently.
+    """Check that tokens have one shape and index no table past its end, which JAX does silently.
 
     Raises:
-        UserError: says what and where.
+        UserError: if shapes differ, a row is too long, or an id is outside its table.
     """
     ids, types, mask = tokens.input_ids, tokens.token_type_ids, tokens.attention_mask
     for name, array in (("attention_mask", mask), ("token_type_ids", types)):
@@ -169,12 +171,12 @@ def check_tokens(tokens: Tokens, config: EncoderConfig) -> None:
 
 
 def embed(config: EncoderConfig, tables: PyTree, tokens: Tokens) -> jax.Array:
-    """Embedded tokens, [B, L, E]."""
+    """Return the embedded tokens, [B, L, E]."""
     return Embeddings(config).apply({"params": tables}, tokens.input_ids, tokens.token_type_ids, deterministic=True)
 
 
 def encode(config: EncoderConfig, params: PyTree, embedded_BLE: jax.Array, tokens: Tokens) -> jax.Array:
-    """Last hidden states, [B, L, D]."""
+    """Return the last hidden states, [B, L, D]."""
     return Encoder(config).apply({"params": params}, embedded_BLE, tokens.attention_mask, deterministic=True)
 
 

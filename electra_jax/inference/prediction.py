@@ -1,7 +1,7 @@
-"""What a model says of text: `electra_jax.load(path)(texts)`, `electra predict`, `electra evaluate`.
+"""Answer texts and token ids: `electra_jax.load(path)(texts)`, `electra predict`, `electra evaluate`.
 
-A fine-tuned model answers as its task does. A pre-trained one is asked which tokens were replaced, and what stands
-behind [MASK]. TensorFlow is not needed.
+A fine-tuned model answers as its task does. A pre-trained one says which tokens look replaced, and fills in [MASK].
+TensorFlow is not needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 from electra_jax.checkpoints.model_record import TASK_KINDS, per_token_outputs
 from electra_jax.data.buckets import bucket_of, stack
-from electra_jax.data.forward import RowRunner
+from electra_jax.data.forward import INPUTS, RowRunner, row_outputs
 from electra_jax.errors import UserError
 from electra_jax.inference.inputs import FIELDS, as_input, as_list
 from electra_jax.inference.network import Network
@@ -33,25 +33,25 @@ NUM_FILLINGS = 5
 
 
 def predict(model: Network, inputs: Any, *, batch_size: int) -> list[Record]:
-    """What the model says of each input, in their order; see `Model.__call__`.
+    """Return a record for each input, in their order; see `Model.__call__`.
 
     Raises:
-        UserError: an input of another form than the model reads, or a model that reads no text.
+        UserError: if an input has another form than the model reads, or the model reads no text.
     """
     values = [as_input(model, value, f"input {number}") for number, value in enumerate(as_list(inputs), start=1)]
     return answers(model, values, batch_size=batch_size)
 
 
 def answers(model: Network, values: Sequence[Any], *, batch_size: int) -> list[Record]:
-    """What the model says of each of `as_input`'s values.
+    """Return a record for each value that `as_input` returned.
 
     Raises:
-        UserError: the vocabulary or the sizes of the model do not do.
+        UserError: if the model's vocabulary lacks a special token, or a row is too long for the model.
     """
     if not values:
         return []
     if model.description.kind not in TASK_KINDS:
-        return look(model, list(map(as_pair, values)), batch_size)
+        return describe_texts(model, list(map(as_pair, values)), batch_size)
     facts = model.description.facts.get("task")
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
     if facts is None and task.kind in ("classification", "regression"):
@@ -65,12 +65,15 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int) -> list[R
 
 
 def as_pair(value: str | tuple[str, str]) -> tuple[str, str | None]:
-    """A text without a second one, or both."""
+    """Return a text and its second text, None where there is none."""
     return (value, None) if isinstance(value, str) else value
 
 
 def facts_of_head(model: Network) -> Mapping[str, Any]:
-    """What can be said of the task of a model that comes from elsewhere: it reads as much text as it can."""
+    """Return the facts of a task for a model of another library, of which only the head is known.
+
+    Rows are as long as the model reads.
+    """
     kind, length = TASK_KINDS[model.description.kind], model.description.encoder.max_position_embeddings
     if kind == "tagging":
         return {
@@ -78,7 +81,7 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "kind": kind,
             "length": length,
             "labels": list(model.labels),
-            # As the model says them: they need not be those of entities.
+            # Tags are given as the model has them: they need not be those of entities.
             "scheme": None,
             "encoding": "BIO",
             "rules": "standard",
@@ -90,7 +93,7 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "doc_stride": min(128, length // 2),
         }
         decoding = {"n_best_size": 20, "max_answer_length": 30, "null_odds_against_best_span": True}
-        # Scored as SQuAD 2.0, so that it gives null odds; without a threshold it answers all the same.
+        # SQuAD 2.0 gives null odds; without a threshold every question is answered all the same.
         return {
             "task": "this model",
             "kind": kind,
@@ -115,19 +118,19 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
 def predict_examples(
     model: Network, task: DownstreamTask, examples: Sequence[Any], *, batch_size: int
 ) -> list[Prediction]:
-    """A prediction for each example of the model's task."""
+    """Return a prediction for each example of a task that the model's labels fit."""
     rows = task.rows(examples, training=False)
     return predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=model.labels)
 
 
 def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
-    """Return what runs rows through a model, on one device.
+    """Return a model's forward pass of rows, on one device.
 
     Args:
-        model: any.
+        model: the model.
         batch_size: the most rows of a batch.
-        num_rows: how many there are: fewer than a batch fill a smaller one, a power of two, so that few sizes are
-            compiled.
+        num_rows: how many rows there are. Fewer than a batch fill a smaller one, whose size is a power of two, so that
+            few sizes are compiled.
     """
     return RowRunner(
         launch=lambda batch: model.launch(*(batch[name] for name in FIELDS)),
@@ -137,27 +140,22 @@ def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
     )
 
 
-def tokens_of(row: Row) -> Row:
-    """What the model reads of a row."""
-    return {name: row[name] for name in ("input_ids", "token_type_ids")}
-
-
 def lengths_of(model: Network) -> list[int]:
-    """The lengths that rows are padded to; a row that is too long for the model stays so, and is refused by it."""
+    """Return the lengths that rows are padded to. A longer row is not padded, and the model refuses it."""
     most = model.description.encoder.max_position_embeddings
     return [*(length for length in LENGTHS if length < most), most]
 
 
 class MaskedPieces:
-    """A vocabulary that reads "[MASK]" in a text as the mask; `downstream.Pieces` never does."""
+    """A vocabulary that reads "[MASK]" in a text as the mask, which `protocol.Pieces` never does."""
 
     def __init__(self, pieces: WordPieces) -> None:
-        """Reads the rest of the text by `pieces`."""
+        """Read the rest of the text by `pieces`."""
         self.pieces = pieces
         self.cls_id, self.sep_id = pieces.cls_id, pieces.sep_id
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens other than the mask."""
+        """Return the ids of each text, without special tokens other than the mask."""
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> list[int]:
@@ -165,10 +163,10 @@ class MaskedPieces:
         return [*first, *(token for part in others for token in (self.pieces.mask_id, *part))]
 
 
-def look(model: Network, pairs: Sequence[tuple[str, str | None]], batch_size: int) -> list[Record]:
-    """What a model without a task says of texts: a record of tokens, as `describe_logits`.
+def describe_texts(model: Network, pairs: Sequence[tuple[str, str | None]], batch_size: int) -> list[Record]:
+    """Return a record of tokens for each text, by a model without a task: see `describe_logits`.
 
-    Where there is a generator, "[MASK]" in a text is the mask, and `fillings` are what likely stands there. A
+    Where there is a generator, "[MASK]" in a text is the mask, and `fillings` are its likeliest tokens there. A
     discriminator beside it then reads the likeliest, as in pre-training.
     """
     pieces = model.pieces
@@ -186,9 +184,12 @@ def look(model: Network, pairs: Sequence[tuple[str, str | None]], batch_size: in
 
 
 def fill(model: Network, row: Row) -> list[Record]:
-    """The likeliest tokens at each [MASK] of a row, which gets the first of them if a discriminator is to read it."""
+    """Return the likeliest tokens at each [MASK] of a row.
+
+    The likeliest is written into the row where the model has a discriminator, which is to read it.
+    """
     count = len(row["input_ids"])
-    batch = stack([tokens_of(row)], length=bucket_of(count, lengths_of(model)), size=1)
+    batch = stack([{name: row[name] for name in INPUTS}], length=bucket_of(count, lengths_of(model)), size=1)
     logits_LV = model.generator_logits(*(batch[name] for name in FIELDS))[0, :count]
     found = []
     for position in np.flatnonzero(row["input_ids"] == model.pieces.mask_id).tolist():
@@ -204,39 +205,38 @@ def fill(model: Network, row: Row) -> list[Record]:
 
 
 def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """A record for each example of token ids: `describe_tokens` and what the head says, per token as many as it has.
+    """Return a record for each example of token ids: `describe_tokens`, and the head's outputs without padding.
 
-    Question answering gives each of its arrays, other heads what `describe_logits` says.
+    The outputs are the arrays of a head of question answering, and for other models what `describe_logits` returns.
 
     Args:
-        model: any.
-        examples: mappings with `input_ids` [L] (of multiple choice [C, L]) and perhaps the other arguments of
+        model: the model.
+        examples: mappings with `input_ids` [L] (multiple choice: [C, L]) and perhaps the other arguments of
             `Network.logits`.
 
     Raises:
-        UserError: arrays that do not fit together or to the model.
+        UserError: if the arrays of an example have different shapes, or the model does not read them.
     """
     batch, per_token = padded_ids(examples), per_token_outputs(model.description.kind)
     result = model.logits(**batch)
     records = []
     for slot, example in enumerate(examples):
         ids = np.asarray(example["input_ids"])
-        named = result if isinstance(result, dict) else {"logits": result}
-        outputs = {
-            name: values[slot, : ids.shape[-1]] if name in per_token else values[slot] for name, values in named.items()
-        }
-        said = describe_logits(model, outputs["logits"]) if "logits" in outputs else as_lists(outputs)
-        records.append(describe_tokens(model, ids) | said)
+        outputs = row_outputs(result, slot, ids.shape[-1], per_token)
+        if "logits" in outputs:
+            described = describe_logits(model, outputs["logits"])
+        else:
+            described = {name: values.tolist() for name, values in outputs.items()}
+        records.append(describe_tokens(model, ids) | described)
     return records
 
 
-def as_lists(outputs: Mapping[str, np.ndarray]) -> Record:
-    """Arrays as JSON values."""
-    return {name: values.tolist() for name, values in outputs.items()}
-
-
 def padded_ids(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """The arguments of `Network.logits`, rows padded to the longest with 0, which the attention mask leaves out."""
+    """Return the arguments of `Network.logits`, padded with 0 to the longest row; the attention mask is 0 there.
+
+    Raises:
+        UserError: if the arrays of an example have different shapes, or examples different numbers of axes.
+    """
     length = max(np.shape(example["input_ids"])[-1] for example in examples)
     arrays: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
     for example in examples:
@@ -254,7 +254,7 @@ def padded_ids(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def describe_tokens(model: Network, ids: np.ndarray) -> Record:
-    """`input_ids`, and `tokens` where the model has a vocabulary."""
+    """Return `input_ids`, and `tokens` where the model has a vocabulary."""
     record: Record = {"input_ids": ids.tolist()}
     if model.vocabulary is not None and ids.ndim == 1:
         record["tokens"] = [model.vocabulary.tokens[token] for token in ids]
@@ -262,11 +262,11 @@ def describe_tokens(model: Network, ids: np.ndarray) -> Record:
 
 
 def describe_logits(model: Network, logits: np.ndarray) -> Record:
-    """Logits of one example as a person reads them.
+    """Return the logits of one example as JSON values, with what they mean.
 
-    A discriminator's `logits` and `replaced_probability` per token; a generator's `predicted_ids` (and `predictions`)
-    and their `predicted_logits`; of other heads the `logits`, and of classification and tagging `probabilities` and
-    the likeliest `label`.
+    A discriminator's record has `logits` and `replaced_probability` for each token; a generator's `predicted_ids`,
+    `predicted_logits` and, with a vocabulary, `predictions`; that of any other head its `logits`, and of classification
+    and tagging `probabilities` and the likeliest `label`.
     """
     kind = model.description.kind
     if model.description.gives_energies:
