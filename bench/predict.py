@@ -16,12 +16,13 @@ from bench.glue_lengths import DECILES, LONGEST, lengths
 from bench.pretrain_step import prepare
 from bench.timing import in_words, machine, spread, stopwatch
 from electra_jax.checkpoints.model_dir import Loaded
-from electra_jax.checkpoints.model_record import Description, Vocabulary, abstract_params
+from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.data.buckets import in_order_of_length
 from electra_jax.inference.api import Model
 from electra_jax.inference.network import outputs
 from electra_jax.inference.prediction import lengths_of
 from electra_jax.model.types import Tokens
+from electra_jax.tasks.vocabulary import Vocabulary
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -17,7 +17,7 @@ an untied generator's tables at `generator/embeddings`; a fine-tuning head, whic
 
 import dataclasses
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,14 +60,6 @@ def per_token_outputs(kind: str) -> tuple[str, ...]:
     """Return the names of a kind of model's outputs that have a value, or a row of them, for each token."""
     spans = ("start_logits", "end_logits")
     return ("logits", *spans) if kind in KINDS_PER_TOKEN else spans
-
-
-class Vocabulary(NamedTuple):
-    """The entries of a WordPiece vocabulary, by id, and how text is normalised before it is split."""
-
-    tokens: list[str]
-    lowercase: bool
-    strip_accents: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.precision import evaluation_config, evaluation_precision
 from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead
 from electra_jax.model.types import PyTree, Tokens
-from electra_jax.tasks.tokenizer import WordPieces
+from electra_jax.tasks.vocabulary import Vocabulary
 
 Logits = np.ndarray | dict[str, np.ndarray]
 
@@ -41,17 +41,17 @@ class Network:
         """Names of the outputs of classification and tagging, by their number."""
         return self.description.labels
 
-    @functools.cached_property
-    def pieces(self) -> WordPieces:
-        """The vocabulary with its tokenizer, which reads text.
+    @property
+    def pieces(self) -> Vocabulary:
+        """The vocabulary, to read text with.
 
         Raises:
             UserError: if the model has no vocabulary, or one that lacks a special token.
         """
         if self.vocabulary is None:
             raise UserError("the model has no vocabulary: it reads token ids (input_ids), but no text")
-        tokens, lowercase, strip_accents = self.vocabulary
-        return WordPieces(tokens, lowercase=lowercase, strip_accents=strip_accents)
+        self.vocabulary.check_special_tokens()
+        return self.vocabulary
 
     @functools.cached_property
     def _placed_params(self) -> PyTree:

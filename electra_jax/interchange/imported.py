@@ -9,13 +9,14 @@ import numpy as np
 import optax
 
 from electra_jax.checkpoints import model_dir
-from electra_jax.checkpoints.model_record import Description, Vocabulary
+from electra_jax.checkpoints.model_record import Description
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.run_directory import CONFIG, VOCABULARY
+from electra_jax.tasks.vocabulary import Vocabulary
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
 
