@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 
 from electra_jax.checkpoints import model_dir as loading
 from electra_jax.checkpoints import orbax_store, plain_towers
-from electra_jax.checkpoints.model_record import Description, write_record
+from electra_jax.checkpoints.model_record import MODEL_KINDS, Description, write_model_record
 from electra_jax.config import data
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
@@ -35,7 +35,7 @@ from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.finetuning import start
 from electra_jax.finetuning import steps as finetuning
-from electra_jax.finetuning.seed_run import KINDS_OF_MODEL
+from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import evaluation, metrics, steps
 from electra_jax.run_directory import VOCABULARY
@@ -194,7 +194,7 @@ class PretrainingModel:
         shapes = jax.eval_shape(
             lambda: nn.unbox(steps.init_params(jax.random.key(0), self.run.model, self.run.cache.sequence_length))
         )
-        description = loading.describe_towers(self.run, *plain_towers.fold_shapes(shapes), {})
+        description = loading.describe_towers(self.run, *plain_towers.plain_tower_shapes(shapes), {})
         facts = description.facts | {"made by": "T5X", "sequence length": self.run.cache.sequence_length}
         return dataclasses.replace(description, facts=facts), self.vocabulary
 
@@ -209,15 +209,15 @@ class FinetuningModel:
         """`num_train_steps` is of the schedule, None for a model that is only evaluated.
 
         Raises:
-            UserError: question answering, whose predictions T5X cannot write; or what `finetune_start.origin` refuses.
+            UserError: if the task is question answering, whose predictions T5X cannot write, or as `resolve_init`.
         """
-        begun = start.origin(run)
+        begun = start.resolve_init(run)
         self.run, self.vocabulary, self._num_train_steps = run, begun.vocabulary, num_train_steps
         self.task = make_task(run.task, begun.vocabulary)
         if self.task.kind == "question_answering":
             raise UserError(f"{self.task.name} is question answering, which T5X has no place for: use electra finetune")
         head = run.heads.head_for(self.task.kind, num_labels=len(self.task.labels), final_sep_answers=False)
-        self._model = finetuning.FinetunedModel(begun.encoder, head)
+        self._model = FinetunedModel(begun.encoder, head)
         self._loss = finetuning.LossConfig(self.task.kind, run.answerable_weight, run.loss_reduction)
         self.FEATURE_CONVERTER_CLS = seqio_export.FEATURE_CONVERTERS[self.task.kind]
 
@@ -255,7 +255,7 @@ class FinetuningModel:
     def predict_batch(self, params: PyTree, batch: Batch, rng: jax.Array | None = None) -> jax.Array:
         """Return what `seqio_export` scores: classes int32 [B, 1], values float32 [B, 1] or labels int32 [B, L]."""
         del rng
-        logits = finetuning.predict_step(params, batch, model=self._model)["logits"]
+        logits = head_outputs(params, finetuning.tokens_of(batch), model=self._model)
         if self.task.kind == "regression":
             return logits
         labels = jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -265,7 +265,7 @@ class FinetuningModel:
         self, params: PyTree, batch: Batch, rng: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the predictions, and the logits behind them."""
-        logits = finetuning.predict_step(params, batch, model=self._model)["logits"]
+        logits = head_outputs(params, finetuning.tokens_of(batch), model=self._model)
         return self.predict_batch(params, batch, rng), {"logits": logits}
 
     def score_batch(self, params: PyTree, batch: Batch, return_intermediates: bool = False) -> jax.Array:
@@ -291,7 +291,7 @@ class FinetuningModel:
     def describe(self) -> tuple[Description, Vocabulary]:
         """Return the record and vocabulary that make the checkpoints a model directory of `electra finetune`."""
         description = Description(
-            kind=KINDS_OF_MODEL[self.task.kind],
+            kind=MODEL_KINDS[self.task.kind],
             discriminator=dataclasses.replace(self._model.config, attention="exact"),
             generator=None,
             generator_embeddings=False,
@@ -349,5 +349,5 @@ def summarize_config(model_dir: str, summary_writer: Any, step: int, *, model: M
     gin_utils.summarize_gin_config(model_dir, summary_writer, step)
     if jax.process_index() == 0:
         description, vocabulary = model.describe()
-        write_record(path_of(model_dir), description)
+        write_model_record(path_of(model_dir), description)
         write_vocab_file(path_of(model_dir) / VOCABULARY, vocabulary)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Model
 from electra_jax.interchange import hf_config, hf_names, hf_tokenizer, layout
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, check_vocabulary
@@ -147,7 +147,7 @@ def embeddings_equal(discriminator: Imported, generator: Imported) -> bool:
     return all(np.array_equal(leaf, theirs[path]) for path, leaf in ours.items())
 
 
-def split(model: Model) -> dict[str, Model]:
+def split(model: Loaded) -> dict[str, Loaded]:
     """The state dicts that `transformers` has for a model, by the name of their folder; "" for the folder itself."""
     description = model.description
     if description.kind != "pretraining":
@@ -164,10 +164,10 @@ def split(model: Model) -> dict[str, Model]:
             {**shared, "generator": {name: generator[name] for name in ("encoder", "head")}},
         ),
     }
-    return {name: Model(part, params, model.vocabulary, model.step) for name, (part, params) in parts.items()}
+    return {name: model._replace(description=part, params=params) for name, (part, params) in parts.items()}
 
 
-def write(model: Model, dest: Path) -> list[str]:
+def write(model: Loaded, dest: Path) -> list[str]:
     """Writes one directory, or for a pair `dest/discriminator` and `dest/generator`.
 
     Returns:

@@ -19,7 +19,7 @@ from electra_jax.cli import main
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.errors import PREEMPTED, UserError
-from electra_jax.finetuning.start import of_checkpoint
+from electra_jax.finetuning.start import init_from_checkpoint
 from electra_jax.interchange import carried
 from support.command_line import (
     SMALL,
@@ -173,7 +173,7 @@ def test_at_home_it_is_a_model_directory_like_any(
     for model, found in zip(models, logits, strict=True):
         np.testing.assert_array_equal(found, logits[0])
         assert model.vocabulary == models[0].vocabulary
-    started = of_checkpoint(str(tmp_path / "weights"), None, None)
+    started = init_from_checkpoint(str(tmp_path / "weights"), None, None)
     assert started.vocabulary == models[0].vocabulary
     assert started.encoder.hidden_size == models[0].description.encoder.hidden_size
 
