@@ -62,7 +62,7 @@ def run(configuration: ComparisonRun) -> None:
         raise UserError(failed(work.failures))
     report.show(comparison)
     say(f"comparison: {model_dir / JSON}")
-    say(f"figure: {model_dir / 'comparison.png'}")
+    say(f"figure: {model_dir / 'comparison.svg'}")
     say(f"report: {model_dir / 'report.html'}")
 
 

@@ -13,7 +13,7 @@ RANDOM = "random"
 # The folder of a fraction's pre-training, beside those of its fine-tunings.
 PRETRAIN = "pretrain"
 # What stands in MODEL_DIR beside the variants' folders.
-_TAKEN = (RANDOM, "comparison.json", "comparison.png", "report.html", "config.gin", "compare.lock", "pieces.lock")
+_TAKEN = (RANDOM, "comparison.json", "comparison.svg", "report.html", "config.gin", "compare.lock", "pieces.lock")
 # Of the files beside a folder.
 _SUFFIXES = (".json", ".log", ".part")
 # What every process is given, so that another value would say nothing.
