@@ -12,7 +12,7 @@ import jax
 from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.state import Batch, Sums, TrainState
@@ -126,8 +126,7 @@ def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2
         MaskingConfig(
             size.mask_prob,
             0.85,
-            with_replacement=False,
-            average_duplicates=False,
+            positions=DistinctPositions(),
             cls_id=CLS_ID,
             sep_id=SEP_ID,
             mask_id=MASK_ID,
@@ -144,7 +143,7 @@ def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2
             epsilon=1e-6,
             clip_norm=1.0,
             layerwise_lr_decay=1.0,
-            layerwise_exponents="fixed",
+            top_layer_exponent=1,
             lr_decay_share=1.0,
         ),
     )

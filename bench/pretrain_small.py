@@ -287,7 +287,7 @@ class File:
         for name, what in (("data", "other blocks"), ("vocabulary", "another vocabulary")):
             if held.facts.get(name) != self._facts[name]:
                 raise UserError(f"{self.path} was trained on {what}: give the BLOCKS of that run, or name another OUT")
-        state = sharding.place(carried.filled(abstract, held.arrays, self.path), abstract)
+        state = sharding.shard_like(carried.filled(abstract, held.arrays, self.path), abstract)
         self._latest = held.facts["step"]
         changed = [
             f"{name} {value}, before {held.facts['settings'].get(name)}"
@@ -321,7 +321,7 @@ def held_out_metrics(
         model=recipe.model,
         objective=recipe.objective,
         masking=recipe.masking,
-        reference=False,
+        extra_metrics=None,
     )
     step = sharding.jit_forward(sums, mesh, ONE_DEVICE)
 

@@ -1,12 +1,16 @@
 """This project's tasks for any SeqIO, Beam or T5X user, registered by name with the settings of its Gin files."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from electra_jax.config import data, gin_files
+from electra_jax.config.pretraining import CacheConfig
 from electra_jax.tasks.catalog import make_task
+from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.pretraining.tasks import register_pretraining_task
 from electra_jax.tasks.seqio_export import register
 from electra_jax.tasks.vocabulary import load_vocabulary
+
+T = TypeVar("T")
 
 
 def register_downstream_task(name: str, *, vocab_file: str, lowercase: bool | None = None, **macros: Any) -> None:
@@ -22,7 +26,7 @@ def register_downstream_task(name: str, *, vocab_file: str, lowercase: bool | No
         UserError: no such task, macro or file.
     """
     vocabulary = load_vocabulary(vocab_file, lowercase=lowercase)
-    options = _build("tasks.task_options.TaskOptions", "gin/tasks/downstream.gin", {"TASK": name} | macros)
+    options = _build(TaskOptions, "gin/tasks/downstream.gin", {"TASK": name} | macros)
     register(make_task(options, vocabulary))
 
 
@@ -41,7 +45,7 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
     Raises:
         UserError: no such macro or file, or an empty corpus.
     """
-    cache = _build("run_config.CacheConfig", "gin/runs/cache.gin", macros)
+    cache = _build(CacheConfig, "gin/runs/cache.gin", macros)
     register_pretraining_task(
         name,
         corpus=data.open_source(cache.source),
@@ -54,7 +58,7 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
     )
 
 
-def _build(configuration: str, file: str, macros: dict[str, Any]) -> Any:
+def _build(configuration: type[T], file: str, macros: dict[str, Any]) -> T:
     bindings = [f"{key}={value!r}" for key, value in macros.items()]
     # The caller may have a configuration of its own.
     with gin_files.isolated():

@@ -6,6 +6,7 @@ from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.original import choice
 from electra_jax.tasks.protocol import DownstreamTask, Pieces
 from electra_jax.tasks.qa.sources import QA_TASKS
 from electra_jax.tasks.qa.task import make_qa_task, qa_task_from_facts
@@ -30,16 +31,18 @@ def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str
       UserError: there is no such task (the nearest names), or no data for it.
     """
     name = options.task
+    facts = None if recorded is None else choice.current_facts(recorded)
     if name in text_task.NAMES:
-        return text_task.make_text_task(options, vocabulary, recorded=recorded)
+        return text_task.make_text_task(options, vocabulary, rules=choice.text_rules(options.rules), recorded=facts)
     if name == PACKAGE_OF:
         from electra_jax.tasks.text.package_of import make_package_task
 
         return make_package_task(options, vocabulary)
     if name in QA_TASKS:
-        return make_qa_task(options, vocabulary, recorded=recorded)
+        return make_qa_task(options, vocabulary, rules=choice.qa_rules(options.rules), recorded=facts)
     if name in TAGGING_TASKS:
-        return make_tagging_task(options, vocabulary, recorded=recorded)
+        rules = choice.tagging_rules(options.rules if facts is None else facts["rules"])
+        return make_tagging_task(options, vocabulary, rules=rules, recorded=facts)
     if recorded is not None and recorded.get("registered") and recorded["task"] == name:
         return task_from_facts(recorded, vocabulary)
     check_name(name)
@@ -74,8 +77,9 @@ def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> DownstreamT
         from electra_jax.tasks import seqio_import
 
         return seqio_import.task_from_facts(facts, vocabulary)
+    facts = choice.current_facts(facts)
     if facts["kind"] == "question_answering":
-        return qa_task_from_facts(facts, vocabulary)
+        return qa_task_from_facts(facts, vocabulary, rules=choice.qa_rules(facts["rules"]))
     if facts["kind"] == "tagging":
-        return tagging_task_from_facts(facts, vocabulary)
-    return text_task.text_task_from_facts(facts, vocabulary)
+        return tagging_task_from_facts(facts, vocabulary, rules=choice.tagging_rules(facts["rules"]))
+    return text_task.text_task_from_facts(facts, vocabulary, rules=choice.text_rules(facts["rules"]))

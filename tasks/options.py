@@ -24,15 +24,10 @@ class TaskOptions:
       double_unordered: train on pairs whose order does not matter (mrpc, stsb) in both orders.
       skip_bad_rows: leave out and count what cannot be used of a file, rather than stop.
       examples_per_class: package_of: the most training examples of each class.
-      gold_counts_predicted: the F1 of a classification as the original's scorer has it.
-      span_reader, alignment, token_type_id, observed_labels: see `tagging`: how tags are read as entities
-        ("conlleval" or "reference"), words aligned ("complete" or "reference"), the type of all tokens, and whether
-        the labels are those that occur in any split, as in the original, rather than all that training's types take.
-      max_question_length, doc_stride, word_aligned_answers, answerless_windows_are_answerable, disjoint_windows,
-        drop_empty_contexts, final_sep_is_answerable: see `question_answering.WindowConfig`.
-      n_best_size, max_answer_length, project_words, no_span_text: see `qa_decoding.DecodingConfig`.
+      max_question_length, doc_stride: see `qa.windows.WindowConfig`.
+      n_best_size, max_answer_length: see `qa.decoding.DecodingConfig`.
       null_threshold: null odds above it answer ""; None for the best one on the dev split.
-      skip_unanswered: leave questions without a prediction out of MRQA's scores, as the original does.
+      rules: whose rules decide where implementations differ, a name of `original.choice.NAMES`.
     """
 
     task: str
@@ -55,24 +50,12 @@ class TaskOptions:
     double_unordered: bool
     skip_bad_rows: bool
     examples_per_class: int
-    gold_counts_predicted: bool
-    span_reader: str
-    alignment: str
-    token_type_id: int
-    observed_labels: bool
     max_question_length: int
     doc_stride: int
-    word_aligned_answers: bool
-    answerless_windows_are_answerable: bool
-    disjoint_windows: bool
-    drop_empty_contexts: bool
-    final_sep_is_answerable: bool
     n_best_size: int
     max_answer_length: int
-    project_words: bool
-    no_span_text: str
     null_threshold: float | None
-    skip_unanswered: bool
+    rules: str
 
     @property
     def row_length(self) -> int:

@@ -38,6 +38,11 @@ def without_surrogates(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
 
 
+def text_of(value: bytes | str) -> str:
+    """Return a text that TensorFlow may have given as UTF-8 bytes."""
+    return value.decode("utf-8") if isinstance(value, bytes) else value
+
+
 class BadRows:
     """What is done with a row that cannot be used: the end of the run, or a count.
 

@@ -2,11 +2,11 @@
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.original import choice
 from electra_jax.tasks.qa import metrics as qa_metrics
 from electra_jax.tasks.qa.files import read_null_odds, read_predictions
 from electra_jax.tasks.qa.sources import QA_TASKS, qa_sources, scoring_of
 from electra_jax.tasks.tagging.conlleval import EntityEvaluation, evaluate_tags, read_tagged_output
-from electra_jax.tasks.tagging.sentences import SPAN_READERS
 from electra_jax.tasks.tagging.task import TAGGING_TASKS
 from electra_jax.tasks.text.glue import GLUE, read_submission
 from electra_jax.tasks.text.glue_metrics import task_scores
@@ -35,21 +35,25 @@ def score_predictions(
     if null_odds_file is not None:
         raise UserError(f"{null_odds_file}: null odds belong to question answering, not to {options.task!r}.")
     if options.task in TAGGING_TASKS:
-        return tagged_file(predictions_file, span_reader=options.span_reader).metrics()
+        return tagged_file(predictions_file, rules=options.rules).metrics()
     if options.task in GLUE:
         return _score_submission(options, split, predictions_file)
     known = ", ".join((*QA_TASKS, *TAGGING_TASKS, *GLUE))
     raise UserError(f"The task {options.task!r} has no file format of predictions to score; these have: {known}.")
 
 
-def tagged_file(file: str, *, span_reader: str) -> EntityEvaluation:
+def tagged_file(file: str, *, rules: str) -> EntityEvaluation:
     """Return the scores of a tagged file, whose `report()` is what conlleval prints of it.
 
+    Args:
+      file: lines whose last two columns are the gold and the predicted tag.
+      rules: whose rules read tags as entities, a name of `original.choice.NAMES`.
+
     Raises:
-      UserError: a missing, empty or malformed file.
+      UserError: if the file is missing, empty or malformed.
     """
     gold, predicted = read_tagged_output(file)
-    return evaluate_tags(gold, predicted, spans_of=SPAN_READERS[span_reader])
+    return evaluate_tags(gold, predicted, spans_of=choice.tagging_rules(rules).spans_of)
 
 
 def _score_answers(
@@ -63,7 +67,7 @@ def _score_answers(
         null_odds=None if null_odds_file is None else read_null_odds(null_odds_file),
         # Without odds nothing is left to withhold.
         null_threshold=None if null_odds_file is None else options.null_threshold,
-        skip_unanswered=options.skip_unanswered,
+        skip_unanswered=choice.qa_rules(options.rules).skip_unanswered,
     )
 
 

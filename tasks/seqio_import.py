@@ -9,7 +9,9 @@ import numpy as np
 import seqio
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.protocol import Examples, Pieces, Row
+from electra_jax.tasks.rows import text_of
 from electra_jax.tasks.text.tables import Interval, text_features
 from electra_jax.tasks.text.task import LabelPrediction, ValuePrediction
 
@@ -171,7 +173,7 @@ class RegisteredTask:
             ids = np.asarray(features["input_ids"], np.int32)
             types = np.asarray(features.get("token_type_ids", np.zeros_like(ids)), np.int32)
         else:
-            texts = [_text(features["text"]), _text(features["text_b"]) if "text_b" in features else None]
+            texts = [text_of(features["text"]), text_of(features["text_b"]) if "text_b" in features else None]
             (made,) = text_features([(texts[0] or "", texts[1])], vocabulary=self.vocabulary, length=self.length)
             ids, types = np.array(made.input_ids, np.int32), np.array(made.token_type_ids, np.int32)
         row = {"input_ids": ids, "token_type_ids": types, "example": np.array(number, np.int32)}
@@ -187,7 +189,7 @@ class RegisteredTask:
 
     def _readable(self, number: int, features: Mapping[str, Any]) -> RegisteredExample:
         pieces = [self.vocabulary.tokens[piece] for piece in np.asarray(features.get("input_ids", ()), np.int32)]
-        texts = [_text(features[name]) for name in ("text", "text_b") if name in features]
+        texts = [text_of(features[name]) for name in ("text", "text_b") if name in features]
         text_a, text_b = [*(texts or [" ".join(pieces)]), None][:2]
         target = np.asarray(features[TARGETS])
         if self.kind != "tagging":
@@ -205,8 +207,7 @@ class RegisteredTask:
             return LabelsPrediction(label_ids, example.words, tags, tuple(shares))
         if self.interval is not None:
             return ValuePrediction(self.interval.denormalised(np.asarray(logits).item()))
-        exponentials = np.exp(logits.astype(np.float64) - np.max(logits))
-        probabilities = (exponentials / exponentials.sum()).tolist()
+        probabilities = softmax(logits.astype(np.float64)).tolist()
         return LabelPrediction(self.labels[int(np.argmax(logits))], dict(zip(self.labels, probabilities, strict=True)))
 
     def _number(self, prediction: RegisteredPrediction) -> Any:
@@ -298,7 +299,3 @@ def _metrics(task: seqio.Task, targets: Sequence[Any], predictions: Sequence[Any
         for name, value in metric_fn(targets=targets, predictions=predictions).items():
             scores[name] = float(getattr(value, "value", value))
     return scores
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else value

@@ -7,6 +7,6 @@ from electra_jax.tasks.vocabulary import load_vocabulary
 
 
 def run(configuration: CacheConfig) -> None:
-    """Writes a SeqIO cache, or finds it made already, and says where it is."""
+    """Write the cache of a corpus, or find it complete, and print where it is."""
     vocabulary = load_vocabulary(configuration.vocab_file, lowercase=configuration.lowercase)
     say(cache_path(configuration, vocabulary, max_bytes=None))

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from electra_jax.config.pretraining import CacheConfig, CorpusConfig, PretrainingRun
-from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, evaluation_batches
+from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, State, evaluation_batches, whole_state
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
+from electra_jax.tasks.original import choice
 from electra_jax.tasks.pretraining.cache import build_cache
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
@@ -37,6 +38,7 @@ class PretrainingData(NamedTuple):
         fingerprint: differs where the examples do, as far as is known without reading them.
         train: endless batches of the training split.
         held_out: makes one pass over the validation split, in order.
+        vocabulary: what the token ids stand for.
     """
 
     name: str
@@ -44,6 +46,7 @@ class PretrainingData(NamedTuple):
     fingerprint: str
     train: BatchIterator
     held_out: Callable[[], Iterator[Batch]]
+    vocabulary: WordPieceVocabulary
 
 
 def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> WordPieceVocabulary:
@@ -84,7 +87,7 @@ def packing_of(cache: CacheConfig) -> Packing:
         one_segment_share=cache.one_segment_share,
         random_length_share=cache.random_length_share,
         seed=cache.seed,
-        method=cache.packing,
+        builder=choice.example_builder(cache.example_building),
     )
 
 
@@ -160,7 +163,7 @@ def open_data(
         if run.cache.source.corpus is not None:
             raise UserError("CORPUS and MIXTURE_OR_TASK_NAME are both set: a run reads one of them")
         name = run.mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
-        return stream_data(run, name, use_cached=is_cached(name), share=share)
+        return stream_data(run, name, vocabulary, use_cached=is_cached(name), share=share)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
     length = run.cache.sequence_length
     on_host = run.masking == "task"
@@ -176,6 +179,7 @@ def open_data(
         f"{Path(path).name}, {len(train)} and {len(validation)} examples",
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share),
+        vocabulary,
     )
 
 
@@ -196,6 +200,41 @@ def share_data(run: PretrainingRun, vocabulary: WordPieceVocabulary, mesh: Mesh)
     return data
 
 
+def data_state(batches: State, data: PretrainingData) -> dict[str, Any]:
+    """Return the place of all processes in the data, and which data and vocabulary it belongs to, for a checkpoint."""
+    return {
+        "batches": whole_state(processes.gather(batches)),
+        "kind": data.kind,
+        "vocabulary": data.vocabulary.fingerprint,
+    }
+
+
+def resume_data(run: PretrainingRun, data: PretrainingData, held: dict[str, Any], *, step: int) -> None:
+    """Move the training batches to the place in the data that a checkpoint holds.
+
+    Args:
+        run: the run that resumes.
+        data: what it reads.
+        held: the checkpoint's `data_state`.
+        step: the checkpoint's step.
+
+    Raises:
+        UserError: if the checkpoint was trained with another vocabulary, or read another kind of data.
+    """
+    checkpoint = f"the checkpoint of step {step} in {run.model_dir}"
+    if held["vocabulary"] != data.vocabulary.fingerprint:
+        raise UserError(
+            f"{checkpoint} was trained with another vocabulary than {run.cache.vocab_file}: name the one it was "
+            "trained with, or use another MODEL_DIR"
+        )
+    if held["kind"] != data.kind:
+        raise UserError(
+            f"{checkpoint} read {held['kind']} and this run reads {data.kind}, where its place means nothing: use the "
+            "same CORPUS, MASKING and PACKING, or another MODEL_DIR"
+        )
+    data.train.restore(held["batches"])
+
+
 def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabulary) -> str:
     """Registers the SeqIO tasks that read a cache, and returns the name of the one that masks."""
     name = Path(path).name
@@ -212,7 +251,9 @@ def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabula
     return name
 
 
-def stream_data(run: PretrainingRun, name: str, *, use_cached: bool, share: dict[str, Any]) -> PretrainingData:
+def stream_data(
+    run: PretrainingRun, name: str, vocabulary: WordPieceVocabulary, *, use_cached: bool, share: dict[str, Any]
+) -> PretrainingData:
     """Batches of a SeqIO task or mixture."""
     lengths = feature_lengths(run.cache.sequence_length, mask_prob=run.mask_prob if run.masking == "task" else None)
     task = {"use_cached": use_cached, "feature_lengths": lengths, **share}
@@ -222,4 +263,5 @@ def stream_data(run: PretrainingRun, name: str, *, use_cached: bool, share: dict
         name,
         StreamBatches(name, split="train", seed=run.seed, **task),
         lambda: stream_evaluation_batches(name, split="validation", **task),
+        vocabulary,
     )

@@ -24,7 +24,7 @@ from electra_jax.reports.page import (
     write_page,
 )
 from electra_jax.run_directory import CONFIG, METRICS, MODEL, PREDICTIONS, REPORT, RESULTS, RUN, SEEDS
-from electra_jax.tasks.tagging.sentences import SPAN_READERS
+from electra_jax.tasks.original import choice
 
 # The fields that the page cannot do without.
 _FIELDS = ("task", "kind", "main_metric", "num_examples", "seeds", "summary", "best_seed")
@@ -47,7 +47,7 @@ class _Run:
     validation: dict[int, Rows]
     record: dict[str, Any]
     config: str
-    span_reader: str
+    rules: str
 
     @property
     def seeds(self) -> Rows:
@@ -79,7 +79,7 @@ def write_finetune_report(model_dir: str | Path) -> Path:
     """
     run = _read_run(Path(model_dir))
     path, results, kind = Path(model_dir) / REPORT, run.results, run.results["kind"]
-    records, spans_of = run.predictions, SPAN_READERS[run.span_reader]
+    records, spans_of = run.predictions, choice.tagging_rules(run.rules).spans_of
     seed_styles = _seed_styles(run)
     # What results.json says besides the scores that the page shows.
     remarks = {name: results[name] for name in ("skipped", "null_threshold") if results.get(name)}
@@ -132,8 +132,13 @@ def _read_run(folder: Path) -> _Run:
         validation={seed: by_step(rows, "validation") for seed, rows in logs.items()},
         record=parse_object(read_if_there(run_file) or "{}", str(run_file)),
         config=read_if_there(folder / CONFIG),
-        span_reader=model.get("facts", {}).get("task", {}).get("span_reader", "conlleval"),
+        rules=_rules(model.get("facts", {}).get("task", {})),
     )
+
+
+def _rules(task: Mapping[str, Any]) -> str:
+    """Return whose rules the task follows; those of this project where none are recorded."""
+    return choice.current_facts(task).get("rules", "standard")
 
 
 def _facts(run: _Run) -> list[str]:

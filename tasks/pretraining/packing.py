@@ -5,39 +5,51 @@ import dataclasses
 import hashlib
 import itertools
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.original.packing import ReferencePacker
 from electra_jax.tasks.pretraining.segments import BORDER_COIN, SHORTEST_TARGET, Example, join_segments
 
-# The ways of packing: what does not fit an example goes on to the next, or is thrown away as the original does.
-METHODS = ("complete", "reference")
+
+@dataclasses.dataclass(frozen=True)
+class ExampleBuilder:
+    """Build examples from the sentences of one document.
+
+    Attributes:
+      name: what a cache records.
+      build: see `pack`, whose arguments and results it has.
+    """
+
+    name: str
+    build: Callable[..., tuple[list[Example], int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
     """How documents become examples: all that matters beside their text and the vocabulary.
 
-    `length`: most tokens of an example, special ones counted. `one_segment_share`: share of examples made
-    as one segment. `random_length_share`: share that aims at a length drawn from 5..length instead of
-    `length`. `seed`: of the draws; they are made anew for each document, from (seed, document key).
-    `method`: "complete" (`pack`, which loses nothing) or "reference" (`ReferencePacker`, the original's losses).
+    Attributes:
+      length: most tokens of an example, special ones counted.
+      one_segment_share: share of examples made as one segment.
+      random_length_share: share that aims at a length drawn from 5..length instead of `length`.
+      seed: of the draws, which are made anew for each document, from (seed, document key).
+      builder: builds the examples of each document.
     """
 
     length: int
     one_segment_share: float
     random_length_share: float
     seed: int
-    method: str
+    builder: ExampleBuilder
 
     def __post_init__(self) -> None:
-        """Refuse an unknown method, and a length that has no room for both segments."""
-        if self.method not in METHODS:
-            raise UserError(f"packing is {self.method!r}: it must be one of {', '.join(map(repr, METHODS))}")
+        """Refuse a length that has no room for both segments.
+
+        Raises:
+          UserError: if `length` is under 5.
+        """
         if self.length < SHORTEST_TARGET:
             raise UserError(f"A sequence length of {self.length} is too short: {SHORTEST_TARGET} is the least.")
 
@@ -58,21 +70,15 @@ def pack_document(
 ) -> tuple[list[Example], int]:
     """Tokenise a document, each line of which is a sentence, and pack it: (examples, tokens in no example)."""
     sentences = [encoding.ids for encoding in tokenizer.encode_batch_fast(text.split("\n"), add_special_tokens=False)]
-    options: dict[str, Any] = {
-        "length": packing.length,
-        "cls_id": cls_id,
-        "sep_id": sep_id,
-        "one_segment_share": packing.one_segment_share,
-        "random_length_share": packing.random_length_share,
-        "rng": document_rng(packing.seed, key),
-    }
-    if packing.method == "complete":
-        return pack(sentences, **options)
-    packer = ReferencePacker(**options)
-    # The length aimed at is drawn anew for each example, here for the first one too: examples are distributed as in
-    # a packer that lives on from document to document, and yet depend on their document alone.
-    packer.draw_target()
-    return packer.pack_document(sentences), packer.discarded
+    return packing.builder.build(
+        sentences,
+        length=packing.length,
+        cls_id=cls_id,
+        sep_id=sep_id,
+        one_segment_share=packing.one_segment_share,
+        random_length_share=packing.random_length_share,
+        rng=document_rng(packing.seed, key),
+    )
 
 
 def pack(
@@ -122,6 +128,10 @@ def pack(
         kept += stop_b - start
         start = stop_b
     return examples, len(tokens) - kept
+
+
+# What does not fit an example goes on to the next: no token is lost.
+COMPLETE = ExampleBuilder("complete", pack)
 
 
 def _border(ends: Sequence[int], start: int, middle: int, rng: random.Random) -> int:

@@ -15,6 +15,7 @@ import pytest
 from bench import finetune_step, glue_lengths, models, predict, scaling, startup, timing
 from bench.pretrain_step import synthetic_blocks
 from electra_jax.config import gin_files
+from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.buckets import TrainingBatches
 
 UNNEEDED = ['MODEL_DIR = ""', 'VOCAB_FILE = ""']
@@ -23,7 +24,7 @@ UNNEEDED = ['MODEL_DIR = ""', 'VOCAB_FILE = ""']
 @pytest.mark.parametrize("name", models.SIZES)
 def test_recipes_are_those_of_the_gin_files(name: str) -> None:
     files = [f"gin/models/{name}.gin", "gin/runs/pretrain.gin"]
-    run = gin_files.build("PretrainingRun", files, UNNEEDED, search_paths=[])
+    run = gin_files.build(PretrainingRun, files, UNNEEDED, search_paths=[])
     recipe = models.recipe(name, dtype="float32")
     assert recipe.model == run.model
     assert recipe.objective == run.objective

@@ -17,6 +17,7 @@ import electra_jax
 from bench import beside_published, pack_blocks, pretrain_small
 from electra_jax.cli import main
 from electra_jax.config import gin_files
+from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.errors import PREEMPTED, UserError
 from electra_jax.finetuning.start import of_checkpoint
 from electra_jax.interchange import carried
@@ -258,7 +259,7 @@ def test_the_script_of_fine_tuning_gives_commands_that_can_be_run(runs: Runs, tm
         if line[2] == "finetune":
             bindings = [word.removeprefix("--gin.") for word in line if word.startswith("--gin.")]
             with gin_files.isolated():
-                name, files = "finetuning.FinetuningRun", ["gin/runs/finetune.gin"]
+                name, files = FinetuningRun, ["gin/runs/finetune.gin"]
                 run = gin_files.build(name, files, bindings, search_paths=[])
                 rate = run.optimizer(num_train_steps=10, num_warmup_steps=1.0).learning_rate
             assert (run.num_seeds, rate) == (1, 3e-4)

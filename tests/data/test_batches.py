@@ -15,15 +15,13 @@ import seqio
 from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, Prefetch, evaluation_batches, whole_state
 from electra_jax.data.blocks import TokenBlocks
 from electra_jax.errors import UserError
-from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig
 from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.pretraining.streams import StreamBatches
 
 LENGTH = 6
 
-MASKING = MaskingConfig(
-    0.3, 0.85, with_replacement=False, average_duplicates=False, cls_id=201, sep_id=202, mask_id=203
-)
+MASKING = MaskingConfig(0.3, 0.85, positions=DistinctPositions(), cls_id=201, sep_id=202, mask_id=203)
 
 
 def _blocks(num_examples: int) -> TokenBlocks:

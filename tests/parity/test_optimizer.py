@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import traverse_util
 
 from electra_jax.interchange import tf1_names
 from electra_jax.model.types import PyTree
@@ -55,7 +56,7 @@ def test_parameters_and_moments_follow_the_recorded_run(path: Path) -> None:
     state = rule.init(params)
     update = jax.jit(rule.update)
     if config.weight_decay_rate:
-        decayed = optimizer.paths(optimizer.decayed(params, NO_DECAY))
+        decayed = traverse_util.flatten_dict(optimizer.decayed(params, NO_DECAY), sep="/")
         places = {name: tf1_names.to_path(name, heads=HEADS) for name in shapes}
         assert {name: decayed[place.path] for name, place in places.items()} == meta["decayed"]
     saved = {int(found[1]) for name in arrays if (found := re.match(r"after(\d+)/", name))}
@@ -93,7 +94,7 @@ def test_learning_rates_of_the_recorded_run(path: Path) -> None:
         },
         "head": {"bias": jnp.zeros(2)},
     }
-    factors = optimizer.layerwise_multipliers(params, decay=config.layerwise_lr_decay, exponents="reference")
+    factors = optimizer.layerwise_multipliers(params, decay=config.layerwise_lr_decay, top_exponent=2)
     by_key = {
         "/embeddings/": factors["embeddings"]["word_embeddings"],
         "/embeddings_project/": factors["encoder"]["embeddings_project"]["bias"],
@@ -121,10 +122,10 @@ def test_factor_and_decay_of_every_variable(path: Path) -> None:
         # Shapes alone, without their memory: a broadcast zero has the shape and four bytes.
         values = {name: np.broadcast_to(np.float32(0), (1,) * len(shape)).copy() for name, shape in shapes.items()}
         params = tree_of(values, recorded["n_layers"])
-        factors = optimizer.paths(
-            optimizer.layerwise_multipliers(params, decay=recorded["decay"], exponents="reference")
+        factors = traverse_util.flatten_dict(
+            optimizer.layerwise_multipliers(params, decay=recorded["decay"], top_exponent=2), sep="/"
         )
-        decayed = optimizer.paths(optimizer.decayed(params, NO_DECAY))
+        decayed = traverse_util.flatten_dict(optimizer.decayed(params, NO_DECAY), sep="/")
         for name, entry in variables.items():
             place = tf1_names.to_path(name, heads=HEADS)
             factor = np.asarray(factors[place.path])

@@ -10,13 +10,11 @@ from scipy import stats
 
 from electra_jax.model.types import Tokens
 from electra_jax.pretraining import corruption
-from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig
 from electra_jax.pretraining.host_masking import Batch, mask_batch
 
 CLS, SEP, MASK, LENGTH, SLOTS = 101, 102, 103, 128, 19
-CONFIG = MaskingConfig(
-    0.15, 0.85, with_replacement=False, average_duplicates=False, cls_id=CLS, sep_id=SEP, mask_id=MASK
-)
+CONFIG = MaskingConfig(0.15, 0.85, positions=DistinctPositions(), cls_id=CLS, sep_id=SEP, mask_id=MASK)
 
 
 def batch_of(rows: list[list[int]]) -> Batch:
