@@ -269,7 +269,7 @@ COMMANDS = {
     "cache": Command(
         "tokenise and pack a corpus once",
         "cache",
-        configuration="pretraining.CacheConfig",
+        configuration="pretraining.CacheRun",
         gin_files=given_or("gin/runs/cache.gin"),
         reads_text=True,
         processes="leader",

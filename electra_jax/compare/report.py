@@ -33,8 +33,8 @@ def write_report(comparison: Mapping[str, Any], directory: Path) -> None:
         directory / REPORT,
         "comparison.html",
         facts=[
-            f"{len(comparison['variants'])} variants of {comparison['flops']:.4g} FLOPs each",
-            f"{len(comparison['tasks'])} tasks",
+            f"{counted(len(comparison['variants']), 'variant')} of {comparison['flops']:.4g} FLOPs each",
+            counted(len(comparison["tasks"]), "task"),
             counted(len(comparison["seeds"]), "seed"),
             comparison["date"],
         ],
@@ -131,7 +131,7 @@ def _checkpoints(comparison: Mapping[str, Any]) -> Table:
         ]
         for one in comparison["checkpoints"]
     ]
-    return Table(["variant, fraction", "steps", "FLOPs", "FLOPs a step", "SHA-256"], rows)
+    return Table(["variant, fraction", "steps", "FLOPs", "FLOPs per step", "SHA-256"], rows)
 
 
 def _making(comparison: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,19 @@ class CacheConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CacheRun:
+    """What `electra cache` does.
+
+    Attributes:
+        cache: the cache to build.
+        tfrecords: whether to write TFRecords too, which SeqIO and T5X read.
+    """
+
+    cache: CacheConfig
+    tfrecords: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class VocabularyRun:
     """What `electra vocab` does.
 
@@ -113,11 +126,11 @@ class PretrainingRun:
             "two_tower" (an encoder from each side) or "none".
         generator_embeddings: size of the generator's embeddings: the discriminator's "embedding_size", or the
             generator's own "hidden_size", which only embeddings that are not shared can have.
-        embedding_sharing: "es", "gdes" or "nes": see `pretraining.Electra`.
+        embedding_sharing: "es", "gdes" or "nes": see `model.electra.Electra`.
         objective: what is minimised.
         mask_prob, mask_token_prob: see `MaskingConfig`.
-        masking: "device" draws masks in the jitted step; "task" on the host: of a corpus a batch at a time, of a named
-            task or mixture by the task itself.
+        masking: "device" draws masks in the jitted step; "task" takes those that a named task or mixture draws itself,
+            on the host (a corpus is always masked on the device).
         optimizer: the update rule.
         mesh: of devices.
         cache: the tokenised text.

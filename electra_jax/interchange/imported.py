@@ -12,10 +12,10 @@ from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.model_record import RUN, VOCABULARY, Description
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Vocabulary
 from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
+from electra_jax.tasks.vocabulary import Vocabulary
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
 

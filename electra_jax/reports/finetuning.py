@@ -137,7 +137,7 @@ def _read_run(folder: Path) -> _Run:
 
 
 def _rules(task: Mapping[str, Any]) -> str:
-    """Return whose rules the task follows; those of this project where none are recorded."""
+    """Return whose rules the task follows; those of this project if none are recorded."""
     return choice.current_facts(task).get("rules", "standard")
 
 

@@ -221,7 +221,7 @@ def test_bad_input_is_refused_in_a_sentence_and_nothing_is_lost(
 def test_blocks_are_packed_whole_or_not_at_all(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vocabulary = str(runs.folder / "vocab.txt")
     for cache, dest, words in (
-        (tmp_path, tmp_path / "blocks", "not a finished SeqIO cache"),
+        (tmp_path, tmp_path / "blocks", "not a finished cache"),
         (tmp_path, runs.blocks, "exists"),
     ):
         there = dest.exists()

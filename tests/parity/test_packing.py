@@ -9,7 +9,7 @@ import pytest
 
 from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.original.packing import OriginalPacker
-from electra_jax.tasks.pretraining.segments import Example
+from electra_jax.tasks.pretraining.packing import Example
 from electra_jax.tasks.vocabulary import load_vocabulary
 from support.shared import ORACLE, skipped
 
