@@ -34,7 +34,6 @@ CORE = (
     "packed_rows",
     "pretraining",
     "products",
-    "published_flops",
     "reference_metrics",
     "sharding",
     "steps",

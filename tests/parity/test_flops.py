@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from electra_jax import flops
-from electra_jax.published_flops import Transformer, bert_like, published_models
 from parity.case import discover
+from parity.published_flops import Transformer, bert_like, published_models
 from parity.test_tables import encoder
 
 SMALL = bert_like(256, 12, embedding_size=128, sequence_length=128)
