@@ -27,7 +27,7 @@ test-long: $(VENV)/ready
 
 # Beam wants older packages than the rest of the project is tested with.
 test-beam: $(VENV)-beam/ready
-	$(VENV)-beam/bin/python -m pytest tests/test_beam.py
+	$(VENV)-beam/bin/python -m pytest tests/tasks/pretraining/test_beam.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

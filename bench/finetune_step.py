@@ -18,13 +18,14 @@ from bench import models
 from bench.glue_lengths import BUCKETS, DECILES, LONGEST, batches_by_bucket, lengths, synthetic_rows
 from bench.pretrain_step import prepare
 from bench.timing import in_words, machine, peak_memory_bytes, spread, stopwatch
-from electra_jax import finetuning, flops
-from electra_jax.buckets import stack
-from electra_jax.dropout import GENERATORS
-from electra_jax.encoder import EncoderConfig
-from electra_jax.heads import HeadConfig
-from electra_jax.optimizer import make_optimizer
-from electra_jax.steps import Batch, TrainState
+from electra_jax.data.buckets import stack
+from electra_jax.finetuning import steps as finetuning
+from electra_jax.model.dropout import GENERATORS
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.heads import HeadConfig
+from electra_jax.pretraining import flops
+from electra_jax.pretraining.steps import Batch, TrainState
+from electra_jax.training.optimizer import make_optimizer
 
 HEAD = HeadConfig(
     kind="sequence_classification",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from electra_jax.buckets import bucket_of, epoch_order
+from electra_jax.data.buckets import bucket_of, epoch_order
 
 # The deciles, from the shortest row to the longest, counted in the training splits (of QNLI in the dev split).
 DECILES = {

@@ -18,10 +18,10 @@ import numpy as np
 from bench import models
 from bench.pretrain_step import synthetic_blocks
 from bench.timing import Elapsed, Part, machine, spread, stopwatch
-from electra_jax.blocks import BlocksWriter, TokenBlocks, open_blocks
-from electra_jax.corruption import MaskingConfig
-from electra_jax.data import BlockBatches
+from electra_jax.data.batches import BlockBatches
+from electra_jax.data.blocks import BlocksWriter, TokenBlocks, open_blocks
 from electra_jax.errors import UserError
+from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.runtime import load_tensorflow_quietly
 
 SYNTHETIC_EXAMPLES = 20_000

@@ -5,9 +5,9 @@ import math
 import time
 from pathlib import Path
 
-from electra_jax.health_checks import Finding
-from electra_jax.health_watch import published_curve
-from electra_jax.metrics_file import drop_after, line_of, time_left
+from electra_jax.monitoring.health_checks import Finding
+from electra_jax.monitoring.metrics_file import drop_after, line_of, time_left
+from electra_jax.monitoring.watch import published_curve
 
 METRICS = "metrics.jsonl"
 # In the order of the published curve; "unreplaced_share" is the accuracy of calling every token original.

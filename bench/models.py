@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import jax
 
-from electra_jax import steps
-from electra_jax.corruption import MaskingConfig
-from electra_jax.encoder import EncoderConfig
-from electra_jax.metrics import Sums
-from electra_jax.optimizer import OptimizerConfig, make_optimizer
-from electra_jax.pretraining import Electra, ReplacedTokenDetection, generator_config
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.pretraining import steps
+from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.metrics import Sums
+from electra_jax.pretraining.replaced_token import Electra, ReplacedTokenDetection, generator_config
+from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 # BERT's, as in its released vocabularies.
 CLS_ID, SEP_ID, MASK_ID = 101, 102, 103

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from bench.pretrain_small import SPLITS, VOCABULARY
+from electra_jax.checkpoints.model_dir import check_new, new_directory
+from electra_jax.config.data import check_vocabulary_of
 from electra_jax.errors import UserError
-from electra_jax.loading import check_new, new_directory
-from electra_jax.pretraining_data import check_vocabulary_of
-from electra_jax.tasks.cached_blocks import blocks_of_cache
+from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.vocabulary import load_vocabulary
 
 

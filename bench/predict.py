@@ -15,11 +15,11 @@ from bench.finetune_step import HEAD
 from bench.glue_lengths import DECILES, LONGEST, lengths
 from bench.pretrain_step import prepare
 from bench.timing import in_words, machine, spread, stopwatch
-from electra_jax.buckets import in_order_of_length
-from electra_jax.description import Description, abstract_params
-from electra_jax.model import Model, Vocabulary, outputs
-from electra_jax.prediction import lengths_of
-from electra_jax.types import Tokens
+from electra_jax.checkpoints.model_record import Description, abstract_params
+from electra_jax.data.buckets import in_order_of_length
+from electra_jax.inference.network import Model, Vocabulary, outputs
+from electra_jax.inference.prediction import lengths_of
+from electra_jax.model.types import Tokens
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -21,18 +21,20 @@ import jax
 
 from bench import models
 from bench.metric_lines import Lines
-from electra_jax import carried, evaluation, metrics, sharding, steps
-from electra_jax.blocks import TokenBlocks, open_blocks
-from electra_jax.data import BlockBatches, Prefetch, evaluation_batches
-from electra_jax.dropout import GENERATORS
+from electra_jax.data.batches import BlockBatches, Prefetch, evaluation_batches
+from electra_jax.data.blocks import TokenBlocks, open_blocks
 from electra_jax.errors import PREEMPTED, UserError
-from electra_jax.health_checks import Setting
-from electra_jax.health_watch import VOCABULARY_TOLERANCE, Watched
-from electra_jax.optimizer import learning_rate
+from electra_jax.interchange import carried
+from electra_jax.model.dropout import GENERATORS
+from electra_jax.model.types import PyTree
+from electra_jax.monitoring.health_checks import Setting
+from electra_jax.monitoring.watch import VOCABULARY_TOLERANCE, Watched
+from electra_jax.pretraining import evaluation, metrics, steps
 from electra_jax.runtime import keep_compilations
-from electra_jax.stop import Stop, handled_by
-from electra_jax.training import LoopConfig, train
-from electra_jax.types import PyTree
+from electra_jax.training import sharding
+from electra_jax.training.loop import LoopConfig, train
+from electra_jax.training.optimizer import learning_rate
+from electra_jax.training.stop import Stop, handled_by
 
 SPLITS = ("train", "validation")
 VOCABULARY = "vocabulary.json"

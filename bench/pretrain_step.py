@@ -17,10 +17,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bench import models
 from bench.timing import Elapsed, in_words, machine, peak_memory_bytes, spread, stopwatch
-from electra_jax import flops, metrics
-from electra_jax.blocks import TokenBlocks
-from electra_jax.dropout import GENERATORS
-from electra_jax.steps import Batch, TrainState
+from electra_jax.data.blocks import TokenBlocks
+from electra_jax.model.dropout import GENERATORS
+from electra_jax.pretraining import flops, metrics
+from electra_jax.pretraining.steps import Batch, TrainState
 
 WARM_UP_STEPS = 3
 
@@ -167,7 +167,7 @@ def time_steps(
 
 
 def counted_flops(recipe: models.Recipe, batch_size: int, sequence_length: int) -> int:
-    """Matrix FLOPs of a step: see `electra_jax.flops`."""
+    """Matrix FLOPs of a step: see `electra_jax.pretraining.flops`."""
     return flops.pretrain_step_flops(
         recipe.model.discriminator_config,
         recipe.model.generator_config,

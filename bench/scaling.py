@@ -35,9 +35,9 @@ from bench.pretrain_step import (
 )
 from bench.scaling_plot import draw
 from bench.timing import machine, peak_memory_bytes, spread
-from electra_jax import steps
-from electra_jax.optimizer import make_optimizer
-from electra_jax.pretraining import Electra, generator_config
+from electra_jax.pretraining import steps
+from electra_jax.pretraining.replaced_token import Electra, generator_config
+from electra_jax.training.optimizer import make_optimizer
 
 
 class Point(NamedTuple):
@@ -192,7 +192,7 @@ def read_blocks(num_batches: int) -> int:
 def checkpoint_points(options: argparse.Namespace) -> list[Point]:
     """Seconds to save a state and to restore it, the smallest model first, so that the peak of memory grows."""
     # Below the wall: the rest needs no Orbax.
-    from electra_jax.checkpoints import Checkpoints
+    from electra_jax.checkpoints.orbax_store import Checkpoints
 
     points = []
     for name in options.checkpoints:

@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.timing import Elapsed, in_words, machine, spread, stopwatch
 
 HELP = [sys.executable, "-m", "electra_jax", "--help"]
-IMPORTS = ("electra_jax", "electra_jax.steps")
+IMPORTS = ("electra_jax", "electra_jax.pretraining.steps")
 
 
 def main() -> None:

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.timing import Part
-from electra_jax.data import BlockBatches
-from electra_jax.streams import StreamBatches
-from electra_jax.tasks.cache import build_cache
-from electra_jax.tasks.cached_blocks import blocks_of_cache
-from electra_jax.tasks.corpus import Corpus
-from electra_jax.tasks.packing import Packing
-from electra_jax.tasks.pretraining import feature_lengths, register_pretraining_task
-from electra_jax.tasks.sources import open_corpus
+from electra_jax.data.batches import BlockBatches
+from electra_jax.tasks.corpora.corpus import Corpus
+from electra_jax.tasks.corpora.open import open_corpus
+from electra_jax.tasks.pretraining.cache import build_cache
+from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
+from electra_jax.tasks.pretraining.packing import Packing
+from electra_jax.tasks.pretraining.streams import StreamBatches
+from electra_jax.tasks.pretraining.tasks import feature_lengths, register_pretraining_task
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
 
 # As in gin/: what is timed is what `electra cache` writes and `electra pretrain` reads.

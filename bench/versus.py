@@ -20,7 +20,7 @@ import torch
 from bench import models, peer
 from bench.pretrain_step import compile_step, data_mesh, new_state, prepare, synthetic_blocks
 from bench.timing import Elapsed, in_words, machine, spread, stopwatch
-from electra_jax import metrics
+from electra_jax.pretraining import metrics
 
 WARM_UP_STEPS = 3
 HostBatch = dict[str, np.ndarray]

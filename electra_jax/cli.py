@@ -14,9 +14,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from electra_jax import distributed, task_verbs
+from electra_jax.commands import task_verbs
+from electra_jax.distributed import processes
 from electra_jax.errors import PREEMPTED, Preempted, UserError, causes, is_full_disk
-from electra_jax.paths import path_of, refusal
+from electra_jax.files import path_of, refusal
 
 
 class Argument(NamedTuple):
@@ -83,7 +84,7 @@ VERBS = {
     ),
     "finetune": Verb(
         "train a task's head on a pre-trained encoder, and report the scores of every seed",
-        "finetune_run.FinetuningRun",
+        "finetuning.FinetuningRun",
         "gin/runs/finetune.gin",
         several="together",
     ),
@@ -95,7 +96,7 @@ VERBS = {
     ),
     "predict": Verb(
         "print what a model says of text or token ids, a JSON object per input",
-        "scoring_run.PredictionRun",
+        "prediction.PredictionRun",
         "gin/runs/predict.gin",
         reads_text=False,
         arguments=(
@@ -119,7 +120,7 @@ VERBS = {
 # What `electra evaluate` is for a fine-tuned model, and for a file of predictions.
 EVALUATE_TASK = Verb(
     VERBS["evaluate"].help,
-    "scoring_run.EvaluationRun",
+    "prediction.EvaluationRun",
     "gin/runs/evaluate.gin",
     reads_text=False,
     module="evaluate_task",
@@ -221,9 +222,9 @@ def exit_code(action: Callable[[], None], *, verbose: bool) -> int:
         sentence = disk_sentence(error) or path_sentence(error) or refusal(error)
         if sentence is not None:
             return fail(sentence, verbose)
-        if distributed.group() is not None:
+        if processes.group() is not None:
             traceback.print_exc()
-            distributed.leave(1, f"it failed ({type(error).__name__}: see its log)")
+            processes.leave(1, f"it failed ({type(error).__name__}: see its log)")
         raise
     return 0
 
@@ -290,9 +291,9 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
     if options.verb in PLAIN_VERBS:
         if bindings:
             raise UserError(f"electra {options.verb} takes no Gin bindings (--gin.{bindings[0]})")
-        importlib.import_module(f"electra_jax.verbs.{PLAIN_VERBS[options.verb].module}").run(options)
+        importlib.import_module(f"electra_jax.commands.{PLAIN_VERBS[options.verb].module}").run(options)
         return
-    from electra_jax import gin_config
+    from electra_jax.config import gin_files as gin_config
 
     if any("gs://" in binding for binding in bindings) and not options.verbose:
         from electra_jax.runtime import load_tensorflow_quietly
@@ -322,12 +323,12 @@ def run_verb(options: argparse.Namespace, bindings: list[str]) -> None:
         from electra_jax.runtime import load_tensorflow_quietly
 
         load_tensorflow_quietly()
-    module = importlib.import_module(f"electra_jax.verbs.{verb.module or options.verb}")
+    module = importlib.import_module(f"electra_jax.commands.{verb.module or options.verb}")
     if verb.several == "apart":
         module.run(*([configuration, options] if verb.arguments else [configuration]))
         return
-    with distributed.joined(gin_config.resolved()):
-        if verb.several != "leader" or distributed.leader():
+    with processes.joined(gin_config.resolved()):
+        if verb.several != "leader" or processes.leader():
             module.run(configuration)
 
 
@@ -371,7 +372,7 @@ def fail(sentence: str, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
     print(f"electra: {sentence}", file=sys.stderr)
-    distributed.leave(2, sentence)
+    processes.leave(2, sentence)
     return 2
 
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from electra_jax import gin_config, pretraining_data
+from electra_jax.config import data, gin_files
 from electra_jax.tasks.catalog import make_task
-from electra_jax.tasks.pretraining import register_pretraining_task
-from electra_jax.tasks.registration import register
+from electra_jax.tasks.pretraining.tasks import register_pretraining_task
+from electra_jax.tasks.seqio_export import register
 from electra_jax.tasks.vocabulary import load_vocabulary
 
 
@@ -44,9 +44,9 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
     cache = _build("run_config.CacheConfig", "gin/runs/cache.gin", macros)
     register_pretraining_task(
         name,
-        corpus=pretraining_data.open_source(cache.source),
+        corpus=data.open_source(cache.source),
         vocabulary=load_vocabulary(cache.vocab_file, lowercase=cache.lowercase),
-        packing=pretraining_data.packing_of(cache),
+        packing=data.packing_of(cache),
         held_out_fraction=cache.held_out_fraction,
         mask_prob=mask_prob,
         mask_token_prob=mask_token_prob,
@@ -57,5 +57,5 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
 def _build(configuration: str, file: str, macros: dict[str, Any]) -> Any:
     bindings = [f"{key}={value!r}" for key, value in macros.items()]
     # The caller may have a configuration of its own.
-    with gin_config.isolated():
-        return gin_config.build(configuration, [file], bindings, search_paths=[])
+    with gin_files.isolated():
+        return gin_files.build(configuration, [file], bindings, search_paths=[])

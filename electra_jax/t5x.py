@@ -26,31 +26,27 @@ from flax import traverse_util
 from flax.linen.partitioning import AxisMetadata
 from jax.sharding import Mesh
 
-from electra_jax import (
-    finetune_start,
-    finetuning,
-    folding,
-    loading,
-    metrics,
-    optimizer,
-    pretraining_data,
-    steps,
-    stored,
-)
-from electra_jax.description import Description, write_record
+from electra_jax.checkpoints import model_dir as loading
+from electra_jax.checkpoints import plain_towers, stored
+from electra_jax.checkpoints.model_record import Description, write_record
+from electra_jax.config import data
+from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
-from electra_jax.finetune_run import FinetuningRun
-from electra_jax.finetune_seed import KINDS_OF_MODEL
-from electra_jax.model import Vocabulary
-from electra_jax.optimizer import OptimizerConfig
-from electra_jax.paths import path_of
-from electra_jax.run_config import PretrainingRun
-from electra_jax.steps import Batch
-from electra_jax.tasks import pretraining as pretraining_tasks
-from electra_jax.tasks import registration
+from electra_jax.files import path_of
+from electra_jax.finetuning import start
+from electra_jax.finetuning import steps as finetuning
+from electra_jax.finetuning.seed_run import KINDS_OF_MODEL
+from electra_jax.inference.network import Vocabulary
+from electra_jax.model.types import PyTree
+from electra_jax.pretraining import metrics, steps
+from electra_jax.pretraining.steps import Batch
+from electra_jax.tasks import seqio_export
 from electra_jax.tasks.catalog import make_task
-from electra_jax.tasks.wordpiece import WordPieces
-from electra_jax.types import PyTree
+from electra_jax.tasks.pretraining import tasks as pretraining_tasks
+from electra_jax.tasks.tokenizer import WordPieces
+from electra_jax.training import optimizer
+from electra_jax.training.optimizer import OptimizerConfig
 
 Metrics = dict[str, clu.metrics.Metric]
 
@@ -125,7 +121,7 @@ class PretrainingModel:
                 "not tell a loss its step; use electra pretrain"
             )
         self.run = run
-        self.vocabulary = pretraining_data.vocabulary_for(run.cache, run.encoder)
+        self.vocabulary = data.vocabulary_for(run.cache, run.encoder)
         special = {name: getattr(self.vocabulary, name) for name in ("cls_id", "sep_id", "mask_id")}
         self._pieces = {
             "model": run.model,
@@ -178,8 +174,8 @@ class PretrainingModel:
         suffix = "" if run.masking == "task" else pretraining_tasks.UNMASKED_SUFFIX
         if run.mixture_or_task_name is not None:
             return run.mixture_or_task_name + suffix
-        path = pretraining_data.cache_path(run.cache, self.vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
-        return pretraining_data.register_cache(run, path, self.vocabulary) + suffix
+        path = data.cache_path(run.cache, self.vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
+        return data.register_cache(run, path, self.vocabulary) + suffix
 
     def feature_lengths(self) -> dict[str, int]:
         """SeqIO's `sequence_length` of the task."""
@@ -193,7 +189,7 @@ class PretrainingModel:
         shapes = jax.eval_shape(
             lambda: nn.unbox(steps.init_params(jax.random.key(0), self.run.model, self.run.cache.sequence_length))
         )
-        description = loading.describe_towers(self.run, *folding.fold_shapes(shapes), {})
+        description = loading.describe_towers(self.run, *plain_towers.fold_shapes(shapes), {})
         facts = description.facts | {"made by": "T5X", "sequence length": self.run.cache.sequence_length}
         pieces = self.vocabulary
         return (
@@ -214,7 +210,7 @@ class FinetuningModel:
         Raises:
             UserError: question answering, whose predictions T5X cannot write; or what `finetune_start.origin` refuses.
         """
-        begun = finetune_start.origin(run)
+        begun = start.origin(run)
         tokens, lowercase, strip_accents = begun.vocabulary
         self.run, self.vocabulary, self._num_train_steps = run, begun.vocabulary, num_train_steps
         self.task = make_task(run.task, WordPieces(tokens, lowercase=lowercase, strip_accents=strip_accents))
@@ -223,7 +219,7 @@ class FinetuningModel:
         head = run.heads.head_for(self.task.kind, num_labels=len(self.task.labels), final_sep_answers=False)
         self._model = finetuning.FinetunedModel(begun.encoder, head)
         self._loss = finetuning.LossConfig(self.task.kind, run.answerable_weight, run.loss_reduction)
-        self.FEATURE_CONVERTER_CLS = registration.FEATURE_CONVERTERS[self.task.kind]
+        self.FEATURE_CONVERTER_CLS = seqio_export.FEATURE_CONVERTERS[self.task.kind]
 
     @functools.cached_property
     def optimizer_def(self) -> Any:
@@ -285,12 +281,12 @@ class FinetuningModel:
 
     def register(self) -> str:
         """Registers the task with SeqIO and returns its name."""
-        registration.register(self.task)
+        seqio_export.register(self.task)
         return self.task.name
 
     def feature_lengths(self) -> dict[str, int]:
         """SeqIO's `sequence_length` of the task."""
-        return registration.sequence_lengths(self.task)
+        return seqio_export.sequence_lengths(self.task)
 
     def describe(self) -> tuple[Description, Vocabulary]:
         """What a reader of the checkpoints must know, as of a run of `electra finetune`."""

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.tasks import text_task
-from electra_jax.tasks.downstream import DownstreamTask, Pieces
-from electra_jax.tasks.qa_sources import QA_TASKS
-from electra_jax.tasks.qa_task import make_qa_task, qa_task_from_facts
-from electra_jax.tasks.tagging_task import TAGGING_TASKS, make_tagging_task, tagging_task_from_facts
-from electra_jax.tasks.task_options import TaskOptions
+from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.protocol import DownstreamTask, Pieces
+from electra_jax.tasks.qa.sources import QA_TASKS
+from electra_jax.tasks.qa.task import make_qa_task, qa_task_from_facts
+from electra_jax.tasks.tagging.task import TAGGING_TASKS, make_tagging_task, tagging_task_from_facts
+from electra_jax.tasks.text import task as text_task
 
 PACKAGE_OF = "package_of"
 
@@ -33,7 +33,7 @@ def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str
     if name in text_task.NAMES:
         return text_task.make_text_task(options, vocabulary, recorded=recorded)
     if name == PACKAGE_OF:
-        from electra_jax.tasks.package_of import make_package_task
+        from electra_jax.tasks.text.package_of import make_package_task
 
         return make_package_task(options, vocabulary)
     if name in QA_TASKS:
@@ -43,7 +43,7 @@ def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str
     if recorded is not None and recorded.get("registered") and recorded["task"] == name:
         return task_from_facts(recorded, vocabulary)
     check_name(name)
-    from electra_jax.tasks.registered import task_of_registry
+    from electra_jax.tasks.seqio_import import task_of_registry
 
     return task_of_registry(name, vocabulary, length=options.row_length)
 
@@ -71,9 +71,9 @@ def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> DownstreamT
       vocabulary: the model's.
     """
     if facts.get("registered"):
-        from electra_jax.tasks import registered
+        from electra_jax.tasks import seqio_import
 
-        return registered.task_from_facts(facts, vocabulary)
+        return seqio_import.task_from_facts(facts, vocabulary)
     if facts["kind"] == "question_answering":
         return qa_task_from_facts(facts, vocabulary)
     if facts["kind"] == "tagging":

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from electra_jax.errors import UserError
-from electra_jax.paths import is_remote
+from electra_jax.files import is_remote
 
 
 @contextlib.contextmanager

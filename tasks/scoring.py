@@ -1,16 +1,16 @@
 """Scores of predictions that stand in a file, whoever made them: no model and no vocabulary is needed."""
 
 from electra_jax.errors import UserError
-from electra_jax.tasks import qa_metrics
-from electra_jax.tasks.conlleval import EntityEvaluation, evaluate_tags, read_tagged_output
-from electra_jax.tasks.glue import GLUE, read_submission
-from electra_jax.tasks.glue_metrics import task_scores
-from electra_jax.tasks.qa_files import read_null_odds, read_predictions
-from electra_jax.tasks.qa_sources import QA_TASKS, qa_sources, scoring_of
-from electra_jax.tasks.tagging import SPAN_READERS
-from electra_jax.tasks.tagging_task import TAGGING_TASKS
-from electra_jax.tasks.task_options import TaskOptions
-from electra_jax.tasks.text_sources import glue_sources
+from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.qa import metrics as qa_metrics
+from electra_jax.tasks.qa.files import read_null_odds, read_predictions
+from electra_jax.tasks.qa.sources import QA_TASKS, qa_sources, scoring_of
+from electra_jax.tasks.tagging.conlleval import EntityEvaluation, evaluate_tags, read_tagged_output
+from electra_jax.tasks.tagging.sentences import SPAN_READERS
+from electra_jax.tasks.tagging.task import TAGGING_TASKS
+from electra_jax.tasks.text.glue import GLUE, read_submission
+from electra_jax.tasks.text.glue_metrics import task_scores
+from electra_jax.tasks.text.sources import glue_sources
 
 
 def score_predictions(

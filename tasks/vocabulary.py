@@ -11,10 +11,10 @@ import seqio
 from etils import epath
 
 from electra_jax.errors import UserError
-from electra_jax.paths import path_of
+from electra_jax.files import path_of
 from electra_jax.tasks.files import write_text_atomically
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.wordpiece import SPECIAL_TOKENS, build_tokenizer
+from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
 from electra_jax.tasks.wordpiece_training import train_wordpieces
 
 # "[CLS]", "[unused17]": names of the vocabulary's own, which say nothing about its casing.

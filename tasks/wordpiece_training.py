@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.wordpiece import MAX_WORD_CHARACTERS, SPECIAL_TOKENS, build_tokenizer
+from electra_jax.tasks.tokenizer import MAX_WORD_CHARACTERS, SPECIAL_TOKENS, build_tokenizer
 
 _REPEATS_A_STRING = 1000
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from gin import config as gin_internals
 
-from electra_jax import gin_config
+from electra_jax.config import gin_files
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")])
@@ -43,7 +43,7 @@ def test_every_score_of_a_comparison_is_in_the_json_named_above_its_table() -> N
 
 
 def test_the_page_of_differences_names_every_switch_and_no_other() -> None:
-    gin_config.parse(["gin/reference.gin"], [], [str(ROOT)])
+    gin_files.parse(["gin/reference.gin"], [], [str(ROOT)])
     bound = {
         f"{selector.split('.')[-1]}.{name}"
         for (_, selector), fields in gin_internals._CONFIG.items()

@@ -19,14 +19,17 @@ from flax import linen as nn
 from flax import serialization, traverse_util
 from gin import config_parser
 
-from commands import FILES, SMALL, WORDS, write_small_text
-from electra_jax import finetuning, gin_config, loading, metrics, steps, stored, t5x
+from electra_jax import t5x
+from electra_jax.checkpoints import model_dir, stored, t5x_layout
 from electra_jax.cli import main
-from electra_jax.data import Batch
+from electra_jax.config import gin_files
+from electra_jax.data.batches import Batch
 from electra_jax.errors import UserError
-from electra_jax.interchange import t5x_checkpoints
-from electra_jax.optimizer import make_optimizer
+from electra_jax.finetuning import steps as finetuning
+from electra_jax.pretraining import metrics, steps
 from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.training.optimizer import make_optimizer
+from support.command_line import FILES, SMALL, WORDS, write_small_text
 
 ROOT = Path(__file__).parent.parent
 # Those of T5X's standard rules that a parameter may have; it leaves others whole without a word.
@@ -60,7 +63,7 @@ def pretraining_model(folder: Path, **macros: Any) -> t5x.PretrainingModel:
     texts = {"MODEL_DIR": "", "CORPUS": str(folder / "text.txt"), "VOCAB_FILE": str(folder / "vocab.txt")}
     bindings = [f"{name}={value!r}" for name, value in (SMALL | texts | macros).items()]
     files = [file.removeprefix("--gin_file=") for file in FILES]
-    return t5x.PretrainingModel(gin_config.build("PretrainingRun", files, bindings, search_paths=[]))
+    return t5x.PretrainingModel(gin_files.build("PretrainingRun", files, bindings, search_paths=[]))
 
 
 def finetuning_model(folder: Path, **macros: Any) -> t5x.FinetuningModel:
@@ -79,7 +82,7 @@ def finetuning_model(folder: Path, **macros: Any) -> t5x.FinetuningModel:
     }
     bindings = [f"{name}={value!r}" for name, value in (sizes | settings | macros).items()]
     files = ["gin/models/tiny.gin", "gin/runs/finetune.gin"]
-    run = gin_config.build("finetune_run.FinetuningRun", files, bindings, search_paths=[])
+    run = gin_files.build("finetuning.FinetuningRun", files, bindings, search_paths=[])
     return t5x.FinetuningModel(run, 10)
 
 
@@ -253,8 +256,8 @@ def test_gin_files(file: str) -> None:
             assert (ROOT / statement.filename).exists()
     required = re.findall(r"^(\w+) = %gin.REQUIRED", text, flags=re.MULTILINE)
     assert all(name in text.partition("from __gin__")[0] for name in required)
-    used = gin_config.references(list((ROOT / "gin").rglob("*.gin")))
-    assert gin_config.definitions([ROOT / file]).keys() <= used.keys()
+    used = gin_files.references(list((ROOT / "gin").rglob("*.gin")))
+    assert gin_files.definitions([ROOT / file]).keys() <= used.keys()
 
 
 def test_nothing_else_names_it() -> None:
@@ -286,12 +289,12 @@ def run(folder: Path) -> Path:
     """A run directory of `electra pretrain` with parameters and optimizer after 2 steps, as far as readers go."""
     model = pretraining_model(folder, MODEL_DIR=str(folder / "run"))
     (folder / "run").mkdir()
-    (folder / "run" / "config.gin").write_text(gin_config.resolved())
+    (folder / "run" / "config.gin").write_text(gin_files.resolved())
     optimizer = make_optimizer(model.optimizer_config)
     params = initial(model)
     opt_state = updated_moments(optimizer, params)
     state = steps.TrainState(jnp.asarray(2, jnp.int32), params, opt_state, jax.random.PRNGKey(0))
-    writer = loading.checkpoints.Checkpoints(folder / "run", keep=1)
+    writer = model_dir.checkpoints.Checkpoints(folder / "run", keep=1)
     writer.save(2, state, {"batches": {}})
     writer.close()
     return folder / "run"
@@ -320,24 +323,24 @@ def test_checkpoints_of_t5x_are_read(run: Path, tmp_path: Path, capsys: pytest.C
     """The newest finished one, as a model and as what a run or a fine-tuning starts from."""
     out = tmp_path / "out"
     assert main(["export", str(run), str(out), "--format", "t5x"]) == 0
-    theirs, ours = loading.load(out), loading.load(run)
+    theirs, ours = model_dir.load(out), model_dir.load(run)
     ids = [[2, 7, 8, 9, 3]]
     np.testing.assert_array_equal(theirs.logits(ids), ours.logits(ids))
     assert theirs.vocabulary == ours.vocabulary
     params = jax.tree.map(jnp.zeros_like, stored.read_params(run, "params").params)
     for folded in (True, False):
-        start = loading.start_from(out, params, folded=folded)
+        start = model_dir.start_from(out, params, folded=folded)
         assert (start.fresh, start.unused) == ([], [])
         jax.tree.map(np.testing.assert_array_equal, start.params, stored.read_params(run, "params").params)
-    t5x_checkpoints.write(out, step=5, params=jax.tree.map(lambda x: np.asarray(x) + 1, ours.params), opt_state=None)
+    t5x_layout.write(out, step=5, params=jax.tree.map(lambda x: np.asarray(x) + 1, ours.params), opt_state=None)
     (out / "checkpoint_9.orbax-checkpoint-tmp-1").mkdir()
-    assert loading.load(out).step == 5
+    assert model_dir.load(out).step == 5
     capsys.readouterr()
     assert main(["export", str(out), str(tmp_path / "again"), "--format", "t5x"]) == 2
     assert f"{out} holds checkpoints of T5X already" in capsys.readouterr().err
     (out / "model.json").unlink()
     with pytest.raises(UserError, match=r"holds checkpoints of T5X without model\.json"):
-        loading.load(out)
+        model_dir.load(out)
 
 
 def test_what_t5x_saves_of_a_variant_is_folded(folder: Path, tmp_path: Path) -> None:
@@ -345,15 +348,15 @@ def test_what_t5x_saves_of_a_variant_is_folded(folder: Path, tmp_path: Path) -> 
     files = [file.removeprefix("--gin_file=") for file in FILES]
     texts = {"MODEL_DIR": "", "CORPUS": str(folder / "text.txt"), "VOCAB_FILE": str(folder / "vocab.txt")}
     bindings = [f"{name}={value!r}" for name, value in (SMALL | texts).items()]
-    run = gin_config.build("PretrainingRun", [*files, "gin/objectives/mlm.gin"], bindings, search_paths=[])
+    run = gin_files.build("PretrainingRun", [*files, "gin/objectives/mlm.gin"], bindings, search_paths=[])
     model = t5x.PretrainingModel(run)
     description, vocabulary = model.describe()
     assert description.kind == "generator"
     params = jax.device_get(initial(model))
-    t5x_checkpoints.write(tmp_path, step=1, params=params, opt_state=None)
-    loading.write_record(tmp_path, description)
-    loading.write_vocabulary(tmp_path, vocabulary)
-    found = loading.load(tmp_path).params
+    t5x_layout.write(tmp_path, step=1, params=params, opt_state=None)
+    model_dir.write_record(tmp_path, description)
+    model_dir.write_vocabulary(tmp_path, vocabulary)
+    found = model_dir.load(tmp_path).params
     np.testing.assert_array_equal(
         found["generator"]["encoder"]["layers"]["intermediate"]["kernel"],
         params["discriminator"]["encoder"]["layers"]["intermediate"]["kernel"],

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from electra_jax import carried, loading
-from electra_jax.description import Description
-from electra_jax.encoder import EncoderConfig
+from electra_jax.checkpoints import model_dir
+from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
+from electra_jax.files import path_of
+from electra_jax.inference.network import Vocabulary
+from electra_jax.interchange import carried
 from electra_jax.interchange.imported import Imported, Moments, check_vocabulary
-from electra_jax.model import Vocabulary
-from electra_jax.paths import path_of
-from electra_jax.types import PyTree
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.types import PyTree
 
 # In the order in which they are looked for in a directory: the first also has the moments.
 FILES = ("checkpoint.npz", "weights.npz")
@@ -48,7 +49,7 @@ def read(path: Path) -> Imported:
         facts={"imported from": path.name, "format": "bench.pretrain_small", "step": step, **settings},
     )
     params = carried.below(arrays, "params")
-    loading.check_params(params, description, path_of(path))
+    model_dir.check_params(params, description, path_of(path))
     check_vocabulary(vocabulary, discriminator.vocab_size, path)
     moments = moments_of(arrays)
     notes = [] if moments else ["without Adam's moments, which only checkpoint.npz has; fine-tuning needs none"]

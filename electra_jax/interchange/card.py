@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from electra_jax.inference.network import Model
 from electra_jax.interchange.imported import parameter_count
-from electra_jax.model import Model
 
 
 def write_card(path: Path, model: Model, form: str) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from electra_jax.description import Description, abstract_params
+from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
+from electra_jax.inference.network import Model
 from electra_jax.interchange import hf_config, hf_names, hf_tokenizer, layout
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, check_vocabulary
 from electra_jax.interchange.tensors import Tensors, read_tensors
-from electra_jax.model import Model
 
 WEIGHTS = "model.safetensors"
 PAIR = ("discriminator", "generator")

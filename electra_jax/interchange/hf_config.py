@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from electra_jax.description import Description
-from electra_jax.encoder import EncoderConfig
+from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
-from electra_jax.heads import HeadConfig
 from electra_jax.interchange.tensors import Tensors
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.heads import HeadConfig
 
 CONFIG = "config.json"
 

@@ -1,8 +1,8 @@
 """Names of tensors in a `transformers` state dict, and where they stand in our parameter tree."""
 
-from electra_jax.description import Description
+from electra_jax.checkpoints.model_record import Description
 from electra_jax.interchange.layout import Layout, leaves_by_path, place
-from electra_jax.types import PyTree
+from electra_jax.model.types import PyTree
 
 TABLES = {
     "word_embeddings": "word_embeddings.weight",

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from electra_jax.checkpoints.model_dir import is_cased, split_entries
 from electra_jax.errors import UserError
-from electra_jax.loading import is_cased, split_entries
-from electra_jax.model import Vocabulary
-from electra_jax.tasks.wordpiece import SPECIAL_TOKENS, build_tokenizer
+from electra_jax.inference.network import Vocabulary
+from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
 
 SPECIAL_NAMES = {
     "pad_token": "[PAD]",

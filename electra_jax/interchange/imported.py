@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from electra_jax import loading
-from electra_jax.description import RUN, VOCABULARY, Description
-from electra_jax.encoder import EncoderConfig
+from electra_jax.checkpoints import model_dir
+from electra_jax.checkpoints.model_record import RUN, VOCABULARY, Description
 from electra_jax.errors import UserError
-from electra_jax.model import Vocabulary
-from electra_jax.pretraining import generator_config
-from electra_jax.types import PyTree
+from electra_jax.inference.network import Vocabulary
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.types import PyTree
+from electra_jax.pretraining.replaced_token import generator_config
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
 
@@ -77,13 +77,13 @@ def write(model: Imported, dest: Path) -> list[str]:
     notes = []
     state: PyTree = {"step": jnp.zeros((), jnp.int32) + model.step, "params": jax.tree.map(jnp.asarray, model.params)}
     text, reason = run_file(model, dest)
-    with loading.new_directory(dest) as part:
+    with model_dir.new_directory(dest) as part:
         notes += [reason] if reason else []
         if text is not None:
             (part / RUN).write_text(text, encoding="utf-8")
             if model.description.kind == "pretraining":
                 state = train_state(model, part / RUN)
-        loading.write_model(part, model.description, state, step=model.step, vocabulary=model.vocabulary)
+        model_dir.write_model(part, model.description, state, step=model.step, vocabulary=model.vocabulary)
     return notes
 
 
@@ -168,11 +168,11 @@ def sizes(config: EncoderConfig) -> str:
 
 def train_state(model: Imported, config_gin: Path) -> PyTree:
     """The state that `electra pretrain` restores: the weights, and the moments or new ones, in its optimizer's form."""
-    from electra_jax import gin_config
-    from electra_jax.optimizer import make_optimizer
-    from electra_jax.steps import TrainState
+    from electra_jax.config import gin_files
+    from electra_jax.pretraining.steps import TrainState
+    from electra_jax.training.optimizer import make_optimizer
 
-    run = gin_config.build("PretrainingRun", [str(config_gin)], ['CORPUS="embedded"'], search_paths=[])
+    run = gin_files.build("PretrainingRun", [str(config_gin)], ['CORPUS="embedded"'], search_paths=[])
     params = jax.tree.map(jnp.asarray, model.params)
     opt_state = make_optimizer(run.optimizer).init(params)
     if model.moments is not None:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from electra_jax.errors import UserError
-from electra_jax.types import PyTree
+from electra_jax.model.types import PyTree
 
 
 class Place(NamedTuple):

@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax import loading, stored
-from electra_jax.description import Description, abstract_params
+from electra_jax.checkpoints import model_dir, stored
+from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
-from electra_jax.heads import HeadConfig
+from electra_jax.inference.network import Model
 from electra_jax.interchange import hf_tokenizer, layout, tf1_names
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, Moments, check_vocabulary
 from electra_jax.interchange.layout import Layout, Place, leaves_by_path
 from electra_jax.interchange.tf1_config import Variables, describe, main_scope, task_of
-from electra_jax.model import Model
+from electra_jax.model.heads import HeadConfig
+from electra_jax.model.types import PyTree
 from electra_jax.runtime import load_tensorflow_quietly
-from electra_jax.types import PyTree
 
 SLOTS = ("adam_m", "adam_v")
 
@@ -250,6 +250,6 @@ def write(model: Model, source: Path, dest: Path) -> list[str]:
     }
     hf_tokenizer.write_json(dest / "bert_config.json", {**sizes, "vocab_size": encoder.vocab_size})
     if model.vocabulary is not None:
-        loading.write_vocabulary(dest, model.vocabulary)
+        model_dir.write_vocabulary(dest, model.vocabulary)
     write_card(dest / "README.md", model, "a checkpoint of the original TensorFlow code")
     return [] if moments is not None else ["no moments of the optimizer were there to export"]

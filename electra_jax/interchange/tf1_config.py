@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax.description import Description
-from electra_jax.encoder import EncoderConfig
+from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
-from electra_jax.heads import HeadConfig
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.heads import HeadConfig
 
 Variables = dict[str, np.ndarray]
 

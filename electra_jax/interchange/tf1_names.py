@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from electra_jax.types import PyTree
+from electra_jax.model.types import PyTree
 
 
 class Place(NamedTuple):

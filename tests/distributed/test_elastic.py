@@ -10,22 +10,26 @@ import jax
 import numpy as np
 import pytest
 
-from electra_jax import finetuning, gin_config, loading, sharding, steps
-from electra_jax.blocks import TokenBlocks
-from electra_jax.checkpoints import Checkpoints
-from electra_jax.data import BlockBatches
-from electra_jax.finetune_start import take_weights
-from electra_jax.heads import HeadConfig
-from electra_jax.optimizer import make_optimizer
-from electra_jax.pretraining_data import PretrainingData
-from electra_jax.run_config import PretrainingRun
-from electra_jax.sharding import MeshConfig
-from electra_jax.steps import TrainState
+from electra_jax.checkpoints import model_dir as loading
+from electra_jax.checkpoints.orbax_store import Checkpoints
+from electra_jax.commands import pretrain
+from electra_jax.config import gin_files
+from electra_jax.config.data import PretrainingData
+from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.data.batches import BlockBatches
+from electra_jax.data.blocks import TokenBlocks
+from electra_jax.finetuning import steps as finetuning
+from electra_jax.finetuning.start import take_weights
+from electra_jax.model.heads import HeadConfig
+from electra_jax.model.types import PyTree
+from electra_jax.pretraining import steps
+from electra_jax.pretraining.steps import TrainState
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
-from electra_jax.types import PyTree
-from electra_jax.verbs import pretrain
-from small import RULES
-from tuned import TOKENS
+from electra_jax.training import sharding
+from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.sharding import MeshConfig
+from support.finetuned_model import TOKENS
+from support.tiny_model import RULES
 
 LENGTH, ROWS, EXAMPLES = 8, 8, 50
 EIGHT = MeshConfig(2, 2, 2, rules=RULES)
@@ -105,9 +109,9 @@ def run(tmp_path: Path) -> Iterator[Run]:
     }
     files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin"]
     bindings = [f"{name}={value!r}" for name, value in settings.items()]
-    configuration = gin_config.build("PretrainingRun", files, bindings, search_paths=[])
+    configuration = gin_files.build("PretrainingRun", files, bindings, search_paths=[])
     model_dir.mkdir()
-    (model_dir / "config.gin").write_text(gin_config.resolved())
+    (model_dir / "config.gin").write_text(gin_files.resolved())
     vocabulary = load_vocabulary(settings["VOCAB_FILE"], lowercase=True)
     yield Run(model_dir, configuration, vocabulary, reader())
     gin.clear_config(clear_constants=True)

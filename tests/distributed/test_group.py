@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from electra_jax import distributed
+from electra_jax.distributed import processes as distributed
+from electra_jax.distributed.group import Group, meet
 from electra_jax.errors import UserError
-from electra_jax.group import Group, meet
 
 VARIABLES = [name for name in os.environ if name.startswith(("JAX_COORD", "JAX_NUM", "JAX_PROC", "SLURM_", "TPU_"))]
 

@@ -12,14 +12,16 @@ import optax
 import pytest
 from flax import linen as nn
 
-from electra_jax import gin_config, sharding, steps, training
+from electra_jax.config import gin_files
+from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
-from electra_jax.optimizer import make_optimizer
-from electra_jax.run_config import PretrainingRun
-from electra_jax.sharding import MeshConfig
-from electra_jax.steps import TrainState
-from electra_jax.types import PyTree
-from small import CLS, MASK, ONE_AXIS, RULES, SEP, VOCAB_SIZE, random_batch
+from electra_jax.model.types import PyTree
+from electra_jax.pretraining import steps
+from electra_jax.pretraining.steps import TrainState
+from electra_jax.training import loop, sharding
+from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.sharding import MeshConfig
+from support.tiny_model import CLS, MASK, ONE_AXIS, RULES, SEP, VOCAB_SIZE, random_batch
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)]
 OBJECTIVES = sorted(path.stem for path in (Path(__file__).parents[2] / "gin" / "objectives").glob("*.gin"))
@@ -84,7 +86,7 @@ class Case(NamedTuple):
         rows = random_batch(ROWS, LENGTH)
         if packed:  # each segment an example
             rows["example_ids"] = rows["attention_mask"] * (1 + rows["token_type_ids"])
-        batch = training.place(rows, sharding.batch_sharding(mesh))
+        batch = loop.place(rows, sharding.batch_sharding(mesh))
         compiled = sharding.jit_update(step, state, mesh, config).lower(state, batch).compile()
         after, sums = compiled(state, batch)
         return Result(after, jax.device_get(sums), compiled.as_text())
@@ -112,7 +114,7 @@ def case(objective: str, *, dropout: float = 0.0, published_optimizer: bool = Fa
     """
     files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", f"gin/objectives/{objective}.gin"]
     bindings = [f"{name}={value!r}" for name, value in (SMALL | {"DROPOUT": dropout}).items()]
-    run = gin_config.build("PretrainingRun", files, bindings, search_paths=[])
+    run = gin_files.build("PretrainingRun", files, bindings, search_paths=[])
     gin.clear_config(clear_constants=True)
     run = dataclasses.replace(run, generator_encoder=dataclasses.replace(run.generator, num_attention_heads=2))
     return Case(run, make_optimizer(run.optimizer) if published_optimizer else optax.sgd(1.0, momentum=0.0))

@@ -27,17 +27,18 @@ from flax import linen as nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from electra_jax import distributed, sharding
-from electra_jax.blocks import TokenBlocks
-from electra_jax.checkpoints import Checkpoints
+from electra_jax.checkpoints.orbax_store import Checkpoints
 from electra_jax.cli import exit_code
-from electra_jax.data import BlockBatches, Prefetch, whole_state
-from electra_jax.sharding import MeshConfig
-from electra_jax.steps import Batch, TrainState
-from electra_jax.stopping import end_early, stop_signals
-from electra_jax.training import LoopConfig, train
-from electra_jax.types import PyTree
-from small import RULES, VOCAB_SIZE, random_batch
+from electra_jax.data.batches import BlockBatches, Prefetch, whole_state
+from electra_jax.data.blocks import TokenBlocks
+from electra_jax.distributed import processes
+from electra_jax.distributed.stop_signals import end_early, stop_signals
+from electra_jax.model.types import PyTree
+from electra_jax.pretraining.steps import Batch, TrainState
+from electra_jax.training import sharding
+from electra_jax.training.loop import LoopConfig, train
+from electra_jax.training.sharding import MeshConfig
+from support.tiny_model import RULES, VOCAB_SIZE, random_batch
 
 LENGTH, EXAMPLES = 16, 60
 OPTIMIZER = optax.adam(1e-2)
@@ -50,7 +51,7 @@ class Lines:
         self._path = model_dir / "metrics.jsonl"
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
-        if distributed.leader():
+        if processes.leader():
             with self._path.open("a") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
 
@@ -108,8 +109,8 @@ def run(model_dir: Path, options: dict[str, Any]) -> None:
     data = BlockBatches(
         blocks(), batch_size=8, sequence_length=LENGTH, seed=0, process_index=index, process_count=count
     )
-    distributed.led(functools.partial(model_dir.mkdir, parents=True, exist_ok=True))
-    distributed.check_shared(model_dir)
+    processes.led(functools.partial(model_dir.mkdir, parents=True, exist_ok=True))
+    processes.check_shared(model_dir)
     checkpoints = Checkpoints(model_dir, keep=3)
     key = jax.random.key(0)
     restored = checkpoints.restore(sharding.abstract(init, key, mesh, config))
@@ -122,7 +123,7 @@ def run(model_dir: Path, options: dict[str, Any]) -> None:
     own = model_dir / f"rows.{jax.process_index()}.jsonl"
     log = model_dir / "states.jsonl"
     first = digest(state, mesh)
-    if distributed.leader():
+    if processes.leader():
         note(log, start, first)
     step = jax.jit(
         update,
@@ -138,7 +139,7 @@ def run(model_dir: Path, options: dict[str, Any]) -> None:
         number = next(numbers)
         note(own, number, rows.tolist())
         found = digest(state, mesh)
-        if distributed.leader():
+        if processes.leader():
             note(log, number, found)
         time.sleep(options["pace"])
         return state, sums
@@ -153,7 +154,7 @@ def run(model_dir: Path, options: dict[str, Any]) -> None:
             batch_sharding=sharding.batch_sharding(mesh),
             batch_size=8,
             checkpoints=checkpoints,
-            data_state=lambda: {"batches": whole_state(distributed.gather(batches.state()))},
+            data_state=lambda: {"batches": whole_state(processes.gather(batches.state()))},
             reporter=Lines(model_dir),
             finish=lambda sums: {"loss": float(sums["loss"])},
             learning_rate=lambda count: 0.0,
@@ -174,7 +175,7 @@ def note(path: Path, step: int, what: Any) -> None:
 
 def body() -> None:
     options = json.loads(sys.argv[2])
-    with distributed.joined(options.get("configuration", "")):
+    with processes.joined(options.get("configuration", "")):
         run(Path(sys.argv[1]), options)
 
 

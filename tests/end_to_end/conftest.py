@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import STEPS, electra, small_run, write_small_text
+from support.command_line import STEPS, electra, small_run, write_small_text
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pages import Page
 
-from commands import SMALL, STEPS, WORDS, environment, finish, reported_steps, signal_when
-from electra_jax.comparison_records import parameters_sha256
+from electra_jax.compare.records import parameters_sha256
+from support.command_line import SMALL, STEPS, WORDS, environment, finish, reported_steps, signal_when
+from support.pages import Page
 
 TRAIN_STEPS = STEPS["TRAIN_STEPS"]
-# By hand, as in tests/test_comparison.py: 8 x 32 tokens, of which 32 are masked, and 85 words.
+# By hand, as in tests/compare/test_plan.py: 8 x 32 tokens, of which 32 are masked, and 85 words.
 ENCODER = 2 * 8 * 32 * (2 * (4 * 16 * 16 + 2 * 16 * 32 + 2 * 32 * 16) + 16 * 16 + 16)
 GENERATOR = 2 * 8 * 32 * (2 * (4 * 4 * 4 + 2 * 4 * 16 + 2 * 32 * 4) + 16 * 4) + 2 * 32 * 16 * (4 + 85)
 STEP_FLOPS = 3 * (ENCODER + GENERATOR)

@@ -10,7 +10,9 @@ from pathlib import Path
 import gin
 import pytest
 
-from commands import (
+from electra_jax import cli
+from electra_jax.distributed.processes import free_port
+from support.command_line import (
     FILES,
     SPECIAL,
     STEPS,
@@ -23,8 +25,6 @@ from commands import (
     small_run,
     unfinished_saves,
 )
-from electra_jax import cli
-from electra_jax.distributed import free_port
 
 Refused = Callable[[list[str]], str]
 
@@ -62,7 +62,10 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin.MASKING=device", "needs its own quotes: --gin.MASKING='\"device\"'"),
         ("--gin.MASKING='devise'", "it must be 'device' or 'task'"),
         ("--gin.DTYPE='float8'", "it must be 'float32' or 'bfloat16'"),
-        ("--gin.TRAIN_STEPS='ten'", "TRAIN_STEPS (electra_jax.optimizer.OptimizerConfig.num_train_steps) is 'ten'"),
+        (
+            "--gin.TRAIN_STEPS='ten'",
+            "TRAIN_STEPS (electra_jax.training.optimizer.OptimizerConfig.num_train_steps) is 'ten'",
+        ),
         ("--gin.BATCH_SIZE=8.0", "is 8.0: it must be int"),
         ("--gin.LOWERCASE='yes'", "is 'yes': it must be bool | None"),
         ("--gin.SAVE_EVERY=0", "save_every is 0: it must be at least 1"),
@@ -81,7 +84,7 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin.VOCAB_SIZE=99", "entries and the model has 99: set --gin.VOCAB_SIZE="),
         ("--gin.MIXTURE_OR_TASK_NAME='x'", "CORPUS and MIXTURE_OR_TASK_NAME are both set"),
         ("--gin.CORPUS=None", "CORPUS is not set"),
-        ("--gin.PACKING=1", "PACKING (electra_jax.run_config.PretrainingRun.packing) is 1: it must be bool"),
+        ("--gin.PACKING=1", "PACKING (electra_jax.config.pretraining.PretrainingRun.packing) is 1: it must be bool"),
         ("--gin.CORPUS='none/*.txt'", "no file matches 'none/*.txt'"),
     ],
 )

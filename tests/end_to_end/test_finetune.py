@@ -14,9 +14,9 @@ import jax
 import pytest
 
 import electra_jax
-from commands import WORDS
 from electra_jax.cli import main
-from electra_jax.tasks import registration
+from electra_jax.tasks import seqio_export
+from support.command_line import WORDS
 
 DRAW = random.Random(1)
 NOUNS, VERBS, OTHERS = WORDS[:25], WORDS[25:50], WORDS[50:60]
@@ -220,7 +220,7 @@ def test_a_task_of_seqios_registry(
     repository: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The lines that `registration` and README show, found through a Gin file that imports them."""
-    _, _, code = inspect.cleandoc(registration.__doc__ or "").partition("by its name:\n")
+    _, _, code = inspect.cleandoc(seqio_export.__doc__ or "").partition("by its name:\n")
     code = textwrap.dedent(code)
     assert code.strip() in (repository / "README.md").read_text()
     (tmp_path / "weather.py").write_text(code)

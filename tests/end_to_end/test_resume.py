@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands import (
+from support.command_line import (
     STEPS,
     arrays,
     assert_same_arrays,

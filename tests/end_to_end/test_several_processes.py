@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from commands import (
+from electra_jax.cli import main
+from support.command_line import (
     STEPS,
     WORDS,
     checkpoint_steps,
@@ -22,7 +23,6 @@ from commands import (
     small_run,
     start_group,
 )
-from electra_jax.cli import main
 
 LOSSES = ("loss", "generator_loss", "discriminator_loss", "grad_norm")
 

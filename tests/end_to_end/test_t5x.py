@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from commands import SMALL, WORDS, electra, environment, small_run, write_small_text
-from electra_jax import loading, stored
+from electra_jax.checkpoints import model_dir as loading
+from electra_jax.checkpoints import stored
+from support.command_line import SMALL, WORDS, electra, environment, small_run, write_small_text
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("t5x") is None,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import SMALL, environment
+from support.command_line import SMALL, environment
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from electra_jax.tasks.classification import Interval, pair_lengths, text_features
-from electra_jax.tasks.glue import glue_task, read_glue
-from electra_jax.tasks.glue_metrics import accuracy, f1, matthews, pearson, precision_recall_f1, spearman
+from electra_jax.tasks.text.glue import glue_task, read_glue
+from electra_jax.tasks.text.glue_metrics import accuracy, f1, matthews, pearson, precision_recall_f1, spearman
+from electra_jax.tasks.text.tables import Interval, pair_lengths, text_features
 from electra_jax.tasks.vocabulary import load_vocabulary
 
 ROOT = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared/oracle")) / "finetune"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.case import ORACLE
+from support.parity_case import ORACLE
 
 # All that a new case of its kind would consist of: a folder, or a file and what stands beside it.
 CASES = (

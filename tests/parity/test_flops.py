@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax import flops
-from parity.case import discover
+from electra_jax.pretraining import flops
 from parity.published_flops import Transformer, bert_like, published_models
 from parity.test_tables import encoder
+from support.parity_case import discover
 
 SMALL = bert_like(256, 12, embedding_size=128, sequence_length=128)
 T5_DECODER = dataclasses.replace(

@@ -16,11 +16,11 @@ import pytest
 
 import electra_jax
 from electra_jax.cli import main
-from electra_jax.encoder import EncoderConfig
-from electra_jax.heads import HeadConfig, make_head, span_losses
 from electra_jax.interchange import layout, tf1, tf1_config
-from electra_jax.types import Tokens
-from parity.case import ORACLE, discover, recipe
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.heads import HeadConfig, make_head, span_losses
+from electra_jax.model.types import Tokens
+from support.parity_case import ORACLE, discover, recipe
 
 LOGITS, LOSSES, GRADIENTS = 2e-5, 1e-5, 3e-6
 MASKED = -500.0  # logits below it are those of question tokens, 1000 lower, where a float32 is 6e-5 wide

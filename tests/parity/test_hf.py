@@ -17,14 +17,14 @@ import pytest
 from safetensors.numpy import load_file
 
 import electra_jax
-from electra_jax import model as models
+from electra_jax.checkpoints.model_record import abstract_params
 from electra_jax.cli import main
-from electra_jax.description import abstract_params
-from electra_jax.encoder import Embeddings, Encoder
+from electra_jax.inference import network as models
+from electra_jax.inference.network import Model
 from electra_jax.interchange import hf_names, layout
-from electra_jax.model import Model
-from electra_jax.types import PyTree, Tokens
-from parity.case import ORACLE
+from electra_jax.model.encoder import Embeddings, Encoder
+from electra_jax.model.types import PyTree, Tokens
+from support.parity_case import ORACLE
 
 LOGITS, LOSSES, GRADIENTS = 2e-5, 1e-5, 3e-6
 ROUNDING = 1e-8  # of the largest gradient of all, an eleventh of a float32's

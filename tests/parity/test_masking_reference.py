@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from electra_jax import corruption
-from electra_jax.corruption import MaskingConfig
-from electra_jax.types import Masked, Tokens
-from parity.case import discover
+from electra_jax.model.types import Masked, Tokens
+from electra_jax.pretraining import corruption
+from electra_jax.pretraining.corruption import MaskingConfig
+from support.parity_case import discover
 
 CLS, SEP, MASK, WORD = 101, 102, 103, 1000
 

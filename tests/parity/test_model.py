@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from electra_jax.interchange import tf1_names
-from electra_jax.types import PyTree
-from parity.case import Case, discover, keys_of, masked_of
+from electra_jax.model.types import PyTree
+from support.parity_case import Case, discover, keys_of, masked_of
 
 LOGITS, LOSSES, GRADIENTS = 2e-5, 1e-5, 3e-6
 

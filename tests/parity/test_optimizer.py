@@ -11,10 +11,10 @@ import numpy as np
 import optax
 import pytest
 
-from electra_jax import optimizer
 from electra_jax.interchange import tf1_names
-from electra_jax.types import PyTree
-from parity.case import discover
+from electra_jax.model.types import PyTree
+from electra_jax.training import optimizer
+from support.parity_case import discover
 
 HEADS = {**tf1_names.HEADS, "task_specific": "head"}
 NO_DECAY = "layer_norm|bias"

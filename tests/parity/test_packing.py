@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.reference_packing import ReferencePacker
-from electra_jax.tasks.segments import Example
+from electra_jax.tasks.original.packing import ReferencePacker
+from electra_jax.tasks.pretraining.segments import Example
 from electra_jax.tasks.vocabulary import load_vocabulary
 
 ROOT = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared/oracle")) / "build_pretraining"

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from electra_jax.tasks import qa_decoding, qa_metrics
-from electra_jax.tasks.qa_answers import (
+from electra_jax.tasks.qa import decoding
+from electra_jax.tasks.qa import metrics as qa_metrics
+from electra_jax.tasks.qa.answers import (
     TokenizedContext,
     UnusableAnswerError,
     split_words,
@@ -21,16 +22,10 @@ from electra_jax.tasks.qa_answers import (
     word_span,
     words_of_tokens,
 )
-from electra_jax.tasks.qa_files import QAExample, read_mrqa, read_squad
-from electra_jax.tasks.qa_final_text import project
-from electra_jax.tasks.question_answering import (
-    Window,
-    WindowConfig,
-    max_context_spans,
-    prediction_windows,
-    training_windows,
-)
-from electra_jax.tasks.wordpiece import build_tokenizer
+from electra_jax.tasks.qa.files import QAExample, read_mrqa, read_squad
+from electra_jax.tasks.qa.final_text import project
+from electra_jax.tasks.qa.windows import Window, WindowConfig, max_context_spans, prediction_windows, training_windows
+from electra_jax.tasks.tokenizer import build_tokenizer
 
 ORACLE = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared" / "oracle")) / "finetune"
 NO_CASE = pytest.param(None, marks=pytest.mark.skip(reason=f"no recorded case at {ORACLE} (set ELECTRA_ORACLE)"))
@@ -177,20 +172,20 @@ def test_final_text(file: Path) -> None:
             assert project(case["pred"], case["orig"], _tokenizer(True)) == case["final"]
             assert project(case["pred"], case["orig"], _tokenizer(False)) == case["final_cased"]
         elif "softmax_in" in case:
-            np.testing.assert_allclose(qa_decoding.softmax(np.array(case["softmax_in"])), case["softmax_out"], 1e-15)
+            np.testing.assert_allclose(decoding.softmax(np.array(case["softmax_in"])), case["softmax_out"], 1e-15)
         else:
-            assert qa_decoding.best_indices(np.array(case["best_in"]), case["n"]).tolist() == case["best_out"]
+            assert decoding.best_indices(np.array(case["best_in"]), case["n"]).tolist() == case["best_out"]
 
 
-def _candidates(outputs: dict[str, np.ndarray], row: int, options: dict[str, Any]) -> qa_decoding.Candidates:
+def _candidates(outputs: dict[str, np.ndarray], row: int, options: dict[str, Any]) -> decoding.Candidates:
     if options["joint_prediction"]:
-        return qa_decoding.joint_candidates(
+        return decoding.joint_candidates(
             start_index_K=outputs["out/start_top_index"][row],
             start_log_probs_K=outputs["out/start_top_log_probs"][row],
             end_index_KK=outputs["out/end_top_index"][row],
             end_log_probs_KK=outputs["out/end_top_log_probs"][row],
         )
-    return qa_decoding.independent_candidates(
+    return decoding.independent_candidates(
         start_logits_L=outputs["out/start_logits"][row],
         end_logits_L=outputs["out/end_logits"][row],
         n_best_size=options["n_best_size"],
@@ -203,10 +198,10 @@ def _null_score(outputs: dict[str, np.ndarray], row: int, options: dict[str, Any
     return outputs["out/start_logits"][row, 0] + outputs["out/end_logits"][row, 0]
 
 
-def _decode(case: dict[str, Any], file: Path, task: str) -> dict[str, qa_decoding.Prediction]:
+def _decode(case: dict[str, Any], file: Path, task: str) -> dict[str, decoding.Prediction]:
     options = case["config"]
     tokenizer = _tokenizer(options.get("do_lower_case", True))
-    config = qa_decoding.DecodingConfig(
+    config = decoding.DecodingConfig(
         n_best_size=options["n_best_size"],
         max_answer_length=options["max_answer_length"],
         null_odds_against_best_span=not options["answerable_classifier"],
@@ -222,7 +217,7 @@ def _decode(case: dict[str, Any], file: Path, task: str) -> dict[str, qa_decodin
         rows = [row_of[1000 * number + window.index] for window in windows]
         spans = [_candidates(outputs, row, options) for row in rows]
         null_scores = [_null_score(outputs, row, options) for row in rows] if case.get("null_scores") else None
-        predictions[example.example_id] = qa_decoding.decode(example, windows, spans, null_scores, tokenizer, config)
+        predictions[example.example_id] = decoding.decode(example, windows, spans, null_scores, tokenizer, config)
     return predictions
 
 
@@ -231,7 +226,7 @@ def test_decoding_and_its_score(file: Path, tmp_path: Path) -> None:
     case = json.loads(file.read_text())
     task = next(part for part in reversed(file.stem.split("_")) if (ORACLE / "data/finetuning_data" / part).is_dir())
     predictions = _decode(case, file, task)
-    files = qa_decoding.write_predictions(predictions, str(tmp_path), null_threshold=None)
+    files = decoding.write_predictions(predictions, str(tmp_path), null_threshold=None)
     written = {path.name: json.loads(path.read_text()) for path in files}
     assert written["predictions.json"] == case["predictions"]
     assert written.get("null_odds.json", {}) == (case.get("null_scores") or {})

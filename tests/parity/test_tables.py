@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from electra_jax import electric, reference_metrics, steps, variants, word_objectives
-from electra_jax.corruption import MaskingConfig
-from electra_jax.encoder import EncoderConfig
+from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.interchange import tf1_names
-from electra_jax.pretraining import Electra, generator_config
-from electra_jax.run_config import PretrainingRun
-from parity.case import Case, discover, keys_of, masked_of
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.pretraining import electric, masked_lm, original, registry, steps
+from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.replaced_token import Electra, generator_config
+from support.parity_case import Case, discover, keys_of, masked_of
 
 SIZES = {"small": (256, 12, 4, 128), "base": (768, 12, 12, 768), "large": (1024, 24, 16, 1024)}
 
@@ -122,7 +122,7 @@ SAMPLING = {
     "sampler": "inverse_cdf",
 }
 # The words of a combination's name, as our settings.
-OBJECTIVES = {"electric": electric.Electric(**SAMPLING), "mlm_only": word_objectives.MaskedLanguageModel(1.0)}
+OBJECTIVES = {"electric": electric.Electric(**SAMPLING), "mlm_only": masked_lm.MaskedLanguageModel(1.0)}
 GENERATORS = {"uniform_generator": "uniform", "untied_generator=False": "tied", "two_tower": "two_tower"}
 
 
@@ -138,7 +138,7 @@ def test_what_the_original_cannot_build_is_refused_by_name(path: Path) -> None:
         (objective,) = (OBJECTIVES[word] for word in words if word in OBJECTIVES)
         (kind,) = (GENERATORS[word] for word in words if word in GENERATORS)
         with pytest.raises(UserError, match=f"{type(objective).__name__} cannot have generator_kind '{kind}'"):
-            variants.check(
+            registry.check(
                 objective,
                 generator_kind=kind,
                 embedding_sharing="es",
@@ -168,6 +168,6 @@ def evaluate(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, float]:
         _, outputs = case.objective.losses(
             model, params, masked, keys_of(arrays), masking=case.masking, deterministic=True
         )
-        return reference_metrics.reference_sums(masked, outputs)
+        return original.reference_sums(masked, outputs)
 
-    return reference_metrics.reference_finish(jax.device_get(sums(case.params(model))))
+    return original.reference_finish(jax.device_get(sums(case.params(model))))

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from electra_jax.tasks.conlleval import evaluate_tags
-from electra_jax.tasks.reference_tagging import reference_spans, reference_word_pieces
-from electra_jax.tasks.tagging import (
+from electra_jax.tasks.original.tagging import reference_spans, reference_word_pieces
+from electra_jax.tasks.tagging.conlleval import evaluate_tags
+from electra_jax.tasks.tagging.sentences import (
     encoded_tags,
     mean_word_loss,
     observed_labels,

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import electra_jax
-from electra_jax import electric
+from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.cli import main
-from electra_jax.description import Description, abstract_params
-from electra_jax.encoder import EncoderConfig
 from electra_jax.interchange import tf1
-from electra_jax.types import Tokens
-from parity.case import CLS, MASK, SEP, Case, discover, recipe
-from small import small_encoder
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.types import Tokens
+from electra_jax.pretraining import electric
+from support.parity_case import CLS, MASK, SEP, Case, discover, recipe
+from support.tiny_model import small_encoder
 
 LOGITS = 2e-5
 TABLE = "electra/embeddings/word_embeddings"

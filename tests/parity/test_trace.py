@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from electra_jax import optimizer
 from electra_jax.interchange import tf1_names
-from electra_jax.pretraining import Keys
-from electra_jax.types import Masked, PyTree
-from parity.case import Case, discover, masked_of, noise_of
+from electra_jax.model.types import Masked, PyTree
+from electra_jax.pretraining.replaced_token import Keys
+from electra_jax.training import optimizer
 from parity.test_optimizer import config_of
+from support.parity_case import Case, discover, masked_of, noise_of
 
 
 @pytest.mark.parametrize("path", discover("tf_pretrain/trace_*.npz"))

@@ -1,0 +1,172 @@
+"""What a model directory holds: the record `model.json` beside its checkpoints.
+
+A model directory is
+
+    checkpoints/<step>/   Orbax: item `state` with at least `params`; item `data`, the place in the data
+    model.json            this record: towers, sizes, head, labels
+    vocab.txt, vocab.json the vocabulary and its casing, where there is one
+    config.gin            the run, where there is one: what `electra pretrain` reads to go on
+
+`electra import` and fine-tuning write `model.json`; a run of `electra pretrain` is described by its `config.gin`.
+
+Parameters stand at `embeddings`, `generator/{encoder,head}`, `discriminator/{encoder,head}`, whichever the model has;
+an untied generator's tables at `generator/embeddings`; a fine-tuning head, which takes the place of
+`discriminator/head`, at `head`.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from electra_jax.errors import UserError
+from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
+from electra_jax.model.heads import HeadConfig, make_head
+from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead
+from electra_jax.model.types import PyTree, Tokens
+
+RECORD = "model.json"
+RUN = "config.gin"
+VOCABULARY = "vocab.txt"
+
+KINDS = (
+    "pretraining",
+    "discriminator",
+    "generator",
+    "encoder",
+    "sequence_classification",
+    "regression",
+    "multiple_choice",
+    "token_classification",
+    "question_answering",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a model is made of.
+
+    Attributes:
+        kind: one of `KINDS`: "pretraining" has both towers and their heads, "discriminator" and "generator" one of
+            them, "encoder" the discriminator's encoder alone, every other a fine-tuning head on it.
+        discriminator, generator: sizes of the towers; None for one that the model lacks.
+        generator_embeddings: whether the generator has tables of its own.
+        head: the fine-tuning head.
+        labels: names of the head's outputs, for classification and tagging.
+        facts: where the model comes from and how it was trained, for its card; JSON values.
+    """
+
+    kind: str
+    discriminator: EncoderConfig | None
+    generator: EncoderConfig | None
+    generator_embeddings: bool
+    head: HeadConfig | None
+    labels: tuple[str, ...]
+    facts: dict[str, Any]
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        """The sizes of the tower that `logits` runs: the discriminator's, or a lone generator's."""
+        config = self.discriminator or self.generator
+        assert config is not None
+        return config
+
+    @property
+    def gives_energies(self) -> bool:
+        """Whether the discriminator's logit is a token's energy, as Electric trains it, not that it was replaced."""
+        return self.kind == "discriminator" and self.facts.get("objective") == "Electric"
+
+
+def to_json(description: Description) -> dict[str, Any]:
+    """The record as JSON values."""
+    return {"format": 1, **dataclasses.asdict(description)}
+
+
+def from_json(record: dict[str, Any], path: epath.Path) -> Description:
+    """The inverse of `to_json`.
+
+    Raises:
+        UserError: the record is not one of ours.
+    """
+
+    def built(kind: type, fields: dict[str, Any] | None) -> Any:
+        return None if fields is None else kind(**fields)
+
+    try:
+        if record["format"] != 1 or record["kind"] not in KINDS:
+            raise ValueError(f"format {record['format']}, kind {record['kind']!r}")
+        return Description(
+            kind=record["kind"],
+            discriminator=built(EncoderConfig, record["discriminator"]),
+            generator=built(EncoderConfig, record["generator"]),
+            generator_embeddings=record["generator_embeddings"],
+            head=built(HeadConfig, record["head"]),
+            labels=tuple(record["labels"]),
+            facts=record["facts"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a record that this version writes ({error})") from error
+
+
+def write_record(directory: epath.Path, description: Description) -> None:
+    """Writes `model.json`, atomically."""
+    part = directory / f"{RECORD}.part"
+    part.write_text(json.dumps(to_json(description), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(directory / RECORD)
+
+
+def read_record(directory: epath.Path) -> Description:
+    """Reads `model.json`.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = directory / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
+    return from_json(record, path)
+
+
+def abstract_params(description: Description) -> PyTree:
+    """The parameter tree's shapes, as `jax.ShapeDtypeStruct` leaves; nothing is allocated."""
+    return jax.eval_shape(lambda: _init(description))
+
+
+def _init(description: Description) -> PyTree:
+    """The parts' own initialisation, each at the place where the model has it."""
+    from flax import linen as nn
+
+    key = jax.random.key(0)
+    ids_BL = jnp.zeros((1, 1), jnp.int32)
+
+    def made(module: nn.Module, *args: Any, **kwargs: Any) -> PyTree:
+        return nn.unbox(module.init(key, *args, **kwargs)["params"])
+
+    def tower(config: EncoderConfig) -> dict[str, PyTree]:
+        embedded = jnp.zeros((1, 1, config.embedding_size))
+        return {"encoder": made(Encoder(config), embedded, ids_BL, deterministic=True)}
+
+    def tables(config: EncoderConfig) -> PyTree:
+        return made(Embeddings(config), ids_BL, ids_BL, deterministic=True)
+
+    params: dict[str, Any] = {"embeddings": tables(description.encoder)}
+    if (config := description.generator) is not None:
+        words = jnp.zeros((config.vocab_size, config.embedding_size))
+        head = made(MaskedLmHead(config), jnp.zeros((1, 1, config.hidden_size)), words)
+        params["generator"] = {**tower(config), "head": head}
+        if description.generator_embeddings:
+            params["generator"]["embeddings"] = tables(config)
+    if (config := description.discriminator) is not None:
+        hidden_BLD = jnp.zeros((1, 1, config.hidden_size))
+        params["discriminator"] = tower(config)
+        if description.kind in ("pretraining", "discriminator"):
+            params["discriminator"]["head"] = made(ReplacedTokenHead(config), hidden_BLD)
+        if description.head is not None:
+            tokens = Tokens(ids_BL, ids_BL, ids_BL)
+            params["head"] = made(make_head(description.head, config), hidden_BLD, tokens, deterministic=True)
+    return params

@@ -1,0 +1,62 @@
+"""T5X's checkpoints, read and written without T5X: `MODEL_DIR/checkpoint_<step>/state`, a tree of Orbax with
+
+target                the parameters, named as here
+state/step            int32
+state/param_states    the optimizer's state: tuples are dicts of their places, and what is empty is left out
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from electra_jax.model.types import PyTree
+
+# Where T5X keeps what the state of `electra pretrain` calls so.
+ENTRIES = {"params": "target", "opt_state": "state"}
+
+
+def state_of(directory: Path, step: int) -> Path:
+    """The tree of a step."""
+    return directory / f"checkpoint_{step}" / "state"
+
+
+def complete_steps(directory: Path) -> list[int]:
+    """The steps that were written to their end: until then Orbax gives a folder another name."""
+    if not directory.is_dir():
+        return []
+    names = (re.fullmatch(r"checkpoint_(\d+)", path.name) for path in directory.iterdir())
+    steps = (int(name[1]) for name in names if name)
+    return [step for step in steps if state_of(directory, step).is_dir()]
+
+
+def write(dest: Path, *, step: int, params: PyTree, opt_state: PyTree | None) -> None:
+    """Writes a checkpoint that T5X restores.
+
+    Args:
+        dest: the model directory.
+        step: the updates that the model has had.
+        params: host arrays.
+        opt_state: as Orbax restores it without knowing its types; None where there is none.
+    """
+    state: dict[str, Any] = {"step": np.asarray(step, np.int32)}
+    if opt_state is not None:
+        state["param_states"] = _by_place(opt_state)
+    checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    tree = jax.tree.map(np.asarray, {"target": params, "state": state})
+    checkpointer.save(state_of(dest.absolute(), step), args=ocp.args.PyTreeSave(tree))
+    checkpointer.close()
+
+
+def _by_place(tree: PyTree) -> PyTree:
+    """Lists as dicts of their places, without what holds no array."""
+    if isinstance(tree, (list, tuple)):
+        tree = {str(place): value for place, value in enumerate(tree)}
+    if not isinstance(tree, dict):
+        return tree
+    children = {name: _by_place(value) for name, value in tree.items()}
+    empty = {name for name, value in children.items() if value is None or (isinstance(value, dict) and not value)}
+    return {name: value for name, value in children.items() if name not in empty}

@@ -1,0 +1,148 @@
+"""`electra evaluate`: held-out metrics, passages and the report of a pre-training run."""
+
+import functools
+import itertools
+import json
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from electra_jax.checkpoints.orbax_store import restore_latest
+from electra_jax.checkpoints.run_record import replace_text
+from electra_jax.commands.pretrain import describe, init_of, masking_for, share_data
+from electra_jax.config.data import vocabulary_for
+from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.distributed import processes
+from electra_jax.files import path_of
+from electra_jax.model.types import PyTree
+from electra_jax.monitoring.reporter import say
+from electra_jax.pretraining import corruption, evaluation, steps
+from electra_jax.reports.pretraining import write_report
+from electra_jax.runtime import keep_compilations
+from electra_jax.training import loop, sharding
+from electra_jax.training.optimizer import make_optimizer
+
+# Shorter passages show little, and longer ones are not read.
+PASSAGE_TOKENS = (60, 130)
+
+
+def run(configuration: PretrainingRun) -> None:
+    """Scores the newest checkpoint on the whole held-out split; writes evaluation.json and report.html."""
+    keep_compilations()
+    mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
+    sharding.check_batch(configuration.batch_size, 1, mesh)
+    vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
+    init = init_of(configuration, make_optimizer(configuration.optimizer))
+    abstract = sharding.abstract(init, jax.random.key(configuration.seed), mesh, configuration.mesh)
+    restored = restore_latest(configuration.model_dir, abstract)
+    data = share_data(configuration, vocabulary, mesh)
+    pieces = {
+        "model": configuration.model,
+        "objective": configuration.objective,
+        "masking": masking_for(configuration, vocabulary),
+    }
+    place = functools.partial(loop.place, where=sharding.batch_sharding(mesh))
+    params = restored.state.params
+    sums = evaluation.held_out_sums(
+        params,
+        data.held_out(),
+        step=sharding.jit_forward(
+            functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics),
+            mesh,
+            configuration.mesh,
+        ),
+        sharding=sharding.batch_sharding(mesh),
+        num_batches=None,
+    )
+    values = evaluation.finish(sums, configuration.objective.loss_weights)
+    look = sharding.jit_forward(functools.partial(look_at, **pieces), mesh, configuration.mesh)
+    views = [
+        jax.device_get(look(params, place(batch), jax.random.key(index)))
+        for index, batch in enumerate(itertools.islice(data.held_out(), configuration.num_passages))
+    ]
+    if not processes.leader():
+        return
+    two_towers = configuration.generator_kind == "two_tower"
+    result = {
+        "step": restored.step,
+        "metrics": {name: value if np.isfinite(value) else None for name, value in values.items()},
+        "most_frequent_token": evaluation.most_frequent(
+            np.concatenate([view["masked_ids"][view["masked_weights"] > 0] for view in views]), vocabulary.tokens
+        ),
+        "num_examples": int(sums["examples"]),
+        # A generator of two towers never reads the token that it predicts.
+        "kept_share": 0.0 if two_towers else round(1.0 - configuration.mask_token_prob, 6),
+        **describe(params, data, configuration),
+        "passages": choose_passages(views, vocabulary.tokens, configuration.num_passages),
+    }
+    path = path_of(configuration.model_dir) / "evaluation.json"
+    replace_text(path, json.dumps(result, indent=1) + "\n")
+    show(values, result)
+    say(f"evaluation: {path}")
+    say(f"report: {write_report(configuration.model_dir)}")
+
+
+def look_at(params: PyTree, batch: steps.Batch, key: jax.Array, **pieces: Any) -> dict[str, jax.Array]:
+    """What a person needs of a forward pass."""
+    _, masked, outputs = steps.forward(params, batch, key, **pieces)
+    view = {
+        "originals_BL": corruption.original_ids(masked),
+        "masked_positions": masked.masked_positions,
+        "masked_ids": masked.masked_ids,
+        "masked_weights": masked.masked_weights,
+        "attention_mask_BL": masked.tokens.attention_mask,
+    }
+    if outputs.corrupted is not None and outputs.discriminator_logits_BL is not None:
+        view |= {
+            "corrupted_BL": outputs.corrupted.tokens.input_ids,
+            "logits_BL": outputs.discriminator_logits_BL,
+        }
+    return view
+
+
+def choose_passages(views: list[dict[str, np.ndarray]], tokens: list[str], count: int) -> list[dict[str, Any]]:
+    """Passages of a readable length, spread over the batches; any others only where those do not suffice.
+
+    None of an objective that has no discriminator.
+    """
+    if "logits_BL" not in views[0]:
+        return []
+    rows = [
+        (not PASSAGE_TOKENS[0] <= int(view["attention_mask_BL"][row].sum()) <= PASSAGE_TOKENS[1], row, number)
+        for number, view in enumerate(views)
+        for row in range(len(view["attention_mask_BL"]))
+        if view["attention_mask_BL"][row].any()
+    ]
+    chosen = []
+    for _, row, number in sorted(rows)[:count]:
+        view = {name: values[row : row + 1] for name, values in views[number].items()}
+        chosen += evaluation.passages(
+            view["originals_BL"],
+            view["corrupted_BL"],
+            view["masked_positions"],
+            view["masked_weights"],
+            view["logits_BL"],
+            tokens=tokens,
+            attention_mask_BL=view["attention_mask_BL"],
+        )
+    return chosen
+
+
+def show(values: dict[str, float], result: dict[str, Any]) -> None:
+    """The metrics as a table on the terminal, each beside what a constant guess scores."""
+    guess = result["most_frequent_token"]
+    beside = {
+        "generator_accuracy": f"always {guess['token']!r}: {guess['rate']:.4f}",
+        "discriminator_accuracy": f"always 'original': {values.get('unreplaced_share', math.nan):.4f}",
+        "discriminator_auc": "chance: 0.5",
+    }
+    table = Table(
+        "metric", "value", "beside", title=f"step {result['step']}, {result['num_examples']} held-out examples"
+    )
+    for name, value in values.items():
+        table.add_row(name, f"{value:.4f}", beside.get(name, ""))
+    Console().print(table)

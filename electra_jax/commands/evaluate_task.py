@@ -1,0 +1,138 @@
+"""`electra evaluate` on a downstream task: the scores of a fine-tuned model, or of a file of predictions."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import electra_jax
+from electra_jax.checkpoints.run_record import replace_text
+from electra_jax.config.prediction import EvaluationRun
+from electra_jax.errors import UserError
+from electra_jax.files import path_of
+from electra_jax.inference.network import Model
+from electra_jax.inference.prediction import predict_examples
+from electra_jax.inference.task_data import open_task, splits_of
+from electra_jax.monitoring.reporter import say
+from electra_jax.runtime import keep_compilations
+from electra_jax.tasks.outputs import left_out
+from electra_jax.tasks.protocol import DownstreamTask
+from electra_jax.tasks.qa.files import QAExample, read_predictions
+from electra_jax.tasks.qa.metrics import gold_of, unanswered
+from electra_jax.tasks.qa.sources import QA_TASKS, qa_sources
+from electra_jax.tasks.scoring import score_predictions, tagged_file
+from electra_jax.tasks.tagging.sentences import TaggedSentence
+from electra_jax.tasks.tagging.task import TAGGING_TASKS
+from electra_jax.tasks.text.tables import TextExample
+
+Scores = dict[str, float]
+
+
+def run(configuration: EvaluationRun) -> None:
+    """Scores, prints a table, and saves the metrics.
+
+    Raises:
+        UserError: nothing to score is given, or it cannot be read.
+    """
+    if configuration.predictions is not None:
+        score_file(configuration, configuration.predictions)
+    elif configuration.model_dir is not None:
+        score_model(configuration, configuration.model_dir)
+    else:
+        raise UserError(
+            "nothing to score: set MODEL_DIR to a fine-tuned model, or PREDICTIONS to a file of predictions"
+        )
+
+
+def score_model(configuration: EvaluationRun, model_dir: str) -> None:
+    """Scores a fine-tuned model on every example of a split."""
+    keep_compilations()
+    model = electra_jax.load(model_dir)
+    task = open_task(model, configuration.task)
+    splits = {
+        split: score_split(model, task, split, batch_size=configuration.batch_size)
+        for split in splits_of(task, configuration.split)
+    }
+    first = next(iter(splits.values()))
+    result = {"task": task.name, "split": configuration.split, "step": model.step, **first, "splits": splits}
+    show({split: found["metrics"] for split, found in splits.items()}, f"{task.name}, step {model.step}")
+    save(result, configuration.output or path_of(model_dir) / "evaluation.json")
+
+
+def score_split(model: Model, task: DownstreamTask, split: str, *, batch_size: int) -> dict[str, Any]:
+    """The number of examples of a split, those left out by reason, and the official metrics.
+
+    Raises:
+        UserError: the split has nothing to score against.
+    """
+    found = task.examples(split)
+    if not any(has_gold(example) for example in found.examples):
+        raise UserError(
+            f"the {split} split of {task.name} has no labels to score against: predict it (electra predict with "
+            f"SPLIT={split!r}), or name another SPLIT"
+        )
+    say(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
+    predictions = predict_examples(model, task, found.examples, batch_size=batch_size)
+    return {
+        "num_examples": len(found.examples),
+        "skipped": dict(found.skipped),
+        "metrics": task.score(found.examples, predictions),
+    }
+
+
+def has_gold(example: Any) -> bool:
+    """Whether an example can be scored against; those of SeqIO's registry always can."""
+    if isinstance(example, QAExample):
+        return example.is_impossible or bool(example.gold_texts)
+    if isinstance(example, TaggedSentence):
+        return bool(example.tags)
+    return not isinstance(example, TextExample) or example.label is not None
+
+
+def score_file(configuration: EvaluationRun, predictions: str) -> None:
+    """Scores a file of predictions as the official script of its task does."""
+    options, split = configuration.task, configuration.split
+    if not options.task:
+        raise UserError(f"{predictions} is of which task? set TASK, and DATA_DIR to where its gold answers are")
+    metrics = score_predictions(options, split, predictions, null_odds_file=configuration.null_odds)
+    if options.task in TAGGING_TASKS:
+        print(tagged_file(predictions, span_reader=options.span_reader).report(), end="")
+    if options.task in QA_TASKS:
+        note_unanswered(configuration, predictions)
+    show({split: metrics}, f"{options.task}, {predictions}")
+    result = {"task": options.task, "split": split, "predictions": predictions, "metrics": metrics}
+    save(result, configuration.output or f"{predictions}.metrics.json")
+
+
+def note_unanswered(configuration: EvaluationRun, predictions: str) -> None:
+    """Says how many questions a file lacks; the official scripts go on all the same, each in its way."""
+    sources = qa_sources(configuration.task)
+    examples: Sequence[Any] = sources.read(configuration.task.task, configuration.split).examples
+    missing = unanswered(gold_of(examples), read_predictions(predictions))
+    if missing:
+        say(f"{predictions} has no answer to {len(missing)} of {len(examples)} questions, such as {missing[0]!r}")
+
+
+def show(splits: dict[str, Scores], title: str) -> None:
+    """The metrics as a table on the terminal, with every digit."""
+    # Wide enough for its title on one line.
+    table = Table("metric", *splits, title=title, min_width=len(title) + 2)
+    for name in next(iter(splits.values())):
+        table.add_row(name, *(str(metrics[name]) for metrics in splits.values()))
+    Console().print(table)
+
+
+def save(result: dict[str, Any], path: str | Path) -> None:
+    """Writes what was found.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        replace_text(path_of(path), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): name another OUTPUT") from error
+    say(f"metrics: {path}")

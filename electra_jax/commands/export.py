@@ -1,0 +1,69 @@
+"""`electra export SRC DEST --format transformers|tf1|t5x`: writes a model for other code to load."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from etils import epath
+
+from electra_jax.checkpoints import model_dir, stored, t5x_layout
+from electra_jax.checkpoints.model_record import write_record
+from electra_jax.errors import UserError
+from electra_jax.files import local, path_of
+from electra_jax.inference.network import Model
+from electra_jax.interchange import hf
+
+
+def run(options: argparse.Namespace) -> None:
+    """Loads, writes, and says what could not be written; nothing is at DEST if it fails.
+
+    Raises:
+        UserError: SRC is no model directory, DEST exists, or the format has no place for the model's head.
+    """
+    source, dest = path_of(options.source), local(options.dest, "DEST")
+    model_dir.check_new(dest)
+    model = model_dir.load(source)
+    with model_dir.new_directory(dest) as part:
+        if options.format == "transformers":
+            notes = hf.write(model, part)
+        elif options.format == "t5x":
+            notes = write_t5x(model, source, part)
+        else:
+            from electra_jax.interchange import tf1
+
+            notes = tf1.write(model, source, part)
+    files = sorted(str(path.relative_to(dest)) for path in dest.rglob("*") if path.is_file())
+    print(f"{dest}: {', '.join(files)}")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
+    """Writes T5X's checkpoint of the parameters as they were trained, and what describes and reads them.
+
+    A run of `electra pretrain` keeps its optimizer, so that T5X goes on from its step.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        UserError: T5X wrote SRC.
+    """
+    if stored.is_of_t5x(source):
+        raise UserError(f"{source} holds checkpoints of T5X already")
+    step, _, tree, _ = stored.newest(source)
+    trained = "opt_state" in tree
+    t5x_layout.write(
+        dest,
+        step=step,
+        params=stored.read_params(source, "params").params,
+        opt_state=stored.read_params(source, "opt_state").params if trained else None,
+    )
+    write_record(dest, model.description)
+    if model.vocabulary is not None:
+        model_dir.write_vocabulary(dest, model.vocabulary)
+    return (
+        []
+        if trained
+        else [f"{source} holds no optimizer's state: T5X evaluates it or fine-tunes from it, and cannot go on"]
+    )

@@ -1,0 +1,169 @@
+"""`electra finetune`: trains a task's head on a pre-trained encoder, with every seed, and reports the scores."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from electra_jax.checkpoints import model_dir as loading
+from electra_jax.checkpoints.run_record import replace_text, write_record
+from electra_jax.config import gin_files
+from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.distributed import processes
+from electra_jax.distributed.stop_signals import end_early, stop_signals
+from electra_jax.errors import UserError
+from electra_jax.files import local
+from electra_jax.finetuning import results as finetune_results
+from electra_jax.finetuning import steps
+from electra_jax.finetuning.seed_run import BEST, Setting, Split, evaluate, run_seed
+from electra_jax.finetuning.start import Origin, origin
+from electra_jax.monitoring.reporter import say
+from electra_jax.reports.finetuning import write_finetune_report
+from electra_jax.runtime import keep_compilations
+from electra_jax.tasks.catalog import make_task
+from electra_jax.tasks.outputs import left_out
+from electra_jax.tasks.protocol import DownstreamTask
+from electra_jax.tasks.tokenizer import WordPieces
+from electra_jax.training import sharding
+
+
+def run(configuration: FinetuningRun) -> None:
+    """Fine-tunes with each seed; the same command goes on with a run that was stopped or killed."""
+    local(configuration.model_dir, "the MODEL_DIR of fine-tuning")
+    keep_compilations()
+    mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
+    sharding.check_batch(configuration.batch_size, 1, mesh)
+    sharding.check_batch(configuration.evaluation_batch_size, 1, mesh)
+    begun = origin(configuration)
+    tokens, lowercase, strip_accents = begun.vocabulary
+    task = make_task(configuration.task, WordPieces(tokens, lowercase=lowercase, strip_accents=strip_accents))
+    setting = Setting(
+        run=configuration,
+        task=task,
+        origin=begun,
+        train=read_split(task, "train", training=True),
+        dev=read_split(task, "dev", training=False),
+        mesh=mesh,
+        model=model_of(configuration, task, begun),
+    )
+    # A mesh that does not divide the model is refused before anything is written.
+    sharding.check_model(jax.eval_shape(setting.init, jax.random.key(0)), mesh, configuration.mesh)
+    model_dir = open_directory(configuration, setting)
+    with stop_signals() as stop:
+        seeds = []
+        for seed in configuration.seeds:
+            result = run_seed(setting, seed, model_dir / "seeds" / str(seed), stop)
+            if result is None:
+                end_early(stop, "")
+                return
+            seeds.append(result)
+    finish(setting, model_dir, seeds)
+
+
+def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> steps.FinetunedModel:
+    """The encoder under the task's head."""
+    head = configuration.heads.head_for(
+        task.kind, num_labels=len(task.labels), final_sep_answers=configuration.task.final_sep_is_answerable
+    )
+    return steps.FinetunedModel(begun.encoder, head)
+
+
+def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
+    """A split's examples and rows; says how many there are, and what was left out.
+
+    Raises:
+        UserError: nothing in it can be used, or the dev split has no labels to score against.
+    """
+    found = task.examples(name)
+    rows = task.rows(found.examples, training=training)
+    if not rows:
+        raise UserError(f"the {name} split of {task.name} has nothing that can be {'learnt' if training else 'scored'}")
+    windows = f" as {len(rows)} rows" if len(rows) != len(found.examples) else ""
+    say(f"{name}: {len(found.examples)} examples{windows}{left_out(found.skipped)}")
+    return Split(found.examples, rows, found.skipped)
+
+
+def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
+    """Makes the run directory and writes its record.
+
+    Raises:
+        UserError: it holds another run.
+    """
+    model_dir = Path(configuration.model_dir)
+    path = model_dir / "run.json"
+    asked = configuration.identity(setting.optimizer_config) | {
+        "the vocabulary's hash": setting.origin.vocabulary_hash,
+    }
+    if path.exists():
+        held = json.loads(path.read_text(encoding="utf-8")).get("finetuning")
+        if held is None:
+            raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
+        different = [
+            f"{name} {held.get(name)!r} there, {value!r} here"
+            for name, value in asked.items()
+            if held.get(name) != value
+        ]
+        if different:
+            raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")
+    elif (model_dir / "checkpoints").exists():
+        raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
+    processes.agree(
+        "the data",
+        {
+            "the vocabulary's hash": setting.origin.vocabulary_hash,
+            "the rows to train on": len(setting.train.rows),
+            "the rows of the dev split": len(setting.dev.rows),
+        },
+    )
+    if processes.leader():
+        model_dir.mkdir(parents=True, exist_ok=True)
+        write_record(model_dir, gin_files.resolved(), {"finetuning": asked})
+    processes.check_shared(model_dir)
+    return model_dir
+
+
+def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> None:
+    """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes the results and their page."""
+    task = setting.task
+    best = finetune_results.best_seed(seeds, task.main_metric)
+    processes.led(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
+    found = evaluate(setting, sharding.place(loading.load(model_dir).params, setting.abstract_state.params))
+    if not processes.leader():
+        return
+    finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)
+    splits = {"train": setting.train, "dev": setting.dev}
+    results = {
+        "task": task.name,
+        "kind": task.kind,
+        "main_metric": task.main_metric,
+        "split": "dev",
+        "init_from": setting.run.init_from,
+        "num_examples": {name: len(split.examples) for name, split in splits.items()},
+        "skipped": {name: split.skipped for name, split in splits.items() if split.skipped},
+        "seeds": seeds,
+        "summary": finetune_results.summary(seeds),
+        "num_failed": sum(seed["failed"] is not None for seed in seeds),
+        "best_seed": best,
+        "null_threshold": getattr(found.task, "null_threshold", None),
+        "predictions": finetune_results.PREDICTIONS,
+    }
+    path = model_dir / finetune_results.RESULTS
+    replace_text(path, json.dumps(results, indent=1) + "\n")
+    finetune_results.show(results)
+    say(f"results: {path}")
+    say(f"report: {write_finetune_report(model_dir)}")
+    say(f"model: {model_dir} (the best checkpoint of seed {best})")
+
+
+def promote(source: Path, model_dir: Path) -> None:
+    """Copies a model directory's model into MODEL_DIR, in place of an earlier one, checkpoints last."""
+    shutil.rmtree(model_dir / "checkpoints", ignore_errors=True)
+    for path in source.iterdir():
+        if path.is_file():
+            shutil.copy2(path, model_dir / path.name)
+    part = model_dir / "checkpoints.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source / "checkpoints", part)
+    part.rename(model_dir / "checkpoints")

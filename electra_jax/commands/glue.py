@@ -1,0 +1,58 @@
+"""`electra glue RUN...`: the GLUE average of fine-tuned models, as the ELECTRA paper takes it."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from electra_jax.errors import UserError
+from electra_jax.finetuning.results import RESULTS
+from electra_jax.tasks.text.glue_metrics import AVERAGED, glue_average
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prints each task's median score over its seeds, and the average where all eight tasks are there.
+
+    Raises:
+        UserError: a directory holds no results, or two hold those of one task.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for directory in options.runs:
+        results = read_results(Path(directory))
+        if results["task"] in found:
+            raise UserError(f"two of the runs are of {results['task']}: {directory} is the second; name one of them")
+        found[results["task"]] = results
+    table = Table("task", "score", "median", "seeds", "failed", title="GLUE, development sets")
+    scores = {}
+    for task, metric in AVERAGED.items():
+        if task not in found:
+            continue
+        summary = found[task]["summary"].get(metric)
+        if summary is not None:
+            scores[task] = {metric: summary["median"]}
+        cells = ("-", "0") if summary is None else (f"{summary['median']:.2f}", str(summary["n"]))
+        table.add_row(task, metric, *cells, str(found[task]["num_failed"]))
+    Console().print(table)
+    others = sorted(found.keys() - AVERAGED.keys())
+    if others:
+        print(f"not averaged by the paper: {', '.join(others)}", file=sys.stderr)
+    print(f"average of {len(AVERAGED)} tasks: {glue_average(scores):.2f}")
+
+
+def read_results(directory: Path) -> dict[str, Any]:
+    """The results of `electra finetune`.
+
+    Raises:
+        UserError: there are none.
+    """
+    path = directory / RESULTS
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): name directories that electra finetune has finished") from (
+            error
+        )

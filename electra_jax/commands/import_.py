@@ -1,0 +1,55 @@
+"""`electra import SRC [SRC] DEST`: makes a model directory of another implementation's checkpoint."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from electra_jax.checkpoints import model_dir
+from electra_jax.errors import UserError
+from electra_jax.files import local
+from electra_jax.interchange import bare, hf, imported, tf1
+
+
+def run(options: argparse.Namespace) -> None:
+    """Reads, checks, writes, and says what was found; nothing is at DEST if it fails.
+
+    Raises:
+        UserError: a source that is not read, or a DEST that exists.
+    """
+    sources = [local(source, "SRC") for source in options.sources]
+    dest = local(options.dest, "DEST")
+    model_dir.check_new(dest)
+    model = read(sources)
+    notes = [*model.notes, *imported.write(model, dest)]
+    count = imported.parameter_count(model.params)
+    moments = f", with Adam's moments at step {model.step}" if model.moments is not None else ""
+    print(f"{dest}: {model.description.kind.replace('_', ' ')}, {count:,} parameters{moments}")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def read(sources: list[Path]) -> imported.Imported:
+    """Reads whichever of the known kinds the sources are.
+
+    Raises:
+        UserError: they are none of them (says what was looked for).
+    """
+    if len(sources) > 2:
+        raise UserError(f"{len(sources)} sources: give one, or a discriminator and a generator")
+    if all(hf.is_hf_directory(source) for source in sources):
+        return hf.read(sources)
+    if len(sources) == 1:
+        if tf1.checkpoint_prefix(sources[0]) is not None:
+            return tf1.read(sources[0])
+        if (carried := bare.file_of(sources[0])) is not None:
+            return bare.read(carried)
+        if (sources[0] / "checkpoints").is_dir():
+            raise UserError(f"{sources[0]} is a model directory already: copy it, or give it to the verb that needs it")
+    wrong = next(source for source in sources if not hf.is_hf_directory(source))
+    kinds = (
+        "a transformers directory (looked for config.json)",
+        "a TensorFlow checkpoint (looked for model.ckpt-*.index)",
+        "a run of bench.pretrain_small (looked for checkpoint.npz, weights.npz)",
+    )
+    state, between = ("is neither", " nor ") if wrong.exists() else ("does not exist: it should be", " or ")
+    raise UserError(f"{wrong} {state} {between.join(kinds)}")

@@ -1,0 +1,42 @@
+"""`electra score MODEL_DIR INPUT`: pseudo-log-likelihoods of sentences by Electric, a JSON object each."""
+
+import argparse
+import itertools
+import json
+
+import electra_jax
+from electra_jax.commands.predict import SORTED_BATCHES, Item, read_items
+from electra_jax.errors import UserError
+from electra_jax.inference import electric_scores
+from electra_jax.runtime import keep_compilations
+
+
+def run(options: argparse.Namespace) -> None:
+    """Scores each sentence, in order; lines without one are left out.
+
+    Raises:
+        UserError: the model is not Electric's, or a sentence cannot be read.
+    """
+    if options.batch_size < 1:
+        raise UserError(f"--batch_size {options.batch_size}: it must be at least 1")
+    keep_compilations()
+    model = electra_jax.load(options.model)
+    # Before the input is read, which may be a person at the keyboard.
+    electric_scores.check_electric(model)
+    items = read_items(options.input, model)
+    while chunk := list(itertools.islice(items, SORTED_BATCHES * options.batch_size)):
+        for record in model.score([sentence_of(item) for item in chunk], batch_size=options.batch_size):
+            print(json.dumps(record, ensure_ascii=False), flush=True)
+
+
+def sentence_of(item: Item) -> str | list[int]:
+    """The text or the token ids of an input.
+
+    Raises:
+        UserError: it is a pair of texts.
+    """
+    if item.ids is not None:
+        return item.ids["input_ids"]
+    if not isinstance(item.value, str):
+        raise UserError(f"a sentence is scored by itself, and {item.value!r} is a pair: join its texts")
+    return item.value

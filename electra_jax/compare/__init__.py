@@ -1,0 +1,1 @@
+"""Compare pre-training objectives at equal FLOPs: plan, work, records, results and report."""

@@ -1,0 +1,1 @@
+"""Dataclasses that Gin binds, and the only code that reads Gin."""

@@ -1,0 +1,204 @@
+"""From a run's configuration to its vocabulary and its batches."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from electra_jax.config.pretraining import CacheConfig, CorpusConfig, PretrainingRun
+from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, evaluation_batches
+from electra_jax.errors import UserError
+from electra_jax.files import path_of
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.runtime import user_cache
+from electra_jax.tasks.corpora.open import Corpus, open_corpus
+from electra_jax.tasks.pretraining.cache import build_cache
+from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
+from electra_jax.tasks.pretraining.packing import Packing
+from electra_jax.tasks.pretraining.streams import StreamBatches, is_cached, stream_evaluation_batches
+from electra_jax.tasks.pretraining.tasks import UNMASKED_SUFFIX, feature_lengths, register_pretraining_task
+from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+
+# Named as a person would.
+CORPORA = {"embedded": "the docstrings of the installed Python packages"}
+
+
+class PretrainingData(NamedTuple):
+    """What a run reads.
+
+    Attributes:
+        name: of the source, for people.
+        kind: which reader's places a checkpoint holds.
+        fingerprint: differs where the examples do, as far as is known without reading them.
+        train: endless batches of the training split.
+        held_out: makes one pass over the validation split, in order.
+    """
+
+    name: str
+    kind: str
+    fingerprint: str
+    train: BatchIterator
+    held_out: Callable[[], Iterator[Batch]]
+
+
+def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> WordPieceVocabulary:
+    """The vocabulary, which must have the model's size.
+
+    Raises:
+        UserError: it has not, or cannot be read.
+    """
+    vocabulary = load_vocabulary(cache.vocab_file, lowercase=cache.lowercase)
+    if vocabulary.vocab_size != encoder.vocab_size:
+        raise UserError(
+            f"{cache.vocab_file} has {vocabulary.vocab_size} entries and the model has {encoder.vocab_size}: set "
+            f"--gin.VOCAB_SIZE={vocabulary.vocab_size}, or name the vocabulary that belongs to the model"
+        )
+    return vocabulary
+
+
+def open_source(source: CorpusConfig) -> Corpus:
+    """The text that a configuration names.
+
+    Raises:
+        UserError: it names none, or what it names is not there.
+    """
+    if source.corpus is None:
+        raise UserError("CORPUS is not set: bind it, for example --gin.CORPUS='\"embedded\"' or a glob of text files")
+    return open_corpus(
+        source.corpus,
+        text_format=source.text_format,
+        text_field=source.text_field,
+        skip_undecodable=source.skip_undecodable,
+    )
+
+
+def packing_of(cache: CacheConfig) -> Packing:
+    """How the cache's documents become examples."""
+    return Packing(
+        length=cache.sequence_length,
+        one_segment_share=cache.one_segment_share,
+        random_length_share=cache.random_length_share,
+        seed=cache.seed,
+        method=cache.packing,
+    )
+
+
+def is_cache(corpus: str | None) -> bool:
+    """Whether CORPUS is the directory of a SeqIO cache."""
+    return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
+
+
+def check_vocabulary_of(directory: str, vocabulary: WordPieceVocabulary) -> None:
+    """Refuses a cache whose record says that another vocabulary made its ids.
+
+    Raises:
+        UserError: it does.
+    """
+    record = Path(directory) / "made_by.json"
+    made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if made_by.get("vocabulary_fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
+        raise UserError(
+            f"the cache {directory} was tokenised with another vocabulary, or another casing, than VOCAB_FILE: name "
+            "the one that it was made with, or run `electra cache` again"
+        )
+
+
+def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes: int | None) -> str:
+    """The directory of the tokenised corpus, made first if it is not there.
+
+    Args:
+        cache: the corpus and how it is tokenised.
+        vocabulary: of `cache.vocab_file`.
+        max_bytes: a corpus larger than this is not tokenised without being asked; None for no bound.
+
+    Raises:
+        UserError: the corpus is larger, empty or unreadable.
+    """
+    if is_cache(cache.source.corpus):
+        check_vocabulary_of(str(cache.source.corpus), vocabulary)
+        return str(cache.source.corpus)
+    corpus = open_source(cache.source)
+    if max_bytes is not None and corpus.size_bytes > max_bytes:
+        raise UserError(
+            f"{corpus.name} is {corpus.size_bytes / 1e9:.1f} GB: tokenise it once with `electra cache` and the same "
+            "--gin bindings, then start this run again (or raise CacheConfig.max_auto_cache_bytes)"
+        )
+    return build_cache(
+        corpus,
+        vocabulary,
+        cache_dir=cache.cache_dir or str(user_cache() / "examples"),
+        packing=packing_of(cache),
+        held_out_fraction=cache.held_out_fraction,
+        num_processes=cache.num_processes or os.cpu_count() or 1,
+        show_progress=True,
+    )
+
+
+def open_data(
+    run: PretrainingRun, vocabulary: WordPieceVocabulary, *, process_index: int, process_count: int
+) -> PretrainingData:
+    """Opens what the run reads, tokenising a small corpus first.
+
+    A corpus is read at random from its memory-mapped cache, packed if asked where it is trained on, and masked a batch
+    at a time where it is not masked on the device; a named task or mixture is read through SeqIO, from its cache if it
+    has one, and masked example by example.
+
+    Raises:
+        UserError: there is no such corpus or task, or it is too large to tokenise without being asked.
+    """
+    share: dict[str, Any] = {
+        "batch_size": run.batch_size,
+        "process_index": process_index,
+        "process_count": process_count,
+    }
+    if run.mixture_or_task_name is not None:
+        if run.cache.source.corpus is not None:
+            raise UserError("CORPUS and MIXTURE_OR_TASK_NAME are both set: a run reads one of them")
+        name = run.mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
+        return stream_data(run, name, use_cached=is_cached(name), share=share)
+    path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
+    length = run.cache.sequence_length
+    on_host = run.masking == "task"
+    special = {"cls_id": vocabulary.cls_id, "sep_id": vocabulary.sep_id, "mask_id": vocabulary.mask_id}
+    share["masking"] = run.masking_config(**special) if on_host else None
+    train, validation = (
+        blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
+    )
+    batches = BlockBatches(train, sequence_length=length, seed=run.seed, packed=run.packing, **share)
+    return PretrainingData(
+        CORPORA.get(run.cache.source.corpus, str(run.cache.source.corpus)),
+        f"{'masked ' if on_host else ''}{'packed ' if run.packing else ''}blocks",
+        f"{Path(path).name}, {len(train)} and {len(validation)} examples",
+        batches,
+        lambda: evaluation_batches(validation, sequence_length=length, **share),
+    )
+
+
+def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabulary) -> str:
+    """Registers the SeqIO tasks that read a cache, and returns the name of the one that masks."""
+    name = Path(path).name
+    register_pretraining_task(
+        name,
+        corpus=None,
+        vocabulary=vocabulary,
+        packing=packing_of(run.cache),
+        held_out_fraction=run.cache.held_out_fraction,
+        mask_prob=run.mask_prob,
+        mask_token_prob=run.mask_token_prob,
+        cache_path=path,
+    )
+    return name
+
+
+def stream_data(run: PretrainingRun, name: str, *, use_cached: bool, share: dict[str, Any]) -> PretrainingData:
+    """Batches of a SeqIO task or mixture."""
+    lengths = feature_lengths(run.cache.sequence_length, mask_prob=run.mask_prob if run.masking == "task" else None)
+    task = {"use_cached": use_cached, "feature_lengths": lengths, **share}
+    return PretrainingData(
+        name,
+        f"stream of {name}",
+        name,
+        StreamBatches(name, split="train", seed=run.seed, **task),
+        lambda: stream_evaluation_batches(name, split="validation", **task),
+    )

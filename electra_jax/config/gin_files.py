@@ -1,0 +1,299 @@
+"""Gin at the edge: finds files, checks every name, and builds one configuration object."""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gin
+from etils import epath
+from gin import config as gin_internals
+
+from electra_jax.errors import UserError
+
+PACKAGE = Path(__file__).parent.parent
+
+
+def build(name: str, files: list[str], bindings: list[str], *, search_paths: list[str]) -> Any:
+    """Parses files, then bindings, and builds a dataclass from them.
+
+    Args:
+        name: the dataclass, with its module where that is not `run_config`.
+        files: in order; a later binding replaces an earlier one.
+        bindings: NAME=VALUE as on the command line.
+        search_paths: folders beside the working folder and the package.
+
+    Raises:
+        UserError: a file, name, macro or value that is not there or not right; names the nearest that is.
+    """
+    parsed = parse(files, bindings, search_paths)
+    check_macros(parsed, bindings)
+    check_types()
+    try:
+        module, _, kind = name.rpartition(".")
+        return gin.get_configurable(
+            getattr(importlib.import_module(f"electra_jax.config.{module or 'pretraining'}"), kind)
+        )()
+    except (UserError, ValueError) as error:
+        # Gin appends where it was called from; the sentence is the first line.
+        raise UserError(str(error).splitlines()[0]) from error
+    except TypeError as error:
+        missing = re.search(r"(\w+)\.__init__\(\) missing \d+ required positional arguments?: ([^\n]*)", str(error))
+        if missing is None:
+            raise
+        raise UserError(
+            f"{missing[1]} has no binding for {missing[2]} in {', '.join(files)}: give the file that binds them too "
+            "(a model: --gin_file=gin/models/small.gin) or bind them with --gin.NAME=VALUE"
+        ) from error
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[None]:
+    """Gives the caller's own Gin configuration back afterwards: a library must not clear its user's."""
+    names = ("_CONFIG", "_SINGLETONS", "_CONSTANTS", "_IMPORTS", "_OPERATIVE_CONFIG")
+    kept = {name: getattr(gin_internals, name) for name in names}
+    lists = [(place, list(place)) for place in (gin_internals._LOCATION_PREFIXES, gin_internals._FILE_READERS)]
+    locked = gin.config_is_locked()
+    for name, container in kept.items():
+        setattr(gin_internals, name, type(container)())
+    try:
+        yield
+    finally:
+        for name, container in kept.items():
+            setattr(gin_internals, name, container)
+        for place, held in lists:
+            place[:] = held
+        gin_internals._set_config_is_locked(locked)
+
+
+def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> list[epath.Path]:
+    """Parses everything into Gin's registry and returns the files that were read, includes and all.
+
+    Raises:
+        UserError: what Gin refused, with the file, the line and the nearest valid name.
+    """
+    gin.clear_config(clear_constants=True)
+    # In an installed package gin/ is inside it, in a checkout beside it: "gin/runs/x.gin" is found in both.
+    folders = ["", *search_paths, str(PACKAGE), str(PACKAGE.parent)]
+    gin_internals._LOCATION_PREFIXES[:] = folders
+    # Instead of Gin's own: the configuration that a run recorded may be in an object store, and its second reader looks
+    # inside Python packages and logs an error for every folder that has no such file.
+    gin_internals._FILE_READERS[:] = [(lambda path: epath.Path(path).open(), lambda path: epath.Path(path).is_file())]
+    for file in files:
+        if locate(file, folders) is None:
+            raise UserError(f"no Gin file {file} in the working folder or the package{nearest(file, shipped())}")
+    try:
+        parsed = [gin.parse_config_file(file) for file in files]
+        for binding in bindings:
+            parse_binding(binding)
+    except (ValueError, NameError, SyntaxError, ImportError, AttributeError, OSError) as error:
+        raise UserError(explain(error)) from error
+    return [found for file in flatten(parsed) if (found := locate(file, folders))]
+
+
+def search_paths() -> list[str]:
+    """The folders beside the working folder and the package that the last configuration was looked for in."""
+    return gin_internals._LOCATION_PREFIXES[1:-2]
+
+
+def shipped() -> list[str]:
+    """The Gin files of the package, by the names that find them."""
+    return [str(path.relative_to(root)) for root in (PACKAGE, PACKAGE.parent) for path in root.glob("gin/**/*.gin")]
+
+
+def parse_binding(binding: str) -> None:
+    """One NAME=VALUE of the command line.
+
+    Raises:
+        UserError: the value is no Gin literal.
+    """
+    try:
+        gin.parse_config(binding)
+    except SyntaxError as error:
+        name, _, value = binding.partition("=")
+        if not value:
+            raise UserError(f"--gin.{binding} has no value: write --gin.{name}=VALUE") from error
+        raise UserError(
+            f"--gin.{binding}: {value} is not a Gin value; a string needs its own quotes: --gin.{name}='\"{value}\"'"
+        ) from error
+
+
+def explain(error: Exception) -> str:
+    """Gin's message as one sentence, with the nearest valid name."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno} is not Gin (a string needs quotes): {(error.text or '').strip()}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    problem = lines[0].rstrip(".")
+    place = next((line for line in lines if line.startswith("In ")), "").rstrip(":")
+    place = place.replace("In bindings string line 1", "in the command line's --gin bindings").replace(
+        "In file", "in file"
+    )
+    parameter = re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", problem)
+    unknown = re.search(r"No configurable matching '([^']+)'|'(\w+)' was not provided by an import", problem)
+    hint = ""
+    missing = re.match(r"Unable to open file: (.*?)\. Searched", problem)
+    if missing:
+        problem, hint = f"no Gin file {missing[1]} in the working folder or the package", nearest(missing[1], shipped())
+    elif parameter:
+        hint = nearest(parameter[2], parameters_of(parameter[1]))
+    elif unknown:
+        hint = nearest(unknown[1] or unknown[2], bound_names())
+    elif absent := re.search(r"No module named '([\w.]+)\.(\w+)'", problem):
+        hint = nearest(absent[2], modules_of(absent[1]))
+    elif attribute := re.match(
+        r"(Couldn't resolve selector [\w.]+); <module '([\w.]+)'.* has no attribute (\w+)", problem
+    ):
+        problem = f"{attribute[1]}: {attribute[2]} has no {attribute[3]}"
+        hint = nearest(attribute[3], vars(importlib.import_module(attribute[2])))
+    return f"{problem} {place}{hint}".strip()
+
+
+def parameters_of(selector: str) -> Iterable[str]:
+    """The arguments that Gin can bind of a registered configurable."""
+    return inspect.signature(gin_internals._REGISTRY.get_match(selector).wrapped).parameters
+
+
+def modules_of(package: str) -> list[str]:
+    """The names of a package's modules; none where there is no such package."""
+    try:
+        return [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+    except (ImportError, AttributeError):
+        return []
+
+
+def bound_names() -> list[str]:
+    """Names that the files bind, and the modules they stand in."""
+    names = [selector for _, selector in gin_internals._CONFIG]
+    return [*macros(), *(part for name in names for part in (name.split(".")[-2], name.split(".")[-1]))]
+
+
+def macros() -> dict[str, Any]:
+    """Every macro that has a value."""
+    return {
+        scope: values["value"] for (scope, selector), values in gin_internals._CONFIG.items() if selector == "gin.macro"
+    }
+
+
+def check_macros(files: list[epath.Path], bindings: list[str]) -> None:
+    """Every macro that is used has a value, and every macro that is set is used.
+
+    Raises:
+        UserError: names the macro, where it stands, and the nearest valid one.
+    """
+    values, uses, defined = macros(), references(files), definitions(files)
+    for name, place in uses.items():
+        # Gin holds `X = %gin.REQUIRED` as a reference that fails only when it is evaluated.
+        if str(values.get(name, "%gin.REQUIRED")) == "%gin.REQUIRED":
+            hint = "" if name in values else nearest(name, values)
+            raise UserError(
+                f"the macro {name} has no value ({defined.get(name, place)}): set it with --gin.{name}=VALUE{hint}"
+            )
+    for binding in bindings:
+        name = binding.partition("=")[0].strip()
+        if "." not in name and name not in uses:
+            raise UserError(f"--gin.{binding}: no macro {name} is used by the Gin files{nearest(name, uses)}")
+    for name, place in defined.items():
+        if name not in uses:
+            raise UserError(f"no macro {name} is used by the Gin files ({place}){nearest(name, uses)}")
+
+
+def check_types() -> None:
+    """Every number, text and truth value that a dataclass is given is one.
+
+    Raises:
+        UserError: names the field, the macro behind it, the value and what it must be.
+    """
+    values = macros()
+    for (_, selector), fields in gin_internals._CONFIG.items():
+        wrapped = gin_internals._REGISTRY.get_match(selector).wrapped
+        if not dataclasses.is_dataclass(wrapped):
+            continue
+        kinds = typing.get_type_hints(wrapped)
+        for field, value in fields.items():
+            name = f"{selector}.{field}"
+            if macro := re.fullmatch(r"%(\w+)", str(value)):
+                name, value = f"{macro[1]} ({name})", values.get(macro[1])
+            if not isinstance(value, gin_internals.ConfigurableReference) and not fits(value, kinds[field]):
+                kind = getattr(kinds[field], "__name__", str(kinds[field]))
+                raise UserError(f"{name} is {value!r}: it must be {kind}")
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a simple type or of one of a union; other types are not looked at."""
+    if isinstance(kind, types.UnionType):
+        return any(fits(value, one) for one in typing.get_args(kind))
+    if kind not in (int, float, str, bool, types.NoneType):
+        return True
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def definitions(files: list[epath.Path]) -> dict[str, str]:
+    """Macros that the files set, each with the first place."""
+    found: dict[str, str] = {}
+    for path in files:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if defined := re.match(r"(\w+)\s*=", line):
+                found.setdefault(defined[1], f"{path}, line {number}")
+    return found
+
+
+def references(files: list[epath.Path]) -> dict[str, str]:
+    """Macros that the files use, each with the first place."""
+    found: dict[str, str] = {}
+    for path in files:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            for name in re.findall(r"%(\w+)(?![\w.])", line.partition("#")[0]):
+                found.setdefault(name, f"{path}, line {number}")
+    return found
+
+
+def flatten(parsed: Iterable[Any]) -> list[str]:
+    """File names of Gin's nested include records, depth first."""
+    return [name for record in parsed for name in (record.filename, *flatten(record.includes))]
+
+
+def locate(file: str, folders: list[str]) -> epath.Path | None:
+    """Where a file was found."""
+    places = (epath.Path(os.path.join(folder, file)) for folder in folders)
+    return next((place for place in places if place.is_file()), None)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A suggestion to end a sentence with, empty where nothing is near."""
+    matches = difflib.get_close_matches(name, sorted(set(valid)), n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def resolved() -> str:
+    """The configuration as one file that builds the same object again."""
+    text = gin.config_str(max_line_length=110)
+    # A macro loses its last use where the command line binds the field itself, or the later macro that was set by it.
+    for name in reversed(macros()):
+        if not re.search(rf"%{name}\b", text):
+            text = re.sub(rf"^{name} =.*\n(?:[ \t]+\S.*\n)*", "", text, flags=re.MULTILINE)
+    return text
+
+
+def settings() -> dict[str, str]:
+    """Every field that has a value, as `Class.field`, and the value as text, whichever macros it came by."""
+    values, found = macros(), {}
+    for (_, selector), fields in gin_internals._CONFIG.items():
+        if selector == "gin.macro":
+            continue
+        for field, value in fields.items():
+            # A macro may stand for another.
+            while macro := re.fullmatch(r"%(\w+)", str(value)):
+                value = values.get(macro[1])
+            found[f"{selector.rpartition('.')[2]}.{field}"] = repr(value)
+    return found

@@ -1,0 +1,257 @@
+"""What Gin binds: one dataclass per kind of run, none with a hidden default."""
+
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+
+from electra_jax.errors import UserError
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.pretraining import registry
+from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, Objective, WeightSchedule, generator_config
+from electra_jax.training.loop import LoopConfig
+from electra_jax.training.optimizer import OptimizerConfig
+from electra_jax.training.sharding import MeshConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusConfig:
+    """Where text comes from and how it is read.
+
+    Attributes:
+        corpus: "embedded"; a glob of text files; "tfds:NAME"; a glob of the original builder's TFRecords; or the
+            directory of a SeqIO cache.
+        text_format: "auto", "documents" (a blank line between them), "lines" (a document a line) or "jsonl".
+        text_field: the field of a JSON line or a TFDS example that holds the text.
+        skip_undecodable: skip and count lines that are not UTF-8 instead of stopping.
+    """
+
+    corpus: str | None
+    text_format: str
+    text_field: str
+    skip_undecodable: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheConfig:
+    """How text becomes tokenised examples, and where those are kept.
+
+    Attributes:
+        source: the text.
+        vocab_file: BERT's vocab.txt.
+        lowercase: None to take the casing from the vocabulary's record.
+        cache_dir: parent of the caches, one directory for every combination of all that is here; None for the user's
+            cache folder.
+        sequence_length: L, [CLS] and [SEP] counted.
+        one_segment_share: share of examples with one segment.
+        random_length_share: share of examples that aim at a random, shorter length.
+        packing: "complete", where what does not fit an example goes on to the next, or "reference", where it is thrown
+            away as the original does (of novels with a paragraph a line 35 % of the tokens at length 128 and 14 % at
+            512; of Debian's documentation 27 % and 9 %).
+        held_out_fraction: share of documents kept for validation.
+        num_processes: that tokenise; 0 for one per core.
+        max_auto_cache_bytes: `electra pretrain` caches a corpus up to this size without being asked.
+        seed: of the packing.
+    """
+
+    source: CorpusConfig
+    vocab_file: str
+    lowercase: bool | None
+    cache_dir: str | None
+    sequence_length: int
+    one_segment_share: float
+    random_length_share: float
+    packing: str
+    held_out_fraction: float
+    num_processes: int
+    max_auto_cache_bytes: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyRun:
+    """What `electra vocab` does.
+
+    Attributes:
+        source: the text to learn from.
+        vocab_file: where the vocabulary goes.
+        vocab_size: entries.
+        lowercase: whether text is lower-cased.
+        strip_accents: whether accents are dropped.
+        min_frequency: a pair of pieces seen less often is not merged.
+        limit_alphabet: single characters kept at most; text with rarer ones becomes [UNK].
+    """
+
+    source: CorpusConfig
+    vocab_file: str
+    vocab_size: int
+    lowercase: bool
+    strip_accents: bool
+    min_frequency: int
+    limit_alphabet: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingRun:
+    """Everything that determines a pre-training run.
+
+    Attributes:
+        model_dir: the run directory.
+        init_from: a model directory whose weights a new run starts from, where their names are the same; None for
+            random ones.
+        encoder: the discriminator's encoder.
+        generator_width_fraction, generator_depth_fraction: of the discriminator's; without effect on an objective
+            whose generator has no encoder of its own.
+        generator_encoder: the generator's sizes outright, as `electra import` binds those of a pair; None for the
+            fractions.
+        generator_kind: "small" (an encoder of its own), "tied" (the discriminator's), "uniform" (draws any token),
+            "two_tower" (an encoder from each side) or "none".
+        generator_embeddings: size of the generator's embeddings: the discriminator's "embedding_size", or the
+            generator's own "hidden_size", which only embeddings that are not shared can have.
+        embedding_sharing: "es", "gdes" or "nes": see `pretraining.Electra`.
+        objective: what is minimised.
+        mask_prob, mask_token_prob: see `MaskingConfig`.
+        mask_with_replacement, average_duplicates: see `MaskingConfig`, both False but in gin/reference.gin.
+        masking: "device" draws masks in the jitted step; "task" on the host: of a corpus a batch at a time, of a named
+            task or mixture by the task itself.
+        optimizer: the update rule.
+        mesh: of devices.
+        cache: the tokenised text.
+        mixture_or_task_name: a registered SeqIO task or mixture, instead of the cache's corpus.
+        batch_size: rows of a global batch.
+        accumulation_steps: micro-batches of a global batch.
+        loop: how long, and when what happens.
+        num_evaluation_examples: held-out examples of each evaluation while training.
+        num_passages: held-out passages shown in the report.
+        reference_metrics: report the original's evaluation metrics too, under its names with "reference/" before them;
+            see `reference_metrics`.
+        seed: of initial weights, order of examples, masks, samples and dropout.
+        weight_schedule: how the weights of the losses change over the steps.
+        packing: several examples of the corpus share a row where they fit, and see only their own tokens; held-out text
+            stays one example a row.
+    """
+
+    model_dir: str
+    init_from: str | None
+    encoder: EncoderConfig
+    generator_width_fraction: float
+    generator_depth_fraction: float
+    generator_encoder: EncoderConfig | None
+    generator_kind: str
+    generator_embeddings: str
+    embedding_sharing: str
+    objective: Objective
+    mask_prob: float
+    mask_token_prob: float
+    mask_with_replacement: bool
+    average_duplicates: bool
+    masking: str
+    optimizer: OptimizerConfig
+    mesh: MeshConfig
+    cache: CacheConfig
+    mixture_or_task_name: str | None
+    batch_size: int
+    accumulation_steps: int
+    loop: LoopConfig
+    num_evaluation_examples: int
+    num_passages: int
+    reference_metrics: bool
+    seed: int
+    # Bound in gin/runs/pretrain.gin; the values are for config.gin of runs that began before there was a choice.
+    weight_schedule: WeightSchedule = CONSTANT_WEIGHTS
+    packing: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses settings that contradict each other.
+
+        Raises:
+            UserError: names them.
+        """
+        if self.masking not in ("device", "task"):
+            raise UserError(f"MASKING is {self.masking!r}: it must be 'device' or 'task'")
+        if self.encoder.dtype not in ("float32", "bfloat16"):
+            raise UserError(f"DTYPE is {self.encoder.dtype!r}: it must be 'float32' or 'bfloat16'")
+        if self.cache.sequence_length > self.encoder.max_position_embeddings:
+            raise UserError(
+                f"SEQUENCE_LENGTH {self.cache.sequence_length} is longer than the model's "
+                f"{self.encoder.max_position_embeddings} positions (max_position_embeddings)"
+            )
+        if not 0 < self.mask_prob < 1:
+            raise UserError(f"MASK_PROB is {self.mask_prob}: it must be above 0 and under 1")
+        if self.mask_with_replacement and self.masking == "task":
+            raise UserError(
+                "mask_with_replacement is for masks that are drawn on the device: set MASKING to 'device', or "
+                "mask_with_replacement and average_duplicates to False"
+            )
+        if self.average_duplicates and not self.mask_with_replacement:
+            raise UserError(
+                "average_duplicates changes nothing where positions are distinct: set mask_with_replacement to True too"
+            )
+        if self.generator_embeddings not in ("embedding_size", "hidden_size"):
+            raise UserError(
+                f"generator_embeddings is {self.generator_embeddings!r}: it must be 'embedding_size' or 'hidden_size'"
+            )
+        if self.weight_schedule.disc_weight_end != 1 and "discriminator" not in self.objective.loss_weights:
+            raise UserError(
+                f"DISC_WEIGHT_END is {self.weight_schedule.disc_weight_end}, and {type(self.objective).__name__} has "
+                "no discriminator: set it to 1.0"
+            )
+        if self.packing and self.mixture_or_task_name is not None:
+            raise UserError(
+                f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is a "
+                "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
+            )
+        registry.check(**self.variant)
+
+    @property
+    def generator(self) -> EncoderConfig:
+        """The generator's sizes."""
+        if self.generator_encoder is not None:
+            return self.generator_encoder
+        shared = self.generator_embeddings == "embedding_size"
+        return generator_config(
+            self.encoder,
+            width_fraction=self.generator_width_fraction,
+            depth_fraction=self.generator_depth_fraction,
+            embedding_size=self.encoder.embedding_size if shared else 0,
+        )
+
+    @property
+    def variant(self) -> dict[str, Any]:
+        """The arguments of `variants.check` and `variants.make_model`."""
+        own_encoder = self.generator_kind in ("small", "two_tower")
+        return {
+            "objective": self.objective,
+            "generator_kind": self.generator_kind,
+            "embedding_sharing": self.embedding_sharing,
+            "generator": self.generator if own_encoder else None,
+            "discriminator": self.encoder,
+        }
+
+    @property
+    def model(self) -> nn.Module:
+        """What the objective trains."""
+        return registry.make_model(**self.variant)
+
+    def step_flops(self, max_predictions: int) -> int:
+        """Matrix FLOPs of one training step with so many masked positions to a row."""
+        arguments = {name: value for name, value in self.variant.items() if name != "embedding_sharing"}
+        return registry.step_flops(
+            **arguments,
+            batch_size=self.batch_size,
+            sequence_length=self.cache.sequence_length,
+            max_predictions=max_predictions,
+        )
+
+    def masking_config(self, *, cls_id: int, sep_id: int, mask_id: int) -> MaskingConfig:
+        """The masking with a vocabulary's special ids."""
+        return MaskingConfig(
+            mask_prob=self.mask_prob,
+            mask_token_prob=self.mask_token_prob,
+            with_replacement=self.mask_with_replacement,
+            average_duplicates=self.average_duplicates,
+            cls_id=cls_id,
+            sep_id=sep_id,
+            mask_id=mask_id,
+        )

@@ -1,0 +1,1 @@
+"""Batches on the host: cached blocks, packed rows, length buckets and the iterators over them."""

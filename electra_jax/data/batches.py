@@ -1,0 +1,238 @@
+"""Iterators of host batches: this process's share, endless, resumable at any batch.
+
+Each has `__next__() -> dict of numpy arrays`, `state() -> dict` that JSON can hold and with which `restore`
+makes the next batch the one that would have come next. What a checkpoint holds is the `whole_state` of all processes.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from electra_jax.data.blocks import TokenBlocks
+from electra_jax.data.packed_rows import PackedRows, pack_rows
+from electra_jax.errors import UserError
+from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.host_masking import mask_batch
+
+Batch = dict[str, np.ndarray]
+State = Mapping[str, Any]
+
+
+class BatchIterator(Protocol):
+    """What the training loop reads from."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Return itself."""
+
+    def __next__(self) -> Batch:
+        """Return the next batch of this process."""
+
+    def state(self) -> State:
+        """Return where the next batch starts, as far as this process knows."""
+
+    def restore(self, state: State) -> None:
+        """Go to where the `whole_state` of all processes says."""
+
+
+def whole_state(states: Sequence[State]) -> State:
+    """Return the states of all processes as one, from which any number of processes can go on."""
+    places = {reader: place for state in states for reader, place in state.get("places", {}).items()}
+    return {**states[0], "places": places} if places else dict(states[0])
+
+
+class BlockBatches:
+    """Batches of a tokenised split in random order, each example once in an epoch.
+
+    A row of a batch is an example or, if rows are packed, as many as fit. The epochs' permutations of the rows, drawn
+    from (seed, epoch), stand one after another without end; global batch i is places i * B to (i + 1) * B of that,
+    and each process takes its contiguous slice. A state therefore restores at once, also with another number of
+    processes or another batch size.
+    """
+
+    def __init__(
+        self,
+        blocks: TokenBlocks,
+        *,
+        batch_size: int,
+        sequence_length: int,
+        seed: int,
+        process_index: int,
+        process_count: int,
+        masking: MaskingConfig | None = None,
+        packed: bool = False,
+    ) -> None:
+        """`batch_size` is the global one; raises UserError if it cannot be divided, or if there are fewer rows.
+
+        With `masking`, batches are masked here: see `host_masking.mask_batch`. If `packed`, several examples share a
+        row where they fit, and batches have `example_ids`: see `packed_rows`.
+        """
+        self._masking = masking
+        self._batch_size = batch_size
+        self._local_size = local_batch_size(batch_size, process_count)
+        self._first = process_index * self._local_size
+        self._length = sequence_length
+        self._seed = seed
+        self._examples = 0
+        self._epoch = -1
+        _check_blocks(blocks, sequence_length)
+        self._rows: TokenBlocks | PackedRows = pack_rows(blocks, sequence_length, seed=seed) if packed else blocks
+        if len(self._rows) < batch_size:
+            raise UserError(
+                f"The training split has {len(self._rows)} {'packed rows' if packed else 'examples'}, fewer than a "
+                f"batch of {batch_size}: give more text, or lower BATCH_SIZE."
+            )
+
+    def __iter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Batch:
+        """Return int32 [B / process_count, L] arrays `input_ids`, `token_type_ids`, `attention_mask`, or all masked."""
+        first = self._examples + self._first
+        places_B = first + np.arange(self._local_size)
+        self._examples += self._batch_size
+        epochs_B, places_B = np.divmod(places_B, len(self._rows))
+        rows_B = np.empty_like(places_B)
+        for epoch in np.unique(epochs_B).tolist():
+            here_B = epochs_B == epoch
+            rows_B[here_B] = self._permutation_of(epoch)[places_B[here_B]]
+        batch = self._rows.gather(rows_B, self._length)
+        if self._masking is None:
+            return batch
+        return mask_batch(batch, config=self._masking, seed=self._seed, first=first)
+
+    def state(self) -> State:
+        """Return {"examples": number of rows that all processes have been given so far}."""
+        return {"examples": self._examples}
+
+    def restore(self, state: State) -> None:
+        """Go on after `state["examples"]` rows."""
+        self._examples = state["examples"]
+
+    def _permutation_of(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._permutation = np.arange(len(self._rows), dtype=np.min_scalar_type(len(self._rows)))
+            np.random.default_rng([self._seed, epoch]).shuffle(self._permutation)
+        return self._permutation
+
+
+def evaluation_batches(
+    blocks: TokenBlocks,
+    *,
+    batch_size: int,
+    sequence_length: int,
+    process_index: int,
+    process_count: int,
+    masking: MaskingConfig | None = None,
+) -> Iterator[Batch]:
+    """Yield every example once, in order; the last batch is filled up with rows of zeros (no attention).
+
+    Args:
+        blocks: the split.
+        batch_size: the global one; each process yields its contiguous slice of each batch.
+        sequence_length: L.
+        process_index: of this process.
+        process_count: of all; they yield equally many batches.
+        masking: masks the batches here, the same way each time; None to leave them as they are.
+    """
+    _check_blocks(blocks, sequence_length)
+    local_size = local_batch_size(batch_size, process_count)
+    for start in range(process_index * local_size, process_index * local_size + len(blocks), batch_size):
+        rows_B = np.arange(start, start + local_size)
+        batch = blocks.gather(np.minimum(rows_B, len(blocks) - 1), sequence_length)
+        batch = {key: values * (rows_B < len(blocks))[:, None] for key, values in batch.items()}
+        yield batch if masking is None else mask_batch(batch, config=masking, seed=0, first=start)
+
+
+class Prefetch:
+    """Another iterator's batches, made ahead in a thread; `state` belongs to the batch last handed out."""
+
+    def __init__(self, batches: BatchIterator, *, depth: int) -> None:
+        """`depth`: how many batches may wait. The iterator belongs to this object from now on."""
+        self._batches = batches
+        self._depth = depth
+        self._start()
+
+    def __iter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Batch:
+        """Return the next batch; an exception of the other iterator is raised here, in its place."""
+        if self._stop.is_set():
+            raise RuntimeError("This iterator was closed.")
+        if self._error is None:
+            item, state = self._queue.get()
+            if isinstance(item, BaseException):
+                self._error = item
+        if self._error is not None:
+            raise self._error
+        self._state = state
+        return item
+
+    def state(self) -> State:
+        """Return the state after the batch that was last handed out, whatever was made ahead."""
+        return self._state
+
+    def restore(self, state: State) -> None:
+        """Throw away what was made ahead, and go to where `state` says."""
+        self.close()
+        self._batches.restore(state)
+        self._start()
+
+    def close(self) -> None:
+        """End the thread; may be called again."""
+        self._stop.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        """For `with`, which closes."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the thread."""
+        self.close()
+
+    def _start(self) -> None:
+        self._state = self._batches.state()
+        self._queue: queue.Queue[Any] = queue.Queue(self._depth)
+        self._error: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fill, name="prefetch", daemon=True)
+        self._thread.start()
+
+    def _fill(self) -> None:
+        while not self._stop.is_set():
+            try:
+                item = (next(self._batches), self._batches.state())
+            except BaseException as error:
+                item = (error, None)
+            while not self._stop.is_set():
+                try:
+                    self._queue.put(item, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(item[0], BaseException):
+                return
+
+
+def local_batch_size(batch_size: int, process_count: int) -> int:
+    """Return the examples of a global batch that each process reads; raises UserError if they do not divide."""
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(f"A batch of {batch_size} cannot be divided among {process_count} process(es).")
+    return batch_size // process_count
+
+
+def _check_blocks(blocks: TokenBlocks, sequence_length: int) -> None:
+    if not len(blocks):
+        raise UserError("The split has no example: give more text, or hold out another share of it.")
+    if blocks.longest() > sequence_length:
+        raise UserError(
+            f"The cache has examples of {blocks.longest()} tokens, more than the sequence length of "
+            f"{sequence_length}: build one for that length."
+        )

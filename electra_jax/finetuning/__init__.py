@@ -1,0 +1,1 @@
+"""Fine-tune a pre-trained encoder on a task, one seed at a time."""

@@ -1,0 +1,158 @@
+"""What a fine-tuning run reports: scores of every seed and their spread, failures, and predictions with their gold."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from electra_jax.checkpoints.run_record import replace_text
+from electra_jax.tasks.protocol import DownstreamTask, Prediction
+
+# A seed or a statistic: its name, its style on the terminal, and its scores.
+Line = tuple[str, str, Mapping[str, float]]
+
+# More scores than this, as SQuAD 2.0's, are lines of the table.
+MOST_COLUMNS = 6
+
+# Values that lie this much closer together than the gold ones say the same of every example.
+LEAST_SPREAD = 0.01
+
+RESULTS = "results.json"
+PREDICTIONS = "predictions.jsonl"
+
+
+def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequence[Prediction]) -> str | None:
+    """Why a run counts as failed: it says the same of every example, whatever it reads; None if it does not.
+
+    A split whose gold answers are all the same cannot tell.
+    """
+    if task.kind == "regression":
+        values = [prediction.to_json()["value"] for prediction in predictions]
+        spread, wanted = (max(of) - min(of) for of in (values, [example.label for example in examples]))
+        flat = wanted > 0 and spread < LEAST_SPREAD * wanted
+        return f"every example gets about the value {statistics.median(values):.3g}" if flat else None
+    said = {json.dumps(answer_of(task, prediction.to_json())) for prediction in predictions}
+    gold = {json.dumps(gold_of(task, example)) for example in examples}
+    if len(said) > 1 or len(gold) <= 1:
+        return None
+    names = {
+        "classification": "every example gets the class",
+        "tagging": "every sentence gets",
+        "question_answering": "every question gets the answer",
+    }
+    return f"{names[task.kind]} {said.pop()}"
+
+
+def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
+    """What a prediction comes down to: a class, whether there are entities, an answer."""
+    if task.kind == "classification":
+        return prediction["label"]
+    if task.kind == "tagging":
+        return "no entity" if set(prediction["tags"]) <= {"O"} else prediction["tags"]
+    return prediction["answer"]
+
+
+def gold_of(task: DownstreamTask, example: Any) -> Any:
+    """What is right: a class, a value, tags, or the accepted answers (none: [])."""
+    if task.kind == "classification":
+        return task.labels[example.label]
+    if task.kind == "regression":
+        return example.label
+    return list(example.tags if task.kind == "tagging" else example.gold_texts)
+
+
+def record_of(task: DownstreamTask, example: Any, prediction: Prediction) -> dict[str, Any]:
+    """An example with its gold and its prediction, as JSON values."""
+    if task.kind == "tagging":
+        shown = {"words": list(example.words)}
+    elif task.kind == "question_answering":
+        shown = {"id": example.example_id, "question": example.question, "context": example.context}
+    else:
+        shown = {"index": example.index, "text_a": example.text_a, "text_b": example.text_b}
+    return {**shown, "gold": gold_of(task, example), "prediction": prediction.to_json()}
+
+
+def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of each score: median, mean, standard deviation (of the sample; 0 of one) and best, over seeds that worked."""
+    worked = [seed["metrics"] for seed in seeds if seed["failed"] is None]
+    if not worked:
+        return {}
+    found = {}
+    for name in worked[0]:
+        values = [scores[name] for scores in worked]
+        found[name] = {
+            "median": statistics.median(values),
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+            "best": max(values),
+            "n": len(values),
+        }
+    return found
+
+
+def best_seed(seeds: Sequence[Mapping[str, Any]], main_metric: str) -> int:
+    """The seed with the best main score; one that failed only if all did."""
+    ranked = max(seeds, key=lambda seed: (seed["failed"] is None, seed["metrics"][main_metric]))
+    return ranked["seed"]
+
+
+def write_predictions(
+    directory: Path, task: DownstreamTask, examples: Sequence[Any], predictions: Sequence[Prediction]
+) -> None:
+    """Writes predictions.jsonl, a line per example of the dev split."""
+    lines = (
+        json.dumps(record_of(task, example, prediction), ensure_ascii=False)
+        for example, prediction in zip(examples, predictions, strict=True)
+    )
+    replace_text(directory / PREDICTIONS, "".join(f"{line}\n" for line in lines))
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """The table of every seed's scores on the terminal, however narrow that is, and their spread."""
+    names, lines = list(results["seeds"][0]["metrics"]), []
+    for seed in results["seeds"]:
+        failed = "" if seed["failed"] is None else ", failed"
+        lines.append(
+            (f"seed {seed['seed']}, step {seed['best_step']}{failed}", "red" if failed else "", seed["metrics"])
+        )
+    if results["summary"]:
+        for statistic in ("median", "mean", "std", "best"):
+            lines.append((statistic, "", {name: results["summary"][name][statistic] for name in names}))
+    title = f"{results['task']} ({results['num_examples'][results['split']]} {results['split']} examples)"
+    make = of_many_scores if len(names) > MOST_COLUMNS else of_few_scores
+    table = make(title, names, lines, results["main_metric"])
+    console = Console()
+    needed = console.measure(table, options=console.options.update(width=1000)).maximum
+    console = console if needed <= console.width else Console(width=needed)
+    console.print(table)
+    for seed in results["seeds"]:
+        if seed["failed"] is not None:
+            console.print(
+                f"seed {seed['seed']} failed and is not averaged: {seed['failed']}", soft_wrap=True, markup=False
+            )
+
+
+def of_few_scores(title: str, names: Sequence[str], lines: Sequence[Line], main: str) -> Table:
+    """A line for each seed and statistic, a column for each score."""
+    table = Table(title=title)
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right", style="bold" if name == main else "")
+    for label, style, values in lines:
+        table.add_row(label, *(f"{values[name]:.2f}" for name in names), style=style)
+    return table
+
+
+def of_many_scores(title: str, names: Sequence[str], lines: Sequence[Line], main: str) -> Table:
+    """A column for each seed and statistic, a line for each score."""
+    table = Table(title=title)
+    table.add_column("")
+    for label, style, _ in lines:
+        table.add_column(label.replace(", ", "\n"), justify="right", style=style)
+    for name in names:
+        table.add_row(name, *(f"{values[name]:.2f}" for *_, values in lines), style="bold" if name == main else "")
+    return table

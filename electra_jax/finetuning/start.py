@@ -1,0 +1,173 @@
+"""Where fine-tuning begins: the encoder's sizes and vocabulary, and the weights that are taken by name."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+from electra_jax.checkpoints import model_dir
+from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.errors import UserError
+from electra_jax.inference.network import Vocabulary
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.types import PyTree
+from electra_jax.monitoring.reporter import say
+from electra_jax.tasks.corpora.corpus import fingerprint_of
+
+# What a checkpoint's encoder must agree in with a model's Gin file, where one is given too.
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "embedding_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
+
+
+class Origin(NamedTuple):
+    """The encoder to fine-tune, as this run computes with it, and the vocabulary it reads by."""
+
+    encoder: EncoderConfig
+    vocabulary: Vocabulary
+
+    @property
+    def vocabulary_hash(self) -> str:
+        """Of the entries and the casing: a run is not gone on with if INIT_FROM has got others since."""
+        return fingerprint_of(*self.vocabulary)
+
+
+def origin(run: FinetuningRun) -> Origin:
+    """The encoder of INIT_FROM, or of a model's Gin file.
+
+    Raises:
+        UserError: no model directory or no discriminator in it; no sizes or no vocabulary for random weights; a
+            vocabulary, casing or size that disagrees; rows longer than the model reads.
+    """
+    given = bound_encoder(run)
+    if run.init_from is None:
+        if given is None or run.vocab_file is None:
+            raise UserError(
+                "INIT_FROM is None: random weights want their sizes and a vocabulary, as in "
+                "--gin_file=gin/models/small.gin --gin.VOCAB_FILE='\"vocab.txt\"'; or name a model directory"
+            )
+        encoder, vocabulary = given, vocabulary_of_file(run.vocab_file, run.lowercase)
+        if len(vocabulary.tokens) != encoder.vocab_size:
+            raise UserError(
+                f"{run.vocab_file} has {len(vocabulary.tokens)} entries and the model's Gin file says VOCAB_SIZE = "
+                f"{encoder.vocab_size}: set --gin.VOCAB_SIZE={len(vocabulary.tokens)}"
+            )
+    else:
+        encoder, vocabulary = of_checkpoint(run.init_from, run.vocab_file, run.lowercase)
+        different = [
+            f"{name} {getattr(encoder, name)} there, {getattr(given, name)} here"
+            for name in SIZES
+            if given is not None and getattr(encoder, name) != getattr(given, name)
+        ]
+        if different:
+            raise UserError(
+                f"INIT_FROM {run.init_from} is of another size than the model's Gin file: {'; '.join(different)}; "
+                "give no model file, sizes come from the checkpoint"
+            )
+    if run.task.row_length > encoder.max_position_embeddings:
+        raise UserError(
+            f"rows of {run.task.row_length} tokens are longer than the model's {encoder.max_position_embeddings} "
+            f"positions: set --gin.MAX_SEQ_LENGTH={encoder.max_position_embeddings} or less"
+        )
+    encoder = dataclasses.replace(
+        encoder,
+        hidden_dropout_prob=run.dropout_prob,
+        attention_probs_dropout_prob=run.attention_dropout_prob,
+        dropout_prng=run.dropout_prng,
+        dtype=run.dtype,
+        attention=run.attention,
+        remat_policy=run.remat_policy,
+    )
+    return Origin(encoder, vocabulary)
+
+
+def bound_encoder(run: FinetuningRun) -> EncoderConfig | None:
+    """The sizes that a model's Gin file gave; None without one."""
+    try:
+        return run.encoder()
+    except TypeError:
+        # Gin's answer where an argument has no binding.
+        return None
+
+
+def of_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool | None) -> Origin:
+    """The encoder that a model directory is for, and its vocabulary.
+
+    Raises:
+        UserError: there is none of them, or what is given beside them disagrees.
+    """
+    model = model_dir.load(init_from)
+    encoder, _ = model_dir.kept_tower(model)
+    if encoder is None:
+        raise UserError(f"INIT_FROM {init_from} holds a generator only: fine-tuning takes a discriminator's encoder")
+    found = model.vocabulary
+    if found is None and vocab_file is None:
+        raise UserError(f"{init_from} has no vocabulary: name the one that it was trained with by VOCAB_FILE")
+    given = None if vocab_file is None else vocabulary_of_file(vocab_file, lowercase)
+    if given is not None and found is not None and given.tokens != found.tokens:
+        raise UserError(
+            f"VOCAB_FILE {vocab_file} is not the vocabulary that {init_from} was trained with "
+            f"({len(given.tokens)} entries against {len(found.tokens)}, or others): leave VOCAB_FILE out"
+        )
+    wanted = lowercase if given is None else given.lowercase
+    if found is not None and wanted is not None and wanted != found.lowercase:
+        raise UserError(
+            f"{init_from} was trained on {'lower-cased' if found.lowercase else 'cased'} text, and "
+            f"{'LOWERCASE' if given is None else vocab_file} says otherwise: leave it out"
+        )
+    vocabulary = found or given
+    if len(vocabulary.tokens) != encoder.vocab_size:
+        raise UserError(
+            f"VOCAB_FILE {vocab_file} has {len(vocabulary.tokens)} entries and the embedding table of {init_from} "
+            f"{encoder.vocab_size} rows: this is another model's vocabulary"
+        )
+    return Origin(encoder, vocabulary)
+
+
+def vocabulary_of_file(path: str, lowercase: bool | None) -> Vocabulary:
+    """A vocab.txt with its casing.
+
+    Raises:
+        UserError: it is none, or its record says another casing.
+    """
+    from electra_jax.tasks.vocabulary import load_vocabulary
+
+    found = load_vocabulary(path, lowercase=lowercase)
+    return Vocabulary(found.tokens, found.lowercase, found.strip_accents)
+
+
+def take_weights(init_from: str | None, params: PyTree, *, quiet: bool) -> PyTree:
+    """Fills freshly made parameters by name from a model directory, and says what was taken, made and left.
+
+    Args:
+        init_from: the model directory; None leaves the parameters as they are.
+        params: in their shardings.
+        quiet: nothing is said, as of every seed but the first.
+
+    Raises:
+        UserError: nothing in common, or a parameter of another shape.
+    """
+    if init_from is None:
+        if not quiet:
+            say("weights: all of them random (INIT_FROM is None)")
+        return params
+    # A head of another task is not what this one begins with, also where it has the same shape.
+    encoder = {name: tree for name, tree in params.items() if name != "head"}
+    start = model_dir.start_from(init_from, encoder, folded=True)
+    if not quiet:
+        fresh = [*start.fresh, *(f"head/{name}" for name in params["head"])]
+        say(f"weights from {Path(init_from)}: the embeddings and the encoder")
+        say(f"  new:  {', '.join(fresh)}")
+        say(f"  left: {', '.join(groups(start.unused)) or 'nothing'}")
+    return {**start.params, "head": params["head"]}
+
+
+def groups(paths: list[str]) -> list[str]:
+    """The first two parts of each path, once."""
+    return list(dict.fromkeys("/".join(path.split("/")[:2]) for path in paths))

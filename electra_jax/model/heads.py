@@ -1,0 +1,284 @@
+"""Heads for fine-tuning: what stands on the discriminator's encoder in place of the replaced-token head.
+
+Each takes the last hidden states and the tokens, and returns float32 logits: an array, or a dict of arrays for
+question answering. Products run in `dtype`. Two of them have a form of the original and one of `transformers`:
+
+    sequence_classification             dense, GELU, projection over [CLS]: ElectraForSequenceClassification
+    sequence_classification_reference   one projection over [CLS]: the original's
+    token_classification                one projection per token: both
+    question_answering                  start and end apart: ElectraForQuestionAnswering; the original's
+                                        `joint_prediction=False`
+    joint_question_answering            end given start, with a beam: the original's default; `transformers` has none
+
+Regression is sequence classification with one label, and multiple choice scores each choice so.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from electra_jax.model.encoder import EncoderConfig, Linear, gelu, logical
+from electra_jax.model.types import Tokens
+
+JOINT_WIDTH = 512  # of the original's hidden layers over (start, end) and over (CLS, start)
+MASKED_LOGIT = 1000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """Which head, and its sizes.
+
+    Attributes:
+        kind: a key of `HEADS`.
+        num_labels: outputs of classification and tagging; 1 scores (regression, multiple choice); 2 for the start and
+            the end of question answering.
+        dropout_prob: before the (each) projection of classification and tagging; the original has 0.1 throughout.
+            Question answering has none.
+        mask_questions: question answering: 1000 is taken from the logits of what cannot be an answer (all but [CLS]
+            and segment 1), as the original does; `transformers` does not, so a head to be exported has False.
+        final_sep_answers: with mask_questions: the last [SEP] may start or end an answer, as in the original.
+        answerable: question answering: "none", "cls" (a logit from [CLS]) or "start" (from [CLS] and the expected
+            start: the original's default). It is the logit of "has no answer".
+        beam_size: joint question answering: starts kept, and ends kept of each (the original's 20).
+    """
+
+    kind: str
+    num_labels: int
+    dropout_prob: float
+    mask_questions: bool
+    final_sep_answers: bool
+    answerable: str
+    beam_size: int
+
+    def __post_init__(self) -> None:
+        """Refuses what no head has."""
+        if self.kind not in HEADS:
+            raise ValueError(f"head {self.kind!r}: it must be one of {', '.join(HEADS)}")
+        if self.answerable not in ("none", "cls", "start"):
+            raise ValueError(f"answerable {self.answerable!r}: it must be none, cls or start")
+
+
+def glorot_linear(features: int, dtype: Any, name: str) -> Linear:
+    """A layer that starts as the original's heads do, which give their layers no initialiser (QUIRKS 17)."""
+    return Linear(features, ("embed", None), nn.initializers.glorot_uniform(), dtype, name=name)
+
+
+class SequenceClassificationHead(nn.Module):
+    """Dropout, dense, GELU, dropout, projection of [CLS]: the head of `transformers`."""
+
+    head: HeadConfig
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """[B, L, D] -> float32 [B, labels]."""
+        del tokens
+        dropout = nn.Dropout(self.head.dropout_prob)
+        hidden_BD = dropout(hidden_BLD[:, 0], deterministic=deterministic)
+        dense = Linear(
+            self.config.hidden_size,
+            ("embed", None),
+            self.config.initializer,
+            jnp.dtype(self.config.dtype),
+            name="dense",
+        )
+        hidden_BD = dropout(gelu(dense(hidden_BD)), deterministic=deterministic)
+        return glorot_linear(self.head.num_labels, jnp.float32, "prediction")(hidden_BD)
+
+
+class ReferenceClassificationHead(nn.Module):
+    """Dropout and one projection of [CLS]: the original's head (QUIRKS 34)."""
+
+    head: HeadConfig
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """[B, L, D] -> float32 [B, labels]."""
+        del tokens
+        hidden_BD = nn.Dropout(self.head.dropout_prob)(hidden_BLD[:, 0], deterministic=deterministic)
+        return glorot_linear(self.head.num_labels, jnp.float32, "prediction")(hidden_BD)
+
+
+class TokenClassificationHead(nn.Module):
+    """Dropout and one projection of every token."""
+
+    head: HeadConfig
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """[B, L, D] -> float32 [B, L, labels]."""
+        del tokens
+        hidden_BLD = nn.Dropout(self.head.dropout_prob)(hidden_BLD, deterministic=deterministic)
+        return glorot_linear(self.head.num_labels, jnp.float32, "prediction")(hidden_BLD)
+
+
+def answer_penalty(tokens: Tokens, *, final_sep_answers: bool) -> jax.Array:
+    """0 where an answer may start or end ([CLS] and the real tokens of segment 1), -1000 elsewhere, float32 [B, L]."""
+    allowed_BL = (tokens.attention_mask * tokens.token_type_ids).astype(jnp.float32).at[:, 0].add(1.0)
+    if not final_sep_answers:
+        last_B = jnp.sum(tokens.attention_mask, axis=1) - 1
+        allowed_BL = jnp.where(jnp.arange(allowed_BL.shape[1])[None] == last_B[:, None], 0.0, allowed_BL)
+    return MASKED_LOGIT * (allowed_BL - 1.0)
+
+
+class AnswerableHead(nn.Module):
+    """One logit per example of "has no answer", from [CLS] and, if asked, the expected start's hidden state."""
+
+    uses_start: bool
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BLD: jax.Array, start_logits_BL: jax.Array) -> jax.Array:
+        """[B, L, D] and the start's logits -> float32 [B]."""
+        features = hidden_BLD[:, 0]
+        if self.uses_start:
+            start_BL = jax.nn.softmax(start_logits_BL).astype(hidden_BLD.dtype)
+            expected_BD = jnp.einsum("BL,BLD->BD", start_BL, hidden_BLD)
+            joined = jnp.concatenate([features, expected_BD], axis=-1)
+            features = gelu(glorot_linear(JOINT_WIDTH, jnp.dtype(self.config.dtype), "hidden")(joined))
+        return glorot_linear(1, jnp.float32, "prediction")(features)[..., 0]
+
+
+class QuestionAnsweringHead(nn.Module):
+    """Start and end each by its own projection.
+
+    Parameters `span_kernel` [2, D] and `span_bias` [2] hold the start's, then the end's.
+    """
+
+    head: HeadConfig
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> dict[str, jax.Array]:
+        """[B, L, D] -> float32 `start_logits` and `end_logits` [B, L], and `answerable_logit` [B] if it has one."""
+        del deterministic
+        # Glorot-uniform of the [D, 1] kernel that each row is in the original.
+        init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=1, out_axis=(), batch_axis=0)
+        kernel_PD = self.param("span_kernel", logical(init, None, "embed"), (2, hidden_BLD.shape[-1]), jnp.float32)
+        bias_P = self.param("span_bias", logical(nn.initializers.zeros, None), (2,), jnp.float32)
+        logits_PBL = jnp.einsum("BLD,PD->PBL", hidden_BLD.astype(jnp.float32), kernel_PD) + bias_P[:, None, None]
+        if self.head.mask_questions:
+            logits_PBL = logits_PBL + answer_penalty(tokens, final_sep_answers=self.head.final_sep_answers)[None]
+        outputs = {"start_logits": logits_PBL[0], "end_logits": logits_PBL[1]}
+        if self.head.answerable != "none":
+            answerable = AnswerableHead(self.head.answerable == "start", self.config, name="answerable")
+            outputs["answerable_logit"] = answerable(hidden_BLD, logits_PBL[0])
+        return outputs
+
+
+class JointQuestionAnsweringHead(nn.Module):
+    """The original's head: a start, then the end given the hidden state at the start; and answerability."""
+
+    head: HeadConfig
+    config: EncoderConfig
+
+    def setup(self) -> None:
+        """Declares the layers."""
+        dtype = jnp.dtype(self.config.dtype)
+        self.start = glorot_linear(1, jnp.float32, None)
+        self.joint = glorot_linear(JOINT_WIDTH, dtype, None)
+        self.end = glorot_linear(1, jnp.float32, None)
+        if self.head.answerable != "none":
+            self.answerable = AnswerableHead(self.head.answerable == "start", self.config)
+
+    def __call__(
+        self,
+        hidden_BLD: jax.Array,
+        tokens: Tokens,
+        *,
+        deterministic: bool,
+        start_positions_B: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """Logits of the start, and of the end given each start of a beam, or given `start_positions_B` to train.
+
+        Args:
+            hidden_BLD: the encoder's output.
+            tokens: with the question as segment 0.
+            deterministic: has no effect: this head has no dropout.
+            start_positions_B: int32, the true starts.
+
+        Returns:
+            float32 `start_logits` [B, L] and `answerable_logit` [B] if it has one; with the true starts `end_logits`
+            [B, L]; without, `start_top_log_probs` and `start_top_index` [B, P], and for each of those starts
+            `end_top_log_probs` and `end_top_index` [B, P, P] (P = min(beam_size, L); log probability of the end given
+            the start).
+        """
+        del deterministic
+        penalty_BL = jnp.zeros(hidden_BLD.shape[:2])
+        if self.head.mask_questions:
+            penalty_BL = answer_penalty(tokens, final_sep_answers=self.head.final_sep_answers)
+        start_logits_BL = self.start(hidden_BLD)[..., 0] + penalty_BL
+        outputs = {"start_logits": start_logits_BL}
+        if start_positions_B is not None:
+            starts_BP = start_positions_B[:, None]
+        else:
+            beam = min(self.head.beam_size, hidden_BLD.shape[1])
+            top_BP, starts_BP = jax.lax.top_k(jax.nn.log_softmax(start_logits_BL), beam)
+            outputs |= {"start_top_log_probs": top_BP, "start_top_index": starts_BP.astype(jnp.int32)}
+        end_logits_BPL = self.end_logits(hidden_BLD, starts_BP) + penalty_BL[:, None]
+        if start_positions_B is not None:
+            outputs["end_logits"] = end_logits_BPL[:, 0]
+        else:
+            top_BPP, ends_BPP = jax.lax.top_k(jax.nn.log_softmax(end_logits_BPL), beam)
+            outputs |= {"end_top_log_probs": top_BPP, "end_top_index": ends_BPP.astype(jnp.int32)}
+        if self.head.answerable != "none":
+            outputs["answerable_logit"] = self.answerable(hidden_BLD, start_logits_BL)
+        return outputs
+
+    def end_logits(self, hidden_BLD: jax.Array, starts_BP: jax.Array) -> jax.Array:
+        """Logits of every end given each of P starts, float32 [B, P, L]."""
+        length = hidden_BLD.shape[1]
+        start_hidden_BPD = jnp.take_along_axis(hidden_BLD, starts_BP[..., None], axis=1)
+        pairs_BPLD = jnp.concatenate(
+            [
+                jnp.repeat(start_hidden_BPD[:, :, None], length, axis=2),
+                jnp.repeat(hidden_BLD[:, None], starts_BP.shape[1], axis=1),
+            ],
+            axis=-1,
+        )
+        return self.end(gelu(self.joint(pairs_BPLD)))[..., 0]
+
+
+HEADS: dict[str, type[nn.Module]] = {
+    "sequence_classification": SequenceClassificationHead,
+    "sequence_classification_reference": ReferenceClassificationHead,
+    "token_classification": TokenClassificationHead,
+    "question_answering": QuestionAnsweringHead,
+    "joint_question_answering": JointQuestionAnsweringHead,
+}
+
+
+def make_head(head: HeadConfig, config: EncoderConfig) -> nn.Module:
+    """The module of a head over an encoder of this configuration."""
+    return HEADS[head.kind](head, config)
+
+
+def span_losses(
+    outputs: dict[str, jax.Array],
+    start_positions_B: jax.Array,
+    end_positions_B: jax.Array,
+    is_impossible_B: jax.Array,
+    *,
+    answerable_weight: float,
+) -> jax.Array:
+    """The original's loss of each example of question answering, float32 [B].
+
+    The mean of the start's and the end's cross-entropy, and `answerable_weight` (0.5 in the original) times that of
+    answerability where the head has it. `outputs` are those of training: they hold `end_logits`.
+    """
+
+    def cross_entropy(logits_BL: jax.Array, positions_B: jax.Array) -> jax.Array:
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits_BL), positions_B[:, None], axis=1)[:, 0]
+
+    start_B = cross_entropy(outputs["start_logits"], start_positions_B)
+    losses_B = (start_B + cross_entropy(outputs["end_logits"], end_positions_B)) / 2.0
+    if "answerable_logit" in outputs:
+        labels_B = is_impossible_B.astype(jnp.float32)
+        losses_B += answerable_weight * optax.sigmoid_binary_cross_entropy(outputs["answerable_logit"], labels_B)
+    return losses_B

@@ -1,0 +1,124 @@
+"""The pieces that models of pre-training are built of: heads, and towers of embeddings, encoder and head.
+
+A tower is given its embeddings. Those that another tower has too stay where they are in the parameter tree; those
+that are its own (`Embeddings(config, parent=None)`) become its parameters.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from electra_jax.model import matmul
+from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig, LayerNorm, Linear, gelu, logical
+from electra_jax.model.types import Masked, Tokens
+from electra_jax.pretraining import corruption
+
+
+class MaskedLmHead(nn.Module):
+    """Dense, GELU, LayerNorm at the embedding size, then the tied word table and a bias per word."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BKD: jax.Array, word_embeddings_VE: jax.Array) -> jax.Array:
+        """[B, K, D] -> float32 logits [B, K, V]."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        hidden_BKE = Linear(config.embedding_size, ("embed", None), config.initializer, dtype, name="dense")(hidden_BKD)
+        hidden_BKE = LayerNorm(config.layer_norm_eps, "embed", dtype, name="layer_norm")(gelu(hidden_BKE))
+        bias_V = self.param("output_bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,), jnp.float32)
+        logits_BKV = matmul.einsum("BKE,VE->BKV", hidden_BKE, word_embeddings_VE, dtype, result=jnp.float32)
+        return logits_BKV + bias_V
+
+
+class ReplacedTokenHead(nn.Module):
+    """Dense at the hidden size, GELU, then one logit per token."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BLD: jax.Array) -> jax.Array:
+        """[B, L, D] -> float32 logits [B, L]; positive means replaced."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        hidden_BLD = Linear(config.hidden_size, ("embed", None), config.initializer, dtype, name="dense")(hidden_BLD)
+        logits_BL1 = Linear(1, ("embed", None), nn.initializers.glorot_uniform(), jnp.float32, name="prediction")(
+            gelu(hidden_BLD)
+        )
+        return logits_BL1[..., 0]
+
+
+def visible(tokens: Tokens) -> jax.Array:
+    """What tokens see: every real one of the row, int32 [B, S]; of packed rows their own example's, [B, L, S]."""
+    if tokens.example_ids is None:
+        return tokens.attention_mask
+    # Padding sees padding, for fused attention does not say what a token sees that may see none.
+    return (tokens.example_ids[:, :, None] == tokens.example_ids[:, None, :]).astype(jnp.int32)
+
+
+def places_in_example(tokens: Tokens) -> jax.Array | None:
+    """Each token's place in its own example, int32 [B, L]; None where that is its place in the row."""
+    if tokens.example_ids is None:
+        return None
+    places_L = jnp.arange(tokens.example_ids.shape[1], dtype=jnp.int32)
+    first_BL = tokens.example_ids != jnp.roll(tokens.example_ids, 1, axis=1)
+    return places_L - jax.lax.cummax(jnp.where(first_BL, places_L, 0), axis=1)
+
+
+class Tower(nn.Module):
+    """An encoder over embeddings of its own or of another tower."""
+
+    config: EncoderConfig
+    embeddings: Embeddings
+
+    def setup(self) -> None:
+        """Declares the encoder."""
+        self.encoder = Encoder(self.config)
+
+    def encode(self, tokens: Tokens, *, deterministic: bool, visible_BLS: jax.Array | None = None) -> jax.Array:
+        """Hidden states [B, L, D]; tokens see what `visible` says unless `visible_BLS` says it."""
+        embedded_BLE = self.embeddings(
+            tokens.input_ids, tokens.token_type_ids, places_in_example(tokens), deterministic=deterministic
+        )
+        mask = visible(tokens) if visible_BLS is None else visible_BLS
+        return self.encoder(embedded_BLE, mask, deterministic=deterministic)
+
+
+class Generator(Tower):
+    """A small encoder that predicts the tokens at the masked positions, and only there."""
+
+    def setup(self) -> None:
+        """Declares the encoder and its head."""
+        super().setup()
+        self.head = MaskedLmHead(self.config)
+
+    def __call__(self, masked: Masked, *, deterministic: bool) -> jax.Array:
+        """Float32 logits [B, K, V] over the vocabulary at each masked position."""
+        hidden_BLD = self.encode(masked.tokens, deterministic=deterministic)
+        hidden_BKD = corruption.take_positions(hidden_BLD, masked.masked_positions)
+        return self.head(hidden_BKD, self.embeddings.word_table())
+
+
+class Discriminator(Tower):
+    """The encoder that is kept: it tells for every token whether it was replaced."""
+
+    def setup(self) -> None:
+        """Declares the encoder and its head."""
+        super().setup()
+        self.head = ReplacedTokenHead(self.config)
+
+    def __call__(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """Float32 logits [B, L]."""
+        return self.head(self.encode(tokens, deterministic=deterministic))
+
+
+class WordPredictor(nn.Module):
+    """A masked-LM head alone, for a model whose encoder is another tower's."""
+
+    config: EncoderConfig
+
+    def setup(self) -> None:
+        """Declares the head."""
+        self.head = MaskedLmHead(self.config)
+
+    def __call__(self, hidden_BKD: jax.Array, word_embeddings_VE: jax.Array) -> jax.Array:
+        """[B, K, D] -> float32 logits [B, K, V]."""
+        return self.head(hidden_BKD, word_embeddings_VE)

@@ -1,0 +1,1 @@
+"""Watch a run: its log of metrics, the terminal, and checks of its health."""

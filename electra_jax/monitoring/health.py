@@ -1,0 +1,94 @@
+"""Is a pre-training run healthy? What is wrong with it in words, what usually causes that, and what to try.
+
+`health_checks` holds a run against what is possible and against its own past; here it is held against the published
+curve too, where model, objective and length are the published ones.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from electra_jax.monitoring.health_checks import CHECKS, RECENT, Finding, Setting
+from electra_jax.monitoring.history import History, Window, mean
+
+# How far from the published curve other text may lie: between novels and manuals the generator's loss differs by 0.5.
+PUBLISHED_NATS = 1.0
+PUBLISHED_AUC = 0.08
+PUBLISHED_FACTOR = 1.6
+PUBLISHED_ACCURACY = 0.15
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A published curve: `points` holds the (step, value) of each metric, steps of `batch_size` examples."""
+
+    name: str
+    source: str
+    reading: str
+    batch_size: int
+    points: Mapping[str, Sequence[tuple[int, float]]]
+
+    def at(self, name: str, step: float) -> float:
+        """A metric at a step, linear in log step between the points; NaN before the first and after the last."""
+        points = self.points[name]
+        for (left, low), (right, high) in itertools.pairwise(points):
+            if left <= step <= right:
+                return low + (high - low) * math.log(step / left) / math.log(right / left)
+        return math.nan
+
+
+def diagnose(history: History, setting: Setting, published: Curve) -> list[Finding]:
+    """What is wrong with a run as its history stands now; empty if nothing is unusual."""
+    found = [not_finite(history)]
+    windows = history.full
+    if windows:
+        found += [check(windows, setting) for check in CHECKS]
+        found.append(unlike_published(windows, setting, published))
+    return [finding for finding in found if finding is not None]
+
+
+def not_finite(history: History) -> Finding | None:
+    """A loss that is infinite or no number; training lines with one are never written, the run ends before."""
+    if history.not_finite is None:
+        return None
+    step, name = history.not_finite
+    return Finding(
+        "not_finite",
+        step,
+        f"The {name.replace('_', ' ')} at step {step:,} is not a finite number.",
+        "a learning rate that is too high, or numbers beyond the range of bfloat16",
+        "go back to an earlier checkpoint, lower LEARNING_RATE or lengthen WARMUP_STEPS",
+    )
+
+
+def unlike_published(windows: Sequence[Window], setting: Setting, published: Curve) -> Finding | None:
+    """Far from the published curve, of a run that can be compared with it."""
+    recent = windows[-RECENT:]
+    if setting.unlike_published or len(recent) < RECENT:
+        return None
+    step = windows[-1].step * setting.batch_size / published.batch_size
+    beyond = {
+        "generator_loss": lambda now, theirs: now > theirs + PUBLISHED_NATS,
+        "generator_accuracy": lambda now, theirs: now < theirs - PUBLISHED_ACCURACY,
+        "discriminator_auc": lambda now, theirs: now < theirs - PUBLISHED_AUC,
+        "discriminator_loss": lambda now, theirs: not 1 / PUBLISHED_FACTOR < now / theirs < PUBLISHED_FACTOR,
+    }
+    pairs = {name: (mean(recent, name), published.at(name, step)) for name in beyond}
+    far = [
+        f"{name.replace('_', ' ').replace('auc', 'AUC')} {now:.3g} (published {theirs:.3g})"
+        for name, (now, theirs) in pairs.items()
+        if math.isfinite(now) and math.isfinite(theirs) and beyond[name](now, theirs)
+    ]
+    if not far:
+        return None
+    return Finding(
+        "unlike_published",
+        windows[-1].step,
+        f"At step {windows[-1].step:,} this run is far from {published.name}, whose model and objective it has: "
+        f"{', '.join(far)}.",
+        "a learning rate schedule that ends much later or earlier, too little or very different text, or a loss of "
+        "another scale",
+        "compare the shapes in report.html rather than the values; check LEARNING_RATE, BATCH_SIZE, the vocabulary and "
+        "the corpus",
+    )

@@ -1,0 +1,165 @@
+"""Progress of a run: a live view on a terminal, plain lines in a log, TensorBoard, and metrics.jsonl."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from electra_jax.distributed import processes
+from electra_jax.files import path_of
+from electra_jax.monitoring.health_checks import Finding
+from electra_jax.monitoring.metrics_file import drop_after, line_of, time_left
+
+# Title and format of what is shown of each report; all of it is in the files.
+Columns = dict[str, tuple[str, str]]
+COLUMNS: Columns = {
+    "generator_loss": ("gen loss", ".3f"),
+    "discriminator_loss": ("disc loss", ".4f"),
+    "prediction_loss": ("pred loss", ".3f"),
+    "generator_accuracy": ("gen acc", ".3f"),
+    "prediction_accuracy": ("pred acc", ".3f"),
+    "discriminator_accuracy": ("disc acc", ".4f"),
+    "unreplaced_share": ("all-original", ".4f"),
+    "discriminator_recall": ("recall", ".3f"),
+    "discriminator_auc": ("AUC", ".3f"),
+    "examples_per_second": ("ex/s", ".0f"),
+    "tokens_per_second": ("tok/s", ".0f"),
+    "data_wait_share": ("data wait", ".1%"),
+}
+
+
+class RunReporter:
+    """Writes each report to `MODEL_DIR/metrics.jsonl`, TensorBoard and the console."""
+
+    def __init__(
+        self, model_dir: str | os.PathLike[str], *, start_step: int, num_train_steps: int, columns: Columns = COLUMNS
+    ) -> None:
+        """Opens the files; lines of steps after `start_step`, which will be run again, are dropped.
+
+        Args:
+            model_dir: the run directory.
+            start_step: updates already done.
+            num_train_steps: where the run ends, for the time left.
+            columns: what the console shows.
+        """
+        # It loads TensorFlow.
+        from clu import metric_writers
+
+        directory = path_of(model_dir)
+        self._path = directory / "metrics.jsonl"
+        drop_after(self._path, start_step)
+        self._files = contextlib.ExitStack()
+        self._stream = self._files.enter_context(self._path.open("a", encoding="utf-8"))
+        self._tensorboard = {
+            split: metric_writers.SummaryWriter(str(directory / "tensorboard" / split))
+            for split in ("train", "validation")
+        }
+        self._first = self._last = start_step
+        self._end = num_train_steps
+        self._columns = columns
+        self._started = time.monotonic()
+        self._console = Console()
+        self._live: LiveView | None = None
+        if self._console.is_terminal:
+            self._live = LiveView(self._console, start_step, num_train_steps, columns)
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        """One line of metrics; a value that is not a number (nothing was counted) is null in the file."""
+        self._stream.write(line_of(step, split, values))
+        self._stream.flush()
+        self._tensorboard[split].write_scalars(step, values)
+        self._last = step
+        if self._live:
+            self._live.update(step, split, values, self.time_left())
+        else:
+            cells = [
+                f"{title} {format(values[name], spec)}"
+                for name, (title, spec) in self._columns.items()
+                if name in values
+            ]
+            left = f" | left {self.time_left()}" if split == "train" else ""
+            self._console.print(f"step {step}/{self._end} {split} | {' | '.join(cells)}{left}", soft_wrap=True)
+
+    def warn(self, finding: Finding) -> None:
+        """A finding in words: above what is shown, and as a line of metrics.jsonl whose split is "health"."""
+        line = {"step": finding.step, "split": "health", "finding": finding.name, "words": finding.words}
+        self._stream.write(json.dumps(line) + "\n")
+        self._stream.flush()
+        text = f"warning: {finding.words} Usual cause: {finding.cause}. What to try: {finding.remedy}."
+        self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def time_left(self) -> str:
+        """From the speed since the start of this process."""
+        done = self._last - self._first
+        if not done:
+            return "?"
+        return time_left((time.monotonic() - self._started) / done, self._end - self._last)
+
+    def close(self) -> None:
+        """Flushes everything."""
+        if self._live:
+            self._live.close()
+        for writer in self._tensorboard.values():
+            writer.close()
+        self._files.close()
+
+
+class LiveView:
+    """A progress bar over a table of the last reports, redrawn in place."""
+
+    ROWS = 12
+
+    def __init__(self, console: Console, start_step: int, num_train_steps: int, columns: Columns) -> None:
+        """Starts drawing."""
+        self._columns = columns
+        self._progress = Progress(
+            TextColumn("step"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[left]} left")
+        )
+        self._task = self._progress.add_task("", total=num_train_steps, completed=start_step, left="?")
+        self._rows: list[tuple[int, str, dict[str, float]]] = []
+        # The bar stands there while the first step compiles.
+        self._live = Live(self._progress, console=console, refresh_per_second=4)
+        self._live.start()
+
+    def update(self, step: int, split: str, values: dict[str, float], left: str) -> None:
+        """Adds a row and moves the bar."""
+        self._progress.update(self._task, completed=step, left=left)
+        self._rows = [*self._rows, (step, split, values)][-self.ROWS :]
+        # An objective reports some of them.
+        shown = {
+            name: column for name, column in self._columns.items() if any(name in values for *_, values in self._rows)
+        }
+        table = Table("step", "split", *[title for title, _ in shown.values()], expand=True)
+        for number, part, found in self._rows:
+            cells = [format(found[name], spec) if name in found else "" for name, (_, spec) in shown.items()]
+            table.add_row(str(number), part, *cells, style="bold cyan" if part == "validation" else "")
+        grid = Table.grid(expand=True)
+        grid.add_row(table)
+        grid.add_row(self._progress)
+        self._live.update(grid)
+
+    def close(self) -> None:
+        """Leaves the last view on the screen."""
+        self._live.stop()
+
+
+class Silence:
+    """The reporter of a process that another one speaks for."""
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def say(text: str) -> None:
+    """One line to the person who watches, from one process."""
+    if processes.leader():
+        print(text, flush=True, file=sys.stdout)

@@ -1,0 +1,105 @@
+"""The health of a run while it trains: its setting, the published curve, and warnings as they become due."""
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, Protocol
+
+from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.monitoring.health import Curve, diagnose
+from electra_jax.monitoring.health_checks import Finding, Setting
+from electra_jax.monitoring.history import history_of
+from electra_jax.pretraining.electric import TwoTowerDetection
+from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
+
+CURVES = "reference_curves.json"
+# How far a vocabulary may be from the published size and the losses still be compared: 10 % is 0.1 nats at most.
+VOCABULARY_TOLERANCE = 0.1
+
+
+def published_curve() -> Curve:
+    """ELECTRA-Small's, as shipped."""
+    shipped = _shipped()
+    steps, *_ = columns = list(zip(*shipped["rows"], strict=True))
+    points = {
+        name: [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
+        for name, values in zip(shipped["columns"], columns, strict=True)
+    }
+    return Curve(shipped["name"], shipped["source"], shipped["reading"], shipped["setting"]["batch_size"], points)
+
+
+def _shipped() -> dict[str, Any]:
+    return json.loads(resources.files("electra_jax.monitoring").joinpath(CURVES).read_text("utf-8"))
+
+
+def setting_of(run: PretrainingRun) -> Setting:
+    """What of a run's configuration its health is judged with."""
+    objective = run.objective
+    all_tokens = getattr(objective, "discriminate_at", "all") == "all"
+    # Electric, a kind of TwoTowerDetection, says of other tokens other things.
+    detects = type(objective) in (ReplacedTokenDetection, TwoTowerDetection)
+    return Setting(
+        vocab_size=run.encoder.vocab_size,
+        batch_size=run.batch_size,
+        generator_learns=run.generator_kind not in ("uniform", "none") and objective.loss_weights["generator"] > 0,
+        judges_every_token=detects and all_tokens,
+        unlike_published=unlike(run),
+    )
+
+
+def unlike(run: PretrainingRun) -> tuple[str, ...]:
+    """In what a run differs from the published one so much that its curve says nothing of it, in words."""
+    theirs, encoder = _shipped()["setting"], run.encoder
+    shape = ("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    objective = run.objective
+    same = {
+        "the objective": type(objective) is ReplacedTokenDetection
+        and (objective.temperature, objective.disallow_correct, objective.discriminate_at) == (1.0, False, "all"),
+        "the generator": run.generator_kind == "small" and run.generator.hidden_size * 4 == theirs["hidden_size"],
+        "the model's size": all(getattr(encoder, name) == theirs[name] for name in shape),
+        "the vocabulary's size": abs(encoder.vocab_size / theirs["vocab_size"] - 1) <= VOCABULARY_TOLERANCE,
+        "the length": run.cache.sequence_length == theirs["sequence_length"],
+        "the share of masked tokens": run.mask_prob == theirs["mask_prob"],
+    }
+    return tuple(what for what, holds in same.items() if not holds)
+
+
+class Warner(Protocol):
+    """What `Watched` reports to."""
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        """See `training.Reporter`."""
+
+    def warn(self, finding: Finding) -> None:
+        """Says it, and keeps it in the run's files."""
+
+
+class Watched:
+    """A reporter that also warns, once of each finding, also if the run is stopped and goes on."""
+
+    def __init__(self, reporter: Warner, setting: Setting, rows: list[Mapping[str, Any]]) -> None:
+        """Takes up a run.
+
+        Args:
+            reporter: what everything is handed on to.
+            setting: of the run.
+            rows: the lines of its metrics.jsonl so far.
+        """
+        self._reporter = reporter
+        self._setting = setting
+        self._published = published_curve()
+        self._history = history_of(rows)
+        self._warned = {row["finding"] for row in rows if row["split"] == "health"}
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        """One line of metrics, and what is newly found with it."""
+        self._reporter.report(step, split, values)
+        full = len(self._history.full)
+        self._history = self._history.add({"step": step, "split": split, **values})
+        # Between two full windows there is nothing new to see.
+        if split == "train" and len(self._history.full) == full:
+            return
+        for finding in diagnose(self._history, self._setting, self._published):
+            if finding.name not in self._warned:
+                self._warned.add(finding.name)
+                self._reporter.warn(finding)

@@ -1,0 +1,1 @@
+"""Pre-training objectives, corruption, losses, metrics and the jitted step."""

@@ -1,0 +1,254 @@
+"""Mask, sample, replace: pure functions of a key and a batch.
+
+Keys of random draws are folded with the row's number, so that a row's masks and samples depend neither on the
+number of devices nor on how a batch is cut into micro-batches.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from electra_jax.model.types import Corrupted, Masked, Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskingConfig:
+    """How positions are masked (ELECTRA, section 2 and appendix A).
+
+    Attributes:
+        mask_prob: share of the real tokens, [CLS] and [SEP] counted, that is masked.
+        mask_token_prob: probability that a masked position shows [MASK]; else it keeps its token and is
+            re-sampled by the generator all the same.
+        with_replacement: draw positions independently, as the original does: of 19 draws in 128 tokens 17.7 are
+            distinct, 13.8 % of the tokens are selected in place of 15 %, and the generator's loss counts a position
+            once for each time it was drawn. Else the positions are distinct.
+        average_duplicates: where a position was drawn more than once, put the average of its samples' ids, rounded
+            down, as the original does (a token nobody sampled, at 1.25 positions of 128). Else the first draw's
+            sample. Without `with_replacement` there are no such positions.
+        cls_id, sep_id, mask_id: ids that are never masked.
+    """
+
+    mask_prob: float
+    mask_token_prob: float
+    with_replacement: bool
+    average_duplicates: bool
+    cls_id: int
+    sep_id: int
+    mask_id: int
+
+    def max_predictions(self, sequence_length: int) -> int:
+        """The K masked positions that a sequence of this length has room for: int((p + 0.005) * length)."""
+        return int((self.mask_prob + 0.005) * sequence_length)
+
+
+class SpecialIds(Protocol):
+    """Whatever says which ids are no ordinary tokens: a `MaskingConfig`, a vocabulary."""
+
+    @property
+    def cls_id(self) -> int:
+        """Id of [CLS]."""
+
+    @property
+    def sep_id(self) -> int:
+        """Id of [SEP]."""
+
+    @property
+    def mask_id(self) -> int:
+        """Id of [MASK]."""
+
+
+def row_keys(key: jax.Array, num_rows: int) -> jax.Array:
+    """One key for each row of a batch, [B], the same for a row whatever batch it is cut into afterwards."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_rows))
+
+
+def candidates(input_ids_BL: jax.Array, attention_mask_BL: jax.Array, special: SpecialIds) -> jax.Array:
+    """The ordinary tokens, which may be masked: bool [B, L]."""
+    special_BL = (input_ids_BL == special.cls_id) | (input_ids_BL == special.sep_id) | (input_ids_BL == special.mask_id)
+    return (attention_mask_BL > 0) & ~special_BL
+
+
+def num_to_mask(attention_mask_BL: jax.Array, config: MaskingConfig) -> jax.Array:
+    """max(1, min(K, round(mask_prob * n))) for rows of n real tokens, int32 [B].
+
+    Rounds half to even, and in float32, as the original computes it.
+    """
+    num_real_B = jnp.sum(attention_mask_BL, axis=-1).astype(jnp.float32)
+    wanted_B = jnp.round(num_real_B * jnp.float32(config.mask_prob)).astype(jnp.int32)
+    return jnp.maximum(1, jnp.minimum(config.max_predictions(attention_mask_BL.shape[1]), wanted_B))
+
+
+def mask(key: jax.Array, tokens: Tokens, config: MaskingConfig) -> Masked:
+    """Masks positions of every row, drawn uniformly among its ordinary tokens.
+
+    A row gets `num_to_mask` of them; distinct ones, and so fewer where it has fewer ordinary tokens, unless
+    `config.with_replacement`; none where it has none.
+
+    Args:
+        key: PRNG key.
+        tokens: unmasked sequences, int32 [B, L].
+        config: the masking's settings.
+    """
+    num_rows, length = tokens.input_ids.shape
+    num_slots = config.max_predictions(length)
+    candidate_BL = candidates(tokens.input_ids, tokens.attention_mask, config)
+    num_candidates_B = jnp.sum(candidate_BL, axis=-1)
+    wanted_B = num_to_mask(tokens.attention_mask, config)
+    limit_B = jnp.where(num_candidates_B > 0, num_slots, 0) if config.with_replacement else num_candidates_B
+
+    def draw(row_key: jax.Array, candidate_L: jax.Array) -> tuple[jax.Array, jax.Array]:
+        position_key, show_key = jax.random.split(row_key)
+        if config.with_replacement:
+            rank_K = jax.random.uniform(position_key, (num_slots,)) * jnp.sum(candidate_L).astype(jnp.float32)
+            positions_K = jnp.searchsorted(jnp.cumsum(candidate_L), rank_K.astype(jnp.int32), side="right")
+        else:
+            order_L = jax.random.uniform(position_key, (length,))
+            _, positions_K = jax.lax.top_k(jnp.where(candidate_L, order_L, -1.0), num_slots)
+        return positions_K, jax.random.uniform(show_key, (num_slots,)) < config.mask_token_prob
+
+    positions_BK, shown_BK = jax.vmap(draw)(row_keys(key, num_rows), candidate_BL)
+    used_BK = jnp.arange(num_slots)[None, :] < jnp.minimum(wanted_B, limit_B)[:, None]
+    return mask_at(tokens, positions_BK, used_BK, shown_BK, config)
+
+
+def mask_at(
+    tokens: Tokens, positions_BK: jax.Array, used_BK: jax.Array, shown_BK: jax.Array, config: MaskingConfig
+) -> Masked:
+    """Masks given positions: [MASK] where `shown_BK`, the token itself elsewhere; slots that are not used are zero."""
+    ids_BL = tokens.input_ids
+    positions_BK = jnp.where(used_BK, positions_BK, 0).astype(jnp.int32)
+    masked_ids_BK = jnp.where(used_BK, take_positions(ids_BL, positions_BK), 0)
+    mask_ids_BK = jnp.full_like(positions_BK, config.mask_id)
+    masked_input_BL = put_positions(ids_BL, positions_BK, mask_ids_BK, used_BK & shown_BK)
+    return Masked(tokens._replace(input_ids=masked_input_BL), positions_BK, masked_ids_BK, used_BK.astype(jnp.float32))
+
+
+SAMPLERS = ("inverse_cdf", "gumbel")
+SAMPLING_BLOCK = 128
+
+
+def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: float, sampler: str) -> jax.Array:
+    """Draws one id per masked position from softmax(logits / temperature), in float32.
+
+    No gradient flows back through the draw (ELECTRA, section 2: sampling is not back-propagated).
+
+    Args:
+        keys_B: one key per row, from `row_keys`; or Gumbel noise itself, float32 [B, K, V], for a replay by
+            Gumbel-max, whatever the sampler.
+        logits_BKV: the generator's logits.
+        temperature: divides the logits; 1 is the published value.
+        sampler: "gumbel", as published: a noise for every word; or "inverse_cdf", the same distribution from two
+            uniform numbers.
+
+    Returns:
+        int32 [B, K].
+    """
+    logits_BKV = jax.lax.stop_gradient(logits_BKV).astype(jnp.float32) / temperature
+    if not jnp.issubdtype(keys_B.dtype, jax.dtypes.prng_key):
+        return gumbel_max(keys_B, logits_BKV)
+    num_slots, vocab_size = logits_BKV.shape[1:]
+    if sampler == "gumbel":
+        return gumbel_max(draw_rows(keys_B, jax.random.gumbel, (num_slots, vocab_size)), logits_BKV)
+    return invert_cdf(draw_rows(keys_B, jax.random.uniform, (num_slots, 2)), logits_BKV)
+
+
+def draw_rows(keys_B: jax.Array, draw: Callable[..., jax.Array], shape: tuple[int, int]) -> jax.Array:
+    """A float32 array [B, *shape] of random numbers, each row from its own key."""
+    return jax.vmap(lambda key: draw(key, shape, jnp.float32))(keys_B)
+
+
+def gumbel_max(noise_BKV: jax.Array, logits_BKV: jax.Array) -> jax.Array:
+    """The id with the largest sum of logit and Gumbel noise, int32 [B, K]: distributed as softmax(logits)."""
+    return jnp.argmax(logits_BKV + noise_BKV, axis=-1).astype(jnp.int32)
+
+
+def invert_cdf(uniform_BK2: jax.Array, logits_BKV: jax.Array) -> jax.Array:
+    """The id at which softmax's cumulative sum passes a uniform number, int32 [B, K].
+
+    In two levels, so that nothing of size [B, K, V] is written: the first number picks a block of ids by the sums
+    of their probabilities, the second an id within the block. Uniform numbers of float32 are multiples of 2^-23:
+    of blocks, and of ids within a block, probabilities are rounded to such.
+
+    Args:
+        uniform_BK2: in [0, 1).
+        logits_BKV: float32; -inf for what must not be drawn.
+    """
+    vocab_size = logits_BKV.shape[-1]
+    whole = vocab_size // SAMPLING_BLOCK
+    # Sums of exponentials up to the maximum cannot overflow.
+    top_BK1 = jnp.max(logits_BKV, axis=-1, keepdims=True)
+
+    def mass(logits: jax.Array) -> jax.Array:
+        top = top_BK1.reshape(*top_BK1.shape, *(1,) * (logits.ndim - top_BK1.ndim))
+        return jnp.exp(logits - top)
+
+    blocks = logits_BKV[..., : whole * SAMPLING_BLOCK].reshape(*logits_BKV.shape[:-1], whole, SAMPLING_BLOCK)
+    rest = logits_BKV[..., whole * SAMPLING_BLOCK :]
+    block_sums = jnp.concatenate([jnp.sum(mass(blocks), -1), jnp.sum(mass(rest), -1, keepdims=True)], axis=-1)
+    first_BK1 = SAMPLING_BLOCK * passes(jnp.cumsum(block_sums, axis=-1), uniform_BK2[..., :1])
+    ids = first_BK1 + jnp.arange(SAMPLING_BLOCK)[None, None]
+    block_logits = jnp.take_along_axis(logits_BKV, jnp.minimum(ids, vocab_size - 1), axis=-1)
+    within = jnp.cumsum(jnp.where(ids < vocab_size, mass(block_logits), 0.0), axis=-1)
+    return (first_BK1 + passes(within, uniform_BK2[..., 1:]))[..., 0].astype(jnp.int32)
+
+
+def passes(cumulative: jax.Array, uniform: jax.Array) -> jax.Array:
+    """The first place [..., 1] whose cumulative sum is above a share, below 1, of the last: never one that adds 0."""
+    return jnp.sum(cumulative <= uniform * cumulative[..., -1:], axis=-1, keepdims=True)
+
+
+def forbid(logits_BKV: jax.Array, ids_BK: jax.Array) -> jax.Array:
+    """The logits with one id of each position made impossible."""
+    ids_V = jnp.arange(logits_BKV.shape[-1])
+    return jnp.where(ids_V[None, None] == ids_BK[..., None], -jnp.inf, logits_BKV)
+
+
+def settle_duplicates(masked: Masked, sampled_ids_BK: jax.Array, *, average: bool) -> jax.Array:
+    """Gives slots at the same position the same id, which a scatter then writes in any order.
+
+    Args:
+        masked: its positions, of which some may be equal.
+        sampled_ids_BK: what was drawn for each slot.
+        average: the average of the ids, rounded down (see `MaskingConfig.average_duplicates`); else the first's.
+    """
+    positions_BK, used_BK = masked.masked_positions, masked.masked_weights > 0
+    same_BKK = (positions_BK[:, :, None] == positions_BK[:, None, :]) & used_BK[:, None, :]
+    if average:
+        total_BK = jnp.sum(jnp.where(same_BKK, sampled_ids_BK[:, None, :], 0), axis=-1)
+        return total_BK // jnp.maximum(1, jnp.sum(same_BKK, axis=-1))
+    return jnp.take_along_axis(sampled_ids_BK, jnp.argmax(same_BKK, axis=-1), axis=-1)
+
+
+def original_ids(masked: Masked) -> jax.Array:
+    """The ids before masking, int32 [B, L]."""
+    return put_positions(masked.tokens.input_ids, masked.masked_positions, masked.masked_ids, masked.masked_weights > 0)
+
+
+def replace(masked: Masked, sampled_ids_BK: jax.Array) -> Corrupted:
+    """Writes the samples at the masked positions and labels what really differs from the original."""
+    used_BK = masked.masked_weights > 0
+    original_BL = original_ids(masked)
+    corrupted_BL = put_positions(original_BL, masked.masked_positions, sampled_ids_BK, used_BK)
+    labels_BL = (corrupted_BL != original_BL).astype(jnp.float32)
+    return Corrupted(masked.tokens._replace(input_ids=corrupted_BL), labels_BL, sampled_ids_BK)
+
+
+def selected(masked: Masked) -> jax.Array:
+    """1 at the masked positions, float32 [B, L]."""
+    zeros_BL = jnp.zeros(masked.tokens.input_ids.shape, jnp.float32)
+    return put_positions(zeros_BL, masked.masked_positions, masked.masked_weights, masked.masked_weights > 0)
+
+
+def take_positions(values_BLx: jax.Array, positions_BK: jax.Array) -> jax.Array:
+    """Gathers [B, K, ...] from [B, L, ...] row by row."""
+    return jax.vmap(lambda values, positions: jnp.take(values, positions, axis=0))(values_BLx, positions_BK)
+
+
+def put_positions(values_BL: jax.Array, positions_BK: jax.Array, new_BK: jax.Array, where_BK: jax.Array) -> jax.Array:
+    """Writes `new_BK` at `positions_BK` of each row where `where_BK` holds."""
+    length = values_BL.shape[-1]
+    target_BK = jnp.where(where_BK, positions_BK, length)
+    return jax.vmap(lambda values, target, new: values.at[target].set(new, mode="drop"))(values_BL, target_BK, new_BK)

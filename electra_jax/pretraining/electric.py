@@ -1,0 +1,190 @@
+"""Two-tower cloze generators, and Electric: an energy-based cloze model (Clark et al., 2020b).
+
+A two-tower generator reads the text once from each side and gives q(token | all others) at every position, without
+any [MASK]. Electric's discriminator is trained by noise contrast against it to be the energy of each token.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from electra_jax.model.encoder import DisentangledEmbeddings, Embeddings, EncoderConfig
+from electra_jax.model.towers import Discriminator, MaskedLmHead, Tower, visible
+from electra_jax.model.types import Corrupted, Loss, Masked, PyTree, Tokens
+from electra_jax.pretraining import corruption, losses, replaced_token
+from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.replaced_token import Keys, Outputs
+
+
+class TwoTowerGenerator(nn.Module):
+    """A left-to-right and a right-to-left tower, and a head over both.
+
+    Attributes:
+        config: sizes of each tower.
+        common_embeddings: the discriminator's; None for each tower to have its own.
+    """
+
+    config: EncoderConfig
+    common_embeddings: Embeddings | None
+
+    def setup(self) -> None:
+        """Declares the towers and the head."""
+
+        def tower() -> Tower:
+            return Tower(self.config, self.common_embeddings or Embeddings(self.config, parent=None))
+
+        self.ltr, self.rtl = tower(), tower()
+        self.head = MaskedLmHead(self.config)
+
+    def __call__(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """Float32 logits [B, L, V] of each token given the tokens before it and after it."""
+        length = tokens.input_ids.shape[1]
+        before_LS = jnp.tri(length, dtype=tokens.attention_mask.dtype)
+        seen = visible(tokens)
+        seen_BxS = seen if tokens.example_ids is not None else seen[:, None, :]
+        ltr_BLD = self.ltr.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_LS)
+        rtl_BLD = self.rtl.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_LS.T)
+        # A tower's state at a token has seen that token: its neighbour's state has not. The ends see each other's
+        # state, as in the original, and those of packed examples their neighbours', where a token is never predicted:
+        # they are [CLS], and [SEP] or padding.
+        both_BLD = jnp.concatenate([jnp.roll(ltr_BLD, 1, axis=1), jnp.roll(rtl_BLD, -1, axis=1)], axis=-1)
+        return self.head(both_BLD, self.ltr.embeddings.word_table())
+
+
+class TwoTowerElectra(nn.Module):
+    """A two-tower generator and a discriminator; `embedding_sharing` as in `pretraining.Electra`."""
+
+    generator_config: EncoderConfig
+    discriminator_config: EncoderConfig
+    embedding_sharing: str
+
+    def setup(self) -> None:
+        """Declares the embeddings and the towers."""
+        self.embeddings = common = Embeddings(self.discriminator_config)
+        self.generator = TwoTowerGenerator(self.generator_config, None if self.embedding_sharing == "nes" else common)
+        if self.embedding_sharing == "gdes":
+            common = DisentangledEmbeddings(self.discriminator_config, self.embeddings, parent=None)
+        self.discriminator = Discriminator(self.discriminator_config, common)
+
+    def cloze(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """The generator's logits at every token, float32 [B, L, V]."""
+        return self.generator(tokens, deterministic=deterministic)
+
+    def discriminate(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """The discriminator's logits, float32 [B, L]; under Electric a token's energy."""
+        return self.discriminator(tokens, deterministic=deterministic)
+
+    def __call__(self, masked: Masked) -> tuple[jax.Array, jax.Array]:
+        """All towers once, for `init`."""
+        return self.cloze(masked.tokens, deterministic=True), self.discriminate(masked.tokens, deterministic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoTowerDetection:
+    """Replaced-token detection with a two-tower generator, trained at every ordinary token of the original text.
+
+    Attributes:
+        gen_weight, disc_weight, temperature, disallow_correct, sampler: see `pretraining.ReplacedTokenDetection`.
+    """
+
+    gen_weight: float
+    disc_weight: float
+    temperature: float
+    disallow_correct: bool
+    sampler: str
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The factor of each loss, by name."""
+        return {"generator": self.gen_weight, "discriminator": self.disc_weight}
+
+    def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:
+        """See `pretraining.Objective`."""
+        original_BL, mask_BL = corruption.original_ids(masked), masked.tokens.attention_mask
+        return {
+            "generator": jnp.sum(corruption.candidates(original_BL, mask_BL, masking).astype(jnp.float32)),
+            "discriminator": jnp.sum(mask_BL.astype(jnp.float32)),
+        }
+
+    def judge(
+        self, masked: Masked, corrupted: Corrupted, energies_BL: jax.Array, cloze_BLV: jax.Array, masking: MaskingConfig
+    ) -> tuple[jax.Array, jax.Array]:
+        """The discriminator's final logits and what they are to say: was this token really replaced?"""
+        del masked, cloze_BLV, masking
+        return energies_BL, corrupted.labels_BL
+
+    def losses(
+        self,
+        model: TwoTowerElectra,
+        params: PyTree,
+        masked: Masked,
+        keys: Keys,
+        *,
+        masking: MaskingConfig,
+        deterministic: bool,
+    ) -> tuple[dict[str, Loss], Outputs]:
+        """One forward pass: cloze over the original -> sample -> replace -> discriminate."""
+        original = masked.tokens._replace(input_ids=corruption.original_ids(masked))
+        generator, main = replaced_token.towers(model, params, keys, deterministic=deterministic)
+        cloze_BLV = generator(original, method="cloze")
+        logits_BKV = corruption.take_positions(cloze_BLV, masked.masked_positions)
+        corrupted = replaced_token.corrupt(
+            masked,
+            logits_BKV,
+            keys.sample,
+            temperature=self.temperature,
+            disallow_correct=self.disallow_correct,
+            sampler=self.sampler,
+            masking=masking,
+        )
+        energies_BL = main(corrupted.tokens, method="discriminate")
+        logits_BL, labels_BL = self.judge(masked, corrupted, energies_BL, cloze_BLV, masking)
+        corrupted = corrupted._replace(labels_BL=labels_BL)
+        weights_BL = corruption.candidates(original.input_ids, original.attention_mask, masking).astype(jnp.float32)
+        terms = {
+            "generator": losses.masked_lm_loss(cloze_BLV, original.input_ids, weights_BL),
+            "discriminator": losses.replaced_token_loss(logits_BL, labels_BL, original.attention_mask),
+        }
+        return terms, Outputs(corrupted, logits_BKV, logits_BL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Electric(TwoTowerDetection):
+    """Noise-contrastive estimation of the energy of each token in its context (Electric, section 2.2).
+
+    The logit of "this is noise" is E(x)_t + log q(x_t | others) + log(p / (1 - p)), with p the share of noise, and
+    every position that was re-sampled is noise, also where the sample is the original token. No gradient of it
+    reaches the generator.
+    """
+
+    def judge(
+        self, masked: Masked, corrupted: Corrupted, energies_BL: jax.Array, cloze_BLV: jax.Array, masking: MaskingConfig
+    ) -> tuple[jax.Array, jax.Array]:
+        """The logit of noise, and where noise is."""
+        log_q_BLV = jax.nn.log_softmax(jax.lax.stop_gradient(cloze_BLV), axis=-1)
+        log_q_BL = jnp.take_along_axis(log_q_BLV, corrupted.tokens.input_ids[..., None], axis=-1)[..., 0]
+        log_odds = math.log(masking.mask_prob / (1 - masking.mask_prob))
+        return energies_BL + log_q_BL + log_odds, corruption.selected(masked)
+
+
+def pseudo_log_likelihoods(
+    energies_BL: jax.Array, tokens: Tokens, special: corruption.SpecialIds
+) -> tuple[jax.Array, jax.Array]:
+    """Scores of sentences from one forward pass of Electric's discriminator (Electric, section 3.3).
+
+    A token's log p(x_t | others) is -E(x)_t up to a constant that training keeps near zero.
+
+    Args:
+        energies_BL: the discriminator's logits of the unmasked `tokens`.
+        tokens: the sequences.
+        special: ids that are not scored.
+
+    Returns:
+        The score of each row, float32 [B], and of each token, float32 [B, L], 0 where it is not scored.
+    """
+    scored_BL = corruption.candidates(tokens.input_ids, tokens.attention_mask, special)
+    scores_BL = jnp.where(scored_BL, -energies_BL, 0.0)
+    return jnp.sum(scores_BL, axis=-1), scores_BL

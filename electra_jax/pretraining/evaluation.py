@@ -1,0 +1,106 @@
+"""Held-out metrics of a pre-training checkpoint, and passages that show a person what it does."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from electra_jax.model.types import PyTree
+from electra_jax.pretraining import metrics, original
+from electra_jax.pretraining.steps import Batch
+from electra_jax.training.loop import place
+
+# The same masks and samples at every evaluation, so that a curve moves only with the model.
+EVALUATION_SEED = 20200323
+
+
+def held_out_sums(
+    params: PyTree,
+    batches: Iterable[Batch],
+    *,
+    step: Callable[[PyTree, PyTree, jax.Array], PyTree],
+    sharding: NamedSharding,
+    num_batches: int | None,
+) -> dict[str, np.ndarray]:
+    """Metric sums over held-out batches.
+
+    Args:
+        params: of the model.
+        batches: in a fixed order.
+        step: (params, batch, key) -> sums, jitted.
+        sharding: where a batch goes.
+        num_batches: how many at most; None for all.
+
+    Returns:
+        Float64 sums, as `finish` takes them.
+    """
+    base = jax.random.key(EVALUATION_SEED)
+    totals: dict[str, np.ndarray] = {}
+    for index, batch in enumerate(itertools.islice(batches, num_batches)):
+        sums = jax.device_get(step(params, place(batch, sharding), jax.random.fold_in(base, index)))
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
+    return totals
+
+
+def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[str, float]:
+    """The metrics of `held_out_sums`: those of `metrics.finish`, and the original's where their sums are among them."""
+    theirs = {
+        name.removeprefix(original.PREFIX): value for name, value in sums.items() if name.startswith(original.PREFIX)
+    }
+    values = metrics.finish(sums, loss_weights)
+    if theirs:
+        finished = original.reference_finish(theirs)
+        values |= {f"{original.PREFIX}{name}": value for name, value in finished.items()}
+    return values
+
+
+def passages(
+    originals_BL: np.ndarray,
+    corrupted_BL: np.ndarray,
+    masked_positions_BK: np.ndarray,
+    masked_weights_BK: np.ndarray,
+    logits_BL: np.ndarray,
+    *,
+    tokens: Sequence[str],
+    attention_mask_BL: np.ndarray,
+) -> list[dict[str, Any]]:
+    """Examples as people read them: what the discriminator read, what stood there, and what it thinks.
+
+    Args:
+        originals_BL: ids before masking.
+        corrupted_BL: ids that the discriminator read.
+        masked_positions_BK: where the generator sampled.
+        masked_weights_BK: 1 for used slots.
+        logits_BL: the discriminator's.
+        tokens: the vocabulary's entries.
+        attention_mask_BL: 1 for real tokens.
+
+    Returns:
+        One dict a row with lists of equal length: tokens, originals, masked, replaced, probability.
+    """
+    shown = []
+    for row, length in enumerate(attention_mask_BL.sum(axis=-1)):
+        masked = np.zeros(corrupted_BL.shape[1], bool)
+        masked[masked_positions_BK[row][masked_weights_BK[row] > 0]] = True
+        probability = 1.0 / (1.0 + np.exp(-logits_BL[row].astype(np.float64)))
+        shown.append(
+            {
+                "tokens": [tokens[i] for i in corrupted_BL[row, :length]],
+                "originals": [tokens[i] for i in originals_BL[row, :length]],
+                "masked": masked[:length].tolist(),
+                "replaced": (corrupted_BL[row, :length] != originals_BL[row, :length]).tolist(),
+                "probability": [round(p, 4) for p in probability[:length].tolist()],
+            }
+        )
+    return shown
+
+
+def most_frequent(ids: np.ndarray, tokens: Sequence[str]) -> dict[str, Any]:
+    """The token that stands most often behind a mask, and how often: what a constant guess would score."""
+    counts = np.bincount(ids, minlength=len(tokens))
+    best = int(counts.argmax())
+    return {"token": tokens[best], "rate": float(counts[best] / max(1, counts.sum()))}

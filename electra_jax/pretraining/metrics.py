@@ -1,0 +1,128 @@
+"""Training and evaluation metrics: sums on the device, quotients on the host.
+
+Sums of several batches, devices or processes are added; only `finish` divides.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.model.types import Loss, Masked
+from electra_jax.pretraining.replaced_token import Outputs
+
+AUC_BINS = 1024
+AUC_LOGIT_RANGE = 12.0
+
+Sums = dict[str, jax.Array]
+
+
+def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) -> Sums:
+    """Sums over one batch of everything that `finish` reports; padding counts nowhere.
+
+    What the objective did not compute is left out.
+
+    Returns:
+        Float32 scalars, and two float32 histograms [AUC_BINS] of the discriminator's logits at replaced and at
+        original tokens.
+    """
+    weights_BK = masked.masked_weights
+    real_BL = masked.tokens.attention_mask.astype(jnp.float32)
+    sums = {
+        "examples": jnp.sum(jnp.max(real_BL, axis=-1)),
+        "masked": jnp.sum(weights_BK),
+        "real": jnp.sum(real_BL),
+    }
+    for name, logits_BKV in (
+        ("generator", outputs.generator_logits_BKV),
+        ("prediction", outputs.prediction_logits_BKV),
+    ):
+        if logits_BKV is not None:
+            # The largest logit rather than its place: a maximum is reduced many times faster than an argmax on CPU.
+            own_BK1 = jnp.take_along_axis(logits_BKV, masked.masked_ids[..., None], axis=-1)
+            correct_BK = own_BK1[..., 0] == jnp.max(logits_BKV, axis=-1)
+            sums[f"{name}_correct"] = jnp.sum(correct_BK.astype(jnp.float32) * weights_BK)
+    if outputs.corrupted is not None and outputs.generator_logits_BKV is not None:
+        sums |= repetition_sums(outputs.corrupted.sampled_ids_BK, weights_BK)
+    if outputs.corrupted is not None and outputs.discriminator_logits_BL is not None:
+        sums |= discriminator_sums(outputs.discriminator_logits_BL, outputs.corrupted.labels_BL * real_BL, real_BL)
+    for name, loss in losses.items():
+        sums[f"{name}_loss"], sums[f"{name}_loss_weight"] = loss.sum, loss.weight
+    return sums
+
+
+def discriminator_sums(logits_BL: jax.Array, labels_BL: jax.Array, real_BL: jax.Array) -> Sums:
+    """Counts of the replaced, the flagged and both, and the histograms of logits, over real tokens."""
+    flagged_BL = (logits_BL > 0).astype(jnp.float32) * real_BL
+    bins_BL = logit_bins(logits_BL)
+    return {
+        "replaced": jnp.sum(labels_BL),
+        "flagged": jnp.sum(flagged_BL),
+        "caught": jnp.sum(flagged_BL * labels_BL),
+        "replaced_histogram": histogram(bins_BL, labels_BL),
+        "original_histogram": histogram(bins_BL, real_BL - labels_BL),
+    }
+
+
+def repetition_sums(sampled_ids_BK: jax.Array, weights_BK: jax.Array) -> Sums:
+    """Pairs of samples in the same row, and those of them that are the same token twice."""
+    others_KK = 1.0 - jnp.eye(sampled_ids_BK.shape[-1], dtype=jnp.float32)
+    pairs_BKK = weights_BK[:, :, None] * weights_BK[:, None, :] * others_KK[None]
+    equal_BKK = (sampled_ids_BK[:, :, None] == sampled_ids_BK[:, None, :]).astype(jnp.float32)
+    return {"sample_pairs": jnp.sum(pairs_BKK), "equal_sample_pairs": jnp.sum(pairs_BKK * equal_BKK)}
+
+
+def logit_bins(logits: jax.Array) -> jax.Array:
+    """The histogram bin of each logit, int32; logits past the range fall in the outermost bins."""
+    scaled = (logits + AUC_LOGIT_RANGE) * (AUC_BINS / (2 * AUC_LOGIT_RANGE))
+    return jnp.clip(scaled, 0, AUC_BINS - 1).astype(jnp.int32)
+
+
+def histogram(bins: jax.Array, weights: jax.Array) -> jax.Array:
+    """Weighted counts per bin, float32 [AUC_BINS]."""
+    return jnp.zeros(AUC_BINS, jnp.float32).at[bins.ravel()].add(weights.ravel())
+
+
+def auc(positive_histogram: np.ndarray, negative_histogram: np.ndarray) -> float:
+    """Area under the ROC curve from two histograms over the same bins; a tie within a bin counts as half.
+
+    NaN where either class is empty.
+    """
+    negatives_below = np.cumsum(negative_histogram) - negative_histogram
+    wins = np.sum(positive_histogram * (negatives_below + 0.5 * negative_histogram))
+    return quotient(wins, positive_histogram.sum() * negative_histogram.sum())
+
+
+def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[str, float]:
+    """The metrics of a run as a person reads them, from summed `pretraining_sums`.
+
+    `unreplaced_share` is the accuracy of calling every token original: `discriminator_accuracy` means something
+    only beside it. `generator_repetition` is the chance that two of the generator's samples in one text are the same
+    token, 1 where it has collapsed to one. An objective without a generator or a discriminator has no metrics of it.
+    """
+    parts = {f"{name}_loss": quotient(sums[f"{name}_loss"], sums[f"{name}_loss_weight"]) for name in loss_weights}
+    values = {"loss": sum(weight * parts[f"{name}_loss"] for name, weight in loss_weights.items()), **parts}
+    for name in ("generator", "prediction"):
+        if f"{name}_correct" in sums:
+            values[f"{name}_accuracy"] = quotient(sums[f"{name}_correct"], sums["masked"])
+    if "sample_pairs" in sums:
+        values["generator_repetition"] = quotient(sums["equal_sample_pairs"], sums["sample_pairs"])
+    if "replaced" not in sums:
+        return values
+    real, replaced = float(sums["real"]), float(sums["replaced"])
+    wrong = float(sums["flagged"]) + replaced - 2 * float(sums["caught"])
+    return {
+        **values,
+        "discriminator_accuracy": quotient(real - wrong, real),
+        "unreplaced_share": quotient(real - replaced, real),
+        "discriminator_recall": quotient(sums["caught"], replaced),
+        "discriminator_precision": quotient(sums["caught"], sums["flagged"]),
+        "discriminator_auc": auc(
+            np.asarray(sums["replaced_histogram"], np.float64),
+            np.asarray(sums["original_histogram"], np.float64),
+        ),
+    }
+
+
+def quotient(numerator: float | np.ndarray, denominator: float | np.ndarray) -> float:
+    """A ratio of sums; NaN where nothing was counted."""
+    return float(numerator) / float(denominator) if float(denominator) else float("nan")

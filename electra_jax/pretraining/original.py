@@ -1,0 +1,96 @@
+"""The original's evaluation metrics, to compare with its logs; `metrics` has those that mean what they say.
+
+Theirs, unlike ours: the discriminator's loss is a mean over rows of means over tokens; padding counts as original
+tokens with probability 0 in the AUC, which raises it; the AUC is a trapezoid over 200 thresholds; precision is 0 where
+nothing was flagged. Rows without a token, which fill up our last batch, count nowhere: the original has none.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from electra_jax.model.types import Masked
+from electra_jax.pretraining.metrics import Sums
+from electra_jax.pretraining.replaced_token import Outputs
+
+# As TensorFlow 1 spaces the thresholds of its AUC.
+NUM_THRESHOLDS = 200
+AUC_EPSILON = 1e-6
+
+# Of these sums, and of what is reported of them, where they stand among ours.
+PREFIX = "reference/"
+
+
+def thresholds() -> np.ndarray:
+    """Evenly spaced over [0, 1], the ends just outside of it, float32."""
+    inner = [(i + 1) / (NUM_THRESHOLDS - 1) for i in range(NUM_THRESHOLDS - 2)]
+    return np.array([-1e-7, *inner, 1 + 1e-7], np.float32)
+
+
+def reference_sums(masked: Masked, outputs: Outputs) -> Sums:
+    """Sums over one batch of what `reference_finish` reports, float32."""
+    weights_BK = masked.masked_weights
+    logits_BKV = outputs.generator_logits_BKV
+    if logits_BKV is None:
+        logits_BKV = outputs.prediction_logits_BKV
+    nll_BK = optax.softmax_cross_entropy_with_integer_labels(logits_BKV, masked.masked_ids)
+    correct_BK = (jnp.argmax(logits_BKV, axis=-1) == masked.masked_ids).astype(jnp.float32)
+    sums = {
+        "masked": jnp.sum(weights_BK),
+        "masked_lm_correct": jnp.sum(correct_BK * weights_BK),
+        "masked_lm_loss": jnp.sum(nll_BK * weights_BK),
+    }
+    if outputs.corrupted is None or outputs.discriminator_logits_BL is None:
+        return sums
+    sampled_BK = (outputs.corrupted.sampled_ids_BK == masked.masked_ids).astype(jnp.float32)
+    logits_BL, labels_BL = outputs.discriminator_logits_BL, outputs.corrupted.labels_BL
+    real_BL = masked.tokens.attention_mask.astype(jnp.float32)
+    nll_BL = optax.sigmoid_binary_cross_entropy(logits_BL, labels_BL) * real_BL
+    flagged_BL = (logits_BL > 0).astype(jnp.float32)
+    right_BL = (flagged_BL == labels_BL).astype(jnp.float32) * real_BL
+    row_B1 = jnp.max(real_BL, axis=-1, keepdims=True)
+    above_BLT = ((jax.nn.sigmoid(logits_BL) * real_BL)[..., None] > thresholds()).astype(jnp.float32)
+    positive_BL1 = (labels_BL * real_BL)[..., None]
+    negative_BL1 = row_B1[..., None] - positive_BL1
+    return sums | {
+        "sampled_correct": jnp.sum(sampled_BK * weights_BK),
+        "rows": jnp.sum(row_B1),
+        "disc_loss": jnp.sum(jnp.sum(nll_BL, axis=-1) / (jnp.sum(real_BL, axis=-1) + 1e-6)),
+        "real": jnp.sum(real_BL),
+        "right": jnp.sum(right_BL),
+        "flagged": jnp.sum(flagged_BL * real_BL),
+        "right_flagged": jnp.sum(right_BL * flagged_BL),
+        "replaced": jnp.sum(labels_BL * real_BL),
+        "right_replaced": jnp.sum(right_BL * labels_BL),
+        "true_positives": jnp.sum(above_BLT * positive_BL1, axis=(0, 1)),
+        "false_positives": jnp.sum(above_BLT * negative_BL1, axis=(0, 1)),
+        "tokens": jnp.sum(row_B1) * logits_BL.shape[1],
+    }
+
+
+def reference_finish(sums: dict[str, np.ndarray]) -> dict[str, float]:
+    """The original's metrics under the original's names, from summed `reference_sums`; 0 where nothing was counted."""
+
+    def share(part: str, whole: str) -> float:
+        return float(sums[part]) / float(sums[whole]) if float(sums[whole]) else 0.0
+
+    values = {
+        "masked_lm_accuracy": share("masked_lm_correct", "masked"),
+        "masked_lm_loss": share("masked_lm_loss", "masked"),
+    }
+    if "rows" not in sums:
+        return values
+    positives = float(sums["replaced"])
+    negatives = float(sums["tokens"]) - positives
+    recall = (np.asarray(sums["true_positives"], np.float64) + AUC_EPSILON) / (positives + AUC_EPSILON)
+    fallout = np.asarray(sums["false_positives"], np.float64) / (negatives + AUC_EPSILON)
+    return {
+        **values,
+        "sampled_masked_lm_accuracy": share("sampled_correct", "masked"),
+        "disc_loss": share("disc_loss", "rows"),
+        "disc_auc": float(np.sum((fallout[:-1] - fallout[1:]) * (recall[:-1] + recall[1:]) / 2)),
+        "disc_accuracy": share("right", "real"),
+        "disc_precision": share("right_flagged", "flagged"),
+        "disc_recall": share("right_replaced", "replaced"),
+    }

@@ -1,0 +1,1 @@
+"""The training loop, optimizer, state and mesh, for any job."""

@@ -1,0 +1,183 @@
+"""The published optimizer: Adam without bias correction, decoupled decay, linear warm-up x polynomial decay."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from electra_jax.errors import UserError
+from electra_jax.model.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Settings of `make_optimizer`, with the release's names.
+
+    Attributes:
+        learning_rate: the base that warm-up and decay multiply.
+        num_warmup_steps: of the linear warm-up, which need not be whole (a share of the steps); 0 means none.
+        num_train_steps: where the decay reaches zero.
+        lr_decay_power: exponent of the decay (1 is linear).
+        weight_decay_rate: decoupled, times the learning rate.
+        no_decay: regular expression; a parameter whose path it matches is not decayed.
+        beta_1, beta_2, epsilon: Adam's; epsilon stands outside the root.
+        clip_norm: of the global norm of the gradient.
+        layerwise_lr_decay: factor from each layer to the one below it, in (0, 1]; 1 for one learning rate.
+        layerwise_exponents: "fixed" or "reference", see `layerwise_multipliers`.
+        lr_decay_share: of the steps, the last ones, over which the rate falls; 1 as published, under 1 the rate is
+            constant between warm-up and decay ("warm-up-stable-decay": Hu et al., 2024, MiniCPM, section 4).
+    """
+
+    learning_rate: float
+    num_warmup_steps: float
+    num_train_steps: int
+    lr_decay_power: float
+    weight_decay_rate: float
+    no_decay: str
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    clip_norm: float
+    layerwise_lr_decay: float
+    layerwise_exponents: str
+    # Bound in every shipped file; the value is for config.gin of runs that began before there was a choice.
+    lr_decay_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses a share that is none.
+
+        Raises:
+            UserError: names it.
+        """
+        if not 0 < self.lr_decay_share <= 1:
+            raise UserError(f"lr_decay_share is {self.lr_decay_share}: it must be above 0 and at most 1")
+
+
+def learning_rate(config: OptimizerConfig, step: jax.Array | int) -> jax.Array:
+    """base x min(1, (1 - min(k, N) / N) / S)^p x min(1, k / W) at update k, counted from 0.
+
+    With a `lr_decay_share` S of 1 this is the release's schedule: the decay runs during warm-up too. The first update
+    of a warmed-up run has learning rate 0: it only fills the moments.
+    """
+    count = jnp.asarray(step, jnp.float32)
+    rest = 1.0 - jnp.minimum(count, config.num_train_steps) / config.num_train_steps
+    if config.lr_decay_share < 1:
+        rest = jnp.minimum(1.0, rest / config.lr_decay_share)
+    warmup = jnp.minimum(1.0, count / config.num_warmup_steps) if config.num_warmup_steps else 1.0
+    return config.learning_rate * rest**config.lr_decay_power * warmup
+
+
+def scale_by_uncorrected_adam(beta_1: float, beta_2: float, epsilon: float) -> optax.GradientTransformation:
+    """m / (sqrt(v) + epsilon) with the moments as they are: BERT's Adam has no bias correction.
+
+    `optax.scale_by_adam` always corrects, so this cannot be had from it.
+    """
+
+    def init(params: PyTree) -> optax.ScaleByAdamState:
+        # Two trees: a state with the same buffer in two places cannot be donated.
+        mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu, nu)
+
+    def update(
+        updates: PyTree, state: optax.ScaleByAdamState, params: PyTree | None = None
+    ) -> tuple[PyTree, optax.ScaleByAdamState]:
+        del params
+        mu = optax.tree.update_moment(updates, state.mu, beta_1, 1)
+        nu = optax.tree.update_moment(updates, state.nu, beta_2, 2)
+        scaled = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + epsilon), mu, nu)
+        return scaled, optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def decayed(params: PyTree, no_decay: str) -> PyTree:
+    """True for each parameter that weight decay applies to."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: re.search(no_decay, jax.tree_util.keystr(path)) is None, params
+    )
+
+
+# The groups of layer-wise learning rates, from the bottom up, by the paths of an encoder with one task's head.
+LAYERWISE_GROUPS = {
+    "embeddings": r"embeddings/|(discriminator/)?encoder/embeddings_project/",
+    "layers": r"(discriminator/)?encoder/layers/",
+    "head": r"(discriminator/)?head/",
+}
+
+
+def layerwise_multipliers(params: PyTree, *, decay: float, exponents: str) -> PyTree:
+    """The factor of each parameter's learning rate: decay^exponent, smaller towards the embeddings.
+
+    Args:
+        params: embeddings, encoder (its n layers stacked) and head.
+        decay: 0.8 for small and base, 0.9 for large, as published.
+        exponents: "fixed": head 0, top layer 1, ..., bottom layer n, embeddings n + 1. "reference": the original's,
+            which skip the 1: head 0, top layer 2, ..., bottom layer n + 1, embeddings n + 2, so that everything below
+            the head learns slower by one more factor of `decay`.
+
+    Returns:
+        Float32 factors that broadcast against the parameters: stacked layers have one for each layer.
+
+    Raises:
+        UserError: `exponents` is neither, or parameters belong to no group or to more than one, which it lists.
+    """
+    if exponents not in ("fixed", "reference"):
+        raise UserError(f"layerwise_exponents is {exponents!r}: it must be 'fixed' or 'reference'")
+    gap = {"fixed": 1, "reference": 2}[exponents]
+    groups = {
+        path: [name for name, pattern in LAYERWISE_GROUPS.items() if re.match(pattern, path)] for path in paths(params)
+    }
+    ungrouped = [path for path, found in groups.items() if len(found) != 1]
+    if ungrouped:
+        raise UserError(
+            f"layerwise_lr_decay has not exactly one group for {', '.join(ungrouped)}: it is for fine-tuning an "
+            "encoder with a head; set it to 1.0 to give every parameter the same learning rate"
+        )
+    depths = {leaf.shape[0] for path, leaf in paths(params).items() if groups[path] == ["layers"]}
+    if len(depths) != 1:
+        raise UserError(f"layerwise_lr_decay needs one stack of layers, and these parameters have {sorted(depths)}")
+    (num_layers,) = depths
+
+    def factor(key_path: tuple, leaf: jax.Array) -> jax.Array:
+        (group,) = groups[jax.tree_util.keystr(key_path, simple=True, separator="/")]
+        if group == "head":
+            return jnp.ones((), jnp.float32)
+        if group == "embeddings":
+            return jnp.asarray(decay ** (num_layers + gap), jnp.float32)
+        powers_N = [decay ** (num_layers - 1 - layer + gap) for layer in range(num_layers)]
+        return jnp.asarray(powers_N, jnp.float32).reshape(-1, *(1,) * (leaf.ndim - 1))
+
+    return jax.tree_util.tree_map_with_path(factor, params)
+
+
+def paths(params: PyTree) -> dict[str, jax.Array]:
+    """The leaves by their paths, joined with slashes."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+
+
+def scale_by_layer(decay: float, exponents: str) -> optax.GradientTransformation:
+    """Multiplies updates by `layerwise_multipliers`."""
+
+    def update(updates: PyTree, params: PyTree | None) -> PyTree:
+        del params
+        factors = layerwise_multipliers(updates, decay=decay, exponents=exponents)
+        return jax.tree.map(jnp.multiply, updates, factors)
+
+    return optax.stateless(update)
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Clip, Adam, decay, layer-wise factors, schedule, in the release's order."""
+    layerwise = config.layerwise_lr_decay != 1
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        scale_by_uncorrected_adam(config.beta_1, config.beta_2, config.epsilon),
+        optax.add_decayed_weights(config.weight_decay_rate, mask=lambda params: decayed(params, config.no_decay)),
+        scale_by_layer(config.layerwise_lr_decay, config.layerwise_exponents) if layerwise else optax.identity(),
+        optax.scale_by_learning_rate(lambda count: learning_rate(config, count)),
+    )

@@ -1,0 +1,265 @@
+"""The device mesh, the rules that map logical axes onto it, and sharded initialisation."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from electra_jax.errors import UserError
+from electra_jax.model.types import PyTree
+
+AXES = ("data", "fsdp", "tensor")
+# The axes that the rows of a batch are divided over.
+BATCH_AXES = ("data", "fsdp")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh's axes and where logical axes go.
+
+    Attributes:
+        data, fsdp, tensor: devices along each axis; one of them may be -1, what is left.
+        rules: (logical axis, mesh axis or None) pairs; the first whose mesh axis is free wins. A logical axis without
+            one is whole on every device.
+    """
+
+    data: int
+    fsdp: int
+    tensor: int
+    rules: tuple[tuple[str, str | None], ...]
+
+    def __post_init__(self) -> None:
+        """Refuses sizes and mesh axes that cannot be.
+
+        Raises:
+            UserError: names them.
+        """
+        sizes = dict(zip(AXES, self.sizes, strict=True))
+        if self.sizes.count(-1) > 1:
+            raise UserError(f"mesh axes {sizes}: only one of them can be -1")
+        if any(size < 1 and size != -1 for size in self.sizes):
+            raise UserError(f"mesh axes {sizes}: each must be at least 1, or -1 for what is left")
+        for name, axis in self.rules:
+            if axis is not None and axis not in AXES:
+                raise UserError(f"MeshConfig.rules has ({name!r}, {axis!r}): a mesh axis is one of {', '.join(AXES)}")
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Of the axes, in the order of `AXES`."""
+        return self.data, self.fsdp, self.tensor
+
+
+def axis_sizes(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
+    """Devices along each axis, with -1 filled in.
+
+    Raises:
+        UserError: they do not multiply to the number of devices; says which axis could have which size.
+    """
+    sizes = config.sizes
+    filled = tuple(-num_devices // math.prod(sizes) if size == -1 else size for size in sizes)
+    if math.prod(filled) == num_devices:
+        return filled
+    fits = []
+    for axis, size in zip(AXES, sizes, strict=True):
+        rest, left_over = divmod(num_devices, abs(math.prod(sizes)) // abs(size))
+        if size != -1 and not left_over:
+            fits.append(f"{axis} {either(divisors(rest)) if -1 in sizes else rest}")
+    raise UserError(
+        f"mesh axes {dict(zip(AXES, sizes, strict=True))} do not multiply to the {num_devices} devices: "
+        f"{'; or '.join(fits) or 'no axis alone'} would fit (MESH_DATA, MESH_FSDP, MESH_TENSOR; one may be -1)"
+    )
+
+
+def divisors(number: int) -> list[int]:
+    """In increasing order."""
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def either(numbers: list[int]) -> str:
+    """One of these, in words."""
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def make_mesh(config: MeshConfig, num_devices: int) -> Mesh:
+    """The mesh of the first `num_devices` devices.
+
+    Raises:
+        UserError: see `axis_sizes`.
+    """
+    sizes, kinds = axis_sizes(config, num_devices), (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(sizes, AXES, axis_types=kinds, devices=jax.devices()[:num_devices])
+
+
+def planned_mesh(config: MeshConfig, num_devices: int) -> AbstractMesh:
+    """The mesh without its devices, of which there may be more than this machine has where no axis is -1.
+
+    Raises:
+        UserError: see `axis_sizes`.
+    """
+    wanted = num_devices if -1 in config.sizes else math.prod(config.sizes)
+    return AbstractMesh(axis_sizes(config, wanted), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over `data` and `fsdp`, everything else whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """The same on every device, so that every process can fetch it."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def partitioned(function: Callable[..., PyTree], mesh: Mesh, config: MeshConfig) -> Callable[..., PyTree]:
+    """The function, to be jitted, with its activations laid out over the mesh where `encoder.constrain` says so.
+
+    Left alone, XLA moves activations to where the parameters are: with `fsdp` every device would hold a whole batch.
+    """
+    rules = (("batch", BATCH_AXES), *config.rules)
+
+    @functools.wraps(function)
+    def traced(*args: PyTree, **kwargs: PyTree) -> PyTree:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(rules):
+            return function(*args, **kwargs)
+
+    return traced
+
+
+def jit_update(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], state: PyTree, mesh: Mesh, config: MeshConfig
+) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
+    """A jitted `(state, batch) -> (state, sums)`: the state is donated and stays in its shards, the sums are whole."""
+    places = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(partitioned(step, mesh, config), donate_argnums=0, out_shardings=(places, everywhere(mesh)))
+
+
+def jit_updates(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], state: PyTree, mesh: Mesh, config: MeshConfig
+) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
+    """As `jit_update`, over a stack of batches: arrays [n, B, ...] in, and the sums of each update, stacked."""
+    return jit_update(functools.partial(jax.lax.scan, step), state, mesh, config)
+
+
+def jit_forward(function: Callable[..., PyTree], mesh: Mesh, config: MeshConfig) -> Callable[..., PyTree]:
+    """A jitted function of parameters and a batch whose results are for the host: whole on every device."""
+    return jax.jit(partitioned(function, mesh, config), out_shardings=everywhere(mesh))
+
+
+def place(values: PyTree, like: PyTree) -> PyTree:
+    """Host arrays, of which every process has all, as `like` is placed and typed; a device gets its part alone."""
+
+    def placed(array: np.ndarray, leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+        return jax.make_array_from_callback(
+            leaf.shape, leaf.sharding, lambda index: np.asarray(array[index], leaf.dtype)
+        )
+
+    return jax.tree.map(placed, values, like)
+
+
+def check_batch(batch_size: int, accumulation_steps: int, mesh: Mesh | AbstractMesh) -> None:
+    """Refuses a batch that the mesh and the micro-batches do not divide.
+
+    Raises:
+        UserError: with the sizes, and the nearest batch that fits.
+    """
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    unit = devices * accumulation_steps
+    if batch_size % unit:
+        fits = max(unit, round(batch_size / unit) * unit)
+        raise UserError(
+            f"batch size {batch_size} is not divisible by {devices} devices x {accumulation_steps} accumulation "
+            f"steps = {unit}: the nearest that fits is {fits}"
+        )
+
+
+@functools.cache
+def process_share(mesh: Mesh) -> tuple[int, int]:
+    """Which part of every batch this process feeds: its number, and of how many equal parts.
+
+    Processes whose devices hold the same rows, as where `tensor` goes across processes, feed the same part.
+
+    Raises:
+        UserError: the rows of two processes overlap without being the same.
+    """
+    rows: dict[int, set[int]] = {}
+    for device, (part,) in batch_sharding(mesh).devices_indices_map((mesh.size,)).items():
+        rows.setdefault(device.process_index, set()).update(range(mesh.size)[part])
+    parts = sorted({tuple(sorted(own)) for own in rows.values()})
+    if sum(map(len, parts)) != mesh.size or len(set(map(len, parts))) > 1:
+        raise UserError(
+            f"mesh axes {dict(mesh.shape)} give processes rows of a batch that overlap in part: let MeshConfig.tensor "
+            "divide the devices of a process, or be a multiple of them"
+        )
+    return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
+
+
+def shardings(abstract: PyTree, mesh: Mesh | AbstractMesh, config: MeshConfig) -> PyTree:
+    """The sharding of each leaf of a boxed abstract tree; leaves without logical axes are replicated.
+
+    Raises:
+        UserError: see `check_model`.
+    """
+    check_model(abstract, mesh, config)
+    return nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract), mesh, config.rules)
+
+
+def check_model(abstract: PyTree, mesh: Mesh | AbstractMesh, config: MeshConfig) -> None:
+    """Refuses a mesh that does not divide the parameters.
+
+    Raises:
+        UserError: which mesh axis, what of which parameter it does not divide, and which sizes would fit.
+    """
+    names = nn.get_partition_spec(abstract)
+    # By mesh axis: the dimensions that it divides, each with the path of the first parameter that has it.
+    divided: dict[str, dict[tuple[str, int], str]] = {axis: {} for axis in AXES}
+    for (path, logical), leaf in zip(
+        jax.tree_util.tree_leaves_with_path(names, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec)),
+        jax.tree.leaves(nn.unbox(abstract)),
+        strict=True,
+    ):
+        axes = nn.logical_to_mesh_axes(logical, config.rules)
+        for name, axis, size in zip(logical, axes, leaf.shape, strict=False):
+            if axis is not None:
+                where = jax.tree_util.keystr(path, simple=True, separator="/").removeprefix("params/")
+                divided[axis].setdefault((name, size), where)
+    for axis, dimensions in divided.items():
+        undivided = [f"{name} {size} ({path})" for (name, size), path in dimensions.items() if size % mesh.shape[axis]]
+        if undivided:
+            common = math.gcd(*(size for _, size in dimensions), mesh.size)
+            raise UserError(
+                f"mesh axis {axis} {mesh.shape[axis]} does not divide {', '.join(undivided)}: on {mesh.size} devices "
+                f"{axis} can be {either(divisors(common))}; or leave such a dimension whole, mapped to None in "
+                "MeshConfig.rules"
+            )
+
+
+def initialise(init: Callable[[jax.Array], PyTree], key: jax.Array, mesh: Mesh, config: MeshConfig) -> PyTree:
+    """Makes a state directly in its shards: no parameter is ever whole on one device unless it is replicated.
+
+    Args:
+        init: makes the boxed state from a key.
+        key: PRNG key.
+        mesh: where it goes.
+        config: the axis rules.
+
+    Returns:
+        The unboxed state.
+    """
+    state_shardings = shardings(jax.eval_shape(init, key), mesh, config)
+    return jax.jit(lambda key: nn.unbox(init(key)), out_shardings=state_shardings)(key)
+
+
+def abstract(init: Callable[[jax.Array], PyTree], key: jax.Array, mesh: Mesh, config: MeshConfig) -> PyTree:
+    """Shapes, dtypes and shardings of the unboxed state that `initialise` would make; nothing is allocated."""
+    boxed = jax.eval_shape(init, key)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        nn.unbox(boxed),
+        shardings(boxed, mesh, config),
+    )

@@ -1,0 +1,108 @@
+"""Opening a corpus by its name: embedded, text files, a TFDS dataset, or the original's TFRecords."""
+
+import glob
+import os
+import re
+
+from etils import epath
+
+from electra_jax.errors import UserError
+from electra_jax.files import is_remote, path_of
+from electra_jax.tasks.corpora.corpus import Corpus, Document
+from electra_jax.tasks.corpora.embedded import EmbeddedCorpus
+from electra_jax.tasks.corpora.text_files import TextFiles
+
+__all__ = ["Corpus", "Document", "open_corpus"]
+
+_TEXT_FORMATS = ("auto", "documents", "lines", "jsonl")
+
+
+def open_corpus(corpus: str, *, text_format: str, text_field: str, skip_undecodable: bool) -> Corpus:
+    """Opens a corpus; of its content, only as much is read as shows that it holds any.
+
+    Args:
+      corpus: "embedded" (docstrings of the installed packages); "tfds:NAME[:split]" (a prepared dataset
+        under TFDS_DATA_DIR; split "train" unless named); a glob of text files (plain, .gz, .xz or .zst, `**`
+        for any depth); or a glob of *.tfrecord* files as the original TensorFlow builder wrote them. A glob may
+        begin with gs://, and has no `**` then.
+      text_format: of text files: "documents" (a blank line between documents), "lines" (a document a
+        line), "jsonl" (a JSON object a line), or "auto" (jsonl for .jsonl files, else documents).
+      text_field: the field of JSONL objects or TFDS examples that holds the text.
+      skip_undecodable: whether lines that are not UTF-8 are left out and counted, instead of an error.
+
+    Raises:
+      UserError: the corpus is not found, not readable or empty. What is found damaged later is raised as
+        such by the corpus when it is read.
+    """
+    if text_format not in _TEXT_FORMATS:
+        raise UserError(f"text_format {text_format!r} is none of {', '.join(_TEXT_FORMATS)}.")
+    if corpus == "embedded":
+        return EmbeddedCorpus()
+    if corpus.startswith("tfds:"):
+        from electra_jax.tasks.tfds import TfdsText  # imports TensorFlow: only where it is needed
+
+        opened: Corpus = TfdsText(
+            corpus.removeprefix("tfds:"), text_field=text_field, skip_undecodable=skip_undecodable
+        )
+    else:
+        opened = _open_files(corpus, text_format=text_format, text_field=text_field, skip_undecodable=skip_undecodable)
+    _require_content(opened)
+    return opened
+
+
+def _open_files(pattern: str, *, text_format: str, text_field: str, skip_undecodable: bool) -> Corpus:
+    pattern = os.path.expanduser(pattern)
+    paths = _matching(pattern)
+    if not paths:
+        hint = f"; it is a folder: say which files, as in {pattern.rstrip('/')}/*.txt" if os.path.isdir(pattern) else ""
+        place = "" if is_remote(pattern) else f" (looked from {os.getcwd()})"
+        raise UserError(f"no file matches {pattern!r}{place}{hint}.")
+    root = _folder_before_wildcards(pattern)
+    tfrecords = [".tfrecord" in path.name for path in paths]
+    if not any(tfrecords):
+        return TextFiles(
+            paths,
+            root=root,
+            name=pattern,
+            text_format=text_format,
+            text_field=text_field,
+            skip_undecodable=skip_undecodable,
+        )
+    if not all(tfrecords):
+        odd = paths[tfrecords.index(False)]
+        raise UserError(f"{pattern!r} matches TFRecords and other files, such as {odd}; narrow it.")
+    from electra_jax.tasks.corpora.original_tfrecords import OriginalTFRecords  # imports TensorFlow
+
+    return OriginalTFRecords(paths, root=root, name=pattern)
+
+
+def _matching(pattern: str) -> list[epath.Path]:
+    """The files, sorted."""
+    if not is_remote(pattern):
+        found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+        return sorted(path_of(path) for path in found)
+    if "**" in pattern:
+        raise UserError(f"{pattern!r}: ** is not for gs://, where it would list a whole bucket; use * for each folder.")
+    folder = _folder_before_wildcards(pattern)
+    return sorted(path for path in folder.glob(pattern.removeprefix(f"{folder}/")) if not path.is_dir())
+
+
+def _folder_before_wildcards(pattern: str) -> epath.Path:
+    """What keys leave out: a corpus that is moved as a whole keeps its keys."""
+    return (
+        path_of(re.split(r"[*?\[]", pattern, maxsplit=1)[0] + "_").parent
+        if glob.has_magic(pattern)
+        else path_of(pattern).parent
+    )
+
+
+def _require_content(corpus: Corpus) -> None:
+    for unit in corpus.units:
+        if next(corpus.examples(unit) if corpus.tokenised else corpus.documents(unit), None):
+            corpus.skipped.clear()
+            return
+    left_out = ", ".join(f"{count} {what}" for what, count in corpus.skipped.items())
+    raise UserError(
+        f"the corpus {corpus.name} is empty: no document in {len(corpus.units)} "
+        f"unit{'s'[: len(corpus.units) != 1]}{f' (left out: {left_out})' if left_out else ''}."
+    )

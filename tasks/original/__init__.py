@@ -1,0 +1,1 @@
+"""Behaviour of the original implementation that is kept for parity."""

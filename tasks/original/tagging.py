@@ -1,0 +1,93 @@
+"""Tagging as the original does it, with its faults, to compare with (`finetune/tagging` of google-research/electra)."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from electra_jax.tasks.protocol import Pieces
+from electra_jax.tasks.tagging.conlleval import OUTSIDE, Span, split_tag
+
+# ASCII characters that BERT takes for punctuation though Unicode calls them symbols.
+_SYMBOLS = "$+<=>^`|~"
+
+
+def reference_spans(tags: Sequence[str]) -> list[Span]:
+    """Read the entities of one sentence as the original does.
+
+    Only B, S and O end an entity: E and S do not, nor does a change of type, and the type is that of its last
+    tag. So `E-NP E-NP` is one entity (conlleval: two) and `B-NP I-VP` one VP (conlleval: an NP and a VP).
+    """
+    spans: list[Span] = []
+    start = 0
+    last = OUTSIDE
+    for i, tag in enumerate([*tags, OUTSIDE]):
+        borders = tag == OUTSIDE or split_tag(tag)[0] in ("B", "S")
+        if borders and last != OUTSIDE:
+            spans.append(Span(start, i - 1, split_tag(last)[1]))
+        if borders or last == OUTSIDE:
+            start = i
+        last = tag
+    return spans
+
+
+def reference_word_pieces(words: Sequence[str], vocabulary: Pieces) -> list[list[int]]:
+    """Word pieces of each word as the original's `tokenize_and_align` makes them.
+
+    It does not stand ideographs apart, so that a word of two is `first ##second`; a word of which cleaning
+    leaves nothing has no pieces; and the words "[CLS]" and "[SEP]" become the special tokens.
+    """
+    special = {"[CLS]": vocabulary.cls_id, "[SEP]": vocabulary.sep_id}
+    pieces = []
+    for word in words:
+        cleaned = _clean(word)
+        if cleaned in special:
+            pieces.append([special[cleaned]])
+            continue
+        if vocabulary.lowercase:
+            cleaned = cleaned.lower()
+        if vocabulary.strip_accents:
+            decomposed = unicodedata.normalize("NFD", cleaned)
+            cleaned = "".join(c for c in decomposed if unicodedata.category(c) != "Mn")
+        parts = [part for run in _split_at_punctuation(cleaned) for part in run.split()]
+        pieces.append([token.id for part in parts for token in vocabulary.tokenizer.model.tokenize(part)])
+    return pieces
+
+
+def reference_positions(words: Sequence[str], *, vocabulary: Pieces, length: int) -> tuple[list[int], list[int]]:
+    """Return (input_ids with special tokens, place of the first piece of each tagged word) as the original.
+
+    Three faults: the sentence is cut as if every word to come took one more token (60 words of one piece at
+    length 64 keep one); the place of a word without pieces is that of the next word; and a word "[CLS]" has no
+    place, so that the labels of the words after it move by one. Where the original stops with an assertion,
+    at a word longer than the room that is left, the sentence is cut.
+    """
+    pieces = [[vocabulary.cls_id], *reference_word_pieces(words, vocabulary), [vocabulary.sep_id]]
+    input_ids: list[int] = []
+    positions: list[int] = []
+    for word_pieces in pieces:
+        if len(pieces) + len(input_ids) + 1 > length:
+            input_ids.append(vocabulary.sep_id)
+            break
+        if vocabulary.cls_id not in word_pieces and vocabulary.sep_id not in word_pieces:
+            positions.append(len(input_ids))
+        input_ids += word_pieces
+    if len(input_ids) > length:
+        input_ids = [*input_ids[: length - 1], vocabulary.sep_id]
+    return input_ids, [position for position in positions if position < length]
+
+
+def _clean(word: str) -> str:
+    kept = (c for c in word if c in "\t\n\r" or (unicodedata.category(c)[0] != "C" and c != "\ufffd"))
+    return "".join(" " if c in "\t\n\r" or unicodedata.category(c) == "Zs" else c for c in kept)
+
+
+def _split_at_punctuation(text: str) -> list[str]:
+    parts: list[str] = []
+    in_word = False
+    for character in text:
+        punctuation = character in _SYMBOLS or unicodedata.category(character)[0] == "P"
+        if in_word and not punctuation:
+            parts[-1] += character
+        else:
+            parts.append(character)
+        in_word = not punctuation
+    return parts

@@ -1,0 +1,84 @@
+"""Predictions of a split as files: GLUE's submissions, SQuAD's answers, columns of tags, JSON lines."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.files import write_text_atomically
+from electra_jax.tasks.protocol import DownstreamTask, Prediction
+from electra_jax.tasks.qa.task import QATask
+from electra_jax.tasks.tagging.task import TaggingTask
+from electra_jax.tasks.text.glue import GLUE, GlueTask, write_submission
+from electra_jax.tasks.text.tables import TextExample
+
+
+def write_outputs(
+    task: DownstreamTask, split: str, examples: Sequence[Any], predictions: Sequence[Prediction], directory: str
+) -> list[Path]:
+    """Writes predictions as the task's leaderboard takes them, or as its own files are.
+
+    Question answering: predictions.json, nbest.json and, where questions may have no answer, null_odds.json. Tagging:
+    `<task>_<split>.txt`, a word a line with its gold tag, if it has one, and the predicted one: what conlleval reads.
+    GLUE's splits that are submitted: `CoLA.tsv` ... Every other: `<task>_<split>.jsonl`, an object per example.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: the directory cannot be written.
+    """
+    folder = Path(directory)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(task, QATask):
+            return task.write_predictions(examples, predictions, directory)
+        if task.name in GLUE and (submitted := submitted_split(GLUE[task.name], split)) is not None:
+            numbers = {
+                example.index: number_of(task, prediction)
+                for example, prediction in zip(examples, predictions, strict=True)
+            }
+            return [write_submission(GLUE[task.name], submitted, numbers, directory=folder)]
+        tagging = isinstance(task, TaggingTask)
+        path = folder / f"{task.name}_{split}{'.txt' if tagging else '.jsonl'}"
+        write_text_atomically(path, columns(examples, predictions) if tagging else lines(examples, predictions))
+    except OSError as error:
+        raise UserError(f"{directory} cannot be written ({error.strerror}): name another OUTPUT_DIR") from error
+    return [path]
+
+
+def left_out(skipped: Mapping[str, int]) -> str:
+    """How many records of a split were left out, by reason, to stand after their number; "" if none was."""
+    reasons = "; ".join(f"{number} left out: {reason}" for reason, number in skipped.items())
+    return f" ({reasons})" if reasons else ""
+
+
+def submitted_split(task: GlueTask, split: str) -> str | None:
+    """The split by GLUE's own name, if its leaderboard wants predictions of it."""
+    own = "diagnostic" if task.name == "ax" else split
+    return own if own in task.submissions else None
+
+
+def number_of(task: DownstreamTask, prediction: Any) -> int | float:
+    """The class's number, or the value."""
+    return prediction.value if task.kind == "regression" else task.labels.index(prediction.label)
+
+
+def columns(examples: Sequence[Any], predictions: Sequence[Any]) -> str:
+    """A word a line, with its tags; a blank line after each sentence."""
+    sentences = []
+    for example, prediction in zip(examples, predictions, strict=True):
+        gold = (example.tags,) if example.tags else ()
+        rows = zip(example.words, *gold, prediction.tags, strict=True)
+        sentences.append("".join(" ".join(row) + "\n" for row in rows))
+    return "\n".join(sentences)
+
+
+def lines(examples: Sequence[Any], predictions: Sequence[Prediction]) -> str:
+    """A JSON object an example, with the number of its row, or of the example where rows are not known."""
+    records = (
+        {"index": example.index if isinstance(example, TextExample) else number, **prediction.to_json()}
+        for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True))
+    )
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

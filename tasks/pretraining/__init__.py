@@ -1,0 +1,1 @@
+"""From documents to cached pre-training examples and SeqIO tasks."""

@@ -1,0 +1,242 @@
+"""Batches of any SeqIO task or mixture: this process's share, endless, resumable at any batch (see `data`)."""
+
+import functools
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from typing import Self
+
+import numpy as np
+import seqio
+
+from electra_jax.data.batches import Batch, State, local_batch_size
+from electra_jax.errors import UserError
+from electra_jax.tasks.host_tensorflow import reason_of, tf
+
+# Seeds stay below this, so that they fit int32 with what SeqIO adds to them.
+_SEEDS = 2**30
+logger = logging.getLogger(__name__)
+
+
+class StreamBatches:
+    """Batches of any SeqIO task or mixture, read by as many readers as there were processes when the run began.
+
+    Each reader has its share of the examples, and gives its share of the rows of every batch. With another number of
+    processes, one goes through the shares of several readers, or several through that of one, so that the batches
+    stay the same.
+    """
+
+    def __init__(
+        self,
+        mixture_or_task_name: str,
+        *,
+        split: str,
+        use_cached: bool,
+        feature_lengths: Mapping[str, int],
+        batch_size: int,
+        seed: int,
+        process_index: int,
+        process_count: int,
+    ) -> None:
+        """`feature_lengths`: which output features to read, and the length to which each is cut or padded.
+
+        `batch_size` is the global one. Raises UserError for an unknown name (or, on the first batch, for a
+        split with fewer examples than a batch).
+        """
+        provider = _provider(mixture_or_task_name)
+        local_batch_size(batch_size, process_count)
+        _warn_of_few_files(provider, split, use_cached, process_count)
+        self._batch_size = batch_size
+        self._index, self._count = process_index, process_count
+        self._open = functools.partial(
+            _Reader, provider, split=split, use_cached=use_cached, feature_lengths=dict(feature_lengths), seed=seed
+        )
+        self.restore({"readers": process_count, "places": {}})
+
+    def __iter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Batch:
+        """Return [B / process_count, length] arrays of the features, as the task types them."""
+        parts = [reader.take() for reader in self._readers.values()]
+        return {key: np.concatenate([part[key] for part in parts])[self._rows] for key in parts[0]}
+
+    def state(self) -> State:
+        """Return {"readers": how many there are, "places": {reader: [epoch, examples that it gave in this epoch]}}.
+
+        The places are those of this process's readers.
+        """
+        places = {str(number): [reader.epoch, reader.examples] for number, reader in self._readers.items()}
+        return {"readers": self._num_readers, "places": places}
+
+    def restore(self, state: State) -> None:
+        """Let each of this process's readers go to its place, by reading and dropping what came before."""
+        self._num_readers = total = state["readers"]
+        if max(total, self._count) % min(total, self._count):
+            raise UserError(
+                f"The run began with {total} processes, and {self._count} cannot share their places in the data "
+                "evenly: go on with a number that divides that, or that it divides."
+            )
+        rows = local_batch_size(self._batch_size, total)
+        if total >= self._count:
+            readers = range(total)[self._index * total // self._count :][: total // self._count]
+            self._rows = slice(None)
+        else:
+            sharers = self._count // total
+            readers = [self._index // sharers]
+            share = rows // sharers
+            self._rows = slice(self._index % sharers * share, (self._index % sharers + 1) * share)
+        self._readers = {
+            number: self._open(seqio.ShardInfo(number, total), rows, *state["places"].get(str(number), (0, 0)))
+            for number in readers
+        }
+
+
+class _Reader:
+    """One share of a task or mixture, one `get_dataset` per epoch with a seed of its own."""
+
+    def __init__(
+        self,
+        provider: seqio.Task | seqio.Mixture,
+        shard: seqio.ShardInfo,
+        rows: int,
+        epoch: int,
+        examples: int,
+        *,
+        split: str,
+        use_cached: bool,
+        feature_lengths: dict[str, int],
+        seed: int,
+    ) -> None:
+        """`rows` are given at a time; `examples` were given in this epoch already."""
+        self._provider = provider
+        self._shard = shard
+        self._size = rows
+        self._split = split
+        self._use_cached = use_cached
+        self._feature_lengths = feature_lengths
+        self._seed = seed
+        self._begin(epoch, examples)
+
+    def take(self) -> Batch:
+        """Return the next rows; they may reach into the next epoch."""
+        parts, missing = [], self._size
+        while missing:
+            part = self._pending if self._pending is not None else self._next_chunk()
+            self._pending = None
+            if part is None:
+                self._next_epoch()
+                continue
+            size = len(next(iter(part.values())))
+            if size > missing:
+                self._pending = {key: values[missing:] for key, values in part.items()}
+                part = {key: values[:missing] for key, values in part.items()}
+            parts.append(part)
+            self.examples += min(size, missing)
+            missing -= min(size, missing)
+        return {key: np.concatenate([part[key] for part in parts]) for key in self._feature_lengths}
+
+    def _begin(self, epoch: int, examples: int) -> None:
+        self.epoch, self.examples = epoch, examples
+        self._pending: Batch | None = None
+        self._chunks = self._dataset()
+
+    def _next_chunk(self) -> Batch | None:
+        try:
+            return next(self._chunks, None)
+        except tf.errors.OpError as error:
+            # What a source written in Python raises reaches us as text.
+            if raised := re.search(r"UserError: ([^\n]+)", error.message):
+                raise UserError(raised[1]) from error
+            if isinstance(error, tf.errors.DataLossError):
+                raise UserError(
+                    f"A file that {self._provider.name} reads is damaged ({reason_of(error)}): make it anew."
+                ) from error
+            raise
+
+    def _next_epoch(self) -> None:
+        if self.examples < self._size:
+            raise UserError(
+                f"The split {self._split} of {self._provider.name} has {self.examples or 'no'} example(s) for process "
+                f"{self._shard.index} of {self._shard.num_shards}, fewer than its {self._size} rows of a batch: give "
+                "more text, lower BATCH_SIZE or use fewer processes."
+            )
+        self._begin(self.epoch + 1, 0)
+
+    def _dataset(self) -> Iterator[Batch]:
+        # Each epoch shuffles and masks anew, the same way in each run.
+        seed = int(np.random.SeedSequence([self._seed, self.epoch]).generate_state(1)[0]) % _SEEDS
+        dataset = self._provider.get_dataset(
+            sequence_length=self._feature_lengths,
+            split=self._split,
+            use_cached=self._use_cached,
+            shuffle=True,
+            seed=seed,
+            shard_info=self._shard,
+            num_epochs=1,
+        )
+        dataset = dataset.skip(self.examples).map(lambda x: {key: x[key] for key in self._feature_lengths})
+        dataset = seqio.trim_and_pad_dataset(dataset, self._feature_lengths)
+        return dataset.batch(self._size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+
+def is_cached(mixture_or_task_name: str) -> bool:
+    """Whether every task of it has a cache in SeqIO's cache directories; raises UserError for an unknown name."""
+    return all(task.cache_dir for task in seqio.get_subtasks(_provider(mixture_or_task_name)))
+
+
+def _provider(name: str) -> seqio.Task | seqio.Mixture:
+    try:
+        return seqio.get_mixture_or_task(name)
+    except ValueError as error:
+        known = ", ".join(sorted([*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]))
+        raise UserError(f"There is no task or mixture {name}; there are: {known}.") from error
+
+
+def _warn_of_few_files(provider: seqio.Task | seqio.Mixture, split: str, use_cached: bool, process_count: int) -> None:
+    """Say where processes cannot have files of their own, so that each reads all of them and drops most."""
+    for task in seqio.get_subtasks(provider):
+        if use_cached and task.cache_dir:
+            files = tf.io.gfile.glob(f"{task.cache_dir}/{split}.tfrecord-*")
+        elif task.source.supports_arbitrary_sharding or process_count == 1:
+            continue
+        else:
+            files = task.source.list_shards(split)
+        if len(files) < process_count:
+            logger.warning(
+                "%s has %d file(s) in its %s split, fewer than the %d processes: each reads all of them; write the "
+                "cache in more files to read less",
+                task.name,
+                len(files),
+                split,
+                process_count,
+            )
+
+
+def stream_evaluation_batches(
+    mixture_or_task_name: str,
+    *,
+    split: str,
+    use_cached: bool,
+    feature_lengths: Mapping[str, int],
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+) -> Iterator[Batch]:
+    """Yield a split of a SeqIO task or mixture once, in order; the last batch is filled up with rows of zeros.
+
+    The arguments are those of `StreamBatches`. Masks are the same each time. Every process reads all and
+    yields its contiguous slice of each batch, so that all yield equally many.
+    """
+    local_size = local_batch_size(batch_size, process_count)
+    dataset = seqio.get_mixture_or_task(mixture_or_task_name).get_dataset(
+        sequence_length=dict(feature_lengths), split=split, use_cached=use_cached, shuffle=False, seed=0, num_epochs=1
+    )
+    dataset = seqio.trim_and_pad_dataset(
+        dataset.map(lambda x: {key: x[key] for key in feature_lengths}), dict(feature_lengths)
+    )
+    for batch in dataset.batch(batch_size).as_numpy_iterator():
+        missing = batch_size - len(batch["input_ids"])
+        mine = slice(process_index * local_size, (process_index + 1) * local_size)
+        yield {key: np.pad(values, [(0, missing), (0, 0)])[mine] for key, values in batch.items()}

@@ -1,0 +1,262 @@
+"""From a model's scores over the windows of a question to its answer, its n-best list and its null odds."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.files import write_text_atomically
+from electra_jax.tasks.qa.files import QAExample
+from electra_jax.tasks.qa.final_text import projected_span_text, span_text
+from electra_jax.tasks.qa.windows import Window
+
+# The original's null score of a question without windows: larger than any.
+_NO_WINDOW_NULL_SCORE = np.float32(1_000_000)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodingConfig:
+    """How spans become answers.
+
+    Attributes:
+      n_best_size: the most answers of a question.
+      max_answer_length: the most word pieces of an answer.
+      null_odds_against_best_span: whether null odds are the null score minus the best span's, as they must be where
+        both come from the span head; False where an answerability head gives the null score.
+      project_words: the original's text of a span, which is found again in its words and can come out whole words
+        wide or with other white space, rather than the characters of the context.
+      no_span_text: the answer where no span is left: "", or the original's "empty".
+    """
+
+    n_best_size: int
+    max_answer_length: int
+    null_odds_against_best_span: bool
+    project_words: bool
+    no_span_text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+    """S spans of one window, likelier or not: first and last positions (integers) and their scores (float32)."""
+
+    start_S: np.ndarray
+    end_S: np.ndarray
+    start_score_S: np.ndarray
+    end_score_S: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredText:
+    """An answer of the n-best list, in the official fields."""
+
+    text: str
+    probability: float
+    start_logit: float
+    end_logit: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What is said about a question.
+
+    Attributes:
+      nbest: distinct answers, best first; at least one.
+      null_odds: larger where no answer is likelier; None where every question has one.
+      null_threshold: null odds above it mean that there is no answer; None where no threshold was found yet.
+    """
+
+    nbest: tuple[ScoredText, ...]
+    null_odds: float | None
+    null_threshold: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The best answer, whether or not there is likely to be one."""
+        return self.nbest[0].text
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values.
+
+        The `answer` ("" if there is likely to be none), the `probability` of the best span among those of `nbest`, and
+        `null_odds` and their `null_threshold`, where questions may have no answer.
+        """
+        (answer,) = final_answers({"": self}, null_threshold=self.null_threshold).values()
+        odds = {} if self.null_odds is None else {"null_odds": self.null_odds, "null_threshold": self.null_threshold}
+        best = {"answer": answer, "probability": self.nbest[0].probability}
+        return best | odds | {"nbest": [dataclasses.asdict(entry) for entry in self.nbest]}
+
+
+def joint_candidates(
+    *, start_index_K: np.ndarray, start_log_probs_K: np.ndarray, end_index_KK: np.ndarray, end_log_probs_KK: np.ndarray
+) -> Candidates:
+    """Spans of the joint head: K starts, and for each of them K ends."""
+    num_ends = end_index_KK.shape[1]
+    return Candidates(
+        start_S=np.repeat(start_index_K, num_ends),
+        end_S=end_index_KK.reshape(-1),
+        start_score_S=np.repeat(start_log_probs_K, num_ends),
+        end_score_S=end_log_probs_KK.reshape(-1),
+    )
+
+
+def independent_candidates(*, start_logits_L: np.ndarray, end_logits_L: np.ndarray, n_best_size: int) -> Candidates:
+    """Spans of the independent head: each of the n best starts with each of the n best ends."""
+    starts = best_indices(start_logits_L, n_best_size)
+    ends = best_indices(end_logits_L, n_best_size)
+    return Candidates(
+        start_S=np.repeat(starts, len(ends)),
+        end_S=np.tile(ends, len(starts)),
+        start_score_S=np.repeat(start_logits_L[starts], len(ends)),
+        end_score_S=np.tile(end_logits_L[ends], len(starts)),
+    )
+
+
+def best_indices(scores_N: np.ndarray, n_best_size: int) -> np.ndarray:
+    """Indices of the largest scores, largest first, the first of equals first."""
+    return np.argsort(-np.asarray(scores_N), kind="stable")[:n_best_size]
+
+
+def decode(
+    example: QAExample,
+    windows: Sequence[Window],
+    candidates: Sequence[Candidates],
+    null_scores: Sequence[float] | None,
+    tokenizer: Tokenizer,
+    config: DecodingConfig,
+) -> Prediction:
+    """The answer to a question from the spans of all its windows.
+
+    A span must lie in the context, start where its window shows most around it, and be short enough.
+
+    Args:
+      example: the question.
+      windows: its windows, as `prediction_windows` gives them.
+      candidates: the spans of each window.
+      null_scores: of each window, larger where no answer is likelier: the answerability logit; without that head the
+        start plus end logit of [CLS], or with the joint head the log-probability of starting there (of which the
+        original takes the bare logit). The least one counts, that of the window surest to hold an answer. None
+        where every question has an answer.
+      tokenizer: the one that made the windows.
+      config: what is kept.
+
+    Raises:
+      UserError: a score is not a number.
+    """
+    nbest = _best_texts(example, windows, candidates, tokenizer, config)
+    if null_scores is None:
+        return Prediction(nbest, None)
+    null_odds = min(map(np.float32, null_scores), default=_NO_WINDOW_NULL_SCORE)
+    if np.isnan(null_scores).any():
+        raise UserError(_not_a_number(example))
+    if config.null_odds_against_best_span:
+        null_odds = null_odds - np.float32(nbest[0].start_logit) - np.float32(nbest[0].end_logit)
+    return Prediction(nbest, float(null_odds))
+
+
+def final_answers(predictions: Mapping[str, Prediction], *, null_threshold: float | None) -> dict[str, str]:
+    """The answer to each question: "" where the null odds exceed the threshold.
+
+    Args:
+      predictions: by question.
+      null_threshold: None answers every question, as the original writes its predictions. Search for a threshold among
+        those, as `best_thresholds` does: withheld answers have no score.
+    """
+    answers = {}
+    for example_id, prediction in predictions.items():
+        is_null = null_threshold is not None and prediction.null_odds is not None
+        is_null = is_null and prediction.null_odds > null_threshold
+        answers[example_id] = "" if is_null else prediction.text
+    return answers
+
+
+def write_predictions(
+    predictions: Mapping[str, Prediction], directory: str, *, null_threshold: float | None
+) -> list[pathlib.Path]:
+    """Writes predictions.json, nbest.json and, where there are null odds, null_odds.json in the official formats.
+
+    Returns:
+      The files.
+
+    Raises:
+      UserError: they cannot be written.
+    """
+    content: dict[str, dict[str, object]] = {
+        "predictions.json": dict(final_answers(predictions, null_threshold=null_threshold)),
+        "nbest.json": {
+            example_id: [dataclasses.asdict(entry) for entry in prediction.nbest]
+            for example_id, prediction in predictions.items()
+        },
+    }
+    odds = {name: prediction.null_odds for name, prediction in predictions.items() if prediction.null_odds is not None}
+    if odds:
+        content["null_odds.json"] = odds
+    folder = pathlib.Path(directory)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, values in content.items():
+            write_text_atomically(folder / name, json.dumps(values, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{directory}: the predictions cannot be written ({error.strerror}).") from error
+    return [folder / name for name in content]
+
+
+def _best_texts(
+    example: QAExample,
+    windows: Sequence[Window],
+    candidates: Sequence[Candidates],
+    tokenizer: Tokenizer,
+    config: DecodingConfig,
+) -> tuple[ScoredText, ...]:
+    kept = [_allowed(window, spans, config) for window, spans in zip(windows, candidates, strict=True)]
+    if not kept:
+        return (ScoredText(config.no_span_text, 1.0, 0.0, 0.0),)
+    window_S = np.repeat(np.arange(len(kept)), [len(spans.start_S) for spans in kept])
+    start_S, end_S, start_score_S, end_score_S = (
+        np.concatenate([getattr(spans, field.name) for spans in kept]) for field in dataclasses.fields(Candidates)
+    )
+    score_S = start_score_S + end_score_S
+    if np.isnan(score_S).any():
+        raise UserError(_not_a_number(example))
+    best: dict[str, int] = {}
+    for number in best_indices(score_S, len(score_S)).tolist():
+        window, start, end = windows[window_S[number]], int(start_S[number]), int(end_S[number])
+        if config.project_words:
+            text = projected_span_text(example.context, window, start, end, tokenizer)
+        else:
+            text = span_text(example.context, window, start, end)
+        best.setdefault(text, number)
+        if len(best) == config.n_best_size:
+            break
+    if not best:
+        return (ScoredText(config.no_span_text, 1.0, 0.0, 0.0),)
+    numbers = list(best.values())
+    probabilities = softmax(score_S[numbers])
+    scores = zip(best, probabilities, start_score_S[numbers], end_score_S[numbers], strict=True)
+    return tuple(ScoredText(text, *map(float, values)) for text, *values in scores)
+
+
+def softmax(scores_N: np.ndarray) -> np.ndarray:
+    """Probabilities in float64; exponentials are taken in the scores' own type, as the original does."""
+    if not len(scores_N):
+        return np.zeros(0)
+    exponentials_N = np.exp(scores_N - np.max(scores_N)).astype(np.float64)
+    return exponentials_N / exponentials_N.sum()
+
+
+def _allowed(window: Window, spans: Candidates, config: DecodingConfig) -> Candidates:
+    num_pieces = len(window.offsets_C2)
+    start_S, end_S = spans.start_S - window.context_start, spans.end_S - window.context_start
+    allowed_S = (start_S >= 0) & (start_S < num_pieces) & (end_S >= start_S) & (end_S < num_pieces)
+    allowed_S &= end_S - start_S < config.max_answer_length
+    # Positions outside the context are looked up nowhere.
+    allowed_S[allowed_S] = window.is_max_context_C[start_S[allowed_S]]
+    return Candidates(*(getattr(spans, field.name)[allowed_S] for field in dataclasses.fields(Candidates)))
+
+
+def _not_a_number(example: QAExample) -> str:
+    return f"question {example.example_id!r}: the model's scores are not numbers (NaN); look at its weights."

@@ -1,0 +1,260 @@
+"""Exact match and F1 as the official scripts of SQuAD 1.1, SQuAD 2.0 and MRQA define them, to the last digit."""
+
+import collections
+import re
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.qa.files import QAExample
+
+# Question ids with what may be answered; no texts where the right answer is none. A list, for ids may come twice.
+Gold = Sequence[tuple[str, Sequence[str]]]
+
+# What SQuAD 2.0's script takes unless told otherwise: null odds are probabilities, and none withholds an answer.
+OFFICIAL_NULL_THRESHOLD = 1.0
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def gold_of(examples: Iterable[QAExample]) -> Gold:
+    """The gold answers of questions, in their order."""
+    return [(example.example_id, example.gold_texts) for example in examples]
+
+
+def unanswered(gold: Gold, predictions: Mapping[str, str]) -> list[str]:
+    """The questions that have no prediction. Each metric says what it makes of them."""
+    return [example_id for example_id, _ in gold if example_id not in predictions]
+
+
+def normalize_answer(text: str) -> str:
+    """Small letters, no ASCII punctuation, no English articles, single spaces."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, gold_text: str) -> bool:
+    """Whether the normalised texts are equal."""
+    return normalize_answer(prediction) == normalize_answer(gold_text)
+
+
+def f1(prediction: str, gold_text: str) -> float:
+    """F1 of the normalised words as bags; 0 where none is shared, even if both are empty (SQuAD 1.1, MRQA)."""
+    predicted = normalize_answer(prediction).split()
+    wanted = normalize_answer(gold_text).split()
+    num_shared = (collections.Counter(predicted) & collections.Counter(wanted)).total()
+    if num_shared == 0:
+        return 0.0
+    precision = num_shared / len(predicted)
+    recall = num_shared / len(wanted)
+    return (2 * precision * recall) / (precision + recall)
+
+
+def f1_with_no_answer(prediction: str, gold_text: str) -> float:
+    """F1 as `f1`, but 1 where both texts are empty once normalised (SQuAD 2.0)."""
+    if not normalize_answer(prediction) and not normalize_answer(gold_text):
+        return 1.0
+    return f1(prediction, gold_text)
+
+
+def squad_v1_metrics(gold: Gold, predictions: Mapping[str, str]) -> dict[str, float]:
+    """SQuAD 1.1: `exact_match` and `f1` in percent, over all questions; those without prediction count 0.
+
+    Raises:
+      UserError: no question; or one without gold answer.
+    """
+    return _mean_scores(gold, [example_id for example_id, _ in gold], predictions)
+
+
+def mrqa_metrics(gold: Gold, predictions: Mapping[str, str], *, skip_unanswered: bool) -> dict[str, float]:
+    """MRQA: `exact_match` and `f1` in percent.
+
+    Args:
+      gold: as everywhere; of two entries with one id the later counts.
+      predictions: by question.
+      skip_unanswered: leaves questions without prediction out, as the original does; else they count 0.
+
+    Raises:
+      UserError: no question; or one without gold answer.
+    """
+    last = list(dict(gold).items())
+    counted = [example_id for example_id, _ in last if not skip_unanswered or example_id in predictions]
+    return _mean_scores(last, counted, predictions)
+
+
+def squad_v2_raw_scores(gold: Gold, predictions: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Exact match and F1 of each question that has a prediction, before any threshold.
+
+    Gold answers that normalise to nothing do not count; without any other the right answer is "".
+    """
+    exact, overlap = {}, {}
+    for example_id, gold_texts in gold:
+        if example_id not in predictions:
+            continue
+        texts = [text for text in gold_texts if normalize_answer(text)] or [""]
+        prediction = predictions[example_id]
+        exact[example_id] = max(float(exact_match(prediction, text)) for text in texts)
+        overlap[example_id] = max(f1_with_no_answer(prediction, text) for text in texts)
+    return exact, overlap
+
+
+def squad_v2_metrics(
+    gold: Gold, predictions: Mapping[str, str], *, null_odds: Mapping[str, float] | None, null_threshold: float
+) -> dict[str, float]:
+    """SQuAD 2.0: the fields of the official script, scores in percent.
+
+    `exact`, `f1`, `total`, the same with the prefixes `HasAns_` and `NoAns_` where there are such questions, and with
+    null odds what `best_thresholds` finds. Questions without prediction are left out (where the script stops).
+
+    Args:
+      gold: of two entries with one id the later counts.
+      predictions: by question; with null odds let them be answers to every question.
+      null_odds: by question; None for predictions that say "" by themselves.
+      null_threshold: questions with larger null odds are scored as if answered "".
+
+    Raises:
+      UserError: no question has a prediction; or one with a prediction has no null odds.
+    """
+    has_answer = {example_id: bool(gold_texts) for example_id, gold_texts in gold}
+    exact, overlap = squad_v2_raw_scores(gold, predictions)
+    if not exact:
+        raise UserError("no question of the data has a prediction; are they of the same data set?")
+    odds = null_odds if null_odds is not None else dict.fromkeys(exact, 0.0)
+    _require_odds(exact, odds)
+    exact_after = _with_threshold(exact, has_answer, odds, null_threshold)
+    overlap_after = _with_threshold(overlap, has_answer, odds, null_threshold)
+    groups = {
+        "": list(exact),
+        "HasAns_": [example_id for example_id, known in has_answer.items() if known and example_id in exact],
+        "NoAns_": [example_id for example_id, known in has_answer.items() if not known and example_id in exact],
+    }
+    metrics: dict[str, float] = {}
+    for prefix, ids in groups.items():
+        if ids:
+            metrics[f"{prefix}exact"] = 100.0 * sum(exact_after[example_id] for example_id in ids) / len(ids)
+            metrics[f"{prefix}f1"] = 100.0 * sum(overlap_after[example_id] for example_id in ids) / len(ids)
+            metrics[f"{prefix}total"] = len(ids)
+    if null_odds is not None:
+        metrics |= best_thresholds(gold, predictions, null_odds)
+    return metrics
+
+
+def require_gold(examples: Sequence[QAExample]) -> None:
+    """Refuses the questions of a test split, which have neither answers nor a mark that there is none.
+
+    Raises:
+      UserError: so.
+    """
+    if not any(example.gold_texts or example.is_impossible for example in examples):
+        raise UserError(
+            f"none of the {len(examples)} questions has a gold answer: a test split is predicted, but scored by its "
+            f"owner alone; score the dev split."
+        )
+
+
+def official_metrics(
+    scoring: str,
+    examples: Sequence[QAExample],
+    predictions: Mapping[str, str],
+    *,
+    null_odds: Mapping[str, float] | None,
+    null_threshold: float | None,
+    skip_unanswered: bool,
+) -> dict[str, float]:
+    """The scores of "squad_v1", "squad_v2" or "mrqa", in the fields of their script.
+
+    Args:
+      scoring: whose.
+      examples: the questions.
+      predictions: by question.
+      null_odds, null_threshold: as `squad_v2_metrics`, which alone reads them.
+      skip_unanswered: as `mrqa_metrics`.
+
+    Raises:
+      UserError: no question has a gold answer, or none has a prediction.
+    """
+    require_gold(examples)
+    gold = gold_of(examples)
+    if len(unanswered(gold, predictions)) == len(gold):
+        raise UserError("no question of the data has a prediction; are they of the same data set?")
+    if scoring == "squad_v1":
+        return squad_v1_metrics(gold, predictions)
+    if scoring == "mrqa":
+        return mrqa_metrics(gold, predictions, skip_unanswered=skip_unanswered)
+    threshold = OFFICIAL_NULL_THRESHOLD if null_threshold is None else null_threshold
+    return squad_v2_metrics(gold, predictions, null_odds=null_odds, null_threshold=threshold)
+
+
+def best_thresholds(gold: Gold, predictions: Mapping[str, str], null_odds: Mapping[str, float]) -> dict[str, float]:
+    """`best_exact`, `best_f1` in percent, and the null odds (`..._thresh`) beyond which "" scores so well.
+
+    As the official script: the threshold is 0 if the best is never to answer, and unanswered questions count among
+    the "" that are right.
+
+    Raises:
+      UserError: no question has a prediction; or one with a prediction has no null odds.
+    """
+    has_answer = {example_id: bool(gold_texts) for example_id, gold_texts in gold}
+    exact, overlap = squad_v2_raw_scores(gold, predictions)
+    if not exact:
+        raise UserError("no question of the data has a prediction; are they of the same data set?")
+    _require_odds(exact, null_odds)
+    metrics = {}
+    for name, scores in (("best_exact", exact), ("best_f1", overlap)):
+        score, threshold = _best_threshold(scores, predictions, null_odds, has_answer)
+        metrics[name] = score
+        metrics[f"{name}_thresh"] = threshold
+    return metrics
+
+
+def _best_threshold(
+    scores: Mapping[str, float],
+    predictions: Mapping[str, str],
+    null_odds: Mapping[str, float],
+    has_answer: Mapping[str, bool],
+) -> tuple[float, float]:
+    score = best_score = float(sum(not known for known in has_answer.values()))
+    threshold = 0.0
+    for example_id in sorted(null_odds, key=null_odds.__getitem__):
+        if example_id not in scores:
+            continue
+        if has_answer[example_id]:
+            score += scores[example_id]
+        elif predictions[example_id]:
+            score -= 1
+        if score > best_score:
+            best_score = score
+            threshold = null_odds[example_id]
+    return 100.0 * best_score / len(scores), threshold
+
+
+def _with_threshold(
+    scores: Mapping[str, float], has_answer: Mapping[str, bool], null_odds: Mapping[str, float], null_threshold: float
+) -> dict[str, float]:
+    return {
+        example_id: float(not has_answer[example_id]) if null_odds[example_id] > null_threshold else score
+        for example_id, score in scores.items()
+    }
+
+
+def _require_odds(scores: Mapping[str, float], null_odds: Mapping[str, float]) -> None:
+    missing = [example_id for example_id in scores if example_id not in null_odds]
+    if missing:
+        raise UserError(f"{len(missing)} questions have a prediction but no null odds, such as {missing[0]!r}.")
+
+
+def _mean_scores(gold: Gold, counted: Sequence[str], predictions: Mapping[str, str]) -> dict[str, float]:
+    if not counted:
+        raise UserError("there is no question to score; are predictions and data of the same data set?")
+    without = [example_id for example_id, gold_texts in gold if not gold_texts]
+    if without:
+        raise UserError(
+            f"{len(without)} questions have no gold answer, such as {without[0]!r}; score as SQuAD 2.0, or give "
+            f"data with answers."
+        )
+    answered = [(predictions[example_id], texts) for example_id, texts in gold if example_id in predictions]
+
+    def total(score: Callable[[str, str], float]) -> float:
+        return sum(max(score(prediction, text) for text in texts) for prediction, texts in answered)
+
+    return {"exact_match": 100.0 * total(exact_match) / len(counted), "f1": 100.0 * total(f1) / len(counted)}

@@ -1,0 +1,129 @@
+"""Where the question-answering tasks of the catalogue come from: their files, TFDS's names, and whose scores count."""
+
+import collections
+import dataclasses
+import operator
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.protocol import Examples
+from electra_jax.tasks.qa.files import QAExample, mrqa_example, read_mrqa, read_squad, squad_example
+from electra_jax.tasks.split_files import Sources, file_sources, reads_tfds, tfds_sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where a task's data is, and which format and scores it has.
+
+    Attributes:
+      folders: ours, then the original's.
+      scoring: "squad_v1", "squad_v2" or "mrqa"; None for a user's own in SQuAD's format, where the files tell it.
+      tfds: TFDS's name; None if it has none.
+    """
+
+    folders: tuple[str, ...]
+    scoring: str | None
+    tfds: str | None
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the files."""
+        return (".jsonl", ".jsonl.gz") if self.scoring == "mrqa" else (".json", ".json.gz")
+
+    @property
+    def read(self) -> Callable[..., list[QAExample]]:
+        """Reads a file."""
+        return read_mrqa if self.scoring == "mrqa" else read_squad
+
+
+QA_TASKS = {
+    "squad_v1": Layout(("squad_v1", "squadv1"), "squad_v1", "squad/v1.1"),
+    "squad_v2": Layout(("squad_v2", "squad"), "squad_v2", "squad/v2.0"),
+    "newsqa": Layout(("newsqa",), "mrqa", "mrqa/news_qa"),
+    "naturalqs": Layout(("naturalqs",), "mrqa", "mrqa/natural_questions"),
+    "triviaqa": Layout(("triviaqa",), "mrqa", "mrqa/trivia_qa"),
+    "searchqa": Layout(("searchqa",), "mrqa", "mrqa/search_qa"),
+    "qa": Layout(("qa",), None, None),
+}
+
+
+def qa_sources(options: TaskOptions) -> Sources:
+    """Return the splits of the task that `options.task` names.
+
+    A user's own without a dev file has one held out of training, whose contexts are in no training question.
+
+    Raises:
+      UserError: TFDS has no such dataset here.
+    """
+    layout = QA_TASKS[options.task]
+    if reads_tfds(options):
+        if layout.tfds is None:
+            raise UserError(f"TFDS has no dataset of the task {options.task!r}; set SOURCE = 'files'.")
+        return tfds_sources(options, dataset=layout.tfds, read=_examples_of_tfds)
+
+    def read(path: pathlib.Path, split: str) -> Examples:
+        del split  # Questions are written alike in all of them.
+        skipped: collections.Counter[str] = collections.Counter()
+        examples = layout.read(str(path), skipped=skipped if options.skip_bad_rows else None)
+        return Examples(examples, skipped)
+
+    return file_sources(
+        options,
+        folders=layout.folders,
+        suffixes=layout.suffixes,
+        read=read,
+        text_of=operator.attrgetter("context") if layout.scoring is None else None,
+    )
+
+
+def scoring_of(options: TaskOptions, sources: Sources) -> str:
+    """Return whose scores count; for a user's own SQuAD 2.0's if its training or dev file marks what has no answer."""
+    scoring = QA_TASKS[options.task].scoring
+    if scoring is not None:
+        return scoring
+    labelled = [split for split in ("train", "dev") if split in sources.readers]
+    marked = any(example.is_impossible for split in labelled for example in sources.read(options.task, split).examples)
+    return "squad_v2" if marked else "squad_v1"
+
+
+def _examples_of_tfds(records: Iterable[Mapping[str, Any]], features: Any, place: str) -> Examples:
+    del features
+    examples = [_example(record, f"{place}, example {number}") for number, record in enumerate(records)]
+    return Examples(examples, collections.Counter())
+
+
+def _example(record: Mapping[str, Any], place: str) -> QAExample:
+    """A record of TFDS's squad or mrqa as the object of its file."""
+    question = {name: _text(record[name]) for name in ("id", "qid", "question") if name in record}
+    context = _text(record["context"])
+    if "detected_answers" in record:
+        detected = record["detected_answers"]
+        question["answers"] = [_text(text) for text in record["answers"]]
+        question["detected_answers"] = [
+            {"text": _text(text), "char_spans": [list(span) for span in zip(starts, ends, strict=True)]}
+            for text, starts, ends in zip(
+                detected["text"],
+                _lists(detected["char_spans"]["start"]),
+                _lists(detected["char_spans"]["end"]),
+                strict=True,
+            )
+        ]
+        return mrqa_example(question, context, place)
+    answers = record["answers"]
+    question["answers"] = [
+        {"text": _text(text), "answer_start": int(start)}
+        for text, start in zip(answers["text"], answers["answer_start"], strict=True)
+    ]
+    question["is_impossible"] = bool(record.get("is_impossible", False))
+    return squad_example(question, context, place)
+
+
+def _lists(ragged: Any) -> Sequence[list[int]]:
+    return ragged.to_list() if hasattr(ragged, "to_list") else ragged.tolist()
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8")

@@ -1,0 +1,327 @@
+"""Question answering as a task that can be fine-tuned: SQuAD, MRQA's parts, and a user's own SQuAD-format file."""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.protocol import Examples, Pieces, Row
+from electra_jax.tasks.qa import metrics
+from electra_jax.tasks.qa.answers import UnusableAnswerError
+from electra_jax.tasks.qa.decoding import (
+    Candidates,
+    DecodingConfig,
+    Prediction,
+    decode,
+    final_answers,
+    independent_candidates,
+    joint_candidates,
+    write_predictions,
+)
+from electra_jax.tasks.qa.files import QAExample, raw_example
+from electra_jax.tasks.qa.sources import qa_sources, scoring_of
+from electra_jax.tasks.qa.windows import WindowConfig, answer_tokens, prediction_windows, training_windows
+from electra_jax.tasks.split_files import NO_SOURCES, Sources
+
+
+@dataclasses.dataclass(frozen=True)
+class QATask:
+    """Questions about contexts: a `downstream.DownstreamTask`.
+
+    Attributes:
+      name: of the catalogue.
+      scoring: whose scores count: "squad_v1", "squad_v2" (questions may have no answer) or "mrqa".
+      vocabulary: with its tokenizer.
+      windows, decoding: how contexts are cut, and how spans become answers.
+      null_threshold: null odds above it mean that there is no answer; None until `fit_threshold` found it.
+      skip_unanswered: MRQA's scores leave out questions without a prediction, as the original's.
+      sources: where the splits are.
+    """
+
+    name: str
+    scoring: str
+    vocabulary: Pieces
+    windows: WindowConfig
+    decoding: DecodingConfig
+    null_threshold: float | None
+    skip_unanswered: bool
+    sources: Sources
+
+    kind: ClassVar[str] = "question_answering"
+    labels: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def main_metric(self) -> str:
+        """F1; for SQuAD 2.0 with the best threshold, so that a checkpoint is not judged by an old one."""
+        return "best_f1" if self.scoring == "squad_v2" else "f1"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that can be read."""
+        return tuple(self.sources.readers)
+
+    @property
+    def length(self) -> int:
+        """The most tokens of a window."""
+        return self.windows.max_sequence_length
+
+    def examples(self, split: str) -> Examples:
+        """Read a split; of "train", the questions that cannot be learnt are left out and counted by their reason.
+
+        Such are those without an answer that are not marked as impossible, or whose answer is not in the context.
+
+        Raises:
+          UserError: no such split or file; a malformed file; or no question is left.
+        """
+        whole = self.sources.read(self.name, split)
+        if split != "train":
+            return whole
+        kept, skipped = [], collections.Counter(whole.skipped)
+        for example in whole.examples:
+            try:
+                if not example.is_impossible:
+                    answer_tokens(example, self.vocabulary.tokenizer, self.windows)
+            except UnusableAnswerError as error:
+                skipped[str(error)] += 1
+            else:
+                kept.append(example)
+        if not kept:
+            reasons = "; ".join(f"{reason}: {number}" for reason, number in skipped.items())
+            raise UserError(f"{self.name}: none of the training questions can be learnt ({reasons}); correct the file.")
+        return Examples(kept, skipped)
+
+    def raw_examples(self, inputs: Iterable[Mapping[str, str]]) -> list[QAExample]:
+        """Questions that a user asks: {"question": ..., "context": ...}, and an "id" if they like.
+
+        Raises:
+          UserError: a field is missing or is no text.
+        """
+        return [raw_example(record, f"input {number}") for number, record in enumerate(inputs, start=1)]
+
+    def rows(self, examples: Sequence[QAExample], *, training: bool) -> list[Row]:
+        """One row per window, int32.
+
+        `window` is its number among those of its example. In training the questions that cannot be learnt have none;
+        otherwise rows have no targets.
+
+        Raises:
+          UserError: a question leaves no room for its context.
+        """
+        rows = []
+        for number, example in enumerate(examples):
+            try:
+                cut = training_windows if training else prediction_windows
+                windows = cut(example, self.vocabulary.tokenizer, self.windows)
+            except UnusableAnswerError:
+                continue
+            for window in windows:
+                features = window.features()
+                # The batch makes its own, for padded rows.
+                del features["attention_mask"]
+                place = {"example": np.array(number, np.int32), "window": np.array(window.index, np.int32)}
+                rows.append(features | place)
+        return rows
+
+    def predictions(
+        self, examples: Sequence[QAExample], rows: Sequence[Row], outputs: Sequence[dict[str, np.ndarray]]
+    ) -> list[Prediction]:
+        """Return an answer to each question from what either head of question answering said of each of its windows.
+
+        Null odds are the answerability head's logit, and where there is none, the score of [CLS] as a span, against
+        the best span's: with the joint head, which scores no empty span, that of starting there.
+
+        Args:
+          examples: the questions.
+          rows: `rows(examples, training=False)`, in any order.
+          outputs: of each row, with or without what the head said of padding.
+
+        Raises:
+          UserError: a score is not a number.
+        """
+        found = {
+            (int(row["example"]), int(row["window"])): {
+                name: output[: len(row["input_ids"])] if name in ("start_logits", "end_logits") else output
+                for name, output in row_outputs.items()
+            }
+            for row, row_outputs in zip(rows, outputs, strict=True)
+        }
+        predictions = []
+        for number, example in enumerate(examples):
+            windows = prediction_windows(example, self.vocabulary.tokenizer, self.windows)
+            scores = [found[number, window.index] for window in windows]
+            null_scores, decoding = None, self.decoding
+            if self.scoring == "squad_v2":
+                null_scores = [_null_score(output) for output in scores]
+                by_span = any("answerable_logit" not in output for output in scores)
+                decoding = dataclasses.replace(decoding, null_odds_against_best_span=by_span)
+            spans = [self._candidates(output) for output in scores]
+            prediction = decode(example, windows, spans, null_scores, self.vocabulary.tokenizer, decoding)
+            predictions.append(dataclasses.replace(prediction, null_threshold=self.null_threshold))
+        return predictions
+
+    def score(self, examples: Sequence[QAExample], predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Return the official scores in per cent, the main one first.
+
+        SQuAD 2.0: `best_f1` and `best_exact` with their thresholds, as found on these predictions; the others at
+        `null_threshold`, or at the best one for F1 where there is none.
+
+        Raises:
+          UserError: the questions have no gold answers, as those of a test split.
+        """
+        by_question = _by_question(examples, predictions)
+        odds, threshold = None, self.null_threshold
+        if self.scoring == "squad_v2":
+            odds = _null_odds(by_question)
+            threshold = self.fit_threshold(examples, predictions) if threshold is None else threshold
+        scores = metrics.official_metrics(
+            self.scoring,
+            examples,
+            # The search for a threshold wants an answer to every question, also where the odds are against one.
+            final_answers(by_question, null_threshold=None),
+            null_odds=odds,
+            null_threshold=threshold,
+            skip_unanswered=self.skip_unanswered,
+        )
+        return {self.main_metric: scores[self.main_metric]} | scores
+
+    def fit_threshold(self, examples: Sequence[QAExample], predictions: Sequence[Prediction]) -> float | None:
+        """Return the null odds beyond which "" makes the best F1; None where every question has an answer.
+
+        The task with it, `dataclasses.replace(task, null_threshold=...)`, withholds answers so. It stands between the
+        odds that it divides, so that rounding moves no question across: the official `best_f1_thresh` is one of them.
+        That is 0 where never to answer is best, which odds that are logits may be below: here it is below all of them.
+        """
+        if self.scoring != "squad_v2":
+            return None
+        metrics.require_gold(examples)
+        by_question = _by_question(examples, predictions)
+        answers, odds = final_answers(by_question, null_threshold=None), _null_odds(by_question)
+        gold = metrics.gold_of(examples)
+        found = metrics.best_thresholds(gold, answers, odds)["best_f1_thresh"]
+        larger = [value for value in odds.values() if value > found]
+        between = (found + min(larger)) / 2 if larger else found + 1.0
+        never = min(odds.values()) - 1.0
+
+        def f1_at(threshold: float) -> float:
+            return metrics.squad_v2_metrics(gold, answers, null_odds=odds, null_threshold=threshold)["f1"]
+
+        return never if f1_at(never) > f1_at(between) else between
+
+    def write_predictions(
+        self, examples: Sequence[QAExample], predictions: Sequence[Prediction], directory: str
+    ) -> list[pathlib.Path]:
+        """Write predictions.json, nbest.json and, for SQuAD 2.0, null_odds.json in the official formats.
+
+        With a `null_threshold` predictions.json has "" beyond it; nbest.json has what was withheld.
+
+        Raises:
+          UserError: they cannot be written.
+        """
+        return write_predictions(_by_question(examples, predictions), directory, null_threshold=self.null_threshold)
+
+    def describe(self) -> dict[str, Any]:
+        """Return JSON values of all but the vocabulary and the files: see `qa_task_from_facts`."""
+        return {
+            "task": self.name,
+            "kind": self.kind,
+            "scoring": self.scoring,
+            "windows": dataclasses.asdict(self.windows),
+            "decoding": dataclasses.asdict(self.decoding),
+            "null_threshold": self.null_threshold,
+            "skip_unanswered": self.skip_unanswered,
+        }
+
+    def _candidates(self, outputs: Mapping[str, np.ndarray]) -> Candidates:
+        if "start_top_index" in outputs:
+            return joint_candidates(
+                start_index_K=outputs["start_top_index"],
+                start_log_probs_K=outputs["start_top_log_probs"],
+                end_index_KK=outputs["end_top_index"],
+                end_log_probs_KK=outputs["end_top_log_probs"],
+            )
+        return independent_candidates(
+            start_logits_L=outputs["start_logits"],
+            end_logits_L=outputs["end_logits"],
+            n_best_size=self.decoding.n_best_size,
+        )
+
+
+def _null_score(outputs: Mapping[str, np.ndarray]) -> float:
+    if "answerable_logit" in outputs:
+        return float(outputs["answerable_logit"])
+    start_logits_L = outputs["start_logits"]
+    if "end_logits" in outputs:
+        return float(start_logits_L[0] + outputs["end_logits"][0])
+    return float(start_logits_L[0] - np.logaddexp.reduce(start_logits_L))
+
+
+def _by_question(examples: Sequence[QAExample], predictions: Sequence[Prediction]) -> dict[str, Prediction]:
+    return {example.example_id: prediction for example, prediction in zip(examples, predictions, strict=True)}
+
+
+def _null_odds(predictions: Mapping[str, Prediction]) -> dict[str, float]:
+    return {name: prediction.null_odds for name, prediction in predictions.items() if prediction.null_odds is not None}
+
+
+def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> QATask:
+    """Rebuild a task from what `QATask.describe` gave, to read raw input."""
+    return QATask(
+        name=facts["task"],
+        scoring=facts["scoring"],
+        vocabulary=vocabulary,
+        windows=WindowConfig(**facts["windows"]),
+        decoding=DecodingConfig(**facts["decoding"]),
+        null_threshold=facts["null_threshold"],
+        skip_unanswered=facts["skip_unanswered"],
+        sources=NO_SOURCES,
+    )
+
+
+def make_qa_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str, Any] | None = None) -> QATask:
+    """Return the task of `qa_sources.QA_TASKS` that `options.task` names.
+
+    A user's own, "qa", is scored as SQuAD 2.0 if its training or dev file marks a question as impossible, else as 1.1.
+
+    Args:
+      options: which, where its data is, and how it is cut and decoded.
+      vocabulary: with its tokenizer.
+      recorded: what `QATask.describe` said of the task that a model was fine-tuned on: its threshold is taken where
+        the options have none, and its scoring.
+
+    Raises:
+      UserError: settings that cannot be; a TFDS dataset that is not prepared; a malformed file of a user's own task.
+    """
+    sources = qa_sources(options)
+    null_threshold = options.null_threshold
+    if null_threshold is None and recorded is not None:
+        null_threshold = recorded["null_threshold"]
+    return QATask(
+        name=options.task,
+        scoring=scoring_of(options, sources) if recorded is None else recorded["scoring"],
+        vocabulary=vocabulary,
+        windows=WindowConfig(
+            max_sequence_length=options.row_length,
+            max_question_length=options.max_question_length,
+            doc_stride=options.doc_stride,
+            word_aligned_answers=options.word_aligned_answers,
+            answerless_windows_are_answerable=options.answerless_windows_are_answerable,
+            disjoint_windows=options.disjoint_windows,
+            drop_empty_contexts=options.drop_empty_contexts,
+            final_sep_is_answerable=options.final_sep_is_answerable,
+        ),
+        decoding=DecodingConfig(
+            n_best_size=options.n_best_size,
+            max_answer_length=options.max_answer_length,
+            null_odds_against_best_span=False,  # `QATask.predictions` sees whether there is an answerability head.
+            project_words=options.project_words,
+            no_span_text=options.no_span_text,
+        ),
+        null_threshold=null_threshold,
+        skip_unanswered=options.skip_unanswered,
+        sources=sources,
+    )

@@ -1,0 +1,234 @@
+"""Questions about contexts as windows of word pieces that a model can read, for training and for prediction."""
+
+import dataclasses
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.qa.answers import (
+    TokenizedContext,
+    UnusableAnswerError,
+    align_by_characters,
+    align_by_words,
+    tokenize_context,
+)
+from electra_jax.tasks.qa.files import QAExample
+
+# [CLS] question [SEP] context [SEP]
+_NUM_SPECIAL_TOKENS = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """How a context is cut. The five switches at the end stand for what the original does; False is the sound way.
+
+    Attributes:
+      max_sequence_length: the most tokens of a window, special ones included.
+      max_question_length: the most word pieces of a question; the rest is cut off.
+      doc_stride: word pieces of the context from one window's start to the next one's.
+      word_aligned_answers: answers are aligned by the original's words rather than by characters. It loses the
+        training questions whose answer holds U+00A0 or U+2028 or stands elsewhere than the file says, and learns whole
+        words where its search fails: 2 in 1,000 targets of SQuAD 1.1 differ.
+      answerless_windows_are_answerable: a training window that does not hold the whole answer of its question has
+        is_impossible 0 rather than 1: the answerability head is told that there is an answer, and the span head
+        that it is [CLS]. 1 in 200 windows of SQuAD 1.1, 1 in 80 of SQuAD 2.0, at length 512.
+      disjoint_windows: a stride beyond the window's room is taken as it is, and answers across a border are in no
+        window, rather than as half the room. At length 128 and stride 128 this loses 2 in 100 answers of SQuAD
+        1.1, whose gold spans then score 98.5 F1 rather than 99.9.
+      drop_empty_contexts: a context without word pieces gives no window (and its question the answer "empty"),
+        rather than one without context.
+      final_sep_is_answerable: the last [SEP] may start or end an answer.
+    """
+
+    max_sequence_length: int
+    max_question_length: int
+    doc_stride: int
+    word_aligned_answers: bool
+    answerless_windows_are_answerable: bool
+    disjoint_windows: bool
+    drop_empty_contexts: bool
+    final_sep_is_answerable: bool
+
+    def __post_init__(self) -> None:
+        """Refuses settings that could not move through a context.
+
+        Raises:
+          UserError: a size below its least.
+        """
+        for name, least in (("max_sequence_length", 4), ("max_question_length", 0), ("doc_stride", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"WindowConfig.{name} = {getattr(self, name)} must be at least {least}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A question and C word pieces of its context: L = len(input_ids) tokens, unpadded.
+
+    Attributes:
+      example_id: the question's name.
+      index: the number of the window among those of its question.
+      input_ids_L, token_type_ids_L: int32, [CLS] question [SEP] context [SEP]; types 0 up to the first [SEP].
+      answer_mask_L: int32, 1 where an answer may start or end: the context, and [CLS] for "none here".
+      context_start: position of the window's first word piece of the context.
+      first_piece: number of that piece in the whole context.
+      offsets_C2: int32, characters of the whole context [start, end) that each piece of it covers.
+      is_max_context_C: bool, whether no other window shows more around the piece.
+      start_position, end_position: where the answer starts and ends (inclusive), 0 without one; None when not training.
+      is_impossible: whether the window has no answer; None when not training.
+    """
+
+    example_id: str
+    index: int
+    input_ids_L: np.ndarray
+    token_type_ids_L: np.ndarray
+    answer_mask_L: np.ndarray
+    context_start: int
+    first_piece: int
+    offsets_C2: np.ndarray
+    is_max_context_C: np.ndarray
+    start_position: int | None
+    end_position: int | None
+    is_impossible: bool | None
+
+    def features(self) -> dict[str, np.ndarray]:
+        """What the model reads, int32: [L] arrays, unpadded, and in training the scalar targets."""
+        features = {
+            "input_ids": self.input_ids_L,
+            "token_type_ids": self.token_type_ids_L,
+            "attention_mask": np.ones_like(self.input_ids_L),
+            "answer_mask": self.answer_mask_L,
+        }
+        if self.is_impossible is not None:
+            features["start_positions"] = np.array(self.start_position, np.int32)
+            features["end_positions"] = np.array(self.end_position, np.int32)
+            features["is_impossible"] = np.array(self.is_impossible, np.int32)
+        return features
+
+
+def prediction_windows(example: QAExample, tokenizer: Tokenizer, config: WindowConfig) -> list[Window]:
+    """All windows of a question, without targets.
+
+    Args:
+      example: the question.
+      tokenizer: the one of `WordPieceVocabulary.tokenizer`.
+      config: how to cut.
+
+    Raises:
+      UserError: the question leaves no room for its context.
+    """
+    return _windows(example, tokenize_context(tokenizer, example.context), tokenizer, config)
+
+
+def training_windows(example: QAExample, tokenizer: Tokenizer, config: WindowConfig) -> list[Window]:
+    """All windows of a question, with its first answer as their target where they hold the whole of it.
+
+    Raises:
+      UserError: the question leaves no room for its context.
+      UnusableAnswerError: the question is answerable by its file, but has no answer that can be learnt.
+    """
+    context = tokenize_context(tokenizer, example.context)
+    answer = None if example.is_impossible else answer_tokens(example, tokenizer, config)
+    windows = _windows(example, context, tokenizer, config)
+    return [_with_target(window, answer, config) for window in windows]
+
+
+def answer_tokens(example: QAExample, tokenizer: Tokenizer, config: WindowConfig) -> tuple[int, int]:
+    """The first and the last word piece of the answer that is learnt from, the first one, in the whole context.
+
+    Raises:
+      UnusableAnswerError: no answer is given, or it cannot be learnt.
+    """
+    if not example.answers:
+        raise UnusableAnswerError("no answer is given")
+    context = tokenize_context(tokenizer, example.context)
+    if config.word_aligned_answers:
+        return align_by_words(context, example.answers[0], tokenizer)
+    return align_by_characters(context, example.answers[0])
+
+
+def cut_spans(num_tokens: int, *, room: int, doc_stride: int) -> list[tuple[int, int]]:
+    """The (start, length) of each window over a context: `room` tokens at most, and at most `doc_stride` further."""
+    spans = []
+    start = 0
+    while start < num_tokens:
+        length = min(num_tokens - start, room)
+        spans.append((start, length))
+        if start + length == num_tokens:
+            break
+        start += min(length, doc_stride)
+    return spans
+
+
+def max_context_spans(spans: list[tuple[int, int]], num_tokens: int) -> np.ndarray:
+    """For each token the number of the span that shows most around it: int32 [num_tokens], -1 where none holds it.
+
+    What a span shows is the smaller of the tokens before and after, plus a hundredth of the span's length; the first
+    of equals is taken. Source: BERT's `_check_is_max_context`.
+    """
+    best_T = np.full(num_tokens, -1, np.int32)
+    score_T = np.full(num_tokens, -np.inf)
+    for number, (start, length) in enumerate(spans):
+        before_C = np.arange(length)
+        score_C = np.minimum(before_C, length - 1 - before_C) + 0.01 * length
+        better_C = score_C > score_T[start : start + length]
+        score_T[start : start + length][better_C] = score_C[better_C]
+        best_T[start : start + length][better_C] = number
+    return best_T
+
+
+def _windows(example: QAExample, context: TokenizedContext, tokenizer: Tokenizer, config: WindowConfig) -> list[Window]:
+    question = tokenizer.encode(example.question, add_special_tokens=False).ids[: config.max_question_length]
+    num_tokens = len(context.ids_T)
+    room = config.max_sequence_length - len(question) - _NUM_SPECIAL_TOKENS
+    if room < 1:
+        raise UserError(
+            f"question {example.example_id!r}: its {len(question)} word pieces leave no room for the context; make "
+            f"max_sequence_length ({config.max_sequence_length}) larger or max_question_length "
+            f"({config.max_question_length}) smaller."
+        )
+    doc_stride = config.doc_stride
+    if doc_stride >= room and not config.disjoint_windows:
+        doc_stride = max(1, room // 2)
+    spans = cut_spans(num_tokens, room=room, doc_stride=doc_stride)
+    if not spans and not config.drop_empty_contexts:
+        spans = [(0, 0)]
+    best_T = max_context_spans(spans, num_tokens)
+    cls_id, sep_id = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    windows = []
+    for index, (start, length) in enumerate(spans):
+        tokens = slice(start, start + length)
+        num_before = len(question) + 2
+        token_type_ids_L = np.repeat(np.array([0, 1], np.int32), [num_before, length + 1])
+        answer_mask_L = token_type_ids_L.copy()
+        answer_mask_L[0] = 1
+        if not config.final_sep_is_answerable:
+            answer_mask_L[-1] = 0
+        windows.append(
+            Window(
+                example_id=example.example_id,
+                index=index,
+                input_ids_L=np.array([cls_id, *question, sep_id, *context.ids_T[tokens], sep_id], np.int32),
+                token_type_ids_L=token_type_ids_L,
+                answer_mask_L=answer_mask_L,
+                context_start=num_before,
+                first_piece=start,
+                offsets_C2=context.offsets_T2[tokens],
+                is_max_context_C=best_T[tokens] == index,
+                start_position=None,
+                end_position=None,
+                is_impossible=None,
+            )
+        )
+    return windows
+
+
+def _with_target(window: Window, answer: tuple[int, int] | None, config: WindowConfig) -> Window:
+    end_piece = window.first_piece + len(window.offsets_C2)
+    if answer is not None and window.first_piece <= answer[0] and answer[1] < end_piece:
+        shift = window.context_start - window.first_piece
+        first, last, is_impossible = answer[0] + shift, answer[1] + shift, False
+    else:
+        first, last = 0, 0
+        is_impossible = answer is None or not config.answerless_windows_are_answerable
+    return dataclasses.replace(window, start_position=first, end_position=last, is_impossible=is_impossible)

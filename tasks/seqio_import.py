@@ -1,0 +1,304 @@
+"""The other way round from `registration`: a task of SeqIO's registry, whoever added it, as a downstream task."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.protocol import Examples, Pieces, Row
+from electra_jax.tasks.text.tables import Interval, text_features
+from electra_jax.tasks.text.task import LabelPrediction, ValuePrediction
+
+TARGETS = "targets"
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisteredExample:
+    """The features of an example as SeqIO gives them, and the same to be read; raw input has texts alone.
+
+    Attributes:
+      features: of the task.
+      index: its number in the split.
+      text_a, text_b: its texts, or its word pieces.
+      label: the class's number or the value; None of raw input and of tagging.
+      words, tags: of tagging: the word pieces that have a label, and the labels.
+    """
+
+    features: Mapping[str, Any]
+    index: int = 0
+    text_a: str = ""
+    text_b: str | None = None
+    label: int | float | None = None
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelsPrediction:
+    """The labels of the tokens of a row, by their numbers: int32 [L]; and of those that the task labels, by name."""
+
+    label_ids: np.ndarray
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """`words` (pieces of them), `tags`, and of each the `probability` that the model gave it."""
+        return {"words": list(self.words), "tags": list(self.tags), "probabilities": list(self.probabilities)}
+
+
+RegisteredPrediction = LabelPrediction | ValuePrediction | LabelsPrediction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegisteredTask:
+    """A task of SeqIO's registry; see `downstream.DownstreamTask`.
+
+    Attributes:
+      name: in the registry.
+      kind: as its targets are: numbers of classes, values, or a number of a class for each token.
+      labels: the classes' numbers.
+      interval: of a regression: from the smallest to the largest value of training.
+      main_metric: the first that its metrics return.
+      vocabulary: tokenises texts; word pieces must be of it.
+      length: the most tokens of a row; longer ones are cut.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    interval: Interval | None
+    main_metric: str
+    vocabulary: Pieces
+    length: int
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """SeqIO's, of which "validation" is our "dev"."""
+        return tuple(split.replace("validation", "dev", 1) for split in self._seqio.splits)
+
+    def examples(self, split: str) -> Examples:
+        """Read a split through all of its preprocessors.
+
+        Raises:
+          UserError: there is none of that name, it is empty, or its word pieces are of another vocabulary.
+        """
+        names = [name for name in self.splits if name == split or name.startswith(f"{split}_")]
+        if not names:
+            raise UserError(f"{self.name} has no {split} split in SeqIO's registry, but {', '.join(self.splits)}.")
+        found = list(_read(self._seqio, names[0].replace("dev", "validation", 1), self.length))
+        if not found:
+            raise UserError(f"The {split} split of {self.name} in SeqIO's registry is empty.")
+        largest = max((int(np.max(x.features.get("input_ids", 0), initial=0)) for x in found), default=0)
+        if largest >= len(self.vocabulary.tokens):
+            raise UserError(
+                f"{self.name} has the word piece {largest}, but the model's vocabulary only "
+                f"{len(self.vocabulary.tokens)}: register the task with the vocabulary of the model."
+            )
+        readable = [self._readable(number, example.features) for number, example in enumerate(found)]
+        return Examples(readable, collections.Counter())
+
+    def raw_examples(self, inputs: Sequence[Any]) -> list[RegisteredExample]:
+        """Return the examples of texts, or of pairs of texts.
+
+        Raises:
+          UserError: the task labels tokens: its words are not known.
+        """
+        if self.kind == "tagging":
+            raise UserError(
+                f"{self.name} labels tokens that SeqIO made, so that raw input has none: add it to a split."
+            )
+        examples = []
+        for value in inputs:
+            texts = [value] if isinstance(value, str) else list(value)
+            examples.append(RegisteredExample(dict(zip(("text", "text_b"), texts, strict=False))))
+        return examples
+
+    def rows(self, examples: Sequence[RegisteredExample], *, training: bool) -> list[Row]:
+        """Return a row per example, with its target where it has one."""
+        del training
+        return [self._row(number, example.features) for number, example in enumerate(examples)]
+
+    def predictions(
+        self, examples: Sequence[RegisteredExample], rows: Sequence[Row], outputs: Sequence[Mapping[str, np.ndarray]]
+    ) -> list[RegisteredPrediction]:
+        """Return a prediction for each example from `logits`: [C], of a regression [1], of tagging [L, C]."""
+        logits = {int(row["example"]): output["logits"] for row, output in zip(rows, outputs, strict=True)}
+        return [self._prediction(example, logits[number]) for number, example in enumerate(examples)]
+
+    def score(
+        self, examples: Sequence[RegisteredExample], predictions: Sequence[RegisteredPrediction]
+    ) -> dict[str, float]:
+        """Return what the task's own metrics say, the main one first."""
+        task = self._seqio
+        targets, values = [], []
+        for example, prediction in zip(examples, predictions, strict=True):
+            target = np.asarray(example.features[TARGETS])
+            for is_target, value, into in ((True, target, targets), (False, self._number(prediction), values)):
+                shaped = (
+                    np.broadcast_to(value, target.shape).tolist() if target.size == 1 else np.asarray(value).tolist()
+                )
+                into.append(task.postprocess_fn(shaped, example=example.features, is_target=is_target))
+        return _metrics(task, targets, values)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `task_from_facts` needs; raw input is read without the registry."""
+        return {
+            "task": self.name,
+            "kind": self.kind,
+            "registered": True,
+            "labels": list(self.labels),
+            "interval": None if self.interval is None else [self.interval.low, self.interval.high],
+            "main_metric": self.main_metric,
+            "length": self.length,
+        }
+
+    @property
+    def _seqio(self) -> seqio.Task:
+        if self.name not in seqio.TaskRegistry.names():
+            raise UserError(
+                f"The task {self.name!r} is not in SeqIO's registry: give a Gin file that imports the module that adds "
+                "it (--gin_file)."
+            )
+        return seqio.TaskRegistry.get(self.name)
+
+    def _row(self, number: int, features: Mapping[str, Any]) -> Row:
+        if "input_ids" in features:
+            ids = np.asarray(features["input_ids"], np.int32)
+            types = np.asarray(features.get("token_type_ids", np.zeros_like(ids)), np.int32)
+        else:
+            texts = [_text(features["text"]), _text(features["text_b"]) if "text_b" in features else None]
+            (made,) = text_features([(texts[0] or "", texts[1])], vocabulary=self.vocabulary, length=self.length)
+            ids, types = np.array(made.input_ids, np.int32), np.array(made.token_type_ids, np.int32)
+        row = {"input_ids": ids, "token_type_ids": types, "example": np.array(number, np.int32)}
+        if TARGETS not in features:
+            return row
+        target = np.asarray(features[TARGETS])
+        if self.kind == "tagging":
+            labelled = {"label_ids": np.maximum(target, 0), "label_mask": (target >= 0).astype(np.float32)}
+            return row | labelled
+        if self.interval is not None:
+            return row | {"label": np.array(self.interval.normalised(target.item()), np.float32)}
+        return row | {"label": np.array(target.item(), np.int32)}
+
+    def _readable(self, number: int, features: Mapping[str, Any]) -> RegisteredExample:
+        pieces = [self.vocabulary.tokens[piece] for piece in np.asarray(features.get("input_ids", ()), np.int32)]
+        texts = [_text(features[name]) for name in ("text", "text_b") if name in features]
+        text_a, text_b = [*(texts or [" ".join(pieces)]), None][:2]
+        target = np.asarray(features[TARGETS])
+        if self.kind != "tagging":
+            return RegisteredExample(features, number, text_a, text_b, label=target.item())
+        labelled = np.flatnonzero(target >= 0).tolist()
+        words, tags = (tuple(of[place] for place in labelled) for of in (pieces, target.tolist()))
+        return RegisteredExample(features, number, text_a, words=words, tags=tuple(self.labels[tag] for tag in tags))
+
+    def _prediction(self, example: RegisteredExample, logits: np.ndarray) -> RegisteredPrediction:
+        if self.kind == "tagging":
+            label_ids = np.argmax(logits, axis=-1).astype(np.int32)
+            labelled = np.flatnonzero(np.asarray(example.features[TARGETS]) >= 0)
+            shares = np.exp(logits.max(-1) - np.logaddexp.reduce(logits, axis=-1))[labelled].tolist()
+            tags = tuple(self.labels[number] for number in label_ids[labelled])
+            return LabelsPrediction(label_ids, example.words, tags, tuple(shares))
+        if self.interval is not None:
+            return ValuePrediction(self.interval.denormalised(np.asarray(logits).item()))
+        exponentials = np.exp(logits.astype(np.float64) - np.max(logits))
+        probabilities = (exponentials / exponentials.sum()).tolist()
+        return LabelPrediction(self.labels[int(np.argmax(logits))], dict(zip(self.labels, probabilities, strict=True)))
+
+    def _number(self, prediction: RegisteredPrediction) -> Any:
+        if isinstance(prediction, LabelsPrediction):
+            return prediction.label_ids
+        if isinstance(prediction, ValuePrediction):
+            return prediction.value
+        return self.labels.index(prediction.label)
+
+
+def task_of_registry(name: str, vocabulary: Pieces, *, length: int) -> RegisteredTask:
+    """Return a task of SeqIO's registry as a downstream task.
+
+    Its features are `text` (and `text_b`) or `input_ids` (and `token_type_ids`), and `targets`: an integer (a class; as
+    many as the feature's vocabulary has entries), a float (a value), or an integer for each word piece (-1: none).
+
+    Raises:
+      UserError: it has other features, or no metric of `targets` and `predictions`.
+    """
+    task = seqio.TaskRegistry.get(name)
+    features = task.output_features
+    if TARGETS not in features or not {"text", "input_ids"} & features.keys() or "answer_mask" in features:
+        raise UserError(
+            f"The task {name} of SeqIO's registry has the features {', '.join(features)}: it needs text or input_ids, "
+            "and targets that are a class, a value or a label for each token."
+        )
+    if not task.predict_metric_fns:
+        raise UserError(f"The task {name} of SeqIO's registry has no metric_fn of (targets, predictions) to choose by.")
+    training = list(_read(task, task.splits[0], length))
+    if not training:
+        raise UserError(f"The {task.splits[0]} split of {name} in SeqIO's registry is empty.")
+    targets = [np.asarray(example.features[TARGETS]) for example in training]
+    is_tagging = features[TARGETS].rank == 1 and any(target.size != 1 for target in targets)
+    interval, labels = None, tuple(map(str, range(features[TARGETS].vocabulary.vocab_size)))
+    if features[TARGETS].dtype.is_floating:
+        values = [target.item() for target in targets]
+        interval, labels = Interval(min(values), max(values)), ()
+    kind = "tagging" if is_tagging else "classification" if interval is None else "regression"
+    if kind != "regression" and len(labels) < 2:
+        raise UserError(
+            f"The targets of {name} have a vocabulary of {len(labels)} entries: give them "
+            "seqio.PassThroughVocabulary(number of classes)."
+        )
+    # What the metrics are called is known only from their answer.
+    scores = _metrics(
+        task,
+        *(
+            [
+                task.postprocess_fn(np.asarray(target).tolist(), example=example.features, is_target=is_target)
+                for target, example in zip(targets, training, strict=True)
+            ]
+            for is_target in (True, False)
+        ),
+    )
+    return RegisteredTask(
+        name=name,
+        kind=kind,
+        labels=labels,
+        interval=interval,
+        main_metric=next(iter(scores)),
+        vocabulary=vocabulary,
+        length=length,
+    )
+
+
+def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> RegisteredTask:
+    """Rebuild a task from what `RegisteredTask.describe` gave; only its splits and scores want the registry."""
+    return RegisteredTask(
+        name=facts["task"],
+        kind=facts["kind"],
+        labels=tuple(facts["labels"]),
+        interval=None if facts["interval"] is None else Interval(*facts["interval"]),
+        main_metric=facts["main_metric"],
+        vocabulary=vocabulary,
+        length=facts["length"],
+    )
+
+
+def _read(task: seqio.Task, split: str, length: int) -> Iterator[RegisteredExample]:
+    lengths = {key: length for key, feature in task.output_features.items() if feature.rank == 1}
+    dataset = task.get_dataset(sequence_length=lengths, split=split, shuffle=False, num_epochs=1)
+    for features in dataset.as_numpy_iterator():
+        yield RegisteredExample(features)
+
+
+def _metrics(task: seqio.Task, targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
+    scores = {}
+    for metric_fn in task.predict_metric_fns:
+        for name, value in metric_fn(targets=targets, predictions=predictions).items():
+            scores[name] = float(getattr(value, "value", value))
+    return scores
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else value

@@ -1,0 +1,166 @@
+"""Where a task's splits are read from: files of the public layout or by explicit path, or a prepared TFDS dataset."""
+
+import collections
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.corpora.splits import text_hash
+from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.protocol import Examples
+
+SPLITS = ("train", "dev", "test")
+
+# What TFDS calls our splits, in the order in which they are looked for.
+_TFDS_SPLITS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
+
+_HASHES = 2**64
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """The splits that a task has, and how each is read.
+
+    Attributes:
+      readers: a function for each split that is there, in the order of `SPLITS`.
+      missing: what is said of the others: where they were looked for, and what to do.
+    """
+
+    readers: Mapping[str, Callable[[], Examples]]
+    missing: str
+
+    def read(self, task: str, split: str) -> Examples:
+        """Read a split of `task`; "dev" is the first of MNLI's "dev_matched" and "dev_mismatched", "test" likewise.
+
+        Raises:
+          UserError: there is no such split; or whatever the reader raises.
+        """
+        for name, reader in self.readers.items():
+            if name == split or name.startswith(f"{split}_"):
+                return reader()
+        raise UserError(f"{task} has no {split} split: {self.missing}.")
+
+
+# Of a task that was rebuilt from its facts: it reads raw input alone.
+NO_SOURCES = Sources({}, "it was made without data files; set DATA_DIR, or name the file itself")
+
+
+def reads_tfds(options: TaskOptions) -> bool:
+    """Whether the data is TFDS's rather than files.
+
+    Raises:
+      UserError: `options.source` is neither.
+    """
+    if options.source not in ("files", "tfds"):
+        raise UserError(f"SOURCE is {options.source!r}: it must be 'files' or 'tfds'.")
+    return options.source == "tfds"
+
+
+def split_paths(
+    options: TaskOptions, *, folders: Sequence[str], suffixes: Sequence[str], splits: Sequence[str] = SPLITS
+) -> dict[str, pathlib.Path]:
+    """Return the files of the splits that have one, by path or under `data_dir`; see `file_sources`."""
+    named = {"train": options.train_file, "dev": options.dev_file, "test": options.test_file}
+    paths: dict[str, pathlib.Path] = {}
+    for split in splits:
+        # The path of "dev" is that of the first dev split.
+        named_path = named.pop(split.split("_")[0], None)
+        looked = [] if named_path is None else [pathlib.Path(named_path)]
+        if options.data_dir is not None:
+            root = pathlib.Path(options.data_dir)
+            looked += [root / folder / f"{split}{suffix}" for folder in (*folders, "") for suffix in suffixes]
+        # A file that was named is opened whether or not it is there, so that its absence is told.
+        found = next((path for path in looked if named_path is not None or path.exists()), None)
+        if found is not None:
+            paths[split] = found
+    return paths
+
+
+def what_is_missing(
+    options: TaskOptions, *, folders: Sequence[str], suffixes: Sequence[str], splits: Sequence[str] = SPLITS
+) -> str:
+    """Return the `Sources.missing` of files: where they were looked for."""
+    where = "DATA_DIR is not set" if options.data_dir is None else f"it is not in {options.data_dir}"
+    names = splits[0] if len(splits) == 1 else f"{{{','.join(splits)}}}"
+    files = " or ".join(f"{folder}/{names}{suffix}" for folder in folders for suffix in suffixes)
+    return f"{where} as {files}; set DATA_DIR to the folder that holds it, or name the file itself"
+
+
+def file_sources(
+    options: TaskOptions,
+    *,
+    folders: Sequence[str],
+    suffixes: Sequence[str],
+    read: Callable[[pathlib.Path, str], Examples],
+    text_of: Callable[[Any], str] | None,
+) -> Sources:
+    """Return the splits whose files are there: those named by path, and `{folder}/{split}{suffix}` under `data_dir`.
+
+    Args:
+      options: `data_dir`, the explicit paths, and `dev_fraction`: without a dev file, that share of the training
+        examples becomes the dev split.
+      folders: names of the task's folder, in the order in which they are looked for; then `data_dir` itself is.
+      suffixes: endings of the files, in their order.
+      read: returns the examples of a file, which is that of the split.
+      text_of: the text of an example that decides whether it is held out: examples of one text stay together. None
+        for a benchmark that has a dev file, so that its absence is a mistake.
+    """
+    paths = split_paths(options, folders=folders, suffixes=suffixes)
+    readers = {split: functools.partial(read, path, split) for split, path in paths.items()}
+    if text_of is not None and options.dev_fraction > 0 and "train" in readers and "dev" not in readers:
+        share = functools.partial(_share, readers["train"], options.dev_fraction, text_of)
+        readers = {"train": functools.partial(share, False), "dev": functools.partial(share, True)} | {
+            split: reader for split, reader in readers.items() if split != "train"
+        }
+    return Sources(readers, what_is_missing(options, folders=folders, suffixes=suffixes))
+
+
+def tfds_sources(
+    options: TaskOptions, *, dataset: str, read: Callable[[Iterable[Mapping[str, Any]], Any, str], Examples]
+) -> Sources:
+    """Return the splits of a prepared TFDS dataset.
+
+    Args:
+      options: `tfds_data_dir`.
+      dataset: TFDS's name of it, with its configuration.
+      read: returns the examples of records (NumPy values), given TFDS's features too and the name of the split for
+        messages.
+
+    Raises:
+      UserError: the dataset is not prepared.
+    """
+    # TensorFlow takes seconds to load and is not needed to read files.
+    from electra_jax.tasks import tfds
+
+    builder = tfds.prepared_builder(dataset, options.tfds_data_dir)
+
+    def examples(split: str) -> Examples:
+        return read(tfds.records(builder, split), builder.info.features, f"tfds:{dataset}:{split}")
+
+    there = {
+        split: next((name for name in names if name in builder.info.splits), None)
+        for split, names in _TFDS_SPLITS.items()
+    }
+    readers = {split: functools.partial(examples, name) for split, name in there.items() if name is not None}
+    return Sources(readers, f"TFDS's {dataset} has only {', '.join(builder.info.splits)}; set SOURCE = 'files'")
+
+
+def _share(
+    read: Callable[[], Examples], dev_fraction: float, text_of: Callable[[Any], str], held_out: bool
+) -> Examples:
+    """The examples that are held out of training, or the others; what was skipped is counted with the latter."""
+    whole = read()
+    hashes = [text_hash(text_of(example)) for example in whole.examples]
+    least, greatest = min(hashes), max(hashes)
+    if least == greatest or dev_fraction >= 1:
+        raise UserError(
+            f"DEV_FRACTION = {dev_fraction} cannot divide {len(hashes)} training examples ({len(set(hashes))} "
+            f"different ones) into two parts; change it, or name a DEV_FILE."
+        )
+    # Of few texts chance may take none, or all.
+    threshold = min(max(int(dev_fraction * _HASHES), least + 1), greatest)
+    kept = [example for example, value in zip(whole.examples, hashes, strict=True) if (value < threshold) == held_out]
+    return Examples(kept, collections.Counter() if held_out else whole.skipped, whole.file)

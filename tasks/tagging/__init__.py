@@ -1,0 +1,1 @@
+"""Sequence tagging: column files, sentences and conlleval's score."""

@@ -1,0 +1,273 @@
+"""GLUE's tasks: where their files are, what is in which column, and the files that its leaderboard takes."""
+
+import dataclasses
+import difflib
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.files import write_text_atomically
+from electra_jax.tasks.rows import BadRows, numbered_lines
+from electra_jax.tasks.text.tables import Classes, ExampleFile, Interval, RawRow, TextExample, understood
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which column (from 0; negative: from the end) holds what, and whether the first line is a header."""
+
+    text_a: int
+    text_b: int | None
+    label: int | None
+    header: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class GlueTask:
+    """A task of GLUE.
+
+    Attributes:
+      name: ours, which is TFDS's too ("glue/<name>").
+      folders: of its files, in the order in which they are looked for: the public script's, ours, the original's.
+      target: its classes, in the original's order, or the interval of its values.
+      layouts: of each split, which is the stem of its file ("train" is `train.tsv`).
+      tfds_texts: TFDS's names of the texts.
+      submissions: of each split that is predicted, the stem of the leaderboard's file.
+      unordered: whether the order of the two texts does not matter.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    target: Classes | Interval
+    layouts: Mapping[str, Layout]
+    tfds_texts: tuple[str, ...]
+    submissions: Mapping[str, str]
+    unordered: bool = False
+
+    def split(self, name: str) -> str:
+        """The split of that name; "dev" and "test" are the matched ones of MNLI, "test" the only one of ax."""
+        for candidate in (name, f"{name}_matched", "diagnostic" if name == "test" else name):
+            if candidate in self.layouts:
+                return candidate
+        raise UserError(f"{self.name} has no split {name!r}: use one of {', '.join(self.layouts)}.")
+
+
+_YES_NO = Classes(("0", "1"))
+_ENTAILMENT = Classes(("entailment", "not_entailment"))
+_INFERENCE = Classes(("contradiction", "entailment", "neutral"))
+
+
+def _layouts(labelled: Layout, test: Layout) -> dict[str, Layout]:
+    return {"train": labelled, "dev": labelled, "test": test}
+
+
+_PAIR = _layouts(Layout(1, 2, 3), Layout(1, 2, None))
+_MNLI, _MNLI_TEST, _DIAGNOSTIC = Layout(8, 9, -1), Layout(8, 9, None), Layout(1, 2, None)
+
+GLUE = {
+    task.name: task
+    for task in (
+        GlueTask(
+            "cola",
+            ("CoLA", "cola"),
+            _YES_NO,
+            _layouts(Layout(3, None, 1, header=False), Layout(1, None, None)),
+            ("sentence",),
+            {"test": "CoLA"},
+        ),
+        GlueTask(
+            "sst2",
+            ("SST-2", "sst2", "sst"),
+            _YES_NO,
+            _layouts(Layout(0, None, 1), Layout(1, None, None)),
+            ("sentence",),
+            {"test": "SST-2"},
+        ),
+        GlueTask(
+            "mrpc",
+            ("MRPC", "mrpc"),
+            _YES_NO,
+            _layouts(Layout(3, 4, 0), Layout(3, 4, None)),
+            ("sentence1", "sentence2"),
+            {"test": "MRPC"},
+            unordered=True,
+        ),
+        GlueTask(
+            "stsb",
+            ("STS-B", "stsb", "sts"),
+            Interval(0.0, 5.0),
+            _layouts(Layout(-3, -2, -1), Layout(-2, -1, None)),
+            ("sentence1", "sentence2"),
+            {"test": "STS-B"},
+            unordered=True,
+        ),
+        GlueTask(
+            "qqp",
+            ("QQP", "qqp"),
+            _YES_NO,
+            _layouts(Layout(3, 4, 5), Layout(1, 2, None)),
+            ("question1", "question2"),
+            {"test": "QQP"},
+        ),
+        GlueTask(
+            "mnli",
+            ("MNLI", "mnli"),
+            _INFERENCE,
+            {
+                "train": _MNLI,
+                "dev_matched": _MNLI,
+                "dev_mismatched": _MNLI,
+                "test_matched": _MNLI_TEST,
+                "test_mismatched": _MNLI_TEST,
+                "diagnostic": _DIAGNOSTIC,
+            },
+            ("premise", "hypothesis"),
+            {"test_matched": "MNLI-m", "test_mismatched": "MNLI-mm", "diagnostic": "AX"},
+        ),
+        GlueTask("qnli", ("QNLI", "qnli"), _ENTAILMENT, _PAIR, ("question", "sentence"), {"test": "QNLI"}),
+        GlueTask("rte", ("RTE", "rte"), _ENTAILMENT, _PAIR, ("sentence1", "sentence2"), {"test": "RTE"}),
+        GlueTask("wnli", ("WNLI", "wnli"), _YES_NO, _PAIR, ("sentence1", "sentence2"), {"test": "WNLI"}),
+        GlueTask(
+            "ax",
+            ("diagnostic", "AX", "ax", "MNLI", "mnli"),
+            _INFERENCE,
+            {"diagnostic": _DIAGNOSTIC},
+            ("premise", "hypothesis"),
+            {"diagnostic": "AX"},
+        ),
+    )
+}
+
+
+def glue_task(name: str) -> GlueTask:
+    """Return the task of that name: ours, or the original's ("sst", "sts").
+
+    Raises:
+      UserError: there is none; the nearest names.
+    """
+    for task in GLUE.values():
+        if name == task.name or (name in task.folders and task.name != "ax"):
+            return task
+    near = difflib.get_close_matches(name, GLUE, n=3) or list(GLUE)
+    raise UserError(f"GLUE has no task {name!r}; the nearest: {', '.join(near)}.")
+
+
+def read_glue(
+    task: GlueTask, path: str | os.PathLike[str], *, split: str, both_orders: bool, skip_bad_rows: bool
+) -> ExampleFile:
+    """Read a file of GLUE's public layout. Test splits have no labels, whatever their file says.
+
+    Args:
+      task: the task.
+      path: the file.
+      split: which of the task's splits it is.
+      both_orders: append every pair of an unordered task (mrpc, stsb) with its texts swapped, as the original
+        does with the training split by its option `double_unordered` (on by default): twice the examples, whose
+        indices go on after the number of the first ones.
+      skip_bad_rows: leave out and count rows that lack a column or whose label is unknown, as the original does
+        with the former (at the latter, as MNLI's "-", it stops with a KeyError).
+
+    Raises:
+      UserError: a missing or empty file; a bad row: file, line, what was expected; nothing that can be used.
+    """
+    bad_rows = BadRows(path, skip=skip_bad_rows)
+    file = understood(_rows(path, task.layouts[task.split(split)], bad_rows), task.target, bad_rows, path)
+    return in_both_orders(file) if both_orders and task.unordered else file
+
+
+def in_both_orders(file: ExampleFile) -> ExampleFile:
+    """Append every pair with its texts swapped; the indices go on after the number of the first ones."""
+    number = len(file.examples)
+    swapped = [
+        TextExample(index + number, text_b or "", text_a, label) for index, text_a, text_b, label in file.examples
+    ]
+    return ExampleFile(file.examples + swapped, file.skipped)
+
+
+def examples_of_tfds(
+    task: GlueTask, records: Iterable[Mapping[str, Any]], *, label_names: Sequence[str] | None
+) -> list[TextExample]:
+    """Turn the records of TFDS's "glue/<name>" (numpy values) into examples.
+
+    `label_names`: TFDS's names of the classes (None for stsb). Its order is not the original's for MNLI, so that
+    labels are matched by name where ours are names, and by number where ours are numbers. A label of -1 is none.
+    """
+    examples = []
+    for record in records:
+        texts = [_text(record[name]) for name in task.tfds_texts]
+        raw = float(record["label"])
+        label: int | float | None = None
+        if isinstance(task.target, Interval):
+            label = raw if raw >= task.target.low else None
+        elif raw >= 0:
+            name = label_names[int(raw)] if label_names is not None else ""
+            label = task.target.parse(name if name in task.target.labels else str(int(raw)))
+        examples.append(TextExample(int(record["idx"]), texts[0], texts[1] if len(texts) > 1 else None, label))
+    return examples
+
+
+def write_submission(
+    task: GlueTask, split: str, predictions: Mapping[int, int | float], *, directory: str | os.PathLike[str]
+) -> pathlib.Path:
+    """Write the leaderboard's file of a test split: `index<TAB>prediction`, labels by name, values to three digits.
+
+    `predictions`: of each row's index, the class's number, or the value in the task's own interval.
+    """
+    path = pathlib.Path(directory) / f"{task.submissions[task.split(split)]}.tsv"
+    lines = ["index\tprediction\n"]
+    for index in sorted(predictions):
+        value = predictions[index]
+        label = f"{value:.3f}" if isinstance(task.target, Interval) else task.target.labels[int(value)]
+        lines.append(f"{index}\t{label}\n")
+    write_text_atomically(path, "".join(lines))
+    return path
+
+
+def read_submission(task: GlueTask, path: str | os.PathLike[str]) -> dict[int, int | float]:
+    """Read such a file: of each index, the class's number or the value.
+
+    Raises:
+      UserError: a missing or empty file; a line that is not `index<TAB>prediction`, or names an unknown label.
+    """
+    predictions: dict[int, int | float] = {}
+    for line, text in numbered_lines(path):
+        index, _, label = text.partition("\t")
+        if line == 1 and not index.isdecimal():
+            continue
+        try:
+            predictions[int(index)] = task.target.parse(label)
+        except ValueError as error:
+            raise UserError(
+                f"{path}, line {line}: {text!r} is not a prediction; "
+                f"expected an index, a tab and {task.target.expected}."
+            ) from error
+    return predictions
+
+
+def _rows(path: str | os.PathLike[str], layout: Layout, bad_rows: BadRows) -> Iterator[RawRow]:
+    used = [column for column in (layout.text_a, layout.text_b, layout.label) if column is not None]
+    num_columns = max(column + 1 if column >= 0 else -column for column in used)
+    for line, text in numbered_lines(path):
+        # Not by the csv module: GLUE's files have no quoting, and texts begin with lone quotation marks.
+        columns = text.split("\t")
+        if line == 1 and layout.header:
+            # A row may have more columns than are used, and columns counted from the end need all of them.
+            num_columns = max(num_columns, len(columns))
+            continue
+        if not text:
+            continue
+        if len(columns) < num_columns:
+            bad_rows.report(line, f"{len(columns)} columns", f"{num_columns}, separated by tabs")
+            continue
+        yield RawRow(
+            line,
+            line - 1 - layout.header,
+            columns[layout.text_a],
+            None if layout.text_b is None else columns[layout.text_b],
+            None if layout.label is None else columns[layout.label],
+        )
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

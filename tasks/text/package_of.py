@@ -1,0 +1,178 @@
+"""`package_of`: given a docstring of the embedded corpus, which package is it from?
+
+The classes are ten packages that the project itself needs, so that they are installed wherever it is. Modules, not
+docstrings, are divided among the splits; the packages' names are removed from the texts; and each class has as many
+examples as the others. Scores of environments whose packages have other versions differ a little.
+"""
+
+import collections
+import functools
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.corpora import embedded
+from electra_jax.tasks.corpora.corpus import Document, fingerprint_of
+from electra_jax.tasks.corpora.splits import text_hash
+from electra_jax.tasks.files import write_text_atomically
+from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.protocol import Examples, Pieces
+from electra_jax.tasks.split_files import Sources
+from electra_jax.tasks.text.tables import Classes, TextExample
+from electra_jax.tasks.text.task import TextTask
+
+NAME = "package_of"
+
+# Raise it when the same sources would give other examples: those that were kept are then not used.
+_VERSION = 1
+
+# Each with the other ways in which it is written. Names vanish wherever they stand, nicknames where they stand alone.
+_NICKNAMES = {
+    "flax": (),
+    "jax": ("jnp",),
+    "matplotlib": ("mpl", "plt", "pyplot", "pylab"),
+    "numpy": ("np",),
+    "orbax": ("ocp",),
+    "scipy": (),
+    "sklearn": ("scikit-learn", "scikit learn", "scikits.learn"),
+    "stdlib": ("python", "cpython"),
+    "tensorflow": ("tf",),
+    "tensorflow_datasets": ("tfds",),
+}
+PACKAGES = tuple(_NICKNAMES)
+
+_FEWEST_CLASSES = 8
+
+# Of the modules, in per cent; the rest is for training.
+_PERCENT = {"dev": 15, "test": 15}
+
+# For each training example of a class, as many of the other splits at most.
+_EVALUATION_SHARE = 0.5
+
+_NAMES = re.compile(
+    "|".join(
+        [
+            *(re.escape(name) for name in sorted(PACKAGES, key=len, reverse=True)),
+            *(
+                rf"(?<![^\W_]){re.escape(nickname)}(?![^\W_])"
+                for nicknames in _NICKNAMES.values()
+                for nickname in nicknames
+            ),
+        ]
+    ).join(("(", r")\.?")),
+    flags=re.IGNORECASE,
+)
+
+
+def without_names(text: str) -> str:
+    """Remove the names of all classes, in any case, also as a part of a dotted or longer name; join the lines."""
+    return " ".join(_NAMES.sub("", text).split())
+
+
+def split_of(module: str) -> str:
+    """The split that a module's docstrings are in: "train", "dev" or "test"."""
+    share = text_hash(module) % 100
+    return "dev" if share < _PERCENT["dev"] else "test" if share < sum(_PERCENT.values()) else "train"
+
+
+def package_examples(
+    documents: Mapping[str, Iterable[Document]], *, examples_per_class: int
+) -> dict[str, list[TextExample]]:
+    """Divide the documents of each package into splits and cut them to one size.
+
+    Args:
+      documents: of each class, its docstrings; classes are numbered in this order.
+      examples_per_class: the most of the training split; of the others half as many at most.
+
+    Returns:
+      The examples of "train", "dev" and "test". Every class has as many as the others: those of its documents
+      whose keys have the smallest hashes.
+
+    Raises:
+      UserError: a class has no document in one of the splits.
+    """
+    found: dict[str, dict[str, list[tuple[int, str]]]] = {
+        split: {package: [] for package in documents} for split in ("train", *_PERCENT)
+    }
+    for package, package_documents in documents.items():
+        for document in package_documents:
+            text = without_names(document.text)
+            if text:
+                split = split_of(embedded.module_of(document.key))
+                found[split][package].append((text_hash(document.key), text))
+    examples = {}
+    for split, by_package in found.items():
+        most = examples_per_class if split == "train" else max(1, int(examples_per_class * _EVALUATION_SHARE))
+        fewest, package = min((len(texts), package) for package, texts in by_package.items())
+        if not fewest:
+            raise UserError(f"{NAME}: the package {package} has no docstring for the {split} split.")
+        chosen = [
+            (hashed, text, label)
+            for label, texts in enumerate(by_package.values())
+            for hashed, text in sorted(texts)[: min(most, fewest)]
+        ]
+        examples[split] = [TextExample(i, text, None, label) for i, (_, text, label) in enumerate(sorted(chosen))]
+    return examples
+
+
+def installed_examples(
+    packages: Mapping[str, pathlib.Path], *, examples_per_class: int, keep_under: pathlib.Path
+) -> dict[str, list[TextExample]]:
+    """Return `package_examples` of installed packages, read again only when one of them, or their number, changed.
+
+    Args:
+      packages: each with its folder, as `embedded.installed_packages` gives them.
+      examples_per_class: the most of the training split.
+      keep_under: a folder for what was read.
+    """
+    versions = embedded.package_versions(list(packages))
+    fingerprint = fingerprint_of(NAME, _VERSION, embedded.EXTRACTOR_VERSION, versions, examples_per_class)
+    path = keep_under / f"{NAME}-{fingerprint}.json"
+    if not path.exists():
+        documents = dict(embedded.extract(dict(packages)))
+        examples = package_examples(documents, examples_per_class=examples_per_class)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(path, json.dumps(examples))
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return {split: [TextExample(*example) for example in examples] for split, examples in kept.items()}
+
+
+def make_package_task(options: TaskOptions, vocabulary: Pieces) -> TextTask:
+    """Make the task; its docstrings are read when the first split is.
+
+    Raises:
+      UserError: fewer than eight of the packages are installed, or `examples_per_class` is not positive.
+    """
+    if options.examples_per_class < 1:
+        raise UserError(f"EXAMPLES_PER_CLASS is {options.examples_per_class}: it must be at least 1.")
+    installed = embedded.installed_packages()
+    packages = {name: installed[name] for name in PACKAGES if name in installed}
+    if len(packages) < _FEWEST_CLASSES:
+        missing = ", ".join(name for name in PACKAGES if name not in installed)
+        raise UserError(f"{NAME} needs {_FEWEST_CLASSES} packages of {len(PACKAGES)}, and {missing} are not installed.")
+    from electra_jax.runtime import user_cache  # imports JAX
+
+    @functools.cache
+    def examples() -> dict[str, list[TextExample]]:
+        return installed_examples(
+            packages, examples_per_class=options.examples_per_class, keep_under=user_cache() / NAME
+        )
+
+    def read(split: str) -> Examples:
+        return Examples(examples()[split], collections.Counter())
+
+    return TextTask(
+        name=NAME,
+        target=Classes(tuple(packages)),
+        pair=False,
+        metrics=("accuracy",),
+        gold_counts_predicted=False,
+        vocabulary=vocabulary,
+        length=options.row_length,
+        sources=Sources(
+            {split: functools.partial(read, split) for split in ("train", *_PERCENT)},
+            "it has train, dev and test",
+        ),
+    )

@@ -1,0 +1,148 @@
+"""Where the examples of text tasks come from: GLUE's files, TFDS's GLUE, and a user's own tables."""
+
+import collections
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.protocol import Examples
+from electra_jax.tasks.split_files import Sources, file_sources, reads_tfds, split_paths, what_is_missing
+from electra_jax.tasks.text.glue import GlueTask, examples_of_tfds, in_both_orders, read_glue
+from electra_jax.tasks.text.tables import (
+    TABLE_SUFFIXES,
+    Classes,
+    Columns,
+    ExampleFile,
+    Interval,
+    TextExample,
+    column_names,
+    discover_target,
+    read_table,
+)
+
+# TFDS's names of the splits that it names otherwise. MNLI's diagnostic one is its dataset "ax".
+_TFDS_SPLITS = {"dev": "validation", "dev_matched": "validation_matched", "dev_mismatched": "validation_mismatched"}
+
+_GLUE_SUFFIXES = (".tsv",)
+
+
+def glue_sources(task: GlueTask, options: TaskOptions) -> Sources:
+    """Return the splits of a GLUE task under their files' names; ax has only "test", the file diagnostic.tsv.
+
+    Raises:
+      UserError: `options.source` is unknown, or TFDS has not prepared the dataset.
+    """
+    if reads_tfds(options):
+        return _glue_of_tfds(task, options)
+    looked = {"folders": task.folders, "suffixes": _GLUE_SUFFIXES, "splits": tuple(task.layouts)}
+    paths = split_paths(options, **looked)
+    if task.name == "ax" and options.test_file is not None:
+        paths["diagnostic"] = pathlib.Path(options.test_file)
+    readers = {
+        _public_name(task, split): functools.partial(
+            _read_glue,
+            task,
+            path,
+            split=split,
+            both_orders=options.double_unordered and split == "train",
+            skip_bad_rows=options.skip_bad_rows,
+        )
+        for split, path in paths.items()
+    }
+    return Sources(readers, what_is_missing(options, **looked))
+
+
+def table_sources(
+    options: TaskOptions, *, regression: bool, target: Classes | Interval | None
+) -> tuple[Sources, Classes | Interval]:
+    """Return the splits of a user's own tables, and its labels: `target`, or those of the training file.
+
+    Raises:
+      UserError: no file, no text column, or a training file that says nothing of its labels.
+    """
+    if options.source != "files":
+        raise UserError(f"SOURCE is {options.source!r}: the task {options.task!r} is read from 'files'.")
+    looked = {"folders": (options.task,), "suffixes": TABLE_SUFFIXES}
+    paths = split_paths(options, **looked)
+    if not paths:
+        raise UserError(f"{options.task} has no split at all: {what_is_missing(options, **looked)}.")
+    columns = _columns(options, next(iter(paths.values())))
+    if target is None:
+        if "train" not in paths:
+            raise UserError(
+                f"The labels of {options.task!r} are those of its training file, and there is none: set TRAIN_FILE, "
+                "or start from a model that was fine-tuned on it."
+            )
+        if columns.label is None:
+            raise UserError(_unset("LABEL_COLUMN", "label", paths["train"]))
+        target = discover_target(
+            paths["train"], columns=columns, regression=regression, skip_bad_rows=options.skip_bad_rows
+        )
+    # What lies outside the values of training is no mistake, though no prediction will.
+    accepted = Interval(-math.inf, math.inf) if isinstance(target, Interval) else target
+    read = functools.partial(_read_table, columns=columns, target=accepted, skip_bad_rows=options.skip_bad_rows)
+    return file_sources(options, **looked, read=read, text_of=_texts_in_any_order), target
+
+
+def _glue_of_tfds(task: GlueTask, options: TaskOptions) -> Sources:
+    from electra_jax.tasks.tfds import prepared_builder, records  # imports TensorFlow
+
+    builder = prepared_builder(f"glue/{task.name}", options.tfds_data_dir)
+    names = None if isinstance(task.target, Interval) else builder.info.features["label"].names
+
+    def read(split: str, tfds_split: str) -> Examples:
+        examples = examples_of_tfds(task, records(builder, tfds_split), label_names=names)
+        file = ExampleFile(examples, collections.Counter())
+        doubled = options.double_unordered and task.unordered and split == "train"
+        return _examples(in_both_orders(file) if doubled else file)
+
+    readers = {}
+    for split in (_public_name(task, split) for split in task.layouts):
+        tfds_split = _TFDS_SPLITS.get(split, split)
+        if tfds_split in builder.info.splits:
+            readers[split] = functools.partial(read, split, tfds_split)
+    return Sources(readers, f"TFDS's {builder.info.full_name} has only {', '.join(builder.info.splits)}")
+
+
+def _public_name(task: GlueTask, split: str) -> str:
+    return "test" if task.name == "ax" else split
+
+
+def _read_glue(
+    task: GlueTask, path: str | os.PathLike[str], *, split: str, both_orders: bool, skip_bad_rows: bool
+) -> Examples:
+    return _examples(read_glue(task, path, split=split, both_orders=both_orders, skip_bad_rows=skip_bad_rows))
+
+
+def _read_table(
+    path: pathlib.Path, split: str, *, columns: Columns, target: Classes | Interval, skip_bad_rows: bool
+) -> Examples:
+    # A test file need not have labels.
+    if split == "test" and columns.label is not None and columns.label not in column_names(path):
+        columns = dataclasses.replace(columns, label=None)
+    return _examples(read_table(path, columns=columns, target=target, skip_bad_rows=skip_bad_rows))
+
+
+def _examples(file: ExampleFile) -> Examples:
+    return Examples(file.examples, file.skipped)
+
+
+def _texts_in_any_order(example: TextExample) -> str:
+    return "\t".join(sorted((example.text_a, example.text_b or "")))
+
+
+def _columns(options: TaskOptions, path: pathlib.Path) -> Columns:
+    if options.text_column is None:
+        raise UserError(_unset("TEXT_COLUMN", "text", path))
+    if options.text_b_column is None and options.task == "pair_classification":
+        raise UserError(_unset("TEXT_B_COLUMN", "second text", path))
+    return Columns(options.text_column, options.text_b_column, options.label_column)
+
+
+def _unset(macro: str, what: str, path: pathlib.Path) -> str:
+    names = ", ".join(column_names(path))
+    return f"{macro} is not set: name the column of {path} that holds the {what} (it has: {names})."

@@ -1,0 +1,304 @@
+"""Texts and pairs of texts with a class or a number: a user's own tables, and every text as word pieces."""
+
+import collections
+import csv
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.protocol import Pieces
+from electra_jax.tasks.rows import BadRows, numbered_lines
+
+TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl")
+
+
+class TextExample(NamedTuple):
+    """A text or a pair of texts.
+
+    `index`: the row's number in its file, from 0 and without the header, also where rows before it were skipped.
+    `label`: the class's number, or the value of a regression as the file has it; None where there is none.
+    """
+
+    index: int
+    text_a: str
+    text_b: str | None
+    label: int | float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleFile:
+    """The examples of a file, and how many rows were left out, by reason."""
+
+    examples: list[TextExample]
+    skipped: collections.Counter[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """The labels of a classification; a label's place is its number."""
+
+    labels: tuple[str, ...]
+
+    def parse(self, label: str) -> int:
+        """Return the label's number, or raise ValueError."""
+        return self.labels.index(label)
+
+    @property
+    def expected(self) -> str:
+        """What a row may have, in words."""
+        return f"one of {', '.join(map(repr, self.labels))}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """The values of a regression: from `low` to `high`, both included; without bounds, what a model says as it is."""
+
+    low: float
+    high: float
+
+    def parse(self, label: str) -> float:
+        """Return the number, or raise ValueError if it is none or outside."""
+        value = float(label)
+        if not (math.isfinite(value) and self.low <= value <= self.high):
+            raise ValueError(label)
+        return value
+
+    @property
+    def expected(self) -> str:
+        """What a row may have, in words."""
+        return f"a number from {self.low:g} to {self.high:g}"
+
+    def normalised(self, value: float) -> float:
+        """From 0 to 1: what the model learns. (The original divides by `high`: the same for STS-B's 0 to 5.)"""
+        return (value - self.low) / (self.high - self.low)
+
+    def denormalised(self, prediction: float) -> float:
+        """The value of a model's output, brought into the interval."""
+        if math.isinf(self.high - self.low):
+            return prediction
+        return min(max(self.low + prediction * (self.high - self.low), self.low), self.high)
+
+
+class RawRow(NamedTuple):
+    """What a row holds before its label is understood; `line` is for messages."""
+
+    line: int
+    index: int
+    text_a: str
+    text_b: str | None
+    label: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Names of a table's columns. `text_b`: None without a second text; `label`: None for a file without labels."""
+
+    text_a: str
+    text_b: str | None
+    label: str | None
+
+    @property
+    def used(self) -> list[str]:
+        """Those that every row must have."""
+        return [name for name in (self.text_a, self.text_b, self.label) if name is not None]
+
+
+def read_table(
+    path: str | os.PathLike[str], *, columns: Columns, target: Classes | Interval, skip_bad_rows: bool
+) -> ExampleFile:
+    """Read a user's own file: .tsv (no quoting), .csv (quoted as spreadsheets do) or .jsonl (an object a line).
+
+    Tables begin with a line of column names.
+
+    Args:
+      path: the file, UTF-8.
+      columns: which columns hold what.
+      target: what a label may be; `discover_target` finds it in the training file.
+      skip_bad_rows: leave out a row that lacks a column or has another label and count it, rather than stop.
+
+    Raises:
+      UserError: a missing, empty or foreign file; a column that it does not have; a bad row: file, line, what was
+        expected; nothing that can be used.
+    """
+    bad_rows = BadRows(path, skip=skip_bad_rows)
+    return understood(_table_rows(path, columns, bad_rows), target, bad_rows, path)
+
+
+def column_names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of a table's columns: its first line, or the fields of the first object of a .jsonl.
+
+    Raises:
+      UserError: a missing or empty file, another format, a first line that holds no JSON object.
+    """
+    suffix = _checked_suffix(path)
+    first = next(text for _, text in numbered_lines(path) if text)
+    if suffix != ".jsonl":
+        return first.split("\t") if suffix == ".tsv" else next(csv.reader([first]))
+    try:
+        record = json.loads(first)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: its first line is not a JSON object.")
+    return list(record)
+
+
+def discover_target(
+    path: str | os.PathLike[str], *, columns: Columns, regression: bool, skip_bad_rows: bool
+) -> Classes | Interval:
+    """Return the labels of a training file, sorted (numbers by value), or the interval of its numbers.
+
+    Raises:
+      UserError: as `read_table`; `columns.label` is None; only one label, or one number.
+    """
+    if columns.label is None:
+        raise UserError(f"{path} is to be trained on: name the column of its labels.")
+    bad_rows = BadRows(path, skip=skip_bad_rows)
+    if regression:
+        file = understood(_table_rows(path, columns, bad_rows), Interval(-math.inf, math.inf), bad_rows, path)
+        values = [example.label for example in file.examples if example.label is not None]
+        target: Classes | Interval = Interval(min(values), max(values))
+        different = len(set(values))
+    else:
+        labels = {row.label for row in _table_rows(path, columns, bad_rows) if row.label is not None}
+        target = Classes(tuple(sorted(labels, key=_number_or_text)))
+        different = len(labels)
+    if different < 2:
+        raise UserError(f"{path}: {different} different labels in the column {columns.label!r}; at least 2 are needed.")
+    return target
+
+
+def understood(
+    rows: Iterable[RawRow], target: Classes | Interval, bad_rows: BadRows, path: str | os.PathLike[str]
+) -> ExampleFile:
+    """Give each row its label's number; report those whose label is none."""
+    examples = []
+    for row in rows:
+        label = None
+        if row.label is not None:
+            try:
+                label = target.parse(row.label)
+            except ValueError:
+                bad_rows.report(row.line, f"the label {row.label!r}", target.expected)
+                continue
+        examples.append(TextExample(row.index, row.text_a, row.text_b, label))
+    if not examples:
+        raise UserError(f"{path} holds no row that can be used.")
+    return ExampleFile(examples, bad_rows.skipped)
+
+
+class TextFeatures(NamedTuple):
+    """`[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]` without padding; token types 0 up to and with the first [SEP]."""
+
+    input_ids: list[int]
+    token_type_ids: list[int]
+
+
+def text_features(texts: Sequence[tuple[str, str | None]], *, vocabulary: Pieces, length: int) -> list[TextFeatures]:
+    """Turn texts into word pieces, cut to at most `length` tokens; of a pair the longer text is cut first.
+
+    A second text without word pieces counts as none.
+    """
+    firsts = vocabulary.encode_batch([text_a for text_a, _ in texts])
+    seconds = vocabulary.encode_batch([text_b or "" for _, text_b in texts])
+    features = []
+    for a, b in zip(firsts, seconds, strict=True):
+        room_a, room_b = pair_lengths(len(a), len(b), length - 3) if b else (length - 2, 0)
+        ids = [vocabulary.cls_id, *a[:room_a], vocabulary.sep_id]
+        types = [0] * len(ids)
+        if b:
+            ids += [*b[:room_b], vocabulary.sep_id]
+            types += [1] * (len(ids) - len(types))
+        features.append(TextFeatures(ids, types))
+    return features
+
+
+def pair_lengths(length_a: int, length_b: int, room: int) -> tuple[int, int]:
+    """How much is kept of two texts: tokens go one by one from the end of the longer, of the second if equal."""
+    kept_b = min(length_b, max(room // 2, room - length_a))
+    return min(length_a, room - kept_b), kept_b
+
+
+def _number_or_text(label: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(label), label
+    except ValueError:
+        return True, 0.0, label
+
+
+def _checked_suffix(path: str | os.PathLike[str]) -> str:
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise UserError(
+            f"{path}: the format {suffix or 'without a suffix'!r} is unknown; use {', '.join(TABLE_SUFFIXES)}."
+        )
+    return suffix
+
+
+def _table_rows(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows) -> Iterator[RawRow]:
+    readers = {".tsv": _tsv_records, ".csv": _csv_records, ".jsonl": _json_records}
+    for index, (line, record) in enumerate(readers[_checked_suffix(path)](path, columns, bad_rows)):
+        if record is None:
+            continue
+        missing = [name for name in columns.used if record.get(name) is None]
+        if missing:
+            bad_rows.report(line, f"no {', '.join(map(repr, missing))}", f"the columns {', '.join(columns.used)}")
+            continue
+        text_b = None if columns.text_b is None else str(record[columns.text_b])
+        label = None if columns.label is None else str(record[columns.label])
+        yield RawRow(line, index, str(record[columns.text_a]), text_b, label)
+
+
+# Records with their lines; None for a blank line and for a row that was reported: both count as rows.
+Records = Iterator[tuple[int, Mapping[str, object] | None]]
+
+
+def _tsv_records(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows) -> Records:
+    lines = numbered_lines(path)
+    header = next(lines)[1].split("\t")
+    _check_header(path, header, columns)
+    for line, text in lines:
+        yield line, dict(zip(header, text.split("\t"), strict=False)) if text else None
+
+
+def _csv_records(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows) -> Records:
+    # Whole lines with their ends go to the csv module, since a quoted field may hold line ends.
+    reader = csv.reader(f"{text}\n" for _, text in numbered_lines(path))
+    try:
+        header = next(reader)
+        _check_header(path, header, columns)
+        line = reader.line_num + 1
+        for fields in reader:
+            yield line, dict(zip(header, fields, strict=False)) if fields else None
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
+
+
+def _json_records(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows) -> Records:
+    for line, text in numbered_lines(path):
+        if not text:
+            yield line, None
+            continue
+        try:
+            record = json.loads(text)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            bad_rows.report(line, "not a JSON object", f"an object with {', '.join(columns.used)}")
+            record = None
+        yield line, record
+
+
+def _check_header(path: str | os.PathLike[str], header: Sequence[str], columns: Columns) -> None:
+    missing = [name for name in columns.used if name not in header]
+    if missing:
+        raise UserError(
+            f"{path} has no column {', '.join(map(repr, missing))}: "
+            f"its first line names {', '.join(map(repr, header))}."
+        )

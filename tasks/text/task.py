@@ -1,0 +1,263 @@
+"""Classification and regression of texts and of pairs of texts as downstream tasks."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.protocol import Examples, Pieces, Row
+from electra_jax.tasks.split_files import NO_SOURCES, Sources
+from electra_jax.tasks.text.glue import GLUE
+from electra_jax.tasks.text.glue_metrics import METRICS, TASK_METRICS, precision_recall_f1
+from electra_jax.tasks.text.sources import glue_sources, table_sources
+from electra_jax.tasks.text.tables import Classes, Interval, TextExample, text_features
+
+# A user's own: scores, the main one first.
+OWN_METRICS = {
+    "classification": ("accuracy", "matthews"),
+    "pair_classification": ("accuracy", "matthews"),
+    "regression": ("spearman", "pearson"),
+}
+
+NAMES = (*GLUE, *OWN_METRICS)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelPrediction:
+    """The likeliest class of an example, and the probability of each."""
+
+    label: str
+    probabilities: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """`label` and `probabilities`."""
+        return {"label": self.label, "probabilities": dict(self.probabilities)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ValuePrediction:
+    """The value of an example, in the task's own interval."""
+
+    value: float
+
+    def to_json(self) -> dict[str, Any]:
+        """`value`."""
+        return {"value": self.value}
+
+
+TextPrediction = LabelPrediction | ValuePrediction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextTask:
+    """A classification or regression; see `downstream.DownstreamTask`.
+
+    Attributes:
+      name: of the catalogue.
+      target: its classes, or the interval of its values.
+      pair: whether examples are pairs.
+      metrics: names of its scores, the main one first.
+      gold_counts_predicted: F1 as the original's scorer has it: see `glue_metrics.precision_recall_f1`.
+      vocabulary: tokenises.
+      length: the most tokens of a row.
+      sources: where its splits are.
+    """
+
+    name: str
+    target: Classes | Interval
+    pair: bool
+    metrics: tuple[str, ...]
+    gold_counts_predicted: bool
+    vocabulary: Pieces
+    length: int
+    sources: Sources
+
+    @property
+    def kind(self) -> str:
+        """ "classification" or "regression"."""
+        return "regression" if isinstance(self.target, Interval) else "classification"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; () for a regression."""
+        return () if isinstance(self.target, Interval) else self.target.labels
+
+    @property
+    def main_metric(self) -> str:
+        """The score by which the best checkpoint is chosen."""
+        return self.metrics[0]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that can be read."""
+        return tuple(self.sources.readers)
+
+    def examples(self, split: str) -> Examples:
+        """Read a split into `classification.TextExample`s.
+
+        Raises:
+          UserError: there is no such split or file, or nothing in it that can be used.
+        """
+        return self.sources.read(self.name, split)
+
+    def raw_examples(self, inputs: Sequence[Any]) -> list[TextExample]:
+        """Return the examples of raw input: texts; pairs of texts; or mappings with "text" and "text_b".
+
+        Raises:
+          UserError: one is a pair where the task's examples are single texts, or the other way round.
+        """
+        return [self._raw_example(index, value) for index, value in enumerate(inputs)]
+
+    def rows(self, examples: Sequence[TextExample], *, training: bool) -> list[Row]:
+        """Tokenise, a row per example; in training those that have a label."""
+        texts = [(example.text_a, example.text_b) for example in examples]
+        rows = []
+        features = text_features(texts, vocabulary=self.vocabulary, length=self.length)
+        for number, (example, feature) in enumerate(zip(examples, features, strict=True)):
+            if training and example.label is None:
+                continue
+            row = {
+                "input_ids": np.array(feature.input_ids, np.int32),
+                "token_type_ids": np.array(feature.token_type_ids, np.int32),
+                "example": np.array(number, np.int32),
+            }
+            if example.label is not None:
+                row["label"] = self._label(example.label)
+            rows.append(row)
+        return rows
+
+    def predictions(
+        self, examples: Sequence[TextExample], rows: Sequence[Row], outputs: Sequence[Mapping[str, np.ndarray]]
+    ) -> list[TextPrediction]:
+        """Return a prediction for each example.
+
+        Args:
+          examples: as they were given to `rows`.
+          rows: all of them, in any order.
+          outputs: of each row, `logits`: float32 [C], of a regression [1] or [].
+        """
+        found: dict[int, TextPrediction] = {
+            int(row["example"]): self._prediction(output["logits"]) for row, output in zip(rows, outputs, strict=True)
+        }
+        return [found[number] for number in range(len(examples))]
+
+    def score(self, examples: Sequence[TextExample], predictions: Sequence[TextPrediction]) -> dict[str, float]:
+        """Return the official metrics, per cent, the main one first.
+
+        Raises:
+          UserError: examples without labels, as those of a test set.
+        """
+        gold = [example.label for example in examples if example.label is not None]
+        if not gold or len(gold) < len(examples):
+            raise UserError(
+                f"{len(examples) - len(gold)} of the {len(examples)} examples of {self.name} have no label, as in a "
+                "test set: they can be predicted (electra predict), but not scored; name a split with labels."
+            )
+        return self.scores(gold, [self._number(prediction) for prediction in predictions])
+
+    def scores(self, labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
+        """Return the metrics of class numbers, or of values in the task's interval."""
+        scores = {}
+        for name in self.metrics:
+            if name == "f1":
+                classes = [int(label) for label in labels], [int(prediction) for prediction in predictions]
+                scores[name] = precision_recall_f1(*classes, gold_counts_predicted=self.gold_counts_predicted)[2]
+            else:
+                scores[name] = METRICS[name](labels, predictions)
+        return scores
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `text_task_from_facts` needs."""
+        target = self.target
+        return {
+            "task": self.name,
+            "kind": self.kind,
+            "target": [target.low, target.high] if isinstance(target, Interval) else list(target.labels),
+            "pair": self.pair,
+            "metrics": list(self.metrics),
+            "gold_counts_predicted": self.gold_counts_predicted,
+            "length": self.length,
+        }
+
+    def _raw_example(self, index: int, value: Any) -> TextExample:
+        if isinstance(value, Mapping):
+            texts = [value[key] for key in ("text", "text_b") if value.get(key) is not None]
+        else:
+            texts = list(value) if isinstance(value, (list, tuple)) else [value]
+        if len(texts) != 1 + self.pair or not all(isinstance(text, str) for text in texts):
+            expected = 'two texts, as in {"text": ..., "text_b": ...}' if self.pair else "one text"
+            raise UserError(f"Input {index + 1} is {value!r}: {self.name} expects {expected}.")
+        return TextExample(index, texts[0], texts[1] if self.pair else None, None)
+
+    def _label(self, label: int | float) -> np.ndarray:
+        if isinstance(self.target, Interval):
+            return np.array(self.target.normalised(label), np.float32)
+        return np.array(label, np.int32)
+
+    def _prediction(self, logits_C: np.ndarray) -> TextPrediction:
+        if isinstance(self.target, Interval):
+            return ValuePrediction(self.target.denormalised(float(np.asarray(logits_C).reshape(()))))
+        exponentials_C = np.exp(logits_C.astype(np.float64) - np.max(logits_C))
+        probabilities_C = exponentials_C / exponentials_C.sum()
+        labels = self.target.labels
+        return LabelPrediction(
+            labels[int(np.argmax(logits_C))], dict(zip(labels, map(float, probabilities_C), strict=True))
+        )
+
+    def _number(self, prediction: TextPrediction) -> float:
+        if isinstance(prediction, ValuePrediction):
+            return prediction.value
+        return self.labels.index(prediction.label)
+
+
+def make_text_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str, Any] | None = None) -> TextTask:
+    """Make a task of GLUE or a user's own.
+
+    Args:
+      options: which, and where its data is.
+      vocabulary: tokenises.
+      recorded: what `TextTask.describe` said of the task that a model was fine-tuned on; its labels are then
+        taken rather than looked for in the training file, which need not be there.
+
+    Raises:
+      UserError: there is no data, or what it is like is not said.
+    """
+    target = None if recorded is None else _target(recorded)
+    if options.task in GLUE:
+        task = GLUE[options.task]
+        sources, target, metrics = glue_sources(task, options), task.target, TASK_METRICS[task.name]
+        pair = len(task.tfds_texts) == 2
+    else:
+        sources, target = table_sources(options, regression=options.task == "regression", target=target)
+        metrics, pair = OWN_METRICS[options.task], options.text_b_column is not None
+    return TextTask(
+        name=options.task,
+        target=target,
+        pair=pair,
+        metrics=metrics,
+        gold_counts_predicted=options.gold_counts_predicted,
+        vocabulary=vocabulary,
+        length=options.row_length,
+        sources=sources,
+    )
+
+
+def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> TextTask:
+    """Return the task that `TextTask.describe` told of, for raw input."""
+    return TextTask(
+        name=facts["task"],
+        target=_target(facts),
+        pair=facts["pair"],
+        metrics=tuple(facts["metrics"]),
+        gold_counts_predicted=facts["gold_counts_predicted"],
+        vocabulary=vocabulary,
+        length=facts["length"],
+        sources=NO_SOURCES,
+    )
+
+
+def _target(facts: Mapping[str, Any]) -> Classes | Interval:
+    return Interval(*facts["target"]) if facts["kind"] == "regression" else Classes(tuple(facts["target"]))

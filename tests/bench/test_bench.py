@@ -1,0 +1,212 @@
+"""What the benchmarks rest on; nothing here times anything."""
+
+import argparse
+import ast
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import finetune_step, glue_lengths, models, predict, scaling, startup, timing
+from bench.pretrain_step import synthetic_blocks
+from electra_jax.config import gin_files
+from electra_jax.data.buckets import TrainingBatches
+
+UNNEEDED = ['MODEL_DIR = ""', 'VOCAB_FILE = ""']
+
+
+@pytest.mark.parametrize("name", models.SIZES)
+def test_recipes_are_those_of_the_gin_files(name: str) -> None:
+    files = [f"gin/models/{name}.gin", "gin/runs/pretrain.gin"]
+    run = gin_files.build("PretrainingRun", files, UNNEEDED, search_paths=[])
+    recipe = models.recipe(name, dtype="float32")
+    assert recipe.model == run.model
+    assert recipe.objective == run.objective
+    masking = run.masking_config(cls_id=models.CLS_ID, sep_id=models.SEP_ID, mask_id=models.MASK_ID)
+    assert recipe.masking == masking
+    short = recipe.optimizer.num_warmup_steps
+    assert recipe.optimizer == dataclasses.replace(run.optimizer, num_warmup_steps=short)
+
+
+def test_dtype_is_the_models() -> None:
+    model = models.recipe("tiny", dtype="bfloat16").model
+    assert (model.generator_config.dtype, model.discriminator_config.dtype) == ("bfloat16", "bfloat16")
+
+
+@pytest.mark.parametrize("length", [8, 128])
+def test_synthetic_examples_are_whole_and_legal(length: int) -> None:
+    vocab_size = 30522
+    batch = synthetic_blocks(200, length, vocab_size, seed=3).gather(np.arange(200), length)
+    ids_BL = batch["input_ids"]
+    assert batch["attention_mask"].all()
+    assert (ids_BL[:, 0] == models.CLS_ID).all()
+    assert (ids_BL[:, -1] == models.SEP_ID).all()
+    assert ((ids_BL == models.SEP_ID).sum(axis=1) == 2).all()
+    # Segment B starts behind the [SEP] of segment A.
+    first_sep_B = (ids_BL == models.SEP_ID).argmax(axis=1)
+    np.testing.assert_array_equal(batch["token_type_ids"].argmax(axis=1), first_sep_B + 1)
+    words = ids_BL[~np.isin(ids_BL, [models.CLS_ID, models.SEP_ID])]
+    assert words.min() > models.MASK_ID
+    assert words.max() < vocab_size
+    # As 1 / rank: as many tokens have ids of a quarter of the logarithmic range as of any other.
+    share = np.mean(words < models.MASK_ID * (vocab_size / models.MASK_ID) ** 0.5)
+    assert share == pytest.approx(0.5, abs=0.05)
+
+
+def test_synthetic_examples_repeat_by_seed() -> None:
+    one, same, other = (synthetic_blocks(4, 16, 500, seed=seed).tokens for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+def test_spread() -> None:
+    assert timing.spread([9.0, 1.0, 2.0, 4.0, 3.0]) == timing.Spread(5, 3.0, 1.0, 9.0, 2.0, 4.0)
+
+
+def test_cpu_time_counts_the_children() -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    elapsed = timing.stopwatch(lambda: subprocess.run([sys.executable, "-c", burn], check=True))
+    assert elapsed.cpu >= 0.3
+
+
+# Each command in its smallest setting, one after the other in one process, where nothing below the wall is to be had.
+COMMANDS = {
+    "pretrain_step": "--model=tiny --batch_size=4 --sequence_length=16 --steps=10 --peak_tflops=0.01",
+    "finetune_step": "--fused --prng=rbg --model=tiny --batch_size=4 --steps=19 --buckets 16 128 --examples=64",
+    "input_pipeline": "--batch_size=4 --sequence_length=16 --batches=3 --rounds=2",
+}
+
+
+@pytest.fixture(scope="module")
+def printed(repository: Path) -> dict[str, str]:
+    program = f"""
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in {{"tensorflow", "seqio", "gin", "orbax", "clu", "tokenizers"}}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+for name, arguments in {COMMANDS!r}.items():
+    sys.argv = [name, *arguments.split()]
+    runpy.run_module("bench." + name, run_name="__main__")
+    print("END")
+"""
+    result = subprocess.run([sys.executable, "-c", program], cwd=repository, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return dict(zip(COMMANDS, result.stdout.split("END\n"), strict=False))
+
+
+@pytest.mark.parametrize("name", ["pretrain_step", "finetune_step"])
+def test_steps_run_and_learn_without_anything_from_below_the_wall(printed: dict[str, str], name: str) -> None:
+    line = next(line for line in printed[name].splitlines() if line.startswith("loss"))
+    words = line.split()
+    assert 0 <= float(words[6]) < float(words[1])
+    # Warm-up and timed steps.
+    assert words[11] == {"pretrain_step": "13", "finetune_step": "20"}[name]
+    for fact in ("median", "quartiles", "min", "matrix FLOPs", "examples/s", "tokens/s", "compile", "peak memory"):
+        assert fact in printed[name], fact
+
+
+def test_the_share_of_the_peak_is_of_the_counted_work(printed: dict[str, str]) -> None:
+    lines = printed["pretrain_step"].splitlines()
+    achieved = next(float(line.split()[-3]) for line in lines if "achieved" in line)
+    share = next(float(line.split("%")[0]) / 100 for line in lines if "stated peak" in line)
+    assert share == pytest.approx(achieved / 1e10, rel=0.01, abs=6e-4)
+
+
+def test_blocks_are_read_both_ways(printed: dict[str, str]) -> None:
+    lines = printed["input_pipeline"].splitlines()
+    assert [line.split(":")[0] for line in lines[-2:]] == ["blocks, unmasked", "blocks, masked on the host"]
+    assert all("n 2" in line and "per second of CPU time" in line for line in lines[-2:])
+
+
+def test_buckets_are_those_of_fine_tuning() -> None:
+    text = Path("gin/runs/finetune.gin").read_text()
+    shipped = ast.literal_eval(re.search(r"^BUCKETS = (.*)$", text, re.MULTILINE)[1])
+    assert tuple(bucket for bucket in shipped if bucket <= glue_lengths.LONGEST) == glue_lengths.BUCKETS
+
+
+def test_what_buckets_gain_where_time_is_proportional_to_length() -> None:
+    """Then the rate is that of the tokens: 128 for each row, or the bucket of its batch."""
+    options = argparse.Namespace(buckets=glue_lengths.BUCKETS, batch_size=8, examples=1000, seed=3)
+    seconds = {bucket: [0.001 * bucket, 0.002 * bucket] for bucket in glue_lengths.BUCKETS}
+    line = finetune_step.gain("stsb", seconds, options)
+    computed, padded, rate = (
+        float(re.search(rf"{words} ([0-9.]+)", line)[1]) for words in ("useful one", "to 128", "median")
+    )
+    assert rate == pytest.approx(padded / computed, abs=0.02)
+    # Each row has its tokens computed at least, and rows of like length are together.
+    assert 1 < computed < 1.5
+    lengths_N = glue_lengths.lengths("stsb", 1000, seed=3)
+    batches = TrainingBatches([{"input_ids": np.zeros(n, np.int32)} for n in lengths_N], 8, glue_lengths.BUCKETS, 3, 0)
+    shapes = [next(batches)["input_ids"].shape for _ in range(batches.batches_per_epoch)]
+    assert computed == pytest.approx(sum(rows * length for rows, length in shapes) / lengths_N.sum(), abs=0.006)
+
+
+def test_lengths_have_the_deciles_that_were_counted() -> None:
+    for task, deciles in glue_lengths.DECILES.items():
+        found = np.quantile(glue_lengths.lengths(task, 20_000, seed=0), np.linspace(0, 1, 11))
+        np.testing.assert_allclose(found, deciles, atol=1.5, err_msg=task)
+
+
+def test_texts_to_predict_have_the_lengths_that_were_asked_for() -> None:
+    options = argparse.Namespace(model="tiny", task="cola", texts=40, seed=1)
+    model = predict.chance_model("tiny", 0)
+    rows = model.pieces.encode_batch(predict.texts_of(options))
+    assert [len(row) + 2 for row in rows] == glue_lengths.lengths("cola", 40, seed=1).tolist()
+    assert not any(model.pieces.tokens.index("[UNK]") in row for row in rows)
+
+
+def test_a_model_of_its_own_size_is_itself_and_others_have_the_work_that_they_should() -> None:
+    base = models.recipe("small", dtype="float32")
+    assert scaling.resized(base, layers=12, width=256, fraction=0.25).model == base.model
+    wide = scaling.resized(base, layers=6, width=512, fraction=0.25).model.discriminator_config
+    assert (wide.num_hidden_layers, wide.hidden_size, wide.intermediate_size, wide.num_attention_heads) == (
+        6,
+        512,
+        2048,
+        8,
+    )
+
+
+def test_scaling_is_drawn(tmp_path: Path) -> None:
+    points = [
+        scaling.Point(series, value, 0.1 * value, (0.09 * value, 0.12 * value), 1e6 * value, "")
+        for series in ("step, batch", "checkpoint, save")
+        for value in (1, 2, 4)
+    ]
+    scaling.draw(points, "title", tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_start_is_timed_and_what_fails_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert startup.started([sys.executable, "-c", "pass"], {}).wall > 0
+    with pytest.raises(SystemExit, match="no such thing"):
+        startup.started([sys.executable, "-c", "raise RuntimeError('no such thing')"], {})
+
+
+def test_the_peers_two_generators_are_one() -> None:
+    """The head at all positions and at the gathered ones: the same masks, samples, losses and gradients."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra bench)")
+    pytest.importorskip("transformers", reason="transformers is not installed (extra bench)")
+    from bench import peer
+
+    recipe = models.recipe("tiny", dtype="float32")
+    batch = synthetic_blocks(4, 32, 8192, seed=0).gather(np.arange(4), 32)
+    ids_BL, types_BL = (torch.from_numpy(batch[name]).long() for name in ("input_ids", "token_type_ids"))
+    found = []
+    for gathered in (True, False):
+        torch.manual_seed(0)
+        pair = peer.Pair(recipe, gathered=gathered).eval()
+        embeddings = pair.discriminator.electra.embeddings.word_embeddings.weight
+        assert pair.generator.generator_lm_head.weight is embeddings
+        torch.manual_seed(1)
+        loss = pair(ids_BL, types_BL)
+        loss.backward()
+        found.append((loss.detach().numpy(), embeddings.grad.numpy()))
+    np.testing.assert_allclose(*(loss for loss, _ in found), rtol=1e-5)
+    np.testing.assert_allclose(*(gradient for _, gradient in found), atol=1e-5)

@@ -1,0 +1,211 @@
+"""`electra compare`: the plan in hand-worked FLOPs, what is ready, how long it will take, and what is refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gin
+import pytest
+
+from electra_jax.compare.pieces import Piece, Timing, ready, seconds_left
+from electra_jax.compare.plan import Plan, make_plan
+from electra_jax.compare.work import gpu_share, last_words
+from electra_jax.config import gin_files
+from electra_jax.config.comparison import ComparisonRun
+from support.comparison import ELECTRA_STEP, MACROS, MLM_STEP, plan_of_macros, refusal
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    yield
+    gin.clear_config(clear_constants=True)
+
+
+@pytest.fixture(scope="module")
+def planned() -> tuple[ComparisonRun, Plan]:
+    return plan_of_macros()
+
+
+def test_the_same_flops_are_other_steps_of_each_variant(planned: tuple[ComparisonRun, Plan]) -> None:
+    _, plan = planned
+    assert (ELECTRA_STEP, MLM_STEP) == (11_649_024, 9_793_536)
+    assert plan.step_flops == {"electra": ELECTRA_STEP, "mlm": MLM_STEP}
+    # 1e9 FLOPs are 85.8 and 102.1 steps.
+    assert plan.total_steps == {"electra": 86, "mlm": 102}
+    steps = {piece.name: piece.steps for piece in plan.pieces if piece.task is None}
+    assert steps == {
+        "electra/0.2/pretrain": 17,
+        "mlm/0.2/pretrain": 20,
+        "electra/0.5/pretrain": 43,
+        "mlm/0.5/pretrain": 51,
+        "electra/1/pretrain": 86,
+        "mlm/1/pretrain": 102,
+    }
+    assert {piece.flops / piece.steps for piece in plan.pieces if piece.variant == "mlm"} == {float(MLM_STEP)}
+    assert [piece.name for piece in plan.pieces][:8] == [
+        "random/rte",
+        "random/mine",
+        "electra/0.2/pretrain",
+        "electra/0.2/rte",
+        "electra/0.2/mine",
+        "mlm/0.2/pretrain",
+        "mlm/0.2/rte",
+        "mlm/0.2/mine",
+    ]
+
+
+def test_a_stage_has_the_schedule_of_the_whole_budget(planned: tuple[ComparisonRun, Plan]) -> None:
+    """What the commands of the pieces say, as the processes will read it."""
+    _, plan = planned
+    pieces = {piece.name: piece for piece in plan.pieces}
+    built = {
+        name: built_by(pieces[name]) for name in ("electra/0.2/pretrain", "mlm/1/pretrain", "mlm/0.5/rte", "random/rte")
+    }
+    first, last = built["electra/0.2/pretrain"], built["mlm/1/pretrain"]
+    assert (first.loop.num_train_steps, first.optimizer.num_train_steps, first.optimizer.num_warmup_steps) == (
+        17,
+        86,
+        9,
+    )
+    assert (last.loop.num_train_steps, last.optimizer.num_train_steps, last.optimizer.num_warmup_steps) == (
+        102,
+        102,
+        10,
+    )
+    assert (first.optimizer.learning_rate, last.optimizer.learning_rate) == (5e-4, 2e-3)
+    assert (first.seed, first.cache, first.encoder) == (last.seed, last.cache, last.encoder)
+    tuned, random = built["mlm/0.5/rte"], built["random/rte"]
+    assert (tuned.init_from, tuned.model_dir) == ("runs/it/mlm/0.5/pretrain", "runs/it/mlm/0.5/rte")
+    assert (random.init_from, random.encoder(), random.num_epochs) == (None, first.encoder, 2)
+    assert [tuned.task.task, built_by(pieces["mlm/0.5/mine"]).task.task] == ["rte", "sst2"]
+    assert list(tuned.seeds) == [0, 1, 2]
+
+
+def built_by(piece: Piece) -> Any:
+    """What a piece's process builds of its arguments."""
+    verb, *flags = piece.arguments
+    files = [flag.removeprefix("--gin_file=") for flag in flags if flag.startswith("--gin_file=")]
+    bindings = [flag.removeprefix("--gin.") for flag in flags if flag.startswith("--gin.")]
+    kind = {"pretrain": "PretrainingRun", "finetune": "finetuning.FinetuningRun"}[verb]
+    return gin_files.build(kind, files, bindings, search_paths=[])
+
+
+def test_gin_files_are_looked_for_where_the_command_says(tmp_path: Path) -> None:
+    (tmp_path / "warm.gin").write_text("DROPOUT = 0.25\n")
+    macros = MACROS | {"VARIANTS": [("warm", "gin/objectives/mlm.gin", "warm.gin")]}
+    bindings = [f"{name}={value!r}" for name, value in ({"MODEL_DIR": "run"} | macros).items()]
+    run = gin_files.build(
+        "comparison.ComparisonRun", ["gin/runs/compare.gin"], bindings, search_paths=[str(tmp_path), "elsewhere"]
+    )
+    stage = next(piece for piece in make_plan(run).pieces if piece.task is None)
+    assert f"--gin_search_paths={tmp_path},elsewhere" in stage.arguments
+    assert stage.settings["EncoderConfig.hidden_dropout_prob"] == "0.25"
+    # Its macro stands for another.
+    assert stage.settings["EncoderConfig.attention_probs_dropout_prob"] == "0.25"
+
+
+def test_what_is_ready(planned: tuple[ComparisonRun, Plan]) -> None:
+    _, plan = planned
+    names = [piece.name for piece in ready(plan.pieces, done=(), begun=())]
+    assert names == ["random/rte", "random/mine", "electra/0.2/pretrain", "mlm/0.2/pretrain"]
+    done = {"random/rte", "electra/0.2/pretrain", "electra/0.2/mine"}
+    names = [piece.name for piece in ready(plan.pieces, done=done, begun={"random/mine"})]
+    assert names == ["electra/0.2/rte", "mlm/0.2/pretrain", "electra/0.5/pretrain"]
+    # What failed counts as begun: what needs it is not begun, and the rest goes on.
+    names = [piece.name for piece in ready(plan.pieces, done=done, begun={"random/mine", "electra/0.5/pretrain"})]
+    assert names == ["electra/0.2/rte", "mlm/0.2/pretrain"]
+
+
+def work(name: str, flops: float, needs: str | None, task: str | None = None) -> Piece:
+    return Piece(name, name[0], 1.0, task, (), {}, 1, flops, needs)
+
+
+def test_time_left() -> None:
+    pieces = [
+        work("a/1", 10.0, None),
+        work("a/1/x", 10.0, "a/1", "x"),
+        work("a/2", 30.0, "a/1"),
+        work("a/2/x", 30.0, "a/2", "x"),
+        work("b/1", 10.0, None),
+    ]
+    assert seconds_left(pieces, {}, processes=1) == (0.0, [piece.name for piece in pieces])
+    # A quarter of ten FLOPs took five seconds: two a FLOP, 15 and 20 more of a, and b as slow as a.
+    under_way = {"a/1": Timing(5.0, 0.25, 0.75)}
+    assert seconds_left(pieces, under_way, processes=1) == (15 + 40 + 20, ["a/1/x", "a/2/x"])
+    # Each variant has its own speed, and a process that went on with a piece did only its share of it.
+    done = {"a/1": Timing(5.0, 0.5, 0.0), "b/1": Timing(40.0, 1.0, 0.0), "a/1/x": Timing(7.0, 1.0, 0.0)}
+    assert seconds_left(pieces, done, processes=1) == (20 + 7, [])
+    # Side by side, but none shorter than its longest piece.
+    assert seconds_left(pieces, done, processes=2) == (20, [])
+
+
+@pytest.mark.parametrize(
+    ("macros", "sentence"),
+    [
+        ({"VARIANTS": [("mlm",), ("mlm", "DROPOUT = 0.0")]}, "VARIANTS names 'mlm' twice: give each its own name"),
+        ({"VARIANTS": [("../up",)]}, "VARIANTS names '../up', which also names a folder: use letters"),
+        ({"VARIANTS": [("random",)]}, "VARIANTS names 'random', which electra compare keeps for itself"),
+        ({"TASKS": [("pretrain", "TASK = 'rte'")]}, "TASKS names 'pretrain', which electra compare keeps for itself"),
+        ({"VARIANTS": [("a", "DROPOUT")]}, "VARIANTS has 'DROPOUT': an override is a Gin file or NAME = VALUE"),
+        ({"VARIANTS": [3]}, "VARIANTS has 3: an entry is a name and its overrides"),
+        ({"VARIANTS": "mlm"}, "VARIANTS is 'mlm': it must be a list"),
+        ({"VARIANTS": []}, "VARIANTS is empty"),
+        ({"PRETRAINING": "gin/models/tiny.gin"}, "PRETRAINING is 'gin/models/tiny.gin': it must be a list"),
+        ({"VARIANTS": [("a", "TRAIN_STEPS = 3")]}, "a binds TRAIN_STEPS, which electra compare sets itself"),
+        ({"FINETUNING": ["SEED = 3"]}, "FINETUNING binds SEED, which electra compare sets itself: leave it out"),
+        ({"FLOPS": 2e7}, "FLOPS 2e+07 makes less than one step of 'electra' at the fraction 0.2 (a step is 1.165e+07"),
+        (
+            {"FLOPS": 6e7, "FRACTIONS": (0.2, 0.25, 1.0)},
+            "the fractions 0.2 and 0.25 of FLOPS 6e+07 are both step 1 of 'electra': leave one out, or raise FLOPS",
+        ),
+        ({"FLOPS": -1.0}, "FLOPS is -1.0: it must be positive"),
+        ({"FRACTIONS": (0.0, 1.0)}, "FRACTIONS has 0: a fraction of the budget is above 0 and at most 1"),
+        ({"FRACTIONS": (0.5, 1.5)}, "FRACTIONS has 1.5: a fraction of the budget is above 0 and at most 1"),
+        ({"FRACTIONS": (1.0, 0.5)}, "FRACTIONS is (1.0, 0.5): it must rise"),
+        ({"FRACTIONS": (0.5, 0.5)}, "FRACTIONS is (0.5, 0.5): it must rise"),
+        ({"FRACTIONS": ()}, "FRACTIONS is (): it must be a list of numbers"),
+        ({"TASKS": ["colla"]}, "There is no task 'colla'; the nearest: cola"),
+        (
+            {"VARIANTS": [("a", "gin/objectives/ml.gin")]},
+            "'a': no Gin file gin/objectives/ml.gin in the working folder",
+        ),
+        ({"VARIANTS": [("a", "DROPOT = 0.0")]}, "'a': --gin.DROPOT=0.0: no macro DROPOT is used by the Gin files; did"),
+        (
+            {"TASKS": [("rte", "EPOCHS = 'x'")]},
+            "'rte': EPOCHS (electra_jax.config.finetuning.FinetuningRun.epochs) is 'x'",
+        ),
+        ({"NUM_SEEDS": 0}, "NUM_SEEDS is 0: it must be at least 1"),
+        ({"PROCESSES": 0}, "PROCESSES is 0: it must be at least 1"),
+        ({"WARMUP_FRACTION": 1.5}, "WARMUP_FRACTION is 1.5: it must be from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], macros: dict[str, Any], sentence: str
+) -> None:
+    assert sentence in refusal(capsys, tmp_path / "run", **macros)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_processs_last_words(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("\n$ electra pretrain\nelectra: an older mistake\n")
+    assert last_words(log) == "electra: an older mistake"
+    with log.open("a") as stream:
+        stream.write("\n$ electra pretrain\nstep 1\n")
+    assert last_words(log) == "step 1"
+    with log.open("a") as stream:
+        stream.write("electra: it is full\nand more\n\n")
+    assert last_words(log) == "electra: it is full"
+
+
+def test_each_process_has_its_gpu_or_its_part_of_one() -> None:
+    assert gpu_share(0, 1, ["0", "1"]) == {}
+    assert gpu_share(3, 4, []) == {}
+    assert [gpu_share(index, 2, ["4", "7"]) for index in range(2)] == [
+        {"CUDA_VISIBLE_DEVICES": "4"},
+        {"CUDA_VISIBLE_DEVICES": "7"},
+    ]
+    # Three on two: the first is shared.
+    shared = [gpu_share(index, 3, ["0", "1"]) for index in range(3)]
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in shared] == ["0", "1", "0"]
+    assert [share.get("XLA_PYTHON_CLIENT_MEM_FRACTION") for share in shared] == ["0.45", None, "0.45"]

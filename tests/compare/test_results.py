@@ -1,0 +1,244 @@
+"""`electra compare`: what is done, statistics by hand, and what the JSON, the table and the page say of it."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gin
+import jax
+import pytest
+
+from electra_jax.checkpoints import model_dir as loading
+from electra_jax.compare.plan import Plan
+from electra_jax.compare.records import Records, parameters_sha256
+from electra_jax.compare.report import show, write_report
+from electra_jax.compare.results import cell, comparison_of, means_of, published, score_of, statistics_of, table_of
+from electra_jax.config.comparison import ComparisonRun
+from support.comparison import plan_of_macros, refusal
+from support.finetuned_model import write_tuned
+from support.pages import Page
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    yield
+    gin.clear_config(clear_constants=True)
+
+
+@pytest.fixture(scope="module")
+def planned() -> tuple[ComparisonRun, Plan]:
+    return plan_of_macros()
+
+
+def result(seed: int, score: float, failed: str | None = None) -> dict[str, Any]:
+    return {"seed": seed, "metrics": {"accuracy": score, "f1": 1.0}, "failed": failed}
+
+
+RESULTS = {
+    "main_metric": "accuracy",
+    "num_examples": {"train": 9, "dev": 4},
+    "seeds": [result(0, 50.0), result(1, 70.0), result(2, 30.0, "says 1 of everything"), result(3, 99.0)],
+}
+
+
+def test_statistics_by_hand(planned: tuple[ComparisonRun, Plan]) -> None:
+    assert statistics_of({"0": 1.0, "1": 2.0, "2": 6.0}) == {
+        "median": 2.0,
+        "mean": 3.0,
+        "sd": pytest.approx(7**0.5),
+        "lowest": 1.0,
+        "highest": 6.0,
+        "n": 3,
+    }
+    assert statistics_of({"0": 4.0})["sd"] == 0.0
+    # Of four seeds three are asked for, and the one that failed counts.
+    piece = next(piece for piece in planned[1].pieces if piece.name == "mlm/0.5/rte")
+    score = score_of(piece, {"seconds": 3.0, "command": "electra finetune"}, RESULTS, range(3))
+    assert (score["median"], score["mean"], score["sd"], score["failed_seeds"]) == (50.0, 50.0, 20.0, [2])
+    assert (score["variant"], score["fraction"], score["steps"], score["task"]) == ("mlm", 0.5, 51, "rte")
+    assert cell(score) == "50.00 ± 20.00 (1 failed)"
+    assert cell(None) == ""
+
+
+def test_the_mean_over_tasks_is_taken_seed_by_seed() -> None:
+    def score(task: str, *values: float, variant: str = "mlm") -> dict[str, Any]:
+        by_seed = {str(seed): value for seed, value in enumerate(values)}
+        checkpoint = {"variant": variant, "fraction": 1.0, "steps": 3, "flops": 9.0}
+        return {**checkpoint, "task": task, "by_seed": by_seed, "failed_seeds": [1] if task == "a" else []}
+
+    # The mean of the medians would be 25.
+    scores = [score("a", 10.0, 20.0, 60.0), score("b", 30.0, 50.0, 20.0), score("a", 1.0, 1.0, 1.0, variant="electra")]
+    (mean,) = means_of(scores, ["a", "b"])
+    assert mean["by_seed"] == {"0": 20.0, "1": 35.0, "2": 40.0}
+    assert (mean["variant"], mean["median"], mean["failed_seeds"]) == ("mlm", 35.0, [1])
+
+
+@pytest.fixture
+def half_done(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> Path:
+    """A comparison's folder as killed processes leave it: both random pieces, one pre-training, one fine-tuning."""
+    run, plan = planned
+    for piece in plan.pieces[:4]:
+        directory = tmp_path / "run" / piece.name
+        if piece.task is None:
+            write_tuned(directory, "pretraining", labels=(), task=None)
+        else:
+            directory.mkdir(parents=True)
+            (directory / "results.json").write_text(json.dumps(RESULTS))
+        made = {"machine": {"host": "secret", "cores": 2}, "versions": {"jax": "1"}}
+        (directory / "run.json").write_text(json.dumps(made))
+        records = Records(tmp_path / "run", plan.pieces, run.seeds)
+        records.add(piece, seconds=10.0, share=0.5 if piece.name == "random/mine" else 1.0)
+    return tmp_path / "run"
+
+
+def test_what_is_done_is_known_at_the_next_start(half_done: Path, planned: tuple[ComparisonRun, Plan]) -> None:
+    run, plan = planned
+    first = [piece.name for piece in plan.pieces[:4]]
+    found = Records(half_done, plan.pieces, run.seeds)
+    assert list(found.done) == first
+    # One more seed: the fine-tunings want it; seed 3 is there, seed 4 is not.
+    assert list(Records(half_done, plan.pieces, range(4)).done) == first
+    assert list(Records(half_done, plan.pieces, range(5)).done) == ["electra/0.2/pretrain"]
+    # Settings that came or went with a version of the code do not count.
+    path = half_done / "electra/0.2/pretrain.json"
+    record = json.loads(path.read_text())
+    record["settings"]["EncoderConfig.of_an_older_version"] = "1"
+    del record["settings"]["OptimizerConfig.beta_1"]
+    path.write_text(json.dumps(record))
+    assert list(Records(half_done, plan.pieces, run.seeds).done) == first
+
+
+@pytest.mark.parametrize(
+    ("piece", "change", "sentence"),
+    [
+        (
+            "electra/0.2/pretrain",
+            {"PretrainingRun.seed": "7"},
+            "was made by other settings (PretrainingRun.seed 7 there",
+        ),
+        ("random/rte", {"EncoderConfig.hidden_size": "8"}, "(EncoderConfig.hidden_size 8 there, 16 here)"),
+        ("electra/0.2/rte", None, "was fine-tuned from other weights than {run}/electra/0.2/pretrain holds: remove"),
+        ("electra/0.2/rte", {}, "electra/0.2/rte.json is damaged ('settings'): remove it and {run}/electra/0.2/rte"),
+    ],
+)
+def test_stale_pieces_are_refused(
+    half_done: Path, capsys: pytest.CaptureFixture[str], piece: str, change: dict[str, str] | None, sentence: str
+) -> None:
+    path = half_done / f"{piece}.json"
+    record = json.loads(path.read_text())
+    if change:
+        record["settings"] |= change
+    elif change is None:
+        record["source_sha256"] = "0" * 64
+    else:
+        del record["settings"]
+    path.write_text(json.dumps(record))
+    assert sentence.format(run=half_done) in refusal(capsys, half_done)
+    assert path.exists()
+
+
+def test_the_share_of_a_piece_that_is_there(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> None:
+    run, plan = planned
+    pieces = {piece.name: piece for piece in plan.pieces}
+    records = Records(tmp_path, plan.pieces, run.seeds)
+    stage, tuned = pieces["electra/0.5/pretrain"], pieces["electra/0.5/rte"]
+    assert (records.share(stage), records.share(tuned)) == (0.0, 0.0)
+    (tmp_path / stage.name).mkdir(parents=True)
+    # Steps 18 to 43 are its own; the last line is half written.
+    (tmp_path / stage.name / "metrics.jsonl").write_text('{"step": 17}\n{"step": 30}\n{"step": 4')
+    (tmp_path / tuned.name / "seeds/1").mkdir(parents=True)
+    (tmp_path / tuned.name / "seeds/1/result.json").write_text("{}")
+    assert (records.share(stage), records.share(tuned)) == (0.5, pytest.approx(1 / 3))
+
+
+def test_the_last_metrics_of_held_out_text(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> None:
+    run, plan = planned
+    stage = next(piece for piece in plan.pieces if piece.task is None)
+    records = Records(tmp_path, plan.pieces, run.seeds)
+    assert records.held_out(stage) == {}
+    (tmp_path / stage.name).mkdir(parents=True)
+    rows = [(17, "validation", 3.0), (18, "validation", 2.0), (19, "train", 1.0)]
+    lines = [json.dumps({"step": step, "split": split, "loss": loss}) for step, split, loss in rows]
+    (tmp_path / stage.name / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 4']))
+    assert records.held_out(stage) == {"step": 18, "loss": 2.0}
+
+
+def test_equal_weights_have_equal_hashes(tmp_path: Path) -> None:
+    first = write_tuned(tmp_path / "first", "pretraining", labels=(), task=None)
+    model = loading.load(first)
+
+    def stored(name: str, params: Any) -> Path:
+        (tmp_path / name).mkdir()
+        loading.write_model(tmp_path / name, model.description, {"params": params}, step=9, vocabulary=None)
+        return tmp_path / name
+
+    hashes = [parameters_sha256(first), parameters_sha256(stored("same", model.params))]
+    leaves, structure = jax.tree.flatten(model.params)
+    changed = leaves[-1].copy()
+    changed.flat[-1] += 1e-3
+    hashes.append(parameters_sha256(stored("other", jax.tree.unflatten(structure, [*leaves[:-1], changed]))))
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert len(hashes[0]) == 64
+
+
+def test_the_json_names_no_place_of_this_machine(half_done: Path, planned: tuple[ComparisonRun, Plan]) -> None:
+    _, plan = planned
+    run = dataclasses.replace(planned[0], model_dir=str(half_done))
+    records = Records(half_done, plan.pieces, run.seeds)
+    failures = {"mlm/0.2/pretrain": f"ended; all of its words are in {half_done}/mlm/0.2/pretrain.log"}
+    config = f"CORPUS = '{half_done.parent}/my text/*.txt'\nMODEL_DIR = '{half_done}'\nA = 'gs://bucket/a/b'\nB = 1/2/3"
+    found = comparison_of(run, plan, records, failures=failures, config=config)
+    assert str(half_done.parent) not in json.dumps(found)
+    assert "secret" not in json.dumps(found)
+    assert found["machine"] == {"cores": 2}
+    assert (
+        found["pieces"]["failed"]["mlm/0.2/pretrain"] == "ended; all of its words are in MODEL_DIR/mlm/0.2/pretrain.log"
+    )
+    assert found["config"] == "CORPUS = '.../*.txt'\nMODEL_DIR = 'MODEL_DIR'\nA = 'gs://bucket/a/b'\nB = 1/2/3"
+    # What a killed process took is not what the piece takes.
+    assert {score["task"]: score["seconds"] for score in found["scores"] if score["fraction"] == 0} == {
+        "rte": 10.0,
+        "mine": None,
+    }
+    assert [one["directory"] for one in found["checkpoints"]] == ["electra/0.2/pretrain"]
+    assert found["pieces"] | {"failed": 0} == {"done": 4, "all": 20, "failed": 0}
+
+
+def test_places_are_cut_also_in_commands() -> None:
+    def cut(text: str) -> str:
+        return published(text, "/home/me/run")
+
+    assert cut("electra pretrain --gin_file=/data/x/a.gin") == "electra pretrain --gin_file=.../a.gin"
+    assert cut("'--gin.A='\"'\"'/data/my x/t.txt'\"'\"''") == "'--gin.A='\"'\"'.../t.txt'\"'\"''"
+    assert cut("('/data/x/*.txt', \"/data/y\")") == "('.../*.txt', \".../y\")"
+    assert cut("/home/me/run/mlm /home/me/runs/mlm") == "MODEL_DIR/mlm .../mlm"
+    assert cut("1 / 2, gin/runs/a.gin, x=a/b") == "1 / 2, gin/runs/a.gin, x=a/b"
+
+
+def test_table_figure_and_page(
+    half_done: Path, planned: tuple[ComparisonRun, Plan], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, plan = planned
+    records = Records(half_done, plan.pieces, run.seeds)
+    failures = {"mlm/0.2/pretrain": "ended with <exit> code 1"}
+    found = comparison_of(run, plan, records, failures=failures, config="A = 1\n")
+    lines = dict(table_of(found))
+    scores = "50.00 ± 20.00 (1 failed)"
+    assert lines["random weights"] == [scores, scores, scores]
+    assert lines["electra, 0.2"] == [scores, "", ""]
+    assert list(lines)[1:] == [f"{name}, {fraction}" for name in ("electra", "mlm") for fraction in ("0.2", "0.5", "1")]
+    show(found)
+    assert re.search(r"│ electra, 0\.2 +│ 50\.00 ± 20\.00 \(1 failed\) │ +│ +│", capsys.readouterr().out)
+    # Made of the JSON alone, as one in another place.
+    (half_done / "elsewhere").mkdir()
+    write_report(json.loads(json.dumps(found)), half_done / "elsewhere")
+    picture = (half_done / "elsewhere/comparison.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    page = Page((half_done / "elsewhere/report.html").read_text())
+    assert "4 of 20 pre-trainings and fine-tunings are done." in page.text
+    assert "mlm/0.2/pretrain: ended with <exit> code 1" in page.text
+    assert found["checkpoints"][0]["parameters_sha256"][:16] in page.text
+    assert [name for name, value in page.attributes if name in ("src", "href") and not value.startswith("data:")] == []

@@ -1,0 +1,199 @@
+"""Every shipped Gin file parses, builds what its verb needs, and shape-evaluates."""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import gin
+import jax
+import pytest
+
+from electra_jax.config import gin_files
+from electra_jax.config.pretraining import CacheConfig, PretrainingRun, VocabularyRun
+from electra_jax.errors import UserError
+from electra_jax.finetuning import steps as finetuning
+from electra_jax.finetuning.steps import FinetunedModel
+from electra_jax.pretraining.replaced_token import WeightSchedule
+from electra_jax.pretraining.steps import init_params
+from electra_jax.tasks import catalog
+from electra_jax.tasks.qa.sources import QA_TASKS
+from electra_jax.training.optimizer import make_optimizer
+
+ROOT = Path(__file__).parents[2]
+# Those of gin/t5x need T5X; tests/test_t5x.py has them.
+SHIPPED = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("gin/**/*.gin") if path.parent.name != "t5x")
+MODELS = ["tiny", "small", "base", "large"]
+# Parameters of google-research/electra's own graphs: ../shared/oracle/tf_pretrain/config_tables.json, "param_counts".
+PUBLISHED = {"small": 14_196_219, "base": 119_386_427, "large": 354_655_291}
+REQUIRED = ["MODEL_DIR='runs/x'", "VOCAB_FILE='vocab.txt'"]
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    yield
+    gin.clear_config(clear_constants=True)
+
+
+def _run(files: list[str], bindings: list[str]) -> PretrainingRun:
+    return gin_files.build("PretrainingRun", files, bindings, search_paths=[])
+
+
+def _num_parameters(run: PretrainingRun) -> int:
+    length = run.cache.sequence_length
+    shapes = jax.eval_shape(lambda key: init_params(key, run.model, length), jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize("file", SHIPPED)
+def test_it_parses(file: str) -> None:
+    assert gin_files.parse([file], [], [])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_builds_with_the_general_run(model: str) -> None:
+    run = _run([f"gin/models/{model}.gin", "gin/runs/pretrain.gin"], [*REQUIRED, "CORPUS='embedded'"])
+    assert run.encoder.scan_unroll in (1, run.encoder.num_hidden_layers)
+    if model in PUBLISHED:
+        assert _num_parameters(run) == PUBLISHED[model]
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "batch_size", "steps", "mask_prob"),
+    [("small", 128, 128, 1_000_000, 0.15), ("base", 512, 256, 766_000, 0.15), ("large", 512, 2048, 400_000, 0.25)],
+)
+def test_published_runs(name: str, length: int, batch_size: int, steps: int, mask_prob: float) -> None:
+    run = _run([f"gin/runs/{name}.gin"], REQUIRED)
+    assert _num_parameters(run) == PUBLISHED[name]
+    assert (run.cache.sequence_length, run.batch_size, run.loop.num_train_steps) == (length, batch_size, steps)
+    assert (run.mask_prob, run.mask_token_prob, run.masking) == (mask_prob, 0.85, "device")
+    assert (run.objective.gen_weight, run.objective.disc_weight) == (1.0, 50.0)
+    assert run.optimizer.learning_rate == {"small": 5e-4}.get(name, 2e-4)
+    assert (run.optimizer.num_warmup_steps, run.optimizer.weight_decay_rate) == (10_000, 0.01)
+
+
+def test_the_demo_builds() -> None:
+    assert _num_parameters(_run(["gin/runs/demo.gin"], REQUIRED)) < 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("file", "rate", "decay"),
+    [("finetune", 1e-4, 0.8), ("finetune_large", 5e-5, 0.9)],
+)
+def test_published_fine_tuning(file: str, rate: float, decay: float) -> None:
+    bindings = ["MODEL_DIR='runs/y'", "INIT_FROM='runs/x'", "TASK='rte'"]
+    run = gin_files.build("finetuning.FinetuningRun", [f"gin/runs/{file}.gin"], bindings, search_paths=[])
+    assert (run.batch_size, run.num_epochs, run.warmup_fraction, run.dropout_prob) == (32, 10, 0.1, 0.1)
+    optimizer = run.optimizer(num_train_steps=10, num_warmup_steps=1.0)
+    assert (optimizer.learning_rate, optimizer.layerwise_lr_decay) == (rate, decay)
+    assert (optimizer.num_train_steps, optimizer.weight_decay_rate, optimizer.clip_norm) == (10, 0.01, 1.0)
+    assert run.answerable_weight == 0.5
+    assert (run.heads.question_answering, run.heads.beam_size) == ("joint", 20)
+    epochs = {name: run.epochs_by_task.get(name, run.epochs_by_task["default"]) for name in catalog.NAMES}
+    assert {name for name, value in epochs.items() if value == 2} == set(QA_TASKS)
+    assert {name for name, value in epochs.items() if value == 10} == {"rte", "stsb"}
+    assert set(epochs.values()) == {2, 3, 10}
+
+
+def test_fine_tuning_takes_its_sizes_from_a_model_file() -> None:
+    files = ["gin/models/tiny.gin", "gin/runs/demo_finetune.gin"]
+    bindings = ["MODEL_DIR='runs/y'", "INIT_FROM=None", "VOCAB_FILE='vocab.txt'"]
+    run = gin_files.build("finetuning.FinetuningRun", files, bindings, search_paths=[])
+    encoder = run.encoder()
+    assert encoder.hidden_size == 128
+    head = run.heads.head_for("classification", num_labels=10, final_sep_answers=False)
+    optimizer = make_optimizer(run.optimizer(num_train_steps=10, num_warmup_steps=1.0))
+    init = functools.partial(finetuning.init_state, model=FinetunedModel(encoder, head), optimizer=optimizer)
+    assert jax.eval_shape(init, jax.random.key(0)).params["head"]["prediction"]["kernel"].unbox().shape == (128, 10)
+
+
+def test_text_runs_build() -> None:
+    bindings = ["CORPUS='text/*.txt'", "VOCAB_FILE='vocab.txt'"]
+    vocabulary = gin_files.build("VocabularyRun", ["gin/runs/vocab.gin"], bindings, search_paths=[])
+    assert isinstance(vocabulary, VocabularyRun)
+    cache = gin_files.build("CacheConfig", ["gin/runs/cache.gin"], bindings, search_paths=[])
+    assert isinstance(cache, CacheConfig)
+    assert vocabulary.source == cache.source
+
+
+@pytest.mark.parametrize("file", [file for file in SHIPPED if file.startswith("gin/runs/")])
+def test_a_run_file_opens_with_its_macros(file: str) -> None:
+    """Every macro that must be set stands in the comment; what the comment names, some file uses."""
+    text = (ROOT / file).read_text()
+    comment = text.partition("from __gin__")[0]
+    assert all(line.startswith("#") for line in comment.splitlines())
+    assert "Set these:" in comment
+    assert "Often overridden:" in comment
+    required = re.findall(r"^(\w+) = %gin.REQUIRED", text, flags=re.MULTILINE)
+    assert all(name in comment for name in required)
+    used = gin_files.references(list((ROOT / "gin").rglob("*.gin")))
+    assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", comment)) <= used.keys() | gin_files.macros().keys()
+
+
+def test_the_efficient_recipe_is_the_published_one_without_dropout() -> None:
+    published, efficient = (
+        _run(["gin/runs/small.gin", *recipe], REQUIRED) for recipe in ([], ["gin/recipes/efficient.gin"])
+    )
+    assert published.encoder.hidden_dropout_prob == 0.1
+    encoder = dataclasses.replace(published.encoder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    assert efficient == dataclasses.replace(published, encoder=encoder)
+
+
+def test_schedules_are_the_published_ones_unless_asked_otherwise() -> None:
+    published = _run(["gin/runs/small.gin"], REQUIRED)
+    assert (published.optimizer.lr_decay_share, published.weight_schedule.disc_weight_end) == (1.0, 1.0)
+    run = _run(["gin/runs/small.gin"], [*REQUIRED, "LR_DECAY_SHARE=0.2", "DISC_WEIGHT_END=0.1", "TRAIN_STEPS=500"])
+    assert run.optimizer.lr_decay_share == 0.2
+    assert run.weight_schedule == WeightSchedule(disc_weight_end=0.1, num_train_steps=500)
+    with pytest.raises(UserError, match=r"DISC_WEIGHT_END is 0\.1, and MaskedLanguageModel has no discriminator"):
+        _run(["gin/runs/small.gin", "gin/objectives/mlm.gin"], [*REQUIRED, "DISC_WEIGHT_END=0.1"])
+
+
+def test_a_setting_that_came_later_makes_no_run_another_one() -> None:
+    """A fine-tuning that began before `lr_decay_share` was there goes on."""
+    bindings = ["MODEL_DIR='runs/x'", "TASK='rte'", "INIT_FROM='runs/y'"]
+    run = gin_files.build("finetuning.FinetuningRun", ["gin/runs/finetune.gin"], bindings, search_paths=[])
+    rule = run.optimizer(num_train_steps=10, num_warmup_steps=1)
+    assert "optimizer.lr_decay_share" not in run.identity(rule)
+    assert run.identity(dataclasses.replace(rule, lr_decay_share=0.5))["optimizer.lr_decay_share"] == 0.5
+
+
+def test_rows_are_packed_when_asked_and_in_no_run_that_began_before_there_was_a_choice(tmp_path: Path) -> None:
+    path = tmp_path / "config.gin"
+    run = _run(["gin/runs/small.gin"], [*REQUIRED, "PACKING=True"])
+    lines = gin_files.resolved().splitlines(keepends=True)
+    older = [
+        line for line in lines if not re.match(r"PACKING = |run_config\.PretrainingRun\.packing = ", line.lstrip())
+    ]
+    assert len(older) == len(lines) - 2
+    path.write_text("".join(older))
+    assert run.packing
+    assert not _run(["gin/runs/small.gin"], REQUIRED).packing
+    assert _run([str(path)], []) == dataclasses.replace(run, packing=False)
+
+
+def test_the_resolved_configuration_builds_an_equal_object(tmp_path: Path) -> None:
+    path = tmp_path / "config.gin"
+    long = "'" + "/".join(["a" * 60] * 4) + "'"
+    changes = [*REQUIRED, f"CORPUS={long}", "run_config.PretrainingRun.batch_size=24", "DROPOUT=0.0", "LOWERCASE=True"]
+    run = _run(["gin/runs/base.gin"], changes)
+    path.write_text(gin_files.resolved())
+    assert run.batch_size == 24
+    assert _run([str(path)], []) == run
+    # Macros stay, so that the recorded run is changed as the first was.
+    assert _run([str(path)], ["TRAIN_STEPS=7"]).loop.num_train_steps == 7
+    with pytest.raises(UserError, match="no macro BATCH_SIZE is used"):
+        _run([str(path)], ["BATCH_SIZE=7"])
+
+
+def test_fused_attention_and_its_conditions_are_bound_by_name() -> None:
+    fused = [*REQUIRED, "ATTENTION='fused'", "PRNG='rbg'", "STEPS_PER_DISPATCH=10"]
+    with pytest.raises(UserError, match=r"fused attention has no dropout, .* is 0\.1: set ATTENTION_DROPOUT to 0\.0"):
+        _run(["gin/runs/small.gin"], fused)
+    run = _run(["gin/runs/small.gin"], [*fused, "ATTENTION_DROPOUT=0.0"])
+    for tower in (run.model.generator_config, run.model.discriminator_config):
+        assert (tower.attention, tower.dropout_prng) == ("fused", "rbg")
+        assert (tower.attention_probs_dropout_prob, tower.hidden_dropout_prob) == (0.0, 0.1)
+    assert run.loop.steps_per_dispatch == 10

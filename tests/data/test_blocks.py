@@ -1,0 +1,115 @@
+"""Blocks hold what the cache holds, and a gather pads it."""
+
+import pathlib
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from electra_jax.data.blocks import BlocksWriter, TokenBlocks, open_blocks
+from electra_jax.errors import UserError
+from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
+from electra_jax.tasks.pretraining.tfrecords import encode_example, frame
+
+
+def _examples(num_examples: int, vocab_size: int) -> list[tuple[list[int], list[int]]]:
+    rng = random.Random(num_examples)
+    examples = []
+    for _ in range(num_examples):
+        first, second = rng.randint(1, 20), rng.choice([0, rng.randint(1, 20)])
+        examples.append(([rng.randrange(vocab_size) for _ in range(first + second)], [0] * first + [1] * second))
+    return examples
+
+
+def _cache(folder: pathlib.Path, shards: list[list[tuple[list[int], list[int]]]], split: str = "train") -> str:
+    folder.mkdir(exist_ok=True)
+    for number, shard in enumerate(shards):
+        records = [encode_example(index, *example) for index, example in enumerate(shard)]
+        (folder / f"{split}.tfrecord-{number:05d}-of-{len(shards):05d}").write_bytes(frame(records))
+    (folder / "COMPLETED").touch()
+    return str(folder)
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(30000, np.uint16), (2**16, np.uint16), (2**18, np.uint32)])
+def test_rows_are_the_examples_of_the_cache(tmp_path: pathlib.Path, vocab_size: int, dtype: type) -> None:
+    # More than one parsed chunk, and ids up to the last one that the type holds.
+    shards = [_examples(5000, vocab_size), [([vocab_size - 1], [0])], _examples(70, vocab_size)]
+    examples = [example for shard in shards for example in shard]
+    blocks = blocks_of_cache(_cache(tmp_path / "c", shards), "train", vocab_size=vocab_size)
+    assert blocks.tokens.dtype == dtype
+    assert isinstance(blocks.tokens, np.memmap)
+    assert len(blocks) == len(examples)
+    assert blocks.longest() == max(len(ids) for ids, _ in examples)
+    rows_B = np.random.default_rng(0).permutation(len(examples))
+    batch = blocks.gather(rows_B, 41)
+    for key, values_BL in batch.items():
+        assert values_BL.dtype == np.int32, key
+        assert values_BL.shape == (len(examples), 41)
+    for place, row in enumerate(rows_B):
+        ids, types = examples[row]
+        padding = [0] * (41 - len(ids))
+        assert batch["input_ids"][place].tolist() == ids + padding
+        assert batch["token_type_ids"][place].tolist() == types + padding
+        assert batch["attention_mask"][place].tolist() == [1] * len(ids) + padding
+
+
+def test_too_long_a_row_loses_its_end() -> None:
+    blocks = TokenBlocks(np.arange(1, 8, dtype=np.uint16), np.array([0, 2, 7]), np.array([2, 3]), 8)
+    batch = blocks.gather(np.array([1, 0]), 4)
+    assert batch["input_ids"].tolist() == [[3, 4, 5, 6], [1, 2, 0, 0]]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 0, 1], [0, 0, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+
+
+def test_converted_once(tmp_path: pathlib.Path) -> None:
+    cache = _cache(tmp_path / "c", [_examples(10, 100)])
+    first = blocks_of_cache(cache, "train", vocab_size=100)
+    stamp = (tmp_path / "c/train.blocks/tokens.npy").stat().st_mtime_ns
+    again = blocks_of_cache(cache, "train", vocab_size=100)
+    assert (tmp_path / "c/train.blocks/tokens.npy").stat().st_mtime_ns == stamp
+    np.testing.assert_array_equal(first.tokens, again.tokens)
+
+
+def test_a_split_that_is_not_there_has_no_example(tmp_path: pathlib.Path) -> None:
+    blocks = blocks_of_cache(_cache(tmp_path / "c", [_examples(10, 100)]), "validation", vocab_size=100)
+    assert len(blocks) == 0
+    assert blocks.longest() == 0
+
+
+def test_another_vocabulary_is_refused(tmp_path: pathlib.Path) -> None:
+    cache = _cache(tmp_path / "c", [[([5, 99, 6], [0, 0, 1])]])
+    with pytest.raises(UserError, match="token id 99, but the vocabulary has 99"):
+        blocks_of_cache(cache, "train", vocab_size=99)
+    assert not (tmp_path / "c/train.blocks").exists()
+    assert len(blocks_of_cache(cache, "train", vocab_size=100)) == 1
+    with pytest.raises(UserError, match="token id 99, but the vocabulary has 50"):
+        blocks_of_cache(cache, "train", vocab_size=50)
+
+
+def test_bad_caches_are_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="COMPLETED"):
+        blocks_of_cache(str(tmp_path), "train", vocab_size=100)
+    strange = _cache(tmp_path / "strange", [[([5, 6, 7], [0, 1, 0])]])
+    with pytest.raises(UserError, match="token_type_ids"):
+        blocks_of_cache(strange, "train", vocab_size=100)
+    damaged = _cache(tmp_path / "damaged", [_examples(10, 100)])
+    path = next((tmp_path / "damaged").glob("train*"))
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UserError, match="damaged"):
+        blocks_of_cache(damaged, "train", vocab_size=100)
+    assert not list((tmp_path / "damaged").glob("*.blocks"))
+
+
+def test_an_unfinished_writer_leaves_nothing_that_opens(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(RuntimeError), BlocksWriter(tmp_path, vocab_size=10) as writer:  # noqa: PT012
+        writer.add(np.array([1, 2]), np.array([2]), np.array([1]))
+        raise RuntimeError
+    with pytest.raises(FileNotFoundError):
+        open_blocks(tmp_path)
+
+
+def test_blocks_need_numpy_only() -> None:
+    code = "import sys, electra_jax.data.blocks; print([m for m in ('tensorflow', 'seqio', 'jax') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

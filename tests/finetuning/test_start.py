@@ -1,0 +1,242 @@
+"""Where fine-tuning begins: what INIT_FROM must agree with, and which weights are taken by name."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gin
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from electra_jax.checkpoints import model_dir
+from electra_jax.checkpoints.model_record import read_record, write_record
+from electra_jax.config import gin_files
+from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.errors import UserError
+from electra_jax.finetuning.start import origin, take_weights
+from electra_jax.finetuning.steps import FinetunedModel
+from electra_jax.inference.network import Vocabulary
+from electra_jax.model.types import PyTree, Tokens
+from support.finetuned_model import TOKENS, text_facts, write_tuned
+from support.tiny_model import small_encoder
+
+LABELS = ("no", "yes")
+SIZES = {
+    name: getattr(small_encoder(), name)
+    for name in ("hidden_size", "embedding_size", "num_attention_heads", "intermediate_size", "max_position_embeddings")
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`pair`, `generator` and `tuned`, all of `small_encoder`'s sizes; the pair again without a vocabulary."""
+    folder = tmp_path_factory.mktemp("models")
+    write_tuned(folder / "pair", "pretraining", labels=(), task=None)
+    write_tuned(folder / "generator", "generator", labels=(), task=None)
+    facts = text_facts("rte", LABELS, pair=True)
+    write_tuned(folder / "tuned", "sequence_classification", labels=LABELS, task=facts)
+    shutil.copytree(folder / "pair", folder / "bare", ignore=shutil.ignore_patterns("vocab.*"))
+    # What an objective that predicts words trained is recorded as a generator; it is what the run was for.
+    for source, name in (("generator", "words"), ("pair", "pretrained")):
+        shutil.copytree(folder / source, folder / name)
+        record = dataclasses.replace(read_record(folder / source), facts={"made by": "electra pretrain"})
+        write_record(folder / name, record)
+    return folder
+
+
+def write_vocabulary(path: Path, tokens: list[str], *, record: str = "") -> str:
+    path.write_text("".join(f"{token}\n" for token in tokens))
+    if record:
+        path.with_suffix(".json").write_text(record)
+    return str(path)
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Iterator[Callable[..., FinetuningRun]]:
+    """Builds the shipped run with other macros; `sizes` are those of a model's Gin file."""
+
+    def build(*, init_from: Path | None, sizes: dict[str, int] | None = None, **macros: Any) -> FinetuningRun:
+        bound = {"TASK": "rte", "MODEL_DIR": "run", "MAX_SEQ_LENGTH": 32, "INIT_FROM": init_from and str(init_from)}
+        bindings = [f"{name}={value!r}" for name, value in (bound | macros).items()]
+        files = ["gin/runs/finetune.gin"]
+        if sizes is not None:
+            files.insert(0, "gin/models/tiny.gin")
+            bindings += [f"encoder.EncoderConfig.{name}={value}" for name, value in sizes.items()]
+        return gin_files.build("finetuning.FinetuningRun", files, bindings, search_paths=[])
+
+    yield build
+    gin.clear_config(clear_constants=True)
+
+
+Configured = Callable[..., FinetuningRun]
+
+
+def test_sizes_and_vocabulary_are_the_models_own(models: Path, configured: Configured) -> None:
+    encoder, vocabulary = origin(configured(init_from=models / "pair", DROPOUT=0.25, DTYPE="bfloat16"))
+    assert encoder.hidden_size == 16
+    assert (encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob) == (0.25, 0.25)
+    assert encoder.dtype == "bfloat16"
+    assert vocabulary == (TOKENS, True, True)
+    changes = {"ATTENTION": "fused", "ATTENTION_DROPOUT": 0.0, "PRNG": "rbg"}
+    fused, _ = origin(configured(init_from=models / "pair", DROPOUT=0.25, **changes))
+    assert (fused.attention, fused.dropout_prng) == ("fused", "rbg")
+    assert (fused.hidden_dropout_prob, fused.attention_probs_dropout_prob) == (0.25, 0.0)
+
+
+def test_a_vocabulary_is_known_by_its_entries_and_its_casing(models: Path, configured: Configured) -> None:
+    found = origin(configured(init_from=models / "pair"))
+    tokens, lowercase, strip_accents = found.vocabulary
+    others = [
+        Vocabulary([*tokens[:-1], "other"], lowercase, strip_accents),
+        Vocabulary(tokens, not lowercase, strip_accents),
+        Vocabulary(tokens, lowercase, not strip_accents),
+    ]
+    assert found.vocabulary_hash == origin(configured(init_from=models / "tuned")).vocabulary_hash
+    assert len({found.vocabulary_hash, *(found._replace(vocabulary=other).vocabulary_hash for other in others)}) == 4
+
+
+def test_what_agrees_may_be_given_again(models: Path, tmp_path: Path, configured: Configured) -> None:
+    file = write_vocabulary(tmp_path / "vocab.txt", TOKENS)
+    sizes = {"VOCAB_SIZE": 64, "sizes": SIZES, "VOCAB_FILE": file, "LOWERCASE": True}
+    assert origin(configured(init_from=models / "pair", **sizes)) == origin(configured(init_from=models / "pair"))
+    assert origin(configured(init_from=models / "bare", VOCAB_FILE=file)).vocabulary == (TOKENS, True, True)
+
+
+def test_random_weights(tmp_path: Path, configured: Configured) -> None:
+    file = write_vocabulary(tmp_path / "vocab.txt", TOKENS)
+    run = configured(init_from=None, sizes=SIZES, VOCAB_SIZE=64, VOCAB_FILE=file, LOWERCASE=False)
+    encoder, vocabulary = origin(run)
+    assert (encoder.intermediate_size, encoder.vocab_size) == (32, 64)
+    assert vocabulary == (TOKENS, False, False)
+
+
+@pytest.mark.parametrize(
+    ("macros", "sentence"),
+    [
+        ({"init_from": "pair", "VOCAB_FILE": "other"}, "is not the vocabulary that {models}/pair was trained with"),
+        ({"init_from": "pair", "VOCAB_FILE": "shorter"}, "(63 entries against 64, or others): leave VOCAB_FILE out"),
+        ({"init_from": "bare", "VOCAB_FILE": "shorter"}, "63 entries and the embedding table of {models}/bare 64 rows"),
+        ({"init_from": "bare"}, "{models}/bare has no vocabulary: name the one"),
+        ({"init_from": "pair", "LOWERCASE": False}, "lower-cased text, and LOWERCASE says otherwise"),
+        ({"init_from": "pair", "VOCAB_FILE": "cased"}, "lower-cased text, and {files}/cased.txt says otherwise"),
+        ({"init_from": "pair", "sizes": {"hidden_size": 32}}, "hidden_size 16 there, 32 here; intermediate_size 32"),
+        ({"init_from": "generator"}, "{models}/generator holds a generator only"),
+        ({"init_from": "nowhere"}, "there is no such directory"),
+        ({"init_from": "pair", "MAX_SEQ_LENGTH": 33}, "rows of 33 tokens are longer than the model's 32 positions"),
+        ({"init_from": "pair", "MAX_SEQ_LENGTH": None}, "rows of 128 tokens are longer"),
+        ({"init_from": None, "VOCAB_FILE": "same"}, "random weights want their sizes and a vocabulary"),
+        ({"init_from": None, "sizes": SIZES}, "random weights want their sizes and a vocabulary"),
+        ({"init_from": None, "sizes": SIZES, "VOCAB_FILE": "shorter"}, "set --gin.VOCAB_SIZE=63"),
+    ],
+)
+def test_what_disagrees_is_refused(
+    macros: dict[str, Any], sentence: str, models: Path, tmp_path: Path, configured: Configured
+) -> None:
+    contents = {"same": TOKENS, "cased": TOKENS, "other": [*TOKENS[:-1], "zebra"], "shorter": TOKENS[:-1]}
+    given = dict(macros)
+    if "VOCAB_FILE" in given:
+        record = '{"lowercase": false, "strip_accents": false}' if given["VOCAB_FILE"] == "cased" else ""
+        path = tmp_path / f"{given['VOCAB_FILE']}.txt"
+        given["VOCAB_FILE"] = write_vocabulary(path, contents[given["VOCAB_FILE"]], record=record)
+    if given["init_from"] is not None:
+        given["init_from"] = models / given["init_from"]
+    if "sizes" in given:
+        given["sizes"] = {**SIZES, **given["sizes"], "intermediate_size": 48} if macros["init_from"] else SIZES
+        given["VOCAB_SIZE"] = 64
+    with pytest.raises(UserError) as refused:
+        origin(configured(**given))
+    assert sentence.format(models=models, files=tmp_path) in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def named(tree: PyTree) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+@pytest.fixture(scope="module")
+def params(models: Path) -> PyTree:
+    """Freshly made, for the head of `tuned`."""
+    description = model_dir.load(models / "tuned").description
+    model = FinetunedModel(description.discriminator, description.head)
+    ids = np.zeros((1, 1), np.int32)
+    shapes = jax.eval_shape(
+        lambda: nn.unbox(model.init(jax.random.key(0), Tokens(ids, ids, ids + 1), deterministic=True)["params"])
+    )
+    draw = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jax.device_put(draw.normal(size=leaf.shape).astype(np.float32)), shapes)
+
+
+@pytest.mark.parametrize(
+    ("source", "left"), [("pair", "generator/encoder, generator/head, discriminator/head"), ("tuned", "head/")]
+)
+def test_weights_are_taken_by_name_and_never_the_head(
+    source: str, left: str, models: Path, params: PyTree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a model that was fine-tuned the head would fit, but it is of another task."""
+    taken = named(take_weights(str(models / source), params, quiet=False))
+    stored, before = named(model_dir.load(models / source).params), named(params)
+    assert taken.keys() == before.keys()
+    heads = {name for name in taken if name.startswith("head/")}
+    assert heads
+    for name, values in taken.items():
+        np.testing.assert_array_equal(values, (before if name in heads else stored)[name], err_msg=name)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"weights from {models / source}: the embeddings and the encoder"
+    assert said[1] == "  new:  head/dense, head/prediction"
+    assert said[2].startswith("  left: ")
+    assert all(part in said[2] for part in left.split(", "))
+
+
+def test_pre_training_keeps_the_tower_that_the_run_was_for(models: Path) -> None:
+    words, pair = model_dir.load(models / "words"), model_dir.load(models / "pretrained")
+    encoder, params = model_dir.kept_tower(words)
+    assert encoder == words.description.generator
+    tower = {name.removeprefix("generator/"): values for name, values in named(words.params).items()}
+    assert {name.removeprefix("discriminator/"): id(values) for name, values in named(params).items()} == {
+        name: id(values) for name, values in tower.items() if name.startswith(("encoder/", "embeddings/"))
+    }
+    # A pair's generator is not what it was for, and of one alone nobody knows what is.
+    assert model_dir.kept_tower(pair) == (pair.description.discriminator, pair.params)
+    assert model_dir.kept_tower(model_dir.load(models / "generator"))[0] is None
+
+
+def test_fine_tuning_takes_the_tower_that_predicted_words(
+    models: Path, params: PyTree, configured: Configured, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert origin(configured(init_from=models / "words")).encoder.hidden_size == 16
+    taken, stored = (
+        named(take_weights(str(models / "words"), params, quiet=False)),
+        named(model_dir.load(models / "words").params),
+    )
+    encoder = [name for name in taken if name.startswith("discriminator/encoder/")]
+    assert encoder
+    for name in encoder:
+        np.testing.assert_array_equal(taken[name], stored[name.replace("discriminator", "generator")], err_msg=name)
+    assert capsys.readouterr().out.splitlines()[1:] == ["  new:  head/dense, head/prediction", "  left: nothing"]
+    # A pre-training that has a generator takes it as one.
+    pair = jax.tree.map(jax.device_put, model_dir.load(models / "pair").params)
+    start = model_dir.start_from(models / "words", pair, folded=True)
+    for name in encoder:
+        generator = name.replace("discriminator", "generator")
+        np.testing.assert_array_equal(named(start.params)[generator], stored[generator], err_msg=name)
+    assert all(name.startswith("discriminator/") for name in start.fresh)
+
+
+def test_what_is_said_of_the_first_seed_alone(models: Path, params: PyTree, capsys: pytest.CaptureFixture[str]) -> None:
+    take_weights(str(models / "pair"), params, quiet=True)
+    assert take_weights(None, params, quiet=True) is params
+    assert capsys.readouterr().out == ""
+    assert take_weights(None, params, quiet=False) is params
+    assert capsys.readouterr().out == "weights: all of them random (INIT_FROM is None)\n"
+
+
+def test_a_parameter_of_another_shape_is_refused(models: Path, params: PyTree) -> None:
+    longer = jax.numpy.zeros((48, 8))
+    embeddings = params["embeddings"] | {"position_embeddings": longer}
+    with pytest.raises(UserError, match=r"embeddings/position_embeddings \(32, 8\) there, \(48, 8\) here"):
+        take_weights(str(models / "pair"), params | {"embeddings": embeddings}, quiet=True)

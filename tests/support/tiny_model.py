@@ -1,0 +1,111 @@
+"""A small model, its settings and random batches, for tests of the core."""
+
+import dataclasses
+from typing import Any
+
+import gin
+import numpy as np
+
+from electra_jax.config import gin_files
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.replaced_token import Electra, ReplacedTokenDetection, generator_config
+from electra_jax.pretraining.steps import Batch
+from electra_jax.tasks.options import TaskOptions
+from electra_jax.training.optimizer import OptimizerConfig
+from electra_jax.training.sharding import MeshConfig
+
+VOCAB_SIZE, CLS, SEP, MASK = 64, 2, 3, 4
+MASKING = MaskingConfig(
+    mask_prob=0.15,
+    mask_token_prob=0.85,
+    with_replacement=False,
+    average_duplicates=False,
+    cls_id=CLS,
+    sep_id=SEP,
+    mask_id=MASK,
+)
+OBJECTIVE = ReplacedTokenDetection(
+    gen_weight=1.0,
+    disc_weight=50.0,
+    temperature=1.0,
+    disallow_correct=False,
+    sampler="inverse_cdf",
+    discriminate_at="all",
+)
+RULES = (("embed", "fsdp"), ("mlp", "tensor"), ("heads", "tensor"), ("vocab", "tensor"))
+ONE_AXIS = MeshConfig(data=-1, fsdp=1, tensor=1, rules=RULES)
+
+
+def small_encoder(*, dropout: float = 0.0, dtype: str = "float32") -> EncoderConfig:
+    """Two layers of 16, embeddings of 8."""
+    return EncoderConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=16,
+        embedding_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        type_vocab_size=2,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        dropout_bits=16,
+        dropout_prng="threefry2x32",
+        initializer_range=0.02,
+        layer_norm_eps=1e-12,
+        dtype=dtype,
+        attention="exact",
+        scan_unroll=2,
+        remat_policy="none",
+    )
+
+
+def small_model(*, dropout: float = 0.0, dtype: str = "float32") -> Electra:
+    """A generator of half the width beside `small_encoder`."""
+    encoder = small_encoder(dropout=dropout, dtype=dtype)
+    generator = generator_config(encoder, width_fraction=0.5, depth_fraction=1.0, embedding_size=encoder.embedding_size)
+    return Electra(generator, encoder, "es")
+
+
+def optimizer_config(**changes: float) -> OptimizerConfig:
+    """The published optimizer over ten steps without warm-up."""
+    settings = {
+        "learning_rate": 1e-3,
+        "num_warmup_steps": 0,
+        "num_train_steps": 10,
+        "lr_decay_power": 1.0,
+        "weight_decay_rate": 0.01,
+        "no_decay": "layer_norm|bias",
+        "beta_1": 0.9,
+        "beta_2": 0.999,
+        "epsilon": 1e-6,
+        "clip_norm": 1.0,
+        "layerwise_lr_decay": 1.0,
+        "layerwise_exponents": "fixed",
+        "lr_decay_share": 1.0,
+    }
+    return OptimizerConfig(**(settings | changes))
+
+
+def random_batch(rows: int, length: int, *, seed: int = 0) -> Batch:
+    """Rows of different lengths: [CLS] words [SEP] words [SEP] padding."""
+    draw = np.random.default_rng(seed)
+    batch = {name: np.zeros((rows, length), np.int32) for name in ("input_ids", "token_type_ids", "attention_mask")}
+    for row in range(rows):
+        size = int(draw.integers(length // 2, length + 1))
+        border = int(draw.integers(2, size - 2))
+        ids = draw.integers(MASK + 1, VOCAB_SIZE, size)
+        ids[0], ids[border], ids[-1] = CLS, SEP, SEP
+        batch["input_ids"][row, :size] = ids
+        batch["token_type_ids"][row, border + 1 : size] = 1
+        batch["attention_mask"][row, :size] = 1
+    return batch
+
+
+def task_options(task: str, **changes: Any) -> TaskOptions:
+    """The shipped options of a downstream task; `changes` are fields."""
+    gin_files.parse(["gin/tasks/downstream.gin"], [f"TASK={task!r}"], search_paths=[])
+    options = gin.get_configurable(TaskOptions)()
+    gin.clear_config(clear_constants=True)
+    return dataclasses.replace(options, **changes)

@@ -1,0 +1,180 @@
+"""One cache, whoever wrote it: the examples of a corpus's shards, read without its text, file by file."""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import beam_corpus
+import gin
+import pytest
+import seqio
+
+from electra_jax.config import gin_files
+from electra_jax.config.data import open_data, vocabulary_for
+from electra_jax.data.batches import BatchIterator
+from electra_jax.tasks.host_tensorflow import tf
+from support.beam_corpus import Example, built, read
+
+FILES = 3
+
+
+def split_into_files(cache: Path, num_files: int) -> None:
+    """Writes a cache's training split anew in so many files."""
+    old = sorted(cache.glob("train.tfrecord-*"))
+    records = list(tf.data.TFRecordDataset(list(map(str, old))).as_numpy_iterator())
+    for path in old:
+        path.unlink()
+    info = json.loads((cache / "info.train.json").read_text())
+    (cache / "info.train.json").write_text(json.dumps(info | {"num_shards": num_files}))
+    for number in range(num_files):
+        with tf.io.TFRecordWriter(str(cache / f"train.tfrecord-{number:05d}-of-{num_files:05d}")) as writer:
+            for record in records[number::num_files]:
+                writer.write(record)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of texts, with the cache that `electra cache` makes of them in `cache`."""
+    folder = tmp_path_factory.mktemp("corpus")
+    beam_corpus.write(folder, FILES)
+    built(folder).rename(folder / "cache")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    yield
+    gin.clear_config(clear_constants=True)
+    for suffix in ("", "_unmasked"):
+        seqio.TaskRegistry.remove(beam_corpus.TASK + suffix)
+
+
+def copied(corpus: Path, folder: Path, *, num_files: int) -> Path:
+    """The cache where SeqIO finds it by the task's name, in so many files; the text does not come along."""
+    shutil.copytree(corpus / "cache", folder / beam_corpus.TASK)
+    split_into_files(folder / beam_corpus.TASK, num_files)
+    seqio.set_global_cache_dirs([str(folder)])
+    return folder / beam_corpus.TASK
+
+
+def batches(corpus: Path, process_index: int, process_count: int, **macros: Any) -> BatchIterator:
+    """What a process of `electra pretrain` reads."""
+    macros = {"MODEL_DIR": "", "VOCAB_FILE": str(corpus / "vocab.txt"), "BATCH_SIZE": 8} | macros
+    bindings = [f"{name}={value!r}" for name, value in (beam_corpus.SETTINGS | macros).items()]
+    run = gin_files.build(
+        "PretrainingRun",
+        ["gin/models/tiny.gin", "gin/runs/pretrain.gin"],
+        [*bindings, f"VOCAB_SIZE={5 + len(beam_corpus.WORDS)}"],
+        search_paths=[],
+    )
+    return open_data(
+        run, vocabulary_for(run.cache, run.encoder), process_index=process_index, process_count=process_count
+    ).train
+
+
+def taken(reader: BatchIterator, number: int) -> list[Example]:
+    """The next examples without their padding, in order."""
+    rows: list[Example] = []
+    while len(rows) < number:
+        batch = next(reader)
+        for ids, types, mask in zip(
+            *(batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")), strict=True
+        ):
+            rows.append((tuple(ids[mask > 0].tolist()), tuple(types[mask > 0].tolist())))
+    return rows[:number]
+
+
+def test_the_shards_of_a_corpus_make_the_cache(corpus: Path) -> None:
+    """What a Beam worker does with one shard, alone and in any order, makes the examples that one process makes."""
+    beam_corpus.register(corpus)
+    task = seqio.TaskRegistry.get(beam_corpus.TASK)
+    for split in ("train", "validation"):
+        assert len(task.source.list_shards(split)) == FILES
+        found: dict[int, Example] = {}
+        for shard in reversed(range(FILES)):
+            dataset = task.source.get_dataset(
+                split=split, shuffle=False, seed=shard, shard_info=seqio.ShardInfo(shard, FILES)
+            )
+            made = list(task.preprocess_precache(dataset, seed=shard).as_numpy_iterator())
+            for example in made:
+                assert example["example_id"] not in found
+                found[int(example["example_id"])] = tuple(
+                    tuple(example[name].tolist()) for name in ("input_ids", "token_type_ids")
+                )
+        assert found
+        assert found == read(corpus / "cache", split)
+
+
+@pytest.mark.parametrize("masking", ["device", "task"])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_training_reads_a_cache_whose_text_is_gone(corpus: Path, tmp_path: Path, masking: str, by_name: bool) -> None:
+    """By its directory or by the task's name: an epoch is every example once, and there is no text to tokenise."""
+    cache = copied(corpus, tmp_path, num_files=2)
+    text = tmp_path / "text"
+    text.mkdir()
+    for path in corpus.glob("*.txt"):
+        shutil.copy(path, text)
+    beam_corpus.register(text)
+    for path in text.glob("*[0-9].txt"):
+        path.unlink()
+    source = {"MIXTURE_OR_TASK_NAME": beam_corpus.TASK} if by_name else {"CORPUS": str(cache)}
+    reader = batches(corpus, 0, 1, MASKING=masking, **source)
+    wanted = read(cache, "train").values()
+    if masking == "task":
+        # Masked tokens are others; what they stand for is the business of the tests of masking.
+        assert sorted(types for _, types in taken(reader, len(wanted))) == sorted(types for _, types in wanted)
+    else:
+        assert sorted(taken(reader, len(wanted))) == sorted(wanted)
+
+
+def test_a_process_reads_its_own_files(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where there are as many files as processes; the shares are whole files, disjoint, and together everything."""
+    cache = copied(corpus, tmp_path, num_files=4)
+    beam_corpus.register(corpus)
+    shares = []
+    for process in range(2):
+        files = [cache / f"train.tfrecord-{number:05d}-of-00004" for number in (process, process + 2)]
+        wanted = {
+            example
+            for path in files
+            for example in map(
+                tuple,
+                (
+                    list(tf.train.Example.FromString(record).features.feature["input_ids"].int64_list.value)
+                    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+                ),
+            )
+        }
+        # Another process's files are not even there.
+        others = [path for path in sorted(cache.glob("train.tfrecord-*")) if path not in files]
+        contents = [path.read_bytes() for path in others]
+        for path in others:
+            path.write_bytes(b"damaged")
+        reader = batches(corpus, process, 2, MIXTURE_OR_TASK_NAME=beam_corpus.TASK)
+        share = [ids for ids, _ in taken(reader, len(wanted))]
+        assert set(share) == wanted
+        for path, content in zip(others, contents, strict=True):
+            path.write_bytes(content)
+        shares += share
+    assert sorted(shares) == sorted(ids for ids, _ in read(cache, "train").values())
+    assert "fewer than" not in caplog.text
+
+
+def test_fewer_files_than_processes_are_said_and_read_by_all(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every example once in an epoch, and no process waits for files that are not there."""
+    cache = copied(corpus, tmp_path, num_files=2)
+    beam_corpus.register(corpus)
+    wanted = sorted(read(cache, "train").values())
+    sizes = [len(range(process, len(wanted), 4)) for process in range(4)]
+    with caplog.at_level(logging.WARNING):
+        shares = [
+            taken(batches(corpus, process, 4, MIXTURE_OR_TASK_NAME=beam_corpus.TASK), size)
+            for process, size in enumerate(sizes)
+        ]
+    assert sorted(example for share in shares for example in share) == wanted
+    assert "has 2 file(s) in its train split, fewer than the 4 processes" in caplog.text

@@ -1,0 +1,394 @@
+"""Question answering: files, answers by characters, windows, decoding and scores, by hand-worked cases and on SQuAD."""
+
+import collections
+import dataclasses
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.qa import decoding as qa_decoding
+from electra_jax.tasks.qa import metrics
+from electra_jax.tasks.qa.answers import UnusableAnswerError, align_by_characters, locate_answer, tokenize_context
+from electra_jax.tasks.qa.decoding import Candidates, DecodingConfig, Prediction, ScoredText, decode
+from electra_jax.tasks.qa.files import Answer, QAExample, read_mrqa, read_null_odds, read_predictions, read_squad
+from electra_jax.tasks.qa.final_text import projected_span_text, span_text
+from electra_jax.tasks.qa.windows import Window, WindowConfig, max_context_spans, prediction_windows, training_windows
+from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
+
+CONTEXT = "The leader was John Smith (1895-1943). He liked  double  spaces."
+WORDS = "the leader was john smith ( 1895 - 1943 ) . he liked double spaces when did live ? japanese cafe houston texas"
+TOKENIZER = build_tokenizer([*SPECIAL_TOKENS, *WORDS.split()], lowercase=True, strip_accents=True)
+SOUND = WindowConfig(
+    max_sequence_length=64,
+    max_question_length=8,
+    doc_stride=4,
+    word_aligned_answers=False,
+    answerless_windows_are_answerable=False,
+    disjoint_windows=False,
+    drop_empty_contexts=False,
+    final_sep_is_answerable=False,
+)
+DECODING = DecodingConfig(
+    n_best_size=3, max_answer_length=4, null_odds_against_best_span=False, project_words=False, no_span_text=""
+)
+
+
+def _example(context: str = CONTEXT, answer: str | None = "1895-1943", start: int | None = None) -> QAExample:
+    answers = ()
+    if answer is not None:
+        start = context.index(answer) if start is None else start
+        answers = (Answer(answer, start, start + len(answer)),)
+    texts = tuple(each.text for each in answers)
+    return QAExample("q", "When did he live?", context, answers, texts, is_impossible=answer is None)
+
+
+def _tokens(window: Window) -> list[str]:
+    return [TOKENIZER.id_to_token(token) for token in window.input_ids_L.tolist()]
+
+
+def _squad(**changes: object) -> dict[str, object]:
+    question = {"id": "a", "question": "When?", "answers": [{"text": "1895", "answer_start": 27}]}
+    return {"data": [{"paragraphs": [{"context": CONTEXT, "qas": [question | changes]}]}]}
+
+
+def test_squad_file_plain_and_compressed(tmp_path: Path) -> None:
+    text = json.dumps(_squad(is_impossible=False))
+    (tmp_path / "a.json").write_text(text)
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(text.encode()))
+    expected = [QAExample("a", "When?", CONTEXT, (Answer("1895", 27, 31),), ("1895",), False)]
+    assert read_squad(str(tmp_path / "a.json")) == expected
+    assert read_squad(str(tmp_path / "a.json.gz")) == expected
+
+
+def test_half_characters_in_a_file_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(_squad(question="When \ud800 now?")))
+    (example,) = read_squad(str(tmp_path / "a.json"))
+    assert len(prediction_windows(example, TOKENIZER, SOUND)) == 1
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_mrqa_file_with_spans_that_include_their_end(tmp_path: Path, header: bool) -> None:
+    detected = [{"text": "1895-1943", "char_spans": [[27, 35], [1, 2]]}]
+    question = {"qid": "m", "question": "When?", "answers": ["1895-1943", "1895"], "detected_answers": detected}
+    # U+2028 ends a line for str.splitlines, but not in JSON.
+    lines = [{"header": {"dataset": "x"}}] * header + [{"context": f"{CONTEXT}\u2028", "qas": [question]}]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    (example,) = read_mrqa(str(tmp_path / "a.jsonl.gz"))
+    assert [CONTEXT[answer.start : answer.end] for answer in example.answers] == ["1895-1943", "he"]
+    assert example.gold_texts == ("1895-1943", "1895")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty"),
+        ('{"data": [}', "line 1, column 11"),
+        ("[1]", "'data' is expected"),
+        ('{"data": []}', "holds no question"),
+        (json.dumps(_squad(question=None)), r"data\[0\].paragraphs\[0\].qas\[0\]: 'question' must be"),
+        (json.dumps(_squad(answers=[{"text": "x"}])), r"qas\[0\].answers\[0\]: the field 'answer_start' is missing"),
+        (json.dumps(_squad(answers=[{"text": "x", "answer_start": "5"}])), "'answer_start' must be of type int"),
+    ],
+)
+def test_damaged_squad_file_is_named_with_its_place(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(UserError, match=rf"bad\.json.*{message}"):
+        read_squad(str(tmp_path / "bad.json"))
+
+
+def test_malformed_records_are_counted_if_asked(tmp_path: Path) -> None:
+    data = _squad()
+    (paragraph,) = data["data"][0]["paragraphs"]
+    good = dict(paragraph["qas"][0])
+    paragraph["qas"] += [{"id": "b"}, {"id": "c"}, dict(good, id="d", answers=[{"text": "x"}])]
+    data["data"][0]["paragraphs"].append({"qas": [good]})
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r"qas\[1\]: the field 'question' is missing .*SKIP_BAD_ROWS") as caught:
+        read_squad(str(tmp_path / "a.json"))
+    assert str(caught.value).count("SKIP_BAD_ROWS") == 1
+    skipped: collections.Counter[str] = collections.Counter()
+    assert [example.example_id for example in read_squad(str(tmp_path / "a.json"), skipped=skipped)] == [good["id"]]
+    assert skipped == {
+        "the field 'question' is missing (fields: 'id')": 2,
+        "the field 'answer_start' is missing (fields: 'text')": 1,
+        "the field 'context' is missing (fields: 'qas')": 1,
+    }
+    line = {"context": "x y", "qas": [{"qid": "a", "question": "x?", "answers": ["y"]}, {"qid": "b"}]}
+    (tmp_path / "a.jsonl").write_text(f'{json.dumps(line)}\n{{"context"\n{{"qas": []}}\n')
+    skipped.clear()
+    assert [example.example_id for example in read_mrqa(str(tmp_path / "a.jsonl"), skipped=skipped)] == ["a"]
+    assert skipped.total() == 3
+
+
+def test_other_damaged_files_are_named_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"header": 1}\n\n{"context": "x", "qas": [{}]}\n')
+    with pytest.raises(UserError, match=r"line 3, qas\[0\].*'qid' is missing"):
+        read_mrqa(str(tmp_path / "a.jsonl"))
+    (tmp_path / "a.jsonl").write_text('{"header": 1}\n{"context"\n')
+    with pytest.raises(UserError, match="line 2, column 11"):
+        read_mrqa(str(tmp_path / "a.jsonl"))
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"{}" * 999)[:-9])
+    with pytest.raises(UserError, match="truncated"):
+        read_squad(str(tmp_path / "a.json.gz"))
+    with pytest.raises(UserError, match="cannot be read"):
+        read_squad(str(tmp_path / "absent.json"))
+    (tmp_path / "p.json").write_text('{"a": 1}')
+    with pytest.raises(UserError, match="'a' has 1; answer texts"):
+        read_predictions(str(tmp_path / "p.json"))
+    (tmp_path / "p.json").write_text('{"a": NaN}')
+    with pytest.raises(UserError, match="'a' are nan"):
+        read_null_odds(str(tmp_path / "p.json"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "start", "expected"),
+    [
+        ("1895", 27, (27, 31)),
+        ("he", 30, (39, 41)),  # misplaced: the nearest of "The", "he(r)", "He"
+        ("THE", 0, (0, 3)),
+        ("double spaces", 40, (49, 63)),  # two spaces in the context
+    ],
+)
+def test_answers_are_found_where_they_are(answer: str, start: int, expected: tuple[int, int]) -> None:
+    assert locate_answer(CONTEXT, Answer(answer, start, start + len(answer))) == expected
+
+
+@pytest.mark.parametrize(("answer", "start"), [("not there", 5), ("1943 and more", 900), ("x", -7)])
+def test_answers_that_are_nowhere_cannot_be_learnt(answer: str, start: int) -> None:
+    for word_aligned in (False, True):
+        config = dataclasses.replace(SOUND, word_aligned_answers=word_aligned)
+        assert training_windows(_example(), TOKENIZER, config)
+        with pytest.raises(UnusableAnswerError, match="context"):
+            training_windows(_example(answer=answer, start=start), TOKENIZER, config)
+
+
+def test_window_by_hand() -> None:
+    (window,) = training_windows(_example(), TOKENIZER, SOUND)
+    question, context = ["when", "did", "he", "live", "?"], [*WORDS.split()[:15], "."]
+    assert _tokens(window) == ["[CLS]", *question, "[SEP]", *context, "[SEP]"]
+    features = window.features()
+    assert features["token_type_ids"].tolist() == [0] * 7 + [1] * 17
+    assert features["attention_mask"].tolist() == [1] * 24
+    assert features["answer_mask"].tolist() == [1] + [0] * 6 + [1] * 16 + [0]
+    assert _tokens(window)[features["start_positions"] : features["end_positions"] + 1] == ["1895", "-", "1943"]
+    assert features["is_impossible"] == 0
+    assert {array.dtype for array in features.values()} == {np.dtype(np.int32)}
+    reference = dataclasses.replace(SOUND, final_sep_is_answerable=True)
+    assert training_windows(_example(), TOKENIZER, reference)[0].features()["answer_mask"][-1] == 1
+
+
+def test_windows_slide_and_each_piece_is_best_in_one() -> None:
+    config = dataclasses.replace(SOUND, max_sequence_length=14, max_question_length=5)
+    windows = prediction_windows(_example(), TOKENIZER, config)
+    assert [(window.first_piece, len(window.offsets_C2)) for window in windows] == [(0, 6), (4, 6), (8, 6), (12, 4)]
+    best = np.concatenate([window.first_piece + np.flatnonzero(window.is_max_context_C) for window in windows])
+    assert sorted(best.tolist()) == list(range(16))
+    for window in windows:
+        covered = [CONTEXT[start:end].lower() for start, end in window.offsets_C2]
+        assert covered == _tokens(window)[window.context_start : -1]
+
+
+def test_the_first_of_equally_good_windows_is_taken() -> None:
+    # Tokens 2 and 3 have 2 and 1 beside them in the first, 1 and 2 in the second.
+    assert max_context_spans([(0, 5), (1, 4)], 6).tolist() == [0, 0, 0, 0, 0, -1]
+    assert max_context_spans([(0, 4), (1, 4)], 5).tolist() == [0, 0, 0, 1, 1]
+    assert max_context_spans([(0, 2), (1, 2)], 3).tolist() == [0, 0, 1]
+
+
+def test_windows_without_the_answer_are_impossible_unless_as_the_original() -> None:
+    config = dataclasses.replace(SOUND, max_sequence_length=14, max_question_length=5)
+    windows = training_windows(_example(), TOKENIZER, config)
+    targets = [(window.start_position, window.end_position, window.is_impossible) for window in windows]
+    # Pieces 6 to 8 are the answer; the third window holds only its end.
+    assert targets == [(0, 0, True), (9, 11, False), (0, 0, True), (0, 0, True)]
+    original = dataclasses.replace(config, answerless_windows_are_answerable=True)
+    assert not any(window.is_impossible for window in training_windows(_example(), TOKENIZER, original))
+    assert all(window.is_impossible for window in training_windows(_example(answer=None), TOKENIZER, original))
+
+
+def test_stride_beyond_the_window_still_overlaps_unless_as_the_original() -> None:
+    config = dataclasses.replace(SOUND, max_sequence_length=14, doc_stride=128)
+    starts = [window.first_piece for window in prediction_windows(_example(), TOKENIZER, config)]
+    assert starts == [0, 3, 6, 9, 12]
+    original = dataclasses.replace(config, disjoint_windows=True)
+    assert [window.first_piece for window in prediction_windows(_example(), TOKENIZER, original)] == [0, 6, 12]
+
+
+def test_context_without_word_pieces_still_gets_an_answer() -> None:
+    example = _example(" \n", answer=None)
+    (window,) = training_windows(example, TOKENIZER, SOUND)
+    assert _tokens(window)[-2:] == ["[SEP]", "[SEP]"]
+    assert (window.start_position, window.is_impossible) == (0, True)
+    scores = np.zeros(len(window.input_ids_L), np.float32)
+    spans = qa_decoding.independent_candidates(start_logits_L=scores, end_logits_L=scores, n_best_size=20)
+    assert decode(example, [window], [spans], [1.5], TOKENIZER, DECODING) == Prediction((ScoredText("", 1, 0, 0),), 1.5)
+    original = dataclasses.replace(SOUND, drop_empty_contexts=True)
+    assert prediction_windows(example, TOKENIZER, original) == []
+    as_original = dataclasses.replace(DECODING, no_span_text="empty")
+    assert decode(example, [], [], [], TOKENIZER, as_original).text == "empty"
+
+
+def test_long_context_and_question_without_room() -> None:
+    context = "the leader was " * 33_333 + "smith"
+    example = _example(context, "smith")
+    windows = training_windows(example, TOKENIZER, dataclasses.replace(SOUND, max_sequence_length=512, doc_stride=128))
+    assert len(windows) > 700
+    assert not windows[-1].is_impossible
+    assert span_text(context, windows[-1], windows[-1].start_position, windows[-1].end_position) == "smith"
+    with pytest.raises(UserError, match="leave no room"):
+        prediction_windows(example, TOKENIZER, dataclasses.replace(SOUND, max_sequence_length=8))
+    with pytest.raises(UserError, match="doc_stride = 0"):
+        dataclasses.replace(SOUND, doc_stride=0)
+
+
+def test_characters_recover_what_words_lose() -> None:
+    context = "Houston,\xa0Texas is the Cafe\u0301."
+    example = _example(context, "Houston,\xa0Texas")
+    original = dataclasses.replace(SOUND, word_aligned_answers=True)
+    with pytest.raises(UnusableAnswerError, match="not in its context"):
+        training_windows(example, TOKENIZER, original)
+    (window,) = training_windows(example, TOKENIZER, SOUND)
+    assert span_text(context, window, window.start_position, window.end_position) == "Houston,\xa0Texas"
+    (window,) = training_windows(_example(context, "Cafe\u0301"), TOKENIZER, SOUND)
+    assert span_text(context, window, window.start_position, window.end_position) == "Cafe\u0301"
+
+
+def test_text_keeps_the_white_space_of_the_context_unless_as_the_original() -> None:
+    (window,) = training_windows(_example(answer="double  spaces"), TOKENIZER, SOUND)
+    span = (window.start_position, window.end_position)
+    assert span_text(CONTEXT, window, *span) == "double  spaces"
+    assert projected_span_text(CONTEXT, window, *span, TOKENIZER) == "double spaces"
+
+
+def test_independent_spans_are_the_products_of_the_best() -> None:
+    spans = qa_decoding.independent_candidates(
+        start_logits_L=np.array([0, 3, 1], np.float32), end_logits_L=np.array([5, 4, 6], np.float32), n_best_size=2
+    )
+    assert list(zip(*dataclasses.astuple(spans), strict=True)) == [
+        (1, 2, 3, 6),
+        (1, 0, 3, 5),
+        (2, 2, 1, 6),
+        (2, 0, 1, 5),
+    ]
+
+
+def _spans(*spans: tuple[int, int, float]) -> Candidates:
+    start, end, score = zip(*spans, strict=True)
+    return Candidates(np.array(start), np.array(end), np.array(score, np.float32), np.zeros(len(score), np.float32))
+
+
+def test_decoding_by_hand() -> None:
+    config = dataclasses.replace(SOUND, max_sequence_length=14, max_question_length=5)
+    windows = prediction_windows(_example(), TOKENIZER, config)
+    assert windows[0].context_start == 7
+    candidates = [
+        _spans((0, 0, 9), (1, 2, 9), (6, 7, 9), (12, 13, 9), (10, 9, 9), (7, 11, 9), (12, 12, 9), (8, 9, 2)),
+        _spans((9, 11, 3), (9, 9, 1), (99, 99, 9), (9, 11, 2.5)),
+        _spans((11, 11, 2)),
+        _spans((8, 8, 0)),
+    ]
+    # (12, 12) of the first window is piece 5, which stands deeper in the second one.
+    prediction = decode(_example(), windows, candidates, [2.0, -1.0, 5.0, 0.0], TOKENIZER, DECODING)
+    assert [entry.text for entry in prediction.nbest] == ["1895-1943", "leader was", "liked"]
+    assert [entry.start_logit for entry in prediction.nbest] == [3, 2, 2]
+    np.testing.assert_allclose([entry.probability for entry in prediction.nbest], np.array([np.e, 1, 1]) / (np.e + 2))
+    assert prediction.null_odds == -1.0
+    relative = dataclasses.replace(DECODING, null_odds_against_best_span=True)
+    assert decode(_example(), windows, candidates, [2.0, -1.0, 5.0, 0.0], TOKENIZER, relative).null_odds == -4.0
+    assert decode(_example(), windows, candidates, None, TOKENIZER, DECODING).null_odds is None
+    with pytest.raises(UserError, match=r"'q'.*NaN"):
+        decode(_example(), windows, [_spans((9, 9, np.nan)), *candidates[1:]], None, TOKENIZER, DECODING)
+
+
+def test_prediction_files_and_withheld_answers(tmp_path: Path) -> None:
+    predictions = {
+        "a": Prediction((ScoredText("x", 0.75, 2.0, 1.0), ScoredText("y", 0.25, 1.0, 1.0)), 0.5),
+        "b": Prediction((ScoredText("z", 1.0, 0.0, 0.0),), -0.5),
+    }
+    qa_decoding.write_predictions(predictions, str(tmp_path / "out"), null_threshold=0.0)
+    assert read_predictions(str(tmp_path / "out/predictions.json")) == {"a": "", "b": "z"}
+    assert read_null_odds(str(tmp_path / "out/null_odds.json")) == {"a": 0.5, "b": -0.5}
+    assert json.loads((tmp_path / "out/nbest.json").read_text())["a"][1] == {
+        "text": "y",
+        "probability": 0.25,
+        "start_logit": 1.0,
+        "end_logit": 1.0,
+    }
+    assert qa_decoding.final_answers(predictions, null_threshold=0.5) == {"a": "x", "b": "z"}
+    assert qa_decoding.final_answers(predictions, null_threshold=None) == {"a": "x", "b": "z"}
+
+
+SHARED_DATA = Path(os.environ.get("ELECTRA_DATA", Path(__file__).parents[4] / "shared" / "data"))
+
+
+@pytest.fixture(scope="module")
+def bert_tokenizer() -> Tokenizer:
+    file = SHARED_DATA / "vocab" / "bert-base-uncased-vocab.txt"
+    if not file.exists():
+        pytest.skip(f"no vocabulary at {file}")
+    return build_tokenizer(file.read_text().rstrip("\n").split("\n"), lowercase=True, strip_accents=True)
+
+
+def _gold_spans(
+    example: QAExample, windows: list[Window], tokenizer: Tokenizer
+) -> Iterator[tuple[Answer, tuple[int, int, int] | None]]:
+    """Each answer with the first window that holds it, and its positions there."""
+    context = tokenize_context(tokenizer, example.context)
+    for answer in example.answers:
+        first, last = align_by_characters(context, answer)
+        inside = [
+            (window.index, first - window.first_piece + window.context_start, last - first)
+            for window in windows
+            if window.first_piece <= first and last < window.first_piece + len(window.offsets_C2)
+        ]
+        # Deepest in: the window in which its start counts.
+        best = [place for place in inside if _is_best(windows[place[0]], place[1])]
+        index, start, extent = (best or inside or [(-1, 0, 0)])[0]
+        yield answer, (None if index < 0 else (index, start, start + extent))
+
+
+def _is_best(window: Window, position: int) -> bool:
+    return bool(window.is_max_context_C[position - window.context_start])
+
+
+@pytest.mark.parametrize("version", ["v1.1", "v2.0"])
+@pytest.mark.parametrize("length", [128, 512])
+def test_gold_answers_of_squad_survive(version: str, length: int, bert_tokenizer: Tokenizer) -> None:
+    file = SHARED_DATA / "squad" / f"split-dev-{version}.json"
+    if not file.exists():
+        pytest.skip(f"no SQuAD at {file}")
+    config = dataclasses.replace(SOUND, max_sequence_length=length, max_question_length=64, doc_stride=128)
+    decoding = dataclasses.replace(DECODING, n_best_size=20, max_answer_length=30)
+    examples = read_squad(str(file))
+    reasons: dict[str, list[str]] = collections.defaultdict(list)
+    predictions, odds = {}, {}
+    for example in examples:
+        windows = prediction_windows(example, bert_tokenizer, config)
+        chosen: list[list[tuple[int, int, float]]] = [[] for _ in windows]
+        for order, (answer, place) in enumerate(_gold_spans(example, windows, bert_tokenizer)):
+            if place is None:
+                reasons["in no window"].append(answer.text)
+                continue
+            index, start, end = place
+            chosen[index].append((start, end, -order))
+            text = span_text(example.context, windows[index], start, end)
+            if text != answer.text:
+                reasons["cuts a word piece"].append(f"{answer.text!r} in {text!r}")
+        spans = [_spans(*window_spans) if window_spans else _spans((0, 0, 0)) for window_spans in chosen]
+        null_score = 1.0 if example.is_impossible else -1.0
+        prediction = decode(example, windows, spans, [null_score] * len(windows), bert_tokenizer, decoding)
+        predictions[example.example_id], odds[example.example_id] = prediction.text, prediction.null_odds
+    num_answers = sum(len(example.answers) for example in examples)
+    print(f"SQuAD {version} at {length}: of {num_answers} answers all are recovered but {dict(reasons)}")
+    assert not reasons["in no window"]
+    assert len(reasons["cuts a word piece"]) < 0.005 * num_answers
+    scores = metrics.squad_v2_metrics(metrics.gold_of(examples), predictions, null_odds=odds, null_threshold=0.0)
+    assert scores["f1"] > 99.5

@@ -1,0 +1,239 @@
+"""When the loop steps, reports, evaluates and saves, with a state that counts."""
+
+import contextlib
+import functools
+import itertools
+import math
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from electra_jax.checkpoints.orbax_store import Checkpoints, complete_steps, restore_latest
+from electra_jax.distributed.stop_signals import stop_signals
+from electra_jax.errors import UserError
+from electra_jax.model.types import PyTree
+from electra_jax.monitoring.reporter import RunReporter
+from electra_jax.training import sharding
+from electra_jax.training.loop import LoopConfig, Meter, Reporter, train
+from electra_jax.training.stop import Stop
+from support.tiny_model import ONE_AXIS
+
+BATCH = 8
+EACH_STEP = {
+    "num_train_steps": 1,
+    "log_every": 1,
+    "evaluate_every": 1,
+    "save_every": 1,
+    "keep": 1,
+    "steps_per_dispatch": 1,
+}
+
+
+# What a report says of the machine.
+TIMED = ("examples_per_second", "tokens_per_second", "data_wait_share", "seconds")
+
+
+class Counter(NamedTuple):
+    """The least that the loop asks of a state."""
+
+    params: jax.Array
+
+
+class Recorder:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, str, dict[str, float]]] = []
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        self.lines.append((step, split, values))
+
+    def steps(self, split: str) -> list[int]:
+        return [step for step, name, _ in self.lines if name == split]
+
+
+def _step(state: Counter, batch: PyTree) -> tuple[Counter, PyTree]:
+    """Adds the batch's mean to the one parameter; the loss is infinite once that is over 100."""
+    total = state.params + jnp.mean(batch["x"])
+    loss = jnp.where(total > 100.0, jnp.inf, total)
+    return Counter(total), {"loss": loss, "real": jnp.float32(BATCH), "grad_norm": jnp.float32(2.0)}
+
+
+def _run(
+    model_dir: Path,
+    *,
+    steps: int = 10,
+    log_every: int = 4,
+    evaluate_every: int = 5,
+    save_every: int = 3,
+    increment: float = 1.0,
+    together: int = 1,
+    start: int = 0,
+    stop: Stop | None = None,
+    on_batch: dict[int, object] | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[Recorder, int]:
+    mesh = sharding.make_mesh(ONE_AXIS, len(jax.devices()))
+    recorder, checkpoints = Recorder(), Checkpoints(model_dir, keep=10)
+    given = itertools.count(start + 1)
+
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        for number in given:
+            if on_batch and number in on_batch:
+                on_batch[number]()
+            yield {"x": np.full((BATCH, 1), increment, np.float32)}
+
+    _, reached = train(
+        jax.device_put(Counter(jnp.float32(start)), NamedSharding(mesh, PartitionSpec())),
+        start_step=start,
+        step=jax.jit(_step, donate_argnums=0),
+        several=jax.jit(functools.partial(jax.lax.scan, _step), donate_argnums=0),
+        batches=batches(),
+        batch_sharding=sharding.batch_sharding(mesh),
+        batch_size=BATCH,
+        checkpoints=checkpoints,
+        data_state=dict,
+        reporter=reporter or recorder,
+        finish=lambda sums: {"loss": float(sums["loss"])},
+        learning_rate=lambda count: 0.1 * count,
+        evaluate=lambda params: {"params": float(params)},
+        config=LoopConfig(steps, log_every, evaluate_every, save_every, keep=10, steps_per_dispatch=together),
+        stop=stop or Stop(),
+    )
+    checkpoints.close()
+    return recorder, reached
+
+
+def test_what_happens_when(tmp_path: Path) -> None:
+    recorder, reached = _run(tmp_path)
+    assert reached == 10
+    assert recorder.steps("train") == [4, 8, 10]
+    assert recorder.steps("validation") == [5, 10]
+    assert sorted(complete_steps(tmp_path / "checkpoints")) == [3, 6, 9, 10]
+    # Each interval sums its own steps; an evaluation sees the parameters after its step.
+    assert [values["loss"] for _, split, values in recorder.lines if split == "train"] == [10.0, 26.0, 19.0]
+    assert [values["params"] for _, split, values in recorder.lines if split == "validation"] == [5.0, 10.0]
+    # The rate is that of the last update, the norm is a mean.
+    assert recorder.lines[0][2]["learning_rate"] == pytest.approx(0.3)
+    assert recorder.lines[0][2]["grad_norm"] == 2.0
+
+
+def test_several_steps_a_dispatch_change_nothing_that_is_reported_or_saved(tmp_path: Path) -> None:
+    """The last step, and those up to the first that is a multiple of the number, go alone."""
+    found = {}
+    for together in (1, 3):
+        for start in (0, 4):
+            model_dir = tmp_path / f"{together}-{start}"
+            recorder, reached = _run(
+                model_dir, together=together, start=start, log_every=3, evaluate_every=6, save_every=3
+            )
+            lines = [(step, split, {**values, **dict.fromkeys(TIMED, 0.0)}) for step, split, values in recorder.lines]
+            found[together, start] = lines, reached, complete_steps(model_dir / "checkpoints")
+    assert found[3, 0] == found[1, 0]
+    assert found[3, 4] == found[1, 4]
+    assert found[3, 4][0][0][:2] == (6, "train")
+
+
+def test_a_step_within_a_dispatch_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not finite at step 5: loss; .* the last good checkpoint is step 4"):
+        _run(tmp_path, together=4, increment=24.0, save_every=4, evaluate_every=4)
+
+
+def test_the_share_of_time_spent_waiting_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only the test moves; what an evaluation takes belongs to neither."""
+    now = [100.0]
+    monkeypatch.setattr("electra_jax.training.loop.time.monotonic", lambda: now[0])
+    recorder = Recorder()
+    meter = Meter(
+        reporter=recorder,
+        finish=lambda sums: {},
+        learning_rate=float,
+        batch_size=BATCH,
+        config=LoopConfig(4, 2, 2, 2, keep=1, steps_per_dispatch=1),
+    )
+    sums = {"real": np.float32(64.0), "grad_norm": np.float32(1.0)}
+    for step, waited in enumerate((1.0, 0.0, 3.0, 3.0), start=1):
+        with meter.waiting():
+            now[0] += waited
+        now[0] += 2.0
+        meter.launched(step, sums)
+        if step == 3:
+            with meter.paused():
+                now[0] += 50.0
+    meter.settle()
+    shares = [values["data_wait_share"] for _, _, values in recorder.lines]
+    # The second step is settled once the third is launched, after its wait; the fourth at once.
+    assert shares == [pytest.approx((1 + 0 + 3) / (4 + 6)), pytest.approx(3 / 5)]
+
+
+def test_stopping_saves_what_was_done(tmp_path: Path) -> None:
+    with stop_signals() as stop:
+        recorder, reached = _run(tmp_path, stop=stop, on_batch={5: lambda: signal.raise_signal(signal.SIGTERM)})
+    assert stop.requested == "SIGTERM"
+    assert reached == 5
+    assert sorted(complete_steps(tmp_path / "checkpoints")) == [3, 5]
+    again, reached = _run(tmp_path, start=5)
+    assert reached == 10
+    assert recorder.steps("train") + again.steps("train") == [4, 8, 10]
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    # A process in the background ignores the signal to begin with.
+    before = signal.getsignal(signal.SIGINT)
+    with stop_signals() as stop, pytest.raises(KeyboardInterrupt):
+        _run(tmp_path, stop=stop, on_batch={2: interrupt})
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not finite at step 6: loss; .* the last good checkpoint is step 3"):
+        _run(tmp_path, increment=20.0)
+    assert complete_steps(tmp_path / "checkpoints") == [3]
+    abstract = Counter(jax.ShapeDtypeStruct((), jnp.float32, sharding=jnp.float32(0).sharding))
+    held = restore_latest(tmp_path, abstract)
+    assert math.isfinite(held.state.params)
+    assert held.step == 3
+
+
+def test_metrics_that_find_the_disk_full_lose_no_checkpoint(tmp_path: Path, small_disk: Path) -> None:
+    reporter = RunReporter(small_disk, start_step=0, num_train_steps=100)
+    with pytest.raises(UserError, match=r"No space left on device") as caught:
+        _run(tmp_path / "run", steps=100, log_every=1, reporter=reporter, on_batch={5: lambda: _fill(small_disk)})
+    last = max(complete_steps(tmp_path / "run" / "checkpoints"))
+    assert last >= 3
+    assert f"the last good checkpoint is step {last};" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    (small_disk / "filling").unlink()
+    reporter.close()
+
+
+def _fill(disk: Path) -> None:
+    with contextlib.suppress(OSError), (disk / "filling").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+@pytest.mark.parametrize(
+    "name", ["num_train_steps", "log_every", "evaluate_every", "save_every", "keep", "steps_per_dispatch"]
+)
+def test_intervals_are_positive(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        LoopConfig(**(EACH_STEP | {name: 0}))
+
+
+@pytest.mark.parametrize("name", ["log_every", "evaluate_every", "save_every"])
+def test_a_dispatch_that_passes_what_is_due_is_refused(name: str) -> None:
+    settings = EACH_STEP | {"log_every": 12, "evaluate_every": 12, "save_every": 12, "steps_per_dispatch": 4}
+    with pytest.raises(UserError, match=f"steps_per_dispatch 4 does not divide {name} 6"):
+        LoopConfig(**(settings | {name: 6}))
