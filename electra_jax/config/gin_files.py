@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import io
 import os
 import pkgutil
 import re
@@ -21,6 +22,23 @@ from gin import config as gin_internals
 from electra_jax.errors import UserError
 
 PACKAGE = Path(__file__).parent.parent
+
+# Where the modules stand that a config.gin recorded by version 0.1 imports from `electra_jax` or `electra_jax.tasks`.
+MOVED_MODULES = {
+    "comparison": "electra_jax.config.comparison",
+    "electric": "electra_jax.pretraining.electric",
+    "encoder": "electra_jax.model.encoder",
+    "finetune_run": "electra_jax.config.finetuning",
+    "optimizer": "electra_jax.training.optimizer",
+    "pretraining": "electra_jax.pretraining.replaced_token",
+    "pretraining_data": "electra_jax.config.data",
+    "run_config": "electra_jax.config.pretraining",
+    "scoring_run": "electra_jax.config.prediction",
+    "sharding": "electra_jax.training.sharding",
+    "task_options": "electra_jax.tasks.options",
+    "training": "electra_jax.training.loop",
+    "word_objectives": "electra_jax.pretraining.masked_lm",
+}
 
 
 def build(name: str, files: list[str], bindings: list[str], *, search_paths: list[str]) -> Any:
@@ -87,7 +105,7 @@ def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> lis
     gin_internals._LOCATION_PREFIXES[:] = folders
     # Instead of Gin's own: the configuration that a run recorded may be in an object store, and its second reader looks
     # inside Python packages and logs an error for every folder that has no such file.
-    gin_internals._FILE_READERS[:] = [(lambda path: epath.Path(path).open(), lambda path: epath.Path(path).is_file())]
+    gin_internals._FILE_READERS[:] = [(_open_with_moved_imports, lambda path: epath.Path(path).is_file())]
     for file in files:
         if locate(file, folders) is None:
             raise UserError(f"no Gin file {file} in the working folder or the package{nearest(file, shipped())}")
@@ -98,6 +116,19 @@ def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> lis
     except (ValueError, NameError, SyntaxError, ImportError, AttributeError, OSError) as error:
         raise UserError(explain(error)) from error
     return [found for file in flatten(parsed) if (found := locate(file, folders))]
+
+
+def _open_with_moved_imports(path: str) -> io.StringIO:
+    """Open a Gin file, its imports of version 0.1 rewritten to where those modules stand now."""
+
+    def moved(line: re.Match[str]) -> str:
+        if line[1] not in MOVED_MODULES:
+            return line[0]
+        package, _, module = MOVED_MODULES[line[1]].rpartition(".")
+        return f"from {package} import {module} as {line[1]}"
+
+    text = epath.Path(path).read_text(encoding="utf-8")
+    return io.StringIO(re.sub(r"^from electra_jax(?:\.tasks)? import (\w+)$", moved, text, flags=re.MULTILINE))
 
 
 def search_paths() -> list[str]:

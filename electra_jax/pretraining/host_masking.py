@@ -1,4 +1,4 @@
-"""Masks a whole batch on the host, in NumPy; `electra_jax.pretraining.corruption` draws the same thing on the device."""
+"""Masks a whole batch on the host, in NumPy; `pretraining.corruption` draws the same thing on the device."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Masking of one example in the input pipeline; `electra_jax.pretraining.corruption` draws the same thing on the device."""
+"""Masking of one example in the input pipeline; `pretraining.corruption` draws the same thing on the device."""
 
 from typing import Any
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from test_objectives import COMPILE_FAST, TWO, VARIANTS, Variant
 
 from electra_jax.data.batches import Batch, BlockBatches, evaluation_batches
 from electra_jax.data.blocks import TokenBlocks
@@ -21,6 +20,7 @@ from electra_jax.model.types import Loss, Masked, Tokens
 from electra_jax.pretraining import corruption, steps
 from electra_jax.pretraining.electric import TwoTowerDetection
 from electra_jax.pretraining.replaced_token import Keys, Outputs
+from support.objectives import COMPILE_FAST, TWO, VARIANTS, Variant
 from support.tiny_model import CLS, MASK, MASKING, OBJECTIVE, SEP, VOCAB_SIZE
 
 LENGTH = 24

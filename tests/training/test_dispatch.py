@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from test_training import TIMED, Recorder
 
 from electra_jax.checkpoints.orbax_store import Checkpoints
 from electra_jax.pretraining import metrics, steps
@@ -18,6 +17,7 @@ from electra_jax.training import sharding
 from electra_jax.training.loop import LoopConfig, train
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.stop import Stop
+from support.recorder import TIMED, Recorder
 from support.tiny_model import MASKING, OBJECTIVE, ONE_AXIS, optimizer_config, random_batch, small_model
 
 MODEL, OPTIMIZER = small_model(dropout=0.1), make_optimizer(optimizer_config())

@@ -23,6 +23,7 @@ from electra_jax.monitoring.reporter import RunReporter
 from electra_jax.training import sharding
 from electra_jax.training.loop import LoopConfig, Meter, Reporter, train
 from electra_jax.training.stop import Stop
+from support.recorder import TIMED, Recorder
 from support.tiny_model import ONE_AXIS
 
 BATCH = 8
@@ -36,27 +37,10 @@ EACH_STEP = {
 }
 
 
-# What a report says of the machine.
-TIMED = ("examples_per_second", "tokens_per_second", "data_wait_share", "seconds")
-
-
 class Counter(NamedTuple):
     """The least that the loop asks of a state."""
 
     params: jax.Array
-
-
-class Recorder:
-    """A reporter that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[int, str, dict[str, float]]] = []
-
-    def report(self, step: int, split: str, values: dict[str, float]) -> None:
-        self.lines.append((step, split, values))
-
-    def steps(self, split: str) -> list[int]:
-        return [step for step, name, _ in self.lines if name == split]
 
 
 def _step(state: Counter, batch: PyTree) -> tuple[Counter, PyTree]:

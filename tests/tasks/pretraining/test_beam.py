@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import beam_corpus
 import pytest
 
+from support import beam_corpus
 from support.beam_corpus import built, read
 
 pytest.importorskip("apache_beam", reason="apache_beam is not installed (the extra beam)")
@@ -30,7 +30,7 @@ def of_beam(folder: Path) -> Path:
     arguments = [
         f"--tasks={beam_corpus.TASK}",
         f"--output_cache_dir={folder / 'beam'}",
-        "--module_import=beam_corpus",
+        "--module_import=support.beam_corpus",
         "--min_shards=4",
         f"--pipeline_options={','.join(OPTIONS)}",
     ]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import beam_corpus
 import gin
 import pytest
 import seqio
@@ -16,6 +15,7 @@ from electra_jax.config import gin_files
 from electra_jax.config.data import open_data, vocabulary_for
 from electra_jax.data.batches import BatchIterator
 from electra_jax.tasks.host_tensorflow import tf
+from support import beam_corpus
 from support.beam_corpus import Example, built, read
 
 FILES = 3
