@@ -1,25 +1,42 @@
 """Checkpoints of the original TensorFlow 1 code (ELECTRA's and BERT's), both ways."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints import model_dir, stored
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
 from electra_jax.inference.network import Model
-from electra_jax.interchange import hf_tokenizer, layout, tf1_names
+from electra_jax.interchange import hf_tokenizer, layout
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, Moments, check_vocabulary
-from electra_jax.interchange.layout import Layout, Place, leaves_by_path
+from electra_jax.interchange.layout import Layout, Place
 from electra_jax.interchange.tf1_config import Variables, describe, main_scope, task_of
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
 from electra_jax.runtime import load_tensorflow_quietly
 
 SLOTS = ("adam_m", "adam_v")
+
+# Of a parameter below `encoder/layers` here, and of its rows below `encoder/layer_N` there.
+LAYER_NAMES = {
+    **{
+        f"attention/{part}_{kind}": f"attention/self/{part}/{kind}"
+        for part in ("query", "key", "value")
+        for kind in ("kernel", "bias")
+    },
+    "attention/output_kernel": "attention/output/dense/kernel",
+    "attention/output_bias": "attention/output/dense/bias",
+    "attention_layer_norm": "attention/output/LayerNorm",
+    "intermediate": "intermediate/dense",
+    "output": "output/dense",
+    "output_layer_norm": "output/LayerNorm",
+}
 
 # Paths below `head` to the layers of `task_specific/<task>`, by the head's kind; see `head_layout`.
 HEAD_LAYERS = {
@@ -118,19 +135,43 @@ def is_slot(name: str) -> bool:
 
 
 def variable_layout(description: Description, template: PyTree, *, scope: str, task: str | None) -> Layout:
-    """Every variable of the model, by the original's name.
+    """Return the place of every variable of a model.
+
+    Args:
+        description: the model.
+        template: the shapes of its parameters.
+        scope: of the main encoder, "electra" or "bert".
+        task: the name of the fine-tuned task; None for a pre-trained model.
 
     Raises:
-        UserError: a parameter that the original has no name for.
+        UserError: if the original has no such head.
     """
-    prefixes = dict(reversed(pair) for pair in tf1_names.HEADS.items() if not pair[0].startswith("cls/"))
-    names: Layout = {}
-    for path, leaf in leaves_by_path(template).items():
-        if not path.startswith("head/"):
-            names |= variables_of(path, leaf.shape, scope, prefixes)
+    towers = {name: tree for name, tree in template.items() if name != "head"}
+    names = places_of(towers, parameter_names(scope))
     if description.head is not None:
         names |= head_layout(description.head, template, task=task)
     return names
+
+
+def parameter_names(scope: str) -> dict[str, str]:
+    """Return the original's names of the parameters outside the layers, by prefix: of our paths, and of its names.
+
+    Args:
+        scope: of the main encoder, "electra" or "bert".
+    """
+    return {
+        "embeddings": f"{scope}/embeddings",
+        "embeddings/layer_norm": f"{scope}/embeddings/LayerNorm",
+        "discriminator/encoder": scope,
+        "discriminator/head/dense": "discriminator_predictions/dense",
+        "discriminator/head/prediction": "discriminator_predictions/dense_1",
+        "generator/embeddings": "generator/embeddings",
+        "generator/embeddings/layer_norm": "generator/embeddings/LayerNorm",
+        "generator/encoder": "generator",
+        "generator/head/dense": "generator_predictions/dense",
+        "generator/head/layer_norm": "generator_predictions/LayerNorm",
+        "generator/head/output_bias": "generator_predictions/output_bias",
+    }
 
 
 def head_layout(head: HeadConfig, template: PyTree, *, task: str | None) -> Layout:
@@ -146,45 +187,42 @@ def head_layout(head: HeadConfig, template: PyTree, *, task: str | None) -> Layo
         )
     layers = HEAD_LAYERS[head.kind] | ANSWERABLE_LAYERS[head.answerable]
     prefixes = {path: f"task_specific/{task}/{name}" for path, name in layers.items()}
-    names: Layout = {}
-    for path, leaf in leaves_by_path({"head": template["head"]}).items():
-        if path.startswith("head/span_"):
-            for row, layer in enumerate(("dense", "dense_1")):
-                name = f"task_specific/{task}/{layer}/{path.removeprefix('head/span_')}"
-                names[name] = Place(path, row, (*leaf.shape[1:], 1), transposed=False)
-        else:
-            names |= variables_of(path, leaf.shape, "", prefixes)
+    # A span's start and end are one stacked parameter here and two layers there.
+    spans = {name: leaf for name, leaf in template["head"].items() if name.startswith("span_")}
+    others = {name: tree for name, tree in template["head"].items() if name not in spans}
+    names = places_of({"head": others}, prefixes)
+    for name, leaf in spans.items():
+        for row, layer in enumerate(("dense", "dense_1")):
+            variable = f"task_specific/{task}/{layer}/{name.removeprefix('span_')}"
+            names[variable] = Place(f"head/{name}", row, (*leaf.shape[1:], 1), transposed=False)
     return names
 
 
-def variables_of(path: str, shape: tuple[int, ...], scope: str, prefixes: dict[str, str]) -> Layout:
-    """The variables that a parameter is made of: one, or one for each layer."""
-    tower, _, inside = path.partition("/encoder/")
-    scopes = {"discriminator": scope, "generator": "generator"}
-    if inside.startswith("layers/"):
-        layer = name_below(
-            inside.removeprefix("layers/"), {ours: theirs for theirs, ours in tf1_names.WITHIN_LAYER.items()}
-        )
-        return {
-            f"{scopes[tower]}/encoder/layer_{row}/{layer}": layout.place(path, shape[1:], row=row, transposed=False)
-            for row in range(shape[0])
-        }
-    if inside:
-        name = f"{scopes[tower]}/{inside}"
-    elif path.startswith("embeddings/"):
-        name = (
-            f"{scope}/{name_below(path, {'embeddings/layer_norm': 'embeddings/LayerNorm', 'embeddings': 'embeddings'})}"
-        )
-    elif path.startswith("generator/embeddings/"):
-        tables = {"generator/embeddings/layer_norm": "generator/embeddings/LayerNorm"}
-        name = name_below(path, {**tables, "generator/embeddings": "generator/embeddings"})
-    else:
-        name = name_below(path, prefixes)
-    return {name: layout.place(path, shape, row=None, transposed=False)}
+def places_of(template: PyTree, prefixes: Mapping[str, str]) -> Layout:
+    """Return the place of every variable that some parameters are made of: one for each layer of a stacked parameter.
+
+    Args:
+        template: the shapes of the parameters.
+        prefixes: see `parameter_names`.
+    """
+    names: Layout = {}
+    for path, leaf in flatten_dict(template, sep="/").items():
+        tower, stacked, inside = path.partition("/encoder/layers/")
+        if not stacked:
+            names[renamed(path, prefixes)] = layout.place(path, leaf.shape, row=None, transposed=False)
+            continue
+        for row in range(leaf.shape[0]):
+            name = f"{prefixes[f'{tower}/encoder']}/encoder/layer_{row}/{renamed(inside, LAYER_NAMES)}"
+            names[name] = layout.place(path, leaf.shape[1:], row=row, transposed=False)
+    return names
 
 
-def name_below(path: str, prefixes: dict[str, str]) -> str:
-    """The original's name of a parameter below the longest prefix that fits."""
+def renamed(path: str, prefixes: Mapping[str, str]) -> str:
+    """Return the original's name of a parameter, from the longest prefix that fits.
+
+    Raises:
+        KeyError: if no prefix fits.
+    """
     for ours in sorted(prefixes, key=len, reverse=True):
         if path == ours:
             return prefixes[ours]

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
-from electra_jax.interchange import tf1_names
+from electra_jax.interchange import layout, tf1
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import electric, masked_lm, original, registry, steps
 from electra_jax.pretraining.corruption import MaskingConfig
@@ -101,7 +101,9 @@ def test_initial_weights_have_the_originals_distribution(path: Path) -> None:
     model = published("small")
     params = nn.unbox(jax.jit(lambda key: steps.init_params(key, model, 8))(jax.random.key(3)))
     shapes = {name: tuple(entry["shape"]) for name, entry in recorded.items() if "/adam_" not in name}
-    for name, ours in tf1_names.from_tree(params, shapes, heads=tf1_names.HEADS).items():
+    places = tf1.places_of(params, tf1.parameter_names("electra"))
+    assert {name: place.stored_shape for name, place in places.items()} == shapes
+    for name, ours in layout.disassemble(params, places).items():
         theirs = recorded[name]
         if theirs["std"] == 0:
             assert ours.min() == ours.max() == theirs["mean"], name
