@@ -20,12 +20,12 @@ from bench.pretrain_step import prepare
 from bench.timing import in_words, machine, peak_memory_bytes, spread, stopwatch
 from electra_jax.data.buckets import stack
 from electra_jax.finetuning import steps as finetuning
-from electra_jax.model.dropout import GENERATORS
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.heads import HeadConfig
+from electra_jax.model.layers import DROPOUT_GENERATORS
 from electra_jax.pretraining import flops
-from electra_jax.pretraining.steps import Batch, TrainState
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import Batch, TrainState
 
 HEAD = HeadConfig(
     kind="sequence_classification",
@@ -69,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
     parser.add_argument("--fused", action="store_true", help="attention by the backend's kernel, without its dropout")
-    parser.add_argument("--prng", choices=GENERATORS, default="threefry2x32", help="of dropout")
+    parser.add_argument("--prng", choices=DROPOUT_GENERATORS, default="threefry2x32", help="of dropout")
     parser.add_argument("--peak_tflops", type=float, help="matrix peak of the device: prints the share that is used")
     parser.add_argument("--steps", type=int, default=8, help="that are timed at each length")
     parser.add_argument("--buckets", type=int, nargs="+", default=BUCKETS, help=f"to pad to; the last is {LONGEST}")

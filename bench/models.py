@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import jax
 
+from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import steps
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.metrics import Sums
-from electra_jax.pretraining.replaced_token import Electra, ReplacedTokenDetection, generator_config
+from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
+from electra_jax.training.state import Batch, Sums, TrainState
 
 # BERT's, as in its released vocabularies.
 CLS_ID, SEP_ID, MASK_ID = 101, 102, 103
@@ -50,7 +51,7 @@ class Recipe(NamedTuple):
     masking: MaskingConfig
     optimizer: OptimizerConfig
 
-    def init(self, sequence_length: int) -> Callable[[jax.Array], steps.TrainState]:
+    def init(self, sequence_length: int) -> Callable[[jax.Array], TrainState]:
         """Makes a new run's boxed state from a key."""
         return functools.partial(
             steps.init_state,
@@ -59,7 +60,7 @@ class Recipe(NamedTuple):
             sequence_length=sequence_length,
         )
 
-    def update(self) -> Callable[[steps.TrainState, steps.Batch], tuple[steps.TrainState, Sums]]:
+    def update(self) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
         """The update of a state by a batch."""
         return functools.partial(
             steps.pretrain_step,
@@ -144,5 +145,6 @@ def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2
             clip_norm=1.0,
             layerwise_lr_decay=1.0,
             layerwise_exponents="fixed",
+            lr_decay_share=1.0,
         ),
     )

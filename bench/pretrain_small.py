@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from bench import models
 from bench.metric_lines import Lines
@@ -25,15 +26,15 @@ from electra_jax.data.batches import BlockBatches, Prefetch, evaluation_batches
 from electra_jax.data.blocks import TokenBlocks, open_blocks
 from electra_jax.errors import PREEMPTED, UserError
 from electra_jax.interchange import carried
-from electra_jax.model.dropout import GENERATORS
-from electra_jax.model.types import PyTree
+from electra_jax.model.layers import DROPOUT_GENERATORS
 from electra_jax.monitoring.health_checks import Setting
 from electra_jax.monitoring.watch import VOCABULARY_TOLERANCE, Watched
-from electra_jax.pretraining import evaluation, metrics, steps
+from electra_jax.pretraining import evaluation, metrics
 from electra_jax.runtime import keep_compilations
 from electra_jax.training import sharding
 from electra_jax.training.loop import LoopConfig, train
 from electra_jax.training.optimizer import learning_rate
+from electra_jax.training.state import Batch, Sums, TrainState
 from electra_jax.training.stop import Stop, handled_by
 
 SPLITS = ("train", "validation")
@@ -85,13 +86,25 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sequence_length", type=int, default=PUBLISHED_LENGTH, help="of the cache")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
     parser.add_argument("--fused", action="store_true", help="attention by the backend's kernel, without its dropout")
-    parser.add_argument("--prng", choices=GENERATORS, default="threefry2x32", help="of dropout")
+    parser.add_argument("--prng", choices=DROPOUT_GENERATORS, default="threefry2x32", help="of dropout")
     parser.add_argument("--steps_per_dispatch", type=int, default=1, help="launched as one program")
     parser.add_argument("--log_every", type=int, default=100)
     parser.add_argument("--evaluate_every", type=int, default=5000)
     parser.add_argument("--save_every", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The `TrainingJob` of this benchmark."""
+
+    mesh: jax.sharding.Mesh
+    update: Callable[[TrainState, Batch], tuple[TrainState, Sums]]
+    finish: Callable[[dict[str, np.ndarray]], dict[str, float]]
+    evaluate: Callable[[TrainState], dict[str, float]]
+    learning_rate: Callable[[int], float]
+    data_state: Callable[[], dict[str, Any]]
 
 
 class Until(Stop):
@@ -124,25 +137,24 @@ def run(options: argparse.Namespace, until: Until) -> int:
         print(f"{options.out} has had its {options.steps} steps: nothing left to do")
         return 0
     reporter = Lines(options.out, start=start, end=options.steps, curve=options.model == "small")
-    update = recipe.update()
     with handled_by(until):
         with Prefetch(train_batches, depth=DISPATCHES_AHEAD * options.steps_per_dispatch) as batches:
-            state, reached = train(
-                state,
-                start_step=start,
-                step=sharding.jit_update(update, state, mesh, ONE_DEVICE),
-                several=sharding.jit_updates(update, state, mesh, ONE_DEVICE),
-                batches=batches,
-                batch_sharding=sharding.batch_sharding(mesh),
-                batch_size=options.batch_size,
-                checkpoints=file,
-                data_state=batches.state,
-                reporter=Watched(reporter, setting_of(options, recipe), reporter.rows),
+            job = Job(
+                mesh,
+                update=sharding.jit_updates(recipe.update(), state, mesh, ONE_DEVICE),
                 finish=functools.partial(metrics.finish, loss_weights=recipe.objective.loss_weights),
-                learning_rate=lambda count: float(learning_rate(recipe.optimizer, count)),
                 evaluate=held_out_metrics(options, recipe, data, mesh),
-                config=config,
+                learning_rate=lambda step: float(learning_rate(recipe.optimizer, step)),
+                data_state=batches.state,
+            )
+            state, reached = train(
+                job,
+                batches,
+                state,
+                loop=config,
+                reporter=Watched(reporter, setting_of(options, recipe), reporter.rows),
                 stop=until,
+                checkpoints=file,
             )
         carried.write(options.out / WEIGHTS, {"params": state.params}, {**run_facts, "step": reached})
     if reached == options.steps:
@@ -251,7 +263,7 @@ class File:
         self._facts = facts
         self._latest: int | None = None
 
-    def save(self, step: int, state: steps.TrainState, data_state: dict[str, Any]) -> None:
+    def save(self, step: int, state: TrainState, data_state: dict[str, Any]) -> None:
         """Writes it; raises UserError if it cannot be written, and the one before is still there."""
         carried.write(self.path, state, {**self._facts, "step": step, "place": dict(data_state)})
         self._latest = step
@@ -263,7 +275,7 @@ class File:
         """Of the file, as far as this process wrote or read it."""
         return self._latest
 
-    def restore(self, abstract: steps.TrainState) -> tuple[steps.TrainState, dict[str, Any]] | None:
+    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The state in `abstract`'s shapes and places, and the file's facts; None where there is no file.
 
         Raises:
@@ -288,7 +300,7 @@ class File:
 
 def begin(
     options: argparse.Namespace, recipe: models.Recipe, file: File, batches: BlockBatches, mesh: jax.sharding.Mesh
-) -> tuple[steps.TrainState, int]:
+) -> tuple[TrainState, int]:
     """The file's state, its place in the data taken up; or a new one, as `electra pretrain` makes it of the seed."""
     init = recipe.init(options.sequence_length)
     key = jax.random.key(options.seed)
@@ -302,16 +314,20 @@ def begin(
 
 def held_out_metrics(
     options: argparse.Namespace, recipe: models.Recipe, data: Data, mesh: jax.sharding.Mesh
-) -> Callable[[PyTree], dict[str, float]]:
-    """A function of parameters: their metrics on the first held-out examples."""
+) -> Callable[[TrainState], dict[str, float]]:
+    """A function of a state: its metrics on the first held-out examples."""
     sums = functools.partial(
-        steps.evaluate_step, model=recipe.model, objective=recipe.objective, masking=recipe.masking, reference=False
+        evaluation.evaluate_step,
+        model=recipe.model,
+        objective=recipe.objective,
+        masking=recipe.masking,
+        reference=False,
     )
     step = sharding.jit_forward(sums, mesh, ONE_DEVICE)
 
-    def evaluate(params: PyTree) -> dict[str, float]:
+    def evaluate(state: TrainState) -> dict[str, float]:
         found = evaluation.held_out_sums(
-            params,
+            state.params,
             evaluation_batches(
                 data.validation,
                 batch_size=options.batch_size,

@@ -18,9 +18,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bench import models
 from bench.timing import Elapsed, in_words, machine, peak_memory_bytes, spread, stopwatch
 from electra_jax.data.blocks import TokenBlocks
-from electra_jax.model.dropout import GENERATORS
+from electra_jax.model.layers import DROPOUT_GENERATORS
 from electra_jax.pretraining import flops, metrics
-from electra_jax.pretraining.steps import Batch, TrainState
+from electra_jax.training.state import Batch, Sums, TrainState
 
 WARM_UP_STEPS = 3
 
@@ -64,7 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sequence_length", type=int, default=128)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
     parser.add_argument("--fused", action="store_true", help="attention by the backend's kernel, without its dropout")
-    parser.add_argument("--prng", choices=GENERATORS, default="threefry2x32", help="of dropout")
+    parser.add_argument("--prng", choices=DROPOUT_GENERATORS, default="threefry2x32", help="of dropout")
     parser.add_argument("--steps_per_dispatch", type=int, default=1, help="launched as one program and timed together")
     parser.add_argument("--devices", type=int, default=1, help="that share the batch; on CPU made of the one there is")
     parser.add_argument("--peak_tflops", type=float, help="matrix peak of one device: prints the share that is used")
@@ -158,7 +158,7 @@ def time_steps(
             nonlocal state, sums
             state, sums = jax.block_until_ready(step(state, batch))
 
-        sums: metrics.Sums = {}
+        sums: Sums = {}
         wall, cpu = stopwatch(work)
         elapsed.append(Elapsed(wall / together, cpu / together))
         last = jax.device_get(sums) if together == 1 else {name: values[-1] for name, values in sums.items()}

@@ -55,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def run_group(count: int) -> dict[str, Any]:
     """What process 0 measured: seconds on the wall and of CPU time of each step, and the last loss."""
-    from electra_jax.distributed.processes import free_port
+    from electra_jax.distributed.group import free_port
 
     group = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": str(count)}
     command = [sys.executable, "-m", "bench.processes", "--member", *sys.argv[1:]]
@@ -76,7 +76,7 @@ def member(options: argparse.Namespace) -> None:
     from electra_jax.distributed import processes as distributed
 
     jax.config.update("jax_num_cpu_devices", 1)
-    with distributed.joined(""):
+    with distributed.process_group(""):
         found = time_steps(options)
         if distributed.leader():
             print(json.dumps(found))
@@ -91,7 +91,7 @@ def time_steps(options: argparse.Namespace) -> dict[str, Any]:
     from bench.pretrain_step import data_mesh, new_state, synthetic_blocks
     from electra_jax.distributed import processes as distributed
     from electra_jax.pretraining import metrics
-    from electra_jax.training import loop, sharding
+    from electra_jax.training import sharding
 
     recipe = models.recipe(options.model, dtype="float32")
     mesh = data_mesh(len(jax.devices()))
@@ -106,7 +106,7 @@ def time_steps(options: argparse.Namespace) -> dict[str, Any]:
     wall, cpu = [], []
     for number in range(total):
         first = number * options.batch_size + jax.process_index() * share
-        batch = loop.place(blocks.gather(np.arange(first, first + share), options.sequence_length), rows)
+        batch = sharding.to_device(blocks.gather(np.arange(first, first + share), options.sequence_length), rows)
         before, used = time.perf_counter(), time.process_time()
         state, sums = jax.block_until_ready(step(state, batch))
         wall.append(time.perf_counter() - before)

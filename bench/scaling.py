@@ -35,9 +35,10 @@ from bench.pretrain_step import (
 )
 from bench.scaling_plot import draw
 from bench.timing import machine, peak_memory_bytes, spread
+from electra_jax.model.electra import Electra, generator_config
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.replaced_token import Electra, generator_config
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import TrainState
 
 
 class Point(NamedTuple):
@@ -235,7 +236,7 @@ def noise(leaf: jax.ShapeDtypeStruct) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).standard_normal(leaf.shape, np.float32), leaf.dtype)
 
 
-def abstract(state: steps.TrainState) -> steps.TrainState:
+def abstract(state: TrainState) -> TrainState:
     """Its shapes and where it is."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
 

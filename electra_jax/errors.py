@@ -1,30 +1,46 @@
-"""What ends a run early: a user's mistake, or the wish of the platform; and what a full disk looks like."""
+"""The exceptions that end a run early, its exit codes, and sentences about errors of the file system."""
 
 import errno
 from collections.abc import Iterator
 
-# The exit code of what should be run again as it is (EX_TEMPFAIL): see docs/outgrowing.md.
+# The exit code of a run that should be started again with the same command (EX_TEMPFAIL): see docs/outgrowing.md.
 PREEMPTED = 75
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do about it, in one sentence.
+    """A mistake that the user can put right: its message says in one sentence what is wrong, where, and what to do.
 
     The command line prints the sentence and exits with code 2; a traceback is shown only under `--verbose`.
     """
 
 
 class Preempted(Exception):  # noqa: N818 - nothing went wrong
-    """Asked to stop by the platform, and everything is saved: the command line exits with `PREEMPTED`."""
+    """A run was stopped by the platform and has saved everything: the command line exits with `PREEMPTED`."""
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what was behind it, the newest first."""
+    """Yield an error and the errors that caused it, the newest first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether a full disk is behind an error, whatever library raised it."""
+    """Return whether a full disk caused an error, whatever library raised it."""
     return any(getattr(link, "errno", None) == errno.ENOSPC or "No space left" in str(link) for link in causes(error))
+
+
+def explain_os_error(error: BaseException) -> str | None:
+    """Return a sentence about an error of the file system, or None for any other error.
+
+    Closing files on a full disk raises further errors; the sentence of the first error is the one that helps.
+    """
+    chain = list(causes(error))
+    if is_full_disk(error):
+        places = (f" of {link.filename}" for link in chain if getattr(link, "filename", None))
+        known = (str(link) for link in chain if isinstance(link, UserError))
+        return next(known, f"the disk{next(places, '')} is full: free some space and run the same command again")
+    # For example, a folder cannot be made where a file is.
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be used ({error.strerror}): name another path, or put this one right"
+    return None

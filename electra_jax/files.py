@@ -1,54 +1,63 @@
-"""One file layer for the local disk and for Google Cloud Storage: `etils.epath`, which Orbax and TFDS use too.
+"""Name, replace and lock files, on the local disk and in Google Cloud Storage.
 
-A `gs://` path is read and written through TensorFlow, which is imported at the first of them.
+Paths are those of `etils.epath`, which Orbax and TFDS use too. A `gs://` path is read and written through TensorFlow,
+which is imported at the first of them.
 """
 
+import contextlib
+import errno
+import fcntl
 import importlib.util
 import os
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from electra_jax.errors import UserError, causes
 
 if TYPE_CHECKING:
     from etils import epath
 
+AnyPath = TypeVar("AnyPath", Path, "epath.Path")
+
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is one of an object store."""
+    """Return whether a path is in an object store."""
     return os.fspath(path).startswith("gs://")
 
 
 def path_of(name: str | os.PathLike[str]) -> "epath.Path":
-    """The path that a user named: a local one, or `gs://BUCKET/...`.
+    """Turn a name that a user gave into a path: a local one, or `gs://BUCKET/...`.
 
     Raises:
-        UserError: an object store of another kind, a misspelt `gs://`, or what `gs://` needs is not installed.
+        UserError: if it is in another kind of object store, its `gs://` is misspelt, or the package that `gs://` needs
+            is not installed.
     """
     text = os.fspath(name)
     if is_remote(text):
         if not re.match(r"gs://[^/]+/.", text):
-            raise UserError(f"{text} names no place in a bucket: write gs://BUCKET/FOLDER")
+            raise UserError(f"{text} is not a path in a bucket: write gs://BUCKET/FOLDER")
         if not has_client():
             raise UserError(f"{text} needs the package google-cloud-storage: install electra-jax with its extra gcs")
     elif found := re.match(r"(\w[\w+.-]+):/", text):
         raise UserError(f"{text} is neither a local path nor gs://BUCKET/...: {found[1]} is not read or written")
-    # Not before a path is asked for: help and mistakes are answered at once.
+    # Imported late, so that help and mistakes are answered at once.
     from etils import epath
 
     return epath.Path(text)
 
 
 def local(name: str | os.PathLike[str], what: str) -> Path:
-    """A path on this machine's disk, for what is written or read there alone.
+    """Turn a name that a user gave into a path on this machine's disk.
 
     Args:
-        name: as the user named it.
-        what: the setting or argument that it is, for the error.
+        name: the path.
+        what: the setting or argument that holds it, for the error.
 
     Raises:
-        UserError: it is in an object store.
+        UserError: if the path is in an object store.
     """
     if is_remote(name):
         raise UserError(f"{what} is {os.fspath(name)}: it must be on this machine's disk; copy with gcloud storage cp")
@@ -56,7 +65,7 @@ def local(name: str | os.PathLike[str], what: str) -> Path:
 
 
 def has_client() -> bool:
-    """Whether the library that Orbax asks about a bucket is installed."""
+    """Return whether the library is installed that Orbax asks about a bucket."""
     try:
         return importlib.util.find_spec("google.cloud.storage") is not None
     except ModuleNotFoundError:
@@ -64,19 +73,19 @@ def has_client() -> bool:
 
 
 def absolute(name: str | os.PathLike[str]) -> "epath.Path":
-    """`path_of`, from the root on, as Orbax wants it.
+    """Turn a name that a user gave into an absolute path, as Orbax requires.
 
     Raises:
-        UserError: see `path_of`.
+        UserError: if `path_of` refuses the name.
     """
     path = path_of(name)
     return path if is_remote(path) else path.absolute()
 
 
 def refusal(error: BaseException) -> str | None:
-    """What to say of an error with which an object store refused, None for any other.
+    """Return a sentence for the user about an object store's error, or None for any other error.
 
-    TensorFlow, TensorStore and Google's own client each have their own errors; none is imported to look at one.
+    TensorFlow, TensorStore and Google's own client each have errors of their own; none is imported to recognise one.
     """
     for link in causes(error):
         library, text = type(link).__module__, " ".join(str(link).split())
@@ -89,3 +98,81 @@ def refusal(error: BaseException) -> str | None:
                 "this machine's account may use it, and the network; what is saved there is untouched"
             )
     return None
+
+
+@contextlib.contextmanager
+def replacing(path: AnyPath, *, durable: bool = False) -> Iterator[AnyPath]:
+    """Yield a path beside `path` for the body to write; it takes the place of `path` once the body has succeeded.
+
+    Readers find the old file or the new one, whole. After an error the old one stays, and what was written is removed.
+
+    Args:
+        path: local or remote.
+        durable: whether the file must survive a crash of the machine: a local file is then synced to the disk before
+            it takes its name.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        if durable and not is_remote(part):
+            with open(part, "rb") as file:
+                os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def replace_file(path: "Path | epath.Path", content: str | bytes, *, durable: bool = False) -> None:
+    """Write a file so that readers find the old content or the new, whole.
+
+    Args:
+        path: local or remote.
+        content: text is written as UTF-8.
+        durable: see `replacing`.
+    """
+    with replacing(path, durable=durable) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def disk_errors_for_users(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the disk refuses (full, read-only, forbidden) into a UserError that names `directory`.
+
+    Raises:
+        UserError: if the disk is full, or the directory cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk of {directory} is full: make room or name another CACHE_DIR, then start again; "
+                "what is finished is kept"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise UserError(f"{directory} cannot be written ({error.strerror}): name another CACHE_DIR") from error
+        raise
+
+
+@contextlib.contextmanager
+def sole_builder(lock_file: Path) -> Iterator[None]:
+    """Hold a lock that the system frees when its holder dies, waiting for another process that holds it."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock_file, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that holds {lock_file}", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def size_and_time(path: "Path | epath.Path") -> tuple[int, int]:
+    """Return a file's size in bytes and its time of change in nanoseconds; an object store knows only the seconds."""
+    if is_remote(path):
+        state = path.stat()
+        return state.length, state.mtime * 10**9
+    local_state = os.stat(path)
+    return local_state.st_size, local_state.st_mtime_ns

@@ -27,7 +27,7 @@ from flax.linen.partitioning import AxisMetadata
 from jax.sharding import Mesh
 
 from electra_jax.checkpoints import model_dir as loading
-from electra_jax.checkpoints import plain_towers, stored
+from electra_jax.checkpoints import orbax_store, plain_towers
 from electra_jax.checkpoints.model_record import Description, write_record
 from electra_jax.config import data
 from electra_jax.config.finetuning import FinetuningRun
@@ -39,14 +39,14 @@ from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.seed_run import KINDS_OF_MODEL
 from electra_jax.inference.network import Vocabulary
 from electra_jax.model.types import PyTree
-from electra_jax.pretraining import metrics, steps
-from electra_jax.pretraining.steps import Batch
+from electra_jax.pretraining import evaluation, metrics, steps
 from electra_jax.tasks import seqio_export
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.pretraining import tasks as pretraining_tasks
 from electra_jax.tasks.tokenizer import WordPieces
 from electra_jax.training import optimizer
 from electra_jax.training.optimizer import OptimizerConfig
+from electra_jax.training.state import Batch
 
 Metrics = dict[str, clu.metrics.Metric]
 
@@ -163,7 +163,7 @@ class PretrainingModel:
 
     def eval_fn(self, params: PyTree, batch: Batch) -> tuple[jax.Array, Metrics]:
         """The same without dropout; every batch is masked and sampled by one key."""
-        sums = steps.evaluate_step(params, batch, jax.random.key(0), **self._pieces, reference=False)
+        sums = evaluation.evaluate_step(params, batch, jax.random.key(0), **self._pieces, reference=False)
         weights = self._pieces["objective"].loss_weights
         parts = {name: sums[f"{name}_loss"] / jnp.maximum(sums[f"{name}_loss_weight"], 1.0) for name in weights}
         return sum(weight * parts[name] for name, weight in weights.items()), reported(sums, self._finish)
@@ -317,7 +317,7 @@ def feature_lengths(model: Model) -> dict[str, int]:
 
 def newest_checkpoint(model_dir: str) -> str:
     """The folder of the newest checkpoint of T5X in a model directory; t5x.infer does not look for it itself."""
-    return str(stored.newest(path_of(model_dir)).folder.parent)
+    return str(orbax_store.newest_state(path_of(model_dir)).folder.parent)
 
 
 def learning_rate_fn(model: Model) -> Callable[[jax.Array], jax.Array]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.files import write_text_atomically
+from electra_jax.files import replace_file
 from electra_jax.tasks.protocol import DownstreamTask, Prediction
 from electra_jax.tasks.qa.task import QATask
 from electra_jax.tasks.tagging.task import TaggingTask
@@ -42,7 +42,7 @@ def write_outputs(
             return [write_submission(GLUE[task.name], submitted, numbers, directory=folder)]
         tagging = isinstance(task, TaggingTask)
         path = folder / f"{task.name}_{split}{'.txt' if tagging else '.jsonl'}"
-        write_text_atomically(path, columns(examples, predictions) if tagging else lines(examples, predictions))
+        replace_file(path, columns(examples, predictions) if tagging else lines(examples, predictions))
     except OSError as error:
         raise UserError(f"{directory} cannot be written ({error.strerror}): name another OUTPUT_DIR") from error
     return [path]

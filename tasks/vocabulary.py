@@ -11,8 +11,7 @@ import seqio
 from etils import epath
 
 from electra_jax.errors import UserError
-from electra_jax.files import path_of
-from electra_jax.tasks.files import write_text_atomically
+from electra_jax.files import path_of, replace_file
 from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
 from electra_jax.tasks.wordpiece_training import train_wordpieces
@@ -187,8 +186,8 @@ def train_vocabulary(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The record first: killed in between, there is no vocabulary, rather than one of unknown casing.
-        write_text_atomically(_record_path(vocab_file), json.dumps(record, indent=2) + "\n")
-        write_text_atomically(path, "".join(f"{token}\n" for token in tokens))
+        replace_file(_record_path(vocab_file), json.dumps(record, indent=2) + "\n")
+        replace_file(path, "".join(f"{token}\n" for token in tokens))
     except OSError as error:
         raise UserError(f"the vocabulary {vocab_file} cannot be written ({error.strerror}).") from error
     return WordPieceVocabulary(tokens, lowercase=lowercase, strip_accents=strip_accents)

@@ -23,7 +23,8 @@ os.environ["ELECTRA_CACHE_DIR"] = tempfile.mkdtemp(prefix="electra_tests_")
 import atexit
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -45,17 +46,12 @@ def repository() -> Path:
     return Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="session")
-def oracle(repository: Path) -> Callable[[str], Path]:
-    """Finds a recorded case, or skips the test saying what is not there."""
-    root = Path(os.environ.get("ELECTRA_ORACLE", repository.parent / "shared" / "oracle"))
-
-    def find(name: str) -> Path:
-        if not (root / name).exists():
-            pytest.skip(f"no recorded numbers at {root / name} (set ELECTRA_ORACLE)")
-        return root / name
-
-    return find
+@pytest.fixture(autouse=True)
+def clean_gin() -> Iterator[None]:
+    """Clear what a test bound in Gin's global configuration."""
+    yield
+    if "gin" in sys.modules:
+        sys.modules["gin"].clear_config(clear_constants=True)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +19,7 @@ from flax import serialization, traverse_util
 from gin import config_parser
 
 from electra_jax import t5x
-from electra_jax.checkpoints import model_dir, stored, t5x_layout
+from electra_jax.checkpoints import model_dir, orbax_store, t5x_layout
 from electra_jax.cli import main
 from electra_jax.config import gin_files
 from electra_jax.data.batches import Batch
@@ -29,6 +28,7 @@ from electra_jax.finetuning import steps as finetuning
 from electra_jax.pretraining import metrics, steps
 from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import TrainState
 from support.command_line import FILES, SMALL, WORDS, write_small_text
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +53,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _clean() -> Iterator[None]:
     before = set(seqio.TaskRegistry.names())
     yield
-    gin.clear_config(clear_constants=True)
     for name in set(seqio.TaskRegistry.names()) - before:
         seqio.TaskRegistry.remove(name)
 
@@ -147,7 +146,7 @@ def test_a_step_of_t5x_is_a_step_of_electra_pretrain(
     optimizer = make_optimizer(model.optimizer_config)
     key_data = jax.random.PRNGKey(7)
     opt_state = optimizer.init(params)
-    state = steps.TrainState(jnp.asarray(3, jnp.int32), params, opt_state, key_data)
+    state = TrainState(jnp.asarray(3, jnp.int32), params, opt_state, key_data)
     pieces = {"model": model.run.model, "objective": model.run.objective, "masking": model._pieces["masking"]}
     step = functools.partial(steps.pretrain_step, **pieces, optimizer=optimizer, accumulation_steps=1)
     after, sums = jax.jit(step)(state, batch)
@@ -293,7 +292,7 @@ def run(folder: Path) -> Path:
     optimizer = make_optimizer(model.optimizer_config)
     params = initial(model)
     opt_state = updated_moments(optimizer, params)
-    state = steps.TrainState(jnp.asarray(2, jnp.int32), params, opt_state, jax.random.PRNGKey(0))
+    state = TrainState(jnp.asarray(2, jnp.int32), params, opt_state, jax.random.PRNGKey(0))
     writer = model_dir.checkpoints.Checkpoints(folder / "run", keep=1)
     writer.save(2, state, {"batches": {}})
     writer.close()
@@ -308,13 +307,13 @@ def test_an_exported_run_is_what_t5x_saves(folder: Path, run: Path, tmp_path: Pa
     params = initial(model)
     opt_state = updated_moments(optimizer, params)
     wanted = traverse_util.flatten_dict(serialization.to_state_dict(opt_state), sep="/")
-    found = stored.read_params(tmp_path / "out", "opt_state")
-    assert (found.step, int(found.params["step"])) == (2, 2)
-    held = traverse_util.flatten_dict(found.params["param_states"], sep="/")
+    found = orbax_store.read_item(tmp_path / "out", "opt_state")
+    assert (found.step, int(found.tree["step"])) == (2, 2)
+    held = traverse_util.flatten_dict(found.tree["param_states"], sep="/")
     assert held.keys() == wanted.keys()
     for name, value in wanted.items():
         np.testing.assert_array_equal(held[name], value)
-    target = stored.read_params(tmp_path / "out", "params").params
+    target = orbax_store.read_item(tmp_path / "out", "params").tree
     jax.tree.map(np.testing.assert_array_equal, target, jax.device_get(params))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -327,11 +326,11 @@ def test_checkpoints_of_t5x_are_read(run: Path, tmp_path: Path, capsys: pytest.C
     ids = [[2, 7, 8, 9, 3]]
     np.testing.assert_array_equal(theirs.logits(ids), ours.logits(ids))
     assert theirs.vocabulary == ours.vocabulary
-    params = jax.tree.map(jnp.zeros_like, stored.read_params(run, "params").params)
+    params = jax.tree.map(jnp.zeros_like, orbax_store.read_item(run, "params").tree)
     for folded in (True, False):
         start = model_dir.start_from(out, params, folded=folded)
         assert (start.fresh, start.unused) == ([], [])
-        jax.tree.map(np.testing.assert_array_equal, start.params, stored.read_params(run, "params").params)
+        jax.tree.map(np.testing.assert_array_equal, start.params, orbax_store.read_item(run, "params").tree)
     t5x_layout.write(out, step=5, params=jax.tree.map(lambda x: np.asarray(x) + 1, ours.params), opt_state=None)
     (out / "checkpoint_9.orbax-checkpoint-tmp-1").mkdir()
     assert model_dir.load(out).step == 5

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from electra_jax.checkpoints import orbax_store, plain_towers, stored
+from electra_jax.checkpoints import orbax_store, plain_towers
 from electra_jax.checkpoints.model_record import (
     RECORD,
     RUN,
@@ -46,9 +46,9 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     directory = path_of(path)
     check_directory(directory)
-    step, params = stored.read_params(directory, "params")
+    step, params = orbax_store.read_item(directory, "params")
     record = read_record(directory) if (directory / RECORD).exists() else None
-    if stored.is_of_t5x(directory):
+    if orbax_store.is_of_t5x(directory):
         description, params = record, fold_of_t5x(record, params)
     elif record is None or orbax_store.is_of_run(directory / "checkpoints", step):
         # A run that went on from imported weights is described by its configuration, as any run.
@@ -85,7 +85,7 @@ def check_directory(directory: epath.Path) -> None:
                 f"{directory} is not a model directory: it has checkpoints/, but neither {RECORD} nor {RUN}"
             )
         return
-    if stored.is_of_t5x(directory):
+    if orbax_store.is_of_t5x(directory):
         if not (directory / RECORD).exists():
             raise UserError(
                 f"{directory} holds checkpoints of T5X without {RECORD}, which a run of gin/t5x/ writes beside them: "
@@ -298,7 +298,7 @@ def write_model(
 def is_variant(directory: epath.Path, params: PyTree) -> bool:
     """Whether a model directory's newest checkpoint has exactly these parameters, by name."""
     return (
-        orbax_store.named_shapes(stored.newest(directory).tree["params"]).keys()
+        orbax_store.named_shapes(orbax_store.newest_state(directory).items["params"]).keys()
         == orbax_store.named_shapes(params).keys()
     )
 
@@ -329,7 +329,7 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
         model = load(directory)
         held = _named(model.params if "generator" in params else kept_tower(model)[1])
     else:
-        held = _named(stored.read_params(directory, "params").params)
+        held = _named(orbax_store.read_item(directory, "params").tree)
     wanted = _named(params)
     shapes = [
         f"{name} {held[name].shape} there, {leaf.shape} here"

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from electra_jax.errors import UserError
+from electra_jax.files import replace_file
 from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
 from electra_jax.model.heads import HeadConfig, make_head
 from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead
@@ -113,9 +114,7 @@ def from_json(record: dict[str, Any], path: epath.Path) -> Description:
 
 def write_record(directory: epath.Path, description: Description) -> None:
     """Writes `model.json`, atomically."""
-    part = directory / f"{RECORD}.part"
-    part.write_text(json.dumps(to_json(description), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(directory / RECORD)
+    replace_file(directory / RECORD, json.dumps(to_json(description), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_record(directory: epath.Path) -> Description:

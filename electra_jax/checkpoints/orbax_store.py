@@ -1,51 +1,67 @@
-"""Checkpoints of a run: Orbax, asynchronous and atomic, each sealed with a checksum of every file.
+"""Write and read checkpoints with Orbax: asynchronous, atomic, and sealed with a checksum of every file.
 
-A checkpoint holds the training state and the data iterator's state. It is sealed before it gets its final name, so
-that what looks complete can be checked: one whose files are not those that were sealed, or that Orbax cannot read, is
-passed over for the one before.
+A checkpoint holds the training state and the data iterator's state. It is sealed before it gets its final name. If a
+complete checkpoint does not match its seal, or Orbax cannot read it, the one before it is used.
 """
 
 import json
 import logging
 import os
-import zlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from electra_jax.checkpoints import t5x_layout
+from electra_jax.checkpoints.seal import COMMITTED, CorruptCheckpointError, check_seal, check_seal_everywhere, seal
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, is_remote
 from electra_jax.model.types import PyTree
 
-SEAL = "integrity.json"
-METADATA = "_CHECKPOINT_METADATA"
-# In an object store, which cannot rename, it is this file that says that a checkpoint or a part of it is whole.
-COMMITTED = "commit_success.txt"
-# Orbax writes these after the seal: when it was committed, and that it was.
-AFTER_SEAL = (METADATA, COMMITTED)
 logger = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
-    """What a checkpoint held."""
+    """The content of a checkpoint, placed on devices."""
 
     step: int
     state: PyTree
     data_state: dict[str, Any]
 
 
+class StoredItem(NamedTuple):
+    """One item of a checkpoint's state, such as its parameters, as a tree of numpy arrays, and the step."""
+
+    step: int
+    tree: PyTree
+
+
+class StoredState(NamedTuple):
+    """The step, the folder and the layout of a checkpoint's state.
+
+    `items` holds the metadata of arrays by the field names of `TrainState`, and `names_in_folder` maps those names to
+    the ones in the folder.
+    """
+
+    step: int
+    folder: epath.Path
+    items: PyTree
+    names_in_folder: Mapping[str, str]
+
+
 class Checkpoints:
     """The checkpoints of one run directory, `MODEL_DIR/checkpoints/<step>`."""
 
     def __init__(self, model_dir: str | os.PathLike[str], *, keep: int) -> None:
-        """Opens the directory for writing and removes what an interrupted save left.
+        """Open the directory for writing and remove what an interrupted save left.
 
         Args:
             model_dir: the run directory.
-            keep: how many of the newest checkpoints stay.
+            keep: how many of the newest checkpoints to keep.
         """
         self._model_dir = absolute(model_dir)
         self.directory = self._model_dir / "checkpoints"
@@ -58,10 +74,10 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers())
 
     def save(self, step: int, state: PyTree, data_state: dict[str, Any]) -> None:
-        """Starts writing a checkpoint; returns once the state is copied off the device.
+        """Start to write a checkpoint; return once the state is copied off the device.
 
         Raises:
-            UserError: this one or the one before could not be written; earlier checkpoints are untouched.
+            UserError: if this checkpoint or the one before cannot be written; earlier ones are untouched.
         """
         self.wait()
         self._saving = step
@@ -74,10 +90,10 @@ class Checkpoints:
             raise RuntimeError(f"step {step} is not after the checkpoints in {self.directory}")
 
     def wait(self) -> None:
-        """Waits until the checkpoint under way is complete.
+        """Wait until the checkpoint that is being written is complete.
 
         Raises:
-            UserError: it could not be written.
+            UserError: if it cannot be written.
         """
         try:
             self._manager.wait_until_finished()
@@ -86,27 +102,27 @@ class Checkpoints:
         self._saving = None
 
     def close(self) -> None:
-        """Waits and lets go of the directory."""
+        """Wait, and release the directory."""
         try:
             self.wait()
         finally:
             self._manager.close()
 
     def latest_step(self) -> int | None:
-        """The newest complete checkpoint, None where there is none."""
+        """Return the step of the newest complete checkpoint, or None if there is none."""
         return max(complete_steps(self.directory), default=None)
 
     def restore(self, abstract: PyTree) -> Restored | None:
-        """Restores the newest sound checkpoint into the given shapes and shardings.
+        """Restore the newest sound checkpoint into the given shapes and shardings.
 
-        Corrupt ones after it are set aside under `MODEL_DIR/corrupt_checkpoints`, so that their steps can be written
-        again.
+        Newer ones that are corrupt are set aside under `MODEL_DIR/corrupt_checkpoints`, so that their steps can be
+        written again.
 
         Returns:
-            None where the directory holds no checkpoint, or weights alone.
+            None if the directory holds no checkpoint, or only weights.
 
         Raises:
-            UserError: the parameters are of another model, or every checkpoint is corrupt.
+            UserError: if the checkpoint is of another model, or every checkpoint is corrupt.
         """
         restored, corrupt = newest_sound(self.directory, abstract)
         if corrupt:
@@ -116,13 +132,13 @@ class Checkpoints:
                     aside.mkdir(exist_ok=True)
                     (aside / str(step)).rmtree(missing_ok=True)
                     (self.directory / str(step)).rename(aside / str(step))
-                logger.warning("what was corrupt is set aside in %s", aside)
+                logger.warning("corrupt checkpoints were moved to %s", aside)
             processes.gather("corrupt checkpoints are set aside")
             self._manager.reload()
         return restored
 
     def _seal(self) -> None:
-        """Seals the checkpoint under way; Orbax calls this when its items are written, before it is renamed."""
+        """Seal the checkpoint that is being written; Orbax calls this between writing its items and renaming it."""
         if jax.process_index() == 0:
             if is_remote(self.directory):
                 seal(self.directory / str(self._saving))
@@ -131,33 +147,29 @@ class Checkpoints:
                 seal(unfinished)
 
     def _unwritten(self, error: Exception) -> UserError:
-        """The sentence for a checkpoint that could not be written, whatever library raised it."""
+        """Return the error for a checkpoint that cannot be written, whatever library raised it."""
         failed, self._saving = self._saving, None
         kept = max((step for step in complete_steps(self.directory) if step != failed), default=None)
         last = "there is no earlier checkpoint" if kept is None else f"the last good checkpoint is step {kept}"
         reason = next((line for line in str(error).splitlines() if "No space left" in line), str(error).splitlines()[0])
         return UserError(
             f"the checkpoint of step {failed} could not be written to {self.directory} ({reason.strip()}): {last}; "
-            "free the disk and run the same command again to go on from it"
+            "free the disk and run the same command again to resume from it"
         )
 
 
 def handlers() -> dict[str, ocp.CheckpointHandler]:
-    """How each item of a checkpoint is stored."""
+    """Return how each item of a checkpoint is stored."""
     return {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
 
 
 def is_of_run(directory: epath.Path, step: int) -> bool:
-    """Whether a run wrote a checkpoint: what `electra import` and fine-tuning write has no place in any data."""
+    """Return whether a training run wrote a checkpoint: only those have a place in the data, not imported weights."""
     return json.loads((directory / str(step) / "data" / "metadata").read_text(encoding="utf-8")) != {}
 
 
-class CorruptCheckpointError(Exception):
-    """A checkpoint that is not what was written; the message says which file or why."""
-
-
 def complete_steps(directory: epath.Path) -> list[int]:
-    """The steps whose checkpoints were committed; what an interrupted save left does not count."""
+    """Return the steps of the committed checkpoints, without those of interrupted saves."""
     if not directory.is_dir():
         return []
     steps = [path for path in directory.iterdir() if path.name.isdigit()]
@@ -165,10 +177,10 @@ def complete_steps(directory: epath.Path) -> list[int]:
 
 
 def restore_latest(model_dir: str | os.PathLike[str], abstract: PyTree) -> Restored:
-    """Restores the newest sound checkpoint of a run directory without writing anything there.
+    """Restore the newest sound checkpoint of a run directory without writing anything there.
 
     Raises:
-        UserError: there is none, or it is of another model.
+        UserError: if there is none, or it is of another model.
     """
     directory = absolute(model_dir) / "checkpoints"
     restored, _ = newest_sound(directory, abstract)
@@ -178,13 +190,13 @@ def restore_latest(model_dir: str | os.PathLike[str], abstract: PyTree) -> Resto
 
 
 def newest_sound(directory: epath.Path, abstract: PyTree) -> tuple[Restored | None, list[int]]:
-    """Restores the newest sound checkpoint, and lists the steps after it that are corrupt.
+    """Restore the newest sound checkpoint, and list the newer steps that are corrupt.
 
     Returns:
-        None for the checkpoint where there is none, or where it holds weights alone.
+        None for the checkpoint if there is none, or if it holds only weights.
 
     Raises:
-        UserError: it is of another model, or every checkpoint is corrupt.
+        UserError: if the checkpoint is of another model, or every checkpoint is corrupt.
     """
     corrupt: list[int] = []
     for step in sorted(complete_steps(directory), reverse=True):
@@ -203,16 +215,16 @@ def newest_sound(directory: epath.Path, abstract: PyTree) -> tuple[Restored | No
 
 
 def load_step(directory: epath.Path, step: int, abstract: PyTree) -> Restored | None:
-    """Restores one checkpoint.
+    """Restore one checkpoint.
 
     Returns:
-        None for weights alone, without a state to train on from, as `electra import` writes them of one tower.
+        None if it holds only weights, without a state to resume from, as `electra import` writes them for one tower.
 
     Raises:
-        CorruptCheckpointError: it is not what was written.
-        UserError: it is sound, but of another model.
+        CorruptCheckpointError: if the checkpoint is not what was written.
+        UserError: if the checkpoint is sound, but of another model.
     """
-    check_together(directory / str(step))
+    check_seal_everywhere(directory / str(step))
     manager = ocp.CheckpointManager(
         directory, options=ocp.CheckpointManagerOptions(read_only=True), item_handlers=handlers()
     )
@@ -233,10 +245,10 @@ def load_step(directory: epath.Path, step: int, abstract: PyTree) -> Restored | 
 
 
 def check_shapes(stored: PyTree, abstract: PyTree, path: epath.Path) -> None:
-    """Refuses a checkpoint whose arrays differ from the run's in name or shape.
+    """Refuse a checkpoint whose arrays differ from the run's in name or shape.
 
     Raises:
-        UserError: which differ.
+        UserError: if any array differs.
     """
     found, wanted = named_shapes(stored), named_shapes(abstract)
     differences = [
@@ -254,66 +266,83 @@ def check_shapes(stored: PyTree, abstract: PyTree, path: epath.Path) -> None:
 
 
 def named_shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    """Shapes by path; a named tuple, a list and a dict of the same names give the same paths."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))[0]
+    """Return shapes by path; a named tuple, a list and a dict with the same names give the same paths."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_array)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
-def seal(directory: epath.Path) -> None:
-    """Writes the size and CRC-32 of every file that is final beside them."""
-    final = {name: sums for name, sums in checksums(directory).items() if name not in AFTER_SEAL}
-    part = directory / f"{SEAL}.part"
-    part.write_text(json.dumps(final, indent=1))
-    part.replace(directory / SEAL)
+def is_of_t5x(directory: epath.Path) -> bool:
+    """Return whether T5X, or `electra export --format t5x`, wrote the checkpoints of a model directory."""
+    return not (directory / "checkpoints").is_dir() and bool(t5x_layout.complete_steps(directory))
 
 
-def check_seal(directory: epath.Path) -> None:
-    """Compares a checkpoint's files with its seal.
+def newest_state(directory: epath.Path) -> StoredState:
+    """Find the newest sound checkpoint of a model directory.
 
     Raises:
-        CorruptCheckpointError: names the file.
+        UserError: if there is none.
     """
-    for name in (METADATA, SEAL):
-        if not (directory / name).exists():
-            raise CorruptCheckpointError(f"{name} is missing")
-    try:
-        sealed = json.loads((directory / SEAL).read_text())
-    except ValueError as error:
-        raise CorruptCheckpointError(f"{SEAL} cannot be read") from error
-    found = checksums(directory)
-    for name, expected in sealed.items():
-        if name not in found:
-            raise CorruptCheckpointError(f"{name} is missing")
-        if found[name] != expected:
-            raise CorruptCheckpointError(f"{name} is not what was written")
-
-
-def check_together(directory: epath.Path) -> None:
-    """Compares a checkpoint's files with its seal in one process, for all of them.
-
-    Raises:
-        CorruptCheckpointError: in every process; names the file.
-    """
-    found = None
-    if processes.leader():
+    if is_of_t5x(directory):
+        step = max(t5x_layout.complete_steps(directory))
+        folder = t5x_layout.state_of(absolute(directory), step)
+        stored = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+        names = t5x_layout.ENTRIES
+        return StoredState(step, folder, {ours: stored[theirs] for ours, theirs in names.items()}, names)
+    folder = absolute(directory) / "checkpoints"
+    for step in sorted(complete_steps(folder), reverse=True):
         try:
-            check_seal(directory)
+            check_seal(folder / str(step))
+            stored = ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
+            return StoredState(step, folder / str(step) / "state", stored, {name: name for name in stored})
         except CorruptCheckpointError as error:
-            found = str(error)
-    found = processes.gather(found)[0]
-    if found is not None:
-        raise CorruptCheckpointError(found)
+            logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
+    raise UserError(f"no checkpoint in {folder}: nothing was saved there, or all of it is corrupt")
 
 
-def checksums(directory: epath.Path) -> dict[str, list[int]]:
-    """[size, CRC-32] of every file below a checkpoint directory but the seal itself, by relative path."""
-    sums = {}
-    files = [folder / name for folder, _, names in directory.walk() for name in names if not name.startswith(SEAL)]
-    for path in sorted(files):
-        size = crc = 0
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                size += len(chunk)
-                crc = zlib.crc32(chunk, crc)
-        sums[str(path.relative_to(directory))] = [size, crc]
-    return sums
+def read_item(directory: epath.Path, item: str) -> StoredItem:
+    """Read one item of the newest checkpoint's state onto the host, and nothing else of it.
+
+    Args:
+        directory: the model directory.
+        item: a field of `TrainState`, such as "params".
+
+    Raises:
+        UserError: if there is no checkpoint, or none with that item.
+    """
+    step, folder, items, names = newest_state(directory)
+    if item not in items:
+        raise UserError(f"{folder.parent} holds {', '.join(sorted(items))} but no {item}")
+    name = names[item]
+    wanted = {name: jax.tree.map(_host_array, items[item], is_leaf=_is_array)}
+    arguments = ocp.args.PyTreeRestore(
+        item=wanted, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), wanted), partial_restore=True
+    )
+    try:
+        restored = ocp.PyTreeCheckpointHandler().restore(folder, args=arguments)
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError(f"{folder.parent} cannot be read ({str(error).splitlines()[0]})") from error
+    return StoredItem(step, restored[name])
+
+
+def read_moments(directory: epath.Path) -> tuple[PyTree, PyTree] | None:
+    """Read Adam's moments from the newest checkpoint, as trees like its parameters; None if it has none."""
+    if "opt_state" not in newest_state(directory).items:
+        return None
+    found = _find_moments(read_item(directory, "opt_state").tree)
+    return None if found is None else (found["mu"], found["nu"])
+
+
+def _find_moments(tree: PyTree) -> dict[str, PyTree] | None:
+    """Return the first node of an optimizer's state that holds both moments."""
+    if isinstance(tree, dict) and {"mu", "nu"} <= tree.keys():
+        return tree
+    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (list, tuple)) else ()
+    return next((found for child in children if (found := _find_moments(child)) is not None), None)
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "shape")
+
+
+def _host_array(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)

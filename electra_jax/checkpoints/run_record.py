@@ -1,4 +1,4 @@
-"""How a run was made: `MODEL_DIR/config.gin` runs it again, `MODEL_DIR/run.json` says what ran it."""
+"""Record how a run was made: `MODEL_DIR/config.gin` runs it again, `MODEL_DIR/run.json` says what ran it."""
 
 import datetime
 import importlib.metadata
@@ -12,7 +12,9 @@ from typing import Any
 import jax
 from etils import epath
 
+from electra_jax import run_directory
 from electra_jax.errors import UserError
+from electra_jax.files import replace_file
 
 PACKAGES = [
     "jax",
@@ -28,15 +30,18 @@ PACKAGES = [
 ]
 
 
-def write_record(model_dir: epath.Path, configuration: str, facts: dict[str, Any]) -> None:
-    """Writes both files; a run that goes on keeps the record of its earlier starts.
+def write_run_record(model_dir: epath.Path, configuration: str, facts: dict[str, Any]) -> None:
+    """Write both files; a run that is resumed keeps the record of its earlier starts.
 
     Args:
-        model_dir: the run directory, which exists.
+        model_dir: the run directory, which must exist.
         configuration: resolved Gin.
-        facts: what else is worth knowing, such as the corpus and the number of parameters.
+        facts: anything else worth knowing, such as the corpus and the number of parameters; JSON values.
+
+    Raises:
+        UserError: if the earlier record is damaged.
     """
-    path = model_dir / "run.json"
+    path = model_dir / run_directory.RUN
     earlier = earlier_starts(path)
     start = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -50,15 +55,15 @@ def write_record(model_dir: epath.Path, configuration: str, facts: dict[str, Any
         "versions": versions(),
         "starts": [*earlier, start],
     }
-    replace_text(path, json.dumps(record, indent=1) + "\n")
-    replace_text(model_dir / "config.gin", configuration)
+    replace_file(path, json.dumps(record, indent=1) + "\n", durable=True)
+    replace_file(model_dir / run_directory.CONFIG, configuration, durable=True)
 
 
 def earlier_starts(path: epath.Path) -> list[dict[str, Any]]:
-    """The starts that a record holds; none where there is no record.
+    """Return the starts that a record holds; none if there is no record.
 
     Raises:
-        UserError: it is damaged.
+        UserError: if the record is damaged.
     """
     if not path.exists():
         return []
@@ -66,12 +71,12 @@ def earlier_starts(path: epath.Path) -> list[dict[str, Any]]:
         return json.loads(path.read_text(encoding="utf-8")).get("starts", [])
     except (ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged ({error}): remove it, and the run goes on without the record of its earlier starts"
+            f"{path} is damaged ({error}): remove it, and the run resumes without the record of its earlier starts"
         ) from error
 
 
 def machine() -> dict[str, Any]:
-    """Where this process runs."""
+    """Describe the machine and the devices of this process."""
     devices = jax.devices()
     return {
         "host": platform.node(),
@@ -83,13 +88,6 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, of this project and of what it stands on."""
+    """Return the versions of Python, of this project and of the libraries it uses."""
     found = {name: importlib.metadata.version(name) for name in ("electra-jax", *PACKAGES)}
     return {"python": platform.python_version(), **found}
-
-
-def replace_text(path: epath.Path, text: str) -> None:
-    """Writes a file so that it is whole or not there."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

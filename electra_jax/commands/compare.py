@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-from electra_jax.checkpoints.run_record import replace_text
 from electra_jax.compare import report
 from electra_jax.compare.pieces import seconds_left
 from electra_jax.compare.plan import make_plan
@@ -17,7 +16,7 @@ from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.files import absolute, local
+from electra_jax.files import absolute, local, replace_file
 from electra_jax.monitoring.reporter import say
 
 JSON = "comparison.json"
@@ -38,13 +37,13 @@ def run(configuration: ComparisonRun) -> None:
     model_dir.mkdir(parents=True, exist_ok=True)
     with sole_owner(model_dir) as keep_alive:
         records = Records(model_dir, plan.pieces, configuration.seeds)
-        replace_text(absolute(model_dir / "config.gin"), config)
+        replace_file(absolute(model_dir / "config.gin"), config)
         say(f"{len(records.done)} of {len(plan.pieces)} pieces are done in {model_dir}")
         work = Work(records, processes=configuration.processes, keep_alive=keep_alive)
 
         def write() -> dict[str, Any]:
             comparison = comparison_of(configuration, plan, records, failures=work.failures, config=config)
-            replace_text(absolute(model_dir / JSON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
+            replace_file(absolute(model_dir / JSON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
             report.write_report(comparison, model_dir)
             return comparison
 

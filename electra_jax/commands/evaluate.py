@@ -12,61 +12,53 @@ from rich.console import Console
 from rich.table import Table
 
 from electra_jax.checkpoints.orbax_store import restore_latest
-from electra_jax.checkpoints.run_record import replace_text
-from electra_jax.commands.pretrain import describe, init_of, masking_for, share_data
-from electra_jax.config.data import vocabulary_for
+from electra_jax.config.data import share_data, vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.distributed import processes
-from electra_jax.files import path_of
+from electra_jax.files import path_of, replace_file
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import say
-from electra_jax.pretraining import corruption, evaluation, steps
+from electra_jax.monitoring.watch import describe_run
+from electra_jax.pretraining import corruption, evaluation
 from electra_jax.reports.pretraining import write_report
+from electra_jax.run_directory import EVALUATION
 from electra_jax.runtime import keep_compilations
-from electra_jax.training import loop, sharding
-from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training import sharding
+from electra_jax.training.sharding import to_device
+from electra_jax.training.state import Batch
 
 # Shorter passages show little, and longer ones are not read.
 PASSAGE_TOKENS = (60, 130)
 
 
 def run(configuration: PretrainingRun) -> None:
-    """Scores the newest checkpoint on the whole held-out split; writes evaluation.json and report.html."""
+    """Score the newest checkpoint on the whole held-out split, and write evaluation.json and report.html."""
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, 1, mesh)
     vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
-    init = init_of(configuration, make_optimizer(configuration.optimizer))
-    abstract = sharding.abstract(init, jax.random.key(configuration.seed), mesh, configuration.mesh)
+    setup = configuration.setup(vocabulary)
+    abstract = sharding.abstract(setup.init, jax.random.key(configuration.seed), mesh, configuration.mesh)
     restored = restore_latest(configuration.model_dir, abstract)
     data = share_data(configuration, vocabulary, mesh)
-    pieces = {
-        "model": configuration.model,
-        "objective": configuration.objective,
-        "masking": masking_for(configuration, vocabulary),
-    }
-    place = functools.partial(loop.place, where=sharding.batch_sharding(mesh))
     params = restored.state.params
+    network = {"model": setup.model, "objective": setup.objective, "masking": setup.masking}
+    step = functools.partial(evaluation.evaluate_step, **network, reference=configuration.reference_metrics)
     sums = evaluation.held_out_sums(
         params,
         data.held_out(),
-        step=sharding.jit_forward(
-            functools.partial(steps.evaluate_step, **pieces, reference=configuration.reference_metrics),
-            mesh,
-            configuration.mesh,
-        ),
+        step=sharding.jit_forward(step, mesh, configuration.mesh),
         sharding=sharding.batch_sharding(mesh),
         num_batches=None,
     )
     values = evaluation.finish(sums, configuration.objective.loss_weights)
-    look = sharding.jit_forward(functools.partial(look_at, **pieces), mesh, configuration.mesh)
+    inspect = sharding.jit_forward(functools.partial(inspect_batch, **network), mesh, configuration.mesh)
     views = [
-        jax.device_get(look(params, place(batch), jax.random.key(index)))
+        jax.device_get(inspect(params, to_device(batch, sharding.batch_sharding(mesh)), jax.random.key(index)))
         for index, batch in enumerate(itertools.islice(data.held_out(), configuration.num_passages))
     ]
     if not processes.leader():
         return
-    two_towers = configuration.generator_kind == "two_tower"
     result = {
         "step": restored.step,
         "metrics": {name: value if np.isfinite(value) else None for name, value in values.items()},
@@ -75,20 +67,22 @@ def run(configuration: PretrainingRun) -> None:
         ),
         "num_examples": int(sums["examples"]),
         # A generator of two towers never reads the token that it predicts.
-        "kept_share": 0.0 if two_towers else round(1.0 - configuration.mask_token_prob, 6),
-        **describe(params, data, configuration),
+        "kept_share": 0.0
+        if configuration.generator_kind == "two_tower"
+        else round(1.0 - configuration.mask_token_prob, 6),
+        **describe_run(configuration, params, corpus=data.name),
         "passages": choose_passages(views, vocabulary.tokens, configuration.num_passages),
     }
-    path = path_of(configuration.model_dir) / "evaluation.json"
-    replace_text(path, json.dumps(result, indent=1) + "\n")
+    path = path_of(configuration.model_dir) / EVALUATION
+    replace_file(path, json.dumps(result, indent=1) + "\n")
     show(values, result)
     say(f"evaluation: {path}")
     say(f"report: {write_report(configuration.model_dir)}")
 
 
-def look_at(params: PyTree, batch: steps.Batch, key: jax.Array, **pieces: Any) -> dict[str, jax.Array]:
-    """What a person needs of a forward pass."""
-    _, masked, outputs = steps.forward(params, batch, key, **pieces)
+def inspect_batch(params: PyTree, batch: Batch, key: jax.Array, **network: Any) -> dict[str, jax.Array]:
+    """Return what a person wants to see of a forward pass; the arguments are those of `evaluation.forward`."""
+    _, masked, outputs = evaluation.forward(params, batch, key, **network)
     view = {
         "originals_BL": corruption.original_ids(masked),
         "masked_positions": masked.masked_positions,
@@ -105,9 +99,9 @@ def look_at(params: PyTree, batch: steps.Batch, key: jax.Array, **pieces: Any) -
 
 
 def choose_passages(views: list[dict[str, np.ndarray]], tokens: list[str], count: int) -> list[dict[str, Any]]:
-    """Passages of a readable length, spread over the batches; any others only where those do not suffice.
+    """Return passages of a readable length, spread over the batches; others only where those do not suffice.
 
-    None of an objective that has no discriminator.
+    There are none where the objective has no discriminator.
     """
     if "logits_BL" not in views[0]:
         return []
@@ -133,7 +127,7 @@ def choose_passages(views: list[dict[str, np.ndarray]], tokens: list[str], count
 
 
 def show(values: dict[str, float], result: dict[str, Any]) -> None:
-    """The metrics as a table on the terminal, each beside what a constant guess scores."""
+    """Print the metrics as a table, each beside what a constant guess scores."""
     guess = result["most_frequent_token"]
     beside = {
         "generator_accuracy": f"always {guess['token']!r}: {guess['rate']:.4f}",

@@ -9,10 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 import electra_jax
-from electra_jax.checkpoints.run_record import replace_text
 from electra_jax.config.prediction import EvaluationRun
 from electra_jax.errors import UserError
-from electra_jax.files import path_of
+from electra_jax.files import path_of, replace_file
 from electra_jax.inference.network import Model
 from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
@@ -132,7 +131,7 @@ def save(result: dict[str, Any], path: str | Path) -> None:
         UserError: the file cannot be written.
     """
     try:
-        replace_text(path_of(path), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        replace_file(path_of(path), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): name another OUTPUT") from error
     say(f"metrics: {path}")

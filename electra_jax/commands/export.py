@@ -6,7 +6,7 @@ from pathlib import Path
 
 from etils import epath
 
-from electra_jax.checkpoints import model_dir, stored, t5x_layout
+from electra_jax.checkpoints import model_dir, orbax_store, t5x_layout
 from electra_jax.checkpoints.model_record import write_record
 from electra_jax.errors import UserError
 from electra_jax.files import local, path_of
@@ -49,15 +49,15 @@ def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
     Raises:
         UserError: T5X wrote SRC.
     """
-    if stored.is_of_t5x(source):
+    if orbax_store.is_of_t5x(source):
         raise UserError(f"{source} holds checkpoints of T5X already")
-    step, _, tree, _ = stored.newest(source)
+    step, _, tree, _ = orbax_store.newest_state(source)
     trained = "opt_state" in tree
     t5x_layout.write(
         dest,
         step=step,
-        params=stored.read_params(source, "params").params,
-        opt_state=stored.read_params(source, "opt_state").params if trained else None,
+        params=orbax_store.read_item(source, "params").tree,
+        opt_state=orbax_store.read_item(source, "opt_state").tree if trained else None,
     )
     write_record(dest, model.description)
     if model.vocabulary is not None:

@@ -8,13 +8,13 @@ from typing import Any
 import jax
 
 from electra_jax.checkpoints import model_dir as loading
-from electra_jax.checkpoints.run_record import replace_text, write_record
+from electra_jax.checkpoints.run_record import write_run_record
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.distributed import processes
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.files import local
+from electra_jax.files import local, replace_file
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning import steps
 from electra_jax.finetuning.seed_run import BEST, Setting, Split, evaluate, run_seed
@@ -101,15 +101,16 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
         if held is None:
             raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
         different = [
-            f"{name} {held.get(name)!r} there, {value!r} here"
+            f"{name} {held[name]!r} there, {value!r} here"
             for name, value in asked.items()
-            if held.get(name) != value
+            # A setting that only one of the two has came or went with a version of the code.
+            if name in held and held[name] != value
         ]
         if different:
             raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")
     elif (model_dir / "checkpoints").exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
-    processes.agree(
+    processes.check_same_everywhere(
         "the data",
         {
             "the vocabulary's hash": setting.origin.vocabulary_hash,
@@ -119,7 +120,7 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
     )
     if processes.leader():
         model_dir.mkdir(parents=True, exist_ok=True)
-        write_record(model_dir, gin_files.resolved(), {"finetuning": asked})
+        write_run_record(model_dir, gin_files.resolved(), {"finetuning": asked})
     processes.check_shared(model_dir)
     return model_dir
 
@@ -128,7 +129,7 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes the results and their page."""
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
-    processes.led(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
+    processes.on_leader(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
     found = evaluate(setting, sharding.place(loading.load(model_dir).params, setting.abstract_state.params))
     if not processes.leader():
         return
@@ -150,7 +151,7 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
         "predictions": finetune_results.PREDICTIONS,
     }
     path = model_dir / finetune_results.RESULTS
-    replace_text(path, json.dumps(results, indent=1) + "\n")
+    replace_file(path, json.dumps(results, indent=1) + "\n")
     finetune_results.show(results)
     say(f"results: {path}")
     say(f"report: {write_finetune_report(model_dir)}")

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.model.types import PyTree
-from electra_jax.pretraining.steps import TrainState, init_state
+from electra_jax.pretraining.steps import init_state
 from electra_jax.training import sharding
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import TrainState
 
 
 def run(configuration: PretrainingRun) -> None:

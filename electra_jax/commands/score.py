@@ -5,9 +5,9 @@ import itertools
 import json
 
 import electra_jax
-from electra_jax.commands.predict import SORTED_BATCHES, Item, read_items
 from electra_jax.errors import UserError
 from electra_jax.inference import electric_scores
+from electra_jax.inference.input_files import SORTED_BATCHES, Item, read_items
 from electra_jax.runtime import keep_compilations
 
 

@@ -15,7 +15,7 @@ from electra_jax.tasks.catalog import check_name
 
 FINETUNING_FILE = "gin/runs/finetune.gin"
 # Settings that say where, how often or how fast, and those that differ from piece to piece by design.
-_NOT_OF_THE_RESULT = (
+_RESUME_IGNORES = (
     "model_dir",
     "init_from",
     "cache_dir",
@@ -212,7 +212,7 @@ def _configured(
     settings = {
         setting: value
         for setting, value in gin_files.settings().items()
-        if setting.rpartition(".")[2] not in _NOT_OF_THE_RESULT
+        if setting.rpartition(".")[2] not in _RESUME_IGNORES
     }
     return _Configured(
         name, built, (verb, *(f"--gin_file={file}" for file in files), *found, *_flags(bindings)), settings

@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from electra_jax.checkpoints import stored
-from electra_jax.checkpoints.run_record import replace_text
+from electra_jax.checkpoints import orbax_store
 from electra_jax.compare.pieces import Piece, Timing
 from electra_jax.errors import UserError
-from electra_jax.files import absolute
+from electra_jax.files import absolute, replace_file
 from electra_jax.finetuning.results import RESULTS
 from electra_jax.finetuning.seed_run import RESULT
 
@@ -100,7 +99,7 @@ class Records:
             "source_sha256": self.done[piece.needs]["sha256"] if piece.needs else None,
             "settings": dict(piece.settings),
         }
-        replace_text(absolute(self._path(piece)), json.dumps(record, indent=1) + "\n")
+        replace_file(absolute(self._path(piece)), json.dumps(record, indent=1) + "\n")
         self.done[piece.name] = record
 
     def _lines(self, piece: Piece) -> list[Record]:
@@ -159,7 +158,7 @@ def command_of(piece: Piece) -> str:
 def parameters_sha256(model_dir: Path) -> str:
     """A hash of the newest checkpoint's parameters: names, types, shapes and values, whatever way they are stored."""
     found = hashlib.sha256()
-    params = stored.read_params(absolute(model_dir), "params").params
+    params = orbax_store.read_item(absolute(model_dir), "params").tree
     named = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)

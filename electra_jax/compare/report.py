@@ -14,6 +14,7 @@ from rich.table import Table
 
 from electra_jax.compare.results import MEAN, of_checkpoint, table_of, tasks_of
 from electra_jax.config.comparison import RANDOM
+from electra_jax.files import replacing
 from electra_jax.reports.page import making_html, verdict_html, write_page
 from electra_jax.reports.style import table_html
 
@@ -57,9 +58,8 @@ def draw(comparison: Mapping[str, Any], path: Path) -> None:
                 ncols=max(1, min(4, len(handles), int(width / column))),
                 frameon=False,
             )
-        part = path.with_name(path.name + ".part")
-        figure.savefig(part, format="png", dpi=150)
-        part.replace(path)
+        with replacing(path) as part:
+            figure.savefig(part, format="png", dpi=150)
 
 
 def _panel(axes: Axes, comparison: Mapping[str, Any], task: str) -> None:

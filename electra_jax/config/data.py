@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jax.sharding import Mesh
+
 from electra_jax.config.pretraining import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, evaluation_batches
+from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.encoder import EncoderConfig
@@ -19,6 +22,7 @@ from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.streams import StreamBatches, is_cached, stream_evaluation_batches
 from electra_jax.tasks.pretraining.tasks import UNMASKED_SUFFIX, feature_lengths, register_pretraining_task
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.training import sharding
 
 # Named as a person would.
 CORPORA = {"embedded": "the docstrings of the installed Python packages"}
@@ -173,6 +177,23 @@ def open_data(
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share),
     )
+
+
+def share_data(run: PretrainingRun, vocabulary: WordPieceVocabulary, mesh: Mesh) -> PretrainingData:
+    """Open this process's share of the data.
+
+    The leader tokenises a corpus first; the other processes find its cache, or make their own on another machine.
+
+    Raises:
+        UserError: if there is no such corpus, or the processes found different text or vocabularies.
+    """
+    index, count = sharding.process_share(mesh)
+    with processes.leader_first():
+        data = open_data(run, vocabulary, process_index=index, process_count=count)
+    processes.check_same_everywhere(
+        "the data", {"the vocabulary": vocabulary.fingerprint, "the kind": data.kind, "the text": data.fingerprint}
+    )
+    return data
 
 
 def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabulary) -> str:

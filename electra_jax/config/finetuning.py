@@ -24,8 +24,8 @@ QA_HEADS = {
 }
 
 
-# What a run can be gone on with when it changes: it says where, how often or how fast, not what comes out.
-NOT_OF_THE_RESULT = (
+# A run may be resumed with other values of these: they decide where, how often or how fast, not what comes out.
+RESUME_IGNORES = (
     "model_dir",
     "mesh",
     "remat_policy",
@@ -190,14 +190,10 @@ class FinetuningRun:
             optimizer: the update rule.
         """
         settings = {
-            name: value for name, value in vars(self).items() if name not in NOT_OF_THE_RESULT and name not in NESTED
+            name: value for name, value in vars(self).items() if name not in RESUME_IGNORES and name not in NESTED
         }
         settings["epochs"] = self.num_epochs
         nested = {"optimizer": optimizer, "task": self.task, "heads": self.heads}
         for group, value in nested.items():
-            # A field with a default came later: runs of before it have the default, and are the same.
-            later = {field.name: field.default for field in dataclasses.fields(value)}
-            settings |= {
-                f"{group}.{name}": field for name, field in dataclasses.asdict(value).items() if field != later[name]
-            }
+            settings |= {f"{group}.{name}": field for name, field in dataclasses.asdict(value).items()}
         return json.loads(json.dumps(settings))

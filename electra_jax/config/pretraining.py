@@ -6,12 +6,15 @@ from typing import Any
 from flax import linen as nn
 
 from electra_jax.errors import UserError
+from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import registry
-from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, Objective, WeightSchedule, generator_config
+from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
+from electra_jax.pretraining.objective import Objective
+from electra_jax.pretraining.replaced_token import WeightSchedule
+from electra_jax.pretraining.steps import PretrainingSetup
 from electra_jax.training.loop import LoopConfig
-from electra_jax.training.optimizer import OptimizerConfig
+from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.sharding import MeshConfig
 
 
@@ -158,9 +161,8 @@ class PretrainingRun:
     num_passages: int
     reference_metrics: bool
     seed: int
-    # Bound in gin/runs/pretrain.gin; the values are for config.gin of runs that began before there was a choice.
-    weight_schedule: WeightSchedule = CONSTANT_WEIGHTS
-    packing: bool = False
+    weight_schedule: WeightSchedule
+    packing: bool
 
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other.
@@ -254,4 +256,16 @@ class PretrainingRun:
             cls_id=cls_id,
             sep_id=sep_id,
             mask_id=mask_id,
+        )
+
+    def setup(self, special: SpecialIds) -> PretrainingSetup:
+        """Return what the training steps are made of, with a vocabulary's special ids."""
+        return PretrainingSetup(
+            model=self.model,
+            objective=self.objective,
+            masking=self.masking_config(cls_id=special.cls_id, sep_id=special.sep_id, mask_id=special.mask_id),
+            optimizer=make_optimizer(self.optimizer),
+            sequence_length=self.cache.sequence_length,
+            accumulation_steps=self.accumulation_steps,
+            weight_schedule=self.weight_schedule,
         )

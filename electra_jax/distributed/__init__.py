@@ -1,1 +1,1 @@
-"""Several processes as one run: who leads, what all agree on, and how all stop together."""
+"""Run several processes as one: who leads, what all agree on, and how all stop together."""

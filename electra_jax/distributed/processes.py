@@ -1,12 +1,12 @@
-"""Several processes as one run: found from the environment, joined before JAX starts, ended together.
+"""Run several processes as one: find them in the environment, connect them before JAX starts, end them together.
 
-A process that is alone, as on a laptop, imports nothing for it and waits for nobody. Where there are several,
-`joined` makes them one JAX runtime; `leader`, `gather` and `leader_first` are what the rest of the code asks for.
+A process that is alone, as on a laptop, imports nothing for this and waits for nobody. Where there are several,
+`process_group` makes them one JAX runtime, and `leader`, `gather`, `on_leader` and `leader_first` coordinate them.
 
-What is looked at, in this order (docs/outgrowing.md has the commands):
+The environment is read in this order (docs/outgrowing.md has the commands):
 
     JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES, JAX_PROCESS_ID    an explicit address
-    JAX_NUM_PROCESSES=1                                                     alone, whatever else there is
+    JAX_NUM_PROCESSES=1                                                     alone, whatever else is set
     a step of SLURM with several tasks; an Indexed Job of Kubernetes; a Cloud TPU slice, also under GKE
     ELECTRA_JOIN_SECONDS                                                    how long to wait for the others: 300
 """
@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import signal
@@ -25,49 +26,70 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.distributed.group import Group, meet
+from electra_jax.distributed.group import Group, connect
 from electra_jax.errors import Preempted, UserError
 
-# JAX's own watch is behind ours, for a process that hangs without being dead.
+# JAX's own watch stands behind ours, for a process that hangs without being dead.
 HEARTBEAT_SECONDS = 60
-# How long an error that another process's death may have caused waits for that death to be known.
+# An error may be caused by another process's death: wait so long for that death to be noticed, and report it instead.
 GRACE_SECONDS = 5
+# A process that dies ends the wait of `gather`, so it needs no shorter limit.
+GATHER_MILLISECONDS = 30 * 24 * 3600 * 1000
 VERSIONS = ("electra-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 _group: Group | None = None
+_gathers = itertools.count()
 
 
-class Place(NamedTuple):
-    """Where this process stands: the coordinator's HOST:PORT, how many processes, which of them, which devices."""
+class ProcessAddress(NamedTuple):
+    """The coordinator's HOST:PORT, the number of processes, this one's index, and the devices it may use."""
 
-    address: str
+    coordinator: str
     count: int
     index: int
     local_devices: list[int] | None
 
 
 def group() -> Group | None:
-    """The processes that this one is of; None where it is alone."""
+    """Return the processes that this one belongs to, or None if it is alone."""
     return _group
 
 
 def leader() -> bool:
-    """Whether this process is the one that speaks and writes records: the only one, or process 0."""
+    """Return whether this process prints and writes records: the only one, or process 0."""
     return _group is None or _group.index == 0
 
 
+def coordination_client() -> Any:
+    """Return JAX's client of its coordination service, which Orbax uses too; JAX has no public name for it."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
 def gather(value: Any) -> list[Any]:
-    """Every process's value, by index; all of them must call it, in the same order.
+    """Return every process's value, by index; all processes must call this, in the same order.
 
     Args:
-        value: what JSON can hold.
+        value: anything that JSON can hold.
     """
-    return [value] if _group is None else _group.gather(value)
+    if _group is None:
+        return [value]
+    client, number = coordination_client(), next(_gathers)
+    client.key_value_set(f"electra/{number}/{_group.index}", json.dumps(value))
+    values = [
+        json.loads(client.blocking_key_value_get(f"electra/{number}/{index}", GATHER_MILLISECONDS))
+        for index in range(_group.count)
+    ]
+    # All have come to this one, so all have read the one before.
+    if number:
+        client.key_value_delete(f"electra/{number - 1}/{_group.index}")
+    return values
 
 
 @contextlib.contextmanager
 def leader_first() -> Iterator[None]:
-    """The body runs in process 0, and then in the others, which find what it made."""
+    """Run the body in process 0, and then in the others, which find what it made."""
     if not leader():
         gather(None)
     yield
@@ -75,56 +97,62 @@ def leader_first() -> Iterator[None]:
         gather(None)
 
 
-def led(action: Callable[..., None], *arguments: Any) -> None:
-    """Process 0 does it, and nobody goes on before it is done."""
+def on_leader(action: Callable[..., None], *arguments: Any) -> None:
+    """Run an action in process 0, while the others wait until it is done."""
     if leader():
         action(*arguments)
     gather(None)
 
 
+def print_on_leader(sentence: str) -> None:
+    """Print a line in process 0 only."""
+    if leader():
+        print(sentence, flush=True)
+
+
 def cluster() -> str | None:
-    """What the environment says that this process is one of several of; None where it is alone."""
+    """Return what in the environment says that this is one of several processes, or None if it is alone."""
     if os.environ.get("JAX_NUM_PROCESSES") == "1":
         return None
     if "JAX_COORDINATOR_ADDRESS" in os.environ:
         return "JAX_COORDINATOR_ADDRESS"
-    # What a batch script runs without srun is no step: it is alone.
+    # A batch script's own shell, without srun, is no step: it is alone.
     if "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1":
         return "SLURM"
     if "JOB_COMPLETION_INDEX" in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ:
         return "Kubernetes"
     from jax._src import cloud_tpu_init
 
-    # JAX has looked for the chips when it was imported.
+    # JAX looked for the chips when it was imported.
     return "Cloud TPU" if cloud_tpu_init.running_in_cloud_tpu_vm else None
 
 
-def find_place() -> Place | None:
-    """This process's place among several, None where it is alone.
+def find_address() -> ProcessAddress | None:
+    """Return this process's address among several, or None if it is alone.
 
     Raises:
-        UserError: the environment says only half of it.
+        UserError: if the environment holds only a part of the address.
     """
     found_by = cluster()
     if found_by is None:
         return None
-    # JAX's own detection, which asks SLURM's variables, the pod's Job or the TPU's metadata for what is not given.
+    # JAX's own detection, which reads what is missing from SLURM's variables, the pod's Job or the TPU's metadata.
     from jax._src.clusters import ClusterEnv
 
-    address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
+    coordinator, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
         os.environ.get("JAX_COORDINATOR_ADDRESS"),
-        number("JAX_NUM_PROCESSES"),
-        number("JAX_PROCESS_ID"),
+        integer_variable("JAX_NUM_PROCESSES"),
+        integer_variable("JAX_PROCESS_ID"),
         None,
         None,
         wait_seconds(),
     )
-    if found_by == "Cloud TPU" and (address is None or count == 1):
+    if found_by == "Cloud TPU" and (coordinator is None or count == 1):
         return None
     missing = [
         variable
         for variable, value in (
-            ("JAX_COORDINATOR_ADDRESS=HOST:PORT", address),
+            ("JAX_COORDINATOR_ADDRESS=HOST:PORT", coordinator),
             ("JAX_NUM_PROCESSES", count),
             ("JAX_PROCESS_ID", index),
         )
@@ -136,49 +164,50 @@ def find_place() -> Place | None:
             f"this is one of several processes ({found_by}), and the rest cannot be found out: set "
             f"{', '.join(missing)}{hint}; or JAX_NUM_PROCESSES=1 where it is alone"
         )
-    if not address.rpartition(":")[2].isdigit():
-        raise UserError(f"JAX_COORDINATOR_ADDRESS is {address!r}: it must be HOST:PORT, of process 0")
+    if not coordinator.rpartition(":")[2].isdigit():
+        raise UserError(f"JAX_COORDINATOR_ADDRESS is {coordinator!r}: it must be HOST:PORT of process 0")
     if not 0 <= index < count:
         raise UserError(f"JAX_PROCESS_ID is {index}: of {count} processes it must be from 0 to {count - 1}")
-    return Place(address, count, index, None if devices is None else list(devices))
+    return ProcessAddress(coordinator, count, index, None if devices is None else list(devices))
 
 
-def number(variable: str) -> int | None:
-    """An environment variable that holds a whole number; None where it is not set.
+def integer_variable(name: str) -> int | None:
+    """Read an integer from the environment; None if the variable is not set.
 
     Raises:
-        UserError: it holds something else.
+        UserError: if the variable is not a whole number.
     """
-    text = os.environ.get(variable)
+    text = os.environ.get(name)
     try:
         return None if text is None else int(text)
     except ValueError as error:
-        raise UserError(f"{variable} is {text!r}: it must be a whole number") from error
+        raise UserError(f"{name} is {text!r}: it must be a whole number") from error
 
 
 def wait_seconds() -> int:
-    """How long processes wait for one another at the start."""
-    return number("ELECTRA_JOIN_SECONDS") or 300
+    """Return how long processes wait for one another at the start."""
+    return integer_variable("ELECTRA_JOIN_SECONDS") or 300
 
 
 @contextlib.contextmanager
-def joined(configuration: str) -> Iterator[None]:
-    """Makes this process one of its group for the body; without a group, only runs the body.
+def process_group(configuration: str) -> Iterator[None]:
+    """Make this process one of its group for the body; a process that is alone only runs the body.
 
     Args:
-        configuration: what every process must have the same of, a setting a line.
+        configuration: a setting a line, which must be the same in every process.
 
     Raises:
-        UserError: the others cannot be found or reached, or have another configuration.
+        UserError: if the others cannot be found or reached, or have another configuration.
     """
-    place = find_place()
-    if place is None:
+    address = find_address()
+    if address is None:
         yield
         return
     global _group
-    _group = meet(place.address, place.index, place.count, seconds=wait_seconds())
-    agree("the configuration", settings_of(configuration) | versions())
-    start_jax(place)
+    _group = connect(address.coordinator, address.index, address.count, seconds=wait_seconds())
+    start_jax(address, _group.port)
+    check_same_everywhere("the configuration", parse_settings(configuration) | versions())
+    check_devices()
     try:
         yield
     except Preempted:
@@ -187,65 +216,71 @@ def joined(configuration: str) -> Iterator[None]:
     shut_down()
 
 
-def start_jax(place: Place) -> None:
-    """Connects the JAX runtimes, on a port of process 0 that is free."""
+def start_jax(address: ProcessAddress, port: int) -> None:
+    """Connect the JAX runtimes, on a port of process 0."""
     import jax
 
     delay_aborts()
-    # It would take SIGTERM over; and both this loop and Orbax would ask it, each counting steps in its own way.
+    # It would take over SIGTERM for good: `stop_signals` does so during the training loop, and counts steps as it does.
     jax.config.update("jax_enable_preemption_service", False)
-    host = place.address.rpartition(":")[0]
-    port = gather(free_port() if leader() else None)[0]
+    host = address.coordinator.rpartition(":")[0]
     jax.distributed.initialize(
         coordinator_address=f"{host}:{port}",
-        num_processes=place.count,
-        process_id=place.index,
-        local_device_ids=place.local_devices,
+        num_processes=address.count,
+        process_id=address.index,
+        local_device_ids=address.local_devices,
         cluster_detection_method="deactivate",
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
     )
+
+
+def check_devices() -> None:
+    """Refuse processes that have different numbers of devices.
+
+    Raises:
+        UserError: if the numbers differ.
+    """
+    import jax
+
     devices = gather(jax.local_device_count())
     if len(set(devices)) > 1:
         raise UserError(f"the processes have different numbers of devices ({devices}): give every one the same")
 
 
 def delay_aborts() -> None:
-    """Lets the process that aborts sleep for some seconds first.
+    """Let the process sleep for some seconds before it aborts.
 
-    JAX aborts the moment that process 0 is gone, from a thread of its own and with a stack trace. In these seconds our
-    watch, which the same death has woken, says what happened and exits with the code that stands for it.
+    JAX aborts the moment that process 0 is gone, from a thread of its own and with a stack trace. During these seconds
+    our watch, which notices the same death, prints what happened and exits with the code that stands for it.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
     libc.signal.restype = ctypes.c_void_p
-    # A handler is called with the signal's number, which is how many seconds `sleep` sleeps: 6.
+    # A handler is called with the signal's number, and `sleep` takes it for seconds: 6.
     libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
-
-
 def shut_down() -> None:
-    """Waits for the others to be done, and lets go of them."""
+    """Wait until all processes are done, and release them."""
     global _group
     import jax
 
-    _group.gather(None, last=True)
+    gather(None)
+    _group.leave(0)
     jax.distributed.shutdown()
     _group = None
 
 
 def leave(code: int, sentence: str) -> None:
-    """Ends this process if it is one of a group, and the others with it; returns where there is no group.
+    """End this process and the others of its group; return if there is no group.
 
-    An error may be the echo of another process's death: that one is to be told of, and is known within a moment.
+    Args:
+        code: the exit code of all of them.
+        sentence: the reason, which the others print.
     """
     if _group is None:
         return
+    # Only a user's own mistake cannot be the echo of another process's death.
     if code != 2:
         time.sleep(GRACE_SECONDS)
     _group.leave(code, sentence)
@@ -255,25 +290,25 @@ def leave(code: int, sentence: str) -> None:
     os._exit(code)
 
 
-def agree(what: str, facts: Mapping[str, Any]) -> None:
-    """Compares a hash of what every process must have the same of.
+def check_same_everywhere(what: str, facts: Mapping[str, Any]) -> None:
+    """Compare facts that must be the same in every process.
 
     Args:
-        what: for people, such as "the configuration".
-        facts: by names for people; values that JSON can hold.
+        what: what the facts are about, for the message, such as "the configuration".
+        facts: by name; values that JSON can hold.
 
     Raises:
-        UserError: the processes differ (says in what).
+        UserError: if the facts of two processes differ.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     if len(set(gather(digest))) == 1:
         return
-    everyones = gather(facts)
-    for index, theirs in enumerate(everyones):
+    gathered = gather(facts)
+    for index, theirs in enumerate(gathered):
         different = [
-            f"{name} is {theirs.get(name, 'not set')} there and {everyones[0].get(name, 'not set')} in process 0"
-            for name in sorted(theirs.keys() | everyones[0].keys())
-            if theirs.get(name) != everyones[0].get(name)
+            f"{name} is {theirs.get(name, 'not set')} there and {gathered[0].get(name, 'not set')} in process 0"
+            for name in sorted(theirs.keys() | gathered[0].keys())
+            if theirs.get(name) != gathered[0].get(name)
         ]
         if different:
             more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
@@ -283,8 +318,8 @@ def agree(what: str, facts: Mapping[str, Any]) -> None:
             )
 
 
-def settings_of(configuration: str) -> dict[str, str]:
-    """The settings of Gin's text by their names; a value may go over several lines."""
+def parse_settings(configuration: str) -> dict[str, str]:
+    """Parse Gin's text into values by setting; a value may continue over several lines."""
     settings: dict[str, str] = {}
     name = ""
     for line in configuration.splitlines():
@@ -297,18 +332,18 @@ def settings_of(configuration: str) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes."""
+    """Return the versions of the libraries that compute."""
     return {f"the version of {name}": importlib.metadata.version(name) for name in VERSIONS}
 
 
 def check_shared(directory: Path) -> None:
-    """Refuses a directory that is another one on another machine.
+    """Check that all processes see the same directory.
 
     Args:
-        directory: exists where process 0 is.
+        directory: it must exist where process 0 is.
 
     Raises:
-        UserError: names a process that does not see what process 0 wrote there.
+        UserError: if a process does not see what process 0 wrote there.
     """
     if _group is None:
         return
@@ -317,7 +352,7 @@ def check_shared(directory: Path) -> None:
     if leader():
         mark.write_text(text)
     text = gather(text)[0]
-    seen = gather(wait_for(mark, text))
+    seen = gather(wait_for_text(mark, text))
     if leader():
         mark.unlink()
     if not all(seen):
@@ -328,8 +363,8 @@ def check_shared(directory: Path) -> None:
         )
 
 
-def wait_for(path: Path, text: str) -> bool:
-    """Whether a file holds a text, now or within the seconds that a network file system may take."""
+def wait_for_text(path: Path, text: str) -> bool:
+    """Return whether a file holds a text, now or within the seconds that a network file system may take."""
     for _ in range(2 * GRACE_SECONDS):
         with contextlib.suppress(OSError):
             if path.read_text() == text:

@@ -1,64 +1,81 @@
-"""Requests to stop, by Ctrl-C or by the SIGTERM of a platform that takes the machine away, of all processes alike."""
+"""Stop all processes of a run after the same step, when one of them gets Ctrl-C or the platform's SIGTERM."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from electra_jax.distributed import processes
-from electra_jax.distributed.group import Group
 from electra_jax.errors import Preempted
-from electra_jax.monitoring.reporter import say
 from electra_jax.training.stop import Stop, handled_by
 
 
 class GroupStop(Stop):
-    """A request that reaches one process stops all of them, after the same step."""
+    """A request that reaches one process and stops all of them after the same step."""
 
-    def __init__(self, group: Group) -> None:
-        """Nothing has asked to stop."""
+    def __init__(self, manager: Any) -> None:
+        """Start without a request.
+
+        Args:
+            manager: JAX's PreemptionSyncManager, which receives SIGTERM and finds a step that no process has passed.
+        """
         super().__init__()
-        self._group = group
+        self._manager = manager
         self._steps = 0
-        self._signal: str | None = None
-        self._passed_on = False
+        self._interrupted = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        if self._signal and number == signal.SIGINT:
+        """Turn the first Ctrl-C into the signal that JAX waits for; the second one interrupts as usual."""
+        if self._interrupted:
             raise KeyboardInterrupt
-        self._signal = signal.Signals(number).name
+        self._interrupted = True
+        signal.raise_signal(signal.SIGTERM)
 
     def after_step(self) -> bool:
-        """Whether this is the step that all agreed on."""
+        """Return whether this is the step on which all processes agreed; each asks after each of its steps."""
         self._steps += 1
-        if self._signal and not self._passed_on:
-            self._passed_on = True
-            self._group.ask_to_stop(self._signal)
-        self.requested = self._group.stops_after(self._steps)
+        if self._manager.reached_sync_point(self._steps):
+            self.requested = "SIGINT" if any(processes.gather(self._interrupted)) else "SIGTERM"
         return self.requested is not None
 
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Turns Ctrl-C and SIGTERM into a request to stop after the step under way."""
-    group = processes.group()
-    stop = Stop() if group is None else GroupStop(group)
-    with handled_by(stop):
+    """Turn Ctrl-C and SIGTERM into a request to stop after the step under way, for the body."""
+    if processes.group() is None:
+        stop = Stop()
+        with handled_by(stop):
+            yield stop
+        return
+    from jax._src.lib import _jax
+
+    # One of our own: JAX's global one would take SIGTERM over for good, so that nothing but a training loop could be
+    # ended by it, and Orbax would ask it too, with steps where a loop may count dispatches of several steps.
+    manager = _jax.create_preemption_sync_manager()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    manager.initialize(processes.coordination_client())
+    stop = GroupStop(manager)
+    signal.signal(signal.SIGINT, stop)
+    try:
         yield stop
+    finally:
+        manager.shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_early(stop: Stop, where: str) -> None:
-    """Says that a run was stopped, and saved.
+    """Print that a run was stopped and saved.
 
     Args:
-        stop: who asked.
-        where: in the run, such as " at step 7".
+        stop: the request.
+        where: the place in the run, such as " at step 7".
 
     Raises:
-        Preempted: it was not a person at the terminal.
+        Preempted: if it was the platform that asked, not a person at the terminal.
     """
     sentence = f"stopped by {stop.requested}{where}, saved: the same command goes on from there"
-    say(sentence)
+    processes.print_on_leader(sentence)
     if stop.requested != "SIGINT":
         raise Preempted(sentence)

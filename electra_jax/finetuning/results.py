@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from electra_jax.checkpoints.run_record import replace_text
+from electra_jax.files import replace_file
 from electra_jax.tasks.protocol import DownstreamTask, Prediction
 
 # A seed or a statistic: its name, its style on the terminal, and its scores.
@@ -108,7 +108,7 @@ def write_predictions(
         json.dumps(record_of(task, example, prediction), ensure_ascii=False)
         for example, prediction in zip(examples, predictions, strict=True)
     )
-    replace_text(directory / PREDICTIONS, "".join(f"{line}\n" for line in lines))
+    replace_file(directory / PREDICTIONS, "".join(f"{line}\n" for line in lines))
 
 
 def show(results: Mapping[str, Any]) -> None:

@@ -16,21 +16,21 @@ from jax.sharding import Mesh
 from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.model_record import Description, read_record
 from electra_jax.checkpoints.orbax_store import Checkpoints
-from electra_jax.checkpoints.run_record import replace_text
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.data.buckets import TrainingBatches, in_order_of_length
 from electra_jax.distributed import processes
+from electra_jax.files import replace_file
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.results import collapse
 from electra_jax.finetuning.start import Origin, take_weights
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import RunReporter, Silence, say
-from electra_jax.pretraining import metrics
-from electra_jax.pretraining.steps import TrainState
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
 from electra_jax.training import sharding
-from electra_jax.training.loop import LoopConfig, own_rows, place, train
+from electra_jax.training.loop import LoopConfig, train
 from electra_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
+from electra_jax.training.sharding import local_rows, to_device
+from electra_jax.training.state import Batch, Sums, TrainState
 from electra_jax.training.stop import Stop
 
 # What a row says to the host alone.
@@ -109,11 +109,11 @@ class Setting:
         return finetuning.init_state(key, self.model, self.optimizer)
 
     @functools.cached_property
-    def step(self) -> Callable[..., tuple[TrainState, metrics.Sums]]:
+    def update(self) -> Callable[..., tuple[TrainState, Sums]]:
         """The jitted update, compiled once for all seeds."""
         loss = finetuning.LossConfig(self.task.kind, self.run.answerable_weight, self.run.loss_reduction)
         step = functools.partial(finetuning.finetune_step, model=self.model, loss=loss, optimizer=self.optimizer)
-        return sharding.jit_update(step, self.abstract_state, self.mesh, self.run.mesh)
+        return sharding.jit_updates(step, self.abstract_state, self.mesh, self.run.mesh)
 
     @functools.cached_property
     def predict(self) -> Callable[..., dict[str, jax.Array]]:
@@ -154,7 +154,7 @@ def outputs_of_rows(setting: Setting, params: PyTree, rows: Sequence[Row]) -> li
     read = [{name: row[name] for name in ("input_ids", "token_type_ids")} for row in rows]
     batches = in_order_of_length(read, batch_size=setting.run.evaluation_batch_size, buckets=setting.buckets())
     for numbers, batch in batches:
-        placed = place(own_rows(batch, setting.mesh), sharding.batch_sharding(setting.mesh))
+        placed = to_device(local_rows(batch, setting.mesh), sharding.batch_sharding(setting.mesh))
         outputs = jax.device_get(setting.predict(params, placed))
         for slot, number in enumerate(numbers):
             length = len(read[number]["input_ids"])
@@ -206,7 +206,7 @@ class Best:
             "failed": collapse(found.task, gold, found.predictions),
         }
         part = self._directory.with_suffix(".part")
-        processes.led(make_empty, part)
+        processes.on_leader(make_empty, part)
         model_dir.write_model(
             part,
             self._setting.describe(found.task, facts),
@@ -214,7 +214,36 @@ class Best:
             step=step,
             vocabulary=self._setting.origin.vocabulary,
         )
-        processes.led(replace_directory, part, self._directory)
+        processes.on_leader(replace_directory, part, self._directory)
+
+
+class FinetuningJob:
+    """One seed's `TrainingJob`."""
+
+    def __init__(self, setting: Setting, batches: TrainingBatches, best: Best) -> None:
+        """Trains on `batches`, and hands every evaluated state to `best`."""
+        self.mesh = setting.mesh
+        self._setting, self._batches, self._best = setting, batches, best
+
+    def update(self, state: TrainState, batches: Batch) -> tuple[TrainState, Sums]:
+        """Update the state by each of the stacked batches."""
+        return self._setting.update(state, batches)
+
+    def finish(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
+        """Return the mean loss."""
+        return {"loss": float(sums["loss"] / sums["loss_weight"])}
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        """Return the scores of the dev split, and keep the state where it is the best so far."""
+        return self._best(state.params, int(jax.device_get(state.step)))
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of an update, counted from 0."""
+        return float(learning_rate(self._setting.optimizer_config, step))
+
+    def data_state(self) -> dict[str, Any]:
+        """Return the place in the data."""
+        return {"batches": self._batches.step}
 
 
 def make_empty(directory: Path) -> None:
@@ -239,12 +268,11 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     if finished.exists():
         return json.loads(finished.read_text(encoding="utf-8"))
     directory.mkdir(parents=True, exist_ok=True)
-    loop, run = setting.loop, setting.run
+    loop = setting.loop
     checkpoints = Checkpoints(directory, keep=loop.keep)
     state, done = begin(setting, seed, checkpoints)
     rows = [{name: value for name, value in row.items() if name not in HOST_ONLY} for row in setting.train.rows]
-    batches = TrainingBatches(rows, run.batch_size, setting.buckets(), seed, done)
-    best = Best(setting, directory, seed)
+    batches = TrainingBatches(rows, setting.run.batch_size, setting.buckets(), seed, done)
     main = setting.task.main_metric
     columns = {
         "loss": ("loss", ".4f"),
@@ -259,21 +287,13 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     )
     try:
         _, reached = train(
+            FinetuningJob(setting, batches, Best(setting, directory, seed)),
+            (local_rows(batch, setting.mesh) for batch in batches),
             state,
-            start_step=done,
-            step=setting.step,
-            batches=(own_rows(batch, setting.mesh) for batch in batches),
-            batch_sharding=sharding.batch_sharding(setting.mesh),
-            batch_size=run.batch_size,
-            checkpoints=checkpoints,
-            data_state=lambda: {"batches": batches.step},
+            loop=loop,
             reporter=reporter,
-            finish=lambda sums: {"loss": float(sums["loss"] / sums["loss_weight"])},
-            learning_rate=lambda count: float(learning_rate(setting.optimizer_config, count)),
-            # The batches handed out are the updates done: the loop evaluates between two steps.
-            evaluate=lambda params: best(params, batches.step),
-            config=loop,
             stop=stop,
+            checkpoints=checkpoints,
         )
     finally:
         reporter.close()
@@ -283,7 +303,7 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     result = None
     if processes.leader():
         result = result_of(directory, reached, setting.task.main_metric)
-        replace_text(finished, json.dumps(result, indent=1) + "\n")
+        replace_file(finished, json.dumps(result, indent=1) + "\n")
         shutil.rmtree(directory / "checkpoints")
     return processes.gather(result)[0]
 

@@ -21,8 +21,7 @@ from flax import linen as nn
 from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
 from electra_jax.model.heads import MASKED_LOGIT, HeadConfig, make_head, span_losses
 from electra_jax.model.types import Loss, PyTree, Tokens
-from electra_jax.pretraining import metrics
-from electra_jax.pretraining.steps import Batch, TrainState
+from electra_jax.training.state import Batch, Sums, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +139,7 @@ def finetune_step(
     model: FinetunedModel,
     loss: LossConfig,
     optimizer: optax.GradientTransformation,
-) -> tuple[TrainState, metrics.Sums]:
+) -> tuple[TrainState, Sums]:
     """One update from one global batch.
 
     Returns:

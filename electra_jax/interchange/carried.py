@@ -5,7 +5,6 @@ are of. NumPy checks the CRC-32 that the format has of every array.
 """
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 
 from electra_jax.errors import UserError, is_full_disk
+from electra_jax.files import replacing
 from electra_jax.model.types import PyTree
 
 FORMAT = 1
@@ -38,16 +38,11 @@ def write(path: Path, tree: PyTree, facts: dict[str, Any]) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
     text = json.dumps({"format": FORMAT, **facts}).encode()
     try:
-        with part.open("wb") as stream:
+        with replacing(path, durable=True) as part, part.open("wb") as stream:
             np.savez(stream, **{FACTS: np.frombuffer(text, np.uint8)}, **named(jax.device_get(tree)))
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         todo = "free the disk" if is_full_disk(error) else "let it be written"
         raise UserError(
             f"{path} could not be written ({error.strerror or error}), and what was there before is untouched: {todo} "

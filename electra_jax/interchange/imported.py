@@ -12,9 +12,9 @@ from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.model_record import RUN, VOCABULARY, Description
 from electra_jax.errors import UserError
 from electra_jax.inference.network import Vocabulary
+from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
-from electra_jax.pretraining.replaced_token import generator_config
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
 
@@ -169,8 +169,8 @@ def sizes(config: EncoderConfig) -> str:
 def train_state(model: Imported, config_gin: Path) -> PyTree:
     """The state that `electra pretrain` restores: the weights, and the moments or new ones, in its optimizer's form."""
     from electra_jax.config import gin_files
-    from electra_jax.pretraining.steps import TrainState
     from electra_jax.training.optimizer import make_optimizer
+    from electra_jax.training.state import TrainState
 
     run = gin_files.build("PretrainingRun", [str(config_gin)], ['CORPUS="embedded"'], search_paths=[])
     params = jax.tree.map(jnp.asarray, model.params)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from electra_jax.checkpoints import model_dir, stored
+from electra_jax.checkpoints import model_dir, orbax_store
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
 from electra_jax.inference.network import Model
@@ -265,7 +265,7 @@ def write(model: Model, source: Path, dest: Path) -> list[str]:
         raise UserError("the original keeps a generator beside its discriminator: export the pair")
     names = variable_layout(description, template, scope="electra", task=task)
     variables: Variables = dict(layout.disassemble(model.params, names))
-    moments = stored.read_moments(source)
+    moments = orbax_store.read_moments(source)
     for slot, tree in zip(SLOTS, moments or (), strict=False):
         variables |= {f"{name}/{slot}": value for name, value in layout.disassemble(tree, names).items()}
     variables["global_step"] = np.asarray(model.step, np.int64)

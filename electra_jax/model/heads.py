@@ -1,16 +1,17 @@
-"""Heads for fine-tuning: what stands on the discriminator's encoder in place of the replaced-token head.
+"""Heads for fine-tuning, which replace the replaced-token head on the discriminator's encoder.
 
 Each takes the last hidden states and the tokens, and returns float32 logits: an array, or a dict of arrays for
-question answering. Products run in `dtype`. Two of them have a form of the original and one of `transformers`:
+question answering. Matrix products run in the encoder's `dtype`. Two heads exist in the form of the original and in
+that of `transformers`:
 
     sequence_classification             dense, GELU, projection over [CLS]: ElectraForSequenceClassification
     sequence_classification_reference   one projection over [CLS]: the original's
     token_classification                one projection per token: both
-    question_answering                  start and end apart: ElectraForQuestionAnswering; the original's
+    question_answering                  independent start and end: ElectraForQuestionAnswering, and the original's
                                         `joint_prediction=False`
-    joint_question_answering            end given start, with a beam: the original's default; `transformers` has none
+    joint_question_answering            end given start, with a beam: the original's default; not in `transformers`
 
-Regression is sequence classification with one label, and multiple choice scores each choice so.
+Regression is sequence classification with one label, and so is the score of each choice in multiple choice.
 """
 
 import dataclasses
@@ -21,29 +22,32 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from electra_jax.model.encoder import EncoderConfig, Linear, gelu, logical
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.layers import Linear, gelu, logical
 from electra_jax.model.types import Tokens
 
-JOINT_WIDTH = 512  # of the original's hidden layers over (start, end) and over (CLS, start)
+JOINT_WIDTH = 512  # the original's hidden layers over (start, end) and over (CLS, start)
 MASKED_LOGIT = 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """Which head, and its sizes.
+    """The kind of a head, and its sizes.
 
     Attributes:
         kind: a key of `HEADS`.
-        num_labels: outputs of classification and tagging; 1 scores (regression, multiple choice); 2 for the start and
-            the end of question answering.
-        dropout_prob: before the (each) projection of classification and tagging; the original has 0.1 throughout.
-            Question answering has none.
-        mask_questions: question answering: 1000 is taken from the logits of what cannot be an answer (all but [CLS]
-            and segment 1), as the original does; `transformers` does not, so a head to be exported has False.
-        final_sep_answers: with mask_questions: the last [SEP] may start or end an answer, as in the original.
-        answerable: question answering: "none", "cls" (a logit from [CLS]) or "start" (from [CLS] and the expected
-            start: the original's default). It is the logit of "has no answer".
-        beam_size: joint question answering: starts kept, and ends kept of each (the original's 20).
+        num_labels: outputs of classification and tagging; 1 for a score (regression, multiple choice); 2 for the start
+            and the end of question answering.
+        dropout_prob: before each projection of classification and tagging; 0.1 in the original. Question answering
+            has no dropout.
+        mask_questions: for question answering, subtract 1000 from the logits of tokens that cannot be in an answer
+            (all but [CLS] and segment 1), as the original does; `transformers` does not, so a head to be exported
+            needs False.
+        final_sep_answers: with mask_questions, let the last [SEP] start or end an answer, as in the original.
+        answerable: for question answering, the logit of "has no answer": "none", "cls" (computed from [CLS]) or
+            "start" (from [CLS] and the expected start, the original's default).
+        beam_size: for joint question answering, the number of starts kept, and of ends kept for each (20 in the
+            original).
     """
 
     kind: str
@@ -55,7 +59,11 @@ class HeadConfig:
     beam_size: int
 
     def __post_init__(self) -> None:
-        """Refuses what no head has."""
+        """Check the values.
+
+        Raises:
+            ValueError: if `kind` or `answerable` has an unknown value.
+        """
         if self.kind not in HEADS:
             raise ValueError(f"head {self.kind!r}: it must be one of {', '.join(HEADS)}")
         if self.answerable not in ("none", "cls", "start"):
@@ -63,7 +71,7 @@ class HeadConfig:
 
 
 def glorot_linear(features: int, dtype: Any, name: str) -> Linear:
-    """A layer that starts as the original's heads do, which give their layers no initialiser (QUIRKS 17)."""
+    """Return a layer initialized as in the original's heads, which name no initializer (QUIRKS 17)."""
     return Linear(features, ("embed", None), nn.initializers.glorot_uniform(), dtype, name=name)
 
 
@@ -75,7 +83,7 @@ class SequenceClassificationHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """[B, L, D] -> float32 [B, labels]."""
+        """Map [B, L, D] to float32 [B, labels]."""
         del tokens
         dropout = nn.Dropout(self.head.dropout_prob)
         hidden_BD = dropout(hidden_BLD[:, 0], deterministic=deterministic)
@@ -98,7 +106,7 @@ class ReferenceClassificationHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """[B, L, D] -> float32 [B, labels]."""
+        """Map [B, L, D] to float32 [B, labels]."""
         del tokens
         hidden_BD = nn.Dropout(self.head.dropout_prob)(hidden_BLD[:, 0], deterministic=deterministic)
         return glorot_linear(self.head.num_labels, jnp.float32, "prediction")(hidden_BD)
@@ -112,14 +120,14 @@ class TokenClassificationHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """[B, L, D] -> float32 [B, L, labels]."""
+        """Map [B, L, D] to float32 [B, L, labels]."""
         del tokens
         hidden_BLD = nn.Dropout(self.head.dropout_prob)(hidden_BLD, deterministic=deterministic)
         return glorot_linear(self.head.num_labels, jnp.float32, "prediction")(hidden_BLD)
 
 
 def answer_penalty(tokens: Tokens, *, final_sep_answers: bool) -> jax.Array:
-    """0 where an answer may start or end ([CLS] and the real tokens of segment 1), -1000 elsewhere, float32 [B, L]."""
+    """Return 0 where an answer may start or end ([CLS] and segment 1) and -1000 elsewhere, float32 [B, L]."""
     allowed_BL = (tokens.attention_mask * tokens.token_type_ids).astype(jnp.float32).at[:, 0].add(1.0)
     if not final_sep_answers:
         last_B = jnp.sum(tokens.attention_mask, axis=1) - 1
@@ -128,14 +136,14 @@ def answer_penalty(tokens: Tokens, *, final_sep_answers: bool) -> jax.Array:
 
 
 class AnswerableHead(nn.Module):
-    """One logit per example of "has no answer", from [CLS] and, if asked, the expected start's hidden state."""
+    """One logit per example for "has no answer", from [CLS] and optionally the expected start's hidden state."""
 
     uses_start: bool
     config: EncoderConfig
 
     @nn.compact
     def __call__(self, hidden_BLD: jax.Array, start_logits_BL: jax.Array) -> jax.Array:
-        """[B, L, D] and the start's logits -> float32 [B]."""
+        """Map [B, L, D] and the start's logits to float32 [B]."""
         features = hidden_BLD[:, 0]
         if self.uses_start:
             start_BL = jax.nn.softmax(start_logits_BL).astype(hidden_BLD.dtype)
@@ -146,9 +154,9 @@ class AnswerableHead(nn.Module):
 
 
 class QuestionAnsweringHead(nn.Module):
-    """Start and end each by its own projection.
+    """Start and end, each with its own projection.
 
-    Parameters `span_kernel` [2, D] and `span_bias` [2] hold the start's, then the end's.
+    The parameters `span_kernel` [2, D] and `span_bias` [2] hold first the start's, then the end's.
     """
 
     head: HeadConfig
@@ -156,9 +164,9 @@ class QuestionAnsweringHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> dict[str, jax.Array]:
-        """[B, L, D] -> float32 `start_logits` and `end_logits` [B, L], and `answerable_logit` [B] if it has one."""
+        """Return float32 `start_logits` and `end_logits` [B, L], and `answerable_logit` [B] if the head has one."""
         del deterministic
-        # Glorot-uniform of the [D, 1] kernel that each row is in the original.
+        # Glorot-uniform for the [D, 1] kernel that each row is in the original.
         init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=1, out_axis=(), batch_axis=0)
         kernel_PD = self.param("span_kernel", logical(init, None, "embed"), (2, hidden_BLD.shape[-1]), jnp.float32)
         bias_P = self.param("span_bias", logical(nn.initializers.zeros, None), (2,), jnp.float32)
@@ -179,7 +187,7 @@ class JointQuestionAnsweringHead(nn.Module):
     config: EncoderConfig
 
     def setup(self) -> None:
-        """Declares the layers."""
+        """Declare the layers."""
         dtype = jnp.dtype(self.config.dtype)
         self.start = glorot_linear(1, jnp.float32, None)
         self.joint = glorot_linear(JOINT_WIDTH, dtype, None)
@@ -195,19 +203,19 @@ class JointQuestionAnsweringHead(nn.Module):
         deterministic: bool,
         start_positions_B: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """Logits of the start, and of the end given each start of a beam, or given `start_positions_B` to train.
+        """Return logits of the start, and of the end given the true start (in training) or each start of a beam.
 
         Args:
             hidden_BLD: the encoder's output.
             tokens: with the question as segment 0.
-            deterministic: has no effect: this head has no dropout.
+            deterministic: without effect, because this head has no dropout.
             start_positions_B: int32, the true starts.
 
         Returns:
-            float32 `start_logits` [B, L] and `answerable_logit` [B] if it has one; with the true starts `end_logits`
-            [B, L]; without, `start_top_log_probs` and `start_top_index` [B, P], and for each of those starts
-            `end_top_log_probs` and `end_top_index` [B, P, P] (P = min(beam_size, L); log probability of the end given
-            the start).
+            float32 `start_logits` [B, L], and `answerable_logit` [B] if the head has one. With the true starts,
+            `end_logits` [B, L]. Without them, `start_top_log_probs` and `start_top_index` [B, P], and for each of those
+            starts `end_top_log_probs` and `end_top_index` [B, P, P]: log probabilities of the end given the start, with
+            P = min(beam_size, L).
         """
         del deterministic
         penalty_BL = jnp.zeros(hidden_BLD.shape[:2])
@@ -232,7 +240,7 @@ class JointQuestionAnsweringHead(nn.Module):
         return outputs
 
     def end_logits(self, hidden_BLD: jax.Array, starts_BP: jax.Array) -> jax.Array:
-        """Logits of every end given each of P starts, float32 [B, P, L]."""
+        """Return logits of every end given each of P starts, float32 [B, P, L]."""
         length = hidden_BLD.shape[1]
         start_hidden_BPD = jnp.take_along_axis(hidden_BLD, starts_BP[..., None], axis=1)
         pairs_BPLD = jnp.concatenate(
@@ -255,7 +263,7 @@ HEADS: dict[str, type[nn.Module]] = {
 
 
 def make_head(head: HeadConfig, config: EncoderConfig) -> nn.Module:
-    """The module of a head over an encoder of this configuration."""
+    """Return the module of a head over an encoder of this configuration."""
     return HEADS[head.kind](head, config)
 
 
@@ -267,10 +275,10 @@ def span_losses(
     *,
     answerable_weight: float,
 ) -> jax.Array:
-    """The original's loss of each example of question answering, float32 [B].
+    """Return the original's question-answering loss of each example, float32 [B].
 
-    The mean of the start's and the end's cross-entropy, and `answerable_weight` (0.5 in the original) times that of
-    answerability where the head has it. `outputs` are those of training: they hold `end_logits`.
+    It is the mean of the cross-entropies of start and end, plus `answerable_weight` (0.5 in the original) times that of
+    answerability where the head has it. `outputs` must be those of training, with `end_logits`.
     """
 
     def cross_entropy(logits_BL: jax.Array, positions_B: jax.Array) -> jax.Array:

@@ -1,9 +1,9 @@
-"""Products in the form that a backend is fast at: what is specific to one of them stands here and nowhere else.
+"""Matrix products and attention in the form that each backend computes fast; all backend-specific code is here.
 
 XLA's CPU compiler (jaxlib 0.10.2) converts bfloat16 operands to float32 and multiplies those, unless the result is
-float32 and the axes of the left operand that are summed over are its last: then it calls kernels that use the
-processor's bfloat16 instructions (AVX-512 BF16, AMX), about twice as fast as float32. So on CPU a bfloat16 product has
-a float32 result, and its gradient is made of such products too. Everywhere else the compiler is left alone.
+float32 and the left operand is summed over its last axes: then it calls kernels that use the processor's bfloat16
+instructions (AVX-512 BF16, AMX), about twice as fast as float32. On CPU, a bfloat16 product therefore has a float32
+result, and its gradient consists of such products too. On other backends the compiler is left alone.
 """
 
 import functools
@@ -20,13 +20,13 @@ ATTENTIONS = ("exact", "fused")
 
 
 def backend() -> str:
-    """ "cpu", "tpu", "cuda", or another platform's name."""
+    """Return "cpu", "tpu", "cuda", or another platform's name."""
     found = backends.get_backend()
     return "cuda" if found.platform == "gpu" and "cuda" in found.platform_version else found.platform
 
 
 def dense(inputs: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """[..., in] times [in, out], multiplied in `dtype`: [..., out] in `dtype`, or of bfloat16 on CPU in float32."""
+    """Multiply [..., in] by [in, out] in `dtype`; the result has that dtype, but float32 for bfloat16 on CPU."""
     if not has_layout_rule(dtype):
         return inputs.astype(dtype) @ kernel.astype(dtype)
     rows = inputs.reshape(-1, inputs.shape[-1])
@@ -36,13 +36,13 @@ def dense(inputs: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
 def einsum(
     subscripts: str, left: jax.Array, right: jax.Array, dtype: DTypeLike, result: DTypeLike | None = None
 ) -> jax.Array:
-    """`jnp.einsum` of two arrays, multiplied in `dtype`.
+    """Compute `jnp.einsum` of two arrays, multiplied in `dtype`.
 
     Args:
-        subscripts: such as "BHLC,BHSC->BHLS", each letter of an operand in the other or in the result.
+        subscripts: such as "BHLC,BHSC->BHLS"; each letter of an operand must be in the other one or in the result.
         left, right: of any float dtype.
-        dtype: of the products.
-        result: of the result; None for `dtype`, or of bfloat16 on CPU float32.
+        dtype: in which to multiply.
+        result: the result's dtype; None for `dtype`, but float32 for bfloat16 on CPU.
     """
     if not has_layout_rule(dtype):
         return jnp.einsum(subscripts, left.astype(dtype), right.astype(dtype), preferred_element_type=result)
@@ -58,7 +58,7 @@ def einsum(
         order = [axes.index(axis) for group in groups for axis in group]
         return values.transpose(order).reshape([math.prod(sizes[axis] for axis in group) for group in groups if group])
 
-    # A transposition of the right operand would keep the product from the fast kernels.
+    # Transposing the right operand would keep XLA from calling the fast kernels.
     right_last = of_right.endswith("".join(summed))
     groups = (both, columns, summed) if right_last else (both, summed, columns)
     found = product(arranged(left, of_left, both, rows, summed), arranged(right, of_right, *groups), right_last)
@@ -67,22 +67,23 @@ def einsum(
 
 
 def has_layout_rule(dtype: DTypeLike) -> bool:
-    """Whether products in `dtype` are those of `product`."""
+    """Return whether products in `dtype` must be computed by `product` on this backend."""
     return jnp.dtype(dtype) == jnp.bfloat16 and backend() == "cpu"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def product(left: jax.Array, right: jax.Array, right_last: bool) -> jax.Array:
-    """[..., M, K] times [..., K, N], or [..., N, K] if `right_last`: multiplied in bfloat16, float32 [..., M, N].
+    """Multiply [..., M, K] by [..., K, N], or [..., N, K] if `right_last`, in bfloat16; return float32 [..., M, N].
 
-    Gradients are multiplied likewise, the incoming one rounded to bfloat16, and have the operands' dtypes.
+    Gradients are computed in the same way, from the incoming gradient rounded to bfloat16, and have the operands'
+    dtypes.
     """
     return _over_last(left.astype(jnp.bfloat16), right.astype(jnp.bfloat16), right_last)
 
 
 def _forward(left: jax.Array, right: jax.Array, right_last: bool) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     rounded = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
-    # Arrays without an element tell the dtypes.
+    # The empty arrays carry the operands' dtypes.
     return _over_last(*rounded, right_last), (*rounded, jnp.zeros(0, left.dtype), jnp.zeros(0, right.dtype))
 
 
@@ -90,7 +91,7 @@ def _backward(right_last: bool, kept: tuple[jax.Array, ...], gradient: jax.Array
     left, right, of_left, of_right = kept
     gradient = gradient.astype(jnp.bfloat16)
     to_left = _over_last(gradient, right, not right_last)
-    # Of the two the smaller is moved.
+    # Transpose the smaller of the two.
     left_moves = left.shape[-1] <= gradient.shape[-1]
     to_right = _over_first(left, gradient) if left_moves else _over_first(gradient, left)
     if left_moves == right_last:
@@ -102,16 +103,16 @@ product.defvjp(_forward, _backward)
 
 
 def _over_last(left: jax.Array, right: jax.Array, right_last: bool) -> jax.Array:
-    """[..., M, K] times [..., K, N], or [..., N, K] if `right_last`: float32 [..., M, N]."""
+    """Multiply [..., M, K] by [..., K, N], or [..., N, K] if `right_last`; return float32 [..., M, N]."""
     batch = tuple(range(left.ndim - 2))
     axes = ((left.ndim - 1,), (right.ndim - (1 if right_last else 2),)), (batch, batch)
     return lax.dot_general(left, right, axes, preferred_element_type=jnp.float32)
 
 
 def _over_first(left: jax.Array, right: jax.Array) -> jax.Array:
-    """[..., K, M] times [..., K, N], float32 [..., M, N]: the left operand is written out anew, transposed."""
+    """Multiply [..., K, M] by [..., K, N] through a transposed copy of the left; return float32 [..., M, N]."""
     moved = left.swapaxes(-1, -2)
-    # A transposition alone would be taken back into the product; through a row of zeros it is not.
+    # XLA would fold a mere transposition back into the product; a row of zeros prevents that.
     padding = [(0, 0, 0)] * (moved.ndim - 2) + [(0, 1, 0), (0, 0, 0)]
     padded = lax.pad(moved, jnp.zeros((), moved.dtype), padding)
     return _over_last(padded, right, False)[..., :-1, :]
@@ -120,20 +121,21 @@ def _over_first(left: jax.Array, right: jax.Array) -> jax.Array:
 def fused_attention(
     query_BLHC: jax.Array, key_BSHC: jax.Array, value_BSHC: jax.Array, attention_mask: jax.Array
 ) -> jax.Array:
-    """Scaled dot-product attention whose probabilities need not be written out, [B, L, H, C] in the inputs' dtype.
+    """Compute attention without storing its probabilities; return [B, L, H, C] in the inputs' dtype.
 
-    On NVIDIA's accelerators cuDNN's kernel where it takes the inputs, elsewhere XLA's own.
+    On NVIDIA GPUs this is cuDNN's kernel where it accepts the inputs, elsewhere XLA's own.
 
     Args:
-        query_BLHC, key_BSHC, value_BSHC: of each head.
-        attention_mask: int [B, S], 1 for a real token: those come first in each row, padding after them; or [B, L, S],
-            1 where token L may attend to token S, as for packed segments. What a token without any sees is not said.
+        query_BLHC, key_BSHC, value_BSHC: by head.
+        attention_mask: int [B, S], 1 for a real token, with padding at the end of each row; or [B, L, S], 1 where
+            token L may attend to token S, as for packed segments. The result is undefined for a token that may attend
+            to none.
     """
     seen: dict[str, jax.Array]
     if attention_mask.ndim == 3:
         seen = {"mask": attention_mask[:, None] > 0}
     else:
-        # Nothing reads a row without a token, but it must be finite: it sees its first place.
+        # Nobody reads a row without tokens, but it must be finite, so it attends to its first position.
         seen = {"key_value_seq_lengths": jnp.maximum(jnp.sum(attention_mask, axis=-1, dtype=jnp.int32), 1)}
     implementation = attention_implementation(
         backend(), query_BLHC.dtype, query_BLHC.shape[1], query_BLHC.shape[3], masked="mask" in seen
@@ -142,15 +144,15 @@ def fused_attention(
 
 
 def attention_implementation(platform: str, dtype: np.dtype, length: int, channels: int, *, masked: bool) -> str:
-    """Which implementation of `jax.nn.dot_product_attention` takes such inputs, and is the fastest that does.
+    """Return the fastest implementation of `jax.nn.dot_product_attention` that accepts such inputs.
 
     Args:
-        platform: of `backend`.
+        platform: as `backend` returns it.
         dtype: of the inputs.
         length: L.
         channels: C.
         masked: whether a mask [B, L, S] is given, rather than lengths.
     """
     fits = dtype in (jnp.bfloat16, jnp.float16) and channels % 8 == 0 and channels <= 128
-    # cuDNN's backward pass takes a mask as a bias, of even lengths only.
+    # cuDNN's backward pass takes a mask as a bias, and only for even lengths.
     return "cudnn" if platform == "cuda" and fits and not (masked and length % 2) else "xla"

@@ -1,7 +1,7 @@
-"""The pieces that models of pre-training are built of: heads, and towers of embeddings, encoder and head.
+"""The parts of pre-training networks: heads, and towers of embeddings, encoder and head.
 
-A tower is given its embeddings. Those that another tower has too stay where they are in the parameter tree; those
-that are its own (`Embeddings(config, parent=None)`) become its parameters.
+A tower is given its embeddings. Embeddings that it shares with another tower stay where they are in the parameter tree;
+those made for it alone (`Embeddings(config, parent=None)`) become its own parameters.
 """
 
 import jax
@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.model import matmul
-from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig, LayerNorm, Linear, gelu, logical
+from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
+from electra_jax.model.layers import LayerNorm, Linear, gelu, logical, take_positions
 from electra_jax.model.types import Masked, Tokens
-from electra_jax.pretraining import corruption
 
 
 class MaskedLmHead(nn.Module):
@@ -21,7 +21,7 @@ class MaskedLmHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_BKD: jax.Array, word_embeddings_VE: jax.Array) -> jax.Array:
-        """[B, K, D] -> float32 logits [B, K, V]."""
+        """Map [B, K, D] to float32 logits [B, K, V]."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         hidden_BKE = Linear(config.embedding_size, ("embed", None), config.initializer, dtype, name="dense")(hidden_BKD)
         hidden_BKE = LayerNorm(config.layer_norm_eps, "embed", dtype, name="layer_norm")(gelu(hidden_BKE))
@@ -37,7 +37,7 @@ class ReplacedTokenHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_BLD: jax.Array) -> jax.Array:
-        """[B, L, D] -> float32 logits [B, L]; positive means replaced."""
+        """Map [B, L, D] to float32 logits [B, L]; positive means replaced."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         hidden_BLD = Linear(config.hidden_size, ("embed", None), config.initializer, dtype, name="dense")(hidden_BLD)
         logits_BL1 = Linear(1, ("embed", None), nn.initializers.glorot_uniform(), jnp.float32, name="prediction")(
@@ -47,36 +47,36 @@ class ReplacedTokenHead(nn.Module):
 
 
 def visible(tokens: Tokens) -> jax.Array:
-    """What tokens see: every real one of the row, int32 [B, S]; of packed rows their own example's, [B, L, S]."""
+    """Return which tokens may be attended to: the real ones, int32 [B, S]; in packed rows [B, L, S], by example."""
     if tokens.example_ids is None:
         return tokens.attention_mask
-    # Padding sees padding, for fused attention does not say what a token sees that may see none.
+    # Padding sees padding, because fused attention leaves the result undefined for a token that sees nothing.
     return (tokens.example_ids[:, :, None] == tokens.example_ids[:, None, :]).astype(jnp.int32)
 
 
-def places_in_example(tokens: Tokens) -> jax.Array | None:
-    """Each token's place in its own example, int32 [B, L]; None where that is its place in the row."""
+def positions_in_example(tokens: Tokens) -> jax.Array | None:
+    """Return each token's position in its own example, int32 [B, L]; None if that is its position in the row."""
     if tokens.example_ids is None:
         return None
-    places_L = jnp.arange(tokens.example_ids.shape[1], dtype=jnp.int32)
+    positions_L = jnp.arange(tokens.example_ids.shape[1], dtype=jnp.int32)
     first_BL = tokens.example_ids != jnp.roll(tokens.example_ids, 1, axis=1)
-    return places_L - jax.lax.cummax(jnp.where(first_BL, places_L, 0), axis=1)
+    return positions_L - jax.lax.cummax(jnp.where(first_BL, positions_L, 0), axis=1)
 
 
 class Tower(nn.Module):
-    """An encoder over embeddings of its own or of another tower."""
+    """An encoder over its own embeddings or those of another tower."""
 
     config: EncoderConfig
     embeddings: Embeddings
 
     def setup(self) -> None:
-        """Declares the encoder."""
+        """Declare the encoder."""
         self.encoder = Encoder(self.config)
 
     def encode(self, tokens: Tokens, *, deterministic: bool, visible_BLS: jax.Array | None = None) -> jax.Array:
-        """Hidden states [B, L, D]; tokens see what `visible` says unless `visible_BLS` says it."""
+        """Return hidden states [B, L, D]; `visible_BLS` replaces what `visible` says about attention."""
         embedded_BLE = self.embeddings(
-            tokens.input_ids, tokens.token_type_ids, places_in_example(tokens), deterministic=deterministic
+            tokens.input_ids, tokens.token_type_ids, positions_in_example(tokens), deterministic=deterministic
         )
         mask = visible(tokens) if visible_BLS is None else visible_BLS
         return self.encoder(embedded_BLE, mask, deterministic=deterministic)
@@ -86,39 +86,39 @@ class Generator(Tower):
     """A small encoder that predicts the tokens at the masked positions, and only there."""
 
     def setup(self) -> None:
-        """Declares the encoder and its head."""
+        """Declare the encoder and its head."""
         super().setup()
         self.head = MaskedLmHead(self.config)
 
     def __call__(self, masked: Masked, *, deterministic: bool) -> jax.Array:
-        """Float32 logits [B, K, V] over the vocabulary at each masked position."""
+        """Return float32 logits over the vocabulary at each masked position, [B, K, V]."""
         hidden_BLD = self.encode(masked.tokens, deterministic=deterministic)
-        hidden_BKD = corruption.take_positions(hidden_BLD, masked.masked_positions)
+        hidden_BKD = take_positions(hidden_BLD, masked.masked_positions)
         return self.head(hidden_BKD, self.embeddings.word_table())
 
 
 class Discriminator(Tower):
-    """The encoder that is kept: it tells for every token whether it was replaced."""
+    """The encoder that is kept after pre-training: it predicts for every token whether it was replaced."""
 
     def setup(self) -> None:
-        """Declares the encoder and its head."""
+        """Declare the encoder and its head."""
         super().setup()
         self.head = ReplacedTokenHead(self.config)
 
     def __call__(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """Float32 logits [B, L]."""
+        """Return float32 logits [B, L]."""
         return self.head(self.encode(tokens, deterministic=deterministic))
 
 
 class WordPredictor(nn.Module):
-    """A masked-LM head alone, for a model whose encoder is another tower's."""
+    """A masked-LM head alone, for a network whose encoder belongs to another tower."""
 
     config: EncoderConfig
 
     def setup(self) -> None:
-        """Declares the head."""
+        """Declare the head."""
         self.head = MaskedLmHead(self.config)
 
     def __call__(self, hidden_BKD: jax.Array, word_embeddings_VE: jax.Array) -> jax.Array:
-        """[B, K, D] -> float32 logits [B, K, V]."""
+        """Map [B, K, D] to float32 logits [B, K, V]."""
         return self.head(hidden_BKD, word_embeddings_VE)

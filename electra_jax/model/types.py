@@ -1,6 +1,6 @@
-"""Batch and output structures, and the one dimension key.
+"""Structures of batches and losses, and the dimension key.
 
-Names of arrays end in the letters of their dimensions, outermost first:
+Array names end in the letters of their dimensions, outermost first:
 
     B  batch                     L  sequence length          K  masked positions per example
     D  hidden size               E  embedding size           F  feed-forward size
@@ -16,10 +16,10 @@ PyTree = Any
 
 
 class Tokens(NamedTuple):
-    """Token sequences with BERT's field names; each array int32 [B, L]; padding is 0 in all of them.
+    """Token sequences with BERT's field names; each array is int32 [B, L], and padding is 0 in all of them.
 
-    `example_ids` are there where several examples share a row, which then do not see each other: 1 at the tokens of the
-    first, 2 at the second's and so on.
+    `example_ids` are set where several examples share a row and must not attend to each other: 1 at the tokens of the
+    first, 2 at those of the second, and so on.
     """
 
     input_ids: jax.Array
@@ -29,10 +29,10 @@ class Tokens(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """Token sequences after masking, with what stood at the masked positions.
+    """Token sequences after masking, with the original tokens of the masked positions.
 
-    `tokens.input_ids` holds [MASK] at most of the masked positions. An unused slot of the K has position 0,
-    id 0 and weight 0, as in BERT's records; position 0 is [CLS] and is never masked.
+    `tokens.input_ids` holds [MASK] at most of the masked positions. Of the K slots, those that are not used have
+    position 0, id 0 and weight 0, as in BERT's records; position 0 is [CLS] and is never masked.
     """
 
     tokens: Tokens
@@ -42,17 +42,17 @@ class Masked(NamedTuple):
 
 
 class Corrupted(NamedTuple):
-    """What the discriminator reads, and the answer."""
+    """The discriminator's input and labels."""
 
     tokens: Tokens
     labels_BL: jax.Array  # float32, 1 where the id differs from the original
-    sampled_ids_BK: jax.Array  # int32, what the generator put at the masked positions
+    sampled_ids_BK: jax.Array  # int32, the generator's samples at the masked positions
 
 
 class Loss(NamedTuple):
-    """A loss before division: the weighted sum over its terms and the weight of the terms, float32 scalars.
+    """A loss before division: the weighted sum of its terms and their total weight, float32 scalars.
 
-    The two are added up apart over micro-batches and shards and divided once, so that both are exact.
+    The two are accumulated separately over micro-batches and shards and divided once, which keeps the mean exact.
     """
 
     sum: jax.Array

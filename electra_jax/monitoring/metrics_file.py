@@ -4,6 +4,8 @@ import json
 import math
 from typing import TYPE_CHECKING
 
+from electra_jax.files import replace_file
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -27,9 +29,7 @@ def drop_after(path: "epath.Path | Path", step: int) -> None:
                 kept.append(line + "\n")
         except ValueError:
             continue
-    part = path.with_suffix(".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    part.replace(path)
+    replace_file(path, "".join(kept))
 
 
 def time_left(seconds_per_step: float, steps: int) -> str:

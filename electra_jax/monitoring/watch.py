@@ -1,11 +1,15 @@
 """The health of a run while it trains: its setting, the published curve, and warnings as they become due."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Protocol
 
+import jax
+
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.model.types import PyTree
 from electra_jax.monitoring.health import Curve, diagnose
 from electra_jax.monitoring.health_checks import Finding, Setting
 from electra_jax.monitoring.history import history_of
@@ -45,6 +49,17 @@ def setting_of(run: PretrainingRun) -> Setting:
         judges_every_token=detects and all_tokens,
         unlike_published=unlike(run),
     )
+
+
+def describe_run(run: PretrainingRun, params: PyTree, *, corpus: str) -> dict[str, Any]:
+    """Return the facts of a run that `run.json` and `evaluation.json` hold and reports show."""
+    sizes = {name: sum(int(leaf.size) for leaf in jax.tree.leaves(tower)) for name, tower in params.items()}
+    return {
+        "parameters": sizes,
+        "corpus": corpus,
+        "vocab_file": run.cache.vocab_file,
+        "setting": dataclasses.asdict(setting_of(run)),
+    }
 
 
 def unlike(run: PretrainingRun) -> tuple[str, ...]:

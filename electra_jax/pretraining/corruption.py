@@ -11,6 +11,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from electra_jax.model.layers import take_positions
 from electra_jax.model.types import Corrupted, Masked, Tokens
 
 
@@ -240,11 +241,6 @@ def selected(masked: Masked) -> jax.Array:
     """1 at the masked positions, float32 [B, L]."""
     zeros_BL = jnp.zeros(masked.tokens.input_ids.shape, jnp.float32)
     return put_positions(zeros_BL, masked.masked_positions, masked.masked_weights, masked.masked_weights > 0)
-
-
-def take_positions(values_BLx: jax.Array, positions_BK: jax.Array) -> jax.Array:
-    """Gathers [B, K, ...] from [B, L, ...] row by row."""
-    return jax.vmap(lambda values, positions: jnp.take(values, positions, axis=0))(values_BLx, positions_BK)
 
 
 def put_positions(values_BL: jax.Array, positions_BK: jax.Array, new_BK: jax.Array, where_BK: jax.Array) -> jax.Array:

@@ -9,77 +9,13 @@ import math
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from electra_jax.model.encoder import DisentangledEmbeddings, Embeddings, EncoderConfig
-from electra_jax.model.towers import Discriminator, MaskedLmHead, Tower, visible
+from electra_jax.model.layers import take_positions
+from electra_jax.model.two_towers import TwoTowerElectra
 from electra_jax.model.types import Corrupted, Loss, Masked, PyTree, Tokens
-from electra_jax.pretraining import corruption, losses, replaced_token
+from electra_jax.pretraining import corruption, losses
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import Keys, Outputs
-
-
-class TwoTowerGenerator(nn.Module):
-    """A left-to-right and a right-to-left tower, and a head over both.
-
-    Attributes:
-        config: sizes of each tower.
-        common_embeddings: the discriminator's; None for each tower to have its own.
-    """
-
-    config: EncoderConfig
-    common_embeddings: Embeddings | None
-
-    def setup(self) -> None:
-        """Declares the towers and the head."""
-
-        def tower() -> Tower:
-            return Tower(self.config, self.common_embeddings or Embeddings(self.config, parent=None))
-
-        self.ltr, self.rtl = tower(), tower()
-        self.head = MaskedLmHead(self.config)
-
-    def __call__(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """Float32 logits [B, L, V] of each token given the tokens before it and after it."""
-        length = tokens.input_ids.shape[1]
-        before_LS = jnp.tri(length, dtype=tokens.attention_mask.dtype)
-        seen = visible(tokens)
-        seen_BxS = seen if tokens.example_ids is not None else seen[:, None, :]
-        ltr_BLD = self.ltr.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_LS)
-        rtl_BLD = self.rtl.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_LS.T)
-        # A tower's state at a token has seen that token: its neighbour's state has not. The ends see each other's
-        # state, as in the original, and those of packed examples their neighbours', where a token is never predicted:
-        # they are [CLS], and [SEP] or padding.
-        both_BLD = jnp.concatenate([jnp.roll(ltr_BLD, 1, axis=1), jnp.roll(rtl_BLD, -1, axis=1)], axis=-1)
-        return self.head(both_BLD, self.ltr.embeddings.word_table())
-
-
-class TwoTowerElectra(nn.Module):
-    """A two-tower generator and a discriminator; `embedding_sharing` as in `pretraining.Electra`."""
-
-    generator_config: EncoderConfig
-    discriminator_config: EncoderConfig
-    embedding_sharing: str
-
-    def setup(self) -> None:
-        """Declares the embeddings and the towers."""
-        self.embeddings = common = Embeddings(self.discriminator_config)
-        self.generator = TwoTowerGenerator(self.generator_config, None if self.embedding_sharing == "nes" else common)
-        if self.embedding_sharing == "gdes":
-            common = DisentangledEmbeddings(self.discriminator_config, self.embeddings, parent=None)
-        self.discriminator = Discriminator(self.discriminator_config, common)
-
-    def cloze(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """The generator's logits at every token, float32 [B, L, V]."""
-        return self.generator(tokens, deterministic=deterministic)
-
-    def discriminate(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
-        """The discriminator's logits, float32 [B, L]; under Electric a token's energy."""
-        return self.discriminator(tokens, deterministic=deterministic)
-
-    def __call__(self, masked: Masked) -> tuple[jax.Array, jax.Array]:
-        """All towers once, for `init`."""
-        return self.cloze(masked.tokens, deterministic=True), self.discriminate(masked.tokens, deterministic=True)
+from electra_jax.pretraining.objective import Keys, Outputs, bind_towers, corrupt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,10 +64,10 @@ class TwoTowerDetection:
     ) -> tuple[dict[str, Loss], Outputs]:
         """One forward pass: cloze over the original -> sample -> replace -> discriminate."""
         original = masked.tokens._replace(input_ids=corruption.original_ids(masked))
-        generator, main = replaced_token.towers(model, params, keys, deterministic=deterministic)
+        generator, main = bind_towers(model, params, keys, deterministic=deterministic)
         cloze_BLV = generator(original, method="cloze")
-        logits_BKV = corruption.take_positions(cloze_BLV, masked.masked_positions)
-        corrupted = replaced_token.corrupt(
+        logits_BKV = take_positions(cloze_BLV, masked.masked_positions)
+        corrupted = corrupt(
             masked,
             logits_BKV,
             keys.sample,

@@ -6,15 +6,57 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from jax.sharding import NamedSharding
 
-from electra_jax.model.types import PyTree
-from electra_jax.pretraining import metrics, original
-from electra_jax.pretraining.steps import Batch
-from electra_jax.training.loop import place
+from electra_jax.model.types import Loss, Masked, PyTree
+from electra_jax.pretraining import corruption, metrics, original
+from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.objective import Keys, Objective, Outputs
+from electra_jax.pretraining.steps import as_masked
+from electra_jax.training.sharding import to_device
+from electra_jax.training.state import Batch, Sums
 
 # The same masks and samples at every evaluation, so that a curve moves only with the model.
 EVALUATION_SEED = 20200323
+
+
+def forward(
+    params: PyTree,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    model: nn.Module,
+    objective: Objective,
+    masking: MaskingConfig,
+) -> tuple[dict[str, Loss], Masked, Outputs]:
+    """Run the objective without dropout, with masks and samples drawn from `key`."""
+    mask_key, sample_key = jax.random.split(key)
+    masked = as_masked(mask_key, batch, masking)
+    sample_keys_B = corruption.row_keys(sample_key, masked.masked_positions.shape[0])
+    # The dropout keys are never drawn from: the pass is deterministic.
+    keys = Keys(sample_keys_B, sample_key, sample_key)
+    terms, outputs = objective.losses(model, params, masked, keys, masking=masking, deterministic=True)
+    return terms, masked, outputs
+
+
+def evaluate_step(
+    params: PyTree,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    model: nn.Module,
+    objective: Objective,
+    masking: MaskingConfig,
+    reference: bool,
+) -> Sums:
+    """Return the metric sums of one held-out batch, with `reference` also those of the original (see `original`)."""
+    terms, masked, outputs = forward(params, batch, key, model=model, objective=objective, masking=masking)
+    sums = metrics.pretraining_sums(terms, masked, outputs)
+    if not reference:
+        return sums
+    theirs = original.reference_sums(masked, outputs)
+    return sums | {f"{original.PREFIX}{name}": value for name, value in theirs.items()}
 
 
 def held_out_sums(
@@ -40,7 +82,7 @@ def held_out_sums(
     base = jax.random.key(EVALUATION_SEED)
     totals: dict[str, np.ndarray] = {}
     for index, batch in enumerate(itertools.islice(batches, num_batches)):
-        sums = jax.device_get(step(params, place(batch, sharding), jax.random.fold_in(base, index)))
+        sums = jax.device_get(step(params, to_device(batch, sharding), jax.random.fold_in(base, index)))
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
     return totals

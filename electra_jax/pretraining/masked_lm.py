@@ -10,14 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from electra_jax.model.encoder import Embeddings, Linear
-from electra_jax.model.towers import MaskedLmHead, Tower
-from electra_jax.model.types import Corrupted, Loss, Masked, PyTree, Tokens
-from electra_jax.pretraining import corruption, losses, replaced_token
+from electra_jax.model.electra import Bert, Electra
+from electra_jax.model.layers import take_positions
+from electra_jax.model.types import Corrupted, Loss, Masked, PyTree
+from electra_jax.pretraining import corruption, losses
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import Bert, Electra, Keys, Outputs
+from electra_jax.pretraining.objective import Keys, Outputs, bind_towers, corrupt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,71 +44,10 @@ class MaskedLanguageModel:
     ) -> tuple[dict[str, Loss], Outputs]:
         """One forward pass of the encoder over the masked text."""
         del masking
-        main = replaced_token.towers(model, params, keys, deterministic=deterministic).main
+        main = bind_towers(model, params, keys, deterministic=deterministic).main
         logits_BKV = main(masked, method="generate")
         terms = {"prediction": losses.masked_lm_loss(logits_BKV, masked.masked_ids, masked.masked_weights)}
         return terms, Outputs(prediction_logits_BKV=logits_BKV)
-
-
-class WordTower(Tower):
-    """The encoder that is kept, predicting words."""
-
-    def setup(self) -> None:
-        """Declares the encoder and its head."""
-        super().setup()
-        self.head = MaskedLmHead(self.config)
-
-    def __call__(self, tokens: Tokens, positions_BK: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Float32 logits [B, K, V] at these positions."""
-        hidden_BLD = self.encode(tokens, deterministic=deterministic)
-        return self.head(corruption.take_positions(hidden_BLD, positions_BK), self.embeddings.word_table())
-
-
-class CopyingWordTower(WordTower):
-    """The same for every token, with a gate that copies."""
-
-    def setup(self) -> None:
-        """Declares the encoder, its head and the gate."""
-        super().setup()
-        self.copy_gate = Linear(1, ("embed", None), self.config.initializer, jnp.float32)
-
-    def __call__(self, tokens: Tokens, *, deterministic: bool) -> tuple[jax.Array, jax.Array]:
-        """Float32 logits [B, L, V] of words, and [B, L] of copying the token that was read."""
-        hidden_BLD = self.encode(tokens, deterministic=deterministic)
-        return self.head(hidden_BLD, self.embeddings.word_table()), self.copy_gate(hidden_BLD)[..., 0]
-
-
-class ReplaceMlmModel(Electra):
-    """A generator, and a tower that predicts the words at the masked positions of what it wrote."""
-
-    def main_tower(self, embeddings: Embeddings) -> nn.Module:
-        """The tower in the discriminator's place."""
-        return WordTower(self.discriminator_config, embeddings)
-
-    def correct(self, tokens: Tokens, positions_BK: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Logits over the vocabulary at these positions, float32 [B, K, V]."""
-        return self.discriminator(tokens, positions_BK, deterministic=deterministic)
-
-    def __call__(self, masked: Masked) -> tuple[jax.Array, jax.Array]:
-        """Both towers once, for `init`."""
-        logits_BKV = self.generate(masked, deterministic=True)
-        return logits_BKV, self.correct(masked.tokens, masked.masked_positions, deterministic=True)
-
-
-class AllTokensMlmModel(Electra):
-    """A generator, and a tower that predicts every word of what it wrote."""
-
-    def main_tower(self, embeddings: Embeddings) -> nn.Module:
-        """The tower in the discriminator's place."""
-        return CopyingWordTower(self.discriminator_config, embeddings)
-
-    def correct(self, tokens: Tokens, *, deterministic: bool) -> tuple[jax.Array, jax.Array]:
-        """Logits of words, float32 [B, L, V], and of copying, float32 [B, L]."""
-        return self.discriminator(tokens, deterministic=deterministic)
-
-    def __call__(self, masked: Masked) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """Both towers once, for `init`."""
-        return self.generate(masked, deterministic=True), self.correct(masked.tokens, deterministic=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,9 +86,9 @@ class ReplaceMlm:
         self, model: Electra, params: PyTree, masked: Masked, keys: Keys, *, masking: MaskingConfig, deterministic: bool
     ) -> tuple[dict[str, Loss], Outputs]:
         """One forward pass of both towers: mask -> generate -> sample -> replace -> predict words."""
-        generator, main = replaced_token.towers(model, params, keys, deterministic=deterministic)
+        generator, main = bind_towers(model, params, keys, deterministic=deterministic)
         logits_BKV = generator(masked, method="generate")
-        corrupted = replaced_token.corrupt(
+        corrupted = corrupt(
             masked,
             logits_BKV,
             keys.sample,
@@ -189,7 +127,5 @@ class AllTokensMlm(ReplaceMlm):
         loss = losses.copying_lm_loss(
             logits_BLV, gate_BL, read_BL, corruption.original_ids(masked), masked.tokens.attention_mask
         )
-        at_masked = (
-            corruption.take_positions(values, masked.masked_positions) for values in (logits_BLV, gate_BL, read_BL)
-        )
+        at_masked = (take_positions(values, masked.masked_positions) for values in (logits_BLV, gate_BL, read_BL))
         return loss, losses.copying_log_probs(*at_masked)

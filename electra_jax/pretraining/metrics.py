@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from electra_jax.model.types import Loss, Masked
-from electra_jax.pretraining.replaced_token import Outputs
+from electra_jax.pretraining.objective import Outputs
+from electra_jax.training.state import Sums
 
 AUC_BINS = 1024
 AUC_LOGIT_RANGE = 12.0
-
-Sums = dict[str, jax.Array]
 
 
 def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) -> Sums:

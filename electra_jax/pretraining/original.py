@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 from electra_jax.model.types import Masked
-from electra_jax.pretraining.metrics import Sums
-from electra_jax.pretraining.replaced_token import Outputs
+from electra_jax.pretraining.objective import Outputs
+from electra_jax.training.state import Sums
 
 # As TensorFlow 1 spaces the thresholds of its AUC.
 NUM_THRESHOLDS = 200

@@ -5,26 +5,22 @@ from collections.abc import Callable
 from flax import linen as nn
 
 from electra_jax.errors import UserError
-from electra_jax.model.encoder import EncoderConfig
-from electra_jax.pretraining import corruption, flops
-from electra_jax.pretraining.electric import Electric, TwoTowerDetection, TwoTowerElectra
-from electra_jax.pretraining.masked_lm import (
-    AllTokensMlm,
-    AllTokensMlmModel,
-    MaskedLanguageModel,
-    ReplaceMlm,
-    ReplaceMlmModel,
-)
-from electra_jax.pretraining.replaced_token import (
-    DISCRIMINATE_AT,
+from electra_jax.model.electra import (
     EMBEDDING_SHARING,
+    AllTokensMlmModel,
     Bert,
     Electra,
-    Objective,
-    ReplacedTokenDetection,
+    ReplaceMlmModel,
     TiedElectra,
     UniformElectra,
 )
+from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.two_towers import TwoTowerElectra
+from electra_jax.pretraining import corruption, flops
+from electra_jax.pretraining.electric import Electric, TwoTowerDetection
+from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
+from electra_jax.pretraining.objective import Objective
+from electra_jax.pretraining.replaced_token import DISCRIMINATE_AT, ReplacedTokenDetection
 
 # (objective, kind of generator) -> the model; with two towers it takes both configurations and the sharing.
 TWO_TOWERS: dict[tuple[type, str], Callable[..., nn.Module]] = {

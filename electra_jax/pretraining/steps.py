@@ -1,6 +1,8 @@
-"""The training state, and the pure steps that move it; jitted by the caller, the state donated."""
+"""Pure training steps of pre-training; the caller jits them and donates the state."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,38 +10,65 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from electra_jax.model.types import Loss, Masked, PyTree, Tokens
-from electra_jax.pretraining import corruption, metrics, original
+from electra_jax.model.types import Masked, PyTree, Tokens
+from electra_jax.pretraining import corruption, metrics
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, Keys, Objective, Outputs, WeightSchedule
+from electra_jax.pretraining.objective import Keys, Objective
+from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, WeightSchedule
+from electra_jax.training.state import Batch, Sums, TrainState
 
-Batch = dict[str, jax.Array]
 
+@dataclasses.dataclass(frozen=True)
+class PretrainingSetup:
+    """A model, its objective and its update rule: all that the steps of a run share.
 
-class TrainState(NamedTuple):
-    """Everything that a step reads and writes.
-
-    `key_data` is the run's base key, uint32: a step's randomness is a function of it and of `step` alone, the same
-    on one device and on eight, today and after a resume.
+    Attributes:
+        model: network that the objective trains.
+        objective: what is minimised.
+        masking: how positions are masked.
+        optimizer: update rule.
+        sequence_length: L.
+        accumulation_steps: micro-batches of a global batch.
+        weight_schedule: how the weights of the losses change over the steps.
     """
 
-    step: jax.Array
-    params: PyTree
-    opt_state: optax.OptState
-    key_data: jax.Array
+    model: nn.Module
+    objective: Objective
+    masking: MaskingConfig
+    optimizer: optax.GradientTransformation
+    sequence_length: int
+    accumulation_steps: int
+    weight_schedule: WeightSchedule
+
+    def init(self, key: jax.Array) -> TrainState:
+        """Return a new state, see `init_state`."""
+        return init_state(key, self.model, self.optimizer, self.sequence_length)
+
+    def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+        """Return the state after an update by one global batch, see `pretrain_step`."""
+        return pretrain_step(
+            state,
+            batch,
+            model=self.model,
+            objective=self.objective,
+            masking=self.masking,
+            optimizer=self.optimizer,
+            accumulation_steps=self.accumulation_steps,
+            weight_schedule=self.weight_schedule,
+        )
 
 
 def init_state(
     key: jax.Array, model: nn.Module, optimizer: optax.GradientTransformation, sequence_length: int
 ) -> TrainState:
-    """A new state at step 0, its parameters boxed with their logical axes."""
+    """Return a new state at step 0, its parameters boxed with their logical axes."""
     params_key, base_key = jax.random.split(key)
     params = init_params(params_key, model, sequence_length)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(base_key))
 
 
 def init_params(key: jax.Array, model: nn.Module, sequence_length: int) -> PyTree:
-    """Boxed parameters of a model."""
+    """Return new parameters of a model, boxed with their logical axes."""
     ids_BL = jnp.zeros((1, sequence_length), jnp.int32)
     one_B1 = jnp.zeros((1, 1), jnp.int32)
     masked = Masked(Tokens(ids_BL, ids_BL, ids_BL + 1), one_B1, one_B1, one_B1.astype(jnp.float32))
@@ -47,7 +76,7 @@ def init_params(key: jax.Array, model: nn.Module, sequence_length: int) -> PyTre
 
 
 def as_masked(key: jax.Array, batch: Batch, masking: MaskingConfig) -> Masked:
-    """The batch as it came if its task masked it, else masked here with this key."""
+    """Return the batch masked with a key, or as it is where its task has masked it."""
     tokens = Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch.get("example_ids"))
     if "masked_positions" in batch:
         return Masked(tokens, batch["masked_positions"], batch["masked_ids"], batch["masked_weights"])
@@ -63,7 +92,7 @@ class Drawn(NamedTuple):
 
 
 def draw(step_key: jax.Array, batch: Batch, *, objective: Objective, masking: MaskingConfig) -> Drawn:
-    """Masks a global batch, unless its task did, and splits the step's key by name; `batch` is `pretrain_step`'s."""
+    """Mask a global batch, and split the step's key by name: mask, sample, dropout of each tower."""
     mask_key, sample_key, generator_key, discriminator_key = jax.random.split(step_key, 4)
     masked = as_masked(mask_key, batch, masking)
     sample_keys_B = corruption.row_keys(sample_key, masked.masked_positions.shape[0])
@@ -80,8 +109,8 @@ def training_loss(
     objective: Objective,
     masking: MaskingConfig,
     factors: dict[str, jax.Array] | None = None,
-) -> tuple[jax.Array, metrics.Sums]:
-    """What an update descends: the weighted losses of a batch, or its micro-batch `index`, and its metric sums.
+) -> tuple[jax.Array, Sums]:
+    """Return the weighted loss of a batch, or of its micro-batch `index`, and its metric sums.
 
     `factors` multiply the objective's weights, see `WeightSchedule`; a loss without one keeps its weight.
     """
@@ -109,97 +138,61 @@ def pretrain_step(
     optimizer: optax.GradientTransformation,
     accumulation_steps: int,
     weight_schedule: WeightSchedule = CONSTANT_WEIGHTS,
-) -> tuple[TrainState, metrics.Sums]:
-    """One update from one global batch.
+) -> tuple[TrainState, Sums]:
+    """Return the state after one update by one global batch.
 
-    The losses' denominators are those of the whole batch, so that micro-batches of unequal weight add up to
-    exactly the full batch's gradient.
+    The losses are divided by the weights of the whole batch, so that micro-batches of unequal weight add up to exactly
+    the full batch's gradient.
 
     Args:
         state: the state before.
         batch: int32 [B, L] arrays with BERT's names, and `example_ids` if rows are packed (see `Tokens`); masked
             already, or to be masked here.
-        model: what the objective trains.
+        model: network that the objective trains.
         objective: what is minimised.
         masking: how the batch is masked, here or by its task.
-        optimizer: of the state's `opt_state`.
+        optimizer: update rule of the state's `opt_state`.
         accumulation_steps: micro-batches that B is cut into.
-        weight_schedule: how the losses' weights change over the steps; by default they do not.
+        weight_schedule: how the weights of the losses change over the steps.
 
     Returns:
         The state after, and the batch's metric sums with the gradient's norm before clipping as `grad_norm`.
     """
-    drawn = draw(
-        jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step),
-        batch,
-        objective=objective,
-        masking=masking,
-    )
-
+    step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
+    drawn = draw(step_key, batch, objective=objective, masking=masking)
     factors = None if weight_schedule.disc_weight_end == 1 else weight_schedule.factors(state.step)
 
-    def micro_step(index: jax.Array, masked: Masked, sample_keys_B: jax.Array) -> tuple[PyTree, metrics.Sums]:
+    def gradient(index: jax.Array, masked: Masked, sample_keys_B: jax.Array) -> tuple[PyTree, Sums]:
         part = drawn._replace(masked=masked, keys=drawn.keys._replace(sample=sample_keys_B))
         loss = functools.partial(training_loss, model=model, objective=objective, masking=masking, factors=factors)
         return jax.grad(loss, has_aux=True)(state.params, part, index)
 
-    masked, sample_keys_B = drawn.masked, drawn.keys.sample
-    if accumulation_steps == 1:
-        grads, sums = micro_step(jnp.zeros((), jnp.int32), masked, sample_keys_B)
-    else:
-        micro = jax.tree.map(lambda rows: _micro_batches(rows, accumulation_steps), (masked, sample_keys_B))
-        indices = jnp.arange(accumulation_steps)
-        shapes = jax.eval_shape(micro_step, indices[0], *jax.tree.map(lambda rows: rows[0], micro))
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (grads, sums), _ = jax.lax.scan(
-            lambda total, xs: (jax.tree.map(jnp.add, total, micro_step(xs[0], *xs[1])), None),
-            zeros,
-            (indices, micro),
-        )
+    grads, sums = accumulate(gradient, drawn.masked, drawn.keys.sample, accumulation_steps)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     sums["grad_norm"] = optax.tree.norm(grads)
     return TrainState(state.step + 1, params, opt_state, state.key_data), sums
 
 
-def _micro_batches(rows: jax.Array, count: int) -> jax.Array:
-    """[B, ...] -> [count, B / count, ...], taking every count-th row so that each device's rows stay on it."""
-    return rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]).swapaxes(0, 1)
+def accumulate(
+    gradient: Callable[[jax.Array, Masked, jax.Array], tuple[PyTree, Sums]],
+    masked: Masked,
+    sample_keys_B: jax.Array,
+    accumulation_steps: int,
+) -> tuple[PyTree, Sums]:
+    """Add up the gradients and the metric sums of a batch's micro-batches, one after the other."""
+    if accumulation_steps == 1:
+        return gradient(jnp.zeros((), jnp.int32), masked, sample_keys_B)
 
+    def split(rows: jax.Array) -> jax.Array:
+        # [B, ...] -> [n, B / n, ...], every n-th row, so that each device's rows stay on it.
+        return rows.reshape(-1, accumulation_steps, *rows.shape[1:]).swapaxes(0, 1)
 
-def forward(
-    params: PyTree,
-    batch: Batch,
-    key: jax.Array,
-    *,
-    model: nn.Module,
-    objective: Objective,
-    masking: MaskingConfig,
-) -> tuple[dict[str, Loss], Masked, Outputs]:
-    """The objective without dropout, masks and samples drawn from `key`: for evaluation and for people."""
-    mask_key, sample_key = jax.random.split(key)
-    masked = as_masked(mask_key, batch, masking)
-    sample_keys_B = corruption.row_keys(sample_key, masked.masked_positions.shape[0])
-    # The dropout keys are never drawn from: the pass is deterministic.
-    keys = Keys(sample_keys_B, sample_key, sample_key)
-    terms, outputs = objective.losses(model, params, masked, keys, masking=masking, deterministic=True)
-    return terms, masked, outputs
-
-
-def evaluate_step(
-    params: PyTree,
-    batch: Batch,
-    key: jax.Array,
-    *,
-    model: nn.Module,
-    objective: Objective,
-    masking: MaskingConfig,
-    reference: bool,
-) -> metrics.Sums:
-    """Metric sums of one held-out batch; with `reference` also those of the original, see `reference_metrics`."""
-    terms, masked, outputs = forward(params, batch, key, model=model, objective=objective, masking=masking)
-    sums = metrics.pretraining_sums(terms, masked, outputs)
-    if not reference:
-        return sums
-    theirs = original.reference_sums(masked, outputs)
-    return sums | {f"{original.PREFIX}{name}": value for name, value in theirs.items()}
+    micro = jax.tree.map(split, (masked, sample_keys_B))
+    indices = jnp.arange(accumulation_steps)
+    shapes = jax.eval_shape(gradient, indices[0], *jax.tree.map(lambda rows: rows[0], micro))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(
+        lambda total, xs: (jax.tree.map(jnp.add, total, gradient(xs[0], *xs[1])), None), zeros, (indices, micro)
+    )
+    return total

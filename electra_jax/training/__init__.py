@@ -1,1 +1,1 @@
-"""The training loop, optimizer, state and mesh, for any job."""
+"""Optimization of any model: the training loop, its state, optimizers, sharding and requests to stop."""

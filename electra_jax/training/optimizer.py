@@ -42,8 +42,7 @@ class OptimizerConfig:
     clip_norm: float
     layerwise_lr_decay: float
     layerwise_exponents: str
-    # Bound in every shipped file; the value is for config.gin of runs that began before there was a choice.
-    lr_decay_share: float = 1.0
+    lr_decay_share: float
 
     def __post_init__(self) -> None:
         """Refuses a share that is none.

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -142,13 +142,38 @@ def jit_update(
 def jit_updates(
     step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], state: PyTree, mesh: Mesh, config: MeshConfig
 ) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
-    """As `jit_update`, over a stack of batches: arrays [n, B, ...] in, and the sums of each update, stacked."""
-    return jit_update(functools.partial(jax.lax.scan, step), state, mesh, config)
+    """Jit an update by a stack of batches: arrays [n, B, ...] in, and the stacked sums [n, ...] of each update out."""
+
+    def updates(state: PyTree, batches: PyTree) -> tuple[PyTree, PyTree]:
+        # A scan of one step compiles to a loop, which XLA does not fuse as well as the step alone.
+        if next(iter(jax.tree.leaves(batches))).shape[0] > 1:
+            return jax.lax.scan(step, state, batches)
+        state, sums = step(state, jax.tree.map(lambda rows: rows[0], batches))
+        return state, jax.tree.map(lambda value: value[None], sums)
+
+    return jit_update(updates, state, mesh, config)
 
 
 def jit_forward(function: Callable[..., PyTree], mesh: Mesh, config: MeshConfig) -> Callable[..., PyTree]:
     """A jitted function of parameters and a batch whose results are for the host: whole on every device."""
     return jax.jit(partitioned(function, mesh, config), out_shardings=everywhere(mesh))
+
+
+def local_rows(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, np.ndarray]:
+    """Return this process's rows of a global batch that every process holds."""
+    index, count = process_share(mesh)
+    return {name: np.split(rows, count)[index] for name, rows in batch.items()}
+
+
+def to_device(batch: dict[str, np.ndarray], where: NamedSharding) -> dict[str, jax.Array]:
+    """Place this process's rows on its devices, as part of the global batch."""
+    return {name: jax.make_array_from_process_local_data(where, rows) for name, rows in batch.items()}
+
+
+def stack_to_device(batches: Sequence[dict[str, np.ndarray]], mesh: Mesh) -> dict[str, jax.Array]:
+    """Place this process's rows of n global batches on its devices, stacked: arrays [n, B, ...]."""
+    stack = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+    return to_device(stack, NamedSharding(mesh, PartitionSpec(None, BATCH_AXES)))
 
 
 def place(values: PyTree, like: PyTree) -> PyTree:

@@ -6,8 +6,8 @@ from etils import epath
 from google.protobuf.message import DecodeError
 
 from electra_jax.errors import UserError
+from electra_jax.files import size_and_time
 from electra_jax.tasks.corpora.corpus import Corpus, fingerprint_of
-from electra_jax.tasks.files import size_and_time
 from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 _FEATURES = ("input_ids", "input_mask", "segment_ids")

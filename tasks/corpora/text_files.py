@@ -12,8 +12,8 @@ from typing import BinaryIO
 from etils import epath
 
 from electra_jax.errors import UserError
+from electra_jax.files import size_and_time
 from electra_jax.tasks.corpora.corpus import Corpus, Document, fingerprint_of, joined_lines
-from electra_jax.tasks.files import size_and_time
 
 # How much larger English text is than its compressed form; only progress depends on it.
 _EXPANSION = {".gz": 2.6, ".xz": 3.3, ".zst": 2.8}

@@ -26,11 +26,10 @@ from typing import Any
 from etils import epath
 
 from electra_jax.errors import UserError
-from electra_jax.files import is_remote, path_of
+from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file, sole_builder
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.corpus import Corpus
 from electra_jax.tasks.corpora.splits import held_out_threshold
-from electra_jax.tasks.files import disk_errors_for_users, sole_builder, write_text_atomically
 from electra_jax.tasks.pretraining.byte_progress import ByteProgress
 from electra_jax.tasks.pretraining.cache_worker import Job, Setup, piece_path, record_path
 from electra_jax.tasks.pretraining.packing import Packing
@@ -200,7 +199,7 @@ def _shard_bytes(corpus: Corpus, directory: pathlib.Path) -> int:
     path = directory / "shard_bytes"
     if not path.exists():
         size = min(max(corpus.size_bytes // SHARDS, SMALLEST_SHARD), LARGEST_SHARD)
-        write_text_atomically(path, str(size))
+        replace_file(path, str(size))
     return int(path.read_text())
 
 
@@ -270,10 +269,10 @@ def _finish(
             _describe_split(partial, records, split, totals[split], num_shards)
     dropped = sum(record["dropped"] for record in records)
     counts = {**totals, "dropped_tokens": dropped, "skipped": skipped}
-    write_text_atomically(
+    replace_file(
         partial / "made_by.json", json.dumps({"made_by": "electra cache", **description, **counts}, indent=2) + "\n"
     )
-    write_text_atomically(partial / "COMPLETED", "")
+    replace_file(partial / "COMPLETED", "")
     left_out = "".join(f", {count} {what} skipped" for what, count in skipped.items())
     return (
         f"{totals['train']['examples']} training examples of {totals['train']['documents']} documents, "
@@ -322,5 +321,5 @@ def _describe_split(
         "input_ids_tokens": totals["tokens"],
         "input_ids_max_tokens": max(record[split]["longest"] for record in records),
     }
-    write_text_atomically(partial / f"info.{split}.json", json.dumps(info, indent=2) + "\n")
-    write_text_atomically(partial / f"stats.{split}.json", json.dumps(stats, indent=2) + "\n")
+    replace_file(partial / f"info.{split}.json", json.dumps(info, indent=2) + "\n")
+    replace_file(partial / f"stats.{split}.json", json.dumps(stats, indent=2) + "\n")

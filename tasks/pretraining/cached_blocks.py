@@ -10,9 +10,8 @@ from etils import epath
 
 from electra_jax.data.blocks import BlocksWriter, TokenBlocks, open_blocks
 from electra_jax.errors import UserError
-from electra_jax.files import is_remote, path_of
+from electra_jax.files import disk_errors_for_users, is_remote, path_of, size_and_time, sole_builder
 from electra_jax.runtime import user_cache
-from electra_jax.tasks.files import disk_errors_for_users, size_and_time, sole_builder
 from electra_jax.tasks.host_tensorflow import reason_of, tf
 
 EXAMPLES_AT_ONCE = 4096

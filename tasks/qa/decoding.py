@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.files import write_text_atomically
+from electra_jax.files import replace_file
 from electra_jax.tasks.qa.files import QAExample
 from electra_jax.tasks.qa.final_text import projected_span_text, span_text
 from electra_jax.tasks.qa.windows import Window
@@ -199,7 +199,7 @@ def write_predictions(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, values in content.items():
-            write_text_atomically(folder / name, json.dumps(values, indent=2) + "\n")
+            replace_file(folder / name, json.dumps(values, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"{directory}: the predictions cannot be written ({error.strerror}).") from error
     return [folder / name for name in content]

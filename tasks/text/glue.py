@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.files import write_text_atomically
+from electra_jax.files import replace_file
 from electra_jax.tasks.rows import BadRows, numbered_lines
 from electra_jax.tasks.text.tables import Classes, ExampleFile, Interval, RawRow, TextExample, understood
 
@@ -220,7 +220,7 @@ def write_submission(
         value = predictions[index]
         label = f"{value:.3f}" if isinstance(task.target, Interval) else task.target.labels[int(value)]
         lines.append(f"{index}\t{label}\n")
-    write_text_atomically(path, "".join(lines))
+    replace_file(path, "".join(lines))
     return path
 
 

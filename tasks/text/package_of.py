@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 from electra_jax.errors import UserError
+from electra_jax.files import replace_file
 from electra_jax.tasks.corpora import embedded
 from electra_jax.tasks.corpora.corpus import Document, fingerprint_of
 from electra_jax.tasks.corpora.splits import text_hash
-from electra_jax.tasks.files import write_text_atomically
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples, Pieces
 from electra_jax.tasks.split_files import Sources
@@ -134,7 +134,7 @@ def installed_examples(
         documents = dict(embedded.extract(dict(packages)))
         examples = package_examples(documents, examples_per_class=examples_per_class)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(path, json.dumps(examples))
+        replace_file(path, json.dumps(examples))
     kept = json.loads(path.read_text(encoding="utf-8"))
     return {split: [TextExample(*example) for example in examples] for split, examples in kept.items()}
 

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax.checkpoints.run_record import write_record
+from electra_jax.checkpoints.run_record import write_run_record
 from electra_jax.errors import UserError
 
 
 def test_earlier_starts_stay_and_a_damaged_record_is_named(tmp_path: Path) -> None:
     for number in (1, 2):
-        write_record(tmp_path, f"A = {number}\n", {"corpus": "mine"})
+        write_run_record(tmp_path, f"A = {number}\n", {"corpus": "mine"})
     record = json.loads((tmp_path / "run.json").read_text())
     assert len(record["starts"]) == 2
     assert record["corpus"] == "mine"
     assert (tmp_path / "config.gin").read_text() == "A = 2\n"
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match=r"run\.json is damaged .*: remove it"):
-        write_record(tmp_path, "A = 3\n", {})
+        write_run_record(tmp_path, "A = 3\n", {})
     assert (tmp_path / "config.gin").read_text() == "A = 2\n"

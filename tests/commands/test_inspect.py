@@ -3,9 +3,8 @@
 import ast
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import gin
 import pytest
 
 from electra_jax import cli
@@ -14,7 +13,7 @@ Inspected = Callable[..., str]
 
 
 @pytest.fixture
-def inspected(capfd: pytest.CaptureFixture[str]) -> Iterator[Inspected]:
+def inspected(capfd: pytest.CaptureFixture[str]) -> Inspected:
     """Runs the command line in this process, where there are eight devices, and returns what it printed or refused."""
 
     def run(model: str, **macros: object) -> str:
@@ -24,8 +23,7 @@ def inspected(capfd: pytest.CaptureFixture[str]) -> Iterator[Inspected]:
         assert (code, bool(printed.err)) in ((0, False), (2, True)), printed
         return printed.out or printed.err
 
-    yield run
-    gin.clear_config(clear_constants=True)
+    return run
 
 
 def rows(printed: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:

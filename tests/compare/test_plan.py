@@ -1,10 +1,8 @@
 """`electra compare`: the plan in hand-worked FLOPs, what is ready, how long it will take, and what is refused."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gin
 import pytest
 
 from electra_jax.compare.pieces import Piece, Timing, ready, seconds_left
@@ -13,12 +11,6 @@ from electra_jax.compare.work import gpu_share, last_words
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
 from support.comparison import ELECTRA_STEP, MACROS, MLM_STEP, plan_of_macros, refusal
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    yield
-    gin.clear_config(clear_constants=True)
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,9 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gin
 import jax
 import pytest
 
@@ -20,12 +18,6 @@ from electra_jax.config.comparison import ComparisonRun
 from support.comparison import plan_of_macros, refusal
 from support.finetuned_model import write_tuned
 from support.pages import Page
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    yield
-    gin.clear_config(clear_constants=True)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from electra_jax.errors import UserError
 from electra_jax.model.types import Loss, Masked, Tokens
 from electra_jax.pretraining import corruption, steps
 from electra_jax.pretraining.electric import TwoTowerDetection
-from electra_jax.pretraining.replaced_token import Keys, Outputs
+from electra_jax.pretraining.objective import Keys, Outputs
 from support.objectives import COMPILE_FAST, TWO, VARIANTS, Variant
 from support.tiny_model import CLS, MASK, MASKING, OBJECTIVE, SEP, VOCAB_SIZE
 

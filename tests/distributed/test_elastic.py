@@ -1,11 +1,9 @@
 """A checkpoint goes on with another number of devices: the same numbers in other shards, and the next examples."""
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import gin
 import jax
 import numpy as np
 import pytest
@@ -23,11 +21,11 @@ from electra_jax.finetuning.start import take_weights
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.steps import TrainState
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
 from electra_jax.training import sharding
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.sharding import MeshConfig
+from electra_jax.training.state import TrainState
 from support.finetuned_model import TOKENS
 from support.tiny_model import RULES
 
@@ -61,15 +59,14 @@ class Run(NamedTuple):
         batches = reader()
         data = PretrainingData("text", "blocks", "", batches, lambda: iter(()))
         mesh = sharding.make_mesh(config, num_devices)
-        checkpoints, start = pretrain.begin(self.configuration, mesh, self.init, data, self.vocabulary)
-        jax.tree.map(np.testing.assert_array_equal, jax.device_get(start.state), expected)
+        setup = self.configuration.setup(self.vocabulary)
+        checkpoints, state = pretrain.begin(self.configuration, setup, mesh, data, self.vocabulary)
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
         wanted = self.abstract(config, num_devices)
-        assert [leaf.sharding for leaf in jax.tree.leaves(start.state)] == [
-            leaf.sharding for leaf in jax.tree.leaves(wanted)
-        ]
-        assert start.step == step
+        assert [leaf.sharding for leaf in jax.tree.leaves(state)] == [leaf.sharding for leaf in jax.tree.leaves(wanted)]
+        assert checkpoints.latest_step() == step
         np.testing.assert_array_equal(next(batches)["input_ids"], next(self.reference)["input_ids"])
-        self.save(checkpoints, step + 1, start.state, batches)
+        self.save(checkpoints, step + 1, state, batches)
 
     def save(self, checkpoints: Checkpoints, step: int, state: TrainState, batches: BlockBatches) -> None:
         data = PretrainingData("text", "blocks", "", batches, lambda: iter(()))
@@ -91,7 +88,7 @@ def drawn(abstract: TrainState) -> TrainState:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
+def run(tmp_path: Path) -> Run:
     """Of a model that every mesh divides, with `config.gin` as a run records it."""
     (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in TOKENS))
     model_dir = tmp_path / "run"
@@ -113,8 +110,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     model_dir.mkdir()
     (model_dir / "config.gin").write_text(gin_files.resolved())
     vocabulary = load_vocabulary(settings["VOCAB_FILE"], lowercase=True)
-    yield Run(model_dir, configuration, vocabulary, reader())
-    gin.clear_config(clear_constants=True)
+    return Run(model_dir, configuration, vocabulary, reader())
 
 
 def test_written_on_eight_devices_and_gone_on_with_on_fewer_and_back(run: Run) -> None:

@@ -1,11 +1,10 @@
-"""Processes meet, exchange values, and end together; and where a process finds out that it is one of several."""
+"""Processes connect, exchange values, stop and end together; and how a process finds out that it is one of several."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from electra_jax.distributed import processes as distributed
-from electra_jax.distributed.group import Group, meet
+from electra_jax.distributed.group import connect, free_port
 from electra_jax.errors import UserError
 
 VARIABLES = [name for name in os.environ if name.startswith(("JAX_COORD", "JAX_NUM", "JAX_PROC", "SLURM_", "TPU_"))]
@@ -23,7 +22,7 @@ VARIABLES = [name for name in os.environ if name.startswith(("JAX_COORD", "JAX_N
 @pytest.fixture
 def address() -> str:
     """Of this machine, where nobody listens."""
-    return f"127.0.0.1:{distributed.free_port()}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @pytest.fixture
@@ -33,37 +32,32 @@ def threads() -> Iterator[Callable[..., Future]]:
         yield pool.submit
 
 
-def test_everyone_gets_everyones_value(address: str, threads: Callable[..., Future]) -> None:
+def test_processes_connect_in_any_order(address: str, threads: Callable[..., Future]) -> None:
     # Process 0 comes last: the others try until it is there.
-    later = [threads(meet, address, index, 4, seconds=20) for index in (3, 1, 2)]
+    later = [threads(connect, address, index, 4, seconds=20) for index in (3, 1, 2)]
     time.sleep(0.5)
-    groups: list[Group] = [meet(address, 0, 4, seconds=20), *(future.result() for future in later)]
+    groups = [connect(address, 0, 4, seconds=20), *(future.result() for future in later)]
     groups.sort(key=lambda group: group.index)
     assert [group.count for group in groups] == [4] * 4
     assert groups[3].hosts == [socket.gethostname()] * 4
-    for round_number in range(3):
-        waiting = [threads(group.gather, {"of": group.index, "round": round_number}) for group in groups[1:]]
-        assert not any(future.done() for future in waiting)
-        expected = [{"of": index, "round": round_number} for index in range(4)]
-        assert groups[0].gather(expected[0]) == expected
-        assert [future.result() for future in waiting] == [expected] * 3
-    last = [threads(group.gather, None, last=True) for group in groups]
-    assert [future.result() for future in last] == [[None] * 4] * 4
+    assert len({group.port for group in groups}) == 1
+    for group in groups:
+        group.leave(0)
 
 
 def test_a_coordinator_that_is_not_there(address: str) -> None:
     began = time.monotonic()
     with pytest.raises(UserError, match=rf"process 1 of 2 could not reach the coordinator at {address} within 1 sec"):
-        meet(address, 1, 2, seconds=1)
+        connect(address, 1, 2, seconds=1)
     assert time.monotonic() - began >= 0.5
     with pytest.raises(UserError, match=r"coordinator at nowhere\.invalid:1234 .*(not known|resolution)"):
-        meet("nowhere.invalid:1234", 1, 2, seconds=1)
+        connect("nowhere.invalid:1234", 1, 2, seconds=1)
 
 
 def test_processes_that_do_not_come(address: str, threads: Callable[..., Future]) -> None:
-    came = threads(meet, address, 2, 4, seconds=10)
+    came = threads(connect, address, 2, 4, seconds=10)
     with pytest.raises(UserError, match=rf"waited 2 seconds at {address} for 4 processes, .* did not come: 1, 3;"):
-        meet(address, 0, 4, seconds=2)
+        connect(address, 0, 4, seconds=2)
     # Those that came are told as well, and do not wait for longer.
     with pytest.raises(UserError, match="did not come: 1, 3;"):
         came.result()
@@ -71,56 +65,29 @@ def test_processes_that_do_not_come(address: str, threads: Callable[..., Future]
 
 @pytest.mark.parametrize(("index", "count"), [(1, 2), (0, 3), (3, 3), (1, 4)])
 def test_two_of_the_same_number(address: str, threads: Callable[..., Future], index: int, count: int) -> None:
-    first = threads(meet, address, 0, 3, seconds=20)
-    right = threads(meet, address, 1, 3, seconds=20)
+    first = threads(connect, address, 0, 3, seconds=20)
+    right = threads(connect, address, 1, 3, seconds=20)
     time.sleep(0.3)
     if index:
         with pytest.raises(UserError, match=f"says it is {index} of {count} came to {address}, where the others of 3"):
-            meet(address, index, count, seconds=20)
+            connect(address, index, count, seconds=20)
     else:
         with pytest.raises(UserError, match=r"cannot listen on port \d+ .* choose another port"):
-            meet(address, index, count, seconds=20)
+            connect(address, index, count, seconds=20)
     # A stranger that says nothing of use holds nobody up either.
     with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    third = meet(address, 2, 3, seconds=20)
-    last = [threads(one.gather, None, last=True) for one in (first.result(), right.result(), third)]
-    assert all(future.result() == [None] * 3 for future in last)
-
-
-@pytest.mark.parametrize("asking", [0, 2])
-def test_all_stop_after_the_same_step_which_none_has_passed(
-    address: str, threads: Callable[..., Future], asking: int
-) -> None:
-    futures = [threads(meet, address, index, 3, seconds=20) for index in range(3)]
-    groups = [future.result() for future in futures]
-    step_begins = threading.Barrier(3)
-
-    def run(group: Group) -> tuple[int, str | None]:
-        for step in range(1, 2000):
-            # No process can do a step without the others, nor wait for them while they wait for it.
-            step_begins.wait(timeout=20)
-            time.sleep(0.002 * (group.index == 1))
-            if step == 5 and group.index == asking:
-                group.ask_to_stop("SIGTERM")
-            if (why := group.stops_after(step)) is not None:
-                return step, why
-        return step, None
-
-    ends = {future.result() for future in [threads(run, group) for group in groups]}
-    assert len(ends) == 1
-    step, why = ends.pop()
-    assert (5 <= step < 2000, why) == (True, "SIGTERM")
-    last = [threads(group.gather, None, last=True) for group in groups]
-    assert all(future.result() == [None] * 3 for future in last)
+    third = connect(address, 2, 3, seconds=20)
+    for group in (first.result(), right.result(), third):
+        assert group.count == 3
+        group.leave(0)
 
 
 MEMBER = """
 import sys, time
-from electra_jax.group import meet
-group = meet(sys.argv[1], int(sys.argv[2]), 3, seconds=60)
-group.gather(None)
-print("met", flush=True)
+from electra_jax.distributed.group import connect
+group = connect(sys.argv[1], int(sys.argv[2]), 3, seconds=60)
+print("ready", flush=True)
 if sys.argv[2] == sys.argv[3]:
     time.sleep(0.2)
     group.leave(int(sys.argv[4]), "the disk is full")
@@ -129,18 +96,19 @@ time.sleep(60)
 """
 
 
-def _members(address: str, *arguments: str) -> list[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", MEMBER, address]
+def _members(code: str, address: str, *arguments: str, count: int = 3) -> list[subprocess.Popen[str]]:
+    """Start processes that run `code`, which prints a line when it is ready."""
+    command = [sys.executable, "-c", code, address]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([*command, str(index), *arguments], **pipes) for index in range(3)]
+    processes = [subprocess.Popen([*command, str(index), *arguments], **pipes) for index in range(count)]
     for process in processes:
-        assert process.stdout.readline() == "met\n", process.communicate()
+        assert process.stdout.readline() == "ready\n", process.communicate()
     return processes
 
 
 @pytest.mark.parametrize("killed", [0, 2])
 def test_a_process_that_is_killed_ends_the_others_at_once(address: str, killed: int) -> None:
-    processes = _members(address, "none", "0")
+    processes = _members(MEMBER, address, "none", "0")
     processes[killed].send_signal(signal.SIGKILL)
     for index, process in enumerate(processes):
         _, stderr = process.communicate(timeout=50)
@@ -154,7 +122,7 @@ def test_a_process_that_is_killed_ends_the_others_at_once(address: str, killed: 
 
 @pytest.mark.parametrize("leaving", [0, 1])
 def test_a_process_that_fails_says_why_to_all_and_they_end_with_its_code(address: str, leaving: int) -> None:
-    processes = _members(address, str(leaving), "2")
+    processes = _members(MEMBER, address, str(leaving), "2")
     for index, process in enumerate(processes):
         _, stderr = process.communicate(timeout=50)
         assert process.returncode == 2
@@ -162,6 +130,80 @@ def test_a_process_that_fails_says_why_to_all_and_they_end_with_its_code(address
             assert (
                 f"process {leaving} on {socket.gethostname()} ended, and this one with it: the disk is full" in stderr
             )
+
+
+JAX_ALONE = """
+import sys, time
+import jax
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), cluster_detection_method="deactivate",
+                           initialization_timeout=int(sys.argv[3]), heartbeat_timeout_seconds=4)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_jax_alone_aborts_where_a_process_is_killed(address: str, killed: int) -> None:
+    """Why `group` exists: when this fails, JAX may have learnt to do it."""
+    processes = _members(JAX_ALONE, address, "60", count=2)
+    processes[killed].send_signal(signal.SIGKILL)
+    _, stderr = processes[1 - killed].communicate(timeout=50)
+    assert processes[1 - killed].returncode == -signal.SIGABRT
+    assert "Check failure stack trace" in stderr
+    processes[killed].communicate()
+
+
+def test_jax_alone_aborts_where_the_other_process_is_missing(address: str) -> None:
+    command = [sys.executable, "-c", JAX_ALONE, address, "1", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == -signal.SIGABRT
+    assert "Check failure stack trace" in done.stderr
+
+
+TOGETHER = """
+import os, signal, sys, time
+os.environ |= {"JAX_COORDINATOR_ADDRESS": sys.argv[1], "JAX_NUM_PROCESSES": "3", "JAX_PROCESS_ID": sys.argv[2]}
+from electra_jax.distributed import processes
+from electra_jax.distributed.stop_signals import stop_signals
+index = int(sys.argv[2])
+with processes.process_group("SEED = 0"):
+    for number in range(3):
+        assert processes.gather([index, number]) == [[other, number] for other in range(3)]
+    # More than a message of gRPC holds by default.
+    assert list(map(len, processes.gather("x" * 5_000_000))) == [5_000_000] * 3
+    print("ready", flush=True)
+    if sys.argv[4] == "outside":
+        time.sleep(60)
+    with stop_signals() as stop:
+        for step in range(1, 2000):
+            # No process can do a step without the others, nor wait for them while they wait for it.
+            processes.coordination_client().wait_at_barrier(f"step {step}", 20_000)
+            time.sleep(0.002 * (index == 1))
+            if step == 5 and sys.argv[2] == sys.argv[3]:
+                signal.raise_signal(signal.Signals[sys.argv[4]])
+            if stop.after_step():
+                print(step, stop.requested, flush=True)
+                break
+"""
+
+
+@pytest.mark.parametrize(("asking", "number"), [("0", "SIGTERM"), ("2", "SIGINT")])
+def test_all_stop_after_the_same_step_which_none_has_passed(address: str, asking: str, number: str) -> None:
+    processes = _members(TOGETHER, address, asking, number)
+    ends = [process.communicate(timeout=50) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 3, ends
+    assert len({stdout for stdout, _ in ends}) == 1, ends
+    step, requested = ends[0][0].split()
+    assert 5 <= int(step) < 2000
+    assert requested == number
+
+
+def test_outside_the_loop_sigterm_ends_a_process_and_the_others_with_it(address: str) -> None:
+    processes = _members(TOGETHER, address, "none", "outside")
+    processes[1].send_signal(signal.SIGTERM)
+    assert [process.wait(timeout=50) for process in processes] == [75, -signal.SIGTERM, 75]
+    for process in processes:
+        process.communicate()
 
 
 @pytest.fixture
@@ -202,7 +244,7 @@ def test_where_it_finds_out_that_it_is_one_of_several(
 ) -> None:
     for name, value in variables.items():
         alone.setenv(name, value)
-    assert distributed.find_place() == expected
+    assert distributed.find_address() == expected
 
 
 @pytest.mark.parametrize(
@@ -224,7 +266,7 @@ def test_half_an_address_is_refused(alone: pytest.MonkeyPatch, variables: dict[s
     for name, value in variables.items():
         alone.setenv(name, value)
     with pytest.raises(UserError, match=message):
-        distributed.find_place()
+        distributed.find_address()
 
 
 def test_an_indexed_job_that_cannot_ask_kubernetes(alone: pytest.MonkeyPatch) -> None:
@@ -233,14 +275,14 @@ def test_an_indexed_job_that_cannot_ask_kubernetes(alone: pytest.MonkeyPatch) ->
     # As if the package were not installed, which it need not be.
     alone.setitem(sys.modules, "kubernetes", None)
     with pytest.warns(UserWarning, match="kubernetes"), pytest.raises(UserError, match=r"processes \(Kubernetes\)"):
-        distributed.find_place()
+        distributed.find_address()
 
 
 def test_gins_text_is_compared_setting_by_setting() -> None:
     text = (
         "# Macros:\nBATCH_SIZE = 8\n\nMeshConfig.rules = \\\n    (('embed', 'fsdp'),\n     ('mlp', None))\nSEED = 1\n"
     )
-    assert distributed.settings_of(text) == {
+    assert distributed.parse_settings(text) == {
         "BATCH_SIZE": "8",
         "MeshConfig.rules": "\\ (('embed', 'fsdp'), ('mlp', None))",
         "SEED": "1",
@@ -252,7 +294,7 @@ def test_without_a_group_nothing_is_waited_for() -> None:
     assert distributed.group() is None
     assert distributed.gather({"a": 1}) == [{"a": 1}]
     done = []
-    distributed.led(done.append, 1)
+    distributed.on_leader(done.append, 1)
     with distributed.leader_first():
         done.append(2)
     assert done == [1, 2]

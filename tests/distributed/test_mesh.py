@@ -5,7 +5,6 @@ import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gin
 import jax
 import numpy as np
 import optax
@@ -17,10 +16,10 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import steps
-from electra_jax.pretraining.steps import TrainState
-from electra_jax.training import loop, sharding
+from electra_jax.training import sharding
 from electra_jax.training.optimizer import make_optimizer
-from electra_jax.training.sharding import MeshConfig
+from electra_jax.training.sharding import MeshConfig, to_device
+from electra_jax.training.state import TrainState
 from support.tiny_model import CLS, MASK, ONE_AXIS, RULES, SEP, VOCAB_SIZE, random_batch
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)]
@@ -86,7 +85,7 @@ class Case(NamedTuple):
         rows = random_batch(ROWS, LENGTH)
         if packed:  # each segment an example
             rows["example_ids"] = rows["attention_mask"] * (1 + rows["token_type_ids"])
-        batch = loop.place(rows, sharding.batch_sharding(mesh))
+        batch = to_device(rows, sharding.batch_sharding(mesh))
         compiled = sharding.jit_update(step, state, mesh, config).lower(state, batch).compile()
         after, sums = compiled(state, batch)
         return Result(after, jax.device_get(sums), compiled.as_text())
@@ -114,8 +113,8 @@ def case(objective: str, *, dropout: float = 0.0, published_optimizer: bool = Fa
     """
     files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", f"gin/objectives/{objective}.gin"]
     bindings = [f"{name}={value!r}" for name, value in (SMALL | {"DROPOUT": dropout}).items()]
-    run = gin_files.build("PretrainingRun", files, bindings, search_paths=[])
-    gin.clear_config(clear_constants=True)
+    with gin_files.isolated():
+        run = gin_files.build("PretrainingRun", files, bindings, search_paths=[])
     run = dataclasses.replace(run, generator_encoder=dataclasses.replace(run.generator, num_attention_heads=2))
     return Case(run, make_optimizer(run.optimizer) if published_optimizer else optax.sgd(1.0, momentum=0.0))
 

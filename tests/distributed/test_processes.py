@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from electra_jax.distributed.processes import free_port
+from electra_jax.distributed.group import free_port
 
 STEPS, SAVE_EVERY = 24, 5
 SHARDED, MIXED = [1, -1, 1], [2, -1, 1]

@@ -34,10 +34,11 @@ from electra_jax.data.blocks import TokenBlocks
 from electra_jax.distributed import processes
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.model.types import PyTree
-from electra_jax.pretraining.steps import Batch, TrainState
 from electra_jax.training import sharding
 from electra_jax.training.loop import LoopConfig, train
 from electra_jax.training.sharding import MeshConfig
+from electra_jax.training.state import Batch, TrainState
+from support.job import Job
 from support.tiny_model import RULES, VOCAB_SIZE, random_batch
 
 LENGTH, EXAMPLES = 16, 60
@@ -109,7 +110,7 @@ def run(model_dir: Path, options: dict[str, Any]) -> None:
     data = BlockBatches(
         blocks(), batch_size=8, sequence_length=LENGTH, seed=0, process_index=index, process_count=count
     )
-    processes.led(functools.partial(model_dir.mkdir, parents=True, exist_ok=True))
+    processes.on_leader(functools.partial(model_dir.mkdir, parents=True, exist_ok=True))
     processes.check_shared(model_dir)
     checkpoints = Checkpoints(model_dir, keep=3)
     key = jax.random.key(0)
@@ -126,7 +127,7 @@ def run(model_dir: Path, options: dict[str, Any]) -> None:
     if processes.leader():
         note(log, start, first)
     step = jax.jit(
-        update,
+        functools.partial(jax.lax.scan, update),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), sharding.everywhere(mesh)),
     )
@@ -134,7 +135,7 @@ def run(model_dir: Path, options: dict[str, Any]) -> None:
     numbers = itertools.count(start + 1)
 
     def watched(state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
-        rows = np.concatenate([np.asarray(part.data) for part in batch["input_ids"].addressable_shards])
+        rows = np.concatenate([np.asarray(part.data[0]) for part in batch["input_ids"].addressable_shards])
         state, sums = step(state, batch)
         number = next(numbers)
         note(own, number, rows.tolist())
@@ -147,20 +148,18 @@ def run(model_dir: Path, options: dict[str, Any]) -> None:
     loop = LoopConfig(options["steps"], 1, options["steps"], options["save_every"], keep=3, steps_per_dispatch=1)
     with stop_signals() as stop, Prefetch(data, depth=2) as batches:
         state, reached = train(
+            Job(
+                mesh,
+                update=watched,
+                finish=lambda sums: {"loss": float(sums["loss"])},
+                data_state=lambda: {"batches": whole_state(processes.gather(batches.state()))},
+            ),
+            batches,
             state,
-            start_step=start,
-            step=watched,
-            batches=batches,
-            batch_sharding=sharding.batch_sharding(mesh),
-            batch_size=8,
-            checkpoints=checkpoints,
-            data_state=lambda: {"batches": whole_state(processes.gather(batches.state()))},
+            loop=loop,
             reporter=Lines(model_dir),
-            finish=lambda sums: {"loss": float(sums["loss"])},
-            learning_rate=lambda count: 0.0,
-            evaluate=lambda params: {},
-            config=loop,
             stop=stop,
+            checkpoints=checkpoints,
         )
         checkpoints.close()
     if reached < loop.num_train_steps:
@@ -175,7 +174,7 @@ def note(path: Path, step: int, what: Any) -> None:
 
 def body() -> None:
     options = json.loads(sys.argv[2])
-    with processes.joined(options.get("configuration", "")):
+    with processes.process_group(options.get("configuration", "")):
         run(Path(sys.argv[1]), options)
 
 

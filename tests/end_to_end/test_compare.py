@@ -129,7 +129,7 @@ def test_a_killed_comparison_stops_what_it_had_begun(story: Comparison) -> None:
     assert killed.begun == [STAGES[0]]
     assert killed.done == {}
     # The process that trained was told by the system, saved, and was gone on with.
-    said = re.findall(r"stopped by SIGTERM at step (\d+), saved|going on from step (\d+)", story.log(STAGES[0]))
+    said = re.findall(r"stopped by SIGTERM at step (\d+), saved|resuming from step (\d+)", story.log(STAGES[0]))
     assert len(said) == 2, story.log(STAGES[0])
     assert 6 < int(said[0][0]) == int(said[1][1]) <= TRAIN_STEPS // 2
     assert stopped.begun[0] == STAGES[0]
@@ -181,7 +181,7 @@ def test_the_results_of_all_starts(story: Comparison) -> None:
     assert "Complete." in Page((story.run / "report.html").read_text()).text
     assert (story.run / "comparison.png").read_bytes().startswith(b"\x89PNG")
     # The second stage goes on with the first.
-    assert f"going on from step {TRAIN_STEPS // 2} of" in story.log(STAGES[1])
+    assert f"resuming from step {TRAIN_STEPS // 2} of" in story.log(STAGES[1])
 
 
 def test_weights_are_those_of_a_run_that_nothing_disturbed(story: Comparison, whole: Path) -> None:

@@ -4,14 +4,13 @@ import gzip
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import gin
 import pytest
 
 from electra_jax import cli
-from electra_jax.distributed.processes import free_port
+from electra_jax.distributed.group import free_port
 from support.command_line import (
     FILES,
     SPECIAL,
@@ -30,7 +29,7 @@ Refused = Callable[[list[str]], str]
 
 
 @pytest.fixture
-def refused(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Refused]:
+def refused(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Refused:
     """Runs the command line in this process and returns its one sentence."""
     monkeypatch.setenv("ELECTRA_CACHE_DIR", str(place / "cache"))
 
@@ -43,8 +42,7 @@ def refused(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         assert sentence.startswith("electra: ")
         return sentence.removeprefix("electra: ")
 
-    yield run
-    gin.clear_config(clear_constants=True)
+    return run
 
 
 def _vocabulary(folder: Path, tokens: list[str]) -> str:
@@ -243,7 +241,6 @@ def test_undecodable_lines_are_skipped_when_asked(
     }
     assert cli.main(["cache", *(f"--gin.{name}={value!r}" for name, value in bindings.items())]) == 0
     assert "2 undecodable lines skipped" in capfd.readouterr().err
-    gin.clear_config(clear_constants=True)
 
 
 def test_vocabularies(place: Path, tmp_path: Path, refused: Refused) -> None:
@@ -313,7 +310,7 @@ def test_a_corrupt_newest_checkpoint(place: Path, whole: Path, copied: Path) -> 
     done = electra(small_run(place, copied, **STEPS), place / "cache")
     assert done.returncode == 0, done
     assert f"checkpoint 40 in {copied / 'checkpoints'} is corrupt ({largest.relative_to(newest)}" in done.stderr
-    assert "going on from step 36" in done.stdout
+    assert "resuming from step 36" in done.stdout
     assert_same_arrays(arrays(copied, 40), arrays(whole, 40))
     assert reported_steps(copied) == list(range(1, 41))
 
@@ -344,7 +341,7 @@ def test_a_full_disk(place: Path, whole: Path, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     done = electra(arguments, place / "cache")
     assert done.returncode == 0, done
-    assert f"going on from step {kept[-1]}" in done.stdout
+    assert f"resuming from step {kept[-1]}" in done.stdout
     assert not unfinished_saves(model_dir)
     assert_same_arrays(arrays(model_dir, 40), arrays(whole, 40))
     assert reported_steps(model_dir) == list(range(1, 41))

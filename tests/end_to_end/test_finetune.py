@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gin
 import jax
 import pytest
 
@@ -40,7 +39,6 @@ def compilations(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     kept = jax.config.jax_compilation_cache_dir
     yield
     jax.config.update("jax_compilation_cache_dir", kept)
-    gin.clear_config(clear_constants=True)
 
 
 def sentence(words: list[str], number: int) -> str:
@@ -48,7 +46,6 @@ def sentence(words: list[str], number: int) -> str:
 
 
 def electra(verb: str, *arguments: str, **macros: Any) -> None:
-    gin.clear_config(clear_constants=True)
     assert main([verb, *arguments, *(f"--gin.{name}={value!r}" for name, value in macros.items())]) == 0
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from electra_jax.checkpoints import stored
+from electra_jax.checkpoints import orbax_store
 from electra_jax.commands import export, import_
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, path_of
@@ -59,7 +59,7 @@ class Run(NamedTuple):
                 path = copy / "checkpoints" / str(step) / name.removeprefix(prefix)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self.read(name))
-        return jax.tree.leaves(stored.read_params(path_of(copy), "params").params)
+        return jax.tree.leaves(orbax_store.read_item(path_of(copy), "params").tree)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_another_machine_goes_on_from_the_newest_sound_checkpoint(run: Run, tmp_
         f"checkpoint 4 in gs://bucket/run/checkpoints is corrupt ({largest.removeprefix('run/checkpoints/4/')}"
         in result.stderr
     )
-    assert "going on from step 2 of gs://bucket/run" in result.stdout
+    assert "resuming from step 2 of gs://bucket/run" in result.stdout
     # The tokenised corpus was not made again, but copied to this machine's disk.
     assert "Tokenising" not in result.stderr
     assert len(list((run.folder / "another" / "blocks").glob("*/train.blocks/tokens.npy"))) == 1
@@ -146,8 +146,8 @@ def test_a_bucket_that_is_not_there(run: Run) -> None:
     [
         ("s3://bucket/run", "neither a local path nor gs://"),
         ("gs:/bucket/run", "neither a local path nor gs://"),
-        ("gs://bucket", "names no place in a bucket"),
-        ("gs:///run", "names no place in a bucket"),
+        ("gs://bucket", "is not a path in a bucket"),
+        ("gs:///run", "is not a path in a bucket"),
     ],
 )
 def test_paths_that_are_refused(name: str, sentence: str) -> None:

@@ -84,7 +84,7 @@ class Runs:
         assert "stopped by SIGTERM" in done.stdout, done
         stopped = checkpoint_steps(model_dir)[-1]
         done = electra(self.command(name, MESH_FSDP=2), self.folder / "cache", devices=2)
-        assert f"going on from step {stopped} " in done.stdout, done
+        assert f"resuming from step {stopped} " in done.stdout, done
         assert done.returncode == 0, done
         return model_dir, stopped
 
@@ -167,7 +167,7 @@ def test_stopped_by_a_signal(stories: dict[str, Future], whole: Path) -> None:
         assert code == (75 if name == "SIGTERM" else 0)
         assert newest >= wanted
         assert f"stopped by {name} at step {newest}, saved" in output
-    assert f"going on from step {results[0][1]}" in results[1][2]
+    assert f"resuming from step {results[0][1]}" in results[1][2]
     # Where it was stopped there is one more checkpoint, the last two are the same.
     _assert_same_run(model_dir, whole)
 

@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import gin
 import jax
 import numpy as np
 import pytest
@@ -54,7 +53,7 @@ def test_pretraining_by_two_stopped_and_ended_by_one(place: Path, whole: Path) -
     reached = checkpoint_steps(model_dir)[-1]
     done = electra(command, cache)
     assert done.returncode == 0, done
-    assert f"going on from step {reached}" in done.stdout
+    assert f"resuming from step {reached}" in done.stdout
     assert json.loads((model_dir / "run.json").read_text())["machine"]["processes"] == 1
     _assert_same_losses(model_dir, whole, LOSSES)
 
@@ -110,7 +109,6 @@ def test_finetuning_by_two(place: Path, whole: Path, tmp_path: Path, monkeypatch
         assert main(command("one")) == 0
     finally:
         jax.config.update("jax_compilation_cache_dir", kept)
-        gin.clear_config(clear_constants=True)
     _assert_same_losses(tmp_path / "two/seeds/0", tmp_path / "one/seeds/0", ("loss", "grad_norm", "matthews"))
     results, expected = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("two", "one"))
     assert results["num_examples"] == expected["num_examples"] == {"train": 45, "dev": 13}

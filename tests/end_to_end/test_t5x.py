@@ -13,7 +13,7 @@ import pytest
 from flax import traverse_util
 
 from electra_jax.checkpoints import model_dir as loading
-from electra_jax.checkpoints import stored
+from electra_jax.checkpoints import orbax_store
 from support.command_line import SMALL, WORDS, electra, environment, small_run, write_small_text
 
 pytestmark = pytest.mark.skipif(
@@ -74,7 +74,7 @@ def task(folder: Path) -> dict[str, Any]:
 
 def state(model_dir: Path) -> dict[str, np.ndarray]:
     """Parameters and optimizer of the newest checkpoint."""
-    items = {item: stored.read_params(model_dir, item).params for item in ("params", "opt_state")}
+    items = {item: orbax_store.read_item(model_dir, item).tree for item in ("params", "opt_state")}
     return traverse_util.flatten_dict(items, sep="/")
 
 

@@ -2,11 +2,10 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gin
 import jax
 import numpy as np
 import pytest
@@ -56,7 +55,7 @@ def write_vocabulary(path: Path, tokens: list[str], *, record: str = "") -> str:
 
 
 @pytest.fixture
-def configured(tmp_path: Path) -> Iterator[Callable[..., FinetuningRun]]:
+def configured(tmp_path: Path) -> Callable[..., FinetuningRun]:
     """Builds the shipped run with other macros; `sizes` are those of a model's Gin file."""
 
     def build(*, init_from: Path | None, sizes: dict[str, int] | None = None, **macros: Any) -> FinetuningRun:
@@ -68,8 +67,7 @@ def configured(tmp_path: Path) -> Iterator[Callable[..., FinetuningRun]]:
             bindings += [f"encoder.EncoderConfig.{name}={value}" for name, value in sizes.items()]
         return gin_files.build("finetuning.FinetuningRun", files, bindings, search_paths=[])
 
-    yield build
-    gin.clear_config(clear_constants=True)
+    return build
 
 
 Configured = Callable[..., FinetuningRun]

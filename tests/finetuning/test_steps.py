@@ -17,11 +17,10 @@ from electra_jax.data.buckets import Row, stack
 from electra_jax.finetuning.steps import FinetunedModel, LossConfig, finetune_step, init_state, loss_of, predict_step
 from electra_jax.model.heads import HeadConfig, make_head
 from electra_jax.model.types import PyTree, Tokens
-from electra_jax.pretraining.steps import Batch, TrainState
 from electra_jax.training import sharding
-from electra_jax.training.loop import place
 from electra_jax.training.optimizer import layerwise_multipliers, make_optimizer
-from electra_jax.training.sharding import MeshConfig
+from electra_jax.training.sharding import MeshConfig, to_device
+from electra_jax.training.state import Batch, TrainState
 from support.tiny_model import CLS, RULES, SEP, VOCAB_SIZE, optimizer_config, small_encoder
 
 # One layer's program for both.
@@ -341,7 +340,7 @@ def test_eight_devices_equal_one(name: str, axes: tuple[int, int, int]) -> None:
         finetune_step, model=model, loss=LossConfig(CASES[name].kind, 0.5, "mean"), optimizer=optimizer
     )
     compiled = sharding.jit_update(update, places, mesh, config)
-    on_mesh = compiled(sharding.place(state, places), place(batch, sharding.batch_sharding(mesh)))
+    on_mesh = compiled(sharding.place(state, places), to_device(batch, sharding.batch_sharding(mesh)))
     table = on_mesh[0].params["embeddings"]["word_embeddings"]
     assert len({str(shard.index) for shard in table.addressable_shards}) == axes[1] * axes[2]
     assert_close(jax.device_get(step(state, batch)), jax.device_get(on_mesh))

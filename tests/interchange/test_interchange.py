@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import electra_jax
-from electra_jax.checkpoints import stored
+from electra_jax.checkpoints import orbax_store
 from electra_jax.cli import main
 from electra_jax.interchange import hf_config, tf1
 from electra_jax.interchange.layout import leaves_by_path
@@ -304,7 +304,7 @@ class TestTensorFlow:
         model = electra_jax.load(tmp_path / "model")
         assert model.step == 700
         assert model.description.discriminator.num_attention_heads == 2
-        moments = stored.read_moments(tmp_path / "model")
+        moments = orbax_store.read_moments(tmp_path / "model")
         np.testing.assert_array_equal(
             moments[1]["embeddings"]["word_embeddings"], variables["electra/embeddings/word_embeddings/adam_v"]
         )
@@ -317,7 +317,7 @@ class TestTensorFlow:
         folder = self.write(tmp_path / "src", self.variables(pair, tmp_path, moments=False), 700)
         assert main(["import", str(folder / "model.ckpt-700"), str(tmp_path / "model")]) == 0
         assert electra_jax.load(tmp_path / "model").step == 0
-        moments = stored.read_moments(tmp_path / "model")
+        moments = orbax_store.read_moments(tmp_path / "model")
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(moments))
 
     def test_bert_fills_the_encoder(

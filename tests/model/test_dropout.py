@@ -10,12 +10,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from scipy import stats
 
 from electra_jax.errors import UserError
-from electra_jax.model.dropout import GENERATORS, Dropout, keep_mask
+from electra_jax.model.layers import DROPOUT_GENERATORS, Dropout, keep_mask
 from support.tiny_model import small_encoder
 
 
 # 2^18 decisions tell 0.1 from 0.1016 by 2.7 standard deviations: the rounded rate is the one that is met.
-@pytest.mark.parametrize("prng", GENERATORS)
+@pytest.mark.parametrize("prng", DROPOUT_GENERATORS)
 @pytest.mark.parametrize(("bits", "rate", "dropped"), [(8, 0.1, 26 / 256), (16, 0.1, 6554 / 65536), (32, 0.1, 0.1)])
 def test_elements_go_at_the_rounded_rate_and_apart_from_each_other(
     bits: int, rate: float, dropped: float, prng: str
@@ -54,7 +54,7 @@ def test_a_deterministic_pass_and_a_rate_of_zero_draw_nothing() -> None:
         np.testing.assert_array_equal(dropout.apply({}, inputs, deterministic=deterministic), inputs)
 
 
-@pytest.mark.parametrize("prng", GENERATORS)
+@pytest.mark.parametrize("prng", DROPOUT_GENERATORS)
 def test_eight_devices_drop_what_one_does(prng: str) -> None:
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     inputs = jnp.ones((16, 8, 32))
@@ -68,7 +68,7 @@ def test_eight_devices_drop_what_one_does(prng: str) -> None:
 
 
 def test_the_generators_differ_and_no_other_is_known() -> None:
-    masks = [keep_mask(jax.random.key(0), (64, 64), 0.5, 16, prng)[0] for prng in GENERATORS]
+    masks = [keep_mask(jax.random.key(0), (64, 64), 0.5, 16, prng)[0] for prng in DROPOUT_GENERATORS]
     assert 0.4 < np.mean(np.asarray(masks[0]) != masks[1]) < 0.6
     with pytest.raises(UserError, match="dropout_prng is 'philox': it must be one of threefry2x32, rbg"):
         dataclasses.replace(small_encoder(), dropout_prng="philox")

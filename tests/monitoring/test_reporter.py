@@ -3,10 +3,8 @@
 import io
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
-import gin
 import pytest
 from rich.console import Console
 
@@ -34,12 +32,6 @@ TRAIN = {
 }
 
 OBJECTIVES = sorted(path.name for path in (Path(__file__).parents[2] / "gin" / "objectives").glob("*.gin"))
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    yield
-    gin.clear_config(clear_constants=True)
 
 
 def _lines(model_dir: Path) -> list[dict[str, float | str | None]]:

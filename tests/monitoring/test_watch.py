@@ -12,12 +12,13 @@ from flax.core import meta
 
 from electra_jax.monitoring.health_checks import Finding, Setting
 from electra_jax.monitoring.watch import Watched
-from electra_jax.pretraining.metrics import Sums, finish
-from electra_jax.pretraining.steps import Batch, TrainState, init_state, pretrain_step
+from electra_jax.pretraining.metrics import finish
+from electra_jax.pretraining.steps import init_state, pretrain_step
 from electra_jax.reports.charts import Series
 from electra_jax.reports.health import published_series
 from electra_jax.reports.pretraining import write_report
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import Batch, Sums, TrainState
 from support.command_line import electra, small_run, write_small_text
 from support.healthy_runs import GOOD, LIKE_PUBLISHED, PUBLISHED, SMALL, Row, names_on_the_way, published_rows, rows
 from support.pages import Page

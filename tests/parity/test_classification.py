@@ -1,7 +1,6 @@
 """GLUE's readers, features and scores as the original's, on the small files that it read."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ from electra_jax.tasks.text.glue import glue_task, read_glue
 from electra_jax.tasks.text.glue_metrics import accuracy, f1, matthews, pearson, precision_recall_f1, spearman
 from electra_jax.tasks.text.tables import Interval, pair_lengths, text_features
 from electra_jax.tasks.vocabulary import load_vocabulary
+from support.shared import ORACLE, skipped
 
-ROOT = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared/oracle")) / "finetune"
+ROOT = ORACLE / "finetune"
 
 
 def records(pattern: str) -> list[Any]:
     found = [pytest.param(path, id=path.stem) for path in sorted(ROOT.rglob(pattern))]
-    return found or [pytest.param(None, marks=pytest.mark.skip(f"no {pattern} under {ROOT}"))]
+    return found or [skipped(ROOT / pattern)]
 
 
 def tasks() -> list[Any]:
@@ -28,7 +28,7 @@ def tasks() -> list[Any]:
         for name, recorded in json.loads(path.read_text()).items()
         for split in recorded["splits"]
     ]
-    return cases or [pytest.param(None, None, None, None, marks=pytest.mark.skip(f"no recorded examples under {ROOT}"))]
+    return cases or [skipped(ROOT, None, None, None, None)]
 
 
 @pytest.mark.parametrize(("path", "name", "recorded", "split"), tasks())

@@ -5,9 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from support.parity_case import ORACLE
+from support.shared import ORACLE, existing
 
 # All that a new case of its kind would consist of: a folder, or a file and what stands beside it.
 CASES = (
@@ -46,9 +44,7 @@ def renamed(name: str) -> str:
 
 
 def test_a_copy_under_another_name_is_a_new_test(tmp_path: Path) -> None:
-    if not ORACLE.is_dir():
-        pytest.skip(f"no recorded numbers at {ORACLE} (set ELECTRA_ORACLE)")
-    link(ORACLE, tmp_path)
+    link(existing(ORACLE), tmp_path)
     added = set()
     for pattern in CASES:
         found = sorted(ORACLE.glob(pattern))

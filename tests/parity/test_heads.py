@@ -17,10 +17,11 @@ import pytest
 import electra_jax
 from electra_jax.cli import main
 from electra_jax.interchange import layout, tf1, tf1_config
-from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.heads import HeadConfig, make_head, span_losses
 from electra_jax.model.types import Tokens
-from support.parity_case import ORACLE, discover, recipe
+from support.parity_case import discover, recipe
+from support.shared import ORACLE, skipped
+from support.tiny_model import encoder_config
 
 LOGITS, LOSSES, GRADIENTS = 2e-5, 1e-5, 3e-6
 MASKED = -500.0  # logits below it are those of question tokens, 1000 lower, where a float32 is 6e-5 wide
@@ -34,8 +35,7 @@ def cases_of(path: Path) -> list[str]:
 def head_cases() -> list:
     paths = sorted(ORACLE.glob("finetune/qa_head*.npz"))
     if not paths:
-        reason = f"no recorded numbers at {ORACLE / 'finetune'} (set ELECTRA_ORACLE)"
-        return [pytest.param(None, marks=pytest.mark.skip(reason=reason))]
+        return [skipped(ORACLE / "finetune")]
     return [pytest.param((path, name), id=f"{path.stem}-{name}") for path in paths for name in cases_of(path)]
 
 
@@ -57,7 +57,7 @@ class TestQuestionAnswering:
             for key, value in arrays.items()
             if key.startswith(f"{name}/train/var/")
         }
-        config = EncoderConfig(
+        config = encoder_config(
             vocab_size=10,
             hidden_size=hidden.shape[-1],
             embedding_size=8,
@@ -65,17 +65,6 @@ class TestQuestionAnswering:
             num_attention_heads=1,
             intermediate_size=8,
             max_position_embeddings=hidden.shape[1],
-            type_vocab_size=2,
-            hidden_dropout_prob=0.1,
-            attention_probs_dropout_prob=0.1,
-            dropout_bits=16,
-            dropout_prng="threefry2x32",
-            initializer_range=0.02,
-            layer_norm_eps=1e-12,
-            dtype="float32",
-            attention="exact",
-            scan_unroll=1,
-            remat_policy="none",
         )
         task = next(iter(variables)).split("/")[1]
         told = tf1_config.head_config(variables, task)

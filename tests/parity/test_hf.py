@@ -24,7 +24,7 @@ from electra_jax.inference.network import Model
 from electra_jax.interchange import hf_names, layout
 from electra_jax.model.encoder import Embeddings, Encoder
 from electra_jax.model.types import PyTree, Tokens
-from support.parity_case import ORACLE
+from support.shared import ORACLE, skipped
 
 LOGITS, LOSSES, GRADIENTS = 2e-5, 1e-5, 3e-6
 ROUNDING = 1e-8  # of the largest gradient of all, an eleventh of a float32's
@@ -36,8 +36,7 @@ def discover() -> list:
     ours = [pytest.param(path.parent, id=f"subset-{path.parent.name}") for path in sorted(OURS.glob("*/*/io.npz"))]
     theirs = [path.parent for path in sorted(ORACLE.glob("hf/**/io.npz"))]
     if not theirs:
-        reason = f"no recorded numbers at {ORACLE / 'hf'} (set ELECTRA_ORACLE)"
-        return [*ours, pytest.param(None, marks=pytest.mark.skip(reason=reason))]
+        return [*ours, skipped(ORACLE / "hf")]
     return [*ours, *(pytest.param(path, id=str(path.relative_to(ORACLE / "hf"))) for path in theirs)]
 
 

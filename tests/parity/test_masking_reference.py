@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from electra_jax.model.layers import take_positions
 from electra_jax.model.types import Masked, Tokens
 from electra_jax.pretraining import corruption
 from electra_jax.pretraining.corruption import MaskingConfig
@@ -102,7 +103,7 @@ def test_scatter_gather_and_sampling_of_the_original(path: Path) -> None:
     np.testing.assert_array_equal(scattered_BL, arrays["scatter_int"])
     np.testing.assert_array_equal(corruption.selected(masked), arrays["scatter_int_mask"])
     for kind in ("int", "float"):
-        gathered = corruption.take_positions(arrays[f"seq_{kind}"], positions_BK)
+        gathered = take_positions(arrays[f"seq_{kind}"], positions_BK)
         np.testing.assert_array_equal(gathered, arrays[f"gather_{kind}"])
     disallowed = jnp.argmax(arrays["disallow"], axis=-1)
     has_one = arrays["disallow"].max(-1, keepdims=True) > 0

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,31 +17,8 @@ from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.interchange import tf1
 from electra_jax.model.types import PyTree
 from electra_jax.training import optimizer
-from support.parity_case import discover
+from support.parity_case import NO_DECAY, discover, optimizer_of
 from support.tiny_model import small_encoder
-
-NO_DECAY = "layer_norm|bias"
-
-
-def config_of(options: dict[str, Any]) -> optimizer.OptimizerConfig:
-    """Our settings for the original's arguments, among which a share of warm-up beats a number."""
-    steps = options["num_train_steps"]
-    return optimizer.OptimizerConfig(
-        learning_rate=options["learning_rate"],
-        num_warmup_steps=max(options.get("warmup_proportion", 0) * steps, options.get("warmup_steps", 0)),
-        num_train_steps=steps,
-        lr_decay_power=options.get("lr_decay_power", 1.0),
-        weight_decay_rate=options.get("weight_decay_rate", 0.01),
-        no_decay=NO_DECAY,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-6,
-        clip_norm=1.0,
-        layerwise_lr_decay=options["layerwise_lr_decay_power"]
-        if options.get("layerwise_lr_decay_power", -1) > 0
-        else 1.0,
-        layerwise_exponents="reference",
-    )
 
 
 def places_of(names: Iterable[str]) -> dict[str, tuple[str, int | None]]:
@@ -88,7 +64,7 @@ def test_parameters_and_moments_follow_the_recorded_run(path: Path) -> None:
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     meta = json.loads(str(arrays["meta"]))
-    config = config_of(meta["options"])
+    config = optimizer_of(meta["options"])
     before, grads = group(arrays, "var0/"), group(arrays, "grads/")
     recorded_layers = [int(found[1]) for name in before if (found := re.search(r"layer_(\d+)/", name))]
     num_layers = meta["options"].get("n_transformer_layers") or max(recorded_layers) + 1
@@ -120,7 +96,7 @@ def test_parameters_and_moments_follow_the_recorded_run(path: Path) -> None:
 def test_learning_rates_of_the_recorded_run(path: Path) -> None:
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files if name.startswith(("lr", "meta"))}
-    config = config_of(json.loads(str(arrays["meta"]))["options"])
+    config = optimizer_of(json.loads(str(arrays["meta"]))["options"])
     base = np.array([optimizer.learning_rate(config, step) for step in range(50)])
     if "lr" in arrays:
         np.testing.assert_allclose(base, arrays["lr"], rtol=1e-6)
@@ -148,7 +124,7 @@ def test_learning_rates_of_the_recorded_run(path: Path) -> None:
 @pytest.mark.parametrize("path", discover("tf_optim/lr_schedules*.json"))
 def test_schedules(path: Path) -> None:
     for name, schedule in json.loads(path.read_text()).items():
-        config = config_of(schedule["args"])
+        config = optimizer_of(schedule["args"])
         ours = [float(optimizer.learning_rate(config, step)) for step in schedule["steps"]]
         # One unit of float32 in k / N, which TensorFlow may compute as k * (1 / N), is 6e-8 of the base.
         np.testing.assert_allclose(ours, schedule["lr"], rtol=2e-6, atol=1e-7 * config.learning_rate, err_msg=name)

@@ -1,7 +1,6 @@
 """Two-segment packing in the original's way: every recorded run, example by example and draw by draw."""
 
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.original.packing import ReferencePacker
 from electra_jax.tasks.pretraining.segments import Example
 from electra_jax.tasks.vocabulary import load_vocabulary
+from support.shared import ORACLE, skipped
 
-ROOT = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared/oracle")) / "build_pretraining"
+ROOT = ORACLE / "build_pretraining"
 PUBLISHED = {"one_segment_share": 0.1, "random_length_share": 0.05}
 
 
@@ -50,12 +50,12 @@ def runs() -> list[Any]:
         for path, record in found("runs")
         for run in record["runs"]
     ]
-    return cases or [pytest.param(None, None, None, marks=pytest.mark.skip(f"no recorded runs under {ROOT}"))]
+    return cases or [skipped(ROOT, None, None, None)]
 
 
 def writers() -> list[Any]:
     cases = [pytest.param(path, record, id=path.stem) for path, record in found("num_out_files")]
-    return cases or [pytest.param(None, None, marks=pytest.mark.skip(f"no recorded writers under {ROOT}"))]
+    return cases or [skipped(ROOT, None, None)]
 
 
 @pytest.mark.parametrize(("path", "record", "run"), runs())

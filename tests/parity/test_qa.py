@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -26,29 +25,29 @@ from electra_jax.tasks.qa.files import QAExample, read_mrqa, read_squad
 from electra_jax.tasks.qa.final_text import project
 from electra_jax.tasks.qa.windows import Window, WindowConfig, max_context_spans, prediction_windows, training_windows
 from electra_jax.tasks.tokenizer import build_tokenizer
+from support.shared import ORACLE, skipped
 
-ORACLE = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared" / "oracle")) / "finetune"
-NO_CASE = pytest.param(None, marks=pytest.mark.skip(reason=f"no recorded case at {ORACLE} (set ELECTRA_ORACLE)"))
+ROOT = ORACLE / "finetune"
 FEATURE_CASES = [
     pytest.param(path, name, id=f"{path.stem}:{name}")
-    for path in sorted(ORACLE.glob("qa_features*.json"))
+    for path in sorted(ROOT.glob("qa_features*.json"))
     for name in json.loads(path.read_text())
-] or [pytest.param(None, None, marks=NO_CASE.marks)]
+] or [skipped(ROOT, None, None)]
 
 
 def _files(pattern: str) -> list[Any]:
-    return [pytest.param(path, id=path.stem) for path in sorted(ORACLE.glob(pattern))] or [NO_CASE]
+    return [pytest.param(path, id=path.stem) for path in sorted(ROOT.glob(pattern))] or [skipped(ROOT / pattern)]
 
 
 @functools.cache
 def _tokenizer(lowercase: bool) -> Tokenizer:
-    tokens = (ORACLE / "data" / "vocab.txt").read_text().rstrip("\n").split("\n")
+    tokens = (ROOT / "data" / "vocab.txt").read_text().rstrip("\n").split("\n")
     return build_tokenizer(tokens, lowercase=lowercase, strip_accents=lowercase)
 
 
 @functools.cache
 def _examples(task: str, split: str) -> list[QAExample]:
-    folder = ORACLE / "data" / "finetuning_data" / task
+    folder = ROOT / "data" / "finetuning_data" / task
     if (folder / f"{split}.jsonl").exists():
         return read_mrqa(str(folder / f"{split}.jsonl"))
     return read_squad(str(folder / f"{split}.json"))
@@ -224,7 +223,7 @@ def _decode(case: dict[str, Any], file: Path, task: str) -> dict[str, decoding.P
 @pytest.mark.parametrize("file", _files("qa_decode_*.json"))
 def test_decoding_and_its_score(file: Path, tmp_path: Path) -> None:
     case = json.loads(file.read_text())
-    task = next(part for part in reversed(file.stem.split("_")) if (ORACLE / "data/finetuning_data" / part).is_dir())
+    task = next(part for part in reversed(file.stem.split("_")) if (ROOT / "data/finetuning_data" / part).is_dir())
     predictions = _decode(case, file, task)
     files = decoding.write_predictions(predictions, str(tmp_path), null_threshold=None)
     written = {path.name: json.loads(path.read_text()) for path in files}

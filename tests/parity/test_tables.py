@@ -14,41 +14,14 @@ from flax import linen as nn
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.interchange import layout, tf1
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.electra import Electra, generator_config
 from electra_jax.pretraining import electric, masked_lm, original, registry, steps
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import Electra, generator_config
-from support.parity_case import Case, discover, keys_of, masked_of
-
-SIZES = {"small": (256, 12, 4, 128), "base": (768, 12, 12, 768), "large": (1024, 24, 16, 1024)}
-
-
-def encoder(size: str) -> EncoderConfig:
-    hidden, layers, heads, embedding = SIZES[size]
-    return EncoderConfig(
-        vocab_size=30522,
-        hidden_size=hidden,
-        embedding_size=embedding,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * hidden,
-        max_position_embeddings=512,
-        type_vocab_size=2,
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-        dropout_bits=16,
-        dropout_prng="threefry2x32",
-        initializer_range=0.02,
-        layer_norm_eps=1e-12,
-        dtype="float32",
-        attention="exact",
-        scan_unroll=1,
-        remat_policy="none",
-    )
+from support.parity_case import Case, discover, keys_of, masked_of, published_encoder
 
 
 def published(size: str, *, width: float = 0.25, depth: float = 1.0) -> Electra:
-    discriminator = encoder(size)
+    discriminator = published_encoder(size)
     generator = generator_config(
         discriminator, width_fraction=width, depth_fraction=depth, embedding_size=discriminator.embedding_size
     )
@@ -66,7 +39,7 @@ def test_sizes_of_generators(path: Path) -> None:
         ours = published(row["size"], **fractions).generator_config
         sizes = (ours.hidden_size, ours.num_hidden_layers, ours.num_attention_heads, ours.intermediate_size)
         assert sizes == (row["hidden"], row["layers"], row["heads"], row["intermediate"]), row
-        assert ours.embedding_size == (row["embedding_size"] or encoder(row["size"]).hidden_size)
+        assert ours.embedding_size == (row["embedding_size"] or published_encoder(row["size"]).hidden_size)
 
 
 @pytest.mark.parametrize("path", discover("tf_pretrain/config_tables*.json"))
@@ -145,7 +118,7 @@ def test_what_the_original_cannot_build_is_refused_by_name(path: Path) -> None:
                 generator_kind=kind,
                 embedding_sharing="es",
                 generator=published("small").generator_config,
-                discriminator=encoder("small"),
+                discriminator=published_encoder("small"),
             )
 
 

@@ -1,7 +1,6 @@
 """Tagging in the original's way: spans, encodings, features and scores of every recorded case."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from electra_jax.tasks.tagging.sentences import (
     tags_of,
 )
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from support.shared import ORACLE, skipped
 
-ROOT = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared/oracle")) / "finetune"
+ROOT = ORACLE / "finetune"
 
 
 def records(pattern: str) -> list[Any]:
     found = [pytest.param(path, id=path.stem) for path in sorted(ROOT.rglob(pattern))]
-    return found or [pytest.param(None, marks=pytest.mark.skip(f"no {pattern} under {ROOT}"))]
+    return found or [skipped(ROOT / pattern)]
 
 
 @pytest.mark.parametrize("path", records("tagging_utils*.json"))

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from typing import Any
 import pytest
 
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from support.shared import ORACLE, skipped
 
-ROOT = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared/oracle")) / "tokenizer"
+ROOT = ORACLE / "tokenizer"
 
 
 def records() -> list[tuple[Path, dict[str, Any]]]:
@@ -25,7 +25,7 @@ RECORDS = records()
 CASES = [
     pytest.param(path, record, mode, id=f"{path.stem}-{mode}") for path, record in RECORDS for mode in record["modes"]
 ]
-NONE = [pytest.param(None, None, None, marks=pytest.mark.skip(f"no recorded tokens under {ROOT}"))]
+NONE = [skipped(ROOT, None, None, None)]
 
 
 def options(mode: str) -> dict[str, bool]:

@@ -11,10 +11,9 @@ import pytest
 
 from electra_jax.interchange import layout
 from electra_jax.model.types import Masked, PyTree
-from electra_jax.pretraining.replaced_token import Keys
+from electra_jax.pretraining.objective import Keys
 from electra_jax.training import optimizer
-from parity.test_optimizer import config_of
-from support.parity_case import Case, discover, masked_of, noise_of
+from support.parity_case import Case, discover, masked_of, noise_of, optimizer_of
 
 
 @pytest.mark.parametrize("path", discover("tf_pretrain/trace_*.npz"))
@@ -26,7 +25,7 @@ def test_every_step_and_the_parameters_after_the_last(path: Path) -> None:
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     hyper = json.loads(str(arrays["hyper"]))
-    config = config_of(
+    config = optimizer_of(
         {
             "learning_rate": hyper["lr"],
             "num_train_steps": hyper["num_train_steps"],

@@ -7,7 +7,8 @@ from sklearn.metrics import roc_auc_score
 
 from electra_jax.model.types import Corrupted, Loss, Masked, Tokens
 from electra_jax.pretraining import metrics, original
-from electra_jax.pretraining.replaced_token import Outputs
+from electra_jax.pretraining.objective import Outputs
+from electra_jax.training.state import Sums
 
 
 def outputs_of(logits: np.ndarray, labels: np.ndarray, attention_mask: np.ndarray) -> tuple[Masked, Outputs]:
@@ -20,7 +21,7 @@ def outputs_of(logits: np.ndarray, labels: np.ndarray, attention_mask: np.ndarra
     return masked, outputs
 
 
-def sums_of(logits: np.ndarray, labels: np.ndarray, attention_mask: np.ndarray) -> metrics.Sums:
+def sums_of(logits: np.ndarray, labels: np.ndarray, attention_mask: np.ndarray) -> Sums:
     masked, outputs = outputs_of(logits, labels, attention_mask)
     losses = {"generator": Loss(jnp.array(6.0), jnp.array(2.0)), "discriminator": Loss(jnp.array(3.0), jnp.array(4.0))}
     return metrics.pretraining_sums(losses, masked, outputs)

@@ -13,7 +13,9 @@ import pytest
 from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, electric, losses, metrics, steps
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import Keys, ReplacedTokenDetection
+from electra_jax.pretraining.objective import Keys
+from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
+from electra_jax.training.state import Batch, TrainState
 from support.objectives import COMPILE_FAST, VARIANTS, Variant
 from support.tiny_model import MASKING, VOCAB_SIZE, random_batch
 
@@ -21,7 +23,7 @@ from support.tiny_model import MASKING, VOCAB_SIZE, random_batch
 SUMMED_APART = ("electra", "electra_15", "tied_generator", "mlm", "replace_mlm", "all_tokens_mlm", "electric", "gdes")
 
 
-def batch(rows: int = 8) -> steps.Batch:
+def batch(rows: int = 8) -> Batch:
     return jax.tree.map(jnp.asarray, random_batch(rows, 32))
 
 
@@ -67,7 +69,7 @@ def test_accumulation_equals_the_full_batch(name: str) -> None:
     variant, rule = VARIANTS[name], optax.sgd(1.0)
     params = variant.params()
     key_data = jax.random.key_data(jax.random.key(5))
-    state = steps.TrainState(jnp.zeros((), jnp.int32), params, rule.init(params), key_data)
+    state = TrainState(jnp.zeros((), jnp.int32), params, rule.init(params), key_data)
     results = []
     for count in (1, 4):
         step = functools.partial(

@@ -15,11 +15,14 @@ from electra_jax.config import gin_files
 from electra_jax.config.data import packing_of
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
-from electra_jax.pretraining import flops, registry, replaced_token, steps
+from electra_jax.model.electra import EMBEDDING_SHARING, generator_config
+from electra_jax.pretraining import flops, registry, steps
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
-from electra_jax.pretraining.replaced_token import Objective, ReplacedTokenDetection
+from electra_jax.pretraining.objective import Objective
+from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import TrainState
 from support.tiny_model import MASKING, OBJECTIVE, optimizer_config, small_encoder
 
 ROOT = Path(__file__).parents[2]
@@ -143,9 +146,7 @@ REFUSED = {
 def test_senseless_combinations_are_refused_by_name(name: str) -> None:
     objective, kind, sharing, message = REFUSED[name]
     encoder = small_encoder()
-    generator = replaced_token.generator_config(
-        encoder, width_fraction=0.5, depth_fraction=1.0, embedding_size=encoder.embedding_size
-    )
+    generator = generator_config(encoder, width_fraction=0.5, depth_fraction=1.0, embedding_size=encoder.embedding_size)
     with pytest.raises(UserError, match=message):
         registry.check(
             objective, generator_kind=kind, embedding_sharing=sharing, generator=generator, discriminator=encoder
@@ -165,7 +166,7 @@ ALL_OBJECTIVES = (
 COMBINATIONS = [
     combination
     for combination in itertools.product(
-        ALL_OBJECTIVES, registry.GENERATOR_KINDS, replaced_token.EMBEDDING_SHARING, ("embedding_size", "hidden_size")
+        ALL_OBJECTIVES, registry.GENERATOR_KINDS, EMBEDDING_SHARING, ("embedding_size", "hidden_size")
     )
     if combination[1] in ("small", "two_tower") or combination[3] == "embedding_size"
 ]
@@ -180,7 +181,7 @@ def settings_of(combination: tuple[Objective, str, str, str]) -> dict[str, Any]:
     _, kind, sharing, embeddings = combination
     encoder = small_encoder()
     shared = embeddings == "embedding_size"
-    generator = replaced_token.generator_config(
+    generator = generator_config(
         encoder, width_fraction=0.25, depth_fraction=0.5, embedding_size=encoder.embedding_size if shared else 0
     )
     assert (generator.embedding_size == encoder.embedding_size) == shared
@@ -215,7 +216,7 @@ def test_every_combination_is_refused_in_a_sentence_or_takes_a_step(
     rule = make_optimizer(optimizer_config())
     batch = {name: jnp.zeros((2, 16), jnp.int32) for name in ("input_ids", "token_type_ids", "attention_mask")}
 
-    def step(key: jax.Array) -> tuple[steps.TrainState, dict[str, jax.Array]]:
+    def step(key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         state = nn.unbox(steps.init_state(key, model, rule, 16))
         return steps.pretrain_step(
             state, batch, model=model, objective=objective, masking=MASKING, optimizer=rule, accumulation_steps=1

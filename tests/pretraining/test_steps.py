@@ -12,14 +12,17 @@ import optax
 import pytest
 
 from electra_jax.errors import UserError
+from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.types import Masked, PyTree
 from electra_jax.pretraining import corruption, metrics, steps
-from electra_jax.pretraining.replaced_token import Electra, Keys, WeightSchedule, generator_config
+from electra_jax.pretraining.objective import Keys
+from electra_jax.pretraining.replaced_token import WeightSchedule
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import TrainState
 from support.tiny_model import MASKING, OBJECTIVE, optimizer_config, random_batch, small_encoder, small_model
 
 
-def new_state(model: Electra, optimizer: optax.GradientTransformation) -> steps.TrainState:
+def new_state(model: Electra, optimizer: optax.GradientTransformation) -> TrainState:
     # Compiled whole: one operation at a time, it is the compiling of each that takes the time.
     return jax.jit(lambda key: nn.unbox(steps.init_state(key, model, optimizer, 32)))(jax.random.key(0))
 

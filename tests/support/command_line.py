@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from electra_jax.distributed.processes import free_port
+from electra_jax.distributed.group import free_port
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [one + vowel + end for one in "bdkm" for vowel in "aeiou" for end in ("", "n", "ra", "lo")]

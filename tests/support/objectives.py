@@ -6,11 +6,12 @@ import functools
 import jax
 from flax import linen as nn
 
+from electra_jax.model.electra import generator_config
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import registry, steps
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
-from electra_jax.pretraining.replaced_token import Objective, generator_config
+from electra_jax.pretraining.objective import Objective
 from support.tiny_model import OBJECTIVE, small_encoder
 
 SAMPLING = {"temperature": 1.0, "disallow_correct": False, "sampler": "inverse_cdf"}

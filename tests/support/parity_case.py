@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,14 @@ from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, electric, masked_lm, registry, replaced_token, steps
 from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.objective import Keys, Objective
+from electra_jax.training.optimizer import OptimizerConfig
+from support.shared import ORACLE, skipped
+from support.tiny_model import encoder_config
 
-ORACLE = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared" / "oracle"))
 CLS, SEP, MASK = 101, 102, 103
+# Hidden size, layers, heads, embedding size.
+SIZES = {"small": (256, 12, 4, 128), "base": (768, 12, 12, 768), "large": (1024, 24, 16, 1024)}
 
 # A two-tower generator, which has no place in a model directory, so that the importer has no names for it.
 TWO_TOWER_NAMES = {
@@ -44,9 +48,45 @@ def discover(pattern: str, *, beside: str = "", holding: str = "") -> list:
     paths = [path for path in sorted(ORACLE.glob(pattern)) if not beside or path.with_suffix(beside).exists()]
     paths = [path for path in paths if not holding or holding in np.load(path).files]
     if not paths:
-        reason = f"no recorded numbers at {ORACLE / pattern} (set ELECTRA_ORACLE)"
-        return [pytest.param(None, marks=pytest.mark.skip(reason=reason))]
+        return [skipped(ORACLE / pattern)]
     return [pytest.param(path, id=path.stem) for path in paths]
+
+
+NO_DECAY = "layer_norm|bias"
+
+
+def optimizer_of(options: dict[str, Any]) -> OptimizerConfig:
+    """Return our settings for the original's arguments, among which a share of warm-up beats a number."""
+    steps = options["num_train_steps"]
+    return OptimizerConfig(
+        learning_rate=options["learning_rate"],
+        num_warmup_steps=max(options.get("warmup_proportion", 0) * steps, options.get("warmup_steps", 0)),
+        num_train_steps=steps,
+        lr_decay_power=options.get("lr_decay_power", 1.0),
+        weight_decay_rate=options.get("weight_decay_rate", 0.01),
+        no_decay=NO_DECAY,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-6,
+        clip_norm=1.0,
+        layerwise_lr_decay=options["layerwise_lr_decay_power"]
+        if options.get("layerwise_lr_decay_power", -1) > 0
+        else 1.0,
+        layerwise_exponents="reference",
+        lr_decay_share=1.0,
+    )
+
+
+def published_encoder(size: str) -> EncoderConfig:
+    """Return the published discriminator of a size."""
+    hidden, layers, heads, embedding = SIZES[size]
+    return encoder_config(
+        hidden_size=hidden,
+        embedding_size=embedding,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+    )
 
 
 def recipe(name: str, shape: list[int]) -> np.ndarray:
@@ -81,7 +121,7 @@ class Case:
     def encoder(self, name: str, embedding_size: int | None) -> EncoderConfig:
         config = self.info[name]
         assert config["hidden_act"] == "gelu"
-        return EncoderConfig(
+        return encoder_config(
             vocab_size=config["vocab_size"],
             hidden_size=config["hidden_size"],
             embedding_size=embedding_size or config["hidden_size"],
@@ -92,14 +132,7 @@ class Case:
             type_vocab_size=config["type_vocab_size"],
             hidden_dropout_prob=config["hidden_dropout_prob"],
             attention_probs_dropout_prob=config["attention_probs_dropout_prob"],
-            dropout_bits=16,
-            dropout_prng="threefry2x32",
             initializer_range=config["initializer_range"],
-            layer_norm_eps=1e-12,
-            dtype="float32",
-            attention="exact",
-            scan_unroll=1,
-            remat_policy="none",
         )
 
     @property
@@ -118,7 +151,7 @@ class Case:
         return self.info["options"].get(name, default)
 
     @property
-    def objective(self) -> replaced_token.Objective:
+    def objective(self) -> Objective:
         electric_objective = self.option("electric_objective", False)
         if not (self.option("electra_objective", True) or electric_objective):
             return masked_lm.MaskedLanguageModel(weight=self.info["gen_weight"])
@@ -194,5 +227,5 @@ def noise_of(arrays: dict[str, np.ndarray]) -> jax.Array:
     return -jnp.log(-jnp.log(uniform + 1e-9) + 1e-9)
 
 
-def keys_of(arrays: dict[str, np.ndarray]) -> replaced_token.Keys:
-    return replaced_token.Keys(noise_of(arrays), jax.random.key(0), jax.random.key(0))
+def keys_of(arrays: dict[str, np.ndarray]) -> Keys:
+    return Keys(noise_of(arrays), jax.random.key(0), jax.random.key(0))

@@ -7,13 +7,14 @@ import gin
 import numpy as np
 
 from electra_jax.config import gin_files
+from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.replaced_token import Electra, ReplacedTokenDetection, generator_config
-from electra_jax.pretraining.steps import Batch
+from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.sharding import MeshConfig
+from electra_jax.training.state import Batch
 
 VOCAB_SIZE, CLS, SEP, MASK = 64, 2, 3, 4
 MASKING = MaskingConfig(
@@ -37,9 +38,32 @@ RULES = (("embed", "fsdp"), ("mlp", "tensor"), ("heads", "tensor"), ("vocab", "t
 ONE_AXIS = MeshConfig(data=-1, fsdp=1, tensor=1, rules=RULES)
 
 
+# What every published size has in common.
+PUBLISHED_ENCODER = {
+    "vocab_size": 30522,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "dropout_bits": 16,
+    "dropout_prng": "threefry2x32",
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "dtype": "float32",
+    "attention": "exact",
+    "scan_unroll": 1,
+    "remat_policy": "none",
+}
+
+
+def encoder_config(**fields: Any) -> EncoderConfig:
+    """Return an encoder of the published settings; its sizes, and whatever else differs, are in `fields`."""
+    return EncoderConfig(**(PUBLISHED_ENCODER | fields))
+
+
 def small_encoder(*, dropout: float = 0.0, dtype: str = "float32") -> EncoderConfig:
-    """Two layers of 16, embeddings of 8."""
-    return EncoderConfig(
+    """Return an encoder of two layers of 16 with embeddings of 8."""
+    return encoder_config(
         vocab_size=VOCAB_SIZE,
         hidden_size=16,
         embedding_size=8,
@@ -47,17 +71,10 @@ def small_encoder(*, dropout: float = 0.0, dtype: str = "float32") -> EncoderCon
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=32,
-        type_vocab_size=2,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        dropout_bits=16,
-        dropout_prng="threefry2x32",
-        initializer_range=0.02,
-        layer_norm_eps=1e-12,
         dtype=dtype,
-        attention="exact",
         scan_unroll=2,
-        remat_policy="none",
     )
 
 
@@ -105,7 +122,7 @@ def random_batch(rows: int, length: int, *, seed: int = 0) -> Batch:
 
 def task_options(task: str, **changes: Any) -> TaskOptions:
     """The shipped options of a downstream task; `changes` are fields."""
-    gin_files.parse(["gin/tasks/downstream.gin"], [f"TASK={task!r}"], search_paths=[])
-    options = gin.get_configurable(TaskOptions)()
-    gin.clear_config(clear_constants=True)
+    with gin_files.isolated():
+        gin_files.parse(["gin/tasks/downstream.gin"], [f"TASK={task!r}"], search_paths=[])
+        options = gin.get_configurable(TaskOptions)()
     return dataclasses.replace(options, **changes)

@@ -80,7 +80,6 @@ def test_the_originals_ways_are_all_switched() -> None:
     files = ["gin/tasks/downstream.gin", "gin/reference.gin"]
     gin_files.parse(files, ["TASK='naturalqs'"], search_paths=[])
     original = gin.get_configurable(TaskOptions)()
-    gin.clear_config(clear_constants=True)
     ours = task_options("naturalqs")
     changed = {
         field.name for field in dataclasses.fields(ours) if getattr(ours, field.name) != getattr(original, field.name)

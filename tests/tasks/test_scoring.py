@@ -1,19 +1,16 @@
 """Scores of predictions in files: equal to the official scripts' recorded ones, and what does not fit the data."""
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.scoring import score_predictions, tagged_file
+from support.shared import DATA, ORACLE, existing, needs
 from support.tiny_model import task_options
-
-SHARED = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[3] / "shared/oracle")).parent / "data"
 
 
 def written(path: Path, content: object) -> str:
@@ -22,8 +19,8 @@ def written(path: Path, content: object) -> str:
     return str(path)
 
 
-def test_squad_scores_are_the_official_ones(oracle: Callable[[str], Path], tmp_path: Path) -> None:
-    case = json.loads(oracle("finetune/squad_eval.json").read_text())
+def test_squad_scores_are_the_official_ones(tmp_path: Path) -> None:
+    case = json.loads(existing(ORACLE / "finetune/squad_eval.json").read_text())
     # The record has only what the scripts read.
     for article in case["dataset"]:
         for paragraph in article["paragraphs"]:
@@ -67,10 +64,10 @@ def test_mrqa_scores_count_or_skip_what_is_unanswered(tmp_path: Path) -> None:
         assert scores == pytest.approx({"exact_match": 100 / number, "f1": 100 * (1 + 2 / 3) / number})
 
 
-@pytest.mark.skipif(not (SHARED / "conll2000").exists(), reason=f"no CoNLL-2000 at {SHARED}")
+@needs(DATA / "conll2000")
 def test_tagged_file_is_scored_as_conlleval_printed_it() -> None:
-    file = str(SHARED / "conll2000/conlleval/output.txt")
-    printed = (SHARED / "conll2000/conlleval/result.txt").read_text()
+    file = str(DATA / "conll2000/conlleval/output.txt")
+    printed = (DATA / "conll2000/conlleval/result.txt").read_text()
     assert tagged_file(file, span_reader="conlleval").report() == printed
     scores = score_predictions(task_options("chunk"), "test", file, null_odds_file=None)
     for name, metric in (("accuracy", "accuracy"), ("precision", "precision"), ("recall", "recall"), ("FB1", "f1")):

@@ -314,4 +314,3 @@ def test_a_task_by_its_name_leaves_the_callers_gin_alone(tmp_path: Path) -> None
     assert [list(row["input_ids"]) for row in dataset.as_numpy_iterator()] == [[CLS, A, B, SEP], [CLS, B, SEP, 0]]
     with pytest.raises(UserError, match="no macro MAX_LENGTH is used"):
         register_downstream_task("cola", **settings, MAX_LENGTH=4)
-    gin.clear_config(clear_constants=True)

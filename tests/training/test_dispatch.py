@@ -2,21 +2,22 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from electra_jax.checkpoints.orbax_store import Checkpoints
 from electra_jax.pretraining import metrics, steps
-from electra_jax.pretraining.steps import TrainState
 from electra_jax.training import sharding
 from electra_jax.training.loop import LoopConfig, train
 from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import TrainState
 from electra_jax.training.stop import Stop
+from support.job import Job
 from support.recorder import TIMED, Recorder
 from support.tiny_model import MASKING, OBJECTIVE, ONE_AXIS, optimizer_config, random_batch, small_model
 
@@ -34,10 +35,14 @@ UPDATE = functools.partial(
 
 
 @functools.cache
-def jitted() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """One step, and several; compiled once for all tests."""
+def job() -> Job:
+    """Compiled once for all tests."""
     abstract = sharding.abstract(INIT, jax.random.key(0), MESH, ONE_AXIS)
-    return tuple(make(UPDATE, abstract, MESH, ONE_AXIS) for make in (sharding.jit_update, sharding.jit_updates))
+    return Job(
+        MESH,
+        update=sharding.jit_updates(UPDATE, abstract, MESH, ONE_AXIS),
+        finish=functools.partial(metrics.finish, loss_weights=OBJECTIVE.loss_weights),
+    )
 
 
 class After(Stop):
@@ -64,23 +69,14 @@ def run(model_dir: Path, *, together: int, dispatches: float = float("inf")) -> 
         for number in itertools.count(start):
             yield random_batch(8, 16, seed=number)
 
-    step, several = jitted()
     state, reached = train(
+        job(),
+        batches(),
         state,
-        start_step=start,
-        step=step,
-        several=several,
-        batches=batches(),
-        batch_sharding=sharding.batch_sharding(MESH),
-        batch_size=8,
-        checkpoints=checkpoints,
-        data_state=dict,
+        loop=LoopConfig(6, log_every=3, evaluate_every=6, save_every=3, keep=3, steps_per_dispatch=together),
         reporter=recorder,
-        finish=functools.partial(metrics.finish, loss_weights=OBJECTIVE.loss_weights),
-        learning_rate=float,
-        evaluate=lambda params: {},
-        config=LoopConfig(6, log_every=3, evaluate_every=6, save_every=3, keep=3, steps_per_dispatch=together),
         stop=After(dispatches),
+        checkpoints=checkpoints,
     )
     checkpoints.close()
     return jax.device_get(state), recorder, reached
@@ -108,6 +104,18 @@ def test_two_dispatches_of_three_steps_are_six_steps(
     same(state, one_by_one[0])
     # In words, where what is not a number is equal to itself.
     assert str(without_times(recorder)) == str(without_times(one_by_one[1]))
+
+
+def test_a_stack_of_one_batch_is_an_update_by_that_batch() -> None:
+    batch = random_batch(8, 16, seed=1)
+    state = sharding.initialise(INIT, jax.random.key(0), MESH, ONE_AXIS)
+    expected, expected_sums = sharding.jit_update(UPDATE, state, MESH, ONE_AXIS)(
+        jax.tree.map(jnp.copy, state), sharding.to_device(batch, sharding.batch_sharding(MESH))
+    )
+    found, sums = job().update(state, sharding.stack_to_device([batch], MESH))
+    same(jax.device_get(found), jax.device_get(expected))
+    for name, value in expected_sums.items():
+        np.testing.assert_array_equal(sums[name], value[None])
 
 
 @pytest.mark.parametrize(("before", "dispatches", "after"), [(3, 1, 3), (1, 2, 3)])

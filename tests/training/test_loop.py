@@ -21,8 +21,10 @@ from electra_jax.errors import UserError
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import RunReporter
 from electra_jax.training import sharding
-from electra_jax.training.loop import LoopConfig, Meter, Reporter, train
+from electra_jax.training.loop import LoopConfig, train
+from electra_jax.training.meter import Meter, Reporter
 from electra_jax.training.stop import Stop
+from support.job import Job
 from support.recorder import TIMED, Recorder
 from support.tiny_model import ONE_AXIS
 
@@ -40,6 +42,7 @@ EACH_STEP = {
 class Counter(NamedTuple):
     """The least that the loop asks of a state."""
 
+    step: jax.Array
     params: jax.Array
 
 
@@ -47,7 +50,7 @@ def _step(state: Counter, batch: PyTree) -> tuple[Counter, PyTree]:
     """Adds the batch's mean to the one parameter; the loss is infinite once that is over 100."""
     total = state.params + jnp.mean(batch["x"])
     loss = jnp.where(total > 100.0, jnp.inf, total)
-    return Counter(total), {"loss": loss, "real": jnp.float32(BATCH), "grad_norm": jnp.float32(2.0)}
+    return Counter(state.step + 1, total), {"loss": loss, "real": jnp.float32(BATCH), "grad_norm": jnp.float32(2.0)}
 
 
 def _run(
@@ -74,22 +77,21 @@ def _run(
                 on_batch[number]()
             yield {"x": np.full((BATCH, 1), increment, np.float32)}
 
+    state = Counter(jnp.int32(start), jnp.float32(start))
     _, reached = train(
-        jax.device_put(Counter(jnp.float32(start)), NamedSharding(mesh, PartitionSpec())),
-        start_step=start,
-        step=jax.jit(_step, donate_argnums=0),
-        several=jax.jit(functools.partial(jax.lax.scan, _step), donate_argnums=0),
-        batches=batches(),
-        batch_sharding=sharding.batch_sharding(mesh),
-        batch_size=BATCH,
-        checkpoints=checkpoints,
-        data_state=dict,
+        Job(
+            mesh,
+            update=jax.jit(functools.partial(jax.lax.scan, _step), donate_argnums=0),
+            finish=lambda sums: {"loss": float(sums["loss"])},
+            evaluate=lambda state: {"params": float(state.params)},
+            learning_rate=lambda step: 0.1 * step,
+        ),
+        batches(),
+        jax.device_put(state, NamedSharding(mesh, PartitionSpec())),
+        loop=LoopConfig(steps, log_every, evaluate_every, save_every, keep=10, steps_per_dispatch=together),
         reporter=reporter or recorder,
-        finish=lambda sums: {"loss": float(sums["loss"])},
-        learning_rate=lambda count: 0.1 * count,
-        evaluate=lambda params: {"params": float(params)},
-        config=LoopConfig(steps, log_every, evaluate_every, save_every, keep=10, steps_per_dispatch=together),
         stop=stop or Stop(),
+        checkpoints=checkpoints,
     )
     checkpoints.close()
     return recorder, reached
@@ -133,25 +135,19 @@ def test_a_step_within_a_dispatch_that_is_not_finite_is_named(tmp_path: Path) ->
 def test_the_share_of_time_spent_waiting_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that only the test moves; what an evaluation takes belongs to neither."""
     now = [100.0]
-    monkeypatch.setattr("electra_jax.training.loop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("electra_jax.training.meter.time.monotonic", lambda: now[0])
     recorder = Recorder()
-    meter = Meter(
-        reporter=recorder,
-        finish=lambda sums: {},
-        learning_rate=float,
-        batch_size=BATCH,
-        config=LoopConfig(4, 2, 2, 2, keep=1, steps_per_dispatch=1),
-    )
-    sums = {"real": np.float32(64.0), "grad_norm": np.float32(1.0)}
+    meter = Meter(recorder, finish=lambda sums: {}, learning_rate=float, start_step=0, num_train_steps=4, log_every=2)
+    sums = {"real": np.float32([64.0]), "grad_norm": np.float32([1.0])}
     for step, waited in enumerate((1.0, 0.0, 3.0, 3.0), start=1):
         with meter.waiting():
             now[0] += waited
         now[0] += 2.0
-        meter.launched(step, sums)
+        meter.record_dispatch(sums, BATCH)
         if step == 3:
             with meter.paused():
                 now[0] += 50.0
-    meter.settle()
+    meter.flush()
     shares = [values["data_wait_share"] for _, _, values in recorder.lines]
     # The second step is settled once the third is launched, after its wait; the fourth at once.
     assert shares == [pytest.approx((1 + 0 + 3) / (4 + 6)), pytest.approx(3 / 5)]
@@ -184,7 +180,9 @@ def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not finite at step 6: loss; .* the last good checkpoint is step 3"):
         _run(tmp_path, increment=20.0)
     assert complete_steps(tmp_path / "checkpoints") == [3]
-    abstract = Counter(jax.ShapeDtypeStruct((), jnp.float32, sharding=jnp.float32(0).sharding))
+    abstract = Counter(
+        *(jax.ShapeDtypeStruct((), kind, sharding=jnp.float32(0).sharding) for kind in (jnp.int32, jnp.float32))
+    )
     held = restore_latest(tmp_path, abstract)
     assert math.isfinite(held.state.params)
     assert held.step == 3

@@ -18,6 +18,7 @@ import zstandard
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
+from support.shared import ORACLE, existing
 
 TEXT = "\n\nFirst line.\n  Second line. \n\n\n\t\nAnother document: é.\r\n\r\nA third."
 DOCUMENTS = ["First line.\nSecond line.", "Another document: é.", "A third."]
@@ -204,8 +205,8 @@ def test_tfrecords_lose_their_padding(tmp_path: pathlib.Path) -> None:
     assert list(corpus.examples(corpus.units[0])) == [{"input_ids": [2, 7, 3, 8, 3], "token_type_ids": [0, 0, 0, 1, 1]}]
 
 
-def test_tfrecords_of_the_original_writer(oracle: Callable[[str], pathlib.Path]) -> None:
-    folder = oracle("build_pretraining") / "writer" / "out"
+def test_tfrecords_of_the_original_writer() -> None:
+    folder = existing(ORACLE / "build_pretraining") / "writer" / "out"
     corpus = opened(folder / "*.tfrecord*")
     examples = [example for unit in corpus.units for example in corpus.examples(unit)]
     recorded = json.loads((folder.parents[1] / "example_writer.json").read_text())

@@ -1,8 +1,6 @@
 """Two-segment packing: nothing is lost, and the published shape of the examples."""
 
 import json
-import os
-import pathlib
 import random
 
 import pytest
@@ -11,8 +9,8 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.pretraining.packing import Packing, document_rng, example_id, pack, pack_document
 from electra_jax.tasks.pretraining.segments import Example
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
+from support.shared import ORACLE, existing
 
-ORACLE = pathlib.Path(os.environ.get("ELECTRA_ORACLE", pathlib.Path(__file__).parents[4] / "shared/oracle"))
 CLS, SEP = 101, 102
 PUBLISHED = {"cls_id": CLS, "sep_id": SEP, "one_segment_share": 0.1, "random_length_share": 0.05}
 
@@ -143,9 +141,7 @@ def test_the_originals_packing_aims_the_first_example_of_a_document_short_as_oft
 
 def test_share_of_one_segment_equals_the_originals() -> None:
     """On the oracle's documents; the original discards the surplus, so it has no more examples than ours."""
-    path = ORACLE / "build_pretraining/example_builder.json"
-    if not path.exists():
-        pytest.skip("no oracle: set ELECTRA_ORACLE")
+    path = existing(ORACLE / "build_pretraining/example_builder.json")
     oracle = json.loads(path.read_text())
     lines = [line.strip() for line in (path.parent / "corpus.txt").read_text().splitlines()]
     documents = [[]]

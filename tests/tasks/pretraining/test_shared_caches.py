@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gin
 import pytest
 import seqio
 
@@ -47,7 +46,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     yield
-    gin.clear_config(clear_constants=True)
     for suffix in ("", "_unmasked"):
         seqio.TaskRegistry.remove(beam_corpus.TASK + suffix)
 

@@ -1,7 +1,6 @@
 """The registered tasks: the same examples from text and from the cache, masked anew, for any SeqIO consumer."""
 
 import json
-import os
 import pathlib
 import random
 
@@ -21,8 +20,8 @@ from electra_jax.tasks.pretraining.tasks import (
     register_pretraining_task,
 )
 from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from support.shared import ORACLE, existing
 
-ORACLE = pathlib.Path(os.environ.get("ELECTRA_ORACLE", pathlib.Path(__file__).parents[4] / "shared/oracle"))
 LENGTH = 32
 PACKING = Packing(length=LENGTH, one_segment_share=0.1, random_length_share=0.05, seed=0, method="complete")
 LENGTHS = feature_lengths(LENGTH, mask_prob=0.15)
@@ -250,9 +249,7 @@ def test_damage_is_reported_in_a_sentence(
 
 
 def test_the_original_tfrecords(tmp_path: pathlib.Path) -> None:
-    folder = ORACLE / "build_pretraining"
-    if not folder.exists():
-        pytest.skip("no oracle: set ELECTRA_ORACLE")
+    folder = existing(ORACLE / "build_pretraining")
     expected = sorted(
         (tuple(example["ids"]), tuple(example["seg"]))
         for examples in json.loads((folder / "example_writer.json").read_text())["files"].values()

@@ -3,7 +3,6 @@
 import dataclasses
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import tensorflow_datasets as tfds
 from electra_jax.errors import UserError
 from electra_jax.tasks.qa.task import make_qa_task
 from support.questions import CONTEXT, QUESTIONS, VOCABULARY, made, mrqa, squad, written
+from support.shared import DATA, needs
 from support.tiny_model import task_options
 
-SQUAD = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[4] / "shared/oracle")).parent / "data/squad"
+SQUAD = DATA / "squad"
 
 
 def test_questions_that_cannot_be_learnt_are_counted(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_tfds_has_the_same_questions_as_the_files(tmp_path: Path) -> None:
     assert task.examples("dev").examples == twice
 
 
-@pytest.mark.skipif(not SQUAD.exists(), reason=f"no SQuAD at {SQUAD}")
+@needs(SQUAD)
 @pytest.mark.parametrize(
     ("name", "train", "dev"),
     [("squad_v1", ("split-train-v1.1", 8305), ("split-dev-v1.1", 2265)),

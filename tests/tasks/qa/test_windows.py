@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import gzip
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from electra_jax.tasks.qa.files import Answer, QAExample, read_mrqa, read_null_o
 from electra_jax.tasks.qa.final_text import projected_span_text, span_text
 from electra_jax.tasks.qa.windows import Window, WindowConfig, max_context_spans, prediction_windows, training_windows
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
+from support.shared import DATA, existing
 
 CONTEXT = "The leader was John Smith (1895-1943). He liked  double  spaces."
 WORDS = "the leader was john smith ( 1895 - 1943 ) . he liked double spaces when did live ? japanese cafe houston texas"
@@ -326,14 +326,9 @@ def test_prediction_files_and_withheld_answers(tmp_path: Path) -> None:
     assert qa_decoding.final_answers(predictions, null_threshold=None) == {"a": "x", "b": "z"}
 
 
-SHARED_DATA = Path(os.environ.get("ELECTRA_DATA", Path(__file__).parents[4] / "shared" / "data"))
-
-
 @pytest.fixture(scope="module")
 def bert_tokenizer() -> Tokenizer:
-    file = SHARED_DATA / "vocab" / "bert-base-uncased-vocab.txt"
-    if not file.exists():
-        pytest.skip(f"no vocabulary at {file}")
+    file = existing(DATA / "vocab" / "bert-base-uncased-vocab.txt")
     return build_tokenizer(file.read_text().rstrip("\n").split("\n"), lowercase=True, strip_accents=True)
 
 
@@ -362,7 +357,7 @@ def _is_best(window: Window, position: int) -> bool:
 @pytest.mark.parametrize("version", ["v1.1", "v2.0"])
 @pytest.mark.parametrize("length", [128, 512])
 def test_gold_answers_of_squad_survive(version: str, length: int, bert_tokenizer: Tokenizer) -> None:
-    file = SHARED_DATA / "squad" / f"split-dev-{version}.json"
+    file = DATA / "squad" / f"split-dev-{version}.json"
     if not file.exists():
         pytest.skip(f"no SQuAD at {file}")
     config = dataclasses.replace(SOUND, max_sequence_length=length, max_question_length=64, doc_stride=128)

@@ -1,7 +1,6 @@
 """Column files, entities as conlleval counts them, and the word piece that carries a word's label."""
 
 import itertools
-import os
 import random
 from pathlib import Path
 
@@ -33,10 +32,10 @@ from electra_jax.tasks.tagging.sentences import (
 )
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from support.shared import DATA, needs
 
-SHARED = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[4] / "shared/oracle")).parent / "data"
-CONLL2000 = SHARED / "conll2000"
-needs_data = pytest.mark.skipif(not CONLL2000.exists(), reason=f"no CoNLL-2000 at {CONLL2000}")
+CONLL2000 = DATA / "conll2000"
+needs_data = needs(CONLL2000)
 
 PIECES = ["a", "b", "c", "un", "##a", "##b", "##c", "東", "京", "##京", "[", "]", "cls"]
 VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, *PIECES], lowercase=True, strip_accents=True)

@@ -1,7 +1,6 @@
 """Tagging as a task: column files, rows, outputs, scores, raw input, and what is wrong with data."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,11 @@ from electra_jax.tasks.tagging.conlleval import Scores
 from electra_jax.tasks.tagging.task import TaggingTask, make_tagging_task, tagging_task_from_facts
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from support.shared import DATA, needs
 from support.tiny_model import task_options
 
-CONLL2000 = (
-    Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[4] / "shared/oracle")).parent / "data/conll2000"
-)
-needs_data = pytest.mark.skipif(not CONLL2000.exists(), reason=f"no CoNLL-2000 at {CONLL2000}")
+CONLL2000 = DATA / "conll2000"
+needs_data = needs(CONLL2000)
 
 VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, "ann", "##a", "works", "in", "new", "york", "."], lowercase=True,
                                  strip_accents=True)  # fmt: skip

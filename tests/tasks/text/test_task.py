@@ -1,7 +1,6 @@
 """Text tasks: their splits from every source, rows, predictions, scores, and what is said of data that is wrong."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from electra_jax.tasks.text.tables import Classes, Interval
 from electra_jax.tasks.text.task import LabelPrediction, TextTask, ValuePrediction, make_text_task, text_task_from_facts
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from support.shared import DATA, needs
 from support.tiny_model import task_options
 
-GLUE_FILES = Path(os.environ.get("ELECTRA_ORACLE", Path(__file__).parents[4] / "shared/oracle")).parent / "data/glue"
-needs_glue = pytest.mark.skipif(not GLUE_FILES.exists(), reason=f"no GLUE at {GLUE_FILES}")
+GLUE_FILES = DATA / "glue"
+needs_glue = needs(GLUE_FILES)
 VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, "a", "b", "c", "d"], lowercase=True, strip_accents=True)
 CLS, SEP, A, B, C, D = 2, 3, 5, 6, 7, 8
 

@@ -1,0 +1,78 @@
+"""Seal a checkpoint with the size and CRC-32 of each of its files, and check the seal."""
+
+import json
+import zlib
+
+from etils import epath
+
+from electra_jax.distributed import processes
+from electra_jax.files import replace_file
+
+SEAL = "integrity.json"
+METADATA = "_CHECKPOINT_METADATA"
+# Orbax writes this into an object store, which cannot rename, when a checkpoint or a part of it is complete.
+COMMITTED = "commit_success.txt"
+# Orbax writes these after the seal.
+AFTER_SEAL = (METADATA, COMMITTED)
+
+
+class CorruptCheckpointError(Exception):
+    """A checkpoint that is not what was written; the message names the file or the reason."""
+
+
+def seal(directory: epath.Path) -> None:
+    """Write the checksums of a checkpoint's final files beside them."""
+    final = {name: sums for name, sums in checksums(directory).items() if name not in AFTER_SEAL}
+    replace_file(directory / SEAL, json.dumps(final, indent=1), durable=True)
+
+
+def check_seal(directory: epath.Path) -> None:
+    """Compare a checkpoint's files with its seal.
+
+    Raises:
+        CorruptCheckpointError: if a file is missing or differs.
+    """
+    for name in (METADATA, SEAL):
+        if not (directory / name).exists():
+            raise CorruptCheckpointError(f"{name} is missing")
+    try:
+        sealed = json.loads((directory / SEAL).read_text())
+    except ValueError as error:
+        raise CorruptCheckpointError(f"{SEAL} cannot be read") from error
+    found = checksums(directory)
+    for name, expected in sealed.items():
+        if name not in found:
+            raise CorruptCheckpointError(f"{name} is missing")
+        if found[name] != expected:
+            raise CorruptCheckpointError(f"{name} is not what was written")
+
+
+def check_seal_everywhere(directory: epath.Path) -> None:
+    """Compare a checkpoint's files with its seal in one process, on behalf of all.
+
+    Raises:
+        CorruptCheckpointError: in every process, if a file is missing or differs.
+    """
+    found = None
+    if processes.leader():
+        try:
+            check_seal(directory)
+        except CorruptCheckpointError as error:
+            found = str(error)
+    found = processes.gather(found)[0]
+    if found is not None:
+        raise CorruptCheckpointError(found)
+
+
+def checksums(directory: epath.Path) -> dict[str, list[int]]:
+    """Return [size, CRC-32] of every file below a checkpoint directory except the seal, by relative path."""
+    sums = {}
+    files = [folder / name for folder, _, names in directory.walk() for name in names if not name.startswith(SEAL)]
+    for path in sorted(files):
+        size = crc = 0
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                size += len(chunk)
+                crc = zlib.crc32(chunk, crc)
+        sums[str(path.relative_to(directory))] = [size, crc]
+    return sums

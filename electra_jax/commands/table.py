@@ -1,0 +1,305 @@
+"""The commands of `electra`: their help, arguments and configuration, known before anything heavy is imported."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from electra_jax.errors import UserError
+from electra_jax.files import path_of
+from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
+
+
+class Argument(NamedTuple):
+    """An argument of a command beside Gin bindings.
+
+    Attributes:
+        name: name of a positional argument, or an option with its dashes.
+        settings: keyword arguments of argparse's `add_argument`.
+    """
+
+    name: str
+    settings: dict[str, Any]
+
+
+class Command(NamedTuple):
+    """One command, whose module below `commands` has a function `run`.
+
+    Attributes:
+        help: one line.
+        module: name of the module. `run` takes the configuration, and the parsed arguments where there are any.
+        arguments: arguments beside Gin bindings, in order.
+        usage: more lines for the help of the command.
+        configuration: dataclass that Gin builds, with its module below `config` where that is not `pretraining`; None
+            for a command that takes no Gin bindings.
+        gin_files: returns the Gin files to read, given those of the command line and the bindings.
+        place_arguments: returns the bindings that the arguments add, and may change the arguments.
+        unneeded: required macros that the command runs without.
+        reads_text: whether the command needs TensorFlow, which SeqIO loads.
+        processes: what several processes do: "apart" (each runs alone), "leader" (process 0 runs, the others wait) or
+            "together".
+        for_task: what the command is instead for a downstream task, see `evaluates_task`.
+    """
+
+    help: str
+    module: str
+    arguments: tuple[Argument, ...] = ()
+    usage: str = ""
+    configuration: str | None = None
+    gin_files: Callable[[Sequence[str], Sequence[str]], list[str]] = lambda given, bindings: list(given)
+    place_arguments: Callable[[argparse.Namespace, Sequence[str]], list[str]] = lambda options, bindings: []
+    unneeded: tuple[str, ...] = ()
+    reads_text: bool = False
+    processes: str = "apart"
+    for_task: "Command | None" = None
+
+
+def bound(bindings: Sequence[str], name: str) -> str | None:
+    """Return the text that the command line binds to a macro, without its quotes; None where it binds none."""
+    values = [value.strip("\"' ") for key, _, value in (one.partition("=") for one in bindings) if key.strip() == name]
+    return values[-1] if values and values[-1] != "None" else None
+
+
+def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[str]:
+    """Return the given Gin files, or else the configuration that MODEL_DIR recorded.
+
+    Raises:
+        UserError: if no file was given and MODEL_DIR has no record.
+    """
+    if given:
+        return list(given)
+    directory = bound(bindings, "MODEL_DIR")
+    if directory is None:
+        raise UserError("no --gin_file was given: give --gin_file=PATH, or --gin.MODEL_DIR of a run that exists")
+    path = path_of(directory) / CONFIG
+    if not path.exists():
+        raise UserError(f"no --gin_file was given and {path} does not exist: MODEL_DIR must be a run's directory")
+    return [str(path)]
+
+
+def given_or(default: str) -> Callable[[Sequence[str], Sequence[str]], list[str]]:
+    """Return a choice of the given Gin files, or else of a default."""
+    return lambda given, bindings: list(given) or [default]
+
+
+def default_first(default: str) -> Callable[[Sequence[str], Sequence[str]], list[str]]:
+    """Return a choice of a default and then the given Gin files, such as sizes of a model or a module of tasks."""
+    return lambda given, bindings: [default, *(file for file in given if file != default)]
+
+
+def recorded_after(default: str) -> Callable[[Sequence[str], Sequence[str]], list[str]]:
+    """Return a choice of a default, the record of the fine-tuning in MODEL_DIR, and then the given Gin files."""
+
+    def choose(given: Sequence[str], bindings: Sequence[str]) -> list[str]:
+        directory = bound(bindings, "MODEL_DIR")
+        recorded = []
+        # T5X records Gin for its own scripts beside its own checkpoints, which stand in no folder CHECKPOINTS.
+        if directory is not None and is_fine_tuned(directory):
+            folder = path_of(directory)
+            if all((folder / name).exists() for name in (CHECKPOINTS, CONFIG)):
+                recorded = [str(folder / CONFIG)]
+        return [default, *recorded, *(file for file in given if file != default)]
+
+    return choose
+
+
+def is_fine_tuned(directory: str) -> bool:
+    """Return whether a model directory records a fine-tuning head."""
+    try:
+        record = json.loads((path_of(directory) / MODEL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("head") is not None
+
+
+def evaluates_task(bindings: Sequence[str]) -> bool:
+    """Return whether bindings ask for a downstream task rather than a pre-training run."""
+    directory = bound(bindings, "MODEL_DIR")
+    asked = any(bound(bindings, name) is not None for name in ("TASK", "PREDICTIONS"))
+    return asked or (directory is not None and is_fine_tuned(directory))
+
+
+def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
+    """Tell the model directory from the input: the first argument is the model, unless MODEL_DIR is bound.
+
+    Args:
+        options: its `arguments` are read, and `input` is set, to None where there is no input.
+        bindings: Gin bindings of the command line.
+
+    Returns:
+        The bindings to add.
+
+    Raises:
+        UserError: if there are too few arguments, or too many.
+    """
+    rest, added = list(options.arguments), []
+    if bound(bindings, "MODEL_DIR") is None:
+        if not rest:
+            raise UserError("electra predict needs a model: electra predict MODEL_DIR [INPUT], or --gin.MODEL_DIR=...")
+        added.append(f"MODEL_DIR={rest.pop(0)!r}")
+    if len(rest) > 1:
+        raise UserError(
+            f"electra predict reads one INPUT, and there are {len(rest)} ({', '.join(rest)}): put a sentence in quotes"
+            + ("" if added else "; the model is already given by MODEL_DIR")
+        )
+    if rest and bound(bindings, "SPLIT") is not None:
+        raise UserError(
+            f"SPLIT predicts a split of the task, and the INPUT {rest[0]!r} something else: give one of them"
+        )
+    options.input = rest[0] if rest else None
+    if options.batch_size is not None:
+        added.append(f"BATCH_SIZE={options.batch_size}")
+    return added
+
+
+PREDICT_USAGE = """\
+electra predict MODEL_DIR [INPUT]                    the first argument is the model, unless MODEL_DIR is bound:
+electra predict --gin.MODEL_DIR='"runs/x"' [INPUT]   the same
+electra predict --gin.MODEL_DIR='"runs/x"' --gin.SPLIT='"test"'
+                                                     a whole split of the model's task, and the leaderboard's files
+
+INPUT is a file if there is one of that name, standard input if it is - or left out, and otherwise the text itself. Of a
+file, each line is an input, and JSON lines come out, in the same order:
+
+  a sentence                                         any model that reads text
+  {"text": "a sentence", "text_pair": "another"}     a pair
+  {"question": "...", "context": "..."}              question answering
+  {"words": ["a", "sentence"]}                       tagging
+  {"input_ids": [2, 9, 3]}  or  [2, 9, 3]            token ids, and attention_mask, token_type_ids; or an .npz of them
+
+A fine-tuned model answers as its task does; a pre-trained one says which tokens were replaced (and fills in [MASK]);
+for token ids every model gives its logits.
+"""
+
+EVALUATE_HELP = "score a pre-training run on held-out text, a fine-tuned model on its task, or a file of predictions"
+
+COMMANDS = {
+    "pretrain": Command(
+        "pre-train by replaced-token detection",
+        "pretrain",
+        configuration="PretrainingRun",
+        gin_files=given_or_recorded,
+        reads_text=True,
+        processes="together",
+    ),
+    "evaluate": Command(
+        EVALUATE_HELP,
+        "evaluate",
+        configuration="PretrainingRun",
+        gin_files=given_or_recorded,
+        reads_text=True,
+        processes="together",
+        for_task=Command(
+            EVALUATE_HELP,
+            "evaluate_task",
+            configuration="prediction.EvaluationRun",
+            gin_files=recorded_after("gin/runs/evaluate.gin"),
+            processes="leader",
+        ),
+    ),
+    "finetune": Command(
+        "train a task's head on a pre-trained encoder, and report the scores of every seed",
+        "finetune",
+        configuration="finetuning.FinetuningRun",
+        gin_files=default_first("gin/runs/finetune.gin"),
+        reads_text=True,
+        processes="together",
+    ),
+    "compare": Command(
+        "pre-train variants for the same FLOPs, fine-tune each, and draw score against FLOPs",
+        "compare",
+        configuration="comparison.ComparisonRun",
+        gin_files=default_first("gin/runs/compare.gin"),
+    ),
+    "predict": Command(
+        "print what a model says of text or token ids, a JSON object per input",
+        "predict",
+        (
+            Argument("arguments", {"nargs": "*", "metavar": "[MODEL_DIR] [INPUT]", "help": "see above"}),
+            Argument("--output", {"metavar": "PATH", "help": "a file instead of standard output; it must not exist"}),
+            Argument("--batch_size", {"type": int, "help": "as --gin.BATCH_SIZE"}),
+        ),
+        usage=PREDICT_USAGE,
+        configuration="prediction.PredictionRun",
+        gin_files=recorded_after("gin/runs/predict.gin"),
+        place_arguments=place_predict_arguments,
+    ),
+    "inspect": Command(
+        "print the model, mesh and cost of a run without running it",
+        "inspect",
+        configuration="PretrainingRun",
+        gin_files=given_or_recorded,
+        unneeded=("MODEL_DIR", "VOCAB_FILE"),
+    ),
+    "vocab": Command(
+        "learn a WordPiece vocabulary from text",
+        "vocab",
+        configuration="VocabularyRun",
+        gin_files=given_or("gin/runs/vocab.gin"),
+        reads_text=True,
+        processes="leader",
+    ),
+    "cache": Command(
+        "tokenise and pack a corpus once",
+        "cache",
+        configuration="CacheConfig",
+        gin_files=given_or("gin/runs/cache.gin"),
+        reads_text=True,
+        processes="leader",
+    ),
+    "glue": Command(
+        "average the scores of fine-tuned models as the ELECTRA paper does",
+        "glue",
+        (
+            Argument(
+                "runs",
+                {
+                    "nargs": "+",
+                    "metavar": "RUN",
+                    "help": "run directories of electra finetune: cola, sst2, mrpc, stsb, qqp, mnli, qnli and rte",
+                },
+            ),
+        ),
+    ),
+    "import": Command(
+        "make a model directory of a transformers directory, a TensorFlow 1 checkpoint or a bare machine's run",
+        "import_",
+        (
+            Argument(
+                "sources",
+                {
+                    "nargs": "+",
+                    "metavar": "SRC",
+                    "help": "a transformers directory, two of them (discriminator and generator), a model.ckpt-*, "
+                    "or what bench.pretrain_small wrote (its directory, or an .npz of it)",
+                },
+            ),
+            Argument("dest", {"metavar": "DEST", "help": "the model directory to make; it must not exist"}),
+        ),
+    ),
+    "export": Command(
+        "write a model for transformers, for the original TensorFlow code, or for T5X",
+        "export",
+        (
+            Argument("source", {"metavar": "SRC", "help": "a model directory"}),
+            Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
+            Argument(
+                "--format", {"choices": ("transformers", "tf1", "t5x"), "required": True, "help": "what to write"}
+            ),
+        ),
+    ),
+    "score": Command(
+        "print how likely an Electric model takes sentences to be, a JSON object per sentence",
+        "score",
+        (
+            Argument("model", {"metavar": "MODEL_DIR", "help": "a model directory that Electric trained"}),
+            Argument(
+                "input",
+                {"metavar": "INPUT", "help": "a file of sentences, one a line; - for standard input; or a sentence"},
+            ),
+            Argument(
+                "--batch_size", {"type": int, "default": 32, "help": "sentences at a time; changes only the speed"}
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,27 @@
+"""The names of the files that a run leaves in its MODEL_DIR."""
+
+# Written by every run.
+CONFIG = "config.gin"  # the resolved Gin configuration, which runs the same again
+RUN = "run.json"  # what ran it: command, machine, versions, facts of the run
+METRICS = "metrics.jsonl"  # a line for every report of metrics
+CHECKPOINTS = "checkpoints"  # one directory per saved step
+REPORT = "report.html"  # the page about the run
+
+# Written by `electra import`, `electra finetune` and T5X's recipes, beside CHECKPOINTS.
+MODEL = "model.json"  # what the model is made of
+VOCABULARY = "vocab.txt"  # its WordPiece vocabulary
+
+# Written by `electra evaluate` and `electra predict`.
+EVALUATION = "evaluation.json"  # metrics of the whole held-out split, or of a task's
+PREDICTIONS_FOLDER = "predictions"  # a leaderboard's files
+
+# Written by `electra finetune`.
+RESULTS = "results.json"  # scores of every seed and their summary
+PREDICTIONS = "predictions.jsonl"  # the best seed's answers on the dev split
+SEEDS = "seeds"  # one directory per seed, a run directory of its own, with
+BEST = "best"  # its best checkpoint, a model directory
+SEED_RESULT = "result.json"  # and its scores
+
+# Written by `electra compare`.
+COMPARISON = "comparison.json"  # everything that the page and the figure show
+FIGURE = "comparison.png"  # score against FLOPs

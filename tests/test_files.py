@@ -1,0 +1,44 @@
+"""Files are replaced whole, or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from electra_jax.files import path_of, replace_file, replacing
+
+
+@pytest.mark.parametrize("path_type", [Path, path_of])
+def test_a_file_is_replaced_whole_as_text_or_bytes(tmp_path: Path, path_type: type) -> None:
+    path = tmp_path / "record.json"
+    replace_file(path_type(path), "ä\n")
+    assert path.read_bytes() == "ä\n".encode()
+    replace_file(path_type(path), b"\xff", durable=True)
+    assert path.read_bytes() == b"\xff"
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_what_is_half_written_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with replacing(path) as part:
+            part.write_text("half")
+            assert path.read_text() == "old"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_a_durable_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen = tmp_path / "record.json", []
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append((os.fstat(file).st_size, path.exists())))
+    replace_file(path, "1234")
+    assert seen == []
+    path.unlink()
+    replace_file(path, "1234", durable=True)
+    assert seen == [(4, False)]
