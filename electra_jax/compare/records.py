@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints import orbax_store
 from electra_jax.compare.pieces import Piece, Timing
@@ -159,11 +159,7 @@ def parameters_sha256(model_dir: Path) -> str:
     """A hash of the newest checkpoint's parameters: names, types, shapes and values, whatever way they are stored."""
     found = hashlib.sha256()
     params = orbax_store.read_item(absolute(model_dir), "params").tree
-    named = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
-    for name, leaf in sorted(named.items()):
+    for name, leaf in sorted(flatten_dict(params, sep="/").items()):
         found.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
         found.update(np.ascontiguousarray(leaf).tobytes())
     return found.hexdigest()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from electra_jax.checkpoints.model_record import Description, abstract_params
@@ -143,7 +144,7 @@ def join(discriminator: Imported, generator: Imported) -> Imported:
 
 def embeddings_equal(discriminator: Imported, generator: Imported) -> bool:
     """Whether both have the same tables."""
-    ours, theirs = (layout.leaves_by_path(model.params["embeddings"]) for model in (discriminator, generator))
+    ours, theirs = (flatten_dict(model.params["embeddings"], sep="/") for model in (discriminator, generator))
     return all(np.array_equal(leaf, theirs[path]) for path, leaf in ours.items())
 
 

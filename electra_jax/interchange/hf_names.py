@@ -1,7 +1,9 @@
 """Names of tensors in a `transformers` state dict, and where they stand in our parameter tree."""
 
+from flax.traverse_util import flatten_dict
+
 from electra_jax.checkpoints.model_record import Description
-from electra_jax.interchange.layout import Layout, leaves_by_path, place
+from electra_jax.interchange.layout import Layout, place
 from electra_jax.model.types import PyTree
 
 TABLES = {
@@ -55,7 +57,7 @@ def layout(description: Description, template: PyTree, *, prefix: str) -> Layout
     """
     tower = "discriminator" if description.discriminator is not None else "generator"
     names: Layout = {}
-    for path, leaf in leaves_by_path(template).items():
+    for path, leaf in flatten_dict(template, sep="/").items():
         if path.startswith(f"{tower}/encoder/layers/"):
             for row in range(leaf.shape[0]):
                 name = f"{prefix}encoder.layer.{row}.{_within(path.removeprefix(f'{tower}/encoder/layers/'), LAYER)}"

@@ -6,10 +6,11 @@ themselves are untouched: there and back again gives the same bits.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, path_aware_map
 
 from electra_jax.errors import UserError
 from electra_jax.model.types import PyTree
@@ -37,14 +38,6 @@ class Place(NamedTuple):
 
 
 Layout = dict[str, Place]
-
-
-def leaves_by_path(tree: PyTree) -> dict[str, Any]:
-    """The leaves of a tree by their path, joined with slashes."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
 
 
 def place(name_path: str, shape: tuple[int, ...], *, row: int | None, transposed: bool) -> Place:
@@ -123,14 +116,12 @@ def assemble(tensors: Mapping[str, np.ndarray], layout: Layout, template: PyTree
                 ours[row] = value.reshape(leaf.shape[1:])
         return ours
 
-    return jax.tree_util.tree_map_with_path(
-        lambda key_path, leaf: fill(jax.tree_util.keystr(key_path, simple=True, separator="/"), leaf), template
-    )
+    return path_aware_map(lambda path, leaf: fill("/".join(path), leaf), template)
 
 
 def disassemble(params: PyTree, layout: Layout) -> dict[str, np.ndarray]:
     """Tensors by their names there, float32 and contiguous; the inverse of `assemble`."""
-    leaves = leaves_by_path(params)
+    leaves = flatten_dict(params, sep="/")
     tensors = {}
     for name, where in layout.items():
         leaf = np.asarray(leaves[where.path], np.float32)

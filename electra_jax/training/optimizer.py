@@ -6,6 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, path_aware_map
 
 from electra_jax.errors import UserError
 from electra_jax.model.types import PyTree
@@ -93,9 +94,7 @@ def scale_by_uncorrected_adam(beta_1: float, beta_2: float, epsilon: float) -> o
 
 def decayed(params: PyTree, no_decay: str) -> PyTree:
     """True for each parameter that weight decay applies to."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: re.search(no_decay, jax.tree_util.keystr(path)) is None, params
-    )
+    return path_aware_map(lambda path, _: re.search(no_decay, "/".join(path)) is None, params)
 
 
 # The groups of layer-wise learning rates, from the bottom up, by the paths of an encoder with one task's head.
@@ -125,22 +124,21 @@ def layerwise_multipliers(params: PyTree, *, decay: float, exponents: str) -> Py
     if exponents not in ("fixed", "reference"):
         raise UserError(f"layerwise_exponents is {exponents!r}: it must be 'fixed' or 'reference'")
     gap = {"fixed": 1, "reference": 2}[exponents]
-    groups = {
-        path: [name for name, pattern in LAYERWISE_GROUPS.items() if re.match(pattern, path)] for path in paths(params)
-    }
+    leaves = flatten_dict(params, sep="/")
+    groups = {path: [name for name, pattern in LAYERWISE_GROUPS.items() if re.match(pattern, path)] for path in leaves}
     ungrouped = [path for path, found in groups.items() if len(found) != 1]
     if ungrouped:
         raise UserError(
             f"layerwise_lr_decay has not exactly one group for {', '.join(ungrouped)}: it is for fine-tuning an "
             "encoder with a head; set it to 1.0 to give every parameter the same learning rate"
         )
-    depths = {leaf.shape[0] for path, leaf in paths(params).items() if groups[path] == ["layers"]}
+    depths = {leaf.shape[0] for path, leaf in leaves.items() if groups[path] == ["layers"]}
     if len(depths) != 1:
         raise UserError(f"layerwise_lr_decay needs one stack of layers, and these parameters have {sorted(depths)}")
     (num_layers,) = depths
 
-    def factor(key_path: tuple, leaf: jax.Array) -> jax.Array:
-        (group,) = groups[jax.tree_util.keystr(key_path, simple=True, separator="/")]
+    def factor(path: tuple[str, ...], leaf: jax.Array) -> jax.Array:
+        (group,) = groups["/".join(path)]
         if group == "head":
             return jnp.ones((), jnp.float32)
         if group == "embeddings":
@@ -148,15 +146,7 @@ def layerwise_multipliers(params: PyTree, *, decay: float, exponents: str) -> Py
         powers_N = [decay ** (num_layers - 1 - layer + gap) for layer in range(num_layers)]
         return jnp.asarray(powers_N, jnp.float32).reshape(-1, *(1,) * (leaf.ndim - 1))
 
-    return jax.tree_util.tree_map_with_path(factor, params)
-
-
-def paths(params: PyTree) -> dict[str, jax.Array]:
-    """The leaves by their paths, joined with slashes."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
+    return path_aware_map(factor, params)
 
 
 def scale_by_layer(decay: float, exponents: str) -> optax.GradientTransformation:
