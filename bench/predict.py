@@ -17,9 +17,10 @@ from bench.pretrain_step import prepare
 from bench.timing import in_words, machine, spread, stopwatch
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.data.buckets import in_order_of_length
-from electra_jax.inference.network import Model, Vocabulary, outputs
+from electra_jax.inference.network import Model, outputs
 from electra_jax.inference.prediction import lengths_of
 from electra_jax.model.types import Tokens
+from electra_jax.tasks.vocabulary import Vocabulary
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -171,7 +171,7 @@ def input_points(options: argparse.Namespace) -> list[Point]:
                 examples = sum(pool.map(read_blocks, [options.input_batches] * count))
                 seconds.append(time.perf_counter() - started)
         times = spread(seconds)
-        note = f"examples, masked on the host; {len(os.sched_getaffinity(0))} cores"
+        note = f"examples; {len(os.sched_getaffinity(0))} cores"
         points.append(Point("input, processes", count, times.median, (times.minimum, times.maximum), examples, note))
     return points
 
@@ -180,8 +180,7 @@ def open_reader(together: Barrier) -> None:
     """Prepares this process for `read_blocks`."""
     global reader, barrier
     blocks = synthetic_blocks(20_000, 128, models.SIZES["small"].vocab_size, seed=0)
-    masking = models.recipe("small", dtype="float32").masking
-    reader, barrier = batches_of(blocks, batch_size=128, sequence_length=128, masking=masking), together
+    reader, barrier = batches_of(blocks, batch_size=128, sequence_length=128), together
 
 
 def read_blocks(num_batches: int) -> int:

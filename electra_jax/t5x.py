@@ -37,13 +37,13 @@ from electra_jax.files import path_of
 from electra_jax.finetuning import start
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.seed_run import KINDS_OF_MODEL
-from electra_jax.inference.network import Vocabulary
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import evaluation, metrics, steps
+from electra_jax.run_directory import VOCABULARY
 from electra_jax.tasks import seqio_export
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.pretraining import tasks as pretraining_tasks
-from electra_jax.tasks.tokenizer import WordPieces
+from electra_jax.tasks.vocabulary import Vocabulary, write_vocab_file
 from electra_jax.training import optimizer
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.state import Batch
@@ -171,11 +171,9 @@ class PretrainingModel:
     def register(self) -> str:
         """Registers the run's SeqIO task, tokenising a small corpus first, and returns its name."""
         run = self.run
-        suffix = "" if run.masking == "task" else pretraining_tasks.UNMASKED_SUFFIX
-        if run.mixture_or_task_name is not None:
-            return run.mixture_or_task_name + suffix
-        path = data.cache_path(run.cache, self.vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
-        return data.register_cache(run, path, self.vocabulary) + suffix
+        if run.mixture_or_task_name is None:
+            return data.register_corpus_tasks(run, self.vocabulary)
+        return run.mixture_or_task_name + ("" if run.masking == "task" else pretraining_tasks.UNMASKED_SUFFIX)
 
     def feature_lengths(self) -> dict[str, int]:
         """SeqIO's `sequence_length` of the task."""
@@ -191,11 +189,7 @@ class PretrainingModel:
         )
         description = loading.describe_towers(self.run, *plain_towers.fold_shapes(shapes), {})
         facts = description.facts | {"made by": "T5X", "sequence length": self.run.cache.sequence_length}
-        pieces = self.vocabulary
-        return (
-            dataclasses.replace(description, facts=facts),
-            Vocabulary(pieces.tokens, pieces.lowercase, pieces.strip_accents),
-        )
+        return dataclasses.replace(description, facts=facts), self.vocabulary
 
 
 class FinetuningModel:
@@ -211,9 +205,8 @@ class FinetuningModel:
             UserError: question answering, whose predictions T5X cannot write; or what `finetune_start.origin` refuses.
         """
         begun = start.origin(run)
-        tokens, lowercase, strip_accents = begun.vocabulary
         self.run, self.vocabulary, self._num_train_steps = run, begun.vocabulary, num_train_steps
-        self.task = make_task(run.task, WordPieces(tokens, lowercase=lowercase, strip_accents=strip_accents))
+        self.task = make_task(run.task, begun.vocabulary)
         if self.task.kind == "question_answering":
             raise UserError(f"{self.task.name} is question answering, which T5X has no place for: use electra finetune")
         head = run.heads.head_for(self.task.kind, num_labels=len(self.task.labels), final_sep_answers=False)
@@ -350,4 +343,4 @@ def summarize_config(model_dir: str, summary_writer: Any, step: int, *, model: M
     if jax.process_index() == 0:
         description, vocabulary = model.describe()
         write_record(path_of(model_dir), description)
-        loading.write_vocabulary(path_of(model_dir), vocabulary)
+        write_vocab_file(path_of(model_dir) / VOCABULARY, vocabulary)

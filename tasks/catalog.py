@@ -6,18 +6,21 @@ from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
-from electra_jax.tasks.protocol import DownstreamTask, Pieces
+from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.sources import QA_TASKS
 from electra_jax.tasks.qa.task import make_qa_task, qa_task_from_facts
 from electra_jax.tasks.tagging.task import TAGGING_TASKS, make_tagging_task, tagging_task_from_facts
 from electra_jax.tasks.text import task as text_task
+from electra_jax.tasks.vocabulary import Vocabulary
 
 PACKAGE_OF = "package_of"
 
 NAMES = (*text_task.NAMES, *QA_TASKS, *TAGGING_TASKS, PACKAGE_OF)
 
 
-def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str, Any] | None = None) -> DownstreamTask:
+def make_task(
+    options: TaskOptions, vocabulary: Vocabulary, *, recorded: Mapping[str, Any] | None = None
+) -> DownstreamTask:
     """Make a task with its data.
 
     Args:
@@ -63,7 +66,7 @@ def check_name(name: str) -> None:
         raise UserError(f"There is no task {name!r}; the nearest: {', '.join(near)}.")
 
 
-def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> DownstreamTask:
+def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> DownstreamTask:
     """Return the task that `describe` told of: it reads raw input and makes predictions, but has no data.
 
     Args:

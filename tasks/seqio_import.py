@@ -9,9 +9,10 @@ import numpy as np
 import seqio
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.protocol import Examples, Pieces, Row
+from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.text.tables import Interval, text_features
 from electra_jax.tasks.text.task import LabelPrediction, ValuePrediction
+from electra_jax.tasks.vocabulary import Vocabulary
 
 TARGETS = "targets"
 
@@ -73,7 +74,7 @@ class RegisteredTask:
     labels: tuple[str, ...]
     interval: Interval | None
     main_metric: str
-    vocabulary: Pieces
+    vocabulary: Vocabulary
     length: int
 
     @property
@@ -217,7 +218,7 @@ class RegisteredTask:
         return self.labels.index(prediction.label)
 
 
-def task_of_registry(name: str, vocabulary: Pieces, *, length: int) -> RegisteredTask:
+def task_of_registry(name: str, vocabulary: Vocabulary, *, length: int) -> RegisteredTask:
     """Return a task of SeqIO's registry as a downstream task.
 
     Its features are `text` (and `text_b`) or `input_ids` (and `token_type_ids`), and `targets`: an integer (a class; as
@@ -272,7 +273,7 @@ def task_of_registry(name: str, vocabulary: Pieces, *, length: int) -> Registere
     )
 
 
-def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> RegisteredTask:
+def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> RegisteredTask:
     """Rebuild a task from what `RegisteredTask.describe` gave; only its splits and scores want the registry."""
     return RegisteredTask(
         name=facts["task"],

@@ -27,6 +27,7 @@ from electra_jax.errors import UserError
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.pretraining import metrics, steps
 from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.tasks.vocabulary import write_vocab_file
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 from support.command_line import FILES, SMALL, WORDS, write_small_text
@@ -354,7 +355,7 @@ def test_what_t5x_saves_of_a_variant_is_folded(folder: Path, tmp_path: Path) -> 
     params = jax.device_get(initial(model))
     t5x_layout.write(tmp_path, step=1, params=params, opt_state=None)
     model_dir.write_record(tmp_path, description)
-    model_dir.write_vocabulary(tmp_path, vocabulary)
+    write_vocab_file(tmp_path / "vocab.txt", vocabulary)
     found = model_dir.load(tmp_path).params
     np.testing.assert_array_equal(
         found["generator"]["encoder"]["layers"]["intermediate"]["kernel"],

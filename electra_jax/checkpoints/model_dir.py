@@ -1,7 +1,6 @@
 """Model directories: reads one into a `Model`, writes one, and starts a run from one. TensorFlow is not needed."""
 
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -26,9 +25,10 @@ from electra_jax.checkpoints.model_record import (
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.inference.network import Model, Vocabulary
+from electra_jax.inference.network import Model
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
+from electra_jax.tasks.vocabulary import Vocabulary, read_vocab_file, write_vocab_file
 from electra_jax.training import sharding
 
 # What a description says of who made the weights, where it was a run of pre-training.
@@ -179,10 +179,10 @@ def check_params(params: PyTree, description: Description, directory: epath.Path
 
 
 def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
-    """The directory's own vocabulary, or the one that its run recorded; None where there is none.
+    """Return the directory's own vocabulary, or the one that its run recorded; None where there is none.
 
     Raises:
-        UserError: it, or the record of its casing, is damaged.
+        UserError: if the vocabulary, or the record of its casing, is damaged.
     """
     path = directory / VOCABULARY
     if not path.exists():
@@ -192,30 +192,7 @@ def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
         if match is None or not path_of(match[1]).exists():
             return None
         path = path_of(match[1])
-    record = path.with_suffix(".json")
-    try:
-        tokens = split_entries(path.read_bytes().decode("utf-8-sig"))
-        if record.exists():
-            casing = json.loads(record.read_text(encoding="utf-8"))
-            return Vocabulary(tokens, casing["lowercase"], casing["strip_accents"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"the vocabulary {path}, or the record of its casing {record.name}, is damaged ({error!r}): copy both from "
-            "where they were made"
-        ) from error
-    lowercase = not is_cased(tokens)
-    return Vocabulary(tokens, lowercase, lowercase)
-
-
-def split_entries(text: str) -> list[str]:
-    """The entries of a vocab.txt; a line's number is its id."""
-    # Not splitlines(): an entry may be one of the characters that it takes for a line's end.
-    return [line.strip(" \t\r") for line in text.rstrip("\r\n").split("\n")]
-
-
-def is_cased(tokens: list[str]) -> bool:
-    """Whether an ordinary entry holds an upper-case letter, for a vocabulary without a record of its casing."""
-    return any(token != token.lower() for token in tokens if not re.fullmatch(r"\[.*\]", token))
+    return read_vocab_file(path)
 
 
 def kept_tower(model: Model) -> tuple[EncoderConfig | None, PyTree]:
@@ -232,14 +209,6 @@ def kept_tower(model: Model) -> tuple[EncoderConfig | None, PyTree]:
         return description.discriminator, params
     encoder = {"encoder": params["generator"]["encoder"]}
     return description.generator, {"embeddings": params["embeddings"], "discriminator": encoder}
-
-
-def write_vocabulary(directory: Path, vocabulary: Vocabulary) -> None:
-    """Writes vocab.txt and the record of its casing beside it."""
-    casing = {"lowercase": vocabulary.lowercase, "strip_accents": vocabulary.strip_accents}
-    path = directory / VOCABULARY
-    path.with_suffix(".json").write_text(json.dumps(casing, indent=2) + "\n", encoding="utf-8")
-    path.write_bytes("".join(f"{token}\n" for token in vocabulary.tokens).encode("utf-8"))
 
 
 def check_new(dest: Path) -> None:
@@ -287,7 +256,7 @@ def write_model(
     if processes.leader():
         write_record(directory, description)
         if vocabulary is not None:
-            write_vocabulary(directory, vocabulary)
+            write_vocab_file(directory / VOCABULARY, vocabulary)
     writer = orbax_store.Checkpoints(directory, keep=1)
     try:
         writer.save(step, state, {})

@@ -12,6 +12,8 @@ from electra_jax.errors import UserError
 from electra_jax.files import local, path_of
 from electra_jax.inference.network import Model
 from electra_jax.interchange import hf
+from electra_jax.run_directory import VOCABULARY
+from electra_jax.tasks.vocabulary import write_vocab_file
 
 
 def run(options: argparse.Namespace) -> None:
@@ -61,7 +63,7 @@ def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
     )
     write_record(dest, model.description)
     if model.vocabulary is not None:
-        model_dir.write_vocabulary(dest, model.vocabulary)
+        write_vocab_file(dest / VOCABULARY, model.vocabulary)
     return (
         []
         if trained

@@ -25,7 +25,6 @@ from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.outputs import left_out
 from electra_jax.tasks.protocol import DownstreamTask
-from electra_jax.tasks.tokenizer import WordPieces
 from electra_jax.training import sharding
 
 
@@ -37,8 +36,7 @@ def run(configuration: FinetuningRun) -> None:
     sharding.check_batch(configuration.batch_size, 1, mesh)
     sharding.check_batch(configuration.evaluation_batch_size, 1, mesh)
     begun = origin(configuration)
-    tokens, lowercase, strip_accents = begun.vocabulary
-    task = make_task(configuration.task, WordPieces(tokens, lowercase=lowercase, strip_accents=strip_accents))
+    task = make_task(configuration.task, begun.vocabulary)
     setting = Setting(
         run=configuration,
         task=task,

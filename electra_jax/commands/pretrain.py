@@ -28,7 +28,7 @@ from electra_jax.pretraining.steps import PretrainingSetup
 from electra_jax.reports.page import parse_lines, read_if_there
 from electra_jax.run_directory import CHECKPOINTS, METRICS
 from electra_jax.runtime import keep_compilations
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 from electra_jax.training.loop import train
 from electra_jax.training.meter import Reporter
@@ -83,7 +83,7 @@ def begin(
     setup: PretrainingSetup,
     mesh: Mesh,
     data: PretrainingData,
-    vocabulary: WordPieceVocabulary,
+    vocabulary: Vocabulary,
 ) -> tuple[Checkpoints, TrainState]:
     """Open MODEL_DIR, and return its checkpoints and the state that training starts from.
 
@@ -122,7 +122,7 @@ def open_checkpoints(configuration: PretrainingRun) -> Checkpoints:
 
 
 def resume_data(
-    configuration: PretrainingRun, restored: Restored, data: PretrainingData, vocabulary: WordPieceVocabulary
+    configuration: PretrainingRun, restored: Restored, data: PretrainingData, vocabulary: Vocabulary
 ) -> None:
     """Move the training batches to a checkpoint's place in the data.
 
@@ -174,7 +174,7 @@ class PretrainingJob:
         mesh: Mesh,
         data: PretrainingData,
         batches: Prefetch,
-        vocabulary: WordPieceVocabulary,
+        vocabulary: Vocabulary,
     ) -> None:
         """Jit the steps of the run.
 
@@ -228,7 +228,7 @@ class PretrainingJob:
         return data_state(self._batches.state(), self._data, self._vocabulary)
 
 
-def data_state(batches: State, data: PretrainingData, vocabulary: WordPieceVocabulary) -> dict[str, Any]:
+def data_state(batches: State, data: PretrainingData, vocabulary: Vocabulary) -> dict[str, Any]:
     """Return the place of all processes in the data, and which data and vocabulary it belongs to."""
     return {
         "batches": whole_state(processes.gather(batches)),

@@ -242,7 +242,7 @@ COMMANDS = {
     "cache": Command(
         "tokenise and pack a corpus once",
         "cache",
-        configuration="CacheConfig",
+        configuration="CacheRun",
         gin_files=given_or("gin/runs/cache.gin"),
         reads_text=True,
         processes="leader",

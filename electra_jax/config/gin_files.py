@@ -41,11 +41,11 @@ MOVED_MODULES = {
 }
 
 
-def build(name: str, files: list[str], bindings: list[str], *, search_paths: list[str]) -> Any:
+def build(name: str | type, files: list[str], bindings: list[str], *, search_paths: list[str]) -> Any:
     """Parses files, then bindings, and builds a dataclass from them.
 
     Args:
-        name: the dataclass, with its module where that is not `run_config`.
+        name: the dataclass, or its name, with its module below `config` where that is not `pretraining`.
         files: in order; a later binding replaces an earlier one.
         bindings: NAME=VALUE as on the command line.
         search_paths: folders beside the working folder and the package.
@@ -57,10 +57,10 @@ def build(name: str, files: list[str], bindings: list[str], *, search_paths: lis
     check_macros(parsed, bindings)
     check_types()
     try:
-        module, _, kind = name.rpartition(".")
-        return gin.get_configurable(
-            getattr(importlib.import_module(f"electra_jax.config.{module or 'pretraining'}"), kind)
-        )()
+        if isinstance(name, str):
+            module, _, kind = name.rpartition(".")
+            name = getattr(importlib.import_module(f"electra_jax.config.{module or 'pretraining'}"), kind)
+        return gin.get_configurable(name)()
     except (UserError, ValueError) as error:
         # Gin appends where it was called from; the sentence is the first line.
         raise UserError(str(error).splitlines()[0]) from error

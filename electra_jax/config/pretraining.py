@@ -73,6 +73,19 @@ class CacheConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CacheRun:
+    """What `electra cache` does.
+
+    Attributes:
+        cache: the cache to build.
+        tfrecords: whether to write TFRecords too, which SeqIO and T5X read.
+    """
+
+    cache: CacheConfig
+    tfrecords: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class VocabularyRun:
     """What `electra vocab` does.
 
@@ -116,8 +129,8 @@ class PretrainingRun:
         objective: what is minimised.
         mask_prob, mask_token_prob: see `MaskingConfig`.
         mask_with_replacement, average_duplicates: see `MaskingConfig`, both False but in gin/reference.gin.
-        masking: "device" draws masks in the jitted step; "task" on the host: of a corpus a batch at a time, of a named
-            task or mixture by the task itself.
+        masking: "device" draws masks in the jitted step; "task" takes those that a named task or mixture draws itself,
+            on the host (a corpus is always masked on the device).
         optimizer: the update rule.
         mesh: of devices.
         cache: the tokenised text.

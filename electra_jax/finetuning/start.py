@@ -7,11 +7,10 @@ from typing import NamedTuple
 from electra_jax.checkpoints import model_dir
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Vocabulary
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import say
-from electra_jax.tasks.corpora.corpus import fingerprint_of
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 
 # What a checkpoint's encoder must agree in with a model's Gin file, where one is given too.
 SIZES = (
@@ -35,7 +34,7 @@ class Origin(NamedTuple):
     @property
     def vocabulary_hash(self) -> str:
         """Of the entries and the casing: a run is not gone on with if INIT_FROM has got others since."""
-        return fingerprint_of(*self.vocabulary)
+        return self.vocabulary.fingerprint
 
 
 def origin(run: FinetuningRun) -> Origin:
@@ -52,7 +51,7 @@ def origin(run: FinetuningRun) -> Origin:
                 "INIT_FROM is None: random weights want their sizes and a vocabulary, as in "
                 "--gin_file=gin/models/small.gin --gin.VOCAB_FILE='\"vocab.txt\"'; or name a model directory"
             )
-        encoder, vocabulary = given, vocabulary_of_file(run.vocab_file, run.lowercase)
+        encoder, vocabulary = given, load_vocabulary(run.vocab_file, lowercase=run.lowercase)
         if len(vocabulary.tokens) != encoder.vocab_size:
             raise UserError(
                 f"{run.vocab_file} has {len(vocabulary.tokens)} entries and the model's Gin file says VOCAB_SIZE = "
@@ -109,7 +108,7 @@ def of_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool | None
     found = model.vocabulary
     if found is None and vocab_file is None:
         raise UserError(f"{init_from} has no vocabulary: name the one that it was trained with by VOCAB_FILE")
-    given = None if vocab_file is None else vocabulary_of_file(vocab_file, lowercase)
+    given = None if vocab_file is None else load_vocabulary(vocab_file, lowercase=lowercase)
     if given is not None and found is not None and given.tokens != found.tokens:
         raise UserError(
             f"VOCAB_FILE {vocab_file} is not the vocabulary that {init_from} was trained with "
@@ -128,18 +127,6 @@ def of_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool | None
             f"{encoder.vocab_size} rows: this is another model's vocabulary"
         )
     return Origin(encoder, vocabulary)
-
-
-def vocabulary_of_file(path: str, lowercase: bool | None) -> Vocabulary:
-    """A vocab.txt with its casing.
-
-    Raises:
-        UserError: it is none, or its record says another casing.
-    """
-    from electra_jax.tasks.vocabulary import load_vocabulary
-
-    found = load_vocabulary(path, lowercase=lowercase)
-    return Vocabulary(found.tokens, found.lowercase, found.strip_accents)
 
 
 def take_weights(init_from: str | None, params: PyTree, *, quiet: bool) -> PyTree:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +15,9 @@ from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
 from electra_jax.model.heads import make_head
 from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead
 from electra_jax.model.types import PyTree, Tokens
-
-if TYPE_CHECKING:
-    from electra_jax.tasks.tokenizer import WordPieces
+from electra_jax.tasks.vocabulary import Vocabulary
 
 Logits = np.ndarray | dict[str, np.ndarray]
-
-
-class Vocabulary(NamedTuple):
-    """The entries of a WordPiece vocabulary, by id, and what is done to text before it is split."""
-
-    tokens: list[str]
-    lowercase: bool
-    strip_accents: bool
 
 
 class Model:
@@ -53,19 +43,17 @@ class Model:
         """Names of the outputs of classification and tagging, by their number."""
         return self.description.labels
 
-    @functools.cached_property
-    def pieces(self) -> "WordPieces":
-        """What reads text.
+    @property
+    def pieces(self) -> Vocabulary:
+        """Return the vocabulary, to read text with.
 
         Raises:
-            UserError: the model has no vocabulary, or one that lacks a special token.
+            UserError: if the model has no vocabulary, or one that lacks a special token.
         """
-        from electra_jax.tasks.tokenizer import WordPieces
-
         if self.vocabulary is None:
             raise UserError("the model has no vocabulary: it reads token ids (input_ids), but no text")
-        tokens, lowercase, strip_accents = self.vocabulary
-        return WordPieces(tokens, lowercase=lowercase, strip_accents=strip_accents)
+        self.vocabulary.check_special_tokens()
+        return self.vocabulary
 
     @functools.cached_property
     def _placed_params(self) -> PyTree:

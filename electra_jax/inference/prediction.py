@@ -20,7 +20,7 @@ from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
 from electra_jax.tasks.qa.windows import WindowConfig
 from electra_jax.tasks.text.tables import TextExample, text_features
-from electra_jax.tasks.tokenizer import WordPieces
+from electra_jax.tasks.vocabulary import Vocabulary
 
 Record = dict[str, Any]
 
@@ -237,9 +237,9 @@ def lengths_of(model: Model) -> list[int]:
 
 
 class MaskedPieces:
-    """A vocabulary that reads "[MASK]" in a text as the mask; `downstream.Pieces` never does."""
+    """A vocabulary that reads "[MASK]" in a text as the mask; `Vocabulary` never does."""
 
-    def __init__(self, pieces: WordPieces) -> None:
+    def __init__(self, pieces: Vocabulary) -> None:
         """Reads the rest of the text by `pieces`."""
         self.pieces = pieces
         self.cls_id, self.sep_id = pieces.cls_id, pieces.sep_id

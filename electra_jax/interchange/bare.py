@@ -9,11 +9,11 @@ from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.inference.network import Vocabulary
 from electra_jax.interchange import carried
 from electra_jax.interchange.imported import Imported, Moments, check_vocabulary
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # In the order in which they are looked for in a directory: the first also has the moments.
 FILES = ("checkpoint.npz", "weights.npz")

@@ -35,7 +35,7 @@ def card(model: Model, form: str) -> list[str]:
         f"| attention heads | {encoder.num_attention_heads} |",
         f"| feed-forward size | {encoder.intermediate_size} |",
         f"| longest sequence | {encoder.max_position_embeddings} |",
-        f"| vocabulary | {encoder.vocab_size:,} WordPieces{casing(model)} |",
+        f"| vocabulary | {encoder.vocab_size:,} Vocabulary{casing(model)} |",
         f"| updates | {model.step:,} |",
     ]
     if description.labels:

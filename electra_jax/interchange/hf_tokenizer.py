@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from electra_jax.checkpoints.model_dir import is_cased, split_entries
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Vocabulary
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
+from electra_jax.tasks.vocabulary import Vocabulary, is_cased, read_entries
 
 SPECIAL_NAMES = {
     "pad_token": "[PAD]",
@@ -26,7 +25,7 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
     Raises:
         UserError: a file that cannot be read.
     """
-    tokens = read_entries(directory)
+    tokens = entries_of(directory)
     if tokens is None:
         return None
     config = read_json(directory / "tokenizer_config.json") or {}
@@ -46,11 +45,11 @@ def first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
-def read_entries(directory: Path) -> list[str] | None:
+def entries_of(directory: Path) -> list[str] | None:
     """The entries by id, with those that were added later."""
     try:
         if (directory / "vocab.txt").is_file():
-            tokens = split_entries((directory / "vocab.txt").read_text(encoding="utf-8-sig"))
+            tokens = read_entries(directory / "vocab.txt")
             added = read_json(directory / "added_tokens.json") or {}
         else:
             tokenizer = read_json(directory / "tokenizer.json")

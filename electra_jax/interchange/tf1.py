@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from electra_jax.checkpoints import model_dir, orbax_store
+from electra_jax.checkpoints import orbax_store
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
 from electra_jax.inference.network import Model
@@ -19,7 +19,9 @@ from electra_jax.interchange.layout import Layout, Place
 from electra_jax.interchange.tf1_config import Variables, describe, main_scope, task_of
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
+from electra_jax.run_directory import VOCABULARY
 from electra_jax.runtime import load_tensorflow_quietly
+from electra_jax.tasks.vocabulary import write_vocab_file
 
 SLOTS = ("adam_m", "adam_v")
 
@@ -288,6 +290,6 @@ def write(model: Model, source: Path, dest: Path) -> list[str]:
     }
     hf_tokenizer.write_json(dest / "bert_config.json", {**sizes, "vocab_size": encoder.vocab_size})
     if model.vocabulary is not None:
-        model_dir.write_vocabulary(dest, model.vocabulary)
+        write_vocab_file(dest / VOCABULARY, model.vocabulary)
     write_card(dest / "README.md", model, "a checkpoint of the original TensorFlow code")
     return [] if moments is not None else ["no moments of the optimizer were there to export"]

@@ -3,8 +3,8 @@
 import unicodedata
 from collections.abc import Sequence
 
-from electra_jax.tasks.protocol import Pieces
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, Span, split_tag
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # ASCII characters that BERT takes for punctuation though Unicode calls them symbols.
 _SYMBOLS = "$+<=>^`|~"
@@ -29,7 +29,7 @@ def reference_spans(tags: Sequence[str]) -> list[Span]:
     return spans
 
 
-def reference_word_pieces(words: Sequence[str], vocabulary: Pieces) -> list[list[int]]:
+def reference_word_pieces(words: Sequence[str], vocabulary: Vocabulary) -> list[list[int]]:
     """Word pieces of each word as the original's `tokenize_and_align` makes them.
 
     It does not stand ideographs apart, so that a word of two is `first ##second`; a word of which cleaning
@@ -52,7 +52,7 @@ def reference_word_pieces(words: Sequence[str], vocabulary: Pieces) -> list[list
     return pieces
 
 
-def reference_positions(words: Sequence[str], *, vocabulary: Pieces, length: int) -> tuple[list[int], list[int]]:
+def reference_positions(words: Sequence[str], *, vocabulary: Vocabulary, length: int) -> tuple[list[int], list[int]]:
     """Return (input_ids with special tokens, place of the first piece of each tagged word) as the original.
 
     Three faults: the sentence is cut as if every word to come took one more token (60 words of one piece at

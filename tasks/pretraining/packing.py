@@ -2,7 +2,6 @@
 
 import bisect
 import dataclasses
-import hashlib
 import itertools
 import random
 from collections.abc import Sequence
@@ -45,12 +44,6 @@ class Packing:
 def document_rng(seed: int, key: str) -> random.Random:
     """Return the generator of a document's draws: the same in any process and any order of documents."""
     return random.Random(f"{seed}/{key}")
-
-
-def example_id(key: str, index: int) -> int:
-    """Return the int64 >= 0 that names example `index` of document `key` (63 bits of a hash, plus the index)."""
-    hashed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
-    return (hashed + index) % 2**63
 
 
 def pack_document(

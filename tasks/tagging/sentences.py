@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.original.tagging import reference_positions, reference_spans
-from electra_jax.tasks.protocol import Pieces
 from electra_jax.tasks.rows import BadRows, numbered_lines
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, Span, conlleval_spans, split_tag
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # The tags of a scheme begin with one of these letters, or are "O".
 SCHEMES = {"IOB1": "IB", "IOB2": "IB", "IOBES": "IBES"}
@@ -161,7 +161,7 @@ def tagging_features(
     words: Sequence[str],
     label_ids: Sequence[int],
     *,
-    vocabulary: Pieces,
+    vocabulary: Vocabulary,
     length: int,
     token_type_id: int,
     alignment: str,
@@ -231,7 +231,7 @@ def _problem(
     return None
 
 
-def _complete_positions(words: Sequence[str], vocabulary: Pieces, length: int) -> tuple[list[int], list[int]]:
+def _complete_positions(words: Sequence[str], vocabulary: Vocabulary, length: int) -> tuple[list[int], list[int]]:
     input_ids = [vocabulary.cls_id]
     positions = []
     for pieces in vocabulary.encode_batch(words):

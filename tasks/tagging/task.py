@@ -11,7 +11,7 @@ import numpy as np
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
-from electra_jax.tasks.protocol import Examples, Pieces, Row
+from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.rows import numbered_lines, without_surrogates
 from electra_jax.tasks.split_files import NO_SOURCES, Sources, file_sources, reads_tfds, tfds_sources
 from electra_jax.tasks.tagging.conlleval import EntityEvaluation, evaluate_tags
@@ -28,6 +28,7 @@ from electra_jax.tasks.tagging.sentences import (
     tagging_features,
     without_unseen_types,
 )
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # Of each task TFDS's dataset and the field of its tags, if it has one. CoNLL-2003 has chunks too, but they are not
 # the chunking task, which is CoNLL-2000's.
@@ -76,7 +77,7 @@ class TaggingTask:
 
     name: str
     labels: tuple[str, ...]
-    vocabulary: Pieces
+    vocabulary: Vocabulary
     length: int
     scheme: str | None
     encoding: str
@@ -211,7 +212,7 @@ class TaggingTask:
         return encoded_tags(tags, span_reader=self.span_reader, encoding=encoding)
 
 
-def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> TaggingTask:
+def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> TaggingTask:
     """Rebuild a task from what `TaggingTask.describe` gave, to read raw input."""
     return TaggingTask(
         name=facts["task"],
@@ -229,7 +230,7 @@ def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> Tag
 
 
 def make_tagging_task(
-    options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str, Any] | None = None
+    options: TaskOptions, vocabulary: Vocabulary, *, recorded: Mapping[str, Any] | None = None
 ) -> TaggingTask:
     """Return the task of `TAGGING_TASKS` that `options.task` names.
 

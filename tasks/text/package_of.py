@@ -15,13 +15,13 @@ from collections.abc import Iterable, Mapping
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.tasks.corpora import embedded
-from electra_jax.tasks.corpora.corpus import Document, fingerprint_of
-from electra_jax.tasks.corpora.splits import text_hash
+from electra_jax.tasks.corpora.corpus import Document, fingerprint_of, text_hash
 from electra_jax.tasks.options import TaskOptions
-from electra_jax.tasks.protocol import Examples, Pieces
+from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.split_files import Sources
 from electra_jax.tasks.text.tables import Classes, TextExample
 from electra_jax.tasks.text.task import TextTask
+from electra_jax.tasks.vocabulary import Vocabulary
 
 NAME = "package_of"
 
@@ -139,7 +139,7 @@ def installed_examples(
     return {split: [TextExample(*example) for example in examples] for split, examples in kept.items()}
 
 
-def make_package_task(options: TaskOptions, vocabulary: Pieces) -> TextTask:
+def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
     """Make the task; its docstrings are read when the first split is.
 
     Raises:

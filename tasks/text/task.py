@@ -8,12 +8,13 @@ import numpy as np
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
-from electra_jax.tasks.protocol import Examples, Pieces, Row
+from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.split_files import NO_SOURCES, Sources
 from electra_jax.tasks.text.glue import GLUE
 from electra_jax.tasks.text.glue_metrics import METRICS, TASK_METRICS, precision_recall_f1
 from electra_jax.tasks.text.sources import glue_sources, table_sources
 from electra_jax.tasks.text.tables import Classes, Interval, TextExample, text_features
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # A user's own: scores, the main one first.
 OWN_METRICS = {
@@ -71,7 +72,7 @@ class TextTask:
     pair: bool
     metrics: tuple[str, ...]
     gold_counts_predicted: bool
-    vocabulary: Pieces
+    vocabulary: Vocabulary
     length: int
     sources: Sources
 
@@ -213,7 +214,9 @@ class TextTask:
         return self.labels.index(prediction.label)
 
 
-def make_text_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str, Any] | None = None) -> TextTask:
+def make_text_task(
+    options: TaskOptions, vocabulary: Vocabulary, *, recorded: Mapping[str, Any] | None = None
+) -> TextTask:
     """Make a task of GLUE or a user's own.
 
     Args:
@@ -245,7 +248,7 @@ def make_text_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mappin
     )
 
 
-def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> TextTask:
+def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> TextTask:
     """Return the task that `TextTask.describe` told of, for raw input."""
     return TextTask(
         name=facts["task"],

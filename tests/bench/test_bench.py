@@ -118,10 +118,10 @@ def test_the_share_of_the_peak_is_of_the_counted_work(printed: dict[str, str]) -
     assert share == pytest.approx(achieved / 1e10, rel=0.01, abs=6e-4)
 
 
-def test_blocks_are_read_both_ways(printed: dict[str, str]) -> None:
+def test_blocks_are_read(printed: dict[str, str]) -> None:
     lines = printed["input_pipeline"].splitlines()
-    assert [line.split(":")[0] for line in lines[-2:]] == ["blocks, unmasked", "blocks, masked on the host"]
-    assert all("n 2" in line and "per second of CPU time" in line for line in lines[-2:])
+    assert lines[-1].startswith("blocks: ")
+    assert all("n 2" in line and "per second of CPU time" in line for line in lines[-1:])
 
 
 def test_buckets_are_those_of_fine_tuning() -> None:

@@ -21,7 +21,7 @@ from electra_jax.finetuning.start import take_weights
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import steps
-from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 from electra_jax.training import sharding
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.sharding import MeshConfig
@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
     model_dir: Path
     configuration: PretrainingRun
-    vocabulary: WordPieceVocabulary
+    vocabulary: Vocabulary
     reference: BlockBatches
 
     def init(self, key: jax.Array) -> TrainState:

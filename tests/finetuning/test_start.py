@@ -19,8 +19,8 @@ from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.errors import UserError
 from electra_jax.finetuning.start import origin, take_weights
 from electra_jax.finetuning.steps import FinetunedModel
-from electra_jax.inference.network import Vocabulary
 from electra_jax.model.types import PyTree, Tokens
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.finetuned_model import TOKENS, text_facts, write_tuned
 from support.tiny_model import small_encoder
 
@@ -79,7 +79,7 @@ def test_sizes_and_vocabulary_are_the_models_own(models: Path, configured: Confi
     assert encoder.hidden_size == 16
     assert (encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob) == (0.25, 0.25)
     assert encoder.dtype == "bfloat16"
-    assert vocabulary == (TOKENS, True, True)
+    assert vocabulary == Vocabulary(TOKENS, True, True)
     changes = {"ATTENTION": "fused", "ATTENTION_DROPOUT": 0.0, "PRNG": "rbg"}
     fused, _ = origin(configured(init_from=models / "pair", DROPOUT=0.25, **changes))
     assert (fused.attention, fused.dropout_prng) == ("fused", "rbg")
@@ -88,11 +88,11 @@ def test_sizes_and_vocabulary_are_the_models_own(models: Path, configured: Confi
 
 def test_a_vocabulary_is_known_by_its_entries_and_its_casing(models: Path, configured: Configured) -> None:
     found = origin(configured(init_from=models / "pair"))
-    tokens, lowercase, strip_accents = found.vocabulary
+    vocabulary = found.vocabulary
     others = [
-        Vocabulary([*tokens[:-1], "other"], lowercase, strip_accents),
-        Vocabulary(tokens, not lowercase, strip_accents),
-        Vocabulary(tokens, lowercase, not strip_accents),
+        dataclasses.replace(vocabulary, tokens=[*vocabulary.tokens[:-1], "other"]),
+        dataclasses.replace(vocabulary, lowercase=not vocabulary.lowercase),
+        dataclasses.replace(vocabulary, strip_accents=not vocabulary.strip_accents),
     ]
     assert found.vocabulary_hash == origin(configured(init_from=models / "tuned")).vocabulary_hash
     assert len({found.vocabulary_hash, *(found._replace(vocabulary=other).vocabulary_hash for other in others)}) == 4
@@ -102,7 +102,7 @@ def test_what_agrees_may_be_given_again(models: Path, tmp_path: Path, configured
     file = write_vocabulary(tmp_path / "vocab.txt", TOKENS)
     sizes = {"VOCAB_SIZE": 64, "sizes": SIZES, "VOCAB_FILE": file, "LOWERCASE": True}
     assert origin(configured(init_from=models / "pair", **sizes)) == origin(configured(init_from=models / "pair"))
-    assert origin(configured(init_from=models / "bare", VOCAB_FILE=file)).vocabulary == (TOKENS, True, True)
+    assert origin(configured(init_from=models / "bare", VOCAB_FILE=file)).vocabulary == Vocabulary(TOKENS, True, True)
 
 
 def test_random_weights(tmp_path: Path, configured: Configured) -> None:
@@ -110,7 +110,7 @@ def test_random_weights(tmp_path: Path, configured: Configured) -> None:
     run = configured(init_from=None, sizes=SIZES, VOCAB_SIZE=64, VOCAB_FILE=file, LOWERCASE=False)
     encoder, vocabulary = origin(run)
     assert (encoder.intermediate_size, encoder.vocab_size) == (32, 64)
-    assert vocabulary == (TOKENS, False, False)
+    assert vocabulary == Vocabulary(TOKENS, False, False)
 
 
 @pytest.mark.parametrize(

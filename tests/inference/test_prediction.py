@@ -18,8 +18,7 @@ from electra_jax.errors import UserError
 from electra_jax.inference.network import Model
 from electra_jax.inference.prediction import label_order
 from electra_jax.tasks.catalog import task_from_facts
-from electra_jax.tasks.tokenizer import WordPieces
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.finetuned_model import QA, QUESTION, TAGGING, TAGS, TOKENS, text_facts, write_tuned
 
 LABELS = ("bad", "fair", "good")
@@ -54,16 +53,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(-1, keepdims=True)
 
 
-def test_word_pieces_read_as_the_vocabulary_does() -> None:
-    plain = WordPieces(TOKENS, lowercase=True, strip_accents=True)
-    whole = WordPieceVocabulary(TOKENS, lowercase=True, strip_accents=True)
-    texts = ["The CATS sat.", "", "é [MASK] paris?", "中文 zz"]
-    assert plain.encode_batch(texts) == whole.encode_batch(texts)
-    assert plain.encode_batch(["The cats"]) == [ids("the cat ##s")]
-    names = ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id", "lowercase", "strip_accents", "tokens")
-    assert all(getattr(plain, name) == getattr(whole, name) for name in names)
+def test_a_vocabulary_without_a_special_token_reads_no_text() -> None:
+    assert Vocabulary(TOKENS, lowercase=True, strip_accents=True).encode_batch(["The cats"]) == [ids("the cat ##s")]
     with pytest.raises(UserError, match=r"lacks \[MASK\]"):
-        WordPieces(TOKENS[:4], lowercase=True, strip_accents=True)
+        _ = Vocabulary(TOKENS[:4], lowercase=True, strip_accents=True).tokenizer
 
 
 class TestClassification:

@@ -16,7 +16,7 @@ from electra_jax.tasks.tagging.sentences import (
     tagging_features,
     tags_of,
 )
-from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 from support.shared import ORACLE, skipped
 
 ROOT = ORACLE / "finetune"
@@ -42,7 +42,7 @@ def test_spans_and_encodings(path: Path) -> None:
     assert [span.type for span in reference_spans(["B-X-Y", "O"])] == ["X-Y"]
 
 
-def vocabulary_of(path: Path) -> WordPieceVocabulary:
+def vocabulary_of(path: Path) -> Vocabulary:
     return load_vocabulary(str(path.parent / "data/vocab.txt"), lowercase=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 from support.shared import ORACLE, skipped
 
 ROOT = ORACLE / "tokenizer"
@@ -50,7 +50,7 @@ def without_some(text: str, characters: list[str]) -> Iterator[str]:
 @pytest.mark.parametrize(("path", "record", "mode"), CASES or NONE)
 def test_ids(path: Path, record: dict[str, Any], mode: str) -> None:
     tokens = load_vocabulary(str(path.parent / record["vocab"]), lowercase=None).tokens
-    vocabulary = WordPieceVocabulary(tokens, **options(record["modes"][mode]))
+    vocabulary = Vocabulary(tokens, **options(record["modes"][mode]))
     cases = [case for case in record["cases"] if mode in case]
     assert cases
     by_others: dict[str, list[list[int]]] = {}

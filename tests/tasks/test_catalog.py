@@ -14,10 +14,10 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.catalog import NAMES, make_task, task_from_facts
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.tiny_model import task_options
 
-VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, "a", "b"], lowercase=True, strip_accents=True)
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "a", "b"], lowercase=True, strip_accents=True)
 QUESTION_ANSWERING = {"squad_v1", "squad_v2", "newsqa", "naturalqs", "triviaqa", "searchqa", "qa"}
 TAGGING = {"chunk", "ner", "tagging"}
 
@@ -67,7 +67,7 @@ def test_tasks_are_made_without_tensorflow() -> None:
     """A model that is loaded reads raw text by them."""
     program = """
 import sys
-from electra_jax.tasks import catalog, text_task
+from electra_jax.tasks import catalog
 catalog.task_from_facts({"task": "cola", "kind": "classification", "target": ["0", "1"], "pair": False,
                          "metrics": ["matthews"], "gold_counts_predicted": False, "length": 128}, None)
 print(sorted({"tensorflow", "seqio", "gin", "orbax"} & set(sys.modules)))
