@@ -1,6 +1,6 @@
 """Set up JAX and TensorFlow for a command, once per process."""
 
-import importlib
+import importlib.util
 import os
 from pathlib import Path
 
@@ -27,10 +27,12 @@ def keep_compilations() -> None:
 
 
 def load_tensorflow_quietly() -> None:
-    """Import TensorFlow with standard error closed.
+    """Import TensorFlow with standard error closed; do nothing where it is not installed.
 
     Whatever the log level, it prints there that it found no GPU, which it must not use anyway.
     """
+    if importlib.util.find_spec("tensorflow") is None:
+        return
     stderr = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

@@ -3,6 +3,8 @@
 import argparse
 import ast
 import dataclasses
+import json
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import finetune_step, glue_lengths, models, predict, scaling, startup, timing
+from bench import beside_published, finetune_step, glue_lengths, models, predict, scaling, startup, timing
 from bench.pretrain_step import synthetic_blocks
 from electra_jax.config import gin_files
 from electra_jax.data.buckets import TrainingBatches
@@ -210,3 +212,35 @@ def test_the_peers_two_generators_are_one() -> None:
         found.append((loss.detach().numpy(), embeddings.grad.numpy()))
     np.testing.assert_allclose(*(loss for loss, _ in found), rtol=1e-5)
     np.testing.assert_allclose(*(gradient for _, gradient in found), atol=1e-5)
+
+
+def test_the_script_of_fine_tuning_gives_commands_that_can_be_run(tmp_path: Path) -> None:
+    stub = tmp_path / "python"
+    stub.write_text(f'#!/bin/sh\nprintf "%s\\t" "$@" >>"{tmp_path}/said"\necho >>"{tmp_path}/said"\n')
+    stub.chmod(0o755)
+    command = ["bench/finetune_small.sh", "model", "data", str(tmp_path / "runs"), "--gin.NUM_SEEDS=1"]
+    subprocess.run(command, env=os.environ | {"PYTHON": str(stub)}, check=True, capture_output=True)
+    said = [line.split("\t")[:-1] for line in (tmp_path / "said").read_text().splitlines()]
+    assert said[-1][:2] == ["-m", "bench.beside_published"]
+    tasks = {}
+    for line in said:
+        if line[2] == "finetune":
+            bindings = [word.removeprefix("--gin.") for word in line if word.startswith("--gin.")]
+            with gin_files.isolated():
+                name, files = "finetuning.FinetuningRun", ["gin/runs/finetune.gin"]
+                run = gin_files.build(name, files, bindings, search_paths=[])
+                rate = run.optimizer(num_train_steps=10, num_warmup_steps=1.0).learning_rate
+            assert (run.num_seeds, rate) == (1, 3e-4)
+            tasks[run.task.task] = run.model_dir
+    assert list(tasks) == ["cola", "sst2", "mrpc", "stsb", "rte", "chunk", "squad_v1", "squad_v2"]
+    assert len(set(tasks.values())) == len(tasks)
+
+
+def test_scores_stand_beside_the_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {"matthews": {"median": 12.34, "mean": 12.0, "std": 1.5, "best": 14.0, "n": 3}}
+    results = {"task": "cola", "main_metric": "matthews", "summary": summary}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert beside_published.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| cola | matthews | 12.3 | 1.5 | 3 | 56.8 |"
+    assert beside_published.main([str(tmp_path), str(tmp_path / "other")]) == 2
+    assert "other has no results.json" in capsys.readouterr().err
