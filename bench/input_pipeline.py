@@ -74,7 +74,7 @@ def opened(options: argparse.Namespace, folder: Path) -> TokenBlocks:
     """The blocks, from disk in any case."""
     if options.blocks is not None:
         return open_blocks(options.blocks)
-    vocab_size = models.SIZES["small"].vocab_size
+    vocab_size = models.recipe("small", dtype="float32").vocab_size
     made = synthetic_blocks(SYNTHETIC_EXAMPLES, options.sequence_length, vocab_size, SEED)
     with BlocksWriter(folder, vocab_size=vocab_size) as writer:
         writer.add(made.tokens, np.diff(made.offsets), made.second_starts)

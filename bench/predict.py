@@ -105,7 +105,7 @@ def chance_model(size: str, seed: int) -> Model:
 def texts_of(options: argparse.Namespace) -> list[str]:
     """Texts of as many numbers as make rows of the task's lengths."""
     draw = np.random.default_rng(options.seed)
-    most = models.SIZES[options.model].vocab_size - len(SPECIAL)
+    most = models.recipe(options.model, dtype="float32").vocab_size - len(SPECIAL)
     return [
         " ".join(map(str, draw.integers(0, most, max(1, length - 2))))
         for length in lengths(options.task, options.texts, options.seed)

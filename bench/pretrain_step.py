@@ -1,7 +1,7 @@
 """Times one pre-training step: python -m bench.pretrain_step --model=small --batch_size=8 --sequence_length=128
 
 Synthetic token blocks from a seed stand on the devices before the clock starts, so this is the step alone: masks,
-both towers, gradients, optimizer. Needs JAX, Flax, Optax and NumPy only.
+both towers, gradients, optimizer. Needs JAX, Flax, Optax, NumPy and Gin.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def synthetic_batches(
     recipe: models.Recipe, batch_size: int, sequence_length: int, num_batches: int, seed: int, mesh: Mesh
 ) -> list[Batch]:
     """Different batches of synthetic blocks, their rows shared out over the mesh."""
-    vocab_size = recipe.model.discriminator_config.vocab_size
+    vocab_size = recipe.vocab_size
     blocks = synthetic_blocks(num_batches * batch_size, sequence_length, vocab_size, seed)
     rows_NB = np.arange(len(blocks)).reshape(num_batches, batch_size)
     by_row = NamedSharding(mesh, PartitionSpec("data"))

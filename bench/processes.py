@@ -98,9 +98,7 @@ def time_steps(options: argparse.Namespace) -> dict[str, Any]:
     state = new_state(recipe, options.sequence_length, 0, mesh)
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     total = WARM_UP_STEPS + options.steps
-    blocks = synthetic_blocks(
-        total * options.batch_size, options.sequence_length, recipe.model.discriminator_config.vocab_size, 0
-    )
+    blocks = synthetic_blocks(total * options.batch_size, options.sequence_length, recipe.vocab_size, 0)
     step = jax.jit(recipe.update(), donate_argnums=0, out_shardings=sharding.everywhere(mesh))
     share = options.batch_size // jax.process_count()
     wall, cpu = [], []

@@ -119,7 +119,7 @@ def resized(recipe: models.Recipe, *, layers: int, width: int, fraction: float) 
 def step_points(options: argparse.Namespace) -> list[Point]:
     """Of the step; what is at the middle of several series is measured once."""
     base = models.recipe(options.model, dtype="float32")
-    config, fraction = base.model.discriminator_config, models.SIZES[options.model].generator_width_fraction
+    config, fraction = base.model.discriminator_config, base.generator_width_fraction
     middle = {
         "batch": options.batch_size,
         "length": options.sequence_length,
@@ -179,7 +179,7 @@ def input_points(options: argparse.Namespace) -> list[Point]:
 def open_reader(together: Barrier) -> None:
     """Prepares this process for `read_blocks`."""
     global reader, barrier
-    blocks = synthetic_blocks(20_000, 128, models.SIZES["small"].vocab_size, seed=0)
+    blocks = synthetic_blocks(20_000, 128, models.recipe("small", dtype="float32").vocab_size, seed=0)
     reader, barrier = batches_of(blocks, batch_size=128, sequence_length=128), together
 
 

@@ -125,7 +125,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def host_batches(options: argparse.Namespace, count: int) -> list[HostBatch]:
     """Synthetic batches, the same for all."""
-    vocab_size = models.SIZES[options.model].vocab_size
+    vocab_size = models.recipe(options.model, dtype="float32").vocab_size
     blocks = synthetic_blocks(count * options.batch_size, options.sequence_length, vocab_size, options.seed)
     rows_NB = np.arange(len(blocks)).reshape(count, options.batch_size)
     return [blocks.gather(rows_B, options.sequence_length) for rows_B in rows_NB]
