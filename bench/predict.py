@@ -82,7 +82,7 @@ def chance_model(size: str, seed: int) -> Model:
         "target": list(labels),
         "pair": False,
         "metrics": [],
-        "gold_counts_predicted": False,
+        "rules": "standard",
         "length": LONGEST,
     }
     description = Description(

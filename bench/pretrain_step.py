@@ -168,9 +168,11 @@ def time_steps(
 
 def counted_flops(recipe: models.Recipe, batch_size: int, sequence_length: int) -> int:
     """Matrix FLOPs of a step: see `electra_jax.pretraining.flops`."""
-    return flops.pretrain_step_flops(
-        recipe.model.discriminator_config,
-        recipe.model.generator_config,
+    return flops.step_flops(
+        recipe.objective,
+        generator_kind="small",
+        generator=recipe.model.generator_config,
+        discriminator=recipe.model.discriminator_config,
         batch_size=batch_size,
         sequence_length=sequence_length,
         max_predictions=recipe.masking.max_predictions(sequence_length),

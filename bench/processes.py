@@ -99,7 +99,7 @@ def time_steps(options: argparse.Namespace) -> dict[str, Any]:
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     total = WARM_UP_STEPS + options.steps
     blocks = synthetic_blocks(total * options.batch_size, options.sequence_length, recipe.vocab_size, 0)
-    step = jax.jit(recipe.update(), donate_argnums=0, out_shardings=sharding.everywhere(mesh))
+    step = jax.jit(recipe.update(), donate_argnums=0, out_shardings=sharding.replicated(mesh))
     share = options.batch_size // jax.process_count()
     wall, cpu = [], []
     for number in range(total):

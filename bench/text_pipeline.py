@@ -13,7 +13,7 @@ from electra_jax.tasks.corpora.corpus import Corpus
 from electra_jax.tasks.corpora.open import open_corpus
 from electra_jax.tasks.pretraining.cache import build_cache
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
-from electra_jax.tasks.pretraining.packing import Packing
+from electra_jax.tasks.pretraining.packing import COMPLETE, Packing
 from electra_jax.tasks.pretraining.streams import StreamBatches
 from electra_jax.tasks.pretraining.tasks import feature_lengths, register_pretraining_task
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
@@ -104,7 +104,7 @@ def packing(length: int) -> Packing:
         one_segment_share=ONE_SEGMENT_SHARE,
         random_length_share=RANDOM_LENGTH_SHARE,
         seed=SEED,
-        method="complete",
+        builder=COMPLETE,
     )
 
 

@@ -13,13 +13,11 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from electra_jax.commands.table import COMMANDS, Command, evaluates_task
+from electra_jax.commands.table import COMMANDS, GIN_HELP, HELP_STYLE, evaluates_task
 from electra_jax.distributed import processes
 from electra_jax.errors import PREEMPTED, Preempted, UserError, explain_os_error
 from electra_jax.files import refusal
-
-HELP_STYLE = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-GIN_HELP = "Any Gin value can be set: --gin.NAME=VALUE, strings in quotes, as in --gin.MODEL_DIR='\"runs/mine\"'."
+from electra_jax.training.stop import stop_with_parent
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options, bindings = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    stop_with_parent()
     if not options.verbose:
         quieten_libraries()
     return exit_code(functools.partial(run_command, options, bindings), verbose=options.verbose)
@@ -49,7 +48,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        add_arguments(commands, name, command)
+        command.add_to(commands, name)
     bindings = [argument.removeprefix("--gin.") for argument in arguments if argument.startswith("--gin.")]
     rest = [argument for argument in arguments if not argument.startswith("--gin.")]
     options, left = parser.parse_known_args(rest)
@@ -59,31 +58,6 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
     if left:
         options.arguments += left
     return options, bindings
-
-
-def add_arguments(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, command: Command) -> None:
-    """Add a command and its arguments to the parser."""
-    parser = commands.add_parser(
-        name,
-        help=command.help,
-        description=f"{command.help}\n\n{command.usage}".strip(),
-        epilog=GIN_HELP if command.configuration else None,
-        **HELP_STYLE,
-    )
-    for argument in command.arguments:
-        parser.add_argument(argument.name, **argument.settings)
-    if command.configuration:
-        parser.add_argument(
-            "--gin_file",
-            action="append",
-            default=[],
-            metavar="PATH",
-            help="a Gin file, relative to the working folder or shipped in the package; repeatable, later ones win",
-        )
-        parser.add_argument(
-            "--gin_search_paths", default="", metavar="DIR[,DIR]", help="more folders to find Gin files in"
-        )
-    parser.add_argument("--verbose", action="store_true", help="show tracebacks and the libraries' own messages")
 
 
 def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
@@ -106,8 +80,9 @@ def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
     if command.for_task is not None and evaluates_task(bindings):
         command = command.for_task
     bindings = [*bindings, *command.place_arguments(options, bindings)]
+    module, _, name = command.configuration.partition(".")
     configuration = gin_files.build(
-        command.configuration,
+        getattr(importlib.import_module(f"electra_jax.config.{module}"), name),
         command.gin_files(options.gin_file, bindings),
         [*(f"{macro} = ''" for macro in command.unneeded), *bindings],
         search_paths=[path for path in options.gin_search_paths.split(",") if path],

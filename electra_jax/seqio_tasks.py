@@ -1,6 +1,6 @@
 """Register this project's tasks by name, with the settings of its Gin files, for users of SeqIO, Beam and T5X."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from electra_jax.config import data, gin_files
 from electra_jax.config.pretraining import CacheConfig
@@ -9,6 +9,8 @@ from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.pretraining.tasks import register_pretraining_task
 from electra_jax.tasks.seqio_export import register
 from electra_jax.tasks.vocabulary import load_vocabulary
+
+T = TypeVar("T")
 
 
 def register_downstream_task(name: str, *, vocab_file: str, lowercase: bool | None = None, **macros: Any) -> None:
@@ -56,7 +58,7 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
     )
 
 
-def _build(configuration: type, file: str, macros: dict[str, Any]) -> Any:
+def _build(configuration: type[T], file: str, macros: dict[str, Any]) -> T:
     bindings = [f"{key}={value!r}" for key, value in macros.items()]
     # The caller may have a configuration of its own.
     with gin_files.isolated():

@@ -163,7 +163,7 @@ class PretrainingModel:
 
     def eval_fn(self, params: PyTree, batch: Batch) -> tuple[jax.Array, Metrics]:
         """The same without dropout; every batch is masked and sampled by one key."""
-        sums = evaluation.evaluate_step(params, batch, jax.random.key(0), **self._pieces, reference=False)
+        sums = evaluation.evaluate_step(params, batch, jax.random.key(0), **self._pieces, extra_metrics=None)
         weights = self._pieces["objective"].loss_weights
         parts = {name: sums[f"{name}_loss"] / jnp.maximum(sums[f"{name}_loss_weight"], 1.0) for name in weights}
         return sum(weight * parts[name] for name, weight in weights.items()), reported(sums, self._finish)

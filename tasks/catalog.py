@@ -1,4 +1,4 @@
-"""Every downstream task by its name, and those that a model was fine-tuned on."""
+"""Make a downstream task by its name, or from the record of a fine-tuned model."""
 
 import difflib
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.original import choice
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.sources import QA_TASKS
 from electra_jax.tasks.qa.task import make_qa_task, qa_task_from_facts
@@ -24,25 +25,27 @@ def make_task(
     """Make a task with its data.
 
     Args:
-      options: which task, and where its data is. A name that is none of `NAMES` is looked for in SeqIO's registry.
-      vocabulary: tokenises.
-      recorded: what `describe` said of the task that a model was fine-tuned on: its labels, which are then taken as
-        they are rather than looked for in the training file. None to train.
+        options: which task, and where its data is. A name that is none of `NAMES` is looked up in SeqIO's registry.
+        vocabulary: tokenises the text.
+        recorded: what `describe` gave for the task that a model was fine-tuned on; its labels are then taken from there
+            rather than from the training file. None to train.
 
     Raises:
-      UserError: there is no such task (the nearest names), or no data for it.
+        UserError: if there is no such task, or no data for it.
     """
     name = options.task
+    facts = None if recorded is None else choice.current_facts(recorded)
     if name in text_task.NAMES:
-        return text_task.make_text_task(options, vocabulary, recorded=recorded)
+        return text_task.make_text_task(options, vocabulary, rules=choice.text_rules(options.rules), recorded=facts)
     if name == PACKAGE_OF:
         from electra_jax.tasks.text.package_of import make_package_task
 
         return make_package_task(options, vocabulary)
     if name in QA_TASKS:
-        return make_qa_task(options, vocabulary, recorded=recorded)
+        return make_qa_task(options, vocabulary, rules=choice.qa_rules(options.rules), recorded=facts)
     if name in TAGGING_TASKS:
-        return make_tagging_task(options, vocabulary, recorded=recorded)
+        rules = choice.tagging_rules(options.rules if facts is None else facts["rules"])
+        return make_tagging_task(options, vocabulary, rules=rules, recorded=facts)
     if recorded is not None and recorded.get("registered") and recorded["task"] == name:
         return task_from_facts(recorded, vocabulary)
     check_name(name)
@@ -52,10 +55,10 @@ def make_task(
 
 
 def check_name(name: str) -> None:
-    """Refuses a name that is none of `NAMES` and not in SeqIO's registry.
+    """Refuse a name that is none of `NAMES` and not in SeqIO's registry.
 
     Raises:
-      UserError: names the nearest.
+        UserError: if there is no task of that name.
     """
     if name in NAMES:
         return
@@ -67,18 +70,19 @@ def check_name(name: str) -> None:
 
 
 def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> DownstreamTask:
-    """Return the task that `describe` told of: it reads raw input and makes predictions, but has no data.
+    """Rebuild a task from what `describe` gave: it reads raw input and makes predictions, but has no data.
 
     Args:
-      facts: of a fine-tuned model's description.
-      vocabulary: the model's.
+        facts: what a fine-tuned model's record says of its task.
+        vocabulary: the model's vocabulary.
     """
     if facts.get("registered"):
         from electra_jax.tasks import seqio_import
 
         return seqio_import.task_from_facts(facts, vocabulary)
+    facts = choice.current_facts(facts)
     if facts["kind"] == "question_answering":
-        return qa_task_from_facts(facts, vocabulary)
+        return qa_task_from_facts(facts, vocabulary, rules=choice.qa_rules(facts["rules"]))
     if facts["kind"] == "tagging":
-        return tagging_task_from_facts(facts, vocabulary)
-    return text_task.text_task_from_facts(facts, vocabulary)
+        return tagging_task_from_facts(facts, vocabulary, rules=choice.tagging_rules(facts["rules"]))
+    return text_task.text_task_from_facts(facts, vocabulary, rules=choice.text_rules(facts["rules"]))

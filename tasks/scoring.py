@@ -1,12 +1,12 @@
-"""Scores of predictions that stand in a file, whoever made them: no model and no vocabulary is needed."""
+"""Score predictions that stand in a file, whoever made them: no model and no vocabulary is needed."""
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.original import choice
 from electra_jax.tasks.qa import metrics as qa_metrics
 from electra_jax.tasks.qa.files import read_null_odds, read_predictions
 from electra_jax.tasks.qa.sources import QA_TASKS, qa_sources, scoring_of
 from electra_jax.tasks.tagging.conlleval import EntityEvaluation, evaluate_tags, read_tagged_output
-from electra_jax.tasks.tagging.sentences import SPAN_READERS
 from electra_jax.tasks.tagging.task import TAGGING_TASKS
 from electra_jax.tasks.text.glue import GLUE, read_submission
 from electra_jax.tasks.text.glue_metrics import task_scores
@@ -16,40 +16,45 @@ from electra_jax.tasks.text.sources import glue_sources
 def score_predictions(
     options: TaskOptions, split: str, predictions_file: str, *, null_odds_file: str | None
 ) -> dict[str, float]:
-    """Return the metrics of a file of predictions, per cent, as the official scripts compute them.
+    """Return the metrics of a file of predictions, in per cent, as the official scripts compute them.
 
     Args:
-      options: the task, and where its gold answers are.
-      split: which split was predicted. Tagged files hold their gold tags, and none is read.
-      predictions_file: question answering: JSON, an answer by question. Tagging: lines whose last two columns are the
-        gold and the predicted tag (`tagged_file` gives its scores by type too). GLUE: a submission file.
-      null_odds_file: SQuAD 2.0: JSON, a number by question. Answers are withheld above `options.null_threshold`, or
-        above the official script's own, and the best threshold is looked for.
+        options: the task, and where its gold answers are.
+        split: the split that was predicted. A tagged file holds its gold tags, so that no split is read.
+        predictions_file: for question answering, JSON with an answer for each question; for tagging, lines whose last
+            two columns are the gold and the predicted tag (`tagged_file` gives its scores by type too); for GLUE, a
+            submission file.
+        null_odds_file: for SQuAD 2.0, JSON with a number for each question. Answers are withheld where it is above
+            `options.null_threshold`, or else above the official script's threshold; the best threshold is found too.
 
     Raises:
-      UserError: a malformed file; predictions that are not of this split; a split without gold labels; a task whose
-        predictions have no such file.
+        UserError: if a file is malformed, if the predictions belong to another split, if the split has no gold labels,
+            or if predictions of the task have no such file.
     """
     if options.task in QA_TASKS:
         return _score_answers(options, split, predictions_file, null_odds_file)
     if null_odds_file is not None:
         raise UserError(f"{null_odds_file}: null odds belong to question answering, not to {options.task!r}.")
     if options.task in TAGGING_TASKS:
-        return tagged_file(predictions_file, span_reader=options.span_reader).metrics()
+        return tagged_file(predictions_file, rules=options.rules).metrics()
     if options.task in GLUE:
         return _score_submission(options, split, predictions_file)
     known = ", ".join((*QA_TASKS, *TAGGING_TASKS, *GLUE))
     raise UserError(f"The task {options.task!r} has no file format of predictions to score; these have: {known}.")
 
 
-def tagged_file(file: str, *, span_reader: str) -> EntityEvaluation:
+def tagged_file(file: str, *, rules: str) -> EntityEvaluation:
     """Return the scores of a tagged file, whose `report()` is what conlleval prints of it.
 
+    Args:
+        file: lines whose last two columns are the gold and the predicted tag.
+        rules: whose rules read tags as entities, a name of `original.choice.NAMES`.
+
     Raises:
-      UserError: a missing, empty or malformed file.
+        UserError: if the file is missing, empty or malformed.
     """
     gold, predicted = read_tagged_output(file)
-    return evaluate_tags(gold, predicted, spans_of=SPAN_READERS[span_reader])
+    return evaluate_tags(gold, predicted, spans_of=choice.tagging_rules(rules).spans_of)
 
 
 def _score_answers(
@@ -63,7 +68,7 @@ def _score_answers(
         null_odds=None if null_odds_file is None else read_null_odds(null_odds_file),
         # Without odds nothing is left to withhold.
         null_threshold=None if null_odds_file is None else options.null_threshold,
-        skip_unanswered=options.skip_unanswered,
+        skip_unanswered=choice.qa_rules(options.rules).skip_unanswered,
     )
 
 

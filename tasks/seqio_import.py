@@ -1,4 +1,4 @@
-"""The other way round from `registration`: a task of SeqIO's registry, whoever added it, as a downstream task."""
+"""Make a downstream task of a task in SeqIO's registry, whoever added it: the inverse of `seqio_export`."""
 
 import collections
 import dataclasses
@@ -9,7 +9,9 @@ import numpy as np
 import seqio
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.protocol import Examples, Row
+from electra_jax.tasks.rows import text_of
 from electra_jax.tasks.text.tables import Interval, text_features
 from electra_jax.tasks.text.task import LabelPrediction, ValuePrediction
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -19,14 +21,14 @@ TARGETS = "targets"
 
 @dataclasses.dataclass(frozen=True)
 class RegisteredExample:
-    """The features of an example as SeqIO gives them, and the same to be read; raw input has texts alone.
+    """Hold the features of an example as SeqIO gives them, and the same in a form to read; raw input has texts alone.
 
     Attributes:
-      features: of the task.
-      index: its number in the split.
-      text_a, text_b: its texts, or its word pieces.
-      label: the class's number or the value; None of raw input and of tagging.
-      words, tags: of tagging: the word pieces that have a label, and the labels.
+        features: the task's features.
+        index: the example's number in the split.
+        text_a, text_b: its texts, or its word pieces.
+        label: the number of its class, or its value; None for raw input and for tagging.
+        words, tags: for tagging, the word pieces that have a label, and the labels.
     """
 
     features: Mapping[str, Any]
@@ -40,7 +42,14 @@ class RegisteredExample:
 
 @dataclasses.dataclass(frozen=True)
 class LabelsPrediction:
-    """The labels of the tokens of a row, by their numbers: int32 [L]; and of those that the task labels, by name."""
+    """Hold the predicted labels of the tokens of a row.
+
+    Attributes:
+        label_ids: numbers of the labels of all tokens, int32 [L].
+        words: the word pieces that the task labels.
+        tags: names of their labels.
+        probabilities: the probability that the model gave each of those.
+    """
 
     label_ids: np.ndarray
     words: tuple[str, ...]
@@ -48,7 +57,7 @@ class LabelsPrediction:
     probabilities: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """`words` (pieces of them), `tags`, and of each the `probability` that the model gave it."""
+        """Return `words` (word pieces), `tags`, and the `probabilities` that the model gave them."""
         return {"words": list(self.words), "tags": list(self.tags), "probabilities": list(self.probabilities)}
 
 
@@ -57,16 +66,17 @@ RegisteredPrediction = LabelPrediction | ValuePrediction | LabelsPrediction
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RegisteredTask:
-    """A task of SeqIO's registry; see `downstream.DownstreamTask`.
+    """Read and score a task of SeqIO's registry; see `protocol.DownstreamTask`.
 
     Attributes:
-      name: in the registry.
-      kind: as its targets are: numbers of classes, values, or a number of a class for each token.
-      labels: the classes' numbers.
-      interval: of a regression: from the smallest to the largest value of training.
-      main_metric: the first that its metrics return.
-      vocabulary: tokenises texts; word pieces must be of it.
-      length: the most tokens of a row; longer ones are cut.
+        name: its name in the registry.
+        kind: "classification", "regression" or "tagging", as its targets are numbers of classes, values, or a number of
+            a class for each token.
+        labels: numbers of the classes, as texts.
+        interval: for a regression, the smallest and the largest value of the training split.
+        main_metric: the first score that its metrics return.
+        vocabulary: tokenises texts; a task's own word pieces must belong to it.
+        length: largest number of tokens of a row; longer ones are cut.
     """
 
     name: str
@@ -79,14 +89,14 @@ class RegisteredTask:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """SeqIO's, of which "validation" is our "dev"."""
+        """Return SeqIO's splits, with "dev" for "validation"."""
         return tuple(split.replace("validation", "dev", 1) for split in self._seqio.splits)
 
     def examples(self, split: str) -> Examples:
         """Read a split through all of its preprocessors.
 
         Raises:
-          UserError: there is none of that name, it is empty, or its word pieces are of another vocabulary.
+            UserError: if there is no such split, if it is empty, or if its word pieces belong to another vocabulary.
         """
         names = [name for name in self.splits if name == split or name.startswith(f"{split}_")]
         if not names:
@@ -107,7 +117,7 @@ class RegisteredTask:
         """Return the examples of texts, or of pairs of texts.
 
         Raises:
-          UserError: the task labels tokens: its words are not known.
+            UserError: if the task labels tokens, whose words are not known.
         """
         if self.kind == "tagging":
             raise UserError(
@@ -127,14 +137,14 @@ class RegisteredTask:
     def predictions(
         self, examples: Sequence[RegisteredExample], rows: Sequence[Row], outputs: Sequence[Mapping[str, np.ndarray]]
     ) -> list[RegisteredPrediction]:
-        """Return a prediction for each example from `logits`: [C], of a regression [1], of tagging [L, C]."""
+        """Return a prediction for each example from `logits`: [C]; [1] for a regression, [L, C] for tagging."""
         logits = {int(row["example"]): output["logits"] for row, output in zip(rows, outputs, strict=True)}
         return [self._prediction(example, logits[number]) for number, example in enumerate(examples)]
 
     def score(
         self, examples: Sequence[RegisteredExample], predictions: Sequence[RegisteredPrediction]
     ) -> dict[str, float]:
-        """Return what the task's own metrics say, the main one first."""
+        """Return the scores of the task's own metrics, the main one first."""
         task = self._seqio
         targets, values = [], []
         for example, prediction in zip(examples, predictions, strict=True):
@@ -172,7 +182,7 @@ class RegisteredTask:
             ids = np.asarray(features["input_ids"], np.int32)
             types = np.asarray(features.get("token_type_ids", np.zeros_like(ids)), np.int32)
         else:
-            texts = [_text(features["text"]), _text(features["text_b"]) if "text_b" in features else None]
+            texts = [text_of(features["text"]), text_of(features["text_b"]) if "text_b" in features else None]
             (made,) = text_features([(texts[0] or "", texts[1])], vocabulary=self.vocabulary, length=self.length)
             ids, types = np.array(made.input_ids, np.int32), np.array(made.token_type_ids, np.int32)
         row = {"input_ids": ids, "token_type_ids": types, "example": np.array(number, np.int32)}
@@ -188,7 +198,7 @@ class RegisteredTask:
 
     def _readable(self, number: int, features: Mapping[str, Any]) -> RegisteredExample:
         pieces = [self.vocabulary.tokens[piece] for piece in np.asarray(features.get("input_ids", ()), np.int32)]
-        texts = [_text(features[name]) for name in ("text", "text_b") if name in features]
+        texts = [text_of(features[name]) for name in ("text", "text_b") if name in features]
         text_a, text_b = [*(texts or [" ".join(pieces)]), None][:2]
         target = np.asarray(features[TARGETS])
         if self.kind != "tagging":
@@ -206,8 +216,7 @@ class RegisteredTask:
             return LabelsPrediction(label_ids, example.words, tags, tuple(shares))
         if self.interval is not None:
             return ValuePrediction(self.interval.denormalised(np.asarray(logits).item()))
-        exponentials = np.exp(logits.astype(np.float64) - np.max(logits))
-        probabilities = (exponentials / exponentials.sum()).tolist()
+        probabilities = softmax(logits.astype(np.float64)).tolist()
         return LabelPrediction(self.labels[int(np.argmax(logits))], dict(zip(self.labels, probabilities, strict=True)))
 
     def _number(self, prediction: RegisteredPrediction) -> Any:
@@ -221,11 +230,17 @@ class RegisteredTask:
 def task_of_registry(name: str, vocabulary: Vocabulary, *, length: int) -> RegisteredTask:
     """Return a task of SeqIO's registry as a downstream task.
 
-    Its features are `text` (and `text_b`) or `input_ids` (and `token_type_ids`), and `targets`: an integer (a class; as
-    many as the feature's vocabulary has entries), a float (a value), or an integer for each word piece (-1: none).
+    Its features must be `text` (and `text_b`) or `input_ids` (and `token_type_ids`), and `targets`: an integer (a
+    class; as many as the feature's vocabulary has entries), a float (a value), or an integer for each word piece (-1:
+    none).
+
+    Args:
+        name: a name in the registry.
+        vocabulary: tokenises texts.
+        length: largest number of tokens of a row.
 
     Raises:
-      UserError: it has other features, or no metric of `targets` and `predictions`.
+        UserError: if the task has other features, has no metric of `targets` and `predictions`, or has no example.
     """
     task = seqio.TaskRegistry.get(name)
     features = task.output_features
@@ -251,7 +266,7 @@ def task_of_registry(name: str, vocabulary: Vocabulary, *, length: int) -> Regis
             f"The targets of {name} have a vocabulary of {len(labels)} entries: give them "
             "seqio.PassThroughVocabulary(number of classes)."
         )
-    # What the metrics are called is known only from their answer.
+    # The names of the scores are known only once they are computed.
     scores = _metrics(
         task,
         *(
@@ -274,7 +289,7 @@ def task_of_registry(name: str, vocabulary: Vocabulary, *, length: int) -> Regis
 
 
 def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> RegisteredTask:
-    """Rebuild a task from what `RegisteredTask.describe` gave; only its splits and scores want the registry."""
+    """Rebuild a task from what `RegisteredTask.describe` gave; only its splits and scores need the registry."""
     return RegisteredTask(
         name=facts["task"],
         kind=facts["kind"],
@@ -299,7 +314,3 @@ def _metrics(task: seqio.Task, targets: Sequence[Any], predictions: Sequence[Any
         for name, value in metric_fn(targets=targets, predictions=predictions).items():
             scores[name] = float(getattr(value, "value", value))
     return scores
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else value

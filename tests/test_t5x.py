@@ -22,6 +22,8 @@ from electra_jax import t5x
 from electra_jax.checkpoints import model_dir, orbax_store, t5x_layout
 from electra_jax.cli import main
 from electra_jax.config import gin_files
+from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.batches import Batch
 from electra_jax.errors import UserError
 from electra_jax.finetuning import steps as finetuning
@@ -63,7 +65,7 @@ def pretraining_model(folder: Path, **macros: Any) -> t5x.PretrainingModel:
     texts = {"MODEL_DIR": "", "CORPUS": str(folder / "text.txt"), "VOCAB_FILE": str(folder / "vocab.txt")}
     bindings = [f"{name}={value!r}" for name, value in (SMALL | texts | macros).items()]
     files = [file.removeprefix("--gin_file=") for file in FILES]
-    return t5x.PretrainingModel(gin_files.build("PretrainingRun", files, bindings, search_paths=[]))
+    return t5x.PretrainingModel(gin_files.build(PretrainingRun, files, bindings, search_paths=[]))
 
 
 def finetuning_model(folder: Path, **macros: Any) -> t5x.FinetuningModel:
@@ -82,7 +84,7 @@ def finetuning_model(folder: Path, **macros: Any) -> t5x.FinetuningModel:
     }
     bindings = [f"{name}={value!r}" for name, value in (sizes | settings | macros).items()]
     files = ["gin/models/tiny.gin", "gin/runs/finetune.gin"]
-    run = gin_files.build("finetuning.FinetuningRun", files, bindings, search_paths=[])
+    run = gin_files.build(FinetuningRun, files, bindings, search_paths=[])
     return t5x.FinetuningModel(run, 10)
 
 
@@ -348,7 +350,7 @@ def test_what_t5x_saves_of_a_variant_is_folded(folder: Path, tmp_path: Path) -> 
     files = [file.removeprefix("--gin_file=") for file in FILES]
     texts = {"MODEL_DIR": "", "CORPUS": str(folder / "text.txt"), "VOCAB_FILE": str(folder / "vocab.txt")}
     bindings = [f"{name}={value!r}" for name, value in (SMALL | texts).items()]
-    run = gin_files.build("PretrainingRun", [*files, "gin/objectives/mlm.gin"], bindings, search_paths=[])
+    run = gin_files.build(PretrainingRun, [*files, "gin/objectives/mlm.gin"], bindings, search_paths=[])
     model = t5x.PretrainingModel(run)
     description, vocabulary = model.describe()
     assert description.kind == "generator"

@@ -1,18 +1,18 @@
 # shellcheck shell=bash
-# What the scripts share. Sourced, never run. Works with the bash 3.2 that macOS has.
+# Functions that the scripts share. Sourced, never run. Works with macOS's bash 3.2.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 config=$here/config.env
 dry_run=false
 
-# One sentence on standard error, and the exit code of a user's mistake.
+# fail SENTENCE: prints it on standard error, and exits with the code of a user's mistake.
 fail() {
   printf '%s: %s\n' "$(basename "$0")" "$1" >&2
   exit 2
 }
 
-# parse_options ARGUMENT...: reads options up to the first other argument; the rest is left in the array `rest`.
+# parse_options ARGUMENT...: reads options up to the first other argument, and leaves the rest in the array `rest`.
 parse_options() {
   local argument
   while [ $# -gt 0 ]; do
@@ -20,7 +20,7 @@ parse_options() {
       --dry-run) dry_run=true ;;
       --config=*) config=${1#--config=} ;;
       --help | -h)
-        # The comment that a script begins with is its manual.
+        # The comment at the top of each script is its manual.
         sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
@@ -30,18 +30,18 @@ parse_options() {
     shift
   done
   rest=("$@")
-  # Overlooked, it would run for real what was only to be shown.
+  # Overlooking it would really run what was only to be shown.
   for argument in "$@"; do
-    [ "$argument" != --dry-run ] || fail "--dry-run stands after '$1': put it first"
+    [ "$argument" != --dry-run ] || fail "--dry-run comes after '$1': put it first"
   done
 }
 
-# no_arguments: refuses what a script has no use for.
+# no_arguments: refuses arguments, for a script that takes none.
 no_arguments() {
   [ "${#rest[@]}" -eq 0 ] || fail "unknown argument ${rest[0]}: there are --dry-run, --config=FILE and --help"
 }
 
-# load_config NAME...: reads the configuration and refuses it when one of the settings is empty.
+# load_config NAME...: reads the configuration, and refuses it if one of these settings is empty.
 load_config() {
   [ -f "$config" ] || fail "there is no configuration $config: copy $here/config.env and fill it in"
   # shellcheck source=config.env
@@ -61,7 +61,7 @@ load_config() {
   if [ "$QUEUED" = true ]; then kind=queued-resources; fi
 }
 
-# quoted WORD...: the words as a shell reads them back, on one line.
+# quoted WORD...: prints the words on one line, quoted for a shell.
 quoted() {
   local word quote="'\\''" space=""
   for word in "$@"; do
@@ -84,8 +84,8 @@ run() {
   "$@"
 }
 
-# state: prints the state of what create.sh makes (ACTIVE, READY, ...), nothing if there is none. A list is asked for
-# rather than a description, which fails alike for what is not there and for what may not be seen.
+# state: prints the state of the TPU or of the request for it (ACTIVE, READY, ...), nothing if there is none. It lists
+# instead of describing, because a description fails in the same way if something is missing and if access is denied.
 state() {
   local field=state
   if [ "$QUEUED" = true ]; then field=state.state; fi

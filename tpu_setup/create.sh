@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Asks for the TPU of config.env; run again, it says how far that is.
+# Requests the TPU of config.env; run again, it prints the state of the request.
 #
 #   tpu_setup/create.sh [--dry-run] [--config=FILE]
 #

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Deletes the TPU of config.env and the request for it, without asking; what is on its disks is lost.
+# Deletes the TPU of config.env and the request for it, without asking; the content of its disks is lost.
 #
 #   tpu_setup/delete.sh [--dry-run] [--config=FILE]
 #
@@ -10,7 +10,7 @@ no_arguments
 load_config PROJECT ZONE NAME
 
 delete=(gcloud compute tpus "$kind" delete "$NAME" "${place[@]}" --quiet)
-# Without it a request that has been granted is refused.
+# Without --force, gcloud refuses to delete a request that has been granted.
 if [ "$QUEUED" = true ]; then delete+=(--force); fi
 
 if [ "$dry_run" = true ]; then

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Runs the same `electra` command on every worker, detached; where one still runs, it is left alone.
+# Runs the same `electra` command on every worker, detached. A worker on which one still runs is left alone.
 #
-#   tpu_setup/launch.sh [--dry-run] [--config=FILE] VERB [ARGUMENT]...
+#   tpu_setup/launch.sh [--dry-run] [--config=FILE] COMMAND [ARGUMENT]...
 #   tpu_setup/launch.sh pretrain --gin_file=gin/runs/small.gin --gin.MODEL_DIR='"gs://bucket/run"' ...
 #
-# Each worker writes its output to DIRECTORY/logs/HOSTNAME.log, and the exit code to logs/exit when the run has ended.
+# Each worker writes its output to DIRECTORY/logs/HOSTNAME.log and, when the run has ended, its exit code to logs/exit.
 # --dry-run prints the command instead of running it.
 . "$(dirname "$0")/common.sh"
 parse_options "$@"
-[ "${#rest[@]}" -gt 0 ] || fail "no command for the workers: give a verb of electra and its arguments, such as pretrain"
+[ "${#rest[@]}" -gt 0 ] || fail "no command for the workers: give a command of electra and its arguments, such as pretrain"
 load_config PROJECT ZONE NAME DIRECTORY
 
-# The kernel gives the lock back however the run ends, also when the machine goes down.
+# The kernel releases the lock however the run ends, even if the machine goes down.
 on_every_worker "set -eu
 cd $(quoted "$DIRECTORY")
 test -x .venv/bin/electra || { echo \"\$(hostname): nothing is installed here: run install.sh\" >&2; exit 1; }

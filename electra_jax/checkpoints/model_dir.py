@@ -22,6 +22,7 @@ from electra_jax.checkpoints.model_record import (
     read_record,
     write_record,
 )
+from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
@@ -114,7 +115,7 @@ def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) 
 
     # The caller may be a run of its own, whose configuration is still to be read from.
     with gin_files.isolated():
-        run = gin_files.build("PretrainingRun", [str(directory / RUN)], [], search_paths=[])
+        run = gin_files.build(PretrainingRun, [str(directory / RUN)], [], search_paths=[])
     kind, params = plain_towers.fold(params)
     return describe_towers(run, kind, params, origin), params
 
@@ -309,7 +310,7 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
         raise UserError(
             f"{directory} is of another model: {'; '.join(shapes[:8]) or 'no parameter has a name in common'}"
         )
-    filled = {name: sharding.place(held[name], leaf) if name in held else leaf for name, leaf in wanted.items()}
+    filled = {name: sharding.shard_like(held[name], leaf) if name in held else leaf for name, leaf in wanted.items()}
     return Start(
         unflatten_dict(filled, sep="/"), sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys())
     )

@@ -21,6 +21,7 @@ from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, is_remote
 from electra_jax.model.types import PyTree
+from electra_jax.run_directory import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Checkpoints:
             keep: how many of the newest checkpoints to keep.
         """
         self._model_dir = absolute(model_dir)
-        self.directory = self._model_dir / "checkpoints"
+        self.directory = self._model_dir / CHECKPOINTS
         self._saving: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -182,7 +183,7 @@ def restore_latest(model_dir: str | os.PathLike[str], abstract: PyTree) -> Resto
     Raises:
         UserError: if there is none, or it is of another model.
     """
-    directory = absolute(model_dir) / "checkpoints"
+    directory = absolute(model_dir) / CHECKPOINTS
     restored, _ = newest_sound(directory, abstract)
     if restored is None:
         raise UserError(f"no checkpoint in {directory}: MODEL_DIR must be a directory that `electra pretrain` wrote")
@@ -273,7 +274,7 @@ def named_shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
 
 def is_of_t5x(directory: epath.Path) -> bool:
     """Return whether T5X, or `electra export --format t5x`, wrote the checkpoints of a model directory."""
-    return not (directory / "checkpoints").is_dir() and bool(t5x_layout.complete_steps(directory))
+    return not (directory / CHECKPOINTS).is_dir() and bool(t5x_layout.complete_steps(directory))
 
 
 def newest_state(directory: epath.Path) -> StoredState:
@@ -288,7 +289,7 @@ def newest_state(directory: epath.Path) -> StoredState:
         stored = ocp.PyTreeCheckpointHandler().metadata(folder).tree
         names = t5x_layout.ENTRIES
         return StoredState(step, folder, {ours: stored[theirs] for ours, theirs in names.items()}, names)
-    folder = absolute(directory) / "checkpoints"
+    folder = absolute(directory) / CHECKPOINTS
     for step in sorted(complete_steps(folder), reverse=True):
         try:
             check_seal(folder / str(step))

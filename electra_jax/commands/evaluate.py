@@ -42,8 +42,9 @@ def run(configuration: PretrainingRun) -> None:
     restored = restore_latest(configuration.model_dir, abstract)
     data = share_data(configuration, vocabulary, mesh)
     params = restored.state.params
+    extra_metrics = configuration.pretraining_rules.extra_metrics
     network = {"model": setup.model, "objective": setup.objective, "masking": setup.masking}
-    step = functools.partial(evaluation.evaluate_step, **network, reference=configuration.reference_metrics)
+    step = functools.partial(evaluation.evaluate_step, **network, extra_metrics=extra_metrics)
     sums = evaluation.held_out_sums(
         params,
         data.held_out(),
@@ -51,7 +52,7 @@ def run(configuration: PretrainingRun) -> None:
         sharding=sharding.batch_sharding(mesh),
         num_batches=None,
     )
-    values = evaluation.finish(sums, configuration.objective.loss_weights)
+    values = evaluation.finish(sums, configuration.objective.loss_weights, extra_metrics)
     inspect = sharding.jit_forward(functools.partial(inspect_batch, **network), mesh, configuration.mesh)
     views = [
         jax.device_get(inspect(params, to_device(batch, sharding.batch_sharding(mesh)), jax.random.key(index)))

@@ -16,6 +16,7 @@ from electra_jax.inference.network import Model
 from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.monitoring.reporter import say
+from electra_jax.run_directory import EVALUATION
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.outputs import left_out
 from electra_jax.tasks.protocol import DownstreamTask
@@ -31,10 +32,10 @@ Scores = dict[str, float]
 
 
 def run(configuration: EvaluationRun) -> None:
-    """Scores, prints a table, and saves the metrics.
+    """Score a model or a file, print the metrics as a table, and save them.
 
     Raises:
-        UserError: nothing to score is given, or it cannot be read.
+        UserError: if there is nothing to score, or it cannot be read.
     """
     if configuration.predictions is not None:
         score_file(configuration, configuration.predictions)
@@ -47,7 +48,7 @@ def run(configuration: EvaluationRun) -> None:
 
 
 def score_model(configuration: EvaluationRun, model_dir: str) -> None:
-    """Scores a fine-tuned model on every example of a split."""
+    """Score a fine-tuned model on every example of a split."""
     keep_compilations()
     model = electra_jax.load(model_dir)
     task = open_task(model, configuration.task)
@@ -58,14 +59,14 @@ def score_model(configuration: EvaluationRun, model_dir: str) -> None:
     first = next(iter(splits.values()))
     result = {"task": task.name, "split": configuration.split, "step": model.step, **first, "splits": splits}
     show({split: found["metrics"] for split, found in splits.items()}, f"{task.name}, step {model.step}")
-    save(result, configuration.output or path_of(model_dir) / "evaluation.json")
+    save(result, configuration.output or path_of(model_dir) / EVALUATION)
 
 
 def score_split(model: Model, task: DownstreamTask, split: str, *, batch_size: int) -> dict[str, Any]:
-    """The number of examples of a split, those left out by reason, and the official metrics.
+    """Return the number of examples of a split, of those left out by reason, and the official metrics.
 
     Raises:
-        UserError: the split has nothing to score against.
+        UserError: if the split has no labels.
     """
     found = task.examples(split)
     if not any(has_gold(example) for example in found.examples):
@@ -83,7 +84,7 @@ def score_split(model: Model, task: DownstreamTask, split: str, *, batch_size: i
 
 
 def has_gold(example: Any) -> bool:
-    """Whether an example can be scored against; those of SeqIO's registry always can."""
+    """Return whether an example has a gold answer; those of SeqIO's registry always have."""
     if isinstance(example, QAExample):
         return example.is_impossible or bool(example.gold_texts)
     if isinstance(example, TaggedSentence):
@@ -92,13 +93,13 @@ def has_gold(example: Any) -> bool:
 
 
 def score_file(configuration: EvaluationRun, predictions: str) -> None:
-    """Scores a file of predictions as the official script of its task does."""
+    """Score a file of predictions as the official script of its task does."""
     options, split = configuration.task, configuration.split
     if not options.task:
         raise UserError(f"{predictions} is of which task? set TASK, and DATA_DIR to where its gold answers are")
     metrics = score_predictions(options, split, predictions, null_odds_file=configuration.null_odds)
     if options.task in TAGGING_TASKS:
-        print(tagged_file(predictions, span_reader=options.span_reader).report(), end="")
+        print(tagged_file(predictions, rules=options.rules).report(), end="")
     if options.task in QA_TASKS:
         note_unanswered(configuration, predictions)
     show({split: metrics}, f"{options.task}, {predictions}")
@@ -107,7 +108,7 @@ def score_file(configuration: EvaluationRun, predictions: str) -> None:
 
 
 def note_unanswered(configuration: EvaluationRun, predictions: str) -> None:
-    """Says how many questions a file lacks; the official scripts go on all the same, each in its way."""
+    """Print how many questions have no answer in a file; the official scripts score the file all the same."""
     sources = qa_sources(configuration.task)
     examples: Sequence[Any] = sources.read(configuration.task.task, configuration.split).examples
     missing = unanswered(gold_of(examples), read_predictions(predictions))
@@ -116,8 +117,8 @@ def note_unanswered(configuration: EvaluationRun, predictions: str) -> None:
 
 
 def show(splits: dict[str, Scores], title: str) -> None:
-    """The metrics as a table on the terminal, with every digit."""
-    # Wide enough for its title on one line.
+    """Print the metrics as a table, with every digit."""
+    # Wide enough for the title on one line.
     table = Table("metric", *splits, title=title, min_width=len(title) + 2)
     for name in next(iter(splits.values())):
         table.add_row(name, *(str(metrics[name]) for metrics in splits.values()))
@@ -125,10 +126,10 @@ def show(splits: dict[str, Scores], title: str) -> None:
 
 
 def save(result: dict[str, Any], path: str | Path) -> None:
-    """Writes what was found.
+    """Write the metrics.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: if the file cannot be written.
     """
     try:
         replace_file(path_of(path), json.dumps(result, indent=1, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""`electra export SRC DEST --format transformers|tf1|t5x`: writes a model for other code to load."""
+"""`electra export SRC DEST --format transformers|tf1|t5x`: writes a model for other libraries."""
 
 import argparse
 import sys
@@ -17,10 +17,10 @@ from electra_jax.tasks.vocabulary import write_vocab_file
 
 
 def run(options: argparse.Namespace) -> None:
-    """Loads, writes, and says what could not be written; nothing is at DEST if it fails.
+    """Load a model, write it, and print what could not be written; DEST does not exist if that fails.
 
     Raises:
-        UserError: SRC is no model directory, DEST exists, or the format has no place for the model's head.
+        UserError: if SRC is not a model directory, DEST exists, or the format has no place for the model's head.
     """
     source, dest = path_of(options.source), local(options.dest, "DEST")
     model_dir.check_new(dest)
@@ -41,15 +41,15 @@ def run(options: argparse.Namespace) -> None:
 
 
 def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
-    """Writes T5X's checkpoint of the parameters as they were trained, and what describes and reads them.
+    """Write a T5X checkpoint of the parameters as they were trained, with the model's record and vocabulary.
 
-    A run of `electra pretrain` keeps its optimizer, so that T5X goes on from its step.
+    The checkpoint of an `electra pretrain` run keeps the optimizer, so that T5X resumes from its step.
 
     Returns:
         Notes for the user.
 
     Raises:
-        UserError: T5X wrote SRC.
+        UserError: if SRC holds checkpoints of T5X.
     """
     if orbax_store.is_of_t5x(source):
         raise UserError(f"{source} holds checkpoints of T5X already")
@@ -67,5 +67,5 @@ def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
     return (
         []
         if trained
-        else [f"{source} holds no optimizer's state: T5X evaluates it or fine-tunes from it, and cannot go on"]
+        else [f"{source} holds no optimizer's state: T5X can evaluate or fine-tune it, but not resume its training"]
     )

@@ -1,4 +1,4 @@
-"""`electra finetune`: trains a task's head on a pre-trained encoder, with every seed, and reports the scores."""
+"""`electra finetune`: trains a task's head on a pre-trained encoder with every seed, and reports the scores."""
 
 import json
 import shutil
@@ -17,19 +17,21 @@ from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning import steps
-from electra_jax.finetuning.seed_run import BEST, Setting, Split, evaluate, run_seed
+from electra_jax.finetuning.seed_run import Setting, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, origin
 from electra_jax.monitoring.reporter import say
 from electra_jax.reports.finetuning import write_finetune_report
+from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEEDS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.outputs import left_out
 from electra_jax.tasks.protocol import DownstreamTask
+from electra_jax.tasks.qa.task import QATask
 from electra_jax.training import sharding
 
 
 def run(configuration: FinetuningRun) -> None:
-    """Fine-tunes with each seed; the same command goes on with a run that was stopped or killed."""
+    """Fine-tune with each seed; the same command resumes a run that was stopped or killed."""
     local(configuration.model_dir, "the MODEL_DIR of fine-tuning")
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
@@ -52,7 +54,7 @@ def run(configuration: FinetuningRun) -> None:
     with stop_signals() as stop:
         seeds = []
         for seed in configuration.seeds:
-            result = run_seed(setting, seed, model_dir / "seeds" / str(seed), stop)
+            result = run_seed(setting, seed, model_dir / SEEDS / str(seed), stop)
             if result is None:
                 end_early(stop, "")
                 return
@@ -61,18 +63,17 @@ def run(configuration: FinetuningRun) -> None:
 
 
 def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> steps.FinetunedModel:
-    """The encoder under the task's head."""
-    head = configuration.heads.head_for(
-        task.kind, num_labels=len(task.labels), final_sep_answers=configuration.task.final_sep_is_answerable
-    )
+    """Return the encoder with the task's head on it."""
+    final_sep_answers = isinstance(task, QATask) and task.rules.final_sep_is_answerable
+    head = configuration.heads.head_for(task.kind, num_labels=len(task.labels), final_sep_answers=final_sep_answers)
     return steps.FinetunedModel(begun.encoder, head)
 
 
 def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
-    """A split's examples and rows; says how many there are, and what was left out.
+    """Read the examples and rows of a split, and print how many there are and how many were left out.
 
     Raises:
-        UserError: nothing in it can be used, or the dev split has no labels to score against.
+        UserError: if nothing in the split can be used, or the dev split has no labels.
     """
     found = task.examples(name)
     rows = task.rows(found.examples, training=training)
@@ -84,13 +85,13 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
 
 
 def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
-    """Makes the run directory and writes its record.
+    """Make the run directory and write its record.
 
     Raises:
-        UserError: it holds another run.
+        UserError: if the directory holds another run.
     """
     model_dir = Path(configuration.model_dir)
-    path = model_dir / "run.json"
+    path = model_dir / RUN
     asked = configuration.identity(setting.optimizer_config) | {
         "the vocabulary's hash": setting.origin.vocabulary_hash,
     }
@@ -106,7 +107,7 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
         ]
         if different:
             raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")
-    elif (model_dir / "checkpoints").exists():
+    elif (model_dir / CHECKPOINTS).exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
     processes.check_same_everywhere(
         "the data",
@@ -124,11 +125,11 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
 
 
 def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> None:
-    """Makes the best seed's best checkpoint the model of MODEL_DIR, and writes the results and their page."""
+    """Make the best seed's best checkpoint the model of MODEL_DIR, and write the results and their page."""
     task = setting.task
     best = finetune_results.best_seed(seeds, task.main_metric)
-    processes.on_leader(promote, model_dir / "seeds" / str(best) / BEST, model_dir)
-    found = evaluate(setting, sharding.place(loading.load(model_dir).params, setting.abstract_state.params))
+    processes.on_leader(promote, model_dir / SEEDS / str(best) / BEST, model_dir)
+    found = evaluate(setting, sharding.shard_like(loading.load(model_dir).params, setting.abstract_state.params))
     if not processes.leader():
         return
     finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)
@@ -146,9 +147,9 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
         "num_failed": sum(seed["failed"] is not None for seed in seeds),
         "best_seed": best,
         "null_threshold": getattr(found.task, "null_threshold", None),
-        "predictions": finetune_results.PREDICTIONS,
+        "predictions": PREDICTIONS,
     }
-    path = model_dir / finetune_results.RESULTS
+    path = model_dir / RESULTS
     replace_file(path, json.dumps(results, indent=1) + "\n")
     finetune_results.show(results)
     say(f"results: {path}")
@@ -157,12 +158,12 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
 
 
 def promote(source: Path, model_dir: Path) -> None:
-    """Copies a model directory's model into MODEL_DIR, in place of an earlier one, checkpoints last."""
-    shutil.rmtree(model_dir / "checkpoints", ignore_errors=True)
+    """Copy the model of a model directory into MODEL_DIR, replacing an earlier one, checkpoints last."""
+    shutil.rmtree(model_dir / CHECKPOINTS, ignore_errors=True)
     for path in source.iterdir():
         if path.is_file():
             shutil.copy2(path, model_dir / path.name)
-    part = model_dir / "checkpoints.part"
+    part = model_dir / f"{CHECKPOINTS}.part"
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source / "checkpoints", part)
-    part.rename(model_dir / "checkpoints")
+    shutil.copytree(source / CHECKPOINTS, part)
+    part.rename(model_dir / CHECKPOINTS)

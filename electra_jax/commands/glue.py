@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from electra_jax.errors import UserError
-from electra_jax.finetuning.results import RESULTS
+from electra_jax.run_directory import RESULTS
 from electra_jax.tasks.text.glue_metrics import AVERAGED, glue_average
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prints each task's median score over its seeds, and the average where all eight tasks are there.
+    """Print each task's median score over its seeds, and the average where all eight tasks are there.
 
     Raises:
-        UserError: a directory holds no results, or two hold those of one task.
+        UserError: if a directory holds no results, or two directories hold results of the same task.
     """
     found: dict[str, dict[str, Any]] = {}
     for directory in options.runs:
@@ -44,10 +44,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def read_results(directory: Path) -> dict[str, Any]:
-    """The results of `electra finetune`.
+    """Read the results of `electra finetune`.
 
     Raises:
-        UserError: there are none.
+        UserError: if there are none.
     """
     path = directory / RESULTS
     try:

@@ -1,4 +1,4 @@
-"""`electra import SRC [SRC] DEST`: makes a model directory of another implementation's checkpoint."""
+"""`electra import SRC [SRC] DEST`: makes a model directory from another implementation's checkpoint."""
 
 import argparse
 import sys
@@ -8,13 +8,14 @@ from electra_jax.checkpoints import model_dir
 from electra_jax.errors import UserError
 from electra_jax.files import local
 from electra_jax.interchange import hf, imported, tf1
+from electra_jax.run_directory import CHECKPOINTS
 
 
 def run(options: argparse.Namespace) -> None:
-    """Reads, checks, writes, and says what was found; nothing is at DEST if it fails.
+    """Read and check the sources, write DEST, and print what was found; DEST does not exist if that fails.
 
     Raises:
-        UserError: a source that is not read, or a DEST that exists.
+        UserError: if a source cannot be read, or DEST exists.
     """
     sources = [local(source, "SRC") for source in options.sources]
     dest = local(options.dest, "DEST")
@@ -29,10 +30,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def read(sources: list[Path]) -> imported.Imported:
-    """Reads whichever of the known kinds the sources are.
+    """Read sources of any known kind.
 
     Raises:
-        UserError: they are none of them (says what was looked for).
+        UserError: if their kind is unknown; the message lists what was looked for.
     """
     if len(sources) > 2:
         raise UserError(f"{len(sources)} sources: give one, or a discriminator and a generator")
@@ -41,8 +42,10 @@ def read(sources: list[Path]) -> imported.Imported:
     if len(sources) == 1:
         if tf1.checkpoint_prefix(sources[0]) is not None:
             return tf1.read(sources[0])
-        if (sources[0] / "checkpoints").is_dir():
-            raise UserError(f"{sources[0]} is a model directory already: copy it, or give it to the verb that needs it")
+        if (sources[0] / CHECKPOINTS).is_dir():
+            raise UserError(
+                f"{sources[0]} is a model directory already: copy it, or give it to the command that needs it"
+            )
     wrong = next(source for source in sources if not hf.is_hf_directory(source))
     kinds = (
         "a transformers directory (looked for config.json)",

@@ -1,4 +1,4 @@
-"""`electra inspect`: the model, the mesh and the cost of a run, without running it."""
+"""`electra inspect`: prints the model, the mesh and the cost of a run without running it."""
 
 import math
 
@@ -19,7 +19,7 @@ from electra_jax.training.state import TrainState
 
 
 def run(configuration: PretrainingRun) -> None:
-    """Prints every parameter's shape and sharding, the bytes on each device, and the FLOPs of a step.
+    """Print every parameter's shape and sharding, the bytes on each device, and the FLOPs of a step.
 
     Nothing is allocated, and the mesh may have more devices than this machine.
     """
@@ -40,7 +40,7 @@ def run(configuration: PretrainingRun) -> None:
         part = placement.shard_shape(leaf.shape)
         table.add_row(name, str(leaf.shape), f"{leaf.size:,}", str(tuple(placement.spec)), str(part))
     console = Console()
-    # A name that is cut off is of no use: a narrow terminal wraps, and a log has no width.
+    # Names must not be cut off: a narrow terminal wraps them, and a log has no width.
     console.width = max(console.width, table.__rich_measure__(console, console.options.update(width=10_000)).maximum)
     console.print(table)
     for line in [*sizes(state, placements, mesh), *costs(configuration)]:
@@ -48,7 +48,7 @@ def run(configuration: PretrainingRun) -> None:
 
 
 def bytes_on_a_device(state: PyTree, placements: PyTree) -> int:
-    """Of the arrays' parts that each device holds."""
+    """Return the number of bytes of a state that each device holds."""
     parts = jax.tree.map(
         lambda leaf, placement: math.prod(placement.shard_shape(leaf.shape)) * leaf.dtype.itemsize, state, placements
     )
@@ -56,7 +56,7 @@ def bytes_on_a_device(state: PyTree, placements: PyTree) -> int:
 
 
 def sizes(state: TrainState, placements: TrainState, mesh: AbstractMesh) -> list[str]:
-    """The lines on what is where."""
+    """Return lines on the number of parameters, the mesh, and the bytes on each device."""
     here = len(jax.devices())
     parameters = bytes_on_a_device(state.params, placements.params)
     optimizer = bytes_on_a_device(state.opt_state, placements.opt_state)
@@ -64,14 +64,14 @@ def sizes(state: TrainState, placements: TrainState, mesh: AbstractMesh) -> list
     return [
         f"parameters: {sum(leaf.size for leaf in jax.tree.leaves(state.params)):,}",
         f"mesh: {axes} = {mesh.size} devices" + ("" if mesh.size == here else f" (this machine has {here})"),
-        # A gradient is placed and typed as its parameter.
+        # A gradient has the sharding and dtype of its parameter.
         f"bytes per device: parameters {parameters:,}, optimizer state {optimizer:,}, gradients {parameters:,}; "
         f"together {(2 * parameters + optimizer) / 1e6:,.1f} MB beside activations",
     ]
 
 
 def costs(configuration: PretrainingRun) -> list[str]:
-    """The lines on what a step takes."""
+    """Return lines on the batch and the FLOPs of a step."""
     length, rows = configuration.cache.sequence_length, configuration.batch_size
     slots = configuration.masking_config(cls_id=-1, sep_id=-1, mask_id=-1).max_predictions(length)
     cost = configuration.step_flops(slots)

@@ -1,4 +1,4 @@
-"""`electra predict`: what a model says of text, of token ids, or of a split of its task."""
+"""`electra predict`: a model's answers to text, to token ids, or to a split of its task."""
 
 import argparse
 import itertools
@@ -19,19 +19,20 @@ from electra_jax.inference.network import Model
 from electra_jax.inference.prediction import answers, predict_examples, predict_ids
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.monitoring.reporter import say
+from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.outputs import left_out, write_outputs
 
 
 def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
-    """Predicts, and writes a line for each input in order, or the files of a split.
+    """Write an answer to each input, a line each, or the files of a split.
 
     Args:
         configuration: what Gin built.
-        options: with `input`, and `output` where it is not standard output.
+        options: `input`, and `output`, None for standard output.
 
     Raises:
-        UserError: the model or an input cannot be read, or the output exists.
+        UserError: if the model or an input cannot be read, or the output exists.
     """
     keep_compilations()
     model = electra_jax.load(configuration.model_dir)
@@ -48,9 +49,9 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
 
 
 def predict_split(model: Model, configuration: PredictionRun, name: str) -> None:
-    """Predicts every split of that name (MNLI has two), and writes what the leaderboards take."""
+    """Predict every split of a name (MNLI has two dev splits), and write the files that leaderboards take."""
     task = open_task(model, configuration.task)
-    directory = configuration.output_dir or os.path.join(configuration.model_dir, "predictions")
+    directory = configuration.output_dir or os.path.join(configuration.model_dir, PREDICTIONS_FOLDER)
     local(directory, "OUTPUT_DIR")
     for split in splits_of(task, name):
         found = task.examples(split)
@@ -61,7 +62,7 @@ def predict_split(model: Model, configuration: PredictionRun, name: str) -> None
 
 
 def write_predictions(model: Model, items: Iterable[Item], output: TextIO, batch_size: int) -> None:
-    """A JSON line for each input, in order."""
+    """Write a JSON line for each input, in order."""
     items = iter(items)
     while chunk := list(itertools.islice(items, SORTED_BATCHES * batch_size)):
         ids = [item.ids for item in chunk if item.ids is not None]

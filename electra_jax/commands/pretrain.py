@@ -10,16 +10,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from electra_jax.checkpoints.orbax_store import Checkpoints, Restored, complete_steps
+from electra_jax.checkpoints.orbax_store import Checkpoints, complete_steps
 from electra_jax.checkpoints.run_record import write_run_record
 from electra_jax.checkpoints.warm_start import initialize_from
 from electra_jax.config import gin_files
-from electra_jax.config.data import PretrainingData, share_data, vocabulary_for
+from electra_jax.config.data import PretrainingData, data_state, resume_data, share_data, vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
-from electra_jax.data.batches import Prefetch, State, whole_state
+from electra_jax.data.batches import Prefetch
 from electra_jax.distributed import processes
 from electra_jax.distributed.stop_signals import end_early, stop_signals
-from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.monitoring.reporter import RunReporter, Silence, say
 from electra_jax.monitoring.watch import Watched, describe_run, setting_of
@@ -28,7 +27,6 @@ from electra_jax.pretraining.steps import PretrainingSetup
 from electra_jax.reports.page import parse_lines, read_if_there
 from electra_jax.run_directory import CHECKPOINTS, METRICS
 from electra_jax.runtime import keep_compilations
-from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 from electra_jax.training.loop import train
 from electra_jax.training.meter import Reporter
@@ -48,7 +46,7 @@ def run(configuration: PretrainingRun) -> None:
     setup = configuration.setup(vocabulary)
     sharding.check_model(jax.eval_shape(setup.init, jax.random.key(configuration.seed)), mesh, configuration.mesh)
     data = share_data(configuration, vocabulary, mesh)
-    checkpoints, state = begin(configuration, setup, mesh, data, vocabulary)
+    checkpoints, state = begin(configuration, setup, mesh, data)
     model_dir, last_step = path_of(configuration.model_dir), configuration.loop.num_train_steps
     if processes.leader():
         write_run_record(model_dir, gin_files.resolved(), describe_run(configuration, state.params, corpus=data.name))
@@ -63,7 +61,7 @@ def run(configuration: PretrainingRun) -> None:
         open_reporter(configuration, start_step) as reporter,
     ):
         _, reached = train(
-            PretrainingJob(configuration, setup, state, mesh, data, batches, vocabulary),
+            PretrainingJob(configuration, setup, state, mesh, data, batches),
             batches,
             state,
             loop=configuration.loop,
@@ -79,11 +77,7 @@ def run(configuration: PretrainingRun) -> None:
 
 
 def begin(
-    configuration: PretrainingRun,
-    setup: PretrainingSetup,
-    mesh: Mesh,
-    data: PretrainingData,
-    vocabulary: Vocabulary,
+    configuration: PretrainingRun, setup: PretrainingSetup, mesh: Mesh, data: PretrainingData
 ) -> tuple[Checkpoints, TrainState]:
     """Open MODEL_DIR, and return its checkpoints and the state that training starts from.
 
@@ -91,25 +85,28 @@ def begin(
         UserError: if the checkpoint belongs to another model, vocabulary or kind of data, or the weights of INIT_FROM
             cannot be used; MODEL_DIR is not created then.
     """
-    # Where the weights come from, the first of these that is there:
-    # 1. The newest sound checkpoint in MODEL_DIR: parameters, optimizer, step, key and the place in the data. The
-    #    generator and discriminator that `electra import` writes there have no place in the data yet: they start at
-    #    its beginning.
-    # 2. One tower that `electra import` wrote into MODEL_DIR, or else INIT_FROM: weights by name, with a new optimizer
-    #    and step 0. Weights that the source lacks are drawn from SEED.
-    # 3. New weights, drawn from SEED.
+    # Where the weights come from:
+    # 1. From the newest sound checkpoint in MODEL_DIR, with the optimizer, the step, the key and the place in the data.
+    #    A pair that `electra import` wrote there has no place in the data yet, and starts at the beginning.
+    # 2. Otherwise from one tower that `electra import` wrote there, or else from INIT_FROM, with a new optimizer and
+    #    step 0. Weights that the source lacks are drawn from SEED.
+    # 3. Otherwise from SEED.
     key = jax.random.key(configuration.seed)
     checkpoints, source = None, configuration.init_from
     if processes.gather(complete_steps(path_of(configuration.model_dir) / CHECKPOINTS))[0]:
         checkpoints, source = open_checkpoints(configuration), configuration.model_dir
         restored = checkpoints.restore(sharding.abstract(setup.init, key, mesh, configuration.mesh))
         if restored is not None:
-            resume_data(configuration, restored, data, vocabulary)
+            if restored.data_state:
+                resume_data(configuration, data, restored.data_state, step=restored.step)
+                say(f"resuming from step {restored.step} of {source}")
+            else:
+                say(f"starting from the weights that were imported into {source}")
             return checkpoints, restored.state
     state = sharding.initialise(setup.init, key, mesh, configuration.mesh)
     if source is not None:
-        state = initialize_from(state, path_of(source), vocabulary)
-    return checkpoints or open_checkpoints(configuration), state
+        state = initialize_from(state, path_of(source), data.vocabulary)
+    return open_checkpoints(configuration) if checkpoints is None else checkpoints, state
 
 
 def open_checkpoints(configuration: PretrainingRun) -> Checkpoints:
@@ -119,32 +116,6 @@ def open_checkpoints(configuration: PretrainingRun) -> Checkpoints:
         model_dir.mkdir(parents=True, exist_ok=True)
     processes.check_shared(model_dir)
     return Checkpoints(model_dir, keep=configuration.loop.keep)
-
-
-def resume_data(
-    configuration: PretrainingRun, restored: Restored, data: PretrainingData, vocabulary: Vocabulary
-) -> None:
-    """Move the training batches to a checkpoint's place in the data.
-
-    Raises:
-        UserError: if the checkpoint was trained with another vocabulary, or read another kind of data.
-    """
-    held, checkpoint = restored.data_state, f"the checkpoint of step {restored.step} in {configuration.model_dir}"
-    if not held:
-        say(f"starting from the weights that were imported into {configuration.model_dir}")
-        return
-    if held["vocabulary"] != vocabulary.fingerprint:
-        raise UserError(
-            f"{checkpoint} was trained with another vocabulary than {configuration.cache.vocab_file}: name the one it "
-            "was trained with, or use another MODEL_DIR"
-        )
-    if held["kind"] != data.kind:
-        raise UserError(
-            f"{checkpoint} read {held['kind']} and this run reads {data.kind}, where its place means nothing: use the "
-            "same CORPUS, MASKING and PACKING, or another MODEL_DIR"
-        )
-    data.train.restore(held["batches"])
-    say(f"resuming from step {restored.step} of {configuration.model_dir}")
 
 
 @contextmanager
@@ -174,28 +145,17 @@ class PretrainingJob:
         mesh: Mesh,
         data: PretrainingData,
         batches: Prefetch,
-        vocabulary: Vocabulary,
     ) -> None:
-        """Jit the steps of the run.
-
-        Args:
-            configuration: the run.
-            setup: model, objective, masking and update rule.
-            state: gives the shapes and shardings of the states to update.
-            mesh: devices.
-            data: held-out examples, and the kind of data for checkpoints.
-            batches: training batches, read ahead.
-            vocabulary: identified in checkpoints.
-        """
+        """Jit the steps of the run; `state` gives shapes and shardings, `batches` are read ahead of the device."""
         self.mesh = mesh
-        self._configuration, self._data, self._batches, self._vocabulary = configuration, data, batches, vocabulary
+        self._configuration, self._data, self._batches = configuration, data, batches
         self._update = sharding.jit_updates(setup.update, state, mesh, configuration.mesh)
         evaluate = functools.partial(
             evaluation.evaluate_step,
             model=setup.model,
             objective=setup.objective,
             masking=setup.masking,
-            reference=configuration.reference_metrics,
+            extra_metrics=configuration.pretraining_rules.extra_metrics,
         )
         self._evaluate = sharding.jit_forward(evaluate, mesh, configuration.mesh)
 
@@ -217,21 +177,12 @@ class PretrainingJob:
             sharding=sharding.batch_sharding(self.mesh),
             num_batches=math.ceil(run.num_evaluation_examples / run.batch_size),
         )
-        return evaluation.finish(sums, run.objective.loss_weights)
+        return evaluation.finish(sums, run.objective.loss_weights, run.pretraining_rules.extra_metrics)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of an update, counted from 0."""
         return float(learning_rate(self._configuration.optimizer, step))
 
     def data_state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds beside arrays, see `data_state`."""
-        return data_state(self._batches.state(), self._data, self._vocabulary)
-
-
-def data_state(batches: State, data: PretrainingData, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return the place of all processes in the data, and which data and vocabulary it belongs to."""
-    return {
-        "batches": whole_state(processes.gather(batches)),
-        "kind": data.kind,
-        "vocabulary": vocabulary.fingerprint,
-    }
+        """Return the place in the data, for a checkpoint."""
+        return data_state(self._batches.state(), self._data)

@@ -12,10 +12,10 @@ from electra_jax.runtime import keep_compilations
 
 
 def run(options: argparse.Namespace) -> None:
-    """Scores each sentence, in order; lines without one are left out.
+    """Print the score of each sentence, in order; blank lines are left out.
 
     Raises:
-        UserError: the model is not Electric's, or a sentence cannot be read.
+        UserError: if the model is not Electric's, or a sentence cannot be read.
     """
     if options.batch_size < 1:
         raise UserError(f"--batch_size {options.batch_size}: it must be at least 1")
@@ -30,10 +30,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def sentence_of(item: Item) -> str | list[int]:
-    """The text or the token ids of an input.
+    """Return the text or the token ids of an input.
 
     Raises:
-        UserError: it is a pair of texts.
+        UserError: if the input is a pair of texts.
     """
     if item.ids is not None:
         return item.ids["input_ids"]

@@ -9,6 +9,9 @@ from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
 
+HELP_STYLE = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+GIN_HELP = "Any Gin value can be set: --gin.NAME=VALUE, strings in quotes, as in --gin.MODEL_DIR='\"runs/mine\"'."
+
 
 class Argument(NamedTuple):
     """An argument of a command beside Gin bindings.
@@ -30,8 +33,8 @@ class Command(NamedTuple):
         module: name of the module. `run` takes the configuration, and the parsed arguments where there are any.
         arguments: arguments beside Gin bindings, in order.
         usage: more lines for the help of the command.
-        configuration: dataclass that Gin builds, with its module below `config` where that is not `pretraining`; None
-            for a command that takes no Gin bindings.
+        configuration: module below `config` and name of the dataclass that Gin builds; None for a command that takes no
+            Gin bindings.
         gin_files: returns the Gin files to read, given those of the command line and the bindings.
         place_arguments: returns the bindings that the arguments add, and may change the arguments.
         unneeded: required macros that the command runs without.
@@ -52,6 +55,30 @@ class Command(NamedTuple):
     reads_text: bool = False
     processes: str = "apart"
     for_task: "Command | None" = None
+
+    def add_to(self, parsers: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str) -> None:
+        """Add the command's parser to those of the other commands."""
+        parser = parsers.add_parser(
+            name,
+            help=self.help,
+            description=f"{self.help}\n\n{self.usage}".strip(),
+            epilog=GIN_HELP if self.configuration else None,
+            **HELP_STYLE,
+        )
+        for argument in self.arguments:
+            parser.add_argument(argument.name, **argument.settings)
+        if self.configuration:
+            parser.add_argument(
+                "--gin_file",
+                action="append",
+                default=[],
+                metavar="PATH",
+                help="a Gin file, relative to the working folder or shipped in the package; repeatable, later ones win",
+            )
+            parser.add_argument(
+                "--gin_search_paths", default="", metavar="DIR[,DIR]", help="more folders to find Gin files in"
+            )
+        parser.add_argument("--verbose", action="store_true", help="show tracebacks and the libraries' own messages")
 
 
 def bound(bindings: Sequence[str], name: str) -> str | None:
@@ -177,7 +204,7 @@ COMMANDS = {
     "pretrain": Command(
         "pre-train by replaced-token detection",
         "pretrain",
-        configuration="PretrainingRun",
+        configuration="pretraining.PretrainingRun",
         gin_files=given_or_recorded,
         reads_text=True,
         processes="together",
@@ -185,7 +212,7 @@ COMMANDS = {
     "evaluate": Command(
         EVALUATE_HELP,
         "evaluate",
-        configuration="PretrainingRun",
+        configuration="pretraining.PretrainingRun",
         gin_files=given_or_recorded,
         reads_text=True,
         processes="together",
@@ -227,14 +254,14 @@ COMMANDS = {
     "inspect": Command(
         "print the model, mesh and cost of a run without running it",
         "inspect",
-        configuration="PretrainingRun",
+        configuration="pretraining.PretrainingRun",
         gin_files=given_or_recorded,
         unneeded=("MODEL_DIR", "VOCAB_FILE"),
     ),
     "vocab": Command(
         "learn a WordPiece vocabulary from text",
         "vocab",
-        configuration="VocabularyRun",
+        configuration="pretraining.VocabularyRun",
         gin_files=given_or("gin/runs/vocab.gin"),
         reads_text=True,
         processes="leader",
@@ -242,7 +269,7 @@ COMMANDS = {
     "cache": Command(
         "tokenise and pack a corpus once",
         "cache",
-        configuration="CacheRun",
+        configuration="pretraining.CacheRun",
         gin_files=given_or("gin/runs/cache.gin"),
         reads_text=True,
         processes="leader",

@@ -10,10 +10,10 @@ from electra_jax.tasks.vocabulary import train_vocabulary
 
 
 def run(configuration: VocabularyRun) -> None:
-    """Reads the corpus once and writes vocab.txt with its record beside it.
+    """Read the corpus once, and write the vocabulary with its record beside it.
 
     Raises:
-        UserError: no text, text that is tokenised already, or a vocabulary that is there: models may stand on it.
+        UserError: if there is no text, it is tokenised already, or the vocabulary exists: models may depend on it.
     """
     if os.path.exists(configuration.vocab_file):
         raise UserError(

@@ -1,21 +1,21 @@
-"""From a comparison's settings to its pieces of work: Gin says what a step of each variant costs."""
+"""Plan a comparison: the pre-trainings and fine-tunings that it needs, their order, and how long the rest takes."""
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from electra_jax.compare.pieces import Piece
 from electra_jax.config import gin_files
-from electra_jax.config.comparison import PRETRAIN, RANDOM, ComparisonRun, Named
+from electra_jax.config.comparison import PRETRAIN, RANDOM, ComparisonRun, Overrides
+from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.tasks.catalog import check_name
 
-FINETUNING_FILE = "gin/runs/finetune.gin"
-# Settings that say where, how often or how fast, and those that differ from piece to piece by design.
-_RESUME_IGNORES = (
+_FINETUNING_FILE = "gin/runs/finetune.gin"
+# Settings that decide where, how often or how fast, and those that differ between items by design.
+_NOT_COMPARED = (
     "model_dir",
     "init_from",
     "cache_dir",
@@ -30,45 +30,131 @@ _RESUME_IGNORES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is to be done.
+class WorkItem:
+    """One process: a pre-training up to a fraction of the budget, or the fine-tuning of a checkpoint on a task.
 
     Attributes:
-        pieces: in the order in which they are begun: all of a fraction before the next, so that a comparison that is
-            stopped has compared everything there is.
-        step_flops: of a step of each variant.
-        total_steps: of each variant's whole budget, over which its learning rate runs.
+        name: its directory below the comparison's; its record is beside that as .json, its output as .log.
+        variant: the pre-training variant, or `RANDOM`.
+        fraction: share of the budget that its weights have had; 0 for random weights.
+        task: the task that is fine-tuned on; None for a pre-training.
+        arguments: the command line of `electra`, command first.
+        settings: the values that Gin binds, as text, without those that cannot change the result.
+        steps: updates that its weights have had in all.
+        flops: FLOPs of those updates.
+        needs: name of the item that must be done before; None if there is none.
     """
 
-    pieces: tuple[Piece, ...]
+    name: str
+    variant: str
+    fraction: float
+    task: str | None
+    arguments: tuple[str, ...]
+    settings: Mapping[str, str]
+    steps: int
+    flops: float
+    needs: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All work of a comparison.
+
+    Attributes:
+        items: in the order in which they are started: all items of a fraction before those of the next, so that a
+            comparison that is stopped has compared what there is.
+        step_flops: FLOPs of a step of each variant.
+        total_steps: steps of each variant's whole budget, over which its learning-rate schedule runs.
+    """
+
+    items: tuple[WorkItem, ...]
     step_flops: Mapping[str, int]
     total_steps: Mapping[str, int]
 
 
+class Timing(NamedTuple):
+    """The seconds that one process took, the share of its item that it did, and the share that is left.
+
+    A process that resumes an item after a kill does only a part of it.
+    """
+
+    seconds: float
+    share: float
+    left: float
+
+
 def make_plan(run: ComparisonRun) -> Plan:
-    """Every piece of a comparison, checked by building its configuration; the caller's own Gin is left alone.
+    """Return every item of a comparison, checked by building its configuration; the caller's own Gin is kept.
 
     Raises:
-        UserError: a file, binding or value that Gin refuses, in whose words; an unknown task; too small a budget.
+        UserError: if Gin refuses a file, binding or value, a task is unknown, or the budget is too small.
     """
     folders = gin_files.search_paths()
     with gin_files.isolated():
         tasks = [_task(run, entry, folders) for entry in run.named_tasks]
         step_flops = {entry.name: _step_flops(run, entry, folders) for entry in run.named_variants}
         stages = {entry.name: _stages(run, entry, step_flops[entry.name], folders) for entry in run.named_variants}
-        pieces = _random_weights(run, tasks, folders) if run.random_baseline else []
+        items = _random_weights(run, tasks, folders) if run.random_baseline else []
         for of_fraction in zip(*stages.values(), strict=True):
             for stage in of_fraction:
-                pieces += [stage, *(_finetuning(run, stage, task) for task in tasks)]
+                items += [stage, *(_finetuning(run, stage, task) for task in tasks)]
     total_steps = {name: round(run.flops / flops) for name, flops in step_flops.items()}
-    return Plan(tuple(pieces), step_flops, total_steps)
+    return Plan(tuple(items), step_flops, total_steps)
+
+
+def ready(items: Sequence[WorkItem], *, done: Collection[str], begun: Collection[str]) -> list[WorkItem]:
+    """Return the items that can be started, in order: not begun or done, and what they need is done."""
+    return [
+        item
+        for item in items
+        if item.name not in done and item.name not in begun and (item.needs is None or item.needs in done)
+    ]
+
+
+def seconds_left(
+    items: Sequence[WorkItem], timings: Mapping[str, Timing], *, processes: int
+) -> tuple[float, Sequence[str]]:
+    """Estimate how long the rest takes side by side, and return it with the items that nothing is known of.
+
+    A FLOP of pre-training takes as long as one of the same variant did, or of the others if that has not run; a
+    fine-tuning takes as long as others on its task did, or on any task.
+
+    Args:
+        items: all items.
+        timings: of the items that are done or running.
+        processes: number of processes side by side.
+    """
+    work = _own_work(items)
+    timed = [item for item in items if item.name in timings and timings[item.name].share > 0]
+    left, unknown = [0.0], []
+    for item in items:
+        share = timings[item.name].left if item.name in timings else 1.0
+        same_command = [one for one in timed if (one.task is None) == (item.task is None)]
+        like = "variant" if item.task is None else "task"
+        alike = [one for one in same_command if getattr(one, like) == getattr(item, like)] or same_command
+        if alike:
+            seconds = sum(timings[one.name].seconds for one in alike)
+            done = sum(timings[one.name].share * work[one.name] for one in alike)
+            left.append(seconds / done * work[item.name] * share)
+        elif share > 0:
+            unknown.append(item.name)
+    return max(sum(left) / processes, *left), unknown
+
+
+def _own_work(items: Sequence[WorkItem]) -> dict[str, float]:
+    """Return the FLOPs that each pre-training adds to the one that it continues; every fine-tuning counts as 1."""
+    flops = {item.name: item.flops for item in items}
+    return {
+        item.name: 1.0 if item.task is not None else item.flops - (flops[item.needs] if item.needs else 0)
+        for item in items
+    }
 
 
 def steps_of(variant: str, *, flops: float, fractions: Sequence[float], step_flops: int) -> list[int]:
-    """Steps at each fraction of a budget, each the nearest whole number; the budget's own are those of fraction 1.
+    """Return the steps at each fraction of a budget, to the nearest whole number of the budget's own steps.
 
     Raises:
-        UserError: a fraction is less than a step, or no more steps than the one before.
+        UserError: if a fraction makes less than one step, or no more steps than the fraction before.
     """
     total = round(flops / step_flops)
     steps = [round(fraction * total) for fraction in fractions]
@@ -88,7 +174,7 @@ def steps_of(variant: str, *, flops: float, fractions: Sequence[float], step_flo
 
 @dataclasses.dataclass(frozen=True)
 class _Configured:
-    """What Gin made of files and bindings: the configuration, the command that gives them, and what decides results."""
+    """A configuration that Gin built, the command line that builds it, and the settings that decide its result."""
 
     name: str
     built: Any
@@ -96,23 +182,23 @@ class _Configured:
     settings: Mapping[str, str]
 
 
-def _step_flops(run: ComparisonRun, variant: Named, folders: Sequence[str]) -> int:
-    """Matrix FLOPs of a step of a variant, generator included."""
+def _step_flops(run: ComparisonRun, variant: Overrides, folders: Sequence[str]) -> int:
+    """Return the matrix FLOPs of a step of a variant, generator included."""
     built: PretrainingRun = _pretraining(run, variant, folders, total=1, steps=1, model_dir="").built
     masking = built.masking_config(cls_id=-1, sep_id=-1, mask_id=-1)
     return built.step_flops(masking.max_predictions(built.cache.sequence_length))
 
 
-def _stages(run: ComparisonRun, variant: Named, step_flops: int, folders: Sequence[str]) -> list[Piece]:
-    """A variant's pre-training, up to each fraction of the budget."""
+def _stages(run: ComparisonRun, variant: Overrides, step_flops: int, folders: Sequence[str]) -> list[WorkItem]:
+    """Return a variant's pre-trainings, one for each fraction of the budget."""
     total = round(run.flops / step_flops)
     every = steps_of(variant.name, flops=run.flops, fractions=run.fractions, step_flops=step_flops)
-    stages: list[Piece] = []
+    stages: list[WorkItem] = []
     for fraction, steps in zip(run.fractions, every, strict=True):
         name = f"{variant.name}/{fraction:.10g}/{PRETRAIN}"
-        made = _pretraining(run, variant, folders, total=total, steps=steps, model_dir=_place(run, name))
+        made = _pretraining(run, variant, folders, total=total, steps=steps, model_dir=_directory(run, name))
         stages.append(
-            Piece(
+            WorkItem(
                 name=name,
                 variant=variant.name,
                 fraction=fraction,
@@ -128,9 +214,9 @@ def _stages(run: ComparisonRun, variant: Named, step_flops: int, folders: Sequen
 
 
 def _pretraining(
-    run: ComparisonRun, variant: Named, folders: Sequence[str], *, total: int, steps: int, model_dir: str
+    run: ComparisonRun, variant: Overrides, folders: Sequence[str], *, total: int, steps: int, model_dir: str
 ) -> _Configured:
-    """A variant's pre-training of so many steps, of a schedule over `total`."""
+    """Configure a variant's pre-training of `steps` steps, with a learning-rate schedule over `total`."""
     shared = run.shared_pretraining
     bindings = [
         f"CORPUS={run.corpus!r}",
@@ -140,38 +226,37 @@ def _pretraining(
         *shared.bindings,
         *variant.bindings,
         f"TRAIN_STEPS={total}",
-        # The schedule runs over the whole budget, also where this piece ends before.
         f"training.LoopConfig.num_train_steps={steps}",
         f"MODEL_DIR={model_dir!r}",
     ]
     return _configured(variant.name, "pretrain", [*shared.files, *variant.files], bindings, folders)
 
 
-def _task(run: ComparisonRun, entry: Named, folders: Sequence[str]) -> _Configured:
-    """What is the same of a task's fine-tuning for every checkpoint."""
+def _task(run: ComparisonRun, entry: Overrides, folders: Sequence[str]) -> _Configured:
+    """Configure a task's fine-tuning as far as it is the same for every checkpoint."""
     shared = run.shared_finetuning
     seeds = [f"NUM_SEEDS={run.num_seeds}", f"SEED={run.seed}"]
-    files = [FINETUNING_FILE, *shared.files, *entry.files]
+    files = [_FINETUNING_FILE, *shared.files, *entry.files]
     bindings = [f"TASK={entry.name!r}", *seeds, *shared.bindings, *entry.bindings]
-    places = ["INIT_FROM=None", "MODEL_DIR=''"]
-    task = _configured(entry.name, "finetune", files, [*bindings, *places], folders)
+    directories = ["INIT_FROM=None", "MODEL_DIR=''"]
+    task = _configured(entry.name, "finetune", files, [*bindings, *directories], folders)
     check_name(task.built.task.task)
-    # Each checkpoint has its own places.
-    return dataclasses.replace(task, arguments=task.arguments[: -len(places)])
+    # Each checkpoint has its own directories.
+    return dataclasses.replace(task, arguments=task.arguments[: -len(directories)])
 
 
-def _finetuning(run: ComparisonRun, stage: Piece, task: _Configured) -> Piece:
-    """The fine-tuning of a checkpoint on a task."""
+def _finetuning(run: ComparisonRun, stage: WorkItem, task: _Configured) -> WorkItem:
+    """Return the fine-tuning of a checkpoint on a task."""
     name = f"{stage.name.removesuffix(PRETRAIN)}{task.name}"
-    places = [f"INIT_FROM={_place(run, stage.name)!r}", f"MODEL_DIR={_place(run, name)!r}"]
-    arguments = (*task.arguments, *_flags(places))
+    directories = [f"INIT_FROM={_directory(run, stage.name)!r}", f"MODEL_DIR={_directory(run, name)!r}"]
+    arguments = (*task.arguments, *_flags(directories))
     return dataclasses.replace(
         stage, name=name, task=task.name, arguments=arguments, settings=task.settings, needs=stage.name
     )
 
 
-def _random_weights(run: ComparisonRun, tasks: Sequence[_Configured], folders: Sequence[str]) -> list[Piece]:
-    """The fine-tunings of random weights, of the size that PRETRAINING says."""
+def _random_weights(run: ComparisonRun, tasks: Sequence[_Configured], folders: Sequence[str]) -> list[WorkItem]:
+    """Return the fine-tunings of random weights, with the sizes that PRETRAINING binds."""
     shared = run.shared_pretraining
     own = [f"VOCAB_FILE={run.vocab_file!r}", "MODEL_DIR=''", *shared.bindings]
     encoder = _configured("PRETRAINING", "pretrain", shared.files, own, folders).built.encoder
@@ -179,12 +264,12 @@ def _random_weights(run: ComparisonRun, tasks: Sequence[_Configured], folders: S
     given = [f"encoder.{name}={value}" for name, value in sizes.items()]
     given += [f"VOCAB_FILE={run.vocab_file!r}", "INIT_FROM=None"]
     return [
-        Piece(
+        WorkItem(
             name=(name := f"{RANDOM}/{task.name}"),
             variant=RANDOM,
             fraction=0.0,
             task=task.name,
-            arguments=(*task.arguments, *_flags([*given, f"MODEL_DIR={_place(run, name)!r}"])),
+            arguments=(*task.arguments, *_flags([*given, f"MODEL_DIR={_directory(run, name)!r}"])),
             settings={**task.settings, **sizes, "VOCAB_FILE": repr(run.vocab_file)},
             steps=0,
             flops=0.0,
@@ -194,29 +279,28 @@ def _random_weights(run: ComparisonRun, tasks: Sequence[_Configured], folders: S
     ]
 
 
-def _place(run: ComparisonRun, name: str) -> str:
-    """The MODEL_DIR of a piece."""
+def _directory(run: ComparisonRun, name: str) -> str:
+    """Return the MODEL_DIR of an item."""
     return str(Path(run.model_dir) / name)
 
 
 def _configured(
-    name: str, verb: str, files: Sequence[str], bindings: Sequence[str], folders: Sequence[str]
+    name: str, command: str, files: Sequence[str], bindings: Sequence[str], folders: Sequence[str]
 ) -> _Configured:
-    """The configuration that the process will build, so that what is wrong with it is said now."""
-    kind = {"pretrain": "PretrainingRun", "finetune": "finetune_run.FinetuningRun"}[verb]
+    """Build the configuration that the process will build, so that mistakes in it are reported before anything runs."""
+    kind = {"pretrain": PretrainingRun, "finetune": FinetuningRun}[command]
     try:
         built = gin_files.build(kind, list(files), list(bindings), search_paths=list(folders))
     except UserError as error:
         raise UserError(f"{name!r}: {error}") from error
-    found = [f"--gin_search_paths={','.join(folders)}"] if folders else []
+    paths = [f"--gin_search_paths={','.join(folders)}"] if folders else []
     settings = {
         setting: value
         for setting, value in gin_files.settings().items()
-        if setting.rpartition(".")[2] not in _RESUME_IGNORES
+        if setting.rpartition(".")[2] not in _NOT_COMPARED
     }
-    return _Configured(
-        name, built, (verb, *(f"--gin_file={file}" for file in files), *found, *_flags(bindings)), settings
-    )
+    arguments = (command, *(f"--gin_file={file}" for file in files), *paths, *_flags(bindings))
+    return _Configured(name, built, arguments, settings)
 
 
 def _flags(bindings: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a comparison keeps of its pieces, on disk: what is done, with which settings, from which weights."""
+"""Keep the records of a comparison's items on disk: what is done, with which settings, from which weights."""
 
 import datetime
 import hashlib
@@ -12,136 +12,135 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints import orbax_store
-from electra_jax.compare.pieces import Piece, Timing
+from electra_jax.compare.plan import Timing, WorkItem
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, replace_file
-from electra_jax.finetuning.results import RESULTS
-from electra_jax.finetuning.seed_run import RESULT
+from electra_jax.run_directory import METRICS, RESULTS, RUN, SEED_RESULT, SEEDS
 
 Record = dict[str, Any]
 
 
 class Records:
-    """The files of a comparison's pieces, and the records of those that are done, by name."""
+    """The files of a comparison's items; `done` holds the records of those that are done, by name."""
 
-    def __init__(self, model_dir: Path, pieces: Sequence[Piece], seeds: Sequence[int]) -> None:
-        """Reads what is there.
+    def __init__(self, model_dir: Path, items: Sequence[WorkItem], seeds: Sequence[int]) -> None:
+        """Read the records that are there.
 
         Args:
-            model_dir: of the comparison.
-            pieces: all of them; what one needs comes before it.
-            seeds: that every fine-tuning must have.
+            model_dir: the comparison's directory.
+            items: all items; what one needs comes before it.
+            seeds: the seeds that every fine-tuning must have.
 
         Raises:
-            UserError: a record is damaged, or something was done with other settings, or from weights that were made
-                anew since.
+            UserError: if a record is damaged, or an item was done with other settings, or from weights that have been
+                replaced since.
         """
-        self.model_dir, self.pieces, self._seeds = model_dir, pieces, seeds
+        self.model_dir, self.items, self._seeds = model_dir, items, seeds
         self.done: dict[str, Record] = {}
-        for piece in pieces:
-            if (record := self._read(piece)) is not None:
-                self.done[piece.name] = record
+        for item in items:
+            if (record := self._read(item)) is not None:
+                self.done[item.name] = record
 
-    def directory(self, piece: Piece) -> Path:
-        """The MODEL_DIR of a piece's process."""
-        return self.model_dir / piece.name
+    def directory(self, item: WorkItem) -> Path:
+        """Return the MODEL_DIR of an item's process."""
+        return self.model_dir / item.name
 
-    def log(self, piece: Piece) -> Path:
-        """What its processes said."""
-        return self.model_dir / f"{piece.name}.log"
+    def log(self, item: WorkItem) -> Path:
+        """Return the file that holds the output of an item's processes."""
+        return self.model_dir / f"{item.name}.log"
 
-    def results(self, piece: Piece) -> Record | None:
-        """A fine-tuning's results; None where it has none, or fewer seeds than are asked for."""
-        path = self.directory(piece) / RESULTS
+    def results(self, item: WorkItem) -> Record | None:
+        """Return a fine-tuning's results; None if there are none, or not of all seeds."""
+        path = self.directory(item) / RESULTS
         if not path.exists():
             return None
         results = json.loads(path.read_text(encoding="utf-8"))
         return results if set(self._seeds) <= {seed["seed"] for seed in results["seeds"]} else None
 
-    def made(self, piece: Piece) -> Record:
-        """The run.json of a piece."""
-        return json.loads((self.directory(piece) / "run.json").read_text(encoding="utf-8"))
+    def run_record(self, item: WorkItem) -> Record:
+        """Return the run.json of an item."""
+        return json.loads((self.directory(item) / RUN).read_text(encoding="utf-8"))
 
-    def held_out(self, piece: Piece) -> Record:
-        """The last metrics of held-out text that a pre-training reported; empty where it reported none."""
-        rows = [row for row in self._lines(piece) if row["split"] == "validation"]
+    def held_out(self, item: WorkItem) -> Record:
+        """Return the last metrics on held-out text that a pre-training reported; empty if it reported none."""
+        rows = [row for row in self._metrics(item) if row["split"] == "validation"]
         return {name: value for name, value in rows[-1].items() if name != "split"} if rows else {}
 
-    def share(self, piece: Piece) -> float:
-        """How much of a piece is there: of the steps that are its own, or of the seeds."""
-        directory = self.directory(piece)
-        if piece.task is not None:
-            return sum((directory / "seeds" / str(seed) / RESULT).exists() for seed in self._seeds) / len(self._seeds)
-        rows = self._lines(piece)
-        before = next((one.steps for one in self.pieces if one.name == piece.needs), 0)
-        return max(0, rows[-1]["step"] - before) / (piece.steps - before) if rows else 0.0
+    def share(self, item: WorkItem) -> float:
+        """Return the share of an item that is there: of its own steps, or of its seeds."""
+        if item.task is not None:
+            seeds = self.directory(item) / SEEDS
+            return sum((seeds / str(seed) / SEED_RESULT).exists() for seed in self._seeds) / len(self._seeds)
+        rows = self._metrics(item)
+        before = next((one.steps for one in self.items if one.name == item.needs), 0)
+        return max(0, rows[-1]["step"] - before) / (item.steps - before) if rows else 0.0
 
     def timings(self) -> dict[str, Timing]:
-        """Of the pieces that are done."""
-        return {name: Timing(record["seconds"], record.get("share", 1.0), 0.0) for name, record in self.done.items()}
+        """Return the timings of the items that are done."""
+        return {name: Timing(record["seconds"], record["share"], 0.0) for name, record in self.done.items()}
 
-    def add(self, piece: Piece, *, seconds: float, share: float) -> None:
-        """Writes the record of a piece that is done.
+    def add(self, item: WorkItem, *, seconds: float, share: float) -> None:
+        """Write the record of an item that is done.
 
         Args:
-            piece: which.
-            seconds: of the process that ended it.
-            share: of the piece that this process did.
+            item: the item.
+            seconds: how long the process took that finished it.
+            share: the share of the item that this process did.
         """
         record = {
-            "command": command_of(piece),
+            "command": command_of(item),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": round(seconds, 1),
             "share": round(share, 4),
-            "steps": piece.steps,
-            "flops": piece.flops,
-            **({"sha256": parameters_sha256(self.directory(piece))} if piece.task is None else {}),
-            "source_sha256": self.done[piece.needs]["sha256"] if piece.needs else None,
-            "settings": dict(piece.settings),
+            "steps": item.steps,
+            "flops": item.flops,
+            **({"sha256": parameters_sha256(self.directory(item))} if item.task is None else {}),
+            "source_sha256": self.done[item.needs]["sha256"] if item.needs else None,
+            "settings": dict(item.settings),
         }
-        replace_file(absolute(self._path(piece)), json.dumps(record, indent=1) + "\n")
-        self.done[piece.name] = record
+        replace_file(absolute(self._path(item)), json.dumps(record, indent=1) + "\n")
+        self.done[item.name] = record
 
-    def _lines(self, piece: Piece) -> list[Record]:
-        """The metrics that a pre-training reported so far."""
-        path = self.directory(piece) / "metrics.jsonl"
+    def _metrics(self, item: WorkItem) -> list[Record]:
+        """Return the lines that a pre-training reported so far."""
+        path = self.directory(item) / METRICS
         # The last line may be half written.
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
         return [json.loads(line) for line in lines]
 
-    def _path(self, piece: Piece) -> Path:
-        return self.model_dir / f"{piece.name}.json"
+    def _path(self, item: WorkItem) -> Path:
+        return self.model_dir / f"{item.name}.json"
 
-    def _read(self, piece: Piece) -> Record | None:
-        path = self._path(piece)
+    def _read(self, item: WorkItem) -> Record | None:
+        path, directory = self._path(item), self.directory(item)
         if not path.exists():
             return None
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             held, source = record["settings"], record["source_sha256"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}): remove it and {self.directory(piece)}") from error
-        different = different_settings(held, piece.settings)
+            raise UserError(f"{path} is damaged ({error}): remove it and {directory}") from error
+        different = different_settings(held, item.settings)
         if different:
             raise UserError(
-                f"{self.directory(piece)} was made by other settings ({'; '.join(different[:5])}): use another "
-                "MODEL_DIR, or remove that folder and its .json to make it again"
+                f"{directory} was made by other settings ({'; '.join(different[:5])}): use another MODEL_DIR, or "
+                "remove that folder and its .json to make it again"
             )
-        if piece.task is None:
+        if item.task is None:
             return record
-        if piece.needs is not None and self.done.get(piece.needs, {}).get("sha256") != source:
+        if item.needs is not None and self.done.get(item.needs, {}).get("sha256") != source:
             raise UserError(
-                f"{self.directory(piece)} was fine-tuned from other weights than {self.model_dir / piece.needs} "
-                "holds: remove that folder and its .json to fine-tune again"
+                f"{directory} was fine-tuned from other weights than {self.model_dir / item.needs} holds: remove that "
+                "folder and its .json to fine-tune again"
             )
-        return record if self.results(piece) is not None else None
+        return record if self.results(item) is not None else None
 
 
 def different_settings(held: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:
-    """In words, the settings that two records both have and that differ.
+    """Return, in words, the settings that two records both have and that differ.
 
-    One that only one of them has came or went with a version of the code: every setting has a value, none a hidden
-    default, so that another choice shows in a setting that both have.
+    A setting that only one of them has came or went with a version of the code: every setting has a value, none a
+    hidden default, so another choice shows in a setting that both have.
     """
     return [
         f"{name} {held[name]} there, {asked[name]} here"
@@ -150,16 +149,16 @@ def different_settings(held: Mapping[str, str], asked: Mapping[str, str]) -> lis
     ]
 
 
-def command_of(piece: Piece) -> str:
-    """What makes a piece, to be pasted into a shell."""
-    return shlex.join(["electra", *piece.arguments])
+def command_of(item: WorkItem) -> str:
+    """Return the command that does an item, to be pasted into a shell."""
+    return shlex.join(["electra", *item.arguments])
 
 
 def parameters_sha256(model_dir: Path) -> str:
-    """A hash of the newest checkpoint's parameters: names, types, shapes and values, whatever way they are stored."""
-    found = hashlib.sha256()
+    """Return a checksum of the newest checkpoint's parameters: their names, types, shapes and values."""
+    checksum = hashlib.sha256()
     params = orbax_store.read_item(absolute(model_dir), "params").tree
     for name, leaf in sorted(flatten_dict(params, sep="/").items()):
-        found.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
-        found.update(np.ascontiguousarray(leaf).tobytes())
-    return found.hexdigest()
+        checksum.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
+        checksum.update(np.ascontiguousarray(leaf).tobytes())
+    return checksum.hexdigest()

@@ -17,6 +17,7 @@ from electra_jax.config.comparison import RANDOM
 from electra_jax.files import replacing
 from electra_jax.reports.page import making_html, verdict_html, write_page
 from electra_jax.reports.style import table_html
+from electra_jax.run_directory import FIGURE, REPORT
 
 # Okabe and Ito's colours, which also those tell apart who do not see all colours, black first; then again with other
 # markers and dashes.
@@ -122,10 +123,10 @@ def write_report(comparison: Mapping[str, Any], directory: Path) -> None:
         comparison: of comparison.json.
         directory: where they go.
     """
-    picture = directory / "comparison.png"
+    picture = directory / FIGURE
     draw(comparison, picture)
     title = "ELECTRA: quality for the same compute"
-    write_page(directory / "report.html", title, _body(comparison, picture.read_bytes()))
+    write_page(directory / REPORT, title, _body(comparison, picture.read_bytes()))
 
 
 def _body(comparison: Mapping[str, Any], picture: bytes) -> str:

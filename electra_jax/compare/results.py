@@ -1,4 +1,4 @@
-"""What a comparison found: the scores of every seed by variant, fraction and task, as JSON values."""
+"""Collect what a comparison found: the scores of every seed by variant, fraction and task, as JSON values."""
 
 import os
 import re
@@ -8,8 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from electra_jax.compare.pieces import Piece
-from electra_jax.compare.plan import Plan
+from electra_jax.compare.plan import Plan, WorkItem
 from electra_jax.compare.records import Records
 from electra_jax.config.comparison import RANDOM, ComparisonRun
 
@@ -20,22 +19,22 @@ MEAN = "mean of the tasks"
 def comparison_of(
     run: ComparisonRun, plan: Plan, records: Records, *, failures: Mapping[str, str], config: str
 ) -> dict[str, Any]:
-    """All that comparison.json holds: what is done so far, and nothing that only this machine can follow.
+    """Return the contents of comparison.json: all that is done so far, with no path of this machine.
 
     Args:
-        run: what is compared.
-        plan: its pieces.
-        records: of those that are done.
-        failures: what went wrong since the last start, by the pieces' names.
+        run: the comparison's settings.
+        plan: its items.
+        records: the records of the items that are done.
+        failures: what went wrong since the last start, by the items' names.
         config: the comparison's Gin.
     """
-    done = [piece for piece in plan.pieces if piece.name in records.done]
-    made = records.made(done[-1]) if done else {"machine": {}, "versions": {}}
+    done = [item for item in plan.items if item.name in records.done]
+    made = records.run_record(done[-1]) if done else {"machine": {}, "versions": {}}
     tasks = {entry.name: [*entry.files, *entry.bindings] for entry in run.named_tasks}
     scores = [
-        score_of(piece, records.done[piece.name], records.results(piece), run.seeds)
-        for piece in done
-        if piece.task is not None
+        score_of(item, records.done[item.name], records.results(item), run.seeds)
+        for item in done
+        if item.task is not None
     ]
     variants = {
         entry.name: {
@@ -45,24 +44,25 @@ def comparison_of(
         }
         for entry in run.named_variants
     }
+    checkpoints = [
+        {**checkpoint_of(item, records.done[item.name]), "held_out": records.held_out(item)}
+        for item in done
+        if item.task is None
+    ]
     return published(
         {
             "command": shlex.join(["electra", *sys.argv[1:]]),
-            "date": max((records.done[piece.name]["date"] for piece in done), default=""),
+            "date": max((records.done[item.name]["date"] for item in done), default=""),
             "flops": run.flops,
             "fractions": list(run.fractions),
             "seeds": list(run.seeds),
             "random_baseline": run.random_baseline,
             "tasks": tasks,
             "variants": variants,
-            "pieces": {"done": len(done), "all": len(plan.pieces), "failed": dict(failures)},
+            "pieces": {"done": len(done), "all": len(plan.items), "failed": dict(failures)},
             "scores": scores,
             "means": means_of(scores, list(tasks)) if len(tasks) > 1 else [],
-            "checkpoints": [
-                {**checkpoint_of(piece, records.done[piece.name]), "held_out": records.held_out(piece)}
-                for piece in done
-                if piece.task is None
-            ],
+            "checkpoints": checkpoints,
             "machine": {name: value for name, value in made["machine"].items() if name != "host"},
             "versions": made["versions"],
             "config": config,
@@ -72,11 +72,13 @@ def comparison_of(
 
 
 def published(value: Any, model_dir: str) -> Any:
-    """JSON values without the places of a machine: MODEL_DIR's is called so, of any other the last part is left.
+    """Return JSON values without the folders of this machine.
+
+    MODEL_DIR's own path becomes "MODEL_DIR"; of any other absolute path the last part is left.
 
     Args:
-        value: of any shape; in its texts a path from the root on is taken for one, in quotes also with blanks.
-        model_dir: from the root on.
+        value: JSON values. In a text, whatever begins at the root counts as a path; in quotes it may hold blanks.
+        model_dir: the comparison's directory, absolute.
     """
     if isinstance(value, Mapping):
         return {name: published(one, model_dir) for name, one in value.items()}
@@ -89,25 +91,25 @@ def published(value: Any, model_dir: str) -> Any:
     return re.sub(r"(?<![\w.:/*\\-])/(?:[^\s/'\",;()]+/)+(?=[^\s/'\",;()])", ".../", text)
 
 
-def score_of(piece: Piece, record: Mapping[str, Any], results: Mapping[str, Any], seeds: Sequence[int]) -> dict:
-    """The scores of a fine-tuned checkpoint.
+def score_of(item: WorkItem, record: Mapping[str, Any], results: Mapping[str, Any], seeds: Sequence[int]) -> dict:
+    """Return the scores of a fine-tuned checkpoint.
 
     A seed that failed counts with its score: to leave it out would favour what fails more often.
 
     Args:
-        piece: the fine-tuning.
-        record: of it.
+        item: the fine-tuning.
+        record: its record.
         results: results.json of `electra finetune`.
-        seeds: those asked for; there may be more.
+        seeds: the seeds that are asked for; there may be more.
     """
     chosen = [seed for seed in results["seeds"] if seed["seed"] in set(seeds)]
     by_seed = {str(seed["seed"]): seed["metrics"][results["main_metric"]] for seed in chosen}
     return {
-        "variant": piece.variant,
-        "fraction": piece.fraction,
-        "steps": piece.steps,
-        "flops": piece.flops,
-        "task": piece.task,
+        "variant": item.variant,
+        "fraction": item.fraction,
+        "steps": item.steps,
+        "flops": item.flops,
+        "task": item.task,
         "metric": results["main_metric"],
         **statistics_of(by_seed),
         "by_seed": by_seed,
@@ -117,13 +119,26 @@ def score_of(piece: Piece, record: Mapping[str, Any], results: Mapping[str, Any]
     }
 
 
+def checkpoint_of(item: WorkItem, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a pre-training cost, the checksum of its parameters, and the command that did it."""
+    return {
+        "variant": item.variant,
+        "fraction": item.fraction,
+        "steps": item.steps,
+        "flops": item.flops,
+        "directory": item.name,
+        "parameters_sha256": record["sha256"],
+        **made_by(record),
+    }
+
+
 def made_by(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Command and seconds of a piece; no seconds of one that was killed and gone on with."""
-    return {"seconds": record["seconds"] if record.get("share", 1.0) == 1.0 else None, "command": record["command"]}
+    """Return the command and seconds of an item; no seconds if it was killed and resumed."""
+    return {"seconds": record["seconds"] if record["share"] == 1.0 else None, "command": record["command"]}
 
 
 def statistics_of(by_seed: Mapping[str, float]) -> dict[str, float]:
-    """Median, mean, deviation of the sample (0 of one), lowest and highest."""
+    """Return median, mean, sample standard deviation (0 of one value), lowest and highest."""
     values = list(by_seed.values())
     return {
         "median": statistics.median(values),
@@ -136,10 +151,10 @@ def statistics_of(by_seed: Mapping[str, float]) -> dict[str, float]:
 
 
 def means_of(scores: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[dict[str, Any]]:
-    """The mean over the tasks, seed by seed, of every checkpoint that has been fine-tuned on all of them."""
+    """Return the mean over the tasks, seed by seed, of every checkpoint that has been fine-tuned on all of them."""
     found = []
-    for checkpoint in dict.fromkeys((score["variant"], score["fraction"]) for score in scores):
-        own = [score for score in scores if (score["variant"], score["fraction"]) == checkpoint]
+    for variant, fraction in dict.fromkeys((score["variant"], score["fraction"]) for score in scores):
+        own = list(of_checkpoint(scores, variant, fraction).values())
         if {score["task"] for score in own} != set(tasks):
             continue
         by_seed = {seed: statistics.fmean(score["by_seed"][seed] for score in own) for seed in own[0]["by_seed"]}
@@ -157,31 +172,18 @@ def means_of(scores: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[
 
 
 def of_checkpoint(scores: Sequence[Mapping[str, Any]], variant: str, fraction: float) -> dict[str, Mapping[str, Any]]:
-    """The scores of one checkpoint by task, the mean among them; random weights are `RANDOM` at fraction 0."""
+    """Return a checkpoint's scores by task, the mean among them; random weights are `RANDOM` at fraction 0."""
     return {score["task"]: score for score in scores if (score["variant"], score["fraction"]) == (variant, fraction)}
 
 
-def checkpoint_of(piece: Piece, record: Mapping[str, Any]) -> dict[str, Any]:
-    """A pre-training: what it cost, the hash of its parameters, and the command that made it."""
-    return {
-        "variant": piece.variant,
-        "fraction": piece.fraction,
-        "steps": piece.steps,
-        "flops": piece.flops,
-        "directory": piece.name,
-        "parameters_sha256": record["sha256"],
-        **made_by(record),
-    }
-
-
 def tasks_of(comparison: Mapping[str, Any]) -> list[str]:
-    """The columns of the table: every task, and their mean where there are several."""
+    """Return the columns of the table: every task, and their mean if there are several."""
     tasks = list(comparison["tasks"])
     return [*tasks, MEAN] if len(tasks) > 1 else tasks
 
 
 def table_of(comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """A line for each checkpoint: its name, and median ± deviation of each column; "" where nothing is known yet."""
+    """Return a line for each checkpoint: its name, and median ± deviation in each column, "" if not known yet."""
     scores = [*comparison["scores"], *comparison["means"]]
     lines = []
     checkpoints = [
@@ -196,7 +198,7 @@ def table_of(comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def cell(score: Mapping[str, Any] | None) -> str:
-    """Median and spread of a checkpoint on a task."""
+    """Return the median and standard deviation of a checkpoint on a task, "" for None."""
     if score is None:
         return ""
     failed = f" ({len(score['failed_seeds'])} failed)" if score["failed_seeds"] else ""

@@ -1,4 +1,4 @@
-"""What `electra compare` is asked for: variants of pre-training, their FLOPs, and the tasks that they are scored on."""
+"""Configure `electra compare`: variants of pre-training, their FLOPs, and the tasks that they are scored on."""
 
 import dataclasses
 import math
@@ -7,24 +7,24 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from electra_jax.errors import UserError
+from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, REPORT
 
-# The line of fine-tunings that start from random weights.
+# The name, in place of a variant's, of the fine-tunings that start from random weights.
 RANDOM = "random"
 # The folder of a fraction's pre-training, beside those of its fine-tunings.
 PRETRAIN = "pretrain"
-# What stands in MODEL_DIR beside the variants' folders.
-_TAKEN = (RANDOM, "comparison.json", "comparison.png", "report.html", "config.gin", "compare.lock", "pieces.lock")
-# Of the files beside a folder.
+# The names in MODEL_DIR that no variant can have, and the ends of the files beside its folders.
+_TAKEN = (RANDOM, COMPARISON, FIGURE, REPORT, CONFIG, "compare.lock")
 _SUFFIXES = (".json", ".log", ".part")
-# What every process is given, so that another value would say nothing.
-_SET_HERE = {
+# What `electra compare` binds itself in every process: another value would have no effect.
+_BOUND_HERE = {
     "pretraining": ("MODEL_DIR", "TRAIN_STEPS", "training.LoopConfig.num_train_steps"),
     "finetuning": ("MODEL_DIR", "INIT_FROM", "NUM_SEEDS", "SEED"),
 }
 
 
-class Named(NamedTuple):
-    """A variant or a task: its name, Gin files, and bindings (NAME=VALUE), which come after what all share."""
+class Overrides(NamedTuple):
+    """A variant or a task: its name, its Gin files, and its bindings (NAME=VALUE), which come after the shared ones."""
 
     name: str
     files: tuple[str, ...]
@@ -36,19 +36,19 @@ class ComparisonRun:
     """Everything that determines a comparison.
 
     Attributes:
-        model_dir: the directory of the comparison; one that is there already is gone on with.
-        vocab_file: BERT's vocab.txt, of every pre-training.
-        corpus: what every pre-training reads, as `electra pretrain` takes it.
-        flops: matrix FLOPs of each pre-training, backward and generator included; see `flops`.
-        fractions: of `flops`, rising, at which a checkpoint is fine-tuned.
-        variants: of pre-training: (name, override, ...), where an override is a Gin file (it ends in .gin) or a binding
-            ("DROPOUT = 0.0"). A name alone is a variant without overrides.
-        tasks: to fine-tune on, written as the variants are. The name is the task's, unless an override binds TASK.
+        model_dir: the directory of the comparison; one that exists is resumed.
+        vocab_file: BERT's vocab.txt, for every pre-training.
+        corpus: the text of every pre-training, as `electra pretrain` takes it.
+        flops: matrix FLOPs of each pre-training, backward pass and generator included; see `flops`.
+        fractions: increasing fractions of `flops` at which a checkpoint is fine-tuned.
+        variants: variants of pre-training: (name, override, ...), where an override is a Gin file (it ends in .gin) or
+            a binding ("DROPOUT = 0.0"). A name alone is a variant without overrides.
+        tasks: tasks to fine-tune on, written like `variants`. The name is the task's, unless an override binds TASK.
         num_seeds: fine-tunings of each checkpoint on each task.
-        seed: of every pre-training, and of the first fine-tuning.
-        processes: how many pre-trainings and fine-tunings run side by side.
-        warmup_fraction: of each pre-training's own steps.
-        random_baseline: also fine-tune random weights of the size that `pretraining` says.
+        seed: seed of every pre-training, and of the first fine-tuning.
+        processes: number of pre-trainings and fine-tunings that run side by side.
+        warmup_fraction: share of each pre-training's own steps.
+        random_baseline: whether to fine-tune random weights too, of the size that `pretraining` binds.
         pretraining: Gin files and bindings of every pre-training.
         finetuning: Gin files (beside gin/runs/finetune.gin) and bindings of every fine-tuning.
     """
@@ -69,10 +69,10 @@ class ComparisonRun:
     finetuning: Sequence[str]
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be compared.
+        """Check the settings.
 
         Raises:
-            UserError: says what is wrong, and with which setting.
+            UserError: if a number is out of range, a list is malformed, a name is taken, or a binding has no effect.
         """
         for name in ("num_seeds", "processes"):
             if getattr(self, name) < 1:
@@ -84,36 +84,36 @@ class ComparisonRun:
         _check_fractions(self.fractions)
         _check_names("VARIANTS", self.named_variants, _TAKEN)
         _check_names("TASKS", self.named_tasks, (PRETRAIN,))
-        for kind, shared, entries in (
+        for command, shared, entries in (
             ("pretraining", self.shared_pretraining, self.named_variants),
             ("finetuning", self.shared_finetuning, self.named_tasks),
         ):
             for entry in (shared, *entries):
-                _check_bindings(entry, _SET_HERE[kind])
+                _check_bindings(entry, _BOUND_HERE[command])
 
     @property
-    def named_variants(self) -> list[Named]:
+    def named_variants(self) -> list[Overrides]:
         """The entries of VARIANTS."""
         return _entries("VARIANTS", self.variants)
 
     @property
-    def named_tasks(self) -> list[Named]:
+    def named_tasks(self) -> list[Overrides]:
         """The entries of TASKS."""
         return _entries("TASKS", self.tasks)
 
     @property
-    def shared_pretraining(self) -> Named:
-        """PRETRAINING, under that name."""
+    def shared_pretraining(self) -> Overrides:
+        """The files and bindings of PRETRAINING."""
         return _shared("PRETRAINING", self.pretraining)
 
     @property
-    def shared_finetuning(self) -> Named:
-        """FINETUNING, under that name."""
+    def shared_finetuning(self) -> Overrides:
+        """The files and bindings of FINETUNING."""
         return _shared("FINETUNING", self.finetuning)
 
     @property
     def seeds(self) -> range:
-        """Of the fine-tunings."""
+        """The seeds of the fine-tunings."""
         return range(self.seed, self.seed + self.num_seeds)
 
 
@@ -128,8 +128,8 @@ def _check_fractions(fractions: Sequence[float]) -> None:
         raise UserError(f"FRACTIONS is {tuple(fractions)}: it must rise, as in (0.25, 0.5, 1.0)")
 
 
-def _check_names(macro: str, entries: Sequence[Named], taken: Collection[str]) -> None:
-    """Every name is its own folder."""
+def _check_names(macro: str, entries: Sequence[Overrides], taken: Collection[str]) -> None:
+    """Check that every name can be the name of its own folder."""
     names = [entry.name for entry in entries]
     if not names:
         raise UserError(f"{macro} is empty: name at least one")
@@ -144,14 +144,14 @@ def _check_names(macro: str, entries: Sequence[Named], taken: Collection[str]) -
             raise UserError(f"{macro} names {name!r} twice: give each its own name")
 
 
-def _check_bindings(entry: Named, set_here: Collection[str]) -> None:
+def _check_bindings(entry: Overrides, bound_here: Collection[str]) -> None:
     for binding in entry.bindings:
         target = binding.partition("=")[0]
-        if target in set_here:
+        if target in bound_here:
             raise UserError(f"{entry.name} binds {target}, which electra compare sets itself: leave it out")
 
 
-def _entries(macro: str, entries: Sequence[str | Sequence[str]]) -> list[Named]:
+def _entries(macro: str, entries: Sequence[str | Sequence[str]]) -> list[Overrides]:
     if isinstance(entries, str) or not isinstance(entries, Sequence):
         raise UserError(f"{macro} is {entries!r}: it must be a list, as in [('name', 'NAME = VALUE'), ...]")
     found = []
@@ -162,24 +162,24 @@ def _entries(macro: str, entries: Sequence[str | Sequence[str]]) -> list[Named]:
                 f"{macro} has {entry!r}: an entry is a name and its overrides, each in quotes, as in "
                 "('mlm', 'gin/objectives/mlm.gin', 'DROPOUT = 0.0')"
             )
-        found.append(_named(macro, parts[0], parts[1:]))
+        found.append(_overrides(macro, parts[0], parts[1:]))
     return found
 
 
-def _shared(macro: str, overrides: Sequence[str]) -> Named:
+def _shared(macro: str, overrides: Sequence[str]) -> Overrides:
     if isinstance(overrides, str) or not all(isinstance(one, str) for one in overrides):
         raise UserError(f"{macro} is {overrides!r}: it must be a list of Gin files and bindings, each in quotes")
-    return _named(macro, macro, overrides)
+    return _overrides(macro, macro, overrides)
 
 
-def _named(macro: str, name: str, overrides: Sequence[str]) -> Named:
-    files = [one for one in overrides if one.endswith(".gin") and "=" not in one]
-    bindings = []
+def _overrides(macro: str, name: str, overrides: Sequence[str]) -> Overrides:
+    files, bindings = [], []
     for one in overrides:
-        if one in files:
-            continue
-        target, _, value = (part.strip() for part in one.partition("="))
-        if not (target and value):
+        target, equals, value = (part.strip() for part in one.partition("="))
+        if not equals and one.endswith(".gin"):
+            files.append(one)
+        elif target and value:
+            bindings.append(f"{target}={value}")
+        else:
             raise UserError(f"{macro} has {one!r}: an override is a Gin file or NAME = VALUE")
-        bindings.append(f"{target}={value}")
-    return Named(name, tuple(files), tuple(bindings))
+    return Overrides(name, tuple(files), tuple(bindings))

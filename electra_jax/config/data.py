@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from electra_jax.config.pretraining import CacheConfig, CorpusConfig, PretrainingRun
-from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, evaluation_batches
+from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, State, evaluation_batches, whole_state
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
+from electra_jax.tasks.original import choice
 from electra_jax.tasks.pretraining.cache import build_cache
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
@@ -36,6 +37,7 @@ class PretrainingData(NamedTuple):
         fingerprint: a text that differs where the examples do, as far as is known without reading them.
         train: endless batches of the training split.
         held_out: starts one pass over the validation split, in order.
+        vocabulary: what the token ids stand for.
     """
 
     name: str
@@ -43,6 +45,7 @@ class PretrainingData(NamedTuple):
     fingerprint: str
     train: BatchIterator
     held_out: Callable[[], Iterator[Batch]]
+    vocabulary: Vocabulary
 
 
 def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> Vocabulary:
@@ -83,7 +86,7 @@ def packing_of(cache: CacheConfig) -> Packing:
         one_segment_share=cache.one_segment_share,
         random_length_share=cache.random_length_share,
         seed=cache.seed,
-        method=cache.packing,
+        builder=choice.example_builder(cache.example_building),
     )
 
 
@@ -159,7 +162,7 @@ def open_data(
     if run.mixture_or_task_name is not None:
         if run.cache.source.corpus is not None:
             raise UserError("CORPUS and MIXTURE_OR_TASK_NAME are both set: a run reads one of them")
-        return stream_data(run, run.mixture_or_task_name, share=share)
+        return stream_data(run, run.mixture_or_task_name, vocabulary, share=share)
     check_masking_of_corpus(run)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
     length = run.cache.sequence_length
@@ -173,6 +176,7 @@ def open_data(
         f"{Path(path).name}, {len(train)} and {len(validation)} examples",
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share),
+        vocabulary,
     )
 
 
@@ -206,6 +210,41 @@ def share_data(run: PretrainingRun, vocabulary: Vocabulary, mesh: Mesh) -> Pretr
     return data
 
 
+def data_state(batches: State, data: PretrainingData) -> dict[str, Any]:
+    """Return the place of all processes in the data, and which data and vocabulary it belongs to, for a checkpoint."""
+    return {
+        "batches": whole_state(processes.gather(batches)),
+        "kind": data.kind,
+        "vocabulary": data.vocabulary.fingerprint,
+    }
+
+
+def resume_data(run: PretrainingRun, data: PretrainingData, held: dict[str, Any], *, step: int) -> None:
+    """Move the training batches to the place in the data that a checkpoint holds.
+
+    Args:
+        run: the run that resumes.
+        data: what it reads.
+        held: the checkpoint's `data_state`.
+        step: the checkpoint's step.
+
+    Raises:
+        UserError: if the checkpoint was trained with another vocabulary, or read another kind of data.
+    """
+    checkpoint = f"the checkpoint of step {step} in {run.model_dir}"
+    if held["vocabulary"] != data.vocabulary.fingerprint:
+        raise UserError(
+            f"{checkpoint} was trained with another vocabulary than {run.cache.vocab_file}: name the one it was "
+            "trained with, or use another MODEL_DIR"
+        )
+    if held["kind"] != data.kind:
+        raise UserError(
+            f"{checkpoint} read {held['kind']} and this run reads {data.kind}, where its place means nothing: use the "
+            "same CORPUS, MASKING and PACKING, or another MODEL_DIR"
+        )
+    data.train.restore(held["batches"])
+
+
 def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:
     """Register the SeqIO tasks that read the run's corpus from its cache; return the name of the one without masks.
 
@@ -234,12 +273,15 @@ def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:
     return name + UNMASKED_SUFFIX
 
 
-def stream_data(run: PretrainingRun, mixture_or_task_name: str, *, share: dict[str, Any]) -> PretrainingData:
+def stream_data(
+    run: PretrainingRun, mixture_or_task_name: str, vocabulary: Vocabulary, *, share: dict[str, Any]
+) -> PretrainingData:
     """Return batches of a SeqIO task or mixture.
 
     Args:
         run: says how long examples are and who draws their masks.
         mixture_or_task_name: as it is registered; its variant without masks is read where the device draws them.
+        vocabulary: of the run.
         share: the batch size, and this process's index among how many.
 
     Raises:
@@ -258,4 +300,5 @@ def stream_data(run: PretrainingRun, mixture_or_task_name: str, *, share: dict[s
         name,
         StreamBatches(name, split="train", seed=run.seed, **task),
         lambda: stream_evaluation_batches(name, split="validation", **task),
+        vocabulary,
     )

@@ -13,13 +13,15 @@ import types
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gin
 from etils import epath
 from gin import config as gin_internals
 
 from electra_jax.errors import UserError
+
+T = TypeVar("T")
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -41,26 +43,23 @@ MOVED_MODULES = {
 }
 
 
-def build(name: str | type, files: list[str], bindings: list[str], *, search_paths: list[str]) -> Any:
-    """Parses files, then bindings, and builds a dataclass from them.
+def build(kind: type[T], files: list[str], bindings: list[str], *, search_paths: list[str]) -> T:
+    """Parse files, then bindings, and return the dataclass `kind` built from them.
 
     Args:
-        name: the dataclass, or its name, with its module below `config` where that is not `pretraining`.
-        files: in order; a later binding replaces an earlier one.
+        kind: the dataclass to build.
+        files: Gin files in order; a later binding replaces an earlier one.
         bindings: NAME=VALUE as on the command line.
-        search_paths: folders beside the working folder and the package.
+        search_paths: folders to search after the working folder and before the package.
 
     Raises:
-        UserError: a file, name, macro or value that is not there or not right; names the nearest that is.
+        UserError: if a file, name or macro does not exist, or a value is missing or of the wrong type.
     """
     parsed = parse(files, bindings, search_paths)
     check_macros(parsed, bindings)
     check_types()
     try:
-        if isinstance(name, str):
-            module, _, kind = name.rpartition(".")
-            name = getattr(importlib.import_module(f"electra_jax.config.{module or 'pretraining'}"), kind)
-        return gin.get_configurable(name)()
+        return gin.get_configurable(kind)()
     except (UserError, ValueError) as error:
         # Gin appends where it was called from; the sentence is the first line.
         raise UserError(str(error).splitlines()[0]) from error
@@ -128,7 +127,9 @@ def _open_with_moved_imports(path: str) -> io.StringIO:
         return f"from {package} import {module} as {line[1]}"
 
     text = epath.Path(path).read_text(encoding="utf-8")
-    return io.StringIO(re.sub(r"^from electra_jax(?:\.tasks)? import (\w+)$", moved, text, flags=re.MULTILINE))
+    stream = io.StringIO(re.sub(r"^from electra_jax(?:\.tasks)? import (\w+)$", moved, text, flags=re.MULTILINE))
+    stream.name = path  # for Gin's messages
+    return stream
 
 
 def search_paths() -> list[str]:
@@ -250,7 +251,8 @@ def check_types() -> None:
             continue
         kinds = typing.get_type_hints(wrapped)
         for field, value in fields.items():
-            name = f"{selector}.{field}"
+            # The name as a user binds it: the module's last part and the class.
+            name = ".".join([*selector.split(".")[-2:], field])
             if macro := re.fullmatch(r"%(\w+)", str(value)):
                 name, value = f"{macro[1]} ({name})", values.get(macro[1])
             if not isinstance(value, gin_internals.ConfigurableReference) and not fits(value, kinds[field]):

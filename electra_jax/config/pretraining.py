@@ -8,14 +8,17 @@ from flax import linen as nn
 from electra_jax.errors import UserError
 from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
-from electra_jax.pretraining import registry
+from electra_jax.pretraining import flops, original, registry
 from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
-from electra_jax.pretraining.objective import Objective
-from electra_jax.pretraining.replaced_token import WeightSchedule
+from electra_jax.pretraining.objective import Objective, WeightSchedule
+from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.sharding import MeshConfig
+
+# What `PretrainingRun.rules` may name.
+RULES = {rules.name: rules for rules in (STANDARD_RULES, original.RULES)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +52,11 @@ class CacheConfig:
         sequence_length: L, [CLS] and [SEP] counted.
         one_segment_share: share of examples with one segment.
         random_length_share: share of examples that aim at a random, shorter length.
-        packing: "complete", where what does not fit an example goes on to the next, or "reference", where it is thrown
-            away as the original does (of novels with a paragraph a line 35 % of the tokens at length 128 and 14 % at
-            512; of Debian's documentation 27 % and 9 %).
         held_out_fraction: share of documents kept for validation.
         num_processes: that tokenise; 0 for one per core.
         max_auto_cache_bytes: `electra pretrain` caches a corpus up to this size without being asked.
-        seed: of the packing.
+        seed: of the draws of segments and lengths.
+        example_building: how documents become examples, a name that `tasks.original.choice.example_builder` takes.
     """
 
     source: CorpusConfig
@@ -65,11 +66,11 @@ class CacheConfig:
     sequence_length: int
     one_segment_share: float
     random_length_share: float
-    packing: str
     held_out_fraction: float
     num_processes: int
     max_auto_cache_bytes: int
     seed: int
+    example_building: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,6 @@ class PretrainingRun:
         embedding_sharing: "es", "gdes" or "nes": see `pretraining.Electra`.
         objective: what is minimised.
         mask_prob, mask_token_prob: see `MaskingConfig`.
-        mask_with_replacement, average_duplicates: see `MaskingConfig`, both False but in gin/reference.gin.
         masking: "device" draws masks in the jitted step; "task" takes those that a named task or mixture draws itself,
             on the host (a corpus is always masked on the device).
         optimizer: the update rule.
@@ -140,12 +140,11 @@ class PretrainingRun:
         loop: how long, and when what happens.
         num_evaluation_examples: held-out examples of each evaluation while training.
         num_passages: held-out passages shown in the report.
-        reference_metrics: report the original's evaluation metrics too, under its names with "reference/" before them;
-            see `reference_metrics`.
         seed: of initial weights, order of examples, masks, samples and dropout.
         weight_schedule: how the weights of the losses change over the steps.
         packing: several examples of the corpus share a row where they fit, and see only their own tokens; held-out text
             stays one example a row.
+        rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.
     """
 
     model_dir: str
@@ -160,8 +159,6 @@ class PretrainingRun:
     objective: Objective
     mask_prob: float
     mask_token_prob: float
-    mask_with_replacement: bool
-    average_duplicates: bool
     masking: str
     optimizer: OptimizerConfig
     mesh: MeshConfig
@@ -172,10 +169,10 @@ class PretrainingRun:
     loop: LoopConfig
     num_evaluation_examples: int
     num_passages: int
-    reference_metrics: bool
     seed: int
     weight_schedule: WeightSchedule
     packing: bool
+    rules: str
 
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other.
@@ -194,14 +191,12 @@ class PretrainingRun:
             )
         if not 0 < self.mask_prob < 1:
             raise UserError(f"MASK_PROB is {self.mask_prob}: it must be above 0 and under 1")
-        if self.mask_with_replacement and self.masking == "task":
+        if self.rules not in RULES:
+            raise UserError(f"rules is {self.rules!r}: it must be one of {', '.join(map(repr, RULES))}")
+        if self.pretraining_rules != STANDARD_RULES and self.masking == "task":
             raise UserError(
-                "mask_with_replacement is for masks that are drawn on the device: set MASKING to 'device', or "
-                "mask_with_replacement and average_duplicates to False"
-            )
-        if self.average_duplicates and not self.mask_with_replacement:
-            raise UserError(
-                "average_duplicates changes nothing where positions are distinct: set mask_with_replacement to True too"
+                f"the masks of rules {self.rules!r} are drawn on the device: set MASKING to 'device', or rules to "
+                f"{STANDARD_RULES.name!r}"
             )
         if self.generator_embeddings not in ("embedding_size", "hidden_size"):
             raise UserError(
@@ -218,6 +213,11 @@ class PretrainingRun:
                 "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
             )
         registry.check(**self.variant)
+
+    @property
+    def pretraining_rules(self) -> PretrainingRules:
+        """Return the rules that `rules` names."""
+        return RULES[self.rules]
 
     @property
     def generator(self) -> EncoderConfig:
@@ -252,7 +252,7 @@ class PretrainingRun:
     def step_flops(self, max_predictions: int) -> int:
         """Matrix FLOPs of one training step with so many masked positions to a row."""
         arguments = {name: value for name, value in self.variant.items() if name != "embedding_sharing"}
-        return registry.step_flops(
+        return flops.step_flops(
             **arguments,
             batch_size=self.batch_size,
             sequence_length=self.cache.sequence_length,
@@ -264,8 +264,7 @@ class PretrainingRun:
         return MaskingConfig(
             mask_prob=self.mask_prob,
             mask_token_prob=self.mask_token_prob,
-            with_replacement=self.mask_with_replacement,
-            average_duplicates=self.average_duplicates,
+            positions=self.pretraining_rules.positions,
             cls_id=cls_id,
             sep_id=sep_id,
             mask_id=mask_id,

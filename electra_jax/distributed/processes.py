@@ -250,8 +250,9 @@ def check_devices() -> None:
 def delay_aborts() -> None:
     """Let the process sleep for some seconds before it aborts.
 
-    JAX aborts the moment that process 0 is gone, from a thread of its own and with a stack trace. During these seconds
-    our watch, which notices the same death, prints what happened and exits with the code that stands for it.
+    JAX aborts it a moment after process 0 is gone, from a thread of its own and with a stack trace. During these
+    seconds our watch, which may have to wait until the main thread lets it run, notices the same death, prints what
+    happened and exits with the code that stands for it.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)

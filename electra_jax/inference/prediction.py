@@ -4,7 +4,6 @@ A fine-tuned model answers as its task does. A pre-trained one is asked which to
 behind [MASK]. TensorFlow is not needed.
 """
 
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +17,6 @@ from electra_jax.inference.inputs import as_list, canonical
 from electra_jax.inference.network import Model
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
-from electra_jax.tasks.qa.windows import WindowConfig
 from electra_jax.tasks.text.tables import TextExample, text_features
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -112,37 +110,24 @@ def facts_of_head(model: Model) -> Mapping[str, Any]:
             # As the model says them: they need not be those of entities.
             "scheme": None,
             "encoding": "BIO",
-            "span_reader": "conlleval",
-            "alignment": "complete",
-            "token_type_id": 0,
+            "rules": "standard",
         }
     if kind == "question_answering":
-        windows = WindowConfig(
-            max_sequence_length=length,
-            max_question_length=min(64, length // 4),
-            doc_stride=min(128, length // 2),
-            word_aligned_answers=False,
-            answerless_windows_are_answerable=False,
-            disjoint_windows=False,
-            drop_empty_contexts=False,
-            final_sep_is_answerable=False,
-        )
-        decoding = {
-            "n_best_size": 20,
-            "max_answer_length": 30,
-            "null_odds_against_best_span": True,
-            "project_words": False,
-            "no_span_text": "",
+        windows = {
+            "max_sequence_length": length,
+            "max_question_length": min(64, length // 4),
+            "doc_stride": min(128, length // 2),
         }
+        decoding = {"n_best_size": 20, "max_answer_length": 30, "null_odds_against_best_span": True}
         # Scored as SQuAD 2.0, so that it gives null odds; without a threshold it answers all the same.
         return {
             "task": "this model",
             "kind": kind,
             "scoring": "squad_v2",
-            "windows": dataclasses.asdict(windows),
+            "windows": windows,
             "decoding": decoding,
             "null_threshold": None,
-            "skip_unanswered": False,
+            "rules": "standard",
         }
     target = list(model.labels) if kind == "classification" else [-np.inf, np.inf]
     return {
@@ -151,7 +136,7 @@ def facts_of_head(model: Model) -> Mapping[str, Any]:
         "target": target,
         "pair": False,
         "metrics": [],
-        "gold_counts_predicted": False,
+        "rules": "standard",
         "length": length,
     }
 

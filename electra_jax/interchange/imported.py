@@ -10,11 +10,12 @@ import optax
 
 from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.model_record import RUN, VOCABULARY, Description
+from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Vocabulary
 from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
+from electra_jax.tasks.vocabulary import Vocabulary
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
 
@@ -172,7 +173,7 @@ def train_state(model: Imported, config_gin: Path) -> PyTree:
     from electra_jax.training.optimizer import make_optimizer
     from electra_jax.training.state import TrainState
 
-    run = gin_files.build("PretrainingRun", [str(config_gin)], ['CORPUS="embedded"'], search_paths=[])
+    run = gin_files.build(PretrainingRun, [str(config_gin)], ['CORPUS="embedded"'], search_paths=[])
     params = jax.tree.map(jnp.asarray, model.params)
     opt_state = make_optimizer(run.optimizer).init(params)
     if model.moments is not None:

@@ -15,6 +15,7 @@ from electra_jax.distributed import processes
 from electra_jax.files import path_of
 from electra_jax.monitoring.health_checks import Finding
 from electra_jax.monitoring.metrics_file import drop_after, line_of, time_left
+from electra_jax.run_directory import METRICS
 
 # Title and format of what is shown of each report; all of it is in the files.
 Columns = dict[str, tuple[str, str]]
@@ -52,7 +53,7 @@ class RunReporter:
         from tensorboard import summary
 
         directory = path_of(model_dir)
-        self._path = directory / "metrics.jsonl"
+        self._path = directory / METRICS
         drop_after(self._path, start_step)
         self._files = contextlib.ExitStack()
         self._stream = self._files.enter_context(self._path.open("a", encoding="utf-8"))

@@ -15,6 +15,45 @@ from electra_jax.model.layers import take_positions
 from electra_jax.model.types import Corrupted, Masked, Tokens
 
 
+class PositionRule(Protocol):
+    """How the positions of a row are drawn that are masked."""
+
+    def draw(self, key: jax.Array, candidate_L: jax.Array, num_slots: int) -> jax.Array:
+        """Return int32 [num_slots] positions, those that may be masked first.
+
+        Args:
+            key: PRNG key of the row.
+            candidate_L: bool, where an ordinary token stands.
+            num_slots: K, how many to draw.
+        """
+
+    def most(self, num_candidates_B: jax.Array, num_slots: int) -> jax.Array:
+        """Return how many of the `num_slots` positions of each row can be used, int32 [B]."""
+
+    def settle(self, masked: Masked, sampled_ids_BK: jax.Array) -> jax.Array:
+        """Return the ids to write, int32 [B, K]: equal ones at equal positions, whose order a scatter leaves open."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DistinctPositions:
+    """A `PositionRule` that draws no position of a row twice."""
+
+    def draw(self, key: jax.Array, candidate_L: jax.Array, num_slots: int) -> jax.Array:
+        """Return the positions of the largest of as many random numbers as there are candidates."""
+        order_L = jax.random.uniform(key, candidate_L.shape)
+        return jax.lax.top_k(jnp.where(candidate_L, order_L, -1.0), num_slots)[1]
+
+    def most(self, num_candidates_B: jax.Array, num_slots: int) -> jax.Array:
+        """Return the number of candidates."""
+        del num_slots
+        return num_candidates_B
+
+    def settle(self, masked: Masked, sampled_ids_BK: jax.Array) -> jax.Array:
+        """Return the samples: no two of them are at one position."""
+        del masked
+        return sampled_ids_BK
+
+
 @dataclasses.dataclass(frozen=True)
 class MaskingConfig:
     """How positions are masked (ELECTRA, section 2 and appendix A).
@@ -23,26 +62,25 @@ class MaskingConfig:
         mask_prob: share of the real tokens, [CLS] and [SEP] counted, that is masked.
         mask_token_prob: probability that a masked position shows [MASK]; else it keeps its token and is
             re-sampled by the generator all the same.
-        with_replacement: draw positions independently, as the original does: of 19 draws in 128 tokens 17.7 are
-            distinct, 13.8 % of the tokens are selected in place of 15 %, and the generator's loss counts a position
-            once for each time it was drawn. Else the positions are distinct.
-        average_duplicates: where a position was drawn more than once, put the average of its samples' ids, rounded
-            down, as the original does (a token nobody sampled, at 1.25 positions of 128). Else the first draw's
-            sample. Without `with_replacement` there are no such positions.
+        positions: how the masked positions of a row are drawn.
         cls_id, sep_id, mask_id: ids that are never masked.
     """
 
     mask_prob: float
     mask_token_prob: float
-    with_replacement: bool
-    average_duplicates: bool
+    positions: PositionRule
     cls_id: int
     sep_id: int
     mask_id: int
 
     def max_predictions(self, sequence_length: int) -> int:
-        """The K masked positions that a sequence of this length has room for: int((p + 0.005) * length)."""
-        return int((self.mask_prob + 0.005) * sequence_length)
+        """Return K, the number of masked positions that a sequence has room for."""
+        return max_predictions(self.mask_prob, sequence_length)
+
+
+def max_predictions(mask_prob: float, sequence_length: int) -> int:
+    """Return K, the number of masked positions that a sequence has room for, as published."""
+    return int((mask_prob + 0.005) * sequence_length)
 
 
 class SpecialIds(Protocol):
@@ -83,10 +121,10 @@ def num_to_mask(attention_mask_BL: jax.Array, config: MaskingConfig) -> jax.Arra
 
 
 def mask(key: jax.Array, tokens: Tokens, config: MaskingConfig) -> Masked:
-    """Masks positions of every row, drawn uniformly among its ordinary tokens.
+    """Mask positions of every row, drawn uniformly among its ordinary tokens.
 
-    A row gets `num_to_mask` of them; distinct ones, and so fewer where it has fewer ordinary tokens, unless
-    `config.with_replacement`; none where it has none.
+    A row gets `num_to_mask` of them, but no more than `config.positions` can give it: none where it has no ordinary
+    token.
 
     Args:
         key: PRNG key.
@@ -98,16 +136,11 @@ def mask(key: jax.Array, tokens: Tokens, config: MaskingConfig) -> Masked:
     candidate_BL = candidates(tokens.input_ids, tokens.attention_mask, config)
     num_candidates_B = jnp.sum(candidate_BL, axis=-1)
     wanted_B = num_to_mask(tokens.attention_mask, config)
-    limit_B = jnp.where(num_candidates_B > 0, num_slots, 0) if config.with_replacement else num_candidates_B
+    limit_B = config.positions.most(num_candidates_B, num_slots)
 
     def draw(row_key: jax.Array, candidate_L: jax.Array) -> tuple[jax.Array, jax.Array]:
         position_key, show_key = jax.random.split(row_key)
-        if config.with_replacement:
-            rank_K = jax.random.uniform(position_key, (num_slots,)) * jnp.sum(candidate_L).astype(jnp.float32)
-            positions_K = jnp.searchsorted(jnp.cumsum(candidate_L), rank_K.astype(jnp.int32), side="right")
-        else:
-            order_L = jax.random.uniform(position_key, (length,))
-            _, positions_K = jax.lax.top_k(jnp.where(candidate_L, order_L, -1.0), num_slots)
+        positions_K = config.positions.draw(position_key, candidate_L, num_slots)
         return positions_K, jax.random.uniform(show_key, (num_slots,)) < config.mask_token_prob
 
     positions_BK, shown_BK = jax.vmap(draw)(row_keys(key, num_rows), candidate_BL)
@@ -205,22 +238,6 @@ def forbid(logits_BKV: jax.Array, ids_BK: jax.Array) -> jax.Array:
     """The logits with one id of each position made impossible."""
     ids_V = jnp.arange(logits_BKV.shape[-1])
     return jnp.where(ids_V[None, None] == ids_BK[..., None], -jnp.inf, logits_BKV)
-
-
-def settle_duplicates(masked: Masked, sampled_ids_BK: jax.Array, *, average: bool) -> jax.Array:
-    """Gives slots at the same position the same id, which a scatter then writes in any order.
-
-    Args:
-        masked: its positions, of which some may be equal.
-        sampled_ids_BK: what was drawn for each slot.
-        average: the average of the ids, rounded down (see `MaskingConfig.average_duplicates`); else the first's.
-    """
-    positions_BK, used_BK = masked.masked_positions, masked.masked_weights > 0
-    same_BKK = (positions_BK[:, :, None] == positions_BK[:, None, :]) & used_BK[:, None, :]
-    if average:
-        total_BK = jnp.sum(jnp.where(same_BKK, sampled_ids_BK[:, None, :], 0), axis=-1)
-        return total_BK // jnp.maximum(1, jnp.sum(same_BKK, axis=-1))
-    return jnp.take_along_axis(sampled_ids_BK, jnp.argmax(same_BKK, axis=-1), axis=-1)
 
 
 def original_ids(masked: Masked) -> jax.Array:

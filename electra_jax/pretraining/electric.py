@@ -1,7 +1,7 @@
-"""Two-tower cloze generators, and Electric: an energy-based cloze model (Clark et al., 2020b).
+"""Objectives with a two-tower generator, among them Electric, an energy-based cloze model (Clark et al., 2020b).
 
-A two-tower generator reads the text once from each side and gives q(token | all others) at every position, without
-any [MASK]. Electric's discriminator is trained by noise contrast against it to be the energy of each token.
+A two-tower generator gives q(token | all others) at every position without any [MASK], see `model.two_towers`.
+Electric's discriminator learns the energy of each token by noise contrast against it.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class TwoTowerDetection:
     """Replaced-token detection with a two-tower generator, trained at every ordinary token of the original text.
 
     Attributes:
-        gen_weight, disc_weight, temperature, disallow_correct, sampler: see `pretraining.ReplacedTokenDetection`.
+        gen_weight, disc_weight, temperature, disallow_correct, sampler: see `replaced_token.ReplacedTokenDetection`.
     """
 
     gen_weight: float
@@ -38,17 +38,17 @@ class TwoTowerDetection:
         return {"generator": self.gen_weight, "discriminator": self.disc_weight}
 
     def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:
-        """See `pretraining.Objective`."""
+        """Return the weight of each loss, see `Objective`."""
         original_BL, mask_BL = corruption.original_ids(masked), masked.tokens.attention_mask
         return {
             "generator": jnp.sum(corruption.candidates(original_BL, mask_BL, masking).astype(jnp.float32)),
             "discriminator": jnp.sum(mask_BL.astype(jnp.float32)),
         }
 
-    def judge(
+    def logits_and_labels(
         self, masked: Masked, corrupted: Corrupted, energies_BL: jax.Array, cloze_BLV: jax.Array, masking: MaskingConfig
     ) -> tuple[jax.Array, jax.Array]:
-        """The discriminator's final logits and what they are to say: was this token really replaced?"""
+        """Return the discriminator's final logits, and 1 where a token was really replaced; float32 [B, L]."""
         del masked, cloze_BLV, masking
         return energies_BL, corrupted.labels_BL
 
@@ -62,7 +62,7 @@ class TwoTowerDetection:
         masking: MaskingConfig,
         deterministic: bool,
     ) -> tuple[dict[str, Loss], Outputs]:
-        """One forward pass: cloze over the original -> sample -> replace -> discriminate."""
+        """Run both towers once: cloze over the original text -> sample -> replace -> discriminate."""
         original = masked.tokens._replace(input_ids=corruption.original_ids(masked))
         generator, main = bind_towers(model, params, keys, deterministic=deterministic)
         cloze_BLV = generator(original, method="cloze")
@@ -77,7 +77,7 @@ class TwoTowerDetection:
             masking=masking,
         )
         energies_BL = main(corrupted.tokens, method="discriminate")
-        logits_BL, labels_BL = self.judge(masked, corrupted, energies_BL, cloze_BLV, masking)
+        logits_BL, labels_BL = self.logits_and_labels(masked, corrupted, energies_BL, cloze_BLV, masking)
         corrupted = corrupted._replace(labels_BL=labels_BL)
         weights_BL = corruption.candidates(original.input_ids, original.attention_mask, masking).astype(jnp.float32)
         terms = {
@@ -96,10 +96,10 @@ class Electric(TwoTowerDetection):
     reaches the generator.
     """
 
-    def judge(
+    def logits_and_labels(
         self, masked: Masked, corrupted: Corrupted, energies_BL: jax.Array, cloze_BLV: jax.Array, masking: MaskingConfig
     ) -> tuple[jax.Array, jax.Array]:
-        """The logit of noise, and where noise is."""
+        """Return the logit of "this is noise", and 1 where there is noise; float32 [B, L]."""
         log_q_BLV = jax.nn.log_softmax(jax.lax.stop_gradient(cloze_BLV), axis=-1)
         log_q_BL = jnp.take_along_axis(log_q_BLV, corrupted.tokens.input_ids[..., None], axis=-1)[..., 0]
         log_odds = math.log(masking.mask_prob / (1 - masking.mask_prob))
@@ -109,12 +109,12 @@ class Electric(TwoTowerDetection):
 def pseudo_log_likelihoods(
     energies_BL: jax.Array, tokens: Tokens, special: corruption.SpecialIds
 ) -> tuple[jax.Array, jax.Array]:
-    """Scores of sentences from one forward pass of Electric's discriminator (Electric, section 3.3).
+    """Score sentences by one forward pass of Electric's discriminator (Electric, section 3.3).
 
     A token's log p(x_t | others) is -E(x)_t up to a constant that training keeps near zero.
 
     Args:
-        energies_BL: the discriminator's logits of the unmasked `tokens`.
+        energies_BL: logits of the discriminator on the unmasked `tokens`.
         tokens: the sequences.
         special: ids that are not scored.
 

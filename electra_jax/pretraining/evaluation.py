@@ -1,4 +1,4 @@
-"""Held-out metrics of a pre-training checkpoint, and passages that show a person what it does."""
+"""Held-out metrics of a pre-trained model, and passages that show what it does."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import NamedSharding
 
 from electra_jax.model.types import Loss, Masked, PyTree
-from electra_jax.pretraining import corruption, metrics, original
+from electra_jax.pretraining import corruption, metrics
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import Keys, Objective, Outputs
 from electra_jax.pretraining.steps import as_masked
@@ -48,15 +48,15 @@ def evaluate_step(
     model: nn.Module,
     objective: Objective,
     masking: MaskingConfig,
-    reference: bool,
+    extra_metrics: metrics.ExtraMetrics | None,
 ) -> Sums:
-    """Return the metric sums of one held-out batch, with `reference` also those of the original (see `original`)."""
+    """Return the metric sums of one held-out batch, those of `extra_metrics` with their prefix."""
     terms, masked, outputs = forward(params, batch, key, model=model, objective=objective, masking=masking)
     sums = metrics.pretraining_sums(terms, masked, outputs)
-    if not reference:
+    if extra_metrics is None:
         return sums
-    theirs = original.reference_sums(masked, outputs)
-    return sums | {f"{original.PREFIX}{name}": value for name, value in theirs.items()}
+    extra = extra_metrics.sums(masked, outputs)
+    return sums | {f"{extra_metrics.prefix}{name}": value for name, value in extra.items()}
 
 
 def held_out_sums(
@@ -67,14 +67,14 @@ def held_out_sums(
     sharding: NamedSharding,
     num_batches: int | None,
 ) -> dict[str, np.ndarray]:
-    """Metric sums over held-out batches.
+    """Return metric sums over held-out batches.
 
     Args:
-        params: of the model.
-        batches: in a fixed order.
-        step: (params, batch, key) -> sums, jitted.
-        sharding: where a batch goes.
-        num_batches: how many at most; None for all.
+        params: the model's parameters.
+        batches: this process's rows of each batch, in a fixed order.
+        step: jitted (params, batch, key) -> sums.
+        sharding: sharding of a batch.
+        num_batches: maximal number of batches; None for all.
 
     Returns:
         Float64 sums, as `finish` takes them.
@@ -88,16 +88,16 @@ def held_out_sums(
     return totals
 
 
-def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[str, float]:
-    """The metrics of `held_out_sums`: those of `metrics.finish`, and the original's where their sums are among them."""
-    theirs = {
-        name.removeprefix(original.PREFIX): value for name, value in sums.items() if name.startswith(original.PREFIX)
-    }
+def finish(
+    sums: dict[str, np.ndarray], loss_weights: dict[str, float], extra_metrics: metrics.ExtraMetrics | None
+) -> dict[str, float]:
+    """Return the metrics of `held_out_sums`: those of `metrics.finish`, and `extra_metrics` with their prefix."""
     values = metrics.finish(sums, loss_weights)
-    if theirs:
-        finished = original.reference_finish(theirs)
-        values |= {f"{original.PREFIX}{name}": value for name, value in finished.items()}
-    return values
+    if extra_metrics is None:
+        return values
+    prefix = extra_metrics.prefix
+    extra = {name.removeprefix(prefix): value for name, value in sums.items() if name.startswith(prefix)}
+    return values | {f"{prefix}{name}": value for name, value in extra_metrics.finish(extra).items()}
 
 
 def passages(
@@ -110,19 +110,19 @@ def passages(
     tokens: Sequence[str],
     attention_mask_BL: np.ndarray,
 ) -> list[dict[str, Any]]:
-    """Examples as people read them: what the discriminator read, what stood there, and what it thinks.
+    """Return examples as people read them: what the discriminator read, what stood there before, and its judgement.
 
     Args:
         originals_BL: ids before masking.
         corrupted_BL: ids that the discriminator read.
-        masked_positions_BK: where the generator sampled.
+        masked_positions_BK: positions where the generator sampled.
         masked_weights_BK: 1 for used slots.
-        logits_BL: the discriminator's.
-        tokens: the vocabulary's entries.
+        logits_BL: logits of the discriminator.
+        tokens: entries of the vocabulary.
         attention_mask_BL: 1 for real tokens.
 
     Returns:
-        One dict a row with lists of equal length: tokens, originals, masked, replaced, probability.
+        One dict per row with lists of equal length: tokens, originals, masked, replaced, probability.
     """
     shown = []
     for row, length in enumerate(attention_mask_BL.sum(axis=-1)):
@@ -142,7 +142,7 @@ def passages(
 
 
 def most_frequent(ids: np.ndarray, tokens: Sequence[str]) -> dict[str, Any]:
-    """The token that stands most often behind a mask, and how often: what a constant guess would score."""
+    """Return the token that most often stands behind a mask, and its rate: the accuracy of a constant guess."""
     counts = np.bincount(ids, minlength=len(tokens))
     best = int(counts.argmax())
     return {"token": tokens[best], "rate": float(counts[best] / max(1, counts.sum()))}

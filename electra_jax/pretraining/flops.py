@@ -1,13 +1,52 @@
-"""Counted FLOPs of a step: matrix products only, a multiply-add is two, backward is twice forward.
-
-The paper's own counts, which differ, are in `published_flops`; other objectives than ELECTRA's in `variants`.
-"""
+"""Counted FLOPs of a training step: matrix products only, a multiply-add is two, backward is twice forward."""
 
 from electra_jax.model.encoder import EncoderConfig
+from electra_jax.pretraining.electric import TwoTowerDetection
+from electra_jax.pretraining.masked_lm import AllTokensMlm
+from electra_jax.pretraining.objective import Objective
+from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
+
+
+def step_flops(
+    objective: Objective,
+    *,
+    generator_kind: str,
+    generator: EncoderConfig | None,
+    discriminator: EncoderConfig,
+    batch_size: int,
+    sequence_length: int,
+    max_predictions: int,
+) -> int:
+    """Return the matrix FLOPs of one training step, forward and backward.
+
+    Args:
+        objective, generator_kind, generator, discriminator: see `registry.make_model`.
+        batch_size: rows of the global batch.
+        sequence_length: tokens of a row.
+        max_predictions: masked positions of a row.
+    """
+    all_tokens, masked_tokens = batch_size * sequence_length, batch_size * max_predictions
+    main = encoder_flops(discriminator, batch_size, sequence_length)
+    forward = main
+    if generator_kind == "small":
+        forward += encoder_flops(generator, batch_size, sequence_length)
+        forward += word_head_flops(generator, masked_tokens, width=generator.hidden_size)
+    elif generator_kind == "two_tower":
+        forward += 2 * encoder_flops(generator, batch_size, sequence_length)
+        forward += word_head_flops(generator, all_tokens, width=2 * generator.hidden_size)
+    elif generator_kind == "tied":
+        forward += main + word_head_flops(discriminator, masked_tokens, width=discriminator.hidden_size)
+    # Electric is a kind of TwoTowerDetection.
+    if isinstance(objective, ReplacedTokenDetection | TwoTowerDetection):
+        forward += replaced_token_head_flops(discriminator, all_tokens)
+    else:
+        predicted = all_tokens if isinstance(objective, AllTokensMlm) else masked_tokens
+        forward += word_head_flops(discriminator, predicted, width=discriminator.hidden_size)
+    return 3 * forward
 
 
 def encoder_flops(config: EncoderConfig, batch_size: int, sequence_length: int) -> int:
-    """Forward matrix FLOPs of an encoder over [B, L], its embedding projection included."""
+    """Return the forward matrix FLOPs of an encoder over [B, L], its embedding projection included."""
     width, inner = config.hidden_size, config.intermediate_size
     kernels = 4 * width * width + 2 * width * inner
     attention = 2 * sequence_length * width
@@ -16,28 +55,10 @@ def encoder_flops(config: EncoderConfig, batch_size: int, sequence_length: int) 
 
 
 def word_head_flops(config: EncoderConfig, num_tokens: int, *, width: int) -> int:
-    """Forward matrix FLOPs of predicting the words of so many tokens from hidden states of this width."""
+    """Return the forward matrix FLOPs of predicting `num_tokens` words from hidden states of a width."""
     return 2 * num_tokens * config.embedding_size * (width + config.vocab_size)
 
 
 def replaced_token_head_flops(config: EncoderConfig, num_tokens: int) -> int:
-    """Forward matrix FLOPs of the discriminator's head."""
+    """Return the forward matrix FLOPs of the discriminator's head."""
     return 2 * num_tokens * (config.hidden_size**2 + config.hidden_size)
-
-
-def pretrain_step_flops(
-    discriminator: EncoderConfig,
-    generator: EncoderConfig,
-    *,
-    batch_size: int,
-    sequence_length: int,
-    max_predictions: int,
-) -> int:
-    """Matrix FLOPs of one replaced-token-detection step, forward and backward, both towers and their heads."""
-    forward = (
-        encoder_flops(generator, batch_size, sequence_length)
-        + word_head_flops(generator, batch_size * max_predictions, width=generator.hidden_size)
-        + encoder_flops(discriminator, batch_size, sequence_length)
-        + replaced_token_head_flops(discriminator, batch_size * sequence_length)
-    )
-    return 3 * forward

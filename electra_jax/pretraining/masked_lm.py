@@ -21,10 +21,10 @@ from electra_jax.pretraining.objective import Keys, Outputs, bind_towers, corrup
 
 @dataclasses.dataclass(frozen=True)
 class MaskedLanguageModel:
-    """BERT's objective with masks drawn anew each time, by the full-size encoder.
+    """BERT's objective, with masks drawn anew in every epoch, on the full-size encoder.
 
     Attributes:
-        weight: of the loss.
+        weight: weight of the loss.
     """
 
     weight: float
@@ -35,14 +35,14 @@ class MaskedLanguageModel:
         return {"prediction": self.weight}
 
     def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:
-        """See `pretraining.Objective`."""
+        """Return the weight of each loss, see `Objective`."""
         del masking
         return {"prediction": jnp.sum(masked.masked_weights)}
 
     def losses(
         self, model: Bert, params: PyTree, masked: Masked, keys: Keys, *, masking: MaskingConfig, deterministic: bool
     ) -> tuple[dict[str, Loss], Outputs]:
-        """One forward pass of the encoder over the masked text."""
+        """Run the encoder once over the masked text."""
         del masking
         main = bind_towers(model, params, keys, deterministic=deterministic).main
         logits_BKV = main(masked, method="generate")
@@ -57,7 +57,7 @@ class ReplaceMlm:
     Attributes:
         gen_weight: weight of the generator's loss.
         prediction_weight: weight of the main tower's loss.
-        temperature, disallow_correct, sampler: see `pretraining.ReplacedTokenDetection`.
+        temperature, disallow_correct, sampler: see `replaced_token.ReplacedTokenDetection`.
     """
 
     gen_weight: float
@@ -72,12 +72,12 @@ class ReplaceMlm:
         return {"generator": self.gen_weight, "prediction": self.prediction_weight}
 
     def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:
-        """See `pretraining.Objective`."""
+        """Return the weight of each loss, see `Objective`."""
         del masking
         return {"generator": jnp.sum(masked.masked_weights), "prediction": jnp.sum(masked.masked_weights)}
 
     def predict(self, main: Callable[..., Any], masked: Masked, corrupted: Corrupted) -> tuple[Loss, jax.Array]:
-        """The main tower's loss, and its logits at the masked positions, float32 [B, K, V]."""
+        """Return the main tower's loss, and its logits at the masked positions, float32 [B, K, V]."""
         logits_BKV = main(corrupted.tokens, masked.masked_positions, method="correct")
         loss = losses.masked_lm_loss(logits_BKV, masked.masked_ids, masked.masked_weights)
         return loss, logits_BKV
@@ -85,7 +85,7 @@ class ReplaceMlm:
     def losses(
         self, model: Electra, params: PyTree, masked: Masked, keys: Keys, *, masking: MaskingConfig, deterministic: bool
     ) -> tuple[dict[str, Loss], Outputs]:
-        """One forward pass of both towers: mask -> generate -> sample -> replace -> predict words."""
+        """Run both towers once: mask -> generate -> sample -> replace -> predict words."""
         generator, main = bind_towers(model, params, keys, deterministic=deterministic)
         logits_BKV = generator(masked, method="generate")
         corrupted = corrupt(
@@ -113,7 +113,7 @@ class AllTokensMlm(ReplaceMlm):
     """
 
     def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:
-        """See `pretraining.Objective`."""
+        """Return the weight of each loss, see `Objective`."""
         del masking
         return {
             "generator": jnp.sum(masked.masked_weights),
@@ -121,7 +121,7 @@ class AllTokensMlm(ReplaceMlm):
         }
 
     def predict(self, main: Callable[..., Any], masked: Masked, corrupted: Corrupted) -> tuple[Loss, jax.Array]:
-        """The main tower's loss over every real token, and its log-probabilities at the masked positions."""
+        """Return the main tower's loss over every real token, and its log-probabilities at the masked positions."""
         logits_BLV, gate_BL = main(corrupted.tokens, method="correct")
         read_BL = corrupted.tokens.input_ids
         loss = losses.copying_lm_loss(

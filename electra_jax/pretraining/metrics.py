@@ -1,7 +1,10 @@
-"""Training and evaluation metrics: sums on the device, quotients on the host.
+"""Metrics of training and evaluation: sums on the device, quotients on the host.
 
-Sums of several batches, devices or processes are added; only `finish` divides.
+The sums of several batches, devices or processes are added; only `finish` divides.
 """
+
+import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +18,25 @@ AUC_BINS = 1024
 AUC_LOGIT_RANGE = 12.0
 
 
-def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) -> Sums:
-    """Sums over one batch of everything that `finish` reports; padding counts nowhere.
+@dataclasses.dataclass(frozen=True)
+class ExtraMetrics:
+    """Metrics that evaluation reports beside those of `finish`.
 
-    What the objective did not compute is left out.
+    Attributes:
+        prefix: of the names of their sums and of their values, which keeps them apart from the others.
+        sums: given a masked batch and the outputs for it, returns sums that may be added over batches.
+        finish: makes named values of those sums.
+    """
+
+    prefix: str
+    sums: Callable[[Masked, Outputs], Sums]
+    finish: Callable[[dict[str, np.ndarray]], dict[str, float]]
+
+
+def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) -> Sums:
+    """Return sums over one batch of everything that `finish` reports; padding counts nowhere.
+
+    Sums of what the objective did not compute are left out.
 
     Returns:
         Float32 scalars, and two float32 histograms [AUC_BINS] of the discriminator's logits at replaced and at
@@ -50,7 +68,7 @@ def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) 
 
 
 def discriminator_sums(logits_BL: jax.Array, labels_BL: jax.Array, real_BL: jax.Array) -> Sums:
-    """Counts of the replaced, the flagged and both, and the histograms of logits, over real tokens."""
+    """Return counts of replaced and flagged tokens and of those that are both, and the histograms of logits."""
     flagged_BL = (logits_BL > 0).astype(jnp.float32) * real_BL
     bins_BL = logit_bins(logits_BL)
     return {
@@ -63,7 +81,7 @@ def discriminator_sums(logits_BL: jax.Array, labels_BL: jax.Array, real_BL: jax.
 
 
 def repetition_sums(sampled_ids_BK: jax.Array, weights_BK: jax.Array) -> Sums:
-    """Pairs of samples in the same row, and those of them that are the same token twice."""
+    """Return the number of pairs of samples in the same row, and of pairs of equal samples."""
     others_KK = 1.0 - jnp.eye(sampled_ids_BK.shape[-1], dtype=jnp.float32)
     pairs_BKK = weights_BK[:, :, None] * weights_BK[:, None, :] * others_KK[None]
     equal_BKK = (sampled_ids_BK[:, :, None] == sampled_ids_BK[:, None, :]).astype(jnp.float32)
@@ -71,20 +89,20 @@ def repetition_sums(sampled_ids_BK: jax.Array, weights_BK: jax.Array) -> Sums:
 
 
 def logit_bins(logits: jax.Array) -> jax.Array:
-    """The histogram bin of each logit, int32; logits past the range fall in the outermost bins."""
+    """Return the histogram bin of each logit, int32; logits past the range fall in the outermost bins."""
     scaled = (logits + AUC_LOGIT_RANGE) * (AUC_BINS / (2 * AUC_LOGIT_RANGE))
     return jnp.clip(scaled, 0, AUC_BINS - 1).astype(jnp.int32)
 
 
 def histogram(bins: jax.Array, weights: jax.Array) -> jax.Array:
-    """Weighted counts per bin, float32 [AUC_BINS]."""
+    """Return the weighted count of each bin, float32 [AUC_BINS]."""
     return jnp.zeros(AUC_BINS, jnp.float32).at[bins.ravel()].add(weights.ravel())
 
 
 def auc(positive_histogram: np.ndarray, negative_histogram: np.ndarray) -> float:
-    """Area under the ROC curve from two histograms over the same bins; a tie within a bin counts as half.
+    """Return the area under the ROC curve from two histograms over the same bins; NaN where either class is empty.
 
-    NaN where either class is empty.
+    A tie within a bin counts as half.
     """
     negatives_below = np.cumsum(negative_histogram) - negative_histogram
     wins = np.sum(positive_histogram * (negatives_below + 0.5 * negative_histogram))
@@ -92,11 +110,12 @@ def auc(positive_histogram: np.ndarray, negative_histogram: np.ndarray) -> float
 
 
 def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[str, float]:
-    """The metrics of a run as a person reads them, from summed `pretraining_sums`.
+    """Return the metrics of a run as a person reads them, from summed `pretraining_sums`.
 
     `unreplaced_share` is the accuracy of calling every token original: `discriminator_accuracy` means something
     only beside it. `generator_repetition` is the chance that two of the generator's samples in one text are the same
-    token, 1 where it has collapsed to one. An objective without a generator or a discriminator has no metrics of it.
+    token; it is 1 for a generator that has collapsed to one token. There are no metrics of a generator or a
+    discriminator that the objective does not have.
     """
     parts = {f"{name}_loss": quotient(sums[f"{name}_loss"], sums[f"{name}_loss_weight"]) for name in loss_weights}
     values = {"loss": sum(weight * parts[f"{name}_loss"] for name, weight in loss_weights.items()), **parts}
@@ -123,5 +142,5 @@ def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[
 
 
 def quotient(numerator: float | np.ndarray, denominator: float | np.ndarray) -> float:
-    """A ratio of sums; NaN where nothing was counted."""
+    """Return a ratio of sums; NaN where nothing was counted."""
     return float(numerator) / float(denominator) if float(denominator) else float("nan")

@@ -1,12 +1,15 @@
 """The interface between a training step and an objective, and the pieces that objectives share."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
+from electra_jax.errors import UserError
 from electra_jax.model.types import Corrupted, Loss, Masked, PyTree
 from electra_jax.pretraining import corruption
 from electra_jax.pretraining.corruption import MaskingConfig
@@ -58,6 +61,42 @@ class Objective(Protocol):
         """Return the losses of one forward pass over a masked batch, by name, and what it computed."""
 
 
+@dataclasses.dataclass(frozen=True)
+class WeightSchedule:
+    """Changes the discriminator's weight over the steps, linearly from 1 x disc_weight to `disc_weight_end` x.
+
+    The generator learns first, and cannot learn from the discriminator; a discriminator whose weight falls leaves more
+    of the gradient of shared tables to the generator, above all where the gradient is clipped. We know of no paper
+    that publishes such a schedule; ELECTRA's authors name a factor of the step as the way to weight the loss over time
+    (google-research/electra, issue 37). Reported losses keep the weights of the first step, so that their curves fall
+    by learning alone.
+
+    Attributes:
+        disc_weight_end: share of disc_weight that is left at the last step; 1 for a constant weight, as published.
+        num_train_steps: the last step.
+    """
+
+    disc_weight_end: float
+    num_train_steps: int
+
+    def __post_init__(self) -> None:
+        """Check the weight.
+
+        Raises:
+            UserError: if it is negative.
+        """
+        if self.disc_weight_end < 0:
+            raise UserError(f"DISC_WEIGHT_END is {self.disc_weight_end}: it must be at least 0")
+
+    def factors(self, step: jax.Array | int) -> dict[str, jax.Array]:
+        """Return the factors of loss weights at an update, counted from 0; a loss that is not listed has factor 1."""
+        done = jnp.minimum(jnp.asarray(step, jnp.float32), self.num_train_steps) / self.num_train_steps
+        return {"discriminator": 1.0 + (self.disc_weight_end - 1.0) * done}
+
+
+CONSTANT_WEIGHTS = WeightSchedule(disc_weight_end=1.0, num_train_steps=1)
+
+
 class Towers(NamedTuple):
     """The towers of a model as functions of their inputs and of the `method` to call."""
 
@@ -95,12 +134,10 @@ def corrupt(
         temperature: divides the logits.
         disallow_correct: never draw the original token.
         sampler: see `corruption.sample`.
-        masking: whether positions may repeat, and which sample such a position gets.
+        masking: which sample is written where a position was drawn more than once.
     """
     if disallow_correct:
         logits_BKV = corruption.forbid(logits_BKV, masked.masked_ids)
     sampled_BK = corruption.sample(keys_B, logits_BKV, temperature, sampler)
-    if not masking.with_replacement:
-        return corruption.replace(masked, sampled_BK)
-    settled_BK = corruption.settle_duplicates(masked, sampled_BK, average=masking.average_duplicates)
-    return corruption.replace(masked, settled_BK)._replace(sampled_ids_BK=sampled_BK)
+    written_BK = masking.positions.settle(masked, sampled_BK)
+    return corruption.replace(masked, written_BK)._replace(sampled_ids_BK=sampled_BK)

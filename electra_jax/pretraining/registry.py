@@ -1,4 +1,4 @@
-"""Which model an objective trains, and which settings make no sense together."""
+"""The model that each objective trains, and checks of settings that make no sense together."""
 
 from collections.abc import Callable
 
@@ -16,13 +16,13 @@ from electra_jax.model.electra import (
 )
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.two_towers import TwoTowerElectra
-from electra_jax.pretraining import corruption, flops
+from electra_jax.pretraining import corruption
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from electra_jax.pretraining.objective import Objective
 from electra_jax.pretraining.replaced_token import DISCRIMINATE_AT, ReplacedTokenDetection
 
-# (objective, kind of generator) -> the model; with two towers it takes both configurations and the sharing.
+# (objective, generator_kind) -> network. One of two towers takes both configurations and embedding_sharing.
 TWO_TOWERS: dict[tuple[type, str], Callable[..., nn.Module]] = {
     (ReplacedTokenDetection, "small"): Electra,
     (TwoTowerDetection, "two_tower"): TwoTowerElectra,
@@ -46,14 +46,14 @@ def make_model(
     generator: EncoderConfig | None,
     discriminator: EncoderConfig,
 ) -> nn.Module:
-    """The model that an objective trains.
+    """Return the network that an objective trains.
 
     Args:
         objective: what is minimised.
         generator_kind: "small" (an encoder of its own), "tied" (the discriminator's), "uniform" (draws any token),
             "two_tower" (one encoder from each side) or "none".
-        embedding_sharing: see `pretraining.Electra`.
-        generator: sizes; None where the generator has no encoder of its own.
+        embedding_sharing: see `model.electra.Electra`.
+        generator: sizes of the generator; None where it has no encoder of its own.
         discriminator: sizes of the encoder that is kept.
     """
     kind = (type(objective), generator_kind)
@@ -70,10 +70,10 @@ def check(
     generator: EncoderConfig | None,
     discriminator: EncoderConfig,
 ) -> None:
-    """Refuses settings that make no sense together; the arguments are those of `make_model`.
+    """Check that settings make sense together; the arguments are those of `make_model`.
 
     Raises:
-        UserError: names the settings.
+        UserError: if a setting has no such value, or two settings contradict each other.
     """
     name = type(objective).__name__
     for setting, value, valid in (
@@ -103,10 +103,10 @@ def check(
 
 
 def check_sampling(objective: Objective, generator_kind: str) -> None:
-    """Refuses a way of sampling that the objective or the generator has no use for.
+    """Check that the objective and the generator can use the way of sampling.
 
     Raises:
-        UserError: names the settings.
+        UserError: if they cannot.
     """
     temperature = getattr(objective, "temperature", 1.0)
     if temperature <= 0:
@@ -129,48 +129,11 @@ def check_sampling(objective: Objective, generator_kind: str) -> None:
 
 
 def check_weights(objective: Objective) -> None:
-    """Refuses weights that leave nothing to minimise.
+    """Check that the weights leave something to minimise.
 
     Raises:
-        UserError: names them.
+        UserError: if a weight is negative, or all are 0.
     """
     weights = objective.loss_weights
     if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
         raise UserError(f"the loss weights {weights} must be at least 0, and one of them above 0")
-
-
-def step_flops(
-    objective: Objective,
-    *,
-    generator_kind: str,
-    generator: EncoderConfig | None,
-    discriminator: EncoderConfig,
-    batch_size: int,
-    sequence_length: int,
-    max_predictions: int,
-) -> int:
-    """Matrix FLOPs of one training step, forward and backward (see `flops`), of any objective.
-
-    Args:
-        objective, generator_kind, generator, discriminator: see `make_model`.
-        batch_size: rows of the global batch.
-        sequence_length: tokens of a row.
-        max_predictions: masked positions of a row.
-    """
-    all_tokens, masked_tokens = batch_size * sequence_length, batch_size * max_predictions
-    main = flops.encoder_flops(discriminator, batch_size, sequence_length)
-    forward = main
-    if generator_kind == "small":
-        forward += flops.encoder_flops(generator, batch_size, sequence_length)
-        forward += flops.word_head_flops(generator, masked_tokens, width=generator.hidden_size)
-    elif generator_kind == "two_tower":
-        forward += 2 * flops.encoder_flops(generator, batch_size, sequence_length)
-        forward += flops.word_head_flops(generator, all_tokens, width=2 * generator.hidden_size)
-    elif generator_kind == "tied":
-        forward += main + flops.word_head_flops(discriminator, masked_tokens, width=discriminator.hidden_size)
-    if isinstance(objective, ReplacedTokenDetection | TwoTowerDetection):
-        forward += flops.replaced_token_head_flops(discriminator, all_tokens)
-    else:
-        predicted = all_tokens if isinstance(objective, AllTokensMlm) else masked_tokens
-        forward += flops.word_head_flops(discriminator, predicted, width=discriminator.hidden_size)
-    return 3 * forward

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.errors import UserError
 from electra_jax.model.types import Loss, Masked, PyTree
 from electra_jax.pretraining import corruption, losses
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import Keys, Outputs, bind_towers, corrupt
+
+# Gin files bind it by this module's name.
+from electra_jax.pretraining.objective import WeightSchedule as WeightSchedule
 
 DISCRIMINATE_AT = ("all", "masked")
 
@@ -93,39 +95,3 @@ class ReplacedTokenDetection:
             ),
         }
         return terms, Outputs(corrupted, logits_BKV, logits_BL)
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightSchedule:
-    """Changes the discriminator's weight over the steps, linearly from 1 x disc_weight to `disc_weight_end` x.
-
-    The generator learns first, and cannot learn from the discriminator; a discriminator whose weight falls leaves more
-    of the gradient of shared tables to the generator, above all where the gradient is clipped. We know of no paper
-    that publishes such a schedule; ELECTRA's authors name a factor of the step as the way to weight the loss over time
-    (google-research/electra, issue 37). Reported losses keep the weights of the first step, so that their curves fall
-    by learning alone.
-
-    Attributes:
-        disc_weight_end: share of disc_weight that is left at the last step; 1 for a constant weight, as published.
-        num_train_steps: the last step.
-    """
-
-    disc_weight_end: float
-    num_train_steps: int
-
-    def __post_init__(self) -> None:
-        """Check the weight.
-
-        Raises:
-            UserError: if it is negative.
-        """
-        if self.disc_weight_end < 0:
-            raise UserError(f"DISC_WEIGHT_END is {self.disc_weight_end}: it must be at least 0")
-
-    def factors(self, step: jax.Array | int) -> dict[str, jax.Array]:
-        """Return the factors of loss weights at an update, counted from 0; a loss that is not listed has factor 1."""
-        done = jnp.minimum(jnp.asarray(step, jnp.float32), self.num_train_steps) / self.num_train_steps
-        return {"discriminator": 1.0 + (self.disc_weight_end - 1.0) * done}
-
-
-CONSTANT_WEIGHTS = WeightSchedule(disc_weight_end=1.0, num_train_steps=1)

@@ -13,8 +13,7 @@ from flax import linen as nn
 from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, metrics
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.objective import Keys, Objective
-from electra_jax.pretraining.replaced_token import CONSTANT_WEIGHTS, WeightSchedule
+from electra_jax.pretraining.objective import CONSTANT_WEIGHTS, Keys, Objective, WeightSchedule
 from electra_jax.training.state import Batch, Sums, TrainState
 
 

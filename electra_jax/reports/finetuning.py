@@ -26,7 +26,7 @@ from electra_jax.reports.page import (
 )
 from electra_jax.reports.style import table_html, tile_html
 from electra_jax.reports.summary import decimal, number
-from electra_jax.tasks.tagging.sentences import SPAN_READERS
+from electra_jax.tasks.original import choice
 
 # What the page cannot do without.
 _FIELDS = ("task", "kind", "main_metric", "num_examples", "seeds", "summary", "best_seed")
@@ -49,7 +49,7 @@ class _Run:
     validation: dict[int, Rows]
     record: dict[str, Any]
     config: str
-    span_reader: str
+    rules: str
 
     @property
     def seeds(self) -> Rows:
@@ -117,8 +117,13 @@ def _read_run(folder: Path) -> _Run:
         validation={seed: by_step(rows, "validation") for seed, rows in logs.items()},
         record=parse_object(read_if_there(run_file) or "{}", str(run_file)),
         config=read_if_there(folder / "config.gin"),
-        span_reader=model.get("facts", {}).get("task", {}).get("span_reader", "conlleval"),
+        rules=_rules(model.get("facts", {}).get("task", {})),
     )
+
+
+def _rules(task: Mapping[str, Any]) -> str:
+    """Return whose rules the task follows; those of this project where none are recorded."""
+    return choice.current_facts(task).get("rules", "standard")
 
 
 def _body(run: _Run) -> str:
@@ -137,7 +142,7 @@ def _body(run: _Run) -> str:
         _curves(run),
     ]
     if run.predictions:
-        spans_of = SPAN_READERS[run.span_reader]
+        spans_of = choice.tagging_rules(run.rules).spans_of
         parts.append(answers_html(results["kind"], run.predictions, run.best["metrics"], spans_of))
         parts.append(errors_html(results["kind"], run.predictions))
     else:

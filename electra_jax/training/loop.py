@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import jax
@@ -135,8 +136,8 @@ def train(
         num_train_steps=loop.num_train_steps,
         log_every=loop.log_every,
     )
-    try:
-        stopped = False
+    stopped = False
+    with explain_failures(checkpoints):
         while step < loop.num_train_steps and not stopped:
             with meter.waiting():
                 local = list(itertools.islice(batches, loop.steps_in_dispatch(step)))
@@ -155,6 +156,21 @@ def train(
                 saved = step
             stopped = stop.after_step()
         meter.flush()
+    if saved != step:
+        checkpoints.save(step, state, job.data_state())
+    checkpoints.wait()
+    return state, step
+
+
+@contextmanager
+def explain_failures(checkpoints: Checkpoints) -> Iterator[None]:
+    """Turn what ends a training early into a sentence that tells which checkpoint is left.
+
+    Raises:
+        UserError: if a loss or gradient norm is not finite, or metrics find the disk full.
+    """
+    try:
+        yield
     except NotFiniteError as error:
         raise UserError(
             f"{error}; nothing of it was saved and {last_good_checkpoint(checkpoints)}: lower the learning rate or "
@@ -165,13 +181,9 @@ def train(
         if isinstance(error, UserError) or not is_full_disk(error):
             raise
         raise UserError(
-            f"the metrics of step {step} could not be written (No space left on device): "
-            f"{last_good_checkpoint(checkpoints)}; free the disk and run the same command again to resume from it"
+            f"the metrics could not be written (No space left on device): {last_good_checkpoint(checkpoints)}; "
+            "free the disk and run the same command again to resume from it"
         ) from error
-    if saved != step:
-        checkpoints.save(step, state, job.data_state())
-    checkpoints.wait()
-    return state, step
 
 
 def last_good_checkpoint(checkpoints: Checkpoints) -> str:

@@ -1,4 +1,4 @@
-"""The device mesh, the rules that map logical axes onto it, and sharded initialisation."""
+"""The device mesh, the rules that map logical axes onto it, and states and batches on it."""
 
 import dataclasses
 import functools
@@ -14,18 +14,18 @@ from electra_jax.errors import UserError
 from electra_jax.model.types import PyTree
 
 AXES = ("data", "fsdp", "tensor")
-# The axes that the rows of a batch are divided over.
+# Axes that the rows of a batch are divided over.
 BATCH_AXES = ("data", "fsdp")
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the mesh's axes and where logical axes go.
+    """Sizes of the mesh's axes, and the mesh axis of each logical axis.
 
     Attributes:
-        data, fsdp, tensor: devices along each axis; one of them may be -1, what is left.
+        data, fsdp, tensor: devices along each axis; one of them may be -1 for all that are left.
         rules: (logical axis, mesh axis or None) pairs; the first whose mesh axis is free wins. A logical axis without
-            one is whole on every device.
+            a mesh axis is replicated.
     """
 
     data: int
@@ -34,10 +34,10 @@ class MeshConfig:
     rules: tuple[tuple[str, str | None], ...]
 
     def __post_init__(self) -> None:
-        """Refuses sizes and mesh axes that cannot be.
+        """Check sizes and rules.
 
         Raises:
-            UserError: names them.
+            UserError: if a size is not positive, more than one is -1, or a rule has an unknown mesh axis.
         """
         sizes = dict(zip(AXES, self.sizes, strict=True))
         if self.sizes.count(-1) > 1:
@@ -50,15 +50,15 @@ class MeshConfig:
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """Of the axes, in the order of `AXES`."""
+        """The axis sizes in `AXES` order."""
         return self.data, self.fsdp, self.tensor
 
 
 def axis_sizes(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
-    """Devices along each axis, with -1 filled in.
+    """Return the number of devices along each axis, with -1 filled in.
 
     Raises:
-        UserError: they do not multiply to the number of devices; says which axis could have which size.
+        UserError: if the sizes do not multiply to the number of devices; the message lists sizes that would fit.
     """
     sizes = config.sizes
     filled = tuple(-num_devices // math.prod(sizes) if size == -1 else size for size in sizes)
@@ -76,50 +76,50 @@ def axis_sizes(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
 
 
 def divisors(number: int) -> list[int]:
-    """In increasing order."""
+    """Return the divisors of a number in increasing order."""
     return [size for size in range(1, number + 1) if number % size == 0]
 
 
 def either(numbers: list[int]) -> str:
-    """One of these, in words."""
+    """Return numbers as words: "2, 4 or 8"."""
     *others, last = map(str, numbers)
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def make_mesh(config: MeshConfig, num_devices: int) -> Mesh:
-    """The mesh of the first `num_devices` devices.
+    """Return the mesh of the first `num_devices` devices.
 
     Raises:
-        UserError: see `axis_sizes`.
+        UserError: if the axis sizes do not fit, see `axis_sizes`.
     """
     sizes, kinds = axis_sizes(config, num_devices), (AxisType.Auto,) * len(AXES)
     return jax.make_mesh(sizes, AXES, axis_types=kinds, devices=jax.devices()[:num_devices])
 
 
 def planned_mesh(config: MeshConfig, num_devices: int) -> AbstractMesh:
-    """The mesh without its devices, of which there may be more than this machine has where no axis is -1.
+    """Return the mesh without its devices; where no axis is -1, it may have more devices than this machine.
 
     Raises:
-        UserError: see `axis_sizes`.
+        UserError: if the axis sizes do not fit, see `axis_sizes`.
     """
     wanted = num_devices if -1 in config.sizes else math.prod(config.sizes)
     return AbstractMesh(axis_sizes(config, wanted), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over `data` and `fsdp`, everything else whole."""
+    """Return the sharding of a batch: rows over `data` and `fsdp`, all other axes replicated."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
-    """The same on every device, so that every process can fetch it."""
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of what is the same on every device, so that every process can fetch it."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def partitioned(function: Callable[..., PyTree], mesh: Mesh, config: MeshConfig) -> Callable[..., PyTree]:
-    """The function, to be jitted, with its activations laid out over the mesh where `encoder.constrain` says so.
+    """Return a function to jit whose activations `encoder.constrain` lays out over the mesh.
 
-    Left alone, XLA moves activations to where the parameters are: with `fsdp` every device would hold a whole batch.
+    Otherwise XLA moves activations to where the parameters are: with `fsdp` every device would hold a whole batch.
     """
     rules = (("batch", BATCH_AXES), *config.rules)
 
@@ -134,9 +134,9 @@ def partitioned(function: Callable[..., PyTree], mesh: Mesh, config: MeshConfig)
 def jit_update(
     step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], state: PyTree, mesh: Mesh, config: MeshConfig
 ) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
-    """A jitted `(state, batch) -> (state, sums)`: the state is donated and stays in its shards, the sums are whole."""
+    """Jit a `(state, batch) -> (state, sums)`: the state is donated and keeps its sharding, the sums are replicated."""
     places = jax.tree.map(lambda leaf: leaf.sharding, state)
-    return jax.jit(partitioned(step, mesh, config), donate_argnums=0, out_shardings=(places, everywhere(mesh)))
+    return jax.jit(partitioned(step, mesh, config), donate_argnums=0, out_shardings=(places, replicated(mesh)))
 
 
 def jit_updates(
@@ -155,8 +155,8 @@ def jit_updates(
 
 
 def jit_forward(function: Callable[..., PyTree], mesh: Mesh, config: MeshConfig) -> Callable[..., PyTree]:
-    """A jitted function of parameters and a batch whose results are for the host: whole on every device."""
-    return jax.jit(partitioned(function, mesh, config), out_shardings=everywhere(mesh))
+    """Jit a function of parameters and a batch whose results are for the host, and so are replicated."""
+    return jax.jit(partitioned(function, mesh, config), out_shardings=replicated(mesh))
 
 
 def local_rows(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, np.ndarray]:
@@ -176,8 +176,8 @@ def stack_to_device(batches: Sequence[dict[str, np.ndarray]], mesh: Mesh) -> dic
     return to_device(stack, NamedSharding(mesh, PartitionSpec(None, BATCH_AXES)))
 
 
-def place(values: PyTree, like: PyTree) -> PyTree:
-    """Host arrays, of which every process has all, as `like` is placed and typed; a device gets its part alone."""
+def shard_like(values: PyTree, like: PyTree) -> PyTree:
+    """Place host arrays with the shardings and dtypes of `like`; every process holds all, a device gets its part."""
 
     def placed(array: np.ndarray, leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
         return jax.make_array_from_callback(
@@ -188,10 +188,10 @@ def place(values: PyTree, like: PyTree) -> PyTree:
 
 
 def check_batch(batch_size: int, accumulation_steps: int, mesh: Mesh | AbstractMesh) -> None:
-    """Refuses a batch that the mesh and the micro-batches do not divide.
+    """Check that the mesh and the micro-batches divide a batch.
 
     Raises:
-        UserError: with the sizes, and the nearest batch that fits.
+        UserError: if they do not; the message gives the nearest batch size that fits.
     """
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     unit = devices * accumulation_steps
@@ -205,12 +205,12 @@ def check_batch(batch_size: int, accumulation_steps: int, mesh: Mesh | AbstractM
 
 @functools.cache
 def process_share(mesh: Mesh) -> tuple[int, int]:
-    """Which part of every batch this process feeds: its number, and of how many equal parts.
+    """Return the number of the part of every batch that this process feeds, and the number of equal parts.
 
-    Processes whose devices hold the same rows, as where `tensor` goes across processes, feed the same part.
+    Processes whose devices hold the same rows, as where `tensor` spans processes, feed the same part.
 
     Raises:
-        UserError: the rows of two processes overlap without being the same.
+        UserError: if the rows of two processes overlap without being the same.
     """
     rows: dict[int, set[int]] = {}
     for device, (part,) in batch_sharding(mesh).devices_indices_map((mesh.size,)).items():
@@ -225,23 +225,23 @@ def process_share(mesh: Mesh) -> tuple[int, int]:
 
 
 def shardings(abstract: PyTree, mesh: Mesh | AbstractMesh, config: MeshConfig) -> PyTree:
-    """The sharding of each leaf of a boxed abstract tree; leaves without logical axes are replicated.
+    """Return the sharding of each leaf of a boxed abstract tree; leaves without logical axes are replicated.
 
     Raises:
-        UserError: see `check_model`.
+        UserError: if the mesh does not divide the parameters, see `check_model`.
     """
     check_model(abstract, mesh, config)
     return nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract), mesh, config.rules)
 
 
 def check_model(abstract: PyTree, mesh: Mesh | AbstractMesh, config: MeshConfig) -> None:
-    """Refuses a mesh that does not divide the parameters.
+    """Check that the mesh divides the parameters.
 
     Raises:
-        UserError: which mesh axis, what of which parameter it does not divide, and which sizes would fit.
+        UserError: if a mesh axis does not divide a dimension; the message lists sizes that would fit.
     """
     names = nn.get_partition_spec(abstract)
-    # By mesh axis: the dimensions that it divides, each with the path of the first parameter that has it.
+    # For each mesh axis, the dimensions that it divides, each with the path of the first parameter that has it.
     divided: dict[str, dict[tuple[str, int], str]] = {axis: {} for axis in AXES}
     for (path, logical), leaf in zip(
         jax.tree_util.tree_leaves_with_path(names, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec)),
@@ -265,13 +265,13 @@ def check_model(abstract: PyTree, mesh: Mesh | AbstractMesh, config: MeshConfig)
 
 
 def initialise(init: Callable[[jax.Array], PyTree], key: jax.Array, mesh: Mesh, config: MeshConfig) -> PyTree:
-    """Makes a state directly in its shards: no parameter is ever whole on one device unless it is replicated.
+    """Initialize a state directly in its shards: no device ever holds a whole parameter that is not replicated.
 
     Args:
-        init: makes the boxed state from a key.
+        init: returns the boxed state of a key.
         key: PRNG key.
-        mesh: where it goes.
-        config: the axis rules.
+        mesh: devices.
+        config: rules of the axes.
 
     Returns:
         The unboxed state.
@@ -281,7 +281,7 @@ def initialise(init: Callable[[jax.Array], PyTree], key: jax.Array, mesh: Mesh, 
 
 
 def abstract(init: Callable[[jax.Array], PyTree], key: jax.Array, mesh: Mesh, config: MeshConfig) -> PyTree:
-    """Shapes, dtypes and shardings of the unboxed state that `initialise` would make; nothing is allocated."""
+    """Return the shapes, dtypes and shardings of the state that `initialise` would return, without allocating it."""
     boxed = jax.eval_shape(init, key)
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),

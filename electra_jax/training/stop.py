@@ -1,35 +1,54 @@
-"""The request to stop after a step, by Ctrl-C or by SIGTERM, which any machine can make: the standard library alone."""
+"""Take requests to stop after a step: by Ctrl-C, by SIGTERM, or by the end of the parent process."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# The environment variable of a process that is to stop when its standard input ends: `electra compare` sets it.
+STOP_AT_EOF = "ELECTRA_STOP_AT_EOF"
+
 
 class Stop:
-    """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C interrupts as usual."""
+    """A signal handler: the first Ctrl-C or SIGTERM asks to stop after the step, a second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
-        """Nothing has asked to stop."""
+        """Start without a request."""
         self.requested: str | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
+        """Handle a signal."""
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
 
     def after_step(self) -> bool:
-        """Whether to stop now; asked after every step."""
+        """Return whether to stop now; called after every dispatch."""
         return self.requested is not None
 
 
 @contextmanager
 def handled_by(stop: Stop) -> Iterator[None]:
-    """Ctrl-C and SIGTERM go to `stop`, until the end of the body."""
+    """Let `stop` handle Ctrl-C and SIGTERM until the end of the body."""
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_with_parent() -> None:
+    """Send this process SIGTERM when standard input ends, if `STOP_AT_EOF` asks for it.
+
+    Standard input is then a pipe that nothing is written to, and that ends when the parent does, however it does.
+    """
+    if os.environ.pop(STOP_AT_EOF, None):
+        threading.Thread(target=_signal_at_eof, daemon=True).start()
+
+
+def _signal_at_eof() -> None:
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

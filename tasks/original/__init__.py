@@ -1,1 +1,1 @@
-"""Behaviour of the original implementation that is kept for parity."""
+"""The rules of the original code where this project's differ, faults included; `choice` hands them to the tasks."""

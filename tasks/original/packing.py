@@ -4,13 +4,19 @@ import random
 from collections.abc import Sequence
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.pretraining.segments import BORDER_COIN, SHORTEST_TARGET, Example, join_segments
+from electra_jax.tasks.pretraining.packing import (
+    BORDER_COIN,
+    SHORTEST_TARGET,
+    Example,
+    ExampleBuilder,
+    join_segments,
+)
 
 # What the original aims at for segment A when the example shall have one segment: more than any example holds.
 NO_BORDER = 100_000
 
 
-class ReferencePacker:
+class OriginalPacker:
     """Packs a stream of sentences as the original's `ExampleBuilder`, draw by draw.
 
     Four things differ from `packing.pack`:
@@ -39,9 +45,15 @@ class ReferencePacker:
         random_length_share: float,
         rng: random.Random,
     ) -> None:
-        """`length`: most tokens of an example, special ones counted. The published shares are 0.1 and 0.05."""
+        """Start with no sentences.
+
+        `length`: most tokens of an example, special ones counted. The published shares are 0.1 and 0.05.
+
+        Raises:
+          UserError: if `length` is under 5.
+        """
         if length < SHORTEST_TARGET:
-            raise UserError(f"A sequence length of {length} is too short: {SHORTEST_TARGET} is the least.")
+            raise UserError(f"a sequence length of {length} is too short: {SHORTEST_TARGET} is the least")
         self.discarded = 0
         self.target = length
         self._length = length
@@ -95,3 +107,31 @@ class ReferencePacker:
         self._sentences, self._num_tokens = [], 0
         self.draw_target()
         return join_segments(a, b, self._cls_id, self._sep_id)
+
+
+def build_examples(
+    sentences: Sequence[Sequence[int]],
+    *,
+    length: int,
+    cls_id: int,
+    sep_id: int,
+    one_segment_share: float,
+    random_length_share: float,
+    rng: random.Random,
+) -> tuple[list[Example], int]:
+    """Pack the sentences of one document as the original: see `packing.pack` for the arguments and the results."""
+    packer = OriginalPacker(
+        length=length,
+        cls_id=cls_id,
+        sep_id=sep_id,
+        one_segment_share=one_segment_share,
+        random_length_share=random_length_share,
+        rng=rng,
+    )
+    # The length aimed at is drawn anew for each example, here for the first one too: examples are distributed as in
+    # a packer that lives on from document to document, and yet depend on their document alone.
+    packer.draw_target()
+    return packer.pack_document(sentences), packer.discarded
+
+
+BUILDER = ExampleBuilder("original", build_examples)

@@ -59,7 +59,7 @@ def cache_description(
         "one_segment_share": packing.one_segment_share,
         "random_length_share": packing.random_length_share,
         "seed": packing.seed,
-        "packing": packing.method,
+        "packing": packing.builder.name,
         "held_out_fraction": held_out_fraction,
         "format_version": FORMAT_VERSION,
     }

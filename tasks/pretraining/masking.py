@@ -7,11 +7,6 @@ import seqio
 from electra_jax.tasks.host_tensorflow import tf
 
 
-def max_predictions(mask_prob: float, length: int) -> int:
-    """Return K, the number of masked slots of an example of `length` tokens, as published."""
-    return int((mask_prob + 0.005) * length)
-
-
 def mask_example(
     input_ids: tf.Tensor,
     token_type_ids: tf.Tensor,

@@ -1,42 +1,70 @@
-"""Two-segment examples from the token ids of one document."""
+"""Pack the token ids of one document into examples of one or two segments."""
 
 import bisect
 import dataclasses
 import itertools
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.original.packing import ReferencePacker
-from electra_jax.tasks.pretraining.segments import BORDER_COIN, SHORTEST_TARGET, Example, join_segments
 
-# The ways of packing: what does not fit an example goes on to the next, or is thrown away as the original does.
-METHODS = ("complete", "reference")
+# The chance that a sentence which would reach past the middle still goes to segment A (ELECTRA's ExampleBuilder).
+BORDER_COIN = 0.5
+SHORTEST_TARGET = 5
+
+
+class Example(NamedTuple):
+    """Hold `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, without padding.
+
+    Attributes:
+        input_ids: token ids, at most `Packing.length` of them.
+        token_type_ids: as many; 0 up to and with the first [SEP], 1 after it.
+    """
+
+    input_ids: list[int]
+    token_type_ids: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleBuilder:
+    """Build examples from the sentences of one document.
+
+    Attributes:
+        name: a name that a cache records.
+        build: a function with the arguments and results of `pack`.
+    """
+
+    name: str
+    build: Callable[..., tuple[list[Example], int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """How documents become examples: all that matters beside their text and the vocabulary.
+    """Say how documents become examples: all that matters beside their text and the vocabulary.
 
-    `length`: most tokens of an example, special ones counted. `one_segment_share`: share of examples made
-    as one segment. `random_length_share`: share that aims at a length drawn from 5..length instead of
-    `length`. `seed`: of the draws; they are made anew for each document, from (seed, document key).
-    `method`: "complete" (`pack`, which loses nothing) or "reference" (`ReferencePacker`, the original's losses).
+    Attributes:
+        length: largest number of tokens of an example, special ones counted.
+        one_segment_share: share of examples made as one segment.
+        random_length_share: share of examples that aim at a length drawn from 5..length instead of `length`.
+        seed: seed of the draws; each document has draws of its own, from (seed, document key).
+        builder: builds the examples of each document.
     """
 
     length: int
     one_segment_share: float
     random_length_share: float
     seed: int
-    method: str
+    builder: ExampleBuilder
 
     def __post_init__(self) -> None:
-        """Refuse an unknown method, and a length that has no room for both segments."""
-        if self.method not in METHODS:
-            raise UserError(f"packing is {self.method!r}: it must be one of {', '.join(map(repr, METHODS))}")
+        """Refuse a length that has no room for both segments.
+
+        Raises:
+            UserError: if `length` is under 5.
+        """
         if self.length < SHORTEST_TARGET:
             raise UserError(f"A sequence length of {self.length} is too short: {SHORTEST_TARGET} is the least.")
 
@@ -51,21 +79,15 @@ def pack_document(
 ) -> tuple[list[Example], int]:
     """Tokenise a document, each line of which is a sentence, and pack it: (examples, tokens in no example)."""
     sentences = [encoding.ids for encoding in tokenizer.encode_batch_fast(text.split("\n"), add_special_tokens=False)]
-    options: dict[str, Any] = {
-        "length": packing.length,
-        "cls_id": cls_id,
-        "sep_id": sep_id,
-        "one_segment_share": packing.one_segment_share,
-        "random_length_share": packing.random_length_share,
-        "rng": document_rng(packing.seed, key),
-    }
-    if packing.method == "complete":
-        return pack(sentences, **options)
-    packer = ReferencePacker(**options)
-    # The length aimed at is drawn anew for each example, here for the first one too: examples are distributed as in
-    # a packer that lives on from document to document, and yet depend on their document alone.
-    packer.draw_target()
-    return packer.pack_document(sentences), packer.discarded
+    return packing.builder.build(
+        sentences,
+        length=packing.length,
+        cls_id=cls_id,
+        sep_id=sep_id,
+        one_segment_share=packing.one_segment_share,
+        random_length_share=packing.random_length_share,
+        rng=document_rng(packing.seed, key),
+    )
 
 
 def pack(
@@ -80,21 +102,21 @@ def pack(
 ) -> tuple[list[Example], int]:
     """Pack the sentences of one document into examples.
 
-    As ELECTRA's `build_pretraining_dataset.py`, with one change: what does not fit goes on to the next
-    example, so that the examples hold the document's tokens, each once and in order (there the surplus
-    is discarded, and a late short sentence may move in front of earlier ones).
+    This follows ELECTRA's `build_pretraining_dataset.py` with one change: what does not fit is left to the next
+    example, so that the examples hold every token of the document once, in order. (The original discards it, and may
+    move a late short sentence in front of earlier ones.)
 
     Args:
-      sentences: token ids of each sentence, without special tokens; empty ones are passed over.
-      length: most tokens of an example, special ones counted; >= 5.
-      cls_id: id of [CLS].
-      sep_id: id of [SEP].
-      one_segment_share: chance of an example of one segment (published: 0.1).
-      random_length_share: chance of aiming at a length drawn from 5..length (published: 0.05).
-      rng: the document's own generator.
+        sentences: token ids of each sentence, without special tokens; empty ones are skipped.
+        length: largest number of tokens of an example, special ones counted; >= 5.
+        cls_id: id of [CLS].
+        sep_id: id of [SEP].
+        one_segment_share: chance of an example of one segment (published: 0.1).
+        random_length_share: chance of aiming at a length drawn from 5..length (published: 0.05).
+        rng: the document's own generator.
 
     Returns:
-      (examples, number of tokens that are in no example).
+        (examples, number of tokens that are in no example).
     """
     tokens = list(itertools.chain.from_iterable(sentences))
     ends = list(itertools.accumulate(len(sentence) for sentence in sentences if sentence))
@@ -115,6 +137,18 @@ def pack(
         kept += stop_b - start
         start = stop_b
     return examples, len(tokens) - kept
+
+
+# No token is lost: what does not fit an example is left to the next.
+COMPLETE = ExampleBuilder("complete", pack)
+
+
+def join_segments(a: list[int], b: list[int], cls_id: int, sep_id: int) -> Example:
+    """Return `[CLS] a [SEP] b [SEP]`, or `[CLS] a [SEP]` if `b` is empty."""
+    first = [cls_id, *a, sep_id]
+    if not b:
+        return Example(first, [0] * len(first))
+    return Example([*first, *b, sep_id], [0] * len(first) + [1] * (len(b) + 1))
 
 
 def _border(ends: Sequence[int], start: int, middle: int, rng: random.Random) -> int:

@@ -8,9 +8,10 @@ from typing import Any
 import seqio
 
 from electra_jax.errors import UserError
+from electra_jax.pretraining.corruption import max_predictions
 from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, example_id, held_out_threshold, read_corpus
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.pretraining.masking import mask_tokens, max_predictions
+from electra_jax.tasks.pretraining.masking import mask_tokens
 from electra_jax.tasks.pretraining.packing import Packing, pack_document
 from electra_jax.tasks.pretraining.tfrecords import FEATURES
 from electra_jax.tasks.seqio_vocabulary import SeqioVocabulary

@@ -1,4 +1,4 @@
-"""From a model's scores over the windows of a question to its answer, its n-best list and its null odds."""
+"""Decode a model's scores over the windows of a question into its answer, its n-best list and its null odds."""
 
 import dataclasses
 import json
@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
+from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.qa.files import QAExample
-from electra_jax.tasks.qa.final_text import projected_span_text, span_text
-from electra_jax.tasks.qa.windows import Window
+from electra_jax.tasks.qa.windows import QARules, Window
 
-# The original's null score of a question without windows: larger than any.
+# The null score of a question without windows: larger than any.
 _NO_WINDOW_NULL_SCORE = np.float32(1_000_000)
 
 
@@ -28,21 +28,18 @@ class DecodingConfig:
       max_answer_length: the most word pieces of an answer.
       null_odds_against_best_span: whether null odds are the null score minus the best span's, as they must be where
         both come from the span head; False where an answerability head gives the null score.
-      project_words: the original's text of a span, which is found again in its words and can come out whole words
-        wide or with other white space, rather than the characters of the context.
-      no_span_text: the answer where no span is left: "", or the original's "empty".
+      rules: how the text of a span is written, and the answer where no span is left.
     """
 
     n_best_size: int
     max_answer_length: int
     null_odds_against_best_span: bool
-    project_words: bool
-    no_span_text: str
+    rules: QARules
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-    """S spans of one window, likelier or not: first and last positions (integers) and their scores (float32)."""
+    """S spans of one window, in any order: first and last positions (integers) and their scores (float32)."""
 
     start_S: np.ndarray
     end_S: np.ndarray
@@ -62,11 +59,11 @@ class ScoredText:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What is said about a question.
+    """The answer to a question, and how sure it is.
 
     Attributes:
       nbest: distinct answers, best first; at least one.
-      null_odds: larger where no answer is likelier; None where every question has one.
+      null_odds: larger where it is likelier that there is no answer; None where every question has one.
       null_threshold: null odds above it mean that there is no answer; None where no threshold was found yet.
     """
 
@@ -76,14 +73,14 @@ class Prediction:
 
     @property
     def text(self) -> str:
-        """The best answer, whether or not there is likely to be one."""
+        """Return the best answer, whether or not there is likely to be one."""
         return self.nbest[0].text
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values.
+        """Return the prediction as JSON values.
 
-        The `answer` ("" if there is likely to be none), the `probability` of the best span among those of `nbest`, and
-        `null_odds` and their `null_threshold`, where questions may have no answer.
+        They are the `answer` ("" if there is likely to be none), the `probability` of the best span among those of
+        `nbest`, and `null_odds` with their `null_threshold`, where questions may have no answer.
         """
         (answer,) = final_answers({"": self}, null_threshold=self.null_threshold).values()
         odds = {} if self.null_odds is None else {"null_odds": self.null_odds, "null_threshold": self.null_threshold}
@@ -94,7 +91,7 @@ class Prediction:
 def joint_candidates(
     *, start_index_K: np.ndarray, start_log_probs_K: np.ndarray, end_index_KK: np.ndarray, end_log_probs_KK: np.ndarray
 ) -> Candidates:
-    """Spans of the joint head: K starts, and for each of them K ends."""
+    """Return the spans of the joint head: K starts, and for each of them K ends."""
     num_ends = end_index_KK.shape[1]
     return Candidates(
         start_S=np.repeat(start_index_K, num_ends),
@@ -105,7 +102,7 @@ def joint_candidates(
 
 
 def independent_candidates(*, start_logits_L: np.ndarray, end_logits_L: np.ndarray, n_best_size: int) -> Candidates:
-    """Spans of the independent head: each of the n best starts with each of the n best ends."""
+    """Return the spans of the independent head: each of the n best starts with each of the n best ends."""
     starts = best_indices(start_logits_L, n_best_size)
     ends = best_indices(end_logits_L, n_best_size)
     return Candidates(
@@ -117,7 +114,7 @@ def independent_candidates(*, start_logits_L: np.ndarray, end_logits_L: np.ndarr
 
 
 def best_indices(scores_N: np.ndarray, n_best_size: int) -> np.ndarray:
-    """Indices of the largest scores, largest first, the first of equals first."""
+    """Return the indices of the largest scores, largest first; of equal scores the first index comes first."""
     return np.argsort(-np.asarray(scores_N), kind="stable")[:n_best_size]
 
 
@@ -129,7 +126,7 @@ def decode(
     tokenizer: Tokenizer,
     config: DecodingConfig,
 ) -> Prediction:
-    """The answer to a question from the spans of all its windows.
+    """Return the answer to a question from the spans of all its windows.
 
     A span must lie in the context, start where its window shows most around it, and be short enough.
 
@@ -137,15 +134,15 @@ def decode(
       example: the question.
       windows: its windows, as `prediction_windows` gives them.
       candidates: the spans of each window.
-      null_scores: of each window, larger where no answer is likelier: the answerability logit; without that head the
-        start plus end logit of [CLS], or with the joint head the log-probability of starting there (of which the
-        original takes the bare logit). The least one counts, that of the window surest to hold an answer. None
-        where every question has an answer.
+      null_scores: of each window, larger where it is likelier that there is no answer: the answerability logit;
+        without that head the start plus end logit of [CLS], or with the joint head the log-probability of starting
+        there (the original takes the bare logit). The least one counts: that of the window surest to hold an answer.
+        None where every question has an answer.
       tokenizer: the one that made the windows.
       config: what is kept.
 
     Raises:
-      UserError: a score is not a number.
+      UserError: if a score is NaN.
     """
     nbest = _best_texts(example, windows, candidates, tokenizer, config)
     if null_scores is None:
@@ -159,12 +156,11 @@ def decode(
 
 
 def final_answers(predictions: Mapping[str, Prediction], *, null_threshold: float | None) -> dict[str, str]:
-    """The answer to each question: "" where the null odds exceed the threshold.
+    """Return the answer to each question: "" where the null odds exceed the threshold.
 
     Args:
       predictions: by question.
-      null_threshold: None answers every question, as the original writes its predictions. Search for a threshold among
-        those, as `best_thresholds` does: withheld answers have no score.
+      null_threshold: None answers every question; the search for a threshold, `best_thresholds`, needs such answers.
     """
     answers = {}
     for example_id, prediction in predictions.items():
@@ -177,13 +173,13 @@ def final_answers(predictions: Mapping[str, Prediction], *, null_threshold: floa
 def write_predictions(
     predictions: Mapping[str, Prediction], directory: str, *, null_threshold: float | None
 ) -> list[pathlib.Path]:
-    """Writes predictions.json, nbest.json and, where there are null odds, null_odds.json in the official formats.
+    """Write predictions.json, nbest.json and, where there are null odds, null_odds.json in the official formats.
 
     Returns:
       The files.
 
     Raises:
-      UserError: they cannot be written.
+      UserError: if they cannot be written.
     """
     content: dict[str, dict[str, object]] = {
         "predictions.json": dict(final_answers(predictions, null_threshold=null_threshold)),
@@ -201,7 +197,7 @@ def write_predictions(
         for name, values in content.items():
             replace_file(folder / name, json.dumps(values, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"{directory}: the predictions cannot be written ({error.strerror}).") from error
+        raise UserError(f"{directory}: the predictions cannot be written ({error.strerror})") from error
     return [folder / name for name in content]
 
 
@@ -214,7 +210,7 @@ def _best_texts(
 ) -> tuple[ScoredText, ...]:
     kept = [_allowed(window, spans, config) for window, spans in zip(windows, candidates, strict=True)]
     if not kept:
-        return (ScoredText(config.no_span_text, 1.0, 0.0, 0.0),)
+        return (ScoredText(config.rules.no_span_text, 1.0, 0.0, 0.0),)
     window_S = np.repeat(np.arange(len(kept)), [len(spans.start_S) for spans in kept])
     start_S, end_S, start_score_S, end_score_S = (
         np.concatenate([getattr(spans, field.name) for spans in kept]) for field in dataclasses.fields(Candidates)
@@ -225,27 +221,15 @@ def _best_texts(
     best: dict[str, int] = {}
     for number in best_indices(score_S, len(score_S)).tolist():
         window, start, end = windows[window_S[number]], int(start_S[number]), int(end_S[number])
-        if config.project_words:
-            text = projected_span_text(example.context, window, start, end, tokenizer)
-        else:
-            text = span_text(example.context, window, start, end)
-        best.setdefault(text, number)
+        best.setdefault(config.rules.span_text(example.context, window, start, end, tokenizer), number)
         if len(best) == config.n_best_size:
             break
     if not best:
-        return (ScoredText(config.no_span_text, 1.0, 0.0, 0.0),)
+        return (ScoredText(config.rules.no_span_text, 1.0, 0.0, 0.0),)
     numbers = list(best.values())
     probabilities = softmax(score_S[numbers])
     scores = zip(best, probabilities, start_score_S[numbers], end_score_S[numbers], strict=True)
     return tuple(ScoredText(text, *map(float, values)) for text, *values in scores)
-
-
-def softmax(scores_N: np.ndarray) -> np.ndarray:
-    """Probabilities in float64; exponentials are taken in the scores' own type, as the original does."""
-    if not len(scores_N):
-        return np.zeros(0)
-    exponentials_N = np.exp(scores_N - np.max(scores_N)).astype(np.float64)
-    return exponentials_N / exponentials_N.sum()
 
 
 def _allowed(window: Window, spans: Candidates, config: DecodingConfig) -> Candidates:
@@ -259,4 +243,4 @@ def _allowed(window: Window, spans: Candidates, config: DecodingConfig) -> Candi
 
 
 def _not_a_number(example: QAExample) -> str:
-    return f"question {example.example_id!r}: the model's scores are not numbers (NaN); look at its weights."
+    return f"question {example.example_id!r}: the model's scores are not numbers (NaN): look at its weights"

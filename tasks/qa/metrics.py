@@ -1,4 +1,4 @@
-"""Exact match and F1 as the official scripts of SQuAD 1.1, SQuAD 2.0 and MRQA define them, to the last digit."""
+"""Compute exact match and F1 as the official scripts of SQuAD 1.1, SQuAD 2.0 and MRQA, to the last digit."""
 
 import collections
 import re
@@ -19,17 +19,17 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def gold_of(examples: Iterable[QAExample]) -> Gold:
-    """The gold answers of questions, in their order."""
+    """Return the gold answers of questions, in their order."""
     return [(example.example_id, example.gold_texts) for example in examples]
 
 
 def unanswered(gold: Gold, predictions: Mapping[str, str]) -> list[str]:
-    """The questions that have no prediction. Each metric says what it makes of them."""
+    """Return the questions that have no prediction. Each metric says how it counts them."""
     return [example_id for example_id, _ in gold if example_id not in predictions]
 
 
 def normalize_answer(text: str) -> str:
-    """Small letters, no ASCII punctuation, no English articles, single spaces."""
+    """Return a text in lower case, without ASCII punctuation and English articles, with single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
@@ -39,7 +39,7 @@ def exact_match(prediction: str, gold_text: str) -> bool:
 
 
 def f1(prediction: str, gold_text: str) -> float:
-    """F1 of the normalised words as bags; 0 where none is shared, even if both are empty (SQuAD 1.1, MRQA)."""
+    """Return the F1 of the normalised words as bags; 0 where none is shared, even if both are empty (not SQuAD 2.0)."""
     predicted = normalize_answer(prediction).split()
     wanted = normalize_answer(gold_text).split()
     num_shared = (collections.Counter(predicted) & collections.Counter(wanted)).total()
@@ -51,31 +51,31 @@ def f1(prediction: str, gold_text: str) -> float:
 
 
 def f1_with_no_answer(prediction: str, gold_text: str) -> float:
-    """F1 as `f1`, but 1 where both texts are empty once normalised (SQuAD 2.0)."""
+    """Return `f1`, but 1 where both texts are empty once normalised (SQuAD 2.0)."""
     if not normalize_answer(prediction) and not normalize_answer(gold_text):
         return 1.0
     return f1(prediction, gold_text)
 
 
 def squad_v1_metrics(gold: Gold, predictions: Mapping[str, str]) -> dict[str, float]:
-    """SQuAD 1.1: `exact_match` and `f1` in percent, over all questions; those without prediction count 0.
+    """Return SQuAD 1.1's `exact_match` and `f1`, per cent, over all questions; those without prediction count 0.
 
     Raises:
-      UserError: no question; or one without gold answer.
+      UserError: if there is no question, or one without gold answer.
     """
     return _mean_scores(gold, [example_id for example_id, _ in gold], predictions)
 
 
 def mrqa_metrics(gold: Gold, predictions: Mapping[str, str], *, skip_unanswered: bool) -> dict[str, float]:
-    """MRQA: `exact_match` and `f1` in percent.
+    """Return MRQA's `exact_match` and `f1`, per cent.
 
     Args:
-      gold: as everywhere; of two entries with one id the later counts.
+      gold: of two entries with one id the later counts.
       predictions: by question.
-      skip_unanswered: leaves questions without prediction out, as the original does; else they count 0.
+      skip_unanswered: leave questions without prediction out, rather than count them 0.
 
     Raises:
-      UserError: no question; or one without gold answer.
+      UserError: if there is no question, or one without gold answer.
     """
     last = list(dict(gold).items())
     counted = [example_id for example_id, _ in last if not skip_unanswered or example_id in predictions]
@@ -83,7 +83,7 @@ def mrqa_metrics(gold: Gold, predictions: Mapping[str, str], *, skip_unanswered:
 
 
 def squad_v2_raw_scores(gold: Gold, predictions: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
-    """Exact match and F1 of each question that has a prediction, before any threshold.
+    """Return exact match and F1 of each question that has a prediction, before any threshold.
 
     Gold answers that normalise to nothing do not count; without any other the right answer is "".
     """
@@ -101,7 +101,7 @@ def squad_v2_raw_scores(gold: Gold, predictions: Mapping[str, str]) -> tuple[dic
 def squad_v2_metrics(
     gold: Gold, predictions: Mapping[str, str], *, null_odds: Mapping[str, float] | None, null_threshold: float
 ) -> dict[str, float]:
-    """SQuAD 2.0: the fields of the official script, scores in percent.
+    """Return the fields of SQuAD 2.0's official script, scores in per cent.
 
     `exact`, `f1`, `total`, the same with the prefixes `HasAns_` and `NoAns_` where there are such questions, and with
     null odds what `best_thresholds` finds. Questions without prediction are left out (where the script stops).
@@ -113,7 +113,7 @@ def squad_v2_metrics(
       null_threshold: questions with larger null odds are scored as if answered "".
 
     Raises:
-      UserError: no question has a prediction; or one with a prediction has no null odds.
+      UserError: if no question has a prediction, or one with a prediction has no null odds.
     """
     has_answer = {example_id: bool(gold_texts) for example_id, gold_texts in gold}
     exact, overlap = squad_v2_raw_scores(gold, predictions)
@@ -140,15 +140,15 @@ def squad_v2_metrics(
 
 
 def require_gold(examples: Sequence[QAExample]) -> None:
-    """Refuses the questions of a test split, which have neither answers nor a mark that there is none.
+    """Refuse the questions of a test split, which have neither answers nor a mark that there is none.
 
     Raises:
-      UserError: so.
+      UserError: if no question has an answer or is marked as impossible.
     """
     if not any(example.gold_texts or example.is_impossible for example in examples):
         raise UserError(
             f"none of the {len(examples)} questions has a gold answer: a test split is predicted, but scored by its "
-            f"owner alone; score the dev split."
+            f"owner alone; score the dev split"
         )
 
 
@@ -161,7 +161,7 @@ def official_metrics(
     null_threshold: float | None,
     skip_unanswered: bool,
 ) -> dict[str, float]:
-    """The scores of "squad_v1", "squad_v2" or "mrqa", in the fields of their script.
+    """Return the scores of "squad_v1", "squad_v2" or "mrqa", in the fields of their script.
 
     Args:
       scoring: whose.
@@ -171,7 +171,7 @@ def official_metrics(
       skip_unanswered: as `mrqa_metrics`.
 
     Raises:
-      UserError: no question has a gold answer, or none has a prediction.
+      UserError: if no question has a gold answer, or none has a prediction.
     """
     require_gold(examples)
     gold = gold_of(examples)
@@ -186,13 +186,13 @@ def official_metrics(
 
 
 def best_thresholds(gold: Gold, predictions: Mapping[str, str], null_odds: Mapping[str, float]) -> dict[str, float]:
-    """`best_exact`, `best_f1` in percent, and the null odds (`..._thresh`) beyond which "" scores so well.
+    """Return `best_exact` and `best_f1`, per cent, and the null odds (`..._thresh`) beyond which "" scores so well.
 
     As the official script: the threshold is 0 if the best is never to answer, and unanswered questions count among
     the "" that are right.
 
     Raises:
-      UserError: no question has a prediction; or one with a prediction has no null odds.
+      UserError: if no question has a prediction, or one with a prediction has no null odds.
     """
     has_answer = {example_id: bool(gold_texts) for example_id, gold_texts in gold}
     exact, overlap = squad_v2_raw_scores(gold, predictions)
@@ -240,7 +240,7 @@ def _with_threshold(
 def _require_odds(scores: Mapping[str, float], null_odds: Mapping[str, float]) -> None:
     missing = [example_id for example_id in scores if example_id not in null_odds]
     if missing:
-        raise UserError(f"{len(missing)} questions have a prediction but no null odds, such as {missing[0]!r}.")
+        raise UserError(f"{len(missing)} questions have a prediction but no null odds, such as {missing[0]!r}")
 
 
 def _mean_scores(gold: Gold, counted: Sequence[str], predictions: Mapping[str, str]) -> dict[str, float]:
@@ -250,7 +250,7 @@ def _mean_scores(gold: Gold, counted: Sequence[str], predictions: Mapping[str, s
     if without:
         raise UserError(
             f"{len(without)} questions have no gold answer, such as {without[0]!r}; score as SQuAD 2.0, or give "
-            f"data with answers."
+            f"data with answers"
         )
     answered = [(predictions[example_id], texts) for example_id, texts in gold if example_id in predictions]
 

@@ -1,4 +1,4 @@
-"""Where the question-answering tasks of the catalogue come from: their files, TFDS's names, and whose scores count."""
+"""Find the data of the question-answering tasks: their files, TFDS's names, and whose scores count."""
 
 import collections
 import dataclasses
@@ -11,6 +11,7 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.qa.files import QAExample, mrqa_example, read_mrqa, read_squad, squad_example
+from electra_jax.tasks.rows import text_of
 from electra_jax.tasks.split_files import Sources, file_sources, reads_tfds, tfds_sources
 
 
@@ -30,12 +31,12 @@ class Layout:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of the files."""
+        """Return the endings of the files."""
         return (".jsonl", ".jsonl.gz") if self.scoring == "mrqa" else (".json", ".json.gz")
 
     @property
-    def read(self) -> Callable[..., list[QAExample]]:
-        """Reads a file."""
+    def read(self) -> Callable[..., Examples]:
+        """Return the function that reads a file."""
         return read_mrqa if self.scoring == "mrqa" else read_squad
 
 
@@ -56,19 +57,17 @@ def qa_sources(options: TaskOptions) -> Sources:
     A user's own without a dev file has one held out of training, whose contexts are in no training question.
 
     Raises:
-      UserError: TFDS has no such dataset here.
+      UserError: if the data is to come from TFDS, which has no such dataset.
     """
     layout = QA_TASKS[options.task]
     if reads_tfds(options):
         if layout.tfds is None:
-            raise UserError(f"TFDS has no dataset of the task {options.task!r}; set SOURCE = 'files'.")
+            raise UserError(f"TFDS has no dataset of the task {options.task!r}; set SOURCE = 'files'")
         return tfds_sources(options, dataset=layout.tfds, read=_examples_of_tfds)
 
     def read(path: pathlib.Path, split: str) -> Examples:
         del split  # Questions are written alike in all of them.
-        skipped: collections.Counter[str] = collections.Counter()
-        examples = layout.read(str(path), skipped=skipped if options.skip_bad_rows else None)
-        return Examples(examples, skipped)
+        return layout.read(str(path), skip_bad_rows=options.skip_bad_rows)
 
     return file_sources(
         options,
@@ -96,14 +95,14 @@ def _examples_of_tfds(records: Iterable[Mapping[str, Any]], features: Any, place
 
 
 def _example(record: Mapping[str, Any], place: str) -> QAExample:
-    """A record of TFDS's squad or mrqa as the object of its file."""
-    question = {name: _text(record[name]) for name in ("id", "qid", "question") if name in record}
-    context = _text(record["context"])
+    """Return the question of a record of TFDS's squad or mrqa."""
+    question = {name: text_of(record[name]) for name in ("id", "qid", "question") if name in record}
+    context = text_of(record["context"])
     if "detected_answers" in record:
         detected = record["detected_answers"]
-        question["answers"] = [_text(text) for text in record["answers"]]
+        question["answers"] = [text_of(text) for text in record["answers"]]
         question["detected_answers"] = [
-            {"text": _text(text), "char_spans": [list(span) for span in zip(starts, ends, strict=True)]}
+            {"text": text_of(text), "char_spans": [list(span) for span in zip(starts, ends, strict=True)]}
             for text, starts, ends in zip(
                 detected["text"],
                 _lists(detected["char_spans"]["start"]),
@@ -114,7 +113,7 @@ def _example(record: Mapping[str, Any], place: str) -> QAExample:
         return mrqa_example(question, context, place)
     answers = record["answers"]
     question["answers"] = [
-        {"text": _text(text), "answer_start": int(start)}
+        {"text": text_of(text), "answer_start": int(start)}
         for text, start in zip(answers["text"], answers["answer_start"], strict=True)
     ]
     question["is_impossible"] = bool(record.get("is_impossible", False))
@@ -123,7 +122,3 @@ def _example(record: Mapping[str, Any], place: str) -> QAExample:
 
 def _lists(ragged: Any) -> Sequence[list[int]]:
     return ragged.to_list() if hasattr(ragged, "to_list") else ragged.tolist()
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8")

@@ -1,4 +1,4 @@
-"""Question answering as a task that can be fine-tuned: SQuAD, MRQA's parts, and a user's own SQuAD-format file."""
+"""Define question answering as a task to fine-tune on: SQuAD, MRQA's parts, and a user's own SQuAD-format file."""
 
 import collections
 import dataclasses
@@ -25,22 +25,21 @@ from electra_jax.tasks.qa.decoding import (
 )
 from electra_jax.tasks.qa.files import QAExample, raw_example
 from electra_jax.tasks.qa.sources import qa_sources, scoring_of
-from electra_jax.tasks.qa.windows import WindowConfig, answer_tokens, prediction_windows, training_windows
+from electra_jax.tasks.qa.windows import QARules, WindowConfig, answer_tokens, prediction_windows, training_windows
 from electra_jax.tasks.split_files import NO_SOURCES, Sources
 from electra_jax.tasks.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
 class QATask:
-    """Questions about contexts: a `downstream.DownstreamTask`.
+    """Questions about contexts: a `protocol.DownstreamTask`.
 
     Attributes:
-      name: of the catalogue.
+      name: its name in the catalogue.
       scoring: whose scores count: "squad_v1", "squad_v2" (questions may have no answer) or "mrqa".
       vocabulary: with its tokenizer.
       windows, decoding: how contexts are cut, and how spans become answers.
       null_threshold: null odds above it mean that there is no answer; None until `fit_threshold` found it.
-      skip_unanswered: MRQA's scores leave out questions without a prediction, as the original's.
       sources: where the splits are.
     """
 
@@ -50,25 +49,29 @@ class QATask:
     windows: WindowConfig
     decoding: DecodingConfig
     null_threshold: float | None
-    skip_unanswered: bool
     sources: Sources
 
     kind: ClassVar[str] = "question_answering"
     labels: ClassVar[tuple[str, ...]] = ()
 
     @property
+    def rules(self) -> QARules:
+        """Return what decides which answers are learnt and how they are written."""
+        return self.windows.rules
+
+    @property
     def main_metric(self) -> str:
-        """F1; for SQuAD 2.0 with the best threshold, so that a checkpoint is not judged by an old one."""
+        """Return the name of F1; for SQuAD 2.0 that at the best threshold, which does not depend on an older one."""
         return "best_f1" if self.scoring == "squad_v2" else "f1"
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those that can be read."""
+        """Return the names of the splits that can be read."""
         return tuple(self.sources.readers)
 
     @property
     def length(self) -> int:
-        """The most tokens of a window."""
+        """Return the most tokens of a window."""
         return self.windows.max_sequence_length
 
     def examples(self, split: str) -> Examples:
@@ -77,7 +80,7 @@ class QATask:
         Such are those without an answer that are not marked as impossible, or whose answer is not in the context.
 
         Raises:
-          UserError: no such split or file; a malformed file; or no question is left.
+          UserError: if there is no such split or file, the file is malformed, or no question is left.
         """
         whole = self.sources.read(self.name, split)
         if split != "train":
@@ -86,32 +89,32 @@ class QATask:
         for example in whole.examples:
             try:
                 if not example.is_impossible:
-                    answer_tokens(example, self.vocabulary.tokenizer, self.windows)
+                    answer_tokens(example, self.vocabulary.tokenizer, self.rules)
             except UnusableAnswerError as error:
                 skipped[str(error)] += 1
             else:
                 kept.append(example)
         if not kept:
             reasons = "; ".join(f"{reason}: {number}" for reason, number in skipped.items())
-            raise UserError(f"{self.name}: none of the training questions can be learnt ({reasons}); correct the file.")
+            raise UserError(f"{self.name}: none of the training questions can be learnt ({reasons}); correct the file")
         return Examples(kept, skipped)
 
     def raw_examples(self, inputs: Iterable[Mapping[str, str]]) -> list[QAExample]:
-        """Questions that a user asks: {"question": ..., "context": ...}, and an "id" if they like.
+        """Return the questions that a user asks: {"question": ..., "context": ...}, with an optional "id".
 
         Raises:
-          UserError: a field is missing or is no text.
+          UserError: if a field is missing or is not a text.
         """
         return [raw_example(record, f"input {number}") for number, record in enumerate(inputs, start=1)]
 
     def rows(self, examples: Sequence[QAExample], *, training: bool) -> list[Row]:
-        """One row per window, int32.
+        """Return a row per window, int32.
 
         `window` is its number among those of its example. In training the questions that cannot be learnt have none;
         otherwise rows have no targets.
 
         Raises:
-          UserError: a question leaves no room for its context.
+          UserError: if a question leaves no room for its context.
         """
         rows = []
         for number, example in enumerate(examples):
@@ -131,7 +134,7 @@ class QATask:
     def predictions(
         self, examples: Sequence[QAExample], rows: Sequence[Row], outputs: Sequence[dict[str, np.ndarray]]
     ) -> list[Prediction]:
-        """Return an answer to each question from what either head of question answering said of each of its windows.
+        """Return an answer to each question from the outputs of either head of question answering for its windows.
 
         Null odds are the answerability head's logit, and where there is none, the score of [CLS] as a span, against
         the best span's: with the joint head, which scores no empty span, that of starting there.
@@ -139,10 +142,10 @@ class QATask:
         Args:
           examples: the questions.
           rows: `rows(examples, training=False)`, in any order.
-          outputs: of each row, with or without what the head said of padding.
+          outputs: of each row, with or without those for padding.
 
         Raises:
-          UserError: a score is not a number.
+          UserError: if a score is NaN.
         """
         found = {
             (int(row["example"]), int(row["window"])): {
@@ -172,7 +175,7 @@ class QATask:
         `null_threshold`, or at the best one for F1 where there is none.
 
         Raises:
-          UserError: the questions have no gold answers, as those of a test split.
+          UserError: if the questions have no gold answers, as in a test split.
         """
         by_question = _by_question(examples, predictions)
         odds, threshold = None, self.null_threshold
@@ -186,7 +189,7 @@ class QATask:
             final_answers(by_question, null_threshold=None),
             null_odds=odds,
             null_threshold=threshold,
-            skip_unanswered=self.skip_unanswered,
+            skip_unanswered=self.rules.skip_unanswered,
         )
         return {self.main_metric: scores[self.main_metric]} | scores
 
@@ -221,7 +224,7 @@ class QATask:
         With a `null_threshold` predictions.json has "" beyond it; nbest.json has what was withheld.
 
         Raises:
-          UserError: they cannot be written.
+          UserError: if they cannot be written.
         """
         return write_predictions(_by_question(examples, predictions), directory, null_threshold=self.null_threshold)
 
@@ -231,10 +234,10 @@ class QATask:
             "task": self.name,
             "kind": self.kind,
             "scoring": self.scoring,
-            "windows": dataclasses.asdict(self.windows),
-            "decoding": dataclasses.asdict(self.decoding),
+            "windows": {name: value for name, value in vars(self.windows).items() if name != "rules"},
+            "decoding": {name: value for name, value in vars(self.decoding).items() if name != "rules"},
             "null_threshold": self.null_threshold,
-            "skip_unanswered": self.skip_unanswered,
+            "rules": self.rules.name,
         }
 
     def _candidates(self, outputs: Mapping[str, np.ndarray]) -> Candidates:
@@ -269,33 +272,35 @@ def _null_odds(predictions: Mapping[str, Prediction]) -> dict[str, float]:
     return {name: prediction.null_odds for name, prediction in predictions.items() if prediction.null_odds is not None}
 
 
-def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> QATask:
-    """Rebuild a task from what `QATask.describe` gave, to read raw input."""
+def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, rules: QARules) -> QATask:
+    """Rebuild a task from what `QATask.describe` gave, to read raw input; `rules` are those that it names."""
     return QATask(
         name=facts["task"],
         scoring=facts["scoring"],
         vocabulary=vocabulary,
-        windows=WindowConfig(**facts["windows"]),
-        decoding=DecodingConfig(**facts["decoding"]),
+        windows=WindowConfig(**facts["windows"], rules=rules),
+        decoding=DecodingConfig(**facts["decoding"], rules=rules),
         null_threshold=facts["null_threshold"],
-        skip_unanswered=facts["skip_unanswered"],
         sources=NO_SOURCES,
     )
 
 
-def make_qa_task(options: TaskOptions, vocabulary: Vocabulary, *, recorded: Mapping[str, Any] | None = None) -> QATask:
-    """Return the task of `qa_sources.QA_TASKS` that `options.task` names.
+def make_qa_task(
+    options: TaskOptions, vocabulary: Vocabulary, *, rules: QARules, recorded: Mapping[str, Any] | None = None
+) -> QATask:
+    """Return the task of `sources.QA_TASKS` that `options.task` names.
 
     A user's own, "qa", is scored as SQuAD 2.0 if its training or dev file marks a question as impossible, else as 1.1.
 
     Args:
       options: which, where its data is, and how it is cut and decoded.
       vocabulary: with its tokenizer.
+      rules: what is learnt from a question, and how its answer is written.
       recorded: what `QATask.describe` said of the task that a model was fine-tuned on: its threshold is taken where
         the options have none, and its scoring.
 
     Raises:
-      UserError: settings that cannot be; a TFDS dataset that is not prepared; a malformed file of a user's own task.
+      UserError: if settings are invalid, a TFDS dataset is not prepared, or a file of a user's own task is malformed.
     """
     sources = qa_sources(options)
     null_threshold = options.null_threshold
@@ -309,20 +314,14 @@ def make_qa_task(options: TaskOptions, vocabulary: Vocabulary, *, recorded: Mapp
             max_sequence_length=options.row_length,
             max_question_length=options.max_question_length,
             doc_stride=options.doc_stride,
-            word_aligned_answers=options.word_aligned_answers,
-            answerless_windows_are_answerable=options.answerless_windows_are_answerable,
-            disjoint_windows=options.disjoint_windows,
-            drop_empty_contexts=options.drop_empty_contexts,
-            final_sep_is_answerable=options.final_sep_is_answerable,
+            rules=rules,
         ),
         decoding=DecodingConfig(
             n_best_size=options.n_best_size,
             max_answer_length=options.max_answer_length,
             null_odds_against_best_span=False,  # `QATask.predictions` sees whether there is an answerability head.
-            project_words=options.project_words,
-            no_span_text=options.no_span_text,
+            rules=rules,
         ),
         null_threshold=null_threshold,
-        skip_unanswered=options.skip_unanswered,
         sources=sources,
     )

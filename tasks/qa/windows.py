@@ -1,64 +1,72 @@
-"""Questions about contexts as windows of word pieces that a model can read, for training and for prediction."""
+"""Cut questions about contexts into windows of word pieces that a model can read, for training and for prediction."""
 
 import dataclasses
+import unicodedata
+from collections.abc import Callable
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.qa.answers import (
-    TokenizedContext,
-    UnusableAnswerError,
-    align_by_characters,
-    align_by_words,
-    tokenize_context,
-)
-from electra_jax.tasks.qa.files import QAExample
+from electra_jax.tasks.qa.answers import TokenizedContext, UnusableAnswerError, align_by_characters, tokenize_context
+from electra_jax.tasks.qa.files import Answer, QAExample
 
 # [CLS] question [SEP] context [SEP]
 _NUM_SPECIAL_TOKENS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class QARules:
+    """Decide what is learnt from a question and how its answer is written, where implementations differ.
+
+    Attributes:
+      name: what a fine-tuned model records.
+      align: given a context, an answer and the tokenizer, returns the first and last word piece of the answer, or
+        raises `UnusableAnswerError`.
+      cut: see `overlapping_spans`, whose arguments and results it has.
+      answerless_windows_are_impossible: whether `is_impossible` is 1 for a training window that does not hold the
+        whole answer of its question.
+      final_sep_is_answerable: whether the last [SEP] may start or end an answer.
+      span_text: see `span_text`, whose arguments and results it has.
+      no_span_text: the answer to a question where no span is left.
+      skip_unanswered: whether MRQA's scores leave out the questions without a prediction.
+    """
+
+    name: str
+    align: Callable[[TokenizedContext, Answer, Tokenizer], tuple[int, int]]
+    cut: Callable[..., list[tuple[int, int]]]
+    answerless_windows_are_impossible: bool
+    final_sep_is_answerable: bool
+    span_text: Callable[[str, "Window", int, int, Tokenizer], str]
+    no_span_text: str
+    skip_unanswered: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class WindowConfig:
-    """How a context is cut. The five switches at the end stand for what the original does; False is the sound way.
+    """How a context is cut.
 
     Attributes:
       max_sequence_length: the most tokens of a window, special ones included.
       max_question_length: the most word pieces of a question; the rest is cut off.
       doc_stride: word pieces of the context from one window's start to the next one's.
-      word_aligned_answers: answers are aligned by the original's words rather than by characters. It loses the
-        training questions whose answer holds U+00A0 or U+2028 or stands elsewhere than the file says, and learns whole
-        words where its search fails: 2 in 1,000 targets of SQuAD 1.1 differ.
-      answerless_windows_are_answerable: a training window that does not hold the whole answer of its question has
-        is_impossible 0 rather than 1: the answerability head is told that there is an answer, and the span head
-        that it is [CLS]. 1 in 200 windows of SQuAD 1.1, 1 in 80 of SQuAD 2.0, at length 512.
-      disjoint_windows: a stride beyond the window's room is taken as it is, and answers across a border are in no
-        window, rather than as half the room. At length 128 and stride 128 this loses 2 in 100 answers of SQuAD
-        1.1, whose gold spans then score 98.5 F1 rather than 99.9.
-      drop_empty_contexts: a context without word pieces gives no window (and its question the answer "empty"),
-        rather than one without context.
-      final_sep_is_answerable: the last [SEP] may start or end an answer.
+      rules: where answers are, and which windows there are.
     """
 
     max_sequence_length: int
     max_question_length: int
     doc_stride: int
-    word_aligned_answers: bool
-    answerless_windows_are_answerable: bool
-    disjoint_windows: bool
-    drop_empty_contexts: bool
-    final_sep_is_answerable: bool
+    rules: QARules
 
     def __post_init__(self) -> None:
-        """Refuses settings that could not move through a context.
+        """Refuse settings that could not move through a context.
 
         Raises:
-          UserError: a size below its least.
+          UserError: if a size is below its least.
         """
         for name, least in (("max_sequence_length", 4), ("max_question_length", 0), ("doc_stride", 1)):
             if getattr(self, name) < least:
-                raise UserError(f"WindowConfig.{name} = {getattr(self, name)} must be at least {least}.")
+                raise UserError(f"WindowConfig.{name} = {getattr(self, name)} must be at least {least}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +100,7 @@ class Window:
     is_impossible: bool | None
 
     def features(self) -> dict[str, np.ndarray]:
-        """What the model reads, int32: [L] arrays, unpadded, and in training the scalar targets."""
+        """Return what the model reads, int32: [L] arrays, unpadded, and in training the scalar targets."""
         features = {
             "input_ids": self.input_ids_L,
             "token_type_ids": self.token_type_ids_L,
@@ -107,7 +115,7 @@ class Window:
 
 
 def prediction_windows(example: QAExample, tokenizer: Tokenizer, config: WindowConfig) -> list[Window]:
-    """All windows of a question, without targets.
+    """Return all windows of a question, without targets.
 
     Args:
       example: the question.
@@ -115,40 +123,37 @@ def prediction_windows(example: QAExample, tokenizer: Tokenizer, config: WindowC
       config: how to cut.
 
     Raises:
-      UserError: the question leaves no room for its context.
+      UserError: if the question leaves no room for its context.
     """
     return _windows(example, tokenize_context(tokenizer, example.context), tokenizer, config)
 
 
 def training_windows(example: QAExample, tokenizer: Tokenizer, config: WindowConfig) -> list[Window]:
-    """All windows of a question, with its first answer as their target where they hold the whole of it.
+    """Return all windows of a question, with its first answer as their target where they hold the whole of it.
 
     Raises:
-      UserError: the question leaves no room for its context.
-      UnusableAnswerError: the question is answerable by its file, but has no answer that can be learnt.
+      UserError: if the question leaves no room for its context.
+      UnusableAnswerError: if the question is answerable by its file, but has no answer that can be learnt.
     """
     context = tokenize_context(tokenizer, example.context)
-    answer = None if example.is_impossible else answer_tokens(example, tokenizer, config)
+    answer = None if example.is_impossible else answer_tokens(example, tokenizer, config.rules)
     windows = _windows(example, context, tokenizer, config)
-    return [_with_target(window, answer, config) for window in windows]
+    return [_with_target(window, answer, config.rules) for window in windows]
 
 
-def answer_tokens(example: QAExample, tokenizer: Tokenizer, config: WindowConfig) -> tuple[int, int]:
-    """The first and the last word piece of the answer that is learnt from, the first one, in the whole context.
+def answer_tokens(example: QAExample, tokenizer: Tokenizer, rules: QARules) -> tuple[int, int]:
+    """Return the first and the last word piece, in the whole context, of the first answer: the one that is learnt from.
 
     Raises:
-      UnusableAnswerError: no answer is given, or it cannot be learnt.
+      UnusableAnswerError: if no answer is given, or it cannot be learnt.
     """
     if not example.answers:
         raise UnusableAnswerError("no answer is given")
-    context = tokenize_context(tokenizer, example.context)
-    if config.word_aligned_answers:
-        return align_by_words(context, example.answers[0], tokenizer)
-    return align_by_characters(context, example.answers[0])
+    return rules.align(tokenize_context(tokenizer, example.context), example.answers[0], tokenizer)
 
 
 def cut_spans(num_tokens: int, *, room: int, doc_stride: int) -> list[tuple[int, int]]:
-    """The (start, length) of each window over a context: `room` tokens at most, and at most `doc_stride` further."""
+    """Return the (start, length) of each window over a context: `room` tokens at most, `doc_stride` further at most."""
     spans = []
     start = 0
     while start < num_tokens:
@@ -160,8 +165,20 @@ def cut_spans(num_tokens: int, *, room: int, doc_stride: int) -> list[tuple[int,
     return spans
 
 
+def overlapping_spans(num_tokens: int, *, room: int, doc_stride: int) -> list[tuple[int, int]]:
+    """Return the (start, length) of each window over a context, of which every token is well inside one of them.
+
+    Args:
+      num_tokens: of the context; an empty one has one empty window.
+      room: the most tokens of a window.
+      doc_stride: tokens from one window's start to the next one's; half the room where it would leave gaps.
+    """
+    stride = max(1, room // 2) if doc_stride >= room else doc_stride
+    return cut_spans(num_tokens, room=room, doc_stride=stride) or [(0, 0)]
+
+
 def max_context_spans(spans: list[tuple[int, int]], num_tokens: int) -> np.ndarray:
-    """For each token the number of the span that shows most around it: int32 [num_tokens], -1 where none holds it.
+    """Return for each token the number of the span that shows most around it, int32; -1 where none holds it.
 
     What a span shows is the smaller of the tokens before and after, plus a hundredth of the span's length; the first
     of equals is taken. Source: BERT's `_check_is_max_context`.
@@ -177,22 +194,40 @@ def max_context_spans(spans: list[tuple[int, int]], num_tokens: int) -> np.ndarr
     return best_T
 
 
+def span_text(context: str, window: Window, start: int, end: int, tokenizer: Tokenizer) -> str:
+    """Return the characters from the first of position `start` to the last of `end`, with the marks upon it."""
+    del tokenizer  # Characters suffice; other ways to write a span put its pieces together.
+    first = int(window.offsets_C2[start - window.context_start, 0])
+    last = int(window.offsets_C2[end - window.context_start, 1])
+    # A piece whose accents are stripped ends before a combining mark at its end.
+    while last < len(context) and unicodedata.category(context[last]) == "Mn":
+        last += 1
+    return context[first:last]
+
+
+STANDARD_RULES = QARules(
+    name="standard",
+    align=align_by_characters,
+    cut=overlapping_spans,
+    answerless_windows_are_impossible=True,
+    final_sep_is_answerable=False,
+    span_text=span_text,
+    no_span_text="",
+    skip_unanswered=False,
+)
+
+
 def _windows(example: QAExample, context: TokenizedContext, tokenizer: Tokenizer, config: WindowConfig) -> list[Window]:
     question = tokenizer.encode(example.question, add_special_tokens=False).ids[: config.max_question_length]
     num_tokens = len(context.ids_T)
     room = config.max_sequence_length - len(question) - _NUM_SPECIAL_TOKENS
     if room < 1:
         raise UserError(
-            f"question {example.example_id!r}: its {len(question)} word pieces leave no room for the context; make "
+            f"question {example.example_id!r}: its {len(question)} word pieces leave no room for the context: make "
             f"max_sequence_length ({config.max_sequence_length}) larger or max_question_length "
-            f"({config.max_question_length}) smaller."
+            f"({config.max_question_length}) smaller"
         )
-    doc_stride = config.doc_stride
-    if doc_stride >= room and not config.disjoint_windows:
-        doc_stride = max(1, room // 2)
-    spans = cut_spans(num_tokens, room=room, doc_stride=doc_stride)
-    if not spans and not config.drop_empty_contexts:
-        spans = [(0, 0)]
+    spans = config.rules.cut(num_tokens, room=room, doc_stride=config.doc_stride)
     best_T = max_context_spans(spans, num_tokens)
     cls_id, sep_id = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     windows = []
@@ -202,7 +237,7 @@ def _windows(example: QAExample, context: TokenizedContext, tokenizer: Tokenizer
         token_type_ids_L = np.repeat(np.array([0, 1], np.int32), [num_before, length + 1])
         answer_mask_L = token_type_ids_L.copy()
         answer_mask_L[0] = 1
-        if not config.final_sep_is_answerable:
+        if not config.rules.final_sep_is_answerable:
             answer_mask_L[-1] = 0
         windows.append(
             Window(
@@ -223,12 +258,12 @@ def _windows(example: QAExample, context: TokenizedContext, tokenizer: Tokenizer
     return windows
 
 
-def _with_target(window: Window, answer: tuple[int, int] | None, config: WindowConfig) -> Window:
+def _with_target(window: Window, answer: tuple[int, int] | None, rules: QARules) -> Window:
     end_piece = window.first_piece + len(window.offsets_C2)
     if answer is not None and window.first_piece <= answer[0] and answer[1] < end_piece:
         shift = window.context_start - window.first_piece
         first, last, is_impossible = answer[0] + shift, answer[1] + shift, False
     else:
         first, last = 0, 0
-        is_impossible = answer is None or not config.answerless_windows_are_answerable
+        is_impossible = answer is None or rules.answerless_windows_are_impossible
     return dataclasses.replace(window, start_position=first, end_position=last, is_impossible=is_impossible)

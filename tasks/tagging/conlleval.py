@@ -1,4 +1,4 @@
-"""Entities of tag sequences and their scores, as conlleval (CoNLL-2000, Tjong Kim Sang and Buchholz) counts them."""
+"""Read entities from tags and score them, as conlleval (CoNLL-2000, Tjong Kim Sang and Buchholz) counts them."""
 
 import collections
 import dataclasses
@@ -24,7 +24,7 @@ SpanReader = Callable[[Sequence[str]], list[Span]]
 
 
 def split_tag(tag: str) -> tuple[str, str]:
-    """`B-NP` -> ("B", "NP"). The type may hold hyphens; "O" and a bare "B" have the type ""."""
+    """Split `B-NP` into ("B", "NP"). The type may hold hyphens; "O" and a bare "B" have the type ""."""
     prefix, _, kind = tag.partition("-")
     return prefix, kind
 
@@ -62,17 +62,17 @@ class Scores:
 
     @property
     def precision(self) -> float:
-        """Per cent of what was found; 0 if nothing was."""
+        """Return the per cent of the entities found that are correct; 0 if none was found."""
         return 100.0 * self.correct / self.found if self.found else 0.0
 
     @property
     def recall(self) -> float:
-        """Per cent of the gold entities; 0 if there are none."""
+        """Return the per cent of the gold entities that were found; 0 if there are none."""
         return 100.0 * self.correct / self.gold if self.gold else 0.0
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall, per cent; 0 if both are."""
+        """Return the harmonic mean of precision and recall, per cent; 0 if both are 0."""
         total = self.precision + self.recall
         return 2.0 * self.precision * self.recall / total if total else 0.0
 
@@ -88,11 +88,11 @@ class EntityEvaluation:
 
     @property
     def accuracy(self) -> float:
-        """Per cent of the tokens whose tag is right."""
+        """Return the per cent of the tokens whose tag is right."""
         return 100.0 * self.num_correct_tokens / self.num_tokens if self.num_tokens else 0.0
 
     def metrics(self) -> dict[str, float]:
-        """Return what is reported of a task, per cent, the main score first."""
+        """Return the scores of all entities and the accuracy, per cent, the main score first."""
         total = self.overall
         return {"f1": total.f1, "precision": total.precision, "recall": total.recall, "accuracy": self.accuracy}
 
@@ -115,7 +115,7 @@ def evaluate_tags(
 
     Args:
       gold, predicted: tags of each sentence.
-      spans_of: how tags are read as entities: `conlleval_spans`, or `reference_tagging.reference_spans`.
+      spans_of: reads tags as entities, as `conlleval_spans` does.
     """
     counts = {name: collections.Counter[str]() for name in ("gold", "found", "correct")}
     num_tokens = num_correct = 0
@@ -140,7 +140,7 @@ def read_tagged_output(path: str | os.PathLike[str]) -> tuple[list[list[str]], l
       (gold, predicted): tags of each sentence; blank lines separate sentences.
 
     Raises:
-      UserError: no such file, an empty one, or a line with one column only.
+      UserError: if the file is missing or empty, or a line has only one column.
     """
     gold: list[list[str]] = [[]]
     predicted: list[list[str]] = [[]]
@@ -151,7 +151,7 @@ def read_tagged_output(path: str | os.PathLike[str]) -> tuple[list[list[str]], l
             predicted.append([])
             continue
         if len(columns) == 1:
-            raise UserError(f"{path}, line {number}: one column; expected the gold and the predicted tag at its end.")
+            raise UserError(f"{path}, line {number}: one column; expected the gold and the predicted tag at its end")
         gold[-1].append(columns[-2])
         predicted[-1].append(columns[-1])
     return [tags for tags in gold if tags], [tags for tags in predicted if tags]

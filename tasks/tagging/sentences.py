@@ -1,12 +1,11 @@
-"""Tagging: CoNLL column files, their tags as labels, and sentences as the first word piece of each word."""
+"""Read CoNLL column files, and turn tags into labels and sentences into word pieces."""
 
-import collections
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.original.tagging import reference_positions, reference_spans
+from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import BadRows, numbered_lines
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, Span, conlleval_spans, split_tag
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -14,10 +13,7 @@ from electra_jax.tasks.vocabulary import Vocabulary
 # The tags of a scheme begin with one of these letters, or are "O".
 SCHEMES = {"IOB1": "IB", "IOB2": "IB", "IOBES": "IBES"}
 
-# How a sequence of tags is read as entities: each reader's own docstring says what it repairs.
-SPAN_READERS = {"conlleval": conlleval_spans, "reference": reference_spans}
-
-# Between the documents of CoNLL-2003; not a word.
+# A line that separates the documents of CoNLL-2003; not a word.
 _DOCUMENT_START = "-DOCSTART-"
 
 
@@ -31,32 +27,46 @@ class TaggedSentence:
 
 
 @dataclasses.dataclass(frozen=True)
-class TaggedFile:
-    """The sentences of a file, and how many were left out, by reason."""
+class TaggingRules:
+    """Decide how tags become entities and labels, and words tokens, where implementations differ.
 
-    path: str
-    sentences: tuple[TaggedSentence, ...]
-    skipped: collections.Counter[str]
+    Attributes:
+      name: what a fine-tuned model records.
+      spans_of: reads the tags of one sentence as entities that do not overlap.
+      align: see `complete_positions`, whose arguments and results it has.
+      token_type_id: type of every token of a sentence.
+      labels: given the sentences of each split, the training split first, and an encoding, returns the labels to
+        learn, sorted. Splits are read only when they are asked for.
+      encoding_of: by scheme, the encoding (see `tags_of`) in which predicted tags are written.
+    """
+
+    name: str
+    spans_of: Callable[[Sequence[str]], list[Span]]
+    align: Callable[[Sequence[str], Vocabulary, int], tuple[list[int], list[int]]]
+    token_type_id: int
+    labels: Callable[[Iterable[Sequence[TaggedSentence]], str], list[str]]
+    encoding_of: Mapping[str, str]
 
 
 def read_tagged_file(
     path: str | os.PathLike[str], *, word_column: int, tag_column: int | None, scheme: str, skip_bad_rows: bool
-) -> TaggedFile:
-    """Read a file of a word a line, columns separated by white space, a blank line after each sentence.
+) -> Examples:
+    """Read the sentences of a file: a word a line, columns separated by white space, a blank line after a sentence.
 
     Args:
       path: the file, UTF-8.
       word_column: number of the word's column, from 0; negative ones count from the end.
       tag_column: the same for the tag (the CoNLL files: -1); None for a file without tags.
       scheme: "IOB1", "IOB2" or "IOBES": which letters a tag may begin with. How tags that break their scheme
-        are read is the span reader's affair.
+        are read is decided by `TaggingRules.spans_of`.
       skip_bad_rows: leave out a sentence with a bad row and count it, rather than stop.
 
     Raises:
-      UserError: no such file or scheme, an empty file, a row of fewer columns than the first, a tag that is none.
+      UserError: if there is no such file or scheme, the file is empty, a row has fewer columns than the first, or a
+        tag does not belong to the scheme.
     """
     if scheme not in SCHEMES:
-        raise UserError(f"The tag scheme {scheme!r} is unknown: use one of {', '.join(SCHEMES)}.")
+        raise UserError(f"the tag scheme {scheme!r} is unknown: use one of {', '.join(SCHEMES)}")
     bad_rows = BadRows(path, skip=skip_bad_rows)
     used = [column for column in (word_column, tag_column) if column is not None]
     num_columns = max(column + 1 if column >= 0 else -column for column in used)
@@ -72,8 +82,8 @@ def read_tagged_file(
         tags = () if tag_column is None else tuple(columns[tag_column] for _, columns in rows)
         sentences.append(TaggedSentence(words, tags, rows[0][0]))
     if not sentences:
-        raise UserError(f"{path} holds no sentence that can be used.")
-    return TaggedFile(os.fspath(path), tuple(sentences), bad_rows.skipped)
+        raise UserError(f"{path} holds no sentence that can be used")
+    return Examples(tuple(sentences), bad_rows.skipped, os.fspath(path))
 
 
 def tags_of(spans: Iterable[Span], num_words: int, *, encoding: str) -> list[str]:
@@ -101,43 +111,44 @@ def tags_of(spans: Iterable[Span], num_words: int, *, encoding: str) -> list[str
     return tags
 
 
-def encoded_tags(tags: Sequence[str], *, span_reader: str, encoding: str) -> list[str]:
+def encoded_tags(tags: Sequence[str], *, spans_of: Callable[[Sequence[str]], list[Span]], encoding: str) -> list[str]:
     """Return the tags that a model is to learn: the file's, read as entities and written in `encoding`."""
-    return tags_of(SPAN_READERS[span_reader](tags), len(tags), encoding=encoding)
+    return tags_of(spans_of(tags), len(tags), encoding=encoding)
 
 
-def complete_labels(sentences: Iterable[TaggedSentence], *, encoding: str) -> list[str]:
-    """Return every tag that the types of the (training) sentences can take, sorted.
+def complete_labels(splits: Iterable[Sequence[TaggedSentence]], encoding: str) -> list[str]:
+    """Return every tag that the types of the first split's sentences can take, sorted.
 
-    So a tag that training happens to lack, as I-LST of CoNLL-2000, can be predicted if its type was seen.
+    A tag that training happens to lack, such as I-LST of CoNLL-2000, can then be predicted if its type was seen.
     """
-    kinds = {split_tag(tag)[1] for sentence in sentences for tag in sentence.tags if tag != OUTSIDE}
+    kinds = {split_tag(tag)[1] for sentence in next(iter(splits)) for tag in sentence.tags if tag != OUTSIDE}
     letters = [letter for letter in encoding if letter != OUTSIDE]
     return sorted({OUTSIDE} | {f"{letter}-{kind}" for letter in letters for kind in kinds})
 
 
-def observed_labels(sentences: Iterable[TaggedSentence], *, span_reader: str, encoding: str) -> list[str]:
-    """Return the tags that occur, sorted: with the sentences of all splits, the original's label set."""
-    return sorted({tag for s in sentences for tag in encoded_tags(s.tags, span_reader=span_reader, encoding=encoding)})
+def without_unseen_types(found: Examples, labels: Sequence[str], *, place: str, skip_bad_rows: bool) -> Examples:
+    """Return the sentences without those that hold a type which no label has.
 
-
-def without_unseen_types(file: TaggedFile, labels: Sequence[str], *, skip_bad_rows: bool) -> TaggedFile:
-    """Return the file without the sentences that hold a type of which training knows no tag.
+    Args:
+      found: sentences.
+      labels: what the model learns.
+      place: where the sentences are from, for messages.
+      skip_bad_rows: leave out such sentences and count them, rather than stop.
 
     Raises:
-      UserError: there is one, and `skip_bad_rows` is False; file, line, and the types that are known.
+      UserError: if there is such a sentence and `skip_bad_rows` is False.
     """
     known = {split_tag(label)[1] for label in labels}
-    bad_rows = BadRows(file.path, skip=skip_bad_rows)
+    bad_rows = BadRows(place, skip=skip_bad_rows)
     kept = []
-    for sentence in file.sentences:
+    for sentence in found.examples:
         unseen = [i for i, tag in enumerate(sentence.tags) if tag != OUTSIDE and split_tag(tag)[1] not in known]
         if unseen:
             problem = f"the type of {sentence.tags[unseen[0]]!r} was never seen in training"
             bad_rows.report(sentence.line + unseen[0], problem, f"one of {', '.join(sorted(known - {''}))}")
         else:
             kept.append(sentence)
-    return TaggedFile(file.path, tuple(kept), file.skipped + bad_rows.skipped)
+    return Examples(tuple(kept), found.skipped + bad_rows.skipped, found.file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,13 +169,7 @@ class TaggingFeatures:
 
 
 def tagging_features(
-    words: Sequence[str],
-    label_ids: Sequence[int],
-    *,
-    vocabulary: Vocabulary,
-    length: int,
-    token_type_id: int,
-    alignment: str,
+    words: Sequence[str], label_ids: Sequence[int], *, vocabulary: Vocabulary, length: int, rules: TaggingRules
 ) -> TaggingFeatures:
     """Turn a sentence into word pieces, of which the first of each word carries its label.
 
@@ -173,18 +178,11 @@ def tagging_features(
       label_ids: a label for each, or none.
       vocabulary: its casing decides the words' casing.
       length: most tokens, special ones counted; what does not fit is cut off.
-      token_type_id: type of all tokens: 0, as the first segment of pre-training, or 1, as the original.
-      alignment: "complete": every word that fits has a place of its own, [UNK] if cleaning leaves nothing of
-        it. "reference": the original's, whose faults `reference_positions` tells; at the published length of
-        256 it differs for sentences of about 128 words or more, and for words such as U+200B or "[CLS]".
+      rules: place the words, and give the type of the tokens.
     """
-    if alignment == "complete":
-        input_ids, positions = _complete_positions(words, vocabulary, length)
-    elif alignment == "reference":
-        input_ids, positions = reference_positions(words, vocabulary=vocabulary, length=length)
-    else:
-        raise UserError(f"The alignment {alignment!r} is unknown: use complete or reference.")
-    return TaggingFeatures(input_ids, [token_type_id] * len(input_ids), positions, list(label_ids[: len(positions)]))
+    input_ids, positions = rules.align(words, vocabulary, length)
+    token_type_ids = [rules.token_type_id] * len(input_ids)
+    return TaggingFeatures(input_ids, token_type_ids, positions, list(label_ids[: len(positions)]))
 
 
 def predicted_tags(label_ids: Sequence[int], num_words: int, labels: Sequence[str]) -> list[str]:
@@ -193,16 +191,39 @@ def predicted_tags(label_ids: Sequence[int], num_words: int, labels: Sequence[st
     return tags + [OUTSIDE] * (num_words - len(tags))
 
 
-def mean_word_loss(sentence_losses: Sequence[float], num_words: Sequence[int], *, count_twice: bool) -> float:
-    """Return the loss per word of summed losses per sentence.
+def complete_positions(words: Sequence[str], vocabulary: Vocabulary, length: int) -> tuple[list[int], list[int]]:
+    """Place every word that fits: return the token ids, and the position of each placed word's first piece.
 
-    `count_twice`: as the original's scorer, which adds each sentence's loss twice and so reports exactly double.
+    A word of which cleaning leaves nothing is [UNK], so that each word has a position of its own.
+
+    Args:
+      words: the words of a sentence.
+      vocabulary: tokenises each of them alone.
+      length: the most tokens, [CLS] and [SEP] counted; words beyond it are cut off.
     """
-    return (2 if count_twice else 1) * sum(sentence_losses) / max(1, sum(num_words))
+    input_ids = [vocabulary.cls_id]
+    positions = []
+    for pieces in vocabulary.encode_batch(words):
+        room = length - 1 - len(input_ids)
+        if room <= 0:
+            break
+        positions.append(len(input_ids))
+        input_ids += (pieces or [vocabulary.unk_id])[:room]
+    return [*input_ids, vocabulary.sep_id], positions
+
+
+STANDARD_RULES = TaggingRules(
+    name="standard",
+    spans_of=conlleval_spans,
+    align=complete_positions,
+    token_type_id=0,
+    labels=complete_labels,
+    encoding_of={"IOB1": "IOB1", "IOB2": "BIO", "IOBES": "BIOES"},
+)
 
 
 def _sentences(path: str | os.PathLike[str]) -> Iterable[list[tuple[int, list[str]]]]:
-    """The sentences of a file as (line number, columns) of each word."""
+    """Yield the sentences of a file as the line number and the columns of each word."""
     rows: list[tuple[int, list[str]]] = []
     for number, line in numbered_lines(path):
         columns = line.split()
@@ -218,7 +239,7 @@ def _sentences(path: str | os.PathLike[str]) -> Iterable[list[tuple[int, list[st
 def _problem(
     rows: Sequence[tuple[int, list[str]]], num_columns: int, tag_column: int | None, scheme: str
 ) -> tuple[int, str, str] | None:
-    """The first bad row: line, what is wrong, what was expected."""
+    """Return the first bad row: line, what is wrong, what was expected."""
     for number, columns in rows:
         if len(columns) < num_columns:
             return number, f"{len(columns)} columns", f"{num_columns} (separated by white space)"
@@ -229,15 +250,3 @@ def _problem(
             letters = ", ".join(f"{letter}-TYPE" for letter in SCHEMES[scheme])
             return number, f"{columns[tag_column]!r} is not a tag of {scheme}", f"O, {letters}"
     return None
-
-
-def _complete_positions(words: Sequence[str], vocabulary: Vocabulary, length: int) -> tuple[list[int], list[int]]:
-    input_ids = [vocabulary.cls_id]
-    positions = []
-    for pieces in vocabulary.encode_batch(words):
-        room = length - 1 - len(input_ids)
-        if room <= 0:
-            break
-        positions.append(len(input_ids))
-        input_ids += (pieces or [vocabulary.unk_id])[:room]
-    return [*input_ids, vocabulary.sep_id], positions

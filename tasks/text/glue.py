@@ -1,7 +1,6 @@
-"""GLUE's tasks: where their files are, what is in which column, and the files that its leaderboard takes."""
+"""Read GLUE's files and write those that its leaderboard takes."""
 
 import dataclasses
-import difflib
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,8 +8,9 @@ from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
-from electra_jax.tasks.rows import BadRows, numbered_lines
-from electra_jax.tasks.text.tables import Classes, ExampleFile, Interval, RawRow, TextExample, understood
+from electra_jax.tasks.protocol import Examples
+from electra_jax.tasks.rows import BadRows, numbered_lines, text_of
+from electra_jax.tasks.text.tables import Classes, Interval, RawRow, TextExample, understood
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +46,11 @@ class GlueTask:
     unordered: bool = False
 
     def split(self, name: str) -> str:
-        """The split of that name; "dev" and "test" are the matched ones of MNLI, "test" the only one of ax."""
+        """Return the split of that name; "dev" and "test" are the matched ones of MNLI, "test" the only one of ax."""
         for candidate in (name, f"{name}_matched", "diagnostic" if name == "test" else name):
             if candidate in self.layouts:
                 return candidate
-        raise UserError(f"{self.name} has no split {name!r}: use one of {', '.join(self.layouts)}.")
+        raise UserError(f"{self.name} has no split {name!r}: use one of {', '.join(self.layouts)}")
 
 
 _YES_NO = Classes(("0", "1"))
@@ -140,49 +140,35 @@ GLUE = {
 }
 
 
-def glue_task(name: str) -> GlueTask:
-    """Return the task of that name: ours, or the original's ("sst", "sts").
-
-    Raises:
-      UserError: there is none; the nearest names.
-    """
-    for task in GLUE.values():
-        if name == task.name or (name in task.folders and task.name != "ax"):
-            return task
-    near = difflib.get_close_matches(name, GLUE, n=3) or list(GLUE)
-    raise UserError(f"GLUE has no task {name!r}; the nearest: {', '.join(near)}.")
-
-
 def read_glue(
     task: GlueTask, path: str | os.PathLike[str], *, split: str, both_orders: bool, skip_bad_rows: bool
-) -> ExampleFile:
+) -> Examples:
     """Read a file of GLUE's public layout. Test splits have no labels, whatever their file says.
 
     Args:
       task: the task.
       path: the file.
       split: which of the task's splits it is.
-      both_orders: append every pair of an unordered task (mrpc, stsb) with its texts swapped, as the original
-        does with the training split by its option `double_unordered` (on by default): twice the examples, whose
-        indices go on after the number of the first ones.
-      skip_bad_rows: leave out and count rows that lack a column or whose label is unknown, as the original does
-        with the former (at the latter, as MNLI's "-", it stops with a KeyError).
+      both_orders: append every pair of an unordered task (mrpc, stsb) with its texts swapped, as published for
+        training: twice the examples. The indices of the swapped ones continue those of the others.
+      skip_bad_rows: leave out and count rows that lack a column or whose label is unknown, such as MNLI's "-", rather
+        than stop.
 
     Raises:
-      UserError: a missing or empty file; a bad row: file, line, what was expected; nothing that can be used.
+      UserError: if the file is missing or empty, a row is bad, or no row can be used.
     """
     bad_rows = BadRows(path, skip=skip_bad_rows)
-    file = understood(_rows(path, task.layouts[task.split(split)], bad_rows), task.target, bad_rows, path)
-    return in_both_orders(file) if both_orders and task.unordered else file
+    found = understood(_rows(path, task.layouts[task.split(split)], bad_rows), task.target, bad_rows, path)
+    return in_both_orders(found) if both_orders and task.unordered else found
 
 
-def in_both_orders(file: ExampleFile) -> ExampleFile:
-    """Append every pair with its texts swapped; the indices go on after the number of the first ones."""
-    number = len(file.examples)
+def in_both_orders(found: Examples) -> Examples:
+    """Append every pair with its texts swapped; their indices continue those of the others."""
+    number = len(found.examples)
     swapped = [
-        TextExample(index + number, text_b or "", text_a, label) for index, text_a, text_b, label in file.examples
+        TextExample(index + number, text_b or "", text_a, label) for index, text_a, text_b, label in found.examples
     ]
-    return ExampleFile(file.examples + swapped, file.skipped)
+    return Examples([*found.examples, *swapped], found.skipped)
 
 
 def examples_of_tfds(
@@ -195,7 +181,7 @@ def examples_of_tfds(
     """
     examples = []
     for record in records:
-        texts = [_text(record[name]) for name in task.tfds_texts]
+        texts = [text_of(record[name]) for name in task.tfds_texts]
         raw = float(record["label"])
         label: int | float | None = None
         if isinstance(task.target, Interval):
@@ -228,7 +214,7 @@ def read_submission(task: GlueTask, path: str | os.PathLike[str]) -> dict[int, i
     """Read such a file: of each index, the class's number or the value.
 
     Raises:
-      UserError: a missing or empty file; a line that is not `index<TAB>prediction`, or names an unknown label.
+      UserError: if the file is missing or empty, or a line is not `index<TAB>prediction` or names an unknown label.
     """
     predictions: dict[int, int | float] = {}
     for line, text in numbered_lines(path):
@@ -240,7 +226,7 @@ def read_submission(task: GlueTask, path: str | os.PathLike[str]) -> dict[int, i
         except ValueError as error:
             raise UserError(
                 f"{path}, line {line}: {text!r} is not a prediction; "
-                f"expected an index, a tab and {task.target.expected}."
+                f"expected an index, a tab and {task.target.expected}"
             ) from error
     return predictions
 
@@ -267,7 +253,3 @@ def _rows(path: str | os.PathLike[str], layout: Layout, bad_rows: BadRows) -> It
             None if layout.text_b is None else columns[layout.text_b],
             None if layout.label is None else columns[layout.label],
         )
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

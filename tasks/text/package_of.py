@@ -1,4 +1,4 @@
-"""`package_of`: given a docstring of the embedded corpus, which package is it from?
+"""Define `package_of`: given a docstring of the embedded corpus, which package is it from?
 
 The classes are ten packages that the project itself needs, so that they are installed wherever it is. Modules, not
 docstrings, are divided among the splits; the packages' names are removed from the texts; and each class has as many
@@ -20,7 +20,7 @@ from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.split_files import Sources
 from electra_jax.tasks.text.tables import Classes, TextExample
-from electra_jax.tasks.text.task import TextTask
+from electra_jax.tasks.text.task import STANDARD_RULES, TextTask
 from electra_jax.tasks.vocabulary import Vocabulary
 
 NAME = "package_of"
@@ -72,7 +72,7 @@ def without_names(text: str) -> str:
 
 
 def split_of(module: str) -> str:
-    """The split that a module's docstrings are in: "train", "dev" or "test"."""
+    """Return the split that a module's docstrings are in: "train", "dev" or "test"."""
     share = text_hash(module) % 100
     return "dev" if share < _PERCENT["dev"] else "test" if share < sum(_PERCENT.values()) else "train"
 
@@ -91,7 +91,7 @@ def package_examples(
       whose keys have the smallest hashes.
 
     Raises:
-      UserError: a class has no document in one of the splits.
+      UserError: if a class has no document in one of the splits.
     """
     found: dict[str, dict[str, list[tuple[int, str]]]] = {
         split: {package: [] for package in documents} for split in ("train", *_PERCENT)
@@ -107,7 +107,7 @@ def package_examples(
         most = examples_per_class if split == "train" else max(1, int(examples_per_class * _EVALUATION_SHARE))
         fewest, package = min((len(texts), package) for package, texts in by_package.items())
         if not fewest:
-            raise UserError(f"{NAME}: the package {package} has no docstring for the {split} split.")
+            raise UserError(f"{NAME}: the package {package} has no docstring for the {split} split")
         chosen = [
             (hashed, text, label)
             for label, texts in enumerate(by_package.values())
@@ -143,15 +143,15 @@ def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
     """Make the task; its docstrings are read when the first split is.
 
     Raises:
-      UserError: fewer than eight of the packages are installed, or `examples_per_class` is not positive.
+      UserError: if fewer than eight of the packages are installed, or `examples_per_class` is not positive.
     """
     if options.examples_per_class < 1:
-        raise UserError(f"EXAMPLES_PER_CLASS is {options.examples_per_class}: it must be at least 1.")
+        raise UserError(f"EXAMPLES_PER_CLASS is {options.examples_per_class}: it must be at least 1")
     installed = embedded.installed_packages()
     packages = {name: installed[name] for name in PACKAGES if name in installed}
     if len(packages) < _FEWEST_CLASSES:
         missing = ", ".join(name for name in PACKAGES if name not in installed)
-        raise UserError(f"{NAME} needs {_FEWEST_CLASSES} packages of {len(PACKAGES)}, and {missing} are not installed.")
+        raise UserError(f"{NAME} needs {_FEWEST_CLASSES} packages of {len(PACKAGES)}, and {missing} are not installed")
     from electra_jax.runtime import user_cache  # imports JAX
 
     @functools.cache
@@ -168,7 +168,7 @@ def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
         target=Classes(tuple(packages)),
         pair=False,
         metrics=("accuracy",),
-        gold_counts_predicted=False,
+        rules=STANDARD_RULES,
         vocabulary=vocabulary,
         length=options.row_length,
         sources=Sources(

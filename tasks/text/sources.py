@@ -1,10 +1,9 @@
-"""Where the examples of text tasks come from: GLUE's files, TFDS's GLUE, and a user's own tables."""
+"""Find the examples of text tasks: GLUE's files, TFDS's GLUE, and a user's own tables."""
 
 import collections
 import dataclasses
 import functools
 import math
-import os
 import pathlib
 
 from electra_jax.errors import UserError
@@ -16,7 +15,6 @@ from electra_jax.tasks.text.tables import (
     TABLE_SUFFIXES,
     Classes,
     Columns,
-    ExampleFile,
     Interval,
     TextExample,
     column_names,
@@ -34,7 +32,7 @@ def glue_sources(task: GlueTask, options: TaskOptions) -> Sources:
     """Return the splits of a GLUE task under their files' names; ax has only "test", the file diagnostic.tsv.
 
     Raises:
-      UserError: `options.source` is unknown, or TFDS has not prepared the dataset.
+      UserError: if `options.source` is unknown, or TFDS has not prepared the dataset.
     """
     if reads_tfds(options):
         return _glue_of_tfds(task, options)
@@ -44,7 +42,7 @@ def glue_sources(task: GlueTask, options: TaskOptions) -> Sources:
         paths["diagnostic"] = pathlib.Path(options.test_file)
     readers = {
         _public_name(task, split): functools.partial(
-            _read_glue,
+            read_glue,
             task,
             path,
             split=split,
@@ -62,20 +60,20 @@ def table_sources(
     """Return the splits of a user's own tables, and its labels: `target`, or those of the training file.
 
     Raises:
-      UserError: no file, no text column, or a training file that says nothing of its labels.
+      UserError: if there is no file or no text column, or the training file has no labels.
     """
     if options.source != "files":
-        raise UserError(f"SOURCE is {options.source!r}: the task {options.task!r} is read from 'files'.")
+        raise UserError(f"SOURCE is {options.source!r}: the task {options.task!r} is read from 'files'")
     looked = {"folders": (options.task,), "suffixes": TABLE_SUFFIXES}
     paths = split_paths(options, **looked)
     if not paths:
-        raise UserError(f"{options.task} has no split at all: {what_is_missing(options, **looked)}.")
+        raise UserError(f"{options.task} has no split at all: {what_is_missing(options, **looked)}")
     columns = _columns(options, next(iter(paths.values())))
     if target is None:
         if "train" not in paths:
             raise UserError(
-                f"The labels of {options.task!r} are those of its training file, and there is none: set TRAIN_FILE, "
-                "or start from a model that was fine-tuned on it."
+                f"the labels of {options.task!r} are those of its training file, and there is none: set TRAIN_FILE, "
+                "or start from a model that was fine-tuned on it"
             )
         if columns.label is None:
             raise UserError(_unset("LABEL_COLUMN", "label", paths["train"]))
@@ -96,9 +94,9 @@ def _glue_of_tfds(task: GlueTask, options: TaskOptions) -> Sources:
 
     def read(split: str, tfds_split: str) -> Examples:
         examples = examples_of_tfds(task, records(builder, tfds_split), label_names=names)
-        file = ExampleFile(examples, collections.Counter())
+        found = Examples(examples, collections.Counter())
         doubled = options.double_unordered and task.unordered and split == "train"
-        return _examples(in_both_orders(file) if doubled else file)
+        return in_both_orders(found) if doubled else found
 
     readers = {}
     for split in (_public_name(task, split) for split in task.layouts):
@@ -112,23 +110,13 @@ def _public_name(task: GlueTask, split: str) -> str:
     return "test" if task.name == "ax" else split
 
 
-def _read_glue(
-    task: GlueTask, path: str | os.PathLike[str], *, split: str, both_orders: bool, skip_bad_rows: bool
-) -> Examples:
-    return _examples(read_glue(task, path, split=split, both_orders=both_orders, skip_bad_rows=skip_bad_rows))
-
-
 def _read_table(
     path: pathlib.Path, split: str, *, columns: Columns, target: Classes | Interval, skip_bad_rows: bool
 ) -> Examples:
     # A test file need not have labels.
     if split == "test" and columns.label is not None and columns.label not in column_names(path):
         columns = dataclasses.replace(columns, label=None)
-    return _examples(read_table(path, columns=columns, target=target, skip_bad_rows=skip_bad_rows))
-
-
-def _examples(file: ExampleFile) -> Examples:
-    return Examples(file.examples, file.skipped)
+    return read_table(path, columns=columns, target=target, skip_bad_rows=skip_bad_rows)
 
 
 def _texts_in_any_order(example: TextExample) -> str:
@@ -145,4 +133,4 @@ def _columns(options: TaskOptions, path: pathlib.Path) -> Columns:
 
 def _unset(macro: str, what: str, path: pathlib.Path) -> str:
     names = ", ".join(column_names(path))
-    return f"{macro} is not set: name the column of {path} that holds the {what} (it has: {names})."
+    return f"{macro} is not set: name the column of {path} that holds the {what} (it has: {names})"

@@ -1,6 +1,5 @@
-"""Texts and pairs of texts with a class or a number: a user's own tables, and every text as word pieces."""
+"""Read a user's own tables of texts with a class or a number, and turn texts into word pieces."""
 
-import collections
 import csv
 import dataclasses
 import json
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import BadRows, numbered_lines
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -31,14 +31,6 @@ class TextExample(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ExampleFile:
-    """The examples of a file, and how many rows were left out, by reason."""
-
-    examples: list[TextExample]
-    skipped: collections.Counter[str]
-
-
-@dataclasses.dataclass(frozen=True)
 class Classes:
     """The labels of a classification; a label's place is its number."""
 
@@ -50,7 +42,7 @@ class Classes:
 
     @property
     def expected(self) -> str:
-        """What a row may have, in words."""
+        """Say what a row may have."""
         return f"one of {', '.join(map(repr, self.labels))}"
 
 
@@ -70,15 +62,15 @@ class Interval:
 
     @property
     def expected(self) -> str:
-        """What a row may have, in words."""
+        """Say what a row may have."""
         return f"a number from {self.low:g} to {self.high:g}"
 
     def normalised(self, value: float) -> float:
-        """From 0 to 1: what the model learns. (The original divides by `high`: the same for STS-B's 0 to 5.)"""
+        """Return the value that the model learns, from 0 to 1."""
         return (value - self.low) / (self.high - self.low)
 
     def denormalised(self, prediction: float) -> float:
-        """The value of a model's output, brought into the interval."""
+        """Return the value of a model's output, brought into the interval."""
         if math.isinf(self.high - self.low):
             return prediction
         return min(max(self.low + prediction * (self.high - self.low), self.low), self.high)
@@ -104,13 +96,13 @@ class Columns:
 
     @property
     def used(self) -> list[str]:
-        """Those that every row must have."""
+        """Return the names of the columns that every row must have."""
         return [name for name in (self.text_a, self.text_b, self.label) if name is not None]
 
 
 def read_table(
     path: str | os.PathLike[str], *, columns: Columns, target: Classes | Interval, skip_bad_rows: bool
-) -> ExampleFile:
+) -> Examples:
     """Read a user's own file: .tsv (no quoting), .csv (quoted as spreadsheets do) or .jsonl (an object a line).
 
     Tables begin with a line of column names.
@@ -122,8 +114,8 @@ def read_table(
       skip_bad_rows: leave out a row that lacks a column or has another label and count it, rather than stop.
 
     Raises:
-      UserError: a missing, empty or foreign file; a column that it does not have; a bad row: file, line, what was
-        expected; nothing that can be used.
+      UserError: if the file is missing, empty or of another format, lacks a column, has a bad row, or has no row that
+        can be used.
     """
     bad_rows = BadRows(path, skip=skip_bad_rows)
     return understood(_table_rows(path, columns, bad_rows), target, bad_rows, path)
@@ -133,7 +125,7 @@ def column_names(path: str | os.PathLike[str]) -> list[str]:
     """Return the names of a table's columns: its first line, or the fields of the first object of a .jsonl.
 
     Raises:
-      UserError: a missing or empty file, another format, a first line that holds no JSON object.
+      UserError: if the file is missing, empty or of another format, or the first line of a .jsonl is not a JSON object.
     """
     suffix = _checked_suffix(path)
     first = next(text for _, text in numbered_lines(path) if text)
@@ -144,7 +136,7 @@ def column_names(path: str | os.PathLike[str]) -> list[str]:
     except ValueError:
         record = None
     if not isinstance(record, dict):
-        raise UserError(f"{path}: its first line is not a JSON object.")
+        raise UserError(f"{path}: its first line is not a JSON object")
     return list(record)
 
 
@@ -154,10 +146,10 @@ def discover_target(
     """Return the labels of a training file, sorted (numbers by value), or the interval of its numbers.
 
     Raises:
-      UserError: as `read_table`; `columns.label` is None; only one label, or one number.
+      UserError: if `read_table` refuses the file, `columns.label` is None, or there is only one label or one number.
     """
     if columns.label is None:
-        raise UserError(f"{path} is to be trained on: name the column of its labels.")
+        raise UserError(f"{path} is to be trained on: name the column of its labels")
     bad_rows = BadRows(path, skip=skip_bad_rows)
     if regression:
         file = understood(_table_rows(path, columns, bad_rows), Interval(-math.inf, math.inf), bad_rows, path)
@@ -169,13 +161,13 @@ def discover_target(
         target = Classes(tuple(sorted(labels, key=_number_or_text)))
         different = len(labels)
     if different < 2:
-        raise UserError(f"{path}: {different} different labels in the column {columns.label!r}; at least 2 are needed.")
+        raise UserError(f"{path}: {different} different labels in the column {columns.label!r}; at least 2 are needed")
     return target
 
 
 def understood(
     rows: Iterable[RawRow], target: Classes | Interval, bad_rows: BadRows, path: str | os.PathLike[str]
-) -> ExampleFile:
+) -> Examples:
     """Give each row its label's number; report those whose label is none."""
     examples = []
     for row in rows:
@@ -188,8 +180,8 @@ def understood(
                 continue
         examples.append(TextExample(row.index, row.text_a, row.text_b, label))
     if not examples:
-        raise UserError(f"{path} holds no row that can be used.")
-    return ExampleFile(examples, bad_rows.skipped)
+        raise UserError(f"{path} holds no row that can be used")
+    return Examples(examples, bad_rows.skipped)
 
 
 class TextFeatures(NamedTuple):
@@ -221,7 +213,7 @@ def text_features(
 
 
 def pair_lengths(length_a: int, length_b: int, room: int) -> tuple[int, int]:
-    """How much is kept of two texts: tokens go one by one from the end of the longer, of the second if equal."""
+    """Return how many tokens are kept of two texts, cut one by one from the longer, from the second if equal."""
     kept_b = min(length_b, max(room // 2, room - length_a))
     return min(length_a, room - kept_b), kept_b
 
@@ -237,7 +229,7 @@ def _checked_suffix(path: str | os.PathLike[str]) -> str:
     suffix = pathlib.Path(path).suffix.lower()
     if suffix not in TABLE_SUFFIXES:
         raise UserError(
-            f"{path}: the format {suffix or 'without a suffix'!r} is unknown; use {', '.join(TABLE_SUFFIXES)}."
+            f"{path}: the format {suffix or 'without a suffix'!r} is unknown; use {', '.join(TABLE_SUFFIXES)}"
         )
     return suffix
 
@@ -279,7 +271,7 @@ def _csv_records(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRo
             yield line, dict(zip(header, fields, strict=False)) if fields else None
             line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
+        raise UserError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
 
 
 def _json_records(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows) -> Records:
@@ -301,6 +293,5 @@ def _check_header(path: str | os.PathLike[str], header: Sequence[str], columns: 
     missing = [name for name in columns.used if name not in header]
     if missing:
         raise UserError(
-            f"{path} has no column {', '.join(map(repr, missing))}: "
-            f"its first line names {', '.join(map(repr, header))}."
+            f"{path} has no column {', '.join(map(repr, missing))}: its first line names {', '.join(map(repr, header))}"
         )

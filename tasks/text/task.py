@@ -1,17 +1,18 @@
-"""Classification and regression of texts and of pairs of texts as downstream tasks."""
+"""Define the classification and the regression of texts and of pairs of texts as tasks to fine-tune on."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.split_files import NO_SOURCES, Sources
 from electra_jax.tasks.text.glue import GLUE
-from electra_jax.tasks.text.glue_metrics import METRICS, TASK_METRICS, precision_recall_f1
+from electra_jax.tasks.text.glue_metrics import METRICS, TASK_METRICS, f1
 from electra_jax.tasks.text.sources import glue_sources, table_sources
 from electra_jax.tasks.text.tables import Classes, Interval, TextExample, text_features
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -27,6 +28,22 @@ NAMES = (*GLUE, *OWN_METRICS)
 
 
 @dataclasses.dataclass(frozen=True)
+class TextRules:
+    """Decide how texts are scored, where implementations differ.
+
+    Attributes:
+      name: what a fine-tuned model records.
+      f1: given labels and predictions, numbers of classes, returns the F1 of class 1, per cent.
+    """
+
+    name: str
+    f1: Callable[[Sequence[int], Sequence[int]], float]
+
+
+STANDARD_RULES = TextRules(name="standard", f1=f1)
+
+
+@dataclasses.dataclass(frozen=True)
 class LabelPrediction:
     """The likeliest class of an example, and the probability of each."""
 
@@ -34,7 +51,7 @@ class LabelPrediction:
     probabilities: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """`label` and `probabilities`."""
+        """Return `label` and `probabilities`."""
         return {"label": self.label, "probabilities": dict(self.probabilities)}
 
 
@@ -45,7 +62,7 @@ class ValuePrediction:
     value: float
 
     def to_json(self) -> dict[str, Any]:
-        """`value`."""
+        """Return `value`."""
         return {"value": self.value}
 
 
@@ -54,53 +71,53 @@ TextPrediction = LabelPrediction | ValuePrediction
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextTask:
-    """A classification or regression; see `downstream.DownstreamTask`.
+    """A classification or regression: a `protocol.DownstreamTask`.
 
     Attributes:
-      name: of the catalogue.
+      name: its name in the catalogue.
       target: its classes, or the interval of its values.
       pair: whether examples are pairs.
       metrics: names of its scores, the main one first.
-      gold_counts_predicted: F1 as the original's scorer has it: see `glue_metrics.precision_recall_f1`.
+      rules: how it is scored, where implementations differ.
       vocabulary: tokenises.
       length: the most tokens of a row.
-      sources: where its splits are.
+      sources: where the splits are.
     """
 
     name: str
     target: Classes | Interval
     pair: bool
     metrics: tuple[str, ...]
-    gold_counts_predicted: bool
+    rules: TextRules
     vocabulary: Vocabulary
     length: int
     sources: Sources
 
     @property
     def kind(self) -> str:
-        """ "classification" or "regression"."""
+        """Return "classification" or "regression"."""
         return "regression" if isinstance(self.target, Interval) else "classification"
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes; () for a regression."""
+        """Return the names of the classes; () for a regression."""
         return () if isinstance(self.target, Interval) else self.target.labels
 
     @property
     def main_metric(self) -> str:
-        """The score by which the best checkpoint is chosen."""
+        """Return the name of the score by which the best checkpoint is chosen."""
         return self.metrics[0]
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those that can be read."""
+        """Return the names of the splits that can be read."""
         return tuple(self.sources.readers)
 
     def examples(self, split: str) -> Examples:
-        """Read a split into `classification.TextExample`s.
+        """Read the `TextExample`s of a split.
 
         Raises:
-          UserError: there is no such split or file, or nothing in it that can be used.
+          UserError: if there is no such split or file, or nothing in it can be used.
         """
         return self.sources.read(self.name, split)
 
@@ -108,7 +125,7 @@ class TextTask:
         """Return the examples of raw input: texts; pairs of texts; or mappings with "text" and "text_b".
 
         Raises:
-          UserError: one is a pair where the task's examples are single texts, or the other way round.
+          UserError: if an input is a pair where the task's examples are single texts, or the other way round.
         """
         return [self._raw_example(index, value) for index, value in enumerate(inputs)]
 
@@ -149,26 +166,20 @@ class TextTask:
         """Return the official metrics, per cent, the main one first.
 
         Raises:
-          UserError: examples without labels, as those of a test set.
+          UserError: if examples have no labels, as in a test set.
         """
         gold = [example.label for example in examples if example.label is not None]
         if not gold or len(gold) < len(examples):
             raise UserError(
                 f"{len(examples) - len(gold)} of the {len(examples)} examples of {self.name} have no label, as in a "
-                "test set: they can be predicted (electra predict), but not scored; name a split with labels."
+                "test set: they can be predicted (electra predict), but not scored; name a split with labels"
             )
         return self.scores(gold, [self._number(prediction) for prediction in predictions])
 
     def scores(self, labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
         """Return the metrics of class numbers, or of values in the task's interval."""
-        scores = {}
-        for name in self.metrics:
-            if name == "f1":
-                classes = [int(label) for label in labels], [int(prediction) for prediction in predictions]
-                scores[name] = precision_recall_f1(*classes, gold_counts_predicted=self.gold_counts_predicted)[2]
-            else:
-                scores[name] = METRICS[name](labels, predictions)
-        return scores
+        metrics = METRICS | {"f1": self.rules.f1}
+        return {name: metrics[name](labels, predictions) for name in self.metrics}
 
     def describe(self) -> dict[str, Any]:
         """Return what `text_task_from_facts` needs."""
@@ -179,7 +190,7 @@ class TextTask:
             "target": [target.low, target.high] if isinstance(target, Interval) else list(target.labels),
             "pair": self.pair,
             "metrics": list(self.metrics),
-            "gold_counts_predicted": self.gold_counts_predicted,
+            "rules": self.rules.name,
             "length": self.length,
         }
 
@@ -190,7 +201,7 @@ class TextTask:
             texts = list(value) if isinstance(value, (list, tuple)) else [value]
         if len(texts) != 1 + self.pair or not all(isinstance(text, str) for text in texts):
             expected = 'two texts, as in {"text": ..., "text_b": ...}' if self.pair else "one text"
-            raise UserError(f"Input {index + 1} is {value!r}: {self.name} expects {expected}.")
+            raise UserError(f"input {index + 1} is {value!r}: {self.name} expects {expected}")
         return TextExample(index, texts[0], texts[1] if self.pair else None, None)
 
     def _label(self, label: int | float) -> np.ndarray:
@@ -201,8 +212,7 @@ class TextTask:
     def _prediction(self, logits_C: np.ndarray) -> TextPrediction:
         if isinstance(self.target, Interval):
             return ValuePrediction(self.target.denormalised(float(np.asarray(logits_C).reshape(()))))
-        exponentials_C = np.exp(logits_C.astype(np.float64) - np.max(logits_C))
-        probabilities_C = exponentials_C / exponentials_C.sum()
+        probabilities_C = softmax(logits_C.astype(np.float64))
         labels = self.target.labels
         return LabelPrediction(
             labels[int(np.argmax(logits_C))], dict(zip(labels, map(float, probabilities_C), strict=True))
@@ -215,18 +225,19 @@ class TextTask:
 
 
 def make_text_task(
-    options: TaskOptions, vocabulary: Vocabulary, *, recorded: Mapping[str, Any] | None = None
+    options: TaskOptions, vocabulary: Vocabulary, *, rules: TextRules, recorded: Mapping[str, Any] | None = None
 ) -> TextTask:
     """Make a task of GLUE or a user's own.
 
     Args:
       options: which, and where its data is.
       vocabulary: tokenises.
+      rules: how it is scored, where implementations differ.
       recorded: what `TextTask.describe` said of the task that a model was fine-tuned on; its labels are then
         taken rather than looked for in the training file, which need not be there.
 
     Raises:
-      UserError: there is no data, or what it is like is not said.
+      UserError: if there is no data, or the settings do not say how to read it.
     """
     target = None if recorded is None else _target(recorded)
     if options.task in GLUE:
@@ -241,21 +252,21 @@ def make_text_task(
         target=target,
         pair=pair,
         metrics=metrics,
-        gold_counts_predicted=options.gold_counts_predicted,
+        rules=rules,
         vocabulary=vocabulary,
         length=options.row_length,
         sources=sources,
     )
 
 
-def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> TextTask:
-    """Return the task that `TextTask.describe` told of, for raw input."""
+def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, rules: TextRules) -> TextTask:
+    """Rebuild a task from what `TextTask.describe` gave, to read raw input; `rules` are those that it names."""
     return TextTask(
         name=facts["task"],
         target=_target(facts),
         pair=facts["pair"],
         metrics=tuple(facts["metrics"]),
-        gold_counts_predicted=facts["gold_counts_predicted"],
+        rules=rules,
         vocabulary=vocabulary,
         length=facts["length"],
         sources=NO_SOURCES,

@@ -10,6 +10,8 @@ import pytest
 import electra_jax
 from electra_jax.cli import main
 from electra_jax.config import gin_files
+from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.config.pretraining import PretrainingRun
 from support.command_line import electra, reported_steps
 
 ARCHIVE = Path(__file__).parent / "data" / "version_0_1_0.tar.xz"
@@ -34,9 +36,9 @@ def test_a_fine_tuned_model_predicts_what_it_predicted(runs: Path) -> None:
 
 
 def test_recorded_configurations_build(runs: Path) -> None:
-    pretraining = gin_files.build("PretrainingRun", ["pretrained/config.gin"], [], search_paths=[])
+    pretraining = gin_files.build(PretrainingRun, ["pretrained/config.gin"], [], search_paths=[])
     assert (pretraining.encoder.hidden_size, pretraining.loop.num_train_steps, pretraining.packing) == (8, 8, False)
-    finetuning = gin_files.build("finetuning.FinetuningRun", ["tuned/config.gin"], [], search_paths=[])
+    finetuning = gin_files.build(FinetuningRun, ["tuned/config.gin"], [], search_paths=[])
     assert (finetuning.task.task, finetuning.task.train_file) == ("classification", "train.tsv")
 
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from electra_jax.compare.pieces import Piece, Timing, ready, seconds_left
-from electra_jax.compare.plan import Plan, make_plan
+from electra_jax.compare.plan import Plan, Timing, WorkItem, make_plan, ready, seconds_left
 from electra_jax.compare.work import gpu_share, last_words
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
+from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.config.pretraining import PretrainingRun
 from support.comparison import ELECTRA_STEP, MACROS, MLM_STEP, plan_of_macros, refusal
 
 
@@ -24,7 +25,7 @@ def test_the_same_flops_are_other_steps_of_each_variant(planned: tuple[Compariso
     assert plan.step_flops == {"electra": ELECTRA_STEP, "mlm": MLM_STEP}
     # 1e9 FLOPs are 85.8 and 102.1 steps.
     assert plan.total_steps == {"electra": 86, "mlm": 102}
-    steps = {piece.name: piece.steps for piece in plan.pieces if piece.task is None}
+    steps = {item.name: item.steps for item in plan.items if item.task is None}
     assert steps == {
         "electra/0.2/pretrain": 17,
         "mlm/0.2/pretrain": 20,
@@ -33,8 +34,8 @@ def test_the_same_flops_are_other_steps_of_each_variant(planned: tuple[Compariso
         "electra/1/pretrain": 86,
         "mlm/1/pretrain": 102,
     }
-    assert {piece.flops / piece.steps for piece in plan.pieces if piece.variant == "mlm"} == {float(MLM_STEP)}
-    assert [piece.name for piece in plan.pieces][:8] == [
+    assert {item.flops / item.steps for item in plan.items if item.variant == "mlm"} == {float(MLM_STEP)}
+    assert [item.name for item in plan.items][:8] == [
         "random/rte",
         "random/mine",
         "electra/0.2/pretrain",
@@ -47,11 +48,11 @@ def test_the_same_flops_are_other_steps_of_each_variant(planned: tuple[Compariso
 
 
 def test_a_stage_has_the_schedule_of_the_whole_budget(planned: tuple[ComparisonRun, Plan]) -> None:
-    """What the commands of the pieces say, as the processes will read it."""
+    """What the commands of the items say, as the processes will read it."""
     _, plan = planned
-    pieces = {piece.name: piece for piece in plan.pieces}
+    items = {item.name: item for item in plan.items}
     built = {
-        name: built_by(pieces[name]) for name in ("electra/0.2/pretrain", "mlm/1/pretrain", "mlm/0.5/rte", "random/rte")
+        name: built_by(items[name]) for name in ("electra/0.2/pretrain", "mlm/1/pretrain", "mlm/0.5/rte", "random/rte")
     }
     first, last = built["electra/0.2/pretrain"], built["mlm/1/pretrain"]
     assert (first.loop.num_train_steps, first.optimizer.num_train_steps, first.optimizer.num_warmup_steps) == (
@@ -69,16 +70,16 @@ def test_a_stage_has_the_schedule_of_the_whole_budget(planned: tuple[ComparisonR
     tuned, random = built["mlm/0.5/rte"], built["random/rte"]
     assert (tuned.init_from, tuned.model_dir) == ("runs/it/mlm/0.5/pretrain", "runs/it/mlm/0.5/rte")
     assert (random.init_from, random.encoder(), random.num_epochs) == (None, first.encoder, 2)
-    assert [tuned.task.task, built_by(pieces["mlm/0.5/mine"]).task.task] == ["rte", "sst2"]
+    assert [tuned.task.task, built_by(items["mlm/0.5/mine"]).task.task] == ["rte", "sst2"]
     assert list(tuned.seeds) == [0, 1, 2]
 
 
-def built_by(piece: Piece) -> Any:
-    """What a piece's process builds of its arguments."""
-    verb, *flags = piece.arguments
+def built_by(item: WorkItem) -> Any:
+    """What an item's process builds of its arguments."""
+    command, *flags = item.arguments
     files = [flag.removeprefix("--gin_file=") for flag in flags if flag.startswith("--gin_file=")]
     bindings = [flag.removeprefix("--gin.") for flag in flags if flag.startswith("--gin.")]
-    kind = {"pretrain": "PretrainingRun", "finetune": "finetuning.FinetuningRun"}[verb]
+    kind = {"pretrain": PretrainingRun, "finetune": FinetuningRun}[command]
     return gin_files.build(kind, files, bindings, search_paths=[])
 
 
@@ -86,10 +87,8 @@ def test_gin_files_are_looked_for_where_the_command_says(tmp_path: Path) -> None
     (tmp_path / "warm.gin").write_text("DROPOUT = 0.25\n")
     macros = MACROS | {"VARIANTS": [("warm", "gin/objectives/mlm.gin", "warm.gin")]}
     bindings = [f"{name}={value!r}" for name, value in ({"MODEL_DIR": "run"} | macros).items()]
-    run = gin_files.build(
-        "comparison.ComparisonRun", ["gin/runs/compare.gin"], bindings, search_paths=[str(tmp_path), "elsewhere"]
-    )
-    stage = next(piece for piece in make_plan(run).pieces if piece.task is None)
+    run = gin_files.build(ComparisonRun, ["gin/runs/compare.gin"], bindings, search_paths=[str(tmp_path), "elsewhere"])
+    stage = next(item for item in make_plan(run).items if item.task is None)
     assert f"--gin_search_paths={tmp_path},elsewhere" in stage.arguments
     assert stage.settings["EncoderConfig.hidden_dropout_prob"] == "0.25"
     # Its macro stands for another.
@@ -98,37 +97,37 @@ def test_gin_files_are_looked_for_where_the_command_says(tmp_path: Path) -> None
 
 def test_what_is_ready(planned: tuple[ComparisonRun, Plan]) -> None:
     _, plan = planned
-    names = [piece.name for piece in ready(plan.pieces, done=(), begun=())]
+    names = [item.name for item in ready(plan.items, done=(), begun=())]
     assert names == ["random/rte", "random/mine", "electra/0.2/pretrain", "mlm/0.2/pretrain"]
     done = {"random/rte", "electra/0.2/pretrain", "electra/0.2/mine"}
-    names = [piece.name for piece in ready(plan.pieces, done=done, begun={"random/mine"})]
+    names = [item.name for item in ready(plan.items, done=done, begun={"random/mine"})]
     assert names == ["electra/0.2/rte", "mlm/0.2/pretrain", "electra/0.5/pretrain"]
     # What failed counts as begun: what needs it is not begun, and the rest goes on.
-    names = [piece.name for piece in ready(plan.pieces, done=done, begun={"random/mine", "electra/0.5/pretrain"})]
+    names = [item.name for item in ready(plan.items, done=done, begun={"random/mine", "electra/0.5/pretrain"})]
     assert names == ["electra/0.2/rte", "mlm/0.2/pretrain"]
 
 
-def work(name: str, flops: float, needs: str | None, task: str | None = None) -> Piece:
-    return Piece(name, name[0], 1.0, task, (), {}, 1, flops, needs)
+def work(name: str, flops: float, needs: str | None, task: str | None = None) -> WorkItem:
+    return WorkItem(name, name[0], 1.0, task, (), {}, 1, flops, needs)
 
 
 def test_time_left() -> None:
-    pieces = [
+    items = [
         work("a/1", 10.0, None),
         work("a/1/x", 10.0, "a/1", "x"),
         work("a/2", 30.0, "a/1"),
         work("a/2/x", 30.0, "a/2", "x"),
         work("b/1", 10.0, None),
     ]
-    assert seconds_left(pieces, {}, processes=1) == (0.0, [piece.name for piece in pieces])
+    assert seconds_left(items, {}, processes=1) == (0.0, [item.name for item in items])
     # A quarter of ten FLOPs took five seconds: two a FLOP, 15 and 20 more of a, and b as slow as a.
     under_way = {"a/1": Timing(5.0, 0.25, 0.75)}
-    assert seconds_left(pieces, under_way, processes=1) == (15 + 40 + 20, ["a/1/x", "a/2/x"])
-    # Each variant has its own speed, and a process that went on with a piece did only its share of it.
+    assert seconds_left(items, under_way, processes=1) == (15 + 40 + 20, ["a/1/x", "a/2/x"])
+    # Each variant has its own speed, and a process that went on with a item did only its share of it.
     done = {"a/1": Timing(5.0, 0.5, 0.0), "b/1": Timing(40.0, 1.0, 0.0), "a/1/x": Timing(7.0, 1.0, 0.0)}
-    assert seconds_left(pieces, done, processes=1) == (20 + 7, [])
-    # Side by side, but none shorter than its longest piece.
-    assert seconds_left(pieces, done, processes=2) == (20, [])
+    assert seconds_left(items, done, processes=1) == (20 + 7, [])
+    # Side by side, but none shorter than its longest item.
+    assert seconds_left(items, done, processes=2) == (20, [])
 
 
 @pytest.mark.parametrize(
@@ -164,7 +163,7 @@ def test_time_left() -> None:
         ({"VARIANTS": [("a", "DROPOT = 0.0")]}, "'a': --gin.DROPOT=0.0: no macro DROPOT is used by the Gin files; did"),
         (
             {"TASKS": [("rte", "EPOCHS = 'x'")]},
-            "'rte': EPOCHS (electra_jax.config.finetuning.FinetuningRun.epochs) is 'x'",
+            "'rte': EPOCHS (finetune_run.FinetuningRun.epochs) is 'x'",
         ),
         ({"NUM_SEEDS": 0}, "NUM_SEEDS is 0: it must be at least 1"),
         ({"PROCESSES": 0}, "PROCESSES is 0: it must be at least 1"),

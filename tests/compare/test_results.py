@@ -47,8 +47,8 @@ def test_statistics_by_hand(planned: tuple[ComparisonRun, Plan]) -> None:
     }
     assert statistics_of({"0": 4.0})["sd"] == 0.0
     # Of four seeds three are asked for, and the one that failed counts.
-    piece = next(piece for piece in planned[1].pieces if piece.name == "mlm/0.5/rte")
-    score = score_of(piece, {"seconds": 3.0, "command": "electra finetune"}, RESULTS, range(3))
+    item = next(item for item in planned[1].items if item.name == "mlm/0.5/rte")
+    score = score_of(item, {"seconds": 3.0, "share": 1.0, "command": "electra finetune"}, RESULTS, range(3))
     assert (score["median"], score["mean"], score["sd"], score["failed_seeds"]) == (50.0, 50.0, 20.0, [2])
     assert (score["variant"], score["fraction"], score["steps"], score["task"]) == ("mlm", 0.5, 51, "rte")
     assert cell(score) == "50.00 ± 20.00 (1 failed)"
@@ -70,41 +70,41 @@ def test_the_mean_over_tasks_is_taken_seed_by_seed() -> None:
 
 @pytest.fixture
 def half_done(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> Path:
-    """A comparison's folder as killed processes leave it: both random pieces, one pre-training, one fine-tuning."""
+    """A comparison's folder as killed processes leave it: both random items, one pre-training, one fine-tuning."""
     run, plan = planned
-    for piece in plan.pieces[:4]:
-        directory = tmp_path / "run" / piece.name
-        if piece.task is None:
+    for item in plan.items[:4]:
+        directory = tmp_path / "run" / item.name
+        if item.task is None:
             write_tuned(directory, "pretraining", labels=(), task=None)
         else:
             directory.mkdir(parents=True)
             (directory / "results.json").write_text(json.dumps(RESULTS))
         made = {"machine": {"host": "secret", "cores": 2}, "versions": {"jax": "1"}}
         (directory / "run.json").write_text(json.dumps(made))
-        records = Records(tmp_path / "run", plan.pieces, run.seeds)
-        records.add(piece, seconds=10.0, share=0.5 if piece.name == "random/mine" else 1.0)
+        records = Records(tmp_path / "run", plan.items, run.seeds)
+        records.add(item, seconds=10.0, share=0.5 if item.name == "random/mine" else 1.0)
     return tmp_path / "run"
 
 
 def test_what_is_done_is_known_at_the_next_start(half_done: Path, planned: tuple[ComparisonRun, Plan]) -> None:
     run, plan = planned
-    first = [piece.name for piece in plan.pieces[:4]]
-    found = Records(half_done, plan.pieces, run.seeds)
+    first = [item.name for item in plan.items[:4]]
+    found = Records(half_done, plan.items, run.seeds)
     assert list(found.done) == first
     # One more seed: the fine-tunings want it; seed 3 is there, seed 4 is not.
-    assert list(Records(half_done, plan.pieces, range(4)).done) == first
-    assert list(Records(half_done, plan.pieces, range(5)).done) == ["electra/0.2/pretrain"]
+    assert list(Records(half_done, plan.items, range(4)).done) == first
+    assert list(Records(half_done, plan.items, range(5)).done) == ["electra/0.2/pretrain"]
     # Settings that came or went with a version of the code do not count.
     path = half_done / "electra/0.2/pretrain.json"
     record = json.loads(path.read_text())
     record["settings"]["EncoderConfig.of_an_older_version"] = "1"
     del record["settings"]["OptimizerConfig.beta_1"]
     path.write_text(json.dumps(record))
-    assert list(Records(half_done, plan.pieces, run.seeds).done) == first
+    assert list(Records(half_done, plan.items, run.seeds).done) == first
 
 
 @pytest.mark.parametrize(
-    ("piece", "change", "sentence"),
+    ("item", "change", "sentence"),
     [
         (
             "electra/0.2/pretrain",
@@ -116,10 +116,10 @@ def test_what_is_done_is_known_at_the_next_start(half_done: Path, planned: tuple
         ("electra/0.2/rte", {}, "electra/0.2/rte.json is damaged ('settings'): remove it and {run}/electra/0.2/rte"),
     ],
 )
-def test_stale_pieces_are_refused(
-    half_done: Path, capsys: pytest.CaptureFixture[str], piece: str, change: dict[str, str] | None, sentence: str
+def test_stale_items_are_refused(
+    half_done: Path, capsys: pytest.CaptureFixture[str], item: str, change: dict[str, str] | None, sentence: str
 ) -> None:
-    path = half_done / f"{piece}.json"
+    path = half_done / f"{item}.json"
     record = json.loads(path.read_text())
     if change:
         record["settings"] |= change
@@ -132,11 +132,11 @@ def test_stale_pieces_are_refused(
     assert path.exists()
 
 
-def test_the_share_of_a_piece_that_is_there(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> None:
+def test_the_share_of_a_item_that_is_there(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> None:
     run, plan = planned
-    pieces = {piece.name: piece for piece in plan.pieces}
-    records = Records(tmp_path, plan.pieces, run.seeds)
-    stage, tuned = pieces["electra/0.5/pretrain"], pieces["electra/0.5/rte"]
+    items = {item.name: item for item in plan.items}
+    records = Records(tmp_path, plan.items, run.seeds)
+    stage, tuned = items["electra/0.5/pretrain"], items["electra/0.5/rte"]
     assert (records.share(stage), records.share(tuned)) == (0.0, 0.0)
     (tmp_path / stage.name).mkdir(parents=True)
     # Steps 18 to 43 are its own; the last line is half written.
@@ -148,8 +148,8 @@ def test_the_share_of_a_piece_that_is_there(tmp_path: Path, planned: tuple[Compa
 
 def test_the_last_metrics_of_held_out_text(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> None:
     run, plan = planned
-    stage = next(piece for piece in plan.pieces if piece.task is None)
-    records = Records(tmp_path, plan.pieces, run.seeds)
+    stage = next(item for item in plan.items if item.task is None)
+    records = Records(tmp_path, plan.items, run.seeds)
     assert records.held_out(stage) == {}
     (tmp_path / stage.name).mkdir(parents=True)
     rows = [(17, "validation", 3.0), (18, "validation", 2.0), (19, "train", 1.0)]
@@ -179,7 +179,7 @@ def test_equal_weights_have_equal_hashes(tmp_path: Path) -> None:
 def test_the_json_names_no_place_of_this_machine(half_done: Path, planned: tuple[ComparisonRun, Plan]) -> None:
     _, plan = planned
     run = dataclasses.replace(planned[0], model_dir=str(half_done))
-    records = Records(half_done, plan.pieces, run.seeds)
+    records = Records(half_done, plan.items, run.seeds)
     failures = {"mlm/0.2/pretrain": f"ended; all of its words are in {half_done}/mlm/0.2/pretrain.log"}
     config = f"CORPUS = '{half_done.parent}/my text/*.txt'\nMODEL_DIR = '{half_done}'\nA = 'gs://bucket/a/b'\nB = 1/2/3"
     found = comparison_of(run, plan, records, failures=failures, config=config)
@@ -190,7 +190,7 @@ def test_the_json_names_no_place_of_this_machine(half_done: Path, planned: tuple
         found["pieces"]["failed"]["mlm/0.2/pretrain"] == "ended; all of its words are in MODEL_DIR/mlm/0.2/pretrain.log"
     )
     assert found["config"] == "CORPUS = '.../*.txt'\nMODEL_DIR = 'MODEL_DIR'\nA = 'gs://bucket/a/b'\nB = 1/2/3"
-    # What a killed process took is not what the piece takes.
+    # What a killed process took is not what the item takes.
     assert {score["task"]: score["seconds"] for score in found["scores"] if score["fraction"] == 0} == {
         "rte": 10.0,
         "mine": None,
@@ -214,7 +214,7 @@ def test_table_figure_and_page(
     half_done: Path, planned: tuple[ComparisonRun, Plan], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, plan = planned
-    records = Records(half_done, plan.pieces, run.seeds)
+    records = Records(half_done, plan.items, run.seeds)
     failures = {"mlm/0.2/pretrain": "ended with <exit> code 1"}
     found = comparison_of(run, plan, records, failures=failures, config="A = 1\n")
     lines = dict(table_of(found))

@@ -10,11 +10,12 @@ import jax
 import pytest
 
 from electra_jax.config import gin_files
+from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import CacheRun, PretrainingRun, VocabularyRun
 from electra_jax.errors import UserError
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.steps import FinetunedModel
-from electra_jax.pretraining.replaced_token import WeightSchedule
+from electra_jax.pretraining.objective import WeightSchedule
 from electra_jax.pretraining.steps import init_params
 from electra_jax.tasks import catalog
 from electra_jax.tasks.qa.sources import QA_TASKS
@@ -30,7 +31,7 @@ REQUIRED = ["MODEL_DIR='runs/x'", "VOCAB_FILE='vocab.txt'"]
 
 
 def _run(files: list[str], bindings: list[str]) -> PretrainingRun:
-    return gin_files.build("PretrainingRun", files, bindings, search_paths=[])
+    return gin_files.build(PretrainingRun, files, bindings, search_paths=[])
 
 
 def _num_parameters(run: PretrainingRun) -> int:
@@ -76,7 +77,7 @@ def test_the_demo_builds() -> None:
 )
 def test_published_fine_tuning(file: str, rate: float, decay: float) -> None:
     bindings = ["MODEL_DIR='runs/y'", "INIT_FROM='runs/x'", "TASK='rte'"]
-    run = gin_files.build("finetuning.FinetuningRun", [f"gin/runs/{file}.gin"], bindings, search_paths=[])
+    run = gin_files.build(FinetuningRun, [f"gin/runs/{file}.gin"], bindings, search_paths=[])
     assert (run.batch_size, run.num_epochs, run.warmup_fraction, run.dropout_prob) == (32, 10, 0.1, 0.1)
     optimizer = run.optimizer(num_train_steps=10, num_warmup_steps=1.0)
     assert (optimizer.learning_rate, optimizer.layerwise_lr_decay) == (rate, decay)
@@ -92,7 +93,7 @@ def test_published_fine_tuning(file: str, rate: float, decay: float) -> None:
 def test_fine_tuning_takes_its_sizes_from_a_model_file() -> None:
     files = ["gin/models/tiny.gin", "gin/runs/demo_finetune.gin"]
     bindings = ["MODEL_DIR='runs/y'", "INIT_FROM=None", "VOCAB_FILE='vocab.txt'"]
-    run = gin_files.build("finetuning.FinetuningRun", files, bindings, search_paths=[])
+    run = gin_files.build(FinetuningRun, files, bindings, search_paths=[])
     encoder = run.encoder()
     assert encoder.hidden_size == 128
     head = run.heads.head_for("classification", num_labels=10, final_sep_answers=False)
@@ -103,9 +104,9 @@ def test_fine_tuning_takes_its_sizes_from_a_model_file() -> None:
 
 def test_text_runs_build() -> None:
     bindings = ["CORPUS='text/*.txt'", "VOCAB_FILE='vocab.txt'"]
-    vocabulary = gin_files.build("VocabularyRun", ["gin/runs/vocab.gin"], bindings, search_paths=[])
+    vocabulary = gin_files.build(VocabularyRun, ["gin/runs/vocab.gin"], bindings, search_paths=[])
     assert isinstance(vocabulary, VocabularyRun)
-    run = gin_files.build("CacheRun", ["gin/runs/cache.gin"], bindings, search_paths=[])
+    run = gin_files.build(CacheRun, ["gin/runs/cache.gin"], bindings, search_paths=[])
     assert isinstance(run, CacheRun)
     assert not run.tfrecords
     assert vocabulary.source == run.cache.source
@@ -146,7 +147,7 @@ def test_schedules_are_the_published_ones_unless_asked_otherwise() -> None:
 
 def test_every_field_of_the_optimizer_tells_two_fine_tunings_apart() -> None:
     bindings = ["MODEL_DIR='runs/x'", "TASK='rte'", "INIT_FROM='runs/y'"]
-    run = gin_files.build("finetuning.FinetuningRun", ["gin/runs/finetune.gin"], bindings, search_paths=[])
+    run = gin_files.build(FinetuningRun, ["gin/runs/finetune.gin"], bindings, search_paths=[])
     rule = run.optimizer(num_train_steps=10, num_warmup_steps=1)
     names = {f"optimizer.{field.name}" for field in dataclasses.fields(rule)}
     assert names <= run.identity(rule).keys()

@@ -12,7 +12,7 @@ from electra_jax.checkpoints import model_dir as loading
 from electra_jax.checkpoints.orbax_store import Checkpoints
 from electra_jax.commands import pretrain
 from electra_jax.config import gin_files
-from electra_jax.config.data import PretrainingData
+from electra_jax.config.data import PretrainingData, data_state
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.batches import BlockBatches
 from electra_jax.data.blocks import TokenBlocks
@@ -57,10 +57,10 @@ class Run(NamedTuple):
     def go_on(self, config: MeshConfig, num_devices: int, *, step: int, expected: TrainState) -> None:
         """As a new process: restores, reads the next batch, and saves what it restored as the next step."""
         batches = reader()
-        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()))
+        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary)
         mesh = sharding.make_mesh(config, num_devices)
         setup = self.configuration.setup(self.vocabulary)
-        checkpoints, state = pretrain.begin(self.configuration, setup, mesh, data, self.vocabulary)
+        checkpoints, state = pretrain.begin(self.configuration, setup, mesh, data)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
         wanted = self.abstract(config, num_devices)
         assert [leaf.sharding for leaf in jax.tree.leaves(state)] == [leaf.sharding for leaf in jax.tree.leaves(wanted)]
@@ -69,8 +69,8 @@ class Run(NamedTuple):
         self.save(checkpoints, step + 1, state, batches)
 
     def save(self, checkpoints: Checkpoints, step: int, state: TrainState, batches: BlockBatches) -> None:
-        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()))
-        checkpoints.save(step, state, pretrain.data_state(batches.state(), data, self.vocabulary))
+        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary)
+        checkpoints.save(step, state, data_state(batches.state(), data))
         checkpoints.close()
 
 
@@ -106,7 +106,7 @@ def run(tmp_path: Path) -> Run:
     }
     files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin"]
     bindings = [f"{name}={value!r}" for name, value in settings.items()]
-    configuration = gin_files.build("PretrainingRun", files, bindings, search_paths=[])
+    configuration = gin_files.build(PretrainingRun, files, bindings, search_paths=[])
     model_dir.mkdir()
     (model_dir / "config.gin").write_text(gin_files.resolved())
     vocabulary = load_vocabulary(settings["VOCAB_FILE"], lowercase=True)
@@ -117,7 +117,7 @@ def test_written_on_eight_devices_and_gone_on_with_on_fewer_and_back(run: Run) -
     batches, abstract = reader(), run.abstract(EIGHT, 8)
     state = drawn(abstract)
     np.testing.assert_array_equal(next(batches)["input_ids"], next(run.reference)["input_ids"])
-    run.save(Checkpoints(run.model_dir, keep=9), 1, sharding.place(state, abstract), batches)
+    run.save(Checkpoints(run.model_dir, keep=9), 1, sharding.shard_like(state, abstract), batches)
     moves = [move for devices, config in FEWER.items() for move in ((config, devices), (EIGHT, 8))]
     for step, (config, devices) in enumerate(moves, start=1):
         run.go_on(config, devices, step=step, expected=state)
@@ -127,14 +127,14 @@ def test_written_on_eight_devices_and_gone_on_with_on_fewer_and_back(run: Run) -
 def test_fine_tuning_takes_the_parameters_alone_onto_any_mesh(run: Run, devices: int) -> None:
     abstract = run.abstract(EIGHT, 8)
     state = drawn(abstract)
-    run.save(Checkpoints(run.model_dir, keep=1), 1, sharding.place(state, abstract), reader())
+    run.save(Checkpoints(run.model_dir, keep=1), 1, sharding.shard_like(state, abstract), reader())
     encoder = loading.load(run.model_dir).description.discriminator
     head = HeadConfig("sequence_classification", 2, 0.1, False, False, "none", 0)
     model, config = finetuning.FinetunedModel(encoder, head), FEWER.get(devices, EIGHT)
     init = functools.partial(finetuning.init_state, model=model, optimizer=make_optimizer(run.configuration.optimizer))
     places = sharding.abstract(init, jax.random.key(0), sharding.make_mesh(config, devices), config).params
     fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), places)
-    taken = take_weights(str(run.model_dir), sharding.place(fresh, places), quiet=True)
+    taken = take_weights(str(run.model_dir), sharding.shard_like(fresh, places), quiet=True)
     expected = {
         "embeddings": state.params["embeddings"],
         "discriminator": {"encoder": state.params["discriminator"]["encoder"]},

@@ -160,6 +160,28 @@ def test_jax_alone_aborts_where_the_other_process_is_missing(address: str) -> No
     assert "Check failure stack trace" in done.stderr
 
 
+BUSY = """
+import os, sys
+os.environ |= {"JAX_COORDINATOR_ADDRESS": sys.argv[1], "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": sys.argv[2]}
+from electra_jax.distributed import processes
+with processes.process_group("SEED = 0"):
+    print("ready", flush=True)
+    while True:
+        # Holds the interpreter's lock for longer than JAX takes to abort, but not for as long as the abort is delayed.
+        sum(range(50_000_000))
+"""
+
+
+def test_a_process_that_is_busy_reports_the_death_of_process_0_before_jax_aborts_it(address: str) -> None:
+    """Why aborts are delayed: see `processes.delay_aborts`."""
+    processes = _members(BUSY, address, count=2)
+    processes[0].send_signal(signal.SIGKILL)
+    _, stderr = processes[1].communicate(timeout=50)
+    assert processes[1].returncode == 75
+    assert "electra: process 0 on " in stderr
+    processes[0].communicate()
+
+
 TOGETHER = """
 import os, signal, sys, time
 os.environ |= {"JAX_COORDINATOR_ADDRESS": sys.argv[1], "JAX_NUM_PROCESSES": "3", "JAX_PROCESS_ID": sys.argv[2]}

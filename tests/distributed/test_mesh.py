@@ -81,7 +81,7 @@ class Case(NamedTuple):
             optimizer=self.optimizer,
             accumulation_steps=accumulation_steps,
         )
-        state = sharding.place(host_state(abstract, self.optimizer), abstract)
+        state = sharding.shard_like(host_state(abstract, self.optimizer), abstract)
         rows = random_batch(ROWS, LENGTH)
         if packed:  # each segment an example
             rows["example_ids"] = rows["attention_mask"] * (1 + rows["token_type_ids"])
@@ -114,7 +114,7 @@ def case(objective: str, *, dropout: float = 0.0, published_optimizer: bool = Fa
     files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", f"gin/objectives/{objective}.gin"]
     bindings = [f"{name}={value!r}" for name, value in (SMALL | {"DROPOUT": dropout}).items()]
     with gin_files.isolated():
-        run = gin_files.build("PretrainingRun", files, bindings, search_paths=[])
+        run = gin_files.build(PretrainingRun, files, bindings, search_paths=[])
     run = dataclasses.replace(run, generator_encoder=dataclasses.replace(run.generator, num_attention_heads=2))
     return Case(run, make_optimizer(run.optimizer) if published_optimizer else optax.sgd(1.0, momentum=0.0))
 

@@ -93,7 +93,7 @@ def update(state: TrainState, batch: Batch) -> tuple[TrainState, PyTree]:
 @functools.cache
 def gathering(mesh: jax.sharding.Mesh) -> Callable[[PyTree], PyTree]:
     """The same values, all of them everywhere."""
-    return jax.jit(lambda tree: tree, out_shardings=sharding.everywhere(mesh))
+    return jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))
 
 
 def digest(state: PyTree, mesh: jax.sharding.Mesh) -> str:
@@ -129,7 +129,7 @@ def run(model_dir: Path, options: dict[str, Any]) -> None:
     step = jax.jit(
         functools.partial(jax.lax.scan, update),
         donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), sharding.everywhere(mesh)),
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), sharding.replicated(mesh)),
     )
 
     numbers = itertools.count(start + 1)

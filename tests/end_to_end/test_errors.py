@@ -63,7 +63,7 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin.DTYPE='float8'", "it must be 'float32' or 'bfloat16'"),
         (
             "--gin.TRAIN_STEPS='ten'",
-            "TRAIN_STEPS (electra_jax.training.optimizer.OptimizerConfig.num_train_steps) is 'ten'",
+            "TRAIN_STEPS (optimizer.OptimizerConfig.num_train_steps) is 'ten'",
         ),
         ("--gin.BATCH_SIZE=8.0", "is 8.0: it must be int"),
         ("--gin.LOWERCASE='yes'", "is 'yes': it must be bool | None"),
@@ -83,7 +83,7 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin.VOCAB_SIZE=99", "entries and the model has 99: set --gin.VOCAB_SIZE="),
         ("--gin.MIXTURE_OR_TASK_NAME='x'", "CORPUS and MIXTURE_OR_TASK_NAME are both set"),
         ("--gin.CORPUS=None", "CORPUS is not set"),
-        ("--gin.PACKING=1", "PACKING (electra_jax.config.pretraining.PretrainingRun.packing) is 1: it must be bool"),
+        ("--gin.PACKING=1", "PACKING (run_config.PretrainingRun.packing) is 1: it must be bool"),
         ("--gin.CORPUS='none/*.txt'", "no file matches 'none/*.txt'"),
     ],
 )
@@ -119,7 +119,7 @@ def test_a_coordinator_that_cannot_be_reached(
         ("MASKING = device", "FILE, line 3 is not Gin (a string needs quotes): MASKING = device"),
         ("include 'gin/models/tinny.gin'", "did you mean gin/models/tiny.gin?"),
         ("from electra_jax import no_such_module", "line 3"),
-        ("from electra_jax import encodr", "line 3; did you mean encoder?"),
+        ("from electra_jax.model import encodr", "line 3; did you mean encoder?"),
         (
             "run_config.PretrainingRum.seed = 3",
             'has no PretrainingRum in file "FILE", line 3; did you mean PretrainingRun?',

@@ -66,7 +66,7 @@ def configured(tmp_path: Path) -> Callable[..., FinetuningRun]:
         if sizes is not None:
             files.insert(0, "gin/models/tiny.gin")
             bindings += [f"encoder.EncoderConfig.{name}={value}" for name, value in sizes.items()]
-        return gin_files.build("finetuning.FinetuningRun", files, bindings, search_paths=[])
+        return gin_files.build(FinetuningRun, files, bindings, search_paths=[])
 
     return build
 

@@ -294,13 +294,13 @@ def test_the_final_separator_answers_only_if_asked(name: str) -> None:
 
 
 @every_case
-@pytest.mark.parametrize(("exponents", "gap"), [("fixed", 1), ("reference", 2)])
-def test_layerwise_factors_cover_the_whole_tree(name: str, exponents: str, gap: int) -> None:
-    """Head 0; the top layer `gap`, the one below one more; embeddings and their projection one more than the bottom."""
+@pytest.mark.parametrize("top_exponent", [1, 2])
+def test_layerwise_factors_cover_the_whole_tree(name: str, top_exponent: int) -> None:
+    """Exponents grow by one from each layer to the one below, and to the embeddings; the head has 0."""
     model = FinetunedModel(ENCODER, CASES[name].head_config())
     optimizer = make_optimizer(optimizer_config())
     state = nn.unbox(jax.eval_shape(functools.partial(init_state, model=model, optimizer=optimizer), jax.random.key(0)))
-    factors = layerwise_multipliers(state.params, decay=0.5, exponents=exponents)
+    factors = layerwise_multipliers(state.params, decay=0.5, top_exponent=top_exponent)
     assert jax.tree.structure(factors) == jax.tree.structure(state.params)
     seen = set()
     for path, factor in jax.tree_util.tree_leaves_with_path(factors):
@@ -309,9 +309,9 @@ def test_layerwise_factors_cover_the_whole_tree(name: str, exponents: str, gap: 
         if top == "head":
             expected = [0]
         elif "layers" in rest:
-            expected, top = [gap + 1, gap], "layers"
+            expected, top = [top_exponent + 1, top_exponent], "layers"
         else:
-            expected = [gap + 2]
+            expected = [top_exponent + 2]
         assert powers == expected, path
         seen.add("/".join([top, *rest[:2]]) if top == "discriminator" else top)
     assert seen == {"embeddings", "discriminator/encoder/embeddings_project", "layers", "head"}
@@ -340,7 +340,7 @@ def test_eight_devices_equal_one(name: str, axes: tuple[int, int, int]) -> None:
         finetune_step, model=model, loss=LossConfig(CASES[name].kind, 0.5, "mean"), optimizer=optimizer
     )
     compiled = sharding.jit_update(update, places, mesh, config)
-    on_mesh = compiled(sharding.place(state, places), to_device(batch, sharding.batch_sharding(mesh)))
+    on_mesh = compiled(sharding.shard_like(state, places), to_device(batch, sharding.batch_sharding(mesh)))
     table = on_mesh[0].params["embeddings"]["word_embeddings"]
     assert len({str(shard.index) for shard in table.addressable_shards}) == axes[1] * axes[2]
     assert_close(jax.device_get(step(state, batch)), jax.device_get(on_mesh))

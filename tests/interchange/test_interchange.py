@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 import electra_jax
 from electra_jax.checkpoints import orbax_store
 from electra_jax.cli import main
+from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.interchange import hf_config, tf1
 from support.hf_models import SUBSET, discriminator_in, refusal
 
@@ -97,7 +98,7 @@ class TestTransformers:
 
         assert main(["import", *map(str, pair), str(tmp_path / "model")]) == 0
         config = str(tmp_path / "model" / "config.gin")
-        run = gin_files.build("PretrainingRun", [config], ['CORPUS="embedded"'], search_paths=[])
+        run = gin_files.build(PretrainingRun, [config], ['CORPUS="embedded"'], search_paths=[])
         state = jax.eval_shape(
             lambda key: steps.init_state(key, run.model, make_optimizer(run.optimizer), 8), jax.random.key(0)
         )

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from electra_jax.config import gin_files
+from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.monitoring.metrics_file import drop_after
 from electra_jax.monitoring.reporter import COLUMNS, LiveView, RunReporter
 from electra_jax.pretraining import metrics
@@ -65,7 +66,7 @@ def test_every_loss_of_an_objective_is_on_the_terminal(
 ) -> None:
     files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", f"gin/objectives/{file}"]
     bindings = ["MODEL_DIR='run'", "CORPUS='embedded'", "VOCAB_FILE='vocab.txt'"]
-    weights = gin_files.build("PretrainingRun", files, bindings, search_paths=[]).objective.loss_weights
+    weights = gin_files.build(PretrainingRun, files, bindings, search_paths=[]).objective.loss_weights
     # Numbers by which each loss is known again.
     sums = {f"{name}_loss": 2.125 + number for number, name in enumerate(weights)}
     reported = metrics.finish({**sums, **{f"{name}_loss_weight": 1.0 for name in weights}}, weights)

@@ -12,15 +12,14 @@ from electra_jax.model.layers import take_positions
 from electra_jax.model.types import Masked, Tokens
 from electra_jax.pretraining import corruption
 from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.original import RULES
 from support.parity_case import discover
 
 CLS, SEP, MASK, WORD = 101, 102, 103, 1000
 
 
 def masking(mask_prob: float) -> MaskingConfig:
-    return MaskingConfig(
-        mask_prob, 0.85, with_replacement=True, average_duplicates=True, cls_id=CLS, sep_id=SEP, mask_id=MASK
-    )
+    return MaskingConfig(mask_prob, 0.85, positions=RULES.positions, cls_id=CLS, sep_id=SEP, mask_id=MASK)
 
 
 def sentence_pairs(rows: int, real: int, length: int, num_candidates: int) -> Tokens:
@@ -98,7 +97,7 @@ def test_scatter_gather_and_sampling_of_the_original(path: Path) -> None:
     sequence_BL, positions_BK, updates_BK = arrays["seq_int"], arrays["positions"], arrays["updates_int"]
     written_BK = (positions_BK > 0).astype(jnp.float32)  # the original's scatter ignores position 0
     masked = Masked(Tokens(sequence_BL, sequence_BL, sequence_BL), positions_BK, updates_BK, written_BK)
-    settled_BK = corruption.settle_duplicates(masked, updates_BK, average=True)
+    settled_BK = RULES.positions.settle(masked, updates_BK)
     scattered_BL = corruption.put_positions(sequence_BL, positions_BK, settled_BK, written_BK > 0)
     np.testing.assert_array_equal(scattered_BL, arrays["scatter_int"])
     np.testing.assert_array_equal(corruption.selected(masked), arrays["scatter_int_mask"])
@@ -114,11 +113,10 @@ def test_scatter_gather_and_sampling_of_the_original(path: Path) -> None:
         np.testing.assert_array_equal(jax.nn.one_hot(sampled, logits.shape[-1]), arrays[f"sample{number}_onehot"])
 
 
-def test_first_draw_wins_where_ids_are_not_averaged() -> None:
+def test_samples_at_one_position_are_averaged() -> None:
     positions = jnp.array([[3, 5, 3, 0]])
     masked = Masked(
         Tokens(*(jnp.zeros((1, 8), jnp.int32),) * 3), positions, positions, jnp.array([[1.0, 1.0, 1.0, 0.0]])
     )
     sampled = jnp.array([[10, 20, 13, 99]])
-    assert corruption.settle_duplicates(masked, sampled, average=False)[0, :3].tolist() == [10, 20, 10]
-    assert corruption.settle_duplicates(masked, sampled, average=True)[0, :3].tolist() == [11, 20, 11]
+    assert RULES.positions.settle(masked, sampled)[0, :3].tolist() == [11, 20, 11]

@@ -110,7 +110,7 @@ def test_learning_rates_of_the_recorded_run(path: Path) -> None:
         },
         "head": {"bias": jnp.zeros(2)},
     }
-    factors = optimizer.layerwise_multipliers(params, decay=config.layerwise_lr_decay, exponents="reference")
+    factors = optimizer.layerwise_multipliers(params, decay=config.layerwise_lr_decay, top_exponent=2)
     by_key = {
         "/embeddings/": factors["embeddings"]["word_embeddings"],
         "/embeddings_project/": factors["encoder"]["embeddings_project"]["bias"],
@@ -139,7 +139,7 @@ def test_factor_and_decay_of_every_variable(path: Path) -> None:
         values = {name: np.broadcast_to(np.float32(0), (1,) * len(shape)).copy() for name, shape in shapes.items()}
         params = tree_of(values, recorded["n_layers"])
         factors = flatten_dict(
-            optimizer.layerwise_multipliers(params, decay=recorded["decay"], exponents="reference"), sep="/"
+            optimizer.layerwise_multipliers(params, decay=recorded["decay"], top_exponent=2), sep="/"
         )
         decayed = flatten_dict(optimizer.decayed(params, NO_DECAY), sep="/")
         for name, (path, row) in places_of(variables).items():

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.original.packing import ReferencePacker
-from electra_jax.tasks.pretraining.segments import Example
+from electra_jax.tasks.original.packing import OriginalPacker
+from electra_jax.tasks.pretraining.packing import Example
 from electra_jax.tasks.vocabulary import load_vocabulary
 from support.shared import ORACLE, skipped
 
@@ -62,7 +62,7 @@ def writers() -> list[Any]:
 def test_run(path: Path, record: dict[str, Any], run: dict[str, Any]) -> None:
     vocabulary = load_vocabulary(str(path.parent / record["vocab"]), lowercase=None)
     rng = RecordingRandom(random.Random(run["seed"]))
-    packer = ReferencePacker(
+    packer = OriginalPacker(
         length=run["max_length"], cls_id=vocabulary.cls_id, sep_id=vocabulary.sep_id, rng=rng, **PUBLISHED
     )
     lines = path.with_name("corpus.txt").read_bytes().decode().split("\n")[: record["n_lines"]]
@@ -100,7 +100,7 @@ def test_files_of_the_original_writer(path: Path, record: dict[str, Any]) -> Non
     folder = path.with_name("writer")
     rng = RecordingRandom(random.Random(record["seed"]))
     length = record["max_length"]
-    packer = ReferencePacker(length=length, cls_id=vocabulary.cls_id, sep_id=vocabulary.sep_id, rng=rng, **PUBLISHED)
+    packer = OriginalPacker(length=length, cls_id=vocabulary.cls_id, sep_id=vocabulary.sep_id, rng=rng, **PUBLISHED)
     packed: list[Example] = []
     for text in sorted((folder / "corpus").iterdir()):
         for line in map(str.strip, text.read_bytes().decode().split("\n")):

@@ -11,18 +11,16 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from electra_jax.tasks.original.qa import RULES, project, split_words, word_span, words_of_tokens
+from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.qa import decoding
 from electra_jax.tasks.qa import metrics as qa_metrics
 from electra_jax.tasks.qa.answers import (
     TokenizedContext,
     UnusableAnswerError,
-    split_words,
     tokenize_context,
-    word_span,
-    words_of_tokens,
 )
 from electra_jax.tasks.qa.files import QAExample, read_mrqa, read_squad
-from electra_jax.tasks.qa.final_text import project
 from electra_jax.tasks.qa.windows import Window, WindowConfig, max_context_spans, prediction_windows, training_windows
 from electra_jax.tasks.tokenizer import build_tokenizer
 from support.shared import ORACLE, skipped
@@ -49,8 +47,8 @@ def _tokenizer(lowercase: bool) -> Tokenizer:
 def _examples(task: str, split: str) -> list[QAExample]:
     folder = ROOT / "data" / "finetuning_data" / task
     if (folder / f"{split}.jsonl").exists():
-        return read_mrqa(str(folder / f"{split}.jsonl"))
-    return read_squad(str(folder / f"{split}.json"))
+        return read_mrqa(str(folder / f"{split}.jsonl"), skip_bad_rows=False).examples
+    return read_squad(str(folder / f"{split}.json"), skip_bad_rows=False).examples
 
 
 def _window_config(options: dict[str, Any]) -> WindowConfig:
@@ -58,11 +56,7 @@ def _window_config(options: dict[str, Any]) -> WindowConfig:
         max_sequence_length=options["max_seq_length"],
         max_question_length=options["max_query_length"],
         doc_stride=options["doc_stride"],
-        word_aligned_answers=True,
-        answerless_windows_are_answerable=True,
-        disjoint_windows=True,
-        drop_empty_contexts=True,
-        final_sep_is_answerable=True,
+        rules=RULES,
     )
 
 
@@ -171,7 +165,7 @@ def test_final_text(file: Path) -> None:
             assert project(case["pred"], case["orig"], _tokenizer(True)) == case["final"]
             assert project(case["pred"], case["orig"], _tokenizer(False)) == case["final_cased"]
         elif "softmax_in" in case:
-            np.testing.assert_allclose(decoding.softmax(np.array(case["softmax_in"])), case["softmax_out"], 1e-15)
+            np.testing.assert_allclose(softmax(np.array(case["softmax_in"])), case["softmax_out"], 1e-15)
         else:
             assert decoding.best_indices(np.array(case["best_in"]), case["n"]).tolist() == case["best_out"]
 
@@ -204,8 +198,7 @@ def _decode(case: dict[str, Any], file: Path, task: str) -> dict[str, decoding.P
         n_best_size=options["n_best_size"],
         max_answer_length=options["max_answer_length"],
         null_odds_against_best_span=not options["answerable_classifier"],
-        project_words=True,
-        no_span_text="empty",
+        rules=RULES,
     )
     with np.load(file.with_suffix(".npz")) as archive:
         outputs = dict(archive)

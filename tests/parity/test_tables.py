@@ -64,7 +64,7 @@ def test_parameter_counts_and_room_for_masks(path: Path) -> None:
             assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) == counts[part], (name, part)
     for name, count in tables["max_predictions_per_seq"].items():
         length, mask_prob = name.removeprefix("L").split("_p")
-        config = MaskingConfig(float(mask_prob), 0.85, False, False, 101, 102, 103)
+        config = MaskingConfig(float(mask_prob), 0.85, original.RULES.positions, 101, 102, 103)
         assert config.max_predictions(int(length)) == count, name
 
 
@@ -143,6 +143,6 @@ def evaluate(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, float]:
         _, outputs = case.objective.losses(
             model, params, masked, keys_of(arrays), masking=case.masking, deterministic=True
         )
-        return original.reference_sums(masked, outputs)
+        return original.metric_sums(masked, outputs)
 
-    return original.reference_finish(jax.device_get(sums(case.params(model))))
+    return original.finish_metrics(jax.device_get(sums(case.params(model))))

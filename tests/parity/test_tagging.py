@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 
-from electra_jax.tasks.original.tagging import reference_spans, reference_word_pieces
+from electra_jax.tasks.original.tagging import RULES, observed_labels, read_spans, word_pieces
 from electra_jax.tasks.tagging.conlleval import evaluate_tags
 from electra_jax.tasks.tagging.sentences import (
     encoded_tags,
-    mean_word_loss,
-    observed_labels,
     read_tagged_file,
     tagging_features,
     tags_of,
@@ -32,14 +30,14 @@ def test_spans_and_encodings(path: Path) -> None:
     recorded = json.loads(path.read_text())
     assert recorded["cases"]
     for case in recorded["cases"]:
-        spans = reference_spans(case["tags"])
+        spans = read_spans(case["tags"])
         assert [list(span) for span in spans] == case["spans"], case["tags"]
         for encoding in case.keys() - {"tags", "spans"}:
             assert tags_of(spans, len(case["tags"]), encoding=encoding) == case[encoding], (case["tags"], encoding)
-            assert encoded_tags(case["tags"], span_reader="reference", encoding=encoding) == case[encoding]
+            assert encoded_tags(case["tags"], spans_of=read_spans, encoding=encoding) == case[encoding]
     # Where the original stops with an error, we do not.
-    assert reference_spans([]) == []
-    assert [span.type for span in reference_spans(["B-X-Y", "O"])] == ["X-Y"]
+    assert read_spans([]) == []
+    assert [span.type for span in read_spans(["B-X-Y", "O"])] == ["X-Y"]
 
 
 def vocabulary_of(path: Path) -> Vocabulary:
@@ -51,7 +49,7 @@ def same_words(path: Path, recorded: dict[str, Any]) -> Path | None:
     words = [tuple(example["words"]) for example in recorded["examples"]]
     for candidate in sorted((path.parent / "data/finetuning_data").glob("*/*.txt")):
         file = read_tagged_file(candidate, word_column=0, tag_column=-1, scheme="IOBES", skip_bad_rows=False)
-        if [sentence.words for sentence in file.sentences] == words:
+        if [sentence.words for sentence in file.examples] == words:
             return candidate
     return None
 
@@ -66,15 +64,14 @@ def test_features(path: Path) -> None:
         assert recorded["examples"]
         for example in recorded["examples"]:
             words = example["words"]
-            pieces = reference_word_pieces(["[CLS]", *words, "[SEP]"], vocabulary)
+            pieces = word_pieces(["[CLS]", *words, "[SEP]"], vocabulary)
             assert [[vocabulary.tokens[i] for i in ids] for ids in pieces] == example["words_to_tokens"]
             features = tagging_features(
                 words,
                 example["label_ids"],
                 vocabulary=vocabulary,
                 length=length,
-                token_type_id=1,
-                alignment="reference",
+                rules=RULES,
             )
             theirs = {name.removeprefix("chunk_"): value for name, value in example["features"].items()}
             used = int(sum(theirs["labels_mask"]))
@@ -101,13 +98,13 @@ def test_labels_of_the_column_files(path: Path) -> None:
         if (other := file.with_name(f"{name}.txt")).exists()
         for sentence in read_tagged_file(
             other, word_column=0, tag_column=-1, scheme="IOBES", skip_bad_rows=False
-        ).sentences
+        ).examples
     ]
-    labels = observed_labels(sentences, span_reader="reference", encoding="BIOES")
+    labels = observed_labels([sentences], "BIOES")
     assert {label: i for i, label in enumerate(labels)} == longest["label_mapping"]
-    read = read_tagged_file(file, word_column=0, tag_column=-1, scheme="IOBES", skip_bad_rows=False).sentences
+    read = read_tagged_file(file, word_column=0, tag_column=-1, scheme="IOBES", skip_bad_rows=False).examples
     for sentence, example in zip(read, longest["examples"], strict=True):
-        tags = encoded_tags(sentence.tags, span_reader="reference", encoding="BIOES")
+        tags = encoded_tags(sentence.tags, spans_of=read_spans, encoding="BIOES")
         assert [labels.index(tag) for tag in tags] == example["label_ids"]
 
 
@@ -120,8 +117,9 @@ def test_scores(path: Path) -> None:
         [[labels[i] for i in update[name][:n]] for update, n in zip(recorded["updates"], lengths, strict=True)]
         for name in ("labels", "predictions")
     )
-    scores = evaluate_tags(gold, predicted, spans_of=reference_spans)
-    loss = mean_word_loss([update["loss"] for update in recorded["updates"]], lengths, count_twice=True)
+    scores = evaluate_tags(gold, predicted, spans_of=read_spans)
+    # The original adds each sentence's loss twice, and so reports double the mean over words.
+    loss = 2 * sum(update["loss"] for update in recorded["updates"]) / sum(lengths)
     theirs = recorded["entity_f1"]
     assert (scores.overall.precision, scores.overall.recall) == (theirs["precision"], theirs["recall"])
     assert scores.overall.f1 == pytest.approx(theirs["f1"], rel=1e-14)

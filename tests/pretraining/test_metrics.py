@@ -81,7 +81,7 @@ def test_the_originals_metrics_by_hand() -> None:
     logits -= np.log1p(-np.exp(logits))
     labels = np.array([[0, 1, 0, 1, 0], [0, 0, 0, 0, 0]])
     real = np.array([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
-    values = original.reference_finish(original.reference_sums(*outputs_of(logits, labels, real)))
+    values = original.finish_metrics(original.metric_sums(*outputs_of(logits, labels, real)))
     nll = -np.log([0.8, 0.6, 0.3, 0.1]).mean()
     assert values["disc_loss"] == pytest.approx(nll, rel=1e-5)
     # 0.6 beats 0.2 and the padding's 0; 0.1 beats the padding: 3 of 6 pairs. Without padding 1 of 4.

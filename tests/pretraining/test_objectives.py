@@ -13,8 +13,9 @@ from flax.traverse_util import flatten_dict
 
 from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, electric, losses, metrics, steps
-from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig, PositionRule
 from electra_jax.pretraining.objective import Keys
+from electra_jax.pretraining.original import RULES
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.training.state import Batch, TrainState
 from support.objectives import COMPILE_FAST, VARIANTS, Variant
@@ -88,12 +89,12 @@ def test_accumulation_equals_the_full_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("with_replacement", [False, True])
+@pytest.mark.parametrize("positions", [DistinctPositions(), RULES.positions])
 def test_denominators_are_known_before_the_forward_pass_and_metrics_are_finite(
-    name: str, with_replacement: bool
+    name: str, positions: PositionRule
 ) -> None:
     variant = VARIANTS[name]
-    masking = dataclasses.replace(MASKING, with_replacement=with_replacement, average_duplicates=with_replacement)
+    masking = dataclasses.replace(MASKING, positions=positions)
     masked = steps.as_masked(jax.random.key(3), batch(), masking)
     forward = jax.jit(lambda params: terms_of(variant, params, masked, masking), compiler_options=COMPILE_FAST)
     terms, outputs = forward(variant.params())

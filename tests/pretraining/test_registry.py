@@ -13,14 +13,16 @@ from gin import config as gin_internals
 
 from electra_jax.config import gin_files
 from electra_jax.config.data import packing_of
+from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.model.electra import EMBEDDING_SHARING, generator_config
-from electra_jax.pretraining import flops, registry, steps
+from electra_jax.pretraining import flops, original, registry, steps
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from electra_jax.pretraining.objective import Objective
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
+from electra_jax.pretraining.rules import STANDARD_RULES
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 from support.tiny_model import MASKING, OBJECTIVE, optimizer_config, small_encoder
@@ -40,7 +42,7 @@ OBJECTIVES = sorted(path.name for path in (ROOT / "gin" / "objectives").glob("*.
 def run_of(*files: str, bindings: tuple[str, ...] = ()) -> PretrainingRun:
     settings = ['MODEL_DIR="/nowhere"', 'CORPUS="embedded"', 'VOCAB_FILE="vocab.txt"', *bindings]
     names = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", *files]
-    return gin_files.build("PretrainingRun", names, settings, search_paths=[str(ROOT)])
+    return gin_files.build(PretrainingRun, names, settings, search_paths=[str(ROOT)])
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -49,7 +51,7 @@ def test_every_shipped_objective_builds_a_model(name: str) -> None:
     shapes = jax.eval_shape(lambda key: steps.init_params(key, run.model, 128), jax.random.key(0))
     assert "encoder" in shapes["discriminator"]  # what fine-tuning takes
     assert run.objective.loss_weights
-    assert not run.mask_with_replacement
+    assert run.pretraining_rules == STANDARD_RULES
     assert run.step_flops(19) > 3 * flops.encoder_flops(run.encoder, run.batch_size, run.cache.sequence_length)
 
 
@@ -63,14 +65,10 @@ def test_settings_with_a_file_of_their_own() -> None:
 
 def test_the_reference_switches_every_named_behaviour_on() -> None:
     run = run_of("gin/reference.gin")
-    assert run.mask_with_replacement
-    assert run.average_duplicates
-    assert run.reference_metrics
-    assert run.optimizer.layerwise_exponents == "reference"
-    assert packing_of(run.cache).method == "reference"
-    masking = run.masking_config(cls_id=1, sep_id=2, mask_id=3)
-    assert masking.with_replacement
-    assert masking.average_duplicates
+    assert run.pretraining_rules == original.RULES
+    assert run.optimizer.top_layer_exponent == 2
+    assert packing_of(run.cache).builder.name == "original"
+    assert run.masking_config(cls_id=1, sep_id=2, mask_id=3).positions == original.RULES.positions
 
 
 def bound() -> dict[tuple[str, str], object]:
@@ -90,17 +88,17 @@ def test_every_switch_of_the_reference_differs_from_the_default() -> None:
     ours = bound()
     gin_files.parse(["gin/reference.gin"], [], [str(ROOT)])
     theirs = bound()
-    assert len(theirs) >= 20
+    assert len(theirs) == 9
     assert {field for field, value in theirs.items() if ours[field] == value} == set()
 
 
 def test_the_reference_goes_with_fine_tuning() -> None:
     settings = ["MODEL_DIR='/nowhere'", "INIT_FROM='/nowhere'", "TASK='naturalqs'"]
     files = ["gin/runs/finetune.gin", "gin/reference.gin"]
-    run = gin_files.build("finetuning.FinetuningRun", files, settings, search_paths=[str(ROOT)])
+    run = gin_files.build(FinetuningRun, files, settings, search_paths=[str(ROOT)])
     assert (run.loss_reduction, run.heads.classification, run.num_epochs) == ("sum", "reference", 3)
     assert (run.task.row_length, run.task.null_threshold) == (128, -2.75)
-    assert run.optimizer(num_train_steps=9, num_warmup_steps=1).layerwise_exponents == "reference"
+    assert run.optimizer(num_train_steps=9, num_warmup_steps=1).top_layer_exponent == 2
 
 
 REFUSED = {
@@ -248,10 +246,10 @@ def test_shared_embeddings_of_two_sizes_are_refused() -> None:
         run_of(bindings=('run_config.PretrainingRun.generator_embeddings="hidden_size"',))
     with pytest.raises(UserError, match="MASKING to 'device'"):
         run_of("gin/reference.gin", bindings=('MASKING="task"',))
-    with pytest.raises(UserError, match="packing is 'tight': it must be one of 'complete', 'reference'"):
-        packing_of(run_of(bindings=('run_config.CacheConfig.packing="tight"',)).cache)
-    with pytest.raises(UserError, match="average_duplicates"):
-        run_of(bindings=("run_config.PretrainingRun.average_duplicates=True",))
+    with pytest.raises(UserError, match="example_building is 'tight': it must be one of 'complete', 'original'"):
+        packing_of(run_of(bindings=('run_config.CacheConfig.example_building="tight"',)).cache)
+    with pytest.raises(UserError, match="rules is 'mine': it must be one of 'standard', 'original'"):
+        run_of(bindings=('run_config.PretrainingRun.rules="mine"',))
     with pytest.raises(UserError, match="MIXTURE_OR_TASK_NAME 'mine' is a stream: set PACKING to False"):
         run_of(bindings=('MIXTURE_OR_TASK_NAME="mine"', "CORPUS=None", "PACKING=True"))
 
@@ -260,9 +258,12 @@ def test_the_count_of_a_published_step_is_the_plain_one() -> None:
     run = run_of()
     sizes = {"batch_size": 8, "sequence_length": 128, "max_predictions": 19}
     arguments = {key: value for key, value in run.variant.items() if key != "embedding_sharing"}
-    electra = registry.step_flops(**arguments, **sizes)
-    assert electra == flops.pretrain_step_flops(run.encoder, run.generator, **sizes)
+    electra = flops.step_flops(**arguments, **sizes)
+    both_towers = sum(flops.encoder_flops(config, 8, 128) for config in (run.encoder, run.generator))
+    heads = flops.word_head_flops(run.generator, 8 * 19, width=run.generator.hidden_size)
+    heads += flops.replaced_token_head_flops(run.encoder, 8 * 128)
+    assert electra == 3 * (both_towers + heads)
     two_tower = TwoTowerDetection(**TWO)
-    more = registry.step_flops(**arguments | {"objective": two_tower, "generator_kind": "two_tower"}, **sizes)
-    less = registry.step_flops(**arguments | {"generator_kind": "uniform", "generator": None}, **sizes)
+    more = flops.step_flops(**arguments | {"objective": two_tower, "generator_kind": "two_tower"}, **sizes)
+    less = flops.step_flops(**arguments | {"generator_kind": "uniform", "generator": None}, **sizes)
     assert less < electra < more

@@ -15,8 +15,7 @@ from electra_jax.errors import UserError
 from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.types import Masked, PyTree
 from electra_jax.pretraining import corruption, metrics, steps
-from electra_jax.pretraining.objective import Keys
-from electra_jax.pretraining.replaced_token import WeightSchedule
+from electra_jax.pretraining.objective import Keys, WeightSchedule
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 from support.tiny_model import MASKING, OBJECTIVE, optimizer_config, random_batch, small_encoder, small_model

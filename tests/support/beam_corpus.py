@@ -10,6 +10,7 @@ from typing import Any
 
 from electra_jax.config import data as pretraining_data
 from electra_jax.config import gin_files
+from electra_jax.config.pretraining import CacheConfig
 from electra_jax.seqio_tasks import register_corpus
 from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.pretraining.tasks import CACHED_FEATURES
@@ -50,7 +51,7 @@ def built(folder: Path) -> Path:
     """Build the cache that `electra cache` builds with TFRECORDS=True."""
     bindings = [f"{name}={value!r}" for name, value in macros(folder).items()]
     cache = gin_files.build(
-        "CacheConfig",
+        CacheConfig,
         ["gin/runs/cache.gin"],
         [*bindings, f"CACHE_DIR={str(folder / 'ours')!r}", "NUM_PROCESSES=1"],
         search_paths=[],

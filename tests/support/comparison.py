@@ -51,7 +51,7 @@ def arguments(folder: Path, **macros: Any) -> list[str]:
 
 def configured(folder: Path, **macros: Any) -> ComparisonRun:
     bindings = [argument.removeprefix("--gin.") for argument in arguments(folder, **macros)[1:]]
-    return gin_files.build("comparison.ComparisonRun", ["gin/runs/compare.gin"], bindings, search_paths=[])
+    return gin_files.build(ComparisonRun, ["gin/runs/compare.gin"], bindings, search_paths=[])
 
 
 def plan_of_macros() -> tuple[ComparisonRun, Plan]:

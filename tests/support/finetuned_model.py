@@ -29,9 +29,7 @@ TAGGING = {
     "length": 32,
     "scheme": "IOB2",
     "encoding": "BIO",
-    "span_reader": "conlleval",
-    "alignment": "complete",
-    "token_type_id": 0,
+    "rules": "standard",
 }
 QA = {
     "task": "squad_v2",
@@ -41,21 +39,14 @@ QA = {
         "max_sequence_length": 16,
         "max_question_length": 6,
         "doc_stride": 4,
-        "word_aligned_answers": False,
-        "answerless_windows_are_answerable": False,
-        "disjoint_windows": False,
-        "drop_empty_contexts": False,
-        "final_sep_is_answerable": False,
     },
     "decoding": {
         "n_best_size": 5,
         "max_answer_length": 4,
         "null_odds_against_best_span": False,
-        "project_words": False,
-        "no_span_text": "",
     },
     "null_threshold": None,
-    "skip_unanswered": False,
+    "rules": "standard",
 }
 QUESTION = {"question": "Who sat?", "context": "John sat on the mat. The dog ran home. The cats sat in Paris."}
 
@@ -98,6 +89,6 @@ def text_facts(name: str, labels: tuple[str, ...], *, pair: bool) -> dict[str, A
         "target": list(labels),
         "pair": pair,
         "metrics": ["accuracy"],
-        "gold_counts_predicted": False,
+        "rules": "standard",
         "length": 32,
     }

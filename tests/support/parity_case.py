@@ -19,6 +19,7 @@ from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, electric, masked_lm, registry, replaced_token, steps
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import Keys, Objective
+from electra_jax.pretraining.original import RULES
 from electra_jax.training.optimizer import OptimizerConfig
 from support.shared import ORACLE, skipped
 from support.tiny_model import encoder_config
@@ -72,7 +73,7 @@ def optimizer_of(options: dict[str, Any]) -> OptimizerConfig:
         layerwise_lr_decay=options["layerwise_lr_decay_power"]
         if options.get("layerwise_lr_decay_power", -1) > 0
         else 1.0,
-        layerwise_exponents="reference",
+        top_layer_exponent=2,
         lr_decay_share=1.0,
     )
 
@@ -140,8 +141,7 @@ class Case:
         return MaskingConfig(
             mask_prob=self.info["mask_prob"],
             mask_token_prob=0.85,
-            with_replacement=True,
-            average_duplicates=True,
+            positions=RULES.positions,
             cls_id=CLS,
             sep_id=SEP,
             mask_id=MASK,

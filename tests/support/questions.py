@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from electra_jax.tasks.qa.task import QATask, make_qa_task
+from electra_jax.tasks.catalog import make_task
+from electra_jax.tasks.qa.task import QATask
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.tiny_model import task_options
@@ -56,4 +57,4 @@ def written(path: Path, content: str | dict[str, Any]) -> Path:
 def made(name: str, folder: Path | None, *, length: int = 24, **changes: Any) -> QATask:
     data_dir = None if folder is None else str(folder)
     options = task_options(name, data_dir=data_dir, length=length, doc_stride=4, **changes)
-    return make_qa_task(options, VOCABULARY)
+    return make_task(options, VOCABULARY)

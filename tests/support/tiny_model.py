@@ -9,7 +9,7 @@ import numpy as np
 from electra_jax.config import gin_files
 from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.encoder import EncoderConfig
-from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.training.optimizer import OptimizerConfig
@@ -20,8 +20,7 @@ VOCAB_SIZE, CLS, SEP, MASK = 64, 2, 3, 4
 MASKING = MaskingConfig(
     mask_prob=0.15,
     mask_token_prob=0.85,
-    with_replacement=False,
-    average_duplicates=False,
+    positions=DistinctPositions(),
     cls_id=CLS,
     sep_id=SEP,
     mask_id=MASK,
@@ -99,7 +98,7 @@ def optimizer_config(**changes: float) -> OptimizerConfig:
         "epsilon": 1e-6,
         "clip_norm": 1.0,
         "layerwise_lr_decay": 1.0,
-        "layerwise_exponents": "fixed",
+        "top_layer_exponent": 1,
         "lr_decay_share": 1.0,
     }
     return OptimizerConfig(**(settings | changes))

@@ -4,7 +4,9 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gin
 import pytest
@@ -13,6 +15,7 @@ from electra_jax.config import gin_files
 from electra_jax.errors import UserError
 from electra_jax.tasks.catalog import NAMES, make_task, task_from_facts
 from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.original import choice
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.tiny_model import task_options
@@ -69,7 +72,7 @@ def test_tasks_are_made_without_tensorflow() -> None:
 import sys
 from electra_jax.tasks import catalog
 catalog.task_from_facts({"task": "cola", "kind": "classification", "target": ["0", "1"], "pair": False,
-                         "metrics": ["matthews"], "gold_counts_predicted": False, "length": 128}, None)
+                         "metrics": ["matthews"], "rules": "standard", "length": 128}, None)
 print(sorted({"tensorflow", "seqio", "gin", "orbax"} & set(sys.modules)))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -84,14 +87,60 @@ def test_the_originals_ways_are_all_switched() -> None:
     changed = {
         field.name for field in dataclasses.fields(ours) if getattr(ours, field.name) != getattr(original, field.name)
     }
-    switches = {name for name, value in vars(ours).items() if value is False} - {"skip_bad_rows"}
-    assert switches <= changed
-    assert changed - switches == {
-        "span_reader",
-        "alignment",
-        "token_type_id",
-        "no_span_text",
-        "length_by_task",
-        "null_threshold",
-    }
+    assert changed == {"rules", "length_by_task", "null_threshold"}
     assert (ours.row_length, original.row_length) == (512, 128)
+
+
+@pytest.mark.parametrize("rules_of", [choice.text_rules, choice.tagging_rules, choice.qa_rules])
+def test_the_originals_rules_differ_in_every_one(rules_of: Callable[[str], Any]) -> None:
+    ours, theirs = (rules_of(name) for name in choice.NAMES)
+    assert [each.name for each in (ours, theirs)] == list(choice.NAMES)
+    assert not [name for name, rule in vars(ours).items() if rule == getattr(theirs, name)]
+    with pytest.raises(UserError, match="rules is 'mine': it must be one of 'standard', 'original'"):
+        rules_of("mine")
+
+
+# What version 0.1 recorded of the tasks of fine-tuned models: the part that says which rules they follow.
+RECORDED_BY_0_1 = {
+    "classification": {"gold_counts_predicted": False},
+    "tagging": {"span_reader": "conlleval", "alignment": "complete", "token_type_id": 0},
+    "question_answering": {
+        "windows": {
+            "max_sequence_length": 64,
+            "word_aligned_answers": False,
+            "answerless_windows_are_answerable": False,
+            "disjoint_windows": False,
+            "drop_empty_contexts": False,
+            "final_sep_is_answerable": False,
+        },
+        "decoding": {"n_best_size": 20, "project_words": False, "no_span_text": ""},
+        "skip_unanswered": False,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", RECORDED_BY_0_1)
+def test_models_of_version_0_1_keep_their_rules(kind: str) -> None:
+    of_original = {
+        False: True, "conlleval": "reference", "complete": "reference", "": "empty",
+    }  # fmt: skip
+
+    def as_original(facts: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: as_original(value) if isinstance(value, dict) else of_original.get(value, value)
+            for name, value in facts.items()
+        }
+
+    standard = {"kind": kind, **RECORDED_BY_0_1[kind]}
+    groups = ("windows", "decoding") if kind == "question_answering" else ()
+    sizes = {"windows": {"max_sequence_length": 64}, "decoding": {"n_best_size": 20}}
+    kept = {"kind": kind} | {name: sizes[name] for name in groups}
+    assert choice.current_facts(standard) == kept | {"rules": "standard"}
+    assert choice.current_facts(as_original(standard)) == kept | {"rules": "original"}
+    assert choice.current_facts(kept | {"rules": "original"}) == kept | {"rules": "original"}
+
+
+def test_a_model_of_version_0_1_with_some_of_the_originals_rules_is_refused() -> None:
+    facts = {"kind": "tagging", **RECORDED_BY_0_1["tagging"], "span_reader": "reference"}
+    with pytest.raises(UserError, match=r"some of the original's rules \(span_reader\)"):
+        task_from_facts(facts, VOCABULARY)

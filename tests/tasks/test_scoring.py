@@ -57,8 +57,8 @@ def test_mrqa_scores_count_or_skip_what_is_unanswered(tmp_path: Path) -> None:
     record = {"context": "", "qas": [entry | {"qid": name} for name in "abcd"]}
     dev = written(tmp_path / "dev.jsonl", json.dumps(record))
     predictions = written(tmp_path / "p.json", {"a": "New town!", "b": "x", "c": "old"})
-    for skip, number in ((False, 4), (True, 3)):
-        options = task_options("newsqa", dev_file=dev, skip_unanswered=skip)
+    for rules, number in (("standard", 4), ("original", 3)):
+        options = task_options("newsqa", dev_file=dev, rules=rules)
         scores = score_predictions(options, "dev", predictions, null_odds_file=None)
         # Articles and punctuation do not count; "x" is all right and half of what is wanted: F1 2/3.
         assert scores == pytest.approx({"exact_match": 100 / number, "f1": 100 * (1 + 2 / 3) / number})
@@ -68,7 +68,7 @@ def test_mrqa_scores_count_or_skip_what_is_unanswered(tmp_path: Path) -> None:
 def test_tagged_file_is_scored_as_conlleval_printed_it() -> None:
     file = str(DATA / "conll2000/conlleval/output.txt")
     printed = (DATA / "conll2000/conlleval/result.txt").read_text()
-    assert tagged_file(file, span_reader="conlleval").report() == printed
+    assert tagged_file(file, rules="standard").report() == printed
     scores = score_predictions(task_options("chunk"), "test", file, null_odds_file=None)
     for name, metric in (("accuracy", "accuracy"), ("precision", "precision"), ("recall", "recall"), ("FB1", "f1")):
         assert f"{name}: {scores[metric]:6.2f}" in printed.splitlines()[1]

@@ -103,7 +103,7 @@ def test_from_nothing_through_preemptions_to_the_end(cloud: Cloud) -> None:
     result = cloud.watch(["75 2", "75 2", "taken 4", "75 4", "0 9", "0 9"], {})
     assert result.returncode == 0, result.stdout + result.stderr
     assert "ended with exit code 75: launching again" in result.stdout
-    assert "electra is SUSPENDED: deleting electra and asking for it again" in result.stdout
+    assert "electra is SUSPENDED: deleting electra and requesting it again" in result.stdout
     assert result.stdout.rstrip().endswith("done")
     assert cloud.changes() == [
         "create",
@@ -126,7 +126,7 @@ def test_refusals_and_a_worker_that_comes_late(cloud: Cloud) -> None:
     result = cloud.watch(["0 9", "0 9"], plan, queued=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "no capacity in us-east5-b at the moment" in result.stdout
-    assert "electra could not be asked for (1 of 3)" in result.stdout
+    assert "electra could not be requested (1 of 3)" in result.stdout
     assert "Quota limit has been exceeded" in result.stderr
     # Worker 0 waited for worker 1 and was not started twice.
     assert len(cloud.runs()) == 2
@@ -136,14 +136,14 @@ def test_refusals_and_a_worker_that_comes_late(cloud: Cloud) -> None:
 def test_a_quota_that_stays_is_given_up(cloud: Cloud) -> None:
     result = cloud.watch([], {"create": [{"says": QUOTA}] * 9})
     assert result.returncode == 1
-    assert "electra could not be asked for (3 of 3)" in result.stdout
+    assert "electra could not be requested (3 of 3)" in result.stdout
     assert cloud.changes() == ["create"] * 3
 
 
 def test_a_slice_whose_worker_stays_lost_is_replaced(cloud: Cloud) -> None:
     result = cloud.watch(["0 9", "0 9"], {"ssh": [{"lost": 1}] * 3})
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "nothing runs there: deleting electra and asking for it again" in result.stdout
+    assert "nothing runs there: deleting electra and requesting it again" in result.stdout
     assert cloud.changes() == ["create", "delete", "create", "install", "launch"]
 
 

@@ -23,11 +23,9 @@ def tree(prefix: tuple[str, ...] = ()) -> PyTree:
 
 
 @pytest.mark.parametrize("prefix", [("encoder",), ("encoder", "discriminator")])
-@pytest.mark.parametrize(
-    ("exponents", "layers", "bottom"), [("fixed", [4, 3, 2, 1], 5), ("reference", [5, 4, 3, 2], 6)]
-)
-def test_factors_by_hand(prefix: tuple[str, ...], exponents: str, layers: list[int], bottom: int) -> None:
-    factors = layerwise_multipliers(tree(prefix), decay=0.5, exponents=exponents)
+@pytest.mark.parametrize(("top_exponent", "layers", "bottom"), [(1, [4, 3, 2, 1], 5), (2, [5, 4, 3, 2], 6)])
+def test_factors_by_hand(prefix: tuple[str, ...], top_exponent: int, layers: list[int], bottom: int) -> None:
+    factors = layerwise_multipliers(tree(prefix), decay=0.5, top_exponent=top_exponent)
     encoder = factors
     for name in reversed(prefix):
         encoder = encoder[name]
@@ -44,9 +42,7 @@ def test_factors_by_hand(prefix: tuple[str, ...], exponents: str, layers: list[i
 def test_parameters_in_no_group_are_listed() -> None:
     params = tree(("encoder",)) | {"generator": {"head": {"output_bias": jnp.ones(7)}}, "pooler": jnp.ones(1)}
     with pytest.raises(UserError, match="generator/head/output_bias, pooler"):
-        layerwise_multipliers(params, decay=0.9, exponents="fixed")
-    with pytest.raises(UserError, match="'fixed' or 'reference'"):
-        layerwise_multipliers(tree(("encoder",)), decay=0.9, exponents="odd")
+        layerwise_multipliers(params, decay=0.9, top_exponent=1)
 
 
 def test_an_update_of_equal_gradients_is_scaled_layer_by_layer() -> None:
@@ -58,6 +54,6 @@ def test_an_update_of_equal_gradients_is_scaled_layer_by_layer() -> None:
     for decay in (1.0, 0.5):
         rule = make_optimizer(optimizer_config(**settings, layerwise_lr_decay=decay))
         updates.append(rule.update(grads, rule.init(params), params)[0])
-    factors = layerwise_multipliers(params, decay=0.5, exponents="fixed")
+    factors = layerwise_multipliers(params, decay=0.5, top_exponent=1)
     for flat, scaled, factor in zip(*map(jax.tree.leaves, (*updates, factors)), strict=True):
         np.testing.assert_allclose(scaled, flat * factor, rtol=1e-6)

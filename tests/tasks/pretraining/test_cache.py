@@ -21,16 +21,17 @@ from electra_jax.data.blocks import open_blocks
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
 from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.tasks.original.packing import BUILDER
 from electra_jax.tasks.pretraining import cache
 from electra_jax.tasks.pretraining.cache import build_cache, cache_description, cache_name
 from electra_jax.tasks.pretraining.cache_worker import Job
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
-from electra_jax.tasks.pretraining.packing import Packing
+from electra_jax.tasks.pretraining.packing import COMPLETE, Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords, encode_example, frame
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 
 WORDS = [f"{a}{b}" for a in "bcdfghjklmnprstvw" for b in "aeiou"]
-PACKING = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1, method="complete")
+PACKING = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1, builder=COMPLETE)
 OPTIONS = {"packing": PACKING, "held_out_fraction": 0.1, "num_processes": 2, "show_progress": False}
 
 
@@ -109,14 +110,14 @@ def test_the_originals_packing_has_a_cache_of_its_own_and_counts_what_it_lost(
 ) -> None:
     documents = [_document(random.Random(n)) for n in range(100)]
     corpus = _corpus(tmp_path / "text", documents)
-    packing = dataclasses.replace(PACKING, method="reference")
+    packing = dataclasses.replace(PACKING, builder=BUILDER)
     ours, theirs = (
         build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS | {"packing": each})
         for each in (PACKING, packing)
     )
     assert ours != theirs
     made_by = json.loads((pathlib.Path(theirs) / "made_by.json").read_text())
-    assert made_by["packing"] == "reference"
+    assert made_by["packing"] == "original"
     kept = _words(_read(theirs, "train")) + _words(_read(theirs, "validation"))
     given = collections.Counter(vocabulary.encode(" ".join(documents)))
     assert not kept - given
@@ -169,7 +170,7 @@ def test_name_changes_with_whatever_changes_the_content(tmp_path: pathlib.Path, 
 
     def name(**changes: object) -> str:
         packing = Packing(
-            **{"length": 32, "one_segment_share": 0.1, "random_length_share": 0.05, "seed": 1, "method": "complete"}
+            **{"length": 32, "one_segment_share": 0.1, "random_length_share": 0.05, "seed": 1, "builder": COMPLETE}
             | {key: value for key, value in changes.items() if key != "held_out_fraction"}
         )
         return cache_name(
@@ -180,7 +181,7 @@ def test_name_changes_with_whatever_changes_the_content(tmp_path: pathlib.Path, 
 
     names = [name()]
     names += [name(length=64), name(seed=2), name(one_segment_share=0.2), name(random_length_share=0.0)]
-    names += [name(method="reference")]
+    names += [name(builder=BUILDER)]
     names += [name(held_out_fraction=0.2)]
     (tmp_path / "text/0.txt").write_text("ba be bu\n")
     corpus = open_corpus(
@@ -232,11 +233,11 @@ BUILD = """
 import pathlib, sys
 from electra_jax.tasks.corpora.open import open_corpus
 from electra_jax.tasks.pretraining.cache import build_cache
-from electra_jax.tasks.pretraining.packing import Packing
+from electra_jax.tasks.pretraining.packing import COMPLETE, Packing
 from electra_jax.tasks.vocabulary import load_vocabulary
 folder = pathlib.Path(sys.argv[1])
 corpus = open_corpus(str(folder / "text/*.txt"), text_format="documents", text_field="text", skip_undecodable=False)
-packing = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1, method="complete")
+packing = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1, builder=COMPLETE)
 build_cache(corpus, load_vocabulary(str(folder / "vocab.txt"), lowercase=None), cache_dir=str(folder / "c"),
             packing=packing, held_out_fraction=0.1, num_processes=2, show_progress=True)
 """

@@ -11,9 +11,9 @@ from scipy import stats
 
 from electra_jax.model.types import Tokens
 from electra_jax.pretraining import corruption
-from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig, max_predictions
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.pretraining.masking import mask_example, mask_tokens, max_predictions
+from electra_jax.tasks.pretraining.masking import mask_example, mask_tokens
 
 CLS, SEP, MASK = 101, 102, 103
 LENGTH = 128
@@ -87,9 +87,7 @@ def test_no_more_are_masked_than_can_be() -> None:
 def test_as_many_are_masked_as_on_the_device(mask_prob: float) -> None:
     lengths = range(2, LENGTH + 1)
     rows = [[CLS, *range(1000, 1000 + length - 2), SEP] for length in lengths]
-    config = MaskingConfig(
-        mask_prob, 0.85, with_replacement=False, average_duplicates=False, cls_id=CLS, sep_id=SEP, mask_id=MASK
-    )
+    config = MaskingConfig(mask_prob, 0.85, positions=DistinctPositions(), cls_id=CLS, sep_id=SEP, mask_id=MASK)
     num_slots = max_predictions(mask_prob, LENGTH)
     ids_BL = np.array([row + [0] * (LENGTH - len(row)) for row in rows], np.int32)
     tokens = Tokens(ids_BL, np.zeros_like(ids_BL), (np.arange(LENGTH) < np.array(lengths)[:, None]).astype(np.int32))

@@ -7,8 +7,16 @@ import pytest
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.corpus import example_id
-from electra_jax.tasks.pretraining.packing import Packing, document_rng, pack, pack_document
-from electra_jax.tasks.pretraining.segments import Example
+from electra_jax.tasks.original.packing import BUILDER
+from electra_jax.tasks.pretraining.packing import (
+    COMPLETE,
+    Example,
+    ExampleBuilder,
+    Packing,
+    document_rng,
+    pack,
+    pack_document,
+)
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
 from support.shared import ORACLE, existing
 
@@ -105,14 +113,16 @@ def test_example_ids_are_distinct_int64() -> None:
 
 def test_too_short_a_length_is_refused() -> None:
     with pytest.raises(UserError, match="too short"):
-        Packing(length=4, one_segment_share=0.1, random_length_share=0.05, seed=0, method="complete")
+        Packing(length=4, one_segment_share=0.1, random_length_share=0.05, seed=0, builder=COMPLETE)
 
 
-def _letters(text: str, method: str, seed: int, random_length_share: float = 0.0) -> tuple[list[Example], int]:
+def _letters(
+    text: str, builder: ExampleBuilder, seed: int, random_length_share: float = 0.0
+) -> tuple[list[Example], int]:
     """A document packed to 16 tokens; each letter is a token, its id 5 and more."""
     tokenizer = build_tokenizer([*SPECIAL_TOKENS, *"abcdefghij"], lowercase=False, strip_accents=False)
     packing = Packing(
-        length=16, one_segment_share=0.0, random_length_share=random_length_share, seed=seed, method=method
+        length=16, one_segment_share=0.0, random_length_share=random_length_share, seed=seed, builder=builder
     )
     return pack_document("d", text, tokenizer=tokenizer, cls_id=2, sep_id=3, packing=packing)
 
@@ -122,11 +132,11 @@ def test_the_originals_packing_throws_the_end_of_the_last_sentence_away() -> Non
     text = "a a a\nb b\nc c c c\nd d d d d d d d d\ne e"
     first, second, third = [5, 5, 5, 6, 6], [7, 7, 7, 7, 8, 8, 8, 8], [9, 9]
     for seed in range(8):
-        examples, lost = _letters(text, "reference", seed)
+        examples, lost = _letters(text, BUILDER, seed)
         assert lost == 5
         assert [i for i in examples[0].input_ids if i > 4] == first + second
         assert examples[1].input_ids == [2, *third, 3]
-        complete, nothing = _letters(text, "complete", seed)
+        complete, nothing = _letters(text, COMPLETE, seed)
         assert nothing == 0
         assert sum(i == 8 for example in complete for i in example.input_ids) == 9
 
@@ -134,7 +144,7 @@ def test_the_originals_packing_throws_the_end_of_the_last_sentence_away() -> Non
 def test_the_originals_packing_aims_the_first_example_of_a_document_short_as_often_as_any() -> None:
     # One token a line: an example aimed at T holds T tokens (13 at most, for two segments).
     text = "\n".join("a" * 40)
-    sizes = [[len(example.input_ids) for example in _letters(text, "reference", seed, 0.05)[0]] for seed in range(2000)]
+    sizes = [[len(example.input_ids) for example in _letters(text, BUILDER, seed, 0.05)[0]] for seed in range(2000)]
     first = sum(each[0] < 16 for each in sizes) / len(sizes)
     # Of the twelve lengths 5..16 those up to 12 leave an example that is not full.
     assert first == pytest.approx(0.05 * 8 / 12, abs=0.012)

@@ -14,6 +14,7 @@ import seqio
 from electra_jax import cli
 from electra_jax.config import gin_files
 from electra_jax.config.data import open_data, vocabulary_for
+from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.batches import BatchIterator
 from electra_jax.errors import UserError
 from electra_jax.tasks.host_tensorflow import tf
@@ -66,7 +67,7 @@ def batches(corpus: Path, process_index: int, process_count: int, **macros: Any)
     macros = {"MODEL_DIR": "", "VOCAB_FILE": str(corpus / "vocab.txt"), "BATCH_SIZE": 8} | macros
     bindings = [f"{name}={value!r}" for name, value in (beam_corpus.SETTINGS | macros).items()]
     run = gin_files.build(
-        "PretrainingRun",
+        PretrainingRun,
         ["gin/models/tiny.gin", "gin/runs/pretrain.gin"],
         [*bindings, f"VOCAB_SIZE={5 + len(beam_corpus.WORDS)}"],
         search_paths=[],

@@ -11,7 +11,7 @@ import seqio
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
 from electra_jax.tasks.pretraining.cache import build_cache
-from electra_jax.tasks.pretraining.packing import Packing
+from electra_jax.tasks.pretraining.packing import COMPLETE, Packing
 from electra_jax.tasks.pretraining.streams import StreamBatches
 from electra_jax.tasks.pretraining.tasks import (
     MaskedFeatureConverter,
@@ -24,7 +24,7 @@ from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 from support.shared import ORACLE, existing
 
 LENGTH = 32
-PACKING = Packing(length=LENGTH, one_segment_share=0.1, random_length_share=0.05, seed=0, method="complete")
+PACKING = Packing(length=LENGTH, one_segment_share=0.1, random_length_share=0.05, seed=0, builder=COMPLETE)
 LENGTHS = feature_lengths(LENGTH, mask_prob=0.15)
 NASTY = "ba [MASK] bé \u0130\u00df [SEP]\nfi \ufb01 \u4e2d\u6587 \U0001f600 \x07\u200b\nBA\u0301 b\u0301a ...!!"
 
@@ -257,7 +257,7 @@ def test_the_original_tfrecords(tmp_path: pathlib.Path) -> None:
     corpus = open_corpus(
         str(folder / "writer/out/*.tfrecord*"), text_format="auto", text_field="text", skip_undecodable=False
     )
-    packing = Packing(length=64, one_segment_share=0.1, random_length_share=0.05, seed=0, method="complete")
+    packing = Packing(length=64, one_segment_share=0.1, random_length_share=0.05, seed=0, builder=COMPLETE)
     options = {"packing": packing, "held_out_fraction": 0.1}
     cache = build_cache(corpus, vocabulary, cache_dir=str(tmp_path), num_processes=1, show_progress=False, **options)
     add_tfrecords(cache, vocab_size=vocabulary.vocab_size)
@@ -279,7 +279,7 @@ def test_the_original_tfrecords(tmp_path: pathlib.Path) -> None:
             .as_numpy_iterator()
         ]
         assert sorted(found) == expected
-    short = Packing(length=16, one_segment_share=0.1, random_length_share=0.05, seed=0, method="complete")
+    short = Packing(length=16, one_segment_share=0.1, random_length_share=0.05, seed=0, builder=COMPLETE)
     with pytest.raises(UserError, match="tokens, more than the sequence length of 16"):
         build_cache(
             corpus,

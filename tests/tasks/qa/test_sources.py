@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.qa.task import make_qa_task
+from electra_jax.tasks.catalog import make_task
 from support.questions import CONTEXT, QUESTIONS, VOCABULARY, made, mrqa, squad, written
 from support.shared import DATA, needs
 from support.tiny_model import task_options
@@ -167,7 +167,7 @@ def test_real_files_have_the_published_counts(name: str, train: tuple[str, int],
     options = task_options(name, train_file=str(SQUAD / f"{train[0]}.json"))
     if dev is not None:
         options = dataclasses.replace(options, dev_file=str(SQUAD / f"{dev[0]}.json"))
-    task = make_qa_task(options, VOCABULARY)
+    task = make_task(options, VOCABULARY)
     found = task.examples("train")
     # An answer without a piece of this small vocabulary is [UNK], but in its place.
     assert (len(found.examples), found.skipped) == (train[1], {})

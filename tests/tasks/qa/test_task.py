@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.protocol import Row
 from electra_jax.tasks.qa.decoding import Prediction, ScoredText
 from electra_jax.tasks.qa.files import QAExample
-from electra_jax.tasks.qa.task import QATask, qa_task_from_facts
+from electra_jax.tasks.qa.task import QATask
 from support.questions import CONTEXT, OTHER, QUESTIONS, VOCABULARY, made, mrqa, squad, written
 
 
@@ -218,7 +219,7 @@ def test_test_split_without_answers_is_predicted_but_not_scored(tmp_path: Path) 
 
 def test_raw_input_by_a_task_rebuilt_from_its_facts(tmp_path: Path) -> None:
     made_task = dataclasses.replace(raw(64, "squad_v2"), null_threshold=0.75)
-    task = qa_task_from_facts(json.loads(json.dumps(made_task.describe())), VOCABULARY)
+    task = task_from_facts(json.loads(json.dumps(made_task.describe())), VOCABULARY)
     assert task == dataclasses.replace(made_task, sources=task.sources)
     inputs = [
         {"question": "Who \ud800?", "context": f"\udfff {CONTEXT}"},

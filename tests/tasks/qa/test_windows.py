@@ -12,13 +12,22 @@ import pytest
 from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.original.qa import RULES as ORIGINAL_RULES
+from electra_jax.tasks.original.qa import projected_span_text
 from electra_jax.tasks.qa import decoding as qa_decoding
 from electra_jax.tasks.qa import metrics
 from electra_jax.tasks.qa.answers import UnusableAnswerError, align_by_characters, locate_answer, tokenize_context
 from electra_jax.tasks.qa.decoding import Candidates, DecodingConfig, Prediction, ScoredText, decode
 from electra_jax.tasks.qa.files import Answer, QAExample, read_mrqa, read_null_odds, read_predictions, read_squad
-from electra_jax.tasks.qa.final_text import projected_span_text, span_text
-from electra_jax.tasks.qa.windows import Window, WindowConfig, max_context_spans, prediction_windows, training_windows
+from electra_jax.tasks.qa.windows import (
+    STANDARD_RULES,
+    Window,
+    WindowConfig,
+    max_context_spans,
+    prediction_windows,
+    span_text,
+    training_windows,
+)
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
 from support.shared import DATA, existing
 
@@ -29,15 +38,9 @@ SOUND = WindowConfig(
     max_sequence_length=64,
     max_question_length=8,
     doc_stride=4,
-    word_aligned_answers=False,
-    answerless_windows_are_answerable=False,
-    disjoint_windows=False,
-    drop_empty_contexts=False,
-    final_sep_is_answerable=False,
+    rules=STANDARD_RULES,
 )
-DECODING = DecodingConfig(
-    n_best_size=3, max_answer_length=4, null_odds_against_best_span=False, project_words=False, no_span_text=""
-)
+DECODING = DecodingConfig(n_best_size=3, max_answer_length=4, null_odds_against_best_span=False, rules=STANDARD_RULES)
 
 
 def _example(context: str = CONTEXT, answer: str | None = "1895-1943", start: int | None = None) -> QAExample:
@@ -63,13 +66,13 @@ def test_squad_file_plain_and_compressed(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(text.encode()))
     expected = [QAExample("a", "When?", CONTEXT, (Answer("1895", 27, 31),), ("1895",), False)]
-    assert read_squad(str(tmp_path / "a.json")) == expected
-    assert read_squad(str(tmp_path / "a.json.gz")) == expected
+    assert read_squad(str(tmp_path / "a.json"), skip_bad_rows=False).examples == expected
+    assert read_squad(str(tmp_path / "a.json.gz"), skip_bad_rows=False).examples == expected
 
 
 def test_half_characters_in_a_file_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(_squad(question="When \ud800 now?")))
-    (example,) = read_squad(str(tmp_path / "a.json"))
+    (example,) = read_squad(str(tmp_path / "a.json"), skip_bad_rows=False).examples
     assert len(prediction_windows(example, TOKENIZER, SOUND)) == 1
 
 
@@ -81,7 +84,7 @@ def test_mrqa_file_with_spans_that_include_their_end(tmp_path: Path, header: boo
     lines = [{"header": {"dataset": "x"}}] * header + [{"context": f"{CONTEXT}\u2028", "qas": [question]}]
     text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(text.encode()))
-    (example,) = read_mrqa(str(tmp_path / "a.jsonl.gz"))
+    (example,) = read_mrqa(str(tmp_path / "a.jsonl.gz"), skip_bad_rows=False).examples
     assert [CONTEXT[answer.start : answer.end] for answer in example.answers] == ["1895-1943", "he"]
     assert example.gold_texts == ("1895-1943", "1895")
 
@@ -101,7 +104,7 @@ def test_mrqa_file_with_spans_that_include_their_end(tmp_path: Path, header: boo
 def test_damaged_squad_file_is_named_with_its_place(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(UserError, match=rf"bad\.json.*{message}"):
-        read_squad(str(tmp_path / "bad.json"))
+        read_squad(str(tmp_path / "bad.json"), skip_bad_rows=False)
 
 
 def test_malformed_records_are_counted_if_asked(tmp_path: Path) -> None:
@@ -112,34 +115,34 @@ def test_malformed_records_are_counted_if_asked(tmp_path: Path) -> None:
     data["data"][0]["paragraphs"].append({"qas": [good]})
     (tmp_path / "a.json").write_text(json.dumps(data))
     with pytest.raises(UserError, match=r"qas\[1\]: the field 'question' is missing .*SKIP_BAD_ROWS") as caught:
-        read_squad(str(tmp_path / "a.json"))
+        read_squad(str(tmp_path / "a.json"), skip_bad_rows=False)
     assert str(caught.value).count("SKIP_BAD_ROWS") == 1
-    skipped: collections.Counter[str] = collections.Counter()
-    assert [example.example_id for example in read_squad(str(tmp_path / "a.json"), skipped=skipped)] == [good["id"]]
-    assert skipped == {
+    found = read_squad(str(tmp_path / "a.json"), skip_bad_rows=True)
+    assert [example.example_id for example in found.examples] == [good["id"]]
+    assert found.skipped == {
         "the field 'question' is missing (fields: 'id')": 2,
         "the field 'answer_start' is missing (fields: 'text')": 1,
         "the field 'context' is missing (fields: 'qas')": 1,
     }
     line = {"context": "x y", "qas": [{"qid": "a", "question": "x?", "answers": ["y"]}, {"qid": "b"}]}
     (tmp_path / "a.jsonl").write_text(f'{json.dumps(line)}\n{{"context"\n{{"qas": []}}\n')
-    skipped.clear()
-    assert [example.example_id for example in read_mrqa(str(tmp_path / "a.jsonl"), skipped=skipped)] == ["a"]
-    assert skipped.total() == 3
+    found = read_mrqa(str(tmp_path / "a.jsonl"), skip_bad_rows=True)
+    assert [example.example_id for example in found.examples] == ["a"]
+    assert found.skipped.total() == 3
 
 
 def test_other_damaged_files_are_named_with_their_place(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"header": 1}\n\n{"context": "x", "qas": [{}]}\n')
     with pytest.raises(UserError, match=r"line 3, qas\[0\].*'qid' is missing"):
-        read_mrqa(str(tmp_path / "a.jsonl"))
+        read_mrqa(str(tmp_path / "a.jsonl"), skip_bad_rows=False)
     (tmp_path / "a.jsonl").write_text('{"header": 1}\n{"context"\n')
     with pytest.raises(UserError, match="line 2, column 11"):
-        read_mrqa(str(tmp_path / "a.jsonl"))
+        read_mrqa(str(tmp_path / "a.jsonl"), skip_bad_rows=False)
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"{}" * 999)[:-9])
     with pytest.raises(UserError, match="truncated"):
-        read_squad(str(tmp_path / "a.json.gz"))
+        read_squad(str(tmp_path / "a.json.gz"), skip_bad_rows=False)
     with pytest.raises(UserError, match="cannot be read"):
-        read_squad(str(tmp_path / "absent.json"))
+        read_squad(str(tmp_path / "absent.json"), skip_bad_rows=False)
     (tmp_path / "p.json").write_text('{"a": 1}')
     with pytest.raises(UserError, match="'a' has 1; answer texts"):
         read_predictions(str(tmp_path / "p.json"))
@@ -163,8 +166,8 @@ def test_answers_are_found_where_they_are(answer: str, start: int, expected: tup
 
 @pytest.mark.parametrize(("answer", "start"), [("not there", 5), ("1943 and more", 900), ("x", -7)])
 def test_answers_that_are_nowhere_cannot_be_learnt(answer: str, start: int) -> None:
-    for word_aligned in (False, True):
-        config = dataclasses.replace(SOUND, word_aligned_answers=word_aligned)
+    for rules in (STANDARD_RULES, ORIGINAL_RULES):
+        config = dataclasses.replace(SOUND, rules=rules)
         assert training_windows(_example(), TOKENIZER, config)
         with pytest.raises(UnusableAnswerError, match="context"):
             training_windows(_example(answer=answer, start=start), TOKENIZER, config)
@@ -181,8 +184,8 @@ def test_window_by_hand() -> None:
     assert _tokens(window)[features["start_positions"] : features["end_positions"] + 1] == ["1895", "-", "1943"]
     assert features["is_impossible"] == 0
     assert {array.dtype for array in features.values()} == {np.dtype(np.int32)}
-    reference = dataclasses.replace(SOUND, final_sep_is_answerable=True)
-    assert training_windows(_example(), TOKENIZER, reference)[0].features()["answer_mask"][-1] == 1
+    original = dataclasses.replace(SOUND, rules=ORIGINAL_RULES)
+    assert training_windows(_example(), TOKENIZER, original)[0].features()["answer_mask"][-1] == 1
 
 
 def test_windows_slide_and_each_piece_is_best_in_one() -> None:
@@ -209,7 +212,7 @@ def test_windows_without_the_answer_are_impossible_unless_as_the_original() -> N
     targets = [(window.start_position, window.end_position, window.is_impossible) for window in windows]
     # Pieces 6 to 8 are the answer; the third window holds only its end.
     assert targets == [(0, 0, True), (9, 11, False), (0, 0, True), (0, 0, True)]
-    original = dataclasses.replace(config, answerless_windows_are_answerable=True)
+    original = dataclasses.replace(config, rules=ORIGINAL_RULES)
     assert not any(window.is_impossible for window in training_windows(_example(), TOKENIZER, original))
     assert all(window.is_impossible for window in training_windows(_example(answer=None), TOKENIZER, original))
 
@@ -218,7 +221,7 @@ def test_stride_beyond_the_window_still_overlaps_unless_as_the_original() -> Non
     config = dataclasses.replace(SOUND, max_sequence_length=14, doc_stride=128)
     starts = [window.first_piece for window in prediction_windows(_example(), TOKENIZER, config)]
     assert starts == [0, 3, 6, 9, 12]
-    original = dataclasses.replace(config, disjoint_windows=True)
+    original = dataclasses.replace(config, rules=ORIGINAL_RULES)
     assert [window.first_piece for window in prediction_windows(_example(), TOKENIZER, original)] == [0, 6, 12]
 
 
@@ -230,9 +233,9 @@ def test_context_without_word_pieces_still_gets_an_answer() -> None:
     scores = np.zeros(len(window.input_ids_L), np.float32)
     spans = qa_decoding.independent_candidates(start_logits_L=scores, end_logits_L=scores, n_best_size=20)
     assert decode(example, [window], [spans], [1.5], TOKENIZER, DECODING) == Prediction((ScoredText("", 1, 0, 0),), 1.5)
-    original = dataclasses.replace(SOUND, drop_empty_contexts=True)
+    original = dataclasses.replace(SOUND, rules=ORIGINAL_RULES)
     assert prediction_windows(example, TOKENIZER, original) == []
-    as_original = dataclasses.replace(DECODING, no_span_text="empty")
+    as_original = dataclasses.replace(DECODING, rules=ORIGINAL_RULES)
     assert decode(example, [], [], [], TOKENIZER, as_original).text == "empty"
 
 
@@ -242,7 +245,7 @@ def test_long_context_and_question_without_room() -> None:
     windows = training_windows(example, TOKENIZER, dataclasses.replace(SOUND, max_sequence_length=512, doc_stride=128))
     assert len(windows) > 700
     assert not windows[-1].is_impossible
-    assert span_text(context, windows[-1], windows[-1].start_position, windows[-1].end_position) == "smith"
+    assert span_text(context, windows[-1], windows[-1].start_position, windows[-1].end_position, TOKENIZER) == "smith"
     with pytest.raises(UserError, match="leave no room"):
         prediction_windows(example, TOKENIZER, dataclasses.replace(SOUND, max_sequence_length=8))
     with pytest.raises(UserError, match="doc_stride = 0"):
@@ -252,19 +255,19 @@ def test_long_context_and_question_without_room() -> None:
 def test_characters_recover_what_words_lose() -> None:
     context = "Houston,\xa0Texas is the Cafe\u0301."
     example = _example(context, "Houston,\xa0Texas")
-    original = dataclasses.replace(SOUND, word_aligned_answers=True)
+    original = dataclasses.replace(SOUND, rules=ORIGINAL_RULES)
     with pytest.raises(UnusableAnswerError, match="not in its context"):
         training_windows(example, TOKENIZER, original)
     (window,) = training_windows(example, TOKENIZER, SOUND)
-    assert span_text(context, window, window.start_position, window.end_position) == "Houston,\xa0Texas"
+    assert span_text(context, window, window.start_position, window.end_position, TOKENIZER) == "Houston,\xa0Texas"
     (window,) = training_windows(_example(context, "Cafe\u0301"), TOKENIZER, SOUND)
-    assert span_text(context, window, window.start_position, window.end_position) == "Cafe\u0301"
+    assert span_text(context, window, window.start_position, window.end_position, TOKENIZER) == "Cafe\u0301"
 
 
 def test_text_keeps_the_white_space_of_the_context_unless_as_the_original() -> None:
     (window,) = training_windows(_example(answer="double  spaces"), TOKENIZER, SOUND)
     span = (window.start_position, window.end_position)
-    assert span_text(CONTEXT, window, *span) == "double  spaces"
+    assert span_text(CONTEXT, window, *span, TOKENIZER) == "double  spaces"
     assert projected_span_text(CONTEXT, window, *span, TOKENIZER) == "double spaces"
 
 
@@ -338,7 +341,7 @@ def _gold_spans(
     """Each answer with the first window that holds it, and its positions there."""
     context = tokenize_context(tokenizer, example.context)
     for answer in example.answers:
-        first, last = align_by_characters(context, answer)
+        first, last = align_by_characters(context, answer, TOKENIZER)
         inside = [
             (window.index, first - window.first_piece + window.context_start, last - first)
             for window in windows
@@ -362,7 +365,7 @@ def test_gold_answers_of_squad_survive(version: str, length: int, bert_tokenizer
         pytest.skip(f"no SQuAD at {file}")
     config = dataclasses.replace(SOUND, max_sequence_length=length, max_question_length=64, doc_stride=128)
     decoding = dataclasses.replace(DECODING, n_best_size=20, max_answer_length=30)
-    examples = read_squad(str(file))
+    examples = read_squad(str(file), skip_bad_rows=False).examples
     reasons: dict[str, list[str]] = collections.defaultdict(list)
     predictions, odds = {}, {}
     for example in examples:
@@ -374,7 +377,7 @@ def test_gold_answers_of_squad_survive(version: str, length: int, bert_tokenizer
                 continue
             index, start, end = place
             chosen[index].append((start, end, -order))
-            text = span_text(example.context, windows[index], start, end)
+            text = span_text(example.context, windows[index], start, end, TOKENIZER)
             if text != answer.text:
                 reasons["cuts a word piece"].append(f"{answer.text!r} in {text!r}")
         spans = [_spans(*window_spans) if window_spans else _spans((0, 0, 0)) for window_spans in chosen]

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.original.tagging import reference_spans
+from electra_jax.tasks.original.tagging import RULES as ORIGINAL_RULES
+from electra_jax.tasks.original.tagging import observed_labels, read_spans
+from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.tagging.conlleval import (
     EntityEvaluation,
     Scores,
@@ -18,12 +20,11 @@ from electra_jax.tasks.tagging.conlleval import (
     split_tag,
 )
 from electra_jax.tasks.tagging.sentences import (
-    TaggedFile,
+    STANDARD_RULES,
     TaggingFeatures,
+    TaggingRules,
     complete_labels,
     encoded_tags,
-    mean_word_loss,
-    observed_labels,
     predicted_tags,
     read_tagged_file,
     tagging_features,
@@ -42,7 +43,7 @@ VOCABULARY = Vocabulary([*SPECIAL_TOKENS, *PIECES], lowercase=True, strip_accent
 PAD, UNK, CLS, SEP, MASK, A, B, C, UN, PIECE_A, PIECE_B, PIECE_C, EAST, CAPITAL, PIECE_CAPITAL = range(15)
 
 
-def read(path: Path, *, skip: bool = False, scheme: str = "IOB2", tag_column: int | None = -1) -> TaggedFile:
+def read(path: Path, *, skip: bool = False, scheme: str = "IOB2", tag_column: int | None = -1) -> Examples:
     return read_tagged_file(path, word_column=0, tag_column=tag_column, scheme=scheme, skip_bad_rows=skip)
 
 
@@ -52,10 +53,10 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def features(words: list[str], label_ids: list[int], *, length: int, alignment: str = "complete") -> TaggingFeatures:
-    return tagging_features(
-        words, label_ids, vocabulary=VOCABULARY, length=length, token_type_id=0, alignment=alignment
-    )
+def features(
+    words: list[str], label_ids: list[int], *, length: int, rules: TaggingRules = STANDARD_RULES
+) -> TaggingFeatures:
+    return tagging_features(words, label_ids, vocabulary=VOCABULARY, length=length, rules=rules)
 
 
 @needs_data
@@ -69,25 +70,25 @@ def test_conlleval_prints_what_the_official_script_printed() -> None:
 @pytest.mark.parametrize(("split", "sentences", "words"), [("train", 8936, 211727), ("test", 2012, 47377)])
 def test_conll2000_has_the_published_size(split: str, sentences: int, words: int) -> None:
     file = read(CONLL2000 / f"{split}.txt")
-    assert len(file.sentences) == sentences
-    assert sum(len(sentence.words) for sentence in file.sentences) == words
+    assert len(file.examples) == sentences
+    assert sum(len(sentence.words) for sentence in file.examples) == words
     assert not file.skipped
-    for sentence in file.sentences:
+    for sentence in file.examples:
         # IOB2 without breaks: every reader and encoding gives the same entities back.
-        assert encoded_tags(sentence.tags, span_reader="conlleval", encoding="BIO") == list(sentence.tags)
-        iobes = encoded_tags(sentence.tags, span_reader="reference", encoding="BIOES")
+        assert encoded_tags(sentence.tags, spans_of=conlleval_spans, encoding="BIO") == list(sentence.tags)
+        iobes = encoded_tags(sentence.tags, spans_of=read_spans, encoding="BIOES")
         assert conlleval_spans(iobes) == conlleval_spans(sentence.tags)
 
 
 @needs_data
 def test_a_tag_that_only_the_test_split_has_can_be_learned() -> None:
     train, test = read(CONLL2000 / "train.txt"), read(CONLL2000 / "test.txt")
-    seen = observed_labels(train.sentences, span_reader="conlleval", encoding="BIO")
-    labels = complete_labels(train.sentences, encoding="BIO")
+    seen = observed_labels([train.examples], "BIO")
+    labels = complete_labels([train.examples], "BIO")
     assert "I-LST" not in seen
     assert "I-LST" in labels
     assert set(seen) < set(labels)
-    assert without_unseen_types(test, labels, skip_bad_rows=False).sentences == test.sentences
+    assert without_unseen_types(test, labels, place="test", skip_bad_rows=False).examples == test.examples
 
 
 @pytest.mark.parametrize(
@@ -106,9 +107,9 @@ def test_schemes_are_read_alike(tags: list[str]) -> None:
 
 def test_readers_differ_where_the_original_is_at_fault() -> None:
     assert conlleval_spans(["B-NP", "I-VP"]) == [(0, 0, "NP"), (1, 1, "VP")]
-    assert reference_spans(["B-NP", "I-VP"]) == [(0, 1, "VP")]
+    assert read_spans(["B-NP", "I-VP"]) == [(0, 1, "VP")]
     assert conlleval_spans(["E-NP", "E-NP"]) == [(0, 0, "NP"), (1, 1, "NP")]
-    assert reference_spans(["E-NP", "E-NP"]) == [(0, 1, "NP")]
+    assert read_spans(["E-NP", "E-NP"]) == [(0, 1, "NP")]
 
 
 def test_types_may_hold_hyphens() -> None:
@@ -129,7 +130,7 @@ def test_entities_survive_writing_and_reading(encoding: str) -> None:
         tags = tags_of(spans, 12, encoding=encoding)
         assert conlleval_spans(tags) == spans
         # The original does not read IOB1, in which a type can change without B.
-        assert encoding == "IOB1" or reference_spans(tags) == spans
+        assert encoding == "IOB1" or read_spans(tags) == spans
 
 
 def perl_counts(pairs: list[tuple[str, str]]) -> tuple[int, int, int]:
@@ -189,15 +190,15 @@ def test_an_entity_ends_with_its_sentence() -> None:
 def test_file_with_documents_and_its_lines(tmp_path: Path) -> None:
     path = written(tmp_path, "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\n\n\nPeter NNP I-NP I-PER")
     file = read(path, scheme="IOB1")
-    assert [(s.words, s.tags, s.line) for s in file.sentences] == [
+    assert [(s.words, s.tags, s.line) for s in file.examples] == [
         (("EU", "rejects"), ("I-ORG", "O"), 3),
         (("Peter",), ("I-PER",), 7),
     ]
-    assert read(path, scheme="IOB1", tag_column=2).sentences[0].tags == ("I-NP", "I-VP")
+    assert read(path, scheme="IOB1", tag_column=2).examples[0].tags == ("I-NP", "I-VP")
 
 
 def test_file_without_tags(tmp_path: Path) -> None:
-    (sentence,) = read(written(tmp_path, "one\ntwo\n"), tag_column=None).sentences
+    (sentence,) = read(written(tmp_path, "one\ntwo\n"), tag_column=None).examples
     assert (sentence.words, sentence.tags) == (("one", "two"), ())
 
 
@@ -206,18 +207,18 @@ def test_bad_rows_are_told_or_counted(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.txt, line 2: 2 columns; expected 3"):
         read(path)
     file = read(path, skip=True)
-    assert [sentence.words for sentence in file.sentences] == [("a",)]
+    assert [sentence.words for sentence in file.examples] == [("a",)]
     assert file.skipped == {"2 columns": 1, "'Q-P' is not a tag of IOB2": 1, "'S-P' is not a tag of IOB2": 1}
-    assert len(read(path, skip=True, scheme="IOBES").sentences) == 2
+    assert len(read(path, skip=True, scheme="IOBES").examples) == 2
 
 
 def test_types_unseen_in_training(tmp_path: Path) -> None:
     file = read(written(tmp_path, "a O\nb B-P\n\nc O\nd B-Q\n"))
     labels = ["B-P", "I-P", "O"]
     with pytest.raises(UserError, match=r"train\.txt, line 5: the type of 'B-Q' was never seen.*one of P"):
-        without_unseen_types(file, labels, skip_bad_rows=False)
-    kept = without_unseen_types(file, labels, skip_bad_rows=True)
-    assert [sentence.words for sentence in kept.sentences] == [("a", "b")]
+        without_unseen_types(file, labels, place=str(file.file), skip_bad_rows=False)
+    kept = without_unseen_types(file, labels, place=str(file.file), skip_bad_rows=True)
+    assert [sentence.words for sentence in kept.examples] == [("a", "b")]
     assert kept.skipped.total() == 1
 
 
@@ -248,8 +249,8 @@ def test_the_first_piece_of_each_word_carries_its_label() -> None:
     assert ours.token_type_ids == [0] * 11
 
 
-def test_reference_alignment_moves_labels() -> None:
-    theirs = features(["unab", "\u200b", "[CLS]", "東京"], [4, 5, 6, 7], length=16, alignment="reference")
+def test_the_originals_alignment_moves_labels() -> None:
+    theirs = features(["unab", "\u200b", "[CLS]", "東京"], [4, 5, 6, 7], length=16, rules=ORIGINAL_RULES)
     assert theirs.input_ids == [CLS, UN, PIECE_A, PIECE_B, CLS, EAST, PIECE_CAPITAL, SEP]
     assert theirs.word_positions == [1, 4, 5]  # the second points at the [CLS] in the text
     assert theirs.label_ids == [4, 5, 6]  # and the last word has the label of the word before
@@ -268,14 +269,9 @@ def test_what_does_not_fit_is_cut_and_predicted_as_outside(length: int) -> None:
     assert tags == ["O", "B-X", "O", "B-X", "O"][: len(cut.label_ids)] + ["O"] * (5 - len(cut.label_ids))
 
 
-def test_reference_truncation_keeps_one_word_of_sixty() -> None:
+def test_the_originals_truncation_keeps_one_word_of_sixty() -> None:
     words = list(itertools.islice(itertools.cycle("ab"), 60))
-    assert features(words, [0] * 60, length=64, alignment="reference").word_positions == [1]
+    assert features(words, [0] * 60, length=64, rules=ORIGINAL_RULES).word_positions == [1]
     assert features(words, [0] * 60, length=64).word_positions == list(range(1, 61))
-    long_word = features(["a" + "b" * 120], [0], length=64, alignment="reference")
+    long_word = features(["a" + "b" * 120], [0], length=64, rules=ORIGINAL_RULES)
     assert len(long_word.input_ids) == 64  # the original stops with an assertion
-
-
-def test_loss_per_word() -> None:
-    assert mean_word_loss([3.0, 1.0], [3, 5], count_twice=False) == 0.5
-    assert mean_word_loss([3.0, 1.0], [3, 5], count_twice=True) == 1.0

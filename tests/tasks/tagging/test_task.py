@@ -11,11 +11,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.catalog import make_task, task_from_facts
 from electra_jax.tasks.outputs import write_outputs
 from electra_jax.tasks.protocol import Row
 from electra_jax.tasks.scoring import score_predictions
 from electra_jax.tasks.tagging.conlleval import Scores
-from electra_jax.tasks.tagging.task import TaggingTask, make_tagging_task, tagging_task_from_facts
+from electra_jax.tasks.tagging.task import TaggingTask
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.shared import DATA, needs
@@ -39,7 +40,7 @@ def written(path: Path, text: str) -> Path:
 
 def made(name: str, folder: Path | None, *, length: int = 16, **changes: Any) -> TaggingTask:
     data_dir = None if folder is None else str(folder)
-    return make_tagging_task(task_options(name, data_dir=data_dir, length=length, **changes), VOCABULARY)
+    return make_task(task_options(name, data_dir=data_dir, length=length, **changes), VOCABULARY)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_labels_are_what_the_types_of_training_can_take(ner: TaggingTask, tmp_pa
     skipping = made("ner", tmp_path, skip_bad_rows=True).examples("dev")
     assert [len(sentence.words) for sentence in skipping.examples] == [2]
     assert skipping.skipped.total() == 1
-    observed = made("ner", tmp_path, observed_labels=True, tag_encoding="BIO")
+    observed = made("ner", tmp_path, rules="original", tag_encoding="BIO")
     assert observed.labels == ("B-GPE", "B-LOC", "B-PER", "I-LOC", "O")
     with pytest.raises(UserError, match="chunk has no training split to take its labels from: it is not in"):
         made("chunk", tmp_path / "empty")
@@ -154,7 +155,7 @@ def test_split_without_tags_is_predicted_but_not_scored(ner: TaggingTask) -> Non
 
 
 def test_raw_input_by_a_task_rebuilt_from_its_facts(ner: TaggingTask, tmp_path: Path) -> None:
-    task = tagging_task_from_facts(json.loads(json.dumps(ner.describe())), VOCABULARY)
+    task = task_from_facts(json.loads(json.dumps(ner.describe())), VOCABULARY)
     assert task.labels == ner.labels
     examples = task.raw_examples(["Ann  works\n", ["New York", "\ud800"], ""])
     assert [sentence.words for sentence in examples] == [("Ann", "works"), ("New York", "\ufffd"), ()]
@@ -170,7 +171,7 @@ def test_raw_input_by_a_task_rebuilt_from_its_facts(ner: TaggingTask, tmp_path: 
     # The labels of a model hold when it is evaluated on other files, whatever those files are trained on.
     written(tmp_path / "other.txt", "Ann B-PER\n")
     other = task_options("ner", dev_file=str(tmp_path / "other.txt"))
-    recorded = make_tagging_task(other, VOCABULARY, recorded=ner.describe())
+    recorded = make_task(other, VOCABULARY, recorded=ner.describe())
     assert (recorded.labels, recorded.splits) == (ner.labels, ("dev",))
     assert len(recorded.examples("dev").examples) == 1
 
@@ -197,10 +198,10 @@ def test_ones_own_columns_and_scheme(tmp_path: Path) -> None:
     assert score_predictions(task_options("tagging"), "dev", str(path), null_odds_file=None) == task.score(
         train[:1], [broken]
     )
-    with pytest.raises(UserError, match="The tag scheme 'BILOU' is unknown"):
+    with pytest.raises(UserError, match="the tag scheme 'BILOU' is unknown"):
         made("tagging", None, **columns, tag_scheme="BILOU")
-    with pytest.raises(UserError, match="The span reader 'mine' is unknown: use conlleval or reference"):
-        made("tagging", None, **columns, span_reader="mine")
+    with pytest.raises(UserError, match="rules is 'mine': it must be one of 'standard', 'original'"):
+        made("tagging", None, **columns, rules="mine")
     written(file, "\n")
     with pytest.raises(UserError, match=r"mine\.txt is empty"):
         made("tagging", None, **columns)

@@ -11,7 +11,7 @@ import scipy.stats
 import sklearn.metrics
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.text.glue import examples_of_tfds, glue_task, read_glue, read_submission, write_submission
+from electra_jax.tasks.text.glue import GLUE, examples_of_tfds, read_glue, read_submission, write_submission
 from electra_jax.tasks.text.glue_metrics import AVERAGED, accuracy, f1, glue_average, matthews, pearson, spearman
 from electra_jax.tasks.text.tables import (
     Classes,
@@ -31,14 +31,11 @@ CLS, SEP, A, B = 2, 3, 5, 6
 PAIR = Columns("premise", "claim", "verdict")
 
 
-def test_unknown_names() -> None:
-    with pytest.raises(UserError, match="no task 'colla'; the nearest: cola"):
-        glue_task("colla")
+def test_names_of_splits() -> None:
     with pytest.raises(UserError, match="mnli has no split 'valid': use one of train, dev_matched"):
-        glue_task("mnli").split("valid")
-    assert glue_task("mnli").split("dev") == "dev_matched"
-    assert glue_task("ax").split("test") == "diagnostic"
-    assert glue_task("sst") is glue_task("sst2") is glue_task("SST-2")
+        GLUE["mnli"].split("valid")
+    assert GLUE["mnli"].split("dev") == "dev_matched"
+    assert GLUE["ax"].split("test") == "diagnostic"
 
 
 def mrpc(folder: Path, rows: list[str]) -> Path:
@@ -51,8 +48,8 @@ def mrpc(folder: Path, rows: list[str]) -> Path:
 def test_bad_rows_of_glue_are_told_or_counted(tmp_path: Path) -> None:
     path = mrpc(tmp_path, ['1\t1\t2\t"a b\tb a', "1\t1\t2\tc", "2\t1\t2\tc\td", "", "0\t1\t2\tc\td"])
     with pytest.raises(UserError, match=r"train\.tsv, line 3: 4 columns; expected 5"):
-        read_glue(glue_task("mrpc"), path, split="train", both_orders=False, skip_bad_rows=False)
-    file = read_glue(glue_task("mrpc"), path, split="train", both_orders=True, skip_bad_rows=True)
+        read_glue(GLUE["mrpc"], path, split="train", both_orders=False, skip_bad_rows=False)
+    file = read_glue(GLUE["mrpc"], path, split="train", both_orders=True, skip_bad_rows=True)
     assert file.skipped == {"4 columns": 1, "the label '2'": 1}
     assert file.examples == [
         (0, '"a b', "b a", 1),
@@ -65,7 +62,7 @@ def test_bad_rows_of_glue_are_told_or_counted(tmp_path: Path) -> None:
 def test_only_unordered_tasks_are_read_in_both_orders(tmp_path: Path) -> None:
     path = tmp_path / "train.tsv"
     path.write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n")
-    file = read_glue(glue_task("rte"), path, split="train", both_orders=True, skip_bad_rows=False)
+    file = read_glue(GLUE["rte"], path, split="train", both_orders=True, skip_bad_rows=False)
     assert file.examples == [(0, "a", "b", 0)]
 
 
@@ -74,9 +71,9 @@ def test_values_outside_the_interval(tmp_path: Path, value: str) -> None:
     path = tmp_path / "dev.tsv"
     path.write_text(f"index\tsentence1\tsentence2\tscore\n0\ta\tb\t{value}\n")
     with pytest.raises(UserError, match=f"line 2: the label '{value}'; expected a number from 0 to 5"):
-        read_glue(glue_task("stsb"), path, split="dev", both_orders=False, skip_bad_rows=False)
+        read_glue(GLUE["stsb"], path, split="dev", both_orders=False, skip_bad_rows=False)
     with pytest.raises(UserError, match="no row that can be used"):
-        read_glue(glue_task("stsb"), path, split="dev", both_orders=False, skip_bad_rows=True)
+        read_glue(GLUE["stsb"], path, split="dev", both_orders=False, skip_bad_rows=True)
 
 
 def test_normalisation_and_back() -> None:
@@ -242,7 +239,7 @@ def test_average_of_the_paper(published: tuple[float, ...], average: float) -> N
 def test_submissions(
     tmp_path: Path, name: str, split: str, stem: str, predictions: dict[int, float], text: str
 ) -> None:
-    task = glue_task(name)
+    task = GLUE[name]
     path = write_submission(task, split, predictions, directory=tmp_path)
     assert path == tmp_path / f"{stem}.tsv"
     assert path.read_text() == "index\tprediction\n" + text
@@ -253,17 +250,17 @@ def test_bad_submission(tmp_path: Path) -> None:
     path = tmp_path / "RTE.tsv"
     path.write_text("index\tprediction\n0\tentailment\n1\t1\n")
     with pytest.raises(UserError, match=r"RTE\.tsv, line 3: '1\\t1' is not a prediction"):
-        read_submission(glue_task("rte"), path)
+        read_submission(GLUE["rte"], path)
 
 
 def test_records_of_tfds() -> None:
     # TFDS counts MNLI's classes in another order than the original.
     names = ["entailment", "neutral", "contradiction"]
     records = [{"premise": b"a", "hypothesis": b"b", "label": label, "idx": 7} for label in (0, 1, 2, -1)]
-    labels = [example.label for example in examples_of_tfds(glue_task("mnli"), records, label_names=names)]
+    labels = [example.label for example in examples_of_tfds(GLUE["mnli"], records, label_names=names)]
     assert labels == [1, 2, 0, None]
     cola = [{"sentence": "na\u00efve".encode(), "label": np.int64(1), "idx": np.int32(3)}]
     names = ["unacceptable", "acceptable"]
-    assert examples_of_tfds(glue_task("cola"), cola, label_names=names) == [TextExample(3, "naïve", None, 1)]
+    assert examples_of_tfds(GLUE["cola"], cola, label_names=names) == [TextExample(3, "naïve", None, 1)]
     stsb = [{"sentence1": b"a", "sentence2": b"b", "label": np.float32(value), "idx": 0} for value in (2.5, -1.0)]
-    assert [e.label for e in examples_of_tfds(glue_task("stsb"), stsb, label_names=None)] == [2.5, None]
+    assert [e.label for e in examples_of_tfds(GLUE["stsb"], stsb, label_names=None)] == [2.5, None]

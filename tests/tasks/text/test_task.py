@@ -10,9 +10,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.catalog import make_task, task_from_facts
 from electra_jax.tasks.text.glue import GLUE
 from electra_jax.tasks.text.tables import Classes, Interval
-from electra_jax.tasks.text.task import LabelPrediction, TextTask, ValuePrediction, make_text_task, text_task_from_facts
+from electra_jax.tasks.text.task import LabelPrediction, TextTask, ValuePrediction
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.shared import DATA, needs
@@ -38,7 +39,7 @@ PUBLISHED = {
 
 def made(name: str, **changes: Any) -> TextTask:
     paths = {key: str(value) if isinstance(value, Path) else value for key, value in changes.items()}
-    return make_text_task(task_options(name, **paths), VOCABULARY)
+    return make_task(task_options(name, **paths), VOCABULARY)
 
 
 def written(path: Path, *lines: str) -> Path:
@@ -168,7 +169,7 @@ def test_rows_and_training_in_both_orders(tmp_path: Path) -> None:
     raw = task.raw_examples([("a", "b")])
     assert task.rows(raw, training=True) == []
     assert task.rows(raw, training=False)[0].keys() == {"input_ids", "token_type_ids", "example"}
-    (short,) = make_text_task(task_options("stsb", data_dir=str(tmp_path), length=5), VOCABULARY).rows(
+    (short,) = make_task(task_options("stsb", data_dir=str(tmp_path), length=5), VOCABULARY).rows(
         task.raw_examples([("a b", "c d")]), training=False
     )
     assert short["input_ids"].tolist() == [CLS, A, SEP, C, SEP]
@@ -271,7 +272,7 @@ def test_predictions_and_scores(tmp_path: Path) -> None:
     fewer = [*predictions[:3], LabelPrediction("0", {})]
     # One of two predicted is right, one of three is found: 0.4; the original takes two for the three.
     assert task.score(examples, fewer)["f1"] == pytest.approx(40.0)
-    original = made("mrpc", data_dir=tmp_path, gold_counts_predicted=True)
+    original = made("mrpc", data_dir=tmp_path, rules="original")
     assert original.score(examples, fewer)["f1"] == pytest.approx(50.0)
 
 
@@ -280,7 +281,7 @@ def test_a_task_is_rebuilt_from_what_its_model_records(tmp_path: Path, name: str
     path = written(tmp_path / "train.tsv", "kind\tbody\tother", "9\ta\tb", "10\tb\tc", "10\tb\tc")
     changes = {"text_column": "body", "text_b_column": "other", "label_column": "kind", "length": 7}
     task = made(name, train_file=path, **changes)
-    rebuilt = text_task_from_facts(json.loads(json.dumps(task.describe())), VOCABULARY)
+    rebuilt = task_from_facts(json.loads(json.dumps(task.describe())), VOCABULARY)
     assert rebuilt.describe() == task.describe()
     raw = [("a b c d a b c d", "b"), {"text": "a", "text_b": "c"}]
     for one, other in zip(
@@ -303,16 +304,16 @@ def test_recorded_labels_outlive_the_training_file(tmp_path: Path) -> None:
     record["target"] = ["z", "x"]
     dev_file = written(tmp_path / "dev.tsv", "kind\tbody", "z\ta")
     options = task_options("classification", dev_file=str(dev_file), text_column="body", label_column="kind")
-    task = make_text_task(options, VOCABULARY, recorded=record)
+    task = make_task(options, VOCABULARY, recorded=record)
     assert (task.target, task.examples("dev").examples) == (Classes(("z", "x")), [(0, "a", None, 0)])
 
 
 def test_raw_input_of_the_wrong_number_of_texts() -> None:
     single, pair = made("cola"), made("rte")
     assert single.raw_examples(["a", {"text": "b"}]) == [(0, "a", None, None), (1, "b", None, None)]
-    with pytest.raises(UserError, match=r"Input 2 is \('a', 'b'\): cola expects one text"):
+    with pytest.raises(UserError, match=r"input 2 is \('a', 'b'\): cola expects one text"):
         single.raw_examples(["a", ("a", "b")])
-    with pytest.raises(UserError, match=r"Input 1 is 'a': rte expects two texts"):
+    with pytest.raises(UserError, match=r"input 1 is 'a': rte expects two texts"):
         pair.raw_examples(["a"])
     with pytest.raises(UserError, match="cola expects one text"):
         single.raw_examples([7])

@@ -1,0 +1,14 @@
+"""Compute probabilities from a model's scores."""
+
+import numpy as np
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Return probabilities over the last axis, float64 and of the same shape.
+
+    Exponentials are taken in the scores' own type, in which parity with the original's is recorded.
+    """
+    if not scores.size:
+        return np.zeros(scores.shape)
+    exponentials = np.exp(scores - np.max(scores, axis=-1, keepdims=True)).astype(np.float64)
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
