@@ -15,6 +15,7 @@ import pytest
 from bench import beside_published, finetune_step, glue_lengths, models, predict, scaling, startup, timing
 from bench.pretrain_step import synthetic_blocks
 from electra_jax.config import gin_files
+from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.data.buckets import TrainingBatches
 
 
@@ -211,8 +212,7 @@ def test_the_script_of_fine_tuning_gives_commands_that_can_be_run(tmp_path: Path
         if line[2] == "finetune":
             bindings = [word.removeprefix("--gin.") for word in line if word.startswith("--gin.")]
             with gin_files.isolated():
-                name, files = "finetuning.FinetuningRun", ["gin/runs/finetune.gin"]
-                run = gin_files.build(name, files, bindings, search_paths=[])
+                run = gin_files.build(FinetuningRun, ["gin/runs/finetune.gin"], bindings, search_paths=[])
                 rate = run.optimizer(num_train_steps=10, num_warmup_steps=1.0).learning_rate
             assert (run.num_seeds, rate) == (1, 3e-4)
             tasks[run.task.task] = run.model_dir
