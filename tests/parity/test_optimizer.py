@@ -21,7 +21,7 @@ from support.parity_case import NO_DECAY, discover, optimizer_of
 from support.tiny_model import small_encoder
 
 
-def places_of(names: Iterable[str]) -> dict[str, tuple[str, int | None]]:
+def locations_of(names: Iterable[str]) -> dict[str, tuple[str, int | None]]:
     """The path and the row of every variable in our tree, by the importer's mapping; a head's are below `head`."""
     model = dataclasses.replace(small_encoder(), num_hidden_layers=24)
     description = Description("pretraining", model, model, False, None, (), {})
@@ -37,7 +37,7 @@ def places_of(names: Iterable[str]) -> dict[str, tuple[str, int | None]]:
 def tree_of(variables: dict[str, np.ndarray], num_layers: int) -> PyTree:
     """Our tree of some of a model's variables; layers that were not recorded are zero, and their gradients too."""
     leaves: dict[str, np.ndarray] = {}
-    for name, (path, row) in places_of(variables).items():
+    for name, (path, row) in locations_of(variables).items():
         value = variables[name]
         if row is None:
             leaves[path] = value
@@ -51,7 +51,7 @@ def variables_of(tree: PyTree, names: Iterable[str]) -> dict[str, np.ndarray]:
     leaves = flatten_dict(tree, sep="/")
     return {
         name: np.asarray(leaves[path] if row is None else leaves[path][row])
-        for name, (path, row) in places_of(names).items()
+        for name, (path, row) in locations_of(names).items()
     }
 
 
@@ -74,7 +74,7 @@ def test_parameters_and_moments_follow_the_recorded_run(path: Path) -> None:
     update = jax.jit(rule.update)
     if config.weight_decay_rate:
         decayed = flatten_dict(optimizer.decayed(params, NO_DECAY), sep="/")
-        assert {name: decayed[path] for name, (path, _) in places_of(before).items()} == meta["decayed"]
+        assert {name: decayed[path] for name, (path, _) in locations_of(before).items()} == meta["decayed"]
     saved = {int(found[1]) for name in arrays if (found := re.match(r"after(\d+)/", name))}
     for step in range(max(saved)):
         grad = tree_of({name: value[step] for name, value in grads.items()}, num_layers)
@@ -142,7 +142,7 @@ def test_factor_and_decay_of_every_variable(path: Path) -> None:
             optimizer.layerwise_multipliers(params, decay=recorded["decay"], top_exponent=2), sep="/"
         )
         decayed = flatten_dict(optimizer.decayed(params, NO_DECAY), sep="/")
-        for name, (path, row) in places_of(variables).items():
+        for name, (path, row) in locations_of(variables).items():
             entry = variables[name]
             factor = np.asarray(factors[path] if row is None else factors[path][row])
             np.testing.assert_allclose(factor.item(), entry["multiplier"], rtol=1e-6, err_msg=f"{size}: {name}")

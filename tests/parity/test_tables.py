@@ -74,9 +74,9 @@ def test_initial_weights_have_the_originals_distribution(path: Path) -> None:
     model = published("small")
     params = nn.unbox(jax.jit(lambda key: steps.init_params(key, model, 8))(jax.random.key(3)))
     shapes = {name: tuple(entry["shape"]) for name, entry in recorded.items() if "/adam_" not in name}
-    places = tf1.places_of(params, tf1.parameter_names("electra"))
-    assert {name: place.stored_shape for name, place in places.items()} == shapes
-    for name, ours in layout.disassemble(params, places).items():
+    locations = tf1.locations_of(params, tf1.parameter_names("electra"))
+    assert {name: location.stored_shape for name, location in locations.items()} == shapes
+    for name, ours in layout.disassemble(params, locations).items():
         theirs = recorded[name]
         if theirs["std"] == 0:
             assert ours.min() == ours.max() == theirs["mean"], name

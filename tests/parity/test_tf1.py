@@ -47,7 +47,7 @@ def test_an_encoder_of_every_published_size_has_the_originals_variables(path: Pa
         shapes = {name: value["shape"] for name, value in recorded["variables"].items() if name.startswith("electra/")}
         description = Description("encoder", encoder_of(shapes), None, False, None, (), {})
         names = tf1.variable_layout(description, abstract_params(description), scope="electra", task=None)
-        assert {name: list(place.stored_shape) for name, place in names.items()} == shapes, size
+        assert {name: list(location.stored_shape) for name, location in names.items()} == shapes, size
 
 
 def electric_cases() -> list:

@@ -198,13 +198,13 @@ class Case:
     def layout(self, model: nn.Module) -> Layout:
         """Where the recorded variables stand in our tree, by the importer's mapping."""
         two_tower = TWO_TOWER_NAMES if self.generator == "two_tower" else {}
-        return tf1.places_of(self.template(model), tf1.parameter_names("electra") | two_tower)
+        return tf1.locations_of(self.template(model), tf1.parameter_names("electra") | two_tower)
 
     def params(self, model: nn.Module) -> PyTree:
         variables = {name: recipe(name, shape) for name, shape in self.info["variables"]}
-        places = self.layout(model)
-        assert layout.check(variables, places, "the case") == []
-        return jax.tree.map(jnp.asarray, layout.assemble(variables, places, self.template(model)))
+        locations = self.layout(model)
+        assert layout.check(variables, locations, "the case") == []
+        return jax.tree.map(jnp.asarray, layout.assemble(variables, locations, self.template(model)))
 
 
 def tokens_of(arrays: dict[str, np.ndarray]) -> Tokens:
