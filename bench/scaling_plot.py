@@ -1,4 +1,4 @@
-"""Draws what `scaling` measured: a panel for each series, measured times beside what the work alone would take."""
+"""Draw what `scaling` measured: a panel for each series, with measured times and those that the work would take."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ MEASURED, WORK, INK = "#0b5fa5", "#b04a2f", "#333333"
 
 
 class Point(Protocol):
-    """What is drawn: see `scaling.Point`."""
+    """Describe what is drawn, see `scaling.Point`."""
 
     series: str
     value: float
@@ -22,7 +22,7 @@ class Point(Protocol):
 
 
 def draw(points: Sequence[Point], title: str, path: Path) -> None:
-    """Writes the picture."""
+    """Draw all series and write the picture."""
     series = list(dict.fromkeys(point.series for point in points))
     columns = min(4, len(series))
     rows = -(-len(series) // columns)
@@ -37,14 +37,14 @@ def draw(points: Sequence[Point], title: str, path: Path) -> None:
 
 
 def panel(axes: mpl.axes.Axes, name: str, points: Sequence[Point]) -> None:
-    """One series, both axes logarithmic."""
+    """Draw one series on two logarithmic axes."""
     kind, _, against = name.partition(", ")
     values, seconds = [point.value for point in points], [point.seconds for point in points]
     spread = [
         [point.seconds - point.quartiles[0] for point in points],
         [point.quartiles[1] - point.seconds for point in points],
     ]
-    # At the rate of the point with most work.
+    # The ideal times have the rate of the point with the most work.
     largest = max(points, key=lambda point: point.work)
     ideal = [largest.seconds * point.work / largest.work for point in points]
     axes.plot(values, ideal, "--", color=WORK, lw=1.2, label="the work alone, at the rate of the largest")
@@ -72,10 +72,10 @@ def panel(axes: mpl.axes.Axes, name: str, points: Sequence[Point]) -> None:
 
 
 def readable(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """Return a time in seconds or milliseconds."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def counted(value: float) -> str:
-    """A number with at most three digits."""
+    """Return a number with at most three digits."""
     return f"{value / 1e6:.3g} M" if value >= 1e6 else f"{value:g}"

@@ -142,7 +142,7 @@ def test_lengths_have_the_deciles_that_were_counted() -> None:
 
 def test_texts_to_predict_have_the_lengths_that_were_asked_for() -> None:
     options = argparse.Namespace(model="tiny", task="cola", texts=40, seed=1)
-    model = predict.chance_model("tiny", 0)
+    model = predict.random_model("tiny", 0)
     rows = model.pieces.encode_batch(predict.texts_of(options))
     assert [len(row) + 2 for row in rows] == glue_lengths.lengths("cola", 40, seed=1).tolist()
     assert not any(model.pieces.tokens.index("[UNK]") in row for row in rows)

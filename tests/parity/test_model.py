@@ -42,7 +42,7 @@ def run(request: pytest.FixtureRequest) -> dict[str, Any]:
     rows, (means, outputs) = jax.jit(jax.jacrev(weighted, has_aux=True))(params)
     separate = {name: jax.tree.map(lambda leaf, row=row: leaf[row], rows) for row, name in enumerate(names)}
     gradient = jax.tree.map(lambda leaf: leaf.sum(0), rows)
-    places = case.layout(model)
+    locations = case.layout(model)
     return {
         "case": case,
         "arrays": arrays,
@@ -52,8 +52,8 @@ def run(request: pytest.FixtureRequest) -> dict[str, Any]:
         "loss": sum(weight * means[name] for name, weight in objective.loss_weights.items()),
         "means": means,
         "outputs": outputs,
-        "gradient": layout.disassemble(gradient, places),
-        "separate": {name: layout.disassemble(tree, places) for name, tree in separate.items()},
+        "gradient": layout.disassemble(gradient, locations),
+        "separate": {name: layout.disassemble(tree, locations) for name, tree in separate.items()},
     }
 
 
