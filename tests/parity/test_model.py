@@ -1,4 +1,4 @@
-"""Every recorded pre-training case of the original: states, logits, samples, labels, losses, gradients.
+"""Compare states, logits, samples, labels, losses and gradients with every recorded pre-training case.
 
 Tolerances are those that held between two independent implementations (see the oracle's README).
 """
@@ -24,7 +24,7 @@ def close(ours: Any, recorded: Any, tolerance: float, what: str) -> None:
 
 @pytest.fixture(scope="module", params=discover("tf_pretrain/*.json", beside=".npz"))
 def run(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """One forward and backward pass of a case, fed its draws."""
+    """Run one forward and backward pass of a case with its recorded draws."""
     path: Path = request.param
     case = Case.read(path)
     with np.load(path.with_suffix(".npz")) as file:

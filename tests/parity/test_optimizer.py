@@ -1,4 +1,4 @@
-"""The original's optimizer: its runs from raw gradients, its schedules, its factor of every variable."""
+"""Compare the optimizer with the original: runs from raw gradients, schedules, the factor of every variable."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from support.tiny_model import small_encoder
 
 
 def locations_of(names: Iterable[str]) -> dict[str, tuple[str, int | None]]:
-    """The path and the row of every variable in our tree, by the importer's mapping; a head's are below `head`."""
+    """Return the path and the row of every variable in our tree, by the importer's mapping; a head is below `head`."""
     model = dataclasses.replace(small_encoder(), num_hidden_layers=24)
     description = Description("pretraining", model, model, False, None, (), {})
     towers = tf1.variable_layout(description, abstract_params(description), scope="electra", task=None)
@@ -35,7 +35,7 @@ def locations_of(names: Iterable[str]) -> dict[str, tuple[str, int | None]]:
 
 
 def tree_of(variables: dict[str, np.ndarray], num_layers: int) -> PyTree:
-    """Our tree of some of a model's variables; layers that were not recorded are zero, and their gradients too."""
+    """Return our tree of some variables of a model; layers that were not recorded are zero."""
     leaves: dict[str, np.ndarray] = {}
     for name, (path, row) in locations_of(variables).items():
         value = variables[name]
@@ -47,7 +47,7 @@ def tree_of(variables: dict[str, np.ndarray], num_layers: int) -> PyTree:
 
 
 def variables_of(tree: PyTree, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The inverse of `tree_of`."""
+    """Return the variables of a tree: the inverse of `tree_of`."""
     leaves = flatten_dict(tree, sep="/")
     return {
         name: np.asarray(leaves[path] if row is None else leaves[path][row])
@@ -151,7 +151,7 @@ def test_factor_and_decay_of_every_variable(path: Path) -> None:
 
 @pytest.mark.parametrize("path", discover("tf_optim/*.npz", holding="norm_used"))
 def test_the_originals_norm_of_repeated_rows_is_not_ours(path: Path) -> None:
-    """An artefact that we do not reproduce: rows of a gather's gradient enter the norm before they are added."""
+    """We do not reproduce an artefact: rows of a gather's gradient enter the norm before they are added."""
     with np.load(path) as file:
         ids, upstream, recorded = file["ids"], file["upstream"], dict(file)
     table_gradient = jax.grad(lambda table: jnp.sum(jnp.take(table, ids, axis=0) * upstream))(

@@ -1,4 +1,4 @@
-"""The original's tables: sizes of generators and models, initial weights, evaluation metrics."""
+"""Compare sizes of generators and models, initial weights and evaluation metrics with the original's tables."""
 
 import dataclasses
 import json
@@ -103,7 +103,7 @@ GENERATORS = {"uniform_generator": "uniform", "untied_generator=False": "tied", 
 
 @pytest.mark.parametrize("path", discover("tf_pretrain/crashes*.json"))
 def test_what_the_original_cannot_build_is_refused_by_name(path: Path) -> None:
-    """Also the combination that it builds without a single variable to train."""
+    """One combination has no variable to train."""
     for name in json.loads(path.read_text()):
         if name.endswith(" kwarg"):
             fields = {field.name for field in dataclasses.fields(PretrainingRun)}

@@ -1,4 +1,4 @@
-"""Real optimizer steps of the original, one after another, fed its draws."""
+"""Compare consecutive optimizer steps with the original's, given its draws."""
 
 import json
 from pathlib import Path
