@@ -1,4 +1,4 @@
-"""The original's fine-tuning heads, and its checkpoints, against its recorded numbers.
+"""Compare the original's fine-tuning heads and checkpoints with its recorded numbers.
 
 Every option set of the question-answering head over recorded hidden states; every recorded whole model, written as a
 TensorFlow checkpoint from the oracle's recipe and imported through the command line; and its pre-training checkpoint

@@ -1,4 +1,4 @@
-"""Every recorded model of `transformers`, imported: states, logits, losses, gradients, and the way back.
+"""Import every recorded model of `transformers`; compare states, logits, losses and gradients, and export it again.
 
 The cases in tests/parity/data/hf are ours (made by make_hf_subset.py) and always run; those of the oracle run where it
 is. Tolerances are those that held between two independent implementations (see the oracle's README).
