@@ -296,7 +296,7 @@ def run(folder: Path) -> Path:
     params = initial(model)
     opt_state = updated_moments(optimizer, params)
     state = TrainState(jnp.asarray(2, jnp.int32), params, opt_state, jax.random.PRNGKey(0))
-    writer = model_dir.checkpoints.Checkpoints(folder / "run", keep=1)
+    writer = orbax_store.Checkpoints(folder / "run", keep=1)
     writer.save(2, state, {"batches": {}})
     writer.close()
     return folder / "run"

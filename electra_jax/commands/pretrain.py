@@ -20,11 +20,11 @@ from electra_jax.data.batches import Prefetch
 from electra_jax.distributed import processes
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.files import path_of
+from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.reporter import RunReporter, Silence, say
 from electra_jax.monitoring.watch import Watched, describe_run, setting_of
 from electra_jax.pretraining import evaluation, metrics
 from electra_jax.pretraining.steps import PretrainingSetup
-from electra_jax.reports.page import parse_lines, read_if_there
 from electra_jax.run_directory import CHECKPOINTS, METRICS
 from electra_jax.runtime import keep_compilations
 from electra_jax.training import sharding
@@ -127,7 +127,7 @@ def open_reporter(configuration: PretrainingRun, start_step: int) -> Iterator[Re
     model_dir = path_of(configuration.model_dir)
     reporter = RunReporter(model_dir, start_step=start_step, num_train_steps=configuration.loop.num_train_steps)
     # By now the reporter has dropped the lines of steps that will run again.
-    lines = parse_lines(read_if_there(model_dir / METRICS), model_dir / METRICS)
+    lines = read_rows(model_dir / METRICS)
     try:
         yield Watched(reporter, setting_of(configuration), lines)
     finally:

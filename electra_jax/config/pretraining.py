@@ -126,7 +126,7 @@ class PretrainingRun:
             "two_tower" (an encoder from each side) or "none".
         generator_embeddings: size of the generator's embeddings: the discriminator's "embedding_size", or the
             generator's own "hidden_size", which only embeddings that are not shared can have.
-        embedding_sharing: "es", "gdes" or "nes": see `pretraining.Electra`.
+        embedding_sharing: "es", "gdes" or "nes": see `model.electra.Electra`.
         objective: what is minimised.
         mask_prob, mask_token_prob: see `MaskingConfig`.
         masking: "device" draws masks in the jitted step; "task" takes those that a named task or mixture draws itself,

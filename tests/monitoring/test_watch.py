@@ -175,7 +175,8 @@ def test_the_warning_reaches_the_terminal_the_metrics_and_the_page(tmp_path: Pat
     assert "What to try: check disc_weight" in said[0]
     lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["finding"] for line in lines if line["split"] == "health"] == ["discriminator_untaught"]
-    evaluation = {"step": 40, "metrics": lines[-1], "passages": []}
+    setting = json.loads((model_dir / "run.json").read_text())["setting"]
+    evaluation = {"step": 40, "metrics": lines[-1], "passages": [], "setting": setting}
     (model_dir / "evaluation.json").write_text(json.dumps(evaluation))
     text = Page(Path(write_report(str(model_dir))).read_text("utf-8")).text
     assert "Something is unusual." in text

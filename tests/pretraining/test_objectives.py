@@ -184,7 +184,7 @@ def test_the_discriminator_of_electra_15_is_judged_at_masked_positions_only() ->
     masked = steps.as_masked(jax.random.key(3), batch(), MASKING)
     objective = VARIANTS["electra_15"].objective
     assert isinstance(objective, ReplacedTokenDetection)
-    judged = np.asarray(objective.judged(masked))
+    judged = np.asarray(objective.discriminated_positions(masked))
     for row in range(8):
         used = np.asarray(masked.masked_weights[row]) > 0
         assert set(np.flatnonzero(judged[row])) == set(np.asarray(masked.masked_positions[row])[used])

@@ -1,0 +1,87 @@
+"""Bring the switches of a config.gin that version 0.1 recorded up to date."""
+
+import re
+from typing import NamedTuple
+
+from electra_jax.errors import UserError
+
+
+class Switch(NamedTuple):
+    """One of today's switches, and the fields of version 0.1 in its place.
+
+    Attributes:
+        owner: the dataclass that has them.
+        name: the field of today.
+        standard, original: its values, as Gin writes them.
+        fields: those of version 0.1, with the value that stands for `original`, as Gin writes it.
+    """
+
+    owner: str
+    name: str
+    standard: str
+    original: str
+    fields: dict[str, str]
+
+
+SWITCHES = (
+    Switch("CacheConfig", "example_building", "'complete'", "'original'", {"packing": "'reference'"}),
+    Switch("OptimizerConfig", "top_layer_exponent", "1", "2", {"layerwise_exponents": "'reference'"}),
+    Switch(
+        "PretrainingRun",
+        "rules",
+        "'standard'",
+        "'original'",
+        {"mask_with_replacement": "True", "average_duplicates": "True", "reference_metrics": "True"},
+    ),
+    Switch(
+        "TaskOptions",
+        "rules",
+        "'standard'",
+        "'original'",
+        {
+            "gold_counts_predicted": "True",
+            "span_reader": "'reference'",
+            "alignment": "'reference'",
+            "token_type_id": "1",
+            "observed_labels": "True",
+            "word_aligned_answers": "True",
+            "answerless_windows_are_answerable": "True",
+            "disjoint_windows": "True",
+            "drop_empty_contexts": "True",
+            "final_sep_is_answerable": "True",
+            "project_words": "True",
+            "no_span_text": "'empty'",
+            "skip_unanswered": "True",
+        },
+    ),
+)
+
+
+def with_current_switches(text: str) -> str:
+    """Return a configuration with each group of version 0.1's switches, where all are bound, replaced by today's one.
+
+    Args:
+        text: a Gin file. Other files than those that version 0.1 recorded are returned as they are.
+
+    Raises:
+        UserError: if some switches of a group follow the original and others do not.
+    """
+    # The only macro that stood for such a switch. It stays, without use.
+    macro = re.search(r"^LAYERWISE_EXPONENTS = ('\w+')$", text, flags=re.MULTILINE)
+    if macro:
+        text = text.replace("%LAYERWISE_EXPONENTS", macro[1])
+    for switch in SWITCHES:
+        lines = re.compile(rf"^(\w+\.{switch.owner})\.({'|'.join(switch.fields)}) = (.*)\n", flags=re.MULTILINE)
+        found = {line[2]: line[3] == switch.fields[line[2]] for line in lines.finditer(text)}
+        if found.keys() != switch.fields.keys():
+            continue
+        if len(set(found.values())) > 1:
+            followed = ", ".join(name for name, as_original in found.items() if as_original)
+            raise UserError(
+                f"{switch.owner} was recorded by version 0.1 with some of the original's behaviour ({followed}), and "
+                f"{switch.owner}.{switch.name} switches all of it: use version 0.1"
+            )
+        value = switch.original if all(found.values()) else switch.standard
+        selector = lines.search(text)[1]
+        text = f"{lines.sub('', text).rstrip()}\n\n{selector}.{switch.name} = {value}\n"
+    return text
