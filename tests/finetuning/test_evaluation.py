@@ -11,7 +11,7 @@ import pytest
 
 from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import MODEL_KINDS, Description, abstract_params
-from electra_jax.finetuning.seed_run import Setting, Split
+from electra_jax.finetuning.seed_run import SeedContext, Split
 from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import row_runner
 from electra_jax.model.finetuned import FinetunedModel
@@ -53,9 +53,7 @@ def rows(count: int) -> list[dict[str, np.ndarray]]:
 def random_params(kind: str) -> PyTree:
     description = Description(MODEL_KINDS[kind], small_encoder(), None, False, head(kind), (), {})
     draw = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda leaf: draw.normal(0.0, 0.2, leaf.shape).astype(np.float32), abstract_params(description)
-    )
+    return jax.tree.map(lambda leaf: draw.normal(0.0, 0.2, leaf.shape).astype(np.float32), abstract_params(description))
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -67,12 +65,12 @@ def test_eight_devices_equal_inference_on_one(kind: str) -> None:
     nothing: Any = None
     mesh = sharding.make_mesh(config, 8)
     split = Split([], [], {})
-    setting = Setting(run, task, nothing, split, split, mesh, FinetunedModel(trained, head(kind)))
+    context = SeedContext(run, task, nothing, split, split, mesh, FinetunedModel(trained, head(kind)))
     params = random_params(kind)
     everywhere = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
     description = Description(MODEL_KINDS[kind], trained, None, False, head(kind), (), {})
     network = Network(Loaded(description, params, None, 0))
-    for one, other in zip(setting.runner(everywhere)(rows(21)), row_runner(network, 32, 21)(rows(21)), strict=True):
+    for one, other in zip(context.runner(everywhere)(rows(21)), row_runner(network, 32, 21)(rows(21)), strict=True):
         assert one.keys() == other.keys()
         for name, values in one.items():
             np.testing.assert_allclose(values, other[name], rtol=0, atol=1e-5, err_msg=name)
