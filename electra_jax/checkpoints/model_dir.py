@@ -30,7 +30,7 @@ PRETRAINED = "electra pretrain"
 
 
 class Loaded(NamedTuple):
-    """What a model directory holds.
+    """Hold the contents of a model directory.
 
     Attributes:
         description: the model's kind, sizes, head and labels.

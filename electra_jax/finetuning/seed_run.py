@@ -43,7 +43,7 @@ HOST_ONLY = ("example", "window", "answer_mask")
 
 
 class Split(NamedTuple):
-    """The examples of a split, their rows, and how many examples were left out, by reason."""
+    """Hold the examples of a split, their rows, and how many examples were left out, by reason."""
 
     examples: Sequence[Any]
     rows: list[Row]
@@ -51,7 +51,7 @@ class Split(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """A model's predictions of the dev split, their scores, and the task with what was fitted to the predictions."""
+    """Hold predictions of the dev split, their scores, and the task with what was fitted to the predictions."""
 
     predictions: list[Prediction]
     scores: dict[str, float]
@@ -60,7 +60,7 @@ class Evaluated(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SeedContext:
-    """Everything that the seeds of a run share."""
+    """Hold everything that the seeds of a run share, compiled programs included."""
 
     run: FinetuningRun
     task: DownstreamTask

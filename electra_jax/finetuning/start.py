@@ -26,7 +26,7 @@ SIZES = (
 
 
 class Origin(NamedTuple):
-    """The encoder to fine-tune, as this run trains it, and its vocabulary."""
+    """Hold the encoder to fine-tune, as this run trains it, and its vocabulary."""
 
     encoder: EncoderConfig
     vocabulary: Vocabulary
