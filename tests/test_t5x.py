@@ -20,7 +20,7 @@ from gin import config_parser
 
 import electra_jax
 from electra_jax import t5x
-from electra_jax.checkpoints import model_dir, model_record, orbax_store, t5x_layout
+from electra_jax.checkpoints import model_dir, model_record, orbax_store, t5x_layout, warm_start
 from electra_jax.cli import main
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
@@ -331,8 +331,8 @@ def test_checkpoints_of_t5x_are_read(run: Path, tmp_path: Path, capsys: pytest.C
     np.testing.assert_array_equal(theirs.logits(ids), ours.logits(ids))
     assert theirs.vocabulary == ours.vocabulary
     params = jax.tree.map(jnp.zeros_like, orbax_store.read_item(run, "params").tree)
-    for folded in (True, False):
-        start = model_dir.start_from(out, params, folded=folded)
+    for plain in (True, False):
+        start = warm_start.start_from(out, params, plain=plain)
         assert (start.fresh, start.unused) == ([], [])
         jax.tree.map(np.testing.assert_array_equal, start.params, orbax_store.read_item(run, "params").tree)
     t5x_layout.write(out, step=5, params=jax.tree.map(lambda x: np.asarray(x) + 1, ours.params), opt_state=None)

@@ -1,4 +1,4 @@
-"""Read, check and write model directories, and fill parameters from one; see `model_record` for what one holds."""
+"""Read, check and write model directories; see `model_record` for what one holds."""
 
 import dataclasses
 import os
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from etils import epath
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from electra_jax.checkpoints import orbax_store, plain_towers
 from electra_jax.checkpoints.model_record import (
@@ -22,18 +21,16 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replacing_directory
-from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL, VOCABULARY
 from electra_jax.tasks.vocabulary import Vocabulary, read_vocab_file, write_vocab_file
-from electra_jax.training import sharding
 
 # The value of a description's fact "made by" where a run of pre-training made the weights.
 PRETRAINED = "electra pretrain"
 
 
 class Loaded(NamedTuple):
-    """What a model directory holds.
+    """Hold the contents of a model directory.
 
     Attributes:
         description: the model's kind, sizes, head and labels.
@@ -209,23 +206,6 @@ def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
     return read_vocab_file(path)
 
 
-def encoder_for_finetuning(model: Loaded) -> tuple[EncoderConfig | None, PyTree]:
-    """Return the encoder to fine-tune, and the parameters with that encoder under the discriminator's name.
-
-    The main tower of an objective that predicts words is loaded as a generator, since it computes as one, but it is
-    the tower to fine-tune.
-
-    Returns:
-        The encoder's sizes, and the parameters. None for the sizes of a generator that was trained to serve another
-        model, such as an imported one.
-    """
-    description, params = model.description, model.params
-    if description.kind != "generator" or description.facts.get("made by") != PRETRAINED:
-        return description.discriminator, params
-    encoder = {"encoder": params["generator"]["encoder"]}
-    return description.generator, {"embeddings": params["embeddings"], "discriminator": encoder}
-
-
 def check_new(dest: Path) -> None:
     """Check that nothing exists at a path that is to be written.
 
@@ -272,55 +252,3 @@ def write_model(
         writer.save(step, state, {})
     finally:
         writer.close()
-
-
-def is_variant(directory: epath.Path, params: PyTree) -> bool:
-    """Return whether a model directory's newest checkpoint has exactly these parameters, by name."""
-    return (
-        orbax_store.named_shapes(orbax_store.newest_state(directory).items["params"]).keys()
-        == orbax_store.named_shapes(params).keys()
-    )
-
-
-class Start(NamedTuple):
-    """Parameters to start from; the paths of those that the directory lacked, and of those in it that were not used."""
-
-    params: PyTree
-    fresh: list[str]
-    unused: list[str]
-
-
-def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) -> Start:
-    """Fill parameters by name from a model directory, for pre-training or fine-tuning.
-
-    Args:
-        path: the model directory.
-        params: freshly initialized, in their shardings; what the directory lacks keeps these values.
-        folded: whether to take the plain towers (see `plain_towers`) rather than the parameters as they were trained,
-            which the same variant of pre-training needs. Where `params` have no generator, as in fine-tuning,
-            `encoder_for_finetuning` is what is taken.
-
-    Raises:
-        UserError: if the path is no model directory, no parameter has a name in common, or one has another shape.
-    """
-    directory = path_of(path)
-    check_directory(directory)
-    if folded:
-        model = load(directory)
-        tree = model.params if "generator" in params else encoder_for_finetuning(model)[1]
-    else:
-        tree = orbax_store.read_item(directory, "params").tree
-    held, wanted = (flatten_dict(params, sep="/") for params in (tree, params))
-    shapes = [
-        f"{name} {held[name].shape} there, {leaf.shape} here"
-        for name, leaf in wanted.items()
-        if name in held and held[name].shape != leaf.shape
-    ]
-    if shapes or not held.keys() & wanted.keys():
-        raise UserError(
-            f"{directory} is of another model: {'; '.join(shapes[:8]) or 'no parameter has a name in common'}"
-        )
-    filled = {name: sharding.shard_like(held[name], leaf) if name in held else leaf for name, leaf in wanted.items()}
-    return Start(
-        unflatten_dict(filled, sep="/"), sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys())
-    )

@@ -64,7 +64,7 @@ def per_token_outputs(kind: str) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """The parts of a model, their sizes, and where the model comes from.
+    """Describe a model: its parts, their sizes, and where it comes from.
 
     Attributes:
         kind: one of `KINDS`: "pretraining" has both towers and their heads, "discriminator" and "generator" one of

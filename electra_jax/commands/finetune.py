@@ -17,7 +17,7 @@ from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
-from electra_jax.finetuning.seed_run import Setting, Split, evaluate, run_seed
+from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, resolve_init
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.reports.finetuning import write_finetune_report
@@ -39,7 +39,7 @@ def run(configuration: FinetuningRun) -> None:
     sharding.check_batch(configuration.evaluation_batch_size, 1, mesh)
     begun = resolve_init(configuration)
     task = make_task(configuration.task, begun.vocabulary)
-    setting = Setting(
+    context = SeedContext(
         run=configuration,
         task=task,
         origin=begun,
@@ -49,17 +49,17 @@ def run(configuration: FinetuningRun) -> None:
         model=model_of(configuration, task, begun),
     )
     # A mesh that does not divide the model is refused before anything is written.
-    sharding.check_model(jax.eval_shape(setting.init, jax.random.key(0)), mesh, configuration.mesh)
-    model_dir = open_directory(configuration, setting)
+    sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)
+    model_dir = open_directory(configuration, context)
     with stop_signals() as stop:
         seeds = []
         for seed in configuration.seeds:
-            result = run_seed(setting, seed, model_dir / SEEDS / str(seed), stop)
+            result = run_seed(context, seed, model_dir / SEEDS / str(seed), stop)
             if result is None:
                 end_early(stop, "")
                 return
             seeds.append(result)
-    finish(setting, model_dir, seeds)
+    finish(context, model_dir, seeds)
 
 
 def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> FinetunedModel:
@@ -84,7 +84,7 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
     return Split(found.examples, rows, found.skipped)
 
 
-def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
+def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     """Make the run directory and write its record.
 
     Raises:
@@ -92,8 +92,8 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
     """
     model_dir = Path(configuration.model_dir)
     path = model_dir / RUN
-    asked = configuration.identity(setting.optimizer_config) | {
-        "the vocabulary's hash": setting.origin.vocabulary_hash,
+    asked = configuration.identity(context.optimizer_config) | {
+        "the vocabulary's hash": context.origin.vocabulary_hash,
     }
     if path.exists():
         held = json.loads(path.read_text(encoding="utf-8")).get("finetuning")
@@ -112,9 +112,9 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
     processes.check_same_everywhere(
         "the data",
         {
-            "the vocabulary's hash": setting.origin.vocabulary_hash,
-            "the rows to train on": len(setting.train.rows),
-            "the rows of the dev split": len(setting.dev.rows),
+            "the vocabulary's hash": context.origin.vocabulary_hash,
+            "the rows to train on": len(context.train.rows),
+            "the rows of the dev split": len(context.dev.rows),
         },
     )
     if processes.leader():
@@ -124,22 +124,22 @@ def open_directory(configuration: FinetuningRun, setting: Setting) -> Path:
     return model_dir
 
 
-def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> None:
+def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -> None:
     """Make the best seed's best checkpoint the model of MODEL_DIR, and write the results and their page."""
-    task = setting.task
+    task = context.task
     best = finetune_results.best_seed(seeds, task.main_metric)
     processes.on_leader(promote, model_dir / SEEDS / str(best) / BEST, model_dir)
-    found = evaluate(setting, sharding.shard_like(loading.load(model_dir).params, setting.abstract_state.params))
+    found = evaluate(context, sharding.shard_like(loading.load(model_dir).params, context.abstract_state.params))
     if not processes.leader():
         return
-    finetune_results.write_predictions(model_dir, found.task, setting.dev.examples, found.predictions)
-    splits = {"train": setting.train, "dev": setting.dev}
+    finetune_results.write_predictions(model_dir, found.task, context.dev.examples, found.predictions)
+    splits = {"train": context.train, "dev": context.dev}
     results = {
         "task": task.name,
         "kind": task.kind,
         "main_metric": task.main_metric,
         "split": "dev",
-        "init_from": setting.run.init_from,
+        "init_from": context.run.init_from,
         "num_examples": {name: len(split.examples) for name, split in splits.items()},
         "skipped": {name: split.skipped for name, split in splits.items() if split.skipped},
         "seeds": seeds,

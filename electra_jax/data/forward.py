@@ -15,7 +15,7 @@ INPUTS = ("input_ids", "token_type_ids")
 
 @dataclasses.dataclass(frozen=True)
 class RowRunner:
-    """A model's forward pass, with the sizes of the batches that it is given.
+    """Run rows through a model, in batches of a fixed size and of few lengths.
 
     Attributes:
         launch: starts the forward pass of a batch (see `buckets.stack`) and returns its outputs, on the device: an

@@ -43,7 +43,7 @@ HOST_ONLY = ("example", "window", "answer_mask")
 
 
 class Split(NamedTuple):
-    """The examples of a split, their rows, and how many examples were left out, by reason."""
+    """Hold the examples of a split, their rows, and how many examples were left out, by reason."""
 
     examples: Sequence[Any]
     rows: list[Row]
@@ -51,7 +51,7 @@ class Split(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """A model's predictions of the dev split, their scores, and the task with what was fitted to the predictions."""
+    """Hold predictions of the dev split, their scores, and the task with what was fitted to the predictions."""
 
     predictions: list[Prediction]
     scores: dict[str, float]
@@ -59,8 +59,8 @@ class Evaluated(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
-    """Everything that the seeds of a run share."""
+class SeedContext:
+    """Hold everything that the seeds of a run share, compiled programs included."""
 
     run: FinetuningRun
     task: DownstreamTask
@@ -156,14 +156,14 @@ class Setting:
         )
 
 
-def evaluate(setting: Setting, params: PyTree) -> Evaluated:
+def evaluate(context: SeedContext, params: PyTree) -> Evaluated:
     """Predict and score the dev split.
 
     Question answering without a threshold from Gin fits one to the predictions first.
     """
-    examples, rows, _ = setting.dev
-    task = setting.task
-    predictions = predict_rows(task, examples, rows, setting.runner(params), labels=task.labels)
+    examples, rows, _ = context.dev
+    task = context.task
+    predictions = predict_rows(task, examples, rows, context.runner(params), labels=task.labels)
     if task.kind == "question_answering" and task.null_threshold is None:
         threshold = task.fit_threshold(examples, predictions)
         task = dataclasses.replace(task, null_threshold=threshold)
@@ -174,18 +174,18 @@ def evaluate(setting: Setting, params: PyTree) -> Evaluated:
 class Best:
     """Keep the best checkpoint on the dev split as a model directory of its own, `SEED_DIR/best`."""
 
-    def __init__(self, setting: Setting, directory: Path, seed: int) -> None:
+    def __init__(self, context: SeedContext, directory: Path, seed: int) -> None:
         """Read the score of the checkpoint that an interrupted run kept, if any."""
-        self._setting, self._directory, self._seed = setting, directory / BEST, seed
+        self._context, self._directory, self._seed = context, directory / BEST, seed
         self._step = 0
         self._score: float | None = None
         if self._directory.exists():
-            self._score = read_model_record(self._directory).facts["scores"][setting.task.main_metric]
+            self._score = read_model_record(self._directory).facts["scores"][context.task.main_metric]
 
     def __call__(self, params: PyTree, step: int) -> dict[str, float]:
         """Score the parameters after a step, and keep them unless earlier ones were better."""
-        found = evaluate(self._setting, params)
-        score = found.scores[self._setting.task.main_metric]
+        found = evaluate(self._context, params)
+        score = found.scores[self._context.task.main_metric]
         if self._score is None or score >= self._score:
             self._save(params, step, found)
             self._score = score
@@ -193,7 +193,7 @@ class Best:
 
     def _save(self, params: PyTree, step: int, found: Evaluated) -> None:
         """Write beside the directory, then rename: the earlier best is there until then."""
-        gold = self._setting.dev.examples
+        gold = self._context.dev.examples
         facts = {
             "seed": self._seed,
             "step": step,
@@ -204,10 +204,10 @@ class Best:
         processes.on_leader(make_empty, part)
         model_dir.write_model(
             part,
-            self._setting.describe(found.task, facts),
+            self._context.describe(found.task, facts),
             {"params": params},
             step=step,
-            vocabulary=self._setting.origin.vocabulary,
+            vocabulary=self._context.origin.vocabulary,
         )
         processes.on_leader(replace_directory, part, self._directory)
 
@@ -215,14 +215,14 @@ class Best:
 class FinetuningJob:
     """One seed's `TrainingJob`."""
 
-    def __init__(self, setting: Setting, batches: TrainingBatches, best: Best) -> None:
+    def __init__(self, context: SeedContext, batches: TrainingBatches, best: Best) -> None:
         """Train on `batches`, and hand every evaluated state to `best`."""
-        self.mesh = setting.mesh
-        self._setting, self._batches, self._best = setting, batches, best
+        self.mesh = context.mesh
+        self._context, self._batches, self._best = context, batches, best
 
     def update(self, state: TrainState, batches: Batch) -> tuple[TrainState, Sums]:
         """Update the state by each of the stacked batches."""
-        return self._setting.update(state, batches)
+        return self._context.update(state, batches)
 
     def finish(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
         """Return the mean loss."""
@@ -234,7 +234,7 @@ class FinetuningJob:
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of an update, counted from 0."""
-        return float(learning_rate(self._setting.optimizer_config, step))
+        return float(learning_rate(self._context.optimizer_config, step))
 
     def data_state(self) -> dict[str, Any]:
         """Return the place in the data."""
@@ -253,7 +253,7 @@ def replace_directory(source: Path, directory: Path) -> None:
     source.rename(directory)
 
 
-def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[str, Any] | None:
+def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> dict[str, Any] | None:
     """Train with one seed, resuming where it was interrupted; a seed that has finished is not trained again.
 
     Returns:
@@ -263,12 +263,12 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     if finished.exists():
         return json.loads(finished.read_text(encoding="utf-8"))
     directory.mkdir(parents=True, exist_ok=True)
-    loop = setting.loop
+    loop = context.loop
     checkpoints = Checkpoints(directory, keep=loop.keep)
-    state, done = begin(setting, seed, checkpoints)
-    rows = [{name: value for name, value in row.items() if name not in HOST_ONLY} for row in setting.train.rows]
-    batches = TrainingBatches(rows, setting.run.batch_size, setting.buckets(), seed, done)
-    main = setting.task.main_metric
+    state, done = begin(context, seed, checkpoints)
+    rows = [{name: value for name, value in row.items() if name not in HOST_ONLY} for row in context.train.rows]
+    batches = TrainingBatches(rows, context.run.batch_size, context.buckets(), seed, done)
+    main = context.task.main_metric
     columns = {
         "loss": ("loss", ".4f"),
         main: (main, ".2f"),
@@ -282,8 +282,8 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     )
     try:
         _, reached = train(
-            FinetuningJob(setting, batches, Best(setting, directory, seed)),
-            (local_rows(batch, setting.mesh) for batch in batches),
+            FinetuningJob(context, batches, Best(context, directory, seed)),
+            (local_rows(batch, context.mesh) for batch in batches),
             state,
             loop=loop,
             reporter=reporter,
@@ -297,21 +297,21 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
         return None
     result = None
     if processes.leader():
-        result = result_of(directory, reached, setting.task.main_metric)
+        result = result_of(directory, reached, context.task.main_metric)
         replace_file(finished, json.dumps(result, indent=1) + "\n")
         shutil.rmtree(directory / CHECKPOINTS)
     return processes.gather(result)[0]
 
 
-def begin(setting: Setting, seed: int, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+def begin(context: SeedContext, seed: int, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     """Return the state to train from, and its step: this seed's own checkpoint, else INIT_FROM with a new head."""
-    restored = checkpoints.restore(setting.abstract_state)
+    restored = checkpoints.restore(context.abstract_state)
     if restored is not None:
         print_on_leader(f"seed {seed}: resuming from step {restored.step}")
         return restored.state, restored.step
-    state = sharding.initialise(setting.init, jax.random.key(seed), setting.mesh, setting.run.mesh)
-    params = take_weights(setting.run.init_from, state.params, quiet=seed != setting.run.seed)
-    print_on_leader(f"seed {seed}: {setting.loop.num_train_steps} steps of {setting.run.batch_size} rows")
+    state = sharding.initialise(context.init, jax.random.key(seed), context.mesh, context.run.mesh)
+    params = take_weights(context.run.init_from, state.params, quiet=seed != context.run.seed)
+    print_on_leader(f"seed {seed}: {context.loop.num_train_steps} steps of {context.run.batch_size} rows")
     return state._replace(params=params), 0
 
 

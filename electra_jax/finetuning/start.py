@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
-from electra_jax.checkpoints import model_dir
+from electra_jax.checkpoints import model_dir, warm_start
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
@@ -26,7 +26,7 @@ SIZES = (
 
 
 class Origin(NamedTuple):
-    """The encoder to fine-tune, as this run trains it, and its vocabulary."""
+    """Hold the encoder to fine-tune, as this run trains it, and its vocabulary."""
 
     encoder: EncoderConfig
     vocabulary: Vocabulary
@@ -107,7 +107,7 @@ def init_from_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool
         UserError: if the directory has no discriminator, there is no vocabulary, or what is given disagrees with it.
     """
     model = model_dir.load(init_from)
-    encoder, _ = model_dir.encoder_for_finetuning(model)
+    encoder, _ = warm_start.encoder_for_finetuning(model)
     if encoder is None:
         raise UserError(f"INIT_FROM {init_from} holds a generator only: fine-tuning takes a discriminator's encoder")
     found = model.vocabulary
@@ -151,7 +151,7 @@ def take_weights(init_from: str | None, params: PyTree, *, quiet: bool) -> PyTre
         return params
     # The head of another task is not taken, even where it has the same shape.
     encoder = {name: tree for name, tree in params.items() if name != "head"}
-    start = model_dir.start_from(init_from, encoder, folded=True)
+    start = warm_start.start_from(init_from, encoder, plain=True)
     if not quiet:
         fresh = [*start.fresh, *(f"head/{name}" for name in params["head"])]
         print_on_leader(f"weights from {Path(init_from)}: the embeddings and the encoder")

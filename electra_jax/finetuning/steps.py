@@ -25,7 +25,7 @@ from electra_jax.training.state import Batch, Sums, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Which loss fine-tuning minimizes.
+    """Select the loss that fine-tuning minimizes.
 
     Attributes:
         kind: "classification", "regression", "tagging" or "question_answering".

@@ -11,7 +11,7 @@ from electra_jax.inference.prediction import predict
 
 
 class Model(Network):
-    """A loaded model that answers text: what `electra_jax.load` returns."""
+    """Answer texts by a loaded model; `electra_jax.load` returns one."""
 
     def __call__(self, inputs: Any, *, batch_size: int = 32) -> list[dict[str, Any]]:
         """Answer texts, pairs of texts, questions or sentences, as JSON values.

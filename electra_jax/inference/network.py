@@ -22,7 +22,7 @@ Logits = np.ndarray | dict[str, np.ndarray]
 
 
 class Network:
-    """A loaded model that computes logits.
+    """Compute the logits of a loaded model.
 
     Attributes:
         description: its kind, sizes, head and labels.

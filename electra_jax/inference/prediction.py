@@ -147,7 +147,7 @@ def lengths_of(model: Network) -> list[int]:
 
 
 class MaskedPieces:
-    """A vocabulary that reads "[MASK]" in a text as the mask, which `Vocabulary` never does."""
+    """Read "[MASK]" in a text as the mask, which a `Vocabulary` never does."""
 
     def __init__(self, pieces: Vocabulary) -> None:
         """Read the rest of the text by `pieces`."""

@@ -1,4 +1,4 @@
-"""The network of a fine-tuned model: the encoder that pre-training keeps, under a task's head."""
+"""Define the network of a fine-tuned model: the encoder that pre-training keeps, under a task's head."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from electra_jax.model.types import PyTree, Tokens
 
 
 class Trunk(nn.Module):
-    """The encoder that is kept of pre-training, at the place in the parameter tree where pre-training has it."""
+    """Keep the encoder at the place in the parameter tree where pre-training has it."""
 
     config: EncoderConfig
 
@@ -26,7 +26,7 @@ class Trunk(nn.Module):
 
 
 class FinetunedModel(nn.Module):
-    """Embeddings, the discriminator's encoder, and a head; parameters stand where a model directory has them."""
+    """Compute a head over the discriminator's encoder; parameters stand where a model directory has them."""
 
     config: EncoderConfig
     head_config: HeadConfig

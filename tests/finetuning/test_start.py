@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from electra_jax.checkpoints import model_dir
+from electra_jax.checkpoints import model_dir, warm_start
 from electra_jax.checkpoints.model_record import read_model_record, write_model_record
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
@@ -195,15 +195,15 @@ def test_weights_are_taken_by_name_and_never_the_head(
 
 def test_pre_training_keeps_the_tower_that_the_run_was_for(models: Path) -> None:
     words, pair = model_dir.load(models / "words"), model_dir.load(models / "pretrained")
-    encoder, params = model_dir.encoder_for_finetuning(words)
+    encoder, params = warm_start.encoder_for_finetuning(words)
     assert encoder == words.description.generator
     tower = {name.removeprefix("generator/"): values for name, values in named(words.params).items()}
     assert {name.removeprefix("discriminator/"): id(values) for name, values in named(params).items()} == {
         name: id(values) for name, values in tower.items() if name.startswith(("encoder/", "embeddings/"))
     }
     # A pair's generator is not what it was for, and of one alone nobody knows what is.
-    assert model_dir.encoder_for_finetuning(pair) == (pair.description.discriminator, pair.params)
-    assert model_dir.encoder_for_finetuning(model_dir.load(models / "generator"))[0] is None
+    assert warm_start.encoder_for_finetuning(pair) == (pair.description.discriminator, pair.params)
+    assert warm_start.encoder_for_finetuning(model_dir.load(models / "generator"))[0] is None
 
 
 def test_fine_tuning_takes_the_tower_that_predicted_words(
@@ -221,7 +221,7 @@ def test_fine_tuning_takes_the_tower_that_predicted_words(
     assert capsys.readouterr().out.splitlines()[1:] == ["  new:  head/dense, head/prediction", "  left: nothing"]
     # A pre-training that has a generator takes it as one.
     pair = jax.tree.map(jax.device_put, model_dir.load(models / "pair").params)
-    start = model_dir.start_from(models / "words", pair, folded=True)
+    start = warm_start.start_from(models / "words", pair, plain=True)
     for name in encoder:
         generator = name.replace("discriminator", "generator")
         np.testing.assert_array_equal(named(start.params)[generator], stored[generator], err_msg=name)

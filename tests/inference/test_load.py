@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import electra_jax
-from electra_jax.checkpoints import model_dir
+from electra_jax.checkpoints import model_dir, warm_start
 from electra_jax.checkpoints.plain_towers import to_plain_towers
 from electra_jax.cli import main
 from electra_jax.errors import UserError
@@ -130,7 +130,7 @@ def test_start_from_fills_by_name_and_says_what_is_new(directory: Path) -> None:
     fresh = jax.tree.map(lambda leaf: jax.numpy.zeros_like(leaf), stored)
     fresh["head"] = {"prediction": {"bias": jax.numpy.ones(3)}}
     del fresh["discriminator"]["head"]
-    start = model_dir.start_from(directory, fresh, folded=False)
+    start = warm_start.start_from(directory, fresh, plain=False)
     assert start.fresh == ["head/prediction/bias"]
     assert all(name.startswith("discriminator/head/") for name in start.unused)
     assert len(start.unused) == 4
@@ -139,7 +139,7 @@ def test_start_from_fills_by_name_and_says_what_is_new(directory: Path) -> None:
     )
     fresh["embeddings"]["word_embeddings"] = jax.numpy.zeros((41, 8))
     with pytest.raises(UserError, match=r"\(40, 8\) there, \(41, 8\) here"):
-        model_dir.start_from(directory, fresh, folded=False)
+        warm_start.start_from(directory, fresh, plain=False)
 
 
 class TestFold:
