@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from electra_jax.finetuning.results import RESULTS
+from electra_jax.run_directory import RESULTS
 
 # ELECTRA-Small-OWT after 1M steps (google-research/electra, README): the GLUE development sets, and F1 of chunks.
 PUBLISHED = {"cola": 56.8, "sst2": 88.3, "mrpc": 87.4, "stsb": 86.8, "rte": 68.5, "chunk": 96.5}

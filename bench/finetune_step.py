@@ -22,6 +22,7 @@ from bench.timing import in_words, machine, peak_memory_bytes, spread, stopwatch
 from electra_jax.data.buckets import stack
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.layers import DROPOUT_GENERATORS
 from electra_jax.pretraining import flops
@@ -48,7 +49,7 @@ def main() -> None:
     print(f"{options.model}, batch {options.batch_size}, {options.dtype}, {jax.devices()[0].device_kind}")
     recipe = models.recipe(options.model, dtype=options.dtype, fused=options.fused, prng=options.prng)
     config = recipe.model.discriminator_config
-    model, rule = finetuning.FinetunedModel(config, HEAD), make_optimizer(recipe.optimizer)
+    model, rule = FinetunedModel(config, HEAD), make_optimizer(recipe.optimizer)
     state = jax.jit(lambda key: nn.unbox(finetuning.init_state(key, model, rule)))(jax.random.key(options.seed))
     loss = finetuning.LossConfig("classification", 0.5, "mean")
     step = jax.jit(

@@ -15,9 +15,11 @@ from bench.finetune_step import HEAD
 from bench.glue_lengths import DECILES, LONGEST, lengths
 from bench.pretrain_step import prepare
 from bench.timing import in_words, machine, spread, stopwatch
+from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.data.buckets import in_order_of_length
-from electra_jax.inference.network import Model, outputs
+from electra_jax.inference.api import Model
+from electra_jax.inference.network import outputs
 from electra_jax.inference.prediction import lengths_of
 from electra_jax.model.types import Tokens
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -99,7 +101,7 @@ def random_model(size: str, seed: int) -> Model:
         lambda leaf: draw.normal(0.0, 0.02, leaf.shape).astype(np.float32), abstract_params(description)
     )
     tokens = [*SPECIAL, *(str(number) for number in range(encoder.vocab_size - len(SPECIAL)))]
-    return Model(description, params, Vocabulary(tokens, lowercase=True, strip_accents=True), 0)
+    return Model(Loaded(description, params, Vocabulary(tokens, lowercase=True, strip_accents=True), step=0))
 
 
 def texts_of(options: argparse.Namespace) -> list[str]:

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from electra_jax.inference.network import Model
+from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.interchange.imported import parameter_count
 
 
-def write_card(path: Path, model: Model, form: str) -> None:
+def write_card(path: Path, model: Loaded, form: str) -> None:
     """Write README.md.
 
     Args:
@@ -18,7 +18,7 @@ def write_card(path: Path, model: Model, form: str) -> None:
     path.write_text("\n".join(card(model, form)) + "\n", encoding="utf-8")
 
 
-def card(model: Model, form: str) -> list[str]:
+def card(model: Loaded, form: str) -> list[str]:
     """Return the lines of the card."""
     description, encoder = model.description, model.description.encoder
     lines = [
@@ -46,7 +46,7 @@ def card(model: Model, form: str) -> list[str]:
     return lines
 
 
-def casing(model: Model) -> str:
+def casing(model: Loaded) -> str:
     """Return a clause that says how text is normalised, or an empty string for a model without a vocabulary."""
     if model.vocabulary is None:
         return ""

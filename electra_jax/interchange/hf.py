@@ -8,9 +8,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
+from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Model
 from electra_jax.interchange import hf_config, hf_names, hf_tokenizer, layout
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, check_vocabulary
@@ -152,7 +152,7 @@ def embeddings_equal(discriminator: Imported, generator: Imported) -> bool:
     return all(np.array_equal(leaf, theirs[path]) for path, leaf in ours.items())
 
 
-def split(model: Model) -> dict[str, Model]:
+def split(model: Loaded) -> dict[str, Loaded]:
     """Return the models that `transformers` keeps in folders of their own, by folder; "" stands for DEST itself."""
     description = model.description
     if description.kind != "pretraining":
@@ -169,10 +169,10 @@ def split(model: Model) -> dict[str, Model]:
             {**shared, "generator": {name: generator[name] for name in ("encoder", "head")}},
         ),
     }
-    return {name: Model(part, params, model.vocabulary, model.step) for name, (part, params) in parts.items()}
+    return {name: model._replace(description=part, params=params) for name, (part, params) in parts.items()}
 
 
-def write(model: Model, dest: Path) -> list[str]:
+def write(model: Loaded, dest: Path) -> list[str]:
     """Write one directory, or `dest/discriminator` and `dest/generator` for a pair.
 
     Returns:

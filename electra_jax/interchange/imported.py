@@ -9,12 +9,13 @@ import numpy as np
 import optax
 
 from electra_jax.checkpoints import model_dir
-from electra_jax.checkpoints.model_record import RUN, VOCABULARY, Description
+from electra_jax.checkpoints.model_record import Description
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
+from electra_jax.run_directory import CONFIG, VOCABULARY
 from electra_jax.tasks.vocabulary import Vocabulary
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
@@ -81,9 +82,9 @@ def write(model: Imported, dest: Path) -> list[str]:
     with model_dir.new_directory(dest) as part:
         notes += [reason] if reason else []
         if text is not None:
-            (part / RUN).write_text(text, encoding="utf-8")
+            (part / CONFIG).write_text(text, encoding="utf-8")
             if model.description.kind == "pretraining":
-                state = train_state(model, part / RUN)
+                state = train_state(model, part / CONFIG)
         model_dir.write_model(part, model.description, state, step=model.step, vocabulary=model.vocabulary)
     return notes
 

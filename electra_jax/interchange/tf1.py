@@ -9,9 +9,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints import orbax_store
+from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Model
 from electra_jax.interchange import hf_tokenizer, layout
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, Moments, check_vocabulary
@@ -246,7 +246,7 @@ def read_moments(variables: Variables, names: Layout, template: PyTree) -> Momen
     return Moments(*trees)
 
 
-def write(model: Model, source: Path, dest: Path) -> list[str]:
+def write(model: Loaded, source: Path, dest: Path) -> list[str]:
     """Write `dest/model.ckpt-<step>` with the parameters, the step, and Adam's moments if `source` has them.
 
     Args:

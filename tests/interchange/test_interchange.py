@@ -187,7 +187,7 @@ class TestRefusals:
     def _nothing_left(self, tmp_path: Path) -> Any:
         yield
         assert not (tmp_path / "model").exists()
-        assert not list(tmp_path.glob("*.unfinished"))
+        assert not list(tmp_path.glob("*.part"))
 
     def test_cut_off_safetensors(self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = source / "model.safetensors"

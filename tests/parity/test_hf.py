@@ -20,7 +20,7 @@ import electra_jax
 from electra_jax.checkpoints.model_record import abstract_params
 from electra_jax.cli import main
 from electra_jax.inference import network as models
-from electra_jax.inference.network import Model
+from electra_jax.inference.api import Model
 from electra_jax.interchange import hf_names, layout
 from electra_jax.model.encoder import Embeddings, Encoder
 from electra_jax.model.types import PyTree, Tokens
