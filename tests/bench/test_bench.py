@@ -1,4 +1,4 @@
-"""What the benchmarks rest on; nothing here times anything."""
+"""Check what the benchmarks rely on, without timing anything."""
 
 import argparse
 import ast
@@ -116,7 +116,7 @@ def test_buckets_are_those_of_fine_tuning() -> None:
 
 
 def test_what_buckets_gain_where_time_is_proportional_to_length() -> None:
-    """Then the rate is that of the tokens: 128 for each row, or the bucket of its batch."""
+    """The rate is then that of the tokens: 128 for each row, or the bucket of its batch."""
     options = argparse.Namespace(buckets=glue_lengths.BUCKETS, batch_size=8, examples=1000, seed=3)
     seconds = {bucket: [0.001 * bucket, 0.002 * bucket] for bucket in glue_lengths.BUCKETS}
     line = finetune_step.gain("stsb", seconds, options)
@@ -178,7 +178,7 @@ def test_a_start_is_timed_and_what_fails_is_shown(capsys: pytest.CaptureFixture[
 
 
 def test_the_peers_two_generators_are_one() -> None:
-    """The head at all positions and at the gathered ones: the same masks, samples, losses and gradients."""
+    """The head at all positions and at gathered ones give the same masks, samples, losses and gradients."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra bench)")
     pytest.importorskip("transformers", reason="transformers is not installed (extra bench)")
     from bench import peer
