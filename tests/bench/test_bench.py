@@ -61,7 +61,7 @@ def test_cpu_time_counts_the_children() -> None:
     assert elapsed.cpu >= 0.3
 
 
-# Each command in its smallest setting, one after the other in one process, where nothing below the wall is to be had.
+# Each command in its smallest setting, one after the other in one process without TensorFlow, SeqIO and Orbax.
 COMMANDS = {
     "pretrain_step": "--model=tiny --batch_size=4 --sequence_length=16 --steps=10 --peak_tflops=0.01",
     "finetune_step": "--fused --prng=rbg --model=tiny --batch_size=4 --steps=19 --buckets 16 128 --examples=64",
@@ -86,7 +86,7 @@ for name, arguments in {COMMANDS!r}.items():
 
 
 @pytest.mark.parametrize("name", ["pretrain_step", "finetune_step"])
-def test_steps_run_and_learn_without_anything_from_below_the_wall(printed: dict[str, str], name: str) -> None:
+def test_steps_run_and_learn_where_no_text_can_be_read(printed: dict[str, str], name: str) -> None:
     line = next(line for line in printed[name].splitlines() if line.startswith("loss"))
     words = line.split()
     assert 0 <= float(words[6]) < float(words[1])
