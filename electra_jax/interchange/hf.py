@@ -130,10 +130,10 @@ def join(discriminator: Imported, generator: Imported) -> Imported:
         notes.append("the two towers have different embeddings: the generator keeps its own")
     sizes = [model.description.encoder.vocab_size for model in (discriminator, generator)]
     if sizes[0] != sizes[1]:
-        raise UserError(f"the discriminator has {sizes[0]} words and the generator {sizes[1]}: they are no pair")
+        raise UserError(f"the discriminator has {sizes[0]} words and the generator {sizes[1]}: they are not a pair")
     vocabulary = discriminator.vocabulary or generator.vocabulary
     if discriminator.vocabulary and generator.vocabulary and discriminator.vocabulary != generator.vocabulary:
-        raise UserError("the discriminator's and the generator's vocabularies differ: they are no pair")
+        raise UserError("the discriminator's and the generator's vocabularies differ: they are not a pair")
     description = dataclasses.replace(
         discriminator.description,
         kind="pretraining",

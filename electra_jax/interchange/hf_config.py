@@ -45,7 +45,7 @@ SILENT = {
     "layer_norm_eps": 1e-12,
 }
 
-# The same for the number of heads, which the tensors do not tell either, by model_type.
+# The same for the number of heads, by model_type.
 SILENT_HEADS = {"electra": 4, "bert": 12}
 
 # Prefixes of tensors that tell the kind of model where config.json has no `architectures`; the first match counts.
@@ -155,7 +155,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
     values = {**sizes, **stated}
     missing = [name for name in wanted if name not in values]
     if missing:
-        raise UserError(f"{path} does not say {', '.join(missing)}, and the tensors do not tell")
+        raise UserError(f"{path} does not state {', '.join(missing)}, and the tensors do not show it: add it")
     rates = {name: float(settings[name]) for name in SILENT}
     try:
         whole = {name: int(values[name]) for name in wanted}

@@ -85,7 +85,7 @@ def check(tensors: Mapping[str, np.ndarray], layout: Layout, source: str) -> lis
         raise UserError(f"{source} does not fit the model that its sizes describe; {'; '.join(problems + rest)}")
     bad = [name for name in layout if not np.isfinite(as_float32(tensors[name])).all()]
     if bad:
-        raise UserError(f"{source} holds NaN or infinite numbers in {listed(bad)}: the model is of no use")
+        raise UserError(f"{source} holds NaN or infinite numbers in {listed(bad)}: take another checkpoint")
     return left
 
 

@@ -88,7 +88,7 @@ def read(source: Path) -> Imported:
     """
     prefix = checkpoint_prefix(source)
     if prefix is None:
-        raise UserError(f"{source} is no TensorFlow checkpoint: looked for model.ckpt-*.index")
+        raise UserError(f"{source} is not a TensorFlow checkpoint: looked for model.ckpt-*.index")
     variables = read_variables(prefix)
     weights = {name: value for name, value in variables.items() if not is_slot(name)}
     weights.pop("global_step", None)
@@ -283,7 +283,7 @@ def write(model: Loaded, source: Path, dest: Path) -> list[str]:
         f'model_checkpoint_path: "{prefix.name}"\nall_model_checkpoint_paths: "{prefix.name}"\n', encoding="utf-8"
     )
     encoder = description.encoder
-    # The shapes do not tell the number of heads; the original takes these sizes as model_hparam_overrides.
+    # The number of heads cannot be read off the shapes; the original takes these sizes as model_hparam_overrides.
     sizes = {
         name: getattr(encoder, name)
         for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "embedding_size")

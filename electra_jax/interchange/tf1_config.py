@@ -49,7 +49,9 @@ def describe(weights: Variables, prefix: Path) -> Description:
     """
     scope = main_scope(weights)
     if f"{scope}/embeddings/word_embeddings" not in weights:
-        raise UserError(f"{prefix} is no checkpoint of ELECTRA or BERT: looked for electra/embeddings/word_embeddings")
+        raise UserError(
+            f"{prefix} is not a checkpoint of ELECTRA or BERT: looked for electra/embeddings/word_embeddings"
+        )
     task = task_of(weights)
     has_generator = any(name.startswith("generator/encoder/") for name in weights)
     has_head = any(name.startswith("discriminator_predictions/") for name in weights)
@@ -90,7 +92,9 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in weights or weights[name].ndim != 2:
-            raise UserError(f"{prefix} does not tell the model's sizes: {name} is missing or has not two axes")
+            raise UserError(
+                f"{prefix} does not show the sizes of the model: {name} is missing or does not have two axes"
+            )
         return weights[name].shape
 
     rows, width = shape(f"{table_scope}/embeddings/word_embeddings")
@@ -101,7 +105,7 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
     heads = beside.get("num_attention_heads") or KNOWN_HEADS.get((hidden, inner)) or max(1, hidden // 64)
     if hidden % heads:
         raise UserError(
-            f"{prefix} does not tell the number of attention heads of {scope}, and {hidden} is not divisible by "
+            f"{prefix} does not show the number of attention heads of {scope}, and {hidden} is not divisible by "
             f"{heads}: write it beside the checkpoint as bert_config.json, with hidden_size and num_attention_heads"
         )
     return EncoderConfig(

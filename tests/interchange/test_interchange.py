@@ -1,4 +1,4 @@
-"""Import and export through the command line: what comes through unchanged, and what is refused."""
+"""Import and export through the command line: what stays the same, and what is refused."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """A discriminator and a generator with the same embeddings and vocabulary."""
+    """Write a discriminator and a generator with the same embeddings and vocabulary."""
     folders = tuple(Path(shutil.copytree(SUBSET / name, tmp_path / name)) for name in ("pretraining", "maskedlm"))
     discriminator, generator = (load_file(folder / "model.safetensors") for folder in folders)
     for name in discriminator:
@@ -90,7 +90,7 @@ class TestTransformers:
         assert jax.tree.all(jax.tree.map(np.array_equal, model.params, again.params))
 
     def test_pair_restores_as_a_training_state_of_its_own_config(self, pair: tuple[Path, Path], tmp_path: Path) -> None:
-        """What `electra pretrain --gin.MODEL_DIR=DEST` does first."""
+        """Restore as `electra pretrain --gin.MODEL_DIR=DEST` does."""
         from electra_jax.checkpoints import orbax_store
         from electra_jax.config import gin_files
         from electra_jax.pretraining import steps
@@ -181,7 +181,7 @@ def test_of_bert_the_encoder_is_taken_whatever_stands_on_it(head: str) -> None:
 
 
 class TestRefusals:
-    """Each is one sentence, exit code 2, and nothing is left at DEST."""
+    """Each is refused in one sentence with exit code 2, and nothing is left at DEST."""
 
     @pytest.fixture(autouse=True)
     def _nothing_left(self, tmp_path: Path) -> Any:
@@ -270,7 +270,7 @@ def test_dest_that_exists_is_left_alone(source: Path, tmp_path: Path, capsys: py
 
 class TestTensorFlow:
     def write(self, folder: Path, variables: dict[str, np.ndarray], step: int) -> Path:
-        """A checkpoint as the original writes it."""
+        """Write a checkpoint as the original does."""
         from electra_jax.tasks.host_tensorflow import tf
 
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""pytorch_model.bin, written here by hand in both of PyTorch's formats: read without PyTorch, and nothing is run."""
+"""Read pytorch_model.bin without PyTorch and without running code; both formats are written here by hand."""
 
 import io
 import os
@@ -85,14 +85,14 @@ class TestPickles:
 
 
 class _Global:
-    """Pickles as a global name, without the module being there."""
+    """Pickle as a global name of a module that is not installed."""
 
     def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name
 
 
 class _StateDictPickler(pickle._Pickler):
-    """Writes torch's names, as torch.save does, without torch."""
+    """Write torch's names as torch.save does, without torch."""
 
     dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012
 
@@ -121,7 +121,7 @@ _StateDictPickler.dispatch[_Tensor] = _StateDictPickler.save_tensor
 
 
 def dump(stored: dict[str, np.ndarray]) -> bytes:
-    """The pickle of a state dict of float32 tensors, each with a storage of its own named like it."""
+    """Return the pickle of a state dict of float32 tensors, each with a storage of the same name."""
     file = io.BytesIO()
     _StateDictPickler(file, protocol=2).dump(
         OrderedDict((name, _Tensor(name, value)) for name, value in stored.items())

@@ -1,4 +1,4 @@
-"""A small directory of transformers, which importing knows, and how the command line refuses one that is damaged."""
+"""Provide a small directory of transformers, and run imports of damaged ones."""
 
 import shutil
 from pathlib import Path
@@ -11,12 +11,12 @@ SUBSET = Path(__file__).parents[1] / "parity" / "data" / "hf" / "subset"
 
 
 def discriminator_in(folder: Path) -> Path:
-    """A copy of a small discriminator, to be damaged."""
+    """Return a copy of a small discriminator, to be damaged."""
     return Path(shutil.copytree(SUBSET / "pretraining", folder / "source"))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *command: object) -> str:
-    """Standard error of a command that must be refused without a traceback."""
+    """Return the standard error of a command, which must fail without a traceback."""
     capsys.readouterr()
     assert main([str(part) for part in command]) == 2
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Recorded pre-training cases of the original: their weights, settings and draws, as our objects."""
+"""Turn recorded pre-training cases of the original into our objects: weights, settings and draws."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ TWO_TOWER_NAMES = {
 
 
 def discover(pattern: str, *, beside: str = "", holding: str = "") -> list:
-    """Every recorded file, as parameters of a test; one that is skipped with its reason where there is none.
+    """Return every recorded file as a parameter of a test; if there is none, one that is skipped with the reason.
 
     Args:
         pattern: of files in the oracle's folder.
@@ -91,7 +91,7 @@ def published_encoder(size: str) -> EncoderConfig:
 
 
 def recipe(name: str, shape: list[int]) -> np.ndarray:
-    """The weights of a variable, from its name alone (see the oracle's README)."""
+    """Return the weights of a variable, which depend on its name alone (see the oracle's README)."""
     seed = zlib.crc32(name.encode()) & 0x7FFFFFFF
     x = np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
     leaf = name.rpartition("/")[2]
@@ -107,7 +107,7 @@ def recipe(name: str, shape: list[int]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One variant of the original."""
+    """Describe one variant of the original."""
 
     info: dict[str, Any]
 
@@ -196,7 +196,7 @@ class Case:
         return nn.unbox(jax.eval_shape(lambda key: steps.init_params(key, model, 8), jax.random.key(0)))
 
     def layout(self, model: nn.Module) -> Layout:
-        """Where the recorded variables stand in our tree, by the importer's mapping."""
+        """Return the location of each recorded variable in our tree, by the importer's mapping."""
         two_tower = TWO_TOWER_NAMES if self.generator == "two_tower" else {}
         return tf1.locations_of(self.template(model), tf1.parameter_names("electra") | two_tower)
 
@@ -212,7 +212,7 @@ def tokens_of(arrays: dict[str, np.ndarray]) -> Tokens:
 
 
 def masked_of(arrays: dict[str, np.ndarray], masking: MaskingConfig) -> Masked:
-    """Our masking of the recorded inputs, fed the recorded draws."""
+    """Return our masking of the recorded inputs with the recorded draws."""
     tokens = tokens_of(arrays)
     slots = arrays["out/rand_mask_uniform"].shape[1]
     used_BK = jnp.arange(slots)[None] < corruption.num_to_mask(tokens.attention_mask, masking)[:, None]
@@ -222,7 +222,7 @@ def masked_of(arrays: dict[str, np.ndarray], masking: MaskingConfig) -> Masked:
 
 
 def noise_of(arrays: dict[str, np.ndarray]) -> jax.Array:
-    """The original's Gumbel noise from its uniform draws."""
+    """Return the original's Gumbel noise, from its uniform draws."""
     uniform = jnp.asarray(arrays["out/rand_gumbel_uniform"])
     return -jnp.log(-jnp.log(uniform + 1e-9) + 1e-9)
 
