@@ -357,7 +357,7 @@ def setting_of(options: argparse.Namespace, recipe: models.Recipe) -> Setting:
         batch_size=options.batch_size,
         generator_learns=True,
         judges_every_token=True,
-        unlike_published=tuple(what for what, holds in same.items() if not holds),
+        differences=tuple(what for what, holds in same.items() if not holds),
     )
 
 

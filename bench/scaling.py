@@ -2,7 +2,7 @@
 
 The pre-training step against batch, length, layers and width, one of them changed at a time; the rate of the input
 against processes; time and memory of a checkpoint against parameters. Prints the table in Markdown, and draws it beside
-what the counted work would cost at the rate of the largest point (`bench/scaling.png`). Checkpoints need Orbax.
+what the counted work would cost at the rate of the largest point (`bench/scaling.svg`). Checkpoints need Orbax.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--input_batches", type=int, default=2000, help="that each process reads")
     parser.add_argument("--checkpoints", nargs="+", choices=models.SIZES, default=["tiny", "small", "base"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", type=Path, default=Path(__file__).with_name("scaling.png"))
+    parser.add_argument("--picture", type=Path, default=Path(__file__).with_name("scaling.svg"))
     return parser.parse_args()
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -180,8 +181,11 @@ def test_scaling_is_drawn(tmp_path: Path) -> None:
         for series in ("step, batch", "checkpoint, save")
         for value in (1, 2, 4)
     ]
-    scaling.draw(points, "title", tmp_path / "scaling.png")
-    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+    scaling.draw(points, "title", tmp_path / "scaling.svg")
+    picture = ElementTree.parse(tmp_path / "scaling.svg").getroot()
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"step against batch", "checkpoint, save", "100 ms", "400 ms"} <= set(texts)
 
 
 def test_a_start_is_timed_and_what_fails_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
