@@ -15,7 +15,7 @@ from typing import NamedTuple, TextIO
 from electra_jax.compare.plan import Timing, WorkItem, ready
 from electra_jax.compare.records import Records, command_of
 from electra_jax.distributed.processes import print_on_leader
-from electra_jax.errors import PREEMPTED, UserError
+from electra_jax.errors import PREEMPTED
 from electra_jax.files import replacing_directory
 from electra_jax.training.stop import STOP_AT_EOF, Stop
 
@@ -192,46 +192,17 @@ def pin(process: int, slot: int, processes: int) -> None:
 
 @contextlib.contextmanager
 def locked(model_dir: Path) -> Iterator[int]:
-    """Hold the lock of a comparison's directory; first wait for the processes that a killed comparison left.
+    """Hold the lock of a comparison's directory; first wait for the processes of another one, killed or not.
 
     The lock belongs to the file descriptor, which every process is to inherit: it is held until the last has ended.
 
     Yields:
         The file descriptor.
-
-    Raises:
-        UserError: if another comparison is at work there.
     """
-    with (model_dir / "compare.lock").open("a+") as file:
-        waiting = False
-        while not _try_lock(file):
-            file.seek(0)
-            if _is_running(file.read()):
-                raise UserError(f"another electra compare is at work in {model_dir}: wait for it, or stop it")
-            if not waiting:
-                print_on_leader("waiting for what a killed comparison left running: it saves and stops")
-            waiting = True
-            time.sleep(_POLL)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    with (model_dir / "compare.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print_on_leader(f"waiting for the processes that another electra compare has started in {model_dir}")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
-
-
-def _try_lock(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_running(process: str) -> bool:
-    """Return whether there is a process of this number."""
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
