@@ -1,9 +1,9 @@
-"""Times the way of the data: python -m bench.input_pipeline
+"""Time the input pipeline: python -m bench.input_pipeline
 
-Batches of memory-mapped token blocks: as they are, which masking on the device wants, and masked on the host. The
-blocks are those of a cache (`--blocks=CACHE/train.blocks`), or synthetic ones, written first. With a `--vocab_file`
-also the way from text, which alone needs the whole package: `electra cache`, and the SeqIO task that masks example by
-example. The rounds go through all of it in turn, so that what disturbs the machine disturbs all alike.
+This times how fast batches are read from memory-mapped token blocks, either of a cache
+(`--blocks=CACHE/train.blocks`) or synthetic; masks are drawn later, on the device. With a `--vocab_file` it also
+times `electra cache` and the SeqIO task that masks example by example, which need the whole package. The parts take
+turns in each round, so that other load on the machine affects all of them alike.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from bench.timing import Elapsed, Part, machine, spread, stopwatch
 from electra_jax.data.batches import BlockBatches
 from electra_jax.data.blocks import BlocksWriter, TokenBlocks, open_blocks
 from electra_jax.errors import UserError
-from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.runtime import load_tensorflow_quietly
 
 SYNTHETIC_EXAMPLES = 20_000
@@ -29,7 +28,7 @@ SEED = 0
 
 
 def main() -> None:
-    """Prints one line for each part."""
+    """Print one line for each part."""
     options = parse_arguments()
     size = f"batch {options.batch_size} x {options.sequence_length}"
     with tempfile.TemporaryDirectory() as name:
@@ -58,7 +57,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Times the readers of tokenised text, and tokenisation.")
     parser.add_argument("--blocks", metavar="DIR", help="blocks of a cache; synthetic ones otherwise")
     parser.add_argument("--sequence_length", type=int, default=128)
@@ -72,10 +71,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def opened(options: argparse.Namespace, folder: Path) -> TokenBlocks:
-    """The blocks, from disk in any case."""
+    """Open the blocks from disk, where synthetic ones are written first."""
     if options.blocks is not None:
         return open_blocks(options.blocks)
-    vocab_size = models.SIZES["small"].vocab_size
+    vocab_size = models.recipe("small", dtype="float32").vocab_size
     made = synthetic_blocks(SYNTHETIC_EXAMPLES, options.sequence_length, vocab_size, SEED)
     with BlocksWriter(folder, vocab_size=vocab_size) as writer:
         writer.add(made.tokens, np.diff(made.offsets), made.second_starts)
@@ -83,22 +82,14 @@ def opened(options: argparse.Namespace, folder: Path) -> TokenBlocks:
 
 
 def block_parts(blocks: TokenBlocks, options: argparse.Namespace) -> list[Part]:
-    """Both ways to read blocks."""
-    readers = {"unmasked": None, "masked on the host": models.recipe("small", dtype="float32").masking}
-    parts = []
-    for name, masking in readers.items():
-        batches = batches_of(
-            blocks, batch_size=options.batch_size, sequence_length=options.sequence_length, masking=masking
-        )
-        work = functools.partial(read, batches, options.batches)
-        parts.append(Part(f"blocks, {name}", "examples", options.batches * options.batch_size, work))
-    return parts
+    """Return the part that reads the blocks."""
+    batches = batches_of(blocks, batch_size=options.batch_size, sequence_length=options.sequence_length)
+    work = functools.partial(read, batches, options.batches)
+    return [Part("blocks", "examples", options.batches * options.batch_size, work)]
 
 
-def batches_of(
-    blocks: TokenBlocks, *, batch_size: int, sequence_length: int, masking: MaskingConfig | None
-) -> BlockBatches:
-    """The reader of a run of one process."""
+def batches_of(blocks: TokenBlocks, *, batch_size: int, sequence_length: int) -> BlockBatches:
+    """Return the reader that a run of one process has."""
     return BlockBatches(
         blocks,
         batch_size=batch_size,
@@ -106,18 +97,17 @@ def batches_of(
         seed=SEED,
         process_index=0,
         process_count=1,
-        masking=masking,
     )
 
 
 def read(batches: BlockBatches, count: int) -> None:
-    """Takes that many batches."""
+    """Read `count` batches."""
     for _ in range(count):
         next(batches)
 
 
 def describe(part: Part, elapsed: list[Elapsed]) -> str:
-    """The statistics of a part's rates in words."""
+    """Return the statistics of a part's rates in words."""
     wall = spread([part.amount / time.wall for time in elapsed])
     cpu = spread([part.amount / time.cpu for time in elapsed])
     return (
@@ -128,7 +118,7 @@ def describe(part: Part, elapsed: list[Elapsed]) -> str:
 
 
 def number(rate: float) -> str:
-    """Three digits or more."""
+    """Return a rate with at least three digits."""
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 

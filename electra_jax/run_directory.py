@@ -24,4 +24,4 @@ SEED_RESULT = "result.json"  # and its scores
 
 # Written by `electra compare`.
 COMPARISON = "comparison.json"  # everything that the page and the figure show
-FIGURE = "comparison.png"  # score against FLOPs
+FIGURE = "comparison.svg"  # score against FLOPs

@@ -1,4 +1,4 @@
-"""This project's tasks for any SeqIO, Beam or T5X user, registered by name with the settings of its Gin files."""
+"""Register this project's tasks by name, with the settings of its Gin files, for users of SeqIO, Beam and T5X."""
 
 from typing import Any, TypeVar
 
@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 
 def register_downstream_task(name: str, *, vocab_file: str, lowercase: bool | None = None, **macros: Any) -> None:
-    """Registers a task of the catalogue with SeqIO under its name; `registration` tells its features and metrics.
+    """Register a task of the catalogue with SeqIO under its name; `tasks.seqio_export` lists its features and metrics.
 
     Args:
         name: "cola", "squad_v2", "chunk" ...
         vocab_file: BERT's vocab.txt.
         lowercase: None to take the casing from the vocabulary's record.
-        macros: of gin/tasks/downstream.gin: DATA_DIR="glue", MAX_SEQ_LENGTH=128 ...
+        macros: macros of gin/tasks/downstream.gin: DATA_DIR="glue", MAX_SEQ_LENGTH=128 ...
 
     Raises:
-        UserError: no such task, macro or file.
+        UserError: if there is no such task, macro or file.
     """
     vocabulary = load_vocabulary(vocab_file, lowercase=lowercase)
     options = _build(TaskOptions, "gin/tasks/downstream.gin", {"TASK": name} | macros)
@@ -31,19 +31,19 @@ def register_downstream_task(name: str, *, vocab_file: str, lowercase: bool | No
 
 
 def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **macros: Any) -> None:
-    """Registers a corpus for pre-training as the tasks `name` (masked) and `name + "_unmasked"`.
+    """Register a corpus for pre-training as the tasks `name` (masked) and `name + "_unmasked"`.
 
-    Their examples are those that `electra cache` makes with the same macros, whatever reads the corpus: SeqIO as it
+    Their examples are those that `electra cache` makes with the same macros, whatever reads the corpus: SeqIO while it
     trains, or the workers of `seqio_cache_tasks`, each of which takes whole units (files) of it.
 
     Args:
-        name: of letters, digits and underscores.
+        name: letters, digits and underscores.
         mask_prob: share of the tokens to mask.
-        mask_token_prob: share of the masked that become [MASK].
-        macros: of gin/runs/cache.gin: CORPUS="my-text/*.txt.gz", VOCAB_FILE="vocab.txt", SEQUENCE_LENGTH=128 ...
+        mask_token_prob: share of the masked tokens that become [MASK].
+        macros: macros of gin/runs/cache.gin: CORPUS="my-text/*.txt.gz", VOCAB_FILE="vocab.txt", SEQUENCE_LENGTH=128 ...
 
     Raises:
-        UserError: no such macro or file, or an empty corpus.
+        UserError: if there is no such macro or file, or if the corpus is empty.
     """
     cache = _build(CacheConfig, "gin/runs/cache.gin", macros)
     register_pretraining_task(

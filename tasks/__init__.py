@@ -1,1 +1,1 @@
-"""SeqIO: sources, vocabularies, preprocessors and tasks."""
+"""Turn text and labels into token ids: corpora, vocabularies, pre-training examples and downstream tasks."""

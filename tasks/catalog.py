@@ -1,4 +1,4 @@
-"""Every downstream task by its name, and those that a model was fine-tuned on."""
+"""Make a downstream task by its name, or from the record of a fine-tuned model."""
 
 import difflib
 from collections.abc import Mapping
@@ -7,28 +7,31 @@ from typing import Any
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.original import choice
-from electra_jax.tasks.protocol import DownstreamTask, Pieces
+from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.sources import QA_TASKS
 from electra_jax.tasks.qa.task import make_qa_task, qa_task_from_facts
 from electra_jax.tasks.tagging.task import TAGGING_TASKS, make_tagging_task, tagging_task_from_facts
 from electra_jax.tasks.text import task as text_task
+from electra_jax.tasks.vocabulary import Vocabulary
 
 PACKAGE_OF = "package_of"
 
 NAMES = (*text_task.NAMES, *QA_TASKS, *TAGGING_TASKS, PACKAGE_OF)
 
 
-def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str, Any] | None = None) -> DownstreamTask:
+def make_task(
+    options: TaskOptions, vocabulary: Vocabulary, *, recorded: Mapping[str, Any] | None = None
+) -> DownstreamTask:
     """Make a task with its data.
 
     Args:
-      options: which task, and where its data is. A name that is none of `NAMES` is looked for in SeqIO's registry.
-      vocabulary: tokenises.
-      recorded: what `describe` said of the task that a model was fine-tuned on: its labels, which are then taken as
-        they are rather than looked for in the training file. None to train.
+        options: which task, and where its data is. A name that is none of `NAMES` is looked up in SeqIO's registry.
+        vocabulary: tokenises the text.
+        recorded: what `describe` gave for the task that a model was fine-tuned on; its labels are then taken from there
+            rather than from the training file. None to train.
 
     Raises:
-      UserError: there is no such task (the nearest names), or no data for it.
+        UserError: if there is no such task, or no data for it.
     """
     name = options.task
     facts = None if recorded is None else choice.current_facts(recorded)
@@ -52,10 +55,10 @@ def make_task(options: TaskOptions, vocabulary: Pieces, *, recorded: Mapping[str
 
 
 def check_name(name: str) -> None:
-    """Refuses a name that is none of `NAMES` and not in SeqIO's registry.
+    """Refuse a name that is none of `NAMES` and not in SeqIO's registry.
 
     Raises:
-      UserError: names the nearest.
+        UserError: if there is no task of that name.
     """
     if name in NAMES:
         return
@@ -66,12 +69,12 @@ def check_name(name: str) -> None:
         raise UserError(f"There is no task {name!r}; the nearest: {', '.join(near)}.")
 
 
-def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> DownstreamTask:
-    """Return the task that `describe` told of: it reads raw input and makes predictions, but has no data.
+def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> DownstreamTask:
+    """Rebuild a task from what `describe` gave: it reads raw input and makes predictions, but has no data.
 
     Args:
-      facts: of a fine-tuned model's description.
-      vocabulary: the model's.
+        facts: what a fine-tuned model's record says of its task.
+        vocabulary: the model's vocabulary.
     """
     if facts.get("registered"):
         from electra_jax.tasks import seqio_import

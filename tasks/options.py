@@ -1,4 +1,4 @@
-"""What Gin sets of a downstream task; each family reads its own part of it."""
+"""Bind the options of a downstream task; each family of tasks reads its own part of them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,28 +6,30 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """A downstream task: which one, where its data is, and how it is read and scored.
+    """Say which downstream task it is, where its data is, and how it is read and scored.
 
     Attributes:
-      task: a name of the catalogue (`catalog.NAMES`) or of SeqIO's registry.
-      source: "files" (the public layout under `data_dir`, or the paths below) or "tfds" (a prepared dataset).
-      data_dir: the folder that holds the task's folder or its files.
-      tfds_data_dir: where TFDS's datasets are prepared; None for TFDS's own folder.
-      train_file, dev_file, test_file: paths that are taken instead of looking under `data_dir`.
-      text_column, text_b_column, label_column: of a user's own table; `label_column` may be None to predict only.
-      word_column, tag_column: of a column file, from 0, negative ones from the end; `tag_column` None to predict only.
-      tag_scheme: "IOB1", "IOB2" or "IOBES": how the files write entities.
-      tag_encoding: which letters the model predicts: "BIOES", "BIO" ...
-      dev_fraction: the share of the training examples, chosen by their texts, that stands in for a missing dev file.
-      length: the most tokens of a row, special ones counted; None for `length_by_task`'s.
-      length_by_task: the length of each task; "default" is that of the others.
-      double_unordered: train on pairs whose order does not matter (mrpc, stsb) in both orders.
-      skip_bad_rows: leave out and count what cannot be used of a file, rather than stop.
-      examples_per_class: package_of: the most training examples of each class.
-      max_question_length, doc_stride: see `qa.windows.WindowConfig`.
-      n_best_size, max_answer_length: see `qa.decoding.DecodingConfig`.
-      null_threshold: null odds above it answer ""; None for the best one on the dev split.
-      rules: whose rules decide where implementations differ, a name of `original.choice.NAMES`.
+        task: a name of the catalogue (`catalog.NAMES`) or of SeqIO's registry.
+        source: "files" (the public layout under `data_dir`, or the paths below) or "tfds" (a prepared dataset).
+        data_dir: the folder that holds the task's folder or its files.
+        tfds_data_dir: the folder in which TFDS's datasets are prepared; None for TFDS's own folder.
+        train_file, dev_file, test_file: paths that are read instead of the files under `data_dir`.
+        text_column, text_b_column, label_column: names of columns of a user's own table; `label_column` may be None to
+            predict only.
+        word_column, tag_column: numbers of columns of a column file, from 0, or negative ones from the end;
+            `tag_column` may be None to predict only.
+        tag_scheme: how the files write entities: "IOB1", "IOB2" or "IOBES".
+        tag_encoding: the letters that the model predicts: "BIOES", "BIO" ...
+        dev_fraction: share of the training examples, chosen by their texts, that stands in for a missing dev file.
+        length: largest number of tokens of a row, special ones counted; None for that of `length_by_task`.
+        length_by_task: the length of each task; "default" is that of the others.
+        double_unordered: whether to train on pairs whose order does not matter (mrpc, stsb) in both orders.
+        skip_bad_rows: whether to leave out and count rows that cannot be used, rather than stop.
+        examples_per_class: for package_of, the largest number of training examples of a class.
+        max_question_length, doc_stride: see `qa.windows.WindowConfig`.
+        n_best_size, max_answer_length: see `qa.decoding.DecodingConfig`.
+        null_threshold: null odds above which the answer is ""; None for the best threshold on the dev split.
+        rules: a name of `original.choice.NAMES`: the rules that decide where implementations differ.
     """
 
     task: str
@@ -59,7 +61,7 @@ class TaskOptions:
 
     @property
     def row_length(self) -> int:
-        """The most tokens of a row of this task."""
+        """Return the largest number of tokens of a row of this task."""
         if self.length is not None:
             return self.length
         return self.length_by_task.get(self.task, self.length_by_task["default"])

@@ -1,4 +1,4 @@
-"""Predictions of a split as files: GLUE's submissions, SQuAD's answers, columns of tags, JSON lines."""
+"""Write the predictions of a split: GLUE's submissions, SQuAD's answers, columns of tags, JSON lines."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,18 @@ from electra_jax.tasks.text.tables import TextExample
 def write_outputs(
     task: DownstreamTask, split: str, examples: Sequence[Any], predictions: Sequence[Prediction], directory: str
 ) -> list[Path]:
-    """Writes predictions as the task's leaderboard takes them, or as its own files are.
+    """Write predictions as the task's leaderboard takes them, or in the format of its own files.
 
-    Question answering: predictions.json, nbest.json and, where questions may have no answer, null_odds.json. Tagging:
-    `<task>_<split>.txt`, a word a line with its gold tag, if it has one, and the predicted one: what conlleval reads.
-    GLUE's splits that are submitted: `CoLA.tsv` ... Every other: `<task>_<split>.jsonl`, an object per example.
+    Question answering gives predictions.json, nbest.json and, where questions may have no answer, null_odds.json.
+    Tagging gives `<task>_<split>.txt`, which conlleval reads: a word a line with its gold tag, if it has one, and the
+    predicted tag. A split that GLUE's leaderboard takes gives `CoLA.tsv` and the like. Every other task gives
+    `<task>_<split>.jsonl`, an object per example.
 
     Returns:
         The files.
 
     Raises:
-        UserError: the directory cannot be written.
+        UserError: if the directory cannot be written.
     """
     folder = Path(directory)
     try:
@@ -49,24 +50,24 @@ def write_outputs(
 
 
 def left_out(skipped: Mapping[str, int]) -> str:
-    """How many records of a split were left out, by reason, to stand after their number; "" if none was."""
+    """Say how many records of a split were left out, by reason, to stand after their number; "" if none was."""
     reasons = "; ".join(f"{number} left out: {reason}" for reason, number in skipped.items())
     return f" ({reasons})" if reasons else ""
 
 
 def submitted_split(task: GlueTask, split: str) -> str | None:
-    """The split by GLUE's own name, if its leaderboard wants predictions of it."""
+    """Return GLUE's own name of the split, or None if its leaderboard takes no predictions of it."""
     own = "diagnostic" if task.name == "ax" else split
     return own if own in task.submissions else None
 
 
 def number_of(task: DownstreamTask, prediction: Any) -> int | float:
-    """The class's number, or the value."""
+    """Return the number of the predicted class, or the predicted value."""
     return prediction.value if task.kind == "regression" else task.labels.index(prediction.label)
 
 
 def columns(examples: Sequence[Any], predictions: Sequence[Any]) -> str:
-    """A word a line, with its tags; a blank line after each sentence."""
+    """Lay out a word a line, with its tags, and a blank line between sentences."""
     sentences = []
     for example, prediction in zip(examples, predictions, strict=True):
         gold = (example.tags,) if example.tags else ()
@@ -76,7 +77,7 @@ def columns(examples: Sequence[Any], predictions: Sequence[Any]) -> str:
 
 
 def lines(examples: Sequence[Any], predictions: Sequence[Prediction]) -> str:
-    """A JSON object an example, with the number of its row, or of the example where rows are not known."""
+    """Lay out a JSON object an example, with the number of its row, or of the example where rows are not known."""
     records = (
         {"index": example.index if isinstance(example, TextExample) else number, **prediction.to_json()}
         for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True))

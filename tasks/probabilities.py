@@ -1,4 +1,4 @@
-"""Probabilities from a model's scores."""
+"""Compute probabilities from a model's scores."""
 
 import numpy as np
 

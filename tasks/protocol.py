@@ -1,8 +1,8 @@
-"""What fine-tuning has to know of a task, whatever its family: examples, rows for the model, predictions, scores.
+"""Define what fine-tuning asks of a task, whatever its family: examples, rows for the model, predictions, scores.
 
-Families: `text_task` (classification and regression of texts and pairs), `tagging_task`, `qa_task`. None of them needs
-TensorFlow: the same objects read raw text for `electra_jax.load(path)(texts)`. `registration` makes SeqIO tasks of
-them.
+The families are `text.task` (classification and regression of texts and pairs), `tagging.task` and `qa.task`. None of
+them needs TensorFlow: the same objects read raw text for `electra_jax.load(path)(texts)`. `seqio_export` makes SeqIO
+tasks of them.
 """
 
 import collections
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from tokenizers import Tokenizer
 
 # What the model reads of one row, unpadded: `input_ids` and `token_type_ids` int32 [L]; `example`, int32 [], the number
 # of the example that it comes from; and the targets of its kind, where the example has them:
@@ -24,32 +23,15 @@ Row = dict[str, np.ndarray]
 KINDS = ("classification", "regression", "tagging", "question_answering")
 
 
-class Pieces(Protocol):
-    """A vocabulary with its tokenizer: `vocabulary.WordPieceVocabulary`, or `wordpiece.WordPieces` without SeqIO."""
-
-    tokens: list[str]
-    tokenizer: Tokenizer
-    lowercase: bool
-    strip_accents: bool
-    cls_id: int
-    sep_id: int
-    mask_id: int
-
-    @property
-    def pad_id(self) -> int:
-        """Id of [PAD]."""
-
-    @property
-    def unk_id(self) -> int:
-        """Id of [UNK]."""
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """The examples of a split, and how many records were left out, by reason; the file that they are of, if any."""
+    """Hold the examples of a split.
+
+    Attributes:
+        examples: the examples, in order.
+        skipped: how many records were left out, by reason.
+        file: the file that the examples come from, if any.
+    """
 
     examples: Sequence[Any]
     skipped: collections.Counter[str]
@@ -57,22 +39,22 @@ class Examples:
 
 
 class Prediction(Protocol):
-    """What a model says of one example."""
+    """Hold what a model predicts of one example."""
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, for `electra predict`."""
+        """Return JSON values, for `electra predict`."""
 
 
 class DownstreamTask(Protocol):
-    """A task with its vocabulary and its length.
+    """Name what a task offers, which has its vocabulary and its length.
 
     Attributes:
-      name: of the catalogue.
-      kind: one of `KINDS`.
-      labels: names of the outputs of classification and tagging, by their number; () for the other kinds.
-      main_metric: the score by which the best checkpoint is chosen; larger is better.
-      splits: those that can be read.
-      length: the most tokens of a row.
+        name: its name in the catalogue.
+        kind: one of `KINDS`.
+        labels: names of the outputs of classification and tagging, by their number; () for the other kinds.
+        main_metric: the score by which the best checkpoint is chosen; larger is better.
+        splits: the splits that can be read.
+        length: largest number of tokens of a row.
     """
 
     name: str
@@ -86,18 +68,18 @@ class DownstreamTask(Protocol):
         """Read a split; "dev" and "test" are the first ones of their kind.
 
         Raises:
-          UserError: there is no such split or file, or nothing in it that can be used.
+            UserError: if there is no such split or file, or nothing in it that can be used.
         """
 
     def raw_examples(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """Return the examples of what a user gives: see `electra_jax.inference.inputs.canonical`.
 
         Raises:
-          UserError: an input that the task does not read.
+            UserError: if the task does not read such an input.
         """
 
     def rows(self, examples: Sequence[Any], *, training: bool) -> list[Row]:
-        """Tokenise: one row per example, or per window of it; in training those that can be learnt, with targets."""
+        """Tokenise: one row per example, or per window of it; in training only rows with a target."""
 
     def predictions(
         self, examples: Sequence[Any], rows: Sequence[Row], outputs: Sequence[dict[str, np.ndarray]]

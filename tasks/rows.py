@@ -1,4 +1,4 @@
-"""Lines of a user's files: what is wrong with one is told by file and line, or counted."""
+"""Read the lines of a user's files; an unusable one is reported with file and line, or counted."""
 
 import collections
 import os
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 
 from electra_jax.errors import UserError
 
-# Halves of a character, which JSON and a command line can spell and no tokenizer takes.
+# Halves of a character, which JSON and a command line can spell but no tokenizer accepts.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """Line numbers (from 1) and lines of a UTF-8 file, without line ends; only line feeds separate lines.
+    """Yield line numbers (from 1) and lines of a UTF-8 file, without line ends; only line feeds separate lines.
 
     Raises:
-      UserError: the file is missing, unreadable, empty, or holds bytes that are not UTF-8 (names the line).
+        UserError: if the file is missing, unreadable or empty, or if a line is not UTF-8.
     """
     try:
         content = pathlib.Path(path).read_bytes().removeprefix(_BYTE_ORDER_MARK)
@@ -34,7 +34,7 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
 
 
 def without_surrogates(text: str) -> str:
-    """The text with U+FFFD for every half of a character: one character for one, so that places in it stay right."""
+    """Replace each half of a character by U+FFFD, one by one, so that positions in the text stay valid."""
     return _SURROGATE.sub("\ufffd", text)
 
 
@@ -44,20 +44,29 @@ def text_of(value: bytes | str) -> str:
 
 
 class BadRows:
-    """What is done with a row that cannot be used: the end of the run, or a count.
+    """Stop at a row that cannot be used, or leave it out and count it.
 
     Attributes:
-      skipped: how many rows were left out, by what was wrong with them.
+        skipped: how many rows were left out, by what was wrong with them.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, skip: bool) -> None:
-        """With `skip`, `report` counts; without, it raises."""
+        """Decide what `report` does.
+
+        Args:
+            path: the file, for the error.
+            skip: whether to count bad rows instead of raising an error.
+        """
         self.skipped: collections.Counter[str] = collections.Counter()
         self._path = path
         self._skip = skip
 
     def report(self, line: int, problem: str, expected: str) -> None:
-        """Count the row, or raise a UserError that names file, line, what is wrong and what was expected."""
+        """Count a bad row, or raise an error.
+
+        Raises:
+            UserError: if bad rows are not skipped.
+        """
         if not self._skip:
             raise UserError(
                 f"{self._path}, line {line}: {problem}; expected {expected}. "

@@ -1,4 +1,4 @@
-"""Scores of predictions that stand in a file, whoever made them: no model and no vocabulary is needed."""
+"""Score predictions that stand in a file, whoever made them: no model and no vocabulary is needed."""
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
@@ -16,19 +16,20 @@ from electra_jax.tasks.text.sources import glue_sources
 def score_predictions(
     options: TaskOptions, split: str, predictions_file: str, *, null_odds_file: str | None
 ) -> dict[str, float]:
-    """Return the metrics of a file of predictions, per cent, as the official scripts compute them.
+    """Return the metrics of a file of predictions, in per cent, as the official scripts compute them.
 
     Args:
-      options: the task, and where its gold answers are.
-      split: which split was predicted. Tagged files hold their gold tags, and none is read.
-      predictions_file: question answering: JSON, an answer by question. Tagging: lines whose last two columns are the
-        gold and the predicted tag (`tagged_file` gives its scores by type too). GLUE: a submission file.
-      null_odds_file: SQuAD 2.0: JSON, a number by question. Answers are withheld above `options.null_threshold`, or
-        above the official script's own, and the best threshold is looked for.
+        options: the task, and where its gold answers are.
+        split: the split that was predicted. A tagged file holds its gold tags, so that no split is read.
+        predictions_file: for question answering, JSON with an answer for each question; for tagging, lines whose last
+            two columns are the gold and the predicted tag (`tagged_file` gives its scores by type too); for GLUE, a
+            submission file.
+        null_odds_file: for SQuAD 2.0, JSON with a number for each question. Answers are withheld where it is above
+            `options.null_threshold`, or else above the official script's threshold; the best threshold is found too.
 
     Raises:
-      UserError: a malformed file; predictions that are not of this split; a split without gold labels; a task whose
-        predictions have no such file.
+        UserError: if a file is malformed, if the predictions belong to another split, if the split has no gold labels,
+            or if predictions of the task have no such file.
     """
     if options.task in QA_TASKS:
         return _score_answers(options, split, predictions_file, null_odds_file)
@@ -46,11 +47,11 @@ def tagged_file(file: str, *, rules: str) -> EntityEvaluation:
     """Return the scores of a tagged file, whose `report()` is what conlleval prints of it.
 
     Args:
-      file: lines whose last two columns are the gold and the predicted tag.
-      rules: whose rules read tags as entities, a name of `original.choice.NAMES`.
+        file: lines whose last two columns are the gold and the predicted tag.
+        rules: whose rules read tags as entities, a name of `original.choice.NAMES`.
 
     Raises:
-      UserError: if the file is missing, empty or malformed.
+        UserError: if the file is missing, empty or malformed.
     """
     gold, predicted = read_tagged_output(file)
     return evaluate_tags(gold, predicted, spans_of=choice.tagging_rules(rules).spans_of)

@@ -1,6 +1,6 @@
-"""Downstream tasks as SeqIO tasks, for `seqio.get_dataset`, SeqIO's Evaluator and T5X.
+"""Make SeqIO tasks of downstream tasks, for `seqio.get_dataset`, SeqIO's Evaluator and T5X.
 
-A SeqIO task made of a downstream task has a row of word pieces an example, under these features:
+Such a SeqIO task gives a row of word pieces for each example (or window of it), under these features:
 
     input_ids, token_type_ids   int32 [L]
     targets                     classification: int32 [1], the class's number; regression: float32 [1], from 0 to 1;
@@ -8,12 +8,12 @@ A SeqIO task made of a downstream task has a row of word pieces an example, unde
                                 (inclusive) and 1 if there is no answer. Unlabelled: -1, or NaN.
     answer_mask                 question answering: int32 [L]
 
-"dev" is called "validation". The metrics are the official ones; what they take as predictions is the same as the
-targets, an array of a row each, but of question answering the best span [2] of each window, with `aux_values`: its
-`scores` and, if questions may have no answer, the `null_scores`.
+"dev" is called "validation". The metrics are the official ones. They take predictions in the form of the targets, an
+array for each row; for question answering, the best span [2] of each window, with `aux_values`: its `scores` and, if
+questions may have no answer, the `null_scores`.
 
-A task of one's own is registered as any SeqIO task is, with `text` (and `text_b`) or word pieces as its features;
-`registered.task_of_registry` reads it, so that `electra finetune --gin.TASK="weather"` takes it by its name:
+A task of your own is registered as any SeqIO task is, with `text` (and `text_b`) or word pieces as its features.
+`seqio_import.task_of_registry` reads it, so that `electra finetune --gin.TASK="weather"` finds it by its name:
 
     import numpy as np, seqio, tensorflow as tf
 
@@ -37,7 +37,8 @@ import seqio
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.protocol import DownstreamTask, Pieces, Row
+from electra_jax.tasks.protocol import DownstreamTask, Row
+from electra_jax.tasks.seqio_vocabulary import SeqioVocabulary
 from electra_jax.tasks.text.tables import Interval
 from electra_jax.tasks.text.task import TextTask
 
@@ -45,8 +46,8 @@ _ROW_FEATURES = ("input_ids", "token_type_ids")
 
 
 def register(task: DownstreamTask) -> None:
-    """Register a downstream task with SeqIO under its name; one of that name that was registered before is replaced."""
-    features = {key: seqio.Feature(_seqio_vocabulary(task.vocabulary), add_eos=False) for key in ("input_ids",)}
+    """Register a downstream task with SeqIO under its name, in place of any other task of that name."""
+    features = {key: seqio.Feature(SeqioVocabulary(task.vocabulary), add_eos=False) for key in ("input_ids",)}
     number = functools.partial(seqio.Feature, add_eos=False)
     features["token_type_ids"] = number(seqio.PassThroughVocabulary(2))
     if task.kind == "question_answering":
@@ -66,7 +67,7 @@ def register(task: DownstreamTask) -> None:
 
 
 def seqio_split(split: str) -> str:
-    """SeqIO's name of a split: that of "dev_matched" is "validation_matched"."""
+    """Return SeqIO's name of a split: "validation_matched" for "dev_matched"."""
     return split.replace("dev", "validation", 1) if split.startswith("dev") else split
 
 
@@ -79,21 +80,21 @@ def sequence_lengths(task: DownstreamTask) -> dict[str, int]:
 
 
 class RowSource(seqio.DataSource):
-    """The rows of a downstream task, with `row`, the number of each, and `split`, its name in the task."""
+    """Read the rows of a downstream task, with `row`, the number of each, and `split`, the task's name of the split."""
 
     def __init__(self, task: DownstreamTask) -> None:
-        """Nothing is read before the first dataset is asked for."""
+        """Take the task; nothing is read before the first dataset is asked for."""
         self._task = task
         self._splits_of_task = {seqio_split(split): split for split in task.splits}
         super().__init__(splits=list(self._splits_of_task))
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
-        """A split is read as a whole."""
+        """Return False: a split is read as a whole."""
         return False
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """One."""
+        """Return the one shard of a split."""
         return [split]
 
     def get_dataset(
@@ -104,7 +105,11 @@ class RowSource(seqio.DataSource):
         shard_info: seqio.ShardInfo | None = None,
         **_unused: Any,
     ) -> tf.data.Dataset:
-        """The rows in the order of the file, or, if `shuffle`, in one drawn from `seed`."""
+        """Return the rows in the order of the file or, if `shuffle`, in one drawn from `seed`.
+
+        Raises:
+            UserError: if more than one shard is asked for.
+        """
         if shard_info is not None and shard_info.num_shards > 1:
             raise UserError(f"The split {split} of {self._task.name} is one shard: let SeqIO shard its examples.")
         signature = {
@@ -124,12 +129,16 @@ class RowSource(seqio.DataSource):
 
 
 class RowFeatureConverter(seqio.FeatureConverter):
-    """Pads rows with 0 and gives the model the names of `downstream.Row`; one subclass for each kind of task."""
+    """Pad rows with 0 and name features as `protocol.Row` does; there is a subclass for each kind of task."""
 
     PACKING_FEATURE_DTYPES: Mapping[str, tf.dtypes.DType] = {}
 
     def __init__(self, pack: bool = False, **kwargs: Any) -> None:
-        """Takes the arguments of SeqIO's own converters, as T5X calls them."""
+        """Take the arguments of SeqIO's own converters, as T5X calls them.
+
+        Raises:
+            UserError: if `pack` is True.
+        """
         if pack:
             raise UserError("A row of a downstream task stands alone: set pack to False.")
         super().__init__(pack=pack, **kwargs)
@@ -148,7 +157,7 @@ class RowFeatureConverter(seqio.FeatureConverter):
         return self._pack_or_pad(ds.map(prepare), lengths).map(finish)
 
     def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> Mapping[str, int]:
-        """All features are as long as the row, and targets that are one number have no length."""
+        """Return the length of a row for every feature; SeqIO ignores that of a target that is one number."""
         return dict.fromkeys(self.MODEL_FEATURES, task_feature_lengths["input_ids"])
 
     def _model_targets(self, targets: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -162,7 +171,7 @@ def _specs(
 
 
 class ClassificationFeatureConverter(RowFeatureConverter):
-    """Gives `label`, int32 []."""
+    """Give `label`, int32 []."""
 
     TASK_FEATURES = _specs((*_ROW_FEATURES, "targets"))
     MODEL_FEATURES = _specs((*_ROW_FEATURES, "attention_mask")) | _specs(("label",), rank=0)
@@ -172,14 +181,14 @@ class ClassificationFeatureConverter(RowFeatureConverter):
 
 
 class RegressionFeatureConverter(ClassificationFeatureConverter):
-    """Gives `label`, float32 [], from 0 to 1."""
+    """Give `label`, float32 [], from 0 to 1."""
 
     TASK_FEATURES = _specs(_ROW_FEATURES) | _specs(("targets",), tf.float32)
     MODEL_FEATURES = _specs((*_ROW_FEATURES, "attention_mask")) | _specs(("label",), tf.float32, rank=0)
 
 
 class TaggingFeatureConverter(RowFeatureConverter):
-    """Gives `label_ids`, int32 [L], and `label_mask`, float32 [L]."""
+    """Give `label_ids`, int32 [L], and `label_mask`, float32 [L]."""
 
     TASK_FEATURES = _specs((*_ROW_FEATURES, "targets"))
     MODEL_FEATURES = _specs((*_ROW_FEATURES, "attention_mask", "label_ids")) | _specs(("label_mask",), tf.float32)
@@ -189,7 +198,7 @@ class TaggingFeatureConverter(RowFeatureConverter):
 
 
 class QuestionAnsweringFeatureConverter(RowFeatureConverter):
-    """Gives `answer_mask`, int32 [L], and `start_positions`, `end_positions` and `is_impossible`, int32 []."""
+    """Give `answer_mask`, int32 [L], and `start_positions`, `end_positions` and `is_impossible`, int32 []."""
 
     TASK_FEATURES = _specs((*_ROW_FEATURES, "answer_mask", "targets"))
     MODEL_FEATURES = _specs((*_ROW_FEATURES, "answer_mask", "attention_mask")) | _specs(
@@ -209,7 +218,7 @@ FEATURE_CONVERTERS = {
 
 
 class _Scorer:
-    """A downstream task's scores as SeqIO's Evaluator wants them: of targets and predictions, a row each."""
+    """Compute a downstream task's scores as SeqIO's Evaluator asks: from a target and a prediction of each row."""
 
     def __init__(self, task: DownstreamTask) -> None:
         self._task = task
@@ -217,13 +226,13 @@ class _Scorer:
 
     @property
     def metric_fn(self) -> Callable[..., dict[str, float]]:
-        """SeqIO tells by the names of the arguments what a metric wants."""
+        """Return the metric; the names of its arguments tell SeqIO what to pass."""
         if self._task.kind == "question_answering":
             return self._score_spans
         return self._score_texts if isinstance(self._task, TextTask) else self._score_labels
 
     def postprocess(self, decoded: Any, *, example: Mapping[str, Any], is_target: bool) -> Any:
-        """The number of a text; of other families the split and the number of a row stand for its target."""
+        """Return the label of a text; for other families, the split and the number of a row stand for its target."""
         if not isinstance(self._task, TextTask):
             place = (example["split"].decode(), int(example["row"]))
             return place if is_target else np.asarray(decoded)
@@ -240,7 +249,7 @@ class _Scorer:
     def _score_labels(self, targets: Sequence[tuple[str, int]], predictions: Sequence[np.ndarray]) -> dict[str, float]:
         if self._task.kind == "regression":
             return self._score(targets, [{"logits": value} for value in predictions])
-        # The padding of predictions is of no word.
+        # Predictions at padding belong to no word.
         one_hot = np.eye(len(self._task.labels), dtype=np.float32)
         logits = [one_hot[np.maximum(ids, 0)] for ids in predictions]
         return self._score(targets, [{"logits": x[0] if self._task.kind == "classification" else x} for x in logits])
@@ -280,19 +289,13 @@ class _Scorer:
         return examples, self._task.rows(examples, training=False)
 
 
-def _seqio_vocabulary(vocabulary: Pieces) -> seqio.Vocabulary:
-    return (
-        vocabulary if isinstance(vocabulary, seqio.Vocabulary) else seqio.PassThroughVocabulary(len(vocabulary.tokens))
-    )
-
-
 def _empty_row(task: DownstreamTask) -> Row:
     names = ("input_ids", "token_type_ids", "answer_mask")
     return {name: np.zeros(0, np.int32) for name in names[: 3 if task.kind == "question_answering" else 2]}
 
 
 def _seqio_row(task: DownstreamTask, row: Row) -> dict[str, np.ndarray]:
-    """The features of a row, with what it lacks of targets filled."""
+    """Return the features of a row; targets that it lacks are filled in."""
     features = {key: row[key] for key in (*_ROW_FEATURES, "answer_mask") if key in row}
     if task.kind == "tagging":
         labelled = row["label_mask"] > 0 if "label_mask" in row else np.zeros(len(row["input_ids"]), bool)

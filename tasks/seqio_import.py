@@ -1,4 +1,4 @@
-"""The other way round from `registration`: a task of SeqIO's registry, whoever added it, as a downstream task."""
+"""Make a downstream task of a task in SeqIO's registry, whoever added it: the inverse of `seqio_export`."""
 
 import collections
 import dataclasses
@@ -10,24 +10,25 @@ import seqio
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.probabilities import softmax
-from electra_jax.tasks.protocol import Examples, Pieces, Row
+from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.rows import text_of
 from electra_jax.tasks.text.tables import Interval, text_features
 from electra_jax.tasks.text.task import LabelPrediction, ValuePrediction
+from electra_jax.tasks.vocabulary import Vocabulary
 
 TARGETS = "targets"
 
 
 @dataclasses.dataclass(frozen=True)
 class RegisteredExample:
-    """The features of an example as SeqIO gives them, and the same to be read; raw input has texts alone.
+    """Hold the features of an example as SeqIO gives them, and the same in a form to read; raw input has texts alone.
 
     Attributes:
-      features: of the task.
-      index: its number in the split.
-      text_a, text_b: its texts, or its word pieces.
-      label: the class's number or the value; None of raw input and of tagging.
-      words, tags: of tagging: the word pieces that have a label, and the labels.
+        features: the task's features.
+        index: the example's number in the split.
+        text_a, text_b: its texts, or its word pieces.
+        label: the number of its class, or its value; None for raw input and for tagging.
+        words, tags: for tagging, the word pieces that have a label, and the labels.
     """
 
     features: Mapping[str, Any]
@@ -41,7 +42,14 @@ class RegisteredExample:
 
 @dataclasses.dataclass(frozen=True)
 class LabelsPrediction:
-    """The labels of the tokens of a row, by their numbers: int32 [L]; and of those that the task labels, by name."""
+    """Hold the predicted labels of the tokens of a row.
+
+    Attributes:
+        label_ids: numbers of the labels of all tokens, int32 [L].
+        words: the word pieces that the task labels.
+        tags: names of their labels.
+        probabilities: the probability that the model gave each of those.
+    """
 
     label_ids: np.ndarray
     words: tuple[str, ...]
@@ -49,7 +57,7 @@ class LabelsPrediction:
     probabilities: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """`words` (pieces of them), `tags`, and of each the `probability` that the model gave it."""
+        """Return `words` (word pieces), `tags`, and the `probabilities` that the model gave them."""
         return {"words": list(self.words), "tags": list(self.tags), "probabilities": list(self.probabilities)}
 
 
@@ -58,16 +66,17 @@ RegisteredPrediction = LabelPrediction | ValuePrediction | LabelsPrediction
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RegisteredTask:
-    """A task of SeqIO's registry; see `downstream.DownstreamTask`.
+    """Read and score a task of SeqIO's registry; see `protocol.DownstreamTask`.
 
     Attributes:
-      name: in the registry.
-      kind: as its targets are: numbers of classes, values, or a number of a class for each token.
-      labels: the classes' numbers.
-      interval: of a regression: from the smallest to the largest value of training.
-      main_metric: the first that its metrics return.
-      vocabulary: tokenises texts; word pieces must be of it.
-      length: the most tokens of a row; longer ones are cut.
+        name: its name in the registry.
+        kind: "classification", "regression" or "tagging", as its targets are numbers of classes, values, or a number of
+            a class for each token.
+        labels: numbers of the classes, as texts.
+        interval: for a regression, the smallest and the largest value of the training split.
+        main_metric: the first score that its metrics return.
+        vocabulary: tokenises texts; a task's own word pieces must belong to it.
+        length: largest number of tokens of a row; longer ones are cut.
     """
 
     name: str
@@ -75,19 +84,19 @@ class RegisteredTask:
     labels: tuple[str, ...]
     interval: Interval | None
     main_metric: str
-    vocabulary: Pieces
+    vocabulary: Vocabulary
     length: int
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """SeqIO's, of which "validation" is our "dev"."""
+        """Return SeqIO's splits, with "dev" for "validation"."""
         return tuple(split.replace("validation", "dev", 1) for split in self._seqio.splits)
 
     def examples(self, split: str) -> Examples:
         """Read a split through all of its preprocessors.
 
         Raises:
-          UserError: there is none of that name, it is empty, or its word pieces are of another vocabulary.
+            UserError: if there is no such split, if it is empty, or if its word pieces belong to another vocabulary.
         """
         names = [name for name in self.splits if name == split or name.startswith(f"{split}_")]
         if not names:
@@ -108,7 +117,7 @@ class RegisteredTask:
         """Return the examples of texts, or of pairs of texts.
 
         Raises:
-          UserError: the task labels tokens: its words are not known.
+            UserError: if the task labels tokens, whose words are not known.
         """
         if self.kind == "tagging":
             raise UserError(
@@ -128,14 +137,14 @@ class RegisteredTask:
     def predictions(
         self, examples: Sequence[RegisteredExample], rows: Sequence[Row], outputs: Sequence[Mapping[str, np.ndarray]]
     ) -> list[RegisteredPrediction]:
-        """Return a prediction for each example from `logits`: [C], of a regression [1], of tagging [L, C]."""
+        """Return a prediction for each example from `logits`: [C]; [1] for a regression, [L, C] for tagging."""
         logits = {int(row["example"]): output["logits"] for row, output in zip(rows, outputs, strict=True)}
         return [self._prediction(example, logits[number]) for number, example in enumerate(examples)]
 
     def score(
         self, examples: Sequence[RegisteredExample], predictions: Sequence[RegisteredPrediction]
     ) -> dict[str, float]:
-        """Return what the task's own metrics say, the main one first."""
+        """Return the scores of the task's own metrics, the main one first."""
         task = self._seqio
         targets, values = [], []
         for example, prediction in zip(examples, predictions, strict=True):
@@ -218,14 +227,20 @@ class RegisteredTask:
         return self.labels.index(prediction.label)
 
 
-def task_of_registry(name: str, vocabulary: Pieces, *, length: int) -> RegisteredTask:
+def task_of_registry(name: str, vocabulary: Vocabulary, *, length: int) -> RegisteredTask:
     """Return a task of SeqIO's registry as a downstream task.
 
-    Its features are `text` (and `text_b`) or `input_ids` (and `token_type_ids`), and `targets`: an integer (a class; as
-    many as the feature's vocabulary has entries), a float (a value), or an integer for each word piece (-1: none).
+    Its features must be `text` (and `text_b`) or `input_ids` (and `token_type_ids`), and `targets`: an integer (a
+    class; as many as the feature's vocabulary has entries), a float (a value), or an integer for each word piece (-1:
+    none).
+
+    Args:
+        name: a name in the registry.
+        vocabulary: tokenises texts.
+        length: largest number of tokens of a row.
 
     Raises:
-      UserError: it has other features, or no metric of `targets` and `predictions`.
+        UserError: if the task has other features, has no metric of `targets` and `predictions`, or has no example.
     """
     task = seqio.TaskRegistry.get(name)
     features = task.output_features
@@ -251,7 +266,7 @@ def task_of_registry(name: str, vocabulary: Pieces, *, length: int) -> Registere
             f"The targets of {name} have a vocabulary of {len(labels)} entries: give them "
             "seqio.PassThroughVocabulary(number of classes)."
         )
-    # What the metrics are called is known only from their answer.
+    # The names of the scores are known only once they are computed.
     scores = _metrics(
         task,
         *(
@@ -273,8 +288,8 @@ def task_of_registry(name: str, vocabulary: Pieces, *, length: int) -> Registere
     )
 
 
-def task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces) -> RegisteredTask:
-    """Rebuild a task from what `RegisteredTask.describe` gave; only its splits and scores want the registry."""
+def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> RegisteredTask:
+    """Rebuild a task from what `RegisteredTask.describe` gave; only its splits and scores need the registry."""
     return RegisteredTask(
         name=facts["task"],
         kind=facts["kind"],

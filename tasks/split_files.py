@@ -1,4 +1,4 @@
-"""Where a task's splits are read from: files of the public layout or by explicit path, or a prepared TFDS dataset."""
+"""Find what a task's splits are read from: files in the public layout or named, or a prepared TFDS dataset."""
 
 import collections
 import dataclasses
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.corpora.splits import text_hash
+from electra_jax.tasks.corpora.corpus import text_hash
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
 
 SPLITS = ("train", "dev", "test")
 
-# What TFDS calls our splits, in the order in which they are looked for.
+# Names of our splits in TFDS, in the order in which they are looked for.
 _TFDS_SPLITS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
 
 _HASHES = 2**64
@@ -22,21 +22,21 @@ _HASHES = 2**64
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """The splits that a task has, and how each is read.
+    """Say which splits a task has, and how each is read.
 
     Attributes:
-      readers: a function for each split that is there, in the order of `SPLITS`.
-      missing: what is said of the others: where they were looked for, and what to do.
+        readers: a function for each split that is there, in the order of `SPLITS`.
+        missing: the end of the error about any other split: where it was looked for, and what to do.
     """
 
     readers: Mapping[str, Callable[[], Examples]]
     missing: str
 
     def read(self, task: str, split: str) -> Examples:
-        """Read a split of `task`; "dev" is the first of MNLI's "dev_matched" and "dev_mismatched", "test" likewise.
+        """Read a split of `task`; "dev" means the first of MNLI's "dev_matched" and "dev_mismatched", "test" likewise.
 
         Raises:
-          UserError: there is no such split; or whatever the reader raises.
+            UserError: if there is no such split, or for any reason that the reader has.
         """
         for name, reader in self.readers.items():
             if name == split or name.startswith(f"{split}_"):
@@ -44,15 +44,15 @@ class Sources:
         raise UserError(f"{task} has no {split} split: {self.missing}.")
 
 
-# Of a task that was rebuilt from its facts: it reads raw input alone.
+# The sources of a task that was rebuilt from its record, which reads raw input alone.
 NO_SOURCES = Sources({}, "it was made without data files; set DATA_DIR, or name the file itself")
 
 
 def reads_tfds(options: TaskOptions) -> bool:
-    """Whether the data is TFDS's rather than files.
+    """Return whether the data is a TFDS dataset rather than files.
 
     Raises:
-      UserError: `options.source` is neither.
+        UserError: if `options.source` is neither "files" nor "tfds".
     """
     if options.source not in ("files", "tfds"):
         raise UserError(f"SOURCE is {options.source!r}: it must be 'files' or 'tfds'.")
@@ -72,7 +72,7 @@ def split_paths(
         if options.data_dir is not None:
             root = pathlib.Path(options.data_dir)
             looked += [root / folder / f"{split}{suffix}" for folder in (*folders, "") for suffix in suffixes]
-        # A file that was named is opened whether or not it is there, so that its absence is told.
+        # A file that was named is opened even if it does not exist, so that the error names it.
         found = next((path for path in looked if named_path is not None or path.exists()), None)
         if found is not None:
             paths[split] = found
@@ -82,7 +82,7 @@ def split_paths(
 def what_is_missing(
     options: TaskOptions, *, folders: Sequence[str], suffixes: Sequence[str], splits: Sequence[str] = SPLITS
 ) -> str:
-    """Return the `Sources.missing` of files: where they were looked for."""
+    """Return `Sources.missing` for files: where they were looked for."""
     where = "DATA_DIR is not set" if options.data_dir is None else f"it is not in {options.data_dir}"
     names = splits[0] if len(splits) == 1 else f"{{{','.join(splits)}}}"
     files = " or ".join(f"{folder}/{names}{suffix}" for folder in folders for suffix in suffixes)
@@ -100,13 +100,13 @@ def file_sources(
     """Return the splits whose files are there: those named by path, and `{folder}/{split}{suffix}` under `data_dir`.
 
     Args:
-      options: `data_dir`, the explicit paths, and `dev_fraction`: without a dev file, that share of the training
-        examples becomes the dev split.
-      folders: names of the task's folder, in the order in which they are looked for; then `data_dir` itself is.
-      suffixes: endings of the files, in their order.
-      read: returns the examples of a file, which is that of the split.
-      text_of: the text of an example that decides whether it is held out: examples of one text stay together. None
-        for a benchmark that has a dev file, so that its absence is a mistake.
+        options: `data_dir`, the explicit paths, and `dev_fraction`: without a dev file, that share of the training
+            examples becomes the dev split.
+        folders: names of the task's folder, in the order in which they are looked for; then `data_dir` itself is.
+        suffixes: endings of the files, in their order.
+        read: returns the examples of a file, which is that of the split.
+        text_of: returns the text of an example, which decides whether it is held out: examples of one text stay
+            together. None for a benchmark that has a dev file, whose absence is then a mistake.
     """
     paths = split_paths(options, folders=folders, suffixes=suffixes)
     readers = {split: functools.partial(read, path, split) for split, path in paths.items()}
@@ -124,13 +124,13 @@ def tfds_sources(
     """Return the splits of a prepared TFDS dataset.
 
     Args:
-      options: `tfds_data_dir`.
-      dataset: TFDS's name of it, with its configuration.
-      read: returns the examples of records (NumPy values), given TFDS's features too and the name of the split for
-        messages.
+        options: `tfds_data_dir`.
+        dataset: TFDS's name of it, with its configuration.
+        read: returns the examples of records (NumPy values), given TFDS's features too and the name of the split for
+            messages.
 
     Raises:
-      UserError: the dataset is not prepared.
+        UserError: if the dataset is not prepared.
     """
     # TensorFlow takes seconds to load and is not needed to read files.
     from electra_jax.tasks import tfds
@@ -151,7 +151,7 @@ def tfds_sources(
 def _share(
     read: Callable[[], Examples], dev_fraction: float, text_of: Callable[[Any], str], held_out: bool
 ) -> Examples:
-    """The examples that are held out of training, or the others; what was skipped is counted with the latter."""
+    """Return the examples that are held out of training, or the others; what was skipped counts with the latter."""
     whole = read()
     hashes = [text_hash(text_of(example)) for example in whole.examples]
     least, greatest = min(hashes), max(hashes)
@@ -160,7 +160,7 @@ def _share(
             f"DEV_FRACTION = {dev_fraction} cannot divide {len(hashes)} training examples ({len(set(hashes))} "
             f"different ones) into two parts; change it, or name a DEV_FILE."
         )
-    # Of few texts chance may take none, or all.
+    # If there are few texts, chance may pick none of them, or all.
     threshold = min(max(int(dev_fraction * _HASHES), least + 1), greatest)
     kept = [example for example, value in zip(whole.examples, hashes, strict=True) if (value < threshold) == held_out]
     return Examples(kept, collections.Counter() if held_out else whole.skipped, whole.file)

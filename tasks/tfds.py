@@ -1,96 +1,24 @@
-"""A prepared TensorFlow Datasets text dataset as a corpus."""
+"""Open datasets that TensorFlow Datasets has prepared, and read their records."""
 
 import os
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.corpora.corpus import Corpus, Document, fingerprint_of, joined_lines
 from electra_jax.tasks.host_tensorflow import reason_of, tf
-
-# NAME[/CONFIG][:VERSION][:SPLIT]; a version looks like 1.0.0, and a split may hold colons: train[:10%]
-_ADDRESS = re.compile(r"(?P<name>[^:]+(:\d+\.(\d+|\*)\.(\d+|\*))?)(:(?P<split>.+))?")
-
-
-class TfdsText(Corpus):
-    """One split of a dataset, "train" unless named. A unit is a shard of it, or a part that the split names."""
-
-    def __init__(self, address: str, *, text_field: str, skip_undecodable: bool) -> None:
-        """Address: NAME[:split], as TFDS writes them, looked for under TFDS_DATA_DIR.
-
-        Raises:
-          UserError: no such dataset, split or text field, or the dataset is not prepared.
-        """
-        match = _ADDRESS.fullmatch(address)
-        if match is None:
-            raise UserError(f"tfds:{address} is not of the form tfds:NAME[:split].")
-        self._name, split = match["name"], match["split"] or "train"
-        self._text_field = text_field
-        self._skip_undecodable = skip_undecodable
-        builder = prepared_builder(self._name, None)
-        _check_text_field(builder, text_field)
-        try:
-            info = builder.info.splits[split]
-        except (KeyError, ValueError) as error:
-            raise UserError(
-                f"tfds:{self._name} has no split {split!r} (it has: {', '.join(sorted(builder.info.splits))})."
-            ) from error
-        whole = split in builder.info.splits
-        units = [f"{split}[{shard}shard]" for shard in range(info.num_shards)] if whole else [split]
-        super().__init__(name=f"tfds:{self._name}:{split}", units=units)
-        self._size = info.num_bytes if whole else int(builder.info.dataset_size)
-        self._full_name = builder.info.full_name
-        self._num_examples = info.num_examples
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the prepared split."""
-        return self._size
-
-    def fingerprint(self) -> str:
-        """Hash of the dataset's name, configuration and version, the split and the way that it is read."""
-        return fingerprint_of(self._full_name, self.name, self._num_examples, self._text_field, self._skip_undecodable)
-
-    def documents(self, unit: str) -> Iterator[Document]:
-        """The texts of a shard, in the order of its file."""
-        read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-        dataset = prepared_builder(self._name, None).as_dataset(
-            split=unit, shuffle_files=False, read_config=read, decoders=tfds.decode.PartialDecoding([self._text_field])
-        )
-        number = 0
-        try:
-            for example in dataset.as_numpy_iterator():
-                text = self._decode(example[self._text_field], unit, number)
-                if text:
-                    yield Document(f"{self.name}/{unit}#{number}", text)
-                number += 1
-        except tf.errors.DataLossError as error:
-            raise UserError(
-                f"{self.name}, {unit}, example {number}: a truncated or corrupt file ({reason_of(error)}); "
-                f"prepare the dataset again."
-            ) from error
-
-    def _decode(self, value: bytes, unit: str, number: int) -> str:
-        try:
-            return joined_lines(value.decode("utf-8").split("\n"))
-        except UnicodeDecodeError as error:
-            if not self._skip_undecodable:
-                raise UserError(
-                    f"{self.name}, {unit}, example {number}: not UTF-8 at byte {error.start} of the text; "
-                    f"leave such texts out with --gin.SKIP_UNDECODABLE=True."
-                ) from error
-            self.skipped["undecodable texts"] += 1
-            return ""
 
 
 def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """Return a dataset that is prepared under `data_dir`, or None: the environment's TFDS_DATA_DIR or TFDS's own.
+    """Open a dataset that is prepared.
+
+    Args:
+        name: TFDS's name of it, with its configuration.
+        data_dir: the folder that it was prepared in; None for the environment's TFDS_DATA_DIR, or else TFDS's own.
 
     Raises:
-      UserError: no such dataset, or it is not prepared.
+        UserError: if there is no such dataset, or if it is not prepared.
     """
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     try:
@@ -111,10 +39,10 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
 
 
 def records(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str, Any]]:
-    """The records of a split as NumPy values, in the order of its files; lists of lists as RaggedTensors.
+    """Yield the records of a split as NumPy values, in the order of its files; lists of lists as RaggedTensors.
 
     Raises:
-      UserError: a truncated or corrupt file.
+        UserError: if a file is truncated or corrupt.
     """
     read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     try:
@@ -123,13 +51,3 @@ def records(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str,
         raise UserError(
             f"{builder.info.full_name}, {split}: a truncated or corrupt file ({reason_of(error)}); prepare it again."
         ) from error
-
-
-def _check_text_field(builder: tfds.core.DatasetBuilder, text_field: str) -> None:
-    features = builder.info.features
-    texts = [name for name, feature in features.items() if isinstance(feature, tfds.features.Text)]
-    if text_field not in texts:
-        raise UserError(
-            f"the TFDS dataset {builder.info.full_name} has no text field {text_field!r} "
-            f"(it has: {', '.join(texts) or 'none'}); name one with --gin.TEXT_FIELD."
-        )

@@ -1,10 +1,8 @@
-"""BERT's tokenizer built from `tokenizers` parts, without TensorFlow: worker processes start quickly."""
+"""Build BERT's tokenizer from `tokenizers` parts, without TensorFlow: worker processes start quickly."""
 
 from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-from electra_jax.errors import UserError
 
 UNKNOWN = "[UNK]"
 SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
@@ -32,50 +30,17 @@ _CASED = r"[\p{Lu}\p{Ll}\p{Lt}]"
 _FINAL_SIGMA = f"(?<={'|'.join(_CASED + _IGNORABLE * count for count in range(9))})Σ(?!{_IGNORABLE}*{_CASED})"
 
 
-class WordPieces:
-    """A vocabulary that reads text where SeqIO is not wanted: `downstream.Pieces`.
-
-    Attributes:
-      tokens: the entries; a token's place is its id.
-      lowercase, strip_accents: what is done to text before it is split.
-      tokenizer: of `build_tokenizer`.
-      pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
-    """
-
-    def __init__(self, tokens: Sequence[str], *, lowercase: bool, strip_accents: bool) -> None:
-        """Build the tokenizer.
-
-        Raises:
-          UserError: a special token is missing.
-        """
-        missing = [token for token in SPECIAL_TOKENS if token not in tokens]
-        if missing:
-            raise UserError(
-                f"the vocabulary of {len(tokens)} entries lacks {', '.join(missing)}: text cannot be read with it, "
-                "only token ids"
-            )
-        self.tokens = list(tokens)
-        self.lowercase = lowercase
-        self.strip_accents = strip_accents
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(self.tokens.index, SPECIAL_TOKENS)
-        self.tokenizer = build_tokenizer(self.tokens, lowercase=lowercase, strip_accents=strip_accents)
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens, by all the threads that `tokenizers` may use."""
-        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-
-
 def build_tokenizer(tokens: Sequence[str], *, lowercase: bool, strip_accents: bool) -> Tokenizer:
-    """A tokenizer whose ids equal those of BERT's own, whatever the text.
+    """Return a tokenizer whose ids equal those of BERT's own, whatever the text.
 
     No token is registered as special, therefore text that contains "[MASK]" or "[SEP]" is split like any
     other text, as in the original, and can never inject a special id. The object pickles (as JSON) and
     gives offsets into the text that it was given.
 
     Args:
-      tokens: the vocabulary; a token's place is its id. May be empty, before training.
-      lowercase: whether to lower-case.
-      strip_accents: whether to remove combining marks. The original does so only when lower-casing.
+        tokens: the vocabulary; a token's place is its id. May be empty, before training.
+        lowercase: whether to lower-case.
+        strip_accents: whether to remove combining marks. The original does so only when lower-casing.
     """
     tokenizer = Tokenizer(
         models.WordPiece(

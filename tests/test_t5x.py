@@ -18,8 +18,9 @@ from flax import linen as nn
 from flax import serialization, traverse_util
 from gin import config_parser
 
+import electra_jax
 from electra_jax import t5x
-from electra_jax.checkpoints import model_dir, orbax_store, t5x_layout
+from electra_jax.checkpoints import model_dir, model_record, orbax_store, t5x_layout
 from electra_jax.cli import main
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
@@ -29,6 +30,7 @@ from electra_jax.errors import UserError
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.pretraining import metrics, steps
 from electra_jax.tasks.host_tensorflow import tf
+from electra_jax.tasks.vocabulary import write_vocab_file
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 from support.command_line import FILES, SMALL, WORDS, write_small_text
@@ -295,7 +297,7 @@ def run(folder: Path) -> Path:
     params = initial(model)
     opt_state = updated_moments(optimizer, params)
     state = TrainState(jnp.asarray(2, jnp.int32), params, opt_state, jax.random.PRNGKey(0))
-    writer = model_dir.checkpoints.Checkpoints(folder / "run", keep=1)
+    writer = orbax_store.Checkpoints(folder / "run", keep=1)
     writer.save(2, state, {"batches": {}})
     writer.close()
     return folder / "run"
@@ -324,7 +326,7 @@ def test_checkpoints_of_t5x_are_read(run: Path, tmp_path: Path, capsys: pytest.C
     """The newest finished one, as a model and as what a run or a fine-tuning starts from."""
     out = tmp_path / "out"
     assert main(["export", str(run), str(out), "--format", "t5x"]) == 0
-    theirs, ours = model_dir.load(out), model_dir.load(run)
+    theirs, ours = electra_jax.load(out), electra_jax.load(run)
     ids = [[2, 7, 8, 9, 3]]
     np.testing.assert_array_equal(theirs.logits(ids), ours.logits(ids))
     assert theirs.vocabulary == ours.vocabulary
@@ -355,8 +357,8 @@ def test_what_t5x_saves_of_a_variant_is_folded(folder: Path, tmp_path: Path) -> 
     assert description.kind == "generator"
     params = jax.device_get(initial(model))
     t5x_layout.write(tmp_path, step=1, params=params, opt_state=None)
-    model_dir.write_record(tmp_path, description)
-    model_dir.write_vocabulary(tmp_path, vocabulary)
+    model_record.write_model_record(tmp_path, description)
+    write_vocab_file(tmp_path / "vocab.txt", vocabulary)
     found = model_dir.load(tmp_path).params
     np.testing.assert_array_equal(
         found["generator"]["encoder"]["layers"]["intermediate"]["kernel"],

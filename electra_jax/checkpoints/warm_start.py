@@ -8,11 +8,11 @@ from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.orbax_store import named_shapes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training.state import TrainState
 
 
-def initialize_from(state: TrainState, source: epath.Path, vocabulary: WordPieceVocabulary) -> TrainState:
+def initialize_from(state: TrainState, source: epath.Path, vocabulary: Vocabulary) -> TrainState:
     """Return a new state with the weights that a model directory has for it, and print what was taken.
 
     Args:

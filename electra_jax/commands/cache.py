@@ -1,12 +1,17 @@
-"""`electra cache`: tokenises and packs a corpus once."""
+"""`electra cache`: tokenise and pack a corpus once."""
 
 from electra_jax.config.data import cache_path
-from electra_jax.config.pretraining import CacheConfig
-from electra_jax.monitoring.reporter import say
+from electra_jax.config.pretraining import CacheRun
+from electra_jax.distributed.processes import print_on_leader
+from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.vocabulary import load_vocabulary
 
 
-def run(configuration: CacheConfig) -> None:
-    """Write the cache of a corpus, or find it complete, and print where it is."""
-    vocabulary = load_vocabulary(configuration.vocab_file, lowercase=configuration.lowercase)
-    say(cache_path(configuration, vocabulary, max_bytes=None))
+def run(configuration: CacheRun) -> None:
+    """Build a cache, or find it built already, and print where it is."""
+    cache = configuration.cache
+    vocabulary = load_vocabulary(cache.vocab_file, lowercase=cache.lowercase)
+    path = cache_path(cache, vocabulary, max_bytes=None)
+    if configuration.tfrecords:
+        add_tfrecords(path, vocab_size=vocabulary.vocab_size)
+    print_on_leader(path)

@@ -12,13 +12,13 @@ from typing import TextIO
 
 import electra_jax
 from electra_jax.config.prediction import PredictionRun
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import local
 from electra_jax.inference.input_files import SORTED_BATCHES, Item, read_items
-from electra_jax.inference.network import Model
+from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import answers, predict_examples, predict_ids
 from electra_jax.inference.task_data import open_task, splits_of
-from electra_jax.monitoring.reporter import say
 from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.outputs import left_out, write_outputs
@@ -48,20 +48,20 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
         write_predictions(model, items, output, configuration.batch_size)
 
 
-def predict_split(model: Model, configuration: PredictionRun, name: str) -> None:
+def predict_split(model: Network, configuration: PredictionRun, name: str) -> None:
     """Predict every split of a name (MNLI has two dev splits), and write the files that leaderboards take."""
     task = open_task(model, configuration.task)
     directory = configuration.output_dir or os.path.join(configuration.model_dir, PREDICTIONS_FOLDER)
     local(directory, "OUTPUT_DIR")
     for split in splits_of(task, name):
         found = task.examples(split)
-        say(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
+        print_on_leader(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
         predictions = predict_examples(model, task, found.examples, batch_size=configuration.batch_size)
         for path in write_outputs(task, split, found.examples, predictions, directory):
-            say(f"wrote {path}")
+            print_on_leader(f"wrote {path}")
 
 
-def write_predictions(model: Model, items: Iterable[Item], output: TextIO, batch_size: int) -> None:
+def write_predictions(model: Network, items: Iterable[Item], output: TextIO, batch_size: int) -> None:
     """Write a JSON line for each input, in order."""
     items = iter(items)
     while chunk := list(itertools.islice(items, SORTED_BATCHES * batch_size)):

@@ -1,4 +1,4 @@
-"""From a run's configuration to its vocabulary and its batches."""
+"""Make the vocabulary and the batches that a run's configuration names."""
 
 import json
 import os
@@ -20,24 +20,23 @@ from electra_jax.tasks.original import choice
 from electra_jax.tasks.pretraining.cache import build_cache
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
-from electra_jax.tasks.pretraining.streams import StreamBatches, is_cached, stream_evaluation_batches
-from electra_jax.tasks.pretraining.tasks import UNMASKED_SUFFIX, feature_lengths, register_pretraining_task
-from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 from electra_jax.training import sharding
 
-# Named as a person would.
+# Names for people, of corpora whose own name says little.
 CORPORA = {"embedded": "the docstrings of the installed Python packages"}
 
 
 class PretrainingData(NamedTuple):
-    """What a run reads.
+    """Hold what a run reads.
 
     Attributes:
-        name: of the source, for people.
-        kind: which reader's places a checkpoint holds.
-        fingerprint: differs where the examples do, as far as is known without reading them.
+        name: a name of the source for people.
+        kind: what reads it; a checkpoint holds a place in the data for this reader alone.
+        fingerprint: a text that differs where the examples do, as far as is known without reading them.
         train: endless batches of the training split.
-        held_out: makes one pass over the validation split, in order.
+        held_out: starts one pass over the validation split, in order.
         vocabulary: what the token ids stand for.
     """
 
@@ -46,14 +45,14 @@ class PretrainingData(NamedTuple):
     fingerprint: str
     train: BatchIterator
     held_out: Callable[[], Iterator[Batch]]
-    vocabulary: WordPieceVocabulary
+    vocabulary: Vocabulary
 
 
-def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> WordPieceVocabulary:
-    """The vocabulary, which must have the model's size.
+def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> Vocabulary:
+    """Read the vocabulary of a model.
 
     Raises:
-        UserError: it has not, or cannot be read.
+        UserError: if the vocabulary cannot be read, or has another size than the model.
     """
     vocabulary = load_vocabulary(cache.vocab_file, lowercase=cache.lowercase)
     if vocabulary.vocab_size != encoder.vocab_size:
@@ -65,10 +64,10 @@ def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> WordPieceVocab
 
 
 def open_source(source: CorpusConfig) -> Corpus:
-    """The text that a configuration names.
+    """Open the corpus that a configuration names.
 
     Raises:
-        UserError: it names none, or what it names is not there.
+        UserError: if CORPUS is not set, or if the corpus is not found, not readable or empty.
     """
     if source.corpus is None:
         raise UserError("CORPUS is not set: bind it, for example --gin.CORPUS='\"embedded\"' or a glob of text files")
@@ -81,7 +80,7 @@ def open_source(source: CorpusConfig) -> Corpus:
 
 
 def packing_of(cache: CacheConfig) -> Packing:
-    """How the cache's documents become examples."""
+    """Return how the documents of a cache become examples."""
     return Packing(
         length=cache.sequence_length,
         one_segment_share=cache.one_segment_share,
@@ -92,17 +91,17 @@ def packing_of(cache: CacheConfig) -> Packing:
 
 
 def is_cache(corpus: str | None) -> bool:
-    """Whether CORPUS is the directory of a SeqIO cache."""
+    """Return whether CORPUS is the directory of a cache, of `electra cache` or of SeqIO."""
     return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
 
 
-def check_vocabulary_of(directory: str, vocabulary: WordPieceVocabulary) -> None:
-    """Refuses a cache whose record says that another vocabulary made its ids.
+def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
+    """Refuse a cache that was tokenised with another vocabulary.
 
     Raises:
-        UserError: it does.
+        UserError: if the cache's record names another vocabulary.
     """
-    record = Path(directory) / "made_by.json"
+    record = path_of(directory) / "made_by.json"
     made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     if made_by.get("vocabulary_fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
         raise UserError(
@@ -111,16 +110,16 @@ def check_vocabulary_of(directory: str, vocabulary: WordPieceVocabulary) -> None
         )
 
 
-def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes: int | None) -> str:
-    """The directory of the tokenised corpus, made first if it is not there.
+def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | None) -> str:
+    """Return the directory of the tokenised corpus, which is built first if it is not there.
 
     Args:
         cache: the corpus and how it is tokenised.
-        vocabulary: of `cache.vocab_file`.
-        max_bytes: a corpus larger than this is not tokenised without being asked; None for no bound.
+        vocabulary: the vocabulary of `cache.vocab_file`.
+        max_bytes: the largest corpus that is tokenised; None for no limit.
 
     Raises:
-        UserError: the corpus is larger, empty or unreadable.
+        UserError: if the corpus is larger than that, empty or unreadable, or if it is a cache of another vocabulary.
     """
     if is_cache(cache.source.corpus):
         check_vocabulary_of(str(cache.source.corpus), vocabulary)
@@ -143,16 +142,17 @@ def cache_path(cache: CacheConfig, vocabulary: WordPieceVocabulary, *, max_bytes
 
 
 def open_data(
-    run: PretrainingRun, vocabulary: WordPieceVocabulary, *, process_index: int, process_count: int
+    run: PretrainingRun, vocabulary: Vocabulary, *, process_index: int, process_count: int
 ) -> PretrainingData:
-    """Opens what the run reads, tokenising a small corpus first.
+    """Open what the run reads; a small corpus is tokenised first.
 
-    A corpus is read at random from its memory-mapped cache, packed if asked where it is trained on, and masked a batch
-    at a time where it is not masked on the device; a named task or mixture is read through SeqIO, from its cache if it
-    has one, and masked example by example.
+    A corpus is read at random from its memory-mapped cache, packed if asked where it is trained on, and masked on the
+    device. A named task or mixture is read through SeqIO, from its cache if it has one; with MASKING "task" it draws
+    its own masks, example by example.
 
     Raises:
-        UserError: there is no such corpus or task, or it is too large to tokenise without being asked.
+        UserError: if there is no such corpus or task, if the corpus is too large to tokenise without being asked, or if
+            MASKING is "task" and the source is a corpus.
     """
     share: dict[str, Any] = {
         "batch_size": run.batch_size,
@@ -162,20 +162,17 @@ def open_data(
     if run.mixture_or_task_name is not None:
         if run.cache.source.corpus is not None:
             raise UserError("CORPUS and MIXTURE_OR_TASK_NAME are both set: a run reads one of them")
-        name = run.mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
-        return stream_data(run, name, vocabulary, use_cached=is_cached(name), share=share)
+        return stream_data(run, run.mixture_or_task_name, vocabulary, share=share)
+    check_masking_of_corpus(run)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
     length = run.cache.sequence_length
-    on_host = run.masking == "task"
-    special = {"cls_id": vocabulary.cls_id, "sep_id": vocabulary.sep_id, "mask_id": vocabulary.mask_id}
-    share["masking"] = run.masking_config(**special) if on_host else None
     train, validation = (
         blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
     )
     batches = BlockBatches(train, sequence_length=length, seed=run.seed, packed=run.packing, **share)
     return PretrainingData(
         CORPORA.get(run.cache.source.corpus, str(run.cache.source.corpus)),
-        f"{'masked ' if on_host else ''}{'packed ' if run.packing else ''}blocks",
+        "packed blocks" if run.packing else "blocks",
         f"{Path(path).name}, {len(train)} and {len(validation)} examples",
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share),
@@ -183,7 +180,20 @@ def open_data(
     )
 
 
-def share_data(run: PretrainingRun, vocabulary: WordPieceVocabulary, mesh: Mesh) -> PretrainingData:
+def check_masking_of_corpus(run: PretrainingRun) -> None:
+    """Refuse to train on a corpus with masks that are not drawn on the device.
+
+    Raises:
+        UserError: if MASKING is not "device".
+    """
+    if run.masking != "device":
+        raise UserError(
+            f"MASKING {run.masking!r} takes the masks of a MIXTURE_OR_TASK_NAME, and a corpus has none: set MASKING to "
+            "'device'"
+        )
+
+
+def share_data(run: PretrainingRun, vocabulary: Vocabulary, mesh: Mesh) -> PretrainingData:
     """Open this process's share of the data.
 
     The leader tokenises a corpus first; the other processes find its cache, or make their own on another machine.
@@ -235,8 +245,20 @@ def resume_data(run: PretrainingRun, data: PretrainingData, held: dict[str, Any]
     data.train.restore(held["batches"])
 
 
-def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabulary) -> str:
-    """Registers the SeqIO tasks that read a cache, and returns the name of the one that masks."""
+def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:
+    """Register the SeqIO tasks that read the run's corpus from its cache; return the name of the one without masks.
+
+    A small corpus is tokenised first, and its cache gets TFRecords.
+
+    Raises:
+        UserError: as `open_data`.
+    """
+    # Loads SeqIO and TensorFlow.
+    from electra_jax.tasks.pretraining.tasks import UNMASKED_SUFFIX, register_pretraining_task
+
+    check_masking_of_corpus(run)
+    path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
+    add_tfrecords(path, vocab_size=vocabulary.vocab_size)
     name = Path(path).name
     register_pretraining_task(
         name,
@@ -248,15 +270,30 @@ def register_cache(run: PretrainingRun, path: str, vocabulary: WordPieceVocabula
         mask_token_prob=run.mask_token_prob,
         cache_path=path,
     )
-    return name
+    return name + UNMASKED_SUFFIX
 
 
 def stream_data(
-    run: PretrainingRun, name: str, vocabulary: WordPieceVocabulary, *, use_cached: bool, share: dict[str, Any]
+    run: PretrainingRun, mixture_or_task_name: str, vocabulary: Vocabulary, *, share: dict[str, Any]
 ) -> PretrainingData:
-    """Batches of a SeqIO task or mixture."""
+    """Return batches of a SeqIO task or mixture.
+
+    Args:
+        run: says how long examples are and who draws their masks.
+        mixture_or_task_name: as it is registered; its variant without masks is read where the device draws them.
+        vocabulary: of the run.
+        share: the batch size, and this process's index among how many.
+
+    Raises:
+        UserError: if there is no such task or mixture.
+    """
+    # Load SeqIO and TensorFlow, which a run that reads a cache does not need.
+    from electra_jax.tasks.pretraining.streams import StreamBatches, is_cached, stream_evaluation_batches
+    from electra_jax.tasks.pretraining.tasks import UNMASKED_SUFFIX, feature_lengths
+
+    name = mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
     lengths = feature_lengths(run.cache.sequence_length, mask_prob=run.mask_prob if run.masking == "task" else None)
-    task = {"use_cached": use_cached, "feature_lengths": lengths, **share}
+    task = {"use_cached": is_cached(name), "feature_lengths": lengths, **share}
     return PretrainingData(
         name,
         f"stream of {name}",

@@ -1,4 +1,4 @@
-"""What Gin binds for `electra finetune`; nothing has a hidden default."""
+"""Configure `electra finetune`: the dataclasses that Gin binds, none with a hidden default."""
 
 import dataclasses
 import json
@@ -12,7 +12,8 @@ from electra_jax.tasks.options import TaskOptions
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.sharding import MeshConfig
 
-# Of each kind of task, the heads that Gin can name: the module, whether questions are masked, answerability.
+# The heads that Gin can name, by kind of task: the head, and for question answering whether the question is masked
+# and what answerability is predicted from.
 CLASSIFICATION_HEADS = {
     "transformers": "sequence_classification",
     "reference": "sequence_classification_reference",
@@ -22,7 +23,6 @@ QA_HEADS = {
     "independent": ("question_answering", True, "start"),
     "transformers": ("question_answering", False, "none"),
 }
-
 
 # A run may be resumed with other values of these: they decide where, how often or how fast, not what comes out.
 RESUME_IGNORES = (
@@ -34,22 +34,22 @@ RESUME_IGNORES = (
     "save_every",
     "num_seeds",
 )
-# What is compared field by field, or is no setting.
+# These are compared field by field, or are no settings.
 NESTED = ("encoder", "task", "heads", "optimizer", "epochs_by_task")
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadOptions:
-    """Which head stands on the encoder.
+    """The head on the encoder, by kind of task.
 
     Attributes:
-        classification: of classification and regression: "transformers" (dense, GELU, projection) or "reference" (the
-            original's single layer, which transformers has no class for).
+        classification: for classification and regression, "transformers" (dense, GELU, projection) or "reference"
+            (the original's single layer, which transformers has no class for).
         question_answering: "joint" (the end given the start, with a beam, and answerability: the original's, which
             transformers has no class for), "independent" (start and end apart, and answerability) or "transformers"
             (start and end apart, and nothing else: what transformers loads).
-        dropout_prob: before the projections of classification and tagging.
-        beam_size: of the joint head.
+        dropout_prob: dropout before the projections of classification and tagging.
+        beam_size: beam of the joint head.
     """
 
     classification: str
@@ -58,10 +58,10 @@ class HeadOptions:
     beam_size: int
 
     def __post_init__(self) -> None:
-        """Refuses names of no head.
+        """Check the names.
 
         Raises:
-            UserError: names those that there are.
+            UserError: if there is no head of that name.
         """
         for field, heads in (("classification", CLASSIFICATION_HEADS), ("question_answering", QA_HEADS)):
             if getattr(self, field) not in heads:
@@ -70,7 +70,7 @@ class HeadOptions:
                 )
 
     def head_for(self, kind: str, *, num_labels: int, final_sep_answers: bool) -> HeadConfig:
-        """The head of a kind of task."""
+        """Return the head for a kind of task."""
         name, mask_questions, answerable, outputs = "token_classification", False, "none", num_labels
         if kind == "question_answering":
             name, mask_questions, answerable = QA_HEADS[self.question_answering]
@@ -95,31 +95,32 @@ class FinetuningRun:
 
     Attributes:
         model_dir: the run directory.
-        init_from: a model directory whose discriminator's encoder is taken; None for random weights.
+        init_from: the model directory whose discriminator's encoder is the initial one; None for random weights.
         vocab_file: BERT's vocab.txt, needed for random weights; otherwise checked against the model's own.
         lowercase: None to take the casing from the vocabulary's record; otherwise checked against it.
-        encoder: makes the sizes of random weights, from a file of gin/models/; with `init_from` it is only compared.
-        task: which task, and where its data is.
-        heads: what stands on the encoder.
-        dropout_prob: of the encoder, wherever it has dropout but for
-        attention_dropout_prob: of attention's probabilities.
-        dtype: "float32" or "bfloat16", of the products.
+        encoder: returns the sizes of random weights, from a file of gin/models/; only checked with `init_from`.
+        task: the task, and where its data is.
+        heads: the head on the encoder.
+        dropout_prob: dropout of the encoder, except for
+        attention_dropout_prob: dropout of attention's probabilities.
+        dtype: "float32" or "bfloat16", in which matrices are multiplied.
         dropout_prng, attention, remat_policy: see `encoder.EncoderConfig`.
-        optimizer: makes the update rule of `num_train_steps` and `num_warmup_steps`.
-        mesh: of devices.
+        optimizer: returns the update rule for `num_train_steps` and `num_warmup_steps`.
+        mesh: the device mesh.
         batch_size: rows of a global batch.
-        evaluation_batch_size: rows of a batch that is not trained on; changes only the speed.
-        buckets: lengths that rows are padded to, increasing; those beyond the task's length are not used.
-        epochs: over the training split; None for `epochs_by_task`'s.
-        epochs_by_task: of each task; "default" are those of the others.
-        warmup_fraction: of the steps.
+        evaluation_batch_size: rows of a batch in evaluation; changes only the speed.
+        buckets: increasing lengths that rows are padded to; those beyond the task's length are not used.
+        epochs: epochs over the training split; None for those of `epochs_by_task`.
+        epochs_by_task: epochs by the name of the task; "default" for all others.
+        warmup_fraction: share of the steps.
         loss_reduction: see `finetuning.LossConfig`.
         answerable_weight: see `finetuning.LossConfig`.
-        log_every, save_every: steps between reports, and between checkpoints to go on from.
-        evaluate_every: steps between evaluations on the dev split, of which the best is kept; None for once an epoch.
-            There is one more at the end.
-        num_seeds: runs, of which every score is reported.
-        seed: of the first; the others count on. It draws the head's weights, the order of the rows and dropout.
+        log_every, save_every: steps between reports, and between checkpoints to resume from.
+        evaluate_every: steps between evaluations on the dev split, which choose the checkpoint to keep; None for once
+            an epoch. There is one more at the end.
+        num_seeds: number of runs; the score of each is reported.
+        seed: seed of the first run; the others count up. It determines the head's weights, the order of the rows and
+            dropout.
     """
 
     model_dir: str
@@ -152,10 +153,10 @@ class FinetuningRun:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuses settings that cannot be.
+        """Check the settings.
 
         Raises:
-            UserError: names them.
+            UserError: if a setting is out of range.
         """
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"DTYPE is {self.dtype!r}: it must be 'float32' or 'bfloat16'")
@@ -171,23 +172,21 @@ class FinetuningRun:
 
     @property
     def num_epochs(self) -> float:
-        """Over the training split."""
-        return (
-            self.epochs_by_task.get(self.task.task, self.epochs_by_task["default"])
-            if self.epochs is None
-            else (self.epochs)
-        )
+        """Epochs over the training split."""
+        if self.epochs is not None:
+            return self.epochs
+        return self.epochs_by_task.get(self.task.task, self.epochs_by_task["default"])
 
     @property
     def seeds(self) -> range:
-        """Of the runs."""
+        """The seeds of the runs."""
         return range(self.seed, self.seed + self.num_seeds)
 
     def identity(self, optimizer: OptimizerConfig) -> dict[str, Any]:
-        """What makes two runs the same one, which can be gone on with, by names that a user knows; JSON values.
+        """Return the settings that a run must share with the one it resumes, by their names, as JSON values.
 
         Args:
-            optimizer: the update rule.
+            optimizer: the update rule of the run.
         """
         settings = {
             name: value for name, value in vars(self).items() if name not in RESUME_IGNORES and name not in NESTED

@@ -1,4 +1,4 @@
-"""Gin at the edge: finds files, checks every name, and builds one configuration object."""
+"""Read Gin files: find them, check every name and type, and build one configuration object."""
 
 import contextlib
 import dataclasses
@@ -76,7 +76,7 @@ def build(kind: type[T], files: list[str], bindings: list[str], *, search_paths:
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """Gives the caller's own Gin configuration back afterwards: a library must not clear its user's."""
+    """Restore the caller's own Gin configuration afterwards: a library must not clear its user's."""
     names = ("_CONFIG", "_SINGLETONS", "_CONSTANTS", "_IMPORTS", "_OPERATIVE_CONFIG")
     kept = {name: getattr(gin_internals, name) for name in names}
     lists = [(place, list(place)) for place in (gin_internals._LOCATION_PREFIXES, gin_internals._FILE_READERS)]
@@ -94,10 +94,10 @@ def isolated() -> Iterator[None]:
 
 
 def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> list[epath.Path]:
-    """Parses everything into Gin's registry and returns the files that were read, includes and all.
+    """Parse everything into Gin's registry and return the files that were read, with their includes.
 
     Raises:
-        UserError: what Gin refused, with the file, the line and the nearest valid name.
+        UserError: if a file is not found or Gin refuses something.
     """
     gin.clear_config(clear_constants=True)
     # In an installed package gin/ is inside it, in a checkout beside it: "gin/runs/x.gin" is found in both.
@@ -134,20 +134,20 @@ def _open_with_moved_imports(path: str) -> io.StringIO:
 
 
 def search_paths() -> list[str]:
-    """The folders beside the working folder and the package that the last configuration was looked for in."""
+    """Return the folders, beside the working folder and the package, that the last configuration was searched in."""
     return gin_internals._LOCATION_PREFIXES[1:-2]
 
 
 def shipped() -> list[str]:
-    """The Gin files of the package, by the names that find them."""
+    """Return the names of the package's Gin files, as they are given."""
     return [str(path.relative_to(root)) for root in (PACKAGE, PACKAGE.parent) for path in root.glob("gin/**/*.gin")]
 
 
 def parse_binding(binding: str) -> None:
-    """One NAME=VALUE of the command line.
+    """Parse one NAME=VALUE of the command line.
 
     Raises:
-        UserError: the value is no Gin literal.
+        UserError: if the value is not a Gin literal.
     """
     try:
         gin.parse_config(binding)
@@ -161,7 +161,7 @@ def parse_binding(binding: str) -> None:
 
 
 def explain(error: Exception) -> str:
-    """Gin's message as one sentence, with the nearest valid name."""
+    """Return Gin's message as one sentence, with the nearest valid name."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno} is not Gin (a string needs quotes): {(error.text or '').strip()}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -191,12 +191,12 @@ def explain(error: Exception) -> str:
 
 
 def parameters_of(selector: str) -> Iterable[str]:
-    """The arguments that Gin can bind of a registered configurable."""
+    """Return the parameters of a registered configurable that Gin can bind."""
     return inspect.signature(gin_internals._REGISTRY.get_match(selector).wrapped).parameters
 
 
 def modules_of(package: str) -> list[str]:
-    """The names of a package's modules; none where there is no such package."""
+    """Return the names of a package's modules; none if there is no such package."""
     try:
         return [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
     except (ImportError, AttributeError):
@@ -204,23 +204,23 @@ def modules_of(package: str) -> list[str]:
 
 
 def bound_names() -> list[str]:
-    """Names that the files bind, and the modules they stand in."""
+    """Return the names that the files bind, and the modules that these are in."""
     names = [selector for _, selector in gin_internals._CONFIG]
     return [*macros(), *(part for name in names for part in (name.split(".")[-2], name.split(".")[-1]))]
 
 
 def macros() -> dict[str, Any]:
-    """Every macro that has a value."""
+    """Return every macro that has a value, with the value."""
     return {
         scope: values["value"] for (scope, selector), values in gin_internals._CONFIG.items() if selector == "gin.macro"
     }
 
 
 def check_macros(files: list[epath.Path], bindings: list[str]) -> None:
-    """Every macro that is used has a value, and every macro that is set is used.
+    """Check that every macro that is used has a value, and that every macro that is set is used.
 
     Raises:
-        UserError: names the macro, where it stands, and the nearest valid one.
+        UserError: if one has no value or is not used.
     """
     values, uses, defined = macros(), references(files), definitions(files)
     for name, place in uses.items():
@@ -240,10 +240,10 @@ def check_macros(files: list[epath.Path], bindings: list[str]) -> None:
 
 
 def check_types() -> None:
-    """Every number, text and truth value that a dataclass is given is one.
+    """Check that every field of a dataclass that is a number, a string or a truth value is bound to one.
 
     Raises:
-        UserError: names the field, the macro behind it, the value and what it must be.
+        UserError: if a value is of another type.
     """
     values = macros()
     for (_, selector), fields in gin_internals._CONFIG.items():
@@ -262,7 +262,7 @@ def check_types() -> None:
 
 
 def fits(value: object, kind: Any) -> bool:
-    """Whether a value is of a simple type or of one of a union; other types are not looked at."""
+    """Return whether a value is of a simple type, or of one of a union; true for all other types."""
     if isinstance(kind, types.UnionType):
         return any(fits(value, one) for one in typing.get_args(kind))
     if kind not in (int, float, str, bool, types.NoneType):
@@ -273,7 +273,7 @@ def fits(value: object, kind: Any) -> bool:
 
 
 def definitions(files: list[epath.Path]) -> dict[str, str]:
-    """Macros that the files set, each with the first place."""
+    """Return the macros that the files set, each with its first file and line."""
     found: dict[str, str] = {}
     for path in files:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -283,7 +283,7 @@ def definitions(files: list[epath.Path]) -> dict[str, str]:
 
 
 def references(files: list[epath.Path]) -> dict[str, str]:
-    """Macros that the files use, each with the first place."""
+    """Return the macros that the files use, each with its first file and line."""
     found: dict[str, str] = {}
     for path in files:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -293,24 +293,24 @@ def references(files: list[epath.Path]) -> dict[str, str]:
 
 
 def flatten(parsed: Iterable[Any]) -> list[str]:
-    """File names of Gin's nested include records, depth first."""
+    """Return the file names in Gin's nested include records, depth first."""
     return [name for record in parsed for name in (record.filename, *flatten(record.includes))]
 
 
 def locate(file: str, folders: list[str]) -> epath.Path | None:
-    """Where a file was found."""
+    """Return the path of a file in the first folder that has it; None if none has."""
     places = (epath.Path(os.path.join(folder, file)) for folder in folders)
     return next((place for place in places if place.is_file()), None)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A suggestion to end a sentence with, empty where nothing is near."""
+    """Return a suggestion to end a sentence with, "" if no valid name is near."""
     matches = difflib.get_close_matches(name, sorted(set(valid)), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def resolved() -> str:
-    """The configuration as one file that builds the same object again."""
+    """Return the configuration as the text of one file that builds the same object again."""
     text = gin.config_str(max_line_length=110)
     # A macro loses its last use where the command line binds the field itself, or the later macro that was set by it.
     for name in reversed(macros()):
@@ -320,7 +320,7 @@ def resolved() -> str:
 
 
 def settings() -> dict[str, str]:
-    """Every field that has a value, as `Class.field`, and the value as text, whichever macros it came by."""
+    """Return every bound field, as `Class.field`, with its value as text, macros resolved."""
     values, found = macros(), {}
     for (_, selector), fields in gin_internals._CONFIG.items():
         if selector == "gin.macro":

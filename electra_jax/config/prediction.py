@@ -1,4 +1,4 @@
-"""What Gin binds of `electra predict`, and of `electra evaluate` on a downstream task."""
+"""Configure `electra predict`, and `electra evaluate` on a downstream task."""
 
 import dataclasses
 
@@ -8,14 +8,14 @@ from electra_jax.tasks.options import TaskOptions
 
 @dataclasses.dataclass(frozen=True)
 class PredictionRun:
-    """What `electra predict` does.
+    """Everything that determines an `electra predict`.
 
     Attributes:
         model_dir: a model directory.
-        task: of `split`; without a name, the one that the model was fine-tuned on.
-        split: predict this split of the task, rather than the input of the command line.
-        output_dir: where a split's files go; None for `predictions` in the model directory.
-        batch_size: rows at a time; changes only the speed.
+        task: the task of `split`; without a name, the task that the model was fine-tuned on.
+        split: a split of the task to predict, instead of the command line's input.
+        output_dir: the directory for the files of a split; None for `predictions` in the model directory.
+        batch_size: rows of a batch; changes only the speed.
     """
 
     model_dir: str
@@ -25,27 +25,27 @@ class PredictionRun:
     batch_size: int
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be.
+        """Check the settings.
 
         Raises:
-            UserError: names it.
+            UserError: if the batch size is below 1.
         """
         check_batch_size(self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationRun:
-    """What `electra evaluate` does with a downstream task.
+    """Everything that determines an `electra evaluate` on a downstream task.
 
     Attributes:
         model_dir: a fine-tuned model; None to score `predictions`.
-        task: where its data is; without a name, the one that the model was fine-tuned on.
-        split: that is scored; "dev" is both of MNLI's.
+        task: the task and where its data is; without a name, the task that the model was fine-tuned on.
+        split: the split to score; "dev" stands for both dev splits of MNLI.
         predictions: a file of predictions to score without a model.
-        null_odds: null_odds.json beside it, of SQuAD 2.0.
-        output: where the metrics are saved; None for evaluation.json in the model directory, or `predictions` with
-            .metrics.json at its end.
-        batch_size: rows at a time; changes only the speed.
+        null_odds: the file null_odds.json that belongs to predictions of SQuAD 2.0.
+        output: the file for the metrics; None for evaluation.json in the model directory, or `predictions` with
+            .metrics.json appended.
+        batch_size: rows of a batch; changes only the speed.
     """
 
     model_dir: str | None
@@ -57,10 +57,10 @@ class EvaluationRun:
     batch_size: int
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be.
+        """Check the settings.
 
         Raises:
-            UserError: names it.
+            UserError: if the batch size is below 1, or there are null odds without predictions.
         """
         check_batch_size(self.batch_size)
         if self.null_odds is not None and self.predictions is None:
@@ -68,10 +68,10 @@ class EvaluationRun:
 
 
 def check_batch_size(size: int) -> None:
-    """Refuses batches without rows.
+    """Check that a batch has a row.
 
     Raises:
-        UserError: says what it must be.
+        UserError: if it has none.
     """
     if size < 1:
         raise UserError(f"BATCH_SIZE is {size}: it must be at least 1")

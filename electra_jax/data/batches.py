@@ -1,7 +1,7 @@
-"""Iterators of host batches: this process's share, endless, resumable at any batch.
+"""Iterate over host batches: this process's share, endless, resumable at any batch.
 
-Each has `__next__() -> dict of numpy arrays`, `state() -> dict` that JSON can hold and with which `restore`
-makes the next batch the one that would have come next. What a checkpoint holds is the `whole_state` of all processes.
+An iterator has `__next__() -> dict of numpy arrays`, and `state() -> dict` that JSON can hold. After `restore(state)`
+the next batch is the one that would have come next. A checkpoint holds the `whole_state` of all processes.
 """
 
 import queue
@@ -14,15 +14,13 @@ import numpy as np
 from electra_jax.data.blocks import TokenBlocks
 from electra_jax.data.packed_rows import PackedRows, pack_rows
 from electra_jax.errors import UserError
-from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.pretraining.host_masking import mask_batch
 
 Batch = dict[str, np.ndarray]
 State = Mapping[str, Any]
 
 
 class BatchIterator(Protocol):
-    """What the training loop reads from."""
+    """Name what the training loop asks of its batches."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Return itself."""
@@ -38,17 +36,17 @@ class BatchIterator(Protocol):
 
 
 def whole_state(states: Sequence[State]) -> State:
-    """Return the states of all processes as one, from which any number of processes can go on."""
+    """Join the states of all processes into one, from which any number of processes can resume."""
     places = {reader: place for state in states for reader, place in state.get("places", {}).items()}
     return {**states[0], "places": places} if places else dict(states[0])
 
 
 class BlockBatches:
-    """Batches of a tokenised split in random order, each example once in an epoch.
+    """Iterate over a tokenised split in random order, each example once in an epoch.
 
-    A row of a batch is an example or, if rows are packed, as many as fit. The epochs' permutations of the rows, drawn
-    from (seed, epoch), stand one after another without end; global batch i is places i * B to (i + 1) * B of that,
-    and each process takes its contiguous slice. A state therefore restores at once, also with another number of
+    A row of a batch is one example or, if rows are packed, as many as fit. The permutations of the rows, drawn from
+    (seed, epoch), follow one another without end. Global batch i holds positions i * B to (i + 1) * B of that sequence,
+    and each process takes a contiguous slice of it. A state is therefore restored at once, also with another number of
     processes or another batch size.
     """
 
@@ -61,15 +59,24 @@ class BlockBatches:
         seed: int,
         process_index: int,
         process_count: int,
-        masking: MaskingConfig | None = None,
         packed: bool = False,
     ) -> None:
-        """`batch_size` is the global one; raises UserError if it cannot be divided, or if there are fewer rows.
+        """Open the iterator at the beginning of the first epoch.
 
-        With `masking`, batches are masked here: see `host_masking.mask_batch`. If `packed`, several examples share a
-        row where they fit, and batches have `example_ids`: see `packed_rows`.
+        Args:
+            blocks: the split.
+            batch_size: rows of a global batch.
+            sequence_length: tokens of a row.
+            seed: of the order of the rows.
+            process_index: number of this process.
+            process_count: number of all processes.
+            packed: whether several examples share a row where they fit; batches then have `example_ids`, see
+                `packed_rows`.
+
+        Raises:
+            UserError: if the processes cannot divide a batch evenly, if there are fewer rows than a batch has, or if an
+                example is longer than a row.
         """
-        self._masking = masking
         self._batch_size = batch_size
         self._local_size = local_batch_size(batch_size, process_count)
         self._first = process_index * self._local_size
@@ -90,26 +97,22 @@ class BlockBatches:
         return self
 
     def __next__(self) -> Batch:
-        """Return int32 [B / process_count, L] arrays `input_ids`, `token_type_ids`, `attention_mask`, or all masked."""
-        first = self._examples + self._first
-        places_B = first + np.arange(self._local_size)
+        """Return int32 [B / process_count, L] arrays `input_ids`, `token_type_ids`, `attention_mask`."""
+        places_B = self._examples + self._first + np.arange(self._local_size)
         self._examples += self._batch_size
         epochs_B, places_B = np.divmod(places_B, len(self._rows))
         rows_B = np.empty_like(places_B)
         for epoch in np.unique(epochs_B).tolist():
             here_B = epochs_B == epoch
             rows_B[here_B] = self._permutation_of(epoch)[places_B[here_B]]
-        batch = self._rows.gather(rows_B, self._length)
-        if self._masking is None:
-            return batch
-        return mask_batch(batch, config=self._masking, seed=self._seed, first=first)
+        return self._rows.gather(rows_B, self._length)
 
     def state(self) -> State:
         """Return {"examples": number of rows that all processes have been given so far}."""
         return {"examples": self._examples}
 
     def restore(self, state: State) -> None:
-        """Go on after `state["examples"]` rows."""
+        """Resume after `state["examples"]` rows."""
         self._examples = state["examples"]
 
     def _permutation_of(self, epoch: int) -> np.ndarray:
@@ -127,32 +130,38 @@ def evaluation_batches(
     sequence_length: int,
     process_index: int,
     process_count: int,
-    masking: MaskingConfig | None = None,
 ) -> Iterator[Batch]:
     """Yield every example once, in order; the last batch is filled up with rows of zeros (no attention).
 
     Args:
         blocks: the split.
-        batch_size: the global one; each process yields its contiguous slice of each batch.
-        sequence_length: L.
-        process_index: of this process.
-        process_count: of all; they yield equally many batches.
-        masking: masks the batches here, the same way each time; None to leave them as they are.
+        batch_size: rows of a global batch, of which each process yields a contiguous slice.
+        sequence_length: tokens of a row.
+        process_index: number of this process.
+        process_count: number of all processes; each yields as many batches as the others.
+
+    Raises:
+        UserError: if the processes cannot divide a batch evenly, if the split is empty, or if an example is longer than
+            a row.
     """
     _check_blocks(blocks, sequence_length)
     local_size = local_batch_size(batch_size, process_count)
     for start in range(process_index * local_size, process_index * local_size + len(blocks), batch_size):
         rows_B = np.arange(start, start + local_size)
         batch = blocks.gather(np.minimum(rows_B, len(blocks) - 1), sequence_length)
-        batch = {key: values * (rows_B < len(blocks))[:, None] for key, values in batch.items()}
-        yield batch if masking is None else mask_batch(batch, config=masking, seed=0, first=start)
+        yield {key: values * (rows_B < len(blocks))[:, None] for key, values in batch.items()}
 
 
 class Prefetch:
-    """Another iterator's batches, made ahead in a thread; `state` belongs to the batch last handed out."""
+    """Read another iterator's batches ahead of time, in a thread; `state` belongs to the batch last handed out."""
 
     def __init__(self, batches: BatchIterator, *, depth: int) -> None:
-        """`depth`: how many batches may wait. The iterator belongs to this object from now on."""
+        """Start the thread.
+
+        Args:
+            batches: the iterator, which nobody else may use from now on.
+            depth: number of batches that may wait.
+        """
         self._batches = batches
         self._depth = depth
         self._start()
@@ -162,7 +171,7 @@ class Prefetch:
         return self
 
     def __next__(self) -> Batch:
-        """Return the next batch; an exception of the other iterator is raised here, in its place."""
+        """Return the next batch, or raise what the other iterator raised in its place."""
         if self._stop.is_set():
             raise RuntimeError("This iterator was closed.")
         if self._error is None:
@@ -175,11 +184,11 @@ class Prefetch:
         return item
 
     def state(self) -> State:
-        """Return the state after the batch that was last handed out, whatever was made ahead."""
+        """Return the state after the batch that was last handed out, however far the thread is."""
         return self._state
 
     def restore(self, state: State) -> None:
-        """Throw away what was made ahead, and go to where `state` says."""
+        """Drop the batches that wait, and go to where `state` says."""
         self.close()
         self._batches.restore(state)
         self._start()
@@ -190,7 +199,7 @@ class Prefetch:
         self._thread.join()
 
     def __enter__(self) -> Self:
-        """For `with`, which closes."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -222,7 +231,11 @@ class Prefetch:
 
 
 def local_batch_size(batch_size: int, process_count: int) -> int:
-    """Return the examples of a global batch that each process reads; raises UserError if they do not divide."""
+    """Return the number of rows of a global batch that each process reads.
+
+    Raises:
+        UserError: if the processes cannot divide the batch evenly.
+    """
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"A batch of {batch_size} cannot be divided among {process_count} process(es).")
     return batch_size // process_count

@@ -1,6 +1,7 @@
-"""A tokenised split as memory-mapped arrays: any row in constant time, a batch in one gather."""
+"""Hold a tokenised split as memory-mapped arrays: any row in constant time, a batch in one gather."""
 
 import dataclasses
+import io
 import pathlib
 from types import TracebackType
 from typing import Self
@@ -12,7 +13,7 @@ from electra_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TokenBlocks:
-    """N examples, end to end.
+    """Hold N examples, end to end.
 
     Attributes:
         tokens: the ids of every example, uint16 or uint32, one after another.
@@ -27,11 +28,11 @@ class TokenBlocks:
     vocab_size: int
 
     def __len__(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.second_starts)
 
     def longest(self) -> int:
-        """Number of tokens of the longest example; 0 if there is none."""
+        """Return the number of tokens of the longest example; 0 if there is none."""
         return int(np.diff(self.offsets).max(initial=0))
 
     def gather(self, rows_B: np.ndarray, sequence_length: int) -> dict[str, np.ndarray]:
@@ -64,14 +65,26 @@ def open_blocks(directory: str | pathlib.Path) -> TokenBlocks:
     return TokenBlocks(tokens, offsets, second_starts, int(vocab_size))
 
 
+def save_array(path: pathlib.Path, array: np.ndarray) -> None:
+    """Write an array to a file; unlike `numpy.save`, say why where the disk refuses."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    path.write_bytes(buffer.getbuffer())
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """Return the type in which ids below `vocab_size` are stored: 16 bits if they fit, else 32."""
+    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+
+
 class BlocksWriter:
-    """Writes blocks chunk by chunk, in a `with` statement; they are whole only after it."""
+    """Write blocks chunk by chunk, in a `with` statement; they are whole only after it."""
 
     def __init__(self, directory: str | pathlib.Path, *, vocab_size: int) -> None:
-        """`directory` must exist; ids are stored in 16 bits if `vocab_size` allows."""
+        """Write into `directory`, which must exist, ids below `vocab_size`."""
         self._directory = pathlib.Path(directory)
         self._vocab_size = vocab_size
-        self._dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+        self._dtype = token_dtype(vocab_size)
         self._num_tokens = self._largest = 0
         self._lengths = [np.zeros(1, np.int64)]
         self._second_starts = [np.zeros(0, np.int64)]
@@ -89,15 +102,15 @@ class BlocksWriter:
         with self._file:
             if error is None:
                 self._write_header()
-                np.save(self._directory / "offsets.npy", np.cumsum(np.concatenate(self._lengths)))
-                np.save(self._directory / "second_starts.npy", np.concatenate(self._second_starts))
-                np.save(self._directory / "vocab_size.npy", np.int64(self._largest + 1))
+                save_array(self._directory / "offsets.npy", np.cumsum(np.concatenate(self._lengths)))
+                save_array(self._directory / "second_starts.npy", np.concatenate(self._second_starts))
+                save_array(self._directory / "vocab_size.npy", np.array(self._largest + 1, np.int64))
 
     def add(self, tokens: np.ndarray, lengths: np.ndarray, second_starts: np.ndarray) -> None:
         """Append examples: their tokens end to end, the number of each, where each one's segment B starts.
 
         Raises:
-          UserError: an id outside the vocabulary.
+            UserError: if an id is outside the vocabulary.
         """
         self._largest = max(self._largest, int(tokens.max(initial=0)))
         if self._largest >= self._vocab_size:

@@ -1,6 +1,7 @@
-"""Rows of different lengths as batches: each is padded to the shortest of a few lengths that holds it.
+"""Batch rows of different lengths: each batch is padded to the shortest of a few lengths that holds it.
 
-Few lengths, so that each is compiled once; rows of like length together, so that little is computed for padding.
+There are few lengths, so that each is compiled once. Rows of similar length stand together, so that little is computed
+for padding.
 """
 
 import dataclasses
@@ -11,26 +12,26 @@ import numpy as np
 
 Row = Mapping[str, np.ndarray]
 
-# Batches whose rows are sorted by length among themselves: a row's neighbours are drawn anew from so many each epoch.
+# Number of batches whose rows are sorted by length among themselves. Each epoch draws anew which rows they are.
 POOL_BATCHES = 64
 
 
 def bucket_of(length: int, buckets: Sequence[int]) -> int:
-    """The shortest of the increasing `buckets` that holds a row of `length`; a longer row is a bucket of its own."""
+    """Return the shortest of the increasing `buckets` that holds a row; `length` itself if none does."""
     return next((bucket for bucket in buckets if bucket >= length), length)
 
 
 def stack(rows: Sequence[Row], *, length: int, size: int) -> dict[str, np.ndarray]:
-    """Rows as a batch.
+    """Stack rows into a batch.
 
     Args:
         rows: at least one, with `input_ids` [L] and whatever else all of them have: arrays [L] and scalars.
-        length: what the arrays are padded to with 0, at least the longest row.
-        size: rows of the batch; what is lacking is filled up with the last row.
+        length: length to which the arrays are padded with 0, at least that of the longest row.
+        size: number of rows of the batch; copies of the last row fill it up.
 
     Returns:
         Arrays [size, length] and [size], with `attention_mask`, int32 [size, length], and `row_weight`, float32
-        [size]: 0 for what fills up.
+        [size]: 0 for a row that only fills up.
     """
     filled = [*rows, *[rows[-1]] * (size - len(rows))]
     batch = {}
@@ -48,10 +49,10 @@ def stack(rows: Sequence[Row], *, length: int, size: int) -> dict[str, np.ndarra
 
 
 def epoch_order(lengths: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The rows of each batch of an epoch: every row once, the last batch perhaps smaller than the others.
+    """Return the row numbers of each batch of an epoch: every row once, the last batch perhaps smaller than the others.
 
-    A function of its arguments alone: rows are shuffled, sorted by length within pools of `POOL_BATCHES` batches, cut,
-    and the batches shuffled.
+    Rows are shuffled, sorted by length within pools of `POOL_BATCHES` batches, and cut into batches, which are shuffled
+    in turn. The result depends on the arguments alone.
     """
     draw = np.random.default_rng([seed, epoch])
     order = draw.permutation(len(lengths))
@@ -65,14 +66,14 @@ def epoch_order(lengths: np.ndarray, *, batch_size: int, seed: int, epoch: int) 
 
 @dataclasses.dataclass
 class TrainingBatches:
-    """Batches without end, epoch after epoch, from any step on.
+    """Iterate over batches without end, epoch after epoch, from any step on.
 
     Attributes:
-        rows: of the training split.
+        rows: the training split.
         batch_size: rows of a batch.
-        buckets: increasing lengths.
-        seed: of the order.
-        step: batches handed out so far; the place that a checkpoint holds.
+        buckets: increasing lengths to which batches are padded.
+        seed: of the order of the rows.
+        step: number of batches handed out so far, which a checkpoint holds.
     """
 
     rows: Sequence[Row]
@@ -82,22 +83,22 @@ class TrainingBatches:
     step: int
 
     def __post_init__(self) -> None:
-        """Measures the rows."""
+        """Measure the rows."""
         self._lengths = np.array([len(row["input_ids"]) for row in self.rows])
         self._epoch = -1
         self._order: list[np.ndarray] = []
 
     @property
     def batches_per_epoch(self) -> int:
-        """Of which the last may be filled up."""
+        """Return the number of batches in an epoch; the last one may be filled up with copies of a row."""
         return -(-len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        """Itself."""
+        """Return itself."""
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        """The next batch: see `stack`."""
+        """Return the next batch; see `stack`."""
         epoch, place = divmod(self.step, self.batches_per_epoch)
         if epoch != self._epoch:
             self._order = epoch_order(self._lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch)
@@ -111,7 +112,7 @@ class TrainingBatches:
 def in_order_of_length(
     rows: Sequence[Row], *, batch_size: int, buckets: Sequence[int]
 ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
-    """Every row once, for evaluation: the numbers of a batch's rows, and the batch (see `stack`)."""
+    """Yield every row once, the longest first: the numbers of a batch's rows, and the batch (see `stack`)."""
     lengths = np.array([len(row["input_ids"]) for row in rows])
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), batch_size):

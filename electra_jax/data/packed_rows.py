@@ -1,7 +1,7 @@
-"""Several examples in one row, each whole: short documents otherwise leave a row mostly padding.
+"""Pack several whole examples into one row: short documents otherwise leave a row mostly padding.
 
-Best-fit decreasing, by the histogram of lengths as Krell et al. pack (2021, "Efficient sequence packing without
-cross-contamination"): the number of examples costs only the writing down of their places.
+The algorithm is best-fit decreasing on the histogram of lengths (Krell et al. 2021, "Efficient sequence packing without
+cross-contamination"), whose cost hardly grows with the number of examples.
 """
 
 import dataclasses
@@ -14,17 +14,17 @@ from electra_jax.data.blocks import TokenBlocks
 
 
 class Pattern(NamedTuple):
-    """So many rows of examples of these lengths."""
+    """Say how many rows hold examples of these lengths."""
 
     rows: int
     lengths: tuple[int, ...]
 
 
 def best_fit(counts: Sequence[int], row_length: int) -> list[Pattern]:
-    """Puts every example, the longest first, where the least room is left of what it fits in; else in a new row.
+    """Put each example, the longest first, into the fullest row that has room for it, or else into a new row.
 
     Args:
-        counts: `counts[n]` examples have n tokens, for n up to `row_length`; those of none are left out.
+        counts: `counts[n]` examples have n tokens, for n up to `row_length`; those without a token are left out.
         row_length: tokens of a row.
     """
     by_room: list[list[Pattern]] = [[] for _ in range(row_length)]
@@ -38,7 +38,7 @@ def best_fit(counts: Sequence[int], row_length: int) -> list[Pattern]:
         for room in range(length, row_length + 1):
             if not left:
                 break
-            # One by one they would fill a row before they begin another with as much room.
+            # Added one by one, they would fill a row before they begin another one with as much room.
             most = room // length
             if room == row_length:
                 open_here = [Pattern(-(-left // most), ())]
@@ -57,12 +57,12 @@ def best_fit(counts: Sequence[int], row_length: int) -> list[Pattern]:
 
 @dataclasses.dataclass(frozen=True)
 class PackedRows:
-    """R rows of a split's examples, each example in one of them.
+    """Say which examples of a split stand in each of R rows; each example stands in one of them.
 
     Attributes:
         blocks: the split.
-        examples: the numbers of its examples, those of a row one after another.
-        offsets: int64 [R + 1]; row r has `examples[offsets[r]:offsets[r + 1]]`, at least one.
+        examples: numbers of its examples, those of a row one after another.
+        offsets: int64 [R + 1]; row r holds the examples `examples[offsets[r]:offsets[r + 1]]`, at least one.
     """
 
     blocks: TokenBlocks
@@ -70,17 +70,17 @@ class PackedRows:
     offsets: np.ndarray
 
     def __len__(self) -> int:
-        """R."""
+        """Return R."""
         return len(self.offsets) - 1
 
     def gather(self, rows_B: np.ndarray, sequence_length: int) -> dict[str, np.ndarray]:
         """Return these rows, padded with 0: int32 [B, L] arrays under BERT's names, and `example_ids`.
 
-        Those are 1 at the tokens of the row's first example, 2 at the second's and so on, 0 at padding.
+        `example_ids` is 1 at the tokens of a row's first example, 2 at those of its second and so on, 0 at padding.
         """
         firsts_B = self.offsets[rows_B]
         counts_B = self.offsets[rows_B + 1] - firsts_B
-        # From here on one entry for each example of the batch, then one for each token.
+        # The next arrays have one entry for each example of the batch, and then one for each token.
         examples = self.examples[ranges(firsts_B, counts_B)]
         starts = self.blocks.offsets[examples]
         lengths = self.blocks.offsets[examples + 1] - starts
@@ -102,10 +102,10 @@ class PackedRows:
 
 
 def pack_rows(blocks: TokenBlocks, row_length: int, *, seed: int) -> PackedRows:
-    """Packs all examples of a split, none longer than a row; which of equal length stand together the seed draws."""
+    """Pack all examples of a split, none longer than a row; `seed` decides which of equal length stand together."""
     lengths = np.diff(blocks.offsets).astype(np.min_scalar_type(row_length))
     counts = np.bincount(lengths, minlength=row_length + 1)
-    # The key keeps it apart from the generators of the same seed that shuffle rows and mask.
+    # The spawn key keeps these draws apart from those of the same seed that shuffle rows.
     draw = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
     # Neighbours are often alike, as the descriptions of a package's parts are.
     shuffled = draw.permutation(len(lengths)).astype(np.min_scalar_type(len(lengths)))
@@ -123,6 +123,6 @@ def pack_rows(blocks: TokenBlocks, row_length: int, *, seed: int) -> PackedRows:
 
 
 def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """From each start on as many numbers as its count says, end to end: [4, 9] and [2, 3] are [4, 5, 9, 10, 11]."""
+    """Count up from each start, as many numbers as its count says: [4, 9] and [2, 3] give [4, 5, 9, 10, 11]."""
     before = np.cumsum(counts) - counts
     return np.repeat(starts - before, counts) + np.arange(counts.sum())

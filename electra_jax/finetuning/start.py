@@ -1,4 +1,4 @@
-"""Where fine-tuning begins: the encoder's sizes and vocabulary, and the weights that are taken by name."""
+"""Resolve what fine-tuning starts from: the encoder's sizes, its vocabulary, and its weights."""
 
 import dataclasses
 from pathlib import Path
@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 from electra_jax.checkpoints import model_dir
 from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Vocabulary
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
-from electra_jax.monitoring.reporter import say
-from electra_jax.tasks.corpora.corpus import fingerprint_of
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 
-# What a checkpoint's encoder must agree in with a model's Gin file, where one is given too.
+# Sizes in which a checkpoint's encoder must agree with a model's Gin file, where one is given too.
 SIZES = (
     "vocab_size",
     "hidden_size",
@@ -27,23 +26,23 @@ SIZES = (
 
 
 class Origin(NamedTuple):
-    """The encoder to fine-tune, as this run computes with it, and the vocabulary it reads by."""
+    """The encoder to fine-tune, as this run trains it, and its vocabulary."""
 
     encoder: EncoderConfig
     vocabulary: Vocabulary
 
     @property
     def vocabulary_hash(self) -> str:
-        """Of the entries and the casing: a run is not gone on with if INIT_FROM has got others since."""
-        return fingerprint_of(*self.vocabulary)
+        """Hash of the entries and the casing: a run is not resumed where INIT_FROM has another vocabulary by now."""
+        return self.vocabulary.fingerprint
 
 
-def origin(run: FinetuningRun) -> Origin:
-    """The encoder of INIT_FROM, or of a model's Gin file.
+def resolve_init(run: FinetuningRun) -> Origin:
+    """Return the encoder and the vocabulary of INIT_FROM, or of a model's Gin file and VOCAB_FILE.
 
     Raises:
-        UserError: no model directory or no discriminator in it; no sizes or no vocabulary for random weights; a
-            vocabulary, casing or size that disagrees; rows longer than the model reads.
+        UserError: if INIT_FROM is no model directory or has no discriminator; if random weights have no sizes or no
+            vocabulary; if a vocabulary, casing or size disagrees; or if rows are longer than the model reads.
     """
     given = bound_encoder(run)
     if run.init_from is None:
@@ -52,14 +51,14 @@ def origin(run: FinetuningRun) -> Origin:
                 "INIT_FROM is None: random weights want their sizes and a vocabulary, as in "
                 "--gin_file=gin/models/small.gin --gin.VOCAB_FILE='\"vocab.txt\"'; or name a model directory"
             )
-        encoder, vocabulary = given, vocabulary_of_file(run.vocab_file, run.lowercase)
+        encoder, vocabulary = given, load_vocabulary(run.vocab_file, lowercase=run.lowercase)
         if len(vocabulary.tokens) != encoder.vocab_size:
             raise UserError(
                 f"{run.vocab_file} has {len(vocabulary.tokens)} entries and the model's Gin file says VOCAB_SIZE = "
                 f"{encoder.vocab_size}: set --gin.VOCAB_SIZE={len(vocabulary.tokens)}"
             )
     else:
-        encoder, vocabulary = of_checkpoint(run.init_from, run.vocab_file, run.lowercase)
+        encoder, vocabulary = init_from_checkpoint(run.init_from, run.vocab_file, run.lowercase)
         different = [
             f"{name} {getattr(encoder, name)} there, {getattr(given, name)} here"
             for name in SIZES
@@ -88,28 +87,33 @@ def origin(run: FinetuningRun) -> Origin:
 
 
 def bound_encoder(run: FinetuningRun) -> EncoderConfig | None:
-    """The sizes that a model's Gin file gave; None without one."""
+    """Return the encoder that a model's Gin file binds; None without such a file."""
     try:
         return run.encoder()
     except TypeError:
-        # Gin's answer where an argument has no binding.
+        # Gin raises it where an argument has no binding.
         return None
 
 
-def of_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool | None) -> Origin:
-    """The encoder that a model directory is for, and its vocabulary.
+def init_from_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool | None) -> Origin:
+    """Return the encoder of a model directory, and its vocabulary.
+
+    Args:
+        init_from: the model directory.
+        vocab_file: the vocabulary, where the directory has none; otherwise compared with the directory's.
+        lowercase: the casing of `vocab_file`; otherwise compared with the directory's.
 
     Raises:
-        UserError: there is none of them, or what is given beside them disagrees.
+        UserError: if the directory has no discriminator, there is no vocabulary, or what is given disagrees with it.
     """
     model = model_dir.load(init_from)
-    encoder, _ = model_dir.kept_tower(model)
+    encoder, _ = model_dir.encoder_for_finetuning(model)
     if encoder is None:
         raise UserError(f"INIT_FROM {init_from} holds a generator only: fine-tuning takes a discriminator's encoder")
     found = model.vocabulary
     if found is None and vocab_file is None:
         raise UserError(f"{init_from} has no vocabulary: name the one that it was trained with by VOCAB_FILE")
-    given = None if vocab_file is None else vocabulary_of_file(vocab_file, lowercase)
+    given = None if vocab_file is None else load_vocabulary(vocab_file, lowercase=lowercase)
     if given is not None and found is not None and given.tokens != found.tokens:
         raise UserError(
             f"VOCAB_FILE {vocab_file} is not the vocabulary that {init_from} was trained with "
@@ -130,44 +134,32 @@ def of_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool | None
     return Origin(encoder, vocabulary)
 
 
-def vocabulary_of_file(path: str, lowercase: bool | None) -> Vocabulary:
-    """A vocab.txt with its casing.
-
-    Raises:
-        UserError: it is none, or its record says another casing.
-    """
-    from electra_jax.tasks.vocabulary import load_vocabulary
-
-    found = load_vocabulary(path, lowercase=lowercase)
-    return Vocabulary(found.tokens, found.lowercase, found.strip_accents)
-
-
 def take_weights(init_from: str | None, params: PyTree, *, quiet: bool) -> PyTree:
-    """Fills freshly made parameters by name from a model directory, and says what was taken, made and left.
+    """Fill new parameters by name from a model directory, and print which were taken, which are new and which left.
 
     Args:
         init_from: the model directory; None leaves the parameters as they are.
         params: in their shardings.
-        quiet: nothing is said, as of every seed but the first.
+        quiet: print nothing, as for every seed but the first.
 
     Raises:
-        UserError: nothing in common, or a parameter of another shape.
+        UserError: if no parameter has a name in common, or one has another shape.
     """
     if init_from is None:
         if not quiet:
-            say("weights: all of them random (INIT_FROM is None)")
+            print_on_leader("weights: all of them random (INIT_FROM is None)")
         return params
-    # A head of another task is not what this one begins with, also where it has the same shape.
+    # The head of another task is not taken, even where it has the same shape.
     encoder = {name: tree for name, tree in params.items() if name != "head"}
     start = model_dir.start_from(init_from, encoder, folded=True)
     if not quiet:
         fresh = [*start.fresh, *(f"head/{name}" for name in params["head"])]
-        say(f"weights from {Path(init_from)}: the embeddings and the encoder")
-        say(f"  new:  {', '.join(fresh)}")
-        say(f"  left: {', '.join(groups(start.unused)) or 'nothing'}")
+        print_on_leader(f"weights from {Path(init_from)}: the embeddings and the encoder")
+        print_on_leader(f"  new:  {', '.join(fresh)}")
+        print_on_leader(f"  left: {', '.join(groups(start.unused)) or 'nothing'}")
     return {**start.params, "head": params["head"]}
 
 
 def groups(paths: list[str]) -> list[str]:
-    """The first two parts of each path, once."""
+    """Return the first two parts of each path, once."""
     return list(dict.fromkeys("/".join(path.split("/")[:2]) for path in paths))

@@ -20,6 +20,7 @@ from electra_jax.model.layers import (
     LayerNorm,
     Linear,
     constrain,
+    expand_to,
     gelu,
     logical,
 )
@@ -244,7 +245,7 @@ class SelfAttention(nn.Module):
             projected_ZBHLC += bias_ZHC.astype(projected_ZBHLC.dtype)[:, None, :, None]
             context_BHLC = self.attend(*projected_ZBHLC, attention_mask, deterministic=deterministic)
             mixed_BLD = matmul.einsum("BHLC,HCD->BLD", context_BHLC, output_kernel_HCD, dtype)
-        return mixed_BLD + output_bias_D.astype(mixed_BLD.dtype)
+        return mixed_BLD + expand_to(output_bias_D.astype(mixed_BLD.dtype), mixed_BLD)
 
     def attend(
         self,

@@ -32,6 +32,11 @@ def constrain(values: jax.Array, *axes: str | None) -> jax.Array:
     return nn.with_logical_constraint(values, axes)
 
 
+def expand_to(vector: jax.Array, values: jax.Array) -> jax.Array:
+    """Give a vector leading axes of size 1, up to the rank of `values`, so that it applies to their last axis."""
+    return vector.reshape((1,) * (values.ndim - 1) + vector.shape)
+
+
 def gelu(inputs: jax.Array) -> jax.Array:
     """Apply the exact (erf) Gaussian error linear unit."""
     # jax.nn.gelu is written with erfc, which costs more on CPU.
@@ -59,7 +64,7 @@ class Linear(nn.Module):
         )
         bias = self.param("bias", logical(nn.initializers.zeros, self.axes[1]), (self.features,), jnp.float32)
         outputs = matmul.dense(inputs, kernel, self.dtype)
-        return outputs + bias.astype(outputs.dtype)
+        return outputs + expand_to(bias.astype(outputs.dtype), outputs)
 
 
 class LayerNorm(nn.Module):
@@ -78,7 +83,8 @@ class LayerNorm(nn.Module):
         inputs = inputs.astype(jnp.float32)
         centred = inputs - jnp.mean(inputs, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+        normalized = centred * jax.lax.rsqrt(variance + self.epsilon)
+        return (normalized * expand_to(scale, inputs) + expand_to(bias, inputs)).astype(self.dtype)
 
 
 def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float, bits: int, prng: str) -> tuple[jax.Array, float]:

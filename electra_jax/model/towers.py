@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from electra_jax.model import matmul
 from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
-from electra_jax.model.layers import LayerNorm, Linear, gelu, logical, take_positions
+from electra_jax.model.layers import LayerNorm, Linear, expand_to, gelu, logical, take_positions
 from electra_jax.model.types import Masked, Tokens
 
 
@@ -27,7 +27,7 @@ class MaskedLmHead(nn.Module):
         hidden_BKE = LayerNorm(config.layer_norm_eps, "embed", dtype, name="layer_norm")(gelu(hidden_BKE))
         bias_V = self.param("output_bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,), jnp.float32)
         logits_BKV = matmul.einsum("BKE,VE->BKV", hidden_BKE, word_embeddings_VE, dtype, result=jnp.float32)
-        return logits_BKV + bias_V
+        return logits_BKV + expand_to(bias_V, logits_BKV)
 
 
 class ReplacedTokenHead(nn.Module):
@@ -58,9 +58,9 @@ def positions_in_example(tokens: Tokens) -> jax.Array | None:
     """Return each token's position in its own example, int32 [B, L]; None if that is its position in the row."""
     if tokens.example_ids is None:
         return None
-    positions_L = jnp.arange(tokens.example_ids.shape[1], dtype=jnp.int32)
+    positions_1L = jnp.arange(tokens.example_ids.shape[1], dtype=jnp.int32)[None]
     first_BL = tokens.example_ids != jnp.roll(tokens.example_ids, 1, axis=1)
-    return positions_L - jax.lax.cummax(jnp.where(first_BL, positions_L, 0), axis=1)
+    return positions_1L - jax.lax.cummax(jnp.where(first_BL, positions_1L, 0), axis=1)
 
 
 class Tower(nn.Module):

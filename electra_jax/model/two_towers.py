@@ -35,11 +35,11 @@ class TwoTowerGenerator(nn.Module):
     def __call__(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
         """Return float32 logits of each token given the tokens before it and after it, [B, L, V]."""
         length = tokens.input_ids.shape[1]
-        before_LS = jnp.tri(length, dtype=tokens.attention_mask.dtype)
+        before_1LS = jnp.tri(length, dtype=tokens.attention_mask.dtype)[None]
         seen = visible(tokens)
         seen_BxS = seen if tokens.example_ids is not None else seen[:, None, :]
-        ltr_BLD = self.ltr.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_LS)
-        rtl_BLD = self.rtl.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_LS.T)
+        ltr_BLD = self.ltr.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_1LS)
+        rtl_BLD = self.rtl.encode(tokens, deterministic=deterministic, visible_BLS=seen_BxS * before_1LS.mT)
         # A tower's state at a token has seen that token; the state at its neighbour has not. The two ends of a row get
         # each other's state, as in the original, and the ends of packed examples get their neighbours'. Tokens there
         # are never predicted: they are [CLS], [SEP] or padding.

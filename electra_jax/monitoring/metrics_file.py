@@ -1,9 +1,10 @@
-"""`metrics.jsonl`: a line of JSON for every report of a run."""
+"""Write and read `metrics.jsonl`, which has a line of JSON for every report of a run."""
 
 import json
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 
 if TYPE_CHECKING:
@@ -11,15 +12,17 @@ if TYPE_CHECKING:
 
     from etils import epath
 
+Rows = list[dict[str, Any]]
+
 
 def line_of(step: int, split: str, values: dict[str, float]) -> str:
-    """One report; a value that is not a number (nothing was counted) is null."""
+    """Return the line of one report; a value that is not finite (nothing was counted) becomes null."""
     finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
     return json.dumps({"step": step, "split": split, **finite}) + "\n"
 
 
 def drop_after(path: "epath.Path | Path", step: int) -> None:
-    """Keeps the lines of a metrics file up to a step; a torn last line goes too."""
+    """Remove the lines of a metrics file that are of later steps than `step`, and a torn last line."""
     if not path.exists():
         return
     kept = []
@@ -32,7 +35,54 @@ def drop_after(path: "epath.Path | Path", step: int) -> None:
     replace_file(path, "".join(kept))
 
 
+def read_rows(path: "epath.Path | Path") -> Rows:
+    """Return the objects of a file of JSON lines; none if there is no such file.
+
+    Raises:
+      UserError: if a line is not a JSON object.
+    """
+    return parse_lines(path.read_text(encoding="utf-8"), str(path)) if path.exists() else []
+
+
+def parse_lines(text: str, where: str) -> Rows:
+    """Return the objects of JSON lines, without a last line that lacks its newline.
+
+    Args:
+      text: the content of the file.
+      where: the file, for the message.
+
+    Raises:
+      UserError: if a line is not a JSON object.
+    """
+    lines = text.split("\n")
+    # A run that was killed while it wrote leaves half a line at the end, without its newline.
+    return [
+        parse_object(line, f"{where}, line {number}") for number, line in enumerate(lines[:-1], start=1) if line.strip()
+    ]
+
+
+def parse_object(text: str, where: str) -> dict[str, Any]:
+    """Return the JSON object that a text holds; `where` is the file, for the message.
+
+    Raises:
+      UserError: if the text is not a JSON object.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is not JSON ({error.msg}); restore the file or make it anew.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where} holds a {type(value).__name__} instead of an object; make the file anew.")
+    return value
+
+
+def by_step(rows: Rows, split: str) -> Rows:
+    """Return the rows of one split by rising step; of a step that was run twice (resumed) the later row."""
+    latest = {row["step"]: row for row in rows if row.get("split") == split}
+    return [latest[step] for step in sorted(latest)]
+
+
 def time_left(seconds_per_step: float, steps: int) -> str:
-    """As hours, minutes and seconds."""
+    """Return the time that a number of steps takes as hours:minutes:seconds."""
     minutes, seconds = divmod(round(seconds_per_step * steps), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

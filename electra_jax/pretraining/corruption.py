@@ -1,6 +1,6 @@
-"""Mask, sample, replace: pure functions of a key and a batch.
+"""Masking, sampling and replacement of tokens: pure functions of a key and a batch.
 
-Keys of random draws are folded with the row's number, so that a row's masks and samples depend neither on the
+The key of a random draw is folded with the number of the row, so that a row's masks and samples depend neither on the
 number of devices nor on how a batch is cut into micro-batches.
 """
 
@@ -16,22 +16,22 @@ from electra_jax.model.types import Corrupted, Masked, Tokens
 
 
 class PositionRule(Protocol):
-    """How the positions of a row are drawn that are masked."""
+    """How the masked positions of a row are drawn."""
 
     def draw(self, key: jax.Array, candidate_L: jax.Array, num_slots: int) -> jax.Array:
-        """Return int32 [num_slots] positions, those that may be masked first.
+        """Return K positions of a row, int32 [K], those of ordinary tokens first.
 
         Args:
             key: PRNG key of the row.
-            candidate_L: bool, where an ordinary token stands.
-            num_slots: K, how many to draw.
+            candidate_L: bool, true at ordinary tokens.
+            num_slots: K.
         """
 
     def most(self, num_candidates_B: jax.Array, num_slots: int) -> jax.Array:
-        """Return how many of the `num_slots` positions of each row can be used, int32 [B]."""
+        """Return how many of the `num_slots` positions of each row can be masked, int32 [B]."""
 
     def settle(self, masked: Masked, sampled_ids_BK: jax.Array) -> jax.Array:
-        """Return the ids to write, int32 [B, K]: equal ones at equal positions, whose order a scatter leaves open."""
+        """Return the ids to write, int32 [B, K], equal at equal positions: a scatter writes those in any order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class DistinctPositions:
     """A `PositionRule` that draws no position of a row twice."""
 
     def draw(self, key: jax.Array, candidate_L: jax.Array, num_slots: int) -> jax.Array:
-        """Return the positions of the largest of as many random numbers as there are candidates."""
+        """Return the positions of the K largest of random numbers, one for each candidate."""
         order_L = jax.random.uniform(key, candidate_L.shape)
         return jax.lax.top_k(jnp.where(candidate_L, order_L, -1.0), num_slots)[1]
 
@@ -49,7 +49,7 @@ class DistinctPositions:
         return num_candidates_B
 
     def settle(self, masked: Masked, sampled_ids_BK: jax.Array) -> jax.Array:
-        """Return the samples: no two of them are at one position."""
+        """Return the samples, of which no two are at the same position."""
         del masked
         return sampled_ids_BK
 
@@ -60,8 +60,8 @@ class MaskingConfig:
 
     Attributes:
         mask_prob: share of the real tokens, [CLS] and [SEP] counted, that is masked.
-        mask_token_prob: probability that a masked position shows [MASK]; else it keeps its token and is
-            re-sampled by the generator all the same.
+        mask_token_prob: probability that a masked position shows [MASK]; otherwise it keeps its token, and the
+            generator samples it all the same.
         positions: how the masked positions of a row are drawn.
         cls_id, sep_id, mask_id: ids that are never masked.
     """
@@ -74,12 +74,17 @@ class MaskingConfig:
     mask_id: int
 
     def max_predictions(self, sequence_length: int) -> int:
-        """The K masked positions that a sequence of this length has room for: int((p + 0.005) * length)."""
-        return int((self.mask_prob + 0.005) * sequence_length)
+        """Return K, the most positions that are masked in a sequence of this length."""
+        return max_predictions(self.mask_prob, sequence_length)
+
+
+def max_predictions(mask_prob: float, sequence_length: int) -> int:
+    """Return K, the most positions that are masked in a sequence of this length, as published."""
+    return int((mask_prob + 0.005) * sequence_length)
 
 
 class SpecialIds(Protocol):
-    """Whatever says which ids are no ordinary tokens: a `MaskingConfig`, a vocabulary."""
+    """The ids that are not ordinary tokens, as a `MaskingConfig` and a vocabulary have them."""
 
     @property
     def cls_id(self) -> int:
@@ -95,20 +100,20 @@ class SpecialIds(Protocol):
 
 
 def row_keys(key: jax.Array, num_rows: int) -> jax.Array:
-    """One key for each row of a batch, [B], the same for a row whatever batch it is cut into afterwards."""
+    """Return one key for each row of a batch, [B]; a row keeps its key in whatever micro-batch it is."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_rows))
 
 
 def candidates(input_ids_BL: jax.Array, attention_mask_BL: jax.Array, special: SpecialIds) -> jax.Array:
-    """The ordinary tokens, which may be masked: bool [B, L]."""
+    """Return true at ordinary tokens, which may be masked, bool [B, L]."""
     special_BL = (input_ids_BL == special.cls_id) | (input_ids_BL == special.sep_id) | (input_ids_BL == special.mask_id)
     return (attention_mask_BL > 0) & ~special_BL
 
 
 def num_to_mask(attention_mask_BL: jax.Array, config: MaskingConfig) -> jax.Array:
-    """max(1, min(K, round(mask_prob * n))) for rows of n real tokens, int32 [B].
+    """Return max(1, min(K, round(mask_prob * n))) for rows of n real tokens, int32 [B].
 
-    Rounds half to even, and in float32, as the original computes it.
+    Rounding is half to even and in float32, as in the original.
     """
     num_real_B = jnp.sum(attention_mask_BL, axis=-1).astype(jnp.float32)
     wanted_B = jnp.round(num_real_B * jnp.float32(config.mask_prob)).astype(jnp.int32)
@@ -124,7 +129,7 @@ def mask(key: jax.Array, tokens: Tokens, config: MaskingConfig) -> Masked:
     Args:
         key: PRNG key.
         tokens: unmasked sequences, int32 [B, L].
-        config: the masking's settings.
+        config: share and kind of the masked positions.
     """
     num_rows, length = tokens.input_ids.shape
     num_slots = config.max_predictions(length)
@@ -146,7 +151,7 @@ def mask(key: jax.Array, tokens: Tokens, config: MaskingConfig) -> Masked:
 def mask_at(
     tokens: Tokens, positions_BK: jax.Array, used_BK: jax.Array, shown_BK: jax.Array, config: MaskingConfig
 ) -> Masked:
-    """Masks given positions: [MASK] where `shown_BK`, the token itself elsewhere; slots that are not used are zero."""
+    """Mask given positions: [MASK] where `shown_BK`, the token itself elsewhere; unused slots are zero."""
     ids_BL = tokens.input_ids
     positions_BK = jnp.where(used_BK, positions_BK, 0).astype(jnp.int32)
     masked_ids_BK = jnp.where(used_BK, take_positions(ids_BL, positions_BK), 0)
@@ -160,14 +165,14 @@ SAMPLING_BLOCK = 128
 
 
 def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: float, sampler: str) -> jax.Array:
-    """Draws one id per masked position from softmax(logits / temperature), in float32.
+    """Draw one id per masked position from softmax(logits / temperature), in float32.
 
     No gradient flows back through the draw (ELECTRA, section 2: sampling is not back-propagated).
 
     Args:
-        keys_B: one key per row, from `row_keys`; or Gumbel noise itself, float32 [B, K, V], for a replay by
-            Gumbel-max, whatever the sampler.
-        logits_BKV: the generator's logits.
+        keys_B: one key per row, from `row_keys`; or Gumbel noise itself, float32 [B, K, V], to replay recorded draws
+            by Gumbel-max, whatever the sampler.
+        logits_BKV: logits of the generator.
         temperature: divides the logits; 1 is the published value.
         sampler: "gumbel", as published: a noise for every word; or "inverse_cdf", the same distribution from two
             uniform numbers.
@@ -185,25 +190,25 @@ def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: float, sampler
 
 
 def draw_rows(keys_B: jax.Array, draw: Callable[..., jax.Array], shape: tuple[int, int]) -> jax.Array:
-    """A float32 array [B, *shape] of random numbers, each row from its own key."""
+    """Return random numbers, float32 [B, *shape], each row drawn with its own key."""
     return jax.vmap(lambda key: draw(key, shape, jnp.float32))(keys_B)
 
 
 def gumbel_max(noise_BKV: jax.Array, logits_BKV: jax.Array) -> jax.Array:
-    """The id with the largest sum of logit and Gumbel noise, int32 [B, K]: distributed as softmax(logits)."""
+    """Return the id with the largest sum of logit and Gumbel noise, int32 [B, K]: distributed as softmax(logits)."""
     return jnp.argmax(logits_BKV + noise_BKV, axis=-1).astype(jnp.int32)
 
 
 def invert_cdf(uniform_BK2: jax.Array, logits_BKV: jax.Array) -> jax.Array:
-    """The id at which softmax's cumulative sum passes a uniform number, int32 [B, K].
+    """Return the id at which softmax's cumulative sum passes a uniform number, int32 [B, K].
 
-    In two levels, so that nothing of size [B, K, V] is written: the first number picks a block of ids by the sums
-    of their probabilities, the second an id within the block. Uniform numbers of float32 are multiples of 2^-23:
-    of blocks, and of ids within a block, probabilities are rounded to such.
+    There are two levels, so that nothing of size [B, K, V] is written: the first number picks a block of ids by the
+    sum of their probabilities, the second an id within the block. Uniform numbers in float32 are multiples of 2^-23,
+    and so the probabilities of blocks, and of ids within a block, are rounded to such multiples.
 
     Args:
-        uniform_BK2: in [0, 1).
-        logits_BKV: float32; -inf for what must not be drawn.
+        uniform_BK2: uniform numbers in [0, 1).
+        logits_BKV: float32; -inf for ids that must not be drawn.
     """
     vocab_size = logits_BKV.shape[-1]
     whole = vocab_size // SAMPLING_BLOCK
@@ -225,23 +230,23 @@ def invert_cdf(uniform_BK2: jax.Array, logits_BKV: jax.Array) -> jax.Array:
 
 
 def passes(cumulative: jax.Array, uniform: jax.Array) -> jax.Array:
-    """The first place [..., 1] whose cumulative sum is above a share, below 1, of the last: never one that adds 0."""
+    """Return the first index, [..., 1], whose cumulative sum is above `uniform` x the total: never one that adds 0."""
     return jnp.sum(cumulative <= uniform * cumulative[..., -1:], axis=-1, keepdims=True)
 
 
 def forbid(logits_BKV: jax.Array, ids_BK: jax.Array) -> jax.Array:
-    """The logits with one id of each position made impossible."""
+    """Return the logits with one id of each position made impossible."""
     ids_V = jnp.arange(logits_BKV.shape[-1])
     return jnp.where(ids_V[None, None] == ids_BK[..., None], -jnp.inf, logits_BKV)
 
 
 def original_ids(masked: Masked) -> jax.Array:
-    """The ids before masking, int32 [B, L]."""
+    """Return the ids before masking, int32 [B, L]."""
     return put_positions(masked.tokens.input_ids, masked.masked_positions, masked.masked_ids, masked.masked_weights > 0)
 
 
 def replace(masked: Masked, sampled_ids_BK: jax.Array) -> Corrupted:
-    """Writes the samples at the masked positions and labels what really differs from the original."""
+    """Write the samples at the masked positions, and label the tokens that really differ from the original."""
     used_BK = masked.masked_weights > 0
     original_BL = original_ids(masked)
     corrupted_BL = put_positions(original_BL, masked.masked_positions, sampled_ids_BK, used_BK)
@@ -250,13 +255,13 @@ def replace(masked: Masked, sampled_ids_BK: jax.Array) -> Corrupted:
 
 
 def selected(masked: Masked) -> jax.Array:
-    """1 at the masked positions, float32 [B, L]."""
+    """Return 1 at the masked positions, float32 [B, L]."""
     zeros_BL = jnp.zeros(masked.tokens.input_ids.shape, jnp.float32)
     return put_positions(zeros_BL, masked.masked_positions, masked.masked_weights, masked.masked_weights > 0)
 
 
 def put_positions(values_BL: jax.Array, positions_BK: jax.Array, new_BK: jax.Array, where_BK: jax.Array) -> jax.Array:
-    """Writes `new_BK` at `positions_BK` of each row where `where_BK` holds."""
+    """Write `new_BK` at `positions_BK` of each row where `where_BK` is true."""
     length = values_BL.shape[-1]
     target_BK = jnp.where(where_BK, positions_BK, length)
     return jax.vmap(lambda values, target, new: values.at[target].set(new, mode="drop"))(values_BL, target_BK, new_BK)

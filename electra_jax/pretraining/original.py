@@ -74,7 +74,7 @@ def metric_sums(masked: Masked, outputs: Outputs) -> Sums:
     flagged_BL = (logits_BL > 0).astype(jnp.float32)
     right_BL = (flagged_BL == labels_BL).astype(jnp.float32) * real_BL
     row_B1 = jnp.max(real_BL, axis=-1, keepdims=True)
-    above_BLT = ((jax.nn.sigmoid(logits_BL) * real_BL)[..., None] > thresholds()).astype(jnp.float32)
+    above_BLT = ((jax.nn.sigmoid(logits_BL) * real_BL)[..., None] > thresholds()[None, None]).astype(jnp.float32)
     positive_BL1 = (labels_BL * real_BL)[..., None]
     negative_BL1 = row_B1[..., None] - positive_BL1
     return sums | {

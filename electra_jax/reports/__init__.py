@@ -1,1 +1,1 @@
-"""HTML pages about runs."""
+"""Pages about runs: one HTML file each, which can be kept, mailed and printed."""

@@ -1,14 +1,13 @@
-"""How the answers of the best seed fall: confusions of classes, entities by type, questions, and values, as HTML."""
+"""Prepare how the answers of the best seed fall: confusions of classes, entities by type, questions, and values."""
 
 import collections
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
-from electra_jax.reports.charts import scatter_chart
-from electra_jax.reports.page import Rows, figure_html
-from electra_jax.reports.style import table_html
-from electra_jax.reports.summary import number
+from electra_jax.monitoring.metrics_file import Rows
+from electra_jax.reports.charts import Figure, scatter_chart
+from electra_jax.reports.page import Table, number, score
 from electra_jax.tasks.tagging.conlleval import SpanReader, evaluate_tags
 
 # Names of classes turned by a quarter save the width that many of them take.
@@ -16,84 +15,114 @@ _MOST_UPRIGHT = 6
 _NO_ANSWER, _ANSWER = "no answer", "an answer"
 
 
-def score(value: Any) -> str:
-    """A score in per cent with two decimals; a count without; "–" where there is none."""
-    if value is None or value != value:
-        return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+@dataclass(frozen=True)
+class Cell:
+    """How many examples of a row's class got a column's: the count, its share of the row, and the hover text."""
+
+    count: int
+    share: float
+    right: bool
+    note: str
 
 
-def confusion(pairs: Sequence[tuple[str, str]], labels: Sequence[str]) -> list[list[int]]:
-    """How often each label of `labels` (rows, gold) was called each of them (columns), from (gold, predicted)."""
-    counts = collections.Counter(pairs)
-    return [[counts[gold, predicted] for predicted in labels] for gold in labels]
+@dataclass(frozen=True)
+class MatrixRow:
+    """The examples of one class."""
+
+    label: str
+    cells: Sequence[Cell]
+    total: int
+    recall: str
 
 
-def answers_html(kind: str, records: Rows, metrics: Mapping[str, Any], spans_of: SpanReader) -> str:
-    """The section of a kind of task.
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix: a row for each gold class, a column for each predicted one."""
+
+    rows: Sequence[MatrixRow]
+    called: Sequence[int]
+    precision: Sequence[str]
+    turned: bool
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the section of a kind of task shows; None for what that kind has not.
+
+    Attributes:
+      kind: of `tasks.protocol.KINDS`.
+      matrix: the confusions of classes, or of whether there is an answer.
+      values: predicted against gold values.
+      table: the scores of entities by type, or of questions.
+      num_words: the words of tagged sentences.
+      accuracy: the share of them with the right tag, per cent.
+    """
+
+    kind: str
+    matrix: Matrix | None = None
+    values: Figure | None = None
+    table: Table | None = None
+    num_words: int = 0
+    accuracy: str = ""
+
+
+def read_answers(kind: str, records: Rows, metrics: Mapping[str, Any], spans_of: SpanReader) -> Answers:
+    """Prepare the section of a kind of task.
 
     Args:
-      kind: of `tasks.downstream.KINDS`.
+      kind: of `tasks.protocol.KINDS`.
       records: predictions.jsonl; at least one.
       metrics: the scores of the seed that made them.
       spans_of: how the task reads entities.
     """
     if kind == "classification":
-        return _classes(records)
+        return Answers(kind, matrix=_classes(records))
     if kind == "regression":
-        return _values(records)
+        return Answers(kind, values=_values(records))
     return _entities(records, spans_of) if kind == "tagging" else _questions(records, metrics)
 
 
-def _classes(records: Rows) -> str:
+def confusion(pairs: Sequence[tuple[str, str]], labels: Sequence[str]) -> list[list[int]]:
+    """Count how often each label (rows, gold) was called each label (columns), from pairs of (gold, predicted)."""
+    counts = collections.Counter(pairs)
+    return [[counts[gold, predicted] for predicted in labels] for gold in labels]
+
+
+def _classes(records: Rows) -> Matrix:
     pairs = [(str(record["gold"]), str(record["prediction"]["label"])) for record in records]
     known = records[0]["prediction"].get("probabilities", {})
     labels = list(dict.fromkeys([*known, *sorted({label for pair in pairs for label in pair})]))
-    return (
-        '<h2>Confusions</h2><p class="note">Each row holds the examples of one class, each column what the model '
-        "called them: blue is right, orange wrong, the stronger the larger the share of its row.</p>"
-        + _matrix(confusion(pairs, labels), labels)
-    )
+    return _matrix(confusion(pairs, labels), labels)
 
 
-def _matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
-    many = len(labels) > _MOST_UPRIGHT
-    turned, digits = (' class="turned"', 0) if many else ("", 1)
-    named = [f'<span title="{escape(label)}">{escape(label)}</span>' for label in labels]
-    head = "".join(f"<th{turned}>{name}</th>" for name in named)
-    body = ""
-    for i, (name, row) in enumerate(zip(named, counts, strict=True)):
+def _matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> Matrix:
+    turned = len(labels) > _MOST_UPRIGHT
+    digits = 0 if turned else 1
+    rows = []
+    for i, (label, row) in enumerate(zip(labels, counts, strict=True)):
         total = sum(row)
-        cells = "".join(
-            f'<td class="cell{" right" if i == j else ""}" style="--p:{count / max(total, 1):.3f}"'
-            f' title="{escape(f"{labels[i]} called {labels[j]}: {count} of {total}")}">{count or ""}</td>'
+        cells = [
+            Cell(count, count / max(total, 1), i == j, f"{label} called {labels[j]}: {count} of {total}")
             for j, count in enumerate(row)
-        )
-        body += f"<tr><th>{name}</th>{cells}<td>{total:,}</td><td>{_per_cent(row[i], total, digits)}</td></tr>"
+        ]
+        rows.append(MatrixRow(label, cells, total, _per_cent(row[i], total, digits)))
     columns = list(zip(*counts, strict=True))
-    called = "".join(f"<td>{sum(column):,}</td>" for column in columns)
-    precision = "".join(f"<td>{_per_cent(column[j], sum(column), digits)}</td>" for j, column in enumerate(columns))
-    return (
-        '<div class="scroll matrix"><table><thead><tr><th>gold \N{RIGHTWARDS ARROW} called</th>'
-        f"{head}<th>examples</th><th>recall, %</th></tr></thead><tbody>{body}"
-        f"<tr><th>called so</th>{called}<td></td><td></td></tr>"
-        f"<tr><th>precision, %</th>{precision}<td></td><td></td></tr></tbody></table></div>"
-    )
+    precision = [_per_cent(column[j], sum(column), digits) for j, column in enumerate(columns)]
+    return Matrix(rows, [sum(column) for column in columns], precision, turned)
 
 
 def _per_cent(part: int, whole: int, digits: int) -> str:
     return f"{100 * part / whole:.{digits}f}" if whole else "–"
 
 
-def _values(records: Rows) -> str:
+def _values(records: Rows) -> Figure:
     points = []
     for record in records:
         gold, predicted = number(record, "gold"), number(record["prediction"], "value")
         points.append((gold, predicted, f"{_start(record)} (gold {gold:.3g}, predicted {predicted:.3g})"))
     chart = scatter_chart("predicted against gold values", points, axes=("gold value", "predicted value"))
     note = "On the dashed line they are equal; above it the model says too much."
-    figure = figure_html("Predicted against gold", f"{len(points):,} examples", note, chart)
-    return f'<h2>Values</h2><div class="charts single">{figure}</div>'
+    return Figure("Predicted against gold", f"{len(points):,} examples", note, chart)
 
 
 def _start(record: Mapping[str, Any]) -> str:
@@ -101,7 +130,7 @@ def _start(record: Mapping[str, Any]) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def _entities(records: Rows, spans_of: SpanReader) -> str:
+def _entities(records: Rows, spans_of: SpanReader) -> Answers:
     found = evaluate_tags(
         [record["gold"] for record in records],
         [record["prediction"]["tags"] for record in records],
@@ -112,33 +141,26 @@ def _entities(records: Rows, spans_of: SpanReader) -> str:
         + [score(value) for value in (scores.precision, scores.recall, scores.f1)]
         for kind, scores in [*found.by_type.items(), ("all", found.overall)]
     ]
-    header = ["", "gold", "found", "correct", "precision", "recall", "F1"]
-    return (
-        '<h2>Entities</h2><p class="note">An entity is correct where its first word, its last word and its type '
-        f"are. Of {found.num_tokens:,} words, {score(found.accuracy)} % have the right tag.</p>"
-        + table_html(header, rows)
-    )
+    table = Table(["", "gold", "found", "correct", "precision", "recall", "F1"], rows)
+    return Answers("tagging", table=table, num_words=found.num_tokens, accuracy=score(found.accuracy))
 
 
-def _questions(records: Rows, metrics: Mapping[str, Any]) -> str:
+def _questions(records: Rows, metrics: Mapping[str, Any]) -> Answers:
     answerable = [bool(record["gold"]) for record in records]
-    counted = {"": len(records), "HasAns_": sum(answerable), "NoAns_": len(records) - sum(answerable)}
+    counts = {"": len(records), "HasAns_": sum(answerable), "NoAns_": len(records) - sum(answerable)}
     names = {"": "all questions", "HasAns_": "with an answer", "NoAns_": "without an answer"}
     rows = []
     for prefix, name in names.items():
         exact = metrics.get(f"{prefix}exact", metrics.get(f"{prefix}exact_match"))
         overlap = metrics.get(f"{prefix}f1")
         if exact is not None or overlap is not None:
-            rows.append([name, f"{counted[prefix]:,}", score(exact), score(overlap)])
-    section = "<h2>Questions</h2>" + table_html(["", "questions", "exact match", "F1"], rows)
+            rows.append([name, f"{counts[prefix]:,}", score(exact), score(overlap)])
+    table = Table(["", "questions", "exact match", "F1"], rows)
     if all(answerable):
-        return section
+        return Answers("question_answering", table=table)
     labels = [_ANSWER, _NO_ANSWER]
     pairs = [
         (_ANSWER if known else _NO_ANSWER, _ANSWER if record["prediction"]["answer"] else _NO_ANSWER)
         for known, record in zip(answerable, records, strict=True)
     ]
-    return (
-        section + '<p class="note">Whether there is an answer (rows), and whether the model gave one (columns).</p>'
-        f"{_matrix(confusion(pairs, labels), labels)}"
-    )
+    return Answers("question_answering", matrix=_matrix(confusion(pairs, labels), labels), table=table)

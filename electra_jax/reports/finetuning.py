@@ -1,36 +1,34 @@
-"""The results page of a fine-tuning: scores over seeds, learning curves, how the answers fall, the surest errors."""
+"""Write the report of a fine-tuning: scores over seeds, learning curves, how the answers fall, the surest errors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.finetuning.results import PREDICTIONS, RESULTS
-from electra_jax.reports.answers import answers_html, score
-from electra_jax.reports.charts import Series, line_chart
-from electra_jax.reports.errors import errors_html
+from electra_jax.monitoring.metrics_file import Rows, by_step, parse_object, read_rows
+from electra_jax.reports.answers import read_answers
+from electra_jax.reports.charts import Figure, Series, line_chart
+from electra_jax.reports.errors import read_errors
 from electra_jax.reports.page import (
-    Rows,
-    by_step,
-    figure_html,
-    keys_html,
-    making_html,
-    parse_lines,
-    parse_object,
+    Making,
+    Table,
+    Tile,
+    Verdict,
+    counted,
+    decimal,
+    number,
     read_if_there,
     read_text,
-    verdict_html,
+    score,
     write_page,
 )
-from electra_jax.reports.style import table_html, tile_html
-from electra_jax.reports.summary import decimal, number
+from electra_jax.run_directory import CONFIG, METRICS, MODEL, PREDICTIONS, REPORT, RESULTS, RUN, SEEDS
 from electra_jax.tasks.original import choice
 
-# What the page cannot do without.
+# The fields that the page cannot do without.
 _FIELDS = ("task", "kind", "main_metric", "num_examples", "seeds", "summary", "best_seed")
-_STATISTICS = ("median", "mean", "std", "best")
+_STATISTICS = {"median": "median", "mean": "mean", "std": "standard deviation", "best": "best"}
 # Endings of what question answering reports beside its scores: numbers of questions, and thresholds.
 _NO_SCORES = ("total", "thresh")
 _HEADS = {
@@ -63,13 +61,9 @@ class _Run:
     def best(self) -> dict[str, Any]:
         return next(seed for seed in self.seeds if seed["seed"] == self.results["best_seed"])
 
-    @property
-    def worked(self) -> Rows:
-        return [seed for seed in self.seeds if seed["failed"] is None]
-
 
 def write_finetune_report(model_dir: str | Path) -> Path:
-    """Writes MODEL_DIR/report.html from the files that a fine-tuning left there.
+    """Write MODEL_DIR/report.html from the files that a fine-tuning left there.
 
     Reads results.json; and predictions.jsonl, seeds/*/metrics.jsonl, run.json, model.json and config.gin where they
     are. The page holds all that it needs; nothing is fetched when it is opened.
@@ -81,19 +75,43 @@ def write_finetune_report(model_dir: str | Path) -> Path:
       The path of the page.
 
     Raises:
-      UserError: results.json is missing, or a file is not what a run writes.
+      UserError: if results.json is missing, or a file is not what a run writes.
     """
     run = _read_run(Path(model_dir))
-    path = Path(model_dir) / "report.html"
-    write_page(path, f"ELECTRA fine-tuning: {run.results['task']}", _body(run))
+    path, results, kind = Path(model_dir) / REPORT, run.results, run.results["kind"]
+    records, spans_of = run.predictions, choice.tagging_rules(run.rules).spans_of
+    seed_styles = _seed_styles(run)
+    # What results.json says besides the scores that the page shows.
+    remarks = {name: results[name] for name in ("skipped", "null_threshold") if results.get(name)}
+    write_page(
+        path,
+        "finetuning.html",
+        task=str(results["task"]),
+        facts=_facts(run),
+        origin=_origin(results),
+        what=_HEADS.get(kind, "its answers"),
+        steps=" or ".join(f"{count:,}" for count in sorted({seed["steps"] for seed in run.seeds})),
+        metric=_name(run.main),
+        num_dev=results["num_examples"].get(results.get("split", "dev"), 0),
+        outcome=_verdict(run),
+        figures=_tiles(run),
+        scores=_score_table(run),
+        chart_keys=_keys(seed_styles),
+        charts=_charts(run, seed_styles),
+        answers=read_answers(kind, records, run.best["metrics"], spans_of) if records else None,
+        errors=read_errors(kind, records) if records else None,
+        made=Making.of_record({**run.record, **remarks}, run.config),
+        results_file=RESULTS,
+        predictions_file=PREDICTIONS,
+    )
     return path
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """A results.json as `electra finetune` writes it.
+    """Return a results.json as `electra finetune` writes it.
 
     Raises:
-      UserError: it is missing, or lacks what a page needs.
+      UserError: if the file is missing, or lacks what a page needs.
     """
     results = parse_object(read_text(path), str(path))
     absent = [field for field in _FIELDS if field not in results]
@@ -104,62 +122,28 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _read_run(folder: Path) -> _Run:
     results = read_results(folder / RESULTS)
-    logs = {}
-    for seed in results["seeds"]:
-        path = folder / "seeds" / str(seed["seed"]) / "metrics.jsonl"
-        logs[seed["seed"]] = parse_lines(read_if_there(path), path)
-    run_file, predictions_file, model_file = (folder / name for name in ("run.json", PREDICTIONS, "model.json"))
+    logs = {seed["seed"]: read_rows(folder / SEEDS / str(seed["seed"]) / METRICS) for seed in results["seeds"]}
+    run_file, model_file = folder / RUN, folder / MODEL
     model = parse_object(read_if_there(model_file) or "{}", str(model_file))
     return _Run(
         results=results,
-        predictions=parse_lines(read_if_there(predictions_file), predictions_file),
+        predictions=read_rows(folder / PREDICTIONS),
         train={seed: by_step(rows, "train") for seed, rows in logs.items()},
         validation={seed: by_step(rows, "validation") for seed, rows in logs.items()},
         record=parse_object(read_if_there(run_file) or "{}", str(run_file)),
-        config=read_if_there(folder / "config.gin"),
+        config=read_if_there(folder / CONFIG),
         rules=_rules(model.get("facts", {}).get("task", {})),
     )
 
 
 def _rules(task: Mapping[str, Any]) -> str:
-    """Return whose rules the task follows; those of this project where none are recorded."""
+    """Return whose rules the task follows; those of this project if none are recorded."""
     return choice.current_facts(task).get("rules", "standard")
 
 
-def _body(run: _Run) -> str:
-    results = run.results
-    counts = [_counted(count, f"{name} example") for name, count in results["num_examples"].items()]
-    facts = [_counted(len(run.seeds), "seed"), _origin(results), *counts, str(run.record.get("date", ""))]
-    parts = [
-        f'<header><h1>ELECTRA fine-tuning: {escape(str(results["task"]))}</h1><p class="sub">',
-        escape(" · ".join(fact for fact in facts if fact)),
-        f'</p></header><p class="summary">{escape(_summary(run))}</p>',
-        _verdict(run),
-        "<h2>Scores</h2>",
-        _tiles(run),
-        _score_table(run),
-        "<h2>Learning</h2>",
-        _curves(run),
-    ]
-    if run.predictions:
-        spans_of = choice.tagging_rules(run.rules).spans_of
-        parts.append(answers_html(results["kind"], run.predictions, run.best["metrics"], spans_of))
-        parts.append(errors_html(results["kind"], run.predictions))
-    else:
-        parts.append(f'<h2>Answers</h2><p class="empty">There is no {PREDICTIONS} beside this page to show any.</p>')
-    parts.append("<h2>How this run was made</h2>")
-    parts.append(making_html({**run.record, **_remarks(results)}, run.config))
-    parts.append(f"<footer>Written by ELECTRA-JAX from {RESULTS}, {PREDICTIONS} and the seeds’ logs.</footer>")
-    return "\n".join(parts)
-
-
-def _remarks(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What results.json says besides the scores that the page shows."""
-    return {name: results[name] for name in ("skipped", "null_threshold") if results.get(name)}
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def _facts(run: _Run) -> list[str]:
+    counts = [counted(count, f"{name} example") for name, count in run.results["num_examples"].items()]
+    return [counted(len(run.seeds), "seed"), _origin(run.results), *counts, str(run.record.get("date", ""))]
 
 
 def _origin(results: Mapping[str, Any]) -> str:
@@ -167,29 +151,17 @@ def _origin(results: Mapping[str, Any]) -> str:
     return f"from {source}" if source else "from random weights"
 
 
-def _summary(run: _Run) -> str:
-    results = run.results
-    steps = " or ".join(f"{count:,}" for count in sorted({seed["steps"] for seed in run.seeds}))
-    what = _HEADS.get(results["kind"], "its answers")
-    dev = results["num_examples"].get(results.get("split", "dev"), 0)
-    return (
-        f"An encoder {_origin(results)} and a new head learned {results['task']} ({what}) for {steps} steps with each "
-        f"seed. Of every seed the checkpoint of highest {_name(run.main)} on {_counted(dev, 'dev example')} counts; a "
-        "score chosen on the examples that it is measured on is a little too good."
-    )
-
-
 def _name(metric: str) -> str:
     return metric.replace("_", " ").replace("f1", "F1")
 
 
-def _verdict(run: _Run) -> str:
-    values = [seed["metrics"][run.main] for seed in run.worked]
+def _verdict(run: _Run) -> Verdict:
+    values = [seed["metrics"][run.main] for seed in run.seeds if not _failed(seed)]
     warnings = [
-        f"Seed {seed['seed']} failed and is not averaged: {seed['failed']}." for seed in run.seeds if _bad(seed)
+        f"Seed {seed['seed']} failed and is not averaged: {seed['failed']}." for seed in run.seeds if _failed(seed)
     ]
     if not values:
-        return verdict_html("Every seed failed.", "There is no score to report; the model learned nothing.", warnings)
+        return Verdict("Every seed failed.", "There is no score to report; the model learned nothing.", warnings)
     median = score(run.results["summary"][run.main]["median"])
     if len(values) == 1:
         text = f"Its {_name(run.main)} is {median}; with one seed that worked, nothing is known of its spread."
@@ -199,83 +171,83 @@ def _verdict(run: _Run) -> str:
             f"highest {score(max(values))}."
         )
     head = f"{len(warnings)} of {len(run.seeds)} seeds failed." if warnings else "Every seed worked."
-    return verdict_html(head if len(run.seeds) > 1 else "It worked.", text, warnings)
+    return Verdict(head if len(run.seeds) > 1 else "It worked.", text, warnings)
 
 
-def _bad(seed: Mapping[str, Any]) -> bool:
+def _failed(seed: Mapping[str, Any]) -> bool:
     return seed["failed"] is not None
 
 
-def _tiles(run: _Run) -> str:
-    summary = run.results["summary"]
+def _tiles(run: _Run) -> list[Tile]:
     tiles = []
-    for name, found in summary.items():
-        if name.endswith(_NO_SCORES):
-            continue
-        if name != run.main:
-            beside = f"median; best {score(found['best'])}"
-            tiles.append(tile_html(_name(name), score(found["median"]), beside, share=None, mark=None, main=False))
-            continue
-        count = found["n"]
-        spread = f"median of {_counted(count, 'seed')}; mean {score(found['mean'])}"
-        if count > 1:
-            spread += f" ± {score(found['std'])}"
-        best = f"; best {score(found['best'])}, seed {run.best['seed']} at step {run.best['best_step']:,}"
-        share = found["median"] / 100 if 0 <= found["median"] <= 100 else None
-        guess, mark = _guessing(run)
-        tile = tile_html(
-            _name(name), score(found["median"]), f"{spread}{best}{guess}", share=share, mark=mark, main=True
-        )
-        tiles.insert(0, tile)
-    return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+    for name, found in run.results["summary"].items():
+        if name == run.main:
+            tiles.insert(0, _main_tile(run, found))
+        elif not name.endswith(_NO_SCORES):
+            tiles.append(Tile(_name(name), score(found["median"]), f"median; best {score(found['best'])}"))
+    return tiles
 
 
-def _guessing(run: _Run) -> tuple[str, float | None]:
-    """What always answering the most frequent class scores, where that can be said: in words, and as a share."""
+def _main_tile(run: _Run, found: Mapping[str, Any]) -> Tile:
+    spread = f"median of {counted(found['n'], 'seed')}; mean {score(found['mean'])}"
+    if found["n"] > 1:
+        spread += f" ± {score(found['std'])}"
+    best = f"best {score(found['best'])}, seed {run.best['seed']} at step {run.best['best_step']:,}"
+    share = found["median"] / 100 if 0 <= found["median"] <= 100 else None
+    mark = _most_frequent_share(run)
+    guess = "" if mark is None else f"; always the most frequent class: {score(100 * mark)}"
+    return Tile(_name(run.main), score(found["median"]), f"{spread}; {best}{guess}", share, mark, main=True)
+
+
+def _most_frequent_share(run: _Run) -> float | None:
+    """Return the accuracy of always answering the most frequent class, where that can be said."""
     if run.main != "accuracy" or not run.predictions or run.results["kind"] != "classification":
-        return "", None
+        return None
     gold = [record["gold"] for record in run.predictions]
-    share = max(map(gold.count, set(gold))) / len(gold)
-    return f"; always the most frequent class: {score(100 * share)}", share
+    return max(map(gold.count, set(gold))) / len(gold)
 
 
-def _score_table(run: _Run) -> str:
+def _score_table(run: _Run) -> Table:
     names = list(run.seeds[0]["metrics"])
     rows = []
     for seed in run.seeds:
-        flag = ", failed" if _bad(seed) else ", the best" if seed is run.best and len(run.seeds) > 1 else ""
+        flag = ", failed" if _failed(seed) else ", the best" if seed is run.best and len(run.seeds) > 1 else ""
         cells = [score(seed["metrics"].get(name)) for name in names]
         rows.append([f"seed {seed['seed']}, step {seed['best_step']:,} of {seed['steps']:,}{flag}", *cells])
     summary = run.results["summary"]
     if summary:
-        for statistic in _STATISTICS:
-            label = "standard deviation" if statistic == "std" else statistic
+        for statistic, label in _STATISTICS.items():
             rows.append([label, *(score(summary.get(name, {}).get(statistic)) for name in names)])
-    return table_html(["", *map(_name, names)], rows)
+    return Table(["", *map(_name, names)], rows)
 
 
-def _curves(run: _Run) -> str:
-    others = [seed["seed"] for seed in run.seeds if seed is not run.best]
-    order = [*others, run.best["seed"]]
-    styles = {seed["seed"]: "failed" if _bad(seed) else "train" for seed in run.seeds}
-    if not _bad(run.best):
-        styles[run.best["seed"]] = "validation"
+def _seed_styles(run: _Run) -> dict[int, str]:
+    """Return how each seed's line is drawn, in the order of drawing: the best seed on top."""
+    others = {seed["seed"]: "failed" if _failed(seed) else "train" for seed in run.seeds if seed is not run.best}
+    return others | {run.best["seed"]: "failed" if _failed(run.best) else "validation"}
 
+
+def _keys(seed_styles: Mapping[int, str]) -> list[tuple[str, str]]:
+    keys = [("validation", "best seed"), ("train", "other seeds"), ("failed", "failed seeds")]
+    return [key for key in keys if key[0] in seed_styles.values()]
+
+
+def _charts(run: _Run, seed_styles: Mapping[int, str]) -> list[Figure]:
     def lines(logs: Mapping[int, Rows], name: str) -> list[Series]:
-        return [Series(f"seed {s}", styles[s], [(row["step"], number(row, name)) for row in logs[s]]) for s in order]
+        return [
+            Series(f"seed {seed}", style, [(row["step"], number(row, name)) for row in logs[seed]])
+            for seed, style in seed_styles.items()
+        ]
 
     # results.json holds the main metric too, for a folder that lost its logs.
     curves = {seed["seed"]: run.validation[seed["seed"]] or seed.get("curve", []) for seed in run.seeds}
-    charts = [
-        _chart("Training loss", "lower is better", lines(run.train, "loss"), decimal),
-        _chart(f"Dev {_name(run.main)}", "higher is better", lines(curves, run.main), score),
+    return [
+        _figure("Training loss", "lower is better", lines(run.train, "loss"), decimal),
+        _figure(f"Dev {_name(run.main)}", "higher is better", lines(curves, run.main), score),
     ]
-    keys = [("validation", "best seed"), ("train", "other seeds"), ("failed", "failed seeds")]
-    used = [key for key in keys if key[0] in styles.values()]
-    return f'{keys_html(used)}<div class="charts">{"".join(charts)}</div>'
 
 
-def _chart(title: str, note: str, lines: Sequence[Series], value_text: Callable[[float], str]) -> str:
+def _figure(title: str, note: str, lines: Sequence[Series], value_text: Callable[[float], str]) -> Figure:
     finite = lines[-1].finite
     last = f"best seed ends at {value_text(finite[-1][1])}" if finite and lines[-1].style == "validation" else ""
-    return figure_html(title, last, note, line_chart(title, lines, value_text=value_text))
+    return Figure(title, last, note, line_chart(title, lines, value_text))

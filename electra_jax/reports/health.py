@@ -1,64 +1,69 @@
-"""The part of a pre-training report that says whether the run is healthy, and the published curve for its charts."""
+"""Prepare the section of a pre-training page that says whether the run is healthy, and the published curve."""
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
-from electra_jax.monitoring.health import Curve, diagnose
+from electra_jax.monitoring.health import Curve
 from electra_jax.monitoring.health_checks import Finding, Setting
-from electra_jax.monitoring.history import history_of
+from electra_jax.monitoring.metrics_file import Rows
 from electra_jax.reports.charts import Series
-from electra_jax.reports.page import Rows, plain, verdict_html
-from electra_jax.reports.style import table_html
+from electra_jax.reports.page import Table, Verdict, plain
 
 # Points drawn of the published curve, evenly in log step, so that it does not look like straight lines.
 _DRAWN = 24
 
 
-def stored_setting(*records: Mapping[str, Any]) -> Setting | None:
-    """The setting that the first of these records has (evaluation.json, run.json); None if none has."""
-    for record in records:
-        if "setting" in record:
-            values = record["setting"]
-            return Setting(**{**values, "unlike_published": tuple(values["unlike_published"])})
-    return None
+@dataclass(frozen=True)
+class Health:
+    """What the section shows.
+
+    Attributes:
+      verdict: what the checks found, with causes and remedies.
+      over: the lines of metrics.jsonl of warnings that no longer hold.
+      published: the published curve.
+      differences: how the run differs from the published one, so that the two cannot be compared; empty if they can.
+      first_step: the step of the run at which the published curve begins.
+      beside: the run's last numbers beside the published ones; None before that step.
+    """
+
+    verdict: Verdict
+    over: Rows
+    published: Curve
+    differences: Sequence[str]
+    first_step: float
+    beside: Table | None
 
 
-def health_html(rows: Rows, warned: Rows, setting: Setting | None, published: Curve) -> str:
-    """The section as markup; "" of a run that does not say how it was set.
+def health_section(
+    findings: Sequence[Finding], lines: Rows, warned: Rows, setting: Setting, published: Curve
+) -> Health:
+    """Prepare the section.
 
     Args:
-      rows: the training lines of metrics.jsonl by rising step, and the validation lines.
+      findings: of the health checks.
+      lines: the training lines of metrics.jsonl by rising step.
       warned: its lines of warnings.
       setting: of the run.
-      published: the curve that it is compared with where it can be.
+      published: the curve that the run is compared with where it can be.
     """
-    if setting is None:
-        return ""
-    found = diagnose(history_of(rows), setting, published)
-    standing = {finding.name for finding in found}
-    over = [row for row in warned if row["finding"] not in standing]
-    head = "Something is unusual." if found else "Nothing unusual."
-    text = (
-        "This is what usually causes it, and what to try."
-        if found
-        else "Every training line was looked through for losses of the wrong scale, a collapsed generator or one far "
-        "ahead, a discriminator that learns nothing or calls every token original, and an AUC that falls for long."
-    )
-    earlier = "".join(
-        f'<p class="note">Warned of at step {row["step"]:,}, and no longer so: {escape(str(row["words"]))}</p>'
-        for row in over
-    )
-    return (
-        f"<h2>Is this run healthy?</h2>{verdict_html(head, text, [_words(finding) for finding in found])}{earlier}"
-        f"{_comparison(rows, setting, published)}"
+    standing = {finding.name for finding in findings}
+    first = published.points["discriminator_auc"][0][0] * published.batch_size / setting.batch_size
+    begun = not setting.differences and lines and lines[-1]["step"] >= first
+    return Health(
+        verdict=_verdict(findings),
+        over=[row for row in warned if row["finding"] not in standing],
+        published=published,
+        differences=setting.differences,
+        first_step=first,
+        beside=_beside(lines[-1], setting, published) if begun else None,
     )
 
 
-def published_series(name: str, setting: Setting | None, published: Curve, last_step: int) -> list[Series]:
-    """The published curve of a metric up to a step of this run, as a line of a chart; none where it says nothing."""
-    if setting is None or setting.unlike_published or name not in published.points:
+def published_series(name: str, setting: Setting, published: Curve, last_step: int) -> list[Series]:
+    """Return the published curve of a metric up to a step of this run, as a line of a chart; none if there is none."""
+    if setting.differences or name not in published.points:
         return []
     scale = published.batch_size / setting.batch_size
     first, end = published.points[name][0][0], min(published.points[name][-1][0], last_step / scale)
@@ -70,39 +75,26 @@ def published_series(name: str, setting: Setting | None, published: Curve, last_
     return [Series("published", "published", points)]
 
 
-def _words(finding: Finding) -> str:
-    return f"{finding.words} Usual cause: {finding.cause}. What to try: {finding.remedy}."
-
-
-def _comparison(rows: Rows, setting: Setting, published: Curve) -> str:
-    """The run beside the published one, or why the two cannot be compared."""
-    if setting.unlike_published:
-        differs = ", ".join(setting.unlike_published)
-        return _note(
-            f"The published curve of {published.name} is not drawn beside a run that differs from it ({differs})."
-        )
-    first = published.points["discriminator_auc"][0][0] * published.batch_size / setting.batch_size
-    shape = (
-        f"The dotted lines are {published.name} ({published.source}). {published.reading} Other text gives another "
-        "curve: the shape is what to compare. The AUC first spikes, and dips as the generator improves; then it climbs."
+def _verdict(findings: Sequence[Finding]) -> Verdict:
+    if findings:
+        explained = [
+            f"{finding.words} Usual cause: {finding.cause}. What to try: {finding.remedy}." for finding in findings
+        ]
+        return Verdict("Something is unusual.", "This is what usually causes it, and what to try.", explained)
+    return Verdict(
+        "Nothing unusual.",
+        "Every training line was looked through for losses of the wrong scale, a collapsed generator or one far "
+        "ahead, a discriminator that learns nothing or calls every token original for too long, and an AUC that falls "
+        "for long.",
     )
-    lines = [row for row in rows if row.get("split") == "train"]
-    if not lines or lines[-1]["step"] < first:
-        return _note(f"{shape} They begin at step {first:,.0f}.")
-    return _note(shape) + _beside(lines, setting, published)
 
 
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'
-
-
-def _beside(lines: Sequence[Mapping[str, Any]], setting: Setting, published: Curve) -> str:
-    """A table of this run's last training line and of the published run at the same number of examples."""
-    step = lines[-1]["step"] * setting.batch_size / published.batch_size
-    end = published.points["discriminator_auc"][-1][0]
-    table = []
+def _beside(last: Mapping[str, Any], setting: Setting, published: Curve) -> Table:
+    """Return a training line of this run and the published one at the same number of examples."""
+    step = min(last["step"] * setting.batch_size / published.batch_size, published.points["discriminator_auc"][-1][0])
+    rows = []
     for name in published.points:
-        theirs = published.at(name, min(step, end))
+        theirs = published.at(name, step)
         if name != "step" and math.isfinite(theirs):
-            table.append([name.replace("_", " "), plain(lines[-1].get(name)), plain(theirs)])
-    return table_html(["", f"training, step {lines[-1]['step']:,}", f"published, step {min(step, end):,.0f}"], table)
+            rows.append([name.replace("_", " "), plain(last.get(name)), plain(theirs)])
+    return Table(["", f"training, step {last['step']:,}", f"published, step {step:,.0f}"], rows)

@@ -1,27 +1,171 @@
-"""What every report is made of: a reader of the files of a run, and the parts that all pages show."""
+"""Lay out a page from its template, and read the files of a run that pages are made from.
 
-import json
+A page is one HTML file that loads nothing: the style sheet is copied into it, and charts are inline SVG. Python
+prepares plain data; the templates hold all markup, and the engine escapes every value that they show.
+"""
+
+import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from importlib import resources
 from typing import Any
 
+import jinja2
 from etils import epath
+from markupsafe import Markup
 
 from electra_jax.errors import UserError
-from electra_jax.reports.style import page_html
+from electra_jax.files import replace_file
+from electra_jax.run_directory import EVALUATION, METRICS, RESULTS
 
-Rows = list[dict[str, Any]]
+# The command that writes a file which a page is made from.
+_WRITERS = {EVALUATION: "evaluate", METRICS: "pretrain", RESULTS: "finetune"}
 
-# Which verb writes a file that a report is made from.
-_WRITERS = {"evaluation.json": "evaluate", "metrics.jsonl": "pretrain", "results.json": "finetune"}
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The outcome of a run in words: green, or a warning if there are `warnings`."""
+
+    head: str
+    text: str
+    warnings: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A key figure.
+
+    Attributes:
+      name: the name of the quantity.
+      value: the number, as it is shown.
+      beside: what the number must be compared with.
+      share: the value in [0, 1] for a bar under the number; None for no bar.
+      mark: where in [0, 1] the comparison stands on that bar; None for no mark.
+      main: whether a reader should look at this tile first.
+    """
+
+    name: str
+    value: str
+    beside: str
+    share: float | None = None
+    mark: float | None = None
+    main: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text, whose first column names the row."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Making:
+    """How a run was made: the command line, a record of any JSON, and the text of its config.gin ("" for none)."""
+
+    command: str
+    facts: Mapping[str, Any]
+    config: str
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any], config: str) -> "Making":
+        """Split the command, a string or a list of arguments, from the other facts of a record."""
+        facts = dict(record)
+        command = facts.pop("command", "")
+        return cls(command if isinstance(command, str) else " ".join(map(str, command)), facts, config)
+
+
+def write_page(path: epath.PathLike, template: str, **data: Any) -> None:
+    """Write a page, so that it is complete or not there.
+
+    Args:
+      path: the file to write.
+      template: a file of reports/templates.
+      **data: what the template shows.
+    """
+    # A vocabulary learned from broken text can hold lone surrogates, which UTF-8 has no bytes for.
+    replace_file(path, render(template, **data).encode("utf-8", "xmlcharrefreplace"))
+
+
+def render(template: str, **data: Any) -> str:
+    """Return the text of a template of reports/templates with `data` filled in and escaped."""
+    return _engine().get_template(template).render(data)
+
+
+@functools.cache
+def _engine() -> jinja2.Environment:
+    engine = jinja2.Environment(
+        loader=jinja2.PackageLoader("electra_jax.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = resources.files("electra_jax.reports").joinpath("style.css").read_text("utf-8")
+    engine.globals |= {"stylesheet": Markup(style)}
+    engine.filters |= {
+        "plain": plain,
+        "percent": percent,
+        "decimal": decimal,
+        "score": score,
+        "counted": counted,
+        "size": size,
+    }
+    return engine
+
+
+def number(values: Mapping[str, Any], name: str) -> float:
+    """Return `values[name]` as a float; NaN if it is absent or null."""
+    value = values.get(name)
+    return math.nan if value is None else float(value)
+
+
+def percent(value: float) -> str:
+    """Return a share as a percentage with one decimal, "–" if it is not finite."""
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if math.isfinite(value) else "–"
+
+
+def decimal(value: float) -> str:
+    """Return a loss or an AUC with three decimals, "–" if it is not finite."""
+    return f"{value:.3f}" if math.isfinite(value) else "–"
+
+
+def score(value: Any) -> str:
+    """Return a score in per cent with two decimals, a count without any, "–" for None and NaN."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+
+
+def plain(value: Any) -> str:
+    """Return a value of a record as a person reads it; "–" if it is not finite, "" for None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:#.4g}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, which gets an s if it is not one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def size(count: float) -> str:
+    """Return a number of parameters in words: 3.4 million."""
+    for unit, word in ((1e9, "billion"), (1e6, "million")):
+        if count >= unit:
+            return f"{count / unit:.1f} {word}"
+    return f"{count:,.0f}"
 
 
 def read_text(path: epath.Path) -> str:
-    """The text of a file that a report cannot do without.
+    """Return the text of a file that a page cannot do without.
 
     Raises:
-      UserError: it is missing; names the verb that writes it.
+      UserError: if there is no such file.
     """
     try:
         return path.read_text("utf-8")
@@ -33,112 +177,5 @@ def read_text(path: epath.Path) -> str:
 
 
 def read_if_there(path: epath.Path) -> str:
-    """The text of a file, "" if it is missing."""
+    """Return the text of a file, "" if there is none."""
     return path.read_text("utf-8") if path.exists() else ""
-
-
-def parse_object(text: str, where: str) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-      UserError: it is none; begins with `where`.
-    """
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON ({error.msg}); restore the file or make it anew.") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where} holds a {type(value).__name__} instead of an object; make the file anew.")
-    return value
-
-
-def parse_lines(text: str, path: epath.Path) -> Rows:
-    """The objects of JSON lines; a last line without its newline is left out.
-
-    Raises:
-      UserError: a line is none; names it.
-    """
-    lines = text.split("\n")
-    # A run that was killed while it wrote leaves half a line at the end, without its newline.
-    return [
-        parse_object(line, f"{path}, line {number}") for number, line in enumerate(lines[:-1], start=1) if line.strip()
-    ]
-
-
-def by_step(rows: Rows, split: str) -> Rows:
-    """The rows of one split by rising step; of a step that was run twice (resumed) the later line."""
-    latest = {row["step"]: row for row in rows if row.get("split") == split}
-    return [latest[step] for step in sorted(latest)]
-
-
-def write_page(path: epath.Path, title: str, body: str) -> None:
-    """Writes a whole page (`title` is plain text, `body` markup), so that it is complete or not there."""
-    partial = path.with_name(path.name + ".partial")
-    # A vocabulary learned from broken text can hold lone surrogates, which UTF-8 has no bytes for.
-    partial.write_bytes(page_html(title, body).encode("utf-8", "xmlcharrefreplace"))
-    partial.replace(path)
-
-
-def figure_html(title: str, last: str, note: str, chart: str) -> str:
-    """A chart (markup) under its title, its last value and a note (plain text)."""
-    return (
-        f'<figure class="card"><figcaption><h3>{escape(title)}</h3><span class="last">{escape(last)}</span>'
-        f'</figcaption><p class="note">{escape(note)}</p>{chart}</figure>'
-    )
-
-
-def keys_html(keys: Sequence[tuple[str, str]]) -> str:
-    """What the lines of the charts mean: pairs of a style of `plots.Series` and plain text."""
-    items = "".join(
-        f'<span><svg viewBox="0 0 30 10" aria-hidden="true"><path class="line {style}" d="M0,5L30,5"/></svg>'
-        f"{escape(text)}</span>"
-        for style, text in keys
-    )
-    return f'<p class="keys">{items}</p>'
-
-
-def verdict_html(head: str, text: str, warnings: Sequence[str]) -> str:
-    """The outcome in words (all plain text), green, or as a warning if there is one."""
-    title = f"<b>{escape(head)}</b> {escape(text)}"
-    if not warnings:
-        return f'<div class="verdict">{title}</div>'
-    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
-    return f'<div class="verdict warn">{title}<ul>{items}</ul></div>'
-
-
-def plain(value: Any) -> str:
-    """A value of a record as a person reads it; "–" for what is not finite, "" for None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "" if value is None else str(value)
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:#.4g}"
-
-
-def making_html(record: Mapping[str, Any], config: str) -> str:
-    """How a run was made: its record (any JSON, its `command` on top) and its config.gin ("" if there is none)."""
-    facts = dict(record)
-    command = facts.pop("command", "")
-    text = command if isinstance(command, str) else " ".join(map(str, command))
-    parts = [f"<details><summary>Command, machine, versions</summary>{_pre(text)}{_facts(facts)}</details>"]
-    if config:
-        parts.append(f"<details><summary>Configuration (config.gin)</summary>{_pre(config)}</details>")
-    return "".join(parts)
-
-
-def _pre(text: str) -> str:
-    return f"<pre>{escape(text)}</pre>" if text else ""
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    """A record of any shape as nested tables of two columns."""
-    rows = "".join(f"<tr><th>{escape(str(name))}</th><td>{_fact(value)}</td></tr>" for name, value in facts.items())
-    return f"<table><tbody>{rows}</tbody></table>"
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return _facts(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "<br>".join(_fact(item) for item in value)
-    return f"<code>{escape(plain(value))}</code>"

@@ -1,9 +1,8 @@
-"""Held-out passages as HTML: what the generator wrote in them, and what the discriminator made of it."""
+"""Prepare held-out passages for the page: what the generator wrote in them, and what the discriminator made of it."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 THRESHOLD = 0.5
@@ -14,38 +13,41 @@ _JOINS_BOTH = frozenset("-/_'‐‑")
 _PAIRED = frozenset('"`*')
 _SPECIAL = frozenset({"[CLS]", "[SEP]"})
 
-LEGEND = """
-<p class="note">The models never trained on these passages. Some tokens of each were hidden, and the generator
-wrote a guess into every gap; the discriminator then read the result without being told where the gaps had been.
-Point at a token to see its number.</p>
-<ul class="legend">
-<li><span class="scale" aria-hidden="true"></span> The <b>shade</b> is the discriminator’s probability that
-the token was replaced: from 0 (blank) to 1 (full colour).</li>
-<li><span class="t rep" style="--p:.9">wrote</span><s>read</s> A <b>solid frame</b>: the generator’s token
-differs from the original, which stands struck out beside it, and the discriminator <b>caught</b> it.</li>
-<li><span class="t rep missed" style="--p:.15">wrote</span><s>read</s> A <b>dashed frame</b>: replaced as
-well, but <b>missed</b>: its probability is not over 0.5.</li>
-<li><span class="t hit" style="--p:.05">read</span> A <b>dotted underline</b>: hidden, and the generator
-guessed the original, so the token counts as original.</li>
-<li><span class="t" style="--p:.85">read</span> <b>Strong colour without a frame</b>: an original token
-taken for a fake, a false alarm.</li>
-</ul>
-"""
+
+@dataclass(frozen=True)
+class ShownToken:
+    """A token as the page shows it.
+
+    Attributes:
+      style: its CSS classes: "t" and, of a replaced one, "rep" and perhaps "missed", "hit" or "special".
+      text: what is shown.
+      struck: the original of a replaced token; None of any other.
+      probability: the discriminator's, that the token was replaced.
+      note: the hover text.
+      space: whether a space stands before it.
+    """
+
+    style: str
+    text: str
+    struck: str | None
+    probability: float
+    note: str
+    space: bool
 
 
 @dataclass(frozen=True)
-class PassageCounts:
-    """How one passage went; every field is a number of tokens.
+class Passage:
+    """A passage and how it went; every count is a number of tokens.
 
     Attributes:
-      tokens: tokens shown, [PAD] left out.
+      tokens: the tokens, without [PAD].
       masked: those that the generator had to guess.
       replaced: those whose guess differs from the original.
       caught: replaced tokens with a probability over `THRESHOLD`.
       false_alarms: tokens that were not replaced, with a probability over `THRESHOLD`.
     """
 
-    tokens: int
+    tokens: Sequence[ShownToken]
     masked: int
     replaced: int
     caught: int
@@ -65,18 +67,15 @@ class _Token:
         return self.probability > THRESHOLD
 
 
-def _tokens(passage: Mapping[str, Sequence[Any]]) -> list[_Token]:
-    """The rows of a passage's parallel lists tokens, originals, masked, replaced, probability; no [PAD]."""
-    columns = ("tokens", "originals", "masked", "replaced", "probability")
-    rows = zip(*(passage[column] for column in columns), strict=True)
-    return [token for row in rows if (token := _Token(*row)).original != "[PAD]"]
-
-
-def count_passage(passage: Mapping[str, Sequence[Any]]) -> PassageCounts:
-    """Counts of one passage of evaluation.json (parallel lists, see `_tokens`)."""
-    tokens = _tokens(passage)
-    return PassageCounts(
-        tokens=len(tokens),
+def read_passage(columns: Mapping[str, Sequence[Any]]) -> Passage:
+    """Prepare one passage of evaluation.json: parallel lists tokens, originals, masked, replaced, probability."""
+    names = ("tokens", "originals", "masked", "replaced", "probability")
+    rows = zip(*(columns[name] for name in names), strict=True)
+    tokens = [token for row in rows if (token := _Token(*row)).original != "[PAD]"]
+    # By the originals: the text keeps its shape, whatever the generator wrote into its gaps.
+    spaces = spacing([token.original for token in tokens])
+    return Passage(
+        tokens=[_shown(token, space) for token, space in zip(tokens, spaces, strict=True)],
         masked=sum(token.masked for token in tokens),
         replaced=sum(token.replaced for token in tokens),
         caught=sum(token.replaced and token.flagged for token in tokens),
@@ -84,68 +83,43 @@ def count_passage(passage: Mapping[str, Sequence[Any]]) -> PassageCounts:
     )
 
 
-def passage_html(passage: Mapping[str, Sequence[Any]]) -> str:
-    """One passage as a `<figure>`: readable text, every token shaded, and a caption with its counts."""
-    tokens = _tokens(passage)
-    # By the originals: the text keeps its shape, whatever the generator wrote into its gaps.
-    spaces = spacing([token.original for token in tokens])
-    text = "".join(
-        (" " if space else "") + _token_html(token, spaced=space) for space, token in zip(spaces, tokens, strict=True)
-    )
-    return (
-        f'<figure class="passage"><p dir="auto">{text}</p>'
-        f"<figcaption>{_caption(count_passage(passage))}</figcaption></figure>"
-    )
-
-
-def _caption(counts: PassageCounts) -> str:
-    right = counts.masked - counts.replaced
-    return (
-        f"<b>Replaced {counts.replaced}, caught {counts.caught}</b> at {THRESHOLD} · "
-        f"{counts.false_alarms} false alarm{'' if counts.false_alarms == 1 else 's'} · "
-        f"of {counts.masked} hidden tokens the generator restored {right} · {counts.tokens} tokens"
-    )
-
-
-def _token_html(token: _Token, *, spaced: bool) -> str:
-    shown = _piece(token.text)
-    if not spaced and shown != token.text:
-        shown = shown.removeprefix("-")
-    kind = "t"
+def _shown(token: _Token, space: bool) -> ShownToken:
+    text = _piece(token.text)
+    if not space and text != token.text:
+        text = text.removeprefix("-")
+    style, note = "t", f"{token.probability:.0%} likely replaced"
     if token.text in _SPECIAL and not token.replaced:
-        kind, shown = "t special", shown.strip("[]").lower()
+        style, text = "t special", text.strip("[]").lower()
     elif token.replaced:
-        kind = "t rep" if token.flagged else "t rep missed"
+        style = "t rep" if token.flagged else "t rep missed"
     elif token.masked:
-        kind = "t hit"
-    note = f"{token.probability:.0%} likely replaced"
+        style = "t hit"
     if token.replaced:
         note += f"; was {_printable(token.original)}, the generator wrote {_printable(token.text)}"
     elif token.masked:
         note += "; hidden, and the generator restored it"
-    shade = f'style="--p:{token.probability:.3f}"'
-    struck = f"<s>{escape(_piece(token.original))}</s>" if token.replaced else ""
-    return f'<span class="{kind}" {shade} title="{escape(note)}">{escape(shown)}</span>{struck}'
+    struck = _piece(token.original) if token.replaced else None
+    return ShownToken(style, text, struck, token.probability, note, space)
 
 
 def _piece(token: str) -> str:
-    """A token as text; a "##" piece carries a hyphen instead, as dictionaries write a suffix."""
+    """Return a token as text; a "##" piece carries a hyphen instead, as dictionaries write a suffix."""
     printable = _printable(token)
     return "-" + printable[2:] if printable.startswith("##") and len(printable) > 2 else printable
 
 
 def _printable(token: str) -> str:
-    """The token with what has no width or shape made visible, so that no token disappears from the page."""
+    """Make what has no width or shape visible, so that no token disappears from the page."""
     return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cs") else c for c in token)
 
 
 def spacing(tokens: Sequence[str]) -> list[bool]:
-    """Whether a space stands before each token when WordPiece tokens are set as running text.
+    """Tell whether a space stands before each token when WordPiece tokens are set as running text.
 
     "##" pieces join the word before them; closing punctuation joins what stands before it, opening
     punctuation what follows; hyphens, apostrophes and slashes join both sides, as do dots between numbers;
-    straight quotes open and close in turn. A guess where BERT's tokenizer threw the answer away: it serves
-    reading, nothing else.
+    straight quotes open and close in turn. BERT's tokenizer threw the answer away, so this is a guess, and serves
+    reading only.
     """
     spaces: list[bool] = []
     open_marks: set[str] = set()

@@ -1,20 +1,28 @@
-"""What every source of text offers: units that are read one by one, documents in them, and a fingerprint."""
+"""Define what every source of text offers, and which of its documents are held out."""
 
 import abc
 import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from electra_jax.errors import UserError
+
+SPLITS = ("train", "validation")
+_HASHES = 2**64
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A text that belongs together.
+    """Hold a text that belongs together.
 
     Attributes:
-      key: stable, and unique in the corpus, such as "novels/a.txt.xz#17".
-      text: non-empty lines joined by a line end; packing takes each line for a sentence.
+        key: a name that is stable, and unique in the corpus, such as "novels/a.txt.xz#17".
+        text: non-empty lines joined by line ends; packing takes each line for a sentence.
     """
 
     key: str
@@ -22,19 +30,19 @@ class Document:
 
 
 class Corpus(abc.ABC):
-    """A source of documents. It pickles, and each unit can be read in another process.
+    """Read documents from a source. A corpus pickles, and each unit can be read in another process.
 
     Attributes:
-      name: a short name for people.
-      units: the parts that can be read independently (files, shards of a split, packages), in order.
-      skipped: what was left out of the units read so far by this object, and why ("undecodable lines").
-      tokenised: whether it holds token ids (`examples`) rather than text (`documents`).
+        name: a short name for people.
+        units: the parts that can be read independently (files, shards of a split, packages), in order.
+        skipped: how much was left out of the units that this object has read so far, by reason ("undecodable lines").
+        tokenised: whether the corpus holds token ids (`examples`) rather than text (`documents`).
     """
 
     tokenised: bool = False
 
     def __init__(self, *, name: str, units: Iterable[str]) -> None:
-        """Nothing is read yet."""
+        """Take the name and the units; nothing is read yet."""
         self.name = name
         self.units = list(units)
         self.skipped: collections.Counter[str] = collections.Counter()
@@ -42,28 +50,97 @@ class Corpus(abc.ABC):
     @property
     @abc.abstractmethod
     def size_bytes(self) -> int:
-        """Bytes of text; an estimate where the text is compressed."""
+        """Return the bytes of text; an estimate where the text is compressed."""
 
     @abc.abstractmethod
     def fingerprint(self) -> str:
-        """Hash of all that determines the documents, without reading them."""
+        """Return a hash of all that determines the documents, without reading them."""
 
     def documents(self, unit: str) -> Iterator[Document]:
-        """The documents of a unit, streamed. Raises UserError at what cannot be read."""
+        """Yield the documents of a unit.
+
+        Raises:
+            UserError: if something cannot be read.
+        """
         raise NotImplementedError(f"{self.name} holds token ids: read its examples")
 
     def examples(self, unit: str) -> Iterator[dict[str, list[int]]]:
-        """The examples of a unit of a tokenised corpus: input_ids and token_type_ids, unpadded."""
+        """Yield the examples of a unit of a tokenised corpus: input_ids and token_type_ids, without padding.
+
+        Raises:
+            UserError: if something cannot be read.
+        """
         raise NotImplementedError(f"{self.name} holds text: read its documents")
 
 
 def fingerprint_of(*parts: object) -> str:
-    """A short hash of JSON-able parts."""
+    """Return a short hash of values that JSON can hold."""
     content = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def joined_lines(lines: Iterable[str]) -> str:
-    """The lines that are not blank, stripped, joined by line ends: the text of a Document."""
+    """Join the lines that are not blank, stripped, by line ends: the text of a Document."""
     stripped = (line.strip() for line in lines)
     return "\n".join(line for line in stripped if line)
+
+
+def text_hash(text: str | bytes) -> int:
+    """Return a hash of 64 bits."""
+    data = text.encode("utf-8") if isinstance(text, str) else text
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+
+
+def held_out_threshold(hashes: Iterable[int], held_out_fraction: float) -> int:
+    """Return the threshold under which the hash of a held-out document is.
+
+    The text of a document decides, so that copies of one always land on the same side. A
+    share so small that it would hold out none holds out the one with the smallest hash. `hashes` are read only up to
+    the first held-out document.
+
+    Args:
+        hashes: `text_hash` of every document of the corpus.
+        held_out_fraction: share of the documents to hold out; 0 for none.
+
+    Raises:
+        UserError: if the fraction is outside [0, 1), or if there are fewer than two different documents to divide.
+    """
+    if not 0 <= held_out_fraction < 1:
+        raise UserError(f"HELD_OUT_FRACTION is {held_out_fraction}: it must be at least 0 and less than 1.")
+    threshold = int(held_out_fraction * _HASHES)
+    if threshold == 0:
+        return 0
+    seen = set()
+    for value in hashes:
+        if value < threshold:
+            return threshold
+        seen.add(value)
+    if not seen:
+        raise UserError("The corpus is empty: no document was found in it.")
+    if len(seen) == 1:
+        raise UserError(
+            "The corpus has no two different documents, therefore none can be held out for evaluation: "
+            "give more text, divide it (text_format), or set HELD_OUT_FRACTION to 0."
+        )
+    return min(seen) + 1
+
+
+def example_id(key: str, index: int) -> int:
+    """Return the number of example `index` of document `key`: an int64 >= 0, 63 bits of a hash plus the index."""
+    hashed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+    return (hashed + index) % 2**63
+
+
+def read_corpus(corpus: Corpus, units: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (`text_hash`, {"key", "text"}) of each document.
+
+    A tokenised corpus gives (hash, {"example_id", "input_ids", "token_type_ids"}) of each example.
+    """
+    for unit in units:
+        if not corpus.tokenised:
+            for document in corpus.documents(unit):
+                yield text_hash(document.text), {"key": document.key, "text": document.text}
+            continue
+        for index, example in enumerate(corpus.examples(unit)):
+            ids = example["input_ids"]
+            yield text_hash(np.asarray(ids, np.int32).tobytes()), {"example_id": example_id(unit, index), **example}

@@ -1,7 +1,7 @@
-"""The process that reads docstrings for `embedded`: `python -m electra_jax.tasks.corpora.docstring_files`.
+"""Read the docstrings of source files in a process of its own: `python -m electra_jax.tasks.corpora.docstring_files`.
 
-Takes [[file, module], ...] as JSON on its standard input and answers with the list of
-[module, qualname, paragraphs]. Files are parsed, never imported.
+`embedded` starts the process. It reads [[file, module], ...] as JSON from its standard input and answers with the list
+of [module, qualname, paragraphs]. Files are parsed, never imported.
 """
 
 import ast
@@ -16,16 +16,16 @@ Prose = tuple[str, list[list[str]]]
 
 
 def prose_of_file(file: str) -> Iterator[Prose]:
-    """The qualified names and the prose of the docstrings of a source file, in order of place."""
+    """Yield the qualified name and the prose of each docstring of a source file, in order."""
     with open(file, "rb") as stream:
         source = stream.read()
     try:
         with warnings.catch_warnings():
-            # Invalid escapes and the like are other people's sources' business, and harmless to read over.
+            # Invalid escapes and the like are the business of those sources' authors.
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
-        return  # templates and files for another Python: there is no docstring to be had
+        return  # a template, or a file for another Python
     for qualname, docstring in _docstrings(tree, ""):
         paragraphs = prose_paragraphs(docstring)
         if paragraphs:
@@ -33,7 +33,7 @@ def prose_of_file(file: str) -> Iterator[Prose]:
 
 
 def _docstrings(node: ast.AST, qualname: str) -> Iterator[tuple[str, str]]:
-    """Every string that stands as a statement (an attribute's docstring too) or that `add_newdoc` is given."""
+    """Yield every string that stands as a statement (an attribute's docstring too) or that `add_newdoc` is given."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _docstrings(child, f"{qualname}.{child.name}".lstrip("."))
@@ -47,7 +47,7 @@ def _docstrings(node: ast.AST, qualname: str) -> Iterator[tuple[str, str]]:
 
 
 def _new_docstrings(call: ast.Call) -> Iterator[tuple[str, str]]:
-    """numpy's and scipy's way to give docstrings to what is written in C: add_newdoc(place, name, text)."""
+    """Yield the docstrings that NumPy and SciPy give to what is written in C: add_newdoc(place, name, text)."""
     if not ast.unparse(call.func).endswith("add_newdoc"):
         return
     strings = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant)]
@@ -58,7 +58,7 @@ def _new_docstrings(call: ast.Call) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    """Answers one request."""
+    """Answer one request."""
     files = json.load(sys.stdin)
     json.dump([(module, *prose) for file, module in files for prose in prose_of_file(file)], sys.stdout)
 

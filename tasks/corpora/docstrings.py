@@ -1,4 +1,4 @@
-"""From a docstring to its prose: code, signatures, tables and markup removed, one sentence a string."""
+"""Extract the prose of a docstring: code, signatures, tables and markup removed, one sentence a string."""
 
 import inspect
 import re
@@ -51,10 +51,10 @@ _LEAST_COMMON_SHARE = 0.1
 
 
 def prose_paragraphs(docstring: str) -> list[list[str]]:
-    """The paragraphs of prose in a docstring, each a list of its sentences, in order.
+    """Return the paragraphs of prose in a docstring, each a list of its sentences, in order.
 
-    Left out: doctests, literal, fenced and directive blocks, headings, tables, references, lists of names,
-    the names and types of parameters (their descriptions stay), and paragraphs that do not read as English.
+    Left out are doctests, literal, fenced and directive blocks, headings, tables, references, lists of names, the names
+    and types of parameters (their descriptions stay), and paragraphs that do not read as English.
     """
     lines = inspect.cleandoc(docstring).expandtabs().split("\n")
     paragraphs = (_sentences(_plain(text)) for text in _blocks(_without_code(lines)))
@@ -66,7 +66,7 @@ def _indent(line: str) -> int:
 
 
 def _without_code(lines: list[str]) -> Iterator[str]:
-    """The lines that are not code: a blank line stands for every removed block."""
+    """Yield the lines that are not code; a blank line stands for every removed block."""
     fenced = doctest = False
     block_indent: int | None = None  # of the line that introduced a literal block or a directive
     for line in lines:
@@ -96,7 +96,7 @@ def _without_code(lines: list[str]) -> Iterator[str]:
 
 
 def _blocks(lines: Iterator[str]) -> Iterator[str]:
-    """Joins wrapped lines into paragraphs, and leaves out headings, tables and the sections without prose."""
+    """Join wrapped lines into paragraphs, and leave out headings, tables and the sections without prose."""
     block: list[str] = []
     in_list = False
     list_indent = -1
@@ -110,7 +110,7 @@ def _blocks(lines: Iterator[str]) -> Iterator[str]:
             yield from _finished(block)
             block = []
             in_list = text.rstrip(":").lower() in _LISTS
-            # A section under an underlined heading goes on to the next one; under "Heading:", to the dedent.
+            # A section under an underlined heading ends at the next one; under "Heading:", at the dedent.
             list_indent = -1 if underlined else _indent(line)
         else:
             in_list = in_list and (not text or _indent(line) > list_indent)
@@ -122,7 +122,7 @@ def _blocks(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _starts_block(line: str, block: list[str]) -> bool:
-    """Whether the line does not continue the paragraph in `block`."""
+    """Return whether the line does not continue the paragraph in `block`."""
     if not block:
         return False
     text = line.strip()
@@ -158,7 +158,7 @@ def _plain(text: str) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    """The sentences of a paragraph that read as English; none if together they are but a scrap."""
+    """Return the sentences of a paragraph that read as English; none if together they have too few words."""
     sentences: list[str] = []
     for piece in _SENTENCE_END.split(text):
         if sentences and _ABBREVIATION.search(sentences[-1]):

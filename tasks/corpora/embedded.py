@@ -1,8 +1,7 @@
-"""The embedded corpus: the prose of the docstrings of the Python packages installed beside the project.
+"""Read the embedded corpus: the prose of the docstrings of the Python packages installed beside the project.
 
-Sources are read and parsed, never imported. A unit is a package (a top-level name in site-packages, or
-"stdlib"), a document a docstring, its key "<package>/<module.path>:<qualname>", and "#2" for the second of a
-name.
+Sources are parsed, never imported. A unit is a package (a top-level name in site-packages, or "stdlib"). A document is
+a docstring; its key is "<package>/<module.path>:<qualname>", with "#2" after it for the second of a name.
 """
 
 import collections
@@ -25,7 +24,7 @@ from typing import Any
 from electra_jax.tasks.corpora import docstring_files
 from electra_jax.tasks.corpora.corpus import Corpus, Document, fingerprint_of
 
-# Raise it when the same sources would give other text: caches made of the old text are then not reused.
+# Raise it when the same sources would give other text, so that caches of the old text are not reused.
 EXTRACTOR_VERSION = 1
 
 STANDARD_LIBRARY = "stdlib"
@@ -45,17 +44,17 @@ Docstring = tuple[str, str, list[list[str]]]
 
 
 def package_of(key: str) -> str:
-    """The package that a document of the embedded corpus comes from, such as "numpy" or "stdlib"."""
+    """Return the package that a document of the embedded corpus comes from, such as "numpy" or "stdlib"."""
     return key.split("/", 1)[0]
 
 
 def module_of(key: str) -> str:
-    """The dotted module that a document of the embedded corpus comes from, such as "numpy.linalg"."""
+    """Return the dotted module that a document of the embedded corpus comes from, such as "numpy.linalg"."""
     return key.split("/", 1)[1].split(":", 1)[0]
 
 
 def installed_packages() -> dict[str, pathlib.Path]:
-    """Every package with Python sources beside the project, by name: a folder or a single .py file."""
+    """Return every package with Python sources beside the project, by name: a folder or a single .py file."""
     packages = {STANDARD_LIBRARY: pathlib.Path(sysconfig.get_path("stdlib"))}
     for folder in _package_folders():
         for path in sorted(folder.iterdir()):
@@ -67,14 +66,14 @@ def installed_packages() -> dict[str, pathlib.Path]:
 
 
 def _package_folders() -> list[pathlib.Path]:
-    """Where installed packages are found: this environment's own folders, then those that it sees beside them."""
+    """Return the folders of installed packages: this environment's own, then those that it sees beside them."""
     own = [sysconfig.get_path(scheme) for scheme in ("purelib", "platlib")]
     seen = [path for path in sys.path if pathlib.Path(path).name in ("site-packages", "dist-packages")]
     return [folder for folder in map(pathlib.Path, dict.fromkeys([*own, *seen])) if folder.is_dir()]
 
 
 def package_versions(names: list[str]) -> dict[str, str]:
-    """The versions of packages: what, with EXTRACTOR_VERSION, determines the text of the corpus."""
+    """Return the versions of packages, which determine the text of the corpus together with EXTRACTOR_VERSION."""
     distributions = importlib.metadata.packages_distributions()
     versions = {STANDARD_LIBRARY: platform.python_version()}
     for name in names:
@@ -85,10 +84,10 @@ def package_versions(names: list[str]) -> dict[str, str]:
 
 
 def extract(packages: dict[str, pathlib.Path]) -> Iterator[tuple[str, list[Document]]]:
-    """The documents of each package in turn, by file name and then by place in the file; a line is a sentence.
+    """Yield the documents of each package in turn, by file name and then by place in the file; a line is a sentence.
 
-    A paragraph at least half of whose sentences (letter case, digits and punctuation aside) were seen
-    before, in this package or an earlier one, is left out; so is a document of under 80 characters.
+    A paragraph is left out if at least half of its sentences (letter case, digits and punctuation aside) were seen
+    before, in this package or an earlier one. A document of under 80 characters is left out too.
     """
     seen: set[bytes] = set()
     chunks = ((package, files) for package, path in packages.items() for files in _chunks(package, path))
@@ -98,36 +97,36 @@ def extract(packages: dict[str, pathlib.Path]) -> Iterator[tuple[str, list[Docum
 
 
 class EmbeddedCorpus(Corpus):
-    """The docstrings of the installed packages; extracted package by package, as far as is asked for.
+    """Read the docstrings of the installed packages, extracted package by package as they are asked for.
 
-    Extraction takes half a minute on two cores. What was extracted stays, compressed, in the object and
-    travels with it when it is pickled, so that worker processes need not extract again.
+    Extraction takes half a minute on two cores. What was extracted stays, compressed, in the object, and is pickled
+    with it, so that worker processes need not extract again.
     """
 
     def __init__(self) -> None:
-        """Looks which packages there are; nothing is read yet."""
+        """Find out which packages there are; nothing is read yet."""
         self._packages = installed_packages()
         super().__init__(name="embedded", units=list(self._packages))
         self._extracted: dict[str, bytes] = {}
         self._extraction = self._extract()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Extracts whatever is missing: paragraphs are deduplicated over all packages, in one process."""
+        """Extract whatever is missing: paragraphs are deduplicated over all packages, in one process."""
         collections.deque(self._extraction, maxlen=0)
         return {**self.__dict__, "_extraction": iter(())}
 
     @property
     def size_bytes(self) -> int:
-        """An estimate: the size of the sources times the share that prose was found to be."""
+        """Return an estimate: the size of the sources times the share of them that prose was found to be."""
         files = (file for path in self._packages.values() for file in _source_files(path))
         return int(_PROSE_SHARE * sum(file.stat().st_size for file in files))
 
     def fingerprint(self) -> str:
-        """Hash of the names and versions of the packages and of the extractor's version."""
+        """Return a hash of the names and versions of the packages and of the extractor's version."""
         return fingerprint_of("embedded", EXTRACTOR_VERSION, package_versions(self.units))
 
     def documents(self, unit: str) -> Iterator[Document]:
-        """The documents of a package."""
+        """Yield the documents of a package."""
         while unit not in self._extracted:
             next(self._extraction)
         for key, text in json.loads(zlib.decompress(self._extracted[unit])):
@@ -141,7 +140,7 @@ class EmbeddedCorpus(Corpus):
 
 
 def _chunks(package: str, path: pathlib.Path) -> Iterator[list[tuple[str, str]]]:
-    """(file, module) for every source file, a process's work at a time."""
+    """Yield (file, module) of every source file, as much at a time as one process reads."""
     chunk: list[tuple[str, str]] = []
     size = 0
     for file in _source_files(path):
@@ -157,7 +156,7 @@ def _chunks(package: str, path: pathlib.Path) -> Iterator[list[tuple[str, str]]]
 def _results_in_order(
     chunks: Iterator[tuple[str, list[tuple[str, str]]]],
 ) -> Iterator[tuple[str, list[Docstring]]]:
-    """(package, docstrings) of every chunk. A few are read ahead, not all, lest they delay an early exit."""
+    """Yield (package, docstrings) of every chunk; only a few are read ahead, so that they delay no early exit."""
     processes = os.cpu_count() or 1
     pool = concurrent.futures.ThreadPoolExecutor(processes)
     try:

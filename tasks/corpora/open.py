@@ -1,4 +1,4 @@
-"""Opening a corpus by its name: embedded, text files, a TFDS dataset, or the original's TFRecords."""
+"""Open a corpus by its name: embedded, text files, a TFDS dataset, or the original's TFRecords."""
 
 import glob
 import os
@@ -18,28 +18,28 @@ _TEXT_FORMATS = ("auto", "documents", "lines", "jsonl")
 
 
 def open_corpus(corpus: str, *, text_format: str, text_field: str, skip_undecodable: bool) -> Corpus:
-    """Opens a corpus; of its content, only as much is read as shows that it holds any.
+    """Open a corpus; only as much of it is read as shows that it is not empty.
 
     Args:
-      corpus: "embedded" (docstrings of the installed packages); "tfds:NAME[:split]" (a prepared dataset
-        under TFDS_DATA_DIR; split "train" unless named); a glob of text files (plain, .gz, .xz or .zst, `**`
-        for any depth); or a glob of *.tfrecord* files as the original TensorFlow builder wrote them. A glob may
-        begin with gs://, and has no `**` then.
-      text_format: of text files: "documents" (a blank line between documents), "lines" (a document a
-        line), "jsonl" (a JSON object a line), or "auto" (jsonl for .jsonl files, else documents).
-      text_field: the field of JSONL objects or TFDS examples that holds the text.
-      skip_undecodable: whether lines that are not UTF-8 are left out and counted, instead of an error.
+        corpus: "embedded" (docstrings of the installed packages); "tfds:NAME[:split]" (a prepared dataset under
+            TFDS_DATA_DIR; split "train" unless named); a glob of text files (plain, .gz, .xz or .zst, `**` for any
+            depth); or a glob of *.tfrecord* files as the original TensorFlow builder wrote them. A glob may begin with
+            gs://, and has no `**` then.
+        text_format: how text files are divided: "documents" (a blank line between documents), "lines" (a document a
+            line), "jsonl" (a JSON object a line), or "auto" (jsonl for .jsonl files, else documents).
+        text_field: the field of JSONL objects or TFDS examples that holds the text.
+        skip_undecodable: whether lines that are not UTF-8 are left out and counted, instead of an error.
 
     Raises:
-      UserError: the corpus is not found, not readable or empty. What is found damaged later is raised as
-        such by the corpus when it is read.
+        UserError: if the corpus is not found, not readable or empty. Damage that is found later is raised by the corpus
+            when it is read.
     """
     if text_format not in _TEXT_FORMATS:
         raise UserError(f"text_format {text_format!r} is none of {', '.join(_TEXT_FORMATS)}.")
     if corpus == "embedded":
         return EmbeddedCorpus()
     if corpus.startswith("tfds:"):
-        from electra_jax.tasks.tfds import TfdsText  # imports TensorFlow: only where it is needed
+        from electra_jax.tasks.corpora.tfds_text import TfdsText  # imports TensorFlow: only where it is needed
 
         opened: Corpus = TfdsText(
             corpus.removeprefix("tfds:"), text_field=text_field, skip_undecodable=skip_undecodable
@@ -77,7 +77,7 @@ def _open_files(pattern: str, *, text_format: str, text_field: str, skip_undecod
 
 
 def _matching(pattern: str) -> list[epath.Path]:
-    """The files, sorted."""
+    """Return the files, sorted."""
     if not is_remote(pattern):
         found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
         return sorted(path_of(path) for path in found)
@@ -88,7 +88,7 @@ def _matching(pattern: str) -> list[epath.Path]:
 
 
 def _folder_before_wildcards(pattern: str) -> epath.Path:
-    """What keys leave out: a corpus that is moved as a whole keeps its keys."""
+    """Return the folder that keys leave out: a corpus that is moved as a whole keeps its keys."""
     return (
         path_of(re.split(r"[*?\[]", pattern, maxsplit=1)[0] + "_").parent
         if glob.has_magic(pattern)

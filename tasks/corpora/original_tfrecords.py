@@ -1,4 +1,4 @@
-"""TFRecords as the original TensorFlow builder (`build_pretraining_dataset.py`) wrote them, as a corpus."""
+"""Read the TFRecords of the original TensorFlow builder (`build_pretraining_dataset.py`) as a corpus."""
 
 from collections.abc import Iterable, Iterator
 
@@ -14,27 +14,33 @@ _FEATURES = ("input_ids", "input_mask", "segment_ids")
 
 
 class OriginalTFRecords(Corpus):
-    """Files of padded examples: input_ids, input_mask, segment_ids (int64 lists of one length). A unit is a file."""
+    """Read files of padded examples (input_ids, input_mask, segment_ids of one length); a unit is a file."""
 
     tokenised = True
 
     def __init__(self, paths: Iterable[epath.Path], *, root: epath.Path, name: str) -> None:
-        """`root` holds every path."""
+        """Take the files; nothing is read yet.
+
+        Args:
+            paths: the files.
+            root: a folder that holds all of them.
+            name: a short name for people.
+        """
         self._paths = {path.relative_to(root).as_posix(): path for path in paths}
         super().__init__(name=name, units=self._paths)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the files."""
+        """Return the bytes of the files."""
         return sum(size_and_time(path)[0] for path in self._paths.values())
 
     def fingerprint(self) -> str:
-        """Hash of the units' names, sizes and times of change."""
+        """Return a hash of the units' names, sizes and times of change."""
         files = [(unit, *size_and_time(path)) for unit, path in self._paths.items()]
         return fingerprint_of("tfrecords", files)
 
     def examples(self, unit: str) -> Iterator[dict[str, list[int]]]:
-        """The examples of a file without their padding: input_ids and token_type_ids, [CLS] and [SEP] included."""
+        """Yield the examples of a file without padding: input_ids and token_type_ids, [CLS] and [SEP] included."""
         path = self._paths[unit]
         for number, record in enumerate(_records(path)):
             try:

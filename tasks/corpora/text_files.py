@@ -1,4 +1,4 @@
-"""Text files, plain or compressed, as a corpus: read as streams, every damage told by file and place."""
+"""Read text files, plain or compressed, as a corpus: as streams, with file and place of whatever is damaged."""
 
 import contextlib
 import gzip
@@ -25,7 +25,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class TextFiles(Corpus):
-    """Files of text. A unit is a file, named by its path from `root` on, whose keys are "<unit>#<number>"."""
+    """Read files of text. A unit is a file, named by its path from `root` on; its keys are "<unit>#<number>"."""
 
     def __init__(
         self,
@@ -37,7 +37,16 @@ class TextFiles(Corpus):
         text_field: str,
         skip_undecodable: bool,
     ) -> None:
-        """The arguments are those of `sources.open_corpus`; `root` holds every path."""
+        """Take the files; nothing is read yet.
+
+        Args:
+            paths: the files.
+            root: a folder that holds all of them.
+            name: a short name for people.
+            text_format: see `open.open_corpus`.
+            text_field: see `open.open_corpus`.
+            skip_undecodable: see `open.open_corpus`.
+        """
         self._paths = {path.relative_to(root).as_posix(): path for path in paths}
         super().__init__(name=name, units=self._paths)
         self._text_format = text_format
@@ -46,16 +55,16 @@ class TextFiles(Corpus):
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of text; estimated for compressed files."""
+        """Return the bytes of text; an estimate for compressed files."""
         return int(sum(size_and_time(path)[0] * _EXPANSION.get(path.suffix, 1) for path in self._paths.values()))
 
     def fingerprint(self) -> str:
-        """Hash of the units' names, sizes and times of change, and of how they are read."""
+        """Return a hash of the units' names, sizes and times of change, and of how they are read."""
         files = [(unit, *size_and_time(path)) for unit, path in self._paths.items()]
         return fingerprint_of(files, self._text_format, self._text_field, self._skip_undecodable)
 
     def documents(self, unit: str) -> Iterator[Document]:
-        """The documents of a file, in order."""
+        """Yield the documents of a file, in order."""
         path = self._paths[unit]
         text_format = self._text_format
         if text_format == "auto":
@@ -72,7 +81,7 @@ class TextFiles(Corpus):
             yield Document(f"{unit}#{number}", text)
 
     def _lines(self, path: epath.Path) -> Iterator[tuple[int, str]]:
-        """Line numbers (from 1) and lines."""
+        """Yield line numbers (from 1) and lines."""
         offset = 0
         for number, raw in enumerate(_raw_lines(path), start=1):
             start = len(_BYTE_ORDER_MARK) if number == 1 and raw.startswith(_BYTE_ORDER_MARK) else 0
@@ -152,11 +161,11 @@ def _open(path: epath.Path) -> Iterator[BinaryIO]:
 
 
 class _DamagedError(Exception):
-    """Compressed data that cannot be decompressed."""
+    """Report compressed data that cannot be decompressed."""
 
 
 class _ZstandardReader(io.RawIOBase):
-    """Frames of a .zst file. (The library's own reader takes a truncated file for a complete one.)"""
+    """Read the frames of a .zst file. (The library's own reader takes a truncated file for a complete one.)"""
 
     def __init__(self, file: BinaryIO, path: epath.Path) -> None:
         try:

@@ -4,8 +4,13 @@ import random
 from collections.abc import Sequence
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.pretraining.packing import ExampleBuilder
-from electra_jax.tasks.pretraining.segments import BORDER_COIN, SHORTEST_TARGET, Example, join_segments
+from electra_jax.tasks.pretraining.packing import (
+    BORDER_COIN,
+    SHORTEST_TARGET,
+    Example,
+    ExampleBuilder,
+    join_segments,
+)
 
 # What the original aims at for segment A when the example shall have one segment: more than any example holds.
 NO_BORDER = 100_000

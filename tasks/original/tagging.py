@@ -3,9 +3,9 @@
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from electra_jax.tasks.protocol import Pieces
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, Span, split_tag
 from electra_jax.tasks.tagging.sentences import TaggedSentence, TaggingRules, encoded_tags
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # ASCII characters that BERT takes for punctuation though Unicode calls them symbols.
 _SYMBOLS = "$+<=>^`|~"
@@ -30,7 +30,7 @@ def read_spans(tags: Sequence[str]) -> list[Span]:
     return spans
 
 
-def word_pieces(words: Sequence[str], vocabulary: Pieces) -> list[list[int]]:
+def word_pieces(words: Sequence[str], vocabulary: Vocabulary) -> list[list[int]]:
     """Return the word pieces of each word as the original's `tokenize_and_align` makes them.
 
     It does not stand ideographs apart, so that a word of two is `first ##second`; a word of which cleaning
@@ -53,7 +53,7 @@ def word_pieces(words: Sequence[str], vocabulary: Pieces) -> list[list[int]]:
     return pieces
 
 
-def align(words: Sequence[str], vocabulary: Pieces, length: int) -> tuple[list[int], list[int]]:
+def align(words: Sequence[str], vocabulary: Vocabulary, length: int) -> tuple[list[int], list[int]]:
     """Place words as the original: return the token ids, and the position of the first piece of each tagged word.
 
     Three faults: the sentence is cut as if every word to come took one more token (60 words of one piece at

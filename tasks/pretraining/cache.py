@@ -1,16 +1,15 @@
-"""`electra cache`: tokenises and packs a corpus once, in parallel processes, into a SeqIO cache.
+"""Tokenise and pack a corpus once, in parallel processes: `electra cache`.
 
-The cache has the layout that `seqio_cache_tasks` writes, so that SeqIO, T5X and this project read it:
-`CACHE_DIR/NAME/{train,validation}.tfrecord-XXXXX-of-NNNNN`, `info.*.json`, `stats.*.json`, `COMPLETED`;
-`made_by.json` says in words where it comes from. It is built in `CACHE_DIR/NAME.partial`, which is renamed at
-the end; the jobs that a killed run finished are kept.
+A cache is the directory `CACHE_DIR/NAME`: `train.blocks` and `validation.blocks` (see `electra_jax.data.blocks`; with
+`example_ids.npy`, the number of each example), `made_by.json`, which says in words where it comes from, and
+`COMPLETED`. `tfrecords.add_tfrecords` adds what SeqIO and T5X read. A cache is built in `CACHE_DIR/NAME.partial`, which
+is renamed at the end; the jobs that a killed run finished are kept.
 """
 
 import collections
 import concurrent.futures
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -20,31 +19,36 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
 
+import numpy as np
 from etils import epath
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from electra_jax.data.blocks import BlocksWriter, save_array
 from electra_jax.errors import UserError
 from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file, sole_builder
 from electra_jax.runtime import user_cache
-from electra_jax.tasks.corpora.corpus import Corpus
-from electra_jax.tasks.corpora.splits import held_out_threshold
-from electra_jax.tasks.pretraining.byte_progress import ByteProgress
-from electra_jax.tasks.pretraining.cache_worker import Job, Setup, piece_path, record_path
+from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, held_out_threshold, read_corpus
+from electra_jax.tasks.pretraining.cache_worker import Job, Setup, piece_path, read_piece, record_path
 from electra_jax.tasks.pretraining.packing import Packing
-from electra_jax.tasks.pretraining.tasks import CACHED_FEATURES, SPLITS, read_corpus
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # Raised whenever the same inputs would give other examples than before.
 FORMAT_VERSION = 2
 
-# A shard comes from about this much text: 64 shards of a small corpus, more of a large one.
-SMALLEST_SHARD, LARGEST_SHARD, SHARDS = 2**16, 2**26, 64
+# Bytes of text of a job: 64 jobs of a small corpus, more of a large one.
+SMALLEST_JOB, LARGEST_JOB, JOBS = 2**16, 2**26, 64
+
+SECONDS_BETWEEN_LINES = 10.0
 
 
 def cache_description(
-    corpus: Corpus, vocabulary: WordPieceVocabulary, *, packing: Packing, held_out_fraction: float
+    corpus: Corpus, vocabulary: Vocabulary, *, packing: Packing, held_out_fraction: float
 ) -> dict[str, Any]:
     """Return everything that determines the content of a cache."""
     return {
@@ -70,7 +74,7 @@ def cache_name(description: dict[str, Any]) -> str:
 
 def build_cache(
     corpus: Corpus,
-    vocabulary: WordPieceVocabulary,
+    vocabulary: Vocabulary,
     *,
     cache_dir: str,
     packing: Packing,
@@ -80,21 +84,22 @@ def build_cache(
 ) -> str:
     """Return the directory of the cache of `corpus`, building it if there is none.
 
-    The content does not depend on `num_processes`. A process that asks for a cache that another one is
-    building waits for it.
+    The content does not depend on `num_processes`. A process that asks for a cache that another one is building waits
+    for it.
 
     Args:
-      corpus: text, or examples of the original's TFRecords, which keep their ids.
-      vocabulary: tokenises the text.
-      cache_dir: a folder that may hold many caches; one in an object store gets what was built on the local disk.
-      packing: how documents become examples.
-      held_out_fraction: share of the documents, chosen by a hash of their text, that makes the validation
-        split; at least one document, and 0 for no such split.
-      num_processes: worker processes, beside this one, which reads.
-      show_progress: whether to say on standard error how far it is.
+        corpus: text, or examples of the original's TFRecords, which keep their ids.
+        vocabulary: tokenises the text.
+        cache_dir: a folder that may hold many caches; in an object store, a copy of what is built on the local disk.
+        packing: how documents become examples.
+        held_out_fraction: share of the documents, chosen by a hash of their text, that makes the validation
+            split; at least one document, and 0 for no such split.
+        num_processes: worker processes, beside this one, which reads.
+        show_progress: whether to say on standard error how far it is.
 
     Raises:
-      UserError: an empty corpus; one too small to hold anything out; a full disk; a worker that was killed.
+        UserError: if the corpus is empty, or too small to hold anything out; if the disk is full; or if a worker was
+            killed.
     """
     description = cache_description(corpus, vocabulary, packing=packing, held_out_fraction=held_out_fraction)
     if num_processes < 1:
@@ -111,18 +116,11 @@ def build_cache(
         with sole_builder(pathlib.Path(cache_dir) / f".{name}.lock"):
             if not (final / "COMPLETED").exists():
                 partial = final.with_name(name + ".partial")
-                setup = Setup(
-                    directory=partial / "jobs",
-                    tokenizer=None if corpus.tokenised else vocabulary.tokenizer,
-                    cls_id=vocabulary.cls_id,
-                    sep_id=vocabulary.sep_id,
-                    packing=packing,
-                )
-                setup.directory.mkdir(parents=True, exist_ok=True)
+                setup = _setup(partial, corpus, vocabulary, packing)
                 title = f"Tokenising {corpus.name}"
                 with ByteProgress(title, corpus.size_bytes, show=show_progress) as progress:
                     records, skipped = _run_jobs(corpus, setup, held_out_fraction, num_processes, progress)
-                summary = _finish(partial, records, description, skipped)
+                summary = _finish(partial, setup, records, description, skipped)
                 os.rename(partial, final)
                 shutil.rmtree(final / "jobs")
                 if show_progress:
@@ -130,15 +128,89 @@ def build_cache(
     return str(final)
 
 
+def _setup(partial: pathlib.Path, corpus: Corpus, vocabulary: Vocabulary, packing: Packing) -> Setup:
+    return Setup(
+        directory=_jobs_folder(partial, corpus),
+        tokenizer=None if corpus.tokenised else vocabulary.tokenizer,
+        vocab_size=vocabulary.vocab_size,
+        cls_id=vocabulary.cls_id,
+        sep_id=vocabulary.sep_id,
+        packing=packing,
+    )
+
+
 def store(build: Callable[..., str], stored: epath.Path) -> str:
-    """Builds a cache on the local disk and copies it into an object store, COMPLETED last, unless it is there."""
+    """Build a cache on the local disk and copy it into an object store, COMPLETED last, unless it is there."""
     if not (stored / "COMPLETED").exists():
         built = pathlib.Path(build(cache_dir=str(user_cache() / "examples")))
         stored.mkdir(parents=True, exist_ok=True)
-        files = [path for path in built.iterdir() if path.is_file() and not path.name.startswith(".")]
-        for path in sorted(files, key=lambda path: (path.name == "COMPLETED", path.name)):
-            path_of(path).copy(stored / path.name, overwrite=True)
+        files = [path for path in built.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        for path in sorted(files, key=lambda path: (path.name == "COMPLETED", path)):
+            target = stored / path.relative_to(built).as_posix()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path_of(path).copy(target, overwrite=True)
     return str(stored)
+
+
+class ByteProgress:
+    """Show on standard error how much of a corpus is read: a bar on a terminal, a line now and then in a log."""
+
+    def __init__(self, title: str, total_bytes: int, *, show: bool) -> None:
+        """Prepare the bar.
+
+        Args:
+            title: what is being done.
+            total_bytes: size of the corpus, which may be an estimate.
+            show: False to print nothing.
+        """
+        self._title = title
+        self._total = total_bytes
+        self._done = self._skipped = 0
+        self._start = self._last_line = time.monotonic()
+        console = Console(file=sys.stderr)
+        self._lines = show and not console.is_terminal
+        self._bar = Progress(
+            TextColumn(title),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not show or self._lines,
+        )
+        self._task = self._bar.add_task(title, total=total_bytes)
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop drawing; the last state stays on the screen."""
+        self._bar.stop()
+        if self._lines and error is None:
+            self._print_line()
+
+    def advance(self, num_bytes: int, *, already_done: bool) -> None:
+        """Count bytes; those that an earlier run did (`already_done`) do not count for the speed."""
+        self._done += num_bytes
+        self._skipped += num_bytes if already_done else 0
+        self._bar.update(self._task, completed=self._done, total=max(self._total, self._done))
+        if self._lines and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        rate = max(self._done - self._skipped, 1) / max(self._last_line - self._start, 1e-3)
+        left = max(self._total - self._done, 0) / rate
+        print(
+            f"{self._title}: {self._done / 1e6:.1f} of {max(self._total, self._done) / 1e6:.1f} MB, "
+            f"{rate / 1e6:.2f} MB/s, {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _run_jobs(
@@ -148,7 +220,7 @@ def _run_jobs(
     hashes = (hashed for hashed, _ in read_corpus(corpus, corpus.units))
     threshold = held_out_threshold(hashes, held_out_fraction)
     skipped_before = collections.Counter(corpus.skipped)
-    jobs = _jobs(corpus, threshold, _shard_bytes(corpus, setup.directory))
+    jobs = _jobs(corpus, threshold, int((setup.directory / "job_bytes").read_text()))
     records: dict[int, dict[str, Any]] = {}
     lock, stop = threading.Lock(), threading.Event()
 
@@ -181,30 +253,35 @@ def _run_jobs(
     return [records[index] for index in sorted(records)], dict(corpus.skipped - skipped_before)
 
 
-def _jobs(corpus: Corpus, threshold: int, shard_bytes: int) -> Iterator[tuple[Job, int]]:
-    """Yield jobs of at least `shard_bytes` (but the last), and the bytes of each."""
+def _jobs(corpus: Corpus, threshold: int, job_bytes: int) -> Iterator[tuple[Job, int]]:
+    """Yield jobs of at least `job_bytes` (but the last), and the bytes of each."""
     documents, size, index = [], 0, 0
     for hashed, features in read_corpus(corpus, corpus.units):
         documents.append((hashed < threshold, features))
         size += len(features["text"].encode()) if "text" in features else 4 * len(features["input_ids"])
-        if size >= shard_bytes:
+        if size >= job_bytes:
             yield Job(index, documents), size
             documents, size, index = [], 0, index + 1
     if documents:
         yield Job(index, documents), size
 
 
-def _shard_bytes(corpus: Corpus, directory: pathlib.Path) -> int:
-    """Return the size of a job; kept on disk, lest an estimate that changed mix up the jobs of a resumed run."""
-    path = directory / "shard_bytes"
-    if not path.exists():
-        size = min(max(corpus.size_bytes // SHARDS, SMALLEST_SHARD), LARGEST_SHARD)
-        replace_file(path, str(size))
-    return int(path.read_text())
+def _jobs_folder(partial: pathlib.Path, corpus: Corpus) -> pathlib.Path:
+    """Return where jobs leave their work, made anew unless a build that was interrupted left jobs of this kind.
+
+    The size of a job is kept there: if its estimate changed, the jobs of a resumed build would be others.
+    """
+    folder = partial / "jobs"
+    if not (folder / "job_bytes").exists():
+        shutil.rmtree(partial, ignore_errors=True)
+        folder.mkdir(parents=True)
+        size = min(max(corpus.size_bytes // JOBS, SMALLEST_JOB), LARGEST_JOB)
+        replace_file(folder / "job_bytes", str(size))
+    return folder
 
 
 class _Worker:
-    """A process of `cache_worker`, started when it gets its first job."""
+    """Run jobs in a process of `cache_worker`, which is started for the first one."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -251,11 +328,16 @@ class _Worker:
 
 
 def _finish(
-    partial: pathlib.Path, records: Sequence[dict[str, Any]], description: dict[str, Any], skipped: dict[str, int]
+    partial: pathlib.Path,
+    setup: Setup,
+    records: Sequence[dict[str, Any]],
+    description: dict[str, Any],
+    skipped: dict[str, int],
 ) -> str:
-    """Make the pieces into shards, write what describes them, COMPLETED last; return a summary in words.
+    """Join the pieces, write what describes them, COMPLETED last; return a summary in words.
 
-    Killed in between, it can be done again: a piece is moved, never changed.
+    Raises:
+        UserError: if there is nothing to train on.
     """
     totals = {
         split: {key: sum(record[split][key] for record in records) for key in ("documents", "examples", "tokens")}
@@ -264,9 +346,8 @@ def _finish(
     if not totals["train"]["examples"]:
         raise UserError(f"The corpus {description['corpus']} is empty: nothing to train on was found in it.")
     for split in SPLITS:
-        if totals[split]["examples"]:
-            num_shards = _make_shards(partial, records, split)
-            _describe_split(partial, records, split, totals[split], num_shards)
+        pieces = (piece_path(setup.directory, index, split) for index in range(len(records)))
+        _join_pieces(partial / f"{split}.blocks", pieces, setup.vocab_size)
     dropped = sum(record["dropped"] for record in records)
     counts = {**totals, "dropped_tokens": dropped, "skipped": skipped}
     replace_file(
@@ -281,45 +362,14 @@ def _finish(
     )
 
 
-def _make_shards(partial: pathlib.Path, records: Sequence[dict[str, Any]], split: str) -> int:
-    """Join pieces, in order, until a shard has half the size of the largest; return the number of shards."""
-    smallest = max(record["train"]["bytes"] for record in records) // 2
-    shards, size = [[]], 0
-    for index, record in enumerate(records):
-        if record[split]["bytes"]:
-            if size >= smallest:
-                shards.append([])
-                size = 0
-            shards[-1].append(piece_path(partial / "jobs", index, split))
-            size += record[split]["bytes"]
-    for number, pieces in enumerate(shards):
-        target = partial / f"{split}.tfrecord-{number:05d}-of-{len(shards):05d}"
-        if len(pieces) == 1 and pieces[0].exists():
-            os.replace(pieces[0], target)
-        elif not target.exists():
-            joined = target.with_name(target.name + ".tmp")
-            with open(joined, "wb") as file:
-                for piece in pieces:
-                    with open(piece, "rb") as part:
-                        shutil.copyfileobj(part, file)
-            os.replace(joined, target)
-    return len(shards)
-
-
-def _describe_split(
-    partial: pathlib.Path, records: Sequence[dict[str, Any]], split: str, totals: dict[str, int], num_shards: int
-) -> None:
-    info = {
-        "num_shards": num_shards,
-        "features": {
-            key: {"shape": spec.shape.as_list(), "dtype": spec.dtype.name} for key, spec in CACHED_FEATURES.items()
-        },
-        "seqio_version": importlib.metadata.version("seqio"),
-    }
-    stats = {
-        "examples": totals["examples"],
-        "input_ids_tokens": totals["tokens"],
-        "input_ids_max_tokens": max(record[split]["longest"] for record in records),
-    }
-    replace_file(partial / f"info.{split}.json", json.dumps(info, indent=2) + "\n")
-    replace_file(partial / f"stats.{split}.json", json.dumps(stats, indent=2) + "\n")
+def _join_pieces(directory: pathlib.Path, pieces: Iterable[pathlib.Path], vocab_size: int) -> None:
+    """Write the blocks of a split and, beside them, the number of each example, from which SeqIO's tasks draw masks."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    example_ids = [np.zeros(0, np.int64)]
+    with BlocksWriter(directory, vocab_size=vocab_size) as writer:
+        for path in pieces:
+            piece = read_piece(path)
+            writer.add(piece.tokens, piece.lengths, piece.second_starts)
+            example_ids.append(piece.example_ids)
+    save_array(directory / "example_ids.npy", np.concatenate(example_ids))

@@ -1,36 +1,46 @@
-"""The process that tokenises and packs for `cache.build_cache`: `python -m electra_jax.tasks.pretraining.cache_worker`.
+"""Tokenise and pack the documents of one job: `python -m electra_jax.tasks.pretraining.cache_worker`.
 
-Speaks pickles over its standard input and output: a `Setup`, then a `Job` at a time, each answered by its
-record or by the exception that stopped it. Ends when its input does, hence also when its parent is killed.
-It imports neither TensorFlow nor the caller's main module.
+`cache.build_cache` starts the process. It reads pickles from its standard input (a `Setup`, then one `Job` at a time)
+and answers each job with its record, or with the exception that stopped it. It ends when its input does, and so also
+when its parent is killed. It imports neither TensorFlow nor the caller's main module.
 """
 
 import dataclasses
-import itertools
+import io
 import json
-import os
 import pathlib
 import pickle
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 from tokenizers import Tokenizer
 
+from electra_jax.data.blocks import token_dtype
 from electra_jax.errors import UserError
-from electra_jax.tasks.pretraining.packing import Packing, example_id, pack_document
-from electra_jax.tasks.pretraining.tfrecords import encode_example, frame
-
-RECORDS_AT_ONCE = 4096
+from electra_jax.files import replace_file
+from electra_jax.tasks.corpora.corpus import example_id
+from electra_jax.tasks.pretraining.packing import Packing, pack_document
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What every job shares. `tokenizer` is None if the corpus is tokenised."""
+    """Hold what every job shares.
+
+    Attributes:
+        directory: where jobs leave their pieces and records.
+        tokenizer: None if the corpus is tokenised already.
+        vocab_size: number of entries of the vocabulary; every id is below it.
+        cls_id: id of [CLS].
+        sep_id: id of [SEP].
+        packing: how documents become examples.
+    """
 
     directory: pathlib.Path
     tokenizer: Tokenizer | None
+    vocab_size: int
     cls_id: int
     sep_id: int
     packing: Packing
@@ -38,83 +48,120 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Documents of one shard: (whether held out, document), as `pretraining.read_corpus` yields them."""
+    """Hold consecutive documents of the corpus: (whether held out, what `corpus.read_corpus` yields)."""
 
     index: int
     documents: Sequence[tuple[bool, dict[str, Any]]]
 
 
+class Piece(NamedTuple):
+    """Hold the examples of one job and split, in the layout of `blocks.TokenBlocks`, with the number of each.
+
+    Attributes:
+        tokens: ids of every example end to end, uint16 or uint32.
+        lengths: number of tokens of each example, int64 [N].
+        second_starts: place in each example where segment B starts, its length if it has none, int64 [N].
+        example_ids: `packing.example_id` of each, int64 [N].
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    second_starts: np.ndarray
+    example_ids: np.ndarray
+
+
 def record_path(directory: pathlib.Path, index: int) -> pathlib.Path:
-    """Return where a finished job leaves its record; the job is unfinished as long as that is missing."""
+    """Return where a finished job leaves its record; the job is unfinished as long as that file is missing."""
     return directory / f"{index:06d}.json"
 
 
 def piece_path(directory: pathlib.Path, index: int, split: str) -> pathlib.Path:
-    """Return where a job leaves the examples of one split; it leaves no file of none."""
-    return directory / f"{index:06d}.{split}.tfrecord"
+    """Return where a job leaves its `Piece` of one split."""
+    return directory / f"{index:06d}.{split}.npz"
+
+
+def read_piece(path: pathlib.Path) -> Piece:
+    """Read what `run_job` wrote."""
+    with np.load(path) as arrays:
+        return Piece(**arrays)
 
 
 def run_job(setup: Setup, job: Job) -> dict[str, Any]:
-    """Write the job's examples, then its record, and return the record.
+    """Write the job's pieces, then its record, and return the record.
 
-    The record has for "train" and "validation": {"documents", "examples", "tokens" (special ones counted),
-    "longest", "bytes"}; and "dropped": the number of tokens that are in no example.
+    The record has {"documents", "examples", "tokens"} of "train" and of "validation", special tokens counted, and
+    "dropped": the number of tokens that are in no example.
     """
     dropped = [0]
     record: dict[str, Any] = {}
     for split, held_out in (("train", False), ("validation", True)):
         documents = [features for side, features in job.documents if side == held_out]
-        counts = {"documents": len(documents), "examples": 0, "tokens": 0, "longest": 0, "bytes": 0}
-        encoded = _encode(setup, documents, counts, dropped)
-        _write_atomically(piece_path(setup.directory, job.index, split), encoded, counts)
+        piece = _piece(setup, (example for document in documents for example in _examples(setup, document, dropped)))
+        buffer = io.BytesIO()
+        np.savez(buffer, **piece._asdict())
+        replace_file(piece_path(setup.directory, job.index, split), buffer.getvalue())
+        counts = {"documents": len(documents), "examples": len(piece.lengths), "tokens": len(piece.tokens)}
         record[split] = counts
     record["dropped"] = dropped[0]
-    path = record_path(setup.directory, job.index)
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(record))
-    os.replace(temporary, path)
+    replace_file(record_path(setup.directory, job.index), json.dumps(record))
     return record
 
 
-def _encode(
-    setup: Setup, documents: Iterable[dict[str, Any]], counts: dict[str, int], dropped: list[int]
-) -> Iterator[bytes]:
-    for document in documents:
-        if setup.tokenizer is None:
-            examples = [(document["example_id"], document["input_ids"], document["token_type_ids"])]
-        else:
-            key = document["key"]
-            packed, lost = pack_document(
-                key,
-                document["text"],
-                tokenizer=setup.tokenizer,
-                cls_id=setup.cls_id,
-                sep_id=setup.sep_id,
-                packing=setup.packing,
+def _examples(
+    setup: Setup, document: dict[str, Any], dropped: list[int]
+) -> Iterator[tuple[int, Sequence[int], Sequence[int]]]:
+    """Yield (example_id, input_ids, token_type_ids) of a document, and add the tokens that are lost to `dropped`."""
+    if setup.tokenizer is None:
+        yield document["example_id"], document["input_ids"], document["token_type_ids"]
+        return
+    key = document["key"]
+    packed, lost = pack_document(
+        key,
+        document["text"],
+        tokenizer=setup.tokenizer,
+        cls_id=setup.cls_id,
+        sep_id=setup.sep_id,
+        packing=setup.packing,
+    )
+    dropped[0] += lost
+    for index, example in enumerate(packed):
+        yield example_id(key, index), *example
+
+
+def _piece(setup: Setup, examples: Iterator[tuple[int, Sequence[int], Sequence[int]]]) -> Piece:
+    """Lay examples end to end.
+
+    Raises:
+        UserError: if an example is too long, holds an id outside the vocabulary, or has segments that are not 0s and
+            then 1s.
+    """
+    tokens: list[int] = []
+    numbers, lengths, second_starts = [], [], []
+    for number, input_ids, types in examples:
+        if len(input_ids) > setup.packing.length:
+            raise UserError(
+                f"the corpus holds an example of {len(input_ids)} tokens, more than the sequence length of "
+                f"{setup.packing.length}: set SEQUENCE_LENGTH to what it was made for"
             )
-            dropped[0] += lost
-            examples = [(example_id(key, index), *example) for index, example in enumerate(packed)]
-        for number, ids, types in examples:
-            if len(ids) > setup.packing.length:
-                raise UserError(
-                    f"The corpus holds an example of {len(ids)} tokens, more than the sequence length of "
-                    f"{setup.packing.length}: set SEQUENCE_LENGTH to what it was made for."
-                )
-            counts["examples"] += 1
-            counts["tokens"] += len(ids)
-            counts["longest"] = max(counts["longest"], len(ids))
-            yield encode_example(number, ids, types)
-
-
-def _write_atomically(path: pathlib.Path, records: Iterator[bytes], counts: dict[str, int]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        while chunk := list(itertools.islice(records, RECORDS_AT_ONCE)):
-            counts["bytes"] += file.write(frame(chunk))
-    if counts["bytes"]:
-        os.replace(temporary, path)
-    else:
-        temporary.unlink()
+        second_start = len(types) - sum(types)
+        if any(types[:second_start]):
+            raise UserError(f"the corpus holds an example whose token_type_ids are not 0s and then 1s: {types}")
+        tokens.extend(input_ids)
+        numbers.append(number)
+        lengths.append(len(input_ids))
+        second_starts.append(second_start)
+    ids = np.array(tokens, np.int64)
+    if ids.max(initial=0) >= setup.vocab_size:
+        raise UserError(
+            f"the corpus holds the token id {ids.max()}, but the vocabulary has {setup.vocab_size} entries: name the "
+            "vocabulary that it was made with"
+        )
+    return Piece(
+        ids.astype(token_dtype(setup.vocab_size)),
+        np.array(lengths, np.int64),
+        np.array(second_starts, np.int64),
+        np.array(numbers, np.int64),
+    )
 
 
 def main() -> None:

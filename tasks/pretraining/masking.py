@@ -1,15 +1,10 @@
-"""Masking of one example in the input pipeline; `pretraining.corruption` draws the same thing on the device."""
+"""Mask the examples of a SeqIO task, by the specification that `pretraining.corruption.mask` follows on the device."""
 
 from typing import Any
 
 import seqio
 
 from electra_jax.tasks.host_tensorflow import tf
-
-
-def max_predictions(mask_prob: float, length: int) -> int:
-    """Return K, the number of masked slots of an example of `length` tokens, as published."""
-    return int((mask_prob + 0.005) * length)
 
 
 def mask_example(
@@ -26,25 +21,24 @@ def mask_example(
 ) -> dict[str, tf.Tensor]:
     """Mask one unpadded example.
 
-    max(1, min(K, round(mask_prob * n))) distinct positions, n counting [CLS] and [SEP] (rounded half to
-    even in float32, as published), are drawn uniformly from those that hold none of [CLS], [SEP], [MASK];
-    never more than there are, hence none if there are none.
+    The number of masked positions is max(1, min(K, round(mask_prob * n))), where n counts [CLS] and [SEP], rounded half
+    to even in float32, as published. They are distinct, and drawn uniformly from those that hold none of [CLS], [SEP]
+    and [MASK]; if there are fewer of these, all of them are masked.
 
     Args:
-      input_ids: int32 [n].
-      token_type_ids: int32 [n].
-      seed: int [2]; decides every draw.
-      num_slots: K.
-      mask_prob: share of the tokens to select.
-      mask_token_prob: share of the selected that become [MASK]; the others stay as they are.
-      cls_id: id of [CLS].
-      sep_id: id of [SEP].
-      mask_id: id of [MASK].
+        input_ids: int32 [n].
+        token_type_ids: int32 [n].
+        seed: int [2]; decides every draw.
+        num_slots: K.
+        mask_prob: share of the tokens to select.
+        mask_token_prob: share of the selected tokens that become [MASK]; the others stay as they are.
+        cls_id: id of [CLS].
+        sep_id: id of [SEP].
+        mask_id: id of [MASK].
 
     Returns:
-      input_ids (masked), token_type_ids, attention_mask: int32 [n]; masked_positions, masked_ids (the
-      originals): int32 [K]; masked_weights: float32 [K], 1 for a selected position. An unused slot is 0
-      in all three.
+        input_ids (masked), token_type_ids, attention_mask: int32 [n]; masked_positions, masked_ids (the originals):
+        int32 [K]; masked_weights: float32 [K], 1 for a selected position. An unused slot is 0 in all three.
     """
     num_tokens = tf.shape(input_ids)[0]
     special = (input_ids == cls_id) | (input_ids == sep_id) | (input_ids == mask_id)
@@ -78,8 +72,8 @@ def mask_example(
 def mask_tokens(features: dict[str, tf.Tensor], seed: tf.Tensor, **options: Any) -> dict[str, tf.Tensor]:
     """Mask each example of a dataset; `options` are those of `mask_example`.
 
-    SeqIO gives the i-th example of every shard the same seed, therefore the example's own number is folded
-    into it: no two shards and no two hosts ever share masks.
+    SeqIO gives the i-th example of every shard the same seed. The example's own number is therefore folded into it, so
+    that no two shards and no two hosts share masks.
     """
     seed = tf.random.fold_in(seed, features["example_id"])
     return mask_example(features["input_ids"], features["token_type_ids"], seed, **options)

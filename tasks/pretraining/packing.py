@@ -1,16 +1,31 @@
-"""Two-segment examples from the token ids of one document."""
+"""Pack the token ids of one document into examples of one or two segments."""
 
 import bisect
 import dataclasses
-import hashlib
 import itertools
 import random
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.pretraining.segments import BORDER_COIN, SHORTEST_TARGET, Example, join_segments
+
+# The chance that a sentence which would reach past the middle still goes to segment A (ELECTRA's ExampleBuilder).
+BORDER_COIN = 0.5
+SHORTEST_TARGET = 5
+
+
+class Example(NamedTuple):
+    """Hold `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, without padding.
+
+    Attributes:
+        input_ids: token ids, at most `Packing.length` of them.
+        token_type_ids: as many; 0 up to and with the first [SEP], 1 after it.
+    """
+
+    input_ids: list[int]
+    token_type_ids: list[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +33,8 @@ class ExampleBuilder:
     """Build examples from the sentences of one document.
 
     Attributes:
-      name: what a cache records.
-      build: see `pack`, whose arguments and results it has.
+        name: a name that a cache records.
+        build: a function with the arguments and results of `pack`.
     """
 
     name: str
@@ -28,14 +43,14 @@ class ExampleBuilder:
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """How documents become examples: all that matters beside their text and the vocabulary.
+    """Say how documents become examples: all that matters beside their text and the vocabulary.
 
     Attributes:
-      length: most tokens of an example, special ones counted.
-      one_segment_share: share of examples made as one segment.
-      random_length_share: share that aims at a length drawn from 5..length instead of `length`.
-      seed: of the draws, which are made anew for each document, from (seed, document key).
-      builder: builds the examples of each document.
+        length: largest number of tokens of an example, special ones counted.
+        one_segment_share: share of examples made as one segment.
+        random_length_share: share of examples that aim at a length drawn from 5..length instead of `length`.
+        seed: seed of the draws; each document has draws of its own, from (seed, document key).
+        builder: builds the examples of each document.
     """
 
     length: int
@@ -48,7 +63,7 @@ class Packing:
         """Refuse a length that has no room for both segments.
 
         Raises:
-          UserError: if `length` is under 5.
+            UserError: if `length` is under 5.
         """
         if self.length < SHORTEST_TARGET:
             raise UserError(f"A sequence length of {self.length} is too short: {SHORTEST_TARGET} is the least.")
@@ -57,12 +72,6 @@ class Packing:
 def document_rng(seed: int, key: str) -> random.Random:
     """Return the generator of a document's draws: the same in any process and any order of documents."""
     return random.Random(f"{seed}/{key}")
-
-
-def example_id(key: str, index: int) -> int:
-    """Return the int64 >= 0 that names example `index` of document `key` (63 bits of a hash, plus the index)."""
-    hashed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
-    return (hashed + index) % 2**63
 
 
 def pack_document(
@@ -93,21 +102,21 @@ def pack(
 ) -> tuple[list[Example], int]:
     """Pack the sentences of one document into examples.
 
-    As ELECTRA's `build_pretraining_dataset.py`, with one change: what does not fit goes on to the next
-    example, so that the examples hold the document's tokens, each once and in order (there the surplus
-    is discarded, and a late short sentence may move in front of earlier ones).
+    This follows ELECTRA's `build_pretraining_dataset.py` with one change: what does not fit is left to the next
+    example, so that the examples hold every token of the document once, in order. (The original discards it, and may
+    move a late short sentence in front of earlier ones.)
 
     Args:
-      sentences: token ids of each sentence, without special tokens; empty ones are passed over.
-      length: most tokens of an example, special ones counted; >= 5.
-      cls_id: id of [CLS].
-      sep_id: id of [SEP].
-      one_segment_share: chance of an example of one segment (published: 0.1).
-      random_length_share: chance of aiming at a length drawn from 5..length (published: 0.05).
-      rng: the document's own generator.
+        sentences: token ids of each sentence, without special tokens; empty ones are skipped.
+        length: largest number of tokens of an example, special ones counted; >= 5.
+        cls_id: id of [CLS].
+        sep_id: id of [SEP].
+        one_segment_share: chance of an example of one segment (published: 0.1).
+        random_length_share: chance of aiming at a length drawn from 5..length (published: 0.05).
+        rng: the document's own generator.
 
     Returns:
-      (examples, number of tokens that are in no example).
+        (examples, number of tokens that are in no example).
     """
     tokens = list(itertools.chain.from_iterable(sentences))
     ends = list(itertools.accumulate(len(sentence) for sentence in sentences if sentence))
@@ -130,8 +139,16 @@ def pack(
     return examples, len(tokens) - kept
 
 
-# What does not fit an example goes on to the next: no token is lost.
+# No token is lost: what does not fit an example is left to the next.
 COMPLETE = ExampleBuilder("complete", pack)
+
+
+def join_segments(a: list[int], b: list[int], cls_id: int, sep_id: int) -> Example:
+    """Return `[CLS] a [SEP] b [SEP]`, or `[CLS] a [SEP]` if `b` is empty."""
+    first = [cls_id, *a, sep_id]
+    if not b:
+        return Example(first, [0] * len(first))
+    return Example([*first, *b, sep_id], [0] * len(first) + [1] * (len(b) + 1))
 
 
 def _border(ends: Sequence[int], start: int, middle: int, rng: random.Random) -> int:

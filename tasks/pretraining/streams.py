@@ -1,4 +1,4 @@
-"""Batches of any SeqIO task or mixture: this process's share, endless, resumable at any batch (see `data`)."""
+"""Iterate over batches of any SeqIO task or mixture: this process's share, endless, resumable (see `data.batches`)."""
 
 import functools
 import logging
@@ -11,7 +11,9 @@ import seqio
 
 from electra_jax.data.batches import Batch, State, local_batch_size
 from electra_jax.errors import UserError
+from electra_jax.files import path_of
 from electra_jax.tasks.host_tensorflow import reason_of, tf
+from electra_jax.tasks.pretraining.tfrecords import has_tfrecords
 
 # Seeds stay below this, so that they fit int32 with what SeqIO adds to them.
 _SEEDS = 2**30
@@ -19,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 class StreamBatches:
-    """Batches of any SeqIO task or mixture, read by as many readers as there were processes when the run began.
+    """Iterate over a SeqIO task or mixture, with as many readers as there were processes when the run began.
 
-    Each reader has its share of the examples, and gives its share of the rows of every batch. With another number of
-    processes, one goes through the shares of several readers, or several through that of one, so that the batches
-    stay the same.
+    Each reader has its share of the examples, and gives its share of the rows of every batch. When a run resumes with
+    another number of processes, a process goes through the shares of several readers, or several processes through that
+    of one, so that the batches stay the same.
     """
 
     def __init__(
@@ -38,10 +40,21 @@ class StreamBatches:
         process_index: int,
         process_count: int,
     ) -> None:
-        """`feature_lengths`: which output features to read, and the length to which each is cut or padded.
+        """Open the readers at the beginning of the first epoch.
 
-        `batch_size` is the global one. Raises UserError for an unknown name (or, on the first batch, for a
-        split with fewer examples than a batch).
+        Args:
+            mixture_or_task_name: a name in SeqIO's registries.
+            split: SeqIO's name of the split.
+            use_cached: whether to read the tasks' caches.
+            feature_lengths: the output features to read, and the length to which each is cut or padded.
+            batch_size: rows of a global batch.
+            seed: of the order of the examples and of the masks.
+            process_index: number of this process.
+            process_count: number of all processes.
+
+        Raises:
+            UserError: if there is no such task or mixture, or if the processes cannot divide a batch evenly. The first
+                batch raises one if the split has fewer examples than a batch.
         """
         provider = _provider(mixture_or_task_name)
         local_batch_size(batch_size, process_count)
@@ -63,20 +76,24 @@ class StreamBatches:
         return {key: np.concatenate([part[key] for part in parts])[self._rows] for key in parts[0]}
 
     def state(self) -> State:
-        """Return {"readers": how many there are, "places": {reader: [epoch, examples that it gave in this epoch]}}.
+        """Return {"readers": number of them, "places": {reader: [epoch, examples that it gave in this epoch]}}.
 
-        The places are those of this process's readers.
+        Only the readers of this process have a place in it.
         """
         places = {str(number): [reader.epoch, reader.examples] for number, reader in self._readers.items()}
         return {"readers": self._num_readers, "places": places}
 
     def restore(self, state: State) -> None:
-        """Let each of this process's readers go to its place, by reading and dropping what came before."""
+        """Move each reader of this process to its place, by reading and dropping what came before.
+
+        Raises:
+            UserError: if the processes cannot divide the readers evenly.
+        """
         self._num_readers = total = state["readers"]
         if max(total, self._count) % min(total, self._count):
             raise UserError(
                 f"The run began with {total} processes, and {self._count} cannot share their places in the data "
-                "evenly: go on with a number that divides that, or that it divides."
+                f"evenly: resume with a divisor or a multiple of {total}."
             )
         rows = local_batch_size(self._batch_size, total)
         if total >= self._count:
@@ -94,7 +111,7 @@ class StreamBatches:
 
 
 class _Reader:
-    """One share of a task or mixture, one `get_dataset` per epoch with a seed of its own."""
+    """Read one share of a task or mixture: one `get_dataset` per epoch, each with a seed of its own."""
 
     def __init__(
         self,
@@ -109,7 +126,7 @@ class _Reader:
         feature_lengths: dict[str, int],
         seed: int,
     ) -> None:
-        """`rows` are given at a time; `examples` were given in this epoch already."""
+        """Start behind the `examples` that were given in this epoch already; `take` gives `rows` at a time."""
         self._provider = provider
         self._shard = shard
         self._size = rows
@@ -120,7 +137,7 @@ class _Reader:
         self._begin(epoch, examples)
 
     def take(self) -> Batch:
-        """Return the next rows; they may reach into the next epoch."""
+        """Return the next rows, which may reach into the next epoch."""
         parts, missing = [], self._size
         while missing:
             part = self._pending if self._pending is not None else self._next_chunk()
@@ -182,8 +199,19 @@ class _Reader:
 
 
 def is_cached(mixture_or_task_name: str) -> bool:
-    """Whether every task of it has a cache in SeqIO's cache directories; raises UserError for an unknown name."""
-    return all(task.cache_dir for task in seqio.get_subtasks(_provider(mixture_or_task_name)))
+    """Return whether every task of a task or mixture has a cache in SeqIO's cache directories.
+
+    Raises:
+        UserError: if there is no such task or mixture, or if a cache has no TFRecords.
+    """
+    caches = [task.cache_dir for task in seqio.get_subtasks(_provider(mixture_or_task_name))]
+    for cache in filter(None, caches):
+        if not has_tfrecords(path_of(cache)):
+            raise UserError(
+                f"the cache {cache} has no TFRecords, which SeqIO reads: add them with `electra cache`, "
+                f"--gin.CORPUS='\"{cache}\"' and --gin.TFRECORDS=True"
+            )
+    return all(caches)
 
 
 def _provider(name: str) -> seqio.Task | seqio.Mixture:
@@ -195,7 +223,7 @@ def _provider(name: str) -> seqio.Task | seqio.Mixture:
 
 
 def _warn_of_few_files(provider: seqio.Task | seqio.Mixture, split: str, use_cached: bool, process_count: int) -> None:
-    """Say where processes cannot have files of their own, so that each reads all of them and drops most."""
+    """Warn if there are too few files for each process to have its own: each reads all of them and drops most."""
     for task in seqio.get_subtasks(provider):
         if use_cached and task.cache_dir:
             files = tf.io.gfile.glob(f"{task.cache_dir}/{split}.tfrecord-*")
@@ -226,8 +254,11 @@ def stream_evaluation_batches(
 ) -> Iterator[Batch]:
     """Yield a split of a SeqIO task or mixture once, in order; the last batch is filled up with rows of zeros.
 
-    The arguments are those of `StreamBatches`. Masks are the same each time. Every process reads all and
-    yields its contiguous slice of each batch, so that all yield equally many.
+    Masks are the same each time. Every process reads all examples and yields a contiguous slice of each batch, so that
+    all yield equally many. The arguments are those of `StreamBatches`.
+
+    Raises:
+        UserError: if the processes cannot divide a batch evenly.
     """
     local_size = local_batch_size(batch_size, process_count)
     dataset = seqio.get_mixture_or_task(mixture_or_task_name).get_dataset(

@@ -1,51 +1,46 @@
-"""The SeqIO tasks of pre-training: documents -> examples -> (cache) -> masked examples."""
+"""Register the SeqIO tasks of pre-training: documents -> examples -> (cache) -> masked examples."""
 
 import functools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import seqio
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.corpora.corpus import Corpus
-from electra_jax.tasks.corpora.splits import held_out_threshold, text_hash
+from electra_jax.pretraining.corruption import max_predictions
+from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, example_id, held_out_threshold, read_corpus
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.pretraining.masking import mask_tokens, max_predictions
-from electra_jax.tasks.pretraining.packing import Packing, example_id, pack_document
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.pretraining.masking import mask_tokens
+from electra_jax.tasks.pretraining.packing import Packing, pack_document
+from electra_jax.tasks.pretraining.tfrecords import FEATURES
+from electra_jax.tasks.seqio_vocabulary import SeqioVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 
-SPLITS = ("train", "validation")
 UNMASKED_SUFFIX = "_unmasked"
 
-# What is cached of an example, and its type; None is the number of its tokens.
-CACHED_FEATURES = {
-    "example_id": tf.TensorSpec([], tf.int64),
-    "input_ids": tf.TensorSpec([None], tf.int32),
-    "token_type_ids": tf.TensorSpec([None], tf.int32),
-}
+CACHED_FEATURES = {key: tf.TensorSpec(shape, dtype) for key, (shape, dtype) in FEATURES.items()}
 
 
 class CorpusSource(seqio.DataSource):
-    """Documents of one side of the held-out division; the corpus's units are the shards.
+    """Read the documents of the training or the validation split of a corpus, whose units are the shards.
 
-    A text corpus yields {"key", "text"}, a tokenised one the cached features.
+    A corpus of text yields {"key", "text"}, a tokenised one the cached features.
     """
 
     def __init__(self, corpus: Corpus, *, held_out_fraction: float) -> None:
-        """Nothing is read before the first dataset is asked for."""
+        """Take the corpus; nothing is read before the first dataset is asked for."""
         super().__init__(splits=SPLITS if held_out_fraction else SPLITS[:1])
         self._corpus = corpus
         self._held_out_fraction = held_out_fraction
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
-        """A unit is read as a whole."""
+        """Return False: a unit is read as a whole."""
         return False
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """Every unit has documents on both sides."""
+        """Return all units: each has documents of both splits."""
         return self._corpus.units
 
     def get_dataset(
@@ -56,7 +51,7 @@ class CorpusSource(seqio.DataSource):
         shard_info: seqio.ShardInfo | None = None,
         **_unused: Any,
     ) -> tf.data.Dataset:
-        """Units in an order drawn from `seed` if `shuffle`, the documents of each in their own order."""
+        """Return the documents of the units, which are in an order drawn from `seed` if `shuffle`."""
         units = list(self._corpus.units)
         if shard_info:
             units = units[shard_info.index :: shard_info.num_shards]
@@ -78,19 +73,7 @@ class CorpusSource(seqio.DataSource):
                 yield features
 
 
-def read_corpus(corpus: Corpus, units: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (text_hash, {"key", "text"}) of each document; (hash, cached features) if the corpus is tokenised."""
-    for unit in units:
-        if not corpus.tokenised:
-            for document in corpus.documents(unit):
-                yield text_hash(document.text), {"key": document.key, "text": document.text}
-            continue
-        for index, example in enumerate(corpus.examples(unit)):
-            ids = example["input_ids"]
-            yield text_hash(np.asarray(ids, np.int32).tobytes()), {"example_id": example_id(unit, index), **example}
-
-
-def pack_documents(dataset: tf.data.Dataset, *, vocabulary: WordPieceVocabulary, packing: Packing) -> tf.data.Dataset:
+def pack_documents(dataset: tf.data.Dataset, *, vocabulary: Vocabulary, packing: Packing) -> tf.data.Dataset:
     """Turn a dataset of {"key", "text"} into one of the cached features."""
 
     def examples(key: bytes, text: bytes) -> Iterator[dict[str, Any]]:
@@ -113,7 +96,7 @@ def pack_documents(dataset: tf.data.Dataset, *, vocabulary: WordPieceVocabulary,
 
 
 class _CachedElsewhereTask(seqio.Task):
-    """A task that may read its cache from a given path, or from that of another task."""
+    """Read the cache from a given path, or from where another task has it."""
 
     def __init__(self, *args: Any, cache_path: str | None, cached_as: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -133,47 +116,39 @@ def register_pretraining_task(
     name: str,
     *,
     corpus: Corpus | None,
-    vocabulary: WordPieceVocabulary,
+    vocabulary: Vocabulary,
     packing: Packing,
     held_out_fraction: float,
     mask_prob: float,
     mask_token_prob: float,
     cache_path: str | None,
 ) -> None:
-    """Register SeqIO tasks `name` (masked) and `name + "_unmasked"` (for masking on the device).
+    """Register the SeqIO tasks `name` (masked) and `name + "_unmasked"` (to be masked on the device).
 
-    Both read the same documents or the same cache, in the splits "train" and, unless `held_out_fraction`
-    is 0, "validation". A name registered before is replaced. Of examples longer than `sequence_length`
-    asks for, the end is cut off before masking.
+    Both read the same documents or the same cache, in the splits "train" and, unless `held_out_fraction` is 0,
+    "validation". A name registered before is replaced. Examples longer than SeqIO's `sequence_length` lose their end
+    before they are masked.
 
     Args:
-      name: of letters, digits and underscores.
-      corpus: where the text comes from; None if there is only a cache.
-      vocabulary: tokenises, and names the special ids.
-      packing: how documents become examples.
-      held_out_fraction: share of the documents that make the validation split.
-      mask_prob: share of the tokens to mask.
-      mask_token_prob: share of the masked that become [MASK].
-      cache_path: a directory that `build_cache` returned, or any SeqIO cache of `input_ids`,
-        `token_type_ids` and `example_id`; None looks for `name` in SeqIO's global cache directories.
+        name: letters, digits and underscores.
+        corpus: where the text comes from; None if there is only a cache.
+        vocabulary: tokenises the text.
+        packing: how documents become examples.
+        held_out_fraction: share of the documents that make the validation split.
+        mask_prob: share of the tokens to mask.
+        mask_token_prob: share of the masked tokens that become [MASK].
+        cache_path: a directory with TFRecords (`tfrecords.add_tfrecords`), or any SeqIO cache of `input_ids`,
+            `token_type_ids` and `example_id`; None looks for `name` in SeqIO's global cache directories.
+
+    Raises:
+        UserError: if there is neither a corpus nor a cache.
     """
     if corpus is None and cache_path is None:
         raise UserError(f"The task {name} has neither a corpus nor a cache to read: set CORPUS.")
     special = {"cls_id": vocabulary.cls_id, "sep_id": vocabulary.sep_id, "mask_id": vocabulary.mask_id}
-
-    def mask(dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None) -> tf.data.Dataset:
-        length = (sequence_length or {}).get("input_ids", packing.length)
-        return mask_tokens(
-            _cut(dataset, length),
-            num_slots=max_predictions(mask_prob, length),
-            mask_prob=mask_prob,
-            mask_token_prob=mask_token_prob,
-            **special,
-        )
-
-    def leave(dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None) -> tf.data.Dataset:
-        return _cut(dataset, (sequence_length or {}).get("input_ids", packing.length)).map(_with_attention_mask)
-
+    masking = {"mask_prob": mask_prob, "mask_token_prob": mask_token_prob, **special}
+    mask = functools.partial(_masked, length=packing.length, masking=masking)
+    leave = functools.partial(_unmasked, length=packing.length)
     packed = [seqio.CacheDatasetPlaceholder(required=corpus is None)]
     if corpus is not None and not corpus.tokenised:
         packed.insert(0, functools.partial(pack_documents, vocabulary=vocabulary, packing=packing))
@@ -197,9 +172,22 @@ def _cut(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
     return dataset.map(lambda x: x | {key: x[key][:length] for key in ("input_ids", "token_type_ids")})
 
 
-def _with_attention_mask(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    ids = features["input_ids"]
-    return {"input_ids": ids, "token_type_ids": features["token_type_ids"], "attention_mask": tf.ones_like(ids)}
+def _masked(
+    dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None, *, length: int, masking: Mapping[str, Any]
+) -> tf.data.Dataset:
+    """Cut examples to SeqIO's `sequence_length`, or else to `length`, and mask them; see `mask_tokens`."""
+    length = (sequence_length or {}).get("input_ids", length)
+    return mask_tokens(_cut(dataset, length), num_slots=max_predictions(masking["mask_prob"], length), **masking)
+
+
+def _unmasked(dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None, *, length: int) -> tf.data.Dataset:
+    """Cut examples to SeqIO's `sequence_length`, or else to `length`, and add the attention mask."""
+
+    def with_attention_mask(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        ids = features["input_ids"]
+        return {"input_ids": ids, "token_type_ids": features["token_type_ids"], "attention_mask": tf.ones_like(ids)}
+
+    return _cut(dataset, (sequence_length or {}).get("input_ids", length)).map(with_attention_mask)
 
 
 def _no_source(held_out_fraction: float) -> seqio.DataSource:
@@ -209,17 +197,17 @@ def _no_source(held_out_fraction: float) -> seqio.DataSource:
     return seqio.FunctionDataSource(refuse, splits=SPLITS if held_out_fraction else SPLITS[:1])
 
 
-def _features(vocabulary: WordPieceVocabulary) -> dict[str, seqio.Feature]:
-    number = seqio.PassThroughVocabulary(size=0)
+def _features(vocabulary: Vocabulary) -> dict[str, seqio.Feature]:
+    pieces, number = SeqioVocabulary(vocabulary), seqio.PassThroughVocabulary(size=0)
     words = {"input_ids", "masked_ids"}
     return {
-        key: seqio.Feature(vocabulary if key in words else number, add_eos=False, dtype=spec.dtype)
+        key: seqio.Feature(pieces if key in words else number, add_eos=False, dtype=spec.dtype)
         for key, spec in MaskedFeatureConverter.TASK_FEATURES.items()
     }
 
 
 class UnmaskedFeatureConverter(seqio.FeatureConverter):
-    """Pads each feature of an unmasked task to its length with 0; for `seqio.get_dataset` and T5X."""
+    """Pad each feature of an unmasked task to its length with 0, for `seqio.get_dataset` and T5X."""
 
     TASK_FEATURES: Mapping[str, seqio.FeatureConverter.FeatureSpec] = {
         key: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32)
@@ -229,7 +217,11 @@ class UnmaskedFeatureConverter(seqio.FeatureConverter):
     PACKING_FEATURE_DTYPES: Mapping[str, tf.dtypes.DType] = {}
 
     def __init__(self, pack: bool = False, **kwargs: Any) -> None:
-        """Takes the arguments of SeqIO's own converters, as T5X calls them."""
+        """Take the arguments of SeqIO's own converters, as T5X calls them.
+
+        Raises:
+            UserError: if `pack` is True.
+        """
         if pack:
             raise UserError("Pre-training examples are packed when they are made: set pack to False.")
         super().__init__(pack=pack, **kwargs)
@@ -239,12 +231,12 @@ class UnmaskedFeatureConverter(seqio.FeatureConverter):
         return self._pack_or_pad(ds, task_feature_lengths)
 
     def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> Mapping[str, int]:
-        """The features go through under their own names."""
+        """Return the lengths as they are: features keep their names."""
         return task_feature_lengths
 
 
 class MaskedFeatureConverter(UnmaskedFeatureConverter):
-    """Pads each feature of a masked task to its length with 0; for `seqio.get_dataset` and T5X."""
+    """Pad each feature of a masked task to its length with 0, for `seqio.get_dataset` and T5X."""
 
     TASK_FEATURES = UnmaskedFeatureConverter.TASK_FEATURES | {
         "masked_positions": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
@@ -255,7 +247,7 @@ class MaskedFeatureConverter(UnmaskedFeatureConverter):
 
 
 def feature_lengths(sequence_length: int, *, mask_prob: float | None) -> dict[str, int]:
-    """Return SeqIO's `sequence_length` of a task: K for the masked features; `mask_prob` None if unmasked."""
+    """Return SeqIO's `sequence_length` of a task: K for the masked features; `mask_prob` is None if it is unmasked."""
     lengths = dict.fromkeys(UnmaskedFeatureConverter.TASK_FEATURES, sequence_length)
     if mask_prob is not None:
         slots = max_predictions(mask_prob, sequence_length)

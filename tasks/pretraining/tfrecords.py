@@ -1,11 +1,96 @@
-"""Writing TFRecords of tf.train.Example without TensorFlow, whose import would cost each worker seconds.
+"""Write the TFRecords of a cache, for SeqIO and T5X, without TensorFlow.
 
-Formats: tensorflow/core/lib/io/record_writer.h (framing) and tensorflow/core/example/example.proto.
+Formats: tensorflow/core/lib/io/record_writer.h (framing), tensorflow/core/example/example.proto, and the files that
+`seqio_cache_tasks` writes: `SPLIT.tfrecord-XXXXX-of-NNNNN`, `info.SPLIT.json` and `stats.SPLIT.json`.
 """
 
+import contextlib
+import importlib.metadata
+import json
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from etils import epath
+
+from electra_jax.data.blocks import open_blocks
+from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file, sole_builder
+from electra_jax.tasks.pretraining.cached_blocks import blocks_folder
+
+# Shape and type of each feature of an example; None is the number of its tokens.
+FEATURES = {
+    "example_id": ((), "int64"),
+    "input_ids": ((None,), "int32"),
+    "token_type_ids": ((None,), "int32"),
+}
+
+# Tokens of a file: 64 files of a small cache, more of a large one.
+SMALLEST_FILE, LARGEST_FILE, FILES = 2**14, 2**24, 64
+RECORDS_AT_ONCE = 4096
+
+
+def has_tfrecords(cache: epath.Path) -> bool:
+    """Return whether SeqIO can read the training split of a cache."""
+    # Written last.
+    return (cache / "info.train.json").exists()
+
+
+def add_tfrecords(cache_path: str, *, vocab_size: int) -> None:
+    """Write the examples of a cache as TFRecords beside its blocks, unless they are there.
+
+    Args:
+        cache_path: a directory that `cache.build_cache` returned.
+        vocab_size: number of entries of its vocabulary.
+
+    Raises:
+        UserError: if the directory is no finished cache, or if the disk is full.
+    """
+    cache = path_of(cache_path)
+    if has_tfrecords(cache):
+        return
+    # An object in a store appears when it is whole, and every process would write the same.
+    lock = contextlib.nullcontext() if is_remote(cache) else sole_builder(pathlib.Path(cache) / ".tfrecords.lock")
+    with disk_errors_for_users(cache), lock:
+        if not has_tfrecords(cache):
+            for split in ("validation", "train"):
+                _write_split(cache, split, vocab_size)
+
+
+def _write_split(cache: epath.Path, split: str, vocab_size: int) -> None:
+    folder = blocks_folder(cache, split, vocab_size=vocab_size)
+    blocks, example_ids_N = open_blocks(folder), np.load(folder / "example_ids.npy")
+    if not len(blocks):
+        return
+    num_tokens = len(blocks.tokens)
+    num_files = max(1, min(FILES, num_tokens // SMALLEST_FILE), num_tokens // LARGEST_FILE)
+    bounds = np.linspace(0, len(blocks), num_files + 1).astype(np.int64)
+    for number in range(num_files):
+        records = [
+            encode_example(
+                int(example_ids_N[row]),
+                blocks.tokens[blocks.offsets[row] : blocks.offsets[row + 1]].tolist(),
+                _token_types(int(blocks.second_starts[row]), int(blocks.offsets[row + 1] - blocks.offsets[row])),
+            )
+            for row in range(bounds[number], bounds[number + 1])
+        ]
+        parts = [frame(records[start : start + RECORDS_AT_ONCE]) for start in range(0, len(records), RECORDS_AT_ONCE)]
+        (cache / f"{split}.tfrecord-{number:05d}-of-{num_files:05d}").write_bytes(b"".join(parts))
+    info = {
+        "num_shards": num_files,
+        "features": {key: {"shape": list(shape), "dtype": dtype} for key, (shape, dtype) in FEATURES.items()},
+        "seqio_version": importlib.metadata.version("seqio"),
+    }
+    stats = {
+        "examples": len(blocks),
+        "input_ids_tokens": num_tokens,
+        "input_ids_max_tokens": blocks.longest(),
+    }
+    replace_file(cache / f"stats.{split}.json", json.dumps(stats, indent=2) + "\n")
+    replace_file(cache / f"info.{split}.json", json.dumps(info, indent=2) + "\n")
+
+
+def _token_types(second_start: int, length: int) -> bytes:
+    return bytes(second_start) + b"\x01" * (length - second_start)
 
 
 def _crc_table() -> np.ndarray:

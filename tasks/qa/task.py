@@ -10,7 +10,7 @@ import numpy as np
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
-from electra_jax.tasks.protocol import Examples, Pieces, Row
+from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.qa import metrics
 from electra_jax.tasks.qa.answers import UnusableAnswerError
 from electra_jax.tasks.qa.decoding import (
@@ -27,6 +27,7 @@ from electra_jax.tasks.qa.files import QAExample, raw_example
 from electra_jax.tasks.qa.sources import qa_sources, scoring_of
 from electra_jax.tasks.qa.windows import QARules, WindowConfig, answer_tokens, prediction_windows, training_windows
 from electra_jax.tasks.split_files import NO_SOURCES, Sources
+from electra_jax.tasks.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class QATask:
 
     name: str
     scoring: str
-    vocabulary: Pieces
+    vocabulary: Vocabulary
     windows: WindowConfig
     decoding: DecodingConfig
     null_threshold: float | None
@@ -271,7 +272,7 @@ def _null_odds(predictions: Mapping[str, QAPrediction]) -> dict[str, float]:
     return {name: prediction.null_odds for name, prediction in predictions.items() if prediction.null_odds is not None}
 
 
-def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces, *, rules: QARules) -> QATask:
+def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, rules: QARules) -> QATask:
     """Rebuild a task from what `QATask.describe` gave, to read raw input; `rules` are those that it names."""
     return QATask(
         name=facts["task"],
@@ -285,7 +286,7 @@ def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces, *, rules: Q
 
 
 def make_qa_task(
-    options: TaskOptions, vocabulary: Pieces, *, rules: QARules, recorded: Mapping[str, Any] | None = None
+    options: TaskOptions, vocabulary: Vocabulary, *, rules: QARules, recorded: Mapping[str, Any] | None = None
 ) -> QATask:
     """Return the task of `sources.QA_TASKS` that `options.task` names.
 

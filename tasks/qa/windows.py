@@ -119,7 +119,7 @@ def prediction_windows(example: QAExample, tokenizer: Tokenizer, config: WindowC
 
     Args:
       example: the question.
-      tokenizer: the one of `WordPieceVocabulary.tokenizer`.
+      tokenizer: that of a `Vocabulary`.
       config: how to cut.
 
     Raises:

@@ -5,9 +5,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.protocol import Examples, Pieces
+from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import BadRows, numbered_lines
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, Span, conlleval_spans, split_tag
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # The tags of a scheme begin with one of these letters, or are "O".
 SCHEMES = {"IOB1": "IB", "IOB2": "IB", "IOBES": "IBES"}
@@ -41,7 +42,7 @@ class TaggingRules:
 
     name: str
     spans_of: Callable[[Sequence[str]], list[Span]]
-    align: Callable[[Sequence[str], Pieces, int], tuple[list[int], list[int]]]
+    align: Callable[[Sequence[str], Vocabulary, int], tuple[list[int], list[int]]]
     token_type_id: int
     labels: Callable[[Iterable[Sequence[TaggedSentence]], str], list[str]]
     encoding_of: Mapping[str, str]
@@ -168,7 +169,7 @@ class TaggingFeatures:
 
 
 def tagging_features(
-    words: Sequence[str], label_ids: Sequence[int], *, vocabulary: Pieces, length: int, rules: TaggingRules
+    words: Sequence[str], label_ids: Sequence[int], *, vocabulary: Vocabulary, length: int, rules: TaggingRules
 ) -> TaggingFeatures:
     """Turn a sentence into word pieces, of which the first of each word carries its label.
 
@@ -190,7 +191,7 @@ def predicted_tags(label_ids: Sequence[int], num_words: int, labels: Sequence[st
     return tags + [OUTSIDE] * (num_words - len(tags))
 
 
-def complete_positions(words: Sequence[str], vocabulary: Pieces, length: int) -> tuple[list[int], list[int]]:
+def complete_positions(words: Sequence[str], vocabulary: Vocabulary, length: int) -> tuple[list[int], list[int]]:
     """Place every word that fits: return the token ids, and the position of each placed word's first piece.
 
     A word of which cleaning leaves nothing is [UNK], so that each word has a position of its own.

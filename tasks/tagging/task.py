@@ -11,7 +11,7 @@ import numpy as np
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
-from electra_jax.tasks.protocol import Examples, Pieces, Row
+from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.rows import numbered_lines, without_surrogates
 from electra_jax.tasks.split_files import NO_SOURCES, Sources, file_sources, reads_tfds, tfds_sources
 from electra_jax.tasks.tagging.conlleval import EntityEvaluation, evaluate_tags
@@ -25,6 +25,7 @@ from electra_jax.tasks.tagging.sentences import (
     tagging_features,
     without_unseen_types,
 )
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # For each task TFDS's dataset and the field of its tags, or None. CoNLL-2003 has chunks too, but the chunking task is
 # that of CoNLL-2000.
@@ -70,7 +71,7 @@ class TaggingTask:
 
     name: str
     labels: tuple[str, ...]
-    vocabulary: Pieces
+    vocabulary: Vocabulary
     length: int
     scheme: str | None
     encoding: str
@@ -191,7 +192,7 @@ class TaggingTask:
         return encoded_tags(tags, spans_of=self.rules.spans_of, encoding=self.rules.encoding_of[self.scheme])
 
 
-def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces, *, rules: TaggingRules) -> TaggingTask:
+def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, rules: TaggingRules) -> TaggingTask:
     """Rebuild a task from what `TaggingTask.describe` gave, to read raw input; `rules` are those that it names."""
     return TaggingTask(
         name=facts["task"],
@@ -207,7 +208,7 @@ def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces, *, rul
 
 
 def make_tagging_task(
-    options: TaskOptions, vocabulary: Pieces, *, rules: TaggingRules, recorded: Mapping[str, Any] | None = None
+    options: TaskOptions, vocabulary: Vocabulary, *, rules: TaggingRules, recorded: Mapping[str, Any] | None = None
 ) -> TaggingTask:
     """Return the task of `TAGGING_TASKS` that `options.task` names.
 

@@ -1,6 +1,6 @@
 """Define `package_of`: given a docstring of the embedded corpus, which package is it from?
 
-The classes are ten packages that the project itself needs, so that they are installed wherever it is. Modules, not
+The classes are ten packages that are installed with this project, two of them with its extra `demo`. Modules, not
 docstrings, are divided among the splits; the packages' names are removed from the texts; and each class has as many
 examples as the others. Scores of environments whose packages have other versions differ a little.
 """
@@ -15,13 +15,13 @@ from collections.abc import Iterable, Mapping
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.tasks.corpora import embedded
-from electra_jax.tasks.corpora.corpus import Document, fingerprint_of
-from electra_jax.tasks.corpora.splits import text_hash
+from electra_jax.tasks.corpora.corpus import Document, fingerprint_of, text_hash
 from electra_jax.tasks.options import TaskOptions
-from electra_jax.tasks.protocol import Examples, Pieces
+from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.split_files import Sources
 from electra_jax.tasks.text.tables import Classes, TextExample
 from electra_jax.tasks.text.task import STANDARD_RULES, TextTask
+from electra_jax.tasks.vocabulary import Vocabulary
 
 NAME = "package_of"
 
@@ -139,7 +139,7 @@ def installed_examples(
     return {split: [TextExample(*example) for example in examples] for split, examples in kept.items()}
 
 
-def make_package_task(options: TaskOptions, vocabulary: Pieces) -> TextTask:
+def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
     """Make the task; its docstrings are read when the first split is.
 
     Raises:

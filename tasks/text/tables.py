@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.protocol import Examples, Pieces
+from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import BadRows, numbered_lines
+from electra_jax.tasks.vocabulary import Vocabulary
 
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl")
 
@@ -190,7 +191,9 @@ class TextFeatures(NamedTuple):
     token_type_ids: list[int]
 
 
-def text_features(texts: Sequence[tuple[str, str | None]], *, vocabulary: Pieces, length: int) -> list[TextFeatures]:
+def text_features(
+    texts: Sequence[tuple[str, str | None]], *, vocabulary: Vocabulary, length: int
+) -> list[TextFeatures]:
     """Turn texts into word pieces, cut to at most `length` tokens; of a pair the longer text is cut first.
 
     A second text without word pieces counts as none.

@@ -9,12 +9,13 @@ import numpy as np
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.probabilities import softmax
-from electra_jax.tasks.protocol import Examples, Pieces, Row
+from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.split_files import NO_SOURCES, Sources
 from electra_jax.tasks.text.glue import GLUE
 from electra_jax.tasks.text.glue_metrics import METRICS, TASK_METRICS, f1
 from electra_jax.tasks.text.sources import glue_sources, table_sources
 from electra_jax.tasks.text.tables import Classes, Interval, TextExample, text_features
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # A user's own: scores, the main one first.
 OWN_METRICS = {
@@ -88,7 +89,7 @@ class TextTask:
     pair: bool
     metrics: tuple[str, ...]
     rules: TextRules
-    vocabulary: Pieces
+    vocabulary: Vocabulary
     length: int
     sources: Sources
 
@@ -224,7 +225,7 @@ class TextTask:
 
 
 def make_text_task(
-    options: TaskOptions, vocabulary: Pieces, *, rules: TextRules, recorded: Mapping[str, Any] | None = None
+    options: TaskOptions, vocabulary: Vocabulary, *, rules: TextRules, recorded: Mapping[str, Any] | None = None
 ) -> TextTask:
     """Make a task of GLUE or a user's own.
 
@@ -258,7 +259,7 @@ def make_text_task(
     )
 
 
-def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Pieces, *, rules: TextRules) -> TextTask:
+def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, rules: TextRules) -> TextTask:
     """Rebuild a task from what `TextTask.describe` gave, to read raw input; `rules` are those that it names."""
     return TextTask(
         name=facts["task"],

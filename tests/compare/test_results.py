@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jax
 import pytest
@@ -132,7 +133,7 @@ def test_stale_items_are_refused(
     assert path.exists()
 
 
-def test_the_share_of_a_item_that_is_there(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> None:
+def test_the_share_of_an_item_that_is_there(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> None:
     run, plan = planned
     items = {item.name: item for item in plan.items}
     records = Records(tmp_path, plan.items, run.seeds)
@@ -227,8 +228,14 @@ def test_table_figure_and_page(
     # Made of the JSON alone, as one in another place.
     (half_done / "elsewhere").mkdir()
     write_report(json.loads(json.dumps(found)), half_done / "elsewhere")
-    picture = (half_done / "elsewhere/comparison.png").read_bytes()
-    assert picture.startswith(b"\x89PNG")
+    picture = ElementTree.parse(half_done / "elsewhere/comparison.svg").getroot()
+    assert [one.text for one in picture.iter("{http://www.w3.org/2000/svg}text") if one.get("class") == "title"] == [
+        "rte",
+        "mine",
+        "mean of the tasks",
+    ]
+    marks = [one.get("class") for one in picture.iter()]
+    assert (marks.count("median"), marks.count("seed")) == (1, 3)
     page = Page((half_done / "elsewhere/report.html").read_text())
     assert "4 of 20 pre-trainings and fine-tunings are done." in page.text
     assert "mlm/0.2/pretrain: ended with <exit> code 1" in page.text

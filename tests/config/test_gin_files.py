@@ -11,10 +11,10 @@ import pytest
 
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
-from electra_jax.config.pretraining import CacheConfig, PretrainingRun, VocabularyRun
+from electra_jax.config.pretraining import CacheRun, PretrainingRun, VocabularyRun
 from electra_jax.errors import UserError
 from electra_jax.finetuning import steps as finetuning
-from electra_jax.finetuning.steps import FinetunedModel
+from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.pretraining.objective import WeightSchedule
 from electra_jax.pretraining.steps import init_params
 from electra_jax.tasks import catalog
@@ -106,9 +106,10 @@ def test_text_runs_build() -> None:
     bindings = ["CORPUS='text/*.txt'", "VOCAB_FILE='vocab.txt'"]
     vocabulary = gin_files.build(VocabularyRun, ["gin/runs/vocab.gin"], bindings, search_paths=[])
     assert isinstance(vocabulary, VocabularyRun)
-    cache = gin_files.build(CacheConfig, ["gin/runs/cache.gin"], bindings, search_paths=[])
-    assert isinstance(cache, CacheConfig)
-    assert vocabulary.source == cache.source
+    run = gin_files.build(CacheRun, ["gin/runs/cache.gin"], bindings, search_paths=[])
+    assert isinstance(run, CacheRun)
+    assert not run.tfrecords
+    assert vocabulary.source == run.cache.source
 
 
 @pytest.mark.parametrize("file", [file for file in SHIPPED if file.startswith("gin/runs/")])

@@ -15,13 +15,10 @@ import seqio
 from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, Prefetch, evaluation_batches, whole_state
 from electra_jax.data.blocks import TokenBlocks
 from electra_jax.errors import UserError
-from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig
 from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.pretraining.streams import StreamBatches
 
 LENGTH = 6
-
-MASKING = MaskingConfig(0.3, 0.85, positions=DistinctPositions(), cls_id=201, sep_id=202, mask_id=203)
 
 
 def _blocks(num_examples: int) -> TokenBlocks:
@@ -79,39 +76,6 @@ def test_a_state_restores_with_another_number_of_processes() -> None:
         half.restore(state)
     resumed = [example for _ in range(9) for half in halves for example in _examples(half, 1)]
     assert resumed == expected
-
-
-def test_masks_of_the_host_are_the_same_for_any_number_of_processes_and_after_a_resume() -> None:
-    """And others in the next epoch."""
-    expected = list(itertools.islice(_block_batches(48, masking=MASKING), 12))
-    halves = [_block_batches(48, masking=MASKING, process_index=p, process_count=2) for p in (0, 1)]
-    for half in halves:
-        half.restore({"examples": 16})
-    for batch in expected[2:]:
-        parts = [next(half) for half in halves]
-        for name, values in batch.items():
-            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values, err_msg=name)
-    epochs = [
-        {
-            (int(original), int(position))
-            for batch in part
-            for original, position in zip(batch["masked_ids"][:, 0], batch["masked_positions"][:, 0], strict=True)
-        }
-        for part in (expected[:6], expected[6:])
-    ]
-    assert len(epochs[0]) == len(epochs[1]) == 48
-    assert epochs[0] != epochs[1]
-
-
-def test_masks_of_an_evaluation_are_the_same_each_time_and_for_any_number_of_processes() -> None:
-    options = {"batch_size": 4, "sequence_length": LENGTH, "masking": MASKING}
-    whole, again = (list(evaluation_batches(_blocks(10), process_index=0, process_count=1, **options)) for _ in "ab")
-    halves = [evaluation_batches(_blocks(10), process_index=p, process_count=2, **options) for p in (0, 1)]
-    for batch, same, *parts in zip(whole, again, *halves, strict=True):
-        for name, values in batch.items():
-            np.testing.assert_array_equal(same[name], values, err_msg=name)
-            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values, err_msg=name)
-    assert whole[-1]["masked_weights"].tolist() == [[1.0], [1.0], [0.0], [0.0]]
 
 
 @pytest.mark.parametrize("process_count", [1, 2])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from electra_jax.distributed import processes as distributed
+from electra_jax.distributed.address import find_address
 from electra_jax.distributed.group import connect, free_port
 from electra_jax.errors import UserError
 
@@ -85,6 +86,7 @@ def test_two_of_the_same_number(address: str, threads: Callable[..., Future], in
 
 MEMBER = """
 import sys, time
+from electra_jax.distributed.address import find_address
 from electra_jax.distributed.group import connect
 group = connect(sys.argv[1], int(sys.argv[2]), 3, seconds=60)
 print("ready", flush=True)
@@ -201,7 +203,7 @@ with processes.process_group("SEED = 0"):
             # No process can do a step without the others, nor wait for them while they wait for it.
             processes.coordination_client().wait_at_barrier(f"step {step}", 20_000)
             time.sleep(0.002 * (index == 1))
-            if step == 5 and sys.argv[2] == sys.argv[3]:
+            if step == 5 and sys.argv[3] in (sys.argv[2], "all"):
                 signal.raise_signal(signal.Signals[sys.argv[4]])
             if stop.after_step():
                 print(step, stop.requested, flush=True)
@@ -209,7 +211,7 @@ with processes.process_group("SEED = 0"):
 """
 
 
-@pytest.mark.parametrize(("asking", "number"), [("0", "SIGTERM"), ("2", "SIGINT")])
+@pytest.mark.parametrize(("asking", "number"), [("0", "SIGTERM"), ("2", "SIGINT"), ("all", "SIGTERM")])
 def test_all_stop_after_the_same_step_which_none_has_passed(address: str, asking: str, number: str) -> None:
     processes = _members(TOGETHER, address, asking, number)
     ends = [process.communicate(timeout=50) for process in processes]
@@ -266,7 +268,7 @@ def test_where_it_finds_out_that_it_is_one_of_several(
 ) -> None:
     for name, value in variables.items():
         alone.setenv(name, value)
-    assert distributed.find_address() == expected
+    assert find_address() == expected
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_half_an_address_is_refused(alone: pytest.MonkeyPatch, variables: dict[s
     for name, value in variables.items():
         alone.setenv(name, value)
     with pytest.raises(UserError, match=message):
-        distributed.find_address()
+        find_address()
 
 
 def test_an_indexed_job_that_cannot_ask_kubernetes(alone: pytest.MonkeyPatch) -> None:
@@ -297,7 +299,7 @@ def test_an_indexed_job_that_cannot_ask_kubernetes(alone: pytest.MonkeyPatch) ->
     # As if the package were not installed, which it need not be.
     alone.setitem(sys.modules, "kubernetes", None)
     with pytest.warns(UserWarning, match="kubernetes"), pytest.raises(UserError, match=r"processes \(Kubernetes\)"):
-        distributed.find_address()
+        find_address()
 
 
 def test_gins_text_is_compared_setting_by_setting() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from electra_jax import cli
 from electra_jax.distributed.group import free_port
+from electra_jax.tasks.pretraining.tfrecords import encode_example, frame
 from support.command_line import (
     FILES,
     SPECIAL,
@@ -161,12 +162,12 @@ def _corpora(place: Path, folder: Path) -> dict[str, Path]:
     text = (place / "text.txt").read_bytes()
     (folder / "empty.txt").write_text("\n \n")
     (folder / "latin.txt").write_bytes(text + b"\n\nba \xe9 be\n")
-    blocks = next((place / "caches").glob("*/train.tfrecord*")).read_bytes()
+    records = frame([encode_example(0, [2, 5, 3], [0, 0, 0])])
     return {
         "empty": folder / "empty.txt",
         f"not UTF-8 at byte {len(text) + 5} (line": folder / "latin.txt",
         "truncated: its compressed text breaks off": _truncated(folder / "cut.txt.gz", gzip.compress(text)),
-        "lacks input_mask": _whole_record(folder / "cache.tfrecord", blocks),
+        "lacks input_mask": _whole_record(folder / "cache.tfrecord", records),
     }
 
 
@@ -289,7 +290,7 @@ def _content(folder: Path) -> dict[str, bytes]:
             "params/discriminator/encoder/layers/intermediate/bias (2, 32) there, (2, 48) here",
         ),
         ({"VOCAB_FILE": "other"}, "was trained with another vocabulary"),
-        ({"MASKING": "task"}, "read blocks and this run reads masked blocks"),
+        ({"MASKING": "task"}, "MASKING 'task' takes the masks of a MIXTURE_OR_TASK_NAME, and a corpus has none"),
         ({"PACKING": True}, "read blocks and this run reads packed blocks"),
     ],
 )

@@ -91,11 +91,34 @@ def test_everything_of_a_run_is_in_the_store(run: Run) -> None:
         assert f"run/{name}" in names
     assert any(name.startswith("run/tensorboard/train/events.") for name in names)
     (finished,) = [name for name in names if name.startswith("caches/") and name.endswith("/COMPLETED")]
-    assert any(name.startswith(finished.removesuffix("COMPLETED") + "train.tfrecord-") for name in names)
+    assert finished.removesuffix("COMPLETED") + "train.blocks/tokens.npy" in names
     lines = [json.loads(line) for line in run.read("run/metrics.jsonl").splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 4]
     # On the local disk there is only what can be made again; not a folder of the bucket's name.
     assert sorted(path.name for path in run.folder.iterdir()) == ["authority.pem", "host", "text.txt", "vocab.txt"]
+
+
+def test_tfrecords_are_added_to_a_cache_in_the_store(run: Run) -> None:
+    (finished,) = [name for name in run.store.names() if name.startswith("caches/") and name.endswith("/COMPLETED")]
+    cache = finished.removesuffix("/COMPLETED")
+    settings = {"CORPUS": f"gs://bucket/{cache}", "VOCAB_FILE": "gs://bucket/data/vocab.txt", "TFRECORDS": True}
+    result = run.electra("cache", *(f"--gin.{name}={value!r}" for name, value in settings.items()))
+    assert (result.returncode, result.stdout) == (0, f"gs://bucket/{cache}\n"), result.stderr
+    num_files = json.loads(run.read(f"{cache}/info.train.json"))["num_shards"]
+    shards = [f"{cache}/train.tfrecord-{number:05d}-of-{num_files:05d}" for number in range(num_files)]
+    made_by = json.loads(run.read(f"{cache}/made_by.json"))
+    records = list(map(tf_records, map(run.read, shards)))
+    assert sum(map(len, records)) == made_by["train"]["examples"] > 0
+
+
+def tf_records(content: bytes) -> list[bytes]:
+    """Return the records of a TFRecord file; the lengths and checksums around them are passed over."""
+    records = []
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        records.append(content[12 : 12 + length])
+        content = content[16 + length :]
+    return records
 
 
 def test_another_machine_goes_on_from_the_newest_sound_checkpoint(run: Run, tmp_path: Path) -> None:

@@ -110,10 +110,8 @@ def stories(place: Path, whole: Path) -> Iterator[dict[str, Future]]:
     runs = Runs(place)
     with ThreadPoolExecutor(2) as pool:
         yield {
-            "task": pool.submit(runs.whole, "task", MASKING="task"),
             "killed": pool.submit(runs.killed, "killed", ["save", 2, "save", 5]),
             "stopped": pool.submit(runs.stopped, "stopped"),
-            "task killed": pool.submit(runs.killed, "task killed", [10], MASKING="task"),
             "moved": pool.submit(runs.moved, "moved"),
             "recorded": pool.submit(runs.recorded, "recorded", whole),
         }
@@ -187,11 +185,3 @@ def test_moved_to_another_number_of_devices(stories: dict[str, Future], whole: P
 
 def test_the_recorded_configuration_reproduces_the_run(stories: dict[str, Future], whole: Path) -> None:
     _assert_same_run(stories["recorded"].result(), whole)
-
-
-def test_masks_of_the_task(stories: dict[str, Future], whole: Path) -> None:
-    task = stories["task"].result()
-    model_dir, _ = stories["task killed"].result()
-    _assert_same_run(model_dir, task)
-    # The masks are others than the device's.
-    assert _metrics(task)[0] != _metrics(whole)[0]

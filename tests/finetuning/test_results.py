@@ -16,10 +16,10 @@ from electra_jax.tasks.tagging.sentences import TaggedSentence
 from electra_jax.tasks.tagging.task import TaggingPrediction
 from electra_jax.tasks.text.tables import TextExample
 from electra_jax.tasks.text.task import LabelPrediction, ValuePrediction
-from electra_jax.tasks.tokenizer import WordPieces
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.finetuned_model import QA, TAGGING, TOKENS, text_facts
 
-PIECES = WordPieces(TOKENS, lowercase=True, strip_accents=True)
+PIECES = Vocabulary(TOKENS, lowercase=True, strip_accents=True)
 REGRESSION = {**text_facts("stsb", (), pair=True), "kind": "regression", "target": [0.0, 5.0], "metrics": ["spearman"]}
 
 

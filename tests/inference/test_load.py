@@ -12,7 +12,7 @@ import pytest
 
 import electra_jax
 from electra_jax.checkpoints import model_dir
-from electra_jax.checkpoints.plain_towers import fold
+from electra_jax.checkpoints.plain_towers import to_plain_towers
 from electra_jax.cli import main
 from electra_jax.errors import UserError
 
@@ -110,11 +110,18 @@ def test_another_models_record_is_refused(tmp_path: Path, directory: Path) -> No
         electra_jax.load(tmp_path / "model")
 
 
-@pytest.mark.parametrize(("name", "content"), [("vocab.txt", b"\xff\xfe"), ("vocab.json", b"{"), ("vocab.json", b"{}")])
-def test_a_damaged_vocabulary_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("vocab.txt", b"\xff\xfe", r"vocab\.txt cannot be read"),
+        ("vocab.json", b"{", r"vocab\.json, .* is not a record of its casing"),
+        ("vocab.json", b"{}", r"vocab\.json, .* is not a record of its casing"),
+    ],
+)
+def test_a_damaged_vocabulary_is_named(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n")
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"vocab\.txt, or the record of its casing vocab\.json, is damaged"):
+    with pytest.raises(UserError, match=sentence):
         model_dir.read_vocabulary(tmp_path)
 
 
@@ -149,7 +156,7 @@ class TestFold:
             "discriminator": main_tower,
             "generator": {"encoder": "G", "head": {"output_bias": 3}},
         }
-        kind, folded = fold(params)
+        kind, folded = to_plain_towers(params)
         assert kind == "pretraining"
         np.testing.assert_array_equal(
             folded["embeddings"]["word_embeddings"], common["word_embeddings"] + own["word_embeddings"]
@@ -163,11 +170,11 @@ class TestFold:
             "discriminator": {"encoder": "E", "head": {"dense": 1, "prediction": 2}},
             "generator": {"head": {"output_bias": 3}},
         }
-        kind, folded = fold(tied)
+        kind, folded = to_plain_towers(tied)
         assert kind == "pretraining"
         assert folded["generator"] == {"encoder": "E", "head": {"output_bias": 3}}
         bert = {**tied, "discriminator": {"encoder": "E"}}
-        assert fold(bert) == (
+        assert to_plain_towers(bert) == (
             "generator",
             {"embeddings": "T", "generator": {"encoder": "E", "head": {"output_bias": 3}}},
         )
@@ -175,8 +182,8 @@ class TestFold:
     def test_two_tower_and_uniform_generators_are_left_out(self) -> None:
         main_tower = {"encoder": "E", "head": {"dense": 1, "prediction": 2}}
         plain = {"embeddings": "T", "discriminator": main_tower}
-        assert fold(plain) == ("discriminator", plain)
-        assert fold({**plain, "generator": {"ltr": 1, "rtl": 2, "head": 3}}) == ("discriminator", plain)
+        assert to_plain_towers(plain) == ("discriminator", plain)
+        assert to_plain_towers({**plain, "generator": {"ltr": 1, "rtl": 2, "head": 3}}) == ("discriminator", plain)
 
 
 class TestPredict:

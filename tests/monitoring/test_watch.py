@@ -139,7 +139,7 @@ def trained(
     return lines
 
 
-TOPICAL = Setting(VOCAB_SIZE, ROWS, generator_learns=True, judges_every_token=True, unlike_published=("everything",))
+TOPICAL = Setting(VOCAB_SIZE, ROWS, generator_learns=True, judges_every_token=True, differences=("everything",))
 
 
 def test_a_good_tiny_run_is_healthy_at_every_moment() -> None:
@@ -175,7 +175,8 @@ def test_the_warning_reaches_the_terminal_the_metrics_and_the_page(tmp_path: Pat
     assert "What to try: check disc_weight" in said[0]
     lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["finding"] for line in lines if line["split"] == "health"] == ["discriminator_untaught"]
-    evaluation = {"step": 40, "metrics": lines[-1], "passages": []}
+    setting = json.loads((model_dir / "run.json").read_text())["setting"]
+    evaluation = {"step": 40, "metrics": lines[-1], "passages": [], "setting": setting}
     (model_dir / "evaluation.json").write_text(json.dumps(evaluation))
     text = Page(Path(write_report(str(model_dir))).read_text("utf-8")).text
     assert "Something is unusual." in text

@@ -1,4 +1,4 @@
-"""Tagging in the original's way: spans, encodings, features and scores of every recorded case."""
+"""Compare spans, encodings, features and scores of tagging with every recorded case."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from electra_jax.tasks.tagging.sentences import (
     tagging_features,
     tags_of,
 )
-from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 from support.shared import ORACLE, skipped
 
 ROOT = ORACLE / "finetune"
@@ -40,12 +40,12 @@ def test_spans_and_encodings(path: Path) -> None:
     assert [span.type for span in read_spans(["B-X-Y", "O"])] == ["X-Y"]
 
 
-def vocabulary_of(path: Path) -> WordPieceVocabulary:
+def vocabulary_of(path: Path) -> Vocabulary:
     return load_vocabulary(str(path.parent / "data/vocab.txt"), lowercase=True)
 
 
 def same_words(path: Path, recorded: dict[str, Any]) -> Path | None:
-    """The column file from which the record was made."""
+    """Write the column file from which the record was made."""
     words = [tuple(example["words"]) for example in recorded["examples"]]
     for candidate in sorted((path.parent / "data/finetuning_data").glob("*/*.txt")):
         file = read_tagged_file(candidate, word_column=0, tag_column=-1, scheme="IOBES", skip_bad_rows=False)

@@ -11,9 +11,10 @@ from electra_jax.errors import UserError
 from electra_jax.finetuning.results import summary
 from electra_jax.reports.answers import confusion
 from electra_jax.reports.charts import scatter_chart
-from electra_jax.reports.demo import Scores, read_comparison, stands_apart
-from electra_jax.reports.errors import errors_html, ranked_errors
+from electra_jax.reports.demo import Scores, read_demo, scores_separated
+from electra_jax.reports.errors import ranked_errors, read_errors
 from electra_jax.reports.finetuning import write_finetune_report
+from electra_jax.reports.page import render
 from support.pages import Page
 
 EVIL = "</p><script>alert(\"&amp;')</script><img src=x onerror=y>"
@@ -65,9 +66,17 @@ def read(folder: Path) -> tuple[str, Page]:
     return html, Page(html)
 
 
+def errors_html(kind: str, records: list[Any]) -> str:
+    return render("errors.html", errors=read_errors(kind, records))
+
+
+def demo_html(folder: Path) -> str:
+    return render("demo.html", demo=read_demo(folder))
+
+
 def rows_of(html: str) -> list[list[str]]:
     """The cells of every table row as text."""
-    rows = re.findall(r"<tr>(.*?)</tr>", html)
+    rows = re.findall(r"<tr>(.*?)</tr>", html, flags=re.DOTALL)
     return [[re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows]
 
 
@@ -152,7 +161,8 @@ def test_a_sentence_is_as_sure_as_the_surest_of_its_wrong_words() -> None:
         (0.7, "c: O", "B-LOC"),
         (0.5, "b: B-PER", "O"),
     ]
-    assert "<mark>c<small>O, not B-LOC</small></mark>" in errors[0].text
+    assert "<mark>c<small>O, not B-LOC</small></mark>" in errors_html("tagging", [sentence(0.99, 0.5, None)])
+    assert "a <mark>b<small>B-PER, not O</small></mark> <mark>c" in errors_html("tagging", [sentence(0.1, 0.4, 0.7)])
 
 
 def answered(gold: list[str], answer: str, probability: float, null_odds: float) -> Any:
@@ -175,8 +185,8 @@ def test_answers_are_right_or_wrong_as_the_official_script_says() -> None:
         (0.6, "mat", "cat"),
         (0.5, "no answer", "cat"),
     ]
-    assert "The cat sat on the <mark>mat</mark>." in errors[1].text
-    assert all(len(error.text) < 1000 for error in errors)
+    assert "The cat sat on the <mark>mat</mark>." in errors_html("question_answering", records)
+    assert all(len(span.text) < 1000 for error in errors for text in error.texts for span in text.spans)
 
 
 def test_questions_with_and_without_an_answer_stand_apart(tmp_path: Path) -> None:
@@ -206,12 +216,12 @@ def test_entities_are_counted_by_type(tmp_path: Path) -> None:
 
 
 def test_a_scatter_plot_has_a_point_for_each_value() -> None:
-    svg = scatter_chart("t", [(0.0, 4.0, "a"), (4.0, 0.0, "b"), (float("nan"), 1.0, "c")], axes=("gold", "predicted"))
-    places = [tuple(map(float, place)) for place in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg)]
-    (left, top), (right, bottom) = places
-    assert left < right
-    assert top < bottom
-    assert svg.count("<title>") == 2
+    chart = scatter_chart("t", [(0.0, 4.0, "a"), (4.0, 0.0, "b"), (float("nan"), 1.0, "c")], axes=("gold", "predicted"))
+    assert chart is not None
+    left, right = chart.lines[-1].marks
+    assert left.x < right.x
+    assert left.y < right.y
+    assert (left.text, right.text) == ("a", "b")
 
 
 EVIL_RECORDS = {
@@ -261,7 +271,7 @@ def test_results_that_are_none_are_refused(tmp_path: Path, text: str | None, wor
 
 def test_runs_stand_apart_where_the_medians_differ_by_more_than_either_spread() -> None:
     def apart(above: list[float], below: list[float]) -> bool:
-        return stands_apart(Scores(tuple(above), ()), Scores(tuple(below), ()))
+        return scores_separated(Scores(tuple(above), ()), Scores(tuple(below), ()))
 
     assert apart([62.0, 61.0, 63.0], [48.0, 47.0, 50.0])
     assert not apart([48.0, 47.0, 50.0], [62.0, 61.0, 63.0])
@@ -281,11 +291,11 @@ def test_runs_stand_apart_where_the_medians_differ_by_more_than_either_spread() 
     ],
 )
 def test_the_comparison_says_what_the_points_show(tmp_path: Path, pretrained: list[float], words: str) -> None:
-    assert read_comparison(tmp_path) == ""
+    assert read_demo(tmp_path) is None
     for name, values in (("pretrained", pretrained), ("random", [48.0, 47.0, 50.0])):
         seeds = [seed(i, value) for i, value in enumerate(values)] + [seed(9, 12.5, failed="no")]
         write_results(tmp_path / "finetune" / name, seeds, [])
-    html = read_comparison(tmp_path)
+    html = demo_html(tmp_path)
     assert words in Page(html).text
     titles = re.findall(r"<title>([^<]*)</title>", html)
     assert titles == [
@@ -301,4 +311,4 @@ def test_the_comparison_says_what_the_points_show(tmp_path: Path, pretrained: li
 def test_runs_of_different_settings_are_not_compared(tmp_path: Path) -> None:
     for name, dev in (("pretrained", 100), ("random", 50)):
         write_results(tmp_path / "finetune" / name, [seed(0, 50.0)], [], num_examples={"train": 9, "dev": dev})
-    assert "The two runs differ in num examples." in Page(read_comparison(tmp_path)).text
+    assert "The two runs differ in num examples." in Page(demo_html(tmp_path)).text

@@ -1,5 +1,6 @@
 """The report page: does it say what the files say, and can no token or record break it?"""
 
+import dataclasses
 import json
 import math
 import re
@@ -11,9 +12,10 @@ import pytest
 from electra_jax.errors import UserError
 from electra_jax.monitoring.health_checks import constant_guess_loss
 from electra_jax.reports.charts import Series, line_chart, nice_ticks, tick_texts
-from electra_jax.reports.passages import count_passage, passage_html, spacing
+from electra_jax.reports.passages import read_passage, spacing
 from electra_jax.reports.pretraining import write_report
-from electra_jax.reports.summary import warnings
+from electra_jax.reports.summary import course_text
+from support.healthy_runs import SMALL
 from support.pages import Page
 
 GOOD = {
@@ -54,6 +56,7 @@ def write_run(
         "vocab_file": "vocab.txt",
         "parameters": {"generator": 1000, "discriminator": 2_000_000},
         "passages": passages,
+        "setting": dataclasses.asdict(SMALL),
     }
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
     if record is not None:
@@ -93,17 +96,19 @@ def test_page_fetches_nothing_and_keeps_what_utf8_cannot_hold(tmp_path: Path) ->
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_caption_counts_are_those_of_the_passage() -> None:
-    counts = count_passage(passage())
-    assert (counts.tokens, counts.masked, counts.replaced, counts.caught, counts.false_alarms) == (5, 3, 2, 1, 1)
-    text = Page(passage_html(passage())).text
+def test_caption_counts_are_those_of_the_passage(tmp_path: Path) -> None:
+    counts = read_passage(passage())
+    assert (len(counts.tokens), counts.masked, counts.replaced, counts.caught, counts.false_alarms) == (5, 3, 2, 1, 1)
+    write_run(tmp_path, passages=[passage()], metrics=GOOD, record=None)
+    text = Page(read_page(tmp_path)).text
     assert "Replaced 2, caught 1" in text
     assert "1 false alarm " in text
     assert "of 3 hidden tokens the generator restored 1" in text
 
 
-def test_each_token_shows_its_kind_probability_and_original() -> None:
-    html = passage_html(passage())
+def test_each_token_shows_its_kind_probability_and_original(tmp_path: Path) -> None:
+    write_run(tmp_path, passages=[passage()], metrics=GOOD, record=None)
+    html = read_page(tmp_path).split('class="passages"')[1]
     found = re.findall(
         r'<span class="([^"]*)" style="--p:([\d.]+)" title="([^"]*)">([^<]*)</span>(?:<s>(\w+)</s>)?', html
     )
@@ -117,16 +122,16 @@ def test_each_token_shows_its_kind_probability_and_original() -> None:
     assert "90% likely replaced; was cat, the generator wrote dog" in found[1][2]
 
 
-def test_replaced_word_pieces_keep_the_shape_of_the_original() -> None:
-    text = passage_html(
-        passage(
-            tokens=["[CLS]", "##ed", "the", "##s", "far", "[PAD]"],
-            originals=["[CLS]", "un", "##able", "##ness", "far", "[PAD]"],
-            replaced=[False, True, True, True, False, False],
-        )
+def test_replaced_word_pieces_keep_the_shape_of_the_original(tmp_path: Path) -> None:
+    pieces = passage(
+        tokens=["[CLS]", "##ed", "the", "##s", "far", "[PAD]"],
+        originals=["[CLS]", "un", "##able", "##ness", "far", "[PAD]"],
+        replaced=[False, True, True, True, False, False],
     )
+    write_run(tmp_path, passages=[pieces], metrics=GOOD, record=None)
+    text = read_page(tmp_path).split('<figure class="passage">')[1]
     assert re.sub(r" (style|title|class)=\"[^\"]*\"", "", text).startswith(
-        '<figure><p dir="auto"><span>cls</span> <span>-ed</span><s>un</s><span>the</span><s>-able</s>'
+        '<p dir="auto"><span>cls</span> <span>-ed</span><s>un</s><span>the</span><s>-able</s>'
         "<span>s</span><s>-ness</s> <span>far</span></p>"
     )
 
@@ -152,10 +157,9 @@ def test_tokens_read_as_text(tokens: str, text: str) -> None:
 
 def test_curves_hold_every_point_and_break_at_a_missing_one() -> None:
     points = [(step, math.nan if step == 500 else math.sin(step / 50)) for step in range(1000)]
-    svg = line_chart("sine", [Series("training", "train", points)], value_text=str)
-    path = re.search(r'<path class="line train" d="([^"]*)"', svg)
-    assert path is not None
-    moves = re.findall(r"([ML])([\d.]+),([\d.]+)", path[1])
+    chart = line_chart("sine", [Series("training", "train", points)], str)
+    assert chart is not None
+    moves = re.findall(r"([ML])([\d.]+),([\d.]+)", chart.lines[0].path)
     assert len(moves) == 999
     assert [index for index, move in enumerate(moves) if move[0] == "M"] == [0, 500]
     rightmost = [float(x) for _, x, _ in moves]
@@ -212,17 +216,24 @@ def test_figures_stand_beside_what_they_must_be_compared_with(tmp_path: Path) ->
 def test_failures_are_said_in_words(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     write_run(tmp_path, passages=[], metrics=GOOD | change, record=None)
     text = Page(read_page(tmp_path)).text
-    assert "Read with care." in text
+    # The first is found in the training lines too: by the health checks.
+    assert ("Read with care." if change == {"discriminator_auc": 0.51} else "It has learned little so far.") in text
     assert words in text
     assert "It learned." not in text
     assert "begun to learn" not in text
 
 
 def test_a_fallen_auc_is_said() -> None:
-    evaluation = {"metrics": GOOD}
-    curve = [{"step": step, "discriminator_auc": auc} for step, auc in ((1, 0.6), (2, 0.86), (3, 0.8))]
-    assert "best of 0.860 at step 2" in warnings(evaluation, curve)[0]
-    assert warnings(evaluation, curve[:2]) == []
+    curve = [{"step": step, "discriminator_auc": auc} for step, auc in ((1, 0.6), (2, 0.86), (3, 0.8), (4, None))]
+    assert "from 0.600 to 0.800 (its best, 0.860, was at step 2)" in course_text(curve[:3])
+    assert "from 0.600 to – (its best, 0.860, was at step 2)" in course_text(curve)
+    assert "from 0.600 to 0.860, " in course_text(curve[:2])
+
+
+def test_values_that_are_nearly_equal_are_not_written_alike() -> None:
+    chart = line_chart("recall", [Series("training", "train", [(1, 0.004), (2, 0.004)])], lambda x: f"{100 * x:.1f} %")
+    assert chart is not None
+    assert [tick.text for tick in chart.y_ticks] == ["0.2 %", "0.3 %", "0.4 %", "0.5 %", "0.6 %"]
 
 
 def test_constant_guess_loss_is_the_entropy() -> None:
@@ -255,7 +266,7 @@ def test_an_evaluation_without_metrics_is_refused(tmp_path: Path) -> None:
 
 def test_sparse_metrics_still_make_a_page(tmp_path: Path) -> None:
     write_run(tmp_path, passages=[passage()], metrics={"loss": 3.0}, record={})
-    evaluation = {"step": 5, "metrics": {"loss": 3.0}, "passages": []}
+    evaluation = {"step": 5, "metrics": {"loss": 3.0}, "passages": [], "setting": dataclasses.asdict(SMALL)}
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
     text = Page(read_page(tmp_path)).text
     assert "Nothing was recorded for this curve." in text

@@ -14,6 +14,7 @@ from electra_jax.config.pretraining import CacheConfig
 from electra_jax.seqio_tasks import register_corpus
 from electra_jax.tasks.host_tensorflow import tf
 from electra_jax.tasks.pretraining.tasks import CACHED_FEATURES
+from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.vocabulary import load_vocabulary
 
 Example = tuple[tuple[int, ...], tuple[int, ...]]
@@ -47,7 +48,7 @@ def register(folder: Path) -> None:
 
 
 def built(folder: Path) -> Path:
-    """The cache that `electra cache` makes."""
+    """Build the cache that `electra cache` builds with TFRECORDS=True."""
     bindings = [f"{name}={value!r}" for name, value in macros(folder).items()]
     cache = gin_files.build(
         CacheConfig,
@@ -56,7 +57,9 @@ def built(folder: Path) -> Path:
         search_paths=[],
     )
     vocabulary = load_vocabulary(cache.vocab_file, lowercase=None)
-    return Path(pretraining_data.cache_path(cache, vocabulary, max_bytes=None))
+    path = pretraining_data.cache_path(cache, vocabulary, max_bytes=None)
+    add_tfrecords(path, vocab_size=vocabulary.vocab_size)
+    return Path(path)
 
 
 def read(cache: Path, split: str) -> dict[int, Example]:

@@ -8,8 +8,8 @@ import numpy as np
 
 from electra_jax.checkpoints.model_dir import write_model
 from electra_jax.checkpoints.model_record import Description, abstract_params
-from electra_jax.inference.network import Vocabulary
 from electra_jax.model.heads import HeadConfig
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.tiny_model import VOCAB_SIZE, small_encoder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

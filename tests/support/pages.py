@@ -1,10 +1,11 @@
 """Reads a page as a browser would, strictly."""
 
+import re
 from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """Collects tags, attributes and text, and fails on an element closed out of order."""
+    """Collects tags, attributes and text (white space as it is shown), and fails on an element closed out of order."""
 
     VOID = frozenset({"meta", "br", "link", "img", "line", "path", "circle"})
 
@@ -17,6 +18,7 @@ class Page(HTMLParser):
         self.feed(text)
         self.close()
         assert not self.open
+        self.text = re.sub(r"[ \n\t]+", " ", self.text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)

@@ -8,13 +8,13 @@ from typing import Any
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.qa.task import QATask
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.tiny_model import task_options
 
 CONTEXT = "The leader was John Smith (1895-1943). He liked double spaces."
 OTHER = "Texas is where he was. " * 4 + "Houston was where he did live."
 WORDS = "the leader was john smith ( 1895 - 1943 ) . he liked double spaces when did live ? where is texas houston who"
-VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, *WORDS.split()], lowercase=True, strip_accents=True)
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, *WORDS.split()], lowercase=True, strip_accents=True)
 
 # question, context, answer; None: the context has none
 QUESTIONS = [

@@ -17,10 +17,10 @@ from electra_jax.tasks.catalog import NAMES, make_task, task_from_facts
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.original import choice
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.tiny_model import task_options
 
-VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, "a", "b"], lowercase=True, strip_accents=True)
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "a", "b"], lowercase=True, strip_accents=True)
 QUESTION_ANSWERING = {"squad_v1", "squad_v2", "newsqa", "naturalqs", "triviaqa", "searchqa", "qa"}
 TAGGING = {"chunk", "ner", "tagging"}
 

@@ -21,10 +21,10 @@ from electra_jax.tasks.catalog import make_task, task_from_facts
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.seqio_export import FEATURE_CONVERTERS, register, sequence_lengths
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.tiny_model import task_options
 
-VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, "a", "b", "c", "d"], lowercase=True, strip_accents=True)
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "a", "b", "c", "d"], lowercase=True, strip_accents=True)
 CLS, SEP, A, B, C, D = 2, 3, 5, 6, 7, 8
 
 

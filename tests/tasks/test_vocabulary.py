@@ -10,8 +10,9 @@ import tensorflow as tf
 from tokenizers import BertWordPieceTokenizer
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.seqio_vocabulary import SeqioVocabulary
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary, train_vocabulary
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary, train_vocabulary
 
 # Pieces that split, join, vanish or turn into [UNK] in every way that BERT knows.
 PIECES = (
@@ -35,9 +36,9 @@ NASTY = [
 ]
 
 
-def vocabulary(*, lowercase: bool = True, strip_accents: bool | None = None) -> WordPieceVocabulary:
+def vocabulary(*, lowercase: bool = True, strip_accents: bool | None = None) -> Vocabulary:
     strip = lowercase if strip_accents is None else strip_accents
-    return WordPieceVocabulary(TOKENS, lowercase=lowercase, strip_accents=strip)
+    return Vocabulary(TOKENS, lowercase=lowercase, strip_accents=strip)
 
 
 def write_vocabulary(folder: pathlib.Path, tokens: list[str]) -> str:
@@ -106,14 +107,24 @@ def test_offsets_point_into_the_text() -> None:
 def test_decode_is_not_cut_at_a_separator() -> None:
     ours = vocabulary()
     ids = [ours.cls_id, *ours.encode("unables"), ours.sep_id, *ours.encode("abc")]
-    assert ours.decode(ids) == "[CLS] unables [SEP] abc"
+    assert SeqioVocabulary(ours).decode(ids) == "[CLS] unables [SEP] abc"
 
 
 def test_tensorflow_gives_the_same_ids() -> None:
     ours = vocabulary()
-    dataset = tf.data.Dataset.from_tensor_slices(["the ABC, É 我", ""]).map(ours.encode_tf)
+    of_seqio = SeqioVocabulary(ours)
+    dataset = tf.data.Dataset.from_tensor_slices(["the ABC, É 我", ""]).map(of_seqio.encode_tf)
     assert [ids.tolist() for ids in dataset.as_numpy_iterator()] == ours.encode_batch(["the ABC, É 我", ""])
-    assert ours.decode_tf(tf.constant(ours.encode("unables abc"))).numpy() == b"unables abc"
+    assert of_seqio.encode("the ABC, É 我") == ours.encode("the ABC, É 我")
+    assert of_seqio.decode_tf(tf.constant(ours.encode("unables abc"))).numpy() == b"unables abc"
+    assert (of_seqio.vocab_size, of_seqio.pad_id, of_seqio.unk_id) == (len(TOKENS), ours.pad_id, ours.unk_id)
+    assert (of_seqio.bos_id, of_seqio.eos_id) == (ours.cls_id, None)
+
+
+def test_seqio_compares_entries_and_casing() -> None:
+    assert SeqioVocabulary(vocabulary()) == SeqioVocabulary(vocabulary())
+    assert hash(SeqioVocabulary(vocabulary())) == hash(SeqioVocabulary(vocabulary()))
+    assert SeqioVocabulary(vocabulary()) != SeqioVocabulary(vocabulary(lowercase=False))
 
 
 def test_pickling_keeps_everything() -> None:
@@ -127,7 +138,7 @@ def test_pickling_keeps_everything() -> None:
 
 
 def test_tokenizing_needs_no_tensorflow() -> None:
-    code = "import sys, electra_jax.tasks.tokenizer, electra_jax.tasks.wordpiece_training as t; "
+    code = "import sys, electra_jax.tasks.vocabulary; "
     code += "sys.exit(bool({'tensorflow', 'seqio', 'jax'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -173,7 +184,7 @@ def test_line_ends_of_other_systems_and_odd_entries(tmp_path: pathlib.Path) -> N
     assert load_vocabulary(str(path), lowercase=None).tokens == [*SPECIAL_TOKENS, "a", "\u2028", "b"]
 
 
-def train(folder: pathlib.Path, texts: list[str], **changes: object) -> WordPieceVocabulary:
+def train(folder: pathlib.Path, texts: list[str], **changes: object) -> Vocabulary:
     arguments = {
         "vocab_file": str(folder / "made" / "vocab.txt"),
         "vocab_size": 60,

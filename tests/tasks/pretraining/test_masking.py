@@ -2,13 +2,18 @@
 
 import collections
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import seqio
 from scipy import stats
 
+from electra_jax.model.types import Tokens
+from electra_jax.pretraining import corruption
+from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig, max_predictions
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.pretraining.masking import mask_example, mask_tokens, max_predictions
+from electra_jax.tasks.pretraining.masking import mask_example, mask_tokens
 
 CLS, SEP, MASK = 101, 102, 103
 LENGTH = 128
@@ -76,6 +81,19 @@ def test_no_more_are_masked_than_can_be() -> None:
     features = _masked(ids, (0, 0))
     assert features["masked_weights"].sum() == 1
     assert features["masked_positions"][0] == 61
+
+
+@pytest.mark.parametrize("mask_prob", [0.15, 0.25])
+def test_as_many_are_masked_as_on_the_device(mask_prob: float) -> None:
+    lengths = range(2, LENGTH + 1)
+    rows = [[CLS, *range(1000, 1000 + length - 2), SEP] for length in lengths]
+    config = MaskingConfig(mask_prob, 0.85, positions=DistinctPositions(), cls_id=CLS, sep_id=SEP, mask_id=MASK)
+    num_slots = max_predictions(mask_prob, LENGTH)
+    ids_BL = np.array([row + [0] * (LENGTH - len(row)) for row in rows], np.int32)
+    tokens = Tokens(ids_BL, np.zeros_like(ids_BL), (np.arange(LENGTH) < np.array(lengths)[:, None]).astype(np.int32))
+    on_device = corruption.mask(jax.random.key(0), jax.tree.map(jnp.asarray, tokens), config)
+    here = [_masked(row, (1, 2), num_slots=num_slots, mask_prob=mask_prob)["masked_weights"] for row in rows]
+    np.testing.assert_array_equal(np.stack(here), on_device.masked_weights)
 
 
 def test_statistics() -> None:

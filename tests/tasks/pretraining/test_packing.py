@@ -6,17 +6,17 @@ import random
 import pytest
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.corpora.corpus import example_id
 from electra_jax.tasks.original.packing import BUILDER
 from electra_jax.tasks.pretraining.packing import (
     COMPLETE,
+    Example,
     ExampleBuilder,
     Packing,
     document_rng,
-    example_id,
     pack,
     pack_document,
 )
-from electra_jax.tasks.pretraining.segments import Example
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
 from support.shared import ORACLE, existing
 

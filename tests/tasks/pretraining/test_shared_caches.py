@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gin
 import pytest
 import seqio
 
+from electra_jax import cli
 from electra_jax.config import gin_files
 from electra_jax.config.data import open_data, vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.batches import BatchIterator
+from electra_jax.errors import UserError
 from electra_jax.tasks.host_tensorflow import tf
 from support import beam_corpus
 from support.beam_corpus import Example, built, read
@@ -107,8 +110,7 @@ def test_the_shards_of_a_corpus_make_the_cache(corpus: Path) -> None:
         assert found == read(corpus / "cache", split)
 
 
-@pytest.mark.parametrize("masking", ["device", "task"])
-@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize(("masking", "by_name"), [("device", True), ("task", True), ("device", False)])
 def test_training_reads_a_cache_whose_text_is_gone(corpus: Path, tmp_path: Path, masking: str, by_name: bool) -> None:
     """By its directory or by the task's name: an epoch is every example once, and there is no text to tokenise."""
     cache = copied(corpus, tmp_path, num_files=2)
@@ -177,3 +179,21 @@ def test_fewer_files_than_processes_are_said_and_read_by_all(
         ]
     assert sorted(example for share in shares for example in share) == wanted
     assert "has 2 file(s) in its train split, fewer than the 4 processes" in caplog.text
+
+
+def test_seqio_is_told_of_a_cache_without_tfrecords_and_reads_it_once_they_are_added(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = copied(corpus, tmp_path, num_files=2)
+    beam_corpus.register(corpus)
+    wanted = sorted(read(cache, "train").values())
+    for path in (*cache.glob("*.tfrecord-*"), *cache.glob("info.*"), *cache.glob("stats.*")):
+        path.unlink()
+    with pytest.raises(UserError, match=r"beam_corpus has no TFRecords, which SeqIO reads: add them with"):
+        batches(corpus, 0, 1, MIXTURE_OR_TASK_NAME=beam_corpus.TASK)
+    macros = beam_corpus.macros(corpus) | {"CORPUS": str(cache), "TFRECORDS": True}
+    assert cli.main(["cache", *(f"--gin.{name}={value!r}" for name, value in macros.items())]) == 0
+    assert capsys.readouterr().out == f"{cache}\n"
+    gin.clear_config(clear_constants=True)
+    reader = batches(corpus, 0, 1, MIXTURE_OR_TASK_NAME=beam_corpus.TASK)
+    assert sorted(taken(reader, len(wanted))) == wanted

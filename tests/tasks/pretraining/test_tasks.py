@@ -19,7 +19,8 @@ from electra_jax.tasks.pretraining.tasks import (
     feature_lengths,
     register_pretraining_task,
 )
-from electra_jax.tasks.vocabulary import WordPieceVocabulary, load_vocabulary
+from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 from support.shared import ORACLE, existing
 
 LENGTH = 32
@@ -31,7 +32,7 @@ Features = dict[str, np.ndarray]
 
 
 @pytest.fixture
-def vocabulary(tmp_path: pathlib.Path) -> WordPieceVocabulary:
+def vocabulary(tmp_path: pathlib.Path) -> Vocabulary:
     words = [f"{a}{b}" for a in "bcdfghjklmnp" for b in "aeiou"]
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *".!"]) + "\n")
@@ -39,7 +40,7 @@ def vocabulary(tmp_path: pathlib.Path) -> WordPieceVocabulary:
 
 
 @pytest.fixture
-def corpus(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> Corpus:
+def corpus(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> Corpus:
     (tmp_path / "text").mkdir()
     rng = random.Random(0)
     for number in range(2):
@@ -51,7 +52,7 @@ def corpus(tmp_path: pathlib.Path, vocabulary: WordPieceVocabulary) -> Corpus:
     return open_corpus(str(tmp_path / "text/*.txt"), text_format="documents", text_field="text", skip_undecodable=False)
 
 
-def _register(corpus: Corpus | None, vocabulary: WordPieceVocabulary, cache_path: str | None) -> None:
+def _register(corpus: Corpus | None, vocabulary: Vocabulary, cache_path: str | None) -> None:
     register_pretraining_task(
         "pretraining_test",
         corpus=corpus,
@@ -64,9 +65,11 @@ def _register(corpus: Corpus | None, vocabulary: WordPieceVocabulary, cache_path
     )
 
 
-def _build(corpus: Corpus, vocabulary: WordPieceVocabulary, folder: pathlib.Path) -> str:
+def _build(corpus: Corpus, vocabulary: Vocabulary, folder: pathlib.Path) -> str:
     options = {"packing": PACKING, "held_out_fraction": 0.1, "num_processes": 1, "show_progress": False}
-    return build_cache(corpus, vocabulary, cache_dir=str(folder), **options)
+    cache = build_cache(corpus, vocabulary, cache_dir=str(folder), **options)
+    add_tfrecords(cache, vocab_size=vocabulary.vocab_size)
+    return cache
 
 
 def _read(name: str, split: str, *, use_cached: bool, seed: int | None = 0, **options: object) -> list[Features]:
@@ -87,9 +90,7 @@ def _masks(examples: list[Features]) -> list[tuple[int, ...]]:
     return [tuple(sorted(e["masked_positions"][e["masked_weights"] > 0].tolist())) for e in examples]
 
 
-def test_text_and_cache_give_the_same_examples(
-    tmp_path: pathlib.Path, corpus: Corpus, vocabulary: WordPieceVocabulary
-) -> None:
+def test_text_and_cache_give_the_same_examples(tmp_path: pathlib.Path, corpus: Corpus, vocabulary: Vocabulary) -> None:
     _register(corpus, vocabulary, _build(corpus, vocabulary, tmp_path / "c"))
     kinds = set()
     for split in ("train", "validation"):
@@ -105,9 +106,7 @@ def test_text_and_cache_give_the_same_examples(
     assert min(kinds) > 3
 
 
-def test_no_training_document_is_held_out(
-    tmp_path: pathlib.Path, corpus: Corpus, vocabulary: WordPieceVocabulary
-) -> None:
+def test_no_training_document_is_held_out(tmp_path: pathlib.Path, corpus: Corpus, vocabulary: Vocabulary) -> None:
     _register(corpus, vocabulary, None)
     tokens = {
         split: [i for e in _read("pretraining_test_unmasked", split, use_cached=False) for i in e["input_ids"] if i > 4]
@@ -127,7 +126,7 @@ def test_no_training_document_is_held_out(
 
 @pytest.mark.parametrize("use_cached", [False, True])
 def test_masks_differ_by_epoch_and_by_host_and_repeat_by_seed(
-    tmp_path: pathlib.Path, corpus: Corpus, vocabulary: WordPieceVocabulary, use_cached: bool
+    tmp_path: pathlib.Path, corpus: Corpus, vocabulary: Vocabulary, use_cached: bool
 ) -> None:
     _register(corpus, vocabulary, _build(corpus, vocabulary, tmp_path / "c"))
 
@@ -150,7 +149,7 @@ def test_masks_differ_by_epoch_and_by_host_and_repeat_by_seed(
     assert sorted(map(_originals, hosts[0] + hosts[1])) == sorted(map(_originals, once))
 
 
-def test_padded_for_any_seqio_consumer(tmp_path: pathlib.Path, corpus: Corpus, vocabulary: WordPieceVocabulary) -> None:
+def test_padded_for_any_seqio_consumer(tmp_path: pathlib.Path, corpus: Corpus, vocabulary: Vocabulary) -> None:
     _register(corpus, vocabulary, _build(corpus, vocabulary, tmp_path / "c"))
     for name, converter, lengths in (
         ("pretraining_test", MaskedFeatureConverter(), feature_lengths(48, mask_prob=0.15)),
@@ -173,9 +172,7 @@ def test_padded_for_any_seqio_consumer(tmp_path: pathlib.Path, corpus: Corpus, v
         MaskedFeatureConverter(pack=True)
 
 
-def test_a_shorter_length_is_cut_before_masking(
-    tmp_path: pathlib.Path, corpus: Corpus, vocabulary: WordPieceVocabulary
-) -> None:
+def test_a_shorter_length_is_cut_before_masking(tmp_path: pathlib.Path, corpus: Corpus, vocabulary: Vocabulary) -> None:
     _register(corpus, vocabulary, None)
     lengths = feature_lengths(20, mask_prob=0.15)
     assert lengths["masked_positions"] == 3
@@ -187,7 +184,7 @@ def test_a_shorter_length_is_cut_before_masking(
 
 
 def test_a_cache_alone_is_enough_and_is_found_by_its_name(
-    tmp_path: pathlib.Path, corpus: Corpus, vocabulary: WordPieceVocabulary
+    tmp_path: pathlib.Path, corpus: Corpus, vocabulary: Vocabulary
 ) -> None:
     cache = pathlib.Path(_build(corpus, vocabulary, tmp_path / "c"))
     _register(None, vocabulary, str(cache))
@@ -217,9 +214,7 @@ def test_a_cache_alone_is_enough_and_is_found_by_its_name(
         _register(None, vocabulary, None)
 
 
-def test_damage_is_reported_in_a_sentence(
-    tmp_path: pathlib.Path, corpus: Corpus, vocabulary: WordPieceVocabulary
-) -> None:
+def test_damage_is_reported_in_a_sentence(tmp_path: pathlib.Path, corpus: Corpus, vocabulary: Vocabulary) -> None:
     def read_all(*, use_cached: bool) -> None:
         stream = StreamBatches(
             "pretraining_test",
@@ -256,7 +251,7 @@ def test_the_original_tfrecords(tmp_path: pathlib.Path) -> None:
         for example in examples
     )
     tokens = ["[PAD]", *[f"[unused{n}]" for n in range(1, 100)], "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = WordPieceVocabulary(
+    vocabulary = Vocabulary(
         [*tokens, *[f"w{n}" for n in range(30522 - len(tokens))]], lowercase=True, strip_accents=True
     )
     corpus = open_corpus(
@@ -265,6 +260,7 @@ def test_the_original_tfrecords(tmp_path: pathlib.Path) -> None:
     packing = Packing(length=64, one_segment_share=0.1, random_length_share=0.05, seed=0, builder=COMPLETE)
     options = {"packing": packing, "held_out_fraction": 0.1}
     cache = build_cache(corpus, vocabulary, cache_dir=str(tmp_path), num_processes=1, show_progress=False, **options)
+    add_tfrecords(cache, vocab_size=vocabulary.vocab_size)
     register_pretraining_task(
         "original_test",
         corpus=corpus,

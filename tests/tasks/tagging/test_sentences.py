@@ -32,14 +32,14 @@ from electra_jax.tasks.tagging.sentences import (
     without_unseen_types,
 )
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.shared import DATA, needs
 
 CONLL2000 = DATA / "conll2000"
 needs_data = needs(CONLL2000)
 
 PIECES = ["a", "b", "c", "un", "##a", "##b", "##c", "東", "京", "##京", "[", "]", "cls"]
-VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, *PIECES], lowercase=True, strip_accents=True)
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, *PIECES], lowercase=True, strip_accents=True)
 PAD, UNK, CLS, SEP, MASK, A, B, C, UN, PIECE_A, PIECE_B, PIECE_C, EAST, CAPITAL, PIECE_CAPITAL = range(15)
 
 

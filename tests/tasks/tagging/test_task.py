@@ -18,14 +18,14 @@ from electra_jax.tasks.scoring import score_predictions
 from electra_jax.tasks.tagging.conlleval import Scores
 from electra_jax.tasks.tagging.task import TaggingTask
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.shared import DATA, needs
 from support.tiny_model import task_options
 
 CONLL2000 = DATA / "conll2000"
 needs_data = needs(CONLL2000)
 
-VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, "ann", "##a", "works", "in", "new", "york", "."], lowercase=True,
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "ann", "##a", "works", "in", "new", "york", "."], lowercase=True,
                                  strip_accents=True)  # fmt: skip
 UNK, CLS, SEP, ANN, PIECE, WORKS, IN, NEW, YORK, DOT = 1, 2, 3, *range(5, 12)
 TRAIN = "Anna NNP B-PER\nworks VBZ O\nin IN O\nNew NNP B-LOC\nYork NNP I-LOC\n. . O\n\nAnn NNP B-PER\n\n"

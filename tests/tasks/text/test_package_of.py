@@ -17,10 +17,10 @@ from electra_jax.tasks.text.package_of import (
     without_names,
 )
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.tiny_model import task_options
 
-VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, "a"], lowercase=True, strip_accents=True)
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "a"], lowercase=True, strip_accents=True)
 MODULES = {"flax": 12, "jax": 20, "numpy": 30}
 SPELLINGS = (
     "numpy",

@@ -24,9 +24,9 @@ from electra_jax.tasks.text.tables import (
     text_features,
 )
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 
-VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, "a", "b", "c", "d"], lowercase=True, strip_accents=True)
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "a", "b", "c", "d"], lowercase=True, strip_accents=True)
 CLS, SEP, A, B = 2, 3, 5, 6
 PAIR = Columns("premise", "claim", "verdict")
 

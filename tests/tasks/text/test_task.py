@@ -15,13 +15,13 @@ from electra_jax.tasks.text.glue import GLUE
 from electra_jax.tasks.text.tables import Classes, Interval
 from electra_jax.tasks.text.task import LabelPrediction, TextTask, ValuePrediction
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import WordPieceVocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.shared import DATA, needs
 from support.tiny_model import task_options
 
 GLUE_FILES = DATA / "glue"
 needs_glue = needs(GLUE_FILES)
-VOCABULARY = WordPieceVocabulary([*SPECIAL_TOKENS, "a", "b", "c", "d"], lowercase=True, strip_accents=True)
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "a", "b", "c", "d"], lowercase=True, strip_accents=True)
 CLS, SEP, A, B, C, D = 2, 3, 5, 6, 7, 8
 
 # Of the README beside the files: rows of train, dev, test.

@@ -1,0 +1,105 @@
+"""The table of commands: what a command line means, before anything heavy is imported."""
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from electra_jax.cli import parse_arguments
+from electra_jax.commands import table
+from electra_jax.commands.table import COMMANDS, Command
+from electra_jax.errors import UserError
+from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
+
+ROOT = Path(__file__).parents[2]
+EVERY = {**COMMANDS, "evaluate of a task": COMMANDS["evaluate"].for_task}
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Path:
+    """The directory of a fine-tuned model, as far as a command line looks into it."""
+    (tmp_path / CHECKPOINTS).mkdir()
+    (tmp_path / CONFIG).write_text("")
+    (tmp_path / MODEL).write_text(json.dumps({"head": {"kind": "regression"}}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", EVERY.values(), ids=EVERY)
+def test_every_command_has_its_module_and_its_gin_file(command: Command) -> None:
+    assert importlib.util.find_spec(f"electra_jax.commands.{command.module}")
+    assert command.processes in ("apart", "leader", "together")
+    if command.configuration and command.gin_files is not table.given_or_recorded:
+        assert (ROOT / command.gin_files([], [])[0]).is_file()
+
+
+def test_no_two_commands_share_a_module() -> None:
+    modules = [command.module for command in EVERY.values()]
+    assert len(set(modules)) == len(modules)
+
+
+def test_a_macro_is_bound_to_its_last_value() -> None:
+    bindings = ['TASK="sst2"', "SPLIT=None", "TASK = 'cola'"]
+    assert table.bound(bindings, "TASK") == "cola"
+    assert table.bound(bindings, "SPLIT") is None
+    assert table.bound(bindings, "MODEL_DIR") is None
+
+
+def test_gin_files_of_a_command_line(tuned: Path) -> None:
+    bindings = [f'MODEL_DIR="{tuned}"']
+    recorded = str(tuned / CONFIG)
+    assert table.given_or_recorded(["a"], bindings) == ["a"]
+    assert table.given_or_recorded([], bindings) == [recorded]
+    assert table.given_or("d")(["a"], bindings) == ["a"]
+    assert table.given_or("d")([], bindings) == ["d"]
+    assert table.default_first("d")(["a", "d"], bindings) == ["d", "a"]
+    assert table.recorded_after("d")(["a", "d"], bindings) == ["d", recorded, "a"]
+    # A pre-training's record is Gin of another command.
+    (tuned / MODEL).write_text(json.dumps({"head": None}))
+    assert table.recorded_after("d")(["a"], bindings) == ["d", "a"]
+
+
+def test_a_run_without_a_gin_file_needs_a_record(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give --gin_file=PATH"):
+        table.given_or_recorded([], [])
+    with pytest.raises(UserError, match=r"config\.gin does not exist"):
+        table.given_or_recorded([], [f"MODEL_DIR={str(tmp_path)!r}"])
+
+
+def test_evaluate_is_of_a_task_where_one_is_named_or_the_model_has_a_head(tuned: Path, tmp_path: Path) -> None:
+    assert table.evaluates_task(['TASK="sst2"'])
+    assert table.evaluates_task(['PREDICTIONS="answers.json"'])
+    assert table.evaluates_task([f'MODEL_DIR="{tuned}"'])
+    assert not table.evaluates_task([f'MODEL_DIR="{tmp_path / "none"}"'])
+    assert not table.evaluates_task([])
+
+
+def predict(*arguments: str) -> tuple[list[str], argparse.Namespace]:
+    options, bindings = parse_arguments(["predict", *arguments])
+    return table.place_predict_arguments(options, bindings), options
+
+
+def test_the_first_argument_of_predict_is_the_model_unless_it_is_bound() -> None:
+    added, options = predict("runs/x", "a text", "--batch_size=4")
+    assert (added, options.input) == (["MODEL_DIR='runs/x'", "BATCH_SIZE=4"], "a text")
+    added, options = predict('--gin.MODEL_DIR="runs/x"', "a text")
+    assert (added, options.input) == ([], "a text")
+    # argparse takes an open number of arguments from one place.
+    added, options = predict("runs/x", "--output", "file", "-")
+    assert (added, options.input, options.output) == (["MODEL_DIR='runs/x'"], "-", "file")
+    assert predict("runs/x")[1].input is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "needs a model"),
+        (["runs/x", "two", "texts"], "put a sentence in quotes$"),
+        (['--gin.MODEL_DIR="runs/x"', "two", "texts"], "already given by MODEL_DIR"),
+        (["runs/x", "text", '--gin.SPLIT="test"'], "give one of them"),
+    ],
+)
+def test_arguments_of_predict_that_cannot_be_placed(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        predict(*arguments)
