@@ -58,7 +58,7 @@ class ScoredText:
 
 
 @dataclasses.dataclass(frozen=True)
-class Prediction:
+class QAPrediction:
     """The answer to a question, and how sure it is.
 
     Attributes:
@@ -125,7 +125,7 @@ def decode(
     null_scores: Sequence[float] | None,
     tokenizer: Tokenizer,
     config: DecodingConfig,
-) -> Prediction:
+) -> QAPrediction:
     """Return the answer to a question from the spans of all its windows.
 
     A span must lie in the context, start where its window shows most around it, and be short enough.
@@ -146,16 +146,16 @@ def decode(
     """
     nbest = _best_texts(example, windows, candidates, tokenizer, config)
     if null_scores is None:
-        return Prediction(nbest, None)
+        return QAPrediction(nbest, None)
     null_odds = min(map(np.float32, null_scores), default=_NO_WINDOW_NULL_SCORE)
     if np.isnan(null_scores).any():
         raise UserError(_not_a_number(example))
     if config.null_odds_against_best_span:
         null_odds = null_odds - np.float32(nbest[0].start_logit) - np.float32(nbest[0].end_logit)
-    return Prediction(nbest, float(null_odds))
+    return QAPrediction(nbest, float(null_odds))
 
 
-def final_answers(predictions: Mapping[str, Prediction], *, null_threshold: float | None) -> dict[str, str]:
+def final_answers(predictions: Mapping[str, QAPrediction], *, null_threshold: float | None) -> dict[str, str]:
     """Return the answer to each question: "" where the null odds exceed the threshold.
 
     Args:
@@ -171,7 +171,7 @@ def final_answers(predictions: Mapping[str, Prediction], *, null_threshold: floa
 
 
 def write_predictions(
-    predictions: Mapping[str, Prediction], directory: str, *, null_threshold: float | None
+    predictions: Mapping[str, QAPrediction], directory: str, *, null_threshold: float | None
 ) -> list[pathlib.Path]:
     """Write predictions.json, nbest.json and, where there are null odds, null_odds.json in the official formats.
 

@@ -16,7 +16,7 @@ from electra_jax.tasks.split_files import Sources, file_sources, reads_tfds, tfd
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class QALayout:
     """Where a task's data is, and which format and scores it has.
 
     Attributes:
@@ -41,13 +41,13 @@ class Layout:
 
 
 QA_TASKS = {
-    "squad_v1": Layout(("squad_v1", "squadv1"), "squad_v1", "squad/v1.1"),
-    "squad_v2": Layout(("squad_v2", "squad"), "squad_v2", "squad/v2.0"),
-    "newsqa": Layout(("newsqa",), "mrqa", "mrqa/news_qa"),
-    "naturalqs": Layout(("naturalqs",), "mrqa", "mrqa/natural_questions"),
-    "triviaqa": Layout(("triviaqa",), "mrqa", "mrqa/trivia_qa"),
-    "searchqa": Layout(("searchqa",), "mrqa", "mrqa/search_qa"),
-    "qa": Layout(("qa",), None, None),
+    "squad_v1": QALayout(("squad_v1", "squadv1"), "squad_v1", "squad/v1.1"),
+    "squad_v2": QALayout(("squad_v2", "squad"), "squad_v2", "squad/v2.0"),
+    "newsqa": QALayout(("newsqa",), "mrqa", "mrqa/news_qa"),
+    "naturalqs": QALayout(("naturalqs",), "mrqa", "mrqa/natural_questions"),
+    "triviaqa": QALayout(("triviaqa",), "mrqa", "mrqa/trivia_qa"),
+    "searchqa": QALayout(("searchqa",), "mrqa", "mrqa/search_qa"),
+    "qa": QALayout(("qa",), None, None),
 }
 
 

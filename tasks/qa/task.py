@@ -16,7 +16,7 @@ from electra_jax.tasks.qa.answers import UnusableAnswerError
 from electra_jax.tasks.qa.decoding import (
     Candidates,
     DecodingConfig,
-    Prediction,
+    QAPrediction,
     decode,
     final_answers,
     independent_candidates,
@@ -133,7 +133,7 @@ class QATask:
 
     def predictions(
         self, examples: Sequence[QAExample], rows: Sequence[Row], outputs: Sequence[dict[str, np.ndarray]]
-    ) -> list[Prediction]:
+    ) -> list[QAPrediction]:
         """Return an answer to each question from the outputs of either head of question answering for its windows.
 
         Null odds are the answerability head's logit, and where there is none, the score of [CLS] as a span, against
@@ -168,7 +168,7 @@ class QATask:
             predictions.append(dataclasses.replace(prediction, null_threshold=self.null_threshold))
         return predictions
 
-    def score(self, examples: Sequence[QAExample], predictions: Sequence[Prediction]) -> dict[str, float]:
+    def score(self, examples: Sequence[QAExample], predictions: Sequence[QAPrediction]) -> dict[str, float]:
         """Return the official scores in per cent, the main one first.
 
         SQuAD 2.0: `best_f1` and `best_exact` with their thresholds, as found on these predictions; the others at
@@ -193,7 +193,7 @@ class QATask:
         )
         return {self.main_metric: scores[self.main_metric]} | scores
 
-    def fit_threshold(self, examples: Sequence[QAExample], predictions: Sequence[Prediction]) -> float | None:
+    def fit_threshold(self, examples: Sequence[QAExample], predictions: Sequence[QAPrediction]) -> float | None:
         """Return the null odds beyond which "" makes the best F1; None where every question has an answer.
 
         The task with it, `dataclasses.replace(task, null_threshold=...)`, withholds answers so. It stands between the
@@ -217,7 +217,7 @@ class QATask:
         return never if f1_at(never) > f1_at(between) else between
 
     def write_predictions(
-        self, examples: Sequence[QAExample], predictions: Sequence[Prediction], directory: str
+        self, examples: Sequence[QAExample], predictions: Sequence[QAPrediction], directory: str
     ) -> list[pathlib.Path]:
         """Write predictions.json, nbest.json and, for SQuAD 2.0, null_odds.json in the official formats.
 
@@ -264,11 +264,11 @@ def _null_score(outputs: Mapping[str, np.ndarray]) -> float:
     return float(start_logits_L[0] - np.logaddexp.reduce(start_logits_L))
 
 
-def _by_question(examples: Sequence[QAExample], predictions: Sequence[Prediction]) -> dict[str, Prediction]:
+def _by_question(examples: Sequence[QAExample], predictions: Sequence[QAPrediction]) -> dict[str, QAPrediction]:
     return {example.example_id: prediction for example, prediction in zip(examples, predictions, strict=True)}
 
 
-def _null_odds(predictions: Mapping[str, Prediction]) -> dict[str, float]:
+def _null_odds(predictions: Mapping[str, QAPrediction]) -> dict[str, float]:
     return {name: prediction.null_odds for name, prediction in predictions.items() if prediction.null_odds is not None}
 
 

@@ -14,7 +14,7 @@ from electra_jax.tasks.text.tables import Classes, Interval, RawRow, TextExample
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class ColumnLayout:
     """Which column (from 0; negative: from the end) holds what, and whether the first line is a header."""
 
     text_a: int
@@ -40,7 +40,7 @@ class GlueTask:
     name: str
     folders: tuple[str, ...]
     target: Classes | Interval
-    layouts: Mapping[str, Layout]
+    layouts: Mapping[str, ColumnLayout]
     tfds_texts: tuple[str, ...]
     submissions: Mapping[str, str]
     unordered: bool = False
@@ -58,12 +58,12 @@ _ENTAILMENT = Classes(("entailment", "not_entailment"))
 _INFERENCE = Classes(("contradiction", "entailment", "neutral"))
 
 
-def _layouts(labelled: Layout, test: Layout) -> dict[str, Layout]:
+def _layouts(labelled: ColumnLayout, test: ColumnLayout) -> dict[str, ColumnLayout]:
     return {"train": labelled, "dev": labelled, "test": test}
 
 
-_PAIR = _layouts(Layout(1, 2, 3), Layout(1, 2, None))
-_MNLI, _MNLI_TEST, _DIAGNOSTIC = Layout(8, 9, -1), Layout(8, 9, None), Layout(1, 2, None)
+_PAIR = _layouts(ColumnLayout(1, 2, 3), ColumnLayout(1, 2, None))
+_MNLI, _MNLI_TEST, _DIAGNOSTIC = ColumnLayout(8, 9, -1), ColumnLayout(8, 9, None), ColumnLayout(1, 2, None)
 
 GLUE = {
     task.name: task
@@ -72,7 +72,7 @@ GLUE = {
             "cola",
             ("CoLA", "cola"),
             _YES_NO,
-            _layouts(Layout(3, None, 1, header=False), Layout(1, None, None)),
+            _layouts(ColumnLayout(3, None, 1, header=False), ColumnLayout(1, None, None)),
             ("sentence",),
             {"test": "CoLA"},
         ),
@@ -80,7 +80,7 @@ GLUE = {
             "sst2",
             ("SST-2", "sst2", "sst"),
             _YES_NO,
-            _layouts(Layout(0, None, 1), Layout(1, None, None)),
+            _layouts(ColumnLayout(0, None, 1), ColumnLayout(1, None, None)),
             ("sentence",),
             {"test": "SST-2"},
         ),
@@ -88,7 +88,7 @@ GLUE = {
             "mrpc",
             ("MRPC", "mrpc"),
             _YES_NO,
-            _layouts(Layout(3, 4, 0), Layout(3, 4, None)),
+            _layouts(ColumnLayout(3, 4, 0), ColumnLayout(3, 4, None)),
             ("sentence1", "sentence2"),
             {"test": "MRPC"},
             unordered=True,
@@ -97,7 +97,7 @@ GLUE = {
             "stsb",
             ("STS-B", "stsb", "sts"),
             Interval(0.0, 5.0),
-            _layouts(Layout(-3, -2, -1), Layout(-2, -1, None)),
+            _layouts(ColumnLayout(-3, -2, -1), ColumnLayout(-2, -1, None)),
             ("sentence1", "sentence2"),
             {"test": "STS-B"},
             unordered=True,
@@ -106,7 +106,7 @@ GLUE = {
             "qqp",
             ("QQP", "qqp"),
             _YES_NO,
-            _layouts(Layout(3, 4, 5), Layout(1, 2, None)),
+            _layouts(ColumnLayout(3, 4, 5), ColumnLayout(1, 2, None)),
             ("question1", "question2"),
             {"test": "QQP"},
         ),
@@ -231,7 +231,7 @@ def read_submission(task: GlueTask, path: str | os.PathLike[str]) -> dict[int, i
     return predictions
 
 
-def _rows(path: str | os.PathLike[str], layout: Layout, bad_rows: BadRows) -> Iterator[RawRow]:
+def _rows(path: str | os.PathLike[str], layout: ColumnLayout, bad_rows: BadRows) -> Iterator[RawRow]:
     used = [column for column in (layout.text_a, layout.text_b, layout.label) if column is not None]
     num_columns = max(column + 1 if column >= 0 else -column for column in used)
     for line, text in numbered_lines(path):

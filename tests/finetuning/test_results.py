@@ -10,7 +10,7 @@ import pytest
 from electra_jax.finetuning.results import answer_of, best_seed, collapse, record_of, show, summary, write_predictions
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.protocol import DownstreamTask
-from electra_jax.tasks.qa.decoding import Prediction, ScoredText
+from electra_jax.tasks.qa.decoding import QAPrediction, ScoredText
 from electra_jax.tasks.qa.files import Answer, QAExample
 from electra_jax.tasks.tagging.sentences import TaggedSentence
 from electra_jax.tasks.tagging.task import TaggingPrediction
@@ -50,8 +50,8 @@ def question(*answers: str) -> QAExample:
     return QAExample("q", "Who sat?", "John sat.", spans, answers, not answers)
 
 
-def answers(text: str, *, null_odds: float = -1.0) -> Prediction:
-    return Prediction((ScoredText(text, 0.9, 1.0, 2.0),), null_odds, 0.0)
+def answers(text: str, *, null_odds: float = -1.0) -> QAPrediction:
+    return QAPrediction((ScoredText(text, 0.9, 1.0, 2.0),), null_odds, 0.0)
 
 
 YES, NO = (LabelPrediction(label, {"no": 0.5, "yes": 0.5}) for label in ("yes", "no"))

@@ -191,7 +191,7 @@ def _null_score(outputs: dict[str, np.ndarray], row: int, options: dict[str, Any
     return outputs["out/start_logits"][row, 0] + outputs["out/end_logits"][row, 0]
 
 
-def _decode(case: dict[str, Any], file: Path, task: str) -> dict[str, decoding.Prediction]:
+def _decode(case: dict[str, Any], file: Path, task: str) -> dict[str, decoding.QAPrediction]:
     options = case["config"]
     tokenizer = _tokenizer(options.get("do_lower_case", True))
     config = decoding.DecodingConfig(

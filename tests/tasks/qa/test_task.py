@@ -12,7 +12,7 @@ import pytest
 from electra_jax.errors import UserError
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.protocol import Row
-from electra_jax.tasks.qa.decoding import Prediction, ScoredText
+from electra_jax.tasks.qa.decoding import QAPrediction, ScoredText
 from electra_jax.tasks.qa.files import QAExample
 from electra_jax.tasks.qa.task import QATask
 from support.questions import CONTEXT, OTHER, QUESTIONS, VOCABULARY, made, mrqa, squad, written
@@ -136,8 +136,8 @@ def test_windows_are_merged_and_scored_by_hand(tmp_path: Path) -> None:
     assert task.score(examples, predictions) == {"f1": pytest.approx(90.0), "exact_match": 50.0}
 
 
-def said(text: str, null_odds: float | None) -> Prediction:
-    return Prediction((ScoredText(text, 1.0, 0.0, 0.0),), null_odds)
+def said(text: str, null_odds: float | None) -> QAPrediction:
+    return QAPrediction((ScoredText(text, 1.0, 0.0, 0.0),), null_odds)
 
 
 def test_threshold_is_found_kept_and_applied(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_null_odds_with_and_without_a_head_for_them(tmp_path: Path) -> None:
     (row,) = task.rows(examples, training=False)
     first = int(row["token_type_ids"].argmax()) + 3
 
-    def odds(**settings: Any) -> Prediction:
+    def odds(**settings: Any) -> QAPrediction:
         output = outputs_of(row, (first, first + 1), score=2.0, **settings)
         output["start_logits"][0] = 1.0
         if "end_logits" in output:

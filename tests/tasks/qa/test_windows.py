@@ -17,7 +17,7 @@ from electra_jax.tasks.original.qa import projected_span_text
 from electra_jax.tasks.qa import decoding as qa_decoding
 from electra_jax.tasks.qa import metrics
 from electra_jax.tasks.qa.answers import UnusableAnswerError, align_by_characters, locate_answer, tokenize_context
-from electra_jax.tasks.qa.decoding import Candidates, DecodingConfig, Prediction, ScoredText, decode
+from electra_jax.tasks.qa.decoding import Candidates, DecodingConfig, QAPrediction, ScoredText, decode
 from electra_jax.tasks.qa.files import Answer, QAExample, read_mrqa, read_null_odds, read_predictions, read_squad
 from electra_jax.tasks.qa.windows import (
     STANDARD_RULES,
@@ -232,7 +232,9 @@ def test_context_without_word_pieces_still_gets_an_answer() -> None:
     assert (window.start_position, window.is_impossible) == (0, True)
     scores = np.zeros(len(window.input_ids_L), np.float32)
     spans = qa_decoding.independent_candidates(start_logits_L=scores, end_logits_L=scores, n_best_size=20)
-    assert decode(example, [window], [spans], [1.5], TOKENIZER, DECODING) == Prediction((ScoredText("", 1, 0, 0),), 1.5)
+    assert decode(example, [window], [spans], [1.5], TOKENIZER, DECODING) == QAPrediction(
+        (ScoredText("", 1, 0, 0),), 1.5
+    )
     original = dataclasses.replace(SOUND, rules=ORIGINAL_RULES)
     assert prediction_windows(example, TOKENIZER, original) == []
     as_original = dataclasses.replace(DECODING, rules=ORIGINAL_RULES)
@@ -313,8 +315,8 @@ def test_decoding_by_hand() -> None:
 
 def test_prediction_files_and_withheld_answers(tmp_path: Path) -> None:
     predictions = {
-        "a": Prediction((ScoredText("x", 0.75, 2.0, 1.0), ScoredText("y", 0.25, 1.0, 1.0)), 0.5),
-        "b": Prediction((ScoredText("z", 1.0, 0.0, 0.0),), -0.5),
+        "a": QAPrediction((ScoredText("x", 0.75, 2.0, 1.0), ScoredText("y", 0.25, 1.0, 1.0)), 0.5),
+        "b": QAPrediction((ScoredText("z", 1.0, 0.0, 0.0),), -0.5),
     }
     qa_decoding.write_predictions(predictions, str(tmp_path / "out"), null_threshold=0.0)
     assert read_predictions(str(tmp_path / "out/predictions.json")) == {"a": "", "b": "z"}
