@@ -1,4 +1,4 @@
-"""Draw what `scaling` measured: a panel for each series, measured times beside what the work alone would take."""
+"""Draw what `scaling` measured: a panel for each series, with measured times and those that the work would take."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ MEASURED, WORK = look_of(1), Look("#d55e00", "6 3", "")
 
 
 class Point(Protocol):
-    """A measurement, see `scaling.Point`."""
+    """Describe what is drawn, see `scaling.Point`."""
 
     series: str
     value: float
@@ -59,7 +59,7 @@ def panel(name: str, points: Sequence[Point]) -> Panel:
 
 
 def readable(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
+    """Return a time in seconds or milliseconds."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 

@@ -8,7 +8,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     """`electra_jax.load`, imported when it is first asked for: `import electra_jax` loads nothing."""
     if name == "load":
-        from electra_jax.checkpoints.model_dir import load
+        from electra_jax.inference.api import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,8 +18,9 @@ from flax import linen as nn
 from flax import serialization, traverse_util
 from gin import config_parser
 
+import electra_jax
 from electra_jax import t5x
-from electra_jax.checkpoints import model_dir, orbax_store, t5x_layout
+from electra_jax.checkpoints import model_dir, model_record, orbax_store, t5x_layout
 from electra_jax.cli import main
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
@@ -325,7 +326,7 @@ def test_checkpoints_of_t5x_are_read(run: Path, tmp_path: Path, capsys: pytest.C
     """The newest finished one, as a model and as what a run or a fine-tuning starts from."""
     out = tmp_path / "out"
     assert main(["export", str(run), str(out), "--format", "t5x"]) == 0
-    theirs, ours = model_dir.load(out), model_dir.load(run)
+    theirs, ours = electra_jax.load(out), electra_jax.load(run)
     ids = [[2, 7, 8, 9, 3]]
     np.testing.assert_array_equal(theirs.logits(ids), ours.logits(ids))
     assert theirs.vocabulary == ours.vocabulary
@@ -356,7 +357,7 @@ def test_what_t5x_saves_of_a_variant_is_folded(folder: Path, tmp_path: Path) -> 
     assert description.kind == "generator"
     params = jax.device_get(initial(model))
     t5x_layout.write(tmp_path, step=1, params=params, opt_state=None)
-    model_dir.write_record(tmp_path, description)
+    model_record.write_model_record(tmp_path, description)
     write_vocab_file(tmp_path / "vocab.txt", vocabulary)
     found = model_dir.load(tmp_path).params
     np.testing.assert_array_equal(

@@ -1,95 +1,101 @@
-"""Model directories: reads one into a `Model`, writes one, and starts a run from one. TensorFlow is not needed."""
+"""Read, check and write model directories, and fill parameters from one; see `model_record` for what one holds."""
 
 import dataclasses
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from electra_jax.checkpoints import orbax_store, plain_towers
 from electra_jax.checkpoints.model_record import (
-    RECORD,
-    RUN,
-    VOCABULARY,
     Description,
     abstract_params,
-    read_record,
-    write_record,
+    read_model_record,
+    write_model_record,
 )
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
-from electra_jax.files import path_of
-from electra_jax.inference.network import Model
+from electra_jax.files import path_of, replacing_directory
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
+from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL, VOCABULARY
 from electra_jax.tasks.vocabulary import Vocabulary, read_vocab_file, write_vocab_file
 from electra_jax.training import sharding
 
-# What a description says of who made the weights, where it was a run of pre-training.
+# The value of a description's fact "made by" where a run of pre-training made the weights.
 PRETRAINED = "electra pretrain"
 
 
-def load(path: str | os.PathLike[str]) -> Model:
-    """Loads any model directory: of `electra pretrain`, of fine-tuning, of `electra import`.
+class Loaded(NamedTuple):
+    """What a model directory holds.
+
+    Attributes:
+        description: the model's kind, sizes, head and labels.
+        params: the parameter tree, float32 numpy arrays: the plain towers, or the encoder and its head.
+        vocabulary: None where there is none.
+        step: updates that the parameters have had, as the checkpoint counts them.
+    """
+
+    description: Description
+    params: PyTree
+    vocabulary: Vocabulary | None
+    step: int
+
+
+def load(path: str | os.PathLike[str]) -> Loaded:
+    """Load any model directory: of `electra pretrain`, of `electra finetune`, of `electra import`, of T5X.
 
     Args:
-        path: the directory; see `description` for what it holds.
+        path: the directory; see `model_record` for what it holds.
 
     Raises:
-        UserError: it is no model directory (says what was looked for), or its parts do not fit together.
+        UserError: if the path is no model directory, or the parts of the directory do not fit together.
     """
     directory = path_of(path)
     check_directory(directory)
     step, params = orbax_store.read_item(directory, "params")
-    record = read_record(directory) if (directory / RECORD).exists() else None
+    record = read_model_record(directory) if (directory / MODEL).exists() else None
     if orbax_store.is_of_t5x(directory):
         description, params = record, fold_of_t5x(record, params)
-    elif record is None or orbax_store.is_of_run(directory / "checkpoints", step):
-        # A run that went on from imported weights is described by its configuration, as any run.
+    elif record is None or orbax_store.is_of_run(directory / CHECKPOINTS, step):
+        # A run that started from imported weights is described by its configuration, as any run.
         description, params = describe_run(directory, params, {} if record is None else record.facts)
     else:
         description = record
     check_params(params, description, directory)
-    # Inference is in float32, whatever the products of training were in.
-    exact = {
-        name: dataclasses.replace(config, dtype="float32")
-        for name in ("discriminator", "generator")
-        if (config := getattr(description, name)) is not None
-    }
     vocabulary = read_vocabulary(directory)
     if vocabulary is not None and len(vocabulary.tokens) != description.encoder.vocab_size:
         raise UserError(
             f"the vocabulary of {directory} has {len(vocabulary.tokens)} entries and the model's embedding table "
             f"{description.encoder.vocab_size} rows: this is another model's vocabulary"
         )
-    return Model(dataclasses.replace(description, **exact), params, vocabulary, step)
+    return Loaded(description, params, vocabulary, step)
 
 
 def check_directory(directory: epath.Path) -> None:
-    """Refuses what is no model directory.
+    """Check that a directory is a model directory, of a run, of `electra import` or of T5X.
 
     Raises:
-        UserError: says what was looked for.
+        UserError: if the directory does not exist or lacks a file that a model directory has.
     """
     if not directory.is_dir():
         raise UserError(f"{directory} is not a model directory: there is no such directory")
-    if (directory / "checkpoints").is_dir():
-        if not any((directory / name).exists() for name in (RECORD, RUN)):
+    if (directory / CHECKPOINTS).is_dir():
+        if not any((directory / name).exists() for name in (MODEL, CONFIG)):
             raise UserError(
-                f"{directory} is not a model directory: it has checkpoints/, but neither {RECORD} nor {RUN}"
+                f"{directory} is not a model directory: it has checkpoints/, but neither {MODEL} nor {CONFIG}"
             )
         return
     if orbax_store.is_of_t5x(directory):
-        if not (directory / RECORD).exists():
+        if not (directory / MODEL).exists():
             raise UserError(
-                f"{directory} holds checkpoints of T5X without {RECORD}, which a run of gin/t5x/ writes beside them: "
+                f"{directory} holds checkpoints of T5X without {MODEL}, which a run of gin/t5x/ writes beside them: "
                 "copy it there from a run of the same model"
             )
         return
@@ -98,30 +104,37 @@ def check_directory(directory: epath.Path) -> None:
             f"{directory} is not a model directory but one of transformers (it holds config.json): "
             f"run `electra import {directory} DEST` and load DEST"
         )
-    raise UserError(f"{directory} is not a model directory: looked for checkpoints/ with {RECORD} or {RUN} beside it")
+    raise UserError(f"{directory} is not a model directory: looked for checkpoints/ with {MODEL} or {CONFIG} beside it")
 
 
 def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) -> tuple[Description, PyTree]:
-    """The description of a run of `electra pretrain`, and its parameters as plain towers.
+    """Return the description of a run of `electra pretrain`, and its parameters as plain towers.
 
     Sizes are those of the parameters; the rest is in the configuration that the run recorded.
 
     Args:
-        directory: of the run.
-        params: as its objective trains them.
-        origin: facts of the weights that `electra import` put there before.
+        directory: the run's MODEL_DIR.
+        params: the parameters as the run's objective trains them.
+        origin: facts about the weights that `electra import` put there before the run.
     """
     from electra_jax.config import gin_files
 
     # The caller may be a run of its own, whose configuration is still to be read from.
     with gin_files.isolated():
-        run = gin_files.build(PretrainingRun, [str(directory / RUN)], [], search_paths=[])
-    kind, params = plain_towers.fold(params)
+        run = gin_files.build(PretrainingRun, [str(directory / CONFIG)], [], search_paths=[])
+    kind, params = plain_towers.to_plain_towers(params)
     return describe_towers(run, kind, params, origin), params
 
 
 def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any]) -> Description:
-    """The description of a pre-training run from its configuration, and its folded parameters or their shapes."""
+    """Return the description of a pre-training run.
+
+    Args:
+        run: the run's configuration, a `PretrainingRun`.
+        kind: what `plain_towers.to_plain_towers` said of the parameters.
+        params: the plain towers, or their shapes.
+        origin: facts about the weights that the run started from.
+    """
     towers = {
         tower: dataclasses.replace(
             run.encoder, **plain_towers.sizes(params, tower), scan_unroll=1, attention="exact", remat_policy="none"
@@ -141,7 +154,7 @@ def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any])
 
 
 def run_facts(run: Any) -> dict[str, Any]:
-    """What a model's card says of the run that made it."""
+    """Return the facts about a run that a model's card shows."""
     started = {} if run.init_from is None else {"started from": run.init_from}
     return started | {
         "made by": PRETRAINED,
@@ -155,16 +168,16 @@ def run_facts(run: Any) -> dict[str, Any]:
 
 
 def fold_of_t5x(record: Description, params: PyTree) -> PyTree:
-    """The plain towers that the record is of: T5X saves a variant of pre-training as it was trained."""
+    """Return the plain towers of a checkpoint of T5X, which saves every variant of pre-training as it was trained."""
     plain = record.kind == "encoder" or record.head is not None or "discriminator" not in params
-    return params if plain else plain_towers.fold(params)[1]
+    return params if plain else plain_towers.to_plain_towers(params)[1]
 
 
 def check_params(params: PyTree, description: Description, directory: epath.Path) -> None:
-    """Refuses parameters that lack what the description needs; more of them are left alone.
+    """Check that parameters hold everything that the description needs; others may stand beside it.
 
     Raises:
-        UserError: names what is missing or of another shape.
+        UserError: if a parameter is missing or of another shape.
     """
     found = orbax_store.named_shapes(params)
     differences = [
@@ -187,7 +200,7 @@ def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
     """
     path = directory / VOCABULARY
     if not path.exists():
-        recorded = directory / RUN
+        recorded = directory / CONFIG
         text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
         match = re.search(r"^VOCAB_FILE = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
         if match is None or not path_of(match[1]).exists():
@@ -196,14 +209,15 @@ def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
     return read_vocab_file(path)
 
 
-def kept_tower(model: Model) -> tuple[EncoderConfig | None, PyTree]:
-    """The encoder that pre-training keeps, and the parameters with it under the discriminator's name.
+def encoder_for_finetuning(model: Loaded) -> tuple[EncoderConfig | None, PyTree]:
+    """Return the encoder to fine-tune, and the parameters with that encoder under the discriminator's name.
 
-    The main tower of an objective that predicts words is loaded as a generator, which it computes as, but it is what
-    the run was for.
+    The main tower of an objective that predicts words is loaded as a generator, since it computes as one, but it is
+    the tower to fine-tune.
 
     Returns:
-        None for the sizes of a generator that another model was trained with, such as an imported one.
+        The encoder's sizes, and the parameters. None for the sizes of a generator that was trained to serve another
+        model, such as an imported one.
     """
     description, params = model.description, model.params
     if description.kind != "generator" or description.facts.get("made by") != PRETRAINED:
@@ -213,10 +227,10 @@ def kept_tower(model: Model) -> tuple[EncoderConfig | None, PyTree]:
 
 
 def check_new(dest: Path) -> None:
-    """Refuses to write where something is.
+    """Check that nothing exists at a path that is to be written.
 
     Raises:
-        UserError: `dest` exists.
+        UserError: if `dest` exists.
     """
     if dest.exists() or dest.is_symlink():
         raise UserError(f"{dest} exists: nothing was written; name another destination, or remove it first")
@@ -224,38 +238,33 @@ def check_new(dest: Path) -> None:
 
 @contextmanager
 def new_directory(dest: Path) -> Iterator[Path]:
-    """An empty folder beside `dest` to write in; it gets the name `dest` at the end, or goes away after an error.
+    """Yield an empty folder beside `dest` to write in; it is renamed to `dest` at the end, or removed after an error.
 
     Raises:
-        UserError: `dest` exists, or its parent cannot be written.
+        UserError: if `dest` exists, or its parent cannot be written.
     """
     check_new(dest)
-    part = dest.with_name(f"{dest.name}.{os.getpid()}.unfinished")
-    shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        yield part
-        part.rename(dest)
+        with replacing_directory(dest) as part:
+            yield part
     except PermissionError as error:
         raise UserError(f"{dest} cannot be written ({error.strerror}: {error.filename})") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_model(
     directory: Path, description: Description, state: PyTree, *, step: int, vocabulary: Vocabulary | None
 ) -> None:
-    """Writes a model directory that `load`, `electra predict` and `electra export` take.
+    """Write a model directory that `load` reads.
 
     Args:
-        directory: where; it may hold other files.
-        description: what `state["params"]` is.
-        state: a tree with `params`; a whole `TrainState` where training is to go on from it.
+        directory: an existing directory, which may hold other files.
+        description: of `state["params"]`.
+        state: a tree with `params`; a whole `TrainState` where training is to resume from it.
         step: of the checkpoint.
         vocabulary: None where there is none.
     """
     if processes.leader():
-        write_record(directory, description)
+        write_model_record(directory, description)
         if vocabulary is not None:
             write_vocab_file(directory / VOCABULARY, vocabulary)
     writer = orbax_store.Checkpoints(directory, keep=1)
@@ -266,7 +275,7 @@ def write_model(
 
 
 def is_variant(directory: epath.Path, params: PyTree) -> bool:
-    """Whether a model directory's newest checkpoint has exactly these parameters, by name."""
+    """Return whether a model directory's newest checkpoint has exactly these parameters, by name."""
     return (
         orbax_store.named_shapes(orbax_store.newest_state(directory).items["params"]).keys()
         == orbax_store.named_shapes(params).keys()
@@ -274,7 +283,7 @@ def is_variant(directory: epath.Path, params: PyTree) -> bool:
 
 
 class Start(NamedTuple):
-    """Parameters to start from, and what was not taken from the directory or not used of it, by path."""
+    """Parameters to start from; the paths of those that the directory lacked, and of those in it that were not used."""
 
     params: PyTree
     fresh: list[str]
@@ -282,25 +291,26 @@ class Start(NamedTuple):
 
 
 def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) -> Start:
-    """Fills parameters by name from a model directory: a warm start of pre-training, or of fine-tuning.
+    """Fill parameters by name from a model directory, for pre-training or fine-tuning.
 
     Args:
         path: the model directory.
-        folded: take its plain towers (`folding`), or the parameters as they were trained (to go on pre-training with
-            the same variant). Where `params` have no generator, as in fine-tuning, `kept_tower` is what is taken.
-        params: freshly initialised, in their shardings; what the directory lacks keeps these values.
+        params: freshly initialized, in their shardings; what the directory lacks keeps these values.
+        folded: whether to take the plain towers (see `plain_towers`) rather than the parameters as they were trained,
+            which the same variant of pre-training needs. Where `params` have no generator, as in fine-tuning,
+            `encoder_for_finetuning` is what is taken.
 
     Raises:
-        UserError: no model directory, nothing in common, or a parameter of another shape (names them).
+        UserError: if the path is no model directory, no parameter has a name in common, or one has another shape.
     """
     directory = path_of(path)
     check_directory(directory)
     if folded:
         model = load(directory)
-        held = _named(model.params if "generator" in params else kept_tower(model)[1])
+        tree = model.params if "generator" in params else encoder_for_finetuning(model)[1]
     else:
-        held = _named(orbax_store.read_item(directory, "params").tree)
-    wanted = _named(params)
+        tree = orbax_store.read_item(directory, "params").tree
+    held, wanted = (flatten_dict(params, sep="/") for params in (tree, params))
     shapes = [
         f"{name} {held[name].shape} there, {leaf.shape} here"
         for name, leaf in wanted.items()
@@ -311,10 +321,6 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
             f"{directory} is of another model: {'; '.join(shapes[:8]) or 'no parameter has a name in common'}"
         )
     filled = {name: sharding.shard_like(held[name], leaf) if name in held else leaf for name, leaf in wanted.items()}
-    tree = jax.tree.unflatten(jax.tree.structure(params), list(filled.values()))
-    return Start(tree, sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys()))
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return Start(
+        unflatten_dict(filled, sep="/"), sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys())
+    )

@@ -1,13 +1,14 @@
-"""What a model directory holds: the record `model.json` beside its checkpoints.
+"""Describe a model, and read and write that description: `model.json` in a model directory.
 
-A model directory is
+A model directory holds
 
-    checkpoints/<step>/   Orbax: item `state` with at least `params`; item `data`, the place in the data
-    model.json            this record: towers, sizes, head, labels
-    vocab.txt, vocab.json the vocabulary and its casing, where there is one
-    config.gin            the run, where there is one: what `electra pretrain` reads to go on
+    checkpoints/<step>/    Orbax: item `state` with at least `params`; item `data`, the place in the data
+    model.json             the description: towers, sizes, head, labels
+    vocab.txt, vocab.json  the vocabulary and its casing, where there is one
+    config.gin             the configuration of the run, where there is one
 
-`electra import` and fine-tuning write `model.json`; a run of `electra pretrain` is described by its `config.gin`.
+`electra import` and `electra finetune` write `model.json`; a run of `electra pretrain` is described by its
+`config.gin`.
 
 Parameters stand at `embeddings`, `generator/{encoder,head}`, `discriminator/{encoder,head}`, whichever the model has;
 an untied generator's tables at `generator/embeddings`; a fine-tuning head, which takes the place of
@@ -22,16 +23,13 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from electra_jax import run_directory
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
 from electra_jax.model.heads import HeadConfig, make_head
 from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead
 from electra_jax.model.types import PyTree, Tokens
-
-RECORD = "model.json"
-RUN = "config.gin"
-VOCABULARY = "vocab.txt"
 
 KINDS = (
     "pretraining",
@@ -45,10 +43,28 @@ KINDS = (
     "question_answering",
 )
 
+# The kind of model that answers each kind of task, and its inverse.
+MODEL_KINDS = {
+    "classification": "sequence_classification",
+    "regression": "regression",
+    "tagging": "token_classification",
+    "question_answering": "question_answering",
+}
+TASK_KINDS = {model: task for task, model in MODEL_KINDS.items()}
+
+# Kinds of model whose `logits` are of every token.
+KINDS_PER_TOKEN = ("pretraining", "discriminator", "generator", "encoder", "token_classification")
+
+
+def per_token_outputs(kind: str) -> tuple[str, ...]:
+    """Return the names of a kind of model's outputs that have a value, or a row of them, for each token."""
+    spans = ("start_logits", "end_logits")
+    return ("logits", *spans) if kind in KINDS_PER_TOKEN else spans
+
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a model is made of.
+    """The parts of a model, their sizes, and where the model comes from.
 
     Attributes:
         kind: one of `KINDS`: "pretraining" has both towers and their heads, "discriminator" and "generator" one of
@@ -70,27 +86,27 @@ class Description:
 
     @property
     def encoder(self) -> EncoderConfig:
-        """The sizes of the tower that `logits` runs: the discriminator's, or a lone generator's."""
+        """Sizes of the tower that gives the model's logits: the discriminator, or a generator that stands alone."""
         config = self.discriminator or self.generator
         assert config is not None
         return config
 
     @property
     def gives_energies(self) -> bool:
-        """Whether the discriminator's logit is a token's energy, as Electric trains it, not that it was replaced."""
+        """Whether the discriminator's logit is a token's energy, as in Electric, rather than that of being replaced."""
         return self.kind == "discriminator" and self.facts.get("objective") == "Electric"
 
 
 def to_json(description: Description) -> dict[str, Any]:
-    """The record as JSON values."""
+    """Return a description as JSON values."""
     return {"format": 1, **dataclasses.asdict(description)}
 
 
 def from_json(record: dict[str, Any], path: epath.Path) -> Description:
-    """The inverse of `to_json`.
+    """Return the description that `to_json` wrote; `path` is for messages.
 
     Raises:
-        UserError: the record is not one of ours.
+        UserError: if the record has another format, lacks a field or has a field that there is not.
     """
 
     def built(kind: type, fields: dict[str, Any] | None) -> Any:
@@ -112,18 +128,18 @@ def from_json(record: dict[str, Any], path: epath.Path) -> Description:
         raise UserError(f"{path} is not a record that this version writes ({error})") from error
 
 
-def write_record(directory: epath.Path, description: Description) -> None:
-    """Writes `model.json`, atomically."""
-    replace_file(directory / RECORD, json.dumps(to_json(description), indent=1, ensure_ascii=False) + "\n")
+def write_model_record(directory: epath.Path, description: Description) -> None:
+    """Write `model.json`, atomically."""
+    replace_file(directory / run_directory.MODEL, json.dumps(to_json(description), indent=1, ensure_ascii=False) + "\n")
 
 
-def read_record(directory: epath.Path) -> Description:
-    """Reads `model.json`.
+def read_model_record(directory: epath.Path) -> Description:
+    """Read `model.json`.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: if the file cannot be read or is not what this version writes.
     """
-    path = directory / RECORD
+    path = directory / run_directory.MODEL
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -132,12 +148,12 @@ def read_record(directory: epath.Path) -> Description:
 
 
 def abstract_params(description: Description) -> PyTree:
-    """The parameter tree's shapes, as `jax.ShapeDtypeStruct` leaves; nothing is allocated."""
+    """Return the shapes of a model's parameters as `jax.ShapeDtypeStruct` leaves; nothing is allocated."""
     return jax.eval_shape(lambda: _init(description))
 
 
 def _init(description: Description) -> PyTree:
-    """The parts' own initialisation, each at the place where the model has it."""
+    """Initialize each part, at the place where the parameter tree has it."""
     from flax import linen as nn
 
     key = jax.random.key(0)

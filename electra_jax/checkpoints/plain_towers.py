@@ -1,7 +1,7 @@
-"""The two towers of a pre-trained model, whatever variant of pre-training made it.
+"""Turn the parameters of any variant of pre-training into plain towers.
 
-Variants share encoders and embeddings in different ways (`pretraining`, `word_objectives`, `electric`). Once trained,
-each is a plain discriminator, a plain generator, or both: sums of tables are taken, shared parts are repeated.
+Variants share encoders and embeddings in different ways (see `model.electra` and `model.two_towers`). Once trained,
+each is a plain discriminator, a plain generator, or both: tables that are added are summed, shared parts are repeated.
 """
 
 import jax
@@ -12,15 +12,15 @@ from electra_jax.model.types import PyTree
 TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 
 
-def fold(params: PyTree) -> tuple[str, PyTree]:
-    """A pre-training model's parameters as plain towers.
+def to_plain_towers(params: PyTree) -> tuple[str, PyTree]:
+    """Return a pre-training model's parameters as plain towers.
 
     Args:
         params: as any objective trains them.
 
     Returns:
-        The kind ("pretraining", "discriminator" or "generator"), and the tree that `description.Description` has for
-        it. A main tower that predicts words is a generator. A two-tower generator, and a copy gate, are left out.
+        The kind ("pretraining", "discriminator" or "generator"), and the parameter tree that `model_record` has for
+        it. A main tower that predicts words is a generator. A two-tower generator and a copy gate are left out.
     """
     main, helper = params["discriminator"], params.get("generator", {})
     embeddings = {"embeddings": main_embeddings(params)}
@@ -39,12 +39,12 @@ def fold(params: PyTree) -> tuple[str, PyTree]:
     return "pretraining", {**embeddings, **discriminator, "generator": generator}
 
 
-def fold_shapes(params: PyTree) -> tuple[str, PyTree]:
-    """`fold` of a tree of shapes: `jax.ShapeDtypeStruct` leaves in and out."""
+def plain_tower_shapes(params: PyTree) -> tuple[str, PyTree]:
+    """Return what `to_plain_towers` does for a tree of shapes: `jax.ShapeDtypeStruct` leaves in and out."""
     kinds = []
 
     def tree(params: PyTree) -> PyTree:
-        kind, folded = fold(params)
+        kind, folded = to_plain_towers(params)
         kinds.append(kind)
         return folded
 
@@ -53,7 +53,7 @@ def fold_shapes(params: PyTree) -> tuple[str, PyTree]:
 
 
 def main_embeddings(params: PyTree) -> PyTree:
-    """What the main tower reads: the common tables, with its own added under gradient-disentangled sharing."""
+    """Return the main tower's tables: the common ones, plus its own under gradient-disentangled sharing."""
     common, own = params["embeddings"], params["discriminator"].get("embeddings")
     if own is None:
         return common
@@ -61,7 +61,7 @@ def main_embeddings(params: PyTree) -> PyTree:
 
 
 def sizes(params: PyTree, tower: str) -> dict[str, int]:
-    """The sizes of a folded model's tower that its shapes tell, by the names of `EncoderConfig`."""
+    """Return the sizes of a plain tower that its shapes tell, by the field names of `EncoderConfig`."""
     tables = params[tower].get("embeddings", params["embeddings"])
     layers = params[tower]["encoder"]["layers"]
     depth, hidden, heads, _ = np.shape(layers["attention"]["query_kernel"])

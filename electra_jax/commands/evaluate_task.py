@@ -13,7 +13,7 @@ from electra_jax.config.prediction import EvaluationRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
-from electra_jax.inference.network import Model
+from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.run_directory import EVALUATION
@@ -62,7 +62,7 @@ def score_model(configuration: EvaluationRun, model_dir: str) -> None:
     save(result, configuration.output or path_of(model_dir) / EVALUATION)
 
 
-def score_split(model: Model, task: DownstreamTask, split: str, *, batch_size: int) -> dict[str, Any]:
+def score_split(model: Network, task: DownstreamTask, split: str, *, batch_size: int) -> dict[str, Any]:
     """Return the number of examples of a split, of those left out by reason, and the official metrics.
 
     Raises:

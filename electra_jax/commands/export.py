@@ -7,10 +7,10 @@ from pathlib import Path
 from etils import epath
 
 from electra_jax.checkpoints import model_dir, orbax_store, t5x_layout
-from electra_jax.checkpoints.model_record import write_record
+from electra_jax.checkpoints.model_dir import Loaded
+from electra_jax.checkpoints.model_record import write_model_record
 from electra_jax.errors import UserError
 from electra_jax.files import local, path_of
-from electra_jax.inference.network import Model
 from electra_jax.interchange import hf
 from electra_jax.run_directory import VOCABULARY
 from electra_jax.tasks.vocabulary import write_vocab_file
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
+def write_t5x(model: Loaded, source: epath.Path, dest: Path) -> list[str]:
     """Write a T5X checkpoint of the parameters as they were trained, with the model's record and vocabulary.
 
     The checkpoint of an `electra pretrain` run keeps the optimizer, so that T5X resumes from its step.
@@ -61,7 +61,7 @@ def write_t5x(model: Model, source: epath.Path, dest: Path) -> list[str]:
         params=orbax_store.read_item(source, "params").tree,
         opt_state=orbax_store.read_item(source, "opt_state").tree if trained else None,
     )
-    write_record(dest, model.description)
+    write_model_record(dest, model.description)
     if model.vocabulary is not None:
         write_vocab_file(dest / VOCABULARY, model.vocabulary)
     return (

@@ -15,11 +15,11 @@ from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.files import local, replace_file
+from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
-from electra_jax.finetuning import steps
 from electra_jax.finetuning.seed_run import Setting, Split, evaluate, run_seed
-from electra_jax.finetuning.start import Origin, origin
+from electra_jax.finetuning.start import Origin, resolve_init
+from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.reports.finetuning import write_finetune_report
 from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEEDS
 from electra_jax.runtime import keep_compilations
@@ -37,7 +37,7 @@ def run(configuration: FinetuningRun) -> None:
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, 1, mesh)
     sharding.check_batch(configuration.evaluation_batch_size, 1, mesh)
-    begun = origin(configuration)
+    begun = resolve_init(configuration)
     task = make_task(configuration.task, begun.vocabulary)
     setting = Setting(
         run=configuration,
@@ -62,11 +62,11 @@ def run(configuration: FinetuningRun) -> None:
     finish(setting, model_dir, seeds)
 
 
-def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> steps.FinetunedModel:
+def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> FinetunedModel:
     """Return the encoder with the task's head on it."""
     final_sep_answers = isinstance(task, QATask) and task.rules.final_sep_is_answerable
     head = configuration.heads.head_for(task.kind, num_labels=len(task.labels), final_sep_answers=final_sep_answers)
-    return steps.FinetunedModel(begun.encoder, head)
+    return FinetunedModel(begun.encoder, head)
 
 
 def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
@@ -163,7 +163,5 @@ def promote(source: Path, model_dir: Path) -> None:
     for path in source.iterdir():
         if path.is_file():
             shutil.copy2(path, model_dir / path.name)
-    part = model_dir / f"{CHECKPOINTS}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source / CHECKPOINTS, part)
-    part.rename(model_dir / CHECKPOINTS)
+    with replacing_directory(model_dir / CHECKPOINTS) as part:
+        shutil.copytree(source / CHECKPOINTS, part, dirs_exist_ok=True)

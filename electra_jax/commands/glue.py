@@ -1,7 +1,6 @@
 """`electra glue RUN...`: the GLUE average of fine-tuned models, as the ELECTRA paper takes it."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from electra_jax.errors import UserError
+from electra_jax.reports.finetuning import read_results
 from electra_jax.run_directory import RESULTS
 from electra_jax.tasks.text.glue_metrics import AVERAGED, glue_average
 
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
     """
     found: dict[str, dict[str, Any]] = {}
     for directory in options.runs:
-        results = read_results(Path(directory))
+        results = read_results(Path(directory) / RESULTS)
         if results["task"] in found:
             raise UserError(f"two of the runs are of {results['task']}: {directory} is the second; name one of them")
         found[results["task"]] = results
@@ -41,18 +41,3 @@ def run(options: argparse.Namespace) -> None:
     if others:
         print(f"not averaged by the paper: {', '.join(others)}", file=sys.stderr)
     print(f"average of {len(AVERAGED)} tasks: {glue_average(scores):.2f}")
-
-
-def read_results(directory: Path) -> dict[str, Any]:
-    """Read the results of `electra finetune`.
-
-    Raises:
-        UserError: if there are none.
-    """
-    path = directory / RESULTS
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): name directories that electra finetune has finished") from (
-            error
-        )

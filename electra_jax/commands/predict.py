@@ -16,7 +16,7 @@ from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import local
 from electra_jax.inference.input_files import SORTED_BATCHES, Item, read_items
-from electra_jax.inference.network import Model
+from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import answers, predict_examples, predict_ids
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.run_directory import PREDICTIONS_FOLDER
@@ -48,7 +48,7 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
         write_predictions(model, items, output, configuration.batch_size)
 
 
-def predict_split(model: Model, configuration: PredictionRun, name: str) -> None:
+def predict_split(model: Network, configuration: PredictionRun, name: str) -> None:
     """Predict every split of a name (MNLI has two dev splits), and write the files that leaderboards take."""
     task = open_task(model, configuration.task)
     directory = configuration.output_dir or os.path.join(configuration.model_dir, PREDICTIONS_FOLDER)
@@ -61,7 +61,7 @@ def predict_split(model: Model, configuration: PredictionRun, name: str) -> None
             print_on_leader(f"wrote {path}")
 
 
-def write_predictions(model: Model, items: Iterable[Item], output: TextIO, batch_size: int) -> None:
+def write_predictions(model: Network, items: Iterable[Item], output: TextIO, batch_size: int) -> None:
     """Write a JSON line for each input, in order."""
     items = iter(items)
     while chunk := list(itertools.islice(items, SORTED_BATCHES * batch_size)):

@@ -1,4 +1,4 @@
-"""What a fine-tuning run reports: scores of every seed and their spread, failures, and predictions with their gold."""
+"""Sum up a fine-tuning run: scores of every seed and their spread, failures, and predictions with the gold answers."""
 
 import json
 import statistics
@@ -10,25 +10,23 @@ from rich.console import Console
 from rich.table import Table
 
 from electra_jax.files import replace_file
+from electra_jax.run_directory import PREDICTIONS
 from electra_jax.tasks.protocol import DownstreamTask, Prediction
 
-# A seed or a statistic: its name, its style on the terminal, and its scores.
+# A line of the terminal's table, a seed or a statistic: its name, its style, and its scores.
 Line = tuple[str, str, Mapping[str, float]]
 
-# More scores than this, as SQuAD 2.0's, are lines of the table.
+# With more scores than this, as SQuAD 2.0 has, each score is a line of the table rather than a column.
 MOST_COLUMNS = 6
 
-# Values that lie this much closer together than the gold ones say the same of every example.
+# A regression whose values spread over less than this share of the gold values' spread counts as constant.
 LEAST_SPREAD = 0.01
-
-RESULTS = "results.json"
-PREDICTIONS = "predictions.jsonl"
 
 
 def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequence[Prediction]) -> str | None:
-    """Why a run counts as failed: it says the same of every example, whatever it reads; None if it does not.
+    """Return why a run counts as failed, which is that it predicts the same for every example; None if it does not.
 
-    A split whose gold answers are all the same cannot tell.
+    A split whose gold answers are all the same cannot show it.
     """
     if task.kind == "regression":
         values = [prediction.to_json()["value"] for prediction in predictions]
@@ -48,7 +46,7 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
 
 
 def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
-    """What a prediction comes down to: a class, whether there are entities, an answer."""
+    """Return the part of a prediction that is compared over examples: the class, the tags or the answer."""
     if task.kind == "classification":
         return prediction["label"]
     if task.kind == "tagging":
@@ -57,7 +55,7 @@ def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
 
 
 def gold_of(task: DownstreamTask, example: Any) -> Any:
-    """What is right: a class, a value, tags, or the accepted answers (none: [])."""
+    """Return an example's gold class, value, tags, or accepted answers ([] where there is none)."""
     if task.kind == "classification":
         return task.labels[example.label]
     if task.kind == "regression":
@@ -66,7 +64,7 @@ def gold_of(task: DownstreamTask, example: Any) -> Any:
 
 
 def record_of(task: DownstreamTask, example: Any, prediction: Prediction) -> dict[str, Any]:
-    """An example with its gold and its prediction, as JSON values."""
+    """Return an example with its gold answer and its prediction, as JSON values."""
     if task.kind == "tagging":
         shown = {"words": list(example.words)}
     elif task.kind == "question_answering":
@@ -77,7 +75,7 @@ def record_of(task: DownstreamTask, example: Any, prediction: Prediction) -> dic
 
 
 def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of each score: median, mean, standard deviation (of the sample; 0 of one) and best, over seeds that worked."""
+    """Return each score's median, mean, sample standard deviation (0 of one) and best, over the seeds that worked."""
     worked = [seed["metrics"] for seed in seeds if seed["failed"] is None]
     if not worked:
         return {}
@@ -95,7 +93,7 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def best_seed(seeds: Sequence[Mapping[str, Any]], main_metric: str) -> int:
-    """The seed with the best main score; one that failed only if all did."""
+    """Return the seed with the best main score; one that failed only if all did."""
     ranked = max(seeds, key=lambda seed: (seed["failed"] is None, seed["metrics"][main_metric]))
     return ranked["seed"]
 
@@ -103,7 +101,7 @@ def best_seed(seeds: Sequence[Mapping[str, Any]], main_metric: str) -> int:
 def write_predictions(
     directory: Path, task: DownstreamTask, examples: Sequence[Any], predictions: Sequence[Prediction]
 ) -> None:
-    """Writes predictions.jsonl, a line per example of the dev split."""
+    """Write predictions.jsonl, a line per example of the dev split."""
     lines = (
         json.dumps(record_of(task, example, prediction), ensure_ascii=False)
         for example, prediction in zip(examples, predictions, strict=True)
@@ -112,7 +110,7 @@ def write_predictions(
 
 
 def show(results: Mapping[str, Any]) -> None:
-    """The table of every seed's scores on the terminal, however narrow that is, and their spread."""
+    """Print every seed's scores and their spread as a table, as wide as it needs to be."""
     names, lines = list(results["seeds"][0]["metrics"]), []
     for seed in results["seeds"]:
         failed = "" if seed["failed"] is None else ", failed"
@@ -123,7 +121,7 @@ def show(results: Mapping[str, Any]) -> None:
         for statistic in ("median", "mean", "std", "best"):
             lines.append((statistic, "", {name: results["summary"][name][statistic] for name in names}))
     title = f"{results['task']} ({results['num_examples'][results['split']]} {results['split']} examples)"
-    make = of_many_scores if len(names) > MOST_COLUMNS else of_few_scores
+    make = table_of_many_scores if len(names) > MOST_COLUMNS else table_of_few_scores
     table = make(title, names, lines, results["main_metric"])
     console = Console()
     needed = console.measure(table, options=console.options.update(width=1000)).maximum
@@ -136,8 +134,8 @@ def show(results: Mapping[str, Any]) -> None:
             )
 
 
-def of_few_scores(title: str, names: Sequence[str], lines: Sequence[Line], main: str) -> Table:
-    """A line for each seed and statistic, a column for each score."""
+def table_of_few_scores(title: str, names: Sequence[str], lines: Sequence[Line], main: str) -> Table:
+    """Return a table with a line for each seed and statistic, and a column for each score."""
     table = Table(title=title)
     table.add_column("")
     for name in names:
@@ -147,8 +145,8 @@ def of_few_scores(title: str, names: Sequence[str], lines: Sequence[Line], main:
     return table
 
 
-def of_many_scores(title: str, names: Sequence[str], lines: Sequence[Line], main: str) -> Table:
-    """A column for each seed and statistic, a line for each score."""
+def table_of_many_scores(title: str, names: Sequence[str], lines: Sequence[Line], main: str) -> Table:
+    """Return a table with a column for each seed and statistic, and a line for each score."""
     table = Table(title=title)
     table.add_column("")
     for label, style, _ in lines:

@@ -1,4 +1,4 @@
-"""One run of fine-tuning: from the pre-trained weights to the best checkpoint on the dev split."""
+"""Fine-tune with one seed: from the pre-trained weights to the best checkpoint on the dev split."""
 
 import dataclasses
 import functools
@@ -14,18 +14,22 @@ import optax
 from jax.sharding import Mesh
 
 from electra_jax.checkpoints import model_dir
-from electra_jax.checkpoints.model_record import Description, read_record
+from electra_jax.checkpoints.model_record import MODEL_KINDS, Description, per_token_outputs, read_model_record
 from electra_jax.checkpoints.orbax_store import Checkpoints
 from electra_jax.config.finetuning import FinetuningRun
-from electra_jax.data.buckets import TrainingBatches, in_order_of_length
+from electra_jax.data.buckets import TrainingBatches
+from electra_jax.data.forward import RowRunner
 from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.files import replace_file
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.results import collapse
 from electra_jax.finetuning.start import Origin, take_weights
+from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import NullReporter, RunReporter
+from electra_jax.run_directory import BEST, CHECKPOINTS, METRICS, SEED_RESULT
+from electra_jax.tasks.answering import predict_rows
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
 from electra_jax.training import sharding
 from electra_jax.training.loop import LoopConfig, train
@@ -34,16 +38,8 @@ from electra_jax.training.sharding import local_rows, to_device
 from electra_jax.training.state import Batch, Sums, TrainState
 from electra_jax.training.stop import Stop
 
-# What a row says to the host alone.
+# Arrays of a row that only the host reads.
 HOST_ONLY = ("example", "window", "answer_mask")
-KINDS_OF_MODEL = {
-    "classification": "sequence_classification",
-    "regression": "regression",
-    "tagging": "token_classification",
-    "question_answering": "question_answering",
-}
-RESULT = "result.json"
-BEST = "best"
 
 
 class Split(NamedTuple):
@@ -55,7 +51,7 @@ class Split(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """What a model says of the dev split: predictions, scores, and the task with what was fitted to them."""
+    """A model's predictions of the dev split, their scores, and the task with what was fitted to the predictions."""
 
     predictions: list[Prediction]
     scores: dict[str, float]
@@ -64,7 +60,7 @@ class Evaluated(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What all seeds of a run share."""
+    """Everything that the seeds of a run share."""
 
     run: FinetuningRun
     task: DownstreamTask
@@ -72,11 +68,11 @@ class Setting:
     train: Split
     dev: Split
     mesh: Mesh
-    model: finetuning.FinetunedModel
+    model: FinetunedModel
 
     @property
     def loop(self) -> LoopConfig:
-        """How long, and when what happens."""
+        """The number of steps, and how often the run reports, evaluates and saves."""
         per_epoch = -(-len(self.train.rows) // self.run.batch_size)
         steps = max(1, int(per_epoch * self.run.num_epochs))
         return LoopConfig(
@@ -91,22 +87,22 @@ class Setting:
 
     @functools.cached_property
     def optimizer_config(self) -> OptimizerConfig:
-        """The update rule over the steps that the training split makes."""
+        """The optimizer's configuration, with a schedule over the steps of the whole run."""
         steps = self.loop.num_train_steps
         return self.run.optimizer(num_train_steps=steps, num_warmup_steps=steps * self.run.warmup_fraction)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        """Made of `optimizer_config`."""
+        """The optimizer that `optimizer_config` describes."""
         return make_optimizer(self.optimizer_config)
 
     @functools.cached_property
     def abstract_state(self) -> TrainState:
-        """Shapes, dtypes and shardings of a state."""
+        """The shapes, dtypes and shardings of a state."""
         return sharding.abstract(self.init, jax.random.key(0), self.mesh, self.run.mesh)
 
     def init(self, key: jax.Array) -> TrainState:
-        """A new state, boxed."""
+        """Return a new state, boxed with the logical axes of its parameters."""
         return finetuning.init_state(key, self.model, self.optimizer)
 
     @functools.cached_property
@@ -117,19 +113,31 @@ class Setting:
         return sharding.jit_updates(step, self.abstract_state, self.mesh, self.run.mesh)
 
     @functools.cached_property
-    def predict(self) -> Callable[..., dict[str, jax.Array]]:
+    def _forward(self) -> Callable[[PyTree, Batch], Any]:
         """The jitted forward pass, compiled once for all seeds."""
-        step = functools.partial(finetuning.predict_step, model=self.model)
-        return sharding.jit_forward(step, self.mesh, self.run.mesh)
+
+        def forward(params: PyTree, batch: Batch) -> Any:
+            return head_outputs(params, finetuning.tokens_of(batch), model=self.model)
+
+        return sharding.jit_forward(forward, self.mesh, self.run.mesh)
+
+    def runner(self, params: PyTree) -> RowRunner:
+        """Return the forward pass of rows with these parameters, over the mesh."""
+
+        def launch(batch: Batch) -> Any:
+            return self._forward(params, to_device(local_rows(batch, self.mesh), sharding.batch_sharding(self.mesh)))
+
+        per_token = per_token_outputs(MODEL_KINDS[self.task.kind])
+        return RowRunner(launch, per_token, self.run.evaluation_batch_size, self.buckets())
 
     def buckets(self) -> list[int]:
-        """Lengths to pad to, up to the task's own."""
+        """Return the lengths to pad to, up to the task's own."""
         return [*(bucket for bucket in self.run.buckets if bucket < self.task.length), self.task.length]
 
     def describe(self, task: DownstreamTask, facts: dict[str, Any]) -> Description:
-        """What the fine-tuned model is made of."""
+        """Return the description of the fine-tuned model, with further facts for its card."""
         return Description(
-            kind=KINDS_OF_MODEL[task.kind],
+            kind=MODEL_KINDS[task.kind],
             # Rows to predict may have their padding anywhere.
             discriminator=dataclasses.replace(self.model.config, attention="exact"),
             generator=None,
@@ -148,28 +156,14 @@ class Setting:
         )
 
 
-def outputs_of_rows(setting: Setting, params: PyTree, rows: Sequence[Row]) -> list[dict[str, np.ndarray]]:
-    """The head's outputs for each row, cut to its length; every row is scored, also those of the last batch."""
-    found: list[dict[str, np.ndarray]] = [{} for _ in rows]
-    per_token = {"start_logits", "end_logits"} | ({"logits"} if setting.task.kind == "tagging" else set())
-    read = [{name: row[name] for name in ("input_ids", "token_type_ids")} for row in rows]
-    batches = in_order_of_length(read, batch_size=setting.run.evaluation_batch_size, buckets=setting.buckets())
-    for numbers, batch in batches:
-        placed = to_device(local_rows(batch, setting.mesh), sharding.batch_sharding(setting.mesh))
-        outputs = jax.device_get(setting.predict(params, placed))
-        for slot, number in enumerate(numbers):
-            length = len(read[number]["input_ids"])
-            found[number] = {
-                name: values[slot][:length] if name in per_token else values[slot] for name, values in outputs.items()
-            }
-    return found
-
-
 def evaluate(setting: Setting, params: PyTree) -> Evaluated:
-    """Predicts and scores the dev split; what a task fits to it, as a threshold that Gin does not set, is first."""
+    """Predict and score the dev split.
+
+    Question answering without a threshold from Gin fits one to the predictions first.
+    """
     examples, rows, _ = setting.dev
     task = setting.task
-    predictions = task.predictions(examples, rows, outputs_of_rows(setting, params, rows))
+    predictions = predict_rows(task, examples, rows, setting.runner(params), labels=task.labels)
     if task.kind == "question_answering" and task.null_threshold is None:
         threshold = task.fit_threshold(examples, predictions)
         task = dataclasses.replace(task, null_threshold=threshold)
@@ -178,18 +172,18 @@ def evaluate(setting: Setting, params: PyTree) -> Evaluated:
 
 
 class Best:
-    """Keeps the best checkpoint on the dev split as a model directory of its own, `SEED_DIR/best`."""
+    """Keep the best checkpoint on the dev split as a model directory of its own, `SEED_DIR/best`."""
 
     def __init__(self, setting: Setting, directory: Path, seed: int) -> None:
-        """Takes up what an interrupted run kept."""
+        """Read the score of the checkpoint that an interrupted run kept, if any."""
         self._setting, self._directory, self._seed = setting, directory / BEST, seed
         self._step = 0
         self._score: float | None = None
         if self._directory.exists():
-            self._score = read_record(self._directory).facts["scores"][setting.task.main_metric]
+            self._score = read_model_record(self._directory).facts["scores"][setting.task.main_metric]
 
     def __call__(self, params: PyTree, step: int) -> dict[str, float]:
-        """Scores the parameters after a step, and keeps them if none were better before: of equals the later."""
+        """Score the parameters after a step, and keep them unless earlier ones were better."""
         found = evaluate(self._setting, params)
         score = found.scores[self._setting.task.main_metric]
         if self._score is None or score >= self._score:
@@ -198,7 +192,7 @@ class Best:
         return found.scores
 
     def _save(self, params: PyTree, step: int, found: Evaluated) -> None:
-        """Writes beside the place, then renames: what was best before is there until then."""
+        """Write beside the directory, then rename: the earlier best is there until then."""
         gold = self._setting.dev.examples
         facts = {
             "seed": self._seed,
@@ -222,7 +216,7 @@ class FinetuningJob:
     """One seed's `TrainingJob`."""
 
     def __init__(self, setting: Setting, batches: TrainingBatches, best: Best) -> None:
-        """Trains on `batches`, and hands every evaluated state to `best`."""
+        """Train on `batches`, and hand every evaluated state to `best`."""
         self.mesh = setting.mesh
         self._setting, self._batches, self._best = setting, batches, best
 
@@ -248,24 +242,24 @@ class FinetuningJob:
 
 
 def make_empty(directory: Path) -> None:
-    """A new directory, whatever stood there."""
+    """Make a new directory in place of whatever stood there."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
 
 
 def replace_directory(source: Path, directory: Path) -> None:
-    """Renames over what stood there."""
+    """Rename a directory over whatever stood there."""
     shutil.rmtree(directory, ignore_errors=True)
     source.rename(directory)
 
 
 def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[str, Any] | None:
-    """Trains with one seed, or goes on with it; what is finished is not done again.
+    """Train with one seed, resuming where it was interrupted; a seed that has finished is not trained again.
 
     Returns:
-        The record of `SEED_DIR/result.json`; None if asked to stop before the end.
+        The record of `SEED_DIR/result.json`; None if the run was asked to stop before the end.
     """
-    finished = directory / RESULT
+    finished = directory / SEED_RESULT
     if finished.exists():
         return json.loads(finished.read_text(encoding="utf-8"))
     directory.mkdir(parents=True, exist_ok=True)
@@ -305,15 +299,15 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     if processes.leader():
         result = result_of(directory, reached, setting.task.main_metric)
         replace_file(finished, json.dumps(result, indent=1) + "\n")
-        shutil.rmtree(directory / "checkpoints")
+        shutil.rmtree(directory / CHECKPOINTS)
     return processes.gather(result)[0]
 
 
 def begin(setting: Setting, seed: int, checkpoints: Checkpoints) -> tuple[TrainState, int]:
-    """Where the weights come from: this seed's own checkpoint, else INIT_FROM with a head drawn from the seed."""
+    """Return the state to train from, and its step: this seed's own checkpoint, else INIT_FROM with a new head."""
     restored = checkpoints.restore(setting.abstract_state)
     if restored is not None:
-        print_on_leader(f"seed {seed}: going on from step {restored.step}")
+        print_on_leader(f"seed {seed}: resuming from step {restored.step}")
         return restored.state, restored.step
     state = sharding.initialise(setting.init, jax.random.key(seed), setting.mesh, setting.run.mesh)
     params = take_weights(setting.run.init_from, state.params, quiet=seed != setting.run.seed)
@@ -322,9 +316,9 @@ def begin(setting: Setting, seed: int, checkpoints: Checkpoints) -> tuple[TrainS
 
 
 def result_of(directory: Path, steps: int, main_metric: str) -> dict[str, Any]:
-    """What is reported of a seed: its best checkpoint, and the curve on the dev split."""
-    facts = read_record(directory / BEST).facts
-    lines = map(json.loads, (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    """Return the report of a seed: its best checkpoint, and the curve on the dev split."""
+    facts = read_model_record(directory / BEST).facts
+    lines = map(json.loads, (directory / METRICS).read_text(encoding="utf-8").splitlines())
     curve = [
         {name: value for name, value in line.items() if name != "split"}
         for line in lines

@@ -1,4 +1,4 @@
-"""Where fine-tuning begins: the encoder's sizes and vocabulary, and the weights that are taken by name."""
+"""Resolve what fine-tuning starts from: the encoder's sizes, its vocabulary, and its weights."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 
-# What a checkpoint's encoder must agree in with a model's Gin file, where one is given too.
+# Sizes in which a checkpoint's encoder must agree with a model's Gin file, where one is given too.
 SIZES = (
     "vocab_size",
     "hidden_size",
@@ -26,23 +26,23 @@ SIZES = (
 
 
 class Origin(NamedTuple):
-    """The encoder to fine-tune, as this run computes with it, and the vocabulary it reads by."""
+    """The encoder to fine-tune, as this run trains it, and its vocabulary."""
 
     encoder: EncoderConfig
     vocabulary: Vocabulary
 
     @property
     def vocabulary_hash(self) -> str:
-        """Of the entries and the casing: a run is not gone on with if INIT_FROM has got others since."""
+        """Hash of the entries and the casing: a run is not resumed where INIT_FROM has another vocabulary by now."""
         return self.vocabulary.fingerprint
 
 
-def origin(run: FinetuningRun) -> Origin:
-    """The encoder of INIT_FROM, or of a model's Gin file.
+def resolve_init(run: FinetuningRun) -> Origin:
+    """Return the encoder and the vocabulary of INIT_FROM, or of a model's Gin file and VOCAB_FILE.
 
     Raises:
-        UserError: no model directory or no discriminator in it; no sizes or no vocabulary for random weights; a
-            vocabulary, casing or size that disagrees; rows longer than the model reads.
+        UserError: if INIT_FROM is no model directory or has no discriminator; if random weights have no sizes or no
+            vocabulary; if a vocabulary, casing or size disagrees; or if rows are longer than the model reads.
     """
     given = bound_encoder(run)
     if run.init_from is None:
@@ -58,7 +58,7 @@ def origin(run: FinetuningRun) -> Origin:
                 f"{encoder.vocab_size}: set --gin.VOCAB_SIZE={len(vocabulary.tokens)}"
             )
     else:
-        encoder, vocabulary = of_checkpoint(run.init_from, run.vocab_file, run.lowercase)
+        encoder, vocabulary = init_from_checkpoint(run.init_from, run.vocab_file, run.lowercase)
         different = [
             f"{name} {getattr(encoder, name)} there, {getattr(given, name)} here"
             for name in SIZES
@@ -87,22 +87,27 @@ def origin(run: FinetuningRun) -> Origin:
 
 
 def bound_encoder(run: FinetuningRun) -> EncoderConfig | None:
-    """The sizes that a model's Gin file gave; None without one."""
+    """Return the encoder that a model's Gin file binds; None without such a file."""
     try:
         return run.encoder()
     except TypeError:
-        # Gin's answer where an argument has no binding.
+        # Gin raises it where an argument has no binding.
         return None
 
 
-def of_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool | None) -> Origin:
-    """The encoder that a model directory is for, and its vocabulary.
+def init_from_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool | None) -> Origin:
+    """Return the encoder of a model directory, and its vocabulary.
+
+    Args:
+        init_from: the model directory.
+        vocab_file: the vocabulary, where the directory has none; otherwise compared with the directory's.
+        lowercase: the casing of `vocab_file`; otherwise compared with the directory's.
 
     Raises:
-        UserError: there is none of them, or what is given beside them disagrees.
+        UserError: if the directory has no discriminator, there is no vocabulary, or what is given disagrees with it.
     """
     model = model_dir.load(init_from)
-    encoder, _ = model_dir.kept_tower(model)
+    encoder, _ = model_dir.encoder_for_finetuning(model)
     if encoder is None:
         raise UserError(f"INIT_FROM {init_from} holds a generator only: fine-tuning takes a discriminator's encoder")
     found = model.vocabulary
@@ -130,21 +135,21 @@ def of_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool | None
 
 
 def take_weights(init_from: str | None, params: PyTree, *, quiet: bool) -> PyTree:
-    """Fills freshly made parameters by name from a model directory, and says what was taken, made and left.
+    """Fill new parameters by name from a model directory, and print which were taken, which are new and which left.
 
     Args:
         init_from: the model directory; None leaves the parameters as they are.
         params: in their shardings.
-        quiet: nothing is said, as of every seed but the first.
+        quiet: print nothing, as for every seed but the first.
 
     Raises:
-        UserError: nothing in common, or a parameter of another shape.
+        UserError: if no parameter has a name in common, or one has another shape.
     """
     if init_from is None:
         if not quiet:
             print_on_leader("weights: all of them random (INIT_FROM is None)")
         return params
-    # A head of another task is not what this one begins with, also where it has the same shape.
+    # The head of another task is not taken, even where it has the same shape.
     encoder = {name: tree for name, tree in params.items() if name != "head"}
     start = model_dir.start_from(init_from, encoder, folded=True)
     if not quiet:
@@ -156,5 +161,5 @@ def take_weights(init_from: str | None, params: PyTree, *, quiet: bool) -> PyTre
 
 
 def groups(paths: list[str]) -> list[str]:
-    """The first two parts of each path, once."""
+    """Return the first two parts of each path, once."""
     return list(dict.fromkeys("/".join(path.split("/")[:2]) for path in paths))

@@ -1,4 +1,4 @@
-"""Fine-tuning: the discriminator's encoder under a task's head, its losses, and the steps that train and run it.
+"""Compute the losses of each kind of task, and update a fine-tuned model by them.
 
 A batch holds `input_ids`, `token_type_ids` and `attention_mask`, int32 [B, L], `row_weight`, float32 [B] (0 for a row
 that only fills up the batch), and the targets of its kind:
@@ -16,21 +16,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
-from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
-from electra_jax.model.heads import MASKED_LOGIT, HeadConfig, make_head, span_losses
+from electra_jax.model.finetuned import FinetunedModel
+from electra_jax.model.heads import MASKED_LOGIT, span_losses
 from electra_jax.model.types import Loss, PyTree, Tokens
 from electra_jax.training.state import Batch, Sums, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """What fine-tuning minimises.
+    """Which loss fine-tuning minimizes.
 
     Attributes:
         kind: "classification", "regression", "tagging" or "question_answering".
-        answerable_weight: question answering: of the answerability head's cross-entropy (0.5 as published).
+        answerable_weight: question answering: the weight of the answerability head's cross-entropy (0.5 as published).
         reduction: "mean" over rows (tagging: over labelled words), or "sum" over them, as the original: its gradients
             are larger by about the batch size, which clipping and Adam all but hide.
     """
@@ -40,59 +39,26 @@ class LossConfig:
     reduction: str
 
 
-class Trunk(nn.Module):
-    """The encoder that is kept of pre-training, at the place in the parameter tree where pre-training has it."""
-
-    config: EncoderConfig
-
-    def setup(self) -> None:
-        """Declares the encoder."""
-        self.encoder = Encoder(self.config)
-
-    def __call__(self, embedded_BLE: jax.Array, attention_mask_BL: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Hidden states [B, L, D]."""
-        return self.encoder(embedded_BLE, attention_mask_BL, deterministic=deterministic)
-
-
-class FinetunedModel(nn.Module):
-    """Embeddings, the discriminator's encoder, and a head: parameters as `description.Description` has them."""
-
-    config: EncoderConfig
-    head_config: HeadConfig
-
-    def setup(self) -> None:
-        """Declares the parts."""
-        self.embeddings = Embeddings(self.config)
-        self.discriminator = Trunk(self.config)
-        self.head = make_head(self.head_config, self.config)
-
-    def __call__(self, tokens: Tokens, *, deterministic: bool, **targets: jax.Array) -> Any:
-        """The head's float32 logits; `targets` are what a head reads in training: see `heads`."""
-        embedded_BLE = self.embeddings(tokens.input_ids, tokens.token_type_ids, deterministic=deterministic)
-        hidden_BLD = self.discriminator(embedded_BLE, tokens.attention_mask, deterministic=deterministic)
-        return self.head(hidden_BLD, tokens, deterministic=deterministic, **targets)
-
-
 def init_state(key: jax.Array, model: FinetunedModel, optimizer: optax.GradientTransformation) -> TrainState:
-    """A new state at step 0, its parameters boxed with their logical axes."""
+    """Return a new state at step 0, its parameters boxed with their logical axes."""
     params_key, base_key = jax.random.split(key)
     params = init_params(params_key, model)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(base_key))
 
 
 def init_params(key: jax.Array, model: FinetunedModel) -> PyTree:
-    """Boxed parameters of a model."""
+    """Return newly drawn parameters, boxed with their logical axes."""
     ids_BL = jnp.zeros((1, 1), jnp.int32)
     return model.init(key, Tokens(ids_BL, ids_BL, ids_BL + 1), deterministic=True)["params"]
 
 
 def tokens_of(batch: Batch) -> Tokens:
-    """What the encoder reads of a batch."""
+    """Return what the encoder reads of a batch."""
     return Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"])
 
 
 def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
-    """The loss of a batch from the head's outputs in training; rows of weight 0 count nowhere."""
+    """Return the loss of a batch from the head's outputs in training; rows of weight 0 do not count."""
     weights_B = batch["row_weight"]
     if config.kind == "classification":
         losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["label"])
@@ -114,7 +80,10 @@ def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
 
 
 def without_padding(outputs: dict[str, jax.Array], attention_mask_BL: jax.Array) -> dict[str, jax.Array]:
-    """No probability for padding: the loss of a head that masks nothing would depend on the bucket."""
+    """Return the outputs with no probability for padding.
+
+    The loss of a head that does not mask padding itself would otherwise depend on the length of the bucket.
+    """
     padding_BL = MASKED_LOGIT * (attention_mask_BL.astype(jnp.float32) - 1.0)
     return outputs | {name: outputs[name] + padding_BL for name in ("start_logits", "end_logits")}
 
@@ -122,8 +91,8 @@ def without_padding(outputs: dict[str, jax.Array], attention_mask_BL: jax.Array)
 def training_loss(
     params: PyTree, batch: Batch, dropout_key: jax.Array | None, *, model: FinetunedModel, loss: LossConfig
 ) -> tuple[jax.Array, Loss]:
-    """What an update descends, and its parts; `dropout_key` is None for no dropout."""
-    # Only this head reads a target: the end of an answer is learnt given its true start.
+    """Return the loss to differentiate, and its sum and weight; `dropout_key` is None for no dropout."""
+    # Only this head reads a target: it learns the end of an answer given the true start.
     joint = model.head_config.kind == "joint_question_answering"
     targets = {"start_positions_B": batch["start_positions"]} if joint else {}
     rngs = None if dropout_key is None else {"dropout": dropout_key}
@@ -140,10 +109,10 @@ def finetune_step(
     loss: LossConfig,
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Sums]:
-    """One update from one global batch.
+    """Update the state by one global batch.
 
     Returns:
-        The state after, and float32 sums: `loss` and `loss_weight` (rows, or words), `examples`, `real` tokens, and
+        The new state, and float32 sums: `loss` and `loss_weight` (rows, or words), `examples`, `real` tokens, and
         the gradient's norm before clipping as `grad_norm`.
     """
     dropout_key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
@@ -160,9 +129,3 @@ def finetune_step(
     }
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, opt_state, state.key_data), sums
-
-
-def predict_step(params: PyTree, batch: Batch, *, model: FinetunedModel) -> dict[str, jax.Array]:
-    """The head's float32 outputs without dropout, by name: `logits` where the head has no names of its own."""
-    outputs = model.apply({"params": params}, tokens_of(batch), deterministic=True)
-    return outputs if isinstance(outputs, dict) else {"logits": outputs}

@@ -1,4 +1,4 @@
-"""Pseudo-log-likelihoods of sentences by Electric: `electra_jax.load(path).score(texts)`, `electra score`."""
+"""Score sentences by Electric's pseudo-log-likelihood: `electra_jax.load(path).score(texts)`, `electra score`."""
 
 from collections.abc import Sequence
 
@@ -6,23 +6,23 @@ import numpy as np
 
 from electra_jax.errors import UserError
 from electra_jax.inference.inputs import shown
-from electra_jax.inference.network import Model, as_integers
-from electra_jax.inference.prediction import Record, run_rows
+from electra_jax.inference.network import Network, as_integers
+from electra_jax.inference.prediction import Record, row_runner
 from electra_jax.model.types import Tokens
 from electra_jax.pretraining import corruption, electric
 from electra_jax.tasks.protocol import Row
 
 
-def score(model: Model, inputs: str | Sequence[str | Sequence[int]], *, batch_size: int) -> list[Record]:
-    """The pseudo-log-likelihood of each input; see `Model.score`.
+def score(model: Network, inputs: str | Sequence[str | Sequence[int]], *, batch_size: int) -> list[Record]:
+    """Return a record with the pseudo-log-likelihood of each input; see `Model.score`.
 
     Raises:
-        UserError: a model that is not Electric's, or an input that it cannot read.
+        UserError: if Electric did not train the model, or the model cannot read an input.
     """
     check_electric(model)
     given = [inputs] if isinstance(inputs, str) else list(inputs)
     rows = [read(model, value) for value in given]
-    outputs = run_rows(model, rows, batch_size=batch_size)
+    outputs = row_runner(model, batch_size, len(rows))(rows)
     records = []
     for value, row, output in zip(given, rows, outputs, strict=True):
         named = {"sentence": value} if isinstance(value, str) else {"input_ids": row["input_ids"].tolist()}
@@ -30,11 +30,11 @@ def score(model: Model, inputs: str | Sequence[str | Sequence[int]], *, batch_si
     return records
 
 
-def check_electric(model: Model) -> None:
-    """Refuses a model whose logits are not energies.
+def check_electric(model: Network) -> None:
+    """Check that the model's logits are energies.
 
     Raises:
-        UserError: says what the model is, and what would do.
+        UserError: if Electric did not train the model.
     """
     description = model.description
     if description.gives_energies:
@@ -46,11 +46,11 @@ def check_electric(model: Model) -> None:
     )
 
 
-def read(model: Model, value: str | Sequence[int]) -> Row:
-    """One row of the model's input: [CLS] text [SEP], or the ids themselves.
+def read(model: Network, value: str | Sequence[int]) -> Row:
+    """Return a row of the model's input: [CLS] text [SEP], or the ids themselves.
 
     Raises:
-        UserError: longer than the model reads, or no ids.
+        UserError: if the row is longer than the model reads, or the ids are no integers.
     """
     if isinstance(value, str):
         ids_L = np.array([model.pieces.cls_id, *model.pieces.encode_batch([value])[0], model.pieces.sep_id], np.int32)
@@ -65,8 +65,8 @@ def read(model: Model, value: str | Sequence[int]) -> Row:
     return {"input_ids": ids_L, "token_type_ids": np.zeros_like(ids_L)}
 
 
-def describe(model: Model, row: Row, energies_L: np.ndarray) -> Record:
-    """The scores of a row as JSON values."""
+def describe(model: Network, row: Row, energies_L: np.ndarray) -> Record:
+    """Return the scores of a row as JSON values."""
     ids_L = row["input_ids"]
     tokens = Tokens(ids_L[None], row["token_type_ids"][None], np.ones_like(ids_L)[None])
     total_B, scores_BL = electric.pseudo_log_likelihoods(energies_L[None], tokens, model.pieces)

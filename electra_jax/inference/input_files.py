@@ -1,4 +1,4 @@
-"""Readers of the input of `electra predict` and `electra score`: a file, standard input, arrays, or the text itself."""
+"""Read the input of `electra predict` and `electra score`: a file, standard input, arrays, or the text itself."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Model
-from electra_jax.inference.prediction import FIELDS, as_input
+from electra_jax.inference.inputs import FIELDS, as_input
+from electra_jax.inference.network import Network
 
 # Number of batches that are read before their inputs are sorted by length.
 SORTED_BATCHES = 32
@@ -28,7 +28,7 @@ class Item(NamedTuple):
     value: Any
 
 
-def read_items(source: str | None, model: Model) -> Iterator[Item]:
+def read_items(source: str | None, model: Network) -> Iterator[Item]:
     """Yield the inputs of a text file, an .npz, or standard input (None or "-"), or else the text itself.
 
     Raises:
@@ -45,7 +45,7 @@ def read_items(source: str | None, model: Model) -> Iterator[Item]:
         yield from read_lines(None if source == "-" else source, model)
 
 
-def read_lines(path: str | None, model: Model) -> Iterator[Item]:
+def read_lines(path: str | None, model: Network) -> Iterator[Item]:
     """Yield the inputs of a file's lines, or of standard input's; blank lines are left out."""
     name = path or "standard input"
     try:
@@ -76,7 +76,7 @@ def read_arrays(path: Path) -> Iterator[Item]:
         yield Item({name: values[row] for name, values in found.items()}, None)
 
 
-def read_line(line: str, model: Model, where: str) -> Item:
+def read_line(line: str, model: Network, where: str) -> Item:
     """Return the input of a line: a JSON object or list, or plain text.
 
     Raises:

@@ -1,19 +1,24 @@
-"""What a user gives a model to read, in the one form that each family of tasks takes."""
+"""Bring what a user gives a model into the form that each kind of task reads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from electra_jax.checkpoints.model_record import TASK_KINDS
 from electra_jax.errors import UserError
+from electra_jax.inference.network import Network
+
+# The arguments of `Network.logits`.
+FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 
 # Names of the second text of a pair.
 SECOND = ("text_pair", "text_b")
 
 
 def as_list(inputs: Any) -> list[Any]:
-    """The inputs of one call: a list holds many, and a text, a tuple (a pair) or a mapping is one.
+    """Return the inputs of one call: a list holds many, and a text, a tuple (a pair) or a mapping is one.
 
     Raises:
-        UserError: it is none of these.
+        UserError: if `inputs` is none of these.
     """
     if isinstance(inputs, (str, tuple, Mapping)):
         return [inputs]
@@ -22,13 +27,29 @@ def as_list(inputs: Any) -> list[Any]:
     raise UserError(f"the input is of type {type(inputs).__name__}: give a text, a tuple, a dict, or a list of them")
 
 
+def as_input(model: Network, value: Any, where: str) -> Any:
+    """Return what a user gave in the form that the model reads: see `canonical`.
+
+    Raises:
+        UserError: if the value is of another form, or the model reads no text. The message begins with `where`.
+    """
+    kind = model.description.kind
+    if kind == "multiple_choice":
+        raise UserError(f"{where} is text, which a model of multiple choice does not read: give input_ids")
+    pair = model.description.facts.get("task", {}).get("pair")
+    found = canonical(value, TASK_KINDS.get(kind, kind), pair, where)
+    if model.vocabulary is None:
+        raise UserError(f"{where} is text, but the model has no vocabulary: give input_ids")
+    return found
+
+
 def canonical(value: Any, kind: str, pair: bool | None, where: str) -> Any:
-    """One input in the form that a family of tasks takes.
+    """Return one input in the form that a kind of task takes.
 
     Args:
         value: what the user gave.
-        kind: of `downstream.KINDS`; any other kind of model reads texts and pairs.
-        pair: whether it must be two texts, or must not; None where it may.
+        kind: of `protocol.KINDS`; a model of any other kind reads texts and pairs.
+        pair: whether the input must be two texts, or must not; None where it may.
         where: for messages, such as "input 3".
 
     Returns:
@@ -36,7 +57,7 @@ def canonical(value: Any, kind: str, pair: bool | None, where: str) -> Any:
         or a tuple of two.
 
     Raises:
-        UserError: it is of another form; says which one is expected.
+        UserError: if the value is of another form.
     """
     if kind == "question_answering":
         return question(value, where)
@@ -50,7 +71,11 @@ def canonical(value: Any, kind: str, pair: bool | None, where: str) -> Any:
 
 
 def question(value: Any, where: str) -> dict[str, str]:
-    """A question and its context."""
+    """Return a question and its context.
+
+    Raises:
+        UserError: if one of them is missing or is no text.
+    """
     missing = [name for name in ("question", "context") if not (isinstance(value, Mapping) and name in value)]
     if missing:
         raise UserError(
@@ -64,7 +89,11 @@ def question(value: Any, where: str) -> dict[str, str]:
 
 
 def words(value: Any, where: str) -> list[str]:
-    """The words of a sentence; a text is split at white space."""
+    """Return the words of a sentence; a text is split at white space.
+
+    Raises:
+        UserError: if the value is neither a text nor a list of words.
+    """
     if isinstance(value, Mapping):
         value = value.get("words", value.get("text"))
     if isinstance(value, str):
@@ -75,7 +104,11 @@ def words(value: Any, where: str) -> list[str]:
 
 
 def texts(value: Any, where: str) -> str | tuple[str, str]:
-    """A text, or a pair."""
+    """Return a text, or a pair of texts.
+
+    Raises:
+        UserError: if the value is neither.
+    """
     if isinstance(value, Mapping):
         if "text" not in value:
             raise UserError(f'{where} is an object with neither input_ids nor text: give {{"text": ...}}')
@@ -88,6 +121,6 @@ def texts(value: Any, where: str) -> str | tuple[str, str]:
 
 
 def shown(value: Any) -> str:
-    """A value in a message, cut where it is long."""
+    """Return a value as a message shows it, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

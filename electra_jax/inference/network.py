@@ -1,18 +1,19 @@
-"""One object that holds a model: its parameters, what they are, and the logits they give."""
+"""Compute the logits of a loaded model, of any kind."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
 from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
-from electra_jax.model.heads import make_head
+from electra_jax.model.finetuned import FinetunedModel, head_outputs
+from electra_jax.model.precision import evaluation_config, evaluation_precision
 from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead
 from electra_jax.model.types import PyTree, Tokens
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -20,8 +21,8 @@ from electra_jax.tasks.vocabulary import Vocabulary
 Logits = np.ndarray | dict[str, np.ndarray]
 
 
-class Model:
-    """A model that is loaded: what `electra_jax.load` returns.
+class Network:
+    """A loaded model that computes logits.
 
     Attributes:
         description: its kind, sizes, head and labels.
@@ -30,12 +31,9 @@ class Model:
         step: updates that the parameters have had, as the checkpoint counts them.
     """
 
-    def __init__(self, description: Description, params: PyTree, vocabulary: Vocabulary | None, step: int) -> None:
-        """Puts the parts together; nothing is computed."""
-        self.description = description
-        self.params = params
-        self.vocabulary = vocabulary
-        self.step = step
+    def __init__(self, loaded: Loaded) -> None:
+        """Keep what was loaded; nothing is computed."""
+        self.description, self.params, self.vocabulary, self.step = loaded
         self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
 
     @property
@@ -45,7 +43,7 @@ class Model:
 
     @property
     def pieces(self) -> Vocabulary:
-        """Return the vocabulary, to read text with.
+        """The vocabulary, to read text with.
 
         Raises:
             UserError: if the model has no vocabulary, or one that lacks a special token.
@@ -57,48 +55,8 @@ class Model:
 
     @functools.cached_property
     def _placed_params(self) -> PyTree:
-        """The parameters where they are computed with."""
+        """The parameters on the device."""
         return jax.device_put(self.params)
-
-    def __call__(self, inputs: Any, *, batch_size: int = 32) -> list[dict[str, Any]]:
-        """What the model says of text, as JSON values.
-
-        Args:
-            inputs: one input, or a list of them. Question answering reads {"question": ..., "context": ...}; tagging a
-                list of words within the list, or a text that is split at white space; every other model a text, or a
-                pair of texts: a tuple, or {"text": ..., "text_pair": ...}.
-            batch_size: rows at a time; changes only the speed.
-
-        Returns:
-            A dict for each input, in their order. Classification: `label`, `probabilities`. Regression: `value`.
-            Tagging: `words`, `tags`, `probabilities`. Question answering: `answer`, its `probability`, `null_odds`
-            where a question may have no answer, `nbest`. A pre-trained pair or a discriminator: `tokens` and the
-            `replaced_probability` of each. Where there is a generator, `fillings` of each "[MASK]".
-
-        Raises:
-            UserError: an input of another form, or a model without a vocabulary.
-        """
-        from electra_jax.inference.prediction import predict
-
-        return predict(self, inputs, batch_size=batch_size)
-
-    def score(self, inputs: str | Sequence[str | Sequence[int]], *, batch_size: int = 32) -> list[dict[str, Any]]:
-        """Pseudo-log-likelihoods of sentences by one forward pass of Electric (Electric, section 3.3), as JSON values.
-
-        Args:
-            inputs: one text, or a list of texts or of rows of token ids with their [CLS] and [SEP].
-            batch_size: rows at a time; changes only the speed.
-
-        Returns:
-            A dict for each input, in their order: `sentence` (or `input_ids`), the ordinary `tokens`, the `scores` of
-            each (log-probability given all the others, up to a constant), their `total` and their `mean`.
-
-        Raises:
-            UserError: a model that is not Electric's, a sentence that is too long, or ids that the model has not.
-        """
-        from electra_jax.inference.electric_scores import score
-
-        return score(self, inputs, batch_size=batch_size)
 
     def logits(
         self,
@@ -106,7 +64,7 @@ class Model:
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> Logits:
-        """What the model's head says, computed in float32 without dropout.
+        """Return the logits of the model's head, computed in float32 without dropout.
 
         Args:
             input_ids: int [B, L]; [B, C, L] for C choices.
@@ -114,13 +72,13 @@ class Model:
             token_type_ids: same shape; None for all zeros.
 
         Returns:
-            float32. A pre-trained pair or a discriminator: [B, L], positive where a token looks replaced (of Electric:
-            each token's energy, which is minus its log-likelihood). A generator: [B, L, V]. Classification:
+            float32. A pre-trained pair or a discriminator: [B, L], positive where a token looks replaced (trained by
+            Electric: each token's energy, which is minus its log-likelihood). A generator: [B, L, V]. Classification:
             [B, labels]; regression: [B, 1]; multiple choice: [B, C]; tagging: [B, L, labels]. Question answering: a
             dict, see `heads`. A bare encoder: its last hidden states [B, L, D].
 
         Raises:
-            UserError: shapes that disagree, a row too long, or ids that the model has not.
+            UserError: if shapes disagree, a row is too long, or an id is outside the model's tables.
         """
         return jax.device_get(self.launch(input_ids, attention_mask, token_type_ids))
 
@@ -130,7 +88,7 @@ class Model:
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> Any:
-        """As `logits`, but left on the device: the call does not wait until they are computed."""
+        """Return the same as `logits`, left on the device: the call does not wait until they are computed."""
         return self._run(outputs, input_ids, attention_mask, token_type_ids)
 
     def generator_logits(
@@ -139,10 +97,12 @@ class Model:
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> np.ndarray:
-        """The generator's logits over the vocabulary at every position, float32 [B, L, V]; arguments as `logits`.
+        """Return the generator's logits over the vocabulary at every position, float32 [B, L, V].
+
+        The arguments are those of `logits`.
 
         Raises:
-            UserError: as `logits`, or the model has no generator.
+            UserError: if the model has no generator, or as `logits`.
         """
         if self.description.generator is None:
             raise UserError(f"a model of kind {self.description.kind!r} has no generator")
@@ -155,7 +115,7 @@ class Model:
         attention_mask: ArrayLike | None,
         token_type_ids: ArrayLike | None,
     ) -> Any:
-        """Checks the arguments and runs a jitted function of the parameters and the tokens."""
+        """Check the arguments and run a jitted function of the parameters and the tokens."""
         choices = self.description.kind == "multiple_choice"
         ids = as_integers("input_ids", input_ids)
         if ids.ndim != (3 if choices else 2):
@@ -169,17 +129,15 @@ class Model:
             tokens = jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), tokens)
         if function not in self._functions:
             self._functions[function] = jax.jit(functools.partial(function, self.description))
-        # Accelerators otherwise multiply float32 in fewer bits.
-        with jax.default_matmul_precision("highest"):
-            result = self._functions[function](self._placed_params, tokens)
+        result = self._functions[function](self._placed_params, tokens)
         return result.reshape(ids.shape[:2]) if choices else result
 
 
 def as_integers(name: str, values: ArrayLike) -> np.ndarray:
-    """Int32 of any rectangular nest of integers.
+    """Return any rectangular nest of integers as an int32 array.
 
     Raises:
-        UserError: it is ragged, or not of integers.
+        UserError: if the values are ragged, or no integers.
     """
     try:
         array = np.asarray(values)
@@ -193,10 +151,10 @@ def as_integers(name: str, values: ArrayLike) -> np.ndarray:
 
 
 def check_tokens(tokens: Tokens, config: EncoderConfig) -> None:
-    """Refuses what would index past a table, which JAX does silently.
+    """Check that tokens have one shape and index no table past its end, which JAX does silently.
 
     Raises:
-        UserError: says what and where.
+        UserError: if shapes differ, a row is too long, or an id is outside its table.
     """
     ids, types, mask = tokens.input_ids, tokens.token_type_ids, tokens.attention_mask
     for name, array in (("attention_mask", mask), ("token_type_ids", types)):
@@ -213,35 +171,36 @@ def check_tokens(tokens: Tokens, config: EncoderConfig) -> None:
 
 
 def embed(config: EncoderConfig, tables: PyTree, tokens: Tokens) -> jax.Array:
-    """Embedded tokens, [B, L, E]."""
+    """Return the embedded tokens, [B, L, E]."""
     return Embeddings(config).apply({"params": tables}, tokens.input_ids, tokens.token_type_ids, deterministic=True)
 
 
 def encode(config: EncoderConfig, params: PyTree, embedded_BLE: jax.Array, tokens: Tokens) -> jax.Array:
-    """Last hidden states, [B, L, D]."""
+    """Return the last hidden states, [B, L, D]."""
     return Encoder(config).apply({"params": params}, embedded_BLE, tokens.attention_mask, deterministic=True)
 
 
 def outputs(description: Description, params: PyTree, tokens: Tokens) -> Any:
-    """The head's float32 output, for each kind of model; see `Model.logits`."""
+    """Return the head's float32 output, for each kind of model; see `Network.logits`."""
     if description.discriminator is None:
         return generator_outputs(description, params, tokens)
-    config = description.discriminator
-    tower = params["discriminator"]
-    hidden_BLD = encode(config, tower["encoder"], embed(config, params["embeddings"], tokens), tokens)
     if description.head is not None:
-        head = make_head(description.head, config)
-        return head.apply({"params": params["head"]}, hidden_BLD, tokens, deterministic=True)
-    if description.kind == "encoder":
-        return hidden_BLD.astype(jnp.float32)
-    return ReplacedTokenHead(config).apply({"params": tower["head"]}, hidden_BLD)
+        return head_outputs(params, tokens, model=FinetunedModel(description.discriminator, description.head))
+    config = evaluation_config(description.discriminator)
+    tower = params["discriminator"]
+    with evaluation_precision():
+        hidden_BLD = encode(config, tower["encoder"], embed(config, params["embeddings"], tokens), tokens)
+        if description.kind == "encoder":
+            return hidden_BLD
+        return ReplacedTokenHead(config).apply({"params": tower["head"]}, hidden_BLD)
 
 
 def generator_outputs(description: Description, params: PyTree, tokens: Tokens) -> jax.Array:
-    """The generator's float32 logits at every position, [B, L, V]."""
-    config = description.generator
-    assert config is not None
+    """Return the generator's float32 logits at every position, [B, L, V]."""
+    assert description.generator is not None
+    config = evaluation_config(description.generator)
     tower = params["generator"]
     tables = tower["embeddings"] if description.generator_embeddings else params["embeddings"]
-    hidden_BLD = encode(config, tower["encoder"], embed(config, tables, tokens), tokens)
-    return MaskedLmHead(config).apply({"params": tower["head"]}, hidden_BLD, tables["word_embeddings"])
+    with evaluation_precision():
+        hidden_BLD = encode(config, tower["encoder"], embed(config, tables, tokens), tokens)
+        return MaskedLmHead(config).apply({"params": tower["head"]}, hidden_BLD, tables["word_embeddings"])

@@ -1,11 +1,11 @@
-"""The task of a fine-tuned model together with its data, for `electra predict` on a split and `electra evaluate`."""
+"""Open the task of a fine-tuned model with its data, for `electra evaluate` and for `electra predict` on a split."""
 
 import dataclasses
 import math
 
+from electra_jax.checkpoints.model_record import TASK_KINDS
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Model
-from electra_jax.inference.prediction import FAMILIES
+from electra_jax.inference.network import Network
 from electra_jax.tasks.catalog import NAMES, make_task
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import DownstreamTask
@@ -15,17 +15,17 @@ from electra_jax.tasks.text.tables import Interval
 from electra_jax.tasks.text.task import TextTask
 
 
-def open_task(model: Model, options: TaskOptions) -> DownstreamTask:
-    """The task that `options` name, as the model reads and answers it.
+def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
+    """Return the task that `options` name, as the model reads and answers it.
 
-    What the model has recorded holds: its labels, and the threshold of questions without answer. Without a name in
-    `options` the task is the one that the model was fine-tuned on.
+    The labels, and the threshold for questions without an answer, are those that the model recorded. Without a name
+    in `options` the task is the one that the model was fine-tuned on.
 
     Raises:
-        UserError: the model has no head; no task is named; one of another kind; no data.
+        UserError: if the model has no head, no task is named, the task is of another kind, or it has no data.
     """
     recorded = model.description.facts.get("task")
-    kind = FAMILIES.get(model.description.kind)
+    kind = TASK_KINDS.get(model.description.kind)
     if kind is None:
         raise UserError(
             f"a model of kind {model.description.kind!r} answers no task: it has no head; fine-tune it (electra "
@@ -37,7 +37,7 @@ def open_task(model: Model, options: TaskOptions) -> DownstreamTask:
     if name in NAMES and family_of(name) != (kind if kind in ("question_answering", "tagging") else "text"):
         raise UserError(f"{name} is a task of {readable(family_of(name))}, and the model was made for {readable(kind)}")
     if kind == "question_answering" and recorded is not None and recorded["task"] != name:
-        # Another task has its own scores, and no threshold was found for it.
+        # The recorded scores and threshold are those of another task.
         recorded = None
     most = model.description.encoder.max_position_embeddings
     named = dataclasses.replace(options, task=name)
@@ -46,16 +46,16 @@ def open_task(model: Model, options: TaskOptions) -> DownstreamTask:
     if task.kind != kind:
         raise UserError(f"{name} is a task of {readable(task.kind)}, and the model was made for {readable(kind)}")
     if recorded is None and isinstance(task, TextTask) and isinstance(task.target, Interval):
-        # Another library's regression says values as they are.
+        # A regression of another library gives values as they are, in no interval.
         return dataclasses.replace(task, target=Interval(-math.inf, math.inf))
     return task
 
 
 def splits_of(task: DownstreamTask, name: str) -> list[str]:
-    """The splits that go by a name: MNLI's "dev" is two.
+    """Return the splits that a name stands for: MNLI's "dev" is two.
 
     Raises:
-        UserError: there is none.
+        UserError: if there is none.
     """
     found = [split for split in task.splits if split == name or split.startswith(f"{name}_")]
     if not found:
@@ -65,10 +65,10 @@ def splits_of(task: DownstreamTask, name: str) -> list[str]:
 
 
 def family_of(name: str) -> str:
-    """The family of a task of the catalogue: "question_answering", "tagging" or "text"."""
+    """Return the family of a task of the catalogue: "question_answering", "tagging" or "text"."""
     return "question_answering" if name in QA_TASKS else "tagging" if name in TAGGING_TASKS else "text"
 
 
 def readable(kind: str) -> str:
-    """A kind of task in words."""
+    """Return a kind of task in words."""
     return kind.replace("_", " ")

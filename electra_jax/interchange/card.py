@@ -1,25 +1,25 @@
-"""The model card beside an exported model: what it is, and the facts of its training that are known."""
+"""Write the model card of an exported model: its sizes, and what is known of its training."""
 
 import json
 from pathlib import Path
 
-from electra_jax.inference.network import Model
+from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.interchange.imported import parameter_count
 
 
-def write_card(path: Path, model: Model, form: str) -> None:
-    """Writes README.md.
+def write_card(path: Path, model: Loaded, form: str) -> None:
+    """Write README.md.
 
     Args:
-        path: of the file.
-        model: what was exported.
-        form: what the directory is, in words.
+        path: the file to write.
+        model: the exported model.
+        form: the format of the directory, in words.
     """
     path.write_text("\n".join(card(model, form)) + "\n", encoding="utf-8")
 
 
-def card(model: Model, form: str) -> list[str]:
-    """The card's lines."""
+def card(model: Loaded, form: str) -> list[str]:
+    """Return the lines of the card."""
     description, encoder = model.description, model.description.encoder
     lines = [
         f"# ELECTRA: {description.kind.replace('_', ' ')}",
@@ -46,8 +46,8 @@ def card(model: Model, form: str) -> list[str]:
     return lines
 
 
-def casing(model: Model) -> str:
-    """How text is normalised, as a clause."""
+def casing(model: Loaded) -> str:
+    """Return a clause that says how text is normalised, or an empty string for a model without a vocabulary."""
     if model.vocabulary is None:
         return ""
     lowercase = "lower-cased" if model.vocabulary.lowercase else "cased"

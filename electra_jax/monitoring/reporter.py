@@ -47,8 +47,8 @@ class RunReporter:
             num_train_steps: the last step of the run, for the time left.
             columns: the metrics that the console shows.
         """
-        # This import loads TensorFlow.
-        from clu import metric_writers
+        # Loads TensorFlow where that is installed.
+        from tensorboard import summary
 
         directory = path_of(model_dir)
         self._path = directory / METRICS
@@ -56,8 +56,7 @@ class RunReporter:
         self._files = contextlib.ExitStack()
         self._stream = self._files.enter_context(self._path.open("a", encoding="utf-8"))
         self._tensorboard = {
-            split: metric_writers.SummaryWriter(str(directory / "tensorboard" / split))
-            for split in ("train", "validation")
+            split: summary.Writer(str(directory / "tensorboard" / split)) for split in ("train", "validation")
         }
         self._first = self._last = start_step
         self._end = num_train_steps
@@ -72,7 +71,8 @@ class RunReporter:
         """Report one line of metrics; a value that is not finite (nothing was counted) is null in the file."""
         self._stream.write(line_of(step, split, values))
         self._stream.flush()
-        self._tensorboard[split].write_scalars(step, values)
+        for name, value in values.items():
+            self._tensorboard[split].add_scalar(name, value, step)
         self._last = step
         if self._live:
             self._live.update(step, split, values, self.time_left())

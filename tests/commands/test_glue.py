@@ -17,7 +17,16 @@ def _run(folder: Path, task: str, values: list[float], *, failed: int = 0) -> st
     ]
     directory = folder / task
     directory.mkdir()
-    results = {"task": task, "summary": summary(seeds), "num_failed": failed}
+    results = {
+        "task": task,
+        "kind": "classification",
+        "main_metric": AVERAGED.get(task, "accuracy"),
+        "num_examples": {"dev": 1},
+        "seeds": seeds,
+        "summary": summary(seeds),
+        "best_seed": 0,
+        "num_failed": failed,
+    }
     (directory / "results.json").write_text(json.dumps(results))
     return str(directory)
 
@@ -37,4 +46,4 @@ def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert cli.main(["glue", *runs, runs[0]]) == 2
     assert "two of the runs are of cola" in capsys.readouterr().err
     assert cli.main(["glue", str(tmp_path / "none")]) == 2
-    assert "name directories that electra finetune has finished" in capsys.readouterr().err
+    assert "run `electra finetune` with this MODEL_DIR first" in capsys.readouterr().err

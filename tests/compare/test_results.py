@@ -133,7 +133,7 @@ def test_stale_items_are_refused(
     assert path.exists()
 
 
-def test_the_share_of_a_item_that_is_there(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> None:
+def test_the_share_of_an_item_that_is_there(tmp_path: Path, planned: tuple[ComparisonRun, Plan]) -> None:
     run, plan = planned
     items = {item.name: item for item in plan.items}
     records = Records(tmp_path, plan.items, run.seeds)

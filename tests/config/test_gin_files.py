@@ -14,7 +14,7 @@ from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import CacheRun, PretrainingRun, VocabularyRun
 from electra_jax.errors import UserError
 from electra_jax.finetuning import steps as finetuning
-from electra_jax.finetuning.steps import FinetunedModel
+from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.pretraining.objective import WeightSchedule
 from electra_jax.pretraining.steps import init_params
 from electra_jax.tasks import catalog

@@ -213,6 +213,51 @@ def test_question_answering(whole: Path, tmp_path: Path) -> None:
     assert (found["exact"], found["f1"]) == (best["exact"], best["f1"])
 
 
+def predictions_of(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The JSON lines of a file of `folder/run`."""
+    return [json.loads(line) for line in (folder / "run" / name).read_text().splitlines()]
+
+
+def test_labels_that_differ_only_in_case(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fine-tuning, evaluation and prediction say the same, also of a run in bfloat16: all three compute in float32."""
+    for split, number in (("train", 80), ("dev", 21)):
+        rows = [(sentence(NOUNS if row % 3 else VERBS, 6), "M" if row % 3 else "m") for row in range(number)]
+        (tmp_path / f"{split}.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    results = tune(
+        whole, tmp_path, "classification", TEXT_COLUMN="text", LABEL_COLUMN="label", DTYPE="bfloat16", EPOCHS=10
+    )
+    best = best_of(results)
+    assert best["accuracy"] > 90
+    assert evaluated(tmp_path)["metrics"] == best
+    electra("predict", MODEL_DIR=str(tmp_path / "run"), SPLIT="dev")
+    records = predictions_of(tmp_path, "predictions.jsonl")
+    split = predictions_of(tmp_path, "predictions/classification_dev.jsonl")
+    alone = electra_jax.load(str(tmp_path / "run"))([record["text_a"] for record in records])
+    for record, of_split, of_text in zip(records, split, alone, strict=True):
+        for found in (of_split, of_text):
+            assert found["label"] == record["prediction"]["label"]
+            assert found["probabilities"] == pytest.approx(record["prediction"]["probabilities"], abs=1e-6)
+
+
+def test_types_that_differ_only_in_case(whole: Path, tmp_path: Path) -> None:
+    """Entities `PER` and `per` are two types, here as there."""
+    for split, number in (("train", 64), ("dev", 13)):
+        lines = [
+            f"{DRAW.choice(words)} B-{kind}\n{DRAW.choice(OTHERS)} O\n"
+            for _ in range(number)
+            for words, kind in DRAW.sample([(NOUNS, "PER"), (VERBS, "per")], 2)
+        ]
+        (tmp_path / f"{split}.txt").write_text(
+            "\n".join("".join(lines[row : row + 2]) for row in range(0, len(lines), 2))
+        )
+    results = tune(whole, tmp_path, "tagging", EPOCHS=40, EVALUATE_EVERY=160)
+    assert best_of(results)["f1"] > 60
+    assert evaluated(tmp_path)["metrics"] == best_of(results)
+    model = electra_jax.load(str(tmp_path / "run"))
+    for record in predictions_of(tmp_path, "predictions.jsonl"):
+        assert model([record["words"]])[0]["tags"] == record["prediction"]["tags"]
+
+
 def test_a_task_of_seqios_registry(
     repository: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from electra_jax.checkpoints import model_dir as loading
+import electra_jax
 from electra_jax.checkpoints import orbax_store
 from support.command_line import SMALL, WORDS, electra, environment, small_run, write_small_text
 
@@ -150,7 +150,7 @@ def test_a_classifier_is_scored_and_predicts(folder: Path, classifier: Path) -> 
     (path,) = (folder / "infer").glob("classification-predict.jsonl-00000-of-00001")
     written = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["inputs"] for line in written] == [{"row": 0}, {"row": 1}, {"row": 2}]
-    model = loading.load(classifier)
+    model = electra_jax.load(classifier)
     texts = [line.split("\t")[0] for line in (folder / "test.tsv").read_text().splitlines()[1:]]
     labels = [model.description.labels.index(model([text])[0]["label"]) for text in texts]
     assert [line["prediction"] for line in written] == [[label] for label in labels]

@@ -10,14 +10,15 @@ import jax
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints import model_dir
-from electra_jax.checkpoints.model_record import read_record, write_record
+from electra_jax.checkpoints.model_record import read_model_record, write_model_record
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.errors import UserError
-from electra_jax.finetuning.start import origin, take_weights
-from electra_jax.finetuning.steps import FinetunedModel
+from electra_jax.finetuning.start import resolve_init, take_weights
+from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.types import PyTree, Tokens
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.finetuned_model import TOKENS, text_facts, write_tuned
@@ -42,8 +43,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # What an objective that predicts words trained is recorded as a generator; it is what the run was for.
     for source, name in (("generator", "words"), ("pair", "pretrained")):
         shutil.copytree(folder / source, folder / name)
-        record = dataclasses.replace(read_record(folder / source), facts={"made by": "electra pretrain"})
-        write_record(folder / name, record)
+        record = dataclasses.replace(read_model_record(folder / source), facts={"made by": "electra pretrain"})
+        write_model_record(folder / name, record)
     return folder
 
 
@@ -74,40 +75,43 @@ Configured = Callable[..., FinetuningRun]
 
 
 def test_sizes_and_vocabulary_are_the_models_own(models: Path, configured: Configured) -> None:
-    encoder, vocabulary = origin(configured(init_from=models / "pair", DROPOUT=0.25, DTYPE="bfloat16"))
+    encoder, vocabulary = resolve_init(configured(init_from=models / "pair", DROPOUT=0.25, DTYPE="bfloat16"))
     assert encoder.hidden_size == 16
     assert (encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob) == (0.25, 0.25)
     assert encoder.dtype == "bfloat16"
     assert vocabulary == Vocabulary(TOKENS, True, True)
     changes = {"ATTENTION": "fused", "ATTENTION_DROPOUT": 0.0, "PRNG": "rbg"}
-    fused, _ = origin(configured(init_from=models / "pair", DROPOUT=0.25, **changes))
+    fused, _ = resolve_init(configured(init_from=models / "pair", DROPOUT=0.25, **changes))
     assert (fused.attention, fused.dropout_prng) == ("fused", "rbg")
     assert (fused.hidden_dropout_prob, fused.attention_probs_dropout_prob) == (0.25, 0.0)
 
 
 def test_a_vocabulary_is_known_by_its_entries_and_its_casing(models: Path, configured: Configured) -> None:
-    found = origin(configured(init_from=models / "pair"))
+    found = resolve_init(configured(init_from=models / "pair"))
     vocabulary = found.vocabulary
     others = [
         dataclasses.replace(vocabulary, tokens=[*vocabulary.tokens[:-1], "other"]),
         dataclasses.replace(vocabulary, lowercase=not vocabulary.lowercase),
         dataclasses.replace(vocabulary, strip_accents=not vocabulary.strip_accents),
     ]
-    assert found.vocabulary_hash == origin(configured(init_from=models / "tuned")).vocabulary_hash
+    assert found.vocabulary_hash == resolve_init(configured(init_from=models / "tuned")).vocabulary_hash
     assert len({found.vocabulary_hash, *(found._replace(vocabulary=other).vocabulary_hash for other in others)}) == 4
 
 
 def test_what_agrees_may_be_given_again(models: Path, tmp_path: Path, configured: Configured) -> None:
     file = write_vocabulary(tmp_path / "vocab.txt", TOKENS)
     sizes = {"VOCAB_SIZE": 64, "sizes": SIZES, "VOCAB_FILE": file, "LOWERCASE": True}
-    assert origin(configured(init_from=models / "pair", **sizes)) == origin(configured(init_from=models / "pair"))
-    assert origin(configured(init_from=models / "bare", VOCAB_FILE=file)).vocabulary == Vocabulary(TOKENS, True, True)
+    assert resolve_init(configured(init_from=models / "pair", **sizes)) == resolve_init(
+        configured(init_from=models / "pair")
+    )
+    bare = resolve_init(configured(init_from=models / "bare", VOCAB_FILE=file))
+    assert bare.vocabulary == Vocabulary(TOKENS, True, True)
 
 
 def test_random_weights(tmp_path: Path, configured: Configured) -> None:
     file = write_vocabulary(tmp_path / "vocab.txt", TOKENS)
     run = configured(init_from=None, sizes=SIZES, VOCAB_SIZE=64, VOCAB_FILE=file, LOWERCASE=False)
-    encoder, vocabulary = origin(run)
+    encoder, vocabulary = resolve_init(run)
     assert (encoder.intermediate_size, encoder.vocab_size) == (32, 64)
     assert vocabulary == Vocabulary(TOKENS, False, False)
 
@@ -146,14 +150,13 @@ def test_what_disagrees_is_refused(
         given["sizes"] = {**SIZES, **given["sizes"], "intermediate_size": 48} if macros["init_from"] else SIZES
         given["VOCAB_SIZE"] = 64
     with pytest.raises(UserError) as refused:
-        origin(configured(**given))
+        resolve_init(configured(**given))
     assert sentence.format(models=models, files=tmp_path) in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 
 
 def named(tree: PyTree) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+    return {path: np.asarray(leaf) for path, leaf in flatten_dict(tree, sep="/").items()}
 
 
 @pytest.fixture(scope="module")
@@ -192,21 +195,21 @@ def test_weights_are_taken_by_name_and_never_the_head(
 
 def test_pre_training_keeps_the_tower_that_the_run_was_for(models: Path) -> None:
     words, pair = model_dir.load(models / "words"), model_dir.load(models / "pretrained")
-    encoder, params = model_dir.kept_tower(words)
+    encoder, params = model_dir.encoder_for_finetuning(words)
     assert encoder == words.description.generator
     tower = {name.removeprefix("generator/"): values for name, values in named(words.params).items()}
     assert {name.removeprefix("discriminator/"): id(values) for name, values in named(params).items()} == {
         name: id(values) for name, values in tower.items() if name.startswith(("encoder/", "embeddings/"))
     }
     # A pair's generator is not what it was for, and of one alone nobody knows what is.
-    assert model_dir.kept_tower(pair) == (pair.description.discriminator, pair.params)
-    assert model_dir.kept_tower(model_dir.load(models / "generator"))[0] is None
+    assert model_dir.encoder_for_finetuning(pair) == (pair.description.discriminator, pair.params)
+    assert model_dir.encoder_for_finetuning(model_dir.load(models / "generator"))[0] is None
 
 
 def test_fine_tuning_takes_the_tower_that_predicted_words(
     models: Path, params: PyTree, configured: Configured, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert origin(configured(init_from=models / "words")).encoder.hidden_size == 16
+    assert resolve_init(configured(init_from=models / "words")).encoder.hidden_size == 16
     taken, stored = (
         named(take_weights(str(models / "words"), params, quiet=False)),
         named(model_dir.load(models / "words").params),

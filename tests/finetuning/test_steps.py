@@ -14,7 +14,8 @@ import pytest
 from flax import linen as nn
 
 from electra_jax.data.buckets import Row, stack
-from electra_jax.finetuning.steps import FinetunedModel, LossConfig, finetune_step, init_state, loss_of, predict_step
+from electra_jax.finetuning.steps import LossConfig, finetune_step, init_state, loss_of, tokens_of
+from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.heads import HeadConfig, make_head
 from electra_jax.model.types import PyTree, Tokens
 from electra_jax.training import sharding
@@ -90,6 +91,11 @@ def random_state(model: FinetunedModel, optimizer: optax.GradientTransformation)
     return TrainState(np.zeros((), np.int32), params, optimizer.init(params), key_data)
 
 
+def outputs_of(params: PyTree, batch: Batch, *, model: FinetunedModel) -> dict[str, jax.Array]:
+    outputs = head_outputs(params, tokens_of(batch), model=model)
+    return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+
 @functools.cache
 def setup(name: str) -> Setup:
     case = CASES[name]
@@ -99,7 +105,7 @@ def setup(name: str) -> Setup:
     return Setup(
         random_state(model, optimizer),
         jax.jit(step),
-        jax.jit(functools.partial(predict_step, model=model)),
+        jax.jit(functools.partial(outputs_of, model=model)),
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import electra_jax
 from electra_jax.checkpoints import model_dir
-from electra_jax.checkpoints.plain_towers import fold
+from electra_jax.checkpoints.plain_towers import to_plain_towers
 from electra_jax.cli import main
 from electra_jax.errors import UserError
 
@@ -156,7 +156,7 @@ class TestFold:
             "discriminator": main_tower,
             "generator": {"encoder": "G", "head": {"output_bias": 3}},
         }
-        kind, folded = fold(params)
+        kind, folded = to_plain_towers(params)
         assert kind == "pretraining"
         np.testing.assert_array_equal(
             folded["embeddings"]["word_embeddings"], common["word_embeddings"] + own["word_embeddings"]
@@ -170,11 +170,11 @@ class TestFold:
             "discriminator": {"encoder": "E", "head": {"dense": 1, "prediction": 2}},
             "generator": {"head": {"output_bias": 3}},
         }
-        kind, folded = fold(tied)
+        kind, folded = to_plain_towers(tied)
         assert kind == "pretraining"
         assert folded["generator"] == {"encoder": "E", "head": {"output_bias": 3}}
         bert = {**tied, "discriminator": {"encoder": "E"}}
-        assert fold(bert) == (
+        assert to_plain_towers(bert) == (
             "generator",
             {"embeddings": "T", "generator": {"encoder": "E", "head": {"output_bias": 3}}},
         )
@@ -182,8 +182,8 @@ class TestFold:
     def test_two_tower_and_uniform_generators_are_left_out(self) -> None:
         main_tower = {"encoder": "E", "head": {"dense": 1, "prediction": 2}}
         plain = {"embeddings": "T", "discriminator": main_tower}
-        assert fold(plain) == ("discriminator", plain)
-        assert fold({**plain, "generator": {"ltr": 1, "rtl": 2, "head": 3}}) == ("discriminator", plain)
+        assert to_plain_towers(plain) == ("discriminator", plain)
+        assert to_plain_towers({**plain, "generator": {"ltr": 1, "rtl": 2, "head": 3}}) == ("discriminator", plain)
 
 
 class TestPredict:

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 import electra_jax
+from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.cli import main
 from electra_jax.errors import UserError
-from electra_jax.inference.network import Model
-from electra_jax.inference.prediction import label_order
+from electra_jax.inference.api import Model
+from electra_jax.tasks.answering import label_order
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.finetuned_model import QA, QUESTION, TAGGING, TAGS, TOKENS, text_facts, write_tuned
@@ -46,11 +48,6 @@ def load(path: Path) -> Model:
 
 def ids(words: str) -> list[int]:
     return [TOKENS.index(word) for word in words.split()]
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
 
 
 def test_a_vocabulary_without_a_special_token_reads_no_text() -> None:
@@ -106,13 +103,25 @@ class TestClassification:
         assert not 0 <= logit <= 1
         assert value("the cat")[0] == {"value": pytest.approx(logit, abs=1e-6)}
 
+    def test_labels_that_differ_only_in_case_are_two(self, tmp_path: Path) -> None:
+        labels = ("M", "m", "x")
+        write_tuned(
+            tmp_path / "case", "sequence_classification", labels=labels, task=text_facts("own", labels, pair=False)
+        )
+        model = electra_jax.load(tmp_path / "case")
+        (found,) = model("the cat sat .")
+        expected = softmax(model.logits([ids("[CLS] the cat sat . [SEP]")])[0])
+        assert list(found["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
+        turned = task_from_facts(text_facts("own", ("m", "x", "M"), pair=False), model.pieces)
+        assert label_order(turned, labels) == [1, 2, 0]
+
     def test_labels_are_found_by_name(self, folder: Path) -> None:
         model = load(folder / "one")
         turned = task_from_facts(text_facts("own", ("Good", "bad", "fair"), pair=False), model.pieces)
-        assert label_order(model, turned) == [2, 0, 1]
+        assert label_order(turned, LABELS) == [2, 0, 1]
         other = task_from_facts(text_facts("rte", ("yes", "no", "fair"), pair=False), model.pieces)
         with pytest.raises(UserError, match="fine-tuned on another task"):
-            label_order(model, other)
+            label_order(other, LABELS)
 
 
 def test_tags_are_those_of_first_pieces(folder: Path) -> None:
@@ -121,7 +130,7 @@ def test_tags_are_those_of_first_pieces(folder: Path) -> None:
     assert found == same
     logits = model.logits([ids("[CLS] the cat ##s ran [SEP]")])[0]
     places = [1, 2, 4]
-    np.testing.assert_allclose(found["probabilities"], softmax(logits)[places].max(-1), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found["probabilities"], softmax(logits, axis=-1)[places].max(-1), rtol=0, atol=1e-6)
     assert found["words"] == ["The", "cats", "ran"]
     plain = load(folder / "plain_tags")
     best = plain.logits([ids("[CLS] the cat ##s ran [SEP]")])[0].argmax(-1)[places]
@@ -143,7 +152,8 @@ class TestQuestions:
         (found,) = model(QUESTION)
         for above, answer in ((1.0, found["answer"]), (-1.0, "")):
             facts = {"task": QA | {"null_threshold": found["null_odds"] + above}}
-            careful = Model(dataclasses.replace(model.description, facts=facts), model.params, model.vocabulary, 0)
+            described = dataclasses.replace(model.description, facts=facts)
+            careful = Model(Loaded(described, model.params, model.vocabulary, 0))
             assert careful(QUESTION)[0]["answer"] == answer
 
 
@@ -161,7 +171,7 @@ class TestPretrained:
     def test_fillings(self, folder: Path) -> None:
         generator = load(folder / "generator")
         masked = ids("[CLS] the [MASK] sat [MASK] [SEP]")
-        probabilities = softmax(generator.logits([masked])[0])
+        probabilities = softmax(generator.logits([masked])[0], axis=-1)
         (found,) = generator("the [MASK] sat [MASK]")
         assert found["input_ids"] == masked
         assert [place["position"] for place in found["fillings"]] == [2, 4]

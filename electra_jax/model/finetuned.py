@@ -1,0 +1,51 @@
+"""The network of a fine-tuned model: the encoder that pre-training keeps, under a task's head."""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
+from electra_jax.model.heads import HeadConfig, make_head
+from electra_jax.model.precision import evaluation_config, evaluation_precision
+from electra_jax.model.types import PyTree, Tokens
+
+
+class Trunk(nn.Module):
+    """The encoder that is kept of pre-training, at the place in the parameter tree where pre-training has it."""
+
+    config: EncoderConfig
+
+    def setup(self) -> None:
+        """Create the encoder."""
+        self.encoder = Encoder(self.config)
+
+    def __call__(self, embedded_BLE: jax.Array, attention_mask_BL: jax.Array, *, deterministic: bool) -> jax.Array:
+        """Return the last hidden states, [B, L, D]."""
+        return self.encoder(embedded_BLE, attention_mask_BL, deterministic=deterministic)
+
+
+class FinetunedModel(nn.Module):
+    """Embeddings, the discriminator's encoder, and a head; parameters stand where a model directory has them."""
+
+    config: EncoderConfig
+    head_config: HeadConfig
+
+    def setup(self) -> None:
+        """Create the three parts."""
+        self.embeddings = Embeddings(self.config)
+        self.discriminator = Trunk(self.config)
+        self.head = make_head(self.head_config, self.config)
+
+    def __call__(self, tokens: Tokens, *, deterministic: bool, **targets: jax.Array) -> Any:
+        """Return the head's float32 logits; `targets` are what a head reads in training: see `heads`."""
+        embedded_BLE = self.embeddings(tokens.input_ids, tokens.token_type_ids, deterministic=deterministic)
+        hidden_BLD = self.discriminator(embedded_BLE, tokens.attention_mask, deterministic=deterministic)
+        return self.head(hidden_BLD, tokens, deterministic=deterministic, **targets)
+
+
+def head_outputs(params: PyTree, tokens: Tokens, *, model: FinetunedModel) -> Any:
+    """Return what the head says without dropout, at the precision of evaluation: an array, or a dict of them."""
+    exact = FinetunedModel(evaluation_config(model.config), model.head_config)
+    with evaluation_precision():
+        return exact.apply({"params": params}, tokens, deterministic=True)

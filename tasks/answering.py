@@ -1,0 +1,56 @@
+"""Turn the rows of a task into its predictions: the one path of `electra finetune`, `evaluate` and `predict`."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
+
+RunRows = Callable[[Sequence[Row]], list[dict[str, np.ndarray]]]
+
+
+def predict_rows(
+    task: DownstreamTask, examples: Sequence[Any], rows: Sequence[Row], run: RunRows, *, labels: Sequence[str]
+) -> list[Prediction]:
+    """Return a prediction for each example.
+
+    Args:
+        task: makes predictions of a model's outputs.
+        examples: of the task.
+        rows: what `task.rows` made of the examples.
+        run: returns the model's float32 outputs for each row: see `forward.RowRunner`.
+        labels: names of the model's outputs, by their number; () where its outputs have no names.
+
+    Raises:
+        UserError: if the labels are not those of the task.
+    """
+    outputs = run(rows)
+    if task.labels:
+        order = label_order(task, labels)
+        outputs = [{"logits": output["logits"][..., order]} for output in outputs]
+    return task.predictions(examples, rows, outputs)
+
+
+def label_order(task: DownstreamTask, labels: Sequence[str]) -> list[int]:
+    """Return which output of the model is each label of the task: another library may number or spell them otherwise.
+
+    Labels without names ("LABEL_0" ...) are taken in their order. Case is ignored only where that leaves every label
+    distinct.
+
+    Raises:
+        UserError: if they are not the same labels.
+    """
+    unnamed = len(labels) == len(task.labels) and all(re.fullmatch(r"label_\d+", label.casefold()) for label in labels)
+    if unnamed or tuple(labels) == task.labels:
+        return list(range(len(labels)))
+    for spelled in (str, str.casefold):
+        names, wanted = [spelled(label) for label in labels], [spelled(label) for label in task.labels]
+        if sorted(names) == sorted(wanted) and len(set(names)) == len(names):
+            return [names.index(label) for label in wanted]
+    raise UserError(
+        f"the model says one of {', '.join(labels)}, but the labels of {task.name} are {', '.join(task.labels)}: "
+        "it was fine-tuned on another task"
+    )
