@@ -121,7 +121,7 @@ def _values(records: Rows) -> Figure:
         gold, predicted = number(record, "gold"), number(record["prediction"], "value")
         points.append((gold, predicted, f"{_start(record)} (gold {gold:.3g}, predicted {predicted:.3g})"))
     chart = scatter_chart("predicted against gold values", points, axes=("gold value", "predicted value"))
-    note = "On the dashed line they are equal; above it the model says too much."
+    note = "On the dashed line they are equal; above it the prediction is too high."
     return Figure("Predicted against gold", f"{len(points):,} examples", note, chart)
 
 

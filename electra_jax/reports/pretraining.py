@@ -118,7 +118,7 @@ def _read_run(folder: epath.Path) -> _Run:
 
 
 def _held_out(run: _Run) -> dict[str, float]:
-    """Return the numbers of the summary, NaN for those that were not recorded."""
+    """Return the numbers of the summary; NaN for those that were not recorded."""
     names = ("generator_accuracy", "discriminator_auc", "discriminator_recall", "discriminator_precision")
     values = {name: number(run.metrics, name) for name in (*names, "discriminator_accuracy", "unreplaced_share")}
     return values | {"most_frequent": _most_frequent(run)}
@@ -175,7 +175,7 @@ def _keys(run: _Run) -> list[tuple[str, str]]:
     keys = [
         ("validation", "validation (held out)"),
         ("train", "training"),
-        ("baseline", "what needs no learning, named under each title"),
+        ("baseline", "a baseline that needs no learning, named under each title"),
     ]
     return keys if run.setting.differences else [*keys, ("published", "the published run")]
 
