@@ -26,8 +26,6 @@ Record = dict[str, Any]
 # Rows are padded to one of these lengths, or to the most that the model takes.
 LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 
-# Where a user wants a token to be filled in.
-MASK = "[MASK]"
 NUM_FILLINGS = 5
 
 
