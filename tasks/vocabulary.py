@@ -119,9 +119,20 @@ class Vocabulary:
         """Return the ids of a text, without special tokens."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, without special tokens, by all the threads that `tokenizers` may use."""
+    def encode_batch(self, texts: Sequence[str], *, read_mask: bool = False) -> list[list[int]]:
+        """Return the ids of each text, by all the threads that `tokenizers` may use.
+
+        Args:
+            texts: the texts.
+            read_mask: whether "[MASK]" in a text is the mask; no other special token is ever read from text.
+        """
+        if read_mask:
+            return [self._encode_with_mask(text) for text in texts]
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _encode_with_mask(self, text: str) -> list[int]:
+        first, *others = self.encode_batch(text.split("[MASK]"))
+        return [*first, *(token for part in others for token in (self.mask_id, *part))]
 
 
 def read_vocab_file(vocab_file: str | os.PathLike[str], *, lowercase: bool | None = None) -> Vocabulary:

@@ -20,15 +20,12 @@ from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
 from electra_jax.tasks.text.tables import TextExample, text_features
-from electra_jax.tasks.vocabulary import Vocabulary
 
 Record = dict[str, Any]
 
 # Rows are padded to one of these lengths, or to the most that the model takes.
 LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 
-# Where a user wants a token to be filled in.
-MASK = "[MASK]"
 NUM_FILLINGS = 5
 
 
@@ -146,23 +143,6 @@ def lengths_of(model: Network) -> list[int]:
     return [*(length for length in LENGTHS if length < most), most]
 
 
-class MaskedPieces:
-    """Read "[MASK]" in a text as the mask, which a `Vocabulary` never does."""
-
-    def __init__(self, pieces: Vocabulary) -> None:
-        """Read the rest of the text by `pieces`."""
-        self.pieces = pieces
-        self.cls_id, self.sep_id = pieces.cls_id, pieces.sep_id
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, without special tokens other than the mask."""
-        return [self._encode(text) for text in texts]
-
-    def _encode(self, text: str) -> list[int]:
-        first, *others = self.pieces.encode_batch(text.split(MASK))
-        return [*first, *(token for part in others for token in (self.pieces.mask_id, *part))]
-
-
 def describe_texts(model: Network, pairs: Sequence[tuple[str, str | None]], batch_size: int) -> list[Record]:
     """Return a record of tokens for each text, by a model without a task: see `describe_logits`.
 
@@ -172,7 +152,7 @@ def describe_texts(model: Network, pairs: Sequence[tuple[str, str | None]], batc
     pieces = model.pieces
     has_generator = model.description.generator is not None
     length = model.description.encoder.max_position_embeddings
-    features = text_features(pairs, vocabulary=MaskedPieces(pieces) if has_generator else pieces, length=length)
+    features = text_features(pairs, vocabulary=pieces, length=length, read_mask=has_generator)
     rows = [{name: np.array(values, np.int32) for name, values in each._asdict().items()} for each in features]
     fillings = [fill(model, row) if has_generator and pieces.mask_id in row["input_ids"] else None for row in rows]
     outputs = row_runner(model, batch_size, len(rows))(rows)

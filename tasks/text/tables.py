@@ -192,14 +192,18 @@ class TextFeatures(NamedTuple):
 
 
 def text_features(
-    texts: Sequence[tuple[str, str | None]], *, vocabulary: Vocabulary, length: int
+    texts: Sequence[tuple[str, str | None]], *, vocabulary: Vocabulary, length: int, read_mask: bool = False
 ) -> list[TextFeatures]:
-    """Turn texts into word pieces, cut to at most `length` tokens; of a pair the longer text is cut first.
+    """Turn texts into word pieces.
 
-    A second text without word pieces counts as none.
+    Args:
+        texts: texts or pairs; a second text without word pieces counts as none.
+        vocabulary: tokenises the texts.
+        length: largest number of tokens of a row; the longer text of a pair is cut first.
+        read_mask: whether "[MASK]" in a text is the mask.
     """
-    firsts = vocabulary.encode_batch([text_a for text_a, _ in texts])
-    seconds = vocabulary.encode_batch([text_b or "" for _, text_b in texts])
+    firsts = vocabulary.encode_batch([text_a for text_a, _ in texts], read_mask=read_mask)
+    seconds = vocabulary.encode_batch([text_b or "" for _, text_b in texts], read_mask=read_mask)
     features = []
     for a, b in zip(firsts, seconds, strict=True):
         room_a, room_b = pair_lengths(len(a), len(b), length - 3) if b else (length - 2, 0)

@@ -78,6 +78,14 @@ def test_special_tokens_in_the_text_are_only_text() -> None:
     assert [TOKENS[index] for index in cased.encode("[SEP]")] == ["[", "[UNK]", "]"]
 
 
+def test_the_mask_is_read_when_asked() -> None:
+    ours = vocabulary()
+    text = "[MASK] the[MASK]abc [SEP]"
+    the, abc, *rest = (ours.encode(part) for part in ("the", "abc", "[SEP]"))
+    assert ours.encode_batch([text, "the"], read_mask=True) == [[ours.mask_id, *the, ours.mask_id, *abc, *rest[0]], the]
+    assert ours.mask_id not in ours.encode_batch([text])[0]
+
+
 def test_words_have_up_to_200_characters() -> None:
     ours = vocabulary()
     assert len(ours.encode("b" + "a" * 199)) == 200
