@@ -8,6 +8,7 @@ from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.orbax_store import named_shapes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
+from electra_jax.run_directory import VOCABULARY
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training.state import TrainState
 
@@ -26,7 +27,7 @@ def initialize_from(state: TrainState, source: epath.Path, vocabulary: Vocabular
     model_dir.check_directory(source)
     found = model_dir.read_vocabulary(source)
     if found is not None and found.tokens != vocabulary.tokens:
-        raise UserError(f"{source} was trained with another vocabulary than VOCAB_FILE: name {source / 'vocab.txt'}")
+        raise UserError(f"{source} was trained with another vocabulary than VOCAB_FILE: name {source / VOCABULARY}")
     start = model_dir.start_from(source, state.params, folded=not model_dir.is_variant(source, state.params))
     taken = named_shapes(state.params).keys() - set(start.fresh)
     every = [*taken, *start.fresh, *start.unused]
