@@ -1,1 +1,1 @@
-"""What is timed here, how, and with which results: see RESULTS.md."""
+"""Time parts of the project; RESULTS.md says how and with which results."""

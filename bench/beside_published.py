@@ -1,4 +1,4 @@
-"""Fine-tuned scores beside those of the published ELECTRA-Small: python -m bench.beside_published RUN..."""
+"""Print fine-tuned scores beside those of the published ELECTRA-Small: python -m bench.beside_published RUN..."""
 
 import argparse
 import json
@@ -8,12 +8,12 @@ from typing import Any
 
 from electra_jax.run_directory import RESULTS
 
-# Of ELECTRA-Small-OWT after 1M steps (google-research/electra, README): the GLUE development sets, and F1 of chunks.
+# ELECTRA-Small-OWT after 1M steps (google-research/electra, README): the GLUE development sets, and F1 of chunks.
 PUBLISHED = {"cola": 56.8, "sst2": 88.3, "mrpc": 87.4, "stsb": 86.8, "rte": 68.5, "chunk": 96.5}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints a table in Markdown; returns the exit code."""
+    """Print a table in Markdown and return the exit code."""
     parser = argparse.ArgumentParser(description="Fine-tuned scores beside the published ones.")
     parser.add_argument("runs", nargs="+", type=Path, help="model directories of `electra finetune`")
     options = parser.parse_args(arguments)
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def row_of(results: dict[str, Any]) -> str:
-    """A task's row; a run of which every seed failed has no score."""
+    """Return the row of a task, which has no score if every seed failed."""
     metric = results["main_metric"]
     summary = results["summary"].get(metric)
     scores = f"{summary['median']:.1f} | {summary['std']:.1f} | {summary['n']}" if summary else "- | - | 0"

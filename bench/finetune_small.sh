@@ -2,8 +2,8 @@
 # Fine-tunes a pre-trained ELECTRA-Small on CoLA, SST-2, MRPC, STS-B, RTE, CoNLL-2000 and SQuAD, scores CoNLL-2000's test
 # split, and prints every median beside the published score:
 #   bench/finetune_small.sh MODEL_DIR DATA RUNS [--gin.NUM_SEEDS=1 ...]
-# DATA holds glue/{CoLA,SST-2,MRPC,STS-B,RTE}, conll2000/{train,test}.txt and squad/split-{train,dev}-{v1.1,v2.0}.json. What is
-# there in RUNS is gone on with, so the same command may be given again. PYTHON=... picks the interpreter.
+# DATA holds glue/{CoLA,SST-2,MRPC,STS-B,RTE}, conll2000/{train,test}.txt and squad/split-{train,dev}-{v1.1,v2.0}.json. A task
+# whose run in RUNS is unfinished is resumed, and a finished one is skipped. PYTHON=... selects the interpreter.
 set -euo pipefail
 if [ $# -lt 3 ]; then
   echo "usage: bench/finetune_small.sh MODEL_DIR DATA RUNS [--gin.NAME=VALUE ...]" >&2

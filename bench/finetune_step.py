@@ -1,8 +1,9 @@
-"""Times fine-tuning with and without padding: python -m bench.finetune_step --model=small --batch_size=32
+"""Time fine-tuning with and without padding: python -m bench.finetune_step --model=small --batch_size=32
 
-One step of each length that rows are padded to, in turn. Fine-tuning pads to the shortest that holds a batch of like
-rows; how many batches of each an epoch has is counted for rows as long as those of GLUE's tasks. From both follows the
-rate beside that of padding every row to 128. Needs JAX, Flax, Optax and NumPy only.
+Steps of each length that rows are padded to take turns. Fine-tuning groups rows of similar length and pads a batch to
+the shortest length that holds it. The program counts the batches of each length in an epoch of rows as long as those
+of GLUE's tasks, and computes from both how much faster this is than padding every row to 128. Needs JAX, Flax, Optax,
+NumPy and Gin.
 """
 
 import argparse
@@ -41,7 +42,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def main() -> None:
-    """Prints the steps, and then what each task gains."""
+    """Print the time of the steps, then the gain for each task."""
     options = parse_arguments()
     prepare(1)
     print(machine(["jax", "jaxlib", "flax", "numpy"]))
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Times steps of fine-tuning at each length that rows are padded to.")
     parser.add_argument("--model", choices=models.SIZES, default="small")
     parser.add_argument("--batch_size", type=int, default=32)
@@ -82,7 +83,7 @@ def parse_arguments() -> argparse.Namespace:
 def time_buckets(
     step: Step, state: TrainState, vocab_size: int, options: argparse.Namespace
 ) -> tuple[dict[int, list[float]], list[float]]:
-    """Seconds of every timed step at each length, and the losses at the longest, of one batch again and again."""
+    """Return the seconds of every timed step at each length, and the losses of the longest, whose batch is repeated."""
     full = {
         length: synthetic_rows(np.full(options.batch_size, length), vocab_size, options.seed)
         for length in options.buckets
@@ -112,7 +113,7 @@ def time_buckets(
 
 
 def describe(config: EncoderConfig, options: argparse.Namespace, length: int, seconds: list[float]) -> str:
-    """A length's line."""
+    """Return the line of a length."""
     median = spread(seconds).median
     cost = 3 * flops.encoder_flops(config, options.batch_size, length)
     share = f", {cost / median / options.peak_tflops / 1e12:.1%} of the stated peak" if options.peak_tflops else ""
@@ -124,13 +125,13 @@ def describe(config: EncoderConfig, options: argparse.Namespace, length: int, se
 
 
 def gain(task: str, seconds: dict[int, list[float]], options: argparse.Namespace) -> str:
-    """What a task's rows gain over padding all of them to the longest."""
+    """Return a line that says what a task gains over padding all rows to the longest."""
     lengths_N = lengths(task, options.examples, options.seed)
     counts = batches_by_bucket(lengths_N, options.buckets, batch_size=options.batch_size, seed=options.seed)
     num_batches = sum(counts.values())
     computed = options.batch_size * sum(length * count for length, count in counts.items()) / lengths_N.sum()
     padded = options.batch_size * num_batches * LONGEST / lengths_N.sum()
-    # Of the same round each, so that what slows the machine down slows both.
+    # Both times of a ratio are of the same round, so that other load on the machine slows both.
     ratios = [
         num_batches * longest / sum(counts[length] * seconds[length][place] for length in counts)
         for place, longest in enumerate(seconds[LONGEST])

@@ -1,4 +1,4 @@
-"""Rows as long as GLUE's, without GLUE: token counts of its tasks by BERT's vocabulary, at most 128."""
+"""Make rows as long as those of GLUE's tasks, from token counts with BERT's vocabulary, at most 128."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from electra_jax.data.buckets import bucket_of, epoch_order
 
-# The deciles, from the shortest row to the longest, counted in the training splits (of QNLI in the dev split).
+# Deciles of the row lengths, counted in the training splits (for QNLI in the dev split).
 DECILES = {
     "cola": (4, 7, 8, 9, 10, 10, 11, 12, 14, 17, 47),
     "sst2": (2, 4, 6, 7, 8, 10, 13, 16, 20, 27, 66),
@@ -16,18 +16,18 @@ DECILES = {
     "qnli": (15, 31, 36, 40, 44, 48, 52, 57, 63, 75, 128),
 }
 LONGEST = 128
-# Of gin/runs/finetune.gin, as far as they are needed.
+# From gin/runs/finetune.gin, up to LONGEST.
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, LONGEST)
 
 
 def lengths(task: str, count: int, seed: int) -> np.ndarray:
-    """So many lengths, int [N], evenly distributed between each two deciles."""
+    """Draw lengths, int [N], distributed evenly between each two deciles."""
     places = np.random.default_rng(seed).uniform(0, 10, count)
     return np.round(np.interp(places, range(11), DECILES[task])).astype(int)
 
 
 def synthetic_rows(lengths_N: np.ndarray, vocab_size: int, seed: int) -> list[dict[str, np.ndarray]]:
-    """A row of random ids of each length, with a label of 0 or 1."""
+    """Return a row of random ids for each length, with a label of 0 or 1."""
     draw = np.random.default_rng(seed)
     return [
         {
@@ -40,7 +40,7 @@ def synthetic_rows(lengths_N: np.ndarray, vocab_size: int, seed: int) -> list[di
 
 
 def batches_by_bucket(lengths_N: np.ndarray, buckets: Sequence[int], *, batch_size: int, seed: int) -> dict[int, int]:
-    """How many batches of each bucket fine-tuning makes of one epoch."""
+    """Count the batches of each bucket in one epoch of fine-tuning."""
     counts = dict.fromkeys(buckets, 0)
     for rows_B in epoch_order(lengths_N, batch_size=batch_size, seed=seed, epoch=0):
         counts[bucket_of(int(lengths_N[rows_B].max()), buckets)] += 1

@@ -1,9 +1,9 @@
-"""Time the way of the data: python -m bench.input_pipeline
+"""Time the input pipeline: python -m bench.input_pipeline
 
-Batches of memory-mapped token blocks are timed, as they go to the device, where they are masked. The blocks are those
-of a cache (`--blocks=CACHE/train.blocks`), or synthetic ones, written first. With a `--vocab_file` the way from text is
-timed too, which alone needs the whole package: `electra cache`, and the SeqIO task that masks example by example. The
-rounds go through all of it in turn, so that what disturbs the machine disturbs all alike.
+This times how fast batches are read from memory-mapped token blocks, either of a cache
+(`--blocks=CACHE/train.blocks`) or synthetic; masks are drawn later, on the device. With a `--vocab_file` it also
+times `electra cache` and the SeqIO task that masks example by example, which need the whole package. The parts take
+turns in each round, so that other load on the machine affects all of them alike.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SEED = 0
 
 
 def main() -> None:
-    """Prints one line for each part."""
+    """Print one line for each part."""
     options = parse_arguments()
     size = f"batch {options.batch_size} x {options.sequence_length}"
     with tempfile.TemporaryDirectory() as name:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Times the readers of tokenised text, and tokenisation.")
     parser.add_argument("--blocks", metavar="DIR", help="blocks of a cache; synthetic ones otherwise")
     parser.add_argument("--sequence_length", type=int, default=128)
@@ -71,10 +71,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def opened(options: argparse.Namespace, folder: Path) -> TokenBlocks:
-    """The blocks, from disk in any case."""
+    """Open the blocks from disk, where synthetic ones are written first."""
     if options.blocks is not None:
         return open_blocks(options.blocks)
-    vocab_size = models.SIZES["small"].vocab_size
+    vocab_size = models.recipe("small", dtype="float32").vocab_size
     made = synthetic_blocks(SYNTHETIC_EXAMPLES, options.sequence_length, vocab_size, SEED)
     with BlocksWriter(folder, vocab_size=vocab_size) as writer:
         writer.add(made.tokens, np.diff(made.offsets), made.second_starts)
@@ -89,7 +89,7 @@ def block_parts(blocks: TokenBlocks, options: argparse.Namespace) -> list[Part]:
 
 
 def batches_of(blocks: TokenBlocks, *, batch_size: int, sequence_length: int) -> BlockBatches:
-    """The reader of a run of one process."""
+    """Return the reader that a run of one process has."""
     return BlockBatches(
         blocks,
         batch_size=batch_size,
@@ -101,13 +101,13 @@ def batches_of(blocks: TokenBlocks, *, batch_size: int, sequence_length: int) ->
 
 
 def read(batches: BlockBatches, count: int) -> None:
-    """Takes that many batches."""
+    """Read `count` batches."""
     for _ in range(count):
         next(batches)
 
 
 def describe(part: Part, elapsed: list[Elapsed]) -> str:
-    """The statistics of a part's rates in words."""
+    """Return the statistics of a part's rates in words."""
     wall = spread([part.amount / time.wall for time in elapsed])
     cpu = spread([part.amount / time.cpu for time in elapsed])
     return (
@@ -118,7 +118,7 @@ def describe(part: Part, elapsed: list[Elapsed]) -> str:
 
 
 def number(rate: float) -> str:
-    """Three digits or more."""
+    """Return a rate with at least three digits."""
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 

@@ -1,7 +1,8 @@
-"""The step that a user would otherwise run: PyTorch with transformers' two ELECTRA heads, trained together.
+"""Build the step to compare with: PyTorch with the two ELECTRA heads of transformers, trained together.
 
-The same recipe as `models.recipe`: masks drawn on the device, sampled replacements, tied embeddings, dropout, the loss
-1 x generator + 50 x discriminator, clipping, Adam with decoupled weight decay. Needs PyTorch and transformers.
+It follows the same recipe as `models.recipe`: masks drawn on the device, sampled replacements, tied embeddings,
+dropout, the loss 1 x generator + 50 x discriminator, clipping, Adam with decoupled weight decay. Needs PyTorch and
+transformers.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,13 +19,13 @@ IGNORED = -100
 
 
 class Pair(nn.Module):
-    """Both models; `forward` is the whole objective, so that one compilation covers it.
+    """Hold both models; `forward` is the whole objective, so that one compilation covers it.
 
     The generator's head is run at all positions, as transformers writes it, or at the masked ones only (`gathered`).
     """
 
     def __init__(self, recipe: models.Recipe, *, gathered: bool) -> None:
-        """Random weights; the generator reads the discriminator's embeddings."""
+        """Initialize random weights; the generator shares the discriminator's embeddings."""
         super().__init__()
         self.masking, self.objective, self.gathered = recipe.masking, recipe.objective, gathered
         self.discriminator = ElectraForPreTraining(peer_config(recipe.model.discriminator_config))
@@ -33,7 +34,7 @@ class Pair(nn.Module):
         self.generator.generator_lm_head.weight = self.discriminator.electra.embeddings.word_embeddings.weight
 
     def forward(self, ids_BL: Tensor, types_BL: Tensor) -> Tensor:
-        """The loss of a batch of full rows, [B, L] ids and segment ids."""
+        """Return the loss of a batch of rows without padding, [B, L] ids and segment ids."""
         positions_BK, shown_BK = self.draw_masks(ids_BL)
         originals_BK = ids_BL.gather(1, positions_BK)
         masked_BL = ids_BL.scatter(1, positions_BK, torch.where(shown_BK, self.masking.mask_id, originals_BK))
@@ -48,7 +49,7 @@ class Pair(nn.Module):
         return self.objective.gen_weight * generator_loss + self.objective.disc_weight * discriminator_loss
 
     def draw_masks(self, ids_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """K distinct ordinary positions of each row, and which of them show [MASK]."""
+        """Draw K distinct ordinary positions of each row, and which of them show [MASK]."""
         special_BL = (ids_BL == self.masking.cls_id) | (ids_BL == self.masking.sep_id)
         order_BL = torch.rand(ids_BL.shape, device=ids_BL.device).masked_fill(special_BL, -1.0)
         positions_BK = order_BL.topk(self.masking.max_predictions(ids_BL.shape[1])).indices
@@ -57,7 +58,7 @@ class Pair(nn.Module):
     def generate(
         self, masked_BL: Tensor, types_BL: Tensor, positions_BK: Tensor, originals_BK: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The generator's logits at the masked positions, and its loss."""
+        """Return the generator's logits at the masked positions, and its loss."""
         read = {"token_type_ids": types_BL, "attention_mask": torch.ones_like(masked_BL)}
 
         def at_masks(values_BLD: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ class Pair(nn.Module):
 
 
 def peer_config(config: EncoderConfig) -> ElectraConfig:
-    """The same sizes in transformers' words."""
+    """Return the configuration of transformers with the same sizes."""
     return ElectraConfig(
         vocab_size=config.vocab_size,
         embedding_size=config.embedding_size,
@@ -93,7 +94,7 @@ def peer_config(config: EncoderConfig) -> ElectraConfig:
 def make_step(
     recipe: models.Recipe, device: torch.device, *, gathered: bool, compiled: bool, bfloat16: bool
 ) -> Callable[[Tensor, Tensor], float]:
-    """A function of ids and segment ids [B, L] that trains one step, waits for it, and returns the loss."""
+    """Return a function of ids and segment ids [B, L] that trains one step, waits for it and returns the loss."""
     torch.manual_seed(0)
     pair = Pair(recipe, gathered=gathered).to(device).train()
     parameters = list(pair.parameters())
@@ -114,7 +115,7 @@ def make_step(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        # Reading the loss waits for the loss alone, and the update comes after it.
+        # Reading the loss does not wait for the update.
         if device.type == "cuda":
             torch.cuda.synchronize()
         return loss.item()
@@ -123,7 +124,7 @@ def make_step(
 
 
 def make_optimizer(pair: Pair, recipe: models.Recipe) -> torch.optim.Optimizer:
-    """PyTorch's fastest Adam; neither biases nor layer norms decay."""
+    """Return PyTorch's fastest Adam, with weight decay for everything but biases and layer norms."""
     settings = recipe.optimizer
     groups: Iterator[tuple[bool, nn.Parameter]] = (
         ("bias" not in name and "LayerNorm" not in name, parameter) for name, parameter in pair.named_parameters()

@@ -1,7 +1,7 @@
-"""Times prediction beside the forward pass alone: python -m bench.predict --model=small --batch_size=32
+"""Time prediction and the forward pass alone: python -m bench.predict --model=small --batch_size=32
 
-`electra_jax.load(...)(texts)` tokenises, pads, computes and words its answers; the bare pass computes the same batches,
-which stand on the device. They take turns. Needs the tokeniser, but no TensorFlow.
+`electra_jax.load(...)(texts)` tokenises, pads, computes, and puts its answers into words. The forward pass computes the
+same batches, which are on the device already. They take turns. Needs the tokeniser, but not TensorFlow.
 """
 
 import argparse
@@ -28,11 +28,11 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def main() -> None:
-    """Prints both times and their ratio."""
+    """Print both times and their ratio."""
     options = parse_arguments()
     prepare(1)
     print(machine(["jax", "jaxlib", "flax", "tokenizers", "numpy"]))
-    model, texts = chance_model(options.model, options.seed), texts_of(options)
+    model, texts = random_model(options.model, options.seed), texts_of(options)
     ids = [[model.pieces.cls_id, *row, model.pieces.sep_id] for row in model.pieces.encode_batch(texts)]
     rows = [{"input_ids": np.array(row, np.int32), "token_type_ids": np.zeros(len(row), np.int32)} for row in ids]
     batches = [
@@ -44,13 +44,14 @@ def main() -> None:
     def predict() -> None:
         model(texts, batch_size=options.batch_size)
 
-    def bare() -> None:
-        jax.block_until_ready([run(params, tokens) for tokens in batches])
+    def forward_pass() -> None:
+        with jax.default_matmul_precision("highest"):
+            jax.block_until_ready([run(params, tokens) for tokens in batches])
 
     predict()
-    bare()
+    forward_pass()
     print(f"{options.model}, {len(texts)} texts as long as those of {options.task}, batch {options.batch_size}")
-    times = [(stopwatch(predict), stopwatch(bare)) for _ in range(options.rounds)]
+    times = [(stopwatch(predict), stopwatch(forward_pass)) for _ in range(options.rounds)]
     for place, name in enumerate(("predict", "forward pass alone")):
         wall = [both[place].wall for both in times]
         print(f"{name}: {in_words(wall)}; {len(texts) / spread(wall).median:,.1f} texts/s")
@@ -62,19 +63,19 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Times prediction beside the forward pass alone.")
     parser.add_argument("--model", choices=models.SIZES, default="small")
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--task", choices=DECILES, default="stsb", help="whose lengths the texts have")
+    parser.add_argument("--task", choices=DECILES, default="stsb", help="texts are as long as those of this task")
     parser.add_argument("--texts", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
-def chance_model(size: str, seed: int) -> Model:
-    """A classifier of random weights, whose vocabulary is numbers."""
+def random_model(size: str, seed: int) -> Model:
+    """Return a classifier with random weights, whose vocabulary consists of numbers."""
     encoder = models.recipe(size, dtype="float32").model.discriminator_config
     labels = ("no", "yes")
     task = {
@@ -104,9 +105,9 @@ def chance_model(size: str, seed: int) -> Model:
 
 
 def texts_of(options: argparse.Namespace) -> list[str]:
-    """Texts of as many numbers as make rows of the task's lengths."""
+    """Return texts of numbers, as long as the rows of the task."""
     draw = np.random.default_rng(options.seed)
-    most = models.SIZES[options.model].vocab_size - len(SPECIAL)
+    most = models.recipe(options.model, dtype="float32").vocab_size - len(SPECIAL)
     return [
         " ".join(map(str, draw.integers(0, most, max(1, length - 2))))
         for length in lengths(options.task, options.texts, options.seed)

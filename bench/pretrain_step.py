@@ -1,7 +1,7 @@
-"""Times one pre-training step: python -m bench.pretrain_step --model=small --batch_size=8 --sequence_length=128
+"""Time one pre-training step: python -m bench.pretrain_step --model=small --batch_size=8 --sequence_length=128
 
-Synthetic token blocks from a seed stand on the devices before the clock starts, so this is the step alone: masks,
-both towers, gradients, optimizer. Needs JAX, Flax, Optax and NumPy only.
+Synthetic batches are on the devices before the clock starts, so that this is the step alone: masks, both towers,
+gradients, optimizer. Needs JAX, Flax, Optax, NumPy and Gin.
 """
 
 import argparse
@@ -26,7 +26,7 @@ WARM_UP_STEPS = 3
 
 
 class Compiled(NamedTuple):
-    """A step, how long it took to make, and the bytes that it needs beside its arguments."""
+    """Hold a compiled step, how long tracing and compiling took, and the bytes it needs besides its arguments."""
 
     step: jax.stages.Compiled
     trace_seconds: float
@@ -35,7 +35,7 @@ class Compiled(NamedTuple):
 
 
 def main() -> None:
-    """Prints one fact a line."""
+    """Measure, and print one fact per line."""
     options = parse_arguments()
     prepare(options.devices)
     print(machine(["jax", "jaxlib", "flax", "numpy"]))
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Times one pre-training step.")
     parser.add_argument("--model", choices=models.SIZES, default="small")
     parser.add_argument("--batch_size", type=int, default=8, help="of all devices together")
@@ -74,23 +74,23 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def prepare(devices: int) -> None:
-    """Settings that must be made before JAX is used."""
+    """Make the settings that JAX needs before its first use."""
     if devices > 1:
-        # Only of the CPU: of other devices there are as many as there are.
+        # Only the number of CPU devices can be chosen.
         jax.config.update("jax_num_cpu_devices", devices)
-    # A program that is read from disk would have no compile time.
+    # A program from the cache on disk would have no compile time.
     jax.config.update("jax_enable_compilation_cache", False)
 
 
 def data_mesh(devices: int) -> Mesh:
-    """The first devices along the one axis `data`."""
+    """Return a mesh of the first devices along the axis `data`."""
     return jax.make_mesh(
         (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices]
     )
 
 
 def synthetic_blocks(num_examples: int, length: int, vocab_size: int, seed: int) -> TokenBlocks:
-    """Examples without padding, [CLS] A [SEP] B [SEP], of ordinary ids with frequencies as 1 / rank."""
+    """Draw examples [CLS] A [SEP] B [SEP] without padding, whose ids have frequencies proportional to 1 / rank."""
     draw = np.random.default_rng(seed)
     first, last = models.MASK_ID + 1, vocab_size
     ids_NL = np.exp(draw.uniform(np.log(first), np.log(last), (num_examples, length))).astype(np.uint16)
@@ -104,8 +104,8 @@ def synthetic_blocks(num_examples: int, length: int, vocab_size: int, seed: int)
 def synthetic_batches(
     recipe: models.Recipe, batch_size: int, sequence_length: int, num_batches: int, seed: int, mesh: Mesh
 ) -> list[Batch]:
-    """Different batches of synthetic blocks, their rows shared out over the mesh."""
-    vocab_size = recipe.model.discriminator_config.vocab_size
+    """Return different batches of synthetic blocks, their rows sharded over the mesh."""
+    vocab_size = recipe.vocab_size
     blocks = synthetic_blocks(num_batches * batch_size, sequence_length, vocab_size, seed)
     rows_NB = np.arange(len(blocks)).reshape(num_batches, batch_size)
     by_row = NamedSharding(mesh, PartitionSpec("data"))
@@ -113,7 +113,7 @@ def synthetic_batches(
 
 
 def stacks(batches: list[Batch], together: int, mesh: Mesh) -> list[Batch]:
-    """The batches of every whole dispatch, stacked; each step's rows are shared out over the mesh."""
+    """Stack the batches of each complete dispatch; the rows of each step are sharded over the mesh."""
     by_row = NamedSharding(mesh, PartitionSpec(None, "data"))
     groups = [batches[first : first + together] for first in range(0, len(batches) - together + 1, together)]
     return [
@@ -123,14 +123,14 @@ def stacks(batches: list[Batch], together: int, mesh: Mesh) -> list[Batch]:
 
 
 def new_state(recipe: models.Recipe, sequence_length: int, seed: int, mesh: Mesh) -> TrainState:
-    """A state at step 0, the same on every device."""
+    """Return a state at step 0, replicated on every device."""
     init = recipe.init(sequence_length)
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(lambda key: nn.unbox(init(key)), out_shardings=everywhere)(jax.random.key(seed))
 
 
 def compile_step(recipe: models.Recipe, state: TrainState, batch: Batch, together: int = 1) -> Compiled:
-    """The step with its state donated, as the training loop jits it; several `together` take a stack of batches."""
+    """Compile the step with its state donated, as the training loop does; `together` steps take a stack of batches."""
     step: Callable[..., Any] = recipe.update()
     if together > 1:
         step = functools.partial(jax.lax.scan, step)
@@ -146,10 +146,10 @@ def compile_step(recipe: models.Recipe, state: TrainState, batch: Batch, togethe
 def time_steps(
     step: jax.stages.Compiled, state: TrainState, batches: list[Batch], recipe: models.Recipe, together: int = 1
 ) -> tuple[list[Elapsed], list[float]]:
-    """Runs a dispatch on each batch, or stack of them, and waits for all of its results; the first few are not timed.
+    """Run a dispatch on each batch or stack of batches, and wait for its results; the first few are not timed.
 
     Returns:
-        The time of a step in each dispatch but those of the first few steps, and the loss of the last step of each.
+        The time per step of each timed dispatch, and the loss of the last step of every dispatch.
     """
     elapsed, losses = [], []
     for batch in batches:
@@ -167,7 +167,7 @@ def time_steps(
 
 
 def counted_flops(recipe: models.Recipe, batch_size: int, sequence_length: int) -> int:
-    """Matrix FLOPs of a step: see `electra_jax.pretraining.flops`."""
+    """Count the matrix FLOPs of a step, see `electra_jax.pretraining.flops`."""
     return flops.step_flops(
         recipe.objective,
         generator_kind="small",
@@ -186,7 +186,7 @@ def report(
     elapsed: list[Elapsed],
     losses: list[float],
 ) -> None:
-    """Prints the statistics. Rates are of the median step."""
+    """Print the statistics; rates are those of the median step."""
     batch_size, sequence_length = options.batch_size, options.sequence_length
     cost = counted_flops(recipe, batch_size, sequence_length)
     wall = spread([time.wall for time in elapsed])
@@ -199,7 +199,7 @@ def report(
         peak = 1e12 * options.peak_tflops * options.devices
         print(f"{cost / wall.median / peak:.1%} of the stated peak, {peak:.3g} FLOP/s")
     print(f"peak memory {peak_memory_bytes() / 1e6:,.0f} MB of the process, compilation included")
-    print(f"the program needs {compiled.temporary_bytes / 1e6:,.0f} MB beside state and batch")
+    print(f"the program needs {compiled.temporary_bytes / 1e6:,.0f} MB besides state and batch")
     if of_device := (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"):
         print(f"peak memory {of_device / 1e6:,.0f} MB of the device")
     unit = "step" if options.steps_per_dispatch == 1 else "dispatch"

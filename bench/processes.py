@@ -1,8 +1,8 @@
-"""Times the pre-training step of 1, 2 and 4 processes on one machine: python -m bench.processes
+"""Time the pre-training step of 1, 2 and 4 processes on one machine: python -m bench.processes
 
-The processes are started as a user starts several hosts, and meet over loopback. The global batch stays the same, its
-rows shared among them, so that on one machine with the same cores the ideal is no change: what is lost is what
-collectives between processes, and their taking turns on the cores, cost.
+The processes are started as a user starts several hosts, and connect over loopback. They share the rows of a global
+batch of constant size. Because they also share the cores, the best possible result is no change; the loss is the cost
+of collectives between processes and of sharing the cores.
 """
 
 import argparse
@@ -19,7 +19,7 @@ WARM_UP_STEPS = 3
 
 
 def main() -> None:
-    """Starts a group for each count, and prints a line for it."""
+    """Start a group of processes for each count, and print a line for it."""
     options = parse_arguments()
     if options.member:
         member(options)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Times the pre-training step of several processes on one machine.")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--model", default="tiny")
@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run_group(count: int) -> dict[str, Any]:
-    """What process 0 measured: seconds on the wall and of CPU time of each step, and the last loss."""
+    """Return what process 0 measured: wall time and CPU time of each step in seconds, and the last loss."""
     from electra_jax.distributed.group import free_port
 
     group = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": str(count)}
@@ -70,7 +70,7 @@ def run_group(count: int) -> dict[str, Any]:
 
 
 def member(options: argparse.Namespace) -> None:
-    """One process of a group: trains on synthetic text, and process 0 prints what was measured."""
+    """Train on synthetic text as one process of a group; process 0 prints what was measured."""
     import jax
 
     from electra_jax.distributed import processes as distributed
@@ -83,7 +83,7 @@ def member(options: argparse.Namespace) -> None:
 
 
 def time_steps(options: argparse.Namespace) -> dict[str, Any]:
-    """Runs the steps, each waited for."""
+    """Run the steps and wait for each."""
     import jax
     import numpy as np
 
@@ -98,9 +98,7 @@ def time_steps(options: argparse.Namespace) -> dict[str, Any]:
     state = new_state(recipe, options.sequence_length, 0, mesh)
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     total = WARM_UP_STEPS + options.steps
-    blocks = synthetic_blocks(
-        total * options.batch_size, options.sequence_length, recipe.model.discriminator_config.vocab_size, 0
-    )
+    blocks = synthetic_blocks(total * options.batch_size, options.sequence_length, recipe.vocab_size, 0)
     step = jax.jit(recipe.update(), donate_argnums=0, out_shardings=sharding.replicated(mesh))
     share = options.batch_size // jax.process_count()
     wall, cpu = [], []

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Measures all of bench/RESULTS.md's tables on this machine, in about 15 minutes on two quiet cores, and writes what was
-# printed to bench/out/*.txt. Give a corpus and BERT's vocabulary for what begins with text:
+# Measures all tables of bench/RESULTS.md on this machine, in about 15 minutes on two idle cores, and writes the output
+# to bench/out/*.txt. The parts that begin with text need a corpus and BERT's vocabulary:
 #   bench/run_all.sh 'my-text/*.txt' my-vocab/vocab.txt
-# The rows of PyTorch need the extra bench; PYTHON=... picks the interpreter. Quick checks first, so that a mistake shows.
+# The rows of PyTorch need the extra bench. PYTHON=... selects the interpreter.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 corpus=${1-} vocab=${2-}

@@ -1,8 +1,9 @@
-"""Cost against work: python -m bench.scaling
+"""Measure how cost grows with work: python -m bench.scaling
 
 The pre-training step against batch, length, layers and width, one of them changed at a time; the rate of the input
-against processes; time and memory of a checkpoint against parameters. Prints the table in Markdown, and draws it beside
-what the counted work would cost at the rate of the largest point (`bench/scaling.png`). Checkpoints need Orbax.
+against processes; time and memory of a checkpoint against parameters. Prints a table in Markdown, and draws it beside
+the time that the counted work would take at the rate of the largest point (`bench/scaling.svg`). Checkpoints need
+Orbax.
 """
 
 import argparse
@@ -42,15 +43,15 @@ from electra_jax.training.state import TrainState
 
 
 class Point(NamedTuple):
-    """A measurement.
+    """Hold a measurement.
 
     Attributes:
-        series: what is changed, for people.
-        value: of that.
-        seconds: median.
-        quartiles: lower and upper; the fastest and the slowest where there are three.
-        work: what the time should be proportional to: FLOPs, examples, bytes.
-        note: for the table.
+        series: name of the quantity that is changed.
+        value: of that quantity.
+        seconds: median time.
+        quartiles: lower and upper; of three measurements the fastest and the slowest.
+        work: FLOPs, examples or bytes, to which the time should be proportional.
+        note: text for the table.
     """
 
     series: str
@@ -62,7 +63,7 @@ class Point(NamedTuple):
 
 
 def main() -> None:
-    """Measures, prints and draws."""
+    """Measure, print and draw."""
     options = parse_arguments()
     prepare(1)
     title = machine(["jax", "jaxlib", "flax", "numpy"])
@@ -80,26 +81,26 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Measures cost against work, and draws it.")
-    parser.add_argument("--model", choices=models.SIZES, default="small", help="what one thing at a time is changed of")
+    parser.add_argument("--model", choices=models.SIZES, default="small", help="the middle of every series")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--sequence_length", type=int, default=128)
     parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 8, 16])
     parser.add_argument("--lengths", type=int, nargs="+", default=[32, 64, 128, 256])
     parser.add_argument("--layers", type=int, nargs="+", default=[3, 6, 12])
     parser.add_argument("--widths", type=int, nargs="+", default=[128, 256, 512])
-    parser.add_argument("--steps", type=int, default=5, help="that are timed of each")
+    parser.add_argument("--steps", type=int, default=5, help="that are timed for each point")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--input_batches", type=int, default=2000, help="that each process reads")
     parser.add_argument("--checkpoints", nargs="+", choices=models.SIZES, default=["tiny", "small", "base"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", type=Path, default=Path(__file__).with_name("scaling.png"))
+    parser.add_argument("--picture", type=Path, default=Path(__file__).with_name("scaling.svg"))
     return parser.parse_args()
 
 
 def resized(recipe: models.Recipe, *, layers: int, width: int, fraction: float) -> models.Recipe:
-    """The recipe at another depth and width; heads keep their number of channels, the inner width is four times it."""
+    """Return the recipe at another depth and width, with heads of the same size and four times the width inside."""
     config = recipe.model.discriminator_config
     channels = config.hidden_size // config.num_attention_heads
     config = dataclasses.replace(
@@ -117,9 +118,9 @@ def resized(recipe: models.Recipe, *, layers: int, width: int, fraction: float) 
 
 
 def step_points(options: argparse.Namespace) -> list[Point]:
-    """Of the step; what is at the middle of several series is measured once."""
+    """Measure the step; a point that several series share is measured once."""
     base = models.recipe(options.model, dtype="float32")
-    config, fraction = base.model.discriminator_config, models.SIZES[options.model].generator_width_fraction
+    config, fraction = base.model.discriminator_config, base.generator_width_fraction
     middle = {
         "batch": options.batch_size,
         "length": options.sequence_length,
@@ -141,7 +142,7 @@ def step_points(options: argparse.Namespace) -> list[Point]:
 
 
 def step_point(recipe: models.Recipe, batch_size: int, length: int, options: argparse.Namespace) -> Point:
-    """Of one shape."""
+    """Measure the step of one shape."""
     mesh = data_mesh(1)
     state = new_state(recipe, length, options.seed, mesh)
     batches = synthetic_batches(recipe, batch_size, length, options.steps + 3, options.seed, mesh)
@@ -157,13 +158,13 @@ def step_point(recipe: models.Recipe, batch_size: int, length: int, options: arg
 
 
 def input_points(options: argparse.Namespace) -> list[Point]:
-    """Seconds until every one of some processes has read and masked as many batches."""
+    """Measure how long processes take until each of them has read the same number of batches."""
     points = []
     context = get_context("spawn")
     for count in options.processes:
         together = context.Barrier(count)
         with ProcessPoolExecutor(count, mp_context=context, initializer=open_reader, initargs=(together,)) as pool:
-            # The first round waits until all of them have started.
+            # A first round, not timed, waits until all of them have started.
             list(pool.map(read_blocks, [1] * count))
             seconds = []
             for _ in range(3):
@@ -177,21 +178,21 @@ def input_points(options: argparse.Namespace) -> list[Point]:
 
 
 def open_reader(together: Barrier) -> None:
-    """Prepares this process for `read_blocks`."""
+    """Prepare this process for `read_blocks`."""
     global reader, barrier
-    blocks = synthetic_blocks(20_000, 128, models.SIZES["small"].vocab_size, seed=0)
+    blocks = synthetic_blocks(20_000, 128, models.recipe("small", dtype="float32").vocab_size, seed=0)
     reader, barrier = batches_of(blocks, batch_size=128, sequence_length=128), together
 
 
 def read_blocks(num_batches: int) -> int:
-    """Reads that many batches of 128 x 128 at the time when all other processes do, and returns the examples."""
+    """Read batches of 128 x 128 at the same time as all other processes, and return the number of examples."""
     barrier.wait()
     return sum(len(next(reader)["input_ids"]) for _ in range(num_batches))
 
 
 def checkpoint_points(options: argparse.Namespace) -> list[Point]:
-    """Seconds to save a state and to restore it, the smallest model first, so that the peak of memory grows."""
-    # Below the wall: the rest needs no Orbax.
+    """Measure how long a state takes to save and to restore, the smallest first, because peak memory only grows."""
+    # The rest needs no Orbax.
     from electra_jax.checkpoints.orbax_store import Checkpoints
 
     points = []
@@ -229,14 +230,14 @@ def checkpoint_points(options: argparse.Namespace) -> list[Point]:
 
 
 def noise(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """Values in a leaf's place; the floats are such that a checkpoint of them can hardly be compressed."""
+    """Return values for a leaf: zeros for integers, and floats that can hardly be compressed."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return jnp.zeros(leaf.shape, leaf.dtype)
     return jnp.asarray(np.random.default_rng(0).standard_normal(leaf.shape, np.float32), leaf.dtype)
 
 
 def abstract(state: TrainState) -> TrainState:
-    """Its shapes and where it is."""
+    """Return a state's shapes and shardings."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
 
 

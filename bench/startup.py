@@ -1,8 +1,8 @@
-"""Times how long one waits for the first answer: python -m bench.startup
+"""Time the start of commands: python -m bench.startup
 
-`electra --help`; an import of the package and of its pure core; and a real `electra pretrain`, started for the first
-time (it tokenises its text, compiles, and keeps what it compiled) and started again, each until it has saved after one
-step. The whole package is run as a user runs it, in processes of their own; nothing is imported here.
+These are `electra --help`, an import of the package and of its pure core, and a real `electra pretrain` until it has
+saved its first step. That is started twice: the first start tokenises its text, compiles, and stores the compiled
+programs. Everything runs in processes of its own, as a user runs it; nothing is imported here.
 """
 
 import argparse
@@ -20,7 +20,7 @@ IMPORTS = ("electra_jax", "electra_jax.pretraining.steps")
 
 
 def main() -> None:
-    """Prints one line for each thing that is started."""
+    """Print one line for each command."""
     options = parse_arguments()
     print(machine(["jax", "jaxlib", "flax", "tensorflow", "seqio"]), flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -44,13 +44,13 @@ def main() -> None:
         print(describe(f"{title}: first start", first))
         print(describe(f"{title}: second start", again))
         ratio = spread([one.wall / other.wall for one, other in zip(first, again, strict=True)])
-        print(f"first / second start, on the wall: median {ratio.median:.2f}, n {ratio.n}")
+        print(f"first / second start, wall time: median {ratio.median:.2f}, n {ratio.n}")
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Times starts of the package.")
-    parser.add_argument("--rounds", type=int, default=7, help="of the quick ones")
+    parser.add_argument("--rounds", type=int, default=7, help="of the quick commands")
     parser.add_argument("--pretrain_rounds", type=int, default=3)
     parser.add_argument("--corpus", help="text for `electra pretrain`; without it pre-training is not started")
     parser.add_argument("--vocab_file", help="BERT's vocab.txt of the model's size")
@@ -61,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def pretrain(options: argparse.Namespace, model_dir: Path) -> list[str]:
-    """`electra pretrain` for one step."""
+    """Return the command line of `electra pretrain` for one step."""
     bindings = {
         "MODEL_DIR": repr(str(model_dir)),
         "CORPUS": repr(options.corpus),
@@ -80,7 +80,7 @@ def pretrain(options: argparse.Namespace, model_dir: Path) -> list[str]:
 
 
 def started(command: list[str], environment: dict[str, str]) -> Elapsed:
-    """Runs a command to its end; what it says is shown only if it fails."""
+    """Run a command to its end; its output is shown only if it fails."""
 
     def work() -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -91,7 +91,7 @@ def started(command: list[str], environment: dict[str, str]) -> Elapsed:
 
 
 def describe(name: str, elapsed: list[Elapsed]) -> str:
-    """Seconds in words."""
+    """Return wall time and CPU time in words."""
     return f"{name}: {in_words([time.wall for time in elapsed])}; CPU time {in_words([time.cpu for time in elapsed])}"
 
 

@@ -1,4 +1,4 @@
-"""What `input_pipeline` times of text: tokenising it, and SeqIO's way through it. Needs the whole package."""
+"""Build the parts of `input_pipeline` that begin with text: `electra cache` and a SeqIO task."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ from electra_jax.tasks.pretraining.tasks import feature_lengths, register_pretra
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 
-# As in gin/: what is timed is what `electra cache` writes and `electra pretrain` reads.
+# As in gin/, so that this is what `electra cache` writes and `electra pretrain` reads.
 MASK_PROB, MASK_TOKEN_PROB, HELD_OUT_FRACTION = 0.15, 0.85, 0.005
 ONE_SEGMENT_SHARE, RANDOM_LENGTH_SHARE, SEED = 0.1, 0.05, 0
 TASK = "bench"
@@ -28,15 +28,15 @@ TASK = "bench"
 def text_parts(
     corpus_name: str, vocab_file: str, *, megabytes: float, length: int, batch_size: int, folder: Path
 ) -> Iterator[Part]:
-    """`electra cache` with one worker and with one for each core, and the readers of what it wrote.
+    """Yield `electra cache` with one worker and with one for each core, and the readers of its cache.
 
     Args:
         corpus_name: "embedded", a glob of text files, or tfds:NAME.
         vocab_file: BERT's vocab.txt.
-        megabytes: of the corpus that are used.
+        megabytes: how much of the corpus is used.
         length: L.
         batch_size: B.
-        folder: for what is written.
+        folder: where the caches are written.
     """
     vocabulary = load_vocabulary(vocab_file, lowercase=None)
     corpus = sample_of(open_text(corpus_name), folder, megabytes)
@@ -69,12 +69,12 @@ def text_parts(
 
 
 def open_text(corpus: str) -> Corpus:
-    """A corpus with the settings of gin/tasks/corpus.gin."""
+    """Open a corpus with the settings of gin/tasks/corpus.gin."""
     return open_corpus(corpus, text_format="auto", text_field="text", skip_undecodable=False)
 
 
 def sample_of(corpus: Corpus, folder: Path, megabytes: float) -> Corpus:
-    """The first documents of a corpus as a plain text file, so that only reading is left of its source."""
+    """Write the first documents of a corpus to a text file, so that the cost of its own format is left out."""
     path, size = folder / "sample.txt", 0
     with open(path, "wb") as file, contextlib.closing(texts(corpus)) as documents:
         for text in documents:
@@ -85,20 +85,20 @@ def sample_of(corpus: Corpus, folder: Path, megabytes: float) -> Corpus:
 
 
 def texts(corpus: Corpus) -> Iterator[str]:
-    """Of every document."""
+    """Yield the text of every document."""
     for unit in corpus.units:
         for document in corpus.documents(unit):
             yield document.text
 
 
 def read(batches: BlockBatches | StreamBatches, count: int) -> None:
-    """Takes that many batches."""
+    """Read `count` batches."""
     for _ in range(count):
         next(batches)
 
 
 def packing(length: int) -> Packing:
-    """Of gin/tasks/cache.gin."""
+    """Return the settings of gin/tasks/cache.gin."""
     return Packing(
         length=length,
         one_segment_share=ONE_SEGMENT_SHARE,
@@ -109,7 +109,7 @@ def packing(length: int) -> Packing:
 
 
 def build(corpus: Corpus, vocabulary: Vocabulary, length: int, cache_dir: Path, workers: int) -> str:
-    """The cache that `electra cache` writes."""
+    """Write a cache as `electra cache` does, and return its directory."""
     return build_cache(
         corpus,
         vocabulary,

@@ -1,4 +1,4 @@
-"""A stopwatch for wall and CPU time, the statistics that every table here gives, and what ran it all."""
+"""Measure wall time and CPU time, compute the statistics of every table, and describe the machine."""
 
 import datetime
 import importlib.metadata
@@ -15,20 +15,20 @@ import numpy as np
 
 
 class Elapsed(NamedTuple):
-    """Seconds on the wall, and of all threads of this process and of its children that have ended."""
+    """Hold wall time, and the CPU time of all threads of this process and of its finished children, in seconds."""
 
     wall: float
     cpu: float
 
 
 class Part(NamedTuple):
-    """Something that is timed.
+    """Describe a function to be timed.
 
     Attributes:
-        name: for people.
+        name: text for the output.
         unit: of `amount`.
-        amount: handled by one call of `work`.
-        work: what is timed; any state that it needs is made before.
+        amount: how much one call of `work` handles.
+        work: the function; any state that it needs is made before.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Of n numbers: the middle, the ends, and the quartiles (linear between neighbours)."""
+    """Hold the median, the extremes and the quartiles of n numbers, interpolated linearly."""
 
     n: int
     median: float
@@ -49,32 +49,32 @@ class Spread(NamedTuple):
 
 
 def stopwatch(work: Callable[[], None]) -> Elapsed:
-    """Runs `work` once."""
+    """Run `work` once and measure it."""
     wall, cpu = time.perf_counter(), cpu_seconds()
     work()
     return Elapsed(time.perf_counter() - wall, cpu_seconds() - cpu)
 
 
 def cpu_seconds() -> float:
-    """User and system time so far. It says what work costs also where other programs take turns with this one."""
+    """Return user and system time so far, which other programs on the machine influence little."""
     uses = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 def spread(numbers: Sequence[float]) -> Spread:
-    """Statistics of at least one number."""
+    """Return the statistics of at least one number."""
     minimum, lower, median, upper, maximum = np.percentile(numbers, [0, 25, 50, 75, 100]).tolist()
     return Spread(len(numbers), median, minimum, maximum, lower, upper)
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident set that this process has had."""
+    """Return the largest resident set that this process has had."""
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def machine(packages: Sequence[str]) -> str:
-    """One line: date, processor, cores that may be used, how busy they were, versions of Python and `packages`."""
+    """Return a line with date, processor, usable cores, load, and the versions of Python and of `packages`."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -85,7 +85,7 @@ def machine(packages: Sequence[str]) -> str:
 
 
 def processor() -> str:
-    """The processor's name, its model number where the name says little."""
+    """Return the name, family and model of the processor."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine()
@@ -97,7 +97,7 @@ def processor() -> str:
 
 
 def in_words(seconds: Sequence[float]) -> str:
-    """The statistics of times, in milliseconds below ten seconds."""
+    """Return the statistics of times in words, in milliseconds below ten seconds."""
     found = spread(seconds)
     unit, scale = ("s", 1.0) if found.median >= 10 else ("ms", 1e3)
     median, low, high, best = (

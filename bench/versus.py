@@ -1,9 +1,9 @@
-"""Times our step beside the one a user would otherwise run: python -m bench.versus
+"""Time our step and one of PyTorch in turn: python -m bench.versus
 
-PyTorch with transformers' two ELECTRA heads (see `peer`), eager and compiled, in float32 and in bfloat16 autocast, with
-the generator's head at all positions, as transformers writes it, and gathered by hand. All take turns in one process,
-step by step and on the same batches, so that what disturbs the machine disturbs them alike; every step is waited for.
-Needs the extra `bench`.
+The other side is PyTorch with the two ELECTRA heads of transformers (see `peer`), eager and compiled, in float32 and
+in bfloat16 autocast, with the generator's head at all positions, as transformers has it, or gathered by hand. All
+take turns in one process, step by step on the same batches, so that other load on the machine affects them alike.
+Every step is waited for. Needs the extra `bench`.
 """
 
 import argparse
@@ -28,11 +28,11 @@ Step = Callable[[HostBatch], float]
 
 
 class Contender(NamedTuple):
-    """One of those that are compared.
+    """Name a step that is compared.
 
     Attributes:
-        name: for the table and for the command line.
-        make: builds its step, which waits for the result and returns the loss.
+        name: on the command line and in the table.
+        make: builds the step, which waits for its result and returns the loss.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Contender(NamedTuple):
 
 
 def jax_step(options: argparse.Namespace, *, dtype: str) -> Step:
-    """Ours, as `electra pretrain` jits it."""
+    """Return our step, jitted as in `electra pretrain`."""
     recipe, mesh = models.recipe(options.model, dtype=dtype), data_mesh(1)
     state = new_state(recipe, options.sequence_length, options.seed, mesh)
     batch = jax.device_put(host_batches(options, 1)[0], jax.devices()[0])
@@ -55,7 +55,7 @@ def jax_step(options: argparse.Namespace, *, dtype: str) -> Step:
 
 
 def torch_step(options: argparse.Namespace, *, gathered: bool, compiled: bool, bfloat16: bool) -> Step:
-    """The peer's."""
+    """Return the step of `peer`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = models.recipe(options.model, dtype="float32")
     run = peer.make_step(recipe, device, gathered=gathered, compiled=compiled, bfloat16=bfloat16)
@@ -83,9 +83,9 @@ CONTENDERS = [
 
 
 def main() -> None:
-    """Prints a table: every contender's step, and its ratio to the baseline's step of the same round."""
+    """Print the time of every contender's step, and its ratio to the baseline's step of the same round."""
     options = parse_arguments()
-    # Each would otherwise take the whole of a GPU's memory for itself.
+    # JAX would otherwise take all memory of a GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     prepare(1)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -110,13 +110,13 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Times one pre-training step of ours and of the peer in turn.")
     names = [contender.name for contender in CONTENDERS]
     parser.add_argument("--model", choices=models.SIZES, default="small")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--sequence_length", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=16, help="that are timed, of each")
+    parser.add_argument("--steps", type=int, default=16, help="that are timed for each contender")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"some of: {', '.join(names)}")
     parser.add_argument("--baseline", choices=names, default="torch eager float32 gathered")
@@ -124,15 +124,15 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def host_batches(options: argparse.Namespace, count: int) -> list[HostBatch]:
-    """Synthetic batches, the same for all."""
-    vocab_size = models.SIZES[options.model].vocab_size
+    """Return synthetic batches, the same for all contenders."""
+    vocab_size = models.recipe(options.model, dtype="float32").vocab_size
     blocks = synthetic_blocks(count * options.batch_size, options.sequence_length, vocab_size, options.seed)
     rows_NB = np.arange(len(blocks)).reshape(count, options.batch_size)
     return [blocks.gather(rows_B, options.sequence_length) for rows_B in rows_NB]
 
 
 def one_round(stepping: dict[str, Step], batch: HostBatch, losses: dict[str, list[float]]) -> dict[str, Elapsed]:
-    """One step of each, in turn; its loss is added to `losses`."""
+    """Run one step of each contender; append its loss to `losses`."""
 
     def work(name: str) -> None:
         losses[name].append(stepping[name](batch))
@@ -141,7 +141,7 @@ def one_round(stepping: dict[str, Step], batch: HostBatch, losses: dict[str, lis
 
 
 def describe(name: str, rounds: list[dict[str, Elapsed]], baseline: str, losses: list[float]) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     wall = spread([times[name].wall / times[baseline].wall for times in rounds])
     cpu = spread([times[name].cpu / times[baseline].cpu for times in rounds])
     return (

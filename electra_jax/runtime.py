@@ -1,6 +1,6 @@
 """Set up JAX and TensorFlow for a command, once per process."""
 
-import importlib
+import importlib.util
 import os
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def keep_compilations() -> None:
 
 
 def load_tensorflow_quietly() -> None:
-    """Import TensorFlow with standard error closed.
+    """Import TensorFlow, where it is installed, with standard error closed.
 
     Whatever the log level, it prints there that it found no GPU, which it must not use anyway.
     """
@@ -35,7 +35,8 @@ def load_tensorflow_quietly() -> None:
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
         try:
-            importlib.import_module("electra_jax.tasks.host_tensorflow")
+            if importlib.util.find_spec("tensorflow") is not None:
+                importlib.import_module("electra_jax.tasks.host_tensorflow")
             # Abseil sets its level when it is imported. The errors that Orbax logs are raised as well.
             importlib.import_module("absl.logging").set_verbosity("fatal")
         finally:

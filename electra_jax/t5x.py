@@ -1,14 +1,13 @@
-"""T5X's trainer over this project's models, losses, tasks and optimizers: the only file that names T5X.
+"""Train this project's models, losses, tasks and optimizers with T5X: the only file that imports T5X.
 
-T5X is on no package index, and nothing else of this project imports this file. Gin binds what stands here into T5X's
-own scripts (gin/t5x/; docs/outgrowing.md tells how to run them):
+T5X is on no package index, and nothing else in this project imports this file. Gin binds the classes and functions here
+into T5X's own scripts (gin/t5x/; docs/outgrowing.md shows how to run them):
 
     python -m t5x.train --gin_file=gin/t5x/pretrain.gin ...
 
-T5X asks nothing of a model but methods of given names. It has its own key for each step and its own way to save; what a
-step computes from a batch and a key is `steps.training_loss`, as in `electra pretrain`. Because T5X's modules are
-imported where they are called, all of this file but `optimizer_def`, `partitioner` and `summarize_config` runs without
-T5X.
+T5X needs only methods of given names from a model. It has its own key for each step and its own checkpoints; the loss
+of a batch and a key is `steps.training_loss`, as in `electra pretrain`. T5X's modules are imported where they are
+called, so all of this file except `optimizer_def`, `partitioner` and `summarize_config` runs without T5X.
 """
 
 import dataclasses
@@ -52,7 +51,7 @@ Metrics = dict[str, clu.metrics.Metric]
 
 
 def with_axes(boxed: PyTree) -> dict[str, PyTree]:
-    """What T5X wants of `init`: `params` without boxes, and `params_axes`, its tree of their logical axes.
+    """Return what T5X expects of `init`: `params` without boxes, and `params_axes`, a tree of their logical axes.
 
     A leaf of `params_axes` has the name of its parameter and `_axes` after it.
     """
@@ -62,53 +61,55 @@ def with_axes(boxed: PyTree) -> dict[str, PyTree]:
         for path, leaf in leaves.items()
         if isinstance(leaf, nn.Partitioned)
     }
-    # Unboxing puts a constraint on what it unboxes wherever it finds axis rules, and T5X shards by its own.
+    # Unboxing adds sharding constraints if it finds axis rules, and T5X shards by its own.
     with nn.logical_axis_rules(()):
         return {"params": nn.unbox(boxed), "params_axes": traverse_util.unflatten_dict(axes)}
 
 
 @flax.struct.dataclass
 class Reported(clu.metrics.Metric):
-    """One of the values that `finish` makes of sums, which T5X adds up over its steps."""
+    """One of the values that `finish` computes from sums, which T5X adds up over its steps."""
 
     sums: dict[str, jax.Array]
     name: str = flax.struct.field(pytree_node=False)
     finish: Callable[[Mapping[str, np.ndarray]], Mapping[str, float]] = flax.struct.field(pytree_node=False)
 
     def merge(self, other: "Reported") -> "Reported":
-        """The sums of both."""
+        """Return the metric of the sums of both."""
         return self.replace(sums=jax.tree.map(jnp.add, self.sums, other.sums))
 
     def compute(self) -> float:
-        """The value."""
+        """Return the value."""
         return self.finish(self.sums)[self.name]
 
 
 def reported(
     sums: Mapping[str, jax.Array], finish: Callable[[Mapping[str, np.ndarray]], Mapping[str, float]]
 ) -> Metrics:
-    """A metric of T5X for each value that `finish` makes of these sums."""
+    """Return a T5X metric for each value that `finish` computes from these sums."""
     names = finish({name: np.zeros(value.shape) for name, value in sums.items()})
     return {name: Reported(dict(sums), name, finish) for name in names}
 
 
 def optimizer_def(config: OptimizerConfig) -> Any:
-    """The optimizer as T5X takes it."""
+    """Return the optimizer in T5X's wrapper."""
     from t5x import optimizers
 
     return optimizers.OptaxWrapper(optimizer.make_optimizer(config))
 
 
 class PretrainingModel:
-    """A pre-training run as T5X trains it: any objective, masked by its task or here.
+    """A pre-training run for T5X's trainer: any objective, masked by its task or on the device.
 
-    T5X reads what it needs of the run's data, batch size, steps and directory from its own bindings.
+    T5X has its own bindings for the data, the batch size, the number of steps and the directory.
     """
 
     def __init__(self, run: PretrainingRun) -> None:
-        """Raises UserError for what T5X has no place for.
+        """Read the vocabulary.
 
-        It adds up the gradients of micro-batches as if each were a batch, and tells no loss its step.
+        Raises:
+            UserError: if the run accumulates gradients, which T5X adds up as if each micro-batch were a batch, or has a
+                weight schedule: T5X gives a loss no step.
         """
         if run.accumulation_steps != 1:
             raise UserError(
@@ -147,13 +148,19 @@ class PretrainingModel:
     def get_initial_variables(
         self, rng: jax.Array, input_shapes: Mapping[str, Sequence[int]], input_types: Mapping[str, Any] | None = None
     ) -> dict[str, PyTree]:
-        """Random parameters and their axes; see `with_axes`."""
+        """Return random parameters and their axes; see `with_axes`."""
         del input_types
         with nn.logical_axis_rules(()):
             return with_axes(steps.init_params(rng, self.run.model, input_shapes["input_ids"][-1]))
 
     def loss_fn(self, params: PyTree, batch: Batch, dropout_rng: jax.Array | None) -> tuple[jax.Array, Metrics]:
-        """The loss of a global batch and its metrics; `dropout_rng` is the step's key, uint32 [2], None to evaluate."""
+        """Return the loss of a global batch and its metrics.
+
+        Args:
+            params: the parameters.
+            batch: the global batch.
+            dropout_rng: the step's key, uint32 [2]; None to evaluate.
+        """
         if dropout_rng is None:
             return self.eval_fn(params, batch)
         step_key = jax.random.wrap_key_data(dropout_rng)
@@ -162,28 +169,28 @@ class PretrainingModel:
         return loss, reported(sums, self._finish)
 
     def eval_fn(self, params: PyTree, batch: Batch) -> tuple[jax.Array, Metrics]:
-        """The same without dropout; every batch is masked and sampled by one key."""
+        """Return the loss without dropout, and its metrics; every batch is masked and sampled with the same key."""
         sums = evaluation.evaluate_step(params, batch, jax.random.key(0), **self._pieces, extra_metrics=None)
         weights = self._pieces["objective"].loss_weights
         parts = {name: sums[f"{name}_loss"] / jnp.maximum(sums[f"{name}_loss_weight"], 1.0) for name in weights}
         return sum(weight * parts[name] for name, weight in weights.items()), reported(sums, self._finish)
 
     def register(self) -> str:
-        """Registers the run's SeqIO task, tokenising a small corpus first, and returns its name."""
+        """Register the run's SeqIO task, tokenise a small corpus first, and return the task's name."""
         run = self.run
         if run.mixture_or_task_name is None:
             return data.register_corpus_tasks(run, self.vocabulary)
         return run.mixture_or_task_name + ("" if run.masking == "task" else pretraining_tasks.UNMASKED_SUFFIX)
 
     def feature_lengths(self) -> dict[str, int]:
-        """SeqIO's `sequence_length` of the task."""
+        """Return SeqIO's `sequence_length` for the task."""
         masked = self.run.masking == "task"
         return pretraining_tasks.feature_lengths(
             self.run.cache.sequence_length, mask_prob=self.run.mask_prob if masked else None
         )
 
     def describe(self) -> tuple[Description, Vocabulary]:
-        """What a reader of the checkpoints must know, as of a run of `electra pretrain`: the plain towers."""
+        """Return the record and vocabulary that make the checkpoints a model directory of `electra pretrain`."""
         shapes = jax.eval_shape(
             lambda: nn.unbox(steps.init_params(jax.random.key(0), self.run.model, self.run.cache.sequence_length))
         )
@@ -193,9 +200,9 @@ class PretrainingModel:
 
 
 class FinetuningModel:
-    """A fine-tuning run as T5X trains, evaluates and predicts it: classification, regression and tagging.
+    """A fine-tuning run for T5X's training, evaluation and inference: classification, regression and tagging.
 
-    Sizes and vocabulary are those of INIT_FROM. Its weights T5X restores itself, where Gin says from where.
+    Sizes and vocabulary are those of INIT_FROM. T5X itself restores the weights, from the path that Gin binds.
     """
 
     def __init__(self, run: FinetuningRun, num_train_steps: int | None) -> None:
@@ -230,23 +237,23 @@ class FinetuningModel:
     def get_initial_variables(
         self, rng: jax.Array, input_shapes: Mapping[str, Sequence[int]], input_types: Mapping[str, Any] | None = None
     ) -> dict[str, PyTree]:
-        """Random parameters and their axes; see `with_axes`."""
+        """Return random parameters and their axes; see `with_axes`."""
         del input_shapes, input_types
         with nn.logical_axis_rules(()):
             return with_axes(finetuning.init_params(rng, self._model))
 
     def loss_fn(self, params: PyTree, batch: Batch, dropout_rng: jax.Array | None) -> tuple[jax.Array, Metrics]:
-        """The loss of a batch; `dropout_rng` is the step's key, None to evaluate."""
+        """Return the loss of a batch and its metrics; `dropout_rng` is the step's key, None to evaluate."""
         rows = batch | {"row_weight": jnp.ones(len(batch["input_ids"]), jnp.float32)}
         loss, term = finetuning.training_loss(params, rows, dropout_rng, model=self._model, loss=self._loss)
         return loss, {"loss": clu.metrics.Average(total=term.sum, count=term.weight)}
 
     def eval_fn(self, params: PyTree, batch: Batch) -> tuple[jax.Array, Metrics]:
-        """The same without dropout."""
+        """Return the loss without dropout, and its metrics."""
         return self.loss_fn(params, batch, None)
 
     def predict_batch(self, params: PyTree, batch: Batch, rng: jax.Array | None = None) -> jax.Array:
-        """As `registration` scores them: classes int32 [B, 1], values float32 [B, 1] or labels int32 [B, L]."""
+        """Return what `seqio_export` scores: classes int32 [B, 1], values float32 [B, 1] or labels int32 [B, L]."""
         del rng
         logits = head_outputs(params, finetuning.tokens_of(batch), model=self._model)
         if self.task.kind == "regression":
@@ -257,12 +264,12 @@ class FinetuningModel:
     def predict_batch_with_aux(
         self, params: PyTree, batch: Batch, rng: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The predictions, and the logits behind them."""
+        """Return the predictions, and the logits behind them."""
         logits = head_outputs(params, finetuning.tokens_of(batch), model=self._model)
         return self.predict_batch(params, batch, rng), {"logits": logits}
 
     def score_batch(self, params: PyTree, batch: Batch, return_intermediates: bool = False) -> jax.Array:
-        """Minus the loss of each row, float32 [B]: of classification the log probability of its label."""
+        """Return minus the loss of each row, float32 [B]: for classification the log probability of its label."""
         del return_intermediates
 
         def score(row: Batch) -> jax.Array:
@@ -273,16 +280,16 @@ class FinetuningModel:
         return jax.vmap(score)(batch)
 
     def register(self) -> str:
-        """Registers the task with SeqIO and returns its name."""
+        """Register the task with SeqIO and return its name."""
         seqio_export.register(self.task)
         return self.task.name
 
     def feature_lengths(self) -> dict[str, int]:
-        """SeqIO's `sequence_length` of the task."""
+        """Return SeqIO's `sequence_length` for the task."""
         return seqio_export.sequence_lengths(self.task)
 
     def describe(self) -> tuple[Description, Vocabulary]:
-        """What a reader of the checkpoints must know, as of a run of `electra finetune`."""
+        """Return the record and vocabulary that make the checkpoints a model directory of `electra finetune`."""
         description = Description(
             kind=MODEL_KINDS[self.task.kind],
             discriminator=dataclasses.replace(self._model.config, attention="exact"),
@@ -299,27 +306,27 @@ Model = PretrainingModel | FinetuningModel
 
 
 def task_name(model: Model) -> str:
-    """The name of the model's task in SeqIO's registry, where it is put."""
+    """Register the model's task with SeqIO and return its name."""
     return model.register()
 
 
 def feature_lengths(model: Model) -> dict[str, int]:
-    """T5X's `task_feature_lengths`."""
+    """Return T5X's `task_feature_lengths`."""
     return model.feature_lengths()
 
 
 def newest_checkpoint(model_dir: str) -> str:
-    """The folder of the newest checkpoint of T5X in a model directory; t5x.infer does not look for it itself."""
+    """Return the folder of T5X's newest checkpoint in a model directory, which t5x.infer does not find itself."""
     return str(orbax_store.newest_state(path_of(model_dir)).folder.parent)
 
 
 def learning_rate_fn(model: Model) -> Callable[[jax.Array], jax.Array]:
-    """The schedule, which T5X's trainer only reports: the optimizer has it inside."""
+    """Return the learning-rate schedule for T5X's trainer to report; the optimizer has its own."""
     return functools.partial(optimizer.learning_rate, model.optimizer_config)
 
 
 def partitioner(num_partitions: int, parameter_partitioning_dims: int) -> Any:
-    """T5X's partitioner with its standard rules, and a mesh of `num_partitions` to a model on CPUs too.
+    """Return T5X's partitioner with its standard rules, and on CPUs too a mesh of `num_partitions` to a model.
 
     Args:
         num_partitions: devices that share one copy of the model; heads, ffn and vocabulary are divided among them.
@@ -330,13 +337,13 @@ def partitioner(num_partitions: int, parameter_partitioning_dims: int) -> Any:
     rules = partitioning.standard_logical_axis_rules(parameter_partitioning_dims=parameter_partitioning_dims)
     made = partitioning.PjitPartitioner(num_partitions=num_partitions, logical_axis_rules=rules)
     if jax.default_backend() == "cpu":
-        # T5X gives one model all CPUs, whatever num_partitions says; what is set here stands in its cached property.
+        # T5X gives one model all CPUs, whatever num_partitions says; this sets its cached property.
         made.mesh = Mesh(np.array(jax.devices()).reshape(-1, num_partitions), ("data", "model"))
     return made
 
 
 def summarize_config(model_dir: str, summary_writer: Any, step: int, *, model: Model) -> None:
-    """T5X's record of the configuration, and ours beside it, with which `electra` reads the checkpoints."""
+    """Write T5X's record of the configuration, and beside it ours, with which `electra` reads the checkpoints."""
     from t5x import gin_utils
 
     gin_utils.summarize_gin_config(model_dir, summary_writer, step)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax.files import path_of, replace_file, replacing
+from electra_jax.files import path_of, replace_file, replacing, replacing_directory
 
 
 @pytest.mark.parametrize("path_type", [Path, path_of])
@@ -42,3 +42,21 @@ def test_a_durable_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, m
     path.unlink()
     replace_file(path, "1234", durable=True)
     assert seen == [(4, False)]
+
+
+def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    for content in ("old", "new"):
+        with replacing_directory(directory) as part:
+            (part / content).write_text(content)
+    assert os.listdir(directory) == ["new"]
+
+    def write_half() -> None:
+        with replacing_directory(directory) as part:
+            (part / "half").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert os.listdir(directory) == ["new"]
+    assert os.listdir(tmp_path) == ["model"]

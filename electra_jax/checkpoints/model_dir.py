@@ -3,14 +3,13 @@
 import dataclasses
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from electra_jax.checkpoints import orbax_store, plain_towers
 from electra_jax.checkpoints.model_record import (
@@ -22,7 +21,7 @@ from electra_jax.checkpoints.model_record import (
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
-from electra_jax.files import path_of
+from electra_jax.files import path_of, replacing_directory
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL, VOCABULARY
@@ -245,16 +244,11 @@ def new_directory(dest: Path) -> Iterator[Path]:
         UserError: if `dest` exists, or its parent cannot be written.
     """
     check_new(dest)
-    part = dest.with_name(f"{dest.name}.{os.getpid()}.unfinished")
-    shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        yield part
-        part.rename(dest)
+        with replacing_directory(dest) as part:
+            yield part
     except PermissionError as error:
         raise UserError(f"{dest} cannot be written ({error.strerror}: {error.filename})") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_model(
@@ -313,10 +307,10 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
     check_directory(directory)
     if folded:
         model = load(directory)
-        held = _named(model.params if "generator" in params else encoder_for_finetuning(model)[1])
+        tree = model.params if "generator" in params else encoder_for_finetuning(model)[1]
     else:
-        held = _named(orbax_store.read_item(directory, "params").tree)
-    wanted = _named(params)
+        tree = orbax_store.read_item(directory, "params").tree
+    held, wanted = (flatten_dict(params, sep="/") for params in (tree, params))
     shapes = [
         f"{name} {held[name].shape} there, {leaf.shape} here"
         for name, leaf in wanted.items()
@@ -327,10 +321,6 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, folded: bool) ->
             f"{directory} is of another model: {'; '.join(shapes[:8]) or 'no parameter has a name in common'}"
         )
     filled = {name: sharding.shard_like(held[name], leaf) if name in held else leaf for name, leaf in wanted.items()}
-    tree = jax.tree.unflatten(jax.tree.structure(params), list(filled.values()))
-    return Start(tree, sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys()))
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return Start(
+        unflatten_dict(filled, sep="/"), sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys())
+    )

@@ -1,5 +1,6 @@
 """Record how a run was made: `MODEL_DIR/config.gin` runs it again, `MODEL_DIR/run.json` says what ran it."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -88,6 +89,10 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, of this project and of the libraries it uses."""
-    found = {name: importlib.metadata.version(name) for name in ("electra-jax", *PACKAGES)}
-    return {"python": platform.python_version(), **found}
+    """Return the versions of Python, of this project and of the libraries it uses, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in ("electra-jax", *PACKAGES):
+        # A machine that trains from a cache needs neither SeqIO nor TensorFlow.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -1,8 +1,10 @@
-"""T5X's checkpoints, read and written without T5X: `MODEL_DIR/checkpoint_<step>/state`, a tree of Orbax with
+"""Read and write T5X's checkpoints without T5X.
 
-target                the parameters, named as here
-state/step            int32
-state/param_states    the optimizer's state: tuples are dicts of their places, and what is empty is left out
+A checkpoint is a tree that Orbax stores in `MODEL_DIR/checkpoint_<step>/state`:
+
+    target                the parameters, with our names
+    state/step            int32
+    state/param_states    the optimizer's state, where a tuple is a dict by index, and empty nodes are left out
 """
 
 import re
@@ -15,17 +17,17 @@ import orbax.checkpoint as ocp
 
 from electra_jax.model.types import PyTree
 
-# Where T5X keeps what the state of `electra pretrain` calls so.
+# Our names of a state's entries, and the names that T5X has for them.
 ENTRIES = {"params": "target", "opt_state": "state"}
 
 
 def state_of(directory: Path, step: int) -> Path:
-    """The tree of a step."""
+    """Return the folder of a step's tree."""
     return directory / f"checkpoint_{step}" / "state"
 
 
 def complete_steps(directory: Path) -> list[int]:
-    """The steps that were written to their end: until then Orbax gives a folder another name."""
+    """Return the steps whose checkpoints are complete; until then Orbax gives their folders other names."""
     if not directory.is_dir():
         return []
     names = (re.fullmatch(r"checkpoint_(\d+)", path.name) for path in directory.iterdir())
@@ -34,13 +36,13 @@ def complete_steps(directory: Path) -> list[int]:
 
 
 def write(dest: Path, *, step: int, params: PyTree, opt_state: PyTree | None) -> None:
-    """Writes a checkpoint that T5X restores.
+    """Write a checkpoint that T5X restores.
 
     Args:
         dest: the model directory.
-        step: the updates that the model has had.
+        step: the number of updates.
         params: host arrays.
-        opt_state: as Orbax restores it without knowing its types; None where there is none.
+        opt_state: as Orbax restores it without knowing its types; None if there is none.
     """
     state: dict[str, Any] = {"step": np.asarray(step, np.int32)}
     if opt_state is not None:
@@ -52,7 +54,7 @@ def write(dest: Path, *, step: int, params: PyTree, opt_state: PyTree | None) ->
 
 
 def _by_place(tree: PyTree) -> PyTree:
-    """Lists as dicts of their places, without what holds no array."""
+    """Turn lists into dicts by index, and drop nodes that hold no array."""
     if isinstance(tree, (list, tuple)):
         tree = {str(place): value for place, value in enumerate(tree)}
     if not isinstance(tree, dict):

@@ -2,7 +2,7 @@
 
 from electra_jax.config.data import cache_path
 from electra_jax.config.pretraining import CacheRun
-from electra_jax.monitoring.reporter import say
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.vocabulary import load_vocabulary
 
@@ -14,4 +14,4 @@ def run(configuration: CacheRun) -> None:
     path = cache_path(cache, vocabulary, max_bytes=None)
     if configuration.tfrecords:
         add_tfrecords(path, vocab_size=vocabulary.vocab_size)
-    say(path)
+    print_on_leader(path)

@@ -13,10 +13,10 @@ from electra_jax.compare.results import comparison_of
 from electra_jax.compare.work import Work, locked, readable
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, local, replace_file
-from electra_jax.monitoring.reporter import say
 from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, REPORT
 
 
@@ -36,7 +36,7 @@ def run(configuration: ComparisonRun) -> None:
     with locked(model_dir) as lock:
         records = Records(model_dir, plan.items, configuration.seeds)
         replace_file(absolute(model_dir / CONFIG), config)
-        say(f"{len(records.done)} of {len(plan.items)} pieces are done in {model_dir}")
+        print_on_leader(f"{len(records.done)} of {len(plan.items)} pieces are done in {model_dir}")
 
         def write() -> dict[str, Any]:
             comparison = comparison_of(configuration, plan, records, failures=work.failures, config=config)
@@ -47,7 +47,7 @@ def run(configuration: ComparisonRun) -> None:
         def tell(line: str, ended: bool) -> None:
             if ended:
                 write()
-            say(f"{line} | {progress(work, configuration.processes)}")
+            print_on_leader(f"{line} | {progress(work, configuration.processes)}")
 
         work = Work(records, processes=configuration.processes, lock=lock, tell=tell)
         with stop_signals() as stop:
@@ -60,7 +60,7 @@ def run(configuration: ComparisonRun) -> None:
         raise UserError(failed(work.failures))
     report.show(comparison)
     for what, name in (("comparison", COMPARISON), ("figure", FIGURE), ("report", REPORT)):
-        say(f"{what}: {model_dir / name}")
+        print_on_leader(f"{what}: {model_dir / name}")
 
 
 def progress(work: Work, processes: int) -> str:

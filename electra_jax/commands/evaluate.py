@@ -15,9 +15,9 @@ from electra_jax.checkpoints.orbax_store import restore_latest
 from electra_jax.config.data import share_data, vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.distributed import processes
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.files import path_of, replace_file
 from electra_jax.model.types import PyTree
-from electra_jax.monitoring.reporter import say
 from electra_jax.monitoring.watch import describe_run
 from electra_jax.pretraining import corruption, evaluation
 from electra_jax.reports.pretraining import write_report
@@ -77,8 +77,8 @@ def run(configuration: PretrainingRun) -> None:
     path = path_of(configuration.model_dir) / EVALUATION
     replace_file(path, json.dumps(result, indent=1) + "\n")
     show(values, result)
-    say(f"evaluation: {path}")
-    say(f"report: {write_report(configuration.model_dir)}")
+    print_on_leader(f"evaluation: {path}")
+    print_on_leader(f"report: {write_report(configuration.model_dir)}")
 
 
 def inspect_batch(params: PyTree, batch: Batch, key: jax.Array, **network: Any) -> dict[str, jax.Array]:

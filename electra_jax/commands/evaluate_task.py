@@ -10,12 +10,12 @@ from rich.table import Table
 
 import electra_jax
 from electra_jax.config.prediction import EvaluationRun
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
 from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
-from electra_jax.monitoring.reporter import say
 from electra_jax.run_directory import EVALUATION
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.outputs import left_out
@@ -74,7 +74,7 @@ def score_split(model: Network, task: DownstreamTask, split: str, *, batch_size:
             f"the {split} split of {task.name} has no labels to score against: predict it (electra predict with "
             f"SPLIT={split!r}), or name another SPLIT"
         )
-    say(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
+    print_on_leader(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
     predictions = predict_examples(model, task, found.examples, batch_size=batch_size)
     return {
         "num_examples": len(found.examples),
@@ -113,7 +113,9 @@ def note_unanswered(configuration: EvaluationRun, predictions: str) -> None:
     examples: Sequence[Any] = sources.read(configuration.task.task, configuration.split).examples
     missing = unanswered(gold_of(examples), read_predictions(predictions))
     if missing:
-        say(f"{predictions} has no answer to {len(missing)} of {len(examples)} questions, such as {missing[0]!r}")
+        print_on_leader(
+            f"{predictions} has no answer to {len(missing)} of {len(examples)} questions, such as {missing[0]!r}"
+        )
 
 
 def show(splits: dict[str, Scores], title: str) -> None:
@@ -135,4 +137,4 @@ def save(result: dict[str, Any], path: str | Path) -> None:
         replace_file(path_of(path), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): name another OUTPUT") from error
-    say(f"metrics: {path}")
+    print_on_leader(f"metrics: {path}")

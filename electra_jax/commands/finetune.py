@@ -12,14 +12,14 @@ from electra_jax.checkpoints.run_record import write_run_record
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.distributed import processes
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.files import local, replace_file
+from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.seed_run import Setting, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, resolve_init
 from electra_jax.model.finetuned import FinetunedModel
-from electra_jax.monitoring.reporter import say
 from electra_jax.reports.finetuning import write_finetune_report
 from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEEDS
 from electra_jax.runtime import keep_compilations
@@ -80,7 +80,7 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
     if not rows:
         raise UserError(f"the {name} split of {task.name} has nothing that can be {'learnt' if training else 'scored'}")
     windows = f" as {len(rows)} rows" if len(rows) != len(found.examples) else ""
-    say(f"{name}: {len(found.examples)} examples{windows}{left_out(found.skipped)}")
+    print_on_leader(f"{name}: {len(found.examples)} examples{windows}{left_out(found.skipped)}")
     return Split(found.examples, rows, found.skipped)
 
 
@@ -152,9 +152,9 @@ def finish(setting: Setting, model_dir: Path, seeds: list[dict[str, Any]]) -> No
     path = model_dir / RESULTS
     replace_file(path, json.dumps(results, indent=1) + "\n")
     finetune_results.show(results)
-    say(f"results: {path}")
-    say(f"report: {write_finetune_report(model_dir)}")
-    say(f"model: {model_dir} (the best checkpoint of seed {best})")
+    print_on_leader(f"results: {path}")
+    print_on_leader(f"report: {write_finetune_report(model_dir)}")
+    print_on_leader(f"model: {model_dir} (the best checkpoint of seed {best})")
 
 
 def promote(source: Path, model_dir: Path) -> None:
@@ -163,7 +163,5 @@ def promote(source: Path, model_dir: Path) -> None:
     for path in source.iterdir():
         if path.is_file():
             shutil.copy2(path, model_dir / path.name)
-    part = model_dir / f"{CHECKPOINTS}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source / CHECKPOINTS, part)
-    part.rename(model_dir / CHECKPOINTS)
+    with replacing_directory(model_dir / CHECKPOINTS) as part:
+        shutil.copytree(source / CHECKPOINTS, part, dirs_exist_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from electra_jax.checkpoints import model_dir
 from electra_jax.errors import UserError
 from electra_jax.files import local
-from electra_jax.interchange import bare, hf, imported, tf1
+from electra_jax.interchange import hf, imported, tf1
 from electra_jax.run_directory import CHECKPOINTS
 
 
@@ -42,8 +42,6 @@ def read(sources: list[Path]) -> imported.Imported:
     if len(sources) == 1:
         if tf1.checkpoint_prefix(sources[0]) is not None:
             return tf1.read(sources[0])
-        if (carried := bare.file_of(sources[0])) is not None:
-            return bare.read(carried)
         if (sources[0] / CHECKPOINTS).is_dir():
             raise UserError(
                 f"{sources[0]} is a model directory already: copy it, or give it to the command that needs it"
@@ -52,7 +50,6 @@ def read(sources: list[Path]) -> imported.Imported:
     kinds = (
         "a transformers directory (looked for config.json)",
         "a TensorFlow checkpoint (looked for model.ckpt-*.index)",
-        "a run of bench.pretrain_small (looked for checkpoint.npz, weights.npz)",
     )
     state, between = ("is neither", " nor ") if wrong.exists() else ("does not exist: it should be", " or ")
     raise UserError(f"{wrong} {state} {between.join(kinds)}")

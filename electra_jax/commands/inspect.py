@@ -4,6 +4,7 @@ import math
 
 import jax
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from jax.sharding import AbstractMesh
 from rich import box
 from rich.console import Console
@@ -33,10 +34,9 @@ def run(configuration: PretrainingRun) -> None:
     table = Table(box=box.SIMPLE)
     for title in ("parameter", "shape", "numbers", "sharding", "on a device"):
         table.add_column(title, no_wrap=True, justify="right" if title == "numbers" else "left")
-    for (path, placement), leaf in zip(
-        jax.tree_util.tree_leaves_with_path(placements.params), jax.tree.leaves(state.params), strict=True
-    ):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    leaves = flatten_dict(state.params, sep="/")
+    for name, placement in flatten_dict(placements.params, sep="/").items():
+        leaf = leaves[name]
         part = placement.shard_shape(leaf.shape)
         table.add_row(name, str(leaf.shape), f"{leaf.size:,}", str(tuple(placement.spec)), str(part))
     console = Console()

@@ -12,13 +12,13 @@ from typing import TextIO
 
 import electra_jax
 from electra_jax.config.prediction import PredictionRun
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import local
 from electra_jax.inference.input_files import SORTED_BATCHES, Item, read_items
 from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import answers, predict_examples, predict_ids
 from electra_jax.inference.task_data import open_task, splits_of
-from electra_jax.monitoring.reporter import say
 from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.outputs import left_out, write_outputs
@@ -55,10 +55,10 @@ def predict_split(model: Network, configuration: PredictionRun, name: str) -> No
     local(directory, "OUTPUT_DIR")
     for split in splits_of(task, name):
         found = task.examples(split)
-        say(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
+        print_on_leader(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
         predictions = predict_examples(model, task, found.examples, batch_size=configuration.batch_size)
         for path in write_outputs(task, split, found.examples, predictions, directory):
-            say(f"wrote {path}")
+            print_on_leader(f"wrote {path}")
 
 
 def write_predictions(model: Network, items: Iterable[Item], output: TextIO, batch_size: int) -> None:

@@ -18,10 +18,11 @@ from electra_jax.config.data import PretrainingData, data_state, resume_data, sh
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.batches import Prefetch
 from electra_jax.distributed import processes
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.files import path_of
 from electra_jax.monitoring.metrics_file import read_rows
-from electra_jax.monitoring.reporter import RunReporter, Silence, say
+from electra_jax.monitoring.reporter import NullReporter, RunReporter
 from electra_jax.monitoring.watch import Watched, describe_run, setting_of
 from electra_jax.pretraining import evaluation, metrics
 from electra_jax.pretraining.steps import PretrainingSetup
@@ -52,7 +53,7 @@ def run(configuration: PretrainingRun) -> None:
         write_run_record(model_dir, gin_files.resolved(), describe_run(configuration, state.params, corpus=data.name))
     start_step = int(jax.device_get(state.step))
     if start_step >= last_step:
-        say(f"{model_dir} has had its {last_step} steps: nothing left to do")
+        print_on_leader(f"{model_dir} has had its {last_step} steps: nothing left to do")
         return
     ahead = DISPATCHES_AHEAD * configuration.loop.steps_per_dispatch
     with (
@@ -73,7 +74,7 @@ def run(configuration: PretrainingRun) -> None:
     if reached < last_step:
         end_early(stop, f" at step {reached}")
     else:
-        say(f"done: {reached} steps in {model_dir}")
+        print_on_leader(f"done: {reached} steps in {model_dir}")
 
 
 def begin(
@@ -99,9 +100,9 @@ def begin(
         if restored is not None:
             if restored.data_state:
                 resume_data(configuration, data, restored.data_state, step=restored.step)
-                say(f"resuming from step {restored.step} of {source}")
+                print_on_leader(f"resuming from step {restored.step} of {source}")
             else:
-                say(f"starting from the weights that were imported into {source}")
+                print_on_leader(f"starting from the weights that were imported into {source}")
             return checkpoints, restored.state
     state = sharding.initialise(setup.init, key, mesh, configuration.mesh)
     if source is not None:
@@ -122,7 +123,7 @@ def open_checkpoints(configuration: PretrainingRun) -> Checkpoints:
 def open_reporter(configuration: PretrainingRun, start_step: int) -> Iterator[Reporter]:
     """Open the leader's reporter, which also watches the run's health; the other processes report nothing."""
     if not processes.leader():
-        yield Silence()
+        yield NullReporter()
         return
     model_dir = path_of(configuration.model_dir)
     reporter = RunReporter(model_dir, start_step=start_step, num_train_steps=configuration.loop.num_train_steps)

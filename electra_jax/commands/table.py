@@ -289,7 +289,7 @@ COMMANDS = {
         ),
     ),
     "import": Command(
-        "make a model directory of a transformers directory, a TensorFlow 1 checkpoint or a bare machine's run",
+        "make a model directory of a transformers directory or a TensorFlow 1 checkpoint",
         "import_",
         (
             Argument(
@@ -297,8 +297,7 @@ COMMANDS = {
                 {
                     "nargs": "+",
                     "metavar": "SRC",
-                    "help": "a transformers directory, two of them (discriminator and generator), a model.ckpt-*, "
-                    "or what bench.pretrain_small wrote (its directory, or an .npz of it)",
+                    "help": "a transformers directory, two of them (discriminator and generator), or a model.ckpt-*",
                 },
             ),
             Argument("dest", {"metavar": "DEST", "help": "the model directory to make; it must not exist"}),

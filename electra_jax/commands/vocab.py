@@ -4,8 +4,8 @@ import os
 
 from electra_jax.config.data import open_source
 from electra_jax.config.pretraining import VocabularyRun
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
-from electra_jax.monitoring.reporter import say
 from electra_jax.tasks.vocabulary import train_vocabulary
 
 
@@ -35,4 +35,4 @@ def run(configuration: VocabularyRun) -> None:
         corpus_name=corpus.name,
         show_progress=True,
     )
-    say(f"{configuration.vocab_file}: {vocabulary.vocab_size} entries learnt from {corpus.name}")
+    print_on_leader(f"{configuration.vocab_file}: {vocabulary.vocab_size} entries learnt from {corpus.name}")

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints import orbax_store
 from electra_jax.compare.plan import Timing, WorkItem
@@ -158,11 +158,7 @@ def parameters_sha256(model_dir: Path) -> str:
     """Return a checksum of the newest checkpoint's parameters: their names, types, shapes and values."""
     checksum = hashlib.sha256()
     params = orbax_store.read_item(absolute(model_dir), "params").tree
-    named = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
-    for name, leaf in sorted(named.items()):
+    for name, leaf in sorted(flatten_dict(params, sep="/").items()):
         checksum.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
         checksum.update(np.ascontiguousarray(leaf).tobytes())
     return checksum.hexdigest()

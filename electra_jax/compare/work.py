@@ -14,8 +14,9 @@ from typing import NamedTuple, TextIO
 
 from electra_jax.compare.plan import Timing, WorkItem, ready
 from electra_jax.compare.records import Records, command_of
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import PREEMPTED, UserError
-from electra_jax.monitoring.reporter import say
+from electra_jax.files import replacing_directory
 from electra_jax.training.stop import STOP_AT_EOF, Stop
 
 # Seconds between looks at the processes, and between lines that say what is running when nothing else happens.
@@ -102,10 +103,8 @@ class Work:
         directory = self.records.directory(item)
         directory.parent.mkdir(parents=True, exist_ok=True)
         if item.task is None and item.needs is not None and not directory.exists():
-            part = directory.with_name(directory.name + ".part")
-            shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(self.records.model_dir / item.needs, part)
-            part.rename(directory)
+            with replacing_directory(directory) as part:
+                shutil.copytree(self.records.model_dir / item.needs, part, dirs_exist_ok=True)
         log = self.records.log(item).open("a", encoding="utf-8")
         log.write(f"\n$ {command_of(item)}\n")
         log.flush()
@@ -210,7 +209,7 @@ def locked(model_dir: Path) -> Iterator[int]:
             if _is_running(file.read()):
                 raise UserError(f"another electra compare is at work in {model_dir}: wait for it, or stop it")
             if not waiting:
-                say("waiting for what a killed comparison left running: it saves and stops")
+                print_on_leader("waiting for what a killed comparison left running: it saves and stops")
             waiting = True
             time.sleep(_POLL)
         file.truncate(0)

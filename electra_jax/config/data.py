@@ -20,8 +20,6 @@ from electra_jax.tasks.original import choice
 from electra_jax.tasks.pretraining.cache import build_cache
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
-from electra_jax.tasks.pretraining.streams import StreamBatches, is_cached, stream_evaluation_batches
-from electra_jax.tasks.pretraining.tasks import UNMASKED_SUFFIX, feature_lengths, register_pretraining_task
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 from electra_jax.training import sharding
@@ -164,8 +162,7 @@ def open_data(
     if run.mixture_or_task_name is not None:
         if run.cache.source.corpus is not None:
             raise UserError("CORPUS and MIXTURE_OR_TASK_NAME are both set: a run reads one of them")
-        name = run.mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
-        return stream_data(run, name, vocabulary, use_cached=is_cached(name), share=share)
+        return stream_data(run, run.mixture_or_task_name, vocabulary, share=share)
     check_masking_of_corpus(run)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
     length = run.cache.sequence_length
@@ -256,6 +253,9 @@ def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:
     Raises:
         UserError: as `open_data`.
     """
+    # Loads SeqIO and TensorFlow.
+    from electra_jax.tasks.pretraining.tasks import UNMASKED_SUFFIX, register_pretraining_task
+
     check_masking_of_corpus(run)
     path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
     add_tfrecords(path, vocab_size=vocabulary.vocab_size)
@@ -274,11 +274,26 @@ def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:
 
 
 def stream_data(
-    run: PretrainingRun, name: str, vocabulary: Vocabulary, *, use_cached: bool, share: dict[str, Any]
+    run: PretrainingRun, mixture_or_task_name: str, vocabulary: Vocabulary, *, share: dict[str, Any]
 ) -> PretrainingData:
-    """Open a SeqIO task or mixture."""
+    """Return batches of a SeqIO task or mixture.
+
+    Args:
+        run: says how long examples are and who draws their masks.
+        mixture_or_task_name: as it is registered; its variant without masks is read where the device draws them.
+        vocabulary: of the run.
+        share: the batch size, and this process's index among how many.
+
+    Raises:
+        UserError: if there is no such task or mixture.
+    """
+    # Load SeqIO and TensorFlow, which a run that reads a cache does not need.
+    from electra_jax.tasks.pretraining.streams import StreamBatches, is_cached, stream_evaluation_batches
+    from electra_jax.tasks.pretraining.tasks import UNMASKED_SUFFIX, feature_lengths
+
+    name = mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
     lengths = feature_lengths(run.cache.sequence_length, mask_prob=run.mask_prob if run.masking == "task" else None)
-    task = {"use_cached": use_cached, "feature_lengths": lengths, **share}
+    task = {"use_cached": is_cached(name), "feature_lengths": lengths, **share}
     return PretrainingData(
         name,
         f"stream of {name}",

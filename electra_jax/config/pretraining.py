@@ -1,4 +1,4 @@
-"""What Gin binds: one dataclass per kind of run, none with a hidden default."""
+"""Configure `electra pretrain`, `cache` and `vocab`: the dataclasses that Gin binds, none with a hidden default."""
 
 import dataclasses
 from typing import Any
@@ -17,13 +17,13 @@ from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.sharding import MeshConfig
 
-# What `PretrainingRun.rules` may name.
+# The rules that `PretrainingRun.rules` can name.
 RULES = {rules.name: rules for rules in (STANDARD_RULES, original.RULES)}
 
 
 @dataclasses.dataclass(frozen=True)
 class CorpusConfig:
-    """Where text comes from and how it is read.
+    """The text: where it comes from and how it is read.
 
     Attributes:
         corpus: "embedded"; a glob of text files; "tfds:NAME"; a glob of the original builder's TFRecords; or the
@@ -41,21 +41,21 @@ class CorpusConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CacheConfig:
-    """How text becomes tokenised examples, and where those are kept.
+    """The tokenised examples of a text: how they are made, and where they are kept.
 
     Attributes:
         source: the text.
         vocab_file: BERT's vocab.txt.
         lowercase: None to take the casing from the vocabulary's record.
-        cache_dir: parent of the caches, one directory for every combination of all that is here; None for the user's
-            cache folder.
-        sequence_length: L, [CLS] and [SEP] counted.
+        cache_dir: the folder of all caches, with one directory for every combination of these settings; None for the
+            user's cache folder.
+        sequence_length: length of an example, [CLS] and [SEP] included.
         one_segment_share: share of examples with one segment.
         random_length_share: share of examples that aim at a random, shorter length.
-        held_out_fraction: share of documents kept for validation.
-        num_processes: that tokenise; 0 for one per core.
-        max_auto_cache_bytes: `electra pretrain` caches a corpus up to this size without being asked.
-        seed: of the draws of segments and lengths.
+        held_out_fraction: share of documents held out for validation.
+        num_processes: number of processes that tokenise; 0 for one per core.
+        max_auto_cache_bytes: size up to which `electra pretrain` caches a corpus without being asked.
+        seed: seed for the segments and lengths that are drawn.
         example_building: how documents become examples, a name that `tasks.original.choice.example_builder` takes.
     """
 
@@ -75,7 +75,7 @@ class CacheConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CacheRun:
-    """What `electra cache` does.
+    """Everything that determines an `electra cache`.
 
     Attributes:
         cache: the cache to build.
@@ -88,16 +88,16 @@ class CacheRun:
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyRun:
-    """What `electra vocab` does.
+    """Everything that determines an `electra vocab`.
 
     Attributes:
         source: the text to learn from.
-        vocab_file: where the vocabulary goes.
-        vocab_size: entries.
-        lowercase: whether text is lower-cased.
-        strip_accents: whether accents are dropped.
-        min_frequency: a pair of pieces seen less often is not merged.
-        limit_alphabet: single characters kept at most; text with rarer ones becomes [UNK].
+        vocab_file: the file to write.
+        vocab_size: number of entries.
+        lowercase: whether to lower-case text.
+        strip_accents: whether to drop accents.
+        min_frequency: number of times that a pair of pieces must occur to be merged.
+        limit_alphabet: largest number of single characters; words with other characters become [UNK].
     """
 
     source: CorpusConfig
@@ -115,35 +115,35 @@ class PretrainingRun:
 
     Attributes:
         model_dir: the run directory.
-        init_from: a model directory whose weights a new run starts from, where their names are the same; None for
-            random ones.
+        init_from: a model directory to initialize a new run's weights from, as far as their names are the same; None
+            for random weights.
         encoder: the discriminator's encoder.
-        generator_width_fraction, generator_depth_fraction: of the discriminator's; without effect on an objective
-            whose generator has no encoder of its own.
-        generator_encoder: the generator's sizes outright, as `electra import` binds those of a pair; None for the
+        generator_width_fraction, generator_depth_fraction: the generator's sizes as fractions of the discriminator's;
+            without effect if the generator has no encoder of its own.
+        generator_encoder: the generator's sizes themselves, as `electra import` binds those of a pair; None for the
             fractions.
-        generator_kind: "small" (an encoder of its own), "tied" (the discriminator's), "uniform" (draws any token),
-            "two_tower" (an encoder from each side) or "none".
+        generator_kind: "small" (an encoder of its own), "tied" (the discriminator's), "uniform" (any token),
+            "two_tower" (an encoder for each direction) or "none".
         generator_embeddings: size of the generator's embeddings: the discriminator's "embedding_size", or the
-            generator's own "hidden_size", which only embeddings that are not shared can have.
+            generator's own "hidden_size", for embeddings that are not shared.
         embedding_sharing: "es", "gdes" or "nes": see `model.electra.Electra`.
-        objective: what is minimised.
+        objective: the loss.
         mask_prob, mask_token_prob: see `MaskingConfig`.
         masking: "device" draws masks in the jitted step; "task" takes those that a named task or mixture draws itself,
             on the host (a corpus is always masked on the device).
         optimizer: the update rule.
-        mesh: of devices.
+        mesh: the device mesh.
         cache: the tokenised text.
         mixture_or_task_name: a registered SeqIO task or mixture, instead of the cache's corpus.
         batch_size: rows of a global batch.
         accumulation_steps: micro-batches of a global batch.
-        loop: how long, and when what happens.
-        num_evaluation_examples: held-out examples of each evaluation while training.
+        loop: the number of steps, and the intervals between reports, evaluations and checkpoints.
+        num_evaluation_examples: held-out examples of each evaluation during training.
         num_passages: held-out passages shown in the report.
-        seed: of initial weights, order of examples, masks, samples and dropout.
+        seed: seed of the initial weights, the order of examples, masks, samples and dropout.
         weight_schedule: how the weights of the losses change over the steps.
-        packing: several examples of the corpus share a row where they fit, and see only their own tokens; held-out text
-            stays one example a row.
+        packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
+            held-out text keeps one example a row.
         rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.
     """
 
@@ -175,10 +175,10 @@ class PretrainingRun:
     rules: str
 
     def __post_init__(self) -> None:
-        """Refuses settings that contradict each other.
+        """Check the settings.
 
         Raises:
-            UserError: names them.
+            UserError: if a setting is out of range, or two contradict each other.
         """
         if self.masking not in ("device", "task"):
             raise UserError(f"MASKING is {self.masking!r}: it must be 'device' or 'task'")
@@ -234,7 +234,7 @@ class PretrainingRun:
 
     @property
     def variant(self) -> dict[str, Any]:
-        """The arguments of `variants.check` and `variants.make_model`."""
+        """The arguments of `registry.check` and `registry.make_model`."""
         own_encoder = self.generator_kind in ("small", "two_tower")
         return {
             "objective": self.objective,
@@ -246,11 +246,11 @@ class PretrainingRun:
 
     @property
     def model(self) -> nn.Module:
-        """What the objective trains."""
+        """The model that the objective trains."""
         return registry.make_model(**self.variant)
 
     def step_flops(self, max_predictions: int) -> int:
-        """Matrix FLOPs of one training step with so many masked positions to a row."""
+        """Return the matrix FLOPs of one training step with `max_predictions` masked positions in a row."""
         arguments = {name: value for name, value in self.variant.items() if name != "embedding_sharing"}
         return flops.step_flops(
             **arguments,
@@ -260,7 +260,7 @@ class PretrainingRun:
         )
 
     def masking_config(self, *, cls_id: int, sep_id: int, mask_id: int) -> MaskingConfig:
-        """The masking with a vocabulary's special ids."""
+        """Return the masking with a vocabulary's special ids."""
         return MaskingConfig(
             mask_prob=self.mask_prob,
             mask_token_prob=self.mask_token_prob,

@@ -20,13 +20,14 @@ from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.data.buckets import TrainingBatches
 from electra_jax.data.forward import RowRunner
 from electra_jax.distributed import processes
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.files import replace_file
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.results import collapse
 from electra_jax.finetuning.start import Origin, take_weights
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
-from electra_jax.monitoring.reporter import RunReporter, Silence, say
+from electra_jax.monitoring.reporter import NullReporter, RunReporter
 from electra_jax.run_directory import BEST, CHECKPOINTS, METRICS, SEED_RESULT
 from electra_jax.tasks.answering import predict_rows
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
@@ -277,7 +278,7 @@ def run_seed(setting: Setting, seed: int, directory: Path, stop: Stop) -> dict[s
     reporter = (
         RunReporter(directory, start_step=done, num_train_steps=loop.num_train_steps, columns=columns)
         if processes.leader()
-        else Silence()
+        else NullReporter()
     )
     try:
         _, reached = train(
@@ -306,11 +307,11 @@ def begin(setting: Setting, seed: int, checkpoints: Checkpoints) -> tuple[TrainS
     """Return the state to train from, and its step: this seed's own checkpoint, else INIT_FROM with a new head."""
     restored = checkpoints.restore(setting.abstract_state)
     if restored is not None:
-        say(f"seed {seed}: resuming from step {restored.step}")
+        print_on_leader(f"seed {seed}: resuming from step {restored.step}")
         return restored.state, restored.step
     state = sharding.initialise(setting.init, jax.random.key(seed), setting.mesh, setting.run.mesh)
     params = take_weights(setting.run.init_from, state.params, quiet=seed != setting.run.seed)
-    say(f"seed {seed}: {setting.loop.num_train_steps} steps of {setting.run.batch_size} rows")
+    print_on_leader(f"seed {seed}: {setting.loop.num_train_steps} steps of {setting.run.batch_size} rows")
     return state._replace(params=params), 0
 
 

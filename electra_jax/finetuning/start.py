@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from electra_jax.checkpoints import model_dir
 from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
-from electra_jax.monitoring.reporter import say
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 
 # Sizes in which a checkpoint's encoder must agree with a model's Gin file, where one is given too.
@@ -147,16 +147,16 @@ def take_weights(init_from: str | None, params: PyTree, *, quiet: bool) -> PyTre
     """
     if init_from is None:
         if not quiet:
-            say("weights: all of them random (INIT_FROM is None)")
+            print_on_leader("weights: all of them random (INIT_FROM is None)")
         return params
     # The head of another task is not taken, even where it has the same shape.
     encoder = {name: tree for name, tree in params.items() if name != "head"}
     start = model_dir.start_from(init_from, encoder, folded=True)
     if not quiet:
         fresh = [*start.fresh, *(f"head/{name}" for name in params["head"])]
-        say(f"weights from {Path(init_from)}: the embeddings and the encoder")
-        say(f"  new:  {', '.join(fresh)}")
-        say(f"  left: {', '.join(groups(start.unused)) or 'nothing'}")
+        print_on_leader(f"weights from {Path(init_from)}: the embeddings and the encoder")
+        print_on_leader(f"  new:  {', '.join(fresh)}")
+        print_on_leader(f"  left: {', '.join(groups(start.unused)) or 'nothing'}")
     return {**start.params, "head": params["head"]}
 
 

@@ -1,1 +1,1 @@
-"""Checkpoints of other implementations, to and from our parameter tree."""
+"""Read and write the checkpoints of other implementations."""

@@ -1,4 +1,4 @@
-"""The model card beside an exported model: what it is, and the facts of its training that are known."""
+"""Write the model card of an exported model: its sizes, and what is known of its training."""
 
 import json
 from pathlib import Path
@@ -8,18 +8,18 @@ from electra_jax.interchange.imported import parameter_count
 
 
 def write_card(path: Path, model: Loaded, form: str) -> None:
-    """Writes README.md.
+    """Write README.md.
 
     Args:
-        path: of the file.
-        model: what was exported.
-        form: what the directory is, in words.
+        path: the file to write.
+        model: the exported model.
+        form: the format of the directory, in words.
     """
     path.write_text("\n".join(card(model, form)) + "\n", encoding="utf-8")
 
 
 def card(model: Loaded, form: str) -> list[str]:
-    """The card's lines."""
+    """Return the lines of the card."""
     description, encoder = model.description, model.description.encoder
     lines = [
         f"# ELECTRA: {description.kind.replace('_', ' ')}",
@@ -47,7 +47,7 @@ def card(model: Loaded, form: str) -> list[str]:
 
 
 def casing(model: Loaded) -> str:
-    """How text is normalised, as a clause."""
+    """Return a clause that says how text is normalised, or an empty string for a model without a vocabulary."""
     if model.vocabulary is None:
         return ""
     lowercase = "lower-cased" if model.vocabulary.lowercase else "cased"

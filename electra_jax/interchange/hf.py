@@ -1,10 +1,11 @@
-"""Directories of `transformers`, both ways; neither `transformers` nor PyTorch is needed."""
+"""Read and write directories of `transformers`, without `transformers` or PyTorch."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from electra_jax.checkpoints.model_dir import Loaded
@@ -20,20 +21,20 @@ PAIR = ("discriminator", "generator")
 
 
 def is_hf_directory(path: Path) -> bool:
-    """Whether it is a directory of `transformers`, or one that holds a pair of them."""
+    """Return whether a path is a directory of `transformers`, or holds a pair of them."""
     return (path / hf_config.CONFIG).is_file() or is_pair(path)
 
 
 def is_pair(path: Path) -> bool:
-    """Whether it holds a directory `discriminator` and a directory `generator`."""
+    """Return whether a path holds the directories `discriminator` and `generator` of a pair."""
     return all((path / tower / hf_config.CONFIG).is_file() for tower in PAIR)
 
 
 def read(sources: list[Path]) -> Imported:
-    """Reads one directory, or the two of a pair (in either order, or in one folder).
+    """Read one directory, or the two of a pair, which may come in either order or in one folder.
 
     Raises:
-        UserError: what cannot be read, or does not fit together.
+        UserError: if a file cannot be read, or the files do not describe one model.
     """
     if len(sources) == 1 and is_pair(sources[0]) and not (sources[0] / hf_config.CONFIG).exists():
         sources = [sources[0] / tower for tower in PAIR]
@@ -50,10 +51,10 @@ def read(sources: list[Path]) -> Imported:
 
 
 def read_one(source: Path) -> Imported:
-    """Reads one directory.
+    """Read one directory.
 
     Raises:
-        UserError: what cannot be read, or does not fit together.
+        UserError: if a file cannot be read, or the files do not describe one model.
     """
     config = hf_config.read_config(source)
     path = source / hf_config.CONFIG
@@ -91,7 +92,7 @@ def read_one(source: Path) -> Imported:
 
 
 def modernised(raw: Tensors) -> Tensors:
-    """The tensors by today's names: old ones call LayerNorm's gamma and beta, and save the positions' numbers."""
+    """Rename the tensors of old files: LayerNorm's gamma and beta become weight and bias, position_ids are dropped."""
     renamed = {}
     for name, tensor in raw.items():
         if name.endswith("embeddings.position_ids"):
@@ -103,10 +104,10 @@ def modernised(raw: Tensors) -> Tensors:
 
 
 def untie(tensors: Tensors, prefix: str, file: Path) -> None:
-    """Drops the generator's output table where it is the embedding table once more.
+    """Remove the generator's output table from the tensors, because it must equal the embedding table.
 
     Raises:
-        UserError: it is another table.
+        UserError: if it differs from the embedding table.
     """
     words = tensors.get(f"{prefix}embeddings.word_embeddings.weight")
     tied = tensors.pop("generator_lm_head.weight", None)
@@ -118,7 +119,11 @@ def untie(tensors: Tensors, prefix: str, file: Path) -> None:
 
 
 def join(discriminator: Imported, generator: Imported) -> Imported:
-    """The two towers as one model; embeddings that differ are kept apart."""
+    """Join two towers to one model; the generator keeps its own embeddings if they differ from the discriminator's.
+
+    Raises:
+        UserError: if the towers have different vocabularies.
+    """
     same = embeddings_equal(discriminator, generator)
     notes = [*discriminator.notes, *generator.notes]
     if not same:
@@ -142,13 +147,13 @@ def join(discriminator: Imported, generator: Imported) -> Imported:
 
 
 def embeddings_equal(discriminator: Imported, generator: Imported) -> bool:
-    """Whether both have the same tables."""
-    ours, theirs = (layout.leaves_by_path(model.params["embeddings"]) for model in (discriminator, generator))
+    """Return whether both models have the same embeddings."""
+    ours, theirs = (flatten_dict(model.params["embeddings"], sep="/") for model in (discriminator, generator))
     return all(np.array_equal(leaf, theirs[path]) for path, leaf in ours.items())
 
 
 def split(model: Loaded) -> dict[str, Loaded]:
-    """The state dicts that `transformers` has for a model, by the name of their folder; "" for the folder itself."""
+    """Return the models that `transformers` keeps in folders of their own, by folder; "" stands for DEST itself."""
     description = model.description
     if description.kind != "pretraining":
         return {"": model}
@@ -168,13 +173,13 @@ def split(model: Loaded) -> dict[str, Loaded]:
 
 
 def write(model: Loaded, dest: Path) -> list[str]:
-    """Writes one directory, or for a pair `dest/discriminator` and `dest/generator`.
+    """Write one directory, or `dest/discriminator` and `dest/generator` for a pair.
 
     Returns:
         Notes for the user.
 
     Raises:
-        UserError: a head that `transformers` has no class for.
+        UserError: if `transformers` has no class for the head.
     """
     notes = refuse_or_note(model.description)
     for name, part in split(model).items():
@@ -194,15 +199,15 @@ def write(model: Loaded, dest: Path) -> list[str]:
 
 
 def prefix_of(description: Description) -> str:
-    """The encoder's name in the state dict of each class; the bare encoder has none."""
+    """Return the prefix of the encoder's tensors, which is empty for an encoder without a head."""
     return "" if description.kind == "encoder" else "electra."
 
 
 def refuse_or_note(description: Description) -> list[str]:
-    """What `transformers` cannot hold.
+    """Return notes on what `transformers` cannot hold of a head.
 
     Raises:
-        UserError: it has no class for the head at all.
+        UserError: if it has no class for the head.
     """
     head = description.head
     if head is None:

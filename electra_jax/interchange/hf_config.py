@@ -1,4 +1,4 @@
-"""`config.json` of a `transformers` directory <-> our description."""
+"""Translate between `config.json` of `transformers` and the description of a model."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from electra_jax.model.heads import HeadConfig
 
 CONFIG = "config.json"
 
-# Regression is told apart from classification by the rest of the configuration.
+# The rest of the configuration tells regression from classification.
 KINDS = {
     "ElectraForPreTraining": "discriminator",
     "ElectraForMaskedLM": "generator",
@@ -22,7 +22,7 @@ KINDS = {
     "ElectraForQuestionAnswering": "question_answering",
     "ElectraForMultipleChoice": "multiple_choice",
     "ElectraModel": "encoder",
-    # Of BERT only the encoder is taken, whatever stands on it.
+    # Of BERT only the encoder is imported, without its head.
     "BertModel": "encoder",
     "BertForPreTraining": "encoder",
     "BertForMaskedLM": "encoder",
@@ -37,7 +37,7 @@ ARCHITECTURES = {
     "regression": "ElectraForSequenceClassification",
 }
 
-# What `transformers` takes where an old config.json is silent.
+# The values that `transformers` assumes where an old config.json does not state them.
 SILENT = {
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
@@ -45,10 +45,10 @@ SILENT = {
     "layer_norm_eps": 1e-12,
 }
 
-# The same for a size that the tensors do not tell, by model_type.
+# The same for the number of heads, which the tensors do not tell either, by model_type.
 SILENT_HEADS = {"electra": 4, "bert": 12}
 
-# What names a kind of model in its tensors, for a config.json without `architectures`; in this order.
+# Prefixes of tensors that tell the kind of model where config.json has no `architectures`; the first match counts.
 TELLING = {
     "discriminator_predictions.": "discriminator",
     "generator_predictions.": "generator",
@@ -59,7 +59,7 @@ TELLING = {
     "": "encoder",
 }
 
-# The one value that our encoder has; a config.json that says another is of another architecture.
+# The values that our encoder implements; any other value means another architecture.
 FIXED = {
     "hidden_act": ("gelu", "gelu_python"),
     "position_embedding_type": ("absolute", None),
@@ -72,10 +72,10 @@ FIXED_SUMMARY = {"summary_type": "first", "summary_use_proj": True, "summary_act
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The values of config.json.
+    """Read config.json.
 
     Raises:
-        UserError: there is none, or it is no JSON object.
+        UserError: if it does not exist or is not a JSON object.
     """
     path = directory / CONFIG
     if not path.is_file():
@@ -90,10 +90,10 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
-    """The kind of model, from `architectures` or, where that is missing, from the names of the tensors.
+    """Return the kind of model, from `architectures` or, where that is missing, from the names of the tensors.
 
     Raises:
-        UserError: an architecture that is not read, or a setting that our encoder has not.
+        UserError: if the architecture cannot be imported, or a setting has a value that our encoder does not implement.
     """
     architecture, model_type = architecture_of(config)
     known = ", ".join(KINDS)
@@ -116,14 +116,14 @@ def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
         for name, value in FIXED_SUMMARY.items():
             if config.get(name, value) != value:
                 raise UserError(f"{path}: {name} = {config[name]!r} is another head; only {value!r} is read")
-    # As `transformers` has it: a problem that is not named is a regression where there is one output.
+    # As in `transformers`: one output means regression if problem_type is not given.
     single = len(tensors.get("classifier.out_proj.bias", ())) == 1
     problem = config.get("problem_type") or ("regression" if single else None)
     return "regression" if kind == "sequence_classification" and problem == "regression" else kind
 
 
 def architecture_of(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The first name in `architectures`, and the `model_type` or what that name says of it."""
+    """Return the first name in `architectures`, and `model_type` or what the name says of it."""
     names = config.get("architectures") or None
     architecture = str(names[0] if isinstance(names, list) else names) if names else None
     told = architecture and architecture.partition("For")[0].removesuffix("Model").lower()
@@ -131,10 +131,10 @@ def architecture_of(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 
 def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, prefix: str) -> EncoderConfig:
-    """Sizes of the encoder: those that config.json states, else those of the tensors.
+    """Return the sizes of the encoder: those that config.json states, otherwise those of the tensors.
 
     Raises:
-        UserError: a size that neither tells, or that the vocabulary's table contradicts.
+        UserError: if a size is not stated and not told by the tensors, is not a number, or contradicts the word table.
     """
     wanted = [
         *("vocab_size", "hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads"),
@@ -174,7 +174,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
 
 
 def sizes_of(tensors: Tensors, prefix: str) -> dict[str, int]:
-    """The sizes that shapes tell, as far as the tensors are there."""
+    """Return the sizes that the shapes of the tensors tell."""
     sizes: dict[str, int] = {}
 
     def axis(field: str, name: str, number: int) -> None:
@@ -196,7 +196,7 @@ def sizes_of(tensors: Tensors, prefix: str) -> dict[str, int]:
 
 
 def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors) -> HeadConfig | None:
-    """The fine-tuning head, its number of labels from its shape; None where the kind has none."""
+    """Return the fine-tuning head, with its number of labels from its shape; None for a kind without a head."""
     modules = {"regression": "sequence_classification", "multiple_choice": "sequence_classification"}
     biases = {
         "sequence_classification": "classifier.out_proj.bias",
@@ -224,10 +224,10 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors) -> HeadC
 
 
 def labels_of(kind: str, config: Mapping[str, Any], head: HeadConfig | None, path: Path) -> tuple[str, ...]:
-    """Names of the outputs of a classification or tagging head.
+    """Return the names of the outputs of a classification or tagging head.
 
     Raises:
-        UserError: config.json names another number of them than the head has.
+        UserError: if config.json names another number of labels than the head has outputs.
     """
     if kind not in ("sequence_classification", "regression", "token_classification") or head is None:
         return ()
@@ -240,7 +240,7 @@ def labels_of(kind: str, config: Mapping[str, Any], head: HeadConfig | None, pat
 
 
 def to_config(description: Description) -> dict[str, Any]:
-    """config.json of one tower, with or without a head."""
+    """Return the content of config.json for one tower, with or without a head."""
     encoder = description.encoder
     config: dict[str, Any] = {
         "architectures": [ARCHITECTURES[description.kind]],

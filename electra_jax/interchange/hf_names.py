@@ -1,7 +1,9 @@
-"""Names of tensors in a `transformers` state dict, and where they stand in our parameter tree."""
+"""Map the tensors of a `transformers` state dict to our parameters."""
+
+from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints.model_record import Description
-from electra_jax.interchange.layout import Layout, leaves_by_path, place
+from electra_jax.interchange.layout import Layout, location
 from electra_jax.model.types import PyTree
 
 TABLES = {
@@ -12,7 +14,7 @@ TABLES = {
     "layer_norm/bias": "LayerNorm.bias",
 }
 
-# Within one layer: ours and theirs, without the leaf.
+# Within one layer: our prefix and theirs.
 LAYER = {
     "attention/query": "attention.self.query",
     "attention/key": "attention.self.key",
@@ -43,36 +45,36 @@ LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight"}
 
 
 def layout(description: Description, template: PyTree, *, prefix: str) -> Layout:
-    """Every tensor of the model's state dict.
+    """Return the location of every tensor of a model's state dict.
 
     Args:
-        description: of one tower: a pair is two state dicts there.
-        template: our tree's shapes.
-        prefix: of the encoder's names, "electra." or "bert.", or "" for the bare encoder.
+        description: one tower, because a pair has two state dicts.
+        template: the shapes of our parameters.
+        prefix: "electra." or "bert.", or "" for an encoder without a head.
 
     Raises:
-        KeyError: a parameter that `transformers` has no name for.
+        KeyError: if `transformers` has no name for a parameter.
     """
     tower = "discriminator" if description.discriminator is not None else "generator"
     names: Layout = {}
-    for path, leaf in leaves_by_path(template).items():
+    for path, leaf in flatten_dict(template, sep="/").items():
         if path.startswith(f"{tower}/encoder/layers/"):
             for row in range(leaf.shape[0]):
                 name = f"{prefix}encoder.layer.{row}.{_within(path.removeprefix(f'{tower}/encoder/layers/'), LAYER)}"
-                names[name] = place(path, leaf.shape[1:], row=row, transposed=_is_matrix(path))
+                names[name] = location(path, leaf.shape[1:], row=row, transposed=_is_matrix(path))
         elif path in ("head/span_kernel", "head/span_bias"):
             name = "qa_outputs.weight" if path == "head/span_kernel" else "qa_outputs.bias"
-            # Ours is [2, D], theirs too.
-            names[name] = place(path, leaf.shape, row=None, transposed=False)
+            # [2, D] here and there.
+            names[name] = location(path, leaf.shape, row=None, transposed=False)
         else:
-            names[_whole(path, tower, description.kind, prefix)] = place(
+            names[_whole(path, tower, description.kind, prefix)] = location(
                 path, leaf.shape, row=None, transposed=_is_matrix(path)
             )
     return names
 
 
 def _whole(path: str, tower: str, kind: str, prefix: str) -> str:
-    """Their name of a parameter that is not stacked."""
+    """Return the name in `transformers` of a parameter that is not stacked."""
     if path.startswith("embeddings/"):
         return f"{prefix}embeddings.{TABLES[path.removeprefix('embeddings/')]}"
     if path.startswith(f"{tower}/encoder/embeddings_project/"):
@@ -83,7 +85,7 @@ def _whole(path: str, tower: str, kind: str, prefix: str) -> str:
 
 
 def _within(path: str, prefixes: dict[str, str]) -> str:
-    """Their name of a leaf below one of the prefixes; attention's leaves are joined with an underscore here."""
+    """Return the name in `transformers` of a parameter below a prefix, to which `/` or `_` joins the leaf."""
     for ours, theirs in prefixes.items():
         if path.startswith((f"{ours}/", f"{ours}_")) and path[len(ours) + 1 :] in LEAVES:
             return f"{theirs}.{LEAVES[path[len(ours) + 1 :]]}"
@@ -91,5 +93,5 @@ def _within(path: str, prefixes: dict[str, str]) -> str:
 
 
 def _is_matrix(path: str) -> bool:
-    """Whether it is a kernel, which PyTorch keeps transposed."""
+    """Return whether a parameter is a kernel, which PyTorch stores transposed."""
     return path.endswith("kernel")

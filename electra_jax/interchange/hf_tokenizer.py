@@ -1,4 +1,4 @@
-"""Tokenizer files of a `transformers` directory <-> our vocabulary."""
+"""Read and write the tokenizer files of a `transformers` directory."""
 
 import json
 from pathlib import Path
@@ -18,12 +18,16 @@ SPECIAL_NAMES = {
 
 
 def read_vocabulary(directory: Path) -> Vocabulary | None:
-    """The WordPiece vocabulary of a directory, from vocab.txt or else tokenizer.json; None where there is none.
+    """Read the WordPiece vocabulary of a directory, from vocab.txt or else tokenizer.json.
 
-    Its casing is what tokenizer_config.json says, or our own record vocab.json, or tokenizer.json, or the entries.
+    The casing comes from the first of these that states it: tokenizer_config.json, our own record vocab.json,
+    tokenizer.json, the entries.
+
+    Returns:
+        None if the directory has no WordPiece vocabulary.
 
     Raises:
-        UserError: a file that cannot be read.
+        UserError: if a file cannot be read.
     """
     tokens = entries_of(directory)
     if tokens is None:
@@ -41,12 +45,16 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
 
 
 def first(*values: Any) -> Any:
-    """The first value that is not None."""
+    """Return the first value that is not None."""
     return next(value for value in values if value is not None)
 
 
 def entries_of(directory: Path) -> list[str] | None:
-    """The entries by id, with those that were added later."""
+    """Read the entries in the order of their ids, those that were added later included; None if there are none.
+
+    Raises:
+        UserError: if a file cannot be read, or ids are skipped.
+    """
     try:
         if (directory / "vocab.txt").is_file():
             tokens = read_entries(directory / "vocab.txt")
@@ -69,10 +77,10 @@ def entries_of(directory: Path) -> list[str] | None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where there is no such file.
+    """Read a JSON object; return None if the file does not exist.
 
     Raises:
-        UserError: it is no JSON object.
+        UserError: if the file is not a JSON object.
     """
     if not path.is_file():
         return None
@@ -86,7 +94,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_tokenizer(directory: Path, vocabulary: Vocabulary, *, max_length: int) -> None:
-    """Writes what AutoTokenizer reads: vocab.txt, tokenizer_config.json, special_tokens_map.json, tokenizer.json."""
+    """Write what AutoTokenizer reads: vocab.txt, tokenizer_config.json, special_tokens_map.json, tokenizer.json."""
     from tokenizers import AddedToken, processors
 
     (directory / "vocab.txt").write_text(
@@ -119,5 +127,5 @@ def write_tokenizer(directory: Path, vocabulary: Vocabulary, *, max_length: int)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """A JSON file as `transformers` lays it out."""
+    """Write a JSON file in the layout of `transformers`."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What an importer reads, and how it becomes a model directory."""
+"""Turn what an importer read into a model directory."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -20,30 +20,30 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
 
-# Of the generator that ELECTRA-Base was trained with; small and large have a quarter.
+# The generator's share of the width in the published ELECTRA-Base; small and large have a quarter.
 THIRD_WIDTH = 0.33333
 
-# As in gin/models: small and base are unrolled, large is not.
+# As in gin/models, where small and base are unrolled and large is not.
 MAX_UNROLLED_LAYERS = 12
 
 
 class Moments(NamedTuple):
-    """Adam's moments, trees like the parameters."""
+    """Hold Adam's moments, trees like the parameters."""
 
     mu: PyTree
     nu: PyTree
 
 
 class Imported(NamedTuple):
-    """A model read from another implementation's files.
+    """Hold a model that was read from another implementation's files.
 
     Attributes:
-        description: what it is.
+        description: kind and sizes.
         params: float32 numpy arrays.
-        moments: of its optimizer, where it has them.
-        step: updates it has had; 0 where it does not say, or where there are no moments to go on with.
-        vocabulary: None where there is none.
-        notes: sentences for the user: what was left over, renamed or not found.
+        moments: of the optimizer; None if the files have none.
+        step: number of updates; 0 if the files do not say, or have no moments to resume from.
+        vocabulary: None if the files have none.
+        notes: sentences for the user about what was not used or not found.
     """
 
     description: Description
@@ -55,10 +55,10 @@ class Imported(NamedTuple):
 
 
 def check_vocabulary(vocabulary: Vocabulary | None, rows: int, source: Path) -> None:
-    """Refuses a vocabulary that is not the embedding table's.
+    """Check that a vocabulary has as many entries as the embedding table has rows.
 
     Raises:
-        UserError: with both numbers.
+        UserError: if the numbers differ.
     """
     if vocabulary is not None and len(vocabulary.tokens) != rows:
         raise UserError(
@@ -68,13 +68,13 @@ def check_vocabulary(vocabulary: Vocabulary | None, rows: int, source: Path) -> 
 
 
 def write(model: Imported, dest: Path) -> list[str]:
-    """Writes a model directory; nothing is left at `dest` if it fails.
+    """Write a model directory; nothing is left at `dest` if that fails.
 
     Returns:
-        Notes for the user, beside those of the model.
+        Notes for the user, in addition to the model's.
 
     Raises:
-        UserError: `dest` exists, or cannot be written.
+        UserError: if `dest` exists or cannot be written.
     """
     notes = []
     state: PyTree = {"step": jnp.zeros((), jnp.int32) + model.step, "params": jax.tree.map(jnp.asarray, model.params)}
@@ -90,9 +90,10 @@ def write(model: Imported, dest: Path) -> list[str]:
 
 
 def run_file(model: Imported, dest: Path) -> tuple[str | None, str]:
-    """A Gin file with which `electra pretrain` goes on from the model; or None, and why there is none.
+    """Return the text of a Gin file with which `electra pretrain` resumes from the model.
 
-    A fine-tuned model has none, and nobody need be told why.
+    Returns:
+        The text and an empty reason; or None and the reason, which is empty for a fine-tuned model.
     """
     description = model.description
     config = description.discriminator
@@ -113,17 +114,17 @@ def run_file(model: Imported, dest: Path) -> tuple[str | None, str]:
             embedding_size=config.embedding_size,
         )
     except UserError as error:
-        return None, f"no config.gin was written to go on with: {error}"
+        return None, f"no config.gin was written to resume from: {error}"
     return gin_text(description, dest, generator=generator), ""
 
 
 def gin_text(description: Description, dest: Path, *, generator: EncoderConfig) -> str:
-    """The run file of `run_file`."""
+    """Return the text for a model whose generator has these sizes."""
     config = description.discriminator
     assert config is not None
     here = dest.absolute()
     objective = "include 'gin/objectives/electric.gin'\n" if description.gives_energies else ""
-    return f"""# Written by `electra import`: pre-training goes on from these weights with
+    return f"""# Written by `electra import`. Resume pre-training from these weights with
 #   electra pretrain --gin.MODEL_DIR='"{dest}"' --gin.CORPUS='"..."'
 # Set these: CORPUS (or MIXTURE_OR_TASK_NAME); VOCAB_FILE if vocab.txt is not in this folder
 # Often overridden: see gin/runs/pretrain.gin
@@ -153,7 +154,7 @@ run_config.PretrainingRun:
 
 
 def sizes(config: EncoderConfig) -> str:
-    """The bindings of one tower."""
+    """Return the bindings of one tower's sizes."""
     fields = (
         *("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
         *("max_position_embeddings", "type_vocab_size", "attention_probs_dropout_prob", "initializer_range"),
@@ -169,7 +170,7 @@ def sizes(config: EncoderConfig) -> str:
 
 
 def train_state(model: Imported, config_gin: Path) -> PyTree:
-    """The state that `electra pretrain` restores: the weights, and the moments or new ones, in its optimizer's form."""
+    """Return the state that `electra pretrain` restores; the moments are new if the model has none."""
     from electra_jax.config import gin_files
     from electra_jax.training.optimizer import make_optimizer
     from electra_jax.training.state import TrainState
@@ -179,7 +180,7 @@ def train_state(model: Imported, config_gin: Path) -> PyTree:
     opt_state = make_optimizer(run.optimizer).init(params)
     if model.moments is not None:
         moments = jax.tree.map(jnp.asarray, model.moments)
-        # Every count of the chain: Adam's and the schedule's.
+        # Adam's count and the schedule's.
         opt_state = optax.tree.set(opt_state, mu=moments.mu, nu=moments.nu, count=jnp.asarray(model.step, jnp.int32))
     # As `init_state` derives the base key of a run.
     _, base_key = jax.random.split(jax.random.key(run.seed))
@@ -187,5 +188,5 @@ def train_state(model: Imported, config_gin: Path) -> PyTree:
 
 
 def parameter_count(params: PyTree) -> int:
-    """Numbers in a tree."""
+    """Return how many numbers a tree of arrays holds."""
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))

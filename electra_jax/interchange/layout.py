@@ -1,28 +1,29 @@
-"""Moves tensors between a flat dict with another implementation's names and our parameter tree.
+"""Move tensors between our parameter tree and a flat dict with another implementation's names.
 
-The order of the numbers of a parameter is that of the original's: an attention kernel [D, H, C] here is [D, H x C]
-there, so that converting is reshaping. PyTorch keeps matrices [out, in], the transpose. Either way the numbers
-themselves are untouched: there and back again gives the same bits.
+The numbers of a parameter are in the same order on both sides: an attention kernel is [D, H, C] here and [D, H x C]
+there, so that converting means reshaping. PyTorch stores the transpose of a matrix, [out, in]. The numbers themselves
+do not change, so that converting there and back gives the same bits.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, path_aware_map
 
 from electra_jax.errors import UserError
 from electra_jax.model.types import PyTree
 
 
-class Place(NamedTuple):
-    """Where a tensor of another implementation stands in our tree, and its shape there.
+class LeafLocation(NamedTuple):
+    """Say which parameter of ours a tensor of another implementation holds, and its shape there.
 
     Attributes:
         path: such as "discriminator/encoder/layers/attention/query_kernel".
-        row: of a stacked parameter; None for a whole one.
+        row: which layer of a stacked parameter; None for a parameter that is not stacked.
         shape: of the tensor there, before `transposed`.
-        transposed: whether it is kept [out, in].
+        transposed: whether it is stored as [out, in].
     """
 
     path: str
@@ -32,46 +33,44 @@ class Place(NamedTuple):
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """The shape that the tensor has there."""
+        """Return the shape of the stored tensor."""
         return self.shape[::-1] if self.transposed else self.shape
 
 
-Layout = dict[str, Place]
+Layout = dict[str, LeafLocation]
 
 
-def leaves_by_path(tree: PyTree) -> dict[str, Any]:
-    """The leaves of a tree by their path, joined with slashes."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+def location(path: str, shape: tuple[int, ...], *, row: int | None, transposed: bool) -> LeafLocation:
+    """Return the location of a tensor that holds a parameter, or one layer of a stacked parameter.
 
+    Kernels of attention have three axes here and two there; everything else has the same shape on both sides.
 
-def place(name_path: str, shape: tuple[int, ...], *, row: int | None, transposed: bool) -> Place:
-    """The place of a parameter of `shape`, ours without the stacked axis.
-
-    Kernels of attention have three axes here and two there; all else has the same shape on both sides.
+    Args:
+        path: of our parameter.
+        shape: of our parameter, without the axis of the layers.
+        row: which layer; None for a parameter that is not stacked.
+        transposed: whether matrices are stored as [out, in].
     """
-    if name_path.endswith("attention/output_kernel"):
+    if path.endswith("attention/output_kernel"):
         shape = (shape[0] * shape[1], shape[2])
-    elif "/attention/" in name_path and not name_path.endswith("attention/output_bias"):
+    elif "/attention/" in path and not path.endswith("attention/output_bias"):
         shape = (*shape[:-2], shape[-2] * shape[-1])
-    return Place(name_path, row, shape, transposed and len(shape) == 2)
+    return LeafLocation(path, row, shape, transposed and len(shape) == 2)
 
 
 def check(tensors: Mapping[str, np.ndarray], layout: Layout, source: str) -> list[str]:
-    """Refuses tensors that do not fill a layout.
+    """Check that tensors fill a layout.
 
     Args:
         tensors: by their names there.
-        layout: what the model needs.
-        source: for errors.
+        layout: the tensors that the model needs.
+        source: the file, for error messages.
 
     Returns:
-        The names that the layout has no place for, sorted.
+        The sorted names of the tensors that the layout does not use.
 
     Raises:
-        UserError: tensors are missing, of another shape, or hold NaN or infinity; each is named.
+        UserError: if tensors are missing, have another shape, or hold NaN or infinity.
     """
     missing = [name for name in layout if name not in tensors]
     shapes = [
@@ -91,22 +90,22 @@ def check(tensors: Mapping[str, np.ndarray], layout: Layout, source: str) -> lis
 
 
 def listed(names: list[str]) -> str:
-    """Names for a sentence; the first dozen of many."""
+    """Join names for a sentence, which gets a dozen of them at most."""
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def as_float32(tensor: np.ndarray) -> np.ndarray:
-    """Parameters are float32 here, whatever they were stored in."""
+    """Return a tensor as float32, the type of every parameter here."""
     return np.ascontiguousarray(tensor, np.float32)
 
 
 def assemble(tensors: Mapping[str, np.ndarray], layout: Layout, template: PyTree) -> PyTree:
-    """Our tree, float32, from tensors that `check` passed.
+    """Return our parameters in float32, from tensors that `check` passed.
 
     Args:
         tensors: by their names there.
-        layout: covers every leaf of the template.
-        template: a tree of shapes.
+        layout: a location for every parameter of the template.
+        template: the shapes of our parameters.
     """
     by_path: dict[str, dict[int | None, str]] = {}
     for name, where in layout.items():
@@ -123,14 +122,12 @@ def assemble(tensors: Mapping[str, np.ndarray], layout: Layout, template: PyTree
                 ours[row] = value.reshape(leaf.shape[1:])
         return ours
 
-    return jax.tree_util.tree_map_with_path(
-        lambda key_path, leaf: fill(jax.tree_util.keystr(key_path, simple=True, separator="/"), leaf), template
-    )
+    return path_aware_map(lambda path, leaf: fill("/".join(path), leaf), template)
 
 
 def disassemble(params: PyTree, layout: Layout) -> dict[str, np.ndarray]:
-    """Tensors by their names there, float32 and contiguous; the inverse of `assemble`."""
-    leaves = leaves_by_path(params)
+    """Return the tensors by their names there, float32 and contiguous: the inverse of `assemble`."""
+    leaves = flatten_dict(params, sep="/")
     tensors = {}
     for name, where in layout.items():
         leaf = np.asarray(leaves[where.path], np.float32)

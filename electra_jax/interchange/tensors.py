@@ -1,4 +1,4 @@
-"""Tensors of a file on disk, by name: safetensors, and PyTorch's pickles read without running anything in them."""
+"""Read the tensors of a file: safetensors, and PyTorch's pickles without running any code that they hold."""
 
 import collections
 import io
@@ -16,7 +16,7 @@ from electra_jax.errors import UserError
 
 Tensors = dict[str, np.ndarray]
 
-# In this order: safetensors cannot hold anything but tensors.
+# Safetensors come first, because they cannot hold anything but tensors.
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -40,10 +40,13 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def read_tensors(directory: Path) -> tuple[Tensors, str]:
-    """The tensors of a `transformers` directory as they are stored, and the name of the file that held them.
+    """Read the tensors of a `transformers` directory as they are stored.
+
+    Returns:
+        The tensors by name, and the name of the file that holds them or their index.
 
     Raises:
-        UserError: no weights there, or a file that is cut off, damaged or holds more than tensors.
+        UserError: if there are no weights, or if a file is cut off, damaged or holds anything but tensors.
     """
     name = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
     if name is None:
@@ -63,19 +66,19 @@ def read_tensors(directory: Path) -> tuple[Tensors, str]:
 
 
 def read_file(path: Path) -> Tensors:
-    """The tensors of one file.
+    """Read the tensors of one file.
 
     Raises:
-        UserError: it is cut off, damaged, or holds more than tensors.
+        UserError: if it is cut off, damaged, or holds anything but tensors.
     """
     return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
 
 
 def read_safetensors(path: Path) -> Tensors:
-    """The tensors of a safetensors file.
+    """Read the tensors of a safetensors file.
 
     Raises:
-        UserError: it is cut off or damaged.
+        UserError: if it is cut off or damaged.
     """
     try:
         with safe_open(path, framework="np") as file:
@@ -85,14 +88,14 @@ def read_safetensors(path: Path) -> Tensors:
 
 
 class Storage(NamedTuple):
-    """A run of numbers that tensors are views of."""
+    """Name an array of numbers that tensors are views of."""
 
     key: str
     dtype: np.dtype
 
 
 class View(NamedTuple):
-    """A tensor before its numbers are read."""
+    """Describe a tensor before its numbers are read."""
 
     storage: Storage
     offset: int
@@ -101,19 +104,19 @@ class View(NamedTuple):
 
 
 def rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *rest: Any) -> View:
-    """Stands for torch._utils._rebuild_tensor_v2; gradients and hooks are left aside."""
+    """Replace torch._utils._rebuild_tensor_v2; gradients and hooks are ignored."""
     del rest
     return View(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
 def rebuild_parameter(view: View, *rest: Any) -> View:
-    """Stands for torch._utils._rebuild_parameter."""
+    """Replace torch._utils._rebuild_parameter."""
     del rest
     return view
 
 
 class TensorUnpickler(pickle.Unpickler):
-    """Builds views of tensors and dicts of them; refuses every other name, so that nothing of the file is run."""
+    """Build views of tensors and dicts of them; refuse every other name, so that no code of the file is run."""
 
     ALLOWED = {  # noqa: RUF012  (never changed)
         ("collections", "OrderedDict"): collections.OrderedDict,
@@ -124,12 +127,16 @@ class TensorUnpickler(pickle.Unpickler):
     }
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        """Reads one pickle of a file; `path` is for errors."""
+        """Read one pickle of a file; `path` is for error messages."""
         super().__init__(file, encoding="utf-8")
         self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """The few names that a state dict needs."""
+        """Return the replacement of a name that a state dict needs.
+
+        Raises:
+            UserError: if it is any other name.
+        """
         if (module, name) not in self.ALLOWED:
             raise UserError(
                 f"{self._path} is refused: it asks for {module}.{name}, and only tensors are read from a pickle, "
@@ -138,7 +145,11 @@ class TensorUnpickler(pickle.Unpickler):
         return self.ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> Storage:
-        """A reference to a storage: ("storage", type, key, device, size[, view])."""
+        """Return the storage that a reference names: ("storage", type, key, device, size[, view]).
+
+        Raises:
+            UserError: if it refers to anything else.
+        """
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], np.dtype)):
             raise UserError(f"{self._path} is refused: it refers to {pid!r}, and only storages of tensors are read")
         if len(pid) > 5 and pid[5] is not None:
@@ -147,10 +158,10 @@ class TensorUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> Tensors:
-    """The tensors of a plain state dict that torch.save wrote, in its zip format or the one before PyTorch 1.6.
+    """Read a plain state dict that torch.save wrote, in its zip format or the one before PyTorch 1.6.
 
     Raises:
-        UserError: it is cut off, damaged, or holds anything but tensors.
+        UserError: if it is cut off, damaged, or holds anything but tensors.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -165,7 +176,7 @@ def read_pickle(path: Path) -> Tensors:
 
 
 def read_zip(path: Path) -> tuple[Any, dict[str, bytes]]:
-    """The unpickled object and the bytes of its storages."""
+    """Return the unpickled object and the bytes of its storages."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         record = next((name for name in names if name.endswith("data.pkl")), None)
@@ -180,7 +191,7 @@ def read_zip(path: Path) -> tuple[Any, dict[str, bytes]]:
 
 
 def read_legacy(path: Path) -> tuple[Any, dict[str, bytes]]:
-    """As `read_zip`, of the format before PyTorch 1.6: pickles, then each storage's size and its numbers."""
+    """Return the same for the format before PyTorch 1.6: pickles, then the size and the numbers of each storage."""
     with path.open("rb") as file:
         magic, _protocol, _system = (TensorUnpickler(file, path).load() for _ in range(3))
         if magic != LEGACY_MAGIC:
@@ -196,10 +207,10 @@ def read_legacy(path: Path) -> tuple[Any, dict[str, bytes]]:
 
 
 def named_views(views: Any, path: Path) -> list[tuple[str, View]]:
-    """The items of a state dict.
+    """Return the items of a state dict.
 
     Raises:
-        UserError: it is no dict, or holds something else than tensors (by name).
+        UserError: if it is not a dict, or holds anything but tensors.
     """
     if not isinstance(views, dict):
         raise UserError(f"{path} holds a {type(views).__name__}, not a state dict of tensors by name")
@@ -210,10 +221,10 @@ def named_views(views: Any, path: Path) -> list[tuple[str, View]]:
 
 
 def materialise(name: str, view: View, storages: dict[str, bytes]) -> np.ndarray:
-    """The numbers of a view.
+    """Return a view's numbers as an array.
 
     Raises:
-        ValueError: its storage is shorter than the view, or not there.
+        ValueError: if its storage is missing or shorter than the view.
     """
     if view.storage.key not in storages:
         raise ValueError(f"no storage for {name}")

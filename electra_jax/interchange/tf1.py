@@ -1,19 +1,21 @@
-"""Checkpoints of the original TensorFlow 1 code (ELECTRA's and BERT's), both ways."""
+"""Read and write checkpoints of the original TensorFlow 1 code, ELECTRA's and BERT's."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints import orbax_store
 from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
-from electra_jax.interchange import hf_tokenizer, layout, tf1_names
+from electra_jax.interchange import hf_tokenizer, layout
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, Moments, check_vocabulary
-from electra_jax.interchange.layout import Layout, Place, leaves_by_path
+from electra_jax.interchange.layout import Layout, LeafLocation
 from electra_jax.interchange.tf1_config import Variables, describe, main_scope, task_of
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
@@ -23,7 +25,22 @@ from electra_jax.tasks.vocabulary import write_vocab_file
 
 SLOTS = ("adam_m", "adam_v")
 
-# Paths below `head` to the layers of `task_specific/<task>`, by the head's kind; see `head_layout`.
+# Parameters below `encoder/layers` here, and below each `encoder/layer_N` there.
+LAYER_NAMES = {
+    **{
+        f"attention/{part}_{kind}": f"attention/self/{part}/{kind}"
+        for part in ("query", "key", "value")
+        for kind in ("kernel", "bias")
+    },
+    "attention/output_kernel": "attention/output/dense/kernel",
+    "attention/output_bias": "attention/output/dense/bias",
+    "attention_layer_norm": "attention/output/LayerNorm",
+    "intermediate": "intermediate/dense",
+    "output": "output/dense",
+    "output_layer_norm": "output/LayerNorm",
+}
+
+# Parameters below `head` here, and layers below `task_specific/<task>` there, by the kind of head; see `head_layout`.
 HEAD_LAYERS = {
     "sequence_classification_reference": {"head/prediction": "dense"},
     "token_classification": {"head/prediction": "dense"},
@@ -38,13 +55,13 @@ ANSWERABLE_LAYERS = {
 
 
 def checkpoint_prefix(source: Path) -> Path | None:
-    """The prefix of the checkpoint that a path names: `model.ckpt-N` itself, one of its files, or its folder.
+    """Return the prefix of the checkpoint that a path names: `model.ckpt-N` itself, one of its files, or its folder.
 
     Returns:
-        None where there is no checkpoint.
+        None if there is no checkpoint.
 
     Raises:
-        UserError: a folder with several of them and no `checkpoint` file that chooses.
+        UserError: if a folder holds several checkpoints, and no file `checkpoint` that chooses one.
     """
     if source.is_dir():
         chosen = source / "checkpoint"
@@ -64,10 +81,10 @@ def checkpoint_prefix(source: Path) -> Path | None:
 
 
 def read(source: Path) -> Imported:
-    """Reads a checkpoint, its vocabulary and its configuration where they stand beside it.
+    """Read a checkpoint, and the vocabulary and the configuration beside it.
 
     Raises:
-        UserError: what cannot be read, or does not fit together.
+        UserError: if a file cannot be read, or the variables do not describe one model.
     """
     prefix = checkpoint_prefix(source)
     if prefix is None:
@@ -93,10 +110,10 @@ def read(source: Path) -> Imported:
 
 
 def read_variables(prefix: Path) -> Variables:
-    """Every variable of a checkpoint, by name.
+    """Read every variable of a checkpoint.
 
     Raises:
-        UserError: it is cut off or damaged.
+        UserError: if it is cut off or damaged.
     """
     tensorflow = host_tensorflow()
     try:
@@ -107,7 +124,7 @@ def read_variables(prefix: Path) -> Variables:
 
 
 def host_tensorflow() -> Any:
-    """TensorFlow, imported when first needed, without what it says of itself, and kept off accelerators."""
+    """Import TensorFlow without its messages and keep it off accelerators."""
     load_tensorflow_quietly()
     from electra_jax.tasks.host_tensorflow import tf
 
@@ -115,31 +132,55 @@ def host_tensorflow() -> Any:
 
 
 def is_slot(name: str) -> bool:
-    """Whether it is a moment of the optimizer."""
+    """Return whether a variable is a moment of the optimizer."""
     return name.rpartition("/")[2] in (*SLOTS, "Adam", "Adam_1")
 
 
 def variable_layout(description: Description, template: PyTree, *, scope: str, task: str | None) -> Layout:
-    """Every variable of the model, by the original's name.
+    """Return the location of every variable of a model.
+
+    Args:
+        description: kind and sizes.
+        template: the shapes of its parameters.
+        scope: of the main encoder, "electra" or "bert".
+        task: the name of the fine-tuned task; None for a pre-trained model.
 
     Raises:
-        UserError: a parameter that the original has no name for.
+        UserError: if the original has no such head.
     """
-    prefixes = dict(reversed(pair) for pair in tf1_names.HEADS.items() if not pair[0].startswith("cls/"))
-    names: Layout = {}
-    for path, leaf in leaves_by_path(template).items():
-        if not path.startswith("head/"):
-            names |= variables_of(path, leaf.shape, scope, prefixes)
+    towers = {name: tree for name, tree in template.items() if name != "head"}
+    names = locations_of(towers, parameter_names(scope))
     if description.head is not None:
         names |= head_layout(description.head, template, task=task)
     return names
 
 
+def parameter_names(scope: str) -> dict[str, str]:
+    """Return the prefix of the original's name for each prefix of our paths, for all parameters outside the layers.
+
+    Args:
+        scope: of the main encoder, "electra" or "bert".
+    """
+    return {
+        "embeddings": f"{scope}/embeddings",
+        "embeddings/layer_norm": f"{scope}/embeddings/LayerNorm",
+        "discriminator/encoder": scope,
+        "discriminator/head/dense": "discriminator_predictions/dense",
+        "discriminator/head/prediction": "discriminator_predictions/dense_1",
+        "generator/embeddings": "generator/embeddings",
+        "generator/embeddings/layer_norm": "generator/embeddings/LayerNorm",
+        "generator/encoder": "generator",
+        "generator/head/dense": "generator_predictions/dense",
+        "generator/head/layer_norm": "generator_predictions/LayerNorm",
+        "generator/head/output_bias": "generator_predictions/output_bias",
+    }
+
+
 def head_layout(head: HeadConfig, template: PyTree, *, task: str | None) -> Layout:
-    """Every variable of a fine-tuning head.
+    """Return the location of every variable of a fine-tuning head.
 
     Raises:
-        UserError: the original has no such head.
+        UserError: if the original has no such head.
     """
     if head.kind not in HEAD_LAYERS:
         raise UserError(
@@ -148,45 +189,42 @@ def head_layout(head: HeadConfig, template: PyTree, *, task: str | None) -> Layo
         )
     layers = HEAD_LAYERS[head.kind] | ANSWERABLE_LAYERS[head.answerable]
     prefixes = {path: f"task_specific/{task}/{name}" for path, name in layers.items()}
-    names: Layout = {}
-    for path, leaf in leaves_by_path({"head": template["head"]}).items():
-        if path.startswith("head/span_"):
-            for row, layer in enumerate(("dense", "dense_1")):
-                name = f"task_specific/{task}/{layer}/{path.removeprefix('head/span_')}"
-                names[name] = Place(path, row, (*leaf.shape[1:], 1), transposed=False)
-        else:
-            names |= variables_of(path, leaf.shape, "", prefixes)
+    # A span's start and end are one stacked parameter here and two layers there.
+    spans = {name: leaf for name, leaf in template["head"].items() if name.startswith("span_")}
+    others = {name: tree for name, tree in template["head"].items() if name not in spans}
+    names = locations_of({"head": others}, prefixes)
+    for name, leaf in spans.items():
+        for row, layer in enumerate(("dense", "dense_1")):
+            variable = f"task_specific/{task}/{layer}/{name.removeprefix('span_')}"
+            names[variable] = LeafLocation(f"head/{name}", row, (*leaf.shape[1:], 1), transposed=False)
     return names
 
 
-def variables_of(path: str, shape: tuple[int, ...], scope: str, prefixes: dict[str, str]) -> Layout:
-    """The variables that a parameter is made of: one, or one for each layer."""
-    tower, _, inside = path.partition("/encoder/")
-    scopes = {"discriminator": scope, "generator": "generator"}
-    if inside.startswith("layers/"):
-        layer = name_below(
-            inside.removeprefix("layers/"), {ours: theirs for theirs, ours in tf1_names.WITHIN_LAYER.items()}
-        )
-        return {
-            f"{scopes[tower]}/encoder/layer_{row}/{layer}": layout.place(path, shape[1:], row=row, transposed=False)
-            for row in range(shape[0])
-        }
-    if inside:
-        name = f"{scopes[tower]}/{inside}"
-    elif path.startswith("embeddings/"):
-        name = (
-            f"{scope}/{name_below(path, {'embeddings/layer_norm': 'embeddings/LayerNorm', 'embeddings': 'embeddings'})}"
-        )
-    elif path.startswith("generator/embeddings/"):
-        tables = {"generator/embeddings/layer_norm": "generator/embeddings/LayerNorm"}
-        name = name_below(path, {**tables, "generator/embeddings": "generator/embeddings"})
-    else:
-        name = name_below(path, prefixes)
-    return {name: layout.place(path, shape, row=None, transposed=False)}
+def locations_of(template: PyTree, prefixes: Mapping[str, str]) -> Layout:
+    """Return the locations of the variables that hold some parameters, one for each layer of a stacked parameter.
+
+    Args:
+        template: the shapes of the parameters.
+        prefixes: see `parameter_names`.
+    """
+    names: Layout = {}
+    for path, leaf in flatten_dict(template, sep="/").items():
+        tower, stacked, inside = path.partition("/encoder/layers/")
+        if not stacked:
+            names[renamed(path, prefixes)] = layout.location(path, leaf.shape, row=None, transposed=False)
+            continue
+        for row in range(leaf.shape[0]):
+            name = f"{prefixes[f'{tower}/encoder']}/encoder/layer_{row}/{renamed(inside, LAYER_NAMES)}"
+            names[name] = layout.location(path, leaf.shape[1:], row=row, transposed=False)
+    return names
 
 
-def name_below(path: str, prefixes: dict[str, str]) -> str:
-    """The original's name of a parameter below the longest prefix that fits."""
+def renamed(path: str, prefixes: Mapping[str, str]) -> str:
+    """Return the original's name of a parameter, from the longest prefix that fits.
+
+    Raises:
+        KeyError: if no prefix fits.
+    """
     for ours in sorted(prefixes, key=len, reverse=True):
         if path == ours:
             return prefixes[ours]
@@ -198,7 +236,7 @@ def name_below(path: str, prefixes: dict[str, str]) -> str:
 
 
 def read_moments(variables: Variables, names: Layout, template: PyTree) -> Moments | None:
-    """Adam's moments, where the checkpoint has those of every parameter."""
+    """Return Adam's moments; None unless the checkpoint has those of every parameter."""
     trees = []
     for slot in SLOTS:
         values = {name: variables.get(f"{name}/{slot}") for name in names}
@@ -209,10 +247,10 @@ def read_moments(variables: Variables, names: Layout, template: PyTree) -> Momen
 
 
 def write(model: Loaded, source: Path, dest: Path) -> list[str]:
-    """Writes `dest/model.ckpt-<step>` with the parameters, the step, and Adam's moments where `source` has them.
+    """Write `dest/model.ckpt-<step>` with the parameters, the step, and Adam's moments if `source` has them.
 
     Args:
-        model: loaded from `source`.
+        model: the model loaded from `source`.
         source: its model directory.
         dest: an empty folder.
 
@@ -220,7 +258,7 @@ def write(model: Loaded, source: Path, dest: Path) -> list[str]:
         Notes for the user.
 
     Raises:
-        UserError: a head that the original has not.
+        UserError: if the original has no such head.
     """
     description = model.description
     task = str(description.facts.get("task", "task")) if description.head is not None else None
@@ -245,7 +283,7 @@ def write(model: Loaded, source: Path, dest: Path) -> list[str]:
         f'model_checkpoint_path: "{prefix.name}"\nall_model_checkpoint_paths: "{prefix.name}"\n', encoding="utf-8"
     )
     encoder = description.encoder
-    # What shapes do not tell; the original takes it as model_hparam_overrides.
+    # The shapes do not tell the number of heads; the original takes these sizes as model_hparam_overrides.
     sizes = {
         name: getattr(encoder, name)
         for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "embedding_size")

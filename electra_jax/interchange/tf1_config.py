@@ -1,4 +1,4 @@
-"""What a checkpoint of the original TensorFlow 1 code is of, told by the names and shapes of its variables."""
+"""Find out the kind and sizes of a TensorFlow 1 checkpoint from the names and shapes of its variables."""
 
 import json
 import re
@@ -14,10 +14,10 @@ from electra_jax.model.heads import HeadConfig
 
 Variables = dict[str, np.ndarray]
 
-# The original's own sizes whose heads are not hidden_size // 64: of its --debug model.
+# Hidden and inner size of the original's --debug model, whose number of heads is not hidden_size // 64.
 KNOWN_HEADS = {(144, 576): 4}
 
-# Tasks of the original whose one layer is applied to every token.
+# Tasks of the original that apply their one layer to every token.
 TAGGING_TASKS = ("chunk", "ner", "pos", "ccg", "depparse")
 
 BEAM_SIZE = 20
@@ -25,15 +25,15 @@ DROPOUT = 0.1
 
 
 def main_scope(weights: Variables) -> str:
-    """The scope of the encoder that is kept."""
+    """Return the scope of the main encoder."""
     return "electra" if any(name.startswith("electra/") for name in weights) else "bert"
 
 
 def task_of(weights: Variables) -> str | None:
-    """The fine-tuned task; None for a pre-trained model.
+    """Return the name of the fine-tuned task; None for a pre-trained model.
 
     Raises:
-        UserError: there are several.
+        UserError: if there are several tasks.
     """
     tasks = sorted({name.split("/")[1] for name in weights if name.startswith("task_specific/")})
     if len(tasks) > 1:
@@ -42,10 +42,10 @@ def task_of(weights: Variables) -> str | None:
 
 
 def describe(weights: Variables, prefix: Path) -> Description:
-    """Kind and sizes, from the names and shapes of the variables and from a configuration beside them.
+    """Return kind and sizes, from the names and shapes of the variables and a configuration file beside them.
 
     Raises:
-        UserError: no encoder of ELECTRA or BERT is there, or a size cannot be told.
+        UserError: if there is no encoder of ELECTRA or BERT, or a size is unknown.
     """
     scope = main_scope(weights)
     if f"{scope}/embeddings/word_embeddings" not in weights:
@@ -71,7 +71,7 @@ def describe(weights: Variables, prefix: Path) -> Description:
 
 
 def kind_of(head: HeadConfig | None, task: str | None, *, has_generator: bool, has_head: bool) -> str:
-    """One of `description.KINDS`."""
+    """Return the kind of model, see `model_record.KINDS`."""
     if head is not None:
         if head.kind == "sequence_classification_reference":
             return "regression" if head.num_labels == 1 else "sequence_classification"
@@ -82,10 +82,10 @@ def kind_of(head: HeadConfig | None, task: str | None, *, has_generator: bool, h
 
 
 def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Path) -> EncoderConfig:
-    """Sizes of one tower.
+    """Return the sizes of one tower.
 
     Raises:
-        UserError: a variable that tells a size is missing, or the number of heads cannot be told.
+        UserError: if a variable that tells a size is missing, or the number of heads is unknown.
     """
 
     def shape(name: str) -> tuple[int, ...]:
@@ -127,7 +127,7 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
 
 
 def configuration_beside(prefix: Path, hidden_size: int) -> dict[str, Any]:
-    """The values of a JSON file beside the checkpoint that states the heads of an encoder of this size, if any."""
+    """Return the JSON file beside the checkpoint that states the heads of an encoder of this size; {} if none does."""
     for path in sorted(prefix.parent.glob("*.json")):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -139,7 +139,7 @@ def configuration_beside(prefix: Path, hidden_size: int) -> dict[str, Any]:
 
 
 def head_config(weights: Variables, task: str) -> HeadConfig:
-    """The head of a fine-tuned task, told by its layers."""
+    """Return the head of a fine-tuned task, which its layers tell."""
     layers = {
         name.split("/")[2]: value for name, value in weights.items() if name.endswith("/kernel") and f"/{task}/" in name
     }

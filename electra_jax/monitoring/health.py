@@ -1,7 +1,7 @@
-"""Is a pre-training run healthy? What is wrong with it in words, what usually causes that, and what to try.
+"""Say what is unusual in a pre-training run, what usually causes that, and what to try.
 
-`health_checks` holds a run against what is possible and against its own past; here it is held against the published
-curve too, where model, objective and length are the published ones.
+`health_checks` compares a run with what is possible and with its own past; here it is also compared with the published
+curve, if model, objective and length are the published ones.
 """
 
 import itertools
@@ -21,7 +21,7 @@ PUBLISHED_ACCURACY = 0.15
 
 @dataclass(frozen=True)
 class Curve:
-    """A published curve: `points` holds the (step, value) of each metric, steps of `batch_size` examples."""
+    """A published curve: `points` holds the (step, value) of each metric, in steps of `batch_size` examples."""
 
     name: str
     source: str
@@ -30,7 +30,7 @@ class Curve:
     points: Mapping[str, Sequence[tuple[int, float]]]
 
     def at(self, name: str, step: float) -> float:
-        """A metric at a step, linear in log step between the points; NaN before the first and after the last."""
+        """Return a metric at a step, linear in log step between the points; NaN before the first and after the last."""
         points = self.points[name]
         for (left, low), (right, high) in itertools.pairwise(points):
             if left <= step <= right:
@@ -39,17 +39,17 @@ class Curve:
 
 
 def diagnose(history: History, setting: Setting, published: Curve) -> list[Finding]:
-    """What is wrong with a run as its history stands now; empty if nothing is unusual."""
+    """Return what is unusual in a run, given its history up to now."""
     found = [not_finite(history)]
     windows = history.full
     if windows:
         found += [check(windows, setting) for check in CHECKS]
-        found.append(unlike_published(windows, setting, published))
+        found.append(differs_from_published(windows, setting, published))
     return [finding for finding in found if finding is not None]
 
 
 def not_finite(history: History) -> Finding | None:
-    """A loss that is infinite or no number; training lines with one are never written, the run ends before."""
+    """Find a loss that is not finite; only validation lines can have one, as training stops before it writes one."""
     if history.not_finite is None:
         return None
     step, name = history.not_finite
@@ -62,10 +62,10 @@ def not_finite(history: History) -> Finding | None:
     )
 
 
-def unlike_published(windows: Sequence[Window], setting: Setting, published: Curve) -> Finding | None:
-    """Far from the published curve, of a run that can be compared with it."""
+def differs_from_published(windows: Sequence[Window], setting: Setting, published: Curve) -> Finding | None:
+    """Find a run far from the published curve, if the two can be compared."""
     recent = windows[-RECENT:]
-    if setting.unlike_published or len(recent) < RECENT:
+    if setting.differences or len(recent) < RECENT:
         return None
     step = windows[-1].step * setting.batch_size / published.batch_size
     beyond = {

@@ -1,11 +1,11 @@
-"""What a run's own numbers say of its health: the thresholds with their reasons, and the checks.
+"""Judge a run's health by its own numbers: the thresholds with their reasons, and the checks.
 
-A small model or a young run is far from the published curve at the same step, and is not ill for it: at sampling
+A small model or a young run is far from the published curve at the same step and can still be healthy: at sampling
 temperature 1 a tiny discriminator stays at an AUC of 0.54 to 0.61 and flags nothing for millions of tokens
-(bench/RESULTS.md). So a run is held against what is possible (the loss of a uniform guess, of a constant answer) and
-against its own past.
+(bench/RESULTS.md). So a run is compared with what is possible (the loss of a uniform guess, of a constant answer) and
+with its own past.
 
-The thresholds are no hyperparameters: no training depends on them.
+The thresholds are not hyperparameters: training does not depend on them.
 """
 
 import math
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from electra_jax.monitoring.history import Window, mean
 
-# Windows that the present is an average of.
+# The present is an average over this many windows.
 RECENT = 3
-# The generator's loss over that of a uniform guess, ln V: a new model begins within 1 % of it, and noise of a window is
-# 0.05 nats.
+# The generator's loss divided by that of a uniform guess, ln V: a new model begins within 1 % of it, and the noise of a
+# window is 0.05 nats.
 UNIFORM_FACTOR = 1.25
 # A rise in nats of the generator's loss over its best: ten times the noise of a window. The published run falls by 0.9
 # in all from step 20,000 on.
@@ -26,7 +26,7 @@ GENERATOR_RISE = 0.5
 GENERATOR_READ = 0.1
 # ... and is now under this share of it.
 GENERATOR_LOST = 0.2
-# Share of pairs of samples in a text that are the same token: 0.5 if 7 samples in 10 are one token. Words drawn by
+# The share of pairs of samples in a text that are the same token: 0.5 if 7 samples in 10 are one token. Words drawn by
 # their frequency give 0.01 to 0.02, an alphabet of four letters 0.25.
 REPETITION = 0.5
 # A generator that restores this much leaves hardly any replaced token; the published one restores 0.45.
@@ -37,7 +37,7 @@ GENERATOR_GOOD = 0.3
 CHANCE_AUC = 0.52
 # Below this recall every token is in effect called original.
 SILENT_RECALL = 0.02
-# Tokens within which a generator learns frequencies and little more, which nothing is there to find in.
+# Within this many tokens a generator learns frequencies and little more, and there is nothing to find.
 PLATEAU_TOKENS = 100e6
 # Tokens of the published run at its first published point, 20,000 steps of 128 x 128: early spike and dip are over.
 REFERENCE_TOKENS = 330e6
@@ -48,11 +48,11 @@ FLAGGING_TOKENS = 1.6e9
 COIN_FACTOR = 1.5
 # The loss of always answering the share of replaced tokens is what learning the bias alone reaches.
 CONSTANT_FACTOR = 1.2
-# Sum of learning rates by which Adam has certainly taught a head its bias: 2 in logits is 0.16 for 16 of width.
+# The sum of learning rates after which Adam has certainly taught a head its bias: 2 in logits is 0.16 for 16 of width.
 BIAS_TRAVELLED = 0.2
 # A fall of the AUC within the second half of a run so far, five times the noise of a window.
 AUC_FALL = 0.03
-# Windows in that half, for its first and its last third to be averages.
+# That half has at least this many windows, so that its first and its last third are averages.
 HALF_WINDOWS = 6
 # A generator that gains this many nats meanwhile makes harder fakes: the early dip of every good run.
 GENERATOR_GAIN = 0.1
@@ -62,30 +62,30 @@ TREND_TOKENS = 2e6
 
 @dataclass(frozen=True)
 class Setting:
-    """What of a run's configuration its numbers must be read with.
+    """The part of a run's configuration that its numbers must be read with.
 
     Attributes:
-        vocab_size: V.
-        batch_size: examples of a step, by which the published steps are scaled.
-        generator_learns: False for one that draws any token, or none.
-        judges_every_token: the discriminator's loss is that of "was this token replaced?" over every real token.
-        unlike_published: what differs from the published run; empty if its curve can be compared.
+        vocab_size: V, the size of the vocabulary.
+        batch_size: examples in a step; the published steps are scaled by it.
+        generator_learns: False if the generator draws any token, or there is none.
+        judges_every_token: whether the discriminator answers "was this token replaced?" for every real token.
+        differences: what differs from the published run; empty if the two curves can be compared.
     """
 
     vocab_size: int
     batch_size: int
     generator_learns: bool
     judges_every_token: bool
-    unlike_published: tuple[str, ...]
+    differences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be, for a person.
+    """Something unusual in a run, in words for a person.
 
     Attributes:
-        name: a short name, the same whenever this is found.
-        step: the last update that it was found in.
+        name: a short name; the same check always gives the same one.
+        step: the last update that was looked at.
         words: what is seen, in a sentence or two.
         cause: what usually causes it.
         remedy: what to try.
@@ -99,7 +99,7 @@ class Finding:
 
 
 def constant_guess_loss(unreplaced_share: float) -> float:
-    """Cross-entropy in nats of always answering the share of replaced tokens: the cost of not reading."""
+    """Return the cross-entropy in nats of always answering the share of replaced tokens: the cost of not reading."""
     if not 0 < unreplaced_share < 1:
         return math.nan
     replaced = 1 - unreplaced_share
@@ -107,7 +107,7 @@ def constant_guess_loss(unreplaced_share: float) -> float:
 
 
 def generator_scale(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """Worse than guessing uniformly."""
+    """Find a generator that is worse than guessing uniformly."""
     loss, uniform = windows[-1]["generator_loss"], math.log(setting.vocab_size)
     if not (setting.generator_learns and loss > UNIFORM_FACTOR * uniform):
         return None
@@ -124,7 +124,7 @@ def generator_scale(windows: Sequence[Window], setting: Setting) -> Finding | No
 
 
 def generator_rising(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """The loss is back where it was long ago."""
+    """Find a generator whose loss is back where it was long ago."""
     losses = [window["generator_loss"] for window in windows]
     if not setting.generator_learns or len(losses) <= RECENT:
         return None
@@ -143,7 +143,7 @@ def generator_rising(windows: Sequence[Window], setting: Setting) -> Finding | N
 
 
 def generator_lost(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """It restored tokens, and does no longer."""
+    """Find a generator that restored tokens and no longer does."""
     best, now = max(window["generator_accuracy"] for window in windows), mean(windows[-RECENT:], "generator_accuracy")
     if not (setting.generator_learns and best >= GENERATOR_READ and now < GENERATOR_LOST * best):
         return None
@@ -158,7 +158,7 @@ def generator_lost(windows: Sequence[Window], setting: Setting) -> Finding | Non
 
 
 def generator_one_token(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """All samples are alike."""
+    """Find a generator whose samples are all alike."""
     repetition = mean(windows[-RECENT:], "generator_repetition")
     if not (setting.generator_learns and len(windows) >= RECENT and repetition > REPETITION):
         return None
@@ -172,7 +172,7 @@ def generator_one_token(windows: Sequence[Window], setting: Setting) -> Finding 
 
 
 def generator_ahead(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """Its samples cannot be told from the text."""
+    """Find a generator whose samples cannot be told from the text."""
     recent = windows[-RECENT:]
     accuracy, area = mean(recent, "generator_accuracy"), mean(recent, "discriminator_auc")
     at_chance = setting.judges_every_token and area < CHANCE_AUC and not _untaught(windows, setting)
@@ -205,7 +205,7 @@ def generator_ahead(windows: Sequence[Window], setting: Setting) -> Finding | No
 
 
 def discriminator_scale(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """A loss that no discriminator of such tokens has."""
+    """Find a discriminator's loss that its tokens cannot give."""
     last = windows[-1]
     loss, area = last["discriminator_loss"], last["discriminator_auc"]
     constant = constant_guess_loss(last["unreplaced_share"])
@@ -213,8 +213,8 @@ def discriminator_scale(windows: Sequence[Window], setting: Setting) -> Finding 
         return None
     if loss > COIN_FACTOR * math.log(2):
         words = f"is {loss:.2f} nats per token, and tossing a coin costs only ln 2 = 0.69, where a new one begins"
-    # Who finds a share s of the replaced tokens for certain, and of the rest none, has the AUC 1 - (1 - s) / 2 and the
-    # loss (1 - s) of a constant answer's: no AUC goes with much less. Half of that is out of reach.
+    # A discriminator that finds a share s of the replaced tokens for certain, and none of the rest, has the AUC
+    # 1 - (1 - s) / 2 and a loss of (1 - s) times a constant answer's. Half of that is out of reach at the same AUC.
     elif loss < (1 - area) * constant:
         words = (
             f"is {loss:.3f} nats per token, less than an AUC of {area:.3f} with {1 - last['unreplaced_share']:.1%} "
@@ -233,7 +233,7 @@ def discriminator_scale(windows: Sequence[Window], setting: Setting) -> Finding 
 
 
 def discriminator_untaught(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """It has not learnt even how rare replaced tokens are."""
+    """Find a discriminator that has not learnt even how rare replaced tokens are."""
     if not _untaught(windows, setting):
         return None
     loss, share = windows[-1]["discriminator_loss"], windows[-1]["unreplaced_share"]
@@ -259,7 +259,7 @@ def _untaught(windows: Sequence[Window], setting: Setting) -> bool:
 
 
 def discriminator_all_original(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """It flags nothing, long after a good one does."""
+    """Find a discriminator that flags nothing, long after a good one does."""
     recent = windows[-RECENT:]
     recall, area = mean(recent, "discriminator_recall"), mean(recent, "discriminator_auc")
     tokens = sum(window.tokens for window in windows)
@@ -281,7 +281,7 @@ def discriminator_all_original(windows: Sequence[Window], setting: Setting) -> F
 
 
 def discriminator_at_chance(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """It flags tokens, but not the replaced ones, after a generator's plateau is over."""
+    """Find a discriminator that flags the wrong tokens, after the generator's plateau is over."""
     recent = windows[-RECENT:]
     recall, area = mean(recent, "discriminator_recall"), mean(recent, "discriminator_auc")
     good = mean(recent, "generator_accuracy") >= GENERATOR_GOOD
@@ -300,7 +300,7 @@ def discriminator_at_chance(windows: Sequence[Window], setting: Setting) -> Find
 
 
 def auc_falling(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """For half of the run, and not because the generator improves."""
+    """Find an AUC that falls for half of the run, and not because the generator improves."""
     if not (setting.judges_every_token and _fallen(windows)):
         return None
     half = _second_half(windows)
@@ -309,14 +309,14 @@ def auc_falling(windows: Sequence[Window], setting: Setting) -> Finding | None:
         "auc_falling",
         windows[-1].step,
         f"The discriminator's AUC has been falling for long: from {first:.3f} about step {half[0].step:,} to "
-        f"{last:.3f}. An early dip is usual, because a generator that improves makes harder fakes; this is none.",
+        f"{last:.3f}. An early dip is usual, because a generator that improves makes harder fakes; this is another.",
         "a learning rate that is too high late in the run, or a generator that leaves its discriminator behind",
         "lower LEARNING_RATE; a smaller generator (generator_width_fraction), a higher disc_weight, or gdes.gin",
     )
 
 
 def _second_half(windows: Sequence[Window]) -> Sequence[Window]:
-    """The windows of the later half of the tokens."""
+    """Return the windows of the later half of the tokens."""
     left = sum(window.tokens for window in windows) / 2
     for index, window in enumerate(windows):
         left -= window.tokens

@@ -1,8 +1,8 @@
-"""A run's training lines, pooled until each pool says something: what `health.diagnose` reads.
+"""Pool a run's training lines until each pool means something; `health.diagnose` reads the pools.
 
 One line of metrics.jsonl may cover one step of a tiny batch or a hundred steps of a large one. Lines are pooled into
-windows of at least so many tokens, and a long run's windows are pooled again, so that a window's numbers are never
-noise and a history never grows long.
+windows of at least `WINDOW_TOKENS` tokens, and a long run's windows are pooled again, so that a window's numbers are
+never noise and a history never grows long.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 # At 15 % masked, 3,000 of these tokens are predicted: the generator's loss is then good to 0.05 nats, and the AUC of
 # a discriminator at chance to 0.006 (one standard error).
 WINDOW_TOKENS = 20_000
-# Enough to see any trend that `health` asks for; more would cost time at every report of a long run.
+# Enough to see every trend that the checks ask for; more would cost time at every report of a long run.
 MAX_WINDOWS = 512
 
 METRICS = (
@@ -30,13 +30,13 @@ LOSSES = ("loss", "generator_loss", "discriminator_loss", "prediction_loss")
 
 @dataclass(frozen=True)
 class Window:
-    """Neighbouring training lines as one.
+    """Neighbouring training lines, taken as one.
 
     Attributes:
-        step: the last update of it.
+        step: its last update.
         tokens: real tokens that it averages over.
-        travelled: the sum of its updates' learning rates, about how far Adam can have moved each weight.
-        totals: of each metric the sum, weighted with tokens, and the weight; nothing that is not finite is in them.
+        travelled: the sum of the learning rates of its updates: about how far Adam can have moved each weight.
+        totals: the sum of each metric's finite values, weighted by tokens, and the weight.
     """
 
     step: int
@@ -45,14 +45,14 @@ class Window:
     totals: Mapping[str, tuple[float, float]]
 
     def __getitem__(self, name: str) -> float:
-        """The mean of a metric; NaN where it was never reported."""
+        """Return the mean of a metric; NaN if it was never reported."""
         total, weight = self.totals.get(name, (0.0, 0.0))
         return total / weight if weight else math.nan
 
 
 @dataclass(frozen=True)
 class History:
-    """What is known of a run.
+    """What is known about a run.
 
     Attributes:
         windows: by rising step; the last one may still be filling.
@@ -66,11 +66,11 @@ class History:
 
     @property
     def full(self) -> tuple[Window, ...]:
-        """The windows that are full."""
+        """The windows that hold `size` tokens."""
         return tuple(window for window in self.windows if window.tokens >= self.size)
 
     def add(self, row: Mapping[str, Any]) -> "History":
-        """With one more line of metrics.jsonl; of a validation line only whether its losses are finite counts."""
+        """Return the history with one more line; a validation line counts only if one of its losses is not finite."""
         bad = self.not_finite
         if bad is None and row["split"] in ("train", "validation"):
             names = [name for name in LOSSES if name in row and not math.isfinite(_number(row, name))]
@@ -90,7 +90,7 @@ class History:
 
 
 def history_of(rows: Iterable[Mapping[str, Any]]) -> History:
-    """The history of these lines of metrics.jsonl."""
+    """Return the history of some lines of metrics.jsonl."""
     history = History()
     for row in rows:
         history = history.add(row)
@@ -98,13 +98,13 @@ def history_of(rows: Iterable[Mapping[str, Any]]) -> History:
 
 
 def mean(windows: Sequence[Window], name: str) -> float:
-    """The mean of a metric over windows; NaN where none has it."""
+    """Return the mean of a metric over windows; NaN if none has it."""
     values = [window[name] for window in windows if math.isfinite(window[name])]
     return sum(values) / len(values) if values else math.nan
 
 
 def _window(row: Mapping[str, Any], before: int, size: float) -> Window:
-    """One line as a window; a line that does not say how many tokens it covers is taken for a full one."""
+    """Return one line as a window, a full one if the line does not say how many tokens it covers."""
     counted = _number(row, "tokens_per_second") * _number(row, "seconds")
     tokens = counted if math.isfinite(counted) else size
     rate = _number(row, "learning_rate")

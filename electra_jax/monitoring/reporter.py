@@ -1,9 +1,8 @@
-"""Progress of a run: a live view on a terminal, plain lines in a log, TensorBoard, and metrics.jsonl."""
+"""Report the progress of a run: a live view on a terminal, plain lines in a log, TensorBoard, and metrics.jsonl."""
 
 import contextlib
 import json
 import os
-import sys
 import time
 
 from rich.console import Console
@@ -11,13 +10,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from electra_jax.distributed import processes
 from electra_jax.files import path_of
 from electra_jax.monitoring.health_checks import Finding
 from electra_jax.monitoring.metrics_file import drop_after, line_of, time_left
 from electra_jax.run_directory import METRICS
 
-# Title and format of what is shown of each report; all of it is in the files.
+# The title and format of the metrics that the console shows; the files hold all of them.
 Columns = dict[str, tuple[str, str]]
 COLUMNS: Columns = {
     "generator_loss": ("gen loss", ".3f"),
@@ -36,21 +34,21 @@ COLUMNS: Columns = {
 
 
 class RunReporter:
-    """Writes each report to `MODEL_DIR/metrics.jsonl`, TensorBoard and the console."""
+    """Write each report to `MODEL_DIR/metrics.jsonl`, TensorBoard and the console."""
 
     def __init__(
         self, model_dir: str | os.PathLike[str], *, start_step: int, num_train_steps: int, columns: Columns = COLUMNS
     ) -> None:
-        """Opens the files; lines of steps after `start_step`, which will be run again, are dropped.
+        """Open the files; remove lines of steps after `start_step`, which will be run again.
 
         Args:
             model_dir: the run directory.
             start_step: updates already done.
-            num_train_steps: where the run ends, for the time left.
-            columns: what the console shows.
+            num_train_steps: the last step of the run, for the time left.
+            columns: the metrics that the console shows.
         """
-        # It loads TensorFlow.
-        from clu import metric_writers
+        # Loads TensorFlow where that is installed.
+        from tensorboard import summary
 
         directory = path_of(model_dir)
         self._path = directory / METRICS
@@ -58,8 +56,7 @@ class RunReporter:
         self._files = contextlib.ExitStack()
         self._stream = self._files.enter_context(self._path.open("a", encoding="utf-8"))
         self._tensorboard = {
-            split: metric_writers.SummaryWriter(str(directory / "tensorboard" / split))
-            for split in ("train", "validation")
+            split: summary.Writer(str(directory / "tensorboard" / split)) for split in ("train", "validation")
         }
         self._first = self._last = start_step
         self._end = num_train_steps
@@ -71,10 +68,11 @@ class RunReporter:
             self._live = LiveView(self._console, start_step, num_train_steps, columns)
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
-        """One line of metrics; a value that is not a number (nothing was counted) is null in the file."""
+        """Report one line of metrics; a value that is not finite (nothing was counted) is null in the file."""
         self._stream.write(line_of(step, split, values))
         self._stream.flush()
-        self._tensorboard[split].write_scalars(step, values)
+        for name, value in values.items():
+            self._tensorboard[split].add_scalar(name, value, step)
         self._last = step
         if self._live:
             self._live.update(step, split, values, self.time_left())
@@ -88,7 +86,7 @@ class RunReporter:
             self._console.print(f"step {step}/{self._end} {split} | {' | '.join(cells)}{left}", soft_wrap=True)
 
     def warn(self, finding: Finding) -> None:
-        """A finding in words: above what is shown, and as a line of metrics.jsonl whose split is "health"."""
+        """Print a finding, and write it as a line of metrics.jsonl whose split is "health"."""
         line = {"step": finding.step, "split": "health", "finding": finding.name, "words": finding.words}
         self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
@@ -96,14 +94,14 @@ class RunReporter:
         self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def time_left(self) -> str:
-        """From the speed since the start of this process."""
+        """Return the time left at the speed since this process started."""
         done = self._last - self._first
         if not done:
             return "?"
         return time_left((time.monotonic() - self._started) / done, self._end - self._last)
 
     def close(self) -> None:
-        """Flushes everything."""
+        """Flush and close all files."""
         if self._live:
             self._live.close()
         for writer in self._tensorboard.values():
@@ -117,22 +115,22 @@ class LiveView:
     ROWS = 12
 
     def __init__(self, console: Console, start_step: int, num_train_steps: int, columns: Columns) -> None:
-        """Starts drawing."""
+        """Start drawing."""
         self._columns = columns
         self._progress = Progress(
             TextColumn("step"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[left]} left")
         )
         self._task = self._progress.add_task("", total=num_train_steps, completed=start_step, left="?")
         self._rows: list[tuple[int, str, dict[str, float]]] = []
-        # The bar stands there while the first step compiles.
+        # The bar is shown while the first step compiles.
         self._live = Live(self._progress, console=console, refresh_per_second=4)
         self._live.start()
 
     def update(self, step: int, split: str, values: dict[str, float], left: str) -> None:
-        """Adds a row and moves the bar."""
+        """Add a row and move the bar."""
         self._progress.update(self._task, completed=step, left=left)
         self._rows = [*self._rows, (step, split, values)][-self.ROWS :]
-        # An objective reports some of them.
+        # Each objective reports only some of the metrics.
         shown = {
             name: column for name, column in self._columns.items() if any(name in values for *_, values in self._rows)
         }
@@ -146,21 +144,15 @@ class LiveView:
         self._live.update(grid)
 
     def close(self) -> None:
-        """Leaves the last view on the screen."""
+        """Stop drawing; the last view stays on the screen."""
         self._live.stop()
 
 
-class Silence:
-    """The reporter of a process that another one speaks for."""
+class NullReporter:
+    """A reporter that does nothing, for every process but the leader."""
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
-
-
-def say(text: str) -> None:
-    """One line to the person who watches, from one process."""
-    if processes.leader():
-        print(text, flush=True, file=sys.stdout)
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""The health of a run while it trains: its setting, the published curve, and warnings as they become due."""
+"""Watch the health of a run while it trains: its setting, the published curve, and warnings as they become due."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ VOCABULARY_TOLERANCE = 0.1
 
 
 def published_curve() -> Curve:
-    """ELECTRA-Small's, as shipped."""
+    """Return the curve of ELECTRA-Small that ships with this package."""
     shipped = _shipped()
     steps, *_ = columns = list(zip(*shipped["rows"], strict=True))
     points = {
@@ -37,17 +37,17 @@ def _shipped() -> dict[str, Any]:
 
 
 def setting_of(run: PretrainingRun) -> Setting:
-    """What of a run's configuration its health is judged with."""
+    """Return the part of a run's configuration that its health is judged with."""
     objective = run.objective
     all_tokens = getattr(objective, "discriminate_at", "all") == "all"
-    # Electric, a kind of TwoTowerDetection, says of other tokens other things.
+    # Electric is a subclass of TwoTowerDetection whose loss means something else.
     detects = type(objective) in (ReplacedTokenDetection, TwoTowerDetection)
     return Setting(
         vocab_size=run.encoder.vocab_size,
         batch_size=run.batch_size,
         generator_learns=run.generator_kind not in ("uniform", "none") and objective.loss_weights["generator"] > 0,
         judges_every_token=detects and all_tokens,
-        unlike_published=unlike(run),
+        differences=differences(run),
     )
 
 
@@ -62,8 +62,8 @@ def describe_run(run: PretrainingRun, params: PyTree, *, corpus: str) -> dict[st
     }
 
 
-def unlike(run: PretrainingRun) -> tuple[str, ...]:
-    """In what a run differs from the published one so much that its curve says nothing of it, in words."""
+def differences(run: PretrainingRun) -> tuple[str, ...]:
+    """Name how a run differs from the published one, so that the two curves cannot be compared."""
     theirs, encoder = _shipped()["setting"], run.encoder
     shape = ("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     objective = run.objective
@@ -80,25 +80,25 @@ def unlike(run: PretrainingRun) -> tuple[str, ...]:
 
 
 class Warner(Protocol):
-    """What `Watched` reports to."""
+    """The reporter that `Watched` passes everything on to."""
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
-        """See `training.Reporter`."""
+        """Report one line of metrics."""
 
     def warn(self, finding: Finding) -> None:
-        """Says it, and keeps it in the run's files."""
+        """Show a finding, and keep it in the run's files."""
 
 
 class Watched:
-    """A reporter that also warns, once of each finding, also if the run is stopped and goes on."""
+    """A reporter that also warns, once of each finding, also across a stop and a resume."""
 
     def __init__(self, reporter: Warner, setting: Setting, rows: list[Mapping[str, Any]]) -> None:
-        """Takes up a run.
+        """Read the history of a run.
 
         Args:
-            reporter: what everything is handed on to.
-            setting: of the run.
-            rows: the lines of its metrics.jsonl so far.
+            reporter: what everything is passed on to.
+            setting: the setting of the run.
+            rows: the lines of the run's metrics.jsonl so far.
         """
         self._reporter = reporter
         self._setting = setting
@@ -107,7 +107,7 @@ class Watched:
         self._warned = {row["finding"] for row in rows if row["split"] == "health"}
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
-        """One line of metrics, and what is newly found with it."""
+        """Report one line of metrics, and warn of what is newly found with it."""
         self._reporter.report(step, split, values)
         full = len(self._history.full)
         self._history = self._history.add({"step": step, "split": split, **values})

@@ -54,20 +54,20 @@ class Series:
 
     Attributes:
       name: what the hover text calls it, e.g. "validation".
-      style: its CSS class: "train", "validation" (thick, with dots), "failed", "baseline" or "published" (dashed), and
-        in a figure "c0", "c1" and so on.
+      style: its CSS class in a page: "train", "validation" (thick, with dots), "failed", "baseline" or "published"
+        (dashed); "" in a figure, where panels hold the looks.
       points: (x, value) in drawing order; a value that is not finite leaves a gap.
       spread: the lowest and the highest value at each point, for a bar; empty for none.
-      scattered: further (x, value), drawn as small dots.
-      texts: the hover text of a dot at each point; empty for no dots.
+      texts: what is written at each point, or shown when it is pointed at; empty for points without a mark.
+      scattered: further (x, value, hover text), drawn as small dots.
     """
 
     name: str
     style: str
     points: Sequence[tuple[float, float]]
     spread: Sequence[tuple[float, float]] = ()
-    scattered: Sequence[tuple[float, float]] = ()
     texts: Sequence[str] = ()
+    scattered: Sequence[tuple[float, float, str]] = ()
 
     @property
     def finite(self) -> list[tuple[float, float]]:
@@ -87,13 +87,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class Line:
-    """A series in the units of the drawing: the path's commands, the marks on it, and bars (x, top, bottom)."""
+    """A series in the units of the drawing: the path's commands, the marks on and about it, bars (x, top, bottom)."""
 
     style: str
     path: str
     marks: Sequence[Mark] = ()
     bars: Sequence[tuple[float, float, float]] = ()
-    scattered: Sequence[tuple[float, float]] = ()
+    scattered: Sequence[Mark] = ()
 
 
 @dataclass(frozen=True)
@@ -239,9 +239,26 @@ def strip_chart(label: str, strips: Sequence[Strip], value_text: Callable[[float
 
 
 def plot(
-    label: str, series: Sequence[Series], *, x: Axis, y: Axis, box: Box, band: tuple[float, float] | None = None
+    label: str,
+    series: Sequence[Series],
+    *,
+    x: Axis,
+    y: Axis,
+    box: Box,
+    band: tuple[float, float] | None = None,
+    titles: tuple[str, str] = ("", ""),
 ) -> Chart:
-    """Work out a chart of series on two given axes; `band` is a range of values that is shaded."""
+    """Work out a chart of series on two given axes.
+
+    Args:
+      label: what is drawn, for screen readers.
+      series: the lines, the last on top; those without a finite point are left out.
+      x: the horizontal axis.
+      y: the vertical axis.
+      box: the size of the drawing.
+      band: a range of values that is shaded.
+      titles: names of the horizontal and the vertical axis.
+    """
     return Chart(
         label,
         box,
@@ -251,6 +268,8 @@ def plot(
         ],
         y_ticks=[Tick(_y(box, y, value), text, "end") for value, text in y.ticks],
         lines=[_line(line, box, x, y) for line in series if line.finite],
+        x_title=titles[0],
+        y_title=titles[1],
         band=None if band is None else (_y(box, y, band[1]), _y(box, y, band[0])),
     )
 
@@ -276,6 +295,15 @@ def log_axis(values: Sequence[float], value_text: Callable[[float], str], *, mar
     return Axis(
         min(values) / margin, max(values) * margin, [(tick, value_text(tick)) for tick in ticks], logarithmic=True
     )
+
+
+def log_ticks(low: float, high: float, value_text: Callable[[float], str], *, margin: float) -> Axis:
+    """Return a logarithmic axis a factor `margin` wider than `low` to `high`, with ticks at 1, 2 and 5 in a decade."""
+    low, high = low / margin, high * margin
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    wide = high > 200 * low
+    ticks = [digit * 10.0**power for power in decades for digit in ((1,) if wide else (1, 2, 5))]
+    return Axis(low, high, [(tick, value_text(tick)) for tick in ticks if low <= tick <= high], logarithmic=True)
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
@@ -336,11 +364,11 @@ def _line(line: Series, box: Box, x: Axis, y: Axis) -> Line:
             (_x(box, x, at), _y(box, y, high), _y(box, y, low))
             for (at, _), (low, high) in zip(line.points, line.spread, strict=False)
         ],
-        scattered=[(_x(box, x, at), _y(box, y, value)) for at, value in line.scattered],
         marks=[
             Mark(_x(box, x, at), _y(box, y, value), text)
             for (at, value), text in zip(line.points, line.texts, strict=False)
         ],
+        scattered=[Mark(_x(box, x, at), _y(box, y, value), text) for at, value, text in line.scattered],
     )
 
 

@@ -50,12 +50,12 @@ def health_section(
     """
     standing = {finding.name for finding in findings}
     first = published.points["discriminator_auc"][0][0] * published.batch_size / setting.batch_size
-    begun = not setting.unlike_published and lines and lines[-1]["step"] >= first
+    begun = not setting.differences and lines and lines[-1]["step"] >= first
     return Health(
         verdict=_verdict(findings),
         over=[row for row in warned if row["finding"] not in standing],
         published=published,
-        differences=setting.unlike_published,
+        differences=setting.differences,
         first_step=first,
         beside=_beside(lines[-1], setting, published) if begun else None,
     )
@@ -63,7 +63,7 @@ def health_section(
 
 def published_series(name: str, setting: Setting, published: Curve, last_step: int) -> list[Series]:
     """Return the published curve of a metric up to a step of this run, as a line of a chart; none if there is none."""
-    if setting.unlike_published or name not in published.points:
+    if setting.differences or name not in published.points:
         return []
     scale = published.batch_size / setting.batch_size
     first, end = published.points[name][0][0], min(published.points[name][-1][0], last_step / scale)

@@ -112,7 +112,7 @@ def _read_run(folder: epath.Path) -> _Run:
         evaluation=evaluation,
         record=parse_object(read_if_there(run_file) or "{}", str(run_file)),
         config=read_if_there(folder / CONFIG),
-        setting=Setting(**{**setting, "unlike_published": tuple(setting["unlike_published"])}),
+        setting=Setting(**{**setting, "differences": tuple(setting["differences"])}),
         published=published_curve(),
     )
 
@@ -177,7 +177,7 @@ def _keys(run: _Run) -> list[tuple[str, str]]:
         ("train", "training"),
         ("baseline", "what needs no learning, named under each title"),
     ]
-    return keys if run.setting.unlike_published else [*keys, ("published", "the published run")]
+    return keys if run.setting.differences else [*keys, ("published", "the published run")]
 
 
 def _charts(run: _Run) -> list[Figure]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,9 +95,12 @@ def scale_by_uncorrected_adam(beta_1: float, beta_2: float, epsilon: float) -> o
 
 def decayed(params: PyTree, no_decay: str) -> PyTree:
     """Return True for each parameter that weight decay applies to."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: re.search(no_decay, jax.tree_util.keystr(path)) is None, params
-    )
+
+    def applies(key_path: tuple, _: Any) -> bool:
+        return re.search(no_decay, jax.tree_util.keystr(key_path, simple=True, separator="/")) is None
+
+    # An optimizer may be given any tree, also a single array.
+    return jax.tree_util.tree_map_with_path(applies, params)
 
 
 # Groups of layer-wise learning rates, from the bottom up, as patterns of paths in an encoder with one task's head.

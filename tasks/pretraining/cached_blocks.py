@@ -1,16 +1,21 @@
 """Open the memory-mapped blocks of a cache; make them first where the cache is of SeqIO, or in an object store."""
 
 import hashlib
-import os
 import pathlib
-import shutil
 
 import numpy as np
 from etils import epath
 
 from electra_jax.data.blocks import BlocksWriter, TokenBlocks, open_blocks
 from electra_jax.errors import UserError
-from electra_jax.files import disk_errors_for_users, is_remote, path_of, size_and_time, sole_builder
+from electra_jax.files import (
+    disk_errors_for_users,
+    is_remote,
+    path_of,
+    replacing_directory,
+    size_and_time,
+    sole_builder,
+)
 from electra_jax.runtime import user_cache
 
 EXAMPLES_AT_ONCE = 4096
@@ -49,16 +54,14 @@ def blocks_folder(cache: epath.Path, split: str, *, vocab_size: int) -> pathlib.
     with disk_errors_for_users(folder):
         if not final.exists():
             with sole_builder(folder / f".{split}.blocks.lock"):
-                if not final.exists():
-                    partial = folder / f"{split}.blocks.partial"
-                    shutil.rmtree(partial, ignore_errors=True)
-                    partial.mkdir()
+                if final.exists():
+                    return final
+                with replacing_directory(final) as part:
                     if (cache / final.name).exists():
                         for path in (cache / final.name).iterdir():
-                            path.copy(partial / path.name)
+                            path.copy(part / path.name)
                     else:
-                        _convert(cache, split, partial, vocab_size)
-                    os.rename(partial, final)
+                        _convert(cache, split, part, vocab_size)
     return final
 
 

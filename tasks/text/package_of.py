@@ -1,6 +1,6 @@
 """Define `package_of`: given a docstring of the embedded corpus, which package is it from?
 
-The classes are ten packages that the project itself needs, so that they are installed wherever it is. Modules, not
+The classes are ten packages that are installed with this project, two of them with its extra `demo`. Modules, not
 docstrings, are divided among the splits; the packages' names are removed from the texts; and each class has as many
 examples as the others. Scores of environments whose packages have other versions differ a little.
 """

@@ -2,35 +2,22 @@
 
 import argparse
 import ast
-import dataclasses
+import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from bench import finetune_step, glue_lengths, models, predict, scaling, startup, timing
+from bench import beside_published, finetune_step, glue_lengths, models, predict, scaling, startup, timing
 from bench.pretrain_step import synthetic_blocks
 from electra_jax.config import gin_files
-from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.data.buckets import TrainingBatches
-
-UNNEEDED = ['MODEL_DIR = ""', 'VOCAB_FILE = ""']
-
-
-@pytest.mark.parametrize("name", models.SIZES)
-def test_recipes_are_those_of_the_gin_files(name: str) -> None:
-    files = [f"gin/models/{name}.gin", "gin/runs/pretrain.gin"]
-    run = gin_files.build(PretrainingRun, files, UNNEEDED, search_paths=[])
-    recipe = models.recipe(name, dtype="float32")
-    assert recipe.model == run.model
-    assert recipe.objective == run.objective
-    masking = run.masking_config(cls_id=models.CLS_ID, sep_id=models.SEP_ID, mask_id=models.MASK_ID)
-    assert recipe.masking == masking
-    short = recipe.optimizer.num_warmup_steps
-    assert recipe.optimizer == dataclasses.replace(run.optimizer, num_warmup_steps=short)
 
 
 def test_dtype_is_the_models() -> None:
@@ -88,7 +75,7 @@ def printed(repository: Path) -> dict[str, str]:
 import runpy, sys
 class Refuse:
     def find_spec(self, name, *_):
-        if name.partition(".")[0] in {{"tensorflow", "seqio", "gin", "orbax", "clu", "tokenizers"}}:
+        if name.partition(".")[0] in {{"tensorflow", "seqio", "orbax", "clu", "tokenizers"}}:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 for name, arguments in {COMMANDS!r}.items():
@@ -156,7 +143,7 @@ def test_lengths_have_the_deciles_that_were_counted() -> None:
 
 def test_texts_to_predict_have_the_lengths_that_were_asked_for() -> None:
     options = argparse.Namespace(model="tiny", task="cola", texts=40, seed=1)
-    model = predict.chance_model("tiny", 0)
+    model = predict.random_model("tiny", 0)
     rows = model.pieces.encode_batch(predict.texts_of(options))
     assert [len(row) + 2 for row in rows] == glue_lengths.lengths("cola", 40, seed=1).tolist()
     assert not any(model.pieces.tokens.index("[UNK]") in row for row in rows)
@@ -180,8 +167,11 @@ def test_scaling_is_drawn(tmp_path: Path) -> None:
         for series in ("step, batch", "checkpoint, save")
         for value in (1, 2, 4)
     ]
-    scaling.draw(points, "title", tmp_path / "scaling.png")
-    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+    scaling.draw(points, "title", tmp_path / "scaling.svg")
+    picture = ElementTree.parse(tmp_path / "scaling.svg").getroot()
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"step against batch", "checkpoint, save", "100 ms", "400 ms"} <= set(texts)
 
 
 def test_a_start_is_timed_and_what_fails_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,3 +201,34 @@ def test_the_peers_two_generators_are_one() -> None:
         found.append((loss.detach().numpy(), embeddings.grad.numpy()))
     np.testing.assert_allclose(*(loss for loss, _ in found), rtol=1e-5)
     np.testing.assert_allclose(*(gradient for _, gradient in found), atol=1e-5)
+
+
+def test_the_script_of_fine_tuning_gives_commands_that_can_be_run(tmp_path: Path) -> None:
+    stub = tmp_path / "python"
+    stub.write_text(f'#!/bin/sh\nprintf "%s\\t" "$@" >>"{tmp_path}/said"\necho >>"{tmp_path}/said"\n')
+    stub.chmod(0o755)
+    command = ["bench/finetune_small.sh", "model", "data", str(tmp_path / "runs"), "--gin.NUM_SEEDS=1"]
+    subprocess.run(command, env=os.environ | {"PYTHON": str(stub)}, check=True, capture_output=True)
+    said = [line.split("\t")[:-1] for line in (tmp_path / "said").read_text().splitlines()]
+    assert said[-1][:2] == ["-m", "bench.beside_published"]
+    tasks = {}
+    for line in said:
+        if line[2] == "finetune":
+            bindings = [word.removeprefix("--gin.") for word in line if word.startswith("--gin.")]
+            with gin_files.isolated():
+                run = gin_files.build(FinetuningRun, ["gin/runs/finetune.gin"], bindings, search_paths=[])
+                rate = run.optimizer(num_train_steps=10, num_warmup_steps=1.0).learning_rate
+            assert (run.num_seeds, rate) == (1, 3e-4)
+            tasks[run.task.task] = run.model_dir
+    assert list(tasks) == ["cola", "sst2", "mrpc", "stsb", "rte", "chunk", "squad_v1", "squad_v2"]
+    assert len(set(tasks.values())) == len(tasks)
+
+
+def test_scores_stand_beside_the_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {"matthews": {"median": 12.34, "mean": 12.0, "std": 1.5, "best": 14.0, "n": 3}}
+    results = {"task": "cola", "main_metric": "matthews", "summary": summary}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert beside_published.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| cola | matthews | 12.3 | 1.5 | 3 | 56.8 |"
+    assert beside_published.main([str(tmp_path), str(tmp_path / "other")]) == 2
+    assert "other has no results.json" in capsys.readouterr().err

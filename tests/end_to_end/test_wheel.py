@@ -1,4 +1,4 @@
-"""A wheel holds everything, claims one top-level name, and runs away from the checkout."""
+"""A wheel holds everything, claims one top-level name, and runs away from the checkout, with and without TensorFlow."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.command_line import SMALL, environment
+from support.command_line import SMALL, STEPS, arrays, assert_same_arrays, environment
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +102,38 @@ def test_it_runs_in_another_environment(wheel: Path, place: Path, tmp_path: Path
     trained = run(electra, "pretrain", "--gin_file=gin/runs/demo.gin", *bindings)
     assert "done: 2 steps in mine" in trained
     assert sorted(os.listdir(elsewhere)) == ["caches", "mine"]
+
+
+def test_it_trains_from_a_cache_where_text_cannot_be_read(
+    wheel: Path, place: Path, whole: Path, tmp_path: Path
+) -> None:
+    """The machine of docs/one_gpu.md: no package that reads text is there, and the state is the same to the bit."""
+    absent = ("tensorflow", "seqio", "clu", "tfds", "zstandard", "importlib_resources", "electra_jax", "__editable__")
+    site = tmp_path / "site"
+    site.mkdir()
+    for folder in (path for path in map(Path, sys.path) if path.name == "site-packages"):
+        for path in folder.iterdir():
+            if not path.name.startswith(absent) and not (site / path.name).exists():
+                (site / path.name).symlink_to(path)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (cache,) = (path for path in (place / "caches").iterdir() if (path / "COMPLETED").exists())
+    shutil.copytree(cache, tmp_path / "cache")
+    env = environment(place / "cache") | {"PYTHONPATH": str(site)}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        # -S: nothing but this folder and the standard library.
+        command = [sys.executable, "-S", "-m", "electra_jax", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done
+        return done
+
+    settings = {"CORPUS": "cache", "VOCAB_FILE": str(place / "vocab.txt"), "MODEL_DIR": "mine"}
+    bindings = [f"--gin.{name}={value!r}" for name, value in (SMALL | STEPS | settings).items()]
+    trained = run("pretrain", "--gin_file=gin/models/tiny.gin", "--gin_file=gin/runs/pretrain.gin", *bindings)
+    assert f"done: {STEPS['TRAIN_STEPS']} steps in mine" in trained.stdout
+    assert trained.stderr == ""
+    steps = STEPS["TRAIN_STEPS"]
+    assert_same_arrays(arrays(tmp_path / "mine", steps), arrays(whole, steps))
+    run("export", "mine", "weights", "--format", "transformers")
+    assert (tmp_path / "weights" / "discriminator" / "model.safetensors").exists()

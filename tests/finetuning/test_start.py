@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.model_record import read_model_record, write_model_record
@@ -155,8 +156,7 @@ def test_what_disagrees_is_refused(
 
 
 def named(tree: PyTree) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+    return {path: np.asarray(leaf) for path, leaf in flatten_dict(tree, sep="/").items()}
 
 
 @pytest.fixture(scope="module")

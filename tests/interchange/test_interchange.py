@@ -9,6 +9,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 import electra_jax
@@ -16,7 +17,6 @@ from electra_jax.checkpoints import orbax_store
 from electra_jax.cli import main
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.interchange import hf_config, tf1
-from electra_jax.interchange.layout import leaves_by_path
 from support.hf_models import SUBSET, discriminator_in, refusal
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -108,7 +108,7 @@ class TestTransformers:
         assert restored.step == 0
         assert restored.data_state == {}
         model = electra_jax.load(tmp_path / "model")
-        ours, theirs = leaves_by_path(model.params), leaves_by_path(restored.state.params)
+        ours, theirs = (flatten_dict(tree, sep="/") for tree in (model.params, restored.state.params))
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[path], theirs[path]) for path in ours)
 
@@ -187,7 +187,7 @@ class TestRefusals:
     def _nothing_left(self, tmp_path: Path) -> Any:
         yield
         assert not (tmp_path / "model").exists()
-        assert not list(tmp_path.glob("*.unfinished"))
+        assert not list(tmp_path.glob("*.part"))
 
     def test_cut_off_safetensors(self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = source / "model.safetensors"

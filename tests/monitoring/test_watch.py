@@ -139,7 +139,7 @@ def trained(
     return lines
 
 
-TOPICAL = Setting(VOCAB_SIZE, ROWS, generator_learns=True, judges_every_token=True, unlike_published=("everything",))
+TOPICAL = Setting(VOCAB_SIZE, ROWS, generator_learns=True, judges_every_token=True, differences=("everything",))
 
 
 def test_a_good_tiny_run_is_healthy_at_every_moment() -> None:

@@ -1,4 +1,4 @@
-"""Makes tests/parity/data/hf: tiny models of every head, and what `transformers` computes with them.
+"""Make tests/parity/data/hf: tiny models of every head, and what `transformers` computes with them.
 
     pip install torch transformers && python tests/parity/make_hf_subset.py
 
@@ -38,7 +38,7 @@ HEADS = {
 
 
 def labels(name: str, draw: np.random.Generator) -> dict[str, np.ndarray]:
-    """Labels that suit a head."""
+    """Return random labels for a head."""
     if name == "qa":
         return {f"{end}_positions": draw.integers(0, LENGTH, ROWS) for end in ("start", "end")}
     if name == "seqreg":
@@ -51,7 +51,7 @@ def labels(name: str, draw: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def record(name: str) -> None:
-    """One head's directory."""
+    """Write the directory of one head."""
     torch.manual_seed(len(name))
     draw = np.random.default_rng(len(name))
     kind, options = HEADS[name]

@@ -1,4 +1,4 @@
-"""GLUE's readers, features and scores as the original's, on the small files that it read."""
+"""Compare GLUE's readers, features and scores with the original's, on the small files that it read."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A case that is put beside the recorded ones is run, whatever its name: nothing here lists cases."""
+"""Check that a case added to the recorded ones is run, whatever its name, because no test lists cases."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ BESIDE = (".json", ".variables.json")
 
 
 def link(source: Path, target: Path) -> None:
-    """A file, or every file of a folder."""
+    """Return a file, or every file of a folder."""
     for path in [source] if source.is_file() else filter(Path.is_file, source.rglob("*")):
         place = target / path.relative_to(source) if path != source else target
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def renamed(name: str) -> str:
-    """Another name, which the pattern of its kind still matches."""
+    """Return another name that still matches the pattern of its kind."""
     stem, dot, suffix = name.partition(".")
     return f"{stem}_added{dot}{suffix}"
 

@@ -1,4 +1,4 @@
-"""The release's FLOP counts, model by model and part by part."""
+"""Compare FLOP counts with those of the release, by model and by part."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from electra_jax.pretraining import flops
-from electra_jax.published_flops import Transformer, bert_like, published_models
+from parity.published_flops import Transformer, bert_like, published_models
 from support.parity_case import discover, published_encoder
 
 SMALL = bert_like(256, 12, embedding_size=128, sequence_length=128)
@@ -54,7 +54,7 @@ def test_every_published_count(path: Path) -> None:
 
 
 def test_our_count_of_a_small_step_differs_as_documented() -> None:
-    """Ours has x 3 for training and no product for a lookup; the release's x 2 and one."""
+    """Our count has x 3 for training and no product for a lookup; the release has x 2 and counts the product."""
     matrices = flops.encoder_flops(published_encoder("small"), 1, 128)
     published = SMALL.encoder()
     lookup = 2 * 128 * 30522 * 128

@@ -1,4 +1,4 @@
-"""Every recorded model of `transformers`, imported: states, logits, losses, gradients, and the way back.
+"""Import every recorded model of `transformers`; compare states, logits, losses and gradients, and export it again.
 
 The cases in tests/parity/data/hf are ours (made by make_hf_subset.py) and always run; those of the oracle run where it
 is. Tolerances are those that held between two independent implementations (see the oracle's README).
@@ -32,7 +32,7 @@ OURS = Path(__file__).parent / "data" / "hf"
 
 
 def discover() -> list:
-    """Every folder with a model and what it computes."""
+    """Return every folder with a model and its recorded results."""
     ours = [pytest.param(path.parent, id=f"subset-{path.parent.name}") for path in sorted(OURS.glob("*/*/io.npz"))]
     theirs = [path.parent for path in sorted(ORACLE.glob("hf/**/io.npz"))]
     if not theirs:
@@ -41,7 +41,7 @@ def discover() -> list:
 
 
 class Case:
-    """A recorded model, imported through the command line."""
+    """Import a recorded model through the command line."""
 
     def __init__(self, folder: Path, scratch: Path) -> None:
         self.folder, self.directory = folder, scratch / "model"
@@ -71,7 +71,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def outputs(result: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """Logits by the names they were recorded under."""
+    """Return the logits by their recorded names."""
     named = result if isinstance(result, dict) else {"logits": result}
     return {f"{prefix}{name}": values for name, values in named.items()}
 
@@ -127,7 +127,7 @@ def mean_over(losses: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def loss_of(params: PyTree, case: Case) -> jax.Array:
-    """The loss of `transformers`, of our logits: the mean over the labels that are not -100."""
+    """Return the loss of `transformers` for our logits: the mean over the labels that are not -100."""
     description, io = case.model.description, case.io
     logits = models.outputs(description, params, case.tokens)
     if description.kind == "question_answering":
@@ -182,7 +182,7 @@ def test_loss_and_gradients(case: Case) -> None:
 
 
 def zero_in_exact_arithmetic(name: str, case: Case) -> bool:
-    """What is recorded of these is rounding noise: a softmax over positions does not see what all have in common."""
+    """Return whether a gradient is rounding noise, because a softmax over positions ignores what all have in common."""
     last = f"layer.{case.model.description.encoder.num_hidden_layers - 1}.output.LayerNorm.bias"
     common = case.model.description.kind == "question_answering" and name.endswith((last, "qa_outputs.bias"))
     return name.endswith("key.bias") or common

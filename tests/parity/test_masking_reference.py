@@ -1,4 +1,4 @@
-"""The original's masking: how many, how often the same position, and its scatter, gather and sampling."""
+"""Compare masking with the original: numbers of positions, repeated positions, scatter, gather and sampling."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def masking(mask_prob: float) -> MaskingConfig:
 
 
 def sentence_pairs(rows: int, real: int, length: int, num_candidates: int) -> Tokens:
-    """Rows of `real` tokens of which `num_candidates` are ordinary."""
+    """Return rows of `real` tokens, `num_candidates` of which are ordinary."""
     ids = np.zeros(length, np.int32)
     ids[:real] = WORD + np.arange(real)
     ids[0], ids[real - 1] = CLS, SEP
@@ -48,7 +48,7 @@ def test_how_many_are_predicted(path: Path) -> None:
 
 @pytest.mark.parametrize("path", discover("mask_stats/*.json"))
 def test_distribution_with_replacement(path: Path) -> None:
-    """Means within four standard errors of the recorded ones, both sides being samples."""
+    """Both sides are samples, so that means may differ by four standard errors."""
     for case in json.loads(path.read_text())["stats"]:
         config, rows = masking(case["mask_prob"]), 4096
         tokens = sentence_pairs(rows, case["seq_len"], case["L"], case["candidates"])

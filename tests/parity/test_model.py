@@ -1,4 +1,4 @@
-"""Every recorded pre-training case of the original: states, logits, samples, labels, losses, gradients.
+"""Compare states, logits, samples, labels, losses and gradients with every recorded pre-training case.
 
 Tolerances are those that held between two independent implementations (see the oracle's README).
 """
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from electra_jax.interchange import tf1_names
+from electra_jax.interchange import layout
 from electra_jax.model.types import PyTree
 from support.parity_case import Case, discover, keys_of, masked_of
 
@@ -24,7 +24,7 @@ def close(ours: Any, recorded: Any, tolerance: float, what: str) -> None:
 
 @pytest.fixture(scope="module", params=discover("tf_pretrain/*.json", beside=".npz"))
 def run(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """One forward and backward pass of a case, fed its draws."""
+    """Run one forward and backward pass of a case with its recorded draws."""
     path: Path = request.param
     case = Case.read(path)
     with np.load(path.with_suffix(".npz")) as file:
@@ -42,6 +42,7 @@ def run(request: pytest.FixtureRequest) -> dict[str, Any]:
     rows, (means, outputs) = jax.jit(jax.jacrev(weighted, has_aux=True))(params)
     separate = {name: jax.tree.map(lambda leaf, row=row: leaf[row], rows) for row, name in enumerate(names)}
     gradient = jax.tree.map(lambda leaf: leaf.sum(0), rows)
+    locations = case.layout(model)
     return {
         "case": case,
         "arrays": arrays,
@@ -51,10 +52,8 @@ def run(request: pytest.FixtureRequest) -> dict[str, Any]:
         "loss": sum(weight * means[name] for name, weight in objective.loss_weights.items()),
         "means": means,
         "outputs": outputs,
-        "gradient": tf1_names.from_tree(gradient, case.shapes, heads=tf1_names.HEADS),
-        "separate": {
-            name: tf1_names.from_tree(tree, case.shapes, heads=tf1_names.HEADS) for name, tree in separate.items()
-        },
+        "gradient": layout.disassemble(gradient, locations),
+        "separate": {name: layout.disassemble(tree, locations) for name, tree in separate.items()},
     }
 
 

@@ -1,40 +1,58 @@
-"""The original's optimizer: its runs from raw gradients, its schedules, its factor of every variable."""
+"""Compare the optimizer with the original: runs from raw gradients, schedules, the factor of every variable."""
 
+import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import traverse_util
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from electra_jax.interchange import tf1_names
+from electra_jax.checkpoints.model_record import Description, abstract_params
+from electra_jax.interchange import tf1
 from electra_jax.model.types import PyTree
 from electra_jax.training import optimizer
 from support.parity_case import NO_DECAY, discover, optimizer_of
+from support.tiny_model import small_encoder
 
-HEADS = {**tf1_names.HEADS, "task_specific": "head"}
+
+def locations_of(names: Iterable[str]) -> dict[str, tuple[str, int | None]]:
+    """Return the path and the row of every variable in our tree, by the importer's mapping; a head is below `head`."""
+    model = dataclasses.replace(small_encoder(), num_hidden_layers=24)
+    description = Description("pretraining", model, model, False, None, (), {})
+    towers = tf1.variable_layout(description, abstract_params(description), scope="electra", task=None)
+    return {
+        name: (name.replace("task_specific", "head"), None)
+        if name.startswith("task_specific/")
+        else (towers[name].path, towers[name].row)
+        for name in names
+    }
 
 
 def tree_of(variables: dict[str, np.ndarray], num_layers: int) -> PyTree:
-    """Our tree of some of a model's variables; layers that were not recorded are zero, and their gradients too."""
-    tree: dict[str, Any] = {}
-    for name, value in variables.items():
-        place = tf1_names.to_path(name, heads=HEADS)
-        assert place is not None, name
-        node = tree
-        *parents, leaf = place.path.split("/")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        if place.layer is None:
-            node[leaf] = value
+    """Return our tree of some variables of a model; layers that were not recorded are zero."""
+    leaves: dict[str, np.ndarray] = {}
+    for name, (path, row) in locations_of(variables).items():
+        value = variables[name]
+        if row is None:
+            leaves[path] = value
         else:
-            node.setdefault(leaf, np.zeros((num_layers, *value.shape), value.dtype))[place.layer] = value
-    return tree
+            leaves.setdefault(path, np.zeros((num_layers, *value.shape), value.dtype))[row] = value
+    return unflatten_dict(leaves, sep="/")
+
+
+def variables_of(tree: PyTree, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return the variables of a tree: the inverse of `tree_of`."""
+    leaves = flatten_dict(tree, sep="/")
+    return {
+        name: np.asarray(leaves[path] if row is None else leaves[path][row])
+        for name, (path, row) in locations_of(names).items()
+    }
 
 
 def group(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -50,15 +68,13 @@ def test_parameters_and_moments_follow_the_recorded_run(path: Path) -> None:
     before, grads = group(arrays, "var0/"), group(arrays, "grads/")
     recorded_layers = [int(found[1]) for name in before if (found := re.search(r"layer_(\d+)/", name))]
     num_layers = meta["options"].get("n_transformer_layers") or max(recorded_layers) + 1
-    shapes = {name: value.shape for name, value in before.items()}
     params = jax.tree.map(jnp.asarray, tree_of(before, num_layers))
     rule = optimizer.make_optimizer(config)
     state = rule.init(params)
     update = jax.jit(rule.update)
     if config.weight_decay_rate:
-        decayed = traverse_util.flatten_dict(optimizer.decayed(params, NO_DECAY), sep="/")
-        places = {name: tf1_names.to_path(name, heads=HEADS) for name in shapes}
-        assert {name: decayed[place.path] for name, place in places.items()} == meta["decayed"]
+        decayed = flatten_dict(optimizer.decayed(params, NO_DECAY), sep="/")
+        assert {name: decayed[path] for name, (path, _) in locations_of(before).items()} == meta["decayed"]
     saved = {int(found[1]) for name in arrays if (found := re.match(r"after(\d+)/", name))}
     for step in range(max(saved)):
         grad = tree_of({name: value[step] for name, value in grads.items()}, num_layers)
@@ -70,7 +86,7 @@ def test_parameters_and_moments_follow_the_recorded_run(path: Path) -> None:
         after = group(arrays, f"after{step + 1}/")
         adam = state[1]
         for kind, tree in (("", params), ("/adam_m", adam.mu), ("/adam_v", adam.nu)):
-            for name, ours in tf1_names.from_tree(tree, shapes, heads=HEADS).items():
+            for name, ours in variables_of(tree, before).items():
                 np.testing.assert_allclose(
                     ours, after[name + kind], rtol=2e-6, atol=2e-7, err_msg=f"{step}: {name}{kind}"
                 )
@@ -122,21 +138,20 @@ def test_factor_and_decay_of_every_variable(path: Path) -> None:
         # Shapes alone, without their memory: a broadcast zero has the shape and four bytes.
         values = {name: np.broadcast_to(np.float32(0), (1,) * len(shape)).copy() for name, shape in shapes.items()}
         params = tree_of(values, recorded["n_layers"])
-        factors = traverse_util.flatten_dict(
+        factors = flatten_dict(
             optimizer.layerwise_multipliers(params, decay=recorded["decay"], top_exponent=2), sep="/"
         )
-        decayed = traverse_util.flatten_dict(optimizer.decayed(params, NO_DECAY), sep="/")
-        for name, entry in variables.items():
-            place = tf1_names.to_path(name, heads=HEADS)
-            factor = np.asarray(factors[place.path])
-            factor = factor if place.layer is None else factor[place.layer]
+        decayed = flatten_dict(optimizer.decayed(params, NO_DECAY), sep="/")
+        for name, (path, row) in locations_of(variables).items():
+            entry = variables[name]
+            factor = np.asarray(factors[path] if row is None else factors[path][row])
             np.testing.assert_allclose(factor.item(), entry["multiplier"], rtol=1e-6, err_msg=f"{size}: {name}")
-            assert decayed[place.path] == entry["weight_decay"], name
+            assert decayed[path] == entry["weight_decay"], name
 
 
 @pytest.mark.parametrize("path", discover("tf_optim/*.npz", holding="norm_used"))
 def test_the_originals_norm_of_repeated_rows_is_not_ours(path: Path) -> None:
-    """An artefact that we do not reproduce: rows of a gather's gradient enter the norm before they are added."""
+    """We do not reproduce an artefact: rows of a gather's gradient enter the norm before they are added."""
     with np.load(path) as file:
         ids, upstream, recorded = file["ids"], file["upstream"], dict(file)
     table_gradient = jax.grad(lambda table: jnp.sum(jnp.take(table, ids, axis=0) * upstream))(

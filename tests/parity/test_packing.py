@@ -1,4 +1,4 @@
-"""Two-segment packing in the original's way: every recorded run, example by example and draw by draw."""
+"""Compare the original's two-segment packing with every recorded run, example by example and draw by draw."""
 
 import json
 import random
@@ -18,7 +18,7 @@ PUBLISHED = {"one_segment_share": 0.1, "random_length_share": 0.05}
 
 
 class RecordingRandom:
-    """A generator that remembers its draws as the records write them.
+    """Remember draws in the form in which they were recorded.
 
     Not a subclass of Random: one that overrides `random` draws its integers in another way.
     """
@@ -37,7 +37,7 @@ class RecordingRandom:
 
 
 def found(kind: str) -> list[tuple[Path, dict[str, Any]]]:
-    """The records that hold `kind`, wherever they are under the oracle's folder, with their paths."""
+    """Return the records that hold `kind`, anywhere below the oracle's folder, with their paths."""
     records = [(path, json.loads(path.read_text())) for path in sorted(ROOT.rglob("*.json"))]
     return [(path, record) for path, record in records if isinstance(record, dict) and kind in record]
 

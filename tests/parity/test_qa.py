@@ -1,4 +1,4 @@
-"""Question answering as the original does it: every recorded case of windows, decoding, final texts and scores."""
+"""Compare windows, decoding, final texts and scores of question answering with every recorded case."""
 
 import functools
 import json
@@ -61,7 +61,7 @@ def _window_config(options: dict[str, Any]) -> WindowConfig:
 
 
 def _recorded_form(window: Window, context: TokenizedContext, tokenizer: Tokenizer, length: int) -> dict[str, Any]:
-    """A window in the original's fields, without those of its task's name that do not say what they hold."""
+    """Return a window with the original's fields, but without those that only repeat the name of its task."""
     num_tokens = len(window.input_ids_L)
     words_T = words_of_tokens(context)
     pieces = range(len(window.offsets_C2))

@@ -1,4 +1,4 @@
-"""The original's tables: sizes of generators and models, initial weights, evaluation metrics."""
+"""Compare sizes of generators and models, initial weights and evaluation metrics with the original's tables."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
-from electra_jax.interchange import tf1_names
+from electra_jax.interchange import layout, tf1
 from electra_jax.model.electra import Electra, generator_config
 from electra_jax.pretraining import electric, masked_lm, original, registry, steps
 from electra_jax.pretraining.corruption import MaskingConfig
@@ -74,7 +74,9 @@ def test_initial_weights_have_the_originals_distribution(path: Path) -> None:
     model = published("small")
     params = nn.unbox(jax.jit(lambda key: steps.init_params(key, model, 8))(jax.random.key(3)))
     shapes = {name: tuple(entry["shape"]) for name, entry in recorded.items() if "/adam_" not in name}
-    for name, ours in tf1_names.from_tree(params, shapes, heads=tf1_names.HEADS).items():
+    locations = tf1.locations_of(params, tf1.parameter_names("electra"))
+    assert {name: location.stored_shape for name, location in locations.items()} == shapes
+    for name, ours in layout.disassemble(params, locations).items():
         theirs = recorded[name]
         if theirs["std"] == 0:
             assert ours.min() == ours.max() == theirs["mean"], name
@@ -101,7 +103,7 @@ GENERATORS = {"uniform_generator": "uniform", "untied_generator=False": "tied", 
 
 @pytest.mark.parametrize("path", discover("tf_pretrain/crashes*.json"))
 def test_what_the_original_cannot_build_is_refused_by_name(path: Path) -> None:
-    """Also the combination that it builds without a single variable to train."""
+    """One combination has no variable to train."""
     for name in json.loads(path.read_text()):
         if name.endswith(" kwarg"):
             fields = {field.name for field in dataclasses.fields(PretrainingRun)}

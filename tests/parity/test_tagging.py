@@ -1,4 +1,4 @@
-"""Tagging in the original's way: spans, encodings, features and scores of every recorded case."""
+"""Compare spans, encodings, features and scores of tagging with every recorded case."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def vocabulary_of(path: Path) -> Vocabulary:
 
 
 def same_words(path: Path, recorded: dict[str, Any]) -> Path | None:
-    """The column file from which the record was made."""
+    """Write the column file from which the record was made."""
     words = [tuple(example["words"]) for example in recorded["examples"]]
     for candidate in sorted((path.parent / "data/finetuning_data").glob("*/*.txt")):
         file = read_tagged_file(candidate, word_column=0, tag_column=-1, scheme="IOBES", skip_bad_rows=False)

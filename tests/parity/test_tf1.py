@@ -1,4 +1,4 @@
-"""Checkpoints of the original by the names and shapes that were recorded: every size, and Electric."""
+"""Import checkpoints with the recorded names and shapes of the original: every size, and Electric."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ INNER = "electra/encoder/layer_0/intermediate/dense/kernel"
 
 
 def encoder_of(shapes: dict[str, list[int]]) -> EncoderConfig:
-    """The sizes that recorded shapes tell; of the published ones every head is 64 wide."""
+    """Return the sizes that recorded shapes tell; heads of published models are 64 wide."""
     hidden = shapes[QUERY][1]
     return dataclasses.replace(
         small_encoder(),
@@ -42,16 +42,16 @@ def encoder_of(shapes: dict[str, list[int]]) -> EncoderConfig:
 
 @pytest.mark.parametrize("path", discover("tf_optim/layerwise_multipliers.json"))
 def test_an_encoder_of_every_published_size_has_the_originals_variables(path: Path) -> None:
-    """Nothing is computed: names and shapes alone."""
+    """Compare names and shapes alone."""
     for size, recorded in json.loads(path.read_text()).items():
         shapes = {name: value["shape"] for name, value in recorded["variables"].items() if name.startswith("electra/")}
         description = Description("encoder", encoder_of(shapes), None, False, None, (), {})
         names = tf1.variable_layout(description, abstract_params(description), scope="electra", task=None)
-        assert {name: list(place.stored_shape) for name, place in names.items()} == shapes, size
+        assert {name: list(location.stored_shape) for name, location in names.items()} == shapes, size
 
 
 def electric_cases() -> list:
-    """The recorded cases that Electric trained."""
+    """Return the recorded cases of Electric."""
     cases = discover("tf_pretrain/*.json", beside=".npz")
     return [
         case
@@ -62,7 +62,7 @@ def electric_cases() -> list:
 
 @dataclasses.dataclass(frozen=True)
 class Special:
-    """The special ids of the recorded texts."""
+    """Hold the special ids of the recorded texts."""
 
     cls_id: int = CLS
     sep_id: int = SEP
@@ -71,7 +71,7 @@ class Special:
 
 @pytest.mark.parametrize("path", electric_cases())
 def test_electric_gives_the_energies_behind_the_recorded_logits(path: Path, tmp_path: Path) -> None:
-    """What was recorded is the logit of noise: energy + log q + log odds of noise."""
+    """The recorded logit of noise is energy + log q + log odds of noise."""
     from electra_jax.tasks.host_tensorflow import tf
 
     case = Case.read(path)

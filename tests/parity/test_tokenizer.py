@@ -1,4 +1,4 @@
-"""WordPiece ids of every recorded text, in every recorded mode, by every recorded version of Python."""
+"""Compare the WordPiece ids of every recorded text, in every mode and version of Python."""
 
 import itertools
 import json
@@ -29,19 +29,19 @@ NONE = [skipped(ROOT, None, None, None)]
 
 
 def options(mode: str) -> dict[str, bool]:
-    """`do_lower_case=True,strip_accents=False` as our options: the original strips only where it lower-cases."""
+    """Return our options for `do_lower_case=True,strip_accents=False`; the original strips only if it lower-cases."""
     values = {name: value == "True" for name, value in re.findall(r"(\w+)=(True|False)", mode)}
     lowercase = values["do_lower_case"]
     return {"lowercase": lowercase, "strip_accents": lowercase and values["strip_accents"]}
 
 
 def is_newer(character: str, record: dict[str, Any]) -> bool:
-    """Whether the record's Unicode may not have assigned the character yet."""
+    """Return whether the record's version of Unicode may not have assigned the character yet."""
     return unicodedata.category(character) == "Cn" or unicodedata.unidata_version != record["unidata_version"]
 
 
 def without_some(text: str, characters: list[str]) -> Iterator[str]:
-    """The text without one, two, three ... of (at most ten of) the characters."""
+    """Yield the text without one, two, three ... of the characters, ten at most."""
     for number in range(1, len(characters) + 1):
         for dropped in itertools.combinations(characters[:10], number):
             yield text.translate({ord(character): None for character in dropped})

@@ -1,4 +1,4 @@
-"""Real optimizer steps of the original, one after another, fed its draws."""
+"""Compare consecutive optimizer steps with the original's, given its draws."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from electra_jax.interchange import tf1_names
+from electra_jax.interchange import layout
 from electra_jax.model.types import Masked, PyTree
 from electra_jax.pretraining.objective import Keys
 from electra_jax.training import optimizer
@@ -76,7 +76,7 @@ def test_every_step_and_the_parameters_after_the_last(path: Path) -> None:
     after = {name.removeprefix(f"var_after{number}/"): v for name, v in arrays.items() if name.startswith("var_after")}
     assert after
     worst = {}
-    for name, ours in tf1_names.from_tree(params, case.shapes, heads=tf1_names.HEADS).items():
+    for name, ours in layout.disassemble(params, case.layout(model)).items():
         if "/key/bias" not in name:
             worst[name] = float(np.abs(ours - after[name]).max())
     assert {name: value for name, value in worst.items() if not value <= 2e-5} == {}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, electric, losses, metrics, steps
@@ -47,10 +48,7 @@ def gradients(name: str) -> dict[str, dict[str, float]]:
         return jnp.stack([terms[loss].sum / terms[loss].weight for loss in variant.objective.loss_weights])
 
     rows = jax.jit(jax.jacrev(means), compiler_options=COMPILE_FAST)(variant.params())
-    flat = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(rows)
-    }
+    flat = flatten_dict(rows, sep="/")
     return {
         loss: {path: float(jnp.max(jnp.abs(leaf[row]))) for path, leaf in flat.items()}
         for row, loss in enumerate(variant.objective.loss_weights)

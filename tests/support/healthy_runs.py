@@ -10,8 +10,8 @@ from electra_jax.monitoring.history import History, history_of
 from electra_jax.monitoring.watch import published_curve
 
 PUBLISHED = published_curve()
-SMALL = Setting(8192, 16, generator_learns=True, judges_every_token=True, unlike_published=("the model's size",))
-LIKE_PUBLISHED = Setting(30522, 128, generator_learns=True, judges_every_token=True, unlike_published=())
+SMALL = Setting(8192, 16, generator_learns=True, judges_every_token=True, differences=("the model's size",))
+LIKE_PUBLISHED = Setting(30522, 128, generator_learns=True, judges_every_token=True, differences=())
 # One line of metrics of the demo, late in its run.
 GOOD = {
     "generator_loss": 4.2,

@@ -1,13 +1,13 @@
-"""The FLOPs that the ELECTRA paper compares models by, counted as its release counts them (its Table 1 and Appendix E).
+"""Count FLOPs as the release of ELECTRA does for the comparisons of the paper (Table 1 and Appendix E).
 
-They are the numbers behind "a quarter of the compute", kept to compare with the paper. They are no count of what a
-step costs, which is `flops`:
+These are the numbers behind "a quarter of the compute". They do not say what a step costs, which
+`electra_jax.pretraining.flops` counts:
 
-- the backward pass counts as much as the forward pass (x 2 in all), where its matrix products are twice as many (x 3);
-- looking a word up counts as a product with the whole table, also in the model proper;
-- additions, activations, dropout, softmax and LayerNorm count, GELU in its tanh form;
-- the LayerNorm after attention counts 5 and not 5 x hidden size;
-- the weighted average over values and the product after it count the hidden size where heads are wider than it.
+- the backward pass counts as much as the forward pass (x 2 in all), although it has twice the matrix products (x 3);
+- looking up a word counts as a product with the whole table;
+- additions, activations, dropout, softmax and LayerNorm are counted, GELU in its tanh form;
+- the LayerNorm after attention counts as 5 instead of 5 x hidden size;
+- the weighted average over values and the product after it count the hidden size even if the heads are wider.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ DROPOUT, LAYER_NORM, GELU, SOFTMAX = 4, 5, 8, 5
 
 @dataclasses.dataclass(frozen=True)
 class Transformer:
-    """Sizes, in the release's terms.
+    """Hold sizes, in the terms of the release.
 
     Attributes:
         hidden_size, num_layers, sequence_length, vocab_size, embedding_size, intermediate_size, num_heads: as usual.
@@ -40,7 +40,7 @@ class Transformer:
     cross_attention: bool
 
     def layer(self) -> int:
-        """Forward FLOPs of one layer over a sequence."""
+        """Return the forward FLOPs of one layer over a sequence."""
         hidden, inner, projection = self.hidden_size, self.intermediate_size, self.projection_size
         attended = self.sequence_length
         scores = attended * self.num_heads
@@ -71,7 +71,7 @@ class Transformer:
         return ((2 if self.cross_attention else 1) * attention + feed_forward) * self.sequence_length
 
     def embedding_input(self) -> int:
-        """Forward FLOPs of the embeddings of a sequence."""
+        """Return the forward FLOPs of the embeddings of a sequence."""
         size = self.embedding_size
         lookup = 0 if self.sparse_lookup else 2 * size * self.vocab_size
         per_token = lookup + 2 * size * (self.sequence_length + 2) + 2 * size + LAYER_NORM * size + DROPOUT * size
@@ -80,27 +80,27 @@ class Transformer:
         return per_token * self.sequence_length
 
     def word_output(self) -> float:
-        """Forward FLOPs of predicting the words of the predicted share of a sequence."""
+        """Return the forward FLOPs of predicting the words of the predicted share of a sequence."""
         size = self.embedding_size
         softmax = 2 * size * self.vocab_size + SOFTMAX * self.vocab_size + 2 * self.vocab_size
         per_token = softmax + 2 * self.hidden_size * size + size + GELU * size + LAYER_NORM * size
         return self.predicted_share * per_token * self.sequence_length
 
     def replaced_token_output(self) -> int:
-        """Forward FLOPs of the discriminator's head over a sequence."""
+        """Return the forward FLOPs of the discriminator's head over a sequence."""
         hidden = self.hidden_size
         return (2 * hidden * hidden + hidden + GELU * hidden + 2 * hidden) * self.sequence_length
 
     def encoder(self) -> int:
-        """Forward FLOPs of embeddings and layers over a sequence."""
+        """Return the forward FLOPs of embeddings and layers over a sequence."""
         return self.num_layers * self.layer() + self.embedding_input()
 
     def inference(self) -> int:
-        """Forward FLOPs over a sequence as the release counts them, which is with the discriminator's head."""
+        """Return the forward FLOPs over a sequence as the release counts them: with the discriminator's head."""
         return self.encoder() + self.replaced_token_output()
 
     def training(self, *, batch_size: int, num_train_steps: float, discriminates: bool) -> float:
-        """FLOPs of pre-training."""
+        """Return the FLOPs of pre-training."""
         output = self.replaced_token_output() if discriminates else self.word_output()
         return 2 * batch_size * num_train_steps * (self.encoder() + output)
 
@@ -114,7 +114,7 @@ def bert_like(
     embedding_size: int | None = None,
     predicted_share: float = 0.15625,
 ) -> Transformer:
-    """A Transformer of BERT's proportions; the defaults are the published comparison's."""
+    """Return a Transformer of BERT's proportions; the defaults are those of the published comparison."""
     return Transformer(
         hidden_size=hidden_size,
         num_layers=num_layers,
@@ -131,14 +131,14 @@ def bert_like(
 
 
 def electra(discriminator: Transformer, generator: Transformer, *, batch_size: int, num_train_steps: float) -> float:
-    """FLOPs of pre-training both towers."""
+    """Return the FLOPs of pre-training both towers."""
     return discriminator.training(
         batch_size=batch_size, num_train_steps=num_train_steps, discriminates=True
     ) + generator.training(batch_size=batch_size, num_train_steps=num_train_steps, discriminates=False)
 
 
 def published_models() -> dict[str, float]:
-    """Pre-training FLOPs of the 13 models that the release compares.
+    """Return the pre-training FLOPs of the 13 models that the release compares.
 
     ELMo and XLNet are its measurements of other graphs, and not counted.
     """
