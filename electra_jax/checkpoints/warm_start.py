@@ -14,6 +14,7 @@ from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
+from electra_jax.run_directory import VOCABULARY
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 from electra_jax.training.state import TrainState
@@ -33,7 +34,7 @@ def initialize_from(state: TrainState, source: epath.Path, vocabulary: Vocabular
     model_dir.check_directory(source)
     found = model_dir.read_vocabulary(source)
     if found is not None and found.tokens != vocabulary.tokens:
-        raise UserError(f"{source} was trained with another vocabulary than VOCAB_FILE: name {source / 'vocab.txt'}")
+        raise UserError(f"{source} was trained with another vocabulary than VOCAB_FILE: name {source / VOCABULARY}")
     start = start_from(source, state.params, plain=not is_variant(source, state.params))
     taken = named_shapes(state.params).keys() - set(start.fresh)
     every = [*taken, *start.fresh, *start.unused]

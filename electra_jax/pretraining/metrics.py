@@ -23,9 +23,9 @@ class ExtraMetrics:
     """Metrics that evaluation reports beside those of `finish`.
 
     Attributes:
-        prefix: of the names of their sums and of their values, which keeps them apart from the others.
-        sums: given a masked batch and the outputs for it, returns sums that may be added over batches.
-        finish: makes named values of those sums.
+        prefix: prefix of the names of their sums and values, which keeps them apart from the others.
+        sums: returns the sums of a masked batch and its outputs, which are added over batches.
+        finish: returns the metrics of added sums by name.
     """
 
     prefix: str

@@ -1,4 +1,4 @@
-"""What pre-training does where implementations differ: how positions are masked, and what evaluation reports beside."""
+"""Rules of pre-training in which implementations differ: how positions are masked, and what evaluation reports."""
 
 import dataclasses
 
@@ -8,12 +8,12 @@ from electra_jax.pretraining.metrics import ExtraMetrics
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingRules:
-    """Decide what is masked and reported, where implementations differ.
+    """A choice where implementations differ: which positions are masked, and what evaluation reports in addition.
 
     Attributes:
-        name: what Gin binds.
+        name: name that Gin binds.
         positions: how the masked positions of a row are drawn.
-        extra_metrics: what evaluation reports beside `metrics.finish`; None for nothing.
+        extra_metrics: metrics that evaluation reports beside `metrics.finish`; None for none.
     """
 
     name: str

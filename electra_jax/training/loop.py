@@ -136,9 +136,8 @@ def train(
         num_train_steps=loop.num_train_steps,
         log_every=loop.log_every,
     )
-    stopped = False
     with explain_failures(checkpoints):
-        while step < loop.num_train_steps and not stopped:
+        while step < loop.num_train_steps:
             with meter.waiting():
                 local = list(itertools.islice(batches, loop.steps_in_dispatch(step)))
             stack = sharding.stack_to_device(local, job.mesh)
@@ -154,7 +153,8 @@ def train(
                 meter.flush()
                 checkpoints.save(step, state, job.data_state())
                 saved = step
-            stopped = stop.after_step()
+            if stop.after_step():
+                break
         meter.flush()
     if saved != step:
         checkpoints.save(step, state, job.data_state())

@@ -1,4 +1,4 @@
-"""Every shipped Gin file parses, builds what its verb needs, and shape-evaluates."""
+"""Every shipped Gin file parses, builds what its command needs, and shape-evaluates."""
 
 import dataclasses
 import functools
