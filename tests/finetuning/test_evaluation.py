@@ -1,4 +1,4 @@
-"""Fine-tuning's evaluation over a mesh gives what one device gives, in float32 also of a run in bfloat16."""
+"""Evaluation of a fine-tuning run over a mesh gives what inference on one device gives."""
 
 import dataclasses
 import functools
