@@ -80,9 +80,3 @@ def by_step(rows: Rows, split: str) -> Rows:
     """Return the rows of one split by rising step; of a step that was run twice (resumed) the later row."""
     latest = {row["step"]: row for row in rows if row.get("split") == split}
     return [latest[step] for step in sorted(latest)]
-
-
-def time_left(seconds_per_step: float, steps: int) -> str:
-    """Return the time that a number of steps takes as hours:minutes:seconds."""
-    minutes, seconds = divmod(round(seconds_per_step * steps), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

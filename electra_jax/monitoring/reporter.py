@@ -12,7 +12,7 @@ from rich.table import Table
 
 from electra_jax.files import path_of
 from electra_jax.monitoring.health_checks import Finding
-from electra_jax.monitoring.metrics_file import drop_after, line_of, time_left
+from electra_jax.monitoring.metrics_file import drop_after, line_of
 from electra_jax.run_directory import METRICS
 
 # The title and format of the metrics that the console shows; the files hold all of them.
@@ -94,11 +94,13 @@ class RunReporter:
         self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def time_left(self) -> str:
-        """Return the time left at the speed since this process started."""
+        """Return the time left as hours:minutes:seconds, at the speed since this process started."""
         done = self._last - self._first
         if not done:
             return "?"
-        return time_left((time.monotonic() - self._started) / done, self._end - self._last)
+        seconds = (time.monotonic() - self._started) / done * (self._end - self._last)
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
     def close(self) -> None:
         """Flush and close all files."""

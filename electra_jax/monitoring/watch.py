@@ -18,7 +18,7 @@ from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 
 CURVES = "reference_curves.json"
 # How far a vocabulary may be from the published size and the losses still be compared: 10 % is 0.1 nats at most.
-VOCABULARY_TOLERANCE = 0.1
+_VOCABULARY_TOLERANCE = 0.1
 
 
 def published_curve() -> Curve:
@@ -72,7 +72,7 @@ def differences(run: PretrainingRun) -> tuple[str, ...]:
         and (objective.temperature, objective.disallow_correct, objective.discriminate_at) == (1.0, False, "all"),
         "the generator": run.generator_kind == "small" and run.generator.hidden_size * 4 == theirs["hidden_size"],
         "the model's size": all(getattr(encoder, name) == theirs[name] for name in shape),
-        "the vocabulary's size": abs(encoder.vocab_size / theirs["vocab_size"] - 1) <= VOCABULARY_TOLERANCE,
+        "the vocabulary's size": abs(encoder.vocab_size / theirs["vocab_size"] - 1) <= _VOCABULARY_TOLERANCE,
         "the length": run.cache.sequence_length == theirs["sequence_length"],
         "the share of masked tokens": run.mask_prob == theirs["mask_prob"],
     }
