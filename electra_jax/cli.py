@@ -7,12 +7,11 @@ import argparse
 import functools
 import importlib
 import logging
-import os
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 
+from electra_jax import runtime
 from electra_jax.commands.table import COMMANDS, GIN_HELP, HELP_STYLE, evaluates_task
 from electra_jax.distributed import processes
 from electra_jax.errors import PREEMPTED, Preempted, UserError, explain_os_error
@@ -34,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     stop_with_parent()
     if not options.verbose:
-        quieten_libraries()
+        runtime.quieten_libraries()
     return exit_code(functools.partial(run_command, options, bindings), verbose=options.verbose)
 
 
@@ -76,7 +75,7 @@ def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
 
     quietly = not options.verbose
     if quietly and any("gs://" in binding for binding in bindings):
-        load_tensorflow_quietly()
+        runtime.load_tensorflow_quietly()
     if command.for_task is not None and evaluates_task(bindings):
         command = command.for_task
     bindings = [*bindings, *command.place_arguments(options, bindings)]
@@ -88,7 +87,7 @@ def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
         search_paths=[path for path in options.gin_search_paths.split(",") if path],
     )
     if quietly and command.reads_text:
-        load_tensorflow_quietly()
+        runtime.load_tensorflow_quietly()
     run = importlib.import_module(f"electra_jax.commands.{command.module}").run
     if command.processes == "apart":
         run(*([configuration, options] if command.arguments else [configuration]))
@@ -96,13 +95,6 @@ def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
     with processes.process_group(gin_files.resolved()):
         if command.processes == "together" or processes.leader():
             run(configuration)
-
-
-def load_tensorflow_quietly() -> None:
-    """Import TensorFlow without its messages."""
-    from electra_jax import runtime
-
-    runtime.load_tensorflow_quietly()
 
 
 def exit_code(action: Callable[[], None], *, verbose: bool) -> int:
@@ -137,13 +129,3 @@ def fail(sentence: str, verbose: bool) -> int:
     print(f"electra: {sentence}", file=sys.stderr)
     processes.leave(2, sentence)
     return 2
-
-
-def quieten_libraries() -> None:
-    """Hide the messages of libraries that no user can act on."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    for name in ("asyncio", "jax", "orbax", "tensorflow"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Orbax's threads print what they raise, and it is raised again where the checkpoint is awaited.
-    threading.excepthook = lambda _: None
-    sys.unraisablehook = lambda _: None

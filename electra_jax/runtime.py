@@ -1,10 +1,14 @@
-"""Set up JAX and TensorFlow for a command, once per process."""
+"""Set up JAX, TensorFlow and the libraries' messages for a command, once per process.
+
+JAX is imported where it is needed: the command line uses this module before anything heavy is loaded.
+"""
 
 import importlib.util
+import logging
 import os
+import sys
+import threading
 from pathlib import Path
-
-import jax
 
 
 def user_cache() -> Path:
@@ -22,8 +26,20 @@ def keep_compilations() -> None:
 
     Programs that compile fast are stored too, because a start needs a dozen of them besides the steps.
     """
+    import jax
+
     jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def quieten_libraries() -> None:
+    """Hide the messages of libraries that no user can act on."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for name in ("asyncio", "jax", "orbax", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Orbax's threads print what they raise, and it is raised again where the checkpoint is awaited.
+    threading.excepthook = lambda _: None
+    sys.unraisablehook = lambda _: None
 
 
 def load_tensorflow_quietly() -> None:

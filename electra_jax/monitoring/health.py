@@ -4,38 +4,18 @@
 curve, if model, objective and length are the published ones.
 """
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from electra_jax.monitoring.health_checks import CHECKS, RECENT, Finding, Setting
 from electra_jax.monitoring.history import History, Window, mean
+from electra_jax.monitoring.published_curve import Curve
 
 # How far from the published curve other text may lie: between novels and manuals the generator's loss differs by 0.5.
 PUBLISHED_NATS = 1.0
 PUBLISHED_AUC = 0.08
 PUBLISHED_FACTOR = 1.6
 PUBLISHED_ACCURACY = 0.15
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A published curve: `points` holds the (step, value) of each metric, in steps of `batch_size` examples."""
-
-    name: str
-    source: str
-    reading: str
-    batch_size: int
-    points: Mapping[str, Sequence[tuple[int, float]]]
-
-    def at(self, name: str, step: float) -> float:
-        """Return a metric at a step, linear in log step between the points; NaN before the first and after the last."""
-        points = self.points[name]
-        for (left, low), (right, high) in itertools.pairwise(points):
-            if left <= step <= right:
-                return low + (high - low) * math.log(step / left) / math.log(right / left)
-        return math.nan
 
 
 def diagnose(history: History, setting: Setting, published: Curve) -> list[Finding]:

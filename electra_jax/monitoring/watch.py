@@ -1,39 +1,22 @@
 """Watch the health of a run while it trains: its setting, the published curve, and warnings as they become due."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any, Protocol
 
 import jax
 
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.model.types import PyTree
-from electra_jax.monitoring.health import Curve, diagnose
+from electra_jax.monitoring.health import diagnose
 from electra_jax.monitoring.health_checks import Finding, Setting
 from electra_jax.monitoring.history import history_of
+from electra_jax.monitoring.published_curve import published_curve, shipped_curve
 from electra_jax.pretraining.electric import TwoTowerDetection
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 
-CURVES = "reference_curves.json"
 # How far a vocabulary may be from the published size and the losses still be compared: 10 % is 0.1 nats at most.
 _VOCABULARY_TOLERANCE = 0.1
-
-
-def published_curve() -> Curve:
-    """Return the curve of ELECTRA-Small that ships with this package."""
-    shipped = _shipped()
-    steps, *_ = columns = list(zip(*shipped["rows"], strict=True))
-    points = {
-        name: [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
-        for name, values in zip(shipped["columns"], columns, strict=True)
-    }
-    return Curve(shipped["name"], shipped["source"], shipped["reading"], shipped["setting"]["batch_size"], points)
-
-
-def _shipped() -> dict[str, Any]:
-    return json.loads(resources.files("electra_jax.monitoring").joinpath(CURVES).read_text("utf-8"))
 
 
 def setting_of(run: PretrainingRun) -> Setting:
@@ -64,7 +47,7 @@ def describe_run(run: PretrainingRun, params: PyTree, *, corpus: str) -> dict[st
 
 def differences(run: PretrainingRun) -> tuple[str, ...]:
     """Name how a run differs from the published one, so that the two curves cannot be compared."""
-    theirs, encoder = _shipped()["setting"], run.encoder
+    theirs, encoder = shipped_curve()["setting"], run.encoder
     shape = ("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     objective = run.objective
     same = {

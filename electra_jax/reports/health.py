@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from electra_jax.monitoring.health import Curve
 from electra_jax.monitoring.health_checks import Finding, Setting
 from electra_jax.monitoring.metrics_file import Rows
+from electra_jax.monitoring.published_curve import Curve
 from electra_jax.reports.charts import Series
 from electra_jax.reports.page import Table, Verdict, plain
 

@@ -9,11 +9,11 @@ from etils import epath
 
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.monitoring.health import Curve, diagnose
+from electra_jax.monitoring.health import diagnose
 from electra_jax.monitoring.health_checks import Setting, constant_guess_loss
 from electra_jax.monitoring.history import history_of
 from electra_jax.monitoring.metrics_file import Rows, by_step, parse_lines, parse_object
-from electra_jax.monitoring.watch import published_curve
+from electra_jax.monitoring.published_curve import Curve, published_curve
 from electra_jax.reports import passages, summary
 from electra_jax.reports.charts import Figure, Series, line_chart
 from electra_jax.reports.demo import read_demo

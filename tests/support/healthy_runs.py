@@ -7,7 +7,7 @@ from typing import Any
 from electra_jax.monitoring.health import diagnose
 from electra_jax.monitoring.health_checks import Setting
 from electra_jax.monitoring.history import History, history_of
-from electra_jax.monitoring.watch import published_curve
+from electra_jax.monitoring.published_curve import published_curve
 
 PUBLISHED = published_curve()
 SMALL = Setting(8192, 16, generator_learns=True, judges_every_token=True, differences=("the model's size",))
