@@ -15,7 +15,7 @@ from typing import NamedTuple, TextIO
 from electra_jax.compare.plan import Timing, WorkItem, ready
 from electra_jax.compare.records import Records, command_of
 from electra_jax.distributed.processes import print_on_leader
-from electra_jax.errors import PREEMPTED
+from electra_jax.errors import PREEMPTED, UserError
 from electra_jax.files import replacing_directory
 from electra_jax.training.stop import STOP_AT_EOF, Stop
 
@@ -192,17 +192,25 @@ def pin(process: int, slot: int, processes: int) -> None:
 
 @contextlib.contextmanager
 def locked(model_dir: Path) -> Iterator[int]:
-    """Hold the lock of a comparison's directory; first wait for the processes of another one, killed or not.
+    """Hold the locks of a comparison's directory; first wait for the processes that a killed comparison left.
 
-    The lock belongs to the file descriptor, which every process is to inherit: it is held until the last has ended.
+    The second lock belongs to the file descriptor that every process is to inherit: it is held until the last of them
+    has saved and ended.
 
     Yields:
-        The file descriptor.
+        The file descriptor of the second lock.
+
+    Raises:
+        UserError: if another comparison is at work in the directory.
     """
-    with (model_dir / "compare.lock").open("w") as file:
+    with (model_dir / "compare.lock").open("w") as own, (model_dir / "items.lock").open("w") as inherited:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another electra compare is at work in {model_dir}: wait for it, or stop it") from error
+        try:
+            fcntl.flock(inherited, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print_on_leader(f"waiting for the processes that another electra compare has started in {model_dir}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
+            print_on_leader(f"waiting for the processes that a killed electra compare left in {model_dir}")
+            fcntl.flock(inherited, fcntl.LOCK_EX)
+        yield inherited.fileno()

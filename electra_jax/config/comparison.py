@@ -14,7 +14,7 @@ RANDOM = "random"
 # The folder of a fraction's pre-training, beside those of its fine-tunings.
 PRETRAIN = "pretrain"
 # The names in MODEL_DIR that no variant can have, and the ends of the files beside its folders.
-_TAKEN = (RANDOM, COMPARISON, FIGURE, REPORT, CONFIG, "compare.lock")
+_TAKEN = (RANDOM, COMPARISON, FIGURE, REPORT, CONFIG, "compare.lock", "items.lock")
 _SUFFIXES = (".json", ".log", ".part")
 # What `electra compare` binds itself in every process: another value would have no effect.
 _BOUND_HERE = {

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from electra_jax.compare.work import locked
+from electra_jax.errors import UserError
 from electra_jax.training.stop import STOP_AT_EOF
 
 HOLDER = """
@@ -30,12 +31,14 @@ def test_a_comparison_waits_for_the_processes_that_a_killed_one_left(
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="another electra compare is at work in"), locked(tmp_path):
+        pass
     holder.kill()
     holder.wait()
     began = time.monotonic()
     with locked(tmp_path):
         assert time.monotonic() - began > 0.5
-        assert "waiting for the processes that another electra compare has started" in capsys.readouterr().out
+        assert "waiting for the processes that a killed electra compare left" in capsys.readouterr().out
     # Nothing is left of it.
     with locked(tmp_path):
         assert capsys.readouterr().out == ""
