@@ -52,7 +52,7 @@ class Window:
 
 @dataclass(frozen=True)
 class History:
-    """What is known about a run.
+    """The recent past of a run, as its checks of health see it.
 
     Attributes:
         windows: by rising step; the last one may still be filling.

@@ -24,7 +24,7 @@ class Keys(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a forward pass computed, for metrics and for people; None for what an objective does not compute.
+    """The outputs of a forward pass, for metrics and reports; a field that an objective does not compute is None.
 
     `prediction_logits_BKV` are those of a main tower that predicts words, at the masked positions.
     """
@@ -36,7 +36,7 @@ class Outputs(NamedTuple):
 
 
 class Objective(Protocol):
-    """What a training step needs of an objective."""
+    """The interface between an objective and the training step."""
 
     @property
     def loss_weights(self) -> dict[str, float]:

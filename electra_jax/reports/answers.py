@@ -47,7 +47,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the section of a kind of task shows; None for what that kind has not.
+    """The data of the section on a task's answers; a field that the kind of task does not have is None.
 
     Attributes:
       kind: of `tasks.protocol.KINDS`.

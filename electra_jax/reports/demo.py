@@ -38,7 +38,7 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Demo:
-    """What the section shows: the outcome, the task and its metric, whether a seed failed, and a dot for each seed."""
+    """The data of the section: the outcome, the task and its metric, whether a seed failed, and a dot for each seed."""
 
     verdict: Verdict
     task: str

@@ -52,7 +52,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Key:
-    """What a line means, and where that is written in the figure."""
+    """An entry of the legend: what a line means, and where the entry is drawn."""
 
     look: Look
     text: str

@@ -17,7 +17,7 @@ _DRAWN = 24
 
 @dataclass(frozen=True)
 class Health:
-    """What the section shows.
+    """The data of the section on a run's health.
 
     Attributes:
       verdict: what the checks found, with causes and remedies.

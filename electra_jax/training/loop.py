@@ -61,7 +61,7 @@ class LoopConfig:
 
 
 class TrainingJob(Protocol):
-    """What the loop trains: a model with its update rule, metrics, and place in the data.
+    """The interface of the loop to the thing it trains: a model with its update rule, metrics and place in the data.
 
     Attributes:
         mesh: devices that batches are placed on.
@@ -116,8 +116,7 @@ def train(
         job: what is trained.
         batches: this process's rows of each global batch, from `state.step` on, without end.
         state: donated to the first update.
-        loop: intervals.
-        reporter: receives the metrics.
+        loop, reporter: intervals, and what receives the metrics.
         stop: asked after every dispatch, by every process.
         checkpoints: where states are saved.
 

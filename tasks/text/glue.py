@@ -15,7 +15,7 @@ from electra_jax.tasks.text.tables import Classes, Interval, RawRow, TextExample
 
 @dataclasses.dataclass(frozen=True)
 class ColumnLayout:
-    """Which column (from 0; negative: from the end) holds what, and whether the first line is a header."""
+    """The column of each field (from 0; negative from the end), and whether the first line is a header."""
 
     text_a: int
     text_b: int | None

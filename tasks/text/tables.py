@@ -77,7 +77,7 @@ class Interval:
 
 
 class RawRow(NamedTuple):
-    """What a row holds before its label is understood; `line` is for messages."""
+    """A row as it was read, before its label is understood; `line` is for messages."""
 
     line: int
     index: int
