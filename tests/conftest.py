@@ -38,6 +38,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # A product of float32 and bfloat16, or an int that becomes a float, must be meant.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# An axis that is added to fit another array must be written down.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="session")
