@@ -75,7 +75,7 @@ def end_early(stop: Stop, where: str) -> None:
     Raises:
         Preempted: if it was the platform that asked, not a person at the terminal.
     """
-    sentence = f"stopped by {stop.requested}{where}, saved: the same command goes on from there"
+    sentence = f"stopped by {stop.requested}{where}, saved: the same command resumes from there"
     processes.print_on_leader(sentence)
     if stop.requested != "SIGINT":
         raise Preempted(sentence)

@@ -144,7 +144,7 @@ def test_asked_to_stop_it_saves_and_says_so(story: Comparison) -> None:
     assert list(stopped.done) == [STAGES[0]]
     assert re.search(rf"^stopped: {STAGES[1]} ", stopped.out, re.MULTILINE)
     assert stopped.out.splitlines()[-1] == (
-        "stopped by SIGTERM with 1 of 4 pieces done, saved: the same command goes on from there"
+        "stopped by SIGTERM with 1 of 4 pieces done, saved: the same command resumes from there"
     )
 
 
