@@ -262,10 +262,10 @@ def test_types_that_differ_only_in_case(whole: Path, tmp_path: Path) -> None:
 def test_a_task_of_seqios_registry(
     repository: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The lines that `registration` and README show, found through a Gin file that imports them."""
+    """The lines that `seqio_export` and docs/seqio.md show, found through a Gin file that imports them."""
     _, _, code = inspect.cleandoc(seqio_export.__doc__ or "").partition("by its name:\n")
     code = textwrap.dedent(code)
-    assert code.strip() in (repository / "README.md").read_text()
+    assert code.strip() in (repository / "docs/seqio.md").read_text()
     (tmp_path / "weather.py").write_text(code)
     (tmp_path / "weather.gin").write_text("from __gin__ import dynamic_registration\nimport weather\n")
     for split, number in (("train", 48), ("dev", 9)):
