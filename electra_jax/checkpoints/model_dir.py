@@ -18,6 +18,7 @@ from electra_jax.checkpoints.model_record import (
     write_model_record,
 )
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.config.recorded import RecordedFile
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replacing_directory
@@ -118,7 +119,8 @@ def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) 
 
     # The caller may be a run of its own, whose configuration is still to be read from.
     with gin_files.isolated():
-        run = gin_files.build(PretrainingRun, [str(directory / CONFIG)], [], search_paths=[])
+        recorded = RecordedFile(str(directory / CONFIG), needs_imports=False)
+        run = gin_files.build(PretrainingRun, [recorded], [], search_paths=[])
     kind, params = plain_towers.to_plain_towers(params)
     return describe_towers(run, kind, params, origin), params
 

@@ -2,15 +2,21 @@
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
 
 HELP_STYLE = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
 GIN_HELP = "Any Gin value can be set: --gin.NAME=VALUE, strings in quotes, as in --gin.MODEL_DIR='\"runs/mine\"'."
+
+
+# A file that the user names, or one that is read because it stands in a model directory.
+GinFile = str | RecordedFile
 
 
 class Argument(NamedTuple):
@@ -49,7 +55,7 @@ class Command(NamedTuple):
     arguments: tuple[Argument, ...] = ()
     usage: str = ""
     configuration: str | None = None
-    gin_files: Callable[[Sequence[str], Sequence[str]], list[str]] = lambda given, bindings: list(given)
+    gin_files: Callable[[Sequence[str], Sequence[str]], list[GinFile]] = lambda given, bindings: list(given)
     place_arguments: Callable[[argparse.Namespace, Sequence[str]], list[str]] = lambda options, bindings: []
     unneeded: tuple[str, ...] = ()
     reads_text: bool = False
@@ -87,7 +93,7 @@ def bound(bindings: Sequence[str], name: str) -> str | None:
     return values[-1] if values and values[-1] != "None" else None
 
 
-def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[str]:
+def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[GinFile]:
     """Return the given Gin files, or else the configuration that MODEL_DIR recorded.
 
     Raises:
@@ -101,30 +107,33 @@ def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[str
     path = path_of(directory) / CONFIG
     if not path.exists():
         raise UserError(f"no --gin_file was given and {path} does not exist: MODEL_DIR must be a run's directory")
-    return [str(path)]
+    return [RecordedFile(str(path), needs_imports=True)]
 
 
-def given_or(default: str) -> Callable[[Sequence[str], Sequence[str]], list[str]]:
+def given_or(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:
     """Return a choice of the given Gin files, or else of a default."""
     return lambda given, bindings: list(given) or [default]
 
 
-def default_first(default: str) -> Callable[[Sequence[str], Sequence[str]], list[str]]:
+def default_first(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:
     """Return a choice of a default and then the given Gin files, such as sizes of a model or a module of tasks."""
     return lambda given, bindings: [default, *(file for file in given if file != default)]
 
 
-def recorded_after(default: str) -> Callable[[Sequence[str], Sequence[str]], list[str]]:
+def recorded_after(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:
     """Return a choice of a default, the record of the fine-tuning in MODEL_DIR, and then the given Gin files."""
 
-    def choose(given: Sequence[str], bindings: Sequence[str]) -> list[str]:
+    def choose(given: Sequence[str], bindings: Sequence[str]) -> list[GinFile]:
         directory = bound(bindings, "MODEL_DIR")
         recorded = []
         # T5X records Gin for its own scripts beside its own checkpoints, which stand in no folder CHECKPOINTS.
         if directory is not None and is_fine_tuned(directory):
             folder = path_of(directory)
             if all((folder / name).exists() for name in (CHECKPOINTS, CONFIG)):
-                recorded = [str(folder / CONFIG)]
+                path = str(folder / CONFIG)
+                # Given by the user, the same file is code like any other.
+                if all(os.path.realpath(file) != os.path.realpath(path) for file in given):
+                    recorded = [RecordedFile(path, needs_imports=True)]
         return [default, *recorded, *(file for file in given if file != default)]
 
     return choose

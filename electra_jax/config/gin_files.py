@@ -6,12 +6,13 @@ import difflib
 import importlib
 import inspect
 import io
+import itertools
 import os
 import pkgutil
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,8 @@ import gin
 from etils import epath
 from gin import config as gin_internals
 
-from electra_jax.config.recorded import with_current_switches
+from electra_jax.config.recorded import RecordedFile, with_current_switches
+from electra_jax.config.recorded_check import checked
 from electra_jax.errors import UserError
 
 T = TypeVar("T")
@@ -44,12 +46,13 @@ MOVED_MODULES = {
 }
 
 
-def build(kind: type[T], files: list[str], bindings: list[str], *, search_paths: list[str]) -> T:
+def build(kind: type[T], files: Sequence[str | RecordedFile], bindings: list[str], *, search_paths: list[str]) -> T:
     """Parse files, then bindings, and return the dataclass `kind` built from them.
 
     Args:
         kind: the dataclass to build.
-        files: Gin files in order; a later binding replaces an earlier one.
+        files: Gin files in order; a later binding replaces an earlier one. The user's run as code; recorded ones are
+            checked first, and do not.
         bindings: NAME=VALUE as on the command line.
         search_paths: folders to search after the working folder and before the package.
 
@@ -69,8 +72,8 @@ def build(kind: type[T], files: list[str], bindings: list[str], *, search_paths:
         if missing is None:
             raise
         raise UserError(
-            f"{missing[1]} has no binding for {missing[2]} in {', '.join(files)}: give the file that binds them too "
-            "(a model: --gin_file=gin/models/small.gin) or bind them with --gin.NAME=VALUE"
+            f"{missing[1]} has no binding for {missing[2]} in {', '.join(map(str, files))}: give the file that binds "
+            "them too (a model: --gin_file=gin/models/small.gin) or bind them with --gin.NAME=VALUE"
         ) from error
 
 
@@ -93,7 +96,7 @@ def isolated() -> Iterator[None]:
         gin_internals._set_config_is_locked(locked)
 
 
-def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> list[epath.Path]:
+def parse(files: Sequence[str | RecordedFile], bindings: list[str], search_paths: list[str]) -> list[epath.Path]:
     """Parse everything into Gin's registry and return the files that were read, with their includes.
 
     Raises:
@@ -106,16 +109,62 @@ def parse(files: list[str], bindings: list[str], search_paths: list[str]) -> lis
     # Instead of Gin's own: the configuration that a run recorded may be in an object store, and its second reader looks
     # inside Python packages and logs an error for every folder that has no such file.
     gin_internals._FILE_READERS[:] = [(_open_with_moved_imports, lambda path: epath.Path(path).is_file())]
-    for file in files:
+    given = [file for file in files if not isinstance(file, RecordedFile)]
+    for file in given:
         if locate(file, folders) is None:
             raise UserError(f"no Gin file {file} in the working folder or the package{nearest(file, shipped())}")
     try:
-        parsed = [gin.parse_config_file(file) for file in files]
+        modules = imported_by(given) if len(given) < len(files) else set()
+        read = [
+            _parse_recorded(file, modules)
+            if isinstance(file, RecordedFile)
+            else _located(gin.parse_config_file(file), folders)
+            for file in files
+        ]
         for binding in bindings:
             parse_binding(binding)
     except (ValueError, NameError, SyntaxError, ImportError, AttributeError, OSError) as error:
         raise UserError(explain(error)) from error
-    return [found for file in flatten(parsed) if (found := locate(file, folders))]
+    return list(itertools.chain.from_iterable(read))
+
+
+def imported_by(files: Sequence[str]) -> set[str]:
+    """Return the modules that Gin files and their includes import; they are imported by that."""
+    with isolated():
+        for file in files:
+            gin.parse_config_file(file)
+        return {statement.module for statement in gin_internals._IMPORTS}
+
+
+def _parse_recorded(file: RecordedFile, modules: set[str]) -> list[epath.Path]:
+    """Parse the configuration that a model directory recorded, and return the files that were read.
+
+    Args:
+        file: the file.
+        modules: those that the user's files import.
+    """
+    stream = _open_with_moved_imports(file.path)
+    stream = _named(checked(stream.getvalue(), file, also=modules), file.path)
+    folders = list(gin_internals._LOCATION_PREFIXES)
+    # A working folder may be the directory's own.
+    gin_internals._LOCATION_PREFIXES[:] = package = [str(PACKAGE), str(PACKAGE.parent)]
+    try:
+        includes, _ = gin.parse_config(stream)
+    finally:
+        gin_internals._LOCATION_PREFIXES[:] = folders
+    return [epath.Path(file.path), *(path for record in includes for path in _located(record, package))]
+
+
+def _located(record: Any, folders: list[str]) -> list[epath.Path]:
+    """Return the paths of a parsed file and its includes."""
+    return [found for file in flatten([record]) if (found := locate(file, folders))]
+
+
+def _named(text: str, path: str) -> io.StringIO:
+    """Return a text as an open file with a name, for Gin's messages."""
+    stream = io.StringIO(text)
+    stream.name = path
+    return stream
 
 
 def _open_with_moved_imports(path: str) -> io.StringIO:
@@ -128,9 +177,7 @@ def _open_with_moved_imports(path: str) -> io.StringIO:
         return f"from {package} import {module} as {line[1]}"
 
     text = with_current_switches(epath.Path(path).read_text(encoding="utf-8"))
-    stream = io.StringIO(re.sub(r"^from electra_jax(?:\.tasks)? import (\w+)$", moved, text, flags=re.MULTILINE))
-    stream.name = path  # for Gin's messages
-    return stream
+    return _named(re.sub(r"^from electra_jax(?:\.tasks)? import (\w+)$", moved, text, flags=re.MULTILINE), path)
 
 
 def search_paths() -> list[str]:

@@ -1,9 +1,26 @@
-"""Bring the switches of a config.gin that version 0.1 recorded up to date."""
+"""The config.gin of a model directory: how it is named, and how the switches that version 0.1 recorded are read."""
 
 import re
 from typing import NamedTuple
 
 from electra_jax.errors import UserError
+
+
+class RecordedFile(NamedTuple):
+    """Name a config.gin that is read because it stands in a model directory: data, which may not run code.
+
+    Attributes:
+        path: the file.
+        needs_imports: whether the run's own modules are needed, such as one that registers a SeqIO task; without,
+            their imports are left out.
+    """
+
+    path: str
+    needs_imports: bool
+
+    def __str__(self) -> str:
+        """Return the path, for messages."""
+        return self.path
 
 
 class Switch(NamedTuple):

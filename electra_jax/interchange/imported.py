@@ -11,6 +11,7 @@ import optax
 from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
 from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
@@ -175,7 +176,8 @@ def train_state(model: Imported, config_gin: Path) -> PyTree:
     from electra_jax.training.optimizer import make_optimizer
     from electra_jax.training.state import TrainState
 
-    run = gin_files.build(PretrainingRun, [str(config_gin)], ['CORPUS="embedded"'], search_paths=[])
+    recorded = RecordedFile(str(config_gin), needs_imports=True)
+    run = gin_files.build(PretrainingRun, [recorded], ['CORPUS="embedded"'], search_paths=[])
     params = jax.tree.map(jnp.asarray, model.params)
     opt_state = make_optimizer(run.optimizer).init(params)
     if model.moments is not None:

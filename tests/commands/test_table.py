@@ -10,6 +10,7 @@ import pytest
 from electra_jax.cli import parse_arguments
 from electra_jax.commands import table
 from electra_jax.commands.table import COMMANDS, Command
+from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
 from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
 
@@ -48,13 +49,15 @@ def test_a_macro_is_bound_to_its_last_value() -> None:
 
 def test_gin_files_of_a_command_line(tuned: Path) -> None:
     bindings = [f'MODEL_DIR="{tuned}"']
-    recorded = str(tuned / CONFIG)
+    recorded = RecordedFile(str(tuned / CONFIG), needs_imports=True)
     assert table.given_or_recorded(["a"], bindings) == ["a"]
     assert table.given_or_recorded([], bindings) == [recorded]
     assert table.given_or("d")(["a"], bindings) == ["a"]
     assert table.given_or("d")([], bindings) == ["d"]
     assert table.default_first("d")(["a", "d"], bindings) == ["d", "a"]
     assert table.recorded_after("d")(["a", "d"], bindings) == ["d", recorded, "a"]
+    given = str(tuned / CONFIG)
+    assert table.recorded_after("d")([given], bindings) == ["d", given]
     # A pre-training's record is Gin of another command.
     (tuned / MODEL).write_text(json.dumps({"head": None}))
     assert table.recorded_after("d")(["a"], bindings) == ["d", "a"]

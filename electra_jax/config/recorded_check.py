@@ -1,0 +1,149 @@
+"""Check the config.gin of a model directory before Gin parses it: a directory is data, and runs no code."""
+
+import tokenize
+from collections.abc import Collection
+from typing import NamedTuple
+
+from gin import config_parser
+
+from electra_jax.config.recorded import RecordedFile
+from electra_jax.errors import UserError
+
+# What a recorded configuration may import, and of each module the dataclasses that it may bind and refer to. Those of
+# `electra predict`, `evaluate` and `compare` are recorded for no model, and say where to write.
+CLASSES = {
+    "electra_jax.config.comparison": (),
+    "electra_jax.config.data": (),
+    "electra_jax.config.finetuning": ("FinetuningRun", "HeadOptions"),
+    "electra_jax.config.prediction": (),
+    "electra_jax.config.pretraining": ("CacheConfig", "CacheRun", "CorpusConfig", "PretrainingRun", "VocabularyRun"),
+    "electra_jax.model.encoder": ("EncoderConfig",),
+    "electra_jax.pretraining.electric": ("Electric", "TwoTowerDetection"),
+    "electra_jax.pretraining.masked_lm": ("AllTokensMlm", "MaskedLanguageModel", "ReplaceMlm"),
+    "electra_jax.pretraining.objective": ("WeightSchedule",),
+    "electra_jax.pretraining.replaced_token": ("ReplacedTokenDetection", "WeightSchedule"),
+    "electra_jax.tasks.options": ("TaskOptions",),
+    "electra_jax.training.loop": ("LoopConfig",),
+    "electra_jax.training.optimizer": ("OptimizerConfig",),
+    "electra_jax.training.sharding": ("MeshConfig",),
+}
+# The files that `electra import` includes; they are found in the package alone.
+SHIPPED = ("gin/models/bert.gin", "gin/objectives/electric.gin", "gin/runs/pretrain.gin")
+# Macros of `electra evaluate` and `electra predict` that say what is scored, and where the answers are written.
+COMMAND_LINE = ("NULL_ODDS", "OUTPUT", "OUTPUT_DIR", "PREDICTIONS", "SPLIT")
+REGISTRATION = "__gin__.dynamic_registration"
+
+
+class Macro(NamedTuple):
+    """Stand for a use of a macro."""
+
+    name: str
+
+
+class Names(config_parser.ParserDelegate):
+    """Collect the references that Gin's parser comes across, wherever in a value; nothing is looked up."""
+
+    def __init__(self) -> None:
+        """Start without references."""
+        self.references: list[str] = []
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
+        """Note a reference."""
+        self.references.append(scoped_configurable_name.rpartition("/")[2])
+        return f"@{scoped_configurable_name}"
+
+    def macro(self, macro_name: str) -> Macro:
+        """Return a placeholder."""
+        return Macro(macro_name)
+
+
+def checked(text: str, file: RecordedFile, *, also: Collection[str]) -> str:
+    """Return the text for Gin to parse, in which nothing but dataclasses of this package is imported, bound or named.
+
+    Imports of the user's modules are blanked where they are not needed, or are in `also`.
+
+    Args:
+        text: the contents of the file, read once.
+        file: where the text is from.
+        also: modules that Gin files of the user import.
+
+    Raises:
+        UserError: if the text has an import, include, binding or reference of another kind, or is not Gin.
+    """
+    lines = text.split("\n")
+    for first, last in _statements(text, file, also=also, blanks=True):
+        lines[first - 1 : last] = [""] * (last - first + 1)
+    text = "\n".join(lines)
+    # What is parsed is what was checked.
+    _statements(text, file, also=(), blanks=False)
+    return text
+
+
+def _statements(text: str, file: RecordedFile, *, also: Collection[str], blanks: bool) -> list[tuple[int, int]]:
+    """Check every statement, and return the first and last lines of the imports to blank."""
+    names, blanked = Names(), []
+    imported: dict[str, config_parser.ImportStatement] = {}
+    registers = False
+    line = 1
+    try:
+        parser = config_parser.ConfigParser(text, names)
+        for statement in parser:
+            line = statement.location.line_num
+            problem = ""
+            if isinstance(statement, config_parser.ImportStatement):
+                if statement.module == REGISTRATION and statement.is_from and not statement.alias:
+                    registers = True
+                elif statement.module in CLASSES:
+                    imported[statement.bound_name()] = statement
+                elif blanks and (statement.module in also or not file.needs_imports):
+                    # The parser stands at the statement after this one.
+                    blanked.append((line, max(line, parser.current_token.start[0] - 1)))
+                else:
+                    raise _foreign_import(statement, file)
+            elif isinstance(statement, config_parser.IncludeStatement):
+                if statement.filename not in SHIPPED:
+                    problem = f"includes {statement.filename!r}, and may include shipped files alone"
+            elif isinstance(statement, config_parser.BindingStatement) and not statement.arg_name:
+                if statement.selector in COMMAND_LINE:
+                    problem = f"sets {statement.selector}, which is for the command line"
+            else:
+                if not (registers and _may_be_bound(statement.selector, imported)):
+                    problem = f"binds {statement.selector}, which is no dataclass of a recorded configuration"
+                elif getattr(statement, "arg_name", None) == "model_dir" and statement.value != Macro("MODEL_DIR"):
+                    problem = "binds model_dir to something else than %MODEL_DIR"
+            for reference in names.references:
+                if not (registers and _may_be_bound(reference, imported)):
+                    problem = problem or f"refers to @{reference}, which is no dataclass of a recorded configuration"
+            names.references.clear()
+            if problem:
+                raise UserError(_refusal(file, line, problem))
+    except (SyntaxError, tokenize.TokenError, ValueError, RecursionError) as error:
+        place = getattr(error, "lineno", None) or line
+        raise UserError(_refusal(file, place, f"is not Gin ({str(error).splitlines()[0]})")) from error
+    return blanked
+
+
+def _may_be_bound(selector: str, imported: dict[str, config_parser.ImportStatement]) -> bool:
+    """Return whether a selector is a dataclass of `CLASSES`, found in the way that Gin finds it."""
+    root, _, rest = selector.partition(".")
+    if root not in imported:
+        return False
+    statement = imported[root]
+    plain = not statement.is_from and not statement.alias
+    module, _, name = (selector if plain else f"{statement.module}.{rest}").rpartition(".")
+    return name in CLASSES.get(module, ())
+
+
+def _foreign_import(statement: config_parser.ImportStatement, file: RecordedFile) -> UserError:
+    module = statement.module
+    return UserError(
+        _refusal(file, statement.location.line_num, f"imports {module}, which is not ours")
+        + f"; if only the module is needed, as for a SeqIO task, give a Gin file of your own that imports {module}"
+    )
+
+
+def _refusal(file: RecordedFile, line: int, problem: str) -> str:
+    return (
+        f"{file.path}, line {line} {problem}: a model directory is read as data and may not run code; if you trust "
+        f"it, give the file yourself, with --gin_file={file.path}"
+    )
