@@ -18,11 +18,17 @@ class Preempted(Exception):  # noqa: N818 - nothing went wrong
     """A run was stopped by the platform and has saved everything: the command line exits with `PREEMPTED`."""
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and the errors that caused it, the newest first."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and every error that caused it or was being handled when it was raised, each once."""
+    left = [error]
+    seen: set[int] = set()
+    while left:
+        link = left.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        left += [earlier for earlier in (link.__cause__, link.__context__) if earlier is not None]
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.command_line import SMALL, STEPS, arrays, assert_same_arrays, environment
+from support.command_line import SMALL, STEPS, arrays, assert_same_arrays, electra, environment
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,11 @@ def test_it_trains_from_a_cache_where_text_cannot_be_read(
                 (site / path.name).symlink_to(path)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    (cache,) = (path for path in (place / "caches").iterdir() if (path / "COMPLETED").exists())
-    shutil.copytree(cache, tmp_path / "cache")
+    made = {name: SMALL[name] for name in ("SEQUENCE_LENGTH", "HELD_OUT_FRACTION", "NUM_PROCESSES")}
+    made |= {"CORPUS": str(place / "text.txt"), "VOCAB_FILE": str(place / "vocab.txt"), "CACHE_DIR": str(tmp_path)}
+    built = electra(["cache", *(f"--gin.{name}={value!r}" for name, value in made.items())], place / "cache")
+    assert built.returncode == 0, built
+    Path(built.stdout.splitlines()[-1]).rename(tmp_path / "cache")
     env = environment(place / "cache") | {"PYTHONPATH": str(site)}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
