@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 
@@ -37,6 +38,8 @@ def quieten_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name in ("asyncio", "jax", "orbax", "tensorflow"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Orbax leaves coroutines behind when a save fails, which Python remarks on as it ends.
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
     # Orbax's threads print what they raise, and it is raised again where the checkpoint is awaited.
     threading.excepthook = lambda _: None
     sys.unraisablehook = lambda _: None

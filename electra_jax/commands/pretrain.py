@@ -22,7 +22,7 @@ from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.files import path_of
 from electra_jax.monitoring.metrics_file import read_rows
-from electra_jax.monitoring.reporter import NullReporter, RunReporter
+from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
 from electra_jax.monitoring.watch import Watched, describe_run, setting_of
 from electra_jax.pretraining import evaluation, metrics
 from electra_jax.pretraining.steps import PretrainingSetup
@@ -129,10 +129,8 @@ def open_reporter(configuration: PretrainingRun, start_step: int) -> Iterator[Re
     reporter = RunReporter(model_dir, start_step=start_step, num_train_steps=configuration.loop.num_train_steps)
     # By now the reporter has dropped the lines of steps that will run again.
     lines = read_rows(model_dir / METRICS)
-    try:
+    with closing_after(reporter):
         yield Watched(reporter, setting_of(configuration), lines)
-    finally:
-        reporter.close()
 
 
 class PretrainingJob:

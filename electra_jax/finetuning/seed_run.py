@@ -27,7 +27,7 @@ from electra_jax.finetuning.results import collapse
 from electra_jax.finetuning.start import Origin, take_weights
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
-from electra_jax.monitoring.reporter import NullReporter, RunReporter
+from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
 from electra_jax.run_directory import BEST, CHECKPOINTS, METRICS, SEED_RESULT
 from electra_jax.tasks.answering import predict_rows
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
@@ -280,7 +280,7 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
         if processes.leader()
         else NullReporter()
     )
-    try:
+    with closing_after(reporter):
         _, reached = train(
             FinetuningJob(context, batches, Best(context, directory, seed)),
             (local_rows(batch, context.mesh) for batch in batches),
@@ -290,8 +290,6 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
             stop=stop,
             checkpoints=checkpoints,
         )
-    finally:
-        reporter.close()
     checkpoints.close()
     if reached < loop.num_train_steps:
         return None

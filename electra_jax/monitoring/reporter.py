@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.live import Live
@@ -109,6 +110,19 @@ class RunReporter:
         for writer in self._tensorboard.values():
             writer.close()
         self._files.close()
+
+
+@contextlib.contextmanager
+def closing_after(reporter: "RunReporter | NullReporter") -> Iterator[None]:
+    """Close a reporter at the end; if an error ends the block, that error is raised, whatever closing says."""
+    try:
+        yield
+    except BaseException:
+        # On a full disk, files cannot be closed either; the first error is the one that helps.
+        with contextlib.suppress(OSError):
+            reporter.close()
+        raise
+    reporter.close()
 
 
 class LiveView:
