@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.heads import HeadConfig
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.training.optimizer import OptimizerConfig
@@ -86,6 +86,7 @@ class HeadOptions:
             final_sep_answers=final_sep_answers,
             answerable=answerable,
             beam_size=self.beam_size,
+            classifier_pooling="cls",
         )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from flax import linen as nn
 
 from electra_jax.errors import UserError
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.electra import generator_config
-from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import flops, original, registry
 from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
 from electra_jax.pretraining.objective import Objective, WeightSchedule

@@ -7,8 +7,8 @@ import gin
 import numpy as np
 
 from electra_jax.config import gin_files
+from electra_jax.model.config import BERT_BLOCK, EncoderConfig
 from electra_jax.model.electra import Electra, generator_config
-from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.tasks.options import TaskOptions
@@ -42,6 +42,7 @@ PUBLISHED_ENCODER = {
     "vocab_size": 30522,
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
+    **BERT_BLOCK,
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
     "dropout_bits": 16,
