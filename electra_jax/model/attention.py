@@ -1,19 +1,15 @@
 """Multi-head self-attention, of every token or of those in a window."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.model import matmul
+from electra_jax.model import matmul, windows
 from electra_jax.model.config import SLIDING, EncoderConfig
 from electra_jax.model.layers import Dropout, LayerNorm, expand_to, logical
 from electra_jax.model.rotary import Rotation, rotate
-
-
-def within_window(length: int, reach: int) -> jax.Array:
-    """Return which tokens are at most `reach` places away, int32 [L, S]."""
-    places_L = jnp.arange(length)
-    return (jnp.abs(places_L[:, None] - places_L[None, :]) <= reach).astype(jnp.int32)
 
 
 class SelfAttention(nn.Module):
@@ -78,39 +74,59 @@ class SelfAttention(nn.Module):
         if turn is not None:
             query = rotate(query, turn, length_axis=length_axis)
             key = rotate(key, turn, length_axis=length_axis)
-        if self.kind == SLIDING:
-            near_LS = within_window(hidden_BLD.shape[1], config.local_attention // 2)
-            seen = attention_mask if attention_mask.ndim == 3 else attention_mask[:, None, :]
-            attention_mask = seen * near_LS[None]
-        if fused:
-            context = matmul.fused_attention(query, key, value, attention_mask)
+        attend = self.attend_fused if fused else partial(self.attend, deterministic=deterministic)
+        reach = config.local_attention // 2
+        if self.kind == SLIDING and windows.is_cut(hidden_BLD.shape[1], reach) and not self.sows:
+            cut = partial(windows.in_blocks, axis=length_axis, width=reach)
+            around = partial(windows.with_neighbours, axis=length_axis)
+            context = attend(
+                cut(query), around(cut(key)), around(cut(value)), windows.seen_in_blocks(attention_mask, reach)
+            )
+            context = windows.joined(context, axis=length_axis, length=hidden_BLD.shape[1])
+        elif self.kind == SLIDING:
+            context = attend(query, key, value, windows.seen_in_row(attention_mask, reach))
         else:
-            context = self.attend(query, key, value, attention_mask, deterministic=deterministic)
+            context = attend(query, key, value, attention_mask)
         mixed_BLD = matmul.einsum(f"{layout},HCD->BLD", context, output_kernel_HCD, dtype)
         if not config.attention_bias:
             return mixed_BLD
         output_bias_D = self.param("output_bias", logical(nn.initializers.zeros, "embed"), (width,), jnp.float32)
         return mixed_BLD + expand_to(output_bias_D.astype(mixed_BLD.dtype), mixed_BLD)
 
+    @property
+    def sows(self) -> bool:
+        """Whether probabilities are asked for, which are those of whole rows."""
+        return self.is_mutable_collection("intermediates")
+
+    def attend_fused(self, query: jax.Array, key: jax.Array, value: jax.Array, attention_mask: jax.Array) -> jax.Array:
+        """Compute attention by the backend's kernel; the arguments are those of `attend`, with L before H."""
+        if query.ndim == 4:
+            return matmul.fused_attention(query, key, value, attention_mask)
+        flat = (array.reshape(-1, *array.shape[2:]) for array in (query, key, value))
+        mask = jnp.broadcast_to(attention_mask, (len(query), *attention_mask.shape[1:]))
+        return matmul.fused_attention(*flat, mask.reshape(-1, *mask.shape[2:])).reshape(query.shape)
+
     def attend(
-        self,
-        query_BHLC: jax.Array,
-        key_BHSC: jax.Array,
-        value_BHSC: jax.Array,
-        attention_mask: jax.Array,
-        *,
-        deterministic: bool,
+        self, query: jax.Array, key: jax.Array, value: jax.Array, attention_mask: jax.Array, *, deterministic: bool
     ) -> jax.Array:
-        """Compute attention with every probability written out, so that it can be dropped; return [B, H, L, C]."""
+        """Compute attention with every probability written out, so that it can be dropped; return what `query` has.
+
+        Args:
+            query: [B, H, L, C]; [B, H, G, W, C] in blocks.
+            key, value: [B, H, S, C]; [B, H, G, S, C].
+            attention_mask: int, 1 where it is seen, [B, S] or [B, L, S]; [B, G, W, S].
+            deterministic: without dropout.
+        """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        seen_BLS = attention_mask if attention_mask.ndim == 3 else attention_mask[:, None, :]
+        batch = "BH" if query.ndim == 4 else "BHG"
+        seen = attention_mask if attention_mask.ndim > 2 else attention_mask[:, None, :]
         # As in BERT, the penalty is finite, so that a token with nothing to attend to stays finite.
-        bias_B1LS = (1.0 - seen_BLS[:, None].astype(jnp.float32)) * -10000.0
-        scaled_BHLC = query_BHLC * query_BHLC.shape[-1] ** -0.5
-        scores_BHLS = matmul.einsum("BHLC,BHSC->BHLS", scaled_BHLC, key_BHSC, dtype)
-        probs_BHLS = jax.nn.softmax(scores_BHLS.astype(jnp.float32) + bias_B1LS, axis=-1).astype(value_BHSC.dtype)
-        self.sow("intermediates", "probs", probs_BHLS)
-        probs_BHLS = Dropout(config.attention_probs_dropout_prob, config.dropout_bits, config.dropout_prng)(
-            probs_BHLS, deterministic=deterministic
+        bias = (1.0 - seen[:, None].astype(jnp.float32)) * -10000.0
+        scaled = query * query.shape[-1] ** -0.5
+        scores = matmul.einsum(f"{batch}LC,{batch}SC->{batch}LS", scaled, key, dtype)
+        probs = jax.nn.softmax(scores.astype(jnp.float32) + bias, axis=-1).astype(value.dtype)
+        self.sow("intermediates", "probs", probs)
+        probs = Dropout(config.attention_probs_dropout_prob, config.dropout_bits, config.dropout_prng)(
+            probs, deterministic=deterministic
         )
-        return matmul.einsum("BHLS,BHSC->BHLC", probs_BHLS, value_BHSC, dtype)
+        return matmul.einsum(f"{batch}LS,{batch}SC->{batch}LC", probs, value, dtype)

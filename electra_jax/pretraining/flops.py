@@ -1,5 +1,6 @@
 """Counted FLOPs of a training step: matrix products only, a multiply-add is two, backward is twice forward."""
 
+from electra_jax.model import windows
 from electra_jax.model.config import FULL, EncoderConfig
 from electra_jax.pretraining.electric import TwoTowerDetection
 from electra_jax.pretraining.masked_lm import AllTokensMlm
@@ -48,11 +49,11 @@ def step_flops(
 def encoder_flops(config: EncoderConfig, batch_size: int, sequence_length: int) -> int:
     """Return the forward matrix FLOPs of an encoder over [B, L], its embedding projection included.
 
-    A token of a sliding layer is counted as attending to its window, or to the row where that is shorter.
+    A query of a sliding layer is multiplied with the keys of three blocks (see `windows`), or of the row if it is short.
     """
     width, inner = config.hidden_size, config.intermediate_size
     kernels = 4 * width * width + (3 if config.gated_mlp else 2) * width * inner
-    window = min(2 * (config.local_attention // 2) + 1, sequence_length)
+    window = windows.num_attended(sequence_length, config.local_attention // 2)
     attended = sum(sequence_length if kind == FULL else window for kind in config.kinds)
     projection = config.embedding_size * width if config.embedding_size != width else 0
     return 2 * batch_size * sequence_length * (config.num_hidden_layers * kernels + 2 * attended * width + projection)
