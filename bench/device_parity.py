@@ -7,6 +7,7 @@ dispatch are compared with the same steps one by one. Prints one fact a line and
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -65,12 +66,12 @@ def main() -> None:
     recipe = models.recipe(options.model, dtype="float32", bindings=["DROPOUT = 0.0"])
     with jax.default_device(cpu):
         case = make_case(recipe, options.batch_size, options.sequence_length)
-        exact = computed(recipe, case, SETTINGS[0])
-        rounded = computed(recipe, case, SETTINGS[3])
-    found = {"CPU, bfloat16": differences(exact, rounded)}
-    on_device = jax.device_put(case, device)
-    for setting in SETTINGS:
-        found[setting.name] = differences(exact, computed(recipe, on_device, setting))
+    # Compiling takes far longer than computing, and several programs compile at once.
+    settings = [(SETTINGS[0], cpu), (SETTINGS[3], cpu), *((setting, device) for setting in SETTINGS)]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        exact, *others = pool.map(lambda to: computed(recipe, jax.device_put(case, to[1]), to[0]), settings)
+    names = ["CPU, bfloat16", *(setting.name for setting in SETTINGS)]
+    found = {name: differences(exact, other) for name, other in zip(names, others, strict=True)}
     for name, values in found.items():
         print(f"{name}: " + ", ".join(f"{what} {value:.2e}" for what, value in values.items()), flush=True)
     facts = {"losses and gradients": found, "rbg": rbg_facts(), "dispatch": dispatch_facts(options)}
