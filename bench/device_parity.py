@@ -99,7 +99,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def make_case(recipe: models.Recipe, batch_size: int, length: int) -> Case:
     """Return new parameters and a batch, whose replaced tokens the new generator draws."""
-    params = nn.unbox(recipe.init(length)(jax.random.key(0))).params
+    params = nn.unbox(jax.jit(recipe.init(length))(jax.random.key(0))).params
     # New weights give nearly uniform attention, which would hide an error in it.
     params = jax.tree.map(lambda leaf: leaf * 4 if leaf.ndim > 2 else leaf, params)
     rows = synthetic_blocks(batch_size, length, recipe.vocab_size, seed=1).gather(np.arange(batch_size), length)
@@ -107,10 +107,16 @@ def make_case(recipe: models.Recipe, batch_size: int, length: int) -> Case:
     real_BL = (np.arange(length) < length // 2) | (np.arange(batch_size) < batch_size - 1)[:, None]
     rows = {name: np.where(real_BL, values_BL, 0) for name, values_BL in rows.items()}
     tokens = Tokens(**{name: jnp.asarray(values) for name, values in rows.items()})
-    masked = corruption.mask(jax.random.key(1), tokens, recipe.masking)
-    keys = objective.Keys(corruption.row_keys(jax.random.key(2), batch_size), jax.random.key(3), jax.random.key(4))
-    _, outputs = recipe.objective.losses(recipe.model, params, masked, keys, masking=recipe.masking, deterministic=True)
-    return Case(params, masked, outputs.corrupted)
+
+    def draw(params: PyTree) -> tuple[Masked, Corrupted]:
+        masked = corruption.mask(jax.random.key(1), tokens, recipe.masking)
+        keys = objective.Keys(corruption.row_keys(jax.random.key(2), batch_size), jax.random.key(3), jax.random.key(4))
+        _, outputs = recipe.objective.losses(
+            recipe.model, params, masked, keys, masking=recipe.masking, deterministic=True
+        )
+        return masked, outputs.corrupted
+
+    return Case(params, *jax.jit(draw)(params))
 
 
 def computed(recipe: models.Recipe, case: Case, setting: Setting) -> tuple[dict[str, float], PyTree]:

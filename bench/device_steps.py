@@ -84,11 +84,13 @@ def main() -> None:
     variants = [one for one in VARIANTS if options.only is None or one.model in options.only]
     if options.shrink:
         variants = [one._replace(batch_size=2, sequence_length=32, together=min(one.together, 2)) for one in variants]
+    # Gin's configuration is global, so that recipes are made in this thread.
+    recipes = [recipe_of(variant) for variant in variants]
     with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
-        programs = list(pool.map(attempt, variants))
+        programs = list(pool.map(attempt, variants, recipes))
     rows = []
-    for variant, program in zip(variants, programs, strict=True):
-        row = program if isinstance(program, str) else timed(variant, program, options.peak_tflops)
+    for variant, recipe, program in zip(variants, recipes, programs, strict=True):
+        row = program if isinstance(program, str) else timed(variant, recipe, program, options.peak_tflops)
         print(f"{variant}: {row}", flush=True)
         rows.append({"setting": str(variant), "result": row})
         if options.output:
@@ -106,10 +108,10 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def attempt(variant: Variant) -> Compiled | str:
+def attempt(variant: Variant, recipe: models.Recipe) -> Compiled | str:
     """Compile a variant's program, or return the error in words, so that the others still run."""
     try:
-        recipe, mesh = recipe_of(variant), data_mesh(1)
+        mesh = data_mesh(1)
         shapes = jax.eval_shape(lambda: new_state(recipe, variant.sequence_length, 0, mesh))
         return compile_step(recipe, shapes, one_dispatch(variant, recipe), variant.together)
     except Exception:
@@ -130,9 +132,9 @@ def one_dispatch(variant: Variant, recipe: models.Recipe) -> Any:
     return stacks(batches, variant.together, mesh)[0] if variant.together > 1 else batches[0]
 
 
-def timed(variant: Variant, program: Compiled, peak_tflops: float) -> dict[str, float]:
+def timed(variant: Variant, recipe: models.Recipe, program: Compiled, peak_tflops: float) -> dict[str, Any]:
     """Return the statistics of the median step, from `DISPATCHES` dispatches that repeat one of batches."""
-    recipe, mesh = recipe_of(variant), data_mesh(1)
+    mesh = data_mesh(1)
     state = new_state(recipe, variant.sequence_length, 0, mesh)
     dispatches = DISPATCHES * max(1, STEPS_A_DISPATCH // variant.together)
     batches = [one_dispatch(variant, recipe)] * (dispatches + WARM_UP_STEPS)
