@@ -49,7 +49,7 @@ def step_flops(
 def encoder_flops(config: EncoderConfig, batch_size: int, sequence_length: int) -> int:
     """Return the forward matrix FLOPs of an encoder over [B, L], its embedding projection included.
 
-    A query of a sliding layer is multiplied with the keys of three blocks (see `windows`), or of the row if it is short.
+    A query of a sliding layer is multiplied with the keys of three blocks (see `windows`), or of a short row.
     """
     width, inner = config.hidden_size, config.intermediate_size
     kernels = 4 * width * width + (3 if config.gated_mlp else 2) * width * inner
