@@ -82,7 +82,8 @@ def added_fields() -> dict[str, dict[str, Any]]:
     # The command line answers before JAX is imported.
     from electra_jax.model.config import BERT_BLOCK
 
-    return {"EncoderConfig": BERT_BLOCK, "HeadConfig": {"classifier_pooling": "cls"}}
+    pooling = {"classifier_pooling": "cls"}
+    return {"EncoderConfig": BERT_BLOCK, "HeadConfig": pooling, "HeadOptions": pooling}
 
 
 def with_added_fields(text: str) -> str:
