@@ -119,7 +119,7 @@ class PretrainingModel:
 
         Raises:
             UserError: if the run accumulates gradients, which T5X adds up as if each micro-batch were a batch, or has a
-                weight schedule: T5X gives a loss no step.
+                schedule of a weight or of the temperature: T5X gives a loss no step.
         """
         if run.accumulation_steps != 1:
             raise UserError(
@@ -130,6 +130,12 @@ class PretrainingModel:
             raise UserError(
                 f"DISC_WEIGHT_END is {run.weight_schedule.disc_weight_end}: under T5X it must be 1.0, because T5X does "
                 "not tell a loss its step; use electra pretrain"
+            )
+        temperature = getattr(run.objective, "temperature", 1.0)
+        if not isinstance(temperature, int | float):
+            raise UserError(
+                f"temperature is {temperature}: under T5X it must be a number, because T5X does not tell a loss its "
+                "step; use electra pretrain"
             )
         self.run = run
         self.vocabulary = data.vocabulary_for(run.cache, run.encoder)

@@ -146,6 +146,7 @@ class PretrainingRun:
         num_passages: held-out passages shown in the report.
         seed: seed of the initial weights, the order of examples, masks, samples and dropout.
         weight_schedule: how the weights of the losses change over the steps.
+        schedule_steps: steps over which the schedules of hyperparameters run (see `training.schedules`).
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
         rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.
@@ -175,6 +176,7 @@ class PretrainingRun:
     num_passages: int
     seed: int
     weight_schedule: WeightSchedule
+    schedule_steps: int
     packing: bool
     rules: str
 
@@ -217,6 +219,8 @@ class PretrainingRun:
                 f"GENERATOR_LEARNING_RATE and GENERATOR_CLIP_NORM are for a generator that is trained, and this run's "
                 f"generator_kind is {self.generator_kind!r}: set both to None"
             )
+        if self.schedule_steps < 1:
+            raise UserError(f"SCHEDULE_STEPS is {self.schedule_steps}: it must be at least 1")
         if self.packing and self.mixture_or_task_name is not None:
             raise UserError(
                 f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is a "
@@ -304,4 +308,5 @@ class PretrainingRun:
             sequence_length=self.cache.sequence_length,
             accumulation_steps=self.accumulation_steps,
             weight_schedule=self.weight_schedule,
+            schedule_steps=self.schedule_steps,
         )

@@ -1,4 +1,4 @@
-"""The config.gin of a model directory: how it is named, and how the switches that version 0.1 recorded are read."""
+"""The config.gin of a model directory: how it is named, and how those that earlier versions recorded are read."""
 
 import re
 from typing import NamedTuple
@@ -72,6 +72,48 @@ SWITCHES = (
         },
     ),
 )
+
+
+class Field(NamedTuple):
+    """A field that a dataclass has gained since configurations were recorded without it.
+
+    Attributes:
+        owner: the dataclass that has it.
+        name: the field.
+        beside: a field that every recorded configuration of the dataclass binds, in a line of its own.
+        value: what earlier versions did, as Gin writes it; or the place of an older field with the same value, as
+            "Class.field".
+    """
+
+    owner: str
+    name: str
+    beside: str
+    value: str
+
+
+FIELDS = (
+    Field("PretrainingRun", "schedule_steps", "weight_schedule", "OptimizerConfig.num_train_steps"),
+    Field("OptimizerConfig", "rule", "lr_decay_share", "'bert_adam'"),
+    Field("OptimizerConfig", "generator_learning_rate", "lr_decay_share", "None"),
+    Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),
+    Field("OptimizerConfig", "muon_update_rms", "lr_decay_share", "0.2"),
+    Field("OptimizerConfig", "generator_clip_norm", "lr_decay_share", "None"),
+)
+
+
+def with_current_fields(text: str) -> str:
+    """Return a configuration that earlier versions recorded with the fields that they did not have.
+
+    Args:
+        text: a Gin file. Others than recorded ones are returned as they are.
+    """
+    for field in FIELDS:
+        owner = re.search(rf"^(\w+\.{field.owner})\.{field.beside} = ", text, flags=re.MULTILINE)
+        if owner is None or re.search(rf"^{re.escape(owner[1])}\.{field.name} = ", text, flags=re.MULTILINE):
+            continue
+        older = re.search(rf"^\w+\.{re.escape(field.value)} = (.*)$", text, flags=re.MULTILINE)
+        text = f"{text.rstrip()}\n\n{owner[1]}.{field.name} = {older[1] if older else field.value}\n"
+    return text
 
 
 def with_current_switches(text: str) -> str:

@@ -164,7 +164,7 @@ SAMPLERS = ("inverse_cdf", "gumbel")
 SAMPLING_BLOCK = 128
 
 
-def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: float, sampler: str) -> jax.Array:
+def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: jax.Array | float, sampler: str) -> jax.Array:
     """Draw one id per masked position from softmax(logits / temperature), in float32.
 
     No gradient flows back through the draw (ELECTRA, section 2: sampling is not back-propagated).

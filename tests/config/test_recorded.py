@@ -1,10 +1,10 @@
-"""Configurations of version 0.1: many switches of the original's behaviour become one for each area."""
+"""Configurations of earlier versions: many switches of version 0.1 become one for each area, later fields are added."""
 
 import re
 
 import pytest
 
-from electra_jax.config.recorded import SWITCHES, Switch, with_current_switches
+from electra_jax.config.recorded import FIELDS, SWITCHES, Field, Switch, with_current_fields, with_current_switches
 from electra_jax.errors import UserError
 
 NAMES = [f"{switch.owner}.{switch.name}" for switch in SWITCHES]
@@ -39,3 +39,15 @@ def test_the_macro_of_a_switch_is_read() -> None:
     macro = "LAYERWISE_EXPONENTS = 'reference'\n"
     text = f"{macro}x.OptimizerConfig.layerwise_exponents = %LAYERWISE_EXPONENTS\n"
     assert with_current_switches(text) == f"{macro}\nx.OptimizerConfig.top_layer_exponent = 2\n"
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: f"{field.owner}.{field.name}")
+def test_a_field_that_came_later_is_added_once(field: Field) -> None:
+    text = f"module.{field.owner}.{field.beside} = 1\nelse.{field.value} = %OLDER\n"
+    value = "%OLDER" if re.fullmatch(r"[A-Z]\w+\.\w+", field.value) else field.value
+    now = with_current_fields(text)
+    assert f"\nmodule.{field.owner}.{field.name} = {value}\n" in now
+    assert with_current_fields(now) == now
+    # A file of the user's that binds another field of the same dataclass.
+    other = f"module.{field.owner}.other = 1\n"
+    assert with_current_fields(other) == other
