@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from electra_jax.checkpoints.orbax_store import Checkpoints
+from electra_jax.checkpoints.orbax_store import Checkpoints, read_moments
 from electra_jax.config import gin_files
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
@@ -258,6 +258,8 @@ def test_a_restored_state_continues_bit_for_bit(rule: str, tmp_path: Path) -> No
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(2, state, {})
     checkpoints.close()
+    # Those that the original's code takes along: of every parameter, or none.
+    assert (read_moments(tmp_path) is None) == (rule == "muon")
     restored = Checkpoints(tmp_path, keep=1).restore(sharding.abstract(init, key, mesh, ONE_AXIS))
     found, expected = (functools.reduce(lambda s, _: update(s), range(2), s) for s in (restored.state, state))
     assert int(found.step) == 4
