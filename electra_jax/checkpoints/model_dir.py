@@ -25,6 +25,7 @@ from electra_jax.files import path_of, replacing_directory
 from electra_jax.model.types import PyTree
 from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL, VOCABULARY
 from electra_jax.tasks.vocabulary import Vocabulary, read_vocab_file, write_vocab_file
+from electra_jax.training.schedules import last_value
 
 # The value of a description's fact "made by" where a run of pre-training made the weights.
 PRETRAINED = "electra pretrain"
@@ -162,7 +163,7 @@ def run_facts(run: Any) -> dict[str, Any]:
         "sequence length": run.cache.sequence_length,
         "batch size": run.batch_size,
         "learning rate": run.optimizer.learning_rate,
-        "masked share": run.mask_prob,
+        "masked share": last_value(run.mask_prob),
     }
 
 

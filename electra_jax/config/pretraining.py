@@ -7,17 +7,19 @@ import jax
 import optax
 from flax import linen as nn
 
+from electra_jax.data.shapes import BatchShape, BatchShapes, Warmup
 from electra_jax.errors import UserError
 from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import flops, original, registry
-from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
+from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds, max_predictions
 from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
+from electra_jax.training.schedules import Schedule, check_schedule
 from electra_jax.training.sharding import MeshConfig
 from electra_jax.training.update_rules import muon_flops
 
@@ -147,6 +149,9 @@ class PretrainingRun:
         seed: seed of the initial weights, the order of examples, masks, samples and dropout.
         weight_schedule: how the weights of the losses change over the steps.
         schedule_steps: steps over which the schedules of hyperparameters run (see `training.schedules`).
+        batch_size_warmup, sequence_length_warmup: smaller batches and shorter rows in the first steps, as
+            (share of the steps up to which, size) pairs: see `data.shapes.BatchShapes`. An example is cut to a shorter
+            row, and what is cut off is not trained on.
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
         rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.
@@ -162,7 +167,7 @@ class PretrainingRun:
     generator_embeddings: str
     embedding_sharing: str
     objective: Objective
-    mask_prob: float
+    mask_prob: Schedule
     mask_token_prob: float
     masking: str
     optimizer: OptimizerConfig
@@ -177,6 +182,8 @@ class PretrainingRun:
     seed: int
     weight_schedule: WeightSchedule
     schedule_steps: int
+    batch_size_warmup: Warmup
+    sequence_length_warmup: Warmup
     packing: bool
     rules: str
 
@@ -195,8 +202,6 @@ class PretrainingRun:
                 f"SEQUENCE_LENGTH {self.cache.sequence_length} is longer than the model's "
                 f"{self.encoder.max_position_embeddings} positions (max_position_embeddings)"
             )
-        if not 0 < self.mask_prob < 1:
-            raise UserError(f"MASK_PROB is {self.mask_prob}: it must be above 0 and under 1")
         if self.rules not in RULES:
             raise UserError(f"rules is {self.rules!r}: it must be one of {', '.join(map(repr, RULES))}")
         if self.pretraining_rules != STANDARD_RULES and self.masking == "task":
@@ -208,6 +213,19 @@ class PretrainingRun:
             raise UserError(
                 f"generator_embeddings is {self.generator_embeddings!r}: it must be 'embedding_size' or 'hidden_size'"
             )
+        if self.packing and self.mixture_or_task_name is not None:
+            raise UserError(
+                f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is a "
+                "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
+            )
+        self._check_schedules()
+        registry.check(**self.variant)
+
+    def _check_schedules(self) -> None:
+        """Check what changes over the steps, and what the two towers have each for itself."""
+        check_schedule(
+            "MASK_PROB", self.mask_prob, valid=lambda share: 0 < share < 1, rule="must be above 0 and under 1"
+        )
         if self.weight_schedule.disc_weight_end != 1 and "discriminator" not in self.objective.loss_weights:
             raise UserError(
                 f"DISC_WEIGHT_END is {self.weight_schedule.disc_weight_end}, and {type(self.objective).__name__} has "
@@ -221,12 +239,17 @@ class PretrainingRun:
             )
         if self.schedule_steps < 1:
             raise UserError(f"SCHEDULE_STEPS is {self.schedule_steps}: it must be at least 1")
-        if self.packing and self.mixture_or_task_name is not None:
+        if self.batch_shapes.changes and self.mixture_or_task_name is not None:
             raise UserError(
-                f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is a "
-                "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
+                f"BATCH_SIZE_WARMUP and SEQUENCE_LENGTH_WARMUP are for a CORPUS, and MIXTURE_OR_TASK_NAME "
+                f"{self.mixture_or_task_name!r} is a stream: set both to (), or name the directory of the task's cache "
+                "as CORPUS instead"
             )
-        registry.check(**self.variant)
+        if self.masking == "task" and not isinstance(self.mask_prob, float):
+            raise UserError(
+                f"MASK_PROB is {self.mask_prob}, and the masks of a task have one rate: set MASKING to 'device', or "
+                "MASK_PROB to a number"
+            )
 
     @property
     def pretraining_rules(self) -> PretrainingRules:
@@ -263,18 +286,28 @@ class PretrainingRun:
         """The model that the objective trains."""
         return registry.make_model(**self.variant)
 
-    def step_flops(self, max_predictions: int) -> int:
-        """Return the matrix FLOPs of one training step with `max_predictions` masked positions in a row.
+    @property
+    def batch_shapes(self) -> BatchShapes:
+        """The shape of each batch."""
+        return BatchShapes(
+            BatchShape(self.batch_size, self.cache.sequence_length),
+            self.batch_size_warmup,
+            self.sequence_length_warmup,
+            self.schedule_steps,
+        )
+
+    def max_predictions(self, sequence_length: int) -> int:
+        """Return the most positions that are masked in a row of this length at any step."""
+        return max_predictions(self.mask_prob, sequence_length)
+
+    def step_flops(self, shape: BatchShape) -> int:
+        """Return the matrix FLOPs of one training step with batches of a shape.
 
         Those of the optimizer count: Muon's products do not become fewer where a batch is small.
         """
         arguments = {name: value for name, value in self.variant.items() if name != "embedding_sharing"}
-        cost = flops.step_flops(
-            **arguments,
-            batch_size=self.batch_size,
-            sequence_length=self.cache.sequence_length,
-            max_predictions=max_predictions,
-        )
+        slots = self.max_predictions(shape.sequence_length)
+        cost = flops.step_flops(**arguments, **shape._asdict(), max_predictions=slots)
         return cost + (muon_flops(self.parameter_shapes()) if self.optimizer.rule == "muon" else 0)
 
     def parameter_shapes(self) -> PyTree:

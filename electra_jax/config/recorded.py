@@ -93,6 +93,8 @@ class Field(NamedTuple):
 
 FIELDS = (
     Field("PretrainingRun", "schedule_steps", "weight_schedule", "OptimizerConfig.num_train_steps"),
+    Field("PretrainingRun", "batch_size_warmup", "weight_schedule", "()"),
+    Field("PretrainingRun", "sequence_length_warmup", "weight_schedule", "()"),
     Field("OptimizerConfig", "rule", "lr_decay_share", "'bert_adam'"),
     Field("OptimizerConfig", "generator_learning_rate", "lr_decay_share", "None"),
     Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),

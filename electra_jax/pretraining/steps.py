@@ -30,7 +30,7 @@ class PretrainingSetup:
         sequence_length: L.
         accumulation_steps: micro-batches of a global batch.
         weight_schedule: how the weights of the losses change over the steps.
-        schedule_steps: steps over which the schedules of the objective run.
+        schedule_steps: steps over which the schedules of the objective and of the masking run.
     """
 
     model: nn.Module
@@ -158,13 +158,14 @@ def pretrain_step(
         optimizer: update rule of the state's `opt_state`.
         accumulation_steps: micro-batches that B is cut into.
         weight_schedule: how the weights of the losses change over the steps.
-        schedule_steps: steps over which the schedules of the objective run.
+        schedule_steps: steps over which the schedules of the objective and of the masking run.
 
     Returns:
         The state after, and the batch's metric sums with the gradient's norm before clipping as `grad_norm`.
     """
     step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
-    objective = objective.at(progress(state.step, schedule_steps))
+    share = progress(state.step, schedule_steps)
+    objective, masking = objective.at(share), masking.at(share)
     drawn = draw(step_key, batch, objective=objective, masking=masking)
     factors = None if weight_schedule.disc_weight_end == 1 else weight_schedule.factors(state.step)
 

@@ -25,6 +25,17 @@ from support.command_line import (
     unfinished_saves,
 )
 
+# All that changes over the steps, and groups of the optimizer; the shape changes after 8 steps.
+CHANGING = {
+    "BATCH_SIZE_WARMUP": ((0.5, 4),),
+    "SEQUENCE_LENGTH_WARMUP": ((0.5, 16),),
+    "MASK_PROB": ((0.0, 0.3), (1.0, 0.15)),
+    "GENERATOR_LEARNING_RATE": 1e-3,
+    "GENERATOR_CLIP_NORM": 0.5,
+    "optimizer.OptimizerConfig.rule": "muon",
+    "TRAIN_STEPS": 16,
+    "SAVE_EVERY": 3,
+}
 SPEED = ("examples_per_second", "tokens_per_second", "data_wait_share", "seconds")
 
 
@@ -139,6 +150,16 @@ def test_killed_at_any_moment(stories: dict[str, Future], whole: Path) -> None:
     assert left[2], left
     assert not unfinished_saves(model_dir)
     _assert_same_run(model_dir, whole)
+
+
+def test_killed_while_everything_changes(place: Path) -> None:
+    """In the first of two stages, some steps before batches become larger and rows longer."""
+    runs = Runs(place)
+    undisturbed = runs.whole("changing", **CHANGING)
+    model_dir, _ = runs.killed("changing killed", [6], **CHANGING)
+    for step in checkpoint_steps(undisturbed):
+        assert_same_arrays(arrays(model_dir, step), arrays(undisturbed, step))
+    assert _metrics(model_dir) == _metrics(undisturbed)
 
 
 @pytest.mark.long
