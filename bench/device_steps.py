@@ -72,6 +72,10 @@ VARIANTS = [
     Variant("base", 256, 128),
     Variant("base", 64, 512),
     Variant("base", 64, 512, fused=False),
+    Variant("modern_small", 128, 128),
+    Variant("modern_small", 128, 128, fused=False),
+    Variant("modern_small", 16, 1024),
+    Variant("modern_base", 32, 512, bindings=LOOP),
 ]
 
 
