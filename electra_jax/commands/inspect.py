@@ -10,12 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from electra_jax.config.budget import flops_of
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.model.config import SLIDING, EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining.steps import init_state
 from electra_jax.training import sharding
-from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 
 
@@ -25,8 +25,9 @@ def run(configuration: PretrainingRun) -> None:
     Nothing is allocated, and the mesh may have more devices than this machine.
     """
     mesh = sharding.planned_mesh(configuration.mesh, len(jax.devices()))
-    sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
-    optimizer, length = make_optimizer(configuration.optimizer), configuration.cache.sequence_length
+    for stage in configuration.batch_shapes.stages:
+        sharding.check_batch(stage.shape.batch_size, configuration.accumulation_steps, mesh)
+    optimizer, length = configuration.update_rule(), configuration.cache.sequence_length
     boxed = jax.eval_shape(
         lambda key: init_state(key, configuration.model, optimizer, length), jax.random.key(configuration.seed)
     )
@@ -95,12 +96,12 @@ def sizes(state: TrainState, placements: TrainState, mesh: AbstractMesh) -> list
 
 
 def costs(configuration: PretrainingRun) -> list[str]:
-    """Return lines on the batch and the FLOPs of a step."""
-    length, rows = configuration.cache.sequence_length, configuration.batch_size
-    slots = configuration.masking_config(cls_id=-1, sep_id=-1, mask_id=-1).max_predictions(length)
-    cost = configuration.step_flops(slots)
+    """Return lines on the batches and the FLOPs of their steps."""
+    lines = []
+    for start, _, (rows, length) in configuration.batch_shapes.stages:
+        slots = configuration.max_predictions(length)
+        after = f"batch after {start:,} steps" if start else "batch"
+        lines.append(f"{after}: {rows} x {length} tokens, {slots} masked positions at most per example")
     steps = configuration.loop.num_train_steps
-    return [
-        f"batch: {rows} x {length} tokens, {slots} masked positions at most per example",
-        f"matrix FLOPs: {cost:.4g} a step, {cost * steps:.4g} for {steps:,} steps",
-    ]
+    total = flops_of(configuration, steps)
+    return [*lines, f"matrix FLOPs: {total / steps:.4g} a step, {total:.4g} for {steps:,} steps"]
