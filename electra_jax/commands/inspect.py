@@ -12,6 +12,7 @@ from rich.table import Table
 
 from electra_jax.config.budget import flops_of
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.model.config import SLIDING, EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining.steps import init_state
 from electra_jax.training import sharding
@@ -44,8 +45,31 @@ def run(configuration: PretrainingRun) -> None:
     # Names must not be cut off: a narrow terminal wraps them, and a log has no width.
     console.width = max(console.width, table.__rich_measure__(console, console.options.update(width=10_000)).maximum)
     console.print(table)
-    for line in [*sizes(state, placements, mesh), *costs(configuration)]:
+    for line in [*towers(configuration), *sizes(state, placements, mesh), *costs(configuration)]:
         console.print(line, highlight=False)
+
+
+def towers(configuration: PretrainingRun) -> list[str]:
+    """Return a line on the layers of each tower's encoder."""
+    variant = configuration.variant
+    encoders = {name: variant[name] for name in ("generator", "discriminator") if variant[name] is not None}
+    return [f"{name}: {layers(encoder)}" for name, encoder in encoders.items()]
+
+
+def layers(encoder: EncoderConfig) -> str:
+    """Return what an encoder's layers are."""
+    windows = encoder.kinds.count(SLIDING)
+    kinds = f", {len(encoder.kinds) - windows} full and {windows} with windows of {encoder.local_attention}"
+    biases = (encoder.attention_bias, encoder.mlp_bias, encoder.norm_bias)
+    parts = [
+        f"{encoder.position_embedding_type} positions",
+        f"{encoder.norm_placement}-LayerNorm",
+        f"{'gated ' if encoder.gated_mlp else ''}feed-forward of {encoder.intermediate_size}",
+        *["LayerNorm of queries and keys"] * encoder.qk_norm,
+        *["no biases"] * (not any(biases)),
+    ]
+    depth = f"{encoder.num_hidden_layers} layers of {encoder.hidden_size}"
+    return f"{depth}{kinds if windows else ''}; {', '.join(parts)}"
 
 
 def bytes_on_a_device(state: PyTree, placements: PyTree) -> int:
