@@ -115,8 +115,10 @@ class PretrainingRun:
 
     Attributes:
         model_dir: the run directory.
-        init_from: a model directory to initialize a new run's weights from, as far as their names are the same; None
-            for random weights.
+        init_from: a model directory to initialize a new run's weights from, by role: see `checkpoints.roles`; None for
+            random weights.
+        map_vocabulary: take the rows of an `init_from` that has another vocabulary by token; those of tokens that it
+            lacks are new.
         encoder: the discriminator's encoder.
         generator_width_fraction, generator_depth_fraction: the generator's sizes as fractions of the discriminator's;
             without effect if the generator has no encoder of its own.
@@ -150,6 +152,7 @@ class PretrainingRun:
 
     model_dir: str
     init_from: str | None
+    map_vocabulary: bool
     encoder: EncoderConfig
     generator_width_fraction: float
     generator_depth_fraction: float

@@ -91,7 +91,10 @@ class Field(NamedTuple):
     value: str
 
 
-FIELDS = (Field("PretrainingRun", "schedule_steps", "weight_schedule", "OptimizerConfig.num_train_steps"),)
+FIELDS = (
+    Field("PretrainingRun", "schedule_steps", "weight_schedule", "OptimizerConfig.num_train_steps"),
+    Field("PretrainingRun", "map_vocabulary", "weight_schedule", "False"),
+)
 
 
 def with_current_fields(text: str) -> str:
