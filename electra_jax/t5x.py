@@ -92,7 +92,17 @@ def reported(
 
 
 def optimizer_def(config: OptimizerConfig) -> Any:
-    """Return the optimizer in T5X's wrapper."""
+    """Return the optimizer in T5X's wrapper.
+
+    Raises:
+        UserError: if groups of parameters have update rules of their own.
+    """
+    if config.rule == "muon" or (config.generator_learning_rate, config.generator_clip_norm) != (None, None):
+        raise UserError(
+            "T5X cannot shard the optimizer's state where groups of parameters have update rules of their own: set "
+            "OptimizerConfig.rule to another than 'muon', GENERATOR_LEARNING_RATE and GENERATOR_CLIP_NORM to None, or "
+            "use electra pretrain"
+        )
     from t5x import optimizers
 
     return optimizers.OptaxWrapper(optimizer.make_optimizer(config))

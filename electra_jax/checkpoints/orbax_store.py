@@ -326,11 +326,17 @@ def read_item(directory: epath.Path, item: str) -> StoredItem:
 
 
 def read_moments(directory: epath.Path) -> tuple[PyTree, PyTree] | None:
-    """Read Adam's moments from the newest checkpoint, as trees like its parameters; None if it has none."""
-    if "opt_state" not in newest_state(directory).items:
+    """Read Adam's moments from the newest checkpoint, as trees like its parameters.
+
+    Returns:
+        None if it has none, or not those of every parameter, as where Muon is the rule of some.
+    """
+    items = newest_state(directory).items
+    found = _find_moments(items["opt_state"]) if "opt_state" in items else None
+    if found is None or named_shapes(found["nu"]) != named_shapes(items["params"]):
         return None
-    found = _find_moments(read_item(directory, "opt_state").tree)
-    return None if found is None else (found["mu"], found["nu"])
+    moments = _find_moments(read_item(directory, "opt_state").tree)
+    return moments["mu"], moments["nu"]
 
 
 def _find_moments(tree: PyTree) -> dict[str, PyTree] | None:

@@ -14,7 +14,6 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining.steps import init_state
 from electra_jax.training import sharding
-from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 
 
@@ -25,7 +24,7 @@ def run(configuration: PretrainingRun) -> None:
     """
     mesh = sharding.planned_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
-    optimizer, length = make_optimizer(configuration.optimizer), configuration.cache.sequence_length
+    optimizer, length = configuration.update_rule(), configuration.cache.sequence_length
     boxed = jax.eval_shape(
         lambda key: init_state(key, configuration.model, optimizer, length), jax.random.key(configuration.seed)
     )

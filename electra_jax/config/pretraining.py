@@ -3,19 +3,23 @@
 import dataclasses
 from typing import Any
 
+import jax
+import optax
 from flax import linen as nn
 
 from electra_jax.errors import UserError
 from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.types import PyTree
 from electra_jax.pretraining import flops, original, registry
 from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
 from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
-from electra_jax.pretraining.steps import PretrainingSetup
+from electra_jax.pretraining.steps import PretrainingSetup, init_params
 from electra_jax.training.loop import LoopConfig
-from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
+from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
 from electra_jax.training.sharding import MeshConfig
+from electra_jax.training.update_rules import muon_flops
 
 # The rules that `PretrainingRun.rules` can name.
 RULES = {rules.name: rules for rules in (STANDARD_RULES, original.RULES)}
@@ -133,7 +137,7 @@ class PretrainingRun:
         mask_prob, mask_token_prob: see `MaskingConfig`.
         masking: "device" draws masks in the jitted step; "task" takes those that a named task or mixture draws itself,
             on the host (a corpus is always masked on the device).
-        optimizer: the update rule.
+        optimizer: the settings of the update rule.
         mesh: the device mesh.
         cache: the tokenised text.
         mixture_or_task_name: a registered SeqIO task or mixture, instead of the cache's corpus.
@@ -212,6 +216,12 @@ class PretrainingRun:
                 f"DISC_WEIGHT_END is {self.weight_schedule.disc_weight_end}, and {type(self.objective).__name__} has "
                 "no discriminator: set it to 1.0"
             )
+        own_rate = (self.optimizer.generator_learning_rate, self.optimizer.generator_clip_norm) != (None, None)
+        if own_rate and self.generator_kind in ("none", "uniform"):
+            raise UserError(
+                f"GENERATOR_LEARNING_RATE and GENERATOR_CLIP_NORM are for a generator that is trained, and this run's "
+                f"generator_kind is {self.generator_kind!r}: set both to None"
+            )
         if self.schedule_steps < 1:
             raise UserError(f"SCHEDULE_STEPS is {self.schedule_steps}: it must be at least 1")
         if self.packing and self.mixture_or_task_name is not None:
@@ -257,14 +267,28 @@ class PretrainingRun:
         return registry.make_model(**self.variant)
 
     def step_flops(self, max_predictions: int) -> int:
-        """Return the matrix FLOPs of one training step with `max_predictions` masked positions in a row."""
+        """Return the matrix FLOPs of one training step with `max_predictions` masked positions in a row.
+
+        Those of the optimizer count: Muon's products do not become fewer where a batch is small.
+        """
         arguments = {name: value for name, value in self.variant.items() if name != "embedding_sharing"}
-        return flops.step_flops(
+        cost = flops.step_flops(
             **arguments,
             batch_size=self.batch_size,
             sequence_length=self.cache.sequence_length,
             max_predictions=max_predictions,
         )
+        return cost + (muon_flops(self.parameter_shapes()) if self.optimizer.rule == "muon" else 0)
+
+    def parameter_shapes(self) -> PyTree:
+        """Return the shape of each of the model's parameters."""
+        length = self.cache.sequence_length
+        return nn.unbox(jax.eval_shape(lambda key: init_params(key, self.model, length), jax.random.key(0)))
+
+    def update_rule(self) -> optax.GradientTransformation:
+        """Return the optimizer; a learning rate of the generator is of all that only the generator's loss trains."""
+        disentangled = self.embedding_sharing == "gdes"
+        return make_optimizer(self.optimizer, generator=f"({GENERATOR}|embeddings/)" if disentangled else GENERATOR)
 
     def masking_config(self, *, cls_id: int, sep_id: int, mask_id: int) -> MaskingConfig:
         """Return the masking with a vocabulary's special ids."""
@@ -283,7 +307,7 @@ class PretrainingRun:
             model=self.model,
             objective=self.objective,
             masking=self.masking_config(cls_id=special.cls_id, sep_id=special.sep_id, mask_id=special.mask_id),
-            optimizer=make_optimizer(self.optimizer),
+            optimizer=self.update_rule(),
             sequence_length=self.cache.sequence_length,
             accumulation_steps=self.accumulation_steps,
             weight_schedule=self.weight_schedule,

@@ -94,6 +94,11 @@ class Field(NamedTuple):
 FIELDS = (
     Field("PretrainingRun", "schedule_steps", "weight_schedule", "OptimizerConfig.num_train_steps"),
     Field("PretrainingRun", "map_vocabulary", "weight_schedule", "False"),
+    Field("OptimizerConfig", "rule", "lr_decay_share", "'bert_adam'"),
+    Field("OptimizerConfig", "generator_learning_rate", "lr_decay_share", "None"),
+    Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),
+    Field("OptimizerConfig", "muon_update_rms", "lr_decay_share", "0.2"),
+    Field("OptimizerConfig", "generator_clip_norm", "lr_decay_share", "None"),
 )
 
 

@@ -43,9 +43,9 @@ def test_the_macro_of_a_switch_is_read() -> None:
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: f"{field.owner}.{field.name}")
 def test_a_field_that_came_later_is_added_once(field: Field) -> None:
-    text, value = f"module.{field.owner}.{field.beside} = 1\n", field.value
-    if re.fullmatch(r"[A-Z]\w+\.\w+", field.value):
-        text, value = f"{text}other.{field.value} = %OLDER\n", "%OLDER"
+    older = re.fullmatch(r"[A-Z]\w+\.\w+", field.value)
+    value = "%OLDER" if older else field.value
+    text = f"module.{field.owner}.{field.beside} = 1\n" + (f"else.{field.value} = %OLDER\n" if older else "")
     now = with_current_fields(text)
     assert f"\nmodule.{field.owner}.{field.name} = {value}\n" in now
     assert with_current_fields(now) == now
