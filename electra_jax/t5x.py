@@ -38,6 +38,7 @@ from electra_jax.finetuning import steps as finetuning
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import evaluation, metrics, steps
+from electra_jax.pretraining.phases import PUBLISHED
 from electra_jax.run_directory import VOCABULARY
 from electra_jax.tasks import seqio_export
 from electra_jax.tasks.catalog import make_task
@@ -119,7 +120,7 @@ class PretrainingModel:
 
         Raises:
             UserError: if the run accumulates gradients, which T5X adds up as if each micro-batch were a batch, or has a
-                schedule of a weight or of the temperature: T5X gives a loss no step.
+                schedule of a weight or of the temperature, or phases: T5X gives a loss no step.
         """
         if run.accumulation_steps != 1:
             raise UserError(
@@ -136,6 +137,11 @@ class PretrainingModel:
             raise UserError(
                 f"temperature is {temperature}: under T5X it must be a number, because T5X does not tell a loss its "
                 "step; use electra pretrain"
+            )
+        if run.phases_config != PUBLISHED:
+            raise UserError(
+                "GENERATOR_FIRST, COPY_GENERATOR and FREEZE_GENERATOR are not for T5X, which trains all parameters at "
+                "every step: use electra pretrain"
             )
         self.run = run
         self.vocabulary = data.vocabulary_for(run.cache, run.encoder)

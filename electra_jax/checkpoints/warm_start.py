@@ -16,6 +16,7 @@ from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
+from electra_jax.pretraining import phases
 from electra_jax.run_directory import VOCABULARY
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
@@ -43,6 +44,21 @@ class Initialized(NamedTuple):
     def record(self) -> dict[str, Any]:
         """Return all but the parameters, as JSON values."""
         return {name: value for name, value in self._asdict().items() if name != "params"}
+
+    def check_generator(self, embedding_sharing: str) -> None:
+        """Check that a generator which is not to be trained is there as a whole.
+
+        Raises:
+            UserError: if a part of it is new.
+        """
+        parts = phases.GENERATOR[embedding_sharing]
+        new = [path for path in self.new if path.split("/")[0] in parts]
+        if new:
+            raise UserError(
+                f"FREEZE_GENERATOR needs a generator that is ready, and {self.source} has no {', '.join(new)} for it"
+                f"{''.join(f' ({note})' for note in self.notes)}: name a model directory whose generator, or whose "
+                "masked language model, has the sizes of this run's generator"
+            )
 
     def __str__(self) -> str:
         """Return a summary for a log."""

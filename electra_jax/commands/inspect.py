@@ -73,9 +73,11 @@ def costs(configuration: PretrainingRun) -> list[str]:
     """Return lines on the batch and the FLOPs of a step."""
     length, rows = configuration.cache.sequence_length, configuration.batch_size
     slots = configuration.masking_config(cls_id=-1, sep_id=-1, mask_id=-1).max_predictions(length)
-    cost = configuration.step_flops(slots)
-    steps = configuration.loop.num_train_steps
+    budget, steps = configuration.budget, configuration.loop.num_train_steps
+    alone = budget.generator_steps(configuration.schedule_steps)
+    first = f"{budget.alone:.4g} each of the first {alone:,} steps (the generator alone), then " if alone else ""
+    cost = budget.flops(steps, configuration.schedule_steps)
     return [
         f"batch: {rows} x {length} tokens, {slots} masked positions at most per example",
-        f"matrix FLOPs: {cost:.4g} a step, {cost * steps:.4g} for {steps:,} steps",
+        f"matrix FLOPs: {first}{budget.after:.4g} a step, {cost:.4g} for {steps:,} steps",
     ]

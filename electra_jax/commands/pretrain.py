@@ -117,6 +117,8 @@ def begin(configuration: PretrainingRun, setup: PretrainingSetup, mesh: Mesh, da
         taken = initialize_from(
             state.params, path_of(source), data.vocabulary, map_vocabulary=configuration.map_vocabulary
         )
+        if configuration.phases_config.ready:
+            taken.check_generator(configuration.embedding_sharing)
         print_on_leader(str(taken))
         state, weights = state._replace(params=taken.params), taken.record
     return Beginning(open_checkpoints(configuration) if checkpoints is None else checkpoints, state, weights)

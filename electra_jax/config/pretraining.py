@@ -11,9 +11,10 @@ from electra_jax.errors import UserError
 from electra_jax.model.electra import generator_config
 from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
-from electra_jax.pretraining import flops, original, registry
+from electra_jax.pretraining import flops, original, phases, registry
 from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
 from electra_jax.pretraining.objective import Objective, WeightSchedule
+from electra_jax.pretraining.phases import Budget, Phases, PhasesConfig
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
 from electra_jax.training.loop import LoopConfig
@@ -149,6 +150,7 @@ class PretrainingRun:
         seed: seed of the initial weights, the order of examples, masks, samples and dropout.
         weight_schedule: how the weights of the losses change over the steps.
         schedule_steps: steps over which the schedules of hyperparameters run (see `training.schedules`).
+        generator_first, copy_generator, freeze_generator: see `phases.PhasesConfig`.
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
         rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.
@@ -180,6 +182,9 @@ class PretrainingRun:
     seed: int
     weight_schedule: WeightSchedule
     schedule_steps: int
+    generator_first: float
+    copy_generator: bool
+    freeze_generator: bool
     packing: bool
     rules: str
 
@@ -216,12 +221,6 @@ class PretrainingRun:
                 f"DISC_WEIGHT_END is {self.weight_schedule.disc_weight_end}, and {type(self.objective).__name__} has "
                 "no discriminator: set it to 1.0"
             )
-        own_rate = (self.optimizer.generator_learning_rate, self.optimizer.generator_clip_norm) != (None, None)
-        if own_rate and self.generator_kind in ("none", "uniform"):
-            raise UserError(
-                f"GENERATOR_LEARNING_RATE and GENERATOR_CLIP_NORM are for a generator that is trained, and this run's "
-                f"generator_kind is {self.generator_kind!r}: set both to None"
-            )
         if self.schedule_steps < 1:
             raise UserError(f"SCHEDULE_STEPS is {self.schedule_steps}: it must be at least 1")
         if self.packing and self.mixture_or_task_name is not None:
@@ -229,7 +228,28 @@ class PretrainingRun:
                 f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is a "
                 "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
             )
+        self._check_generator()
+
+    def _check_generator(self) -> None:
+        """Check the generator and what trains it.
+
+        Raises:
+            UserError: if the settings contradict each other, or the objective.
+        """
+        own_rate = (self.optimizer.generator_learning_rate, self.optimizer.generator_clip_norm) != (None, None)
+        if own_rate and (self.generator_kind in ("none", "uniform") or self.phases_config.ready):
+            what = "FREEZE_GENERATOR is True" if self.freeze_generator else f"generator_kind is {self.generator_kind!r}"
+            raise UserError(
+                "GENERATOR_LEARNING_RATE and GENERATOR_CLIP_NORM are for a generator that is trained, and this run's "
+                f"{what}: set both to None"
+            )
         registry.check(**self.variant)
+        phases.check(self.phases_config, **self.variant)
+        if self.phases_config.ready and self.init_from is None:
+            raise UserError(
+                "FREEZE_GENERATOR needs a generator that is ready, and INIT_FROM is None: name a model directory that "
+                "has one, or set GENERATOR_FIRST above 0"
+            )
 
     @property
     def pretraining_rules(self) -> PretrainingRules:
@@ -266,8 +286,20 @@ class PretrainingRun:
         """The model that the objective trains."""
         return registry.make_model(**self.variant)
 
+    @property
+    def phases_config(self) -> PhasesConfig:
+        """When each tower is trained."""
+        return PhasesConfig(self.generator_first, self.copy_generator, self.freeze_generator)
+
     def step_flops(self, max_predictions: int) -> int:
         """Return the matrix FLOPs of one training step with `max_predictions` masked positions in a row.
+
+        It is a step after those of a generator that is trained alone first; see `budget`.
+        """
+        return self._step_flops(max_predictions, trained="main" if self.freeze_generator else "both")
+
+    def _step_flops(self, max_predictions: int, *, trained: str) -> int:
+        """Return the FLOPs of a step that trains some towers, see `flops.step_flops`.
 
         Those of the optimizer count: Muon's products do not become fewer where a batch is small.
         """
@@ -277,8 +309,19 @@ class PretrainingRun:
             batch_size=self.batch_size,
             sequence_length=self.cache.sequence_length,
             max_predictions=max_predictions,
+            trained=trained,
         )
-        return cost + (muon_flops(self.parameter_shapes()) if self.optimizer.rule == "muon" else 0)
+        if self.optimizer.rule != "muon":
+            return cost
+        shapes = self.parameter_shapes()
+        return cost + muon_flops(phases.of_main(shapes, self.embedding_sharing) if self.phases_config.ready else shapes)
+
+    @property
+    def budget(self) -> Budget:
+        """The FLOPs of the run's steps, with as many masked positions in a row as there can be."""
+        slots = self.masking_config(cls_id=-1, sep_id=-1, mask_id=-1).max_predictions(self.cache.sequence_length)
+        alone = self._step_flops(slots, trained="generator") if self.generator_first else 0
+        return Budget(alone, self.step_flops(slots), self.generator_first)
 
     def parameter_shapes(self) -> PyTree:
         """Return the shape of each of the model's parameters."""
@@ -288,7 +331,8 @@ class PretrainingRun:
     def update_rule(self) -> optax.GradientTransformation:
         """Return the optimizer; a learning rate of the generator is of all that only the generator's loss trains."""
         disentangled = self.embedding_sharing == "gdes"
-        return make_optimizer(self.optimizer, generator=f"({GENERATOR}|embeddings/)" if disentangled else GENERATOR)
+        rule = make_optimizer(self.optimizer, generator=f"({GENERATOR}|embeddings/)" if disentangled else GENERATOR)
+        return phases.for_main(rule, self.embedding_sharing) if self.phases_config.ready else rule
 
     def masking_config(self, *, cls_id: int, sep_id: int, mask_id: int) -> MaskingConfig:
         """Return the masking with a vocabulary's special ids."""
@@ -312,4 +356,10 @@ class PretrainingRun:
             accumulation_steps=self.accumulation_steps,
             weight_schedule=self.weight_schedule,
             schedule_steps=self.schedule_steps,
+            phases=Phases(
+                self.phases_config,
+                generator_steps=self.budget.generator_steps(self.schedule_steps),
+                warmup_steps=self.optimizer.num_warmup_steps,
+                embedding_sharing=self.embedding_sharing,
+            ),
         )

@@ -94,6 +94,9 @@ class Field(NamedTuple):
 FIELDS = (
     Field("PretrainingRun", "schedule_steps", "weight_schedule", "OptimizerConfig.num_train_steps"),
     Field("PretrainingRun", "map_vocabulary", "weight_schedule", "False"),
+    Field("PretrainingRun", "generator_first", "weight_schedule", "0.0"),
+    Field("PretrainingRun", "copy_generator", "weight_schedule", "False"),
+    Field("PretrainingRun", "freeze_generator", "weight_schedule", "False"),
     Field("OptimizerConfig", "rule", "lr_decay_share", "'bert_adam'"),
     Field("OptimizerConfig", "generator_learning_rate", "lr_decay_share", "None"),
     Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),
