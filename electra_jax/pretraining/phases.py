@@ -133,7 +133,8 @@ class Budget(NamedTuple):
 
     def steps_for(self, flops: float) -> int:
         """Return how many steps a number of FLOPs makes, of both kinds together."""
-        return round(self.share * flops / self.alone + (1 - self.share) * flops / self.after)
+        alone = self.share * flops / self.alone if self.share else 0.0
+        return round(alone + (1 - self.share) * flops / self.after)
 
     def generator_steps(self, num_steps: int) -> int:
         """Return how many of a run's steps the generator has alone."""
