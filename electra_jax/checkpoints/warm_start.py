@@ -14,7 +14,7 @@ from electra_jax.checkpoints import model_dir, orbax_store, roles
 from electra_jax.checkpoints.orbax_store import named_shapes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import phases
 from electra_jax.run_directory import VOCABULARY

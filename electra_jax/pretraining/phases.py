@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 
 from electra_jax.errors import UserError
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import Loss, Masked, PyTree
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import Keys, Objective, Outputs
@@ -151,6 +151,8 @@ class Budget(NamedTuple):
     def steps_at(self, fraction: float, num_steps: int) -> int:
         """Return after how many steps of a run of `num_steps` a fraction of its FLOPs is spent."""
         alone = self.generator_steps(num_steps)
+        if not alone:
+            return round(fraction * num_steps)
         spent = fraction * self.flops(num_steps, num_steps)
         if spent <= alone * self.alone:
             return round(spent / self.alone)

@@ -17,8 +17,8 @@ from electra_jax.checkpoints.model_record import Description, write_model_record
 from electra_jax.checkpoints.warm_start import Initialized
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.electra import Electra, generator_config
-from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import registry, steps
 from electra_jax.pretraining.masked_lm import MaskedLanguageModel
