@@ -11,13 +11,14 @@ from electra_jax.config.comparison import PRETRAIN, RANDOM, ComparisonRun, Overr
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
+from electra_jax.pretraining.phases import Budget
 from electra_jax.tasks.catalog import check_name
 
 _FINETUNING_FILE = "gin/runs/finetune.gin"
 # Settings that decide where, how often or how fast, and those that differ between items by design.
 _NOT_COMPARED = (
     "model_dir",
-    "init_from",
+    "FinetuningRun.init_from",
     "cache_dir",
     "num_processes",
     "max_auto_cache_bytes",
@@ -63,12 +64,12 @@ class Plan:
     Attributes:
         items: in the order in which they are started: all items of a fraction before those of the next, so that a
             comparison that is stopped has compared what there is.
-        step_flops: FLOPs of a step of each variant.
+        budgets: FLOPs of the steps of each variant.
         total_steps: steps of each variant's whole budget, over which its learning-rate schedule runs.
     """
 
     items: tuple[WorkItem, ...]
-    step_flops: Mapping[str, int]
+    budgets: Mapping[str, Budget]
     total_steps: Mapping[str, int]
 
 
@@ -92,14 +93,14 @@ def make_plan(run: ComparisonRun) -> Plan:
     folders = gin_files.search_paths()
     with gin_files.isolated():
         tasks = [_task(run, entry, folders) for entry in run.named_tasks]
-        step_flops = {entry.name: _step_flops(run, entry, folders) for entry in run.named_variants}
-        stages = {entry.name: _stages(run, entry, step_flops[entry.name], folders) for entry in run.named_variants}
+        budgets = {entry.name: _budget(run, entry, folders) for entry in run.named_variants}
+        stages = {entry.name: _stages(run, entry, budgets[entry.name], folders) for entry in run.named_variants}
         items = _random_weights(run, tasks, folders) if run.random_baseline else []
         for of_fraction in zip(*stages.values(), strict=True):
             for stage in of_fraction:
                 items += [stage, *(_finetuning(run, stage, task) for task in tasks)]
-    total_steps = {name: round(run.flops / flops) for name, flops in step_flops.items()}
-    return Plan(tuple(items), step_flops, total_steps)
+    total_steps = {name: budget.steps_for(run.flops) for name, budget in budgets.items()}
+    return Plan(tuple(items), budgets, total_steps)
 
 
 def ready(items: Sequence[WorkItem], *, done: Collection[str], begun: Collection[str]) -> list[WorkItem]:
@@ -150,15 +151,18 @@ def _own_work(items: Sequence[WorkItem]) -> dict[str, float]:
     }
 
 
-def steps_of(variant: str, *, flops: float, fractions: Sequence[float], step_flops: int) -> list[int]:
+def steps_of(variant: str, *, flops: float, fractions: Sequence[float], budget: Budget) -> list[int]:
     """Return the steps at each fraction of a budget, to the nearest whole number of the budget's own steps.
+
+    A generator that is trained alone first has steps of fewer FLOPs, which count like any others.
 
     Raises:
         UserError: if a fraction makes less than one step, or no more steps than the fraction before.
     """
-    total = round(flops / step_flops)
-    steps = [round(fraction * total) for fraction in fractions]
+    total = budget.steps_for(flops)
+    steps = [budget.steps_at(fraction, total) for fraction in fractions]
     if steps[0] < 1:
+        step_flops = budget.alone or budget.after
         raise UserError(
             f"FLOPS {flops:.4g} makes less than one step of {variant!r} at the fraction {fractions[0]:g} (a step is "
             f"{step_flops:.4g} FLOPs): set FLOPS to {step_flops / fractions[0]:.4g} at least, or leave the fraction out"
@@ -182,17 +186,16 @@ class _Configured:
     settings: Mapping[str, str]
 
 
-def _step_flops(run: ComparisonRun, variant: Overrides, folders: Sequence[str]) -> int:
-    """Return the matrix FLOPs of a step of a variant, generator included."""
+def _budget(run: ComparisonRun, variant: Overrides, folders: Sequence[str]) -> Budget:
+    """Return the matrix FLOPs of the steps of a variant, generator included."""
     built: PretrainingRun = _pretraining(run, variant, folders, total=1, steps=1, model_dir="").built
-    masking = built.masking_config(cls_id=-1, sep_id=-1, mask_id=-1)
-    return built.step_flops(masking.max_predictions(built.cache.sequence_length))
+    return built.budget
 
 
-def _stages(run: ComparisonRun, variant: Overrides, step_flops: int, folders: Sequence[str]) -> list[WorkItem]:
+def _stages(run: ComparisonRun, variant: Overrides, budget: Budget, folders: Sequence[str]) -> list[WorkItem]:
     """Return a variant's pre-trainings, one for each fraction of the budget."""
-    total = round(run.flops / step_flops)
-    every = steps_of(variant.name, flops=run.flops, fractions=run.fractions, step_flops=step_flops)
+    total = budget.steps_for(run.flops)
+    every = steps_of(variant.name, flops=run.flops, fractions=run.fractions, budget=budget)
     stages: list[WorkItem] = []
     for fraction, steps in zip(run.fractions, every, strict=True):
         name = f"{variant.name}/{fraction:.10g}/{PRETRAIN}"
@@ -206,7 +209,7 @@ def _stages(run: ComparisonRun, variant: Overrides, step_flops: int, folders: Se
                 arguments=made.arguments,
                 settings=made.settings,
                 steps=steps,
-                flops=float(steps * step_flops),
+                flops=float(budget.flops(steps, total)),
                 needs=stages[-1].name if stages else None,
             )
         )
@@ -297,7 +300,7 @@ def _configured(
     settings = {
         setting: value
         for setting, value in gin_files.settings().items()
-        if setting.rpartition(".")[2] not in _NOT_COMPARED
+        if {setting, setting.rpartition(".")[2]}.isdisjoint(_NOT_COMPARED)
     }
     arguments = (command, *(f"--gin_file={file}" for file in files), *paths, *_flags(bindings))
     return _Configured(name, built, arguments, settings)

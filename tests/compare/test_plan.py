@@ -11,7 +11,9 @@ from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
-from support.comparison import ELECTRA_STEP, MACROS, MLM_STEP, plan_of_macros, refusal
+from electra_jax.pretraining.phases import Budget
+from support.comparison import ELECTRA_STEP, GENERATOR, MACROS, MLM_STEP, configured, plan_of_macros, refusal
+from support.tiny_model import MASKING
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def planned() -> tuple[ComparisonRun, Plan]:
 def test_the_same_flops_are_other_steps_of_each_variant(planned: tuple[ComparisonRun, Plan]) -> None:
     _, plan = planned
     assert (ELECTRA_STEP, MLM_STEP) == (11_649_024, 9_793_536)
-    assert plan.step_flops == {"electra": ELECTRA_STEP, "mlm": MLM_STEP}
+    assert {name: budget.after for name, budget in plan.budgets.items()} == {"electra": ELECTRA_STEP, "mlm": MLM_STEP}
     # 1e9 FLOPs are 85.8 and 102.1 steps.
     assert plan.total_steps == {"electra": 86, "mlm": 102}
     steps = {item.name: item.steps for item in plan.items if item.task is None}
@@ -45,6 +47,34 @@ def test_the_same_flops_are_other_steps_of_each_variant(planned: tuple[Compariso
         "mlm/0.2/rte",
         "mlm/0.2/mine",
     ]
+
+
+def test_the_steps_of_a_generator_alone_are_paid_from_the_same_budget() -> None:
+    """A quarter of 1e9 FLOPs makes 139.4 steps of it, the rest 64.4 of both, or 71.7 where it is frozen."""
+    first = ("first", "GENERATOR_FIRST = 0.25")
+    frozen = ("frozen", "gin/objectives/nes.gin", "GENERATOR_FIRST = 0.25", "FREEZE_GENERATOR = True")
+    variants, fractions = [first, frozen, ("electra",)], (0.125, 0.5, 1.0)
+    plan = make_plan(configured(Path("runs/it"), VARIANTS=variants, FRACTIONS=fractions))
+    alone = 3 * GENERATOR
+    assert alone == 1_794_048
+    frozen_step = ELECTRA_STEP - 2 * GENERATOR
+    assert plan.budgets == {
+        "first": Budget(alone, ELECTRA_STEP, 0.25),
+        "frozen": Budget(alone, frozen_step, 0.25),
+        "electra": Budget(0, ELECTRA_STEP, 0.0),
+    }
+    steps = {
+        name: [item.steps for item in plan.items if item.task is None and item.variant == name]
+        for name in ("first", "frozen")
+    }
+    assert steps == {"first": [69, 161, 204], "frozen": [70, 163, 211]}
+    for item in plan.items:
+        assert item.flops == pytest.approx(item.fraction * 1e9, abs=ELECTRA_STEP), item.name
+    built = {item.name: built_by(item) for item in plan.items if item.task is None}
+    setups = {
+        name: run.setup(MASKING).phases.generator_steps for name, run in built.items() if name.startswith("first/")
+    }
+    assert setups == {"first/0.125/pretrain": 140, "first/0.5/pretrain": 140, "first/1/pretrain": 140}
 
 
 def test_a_stage_has_the_schedule_of_the_whole_budget(planned: tuple[ComparisonRun, Plan]) -> None:
