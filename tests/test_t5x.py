@@ -337,7 +337,8 @@ def test_checkpoints_of_t5x_are_read(run: Path, tmp_path: Path, capsys: pytest.C
     params = jax.tree.map(jnp.zeros_like, orbax_store.read_item(run, "params").tree)
     start = warm_start.start_from(out, params)
     assert (start.fresh, start.unused) == ([], [])
-    begun = warm_start.initialize_from(params, path_of(out), ours.vocabulary, map_vocabulary=False)
+    encoder = ours.description.encoder
+    begun = warm_start.initialize_from(params, path_of(out), ours.vocabulary, encoder=encoder, map_vocabulary=False)
     assert (begun.new, begun.left_over) == ([], [])
     for found in (start.params, begun.params):
         jax.tree.map(np.testing.assert_array_equal, found, orbax_store.read_item(run, "params").tree)

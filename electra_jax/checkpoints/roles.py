@@ -124,11 +124,12 @@ def unlike(model: Mapping[str, Part], tower: str, there: Mapping[str, Part], sou
         if owner != tower or name in ("head", "detector", "copy_gate"):
             continue
         held = there.get(f"{source}/{name}", Part({}, ()))
+        theirs, ours = ({path: leaf.shape for path, leaf in part.leaves.items()} for part in (held, wanted))
+        # A table or a bias too many makes another encoder, as one too few.
         found += [
-            f"{wanted.places[-1]}/{path} {held.leaves[path].shape if path in held.leaves else 'missing'} there, "
-            f"{leaf.shape} here"
-            for path, leaf in wanted.leaves.items()
-            if path not in held.leaves or held.leaves[path].shape != leaf.shape
+            f"{wanted.places[-1]}/{path} {theirs.get(path, 'missing')} there, {ours.get(path, 'missing')} here"
+            for path in ours | theirs
+            if theirs.get(path) != ours.get(path)
         ]
     return found
 

@@ -67,20 +67,30 @@ class Initialized(NamedTuple):
         return "\n  ".join([f"weights from {self.source}", *lines, *self.notes, "the optimizer and the step are new"])
 
 
-def initialize_from(params: PyTree, source: epath.Path, vocabulary: Vocabulary, *, map_vocabulary: bool) -> Initialized:
+def initialize_from(
+    params: PyTree, source: epath.Path, vocabulary: Vocabulary, *, encoder: EncoderConfig, map_vocabulary: bool
+) -> Initialized:
     """Fill the parameters of a new run of pre-training by role with those of a model directory (see `roles`).
 
     Args:
         params: freshly initialized, in their shardings; what `source` lacks keeps these values.
         source: the model directory.
         vocabulary: the run's vocabulary.
+        encoder: the run's encoder.
         map_vocabulary: take the rows of another vocabulary by token, and leave those of other tokens new.
 
     Raises:
-        UserError: if `source` is not a model directory, or has no tower of these sizes; if it has another vocabulary
-            and `map_vocabulary` is False, or no token of it is the same.
+        UserError: if `source` is not a model directory, or has no tower of these sizes and parts; if it has another
+            vocabulary and `map_vocabulary` is False, or no token of it is the same.
     """
     model_dir.check_directory(source)
+    theirs, ours = model_dir.describe(source).encoder.norm_placement, encoder.norm_placement
+    if theirs != ours:
+        # Parameters do not tell it by their names.
+        raise UserError(
+            f"{source} is of another model: norm_placement {theirs!r} there, {ours!r} here, with which the same weights "
+            "compute something else"
+        )
     rows_V = rows_by_token(source, vocabulary, map_vocabulary=map_vocabulary)
     held = flatten_dict(orbax_store.read_item(source, "params").tree, sep="/")
     if rows_V is not None:

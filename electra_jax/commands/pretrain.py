@@ -115,7 +115,11 @@ def begin(configuration: PretrainingRun, setup: PretrainingSetup, mesh: Mesh, da
     weights = None
     if source is not None:
         taken = initialize_from(
-            state.params, path_of(source), data.vocabulary, map_vocabulary=configuration.map_vocabulary
+            state.params,
+            path_of(source),
+            data.vocabulary,
+            encoder=configuration.encoder,
+            map_vocabulary=configuration.map_vocabulary,
         )
         if configuration.phases_config.ready:
             taken.check_generator(configuration.embedding_sharing)

@@ -67,22 +67,31 @@ def trained(model: nn.Module, seed: int = 1) -> Arrays:
     return {path: draw.normal(size=leaf.shape).astype(np.float32) for path, leaf in named(new(model)).items()}
 
 
-def written(folder: Path, params: Arrays, vocabulary: Vocabulary | None = VOCABULARY) -> Path:
+def written(
+    folder: Path, params: Arrays, vocabulary: Vocabulary | None = VOCABULARY, *, main: EncoderConfig = MAIN
+) -> Path:
     """A model directory as far as a warm start looks at it."""
     folder.mkdir()
-    write_model_record(path_of(folder), Description("encoder", MAIN, None, False, None, (), {}))
+    write_model_record(path_of(folder), Description("encoder", main, None, False, None, (), {}))
     if vocabulary is not None:
         write_vocab_file(folder / "vocab.txt", vocabulary)
     writer = orbax_store.Checkpoints(folder, keep=1)
-    writer.save(1, {"params": unflatten_dict(params, sep="/")}, {"batches": {}})
+    writer.save(1, {"params": unflatten_dict(params, sep="/")}, {})
     writer.close()
     return folder
 
 
 def started(
-    folder: Path, model: nn.Module, vocabulary: Vocabulary = VOCABULARY, *, map_vocabulary: bool = False
+    folder: Path,
+    model: nn.Module,
+    vocabulary: Vocabulary = VOCABULARY,
+    *,
+    main: EncoderConfig = MAIN,
+    map_vocabulary: bool = False,
 ) -> tuple[Initialized, Arrays]:
-    found = warm_start.initialize_from(new(model), path_of(folder), vocabulary, map_vocabulary=map_vocabulary)
+    found = warm_start.initialize_from(
+        new(model), path_of(folder), vocabulary, encoder=main, map_vocabulary=map_vocabulary
+    )
     return found, named(found.params)
 
 
@@ -210,6 +219,27 @@ def test_a_model_without_a_tower_of_these_sizes_is_refused(tmp_path: Path) -> No
             UserError, match=r"is of another model: .*layers/intermediate/bias \(2, 48\) there, \(2, 32\) h"
         ):
             started(folder, network())
+
+
+def test_modern_blocks_are_taken_by_role_and_by_no_other_block(tmp_path: Path) -> None:
+    rotary = dataclasses.replace(MAIN, position_embedding_type="rotary", gated_mlp=True, type_vocab_size=0)
+    modern = dataclasses.replace(rotary, norm_placement="pre")
+    generator = generator_config(modern, width_fraction=1.0, depth_fraction=0.5, embedding_size=modern.embedding_size)
+    there = trained(MLM(main=modern))
+    folder = written(tmp_path / "modern", there, main=modern)
+    here = network(main=modern, generator=generator, sharing="gdes")
+    taken, found = started(folder, here, main=modern)
+    assert taken.new == ["discriminator/head", "generator"]
+    assert_under(found, "discriminator/encoder", there, "discriminator/encoder")
+    assert_under(found, "discriminator/embeddings/layer_norm", there, "embeddings/layer_norm")
+    # LayerNorm elsewhere has parameters of the same names.
+    with pytest.raises(UserError, match="norm_placement 'pre' there, 'post' here"):
+        started(folder, here, main=rotary)
+    # BERT's encoder has no gate, and has a table of positions.
+    with pytest.raises(UserError, match=r"embeddings/position_embeddings missing there, \(32, 8\) here"):
+        started(folder, network(), main=modern)
+    with pytest.raises(UserError, match=r"embeddings/position_embeddings \(32, 8\) there, missing here"):
+        started(written(tmp_path / "bert", trained(MLM())), network(main=rotary, generator=generator), main=rotary)
 
 
 def other_vocabulary() -> Vocabulary:

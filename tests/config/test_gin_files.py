@@ -20,6 +20,7 @@ from electra_jax.pretraining.steps import init_params
 from electra_jax.tasks import catalog
 from electra_jax.tasks.qa.sources import QA_TASKS
 from electra_jax.training.optimizer import make_optimizer
+from support.tiny_model import MASKING
 
 ROOT = Path(__file__).parents[2]
 # Those of gin/t5x need T5X; tests/test_t5x.py has them.
@@ -133,6 +134,26 @@ def test_the_efficient_recipe_is_the_published_one_without_dropout() -> None:
     assert published.encoder.hidden_dropout_prob == 0.1
     encoder = dataclasses.replace(published.encoder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     assert efficient == dataclasses.replace(published, encoder=encoder)
+
+
+def test_recipes_of_a_generator_that_learns_first_or_is_ready() -> None:
+    ready = [*REQUIRED, "INIT_FROM='runs/y'"]
+    first, two_stage, fast = (
+        _run(["gin/runs/base.gin", f"gin/recipes/{name}.gin"], bindings)
+        for name, bindings in (("generator_first", REQUIRED), ("two_stage", REQUIRED), ("ready_generator", ready))
+    )
+    assert [run.objective.at(0.85).temperature for run in (first, fast)] == pytest.approx([1.5, 1.15])
+    assert (first.generator_first, first.copy_generator, first.freeze_generator) == (0.25, False, False)
+    assert two_stage.generator == two_stage.encoder
+    published = _run(["gin/runs/base.gin"], REQUIRED).budget
+    assert published.after - fast.budget.after == pytest.approx(2 / 3 * first.budget.alone, rel=1e-9)
+    # The discriminator begins where the temperature begins to fall.
+    assert first.setup(MASKING).phases.generator_steps / first.schedule_steps == pytest.approx(0.7, abs=0.02)
+    assert first.budget.after == published.after
+    with pytest.raises(UserError, match="FREEZE_GENERATOR needs a generator that is ready, and INIT_FROM is None"):
+        _run(["gin/runs/base.gin", "gin/recipes/ready_generator.gin"], REQUIRED)
+    with pytest.raises(UserError, match="for a generator that is trained, and this run's FREEZE_GENERATOR is True"):
+        _run(["gin/runs/base.gin", "gin/recipes/ready_generator.gin"], [*ready, "GENERATOR_LEARNING_RATE=1e-4"])
 
 
 def test_schedules_are_the_published_ones_unless_asked_otherwise() -> None:
