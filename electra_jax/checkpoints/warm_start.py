@@ -88,8 +88,8 @@ def initialize_from(
     if theirs != ours:
         # Parameters do not tell it by their names.
         raise UserError(
-            f"{source} is of another model: norm_placement {theirs!r} there, {ours!r} here, with which the same weights "
-            "compute something else"
+            f"{source} is of another model: norm_placement {theirs!r} there, {ours!r} here, with which the same "
+            "weights compute something else"
         )
     rows_V = rows_by_token(source, vocabulary, map_vocabulary=map_vocabulary)
     held = flatten_dict(orbax_store.read_item(source, "params").tree, sep="/")

@@ -12,7 +12,8 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from electra_jax.checkpoints import orbax_store, warm_start
+from electra_jax import cli
+from electra_jax.checkpoints import model_dir, orbax_store, warm_start
 from electra_jax.checkpoints.model_record import Description, write_model_record
 from electra_jax.checkpoints.warm_start import Initialized
 from electra_jax.errors import UserError
@@ -25,6 +26,7 @@ from electra_jax.pretraining.masked_lm import MaskedLanguageModel
 from electra_jax.pretraining.objective import Objective
 from electra_jax.tasks.vocabulary import Vocabulary, write_vocab_file
 from support.finetuned_model import TOKENS
+from support.hf_models import SUBSET
 from support.objectives import COMPILE_FAST
 from support.tiny_model import OBJECTIVE, random_batch, small_encoder
 
@@ -53,7 +55,7 @@ MLM = functools.partial(network, WORDS, kind="none")
 
 @functools.cache
 def new(model: nn.Module) -> PyTree:
-    make = jax.jit(lambda key: nn.unbox(steps.init_params(key, model, 32)), compiler_options=COMPILE_FAST)
+    make = jax.jit(lambda key: nn.unbox(steps.init_params(key, model, 8)), compiler_options=COMPILE_FAST)
     return make(jax.random.key(0))
 
 
@@ -209,6 +211,20 @@ def test_an_encoder_alone_becomes_the_discriminator_and_no_generator(tmp_path: P
     taken, found = started(written(tmp_path / "bert", there), network(generator=MAIN))
     assert (taken.new, taken.left_over) == (["discriminator/head", "generator"], [])
     assert_under(found, "discriminator/encoder", there, "discriminator/encoder")
+
+
+def test_an_imported_directory_starts_replaced_token_detection(tmp_path: Path) -> None:
+    """One that transformers wrote: a discriminator with its head."""
+    assert cli.main(["import", str(SUBSET / "pretraining"), str(tmp_path / "model")]) == 0
+    there = model_dir.load(tmp_path / "model")
+    main = there.description.discriminator
+    smaller = generator_config(main, width_fraction=0.5, depth_fraction=1.0, embedding_size=main.embedding_size)
+    model = network(main=main, generator=smaller, sharing="gdes")
+    taken, found = started(tmp_path / "model", model, main=main)
+    assert (taken.new, taken.left_over) == (["generator"], [])
+    assert_under(found, "discriminator/encoder", named(there.params), "discriminator/encoder")
+    assert_under(found, "discriminator/head", named(there.params), "discriminator/head")
+    assert_under(found, "discriminator/embeddings/layer_norm", named(there.params), "embeddings/layer_norm")
 
 
 def test_a_model_without_a_tower_of_these_sizes_is_refused(tmp_path: Path) -> None:
