@@ -120,7 +120,8 @@ class PretrainingModel:
 
         Raises:
             UserError: if the run accumulates gradients, which T5X adds up as if each micro-batch were a batch, or has a
-                schedule of a weight or of the temperature, or phases: T5X gives a loss no step.
+                schedule of a weight, the temperature, the masks or its batches, or phases: T5X gives
+                a loss no step.
         """
         if run.accumulation_steps != 1:
             raise UserError(
@@ -132,11 +133,17 @@ class PretrainingModel:
                 f"DISC_WEIGHT_END is {run.weight_schedule.disc_weight_end}: under T5X it must be 1.0, because T5X does "
                 "not tell a loss its step; use electra pretrain"
             )
-        temperature = getattr(run.objective, "temperature", 1.0)
-        if not isinstance(temperature, int | float):
+        schedules = {"temperature": getattr(run.objective, "temperature", 1.0), "MASK_PROB": run.mask_prob}
+        for name, value in schedules.items():
+            if not isinstance(value, int | float):
+                raise UserError(
+                    f"{name} is {value}: under T5X it must be a number, because T5X does not tell a loss its step; use "
+                    "electra pretrain"
+                )
+        if run.batch_shapes.changes:
             raise UserError(
-                f"temperature is {temperature}: under T5X it must be a number, because T5X does not tell a loss its "
-                "step; use electra pretrain"
+                "BATCH_SIZE_WARMUP and SEQUENCE_LENGTH_WARMUP must be () under T5X, whose batches all have one shape; "
+                "use electra pretrain"
             )
         if run.phases_config != PUBLISHED:
             raise UserError(

@@ -7,7 +7,7 @@ complete checkpoint does not match its seal, or Orbax cannot read it, the one be
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -277,27 +277,36 @@ def is_of_t5x(directory: epath.Path) -> bool:
     return not (directory / CHECKPOINTS).is_dir() and bool(t5x_layout.complete_steps(directory))
 
 
+def sound_states(directory: epath.Path) -> Iterator[StoredState]:
+    """Yield the sound checkpoints of a model directory, the newest first."""
+    if is_of_t5x(directory):
+        for step in sorted(t5x_layout.complete_steps(directory), reverse=True):
+            folder = t5x_layout.state_of(absolute(directory), step)
+            stored = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+            names = t5x_layout.ENTRIES
+            yield StoredState(step, folder, {ours: stored[theirs] for ours, theirs in names.items()}, names)
+        return
+    folder = absolute(directory) / CHECKPOINTS
+    for step in sorted(complete_steps(folder), reverse=True):
+        try:
+            check_seal(folder / str(step))
+            stored = ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
+            yield StoredState(step, folder / str(step) / "state", stored, {name: name for name in stored})
+        except CorruptCheckpointError as error:
+            logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
+
+
 def newest_state(directory: epath.Path) -> StoredState:
     """Find the newest sound checkpoint of a model directory.
 
     Raises:
         UserError: if there is none.
     """
-    if is_of_t5x(directory):
-        step = max(t5x_layout.complete_steps(directory))
-        folder = t5x_layout.state_of(absolute(directory), step)
-        stored = ocp.PyTreeCheckpointHandler().metadata(folder).tree
-        names = t5x_layout.ENTRIES
-        return StoredState(step, folder, {ours: stored[theirs] for ours, theirs in names.items()}, names)
-    folder = absolute(directory) / CHECKPOINTS
-    for step in sorted(complete_steps(folder), reverse=True):
-        try:
-            check_seal(folder / str(step))
-            stored = ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
-            return StoredState(step, folder / str(step) / "state", stored, {name: name for name in stored})
-        except CorruptCheckpointError as error:
-            logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
-    raise UserError(f"no checkpoint in {folder}: nothing was saved there, or all of it is corrupt")
+    state = next(sound_states(directory), None)
+    if state is None:
+        folder = absolute(directory) / CHECKPOINTS
+        raise UserError(f"no checkpoint in {folder}: nothing was saved there, or all of it is corrupt")
+    return state
 
 
 def read_item(directory: epath.Path, item: str) -> StoredItem:
@@ -310,7 +319,16 @@ def read_item(directory: epath.Path, item: str) -> StoredItem:
     Raises:
         UserError: if there is no checkpoint, or none with that item.
     """
-    step, folder, items, names = newest_state(directory)
+    return read_item_of(newest_state(directory), item)
+
+
+def read_item_of(state: StoredState, item: str) -> StoredItem:
+    """Read one item of a checkpoint's state onto the host, and nothing else of it.
+
+    Raises:
+        UserError: if the checkpoint has no such item, or cannot be read.
+    """
+    step, folder, items, names = state
     if item not in items:
         raise UserError(f"{folder.parent} holds {', '.join(sorted(items))} but no {item}")
     name = names[item]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.config import gin_files
+from electra_jax.config.budget import flops_of, mean_step_flops, steps_within
 from electra_jax.config.comparison import PRETRAIN, RANDOM, ComparisonRun, Overrides
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
-from electra_jax.pretraining.phases import Budget
 from electra_jax.tasks.catalog import check_name
 
 _FINETUNING_FILE = "gin/runs/finetune.gin"
@@ -64,12 +64,12 @@ class Plan:
     Attributes:
         items: in the order in which they are started: all items of a fraction before those of the next, so that a
             comparison that is stopped has compared what there is.
-        budgets: FLOPs of the steps of each variant.
+        step_flops: FLOPs of a step of each variant, the mean where they differ.
         total_steps: steps of each variant's whole budget, over which its learning-rate schedule runs.
     """
 
     items: tuple[WorkItem, ...]
-    budgets: Mapping[str, Budget]
+    step_flops: Mapping[str, int]
     total_steps: Mapping[str, int]
 
 
@@ -93,14 +93,14 @@ def make_plan(run: ComparisonRun) -> Plan:
     folders = gin_files.search_paths()
     with gin_files.isolated():
         tasks = [_task(run, entry, folders) for entry in run.named_tasks]
-        budgets = {entry.name: _budget(run, entry, folders) for entry in run.named_variants}
-        stages = {entry.name: _stages(run, entry, budgets[entry.name], folders) for entry in run.named_variants}
+        step_flops = {entry.name: _step_flops(run, entry, folders) for entry in run.named_variants}
+        stages = {entry.name: _stages(run, entry, step_flops[entry.name], folders) for entry in run.named_variants}
         items = _random_weights(run, tasks, folders) if run.random_baseline else []
         for of_fraction in zip(*stages.values(), strict=True):
             for stage in of_fraction:
                 items += [stage, *(_finetuning(run, stage, task) for task in tasks)]
-    total_steps = {name: budget.steps_for(run.flops) for name, budget in budgets.items()}
-    return Plan(tuple(items), budgets, total_steps)
+    total_steps = {name: round(run.flops / flops) for name, flops in step_flops.items()}
+    return Plan(tuple(items), step_flops, total_steps)
 
 
 def ready(items: Sequence[WorkItem], *, done: Collection[str], begun: Collection[str]) -> list[WorkItem]:
@@ -151,18 +151,22 @@ def _own_work(items: Sequence[WorkItem]) -> dict[str, float]:
     }
 
 
-def steps_of(variant: str, *, flops: float, fractions: Sequence[float], budget: Budget) -> list[int]:
+def steps_of(variant: str, *, whole: PretrainingRun, flops: float, fractions: Sequence[float]) -> list[int]:
     """Return the steps at each fraction of a budget, to the nearest whole number of the budget's own steps.
 
-    A generator that is trained alone first has steps of fewer FLOPs, which count like any others.
+    Args:
+        variant: its name.
+        whole: the pre-training for the whole budget.
+        flops: the budget.
+        fractions: increasing shares of it.
 
     Raises:
         UserError: if a fraction makes less than one step, or no more steps than the fraction before.
     """
-    total = budget.steps_for(flops)
-    steps = [budget.steps_at(fraction, total) for fraction in fractions]
+    step_flops = mean_step_flops(whole)
+    spent = flops_of(whole, round(flops / step_flops))
+    steps = [steps_within(whole, fraction * spent) for fraction in fractions]
     if steps[0] < 1:
-        step_flops = budget.alone or budget.after
         raise UserError(
             f"FLOPS {flops:.4g} makes less than one step of {variant!r} at the fraction {fractions[0]:g} (a step is "
             f"{step_flops:.4g} FLOPs): set FLOPS to {step_flops / fractions[0]:.4g} at least, or leave the fraction out"
@@ -186,16 +190,17 @@ class _Configured:
     settings: Mapping[str, str]
 
 
-def _budget(run: ComparisonRun, variant: Overrides, folders: Sequence[str]) -> Budget:
-    """Return the matrix FLOPs of the steps of a variant, generator included."""
+def _step_flops(run: ComparisonRun, variant: Overrides, folders: Sequence[str]) -> int:
+    """Return the matrix FLOPs of a step of a variant, generator included: the mean where they differ."""
     built: PretrainingRun = _pretraining(run, variant, folders, total=1, steps=1, model_dir="").built
-    return built.budget
+    return round(mean_step_flops(built))
 
 
-def _stages(run: ComparisonRun, variant: Overrides, budget: Budget, folders: Sequence[str]) -> list[WorkItem]:
+def _stages(run: ComparisonRun, variant: Overrides, step_flops: int, folders: Sequence[str]) -> list[WorkItem]:
     """Return a variant's pre-trainings, one for each fraction of the budget."""
-    total = budget.steps_for(run.flops)
-    every = steps_of(variant.name, flops=run.flops, fractions=run.fractions, budget=budget)
+    total = round(run.flops / step_flops)
+    whole: PretrainingRun = _pretraining(run, variant, folders, total=max(1, total), steps=1, model_dir="").built
+    every = steps_of(variant.name, whole=whole, flops=run.flops, fractions=run.fractions)
     stages: list[WorkItem] = []
     for fraction, steps in zip(run.fractions, every, strict=True):
         name = f"{variant.name}/{fraction:.10g}/{PRETRAIN}"
@@ -209,7 +214,7 @@ def _stages(run: ComparisonRun, variant: Overrides, budget: Budget, folders: Seq
                 arguments=made.arguments,
                 settings=made.settings,
                 steps=steps,
-                flops=float(budget.flops(steps, total)),
+                flops=float(flops_of(whole, steps)),
                 needs=stages[-1].name if stages else None,
             )
         )

@@ -126,19 +126,12 @@ def _checkpoints(comparison: Mapping[str, Any]) -> Table:
             f"{one['variant']}, {one['fraction']:g}",
             f"{one['steps']:,}",
             f"{one['flops']:.4g}",
-            _step_flops(comparison["variants"][one["variant"]]),
+            f"{comparison['variants'][one['variant']]['step_flops']:.4g}",
             one["parameters_sha256"][:16],
         ]
         for one in comparison["checkpoints"]
     ]
     return Table(["variant, fraction", "steps", "FLOPs", "FLOPs per step", "SHA-256"], rows)
-
-
-def _step_flops(variant: Mapping[str, Any]) -> str:
-    """Return the FLOPs of a step; of two kinds where the generator is trained alone first."""
-    alone = variant["generator_steps"]
-    first = f"{variant['generator_step_flops']:.4g} for {alone:,} steps, then " if alone else ""
-    return f"{first}{variant['step_flops']:.4g}"
 
 
 def _making(comparison: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,9 +39,7 @@ def comparison_of(
     variants = {
         entry.name: {
             "overrides": [*entry.files, *entry.bindings],
-            "step_flops": plan.budgets[entry.name].after,
-            "generator_step_flops": plan.budgets[entry.name].alone,
-            "generator_steps": plan.budgets[entry.name].generator_steps(plan.total_steps[entry.name]),
+            "step_flops": plan.step_flops[entry.name],
             "total_steps": plan.total_steps[entry.name],
         }
         for entry in run.named_variants

@@ -7,18 +7,20 @@ import jax
 import optax
 from flax import linen as nn
 
+from electra_jax.data.shapes import BatchShape, BatchShapes, Warmup
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import flops, original, phases, registry
-from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
+from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds, max_predictions
 from electra_jax.pretraining.objective import Objective, WeightSchedule
-from electra_jax.pretraining.phases import Budget, Phases, PhasesConfig
+from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
+from electra_jax.training.schedules import Schedule, check_schedule
 from electra_jax.training.sharding import MeshConfig
 from electra_jax.training.update_rules import muon_flops
 
@@ -151,6 +153,9 @@ class PretrainingRun:
         weight_schedule: how the weights of the losses change over the steps.
         schedule_steps: steps over which the schedules of hyperparameters run (see `training.schedules`).
         generator_first, copy_generator, freeze_generator: see `phases.PhasesConfig`.
+        batch_size_warmup, sequence_length_warmup: smaller batches and shorter rows in the first steps, as
+            (share of the steps up to which, size) pairs: see `data.shapes.BatchShapes`. An example is cut to a shorter
+            row, and what is cut off is not trained on.
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
         rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.
@@ -167,7 +172,7 @@ class PretrainingRun:
     generator_embeddings: str
     embedding_sharing: str
     objective: Objective
-    mask_prob: float
+    mask_prob: Schedule
     mask_token_prob: float
     masking: str
     optimizer: OptimizerConfig
@@ -185,6 +190,8 @@ class PretrainingRun:
     generator_first: float
     copy_generator: bool
     freeze_generator: bool
+    batch_size_warmup: Warmup
+    sequence_length_warmup: Warmup
     packing: bool
     rules: str
 
@@ -209,8 +216,6 @@ class PretrainingRun:
                 f"{self.cache.sequence_length}: set it to {self.cache.sequence_length} or less, or "
                 f'EncoderConfig.layer_types to ("{FULL}",)'
             )
-        if not 0 < self.mask_prob < 1:
-            raise UserError(f"MASK_PROB is {self.mask_prob}: it must be above 0 and under 1")
         if self.rules not in RULES:
             raise UserError(f"rules is {self.rules!r}: it must be one of {', '.join(map(repr, RULES))}")
         if self.pretraining_rules != STANDARD_RULES and self.masking == "task":
@@ -222,6 +227,21 @@ class PretrainingRun:
             raise UserError(
                 f"generator_embeddings is {self.generator_embeddings!r}: it must be 'embedding_size' or 'hidden_size'"
             )
+        if self.packing and self.mixture_or_task_name is not None:
+            raise UserError(
+                f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is a "
+                "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
+            )
+        self._check_schedules()
+        registry.check(**self.variant)
+        rates = self.optimizer.generator_learning_rate, self.optimizer.generator_clip_norm
+        phases.check(self.phases_config, **self.variant, own_rate=rates != (None, None), init_from=self.init_from)
+
+    def _check_schedules(self) -> None:
+        """Check what changes over the steps."""
+        check_schedule(
+            "MASK_PROB", self.mask_prob, valid=lambda share: 0 < share < 1, rule="must be above 0 and under 1"
+        )
         if self.weight_schedule.disc_weight_end != 1 and "discriminator" not in self.objective.loss_weights:
             raise UserError(
                 f"DISC_WEIGHT_END is {self.weight_schedule.disc_weight_end}, and {type(self.objective).__name__} has "
@@ -229,32 +249,16 @@ class PretrainingRun:
             )
         if self.schedule_steps < 1:
             raise UserError(f"SCHEDULE_STEPS is {self.schedule_steps}: it must be at least 1")
-        if self.packing and self.mixture_or_task_name is not None:
+        if self.batch_shapes.changes and self.mixture_or_task_name is not None:
             raise UserError(
-                f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is a "
-                "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
+                f"BATCH_SIZE_WARMUP and SEQUENCE_LENGTH_WARMUP are for a CORPUS, and MIXTURE_OR_TASK_NAME "
+                f"{self.mixture_or_task_name!r} is a stream: set both to (), or name the directory of the task's cache "
+                "as CORPUS instead"
             )
-        self._check_generator()
-
-    def _check_generator(self) -> None:
-        """Check the generator and what trains it.
-
-        Raises:
-            UserError: if the settings contradict each other, or the objective.
-        """
-        own_rate = (self.optimizer.generator_learning_rate, self.optimizer.generator_clip_norm) != (None, None)
-        if own_rate and (self.generator_kind in ("none", "uniform") or self.phases_config.ready):
-            what = "FREEZE_GENERATOR is True" if self.freeze_generator else f"generator_kind is {self.generator_kind!r}"
+        if self.masking == "task" and not isinstance(self.mask_prob, float):
             raise UserError(
-                "GENERATOR_LEARNING_RATE and GENERATOR_CLIP_NORM are for a generator that is trained, and this run's "
-                f"{what}: set both to None"
-            )
-        registry.check(**self.variant)
-        phases.check(self.phases_config, **self.variant)
-        if self.phases_config.ready and self.init_from is None:
-            raise UserError(
-                "FREEZE_GENERATOR needs a generator that is ready, and INIT_FROM is None: name a model directory that "
-                "has one, or set GENERATOR_FIRST above 0"
+                f"MASK_PROB is {self.mask_prob}, and the masks of a task have one rate: set MASKING to 'device', or "
+                "MASK_PROB to a number"
             )
 
     @property
@@ -297,37 +301,55 @@ class PretrainingRun:
         """When each tower is trained."""
         return PhasesConfig(self.generator_first, self.copy_generator, self.freeze_generator)
 
-    def step_flops(self, max_predictions: int) -> int:
-        """Return the matrix FLOPs of one training step with `max_predictions` masked positions in a row.
+    @property
+    def batch_shapes(self) -> BatchShapes:
+        """The shape of each batch."""
+        return BatchShapes(
+            BatchShape(self.batch_size, self.cache.sequence_length),
+            self.batch_size_warmup,
+            self.sequence_length_warmup,
+            self.schedule_steps,
+        )
 
-        It is a step after those of a generator that is trained alone first; see `budget`.
-        """
-        return self._step_flops(max_predictions, trained="main" if self.freeze_generator else "both")
+    def max_predictions(self, sequence_length: int) -> int:
+        """Return the most positions that are masked in a row of this length at any step."""
+        return max_predictions(self.mask_prob, sequence_length)
 
-    def _step_flops(self, max_predictions: int, *, trained: str) -> int:
-        """Return the FLOPs of a step that trains some towers, see `flops.step_flops`.
+    @property
+    def generator_steps(self) -> int:
+        """The updates of the generator alone: those whose FLOPs are nearest to their share of the run's."""
+        share, steps = self.generator_first, 0
+        if not share:
+            return 0
+        stages = self.batch_shapes.stages
+        # Each of them takes a step from those after it.
+        left = sum(share * (stage.end - stage.start) * self.step_flops(stage.shape) for stage in stages)
+        for stage in stages:
+            gained = (1 - share) * self.generator_step_flops(stage.shape) + share * self.step_flops(stage.shape)
+            taken = min(stage.end - stage.start, round(left / gained))
+            steps, left = steps + taken, left - taken * gained
+        return max(1, steps)
+
+    def generator_step_flops(self, shape: BatchShape) -> int:
+        """Return the matrix FLOPs of a training step of the generator alone, with batches of a shape."""
+        return self._step_flops(shape, trained="generator")
+
+    def step_flops(self, shape: BatchShape) -> int:
+        """Return the matrix FLOPs of a training step after those of a generator alone, with batches of a shape."""
+        return self._step_flops(shape, trained="main" if self.freeze_generator else "both")
+
+    def _step_flops(self, shape: BatchShape, *, trained: str) -> int:
+        """Return the FLOPs of a step that trains some towers (see `flops.step_flops`), with batches of a shape.
 
         Those of the optimizer count: Muon's products do not become fewer where a batch is small.
         """
         arguments = {name: value for name, value in self.variant.items() if name != "embedding_sharing"}
-        cost = flops.step_flops(
-            **arguments,
-            batch_size=self.batch_size,
-            sequence_length=self.cache.sequence_length,
-            max_predictions=max_predictions,
-            trained=trained,
-        )
+        slots = self.max_predictions(shape.sequence_length)
+        cost = flops.step_flops(**arguments, **shape._asdict(), max_predictions=slots, trained=trained)
         if self.optimizer.rule != "muon":
             return cost
         shapes = self.parameter_shapes()
         return cost + muon_flops(phases.of_main(shapes, self.embedding_sharing) if self.phases_config.ready else shapes)
-
-    @property
-    def budget(self) -> Budget:
-        """The FLOPs of the run's steps, with as many masked positions in a row as there can be."""
-        slots = self.masking_config(cls_id=-1, sep_id=-1, mask_id=-1).max_predictions(self.cache.sequence_length)
-        alone = self._step_flops(slots, trained="generator") if self.generator_first else 0
-        return Budget(alone, self.step_flops(slots), self.generator_first)
 
     def parameter_shapes(self) -> PyTree:
         """Return the shape of each of the model's parameters."""
@@ -364,7 +386,7 @@ class PretrainingRun:
             schedule_steps=self.schedule_steps,
             phases=Phases(
                 self.phases_config,
-                generator_steps=self.budget.generator_steps(self.schedule_steps),
+                generator_steps=self.generator_steps,
                 warmup_steps=self.optimizer.num_warmup_steps,
                 embedding_sharing=self.embedding_sharing,
             ),

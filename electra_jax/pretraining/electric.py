@@ -108,7 +108,8 @@ class Electric(TwoTowerDetection):
         """Return the logit of "this is noise", and 1 where there is noise; float32 [B, L]."""
         log_q_BLV = jax.nn.log_softmax(jax.lax.stop_gradient(cloze_BLV), axis=-1)
         log_q_BL = jnp.take_along_axis(log_q_BLV, corrupted.tokens.input_ids[..., None], axis=-1)[..., 0]
-        log_odds = math.log(masking.mask_prob / (1 - masking.mask_prob))
+        odds = masking.rate / (1 - masking.rate)
+        log_odds = jnp.log(odds) if isinstance(odds, jax.Array) else math.log(odds)
         return energies_BL + log_q_BL + log_odds, corruption.selected(masked)
 
 

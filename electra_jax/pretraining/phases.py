@@ -5,7 +5,7 @@ The phase of an update follows from its number alone, so that a run is resumed i
 
 import dataclasses
 from collections.abc import Collection
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -76,13 +76,32 @@ def check(
     embedding_sharing: str,
     generator: EncoderConfig | None,
     discriminator: EncoderConfig,
+    own_rate: bool,
+    init_from: str | None,
 ) -> None:
-    """Check that the phases make sense with a model; the other arguments are those of `registry.make_model`.
+    """Check that the phases make sense with a run.
+
+    Args:
+        config: the phases.
+        objective, generator_kind, embedding_sharing, generator, discriminator: see `registry.make_model`.
+        own_rate: whether the generator has a learning rate or a clipping of its own.
+        init_from: where a generator that is ready comes from.
 
     Raises:
         UserError: if there is no generator to train or freeze apart from the discriminator, if its sizes do not allow
-            a copy, or if the discriminator would train the embeddings of a frozen one.
+            a copy, if the discriminator would train the embeddings of a frozen one, or if none is ready.
     """
+    if own_rate and (generator_kind in ("none", "uniform") or config.ready):
+        what = "FREEZE_GENERATOR is True" if config.ready else f"generator_kind is {generator_kind!r}"
+        raise UserError(
+            "GENERATOR_LEARNING_RATE and GENERATOR_CLIP_NORM are for a generator that is trained, and this run's "
+            f"{what}: set both to None"
+        )
+    if config.ready and init_from is None:
+        raise UserError(
+            "FREEZE_GENERATOR needs a generator that is ready, and INIT_FROM is None: name a model directory that has "
+            "one, or set GENERATOR_FIRST above 0"
+        )
     asked = [
         name
         for name, value in (
@@ -104,59 +123,26 @@ def check(
             "train its embeddings: set embedding_sharing to 'gdes' or 'nes'"
         )
     if config.copy_generator:
-        different = [
-            f"{field.name} {getattr(generator, field.name)} there, {getattr(discriminator, field.name)} here"
-            for field in dataclasses.fields(EncoderConfig)
-            if field.name not in _NOT_IN_PARAMETERS
-            and getattr(generator, field.name) != getattr(discriminator, field.name)
-        ]
-        if generator_kind == "two_tower" or different:
-            raise UserError(
-                "COPY_GENERATOR needs one encoder of the discriminator's sizes in the generator "
-                f"({'; '.join(different) or 'this one has two'}): set generator_width_fraction and "
-                "generator_depth_fraction to 1.0, or COPY_GENERATOR to False"
-            )
+        check_copy(generator_kind, generator, discriminator)
 
 
-class Budget(NamedTuple):
-    """The FLOPs of a run.
+def check_copy(generator_kind: str, generator: EncoderConfig, discriminator: EncoderConfig) -> None:
+    """Check that a generator's encoder can become the discriminator's.
 
-    Attributes:
-        alone: of a step of the generator alone.
-        after: of a step after those.
-        share: of the run's FLOPs that the generator has alone.
+    Raises:
+        UserError: if the generator has two encoders, or one of other sizes.
     """
-
-    alone: int
-    after: int
-    share: float
-
-    def steps_for(self, flops: float) -> int:
-        """Return how many steps a number of FLOPs makes, of both kinds together."""
-        alone = self.share * flops / self.alone if self.share else 0.0
-        return round(alone + (1 - self.share) * flops / self.after)
-
-    def generator_steps(self, num_steps: int) -> int:
-        """Return how many of a run's steps the generator has alone."""
-        if not self.share:
-            return 0
-        of_alone, of_after = self.share / self.alone, (1 - self.share) / self.after
-        return max(1, round(num_steps * of_alone / (of_alone + of_after)))
-
-    def flops(self, steps: int, num_steps: int) -> int:
-        """Return the FLOPs of the first steps of a run of `num_steps`."""
-        alone = min(steps, self.generator_steps(num_steps))
-        return alone * self.alone + (steps - alone) * self.after
-
-    def steps_at(self, fraction: float, num_steps: int) -> int:
-        """Return after how many steps of a run of `num_steps` a fraction of its FLOPs is spent."""
-        alone = self.generator_steps(num_steps)
-        if not alone:
-            return round(fraction * num_steps)
-        spent = fraction * self.flops(num_steps, num_steps)
-        if spent <= alone * self.alone:
-            return round(spent / self.alone)
-        return round(alone + (spent - alone * self.alone) / self.after)
+    different = [
+        f"{field.name} {getattr(generator, field.name)} there, {getattr(discriminator, field.name)} here"
+        for field in dataclasses.fields(EncoderConfig)
+        if field.name not in _NOT_IN_PARAMETERS and getattr(generator, field.name) != getattr(discriminator, field.name)
+    ]
+    if generator_kind == "two_tower" or different:
+        raise UserError(
+            "COPY_GENERATOR needs one encoder of the discriminator's sizes in the generator "
+            f"({'; '.join(different) or 'this one has two'}): set generator_width_fraction and "
+            "generator_depth_fraction to 1.0, or COPY_GENERATOR to False"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ class PretrainingSetup:
         sequence_length: L.
         accumulation_steps: micro-batches of a global batch.
         weight_schedule: how the weights of the losses change over the steps.
-        schedule_steps: steps over which the schedules of the objective run.
+        schedule_steps: steps over which the schedules of the objective and of the masking run.
         phases: which parameters are trained by an update.
     """
 
@@ -162,7 +162,7 @@ def pretrain_step(
         optimizer: update rule of the state's `opt_state`.
         accumulation_steps: micro-batches that B is cut into.
         weight_schedule: how the weights of the losses change over the steps.
-        schedule_steps: steps over which the schedules of the objective run.
+        schedule_steps: steps over which the schedules of the objective and of the masking run.
         trained: names of the trees of parameters that are trained; None for all. A generator that is not only runs
             forward, without dropout.
         rates: factors of the learning rate of trees of parameters, by name; those without one have 1.
@@ -171,7 +171,8 @@ def pretrain_step(
         The state after, and the batch's metric sums with the gradient's norm before clipping as `grad_norm`.
     """
     step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
-    objective = objective.at(progress(state.step, schedule_steps))
+    share = progress(state.step, schedule_steps)
+    objective, masking = objective.at(share), masking.at(share)
     drawn = draw(step_key, batch, objective=objective, masking=masking)
     trained = tuple(state.params) if trained is None else trained
     if "generator" in state.params and "generator" not in trained:

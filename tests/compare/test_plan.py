@@ -11,7 +11,6 @@ from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
-from electra_jax.pretraining.phases import Budget
 from support.comparison import ELECTRA_STEP, GENERATOR, MACROS, MLM_STEP, configured, plan_of_macros, refusal
 from support.tiny_model import MASKING
 
@@ -24,7 +23,7 @@ def planned() -> tuple[ComparisonRun, Plan]:
 def test_the_same_flops_are_other_steps_of_each_variant(planned: tuple[ComparisonRun, Plan]) -> None:
     _, plan = planned
     assert (ELECTRA_STEP, MLM_STEP) == (11_649_024, 9_793_536)
-    assert {name: budget.after for name, budget in plan.budgets.items()} == {"electra": ELECTRA_STEP, "mlm": MLM_STEP}
+    assert plan.step_flops == {"electra": ELECTRA_STEP, "mlm": MLM_STEP}
     # 1e9 FLOPs are 85.8 and 102.1 steps.
     assert plan.total_steps == {"electra": 86, "mlm": 102}
     steps = {item.name: item.steps for item in plan.items if item.task is None}
@@ -57,12 +56,6 @@ def test_the_steps_of_a_generator_alone_are_paid_from_the_same_budget() -> None:
     plan = make_plan(configured(Path("runs/it"), VARIANTS=variants, FRACTIONS=fractions))
     alone = 3 * GENERATOR
     assert alone == 1_794_048
-    frozen_step = ELECTRA_STEP - 2 * GENERATOR
-    assert plan.budgets == {
-        "first": Budget(alone, ELECTRA_STEP, 0.25),
-        "frozen": Budget(alone, frozen_step, 0.25),
-        "electra": Budget(0, ELECTRA_STEP, 0.0),
-    }
     steps = {
         name: [item.steps for item in plan.items if item.task is None and item.variant == name]
         for name in ("first", "frozen")
@@ -70,11 +63,29 @@ def test_the_steps_of_a_generator_alone_are_paid_from_the_same_budget() -> None:
     assert steps == {"first": [69, 161, 204], "frozen": [70, 163, 211]}
     for item in plan.items:
         assert item.flops == pytest.approx(item.fraction * 1e9, abs=ELECTRA_STEP), item.name
+    of = {item.name: item for item in plan.items if item.task is None}
+    assert of["first/0.5/pretrain"].flops == 140 * alone + 21 * ELECTRA_STEP
+    assert of["frozen/1/pretrain"].flops == 139 * alone + 72 * (ELECTRA_STEP - 2 * GENERATOR)
     built = {item.name: built_by(item) for item in plan.items if item.task is None}
     setups = {
         name: run.setup(MASKING).phases.generator_steps for name, run in built.items() if name.startswith("first/")
     }
     assert setups == {"first/0.125/pretrain": 140, "first/0.5/pretrain": 140, "first/1/pretrain": 140}
+
+
+def test_steps_that_grow_are_counted_one_by_one(tmp_path: Path) -> None:
+    """Half of the steps have half of the rows: 136 steps cost as much as 102 whole ones, and a fifth of that 41."""
+    grown = ("grown", "gin/objectives/mlm.gin", "BATCH_SIZE_WARMUP = ((0.5, 4),)")
+    plan = make_plan(configured(tmp_path, VARIANTS=[grown]))
+    assert plan.step_flops == {"grown": round(0.75 * MLM_STEP)}
+    assert plan.total_steps == {"grown": 136}
+    of = {item.fraction: item for item in plan.items if item.task is None}
+    assert {fraction: item.steps for fraction, item in of.items()} == {0.2: 41, 0.5: 85, 1.0: 136}
+    assert of[0.2].flops == 41 * MLM_STEP / 2
+    assert of[0.5].flops == 68 * MLM_STEP / 2 + 17 * MLM_STEP
+    assert of[1.0].flops == pytest.approx(1e9, rel=0.01)
+    built = built_by(of[0.2])
+    assert (built.loop.num_train_steps, built.batch_shapes.changes) == (41, (68,))
 
 
 def test_a_stage_has_the_schedule_of_the_whole_budget(planned: tuple[ComparisonRun, Plan]) -> None:

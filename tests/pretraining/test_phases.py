@@ -17,7 +17,7 @@ from electra_jax.model.types import PyTree
 from electra_jax.pretraining import flops, metrics, phases, registry, steps
 from electra_jax.pretraining.masked_lm import MaskedLanguageModel, ReplaceMlm
 from electra_jax.pretraining.objective import CONSTANT_WEIGHTS, Objective
-from electra_jax.pretraining.phases import Budget, Phases, PhasesConfig
+from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.steps import PretrainingSetup
 from electra_jax.training import sharding
 from electra_jax.training.optimizer import make_optimizer
@@ -241,18 +241,6 @@ def test_eight_devices_change_phase_as_one_does() -> None:
     assert kernel.sharding.shard_shape(kernel.shape) == (1, 8, 16)
 
 
-def test_a_budget_by_hand() -> None:
-    """A quarter of 240 FLOPs makes 30 steps of 2, the rest 30 steps of 6."""
-    budget = Budget(alone=2, after=6, share=0.25)
-    assert budget.steps_for(240) == 60
-    assert budget.generator_steps(60) == 30
-    assert [budget.flops(steps, 60) for steps in (10, 30, 40, 60)] == [20, 60, 120, 240]
-    assert [budget.steps_at(fraction, 60) for fraction in (0.125, 0.25, 0.5, 1.0)] == [15, 30, 40, 60]
-    plain = Budget(alone=0, after=6, share=0.0)
-    assert (plain.steps_for(240), plain.generator_steps(40), plain.flops(7, 40)) == (40, 0, 42)
-    assert [plain.steps_at(fraction, 40) for fraction in (0.25, 1.0)] == [10, 40]
-
-
 SMALLER = dataclasses.replace(ENCODER, hidden_size=8, num_attention_heads=1)
 WORDS = {"temperature": 1.0, "disallow_correct": False, "sampler": "inverse_cdf"}
 REFUSED: dict[str, tuple[PhasesConfig, dict[str, Any], str]] = {
@@ -274,6 +262,9 @@ REFUSED: dict[str, tuple[PhasesConfig, dict[str, Any], str]] = {
         {"generator": SMALLER},
         r"\(hidden_size 8 there, 16 here; num_attention_heads 1 there, 2 he",
     ),
+    "no ready one": (READY, {"init_from": None}, "needs a generator that is ready, and INIT_FROM is None"),
+    "a rate of a frozen one": (READY, {"own_rate": True}, "this run's FREEZE_GENERATOR is True: set both to None"),
+    "a rate of none": (FIRST, {"own_rate": True, "generator_kind": "uniform"}, "generator_kind is 'uniform': set both"),
     "two encoders": (COPIED, {"generator_kind": "two_tower"}, r"\(this one has two\)"),
 }
 
@@ -287,6 +278,8 @@ def test_phases_that_make_no_sense_are_refused(name: str) -> None:
         "embedding_sharing": "es",
         "generator": ENCODER,
         "discriminator": ENCODER,
+        "own_rate": False,
+        "init_from": "runs/x",
     }
     with pytest.raises(UserError, match=sentence):
         phases.check(config, **arguments | changes)
