@@ -283,6 +283,18 @@ def test_another_vocabulary_is_refused_or_mapped_by_token(tmp_path: Path) -> Non
         started(folder, here, stranger, map_vocabulary=True)
 
 
+def test_a_generator_that_shall_not_be_trained_must_be_there(tmp_path: Path) -> None:
+    sized = written(tmp_path / "sized", trained(MLM(main=SMALLER)))
+    larger = written(tmp_path / "larger", trained(MLM()))
+    for sharing in ("gdes", "nes"):
+        here = network(sharing=sharing)
+        started(sized, here)[0].check_generator(sharing)
+        with pytest.raises(
+            UserError, match=r"has no generator for it \(the generator is new, because it has other sizes"
+        ):
+            started(larger, here)[0].check_generator(sharing)
+
+
 def test_the_same_vocabulary_needs_no_mapping(tmp_path: Path) -> None:
     there = trained(network())
     bare = written(tmp_path / "bare", there, None)
