@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from etils import epath
 
 from electra_jax.checkpoints import orbax_store, plain_towers
@@ -111,6 +112,27 @@ def check_directory(directory: epath.Path) -> None:
     raise UserError(f"{directory} is not a model directory: looked for checkpoints/ with {MODEL} or {CONFIG} beside it")
 
 
+def describe(directory: epath.Path) -> Description:
+    """Return the description of a model directory that `check_directory` accepts, without reading its parameters.
+
+    Raises:
+        UserError: if it holds no checkpoint, or its record cannot be read.
+    """
+    stored = orbax_store.newest_state(directory)
+    record = read_model_record(directory) if (directory / MODEL).exists() else None
+    if record is not None and (
+        orbax_store.is_of_t5x(directory) or not orbax_store.is_of_run(directory / CHECKPOINTS, stored.step)
+    ):
+        return record
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        stored.items["params"],
+        is_leaf=lambda leaf: hasattr(leaf, "shape"),
+    )
+    origin = {} if record is None else record.facts
+    return describe_towers(recorded_run(directory), *plain_towers.plain_tower_shapes(shapes), origin)
+
+
 def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) -> tuple[Description, PyTree]:
     """Return the description of a run of `electra pretrain`, and its parameters as plain towers.
 
@@ -121,14 +143,18 @@ def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) 
         params: the parameters as the run's objective trains them.
         origin: facts about the weights that `electra import` put there before the run.
     """
+    kind, params = plain_towers.to_plain_towers(params)
+    return describe_towers(recorded_run(directory), kind, params, origin), params
+
+
+def recorded_run(directory: epath.Path) -> PretrainingRun:
+    """Return the configuration that a run of `electra pretrain` recorded in its MODEL_DIR."""
     from electra_jax.config import gin_files
 
     # The caller may be a run of its own, whose configuration is still to be read from.
     with gin_files.isolated():
         recorded = RecordedFile(str(directory / CONFIG), needs_imports=False)
-        run = gin_files.build(PretrainingRun, [recorded], [], search_paths=[])
-    kind, params = plain_towers.to_plain_towers(params)
-    return describe_towers(run, kind, params, origin), params
+        return gin_files.build(PretrainingRun, [recorded], [], search_paths=[])
 
 
 def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any]) -> Description:

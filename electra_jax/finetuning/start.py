@@ -151,7 +151,7 @@ def take_weights(init_from: str | None, params: PyTree, *, quiet: bool) -> PyTre
         return params
     # The head of another task is not taken, even where it has the same shape.
     encoder = {name: tree for name, tree in params.items() if name != "head"}
-    start = warm_start.start_from(init_from, encoder, plain=True)
+    start = warm_start.start_from(init_from, encoder)
     if not quiet:
         fresh = [*start.fresh, *(f"head/{name}" for name in params["head"])]
         print_on_leader(f"weights from {Path(init_from)}: the embeddings and the encoder")

@@ -250,7 +250,9 @@ def discriminator_untaught(windows: Sequence[Window], setting: Setting) -> Findi
 
 def _untaught(windows: Sequence[Window], setting: Setting) -> bool:
     constant = constant_guess_loss(windows[-1]["unreplaced_share"])
-    travelled = sum(window.travelled for window in windows[:-1])
+    # Not by the steps of a generator alone.
+    judged = [window for window in windows[:-1] if math.isfinite(window["discriminator_loss"])]
+    travelled = sum(window.travelled for window in judged)
     return (
         setting.judges_every_token
         and travelled > BIAS_TRAVELLED

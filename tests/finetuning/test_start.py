@@ -219,13 +219,6 @@ def test_fine_tuning_takes_the_tower_that_predicted_words(
     for name in encoder:
         np.testing.assert_array_equal(taken[name], stored[name.replace("discriminator", "generator")], err_msg=name)
     assert capsys.readouterr().out.splitlines()[1:] == ["  new:  head/dense, head/prediction", "  left: nothing"]
-    # A pre-training that has a generator takes it as one.
-    pair = jax.tree.map(jax.device_put, model_dir.load(models / "pair").params)
-    start = warm_start.start_from(models / "words", pair, plain=True)
-    for name in encoder:
-        generator = name.replace("discriminator", "generator")
-        np.testing.assert_array_equal(named(start.params)[generator], stored[generator], err_msg=name)
-    assert all(name.startswith("discriminator/") for name in start.fresh)
 
 
 def test_what_is_said_of_the_first_seed_alone(models: Path, params: PyTree, capsys: pytest.CaptureFixture[str]) -> None:
