@@ -1,11 +1,31 @@
 """Build BERT's tokenizer from `tokenizers` parts, without TensorFlow: worker processes start quickly."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+
+class SpecialTokens(NamedTuple):
+    """Name the tokens that have a role in a row, as a vocabulary spells them; None for one that it lacks.
+
+    Attributes:
+        pad: fills a row; attention never reads it.
+        unk: stands for text that cannot be read.
+        cls: begins a row.
+        sep: ends a segment.
+        mask: stands for a token to be guessed.
+    """
+
+    pad: str | None
+    unk: str | None
+    cls: str | None
+    sep: str | None
+    mask: str | None
+
+
 UNKNOWN = "[UNK]"
-SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+SPECIAL_TOKENS = SpecialTokens("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 
 # The original's limit; the library's own default of 100 turns longer words into [UNK].
 MAX_WORD_CHARACTERS = 200

@@ -45,8 +45,8 @@ class CacheConfig:
 
     Attributes:
         source: the text.
-        vocab_file: BERT's vocab.txt.
-        lowercase: None to take the casing from the vocabulary's record.
+        vocab_file: BERT's vocab.txt, or any tokenizer.json.
+        lowercase: None to take the casing from the record of a vocab.txt.
         cache_dir: the folder of all caches, with one directory for every combination of these settings; None for the
             user's cache folder.
         sequence_length: length of an example, [CLS] and [SEP] included.
