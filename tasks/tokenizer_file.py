@@ -18,7 +18,7 @@ from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
 from electra_jax.tasks import tokenizer_json
 from electra_jax.tasks.tokenizer import SpecialTokens
-from electra_jax.tasks.vocabulary import PairLayout, Vocabulary, load_vocabulary, read_vocab_file, write_vocab_file
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary, read_vocab_file, write_vocab_file
 
 # The files of `transformers` that name the special tokens, the first to say so first.
 STATING_FILES = ("tokenizer_config.json", "special_tokens_map.json")
@@ -81,12 +81,12 @@ class TokenizerFile(Vocabulary):
         return self.named
 
     @functools.cached_property
-    def pair_layout(self) -> PairLayout:
-        """Return how a row of two segments is laid out: as the post-processor does, or else as BERT does."""
-        ids, types = tokenizer_json.row_of_nothing(self._values, pair=True)
+    def between_ids(self) -> tuple[int, ...]:
+        """Return the ids between two segments of a row, as the post-processor has them, or else one separator."""
+        ids, _ = tokenizer_json.row_of_nothing(self._values, pair=True)
         if len(ids) < 3 or (ids[0], ids[-1]) != (self.cls_id, self.sep_id):
-            return PairLayout((self.sep_id,), 1)
-        return PairLayout(tuple(ids[1:-1]), types[-1])
+            return (self.sep_id,)
+        return tuple(ids[1:-1])
 
     def check_special_tokens(self) -> None:
         """Refuse to read text with a tokenizer that is not whole.

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from etils import epath
 from tokenizers import Tokenizer
@@ -22,18 +22,6 @@ from electra_jax.tasks.wordpieces import learn_wordpieces
 
 # "[CLS]", "[unused17]": names of the vocabulary's own, which say nothing about its casing.
 _BRACKETED = re.compile(r"\[.*\]")
-
-
-class PairLayout(NamedTuple):
-    """Say how a row of two segments differs from `cls A sep`: it is `cls A BETWEEN B sep`.
-
-    Attributes:
-        between: ids between the segments: one separator, or two as RoBERTa has them.
-        second_type: the token type of the second segment and the separator that ends it; that of all before is 0.
-    """
-
-    between: tuple[int, ...]
-    second_type: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +70,9 @@ class Vocabulary:
         return SPECIAL_TOKENS
 
     @property
-    def pair_layout(self) -> PairLayout:
-        """Return how a row of two segments is laid out."""
-        return PairLayout((self.sep_id,), 1)
+    def between_ids(self) -> tuple[int, ...]:
+        """Return the ids between two segments of a row: one separator, or two where the tokenizer has it so."""
+        return (self.sep_id,)
 
     def check_special_tokens(self) -> None:
         """Refuse to read text with a vocabulary that is not whole.

@@ -50,11 +50,15 @@ def pretrain(folder: Path, shape: str, **changes: Any) -> int:
     return electra("pretrain", *FILES, **(settings | changes))
 
 
+def caches(folder: Path) -> list[Path]:
+    return [path.parent for path in (folder / "caches").glob("*/COMPLETED")]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_pretraining(shape: str, tmp_path: Path) -> None:
     assert pretrain(tmp_path, shape) == 0
     vocabulary = load_tokenizer(tmp_path / "tokenizer.json", lowercase=None)
-    (cache,) = (tmp_path / "caches").glob("*_text_txt_*")
+    (cache,) = caches(tmp_path)
     made_by = json.loads((cache / "made_by.json").read_text())
     assert made_by["vocabulary_fingerprint"] == vocabulary.fingerprint
     blocks = open_blocks(cache / "train.blocks")
@@ -74,7 +78,7 @@ def test_another_tokenizer_has_another_cache_and_cannot_resume(
 ) -> None:
     """The same tokens, of which two are merged in another order: no size and no name would tell."""
     assert pretrain(tmp_path, "roberta") == 0
-    (cache,) = (tmp_path / "caches").glob("*_text_txt_*")
+    (cache,) = caches(tmp_path)
     values = json.loads(tokenizer_json("roberta"))
     merges = values["model"]["merges"]
     merges[0], merges[-1] = merges[-1], merges[0]
@@ -84,7 +88,7 @@ def test_another_tokenizer_has_another_cache_and_cannot_resume(
     assert "was tokenised with another vocabulary" in capsys.readouterr().err
     assert pretrain(tmp_path, "roberta", TOKENIZER=str(other)) == 2
     assert "was trained with another vocabulary than" in capsys.readouterr().err
-    assert len(list((tmp_path / "caches").glob("*_text_txt_*"))) == 2
+    assert len(caches(tmp_path)) == 2
 
 
 def test_a_tokenizer_of_another_size_than_the_model_is_refused(

@@ -17,7 +17,7 @@ from electra_jax.tasks.tokenizer_file import (
     read_tokenizer_file,
     write_tokenizer,
 )
-from electra_jax.tasks.vocabulary import PairLayout, Vocabulary
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.tokenizers import NASTY, SHAPES, tokenizer_json, write_tokenizer_json
 
 ANGLED = SpecialTokens("<pad>", "<unk>", "<s>", "</s>", "<mask>")
@@ -59,10 +59,8 @@ def test_special_tokens_are_found_by_their_roles(shape: str, tmp_path: Path) -> 
     text, pair = theirs.encode("the cat"), theirs.encode("the cat", "sat")
     first, second = vocabulary.encode("the cat"), vocabulary.encode("sat")
     assert text.ids == [vocabulary.cls_id, *first, vocabulary.sep_id]
-    between, second_type = vocabulary.pair_layout
-    assert pair.ids == [vocabulary.cls_id, *first, *between, *second, vocabulary.sep_id]
-    assert pair.type_ids == [0] * (1 + len(first) + len(between)) + [second_type] * (len(second) + 1)
-    assert len(between) == (2 if ROLES[shape] == ANGLED else 1)
+    assert pair.ids == [vocabulary.cls_id, *first, *vocabulary.between_ids, *second, vocabulary.sep_id]
+    assert len(vocabulary.between_ids) == (2 if ROLES[shape] == ANGLED else 1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -120,7 +118,7 @@ def test_roles_that_files_beside_the_tokenizer_state(tmp_path: Path) -> None:
     found = load_tokenizer(tmp_path / "tokenizer.json", lowercase=None)
     assert found.special == stated._replace(cls="<s>")
     # Without a post-processor a pair is laid out as BERT's.
-    assert found.pair_layout == PairLayout((found.sep_id,), 1)
+    assert found.between_ids == (found.sep_id,)
 
 
 def test_a_language_models_mark_of_the_end_stands_around_rows(tmp_path: Path) -> None:
