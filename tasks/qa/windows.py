@@ -196,8 +196,13 @@ def span_text(context: str, window: Window, start: int, end: int, vocabulary: Vo
     del vocabulary  # Characters suffice; other ways to write a span put its pieces together.
     first = int(window.offsets_C2[start - window.context_start, 0])
     last = int(window.offsets_C2[end - window.context_start, 1])
-    # A piece whose accents are stripped ends before a combining mark at its end.
-    while last < len(context) and unicodedata.category(context[last]) == "Mn":
+    after = window.offsets_C2[end - window.context_start + 1 :, 0]
+    # A piece whose accents are stripped ends before a combining mark at its end. Some tokenizers strip the marks that
+    # take space too, and then no piece has them.
+    while last < len(context) and (
+        unicodedata.category(context[last]) == "Mn"
+        or (unicodedata.category(context[last]) in ("Mc", "Me") and not (after <= last).any())
+    ):
         last += 1
     return context[first:last]
 

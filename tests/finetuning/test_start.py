@@ -120,7 +120,7 @@ def test_random_weights(tmp_path: Path, configured: Configured) -> None:
     ("macros", "sentence"),
     [
         ({"init_from": "pair", "VOCAB_FILE": "other"}, "is not the vocabulary that {models}/pair was trained with"),
-        ({"init_from": "pair", "VOCAB_FILE": "shorter"}, "(63 entries against 64, or others): leave VOCAB_FILE out"),
+        ({"init_from": "pair", "VOCAB_FILE": "shorter"}, "(63 entries against 64, or others): leave TOKENIZER out"),
         ({"init_from": "bare", "VOCAB_FILE": "shorter"}, "63 entries and the embedding table of {models}/bare 64 rows"),
         ({"init_from": "bare"}, "{models}/bare has no vocabulary: name the one"),
         ({"init_from": "pair", "LOWERCASE": False}, "lower-cased text, and LOWERCASE says otherwise"),
