@@ -112,6 +112,26 @@ class TokenizerFile(Vocabulary):
         """Return the id of the token for unknown text, or the mask's."""
         return self.special_ids.get("unk", self.mask_id)
 
+    def with_rows(self, *, types: bool) -> str:
+        """Return the tokenizer.json with a post-processor that lays rows out as this project does.
+
+        It is `definition` to the letter where its own post-processor does.
+
+        Args:
+            types: whether the second segment's token type must be 1.
+        """
+        values = json.loads(self.definition)
+        ids, found = tokenizer_json.row_of_nothing(self._values, pair=True)
+        if ids == [self.cls_id, *self.between_ids, self.sep_id] and (not types or found[-1] == 1):
+            return self.definition
+        values["post_processor"] = tokenizer_json.row_processor(
+            values.get("post_processor"),
+            cls=(self.tokens[self.cls_id], self.cls_id),
+            sep=(self.tokens[self.sep_id], self.sep_id),
+            num_between=len(self.between_ids),
+        )
+        return json.dumps(values, indent=2, ensure_ascii=False)
+
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """Return the ids of each word of a sentence; none for a word that holds nothing readable.
 

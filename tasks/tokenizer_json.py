@@ -94,6 +94,35 @@ def row_of_nothing(values: Mapping[str, Any], *, pair: bool) -> tuple[list[int],
     return row.ids, row.type_ids
 
 
+def row_processor(
+    given: dict[str, Any] | None, *, cls: tuple[str, int], sep: tuple[str, int], num_between: int
+) -> dict[str, Any]:
+    """Return a post-processor that gives the rows `cls A sep` and `cls A sep.. B sep`, with token type 1 from B on.
+
+    Args:
+        given: the one that it replaces, whose trimming of offsets is kept.
+        cls, sep: the tokens and their ids.
+        num_between: number of separators between A and B.
+    """
+
+    def piece(kind: str, name: str, type_id: int) -> dict[str, Any]:
+        return {kind: {"id": name, "type_id": type_id}}
+
+    first = [piece("SpecialToken", cls[0], 0), piece("Sequence", "A", 0)]
+    end, last = piece("SpecialToken", sep[0], 0), piece("SpecialToken", sep[0], 1)
+    template = {
+        "type": "TemplateProcessing",
+        "single": [*first, end],
+        "pair": [*first, *[end] * num_between, piece("Sequence", "B", 1), last],
+        "special_tokens": {name: {"id": name, "ids": [index], "tokens": [name]} for name, index in (cls, sep)},
+    }
+    kept = [step for step in (given or {}).get("processors", [given]) if step and step["type"] == "ByteLevel"]
+    if given and given["type"] == "RobertaProcessing":
+        names = ("add_prefix_space", "trim_offsets")
+        kept = [{"type": "ByteLevel", "use_regex": True, **{name: given[name] for name in names}}]
+    return {"type": "Sequence", "processors": [*kept, template]} if kept else template
+
+
 def special_tokens(
     values: Mapping[str, Any], tokens: Mapping[str, int], stated: Iterable[Mapping[str, Any]]
 ) -> SpecialTokens:

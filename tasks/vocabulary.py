@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
-from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, build_tokenizer
+from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, add_special_tokens, build_tokenizer
 from electra_jax.tasks.wordpieces import learn_wordpieces
 
 # "[CLS]", "[unused17]": names of the vocabulary's own, which say nothing about its casing.
@@ -271,6 +271,15 @@ def train_vocabulary(
     except OSError as error:
         raise UserError(f"the vocabulary {vocab_file} cannot be written ({error.strerror}).") from error
     return vocabulary
+
+
+def to_tokenizer_json(vocabulary: Vocabulary) -> str:
+    """Return BERT's tokenizer with a whole vocabulary as a tokenizer.json, which finds special tokens in text."""
+    tokenizer = build_tokenizer(
+        vocabulary.tokens, lowercase=bool(vocabulary.lowercase), strip_accents=bool(vocabulary.strip_accents)
+    )
+    add_special_tokens(tokenizer, mask=AddedToken(SPECIAL_TOKENS.mask, normalized=False, special=True))
+    return tokenizer.to_str(pretty=True)
 
 
 def read_entries(vocab_file: str | os.PathLike[str]) -> list[str]:
