@@ -136,35 +136,29 @@ def write_tokenizer(directory: Path, vocabulary: Vocabulary, *, max_length: int,
     special = vocabulary.special._asdict().items()
     specials = {f"{role}_token": token for role, token in special if role in vocabulary.special_ids}
     write_json(directory / "special_tokens_map.json", specials)
+    # `transformers` 5 builds tokenizers of BERT's classes anew from their entries, and other ids come out.
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "model_max_length": max_length,
+        "clean_up_tokenization_spaces": False,
+        **specials,
+    }
     if isinstance(vocabulary, TokenizerFile):
+        write_json(directory / "tokenizer_config.json", config)
         definition = vocabulary.with_rows(types=types)
         (directory / TOKENIZER).write_text(definition, encoding="utf-8", newline="")
-        write_json(
-            directory / "tokenizer_config.json",
-            {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-                "model_max_length": max_length,
-                "clean_up_tokenization_spaces": False,
-                **specials,
-            },
-        )
         if definition == vocabulary.definition:
             return []
         return [f"{TOKENIZER} is the model's own but for its post_processor, which gives rows as the model reads them"]
+    casing = {"do_lower_case": vocabulary.lowercase, "strip_accents": vocabulary.strip_accents}
+    whole = len(specials) == len(SPECIAL_TOKENS)
+    reader = {} if whole else {"tokenizer_class": "ElectraTokenizer"}
+    write_json(directory / "tokenizer_config.json", config | casing | {"tokenize_chinese_chars": True} | reader)
     (directory / VOCABULARY).write_text(
         "".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8", newline="\n"
     )
-    config = {
-        "tokenizer_class": "ElectraTokenizer",
-        "do_lower_case": vocabulary.lowercase,
-        "strip_accents": vocabulary.strip_accents,
-        "tokenize_chinese_chars": True,
-        "model_max_length": max_length,
-        **specials,
-    }
-    write_json(directory / "tokenizer_config.json", config)
-    if len(specials) == len(SPECIAL_TOKENS):
+    if whole:
         (directory / TOKENIZER).write_text(to_tokenizer_json(vocabulary), encoding="utf-8")
     return []
 
