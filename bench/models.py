@@ -1,7 +1,7 @@
 """Build the published recipes from the Gin files that `electra pretrain` reads."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -59,7 +59,9 @@ class Recipe(NamedTuple):
         )
 
 
-def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2x32") -> Recipe:
+def recipe(
+    name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2x32", bindings: Sequence[str] = ()
+) -> Recipe:
     """Return the published recipe of a size.
 
     Args:
@@ -67,6 +69,7 @@ def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2
         dtype: of the matrix products.
         fused: attention by the backend's kernel, without dropout of its probabilities.
         prng: of dropout.
+        bindings: further lines of Gin.
     """
     macros = {
         "MODEL_DIR": "",
@@ -79,7 +82,10 @@ def recipe(name: str, *, dtype: str, fused: bool = False, prng: str = "threefry2
     files = [f"gin/models/{name}.gin", "gin/runs/pretrain.gin"]
     with gin_files.isolated():
         run: PretrainingRun = gin_files.build(
-            PretrainingRun, files, [f"{macro} = {value!r}" for macro, value in macros.items()], search_paths=[]
+            PretrainingRun,
+            files,
+            [*(f"{macro} = {value!r}" for macro, value in macros.items()), *bindings],
+            search_paths=[],
         )
     return Recipe(
         run.model,
