@@ -17,7 +17,7 @@ from electra_jax import run_directory
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
 from electra_jax.tasks import tokenizer_json
-from electra_jax.tasks.tokenizer import SpecialTokens
+from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary, read_vocab_file, write_vocab_file
 
 # The files of `transformers` that name the special tokens, the first to say so first.
@@ -79,6 +79,11 @@ class TokenizerFile(Vocabulary):
     def special(self) -> SpecialTokens:
         """Return the special tokens by their roles."""
         return self.named
+
+    @property
+    def shown_tokens(self) -> list[str]:
+        """Return the tokens as people read them, with the spaces before words."""
+        return tokenizer_json.readable(self._values, self.tokens)
 
     @functools.cached_property
     def between_ids(self) -> tuple[int, ...]:
@@ -226,7 +231,7 @@ def tokenizer_of(definition: str, stated: Sequence[Mapping[str, Any]]) -> Vocabu
     for token, index in ids.items():
         tokens[index] = token
     ours = tokenizer_json.casing_of_ours(values)
-    if ours is not None and all(tokens):
+    if ours is not None and all(tokens) and set(SPECIAL_TOKENS) <= ids.keys():
         return Vocabulary(tokens, *ours)
     named = tokenizer_json.special_tokens(values, ids, stated)
     return TokenizerFile(tokens, *tokenizer_json.casing(values), definition, named)

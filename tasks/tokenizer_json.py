@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, build_tokenizer
 
@@ -29,7 +29,7 @@ CUSTOMARY_TOKENS = SpecialTokens(
 
 
 def parse(definition: str) -> dict[str, Any]:
-    """Return a tokenizer.json as JSON values, without what concerns rows rather than text.
+    """Return a tokenizer.json as JSON values, without truncation, padding and BPE's dropout: one text, one row of ids.
 
     Raises:
         ValueError: if the text is not JSON, or not that of a tokenizer.
@@ -37,7 +37,8 @@ def parse(definition: str) -> dict[str, Any]:
     values = json.loads(definition)
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
         raise ValueError("it is not the JSON of a tokenizer")
-    return values | {"truncation": None, "padding": None}
+    model = {name: value for name, value in values["model"].items() if name != "dropout"}
+    return values | {"truncation": None, "padding": None, "model": model}
 
 
 def build(values: Mapping[str, Any]) -> Tokenizer:
@@ -169,6 +170,16 @@ def casing_of_ours(values: Mapping[str, Any]) -> tuple[bool, bool] | None:
             if same and model == ours["model"] and added <= set(SPECIAL_TOKENS):
                 return lowercase, strip_accents
     return None
+
+
+def readable(values: Mapping[str, Any], tokens: Sequence[str]) -> list[str]:
+    """Return tokens as text: the bytes of a byte-level tokenizer as characters, SentencePiece's "▁" as a space."""
+    decoder = values.get("decoder") or {}
+    kinds = {step["type"] for step in decoder.get("decoders", [decoder]) if step}
+    if "ByteLevel" in kinds:
+        from_bytes = decoders.ByteLevel()
+        return [from_bytes.decode([token]) for token in tokens]
+    return [token.replace("▁", " ") for token in tokens] if "Metaspace" in kinds else list(tokens)
 
 
 def _apart(tokens: Iterable[str]) -> dict[str, Any] | None:

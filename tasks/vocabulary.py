@@ -70,6 +70,11 @@ class Vocabulary:
         return SPECIAL_TOKENS
 
     @property
+    def shown_tokens(self) -> list[str]:
+        """Return the tokens as people read them: of tokenizers that know the spaces between words, with the spaces."""
+        return self.tokens
+
+    @property
     def between_ids(self) -> tuple[int, ...]:
         """Return the ids between two segments of a row: one separator, or two where the tokenizer has it so."""
         return (self.sep_id,)

@@ -6,8 +6,8 @@ from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.run_directory import TOKENIZER, VOCABULARY
-from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.tokenizer_file import TokenizerFile, tokenizer_of
+from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
+from electra_jax.tasks.tokenizer_file import STATING_FILES, TokenizerFile, tokenizer_of
 from electra_jax.tasks.vocabulary import Vocabulary, is_cased, read_entries, to_tokenizer_json
 
 # The classes of `transformers` that read a vocab.txt as BERT does.
@@ -35,10 +35,9 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
     """
     config = read_json(directory / "tokenizer_config.json") or {}
     if (directory / TOKENIZER).is_file():
-        stated = [config, read_json(directory / "special_tokens_map.json") or {}]
         try:
             definition = (directory / TOKENIZER).read_text(encoding="utf-8")
-            return tokenizer_of(with_stated_casing(definition, config), stated)
+            return tokenizer_of(with_stated_casing(definition, config), stated_by(directory))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"the tokenizer of {directory} cannot be read ({error})") from error
     if unread(directory) is not None:
@@ -49,7 +48,26 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
     ours = read_json(directory / "vocab.json") or {}
     lowercase = first(config.get("do_lower_case"), ours.get("lowercase"), not is_cased(tokens))
     strip_accents = first(config.get("strip_accents"), ours.get("strip_accents"), lowercase)
-    return Vocabulary(tokens, bool(lowercase), bool(strip_accents))
+    if set(SPECIAL_TOKENS) <= set(tokens):
+        return Vocabulary(tokens, bool(lowercase), bool(strip_accents))
+    return with_stated_tokens(Vocabulary(tokens, bool(lowercase), bool(strip_accents)), stated_by(directory))
+
+
+def with_stated_tokens(vocabulary: Vocabulary, stated: list[dict[str, Any]]) -> Vocabulary:
+    """Return a vocabulary of BERT's kind with special tokens of other names, where the directory states them."""
+    tokenizer = build_tokenizer(
+        vocabulary.tokens, lowercase=bool(vocabulary.lowercase), strip_accents=bool(vocabulary.strip_accents)
+    )
+    named = tokenizer_of(tokenizer.to_str(), stated)
+    if {"unk", "cls", "sep", "mask"} - named.special_ids.keys():
+        return vocabulary
+    tokenizer.model.unk_token = named.special.unk
+    return tokenizer_of(tokenizer.to_str(), stated)
+
+
+def stated_by(directory: Path) -> list[dict[str, Any]]:
+    """Return the files of a directory that name special tokens, the first to say so first."""
+    return [read_json(directory / name) or {} for name in STATING_FILES]
 
 
 def unread(directory: Path) -> str | None:

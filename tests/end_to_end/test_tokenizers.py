@@ -8,10 +8,13 @@ from typing import Any
 
 import jax
 import pytest
+from tokenizers import Tokenizer
 
+import electra_jax
 from electra_jax.checkpoints import model_dir
 from electra_jax.cli import main
 from electra_jax.data.blocks import open_blocks
+from electra_jax.tasks.text.tables import text_features
 from electra_jax.tasks.tokenizer_file import load_tokenizer
 from support.command_line import FILES, SMALL, STEPS
 from support.tokenizers import NASTY, TEXTS, tokenizer_json, write_tokenizer_json
@@ -54,11 +57,19 @@ def caches(folder: Path) -> list[Path]:
     return [path.parent for path in (folder / "caches").glob("*/COMPLETED")]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_pretraining(shape: str, tmp_path: Path) -> None:
-    assert pretrain(tmp_path, shape) == 0
-    vocabulary = load_tokenizer(tmp_path / "tokenizer.json", lowercase=None)
-    (cache,) = caches(tmp_path)
+@pytest.fixture(scope="module", params=SHAPES)
+def pretrained(request: pytest.FixtureRequest, place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer of a shape, a text, its cache, and a pre-training run."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ELECTRA_CACHE_DIR", str(place / "cache"))
+        assert pretrain(folder, request.param) == 0
+    return folder
+
+
+def test_pretraining(pretrained: Path) -> None:
+    vocabulary = load_tokenizer(pretrained / "tokenizer.json", lowercase=None)
+    (cache,) = caches(pretrained)
     made_by = json.loads((cache / "made_by.json").read_text())
     assert made_by["vocabulary_fingerprint"] == vocabulary.fingerprint
     blocks = open_blocks(cache / "train.blocks")
@@ -70,7 +81,79 @@ def test_pretraining(shape: str, tmp_path: Path) -> None:
         assert row.count(sep) in (1, 2)
         assert row.count(cls) == 1
         assert mask not in row
-    assert model_dir.load(tmp_path / "run").vocabulary == vocabulary
+    assert model_dir.load(pretrained / "run").vocabulary == vocabulary
+
+
+def test_predictions_of_a_pretrained_model(pretrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = electra_jax.load(pretrained / "run")
+    mask = model.vocabulary.special.mask
+    (record,) = model([f"the cat {mask} on"])
+    assert record["input_ids"].count(model.vocabulary.mask_id) <= 1
+    assert [filling["position"] for filling in record["fillings"]] == [
+        len(model.vocabulary.encode("the cat"))
+        + 1
+        + (record["tokens"][len(model.vocabulary.encode("the cat")) + 1] == "▁")
+    ]
+    assert electra("evaluate", f"--gin_file={pretrained / 'run/config.gin'}") == 0
+    evaluation = json.loads((pretrained / "run/evaluation.json").read_text())
+    originals = [token for passage in evaluation["passages"] for token in passage["originals"]]
+    assert any(token.startswith(" ") and token.strip().isalpha() for token in originals)
+    capsys.readouterr()
+
+
+def squad(folder: Path, number: int) -> dict[str, Any]:
+    """Questions about the places of people, the answer in the middle of a text with spaces of its own."""
+    draw = random.Random(number)
+    entries = []
+    for index in range(number):
+        name, city = draw.choice(("Ann", "Bob")), draw.choice(("New York", "Paris", "हिन्दी"))
+        context = f"{name}  works in {city}, and\tthe cat sat."
+        answers = [{"text": city, "answer_start": context.index(city)}]
+        qas = [{"id": f"{number}-{index}", "question": "where", "answers": answers}]
+        entries.append({"title": name, "paragraphs": [{"context": context, "qas": qas}]})
+    return {"version": "1.1", "data": entries}
+
+
+FINETUNING = {"BATCH_SIZE": 16, "LEARNING_RATE": 3e-3, "EPOCHS": 2, "BUCKETS": (32,), "MAX_SEQ_LENGTH": 32}
+
+
+def test_question_answering(pretrained: Path, tmp_path: Path) -> None:
+    (tmp_path / "squad_v1").mkdir()
+    for split, number in (("train", 24), ("dev", 9)):
+        (tmp_path / f"squad_v1/{split}.json").write_text(json.dumps(squad(tmp_path, number)))
+    places = {"INIT_FROM": str(pretrained / "run"), "DATA_DIR": str(tmp_path), "MODEL_DIR": str(tmp_path / "run")}
+    settings = {"TASK": "squad_v1", "QA_HEAD": "transformers", "MAX_QUESTION_LENGTH": 4, **FINETUNING}
+    assert electra("finetune", **places, **settings) == 0
+    model = electra_jax.load(tmp_path / "run")
+    assert model.vocabulary == load_tokenizer(pretrained / "tokenizer.json", lowercase=None)
+    context = "Ann  works in New York, and\tthe cat sat."
+    (answer,) = model([{"question": "where", "context": context}])
+    assert answer["answer"] in context
+    assert answer["answer"] == answer["answer"].strip()
+    assert electra("evaluate", MODEL_DIR=str(tmp_path / "run"), SPLIT="dev", OUTPUT=str(tmp_path / "scores.json")) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out"), "--format", "transformers"]) == 0
+    exported = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    before = Tokenizer.from_file(str(pretrained / "tokenizer.json"))
+    for text in NASTY:
+        assert exported.encode(text).ids == before.encode(text).ids
+    (row,) = text_features([("where", context)], vocabulary=model.vocabulary, length=99)
+    encoding = exported.encode("where", context)
+    assert (encoding.ids, encoding.type_ids) == (row.input_ids, row.token_type_ids)
+
+
+def test_tagging(pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ner").mkdir()
+    sentence = "Ann B-PER\nworks O\nin O\nNew B-LOC\nYork I-LOC\n\u200b O\n. O\n\n"
+    for split, number in (("train", 16), ("dev", 8)):
+        (tmp_path / f"ner/{split}.txt").write_text(sentence * number)
+    places = {"INIT_FROM": str(pretrained / "run"), "DATA_DIR": str(tmp_path), "MODEL_DIR": str(tmp_path / "run")}
+    assert electra("finetune", TASK="ner", **places, **(FINETUNING | {"EPOCHS": 40})) == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    # One sentence again and again: the words' own pieces carry the tags.
+    assert results["summary"]["f1"]["best"] == 100.0
+    capsys.readouterr()
+    assert electra("predict", str(tmp_path / "run"), "Ann works in New York .") == 0
+    assert '"York"' in capsys.readouterr().out
 
 
 def test_another_tokenizer_has_another_cache_and_cannot_resume(

@@ -138,6 +138,22 @@ def test_our_own_export_is_read_as_the_vocab_txt_that_it_came_from(tmp_path: Pat
     assert "token_type_ids" in config["model_input_names"]
 
 
+def test_a_vocab_txt_with_special_tokens_of_other_names(tmp_path: Path) -> None:
+    tokens = ["<pad>", "<unk>", "<s>", "</s>", "<mask>", "a", "b", "##b", "我", "<", ">", "s"]
+    hf.write(model_of(Vocabulary(tokens, lowercase=True, strip_accents=True)), tmp_path / "named")
+    for file in ("tokenizer.json", "special_tokens_map.json"):
+        (tmp_path / "named" / file).unlink(missing_ok=True)
+    names = {"unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
+    (tmp_path / "named/tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ElectraTokenizer", **names}))
+    assert main(["import", str(tmp_path / "named"), str(tmp_path / "model")]) == 0
+    vocabulary = electra_jax.load(tmp_path / "model").vocabulary
+    assert vocabulary.special == ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+    assert [tokens[index] for index in vocabulary.encode("AB 我z <s>")] == ["a", "##b", "我", "<unk>", "<", "s", ">"]
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--format", "transformers"]) == 0
+    after = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    assert after.encode("ab").tokens == ["<s>", "a", "##b", "</s>"]
+
+
 @pytest.mark.parametrize(
     ("config", "named"),
     [

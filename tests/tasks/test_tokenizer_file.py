@@ -103,6 +103,19 @@ def test_pieces_of_words_follow_the_offsets(tmp_path: Path) -> None:
     assert roberta.encode_words(["the", "the"]) == [roberta.encode("the"), roberta.encode(" the")]
 
 
+def test_tokens_are_shown_as_people_read_them(tmp_path: Path) -> None:
+    text = "Le garçon naïf a mangé; हिन्दी में"
+    for shape, before in (("roberta", ""), ("xlm_roberta", " "), ("deberta_v3", " ")):
+        vocabulary = read(tmp_path, shape)
+        shown = [vocabulary.shown_tokens[index] for index in vocabulary.encode(text)]
+        # A character of several tokens shows as replacement characters.
+        kept = "".join(shown).replace("\ufffd", "")
+        assert kept.startswith(f"{before}Le gar")
+        assert " a " in kept
+        assert vocabulary.shown_tokens[vocabulary.mask_id] == vocabulary.special.mask
+    assert read(tmp_path, "bert").shown_tokens == read(tmp_path, "bert").tokens
+
+
 def test_roles_that_files_beside_the_tokenizer_state(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_str(tokenizer_json("roberta"))
     tokenizer.post_processor = None
@@ -191,7 +204,11 @@ def test_the_fingerprint_is_that_of_the_ids(tmp_path: Path) -> None:
     spaced = dataclasses.replace(vocabulary, definition=json.dumps(values, indent=2))
     assert spaced.fingerprint == vocabulary.fingerprint
     padded = values | {"truncation": {"max_length": 9, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}}
-    assert dataclasses.replace(vocabulary, definition=json.dumps(padded)).fingerprint == vocabulary.fingerprint
+    padded["model"] = values["model"] | {"dropout": 0.9}
+    cut = dataclasses.replace(vocabulary, definition=json.dumps(padded))
+    assert cut.fingerprint == vocabulary.fingerprint
+    # Not a row of nine tokens, and each time the same.
+    assert cut.encode(NASTY[2]) == vocabulary.encode(NASTY[2])
     values["model"]["merges"][0], values["model"]["merges"][1] = values["model"]["merges"][1::-1]
     assert dataclasses.replace(vocabulary, definition=json.dumps(values)).fingerprint != vocabulary.fingerprint
     other = vocabulary.named._replace(sep="<s>")
