@@ -29,6 +29,8 @@ NASTY = [
     "  two  spaces   three",
 ]
 
+SIZE = 400
+
 TEXTS = [
     "The cats sat on the mat, and it was there's; the dog sat on the log.",
     "Le garçon naïf a mangé où l'été était chaud.",
@@ -47,7 +49,10 @@ def tokenizer_json(shape: str) -> str:
 
 @functools.cache
 def _definition(shape: str) -> str:
-    return SHAPES[shape]().to_str()
+    tokenizer = SHAPES[shape]()
+    # All of one size: models of it share their compiled programs.
+    tokenizer.add_tokens([f"[unused{number}]" for number in range(2, 2 + SIZE - tokenizer.get_vocab_size())])
+    return tokenizer.to_str()
 
 
 def write_tokenizer_json(folder: Path, shape: str, **beside: dict[str, Any]) -> Path:
