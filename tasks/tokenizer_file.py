@@ -57,9 +57,10 @@ class TokenizerFile(Vocabulary):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Return a hash of the tokenizer and the roles; equal fingerprints give equal ids."""
-        content = json.dumps([self._values, self.named], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        """Return a hash of how text is split and rows are laid out; equal fingerprints give equal ids."""
+        whole = {"cls", "sep"} <= self.special_ids.keys()
+        parts = [self._values | {"post_processor": None}, self.named, self.between_ids if whole else None]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:

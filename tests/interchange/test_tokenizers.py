@@ -97,7 +97,10 @@ def test_an_exported_model_of_pairs_gives_the_second_text_its_type(shape: str, t
         assert any("post_processor" in note for note in notes)
     else:
         assert (tmp_path / "tokenizer.json").read_text() == tokenizer_json(shape)
-    assert tokenizer_of((tmp_path / "tokenizer.json").read_text(), []).special == vocabulary.special
+    again = tokenizer_of((tmp_path / "tokenizer.json").read_text(), [])
+    assert again.special == vocabulary.special
+    # Caches and runs of the one are those of the other.
+    assert again.fingerprint == vocabulary.fingerprint
 
 
 def test_a_tokenizer_without_a_post_processor_gets_one(tmp_path: Path) -> None:
@@ -108,6 +111,7 @@ def test_a_tokenizer_without_a_post_processor_gets_one(tmp_path: Path) -> None:
     assert after.encode("the cat").tokens[0] == "[CLS]"
     (row,) = text_features(PAIRS[:1], vocabulary=vocabulary, length=99)
     assert after.encode(*PAIRS[0]).ids == row.input_ids
+    assert tokenizer_of((tmp_path / "tokenizer.json").read_text(), []).fingerprint == vocabulary.fingerprint
 
 
 def test_roles_come_from_the_files_of_the_directory(tmp_path: Path) -> None:

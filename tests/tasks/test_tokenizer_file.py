@@ -211,6 +211,12 @@ def test_the_fingerprint_is_that_of_the_ids(tmp_path: Path) -> None:
     assert cut.encode(NASTY[2]) == vocabulary.encode(NASTY[2])
     values["model"]["merges"][0], values["model"]["merges"][1] = values["model"]["merges"][1::-1]
     assert dataclasses.replace(vocabulary, definition=json.dumps(values)).fingerprint != vocabulary.fingerprint
+    template = json.loads(tokenizer_json("albert"))["post_processor"]
+    one = json.loads(json.dumps(template).replace("[CLS]", "<s>").replace("[SEP]", "</s>"))
+    one["special_tokens"]["<s>"]["ids"], one["special_tokens"]["</s>"]["ids"] = [0], [2]
+    single = dataclasses.replace(vocabulary, definition=json.dumps(values | {"post_processor": one}))
+    assert len(single.between_ids) == 1
+    assert single.fingerprint != vocabulary.fingerprint
     other = vocabulary.named._replace(sep="<s>")
     assert dataclasses.replace(vocabulary, named=other).fingerprint != vocabulary.fingerprint
     assert pickle.loads(pickle.dumps(vocabulary)) == vocabulary
