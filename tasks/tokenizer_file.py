@@ -55,11 +55,15 @@ class TokenizerFile(Vocabulary):
     def _values(self) -> dict[str, Any]:
         return tokenizer_json.parse(self.definition)
 
+    @property
+    def _has_rows(self) -> bool:
+        return {"cls", "sep"} <= self.special_ids.keys()
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Return a hash of how text is split and rows are laid out; equal fingerprints give equal ids."""
-        whole = {"cls", "sep"} <= self.special_ids.keys()
-        parts = [self._values | {"post_processor": None}, self.named, self.between_ids if whole else None]
+        layout = self.between_ids if self._has_rows else None
+        parts = [self._values | {"post_processor": None}, self.named, layout]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     @functools.cached_property
@@ -121,11 +125,13 @@ class TokenizerFile(Vocabulary):
     def with_rows(self, *, types: bool) -> str:
         """Return the tokenizer.json with a post-processor that lays rows out as this project does.
 
-        It is `definition` to the letter where its own post-processor does.
+        It is `definition` to the letter where its own post-processor does, and where it has no tokens for a row.
 
         Args:
             types: whether the second segment's token type must be 1.
         """
+        if not self._has_rows:
+            return self.definition
         values = json.loads(self.definition)
         ids, found = tokenizer_json.row_of_nothing(self._values, pair=True)
         if ids == [self.cls_id, *self.between_ids, self.sep_id] and (not types or found[-1] == 1):

@@ -201,7 +201,8 @@ def write(model: Loaded, dest: Path) -> list[str]:
         write_card(folder / "README.md", part, f"`{hf_config.ARCHITECTURES[part.description.kind]}` of transformers")
     if model.vocabulary is None:
         notes.append("the model has no vocabulary: no tokenizer files were written")
-    return notes
+    # The towers of a pair have one tokenizer.
+    return list(dict.fromkeys(notes))
 
 
 def prefix_of(description: Description) -> str:

@@ -114,6 +114,22 @@ def test_a_tokenizer_without_a_post_processor_gets_one(tmp_path: Path) -> None:
     assert tokenizer_of((tmp_path / "tokenizer.json").read_text(), []).fingerprint == vocabulary.fingerprint
 
 
+def test_a_tokenizer_that_reads_no_text_comes_and_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A language model's, without a mask and without marks around a text: the weights and token ids can be used."""
+    values = json.loads(tokenizer_json("deberta_v3")) | {"post_processor": None}
+    definition = json.dumps(values)
+    for token in ("[CLS]", "[SEP]", "[MASK]"):
+        definition = definition.replace(token, f"other{token[1:-1]}")
+    source = directory_of(tmp_path / "source", definition)
+    assert main(["import", str(source), str(tmp_path / "model")]) == 0
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--format", "transformers"]) == 0
+    assert (tmp_path / "out/tokenizer.json").read_text() == definition
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "model"), "the cat"]) == 2
+    assert "has no classification token (cls_token) and no separator (sep_token) and no mask" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "model"), "[5, 6, 7]"]) == 0
+
+
 def test_roles_come_from_the_files_of_the_directory(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_str(tokenizer_json("xlm_roberta"))
     tokenizer.add_special_tokens(["<blank>"])
