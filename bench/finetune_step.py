@@ -21,7 +21,7 @@ from bench.pretrain_step import prepare
 from bench.timing import in_words, machine, peak_memory_bytes, spread, stopwatch
 from electra_jax.data.buckets import stack
 from electra_jax.finetuning import steps as finetuning
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.layers import DROPOUT_GENERATORS
@@ -37,6 +37,7 @@ HEAD = HeadConfig(
     final_sep_answers=False,
     answerable="none",
     beam_size=20,
+    classifier_pooling="cls",
 )
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
 from bench import models
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 
 IGNORED = -100
 

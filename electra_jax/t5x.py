@@ -216,7 +216,9 @@ class FinetuningModel:
         self.task = make_task(run.task, begun.vocabulary)
         if self.task.kind == "question_answering":
             raise UserError(f"{self.task.name} is question answering, which T5X has no place for: use electra finetune")
-        head = run.heads.head_for(self.task.kind, num_labels=len(self.task.labels), final_sep_answers=False)
+        head = run.heads.head_for(
+            self.task.kind, encoder=begun.encoder, num_labels=len(self.task.labels), final_sep_answers=False
+        )
         self._model = FinetunedModel(begun.encoder, head)
         self._loss = finetuning.LossConfig(self.task.kind, run.answerable_weight, run.loss_reduction)
         self.FEATURE_CONVERTER_CLS = seqio_export.FEATURE_CONVERTERS[self.task.kind]

@@ -25,9 +25,12 @@ import jax.numpy as jnp
 from etils import epath
 
 from electra_jax import run_directory
+from electra_jax.config.recorded import added_fields
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
-from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
+from electra_jax.model.config import EncoderConfig
+from electra_jax.model.embeddings import Embeddings
+from electra_jax.model.encoder import Encoder
 from electra_jax.model.heads import HeadConfig, make_head
 from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead
 from electra_jax.model.types import PyTree, Tokens
@@ -111,7 +114,7 @@ def from_json(record: dict[str, Any], path: epath.Path) -> Description:
     """
 
     def built(kind: type, fields: dict[str, Any] | None) -> Any:
-        return None if fields is None else kind(**fields)
+        return None if fields is None else kind(**(added_fields()[kind.__name__] | fields))
 
     try:
         if record["format"] != 1 or record["kind"] not in KINDS:

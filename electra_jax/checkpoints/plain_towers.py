@@ -57,7 +57,7 @@ def main_embeddings(params: PyTree) -> PyTree:
     common, own = params["embeddings"], params["discriminator"].get("embeddings")
     if own is None:
         return common
-    return {**{name: common[name] + own[name] for name in TABLES}, "layer_norm": own["layer_norm"]}
+    return {**{name: common[name] + own[name] for name in TABLES if name in common}, "layer_norm": own["layer_norm"]}
 
 
 def sizes(params: PyTree, tower: str) -> dict[str, int]:
@@ -65,11 +65,11 @@ def sizes(params: PyTree, tower: str) -> dict[str, int]:
     tables = params[tower].get("embeddings", params["embeddings"])
     layers = params[tower]["encoder"]["layers"]
     depth, hidden, heads, _ = np.shape(layers["attention"]["query_kernel"])
+    rows = {"max_position_embeddings": "position_embeddings", "type_vocab_size": "token_type_embeddings"}
     return {
         "vocab_size": np.shape(tables["word_embeddings"])[0],
         "embedding_size": np.shape(tables["word_embeddings"])[1],
-        "max_position_embeddings": np.shape(tables["position_embeddings"])[0],
-        "type_vocab_size": np.shape(tables["token_type_embeddings"])[0],
+        **{size: np.shape(tables[table])[0] for size, table in rows.items() if table in tables},
         "hidden_size": hidden,
         "num_hidden_layers": depth,
         "num_attention_heads": heads,

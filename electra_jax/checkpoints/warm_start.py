@@ -12,7 +12,7 @@ from electra_jax.checkpoints.orbax_store import named_shapes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.run_directory import VOCABULARY
 from electra_jax.tasks.vocabulary import Vocabulary

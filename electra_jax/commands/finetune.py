@@ -65,7 +65,9 @@ def run(configuration: FinetuningRun) -> None:
 def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> FinetunedModel:
     """Return the encoder with the task's head on it."""
     final_sep_answers = isinstance(task, QATask) and task.rules.final_sep_is_answerable
-    head = configuration.heads.head_for(task.kind, num_labels=len(task.labels), final_sep_answers=final_sep_answers)
+    head = configuration.heads.head_for(
+        task.kind, encoder=begun.encoder, num_labels=len(task.labels), final_sep_answers=final_sep_answers
+    )
     return FinetunedModel(begun.encoder, head)
 
 

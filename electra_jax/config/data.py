@@ -13,7 +13,7 @@ from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, State, 
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
 from electra_jax.tasks.original import choice

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.heads import HeadConfig
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.training.optimizer import OptimizerConfig
@@ -22,6 +22,12 @@ QA_HEADS = {
     "joint": ("joint_question_answering", True, "start"),
     "independent": ("question_answering", True, "start"),
     "transformers": ("question_answering", False, "none"),
+}
+# What "transformers" names on an encoder with pre-LayerNorm, and the head of tagging there: the heads of ModernBERT.
+MODERNBERT_HEADS = {
+    "sequence_classification": "modernbert_sequence_classification",
+    "token_classification": "modernbert_token_classification",
+    "question_answering": "modernbert_question_answering",
 }
 
 # A run may be resumed with other values of these: they decide where, how often or how fast, not what comes out.
@@ -43,8 +49,11 @@ class HeadOptions:
     """The head on the encoder, by kind of task.
 
     Attributes:
-        classification: for classification and regression, "transformers" (dense, GELU, projection) or "reference"
-            (the original's single layer, which transformers has no class for).
+        classification: for classification and regression, "transformers" (dense, GELU, projection; on an encoder with
+            pre-LayerNorm ModernBERT's head, which has a LayerNorm more) or "reference" (the original's single layer,
+            which transformers has no class for).
+        classifier_pooling: what the head of classification reads: "cls", or, for ModernBERT's, "mean": the mean of the
+            row's tokens.
         question_answering: "joint" (the end given the start, with a beam, and answerability: the original's, which
             transformers has no class for), "independent" (start and end apart, and answerability) or "transformers"
             (start and end apart, and nothing else: what transformers loads).
@@ -53,6 +62,7 @@ class HeadOptions:
     """
 
     classification: str
+    classifier_pooling: str
     question_answering: str
     dropout_prob: float
     beam_size: int
@@ -63,14 +73,23 @@ class HeadOptions:
         Raises:
             UserError: if there is no head of that name.
         """
-        for field, heads in (("classification", CLASSIFICATION_HEADS), ("question_answering", QA_HEADS)):
+        names = {
+            "classification": CLASSIFICATION_HEADS,
+            "classifier_pooling": ("cls", "mean"),
+            "question_answering": QA_HEADS,
+        }
+        for field, heads in names.items():
             if getattr(self, field) not in heads:
                 raise UserError(
                     f"HeadOptions.{field} is {getattr(self, field)!r}: it must be one of {', '.join(heads)}"
                 )
 
-    def head_for(self, kind: str, *, num_labels: int, final_sep_answers: bool) -> HeadConfig:
-        """Return the head for a kind of task."""
+    def head_for(self, kind: str, *, encoder: EncoderConfig, num_labels: int, final_sep_answers: bool) -> HeadConfig:
+        """Return the head for a kind of task on an encoder.
+
+        Raises:
+            UserError: if the mean is asked for and the head reads [CLS].
+        """
         name, mask_questions, answerable, outputs = "token_classification", False, "none", num_labels
         if kind == "question_answering":
             name, mask_questions, answerable = QA_HEADS[self.question_answering]
@@ -78,6 +97,13 @@ class HeadOptions:
         elif kind != "tagging":
             name = CLASSIFICATION_HEADS[self.classification]
             outputs = num_labels or 1
+        if encoder.norm_placement == "pre" and not mask_questions:
+            name = MODERNBERT_HEADS.get(name, name)
+        if self.classifier_pooling == "mean" and name in CLASSIFICATION_HEADS.values():
+            raise UserError(
+                f"HeadOptions.classifier_pooling is 'mean', and the head {name} reads [CLS]: set it to 'cls', or take "
+                "ModernBERT's head, with HeadOptions.classification 'transformers' and an encoder with pre-LayerNorm"
+            )
         return HeadConfig(
             kind=name,
             num_labels=outputs,
@@ -86,6 +112,7 @@ class HeadOptions:
             final_sep_answers=final_sep_answers,
             answerable=answerable,
             beam_size=self.beam_size,
+            classifier_pooling=self.classifier_pooling,
         )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from flax import linen as nn
 
 from electra_jax.errors import UserError
+from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
-from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining import flops, original, registry
 from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
 from electra_jax.pretraining.objective import Objective, WeightSchedule
@@ -191,6 +191,12 @@ class PretrainingRun:
             raise UserError(
                 f"SEQUENCE_LENGTH {self.cache.sequence_length} is longer than the model's "
                 f"{self.encoder.max_position_embeddings} positions (max_position_embeddings)"
+            )
+        if SLIDING in self.encoder.kinds and self.encoder.local_attention > self.cache.sequence_length:
+            raise UserError(
+                f"EncoderConfig.local_attention {self.encoder.local_attention} is a longer window than SEQUENCE_LENGTH "
+                f"{self.cache.sequence_length}: set it to {self.cache.sequence_length} or less, or "
+                f'EncoderConfig.layer_types to ("{FULL}",)'
             )
         if not 0 < self.mask_prob < 1:
             raise UserError(f"MASK_PROB is {self.mask_prob}: it must be above 0 and under 1")

@@ -1,7 +1,10 @@
-"""The config.gin of a model directory: how it is named, and how the switches that version 0.1 recorded are read."""
+"""The records of a model directory: how its config.gin is named, and how records of version 0.1 are read.
+
+Version 0.1 had other switches, and lacked fields, whose values say what it did.
+"""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from electra_jax.errors import UserError
 
@@ -72,6 +75,34 @@ SWITCHES = (
         },
     ),
 )
+
+
+def added_fields() -> dict[str, dict[str, Any]]:
+    """Return by dataclass the fields that version 0.1 lacked, each with the value that stands for what it did."""
+    # The command line answers before JAX is imported.
+    from electra_jax.model.config import BERT_BLOCK
+
+    pooling = {"classifier_pooling": "cls"}
+    return {"EncoderConfig": BERT_BLOCK, "HeadConfig": pooling, "HeadOptions": pooling}
+
+
+def with_added_fields(text: str) -> str:
+    """Return a configuration that Gin wrote with the fields of `added_fields` that it lacks.
+
+    Args:
+        text: a Gin file. What a person wrote, without Gin's headings, is returned as it is.
+    """
+    for owner, added in added_fields().items():
+        heading = re.search(rf"^# Parameters for (\w+\.{owner}):$", text, flags=re.MULTILINE)
+        if heading:
+            names = {name: f"{heading[1]}.{name}" for name in added}
+            missing = [
+                f"{selector} = {added[name]!r}\n"
+                for name, selector in names.items()
+                if not re.search(rf"^{selector} = ", text, flags=re.MULTILINE)
+            ]
+            text = f"{text.rstrip()}\n\n{''.join(missing)}" if missing else text
+    return text
 
 
 def with_current_switches(text: str) -> str:

@@ -8,7 +8,7 @@ from electra_jax.checkpoints import model_dir, warm_start
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.tasks.tokenizer_file import load_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary

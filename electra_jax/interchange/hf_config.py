@@ -8,7 +8,7 @@ from typing import Any
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
 from electra_jax.interchange.tensors import Tensors
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import BERT_BLOCK, EncoderConfig
 from electra_jax.model.heads import HeadConfig
 
 CONFIG = "config.json"
@@ -162,6 +162,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
         return EncoderConfig(
             **whole,
             **rates,
+            **BERT_BLOCK,
             dtype="float32",
             dropout_bits=16,
             dropout_prng="threefry2x32",
@@ -220,6 +221,7 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors) -> HeadC
         final_sep_answers=False,
         answerable="none",
         beam_size=0,
+        classifier_pooling="cls",
     )
 
 

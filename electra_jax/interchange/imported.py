@@ -13,8 +13,8 @@ from electra_jax.checkpoints.model_record import Description
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.electra import generator_config
-from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.run_directory import CONFIG, TOKENIZER, VOCABULARY
 from electra_jax.tasks.tokenizer_file import TokenizerFile

@@ -9,7 +9,7 @@ import numpy as np
 
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import BERT_BLOCK, EncoderConfig
 from electra_jax.model.heads import HeadConfig
 
 Variables = dict[str, np.ndarray]
@@ -123,6 +123,7 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
         dropout_prng="threefry2x32",
         initializer_range=beside.get("initializer_range", 0.02),
         layer_norm_eps=1e-12,
+        **BERT_BLOCK,
         dtype="float32",
         attention="exact",
         scan_unroll=1,
@@ -157,9 +158,17 @@ def head_config(weights: Variables, task: str) -> HeadConfig:
             final_sep_answers=False,
             answerable="none",
             beam_size=0,
+            classifier_pooling="cls",
         )
     kind = "joint_question_answering" if "qa_hidden" in layers else "question_answering"
     answerable = "start" if "dense_3" in layers else "cls" if "dense_2" in layers else "none"
     return HeadConfig(
-        kind, 2, 0.0, mask_questions=True, final_sep_answers=True, answerable=answerable, beam_size=BEAM_SIZE
+        kind,
+        2,
+        0.0,
+        mask_questions=True,
+        final_sep_answers=True,
+        answerable=answerable,
+        beam_size=BEAM_SIZE,
+        classifier_pooling="cls",
     )

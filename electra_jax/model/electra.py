@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.errors import UserError
-from electra_jax.model.encoder import DisentangledEmbeddings, Embeddings, EncoderConfig
+from electra_jax.model.config import EncoderConfig
+from electra_jax.model.embeddings import DisentangledEmbeddings, Embeddings
 from electra_jax.model.layers import Linear, take_positions
 from electra_jax.model.towers import Discriminator, Generator, MaskedLmHead, Tower, WordPredictor
 from electra_jax.model.types import Masked, Tokens
@@ -23,7 +24,8 @@ def generator_config(
 ) -> EncoderConfig:
     """Return a generator's sizes as fractions of the discriminator's (ELECTRA, section 3.2, rounded as released).
 
-    It has one head for every 64 units of width, at least one, and a feed-forward of 4 x the width.
+    It has one head for every 64 units of width, at least one, and a feed-forward of 4 x the width. Where the
+    discriminator's feed-forward is gated, it has the discriminator's size of heads, and a feed-forward in proportion.
 
     Args:
         discriminator: the discriminator's sizes.
@@ -36,7 +38,10 @@ def generator_config(
     """
     hidden_size = round(discriminator.hidden_size * width_fraction)
     layers = round(discriminator.num_hidden_layers * depth_fraction)
-    heads = max(1, hidden_size // 64)
+    heads, inner = max(1, hidden_size // 64), 4 * hidden_size
+    if discriminator.gated_mlp:
+        heads = max(1, hidden_size // discriminator.head_size)
+        inner = round(discriminator.intermediate_size * width_fraction)
     if hidden_size < 1 or layers < 1:
         raise UserError(
             f"a generator of width fraction {width_fraction} and depth fraction {depth_fraction} has {layers} layers "
@@ -53,7 +58,7 @@ def generator_config(
         embedding_size=embedding_size or hidden_size,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        intermediate_size=4 * hidden_size,
+        intermediate_size=inner,
         scan_unroll=min(discriminator.scan_unroll, layers),
     )
 

@@ -1,328 +1,118 @@
-"""The Transformer encoder of BERT and ELECTRA: embeddings, attention, feed-forward, a scanned stack of layers.
+"""The Transformer encoder: a stack of layers of attention and feed-forward, BERT's and ModernBERT's among them.
 
 Parameters are float32 and carry logical axis names (see `layers`). Matrix products run in `config.dtype`; softmax and
 LayerNorm run in float32.
 """
 
-import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.errors import UserError
-from electra_jax.model import matmul
-from electra_jax.model.layers import (
-    DROPOUT_GENERATORS,
-    DROPOUT_INTEGERS,
-    Dropout,
-    Initializer,
-    LayerNorm,
-    Linear,
-    constrain,
-    expand_to,
-    gelu,
-    logical,
-)
-
-# T5X's names -> what `jax.checkpoint` may keep of a layer; None where it is not used.
-REMAT_POLICIES = {
-    "none": None,
-    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
+from electra_jax.model.attention import SelfAttention
+from electra_jax.model.config import FULL, REMAT_POLICIES, EncoderConfig
+from electra_jax.model.layers import Dropout, LayerNorm, Linear, constrain, gelu
+from electra_jax.model.rotary import Rotation, rotation
+from electra_jax.model.types import PyTree
 
 
-@dataclasses.dataclass(frozen=True)
-class EncoderConfig:
-    """The sizes and rates of an encoder, with BERT's field names.
+class Stream(NamedTuple):
+    """What passes from layer to layer.
 
     Attributes:
-        vocab_size: V.
-        hidden_size: D.
-        embedding_size: E; where it differs from D, embeddings are projected.
-        num_hidden_layers: N.
-        num_attention_heads: H, which divides D.
-        intermediate_size: F.
-        max_position_embeddings: the longest sequence.
-        type_vocab_size: T.
-        hidden_dropout_prob, attention_probs_dropout_prob: in [0, 1).
-        dropout_bits: random bits for each decision of dropout, 8, 16 or 32: fewer are faster and round the rate to a
-            multiple of 2^-bits (see `layers.keep_mask`).
-        dropout_prng: "threefry2x32", or "rbg", the hardware's generator (see `layers.keep_mask`).
-        initializer_range: standard deviation of the normal distribution before it is truncated at two of them.
-        layer_norm_eps: added to the variance.
-        dtype: "float32" or "bfloat16", for matrix products.
-        attention: "exact", written out, with dropout; or "fused", the backend's own kernel, which stores no attention
-            matrix and has no dropout (see `matmul.fused_attention`).
-        scan_unroll: layers per iteration of the loop over layers; the number of layers unrolls it completely.
-        remat_policy: what the backward pass recomputes of a layer: "none", "minimal" (everything but its products with
-            parameters) or "full" (everything but its input). Use it with scan_unroll = 1: in an unrolled stack the
-            CPU's compiler merges both computations, and no memory is saved.
+        hidden_BLD: normalized, in the encoder's dtype: what the next part reads.
+        residual_BLD: float32, what updates are added to; None where that is `hidden_BLD` (post-LayerNorm).
     """
 
-    vocab_size: int
-    hidden_size: int
-    embedding_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
-    type_vocab_size: int
-    hidden_dropout_prob: float
-    attention_probs_dropout_prob: float
-    dropout_bits: int
-    dropout_prng: str
-    initializer_range: float
-    layer_norm_eps: float
-    dtype: str
-    attention: str
-    scan_unroll: int
-    remat_policy: str
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            UserError: if a setting has an unknown value, or fused attention is asked for with dropout.
-            ValueError: if the heads do not divide the hidden size.
-        """
-        if self.remat_policy not in REMAT_POLICIES:
-            raise UserError(
-                f"EncoderConfig.remat_policy is {self.remat_policy!r}: it must be one of {', '.join(REMAT_POLICIES)}"
-            )
-        if self.attention not in matmul.ATTENTIONS:
-            raise UserError(
-                f"EncoderConfig.attention is {self.attention!r}: it must be one of {', '.join(matmul.ATTENTIONS)}"
-            )
-        if self.attention == "fused" and self.attention_probs_dropout_prob:
-            raise UserError(
-                f"fused attention has no dropout, and EncoderConfig.attention_probs_dropout_prob is "
-                f"{self.attention_probs_dropout_prob}: set ATTENTION_DROPOUT to 0.0, or ATTENTION to 'exact'"
-            )
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
-            )
-        if self.dropout_prng not in DROPOUT_GENERATORS:
-            raise UserError(
-                f"EncoderConfig.dropout_prng is {self.dropout_prng!r}: it must be one of "
-                f"{', '.join(DROPOUT_GENERATORS)}"
-            )
-        if self.dropout_bits not in DROPOUT_INTEGERS:
-            raise UserError(
-                f"EncoderConfig.dropout_bits is {self.dropout_bits}: it must be one of {sorted(DROPOUT_INTEGERS)}"
-            )
-
-    @property
-    def initializer(self) -> Initializer:
-        """Return BERT's truncated normal: cut at two standard deviations and not rescaled, which leaves 0.88 of one."""
-        return nn.initializers.truncated_normal(self.initializer_range)
-
-
-class Embeddings(nn.Module):
-    """Word, position and token-type tables and their LayerNorm, which generator and discriminator can share."""
-
-    config: EncoderConfig
-
-    def setup(self) -> None:
-        """Declare the tables."""
-        config = self.config
-        shapes = {
-            "word_embeddings": (config.vocab_size, "vocab"),
-            "position_embeddings": (config.max_position_embeddings, "abspos_buckets"),
-            "token_type_embeddings": (config.type_vocab_size, None),
-        }
-        for name, (rows, axis) in shapes.items():
-            init = logical(self.table_initializer(), axis, "embed")
-            table = self.param(name, init, (rows, config.embedding_size), jnp.float32)
-            # Looking up whole rows is far cheaper than looking up slices of the embedding axis.
-            setattr(self, name, constrain(table, axis, None))
-        self.layer_norm = LayerNorm(config.layer_norm_eps, "embed", jnp.dtype(config.dtype))
-        self.dropout = Dropout(config.hidden_dropout_prob, config.dropout_bits, config.dropout_prng)
-
-    def table_initializer(self) -> Initializer:
-        """Return the initializer of the three tables."""
-        return self.config.initializer
-
-    def word_table(self) -> jax.Array:
-        """Return the word table [V, E], for a head that is tied to it."""
-        return self.word_embeddings
-
-    def lookup(
-        self, input_ids_BL: jax.Array, token_type_ids_BL: jax.Array, position_ids_BL: jax.Array | None
-    ) -> jax.Array:
-        """Sum the three rows of each token, float32 [B, L, E]; without position ids, count along the row."""
-        if position_ids_BL is None:
-            positions_xLE = self.position_embeddings[None, : input_ids_BL.shape[1]]
-        else:
-            positions_xLE = jnp.take(self.position_embeddings, position_ids_BL, axis=0)
-        return (
-            jnp.take(self.word_embeddings, input_ids_BL, axis=0)
-            + positions_xLE
-            + jnp.take(self.token_type_embeddings, token_type_ids_BL, axis=0)
-        )
-
-    def __call__(
-        self,
-        input_ids_BL: jax.Array,
-        token_type_ids_BL: jax.Array,
-        position_ids_BL: jax.Array | None = None,
-        *,
-        deterministic: bool,
-    ) -> jax.Array:
-        """Embed int32 ids and types [B, L] as [B, L, E]; without position ids, count along the row."""
-        embedded_BLE = self.layer_norm(self.lookup(input_ids_BL, token_type_ids_BL, position_ids_BL))
-        return self.dropout(embedded_BLE, deterministic=deterministic)
-
-
-class DisentangledEmbeddings(Embeddings):
-    """Tables that a tower adds to another tower's embeddings without training those (DeBERTaV3, section 3.3).
-
-    They start at zero and are added to the other tower's tables, through which no gradient flows back. The LayerNorm is
-    this tower's own.
-    """
-
-    base: Embeddings
-
-    def table_initializer(self) -> Initializer:
-        """Return zeros, with which the sum starts at the other tower's tables."""
-        return nn.initializers.zeros
-
-    def word_table(self) -> jax.Array:
-        """Return the sum of both word tables, [V, E]."""
-        return jax.lax.stop_gradient(self.base.word_table()) + self.word_embeddings
-
-    def lookup(
-        self, input_ids_BL: jax.Array, token_type_ids_BL: jax.Array, position_ids_BL: jax.Array | None
-    ) -> jax.Array:
-        """Sum both towers' rows of each token, float32 [B, L, E]."""
-        common_BLE = self.base.lookup(input_ids_BL, token_type_ids_BL, position_ids_BL)
-        return jax.lax.stop_gradient(common_BLE) + super().lookup(input_ids_BL, token_type_ids_BL, position_ids_BL)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head scaled dot-product attention; kernels [D, H, C] and [H, C, D]."""
-
-    config: EncoderConfig
-
-    @nn.compact
-    def __call__(self, hidden_BLD: jax.Array, attention_mask: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Map [B, L, D] to [B, L, D]; the mask is int, [B, S] or [B, L, S], as `Encoder` takes it."""
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
-        width, heads = config.hidden_size, config.num_attention_heads
-        channels = width // heads
-
-        def declare(name: str) -> tuple[jax.Array, jax.Array]:
-            kernel_DHC = self.param(
-                f"{name}_kernel",
-                logical(config.initializer, "embed", "heads", "kv"),
-                (width, heads, channels),
-                jnp.float32,
-            )
-            bias_HC = self.param(
-                f"{name}_bias", logical(nn.initializers.zeros, "heads", "kv"), (heads, channels), jnp.float32
-            )
-            return kernel_DHC, bias_HC
-
-        # One product for all three, so that the hidden states are read once.
-        kernels, biases = zip(*map(declare, ("query", "key", "value")), strict=True)
-        kernel_ZDHC, bias_ZHC = jnp.stack(kernels), jnp.stack(biases)
-        output_kernel_HCD = self.param(
-            "output_kernel",
-            logical(config.initializer, "heads", "kv", "embed"),
-            (heads, channels, width),
-            jnp.float32,
-        )
-        output_bias_D = self.param("output_bias", logical(nn.initializers.zeros, "embed"), (width,), jnp.float32)
-        if config.attention == "fused":
-            projected_ZBLHC = matmul.einsum("BLD,ZDHC->ZBLHC", hidden_BLD, kernel_ZDHC, dtype)
-            projected_ZBLHC += bias_ZHC.astype(projected_ZBLHC.dtype)[:, None, None]
-            context_BLHC = matmul.fused_attention(*projected_ZBLHC, attention_mask)
-            mixed_BLD = matmul.einsum("BLHC,HCD->BLD", context_BLHC, output_kernel_HCD, dtype)
-        else:
-            projected_ZBHLC = matmul.einsum("BLD,ZDHC->ZBHLC", hidden_BLD, kernel_ZDHC, dtype)
-            projected_ZBHLC += bias_ZHC.astype(projected_ZBHLC.dtype)[:, None, :, None]
-            context_BHLC = self.attend(*projected_ZBHLC, attention_mask, deterministic=deterministic)
-            mixed_BLD = matmul.einsum("BHLC,HCD->BLD", context_BHLC, output_kernel_HCD, dtype)
-        return mixed_BLD + expand_to(output_bias_D.astype(mixed_BLD.dtype), mixed_BLD)
-
-    def attend(
-        self,
-        query_BHLC: jax.Array,
-        key_BHSC: jax.Array,
-        value_BHSC: jax.Array,
-        attention_mask: jax.Array,
-        *,
-        deterministic: bool,
-    ) -> jax.Array:
-        """Compute attention with every probability written out, so that it can be dropped; return [B, H, L, C]."""
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
-        seen_BLS = attention_mask if attention_mask.ndim == 3 else attention_mask[:, None, :]
-        # As in BERT, the penalty is finite, so that a token with nothing to attend to stays finite.
-        bias_B1LS = (1.0 - seen_BLS[:, None].astype(jnp.float32)) * -10000.0
-        scaled_BHLC = query_BHLC * query_BHLC.shape[-1] ** -0.5
-        scores_BHLS = matmul.einsum("BHLC,BHSC->BHLS", scaled_BHLC, key_BHSC, dtype)
-        probs_BHLS = jax.nn.softmax(scores_BHLS.astype(jnp.float32) + bias_B1LS, axis=-1).astype(value_BHSC.dtype)
-        self.sow("intermediates", "probs", probs_BHLS)
-        probs_BHLS = Dropout(config.attention_probs_dropout_prob, config.dropout_bits, config.dropout_prng)(
-            probs_BHLS, deterministic=deterministic
-        )
-        return matmul.einsum("BHLS,BHSC->BHLC", probs_BHLS, value_BHSC, dtype)
+    hidden_BLD: jax.Array
+    residual_BLD: jax.Array | None
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward, each followed by dropout, the residual connection and LayerNorm (post-LayerNorm)."""
+    """Attention and feed-forward; each update is dropped out, added to the residuals, and their sum normalized.
+
+    With post-LayerNorm the normalized sum is the next residual too. With pre-LayerNorm the sum itself is, and the
+    LayerNorm after a layer is what `transformers` has before the attention of the next, or its last one.
+
+    Attributes:
+        config: sizes and parts.
+        deterministic: without dropout.
+        kind: "full_attention" or "sliding_attention".
+    """
 
     config: EncoderConfig
     deterministic: bool
+    kind: str
 
     @nn.compact
-    def __call__(self, hidden_BLD: jax.Array, attention_mask: jax.Array) -> tuple[jax.Array, None]:
-        """Map [B, L, D] to [B, L, D], as one step of the scan over layers."""
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
+    def __call__(self, stream: Stream, attention_mask: jax.Array, turn: Rotation | None) -> tuple[Stream, None]:
+        """Map a stream of [B, L, D] to the next, as one step of the scan over layers."""
+        hidden_BLD, residual_BLD = stream
         hidden_BLD = constrain(hidden_BLD, "batch", None, None)
+        attended_BLD = SelfAttention(self.config, self.kind, name="attention")(
+            hidden_BLD, attention_mask, turn, deterministic=self.deterministic
+        )
+        stream = self.add_and_norm("attention_layer_norm", Stream(hidden_BLD, residual_BLD), attended_BLD)
+        stream = self.add_and_norm("output_layer_norm", stream, self.feed_forward(stream.hidden_BLD))
+        self.sow("intermediates", "hidden", stream.hidden_BLD if stream.residual_BLD is None else stream.residual_BLD)
+        return stream, None
 
-        def add_and_norm(name: str, residual_BLD: jax.Array, update_BLD: jax.Array) -> jax.Array:
-            update_BLD = Dropout(config.hidden_dropout_prob, config.dropout_bits, config.dropout_prng)(
-                update_BLD, deterministic=self.deterministic
-            )
-            return LayerNorm(config.layer_norm_eps, "embed", dtype, name=name)(
-                residual_BLD.astype(update_BLD.dtype) + update_BLD
-            )
+    def feed_forward(self, hidden_BLD: jax.Array) -> jax.Array:
+        """Return the output [B, L, D] of the feed-forward, from activations [B, L, F]."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
 
-        attended_BLD = SelfAttention(config, name="attention")(
-            hidden_BLD, attention_mask, deterministic=self.deterministic
+        def inner(name: str) -> jax.Array:
+            return Linear(
+                config.intermediate_size, ("embed", "mlp"), config.initializer, dtype, config.mlp_bias, name=name
+            )(hidden_BLD)
+
+        inner_BLF = gelu(inner("intermediate"))
+        if config.gated_mlp:
+            inner_BLF *= inner("gate")
+        return Linear(
+            config.hidden_size, ("mlp", "embed"), config.output_initializer, dtype, config.mlp_bias, name="output"
+        )(inner_BLF)
+
+    def add_and_norm(self, name: str, stream: Stream, update_BLD: jax.Array) -> Stream:
+        """Add an update to the residuals, and normalize the sum."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        update_BLD = Dropout(config.hidden_dropout_prob, config.dropout_bits, config.dropout_prng)(
+            update_BLD, deterministic=self.deterministic
         )
-        hidden_BLD = add_and_norm("attention_layer_norm", hidden_BLD, attended_BLD)
-        inner_BLF = Linear(config.intermediate_size, ("embed", "mlp"), config.initializer, dtype, name="intermediate")(
-            hidden_BLD
-        )
-        outer_BLD = Linear(config.hidden_size, ("mlp", "embed"), config.initializer, dtype, name="output")(
-            gelu(inner_BLF)
-        )
-        hidden_BLD = add_and_norm("output_layer_norm", hidden_BLD, outer_BLD)
-        self.sow("intermediates", "hidden", hidden_BLD)
-        return hidden_BLD, None
+        norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, name=name)
+        if stream.residual_BLD is None:
+            return Stream(norm(stream.hidden_BLD.astype(update_BLD.dtype) + update_BLD), None)
+        residual_BLD = stream.residual_BLD + update_BLD.astype(jnp.float32)
+        return Stream(norm(residual_BLD), residual_BLD)
 
 
 class Encoder(nn.Module):
     """A stack of layers over embedded tokens; its parameters have a leading axis `layers` (N).
 
     Applied with `mutable="intermediates"`, it also returns its input (`embedded`) and every layer's `hidden` states
-    and, for exact attention, `probs`, stacked over layers.
+    (with pre-LayerNorm, the residuals) and, for exact attention, `probs`, stacked over layers.
     """
 
     config: EncoderConfig
 
     @nn.compact
-    def __call__(self, embedded_BLE: jax.Array, attention_mask: jax.Array, *, deterministic: bool) -> jax.Array:
+    def __call__(
+        self,
+        embedded_BLE: jax.Array,
+        attention_mask: jax.Array,
+        position_ids_BL: jax.Array | None = None,
+        *,
+        deterministic: bool,
+    ) -> jax.Array:
         """Return hidden states [B, L, D] in `config.dtype`.
 
         Args:
             embedded_BLE: embedded tokens.
             attention_mask: int, [B, S], 1 for a real token (fused attention needs padding to come last), or [B, L, S],
                 1 where token L may attend to token S.
+            position_ids_BL: int32, the positions that rotary embeddings turn by; None to count along the row.
             deterministic: without dropout.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -338,6 +128,29 @@ class Encoder(nn.Module):
             )(embedded_BLE)
         hidden_BLD = hidden_BLD.astype(dtype)
         self.sow("intermediates", "embedded", hidden_BLD)
+        stream = Stream(hidden_BLD, hidden_BLD.astype(jnp.float32) if config.norm_placement == "pre" else None)
+        turns = self.rotations(position_ids_BL, hidden_BLD.shape[1])
+        # All layers have the same parameters, whatever their kind.
+        if len(set(config.kinds)) == 1 or self.is_initializing():
+            stream = self.scan(stream, attention_mask, turns[config.kinds[0]], deterministic=deterministic)
+        else:
+            stream = self.scan_rounds(stream, attention_mask, turns, deterministic=deterministic)
+        return constrain(stream.hidden_BLD, "batch", None, None)
+
+    def rotations(self, position_ids_BL: jax.Array | None, length: int) -> dict[str, Rotation | None]:
+        """Return the rotation of the positions in each kind of layer."""
+        config = self.config
+        if config.position_embedding_type == "absolute":
+            return dict.fromkeys(config.kinds)
+        positions_xL = jnp.arange(length, dtype=jnp.int32)[None] if position_ids_BL is None else position_ids_BL
+        thetas = {
+            kind: config.global_rope_theta if kind == FULL else config.local_rope_theta for kind in set(config.kinds)
+        }
+        return {kind: rotation(positions_xL, config.head_size, theta) for kind, theta in thetas.items()}
+
+    def scan(self, stream: Stream, attention_mask: jax.Array, turn: Rotation | None, *, deterministic: bool) -> Stream:
+        """Run layers of one kind, each step of a loop a layer."""
+        config = self.config
         layer = EncoderLayer
         if (policy := REMAT_POLICIES[config.remat_policy]) is not None:
             # Without the loop, XLA would merge the recomputation with the first computation.
@@ -352,5 +165,96 @@ class Encoder(nn.Module):
             unroll=1 if self.is_initializing() else config.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        hidden_BLD, _ = layers(config, deterministic, name="layers")(hidden_BLD, attention_mask)
-        return constrain(hidden_BLD, "batch", None, None)
+        stream, _ = layers(config, deterministic, config.kinds[0], name="layers")(stream, attention_mask, turn)
+        return stream
+
+    def scan_rounds(
+        self,
+        stream: Stream,
+        attention_mask: jax.Array,
+        turns: dict[str, Rotation | None],
+        *,
+        deterministic: bool,
+    ) -> Stream:
+        """Run layers of two kinds, each step of a loop one round of `layer_types`: a layer costs what its kind costs.
+
+        The body of `nn.scan` would be one layer, of either kind. Here each layer is applied to its row of the same
+        stacked parameters.
+        """
+        config = self.config
+        keys_N = None if deterministic else jax.random.split(self.make_rng("dropout"), config.num_hidden_layers)
+        sows = self.is_mutable_collection("intermediates")
+
+        def run(stream: Stream, row: tuple[PyTree, jax.Array | None], kind: str) -> tuple[Stream, PyTree]:
+            params, key = row
+            (stream, _), states = EncoderLayer(config, deterministic, kind, parent=None).apply(
+                {"params": params},
+                stream,
+                attention_mask,
+                turns[kind],
+                rngs={} if key is None else {"dropout": key},
+                mutable=["intermediates"] if sows else [],
+            )
+            return stream, states
+
+        if (policy := REMAT_POLICIES[config.remat_policy]) is not None:
+            unrolled = config.scan_unroll >= config.num_hidden_layers
+            run = jax.checkpoint(run, prevent_cse=unrolled, policy=policy, static_argnums=2)
+        stream, states = scan_in_rounds(run, stream, (self.get_variable("params", "layers"), keys_N), config)
+        if sows:
+            self.put_variable("intermediates", "layers", states["intermediates"])
+        return stream
+
+
+def scan_in_rounds(
+    run: Callable[[Stream, PyTree, str], tuple[Stream, PyTree]], stream: Stream, rows: PyTree, config: EncoderConfig
+) -> tuple[Stream, PyTree]:
+    """Run a function of a stream, a row of every leaf and a layer's kind over all N rows.
+
+    Args:
+        run: returns the next stream, and what it says of the layer.
+        stream: the first layer's input.
+        rows: a tree with leaves [N, ...].
+        config: says how many rounds are a loop: all whole ones, or none if it is unrolled completely.
+
+    Returns:
+        The last stream, and what `run` says, stacked over layers.
+    """
+    depth, period = config.num_hidden_layers, len(config.layer_types)
+    looped = 0 if config.scan_unroll >= depth else depth - depth % period
+
+    def run_each(stream: Stream, rows: PyTree, kinds: tuple[str, ...]) -> tuple[Stream, PyTree]:
+        said = []
+        for row, kind in zip(unstack(rows, len(kinds)), kinds, strict=True):
+            stream, state = run(stream, row, kind)
+            said.append(state)
+        return stream, jax.tree.map(lambda *leaves: jnp.stack(leaves), *said)
+
+    parts = []
+    if looped:
+        stream, states = jax.lax.scan(
+            lambda stream, rows: run_each(stream, rows, config.layer_types),
+            stream,
+            jax.tree.map(lambda leaf: leaf[:looped].reshape(-1, period, *leaf.shape[1:]), rows),
+            unroll=max(1, config.scan_unroll // period),
+        )
+        parts.append(jax.tree.map(lambda leaf: leaf.reshape(looped, *leaf.shape[2:]), states))
+    if looped < depth:
+        stream, states = run_each(stream, jax.tree.map(lambda leaf: leaf[looped:], rows), config.kinds[looped:])
+        parts.append(states)
+    return stream, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def unstack(tree: PyTree, count: int) -> list[PyTree]:
+    """Return the `count` rows of a tree with leaves [count, ...].
+
+    Numbers are cut in one operation, whose gradient is one concatenation and not a sum of padded rows.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+
+    def rows(leaf: jax.Array) -> list[jax.Array]:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return list(leaf)
+        return [part.squeeze(0) for part in jax.lax.split(leaf, (1,) * count)]
+
+    return [structure.unflatten(row) for row in zip(*map(rows, leaves), strict=True)]

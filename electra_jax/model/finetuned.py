@@ -5,7 +5,9 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
+from electra_jax.model.config import EncoderConfig
+from electra_jax.model.embeddings import Embeddings
+from electra_jax.model.encoder import Encoder
 from electra_jax.model.heads import HeadConfig, make_head
 from electra_jax.model.precision import evaluation_config, evaluation_precision
 from electra_jax.model.types import PyTree, Tokens

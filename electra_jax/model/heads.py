@@ -11,6 +11,12 @@ that of `transformers`:
                                         `joint_prediction=False`
     joint_question_answering            end given start, with a beam: the original's default; not in `transformers`
 
+ModernBERT's heads (`ModernBertFor...`) each have one more layer before their projection: dense, GELU, LayerNorm.
+
+    modernbert_sequence_classification  over [CLS], or over the mean of the row
+    modernbert_token_classification     over each token
+    modernbert_question_answering       over each token, with a start and an end
+
 Regression is sequence classification with one label, and so is the score of each choice in multiple choice.
 """
 
@@ -22,8 +28,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from electra_jax.model.encoder import EncoderConfig
-from electra_jax.model.layers import Linear, gelu, logical
+from electra_jax.model.config import EncoderConfig
+from electra_jax.model.layers import LayerNorm, Linear, gelu, logical
 from electra_jax.model.types import Tokens
 
 JOINT_WIDTH = 512  # the original's hidden layers over (start, end) and over (CLS, start)
@@ -48,6 +54,7 @@ class HeadConfig:
             "start" (from [CLS] and the expected start, the original's default).
         beam_size: for joint question answering, the number of starts kept, and of ends kept for each (20 in the
             original).
+        classifier_pooling: what ModernBERT's sequence classification reads: "cls", or "mean", of the row's tokens.
     """
 
     kind: str
@@ -57,17 +64,20 @@ class HeadConfig:
     final_sep_answers: bool
     answerable: str
     beam_size: int
+    classifier_pooling: str
 
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-            ValueError: if `kind` or `answerable` has an unknown value.
+            ValueError: if `kind`, `answerable` or `classifier_pooling` has an unknown value.
         """
         if self.kind not in HEADS:
             raise ValueError(f"head {self.kind!r}: it must be one of {', '.join(HEADS)}")
         if self.answerable not in ("none", "cls", "start"):
             raise ValueError(f"answerable {self.answerable!r}: it must be none, cls or start")
+        if self.classifier_pooling not in ("cls", "mean"):
+            raise ValueError(f"classifier_pooling {self.classifier_pooling!r}: it must be cls or mean")
 
 
 def glorot_linear(features: int, dtype: Any, name: str) -> Linear:
@@ -253,12 +263,72 @@ class JointQuestionAnsweringHead(nn.Module):
         return self.end(gelu(self.joint(pairs_BPLD)))[..., 0]
 
 
+class PredictionHead(nn.Module):
+    """Dense, GELU, LayerNorm, dropout and a projection: what all heads of ModernBERT are made of."""
+
+    head: HeadConfig
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, *, deterministic: bool) -> jax.Array:
+        """Map [..., D] to float32 [..., labels]."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        dense = Linear(
+            config.hidden_size,
+            ("embed", None),
+            config.output_initializer,
+            dtype,
+            config.classifier_bias,
+            name="dense",
+        )
+        norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, name="layer_norm")
+        hidden = nn.Dropout(self.head.dropout_prob)(norm(gelu(dense(hidden))), deterministic=deterministic)
+        init = nn.initializers.truncated_normal(config.hidden_size**-0.5)
+        return Linear(self.head.num_labels, ("embed", None), init, jnp.float32, name="prediction")(hidden)
+
+
+class ModernBertClassificationHead(PredictionHead):
+    """Label a row, from [CLS] or from the mean of its tokens."""
+
+    def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """Map [B, L, D] to float32 [B, labels]."""
+        if self.head.classifier_pooling == "cls":
+            return super().__call__(hidden_BLD[:, 0], deterministic=deterministic)
+        weights_BL = tokens.attention_mask.astype(jnp.float32)
+        sums_BD = jnp.einsum("BLD,BL->BD", hidden_BLD.astype(jnp.float32), weights_BL)
+        # A row that only fills up a batch has no tokens.
+        counts_B1 = jnp.maximum(weights_BL.sum(1, keepdims=True), 1.0)
+        return super().__call__(sums_BD / counts_B1, deterministic=deterministic)
+
+
+class ModernBertTaggingHead(PredictionHead):
+    """Label every token."""
+
+    def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """Map [B, L, D] to float32 [B, L, labels]."""
+        del tokens
+        return super().__call__(hidden_BLD, deterministic=deterministic)
+
+
+class ModernBertQuestionAnsweringHead(PredictionHead):
+    """Start and end, from one projection to two labels."""
+
+    def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> dict[str, jax.Array]:
+        """Map [B, L, D] to float32 `start_logits` and `end_logits` [B, L]."""
+        del tokens
+        logits_BLP = super().__call__(hidden_BLD, deterministic=deterministic)
+        return {"start_logits": logits_BLP[..., 0], "end_logits": logits_BLP[..., 1]}
+
+
 HEADS: dict[str, type[nn.Module]] = {
     "sequence_classification": SequenceClassificationHead,
     "sequence_classification_reference": ReferenceClassificationHead,
     "token_classification": TokenClassificationHead,
     "question_answering": QuestionAnsweringHead,
     "joint_question_answering": JointQuestionAnsweringHead,
+    "modernbert_sequence_classification": ModernBertClassificationHead,
+    "modernbert_token_classification": ModernBertTaggingHead,
+    "modernbert_question_answering": ModernBertQuestionAnsweringHead,
 }
 
 

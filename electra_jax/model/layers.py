@@ -49,12 +49,13 @@ def take_positions(values_BLx: jax.Array, positions_BK: jax.Array) -> jax.Array:
 
 
 class Linear(nn.Module):
-    """x W + b over the last axis, with a kernel [in, out]; multiplied in `dtype`."""
+    """x W + b over the last axis, with a kernel [in, out], and b only with `use_bias`; multiplied in `dtype`."""
 
     features: int
     axes: tuple[str | None, str | None]
     kernel_init: Initializer
     dtype: Any
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -62,8 +63,10 @@ class Linear(nn.Module):
         kernel = self.param(
             "kernel", logical(self.kernel_init, *self.axes), (inputs.shape[-1], self.features), jnp.float32
         )
-        bias = self.param("bias", logical(nn.initializers.zeros, self.axes[1]), (self.features,), jnp.float32)
         outputs = matmul.dense(inputs, kernel, self.dtype)
+        if not self.use_bias:
+            return outputs
+        bias = self.param("bias", logical(nn.initializers.zeros, self.axes[1]), (self.features,), jnp.float32)
         return outputs + expand_to(bias.astype(outputs.dtype), outputs)
 
 
@@ -73,18 +76,22 @@ class LayerNorm(nn.Module):
     epsilon: float
     axis: str
     dtype: Any
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Normalize an array of any shape."""
         size = inputs.shape[-1:]
         scale = self.param("scale", logical(nn.initializers.ones, self.axis), size, jnp.float32)
-        bias = self.param("bias", logical(nn.initializers.zeros, self.axis), size, jnp.float32)
         inputs = inputs.astype(jnp.float32)
         centred = inputs - jnp.mean(inputs, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
         normalized = centred * jax.lax.rsqrt(variance + self.epsilon)
-        return (normalized * expand_to(scale, inputs) + expand_to(bias, inputs)).astype(self.dtype)
+        normalized *= expand_to(scale, inputs)
+        if self.use_bias:
+            bias = self.param("bias", logical(nn.initializers.zeros, self.axis), size, jnp.float32)
+            normalized += expand_to(bias, inputs)
+        return normalized.astype(self.dtype)
 
 
 def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float, bits: int, prng: str) -> tuple[jax.Array, float]:

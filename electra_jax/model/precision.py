@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 import jax
 
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 
 
 def evaluation_config(config: EncoderConfig) -> EncoderConfig:

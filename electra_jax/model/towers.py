@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.model import matmul
-from electra_jax.model.encoder import Embeddings, Encoder, EncoderConfig
+from electra_jax.model.config import EncoderConfig
+from electra_jax.model.embeddings import Embeddings
+from electra_jax.model.encoder import Encoder
 from electra_jax.model.layers import LayerNorm, Linear, expand_to, gelu, logical, take_positions
 from electra_jax.model.types import Masked, Tokens
 
@@ -23,8 +25,16 @@ class MaskedLmHead(nn.Module):
     def __call__(self, hidden_BKD: jax.Array, word_embeddings_VE: jax.Array) -> jax.Array:
         """Map [B, K, D] to float32 logits [B, K, V]."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        hidden_BKE = Linear(config.embedding_size, ("embed", None), config.initializer, dtype, name="dense")(hidden_BKD)
-        hidden_BKE = LayerNorm(config.layer_norm_eps, "embed", dtype, name="layer_norm")(gelu(hidden_BKE))
+        dense = Linear(
+            config.embedding_size,
+            ("embed", None),
+            config.output_initializer,
+            dtype,
+            config.classifier_bias,
+            name="dense",
+        )
+        norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, name="layer_norm")
+        hidden_BKE = norm(gelu(dense(hidden_BKD)))
         bias_V = self.param("output_bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,), jnp.float32)
         logits_BKV = matmul.einsum("BKE,VE->BKV", hidden_BKE, word_embeddings_VE, dtype, result=jnp.float32)
         return logits_BKV + expand_to(bias_V, logits_BKV)
@@ -75,11 +85,12 @@ class Tower(nn.Module):
 
     def encode(self, tokens: Tokens, *, deterministic: bool, visible_BLS: jax.Array | None = None) -> jax.Array:
         """Return hidden states [B, L, D]; `visible_BLS` replaces what `visible` says about attention."""
+        position_ids_BL = positions_in_example(tokens)
         embedded_BLE = self.embeddings(
-            tokens.input_ids, tokens.token_type_ids, positions_in_example(tokens), deterministic=deterministic
+            tokens.input_ids, tokens.token_type_ids, position_ids_BL, deterministic=deterministic
         )
         mask = visible(tokens) if visible_BLS is None else visible_BLS
-        return self.encoder(embedded_BLE, mask, deterministic=deterministic)
+        return self.encoder(embedded_BLE, mask, position_ids_BL, deterministic=deterministic)
 
 
 class Generator(Tower):

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.model.encoder import DisentangledEmbeddings, Embeddings, EncoderConfig
+from electra_jax.model.config import EncoderConfig
+from electra_jax.model.embeddings import DisentangledEmbeddings, Embeddings
 from electra_jax.model.towers import Discriminator, MaskedLmHead, Tower, visible
 from electra_jax.model.types import Masked, Tokens
 

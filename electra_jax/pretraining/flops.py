@@ -1,6 +1,7 @@
 """Counted FLOPs of a training step: matrix products only, a multiply-add is two, backward is twice forward."""
 
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model import windows
+from electra_jax.model.config import FULL, EncoderConfig
 from electra_jax.pretraining.electric import TwoTowerDetection
 from electra_jax.pretraining.masked_lm import AllTokensMlm
 from electra_jax.pretraining.objective import Objective
@@ -46,12 +47,16 @@ def step_flops(
 
 
 def encoder_flops(config: EncoderConfig, batch_size: int, sequence_length: int) -> int:
-    """Return the forward matrix FLOPs of an encoder over [B, L], its embedding projection included."""
+    """Return the forward matrix FLOPs of an encoder over [B, L], its embedding projection included.
+
+    A query of a sliding layer is multiplied with the keys of three blocks (see `windows`), or of a short row.
+    """
     width, inner = config.hidden_size, config.intermediate_size
-    kernels = 4 * width * width + 2 * width * inner
-    attention = 2 * sequence_length * width
+    kernels = 4 * width * width + (3 if config.gated_mlp else 2) * width * inner
+    window = windows.num_attended(sequence_length, config.local_attention // 2)
+    attended = sum(sequence_length if kind == FULL else window for kind in config.kinds)
     projection = config.embedding_size * width if config.embedding_size != width else 0
-    return 2 * batch_size * sequence_length * (config.num_hidden_layers * (kernels + attention) + projection)
+    return 2 * batch_size * sequence_length * (config.num_hidden_layers * kernels + 2 * attended * width + projection)
 
 
 def word_head_flops(config: EncoderConfig, num_tokens: int, *, width: int) -> int:

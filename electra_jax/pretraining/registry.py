@@ -5,6 +5,7 @@ from collections.abc import Callable
 from flax import linen as nn
 
 from electra_jax.errors import UserError
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.electra import (
     EMBEDDING_SHARING,
     AllTokensMlmModel,
@@ -14,7 +15,6 @@ from electra_jax.model.electra import (
     TiedElectra,
     UniformElectra,
 )
-from electra_jax.model.encoder import EncoderConfig
 from electra_jax.model.two_towers import TwoTowerElectra
 from electra_jax.pretraining import corruption
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection

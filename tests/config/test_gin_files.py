@@ -96,7 +96,7 @@ def test_fine_tuning_takes_its_sizes_from_a_model_file() -> None:
     run = gin_files.build(FinetuningRun, files, bindings, search_paths=[])
     encoder = run.encoder()
     assert encoder.hidden_size == 128
-    head = run.heads.head_for("classification", num_labels=10, final_sep_answers=False)
+    head = run.heads.head_for("classification", encoder=encoder, num_labels=10, final_sep_answers=False)
     optimizer = make_optimizer(run.optimizer(num_train_steps=10, num_warmup_steps=1.0))
     init = functools.partial(finetuning.init_state, model=FinetunedModel(encoder, head), optimizer=optimizer)
     assert jax.eval_shape(init, jax.random.key(0)).params["head"]["prediction"]["kernel"].unbox().shape == (128, 10)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from electra_jax.config.recorded import SWITCHES, Switch, with_current_switches
+from electra_jax.config.recorded import SWITCHES, Switch, with_added_fields, with_current_switches
 from electra_jax.errors import UserError
 
 NAMES = [f"{switch.owner}.{switch.name}" for switch in SWITCHES]
@@ -39,3 +39,15 @@ def test_the_macro_of_a_switch_is_read() -> None:
     macro = "LAYERWISE_EXPONENTS = 'reference'\n"
     text = f"{macro}x.OptimizerConfig.layerwise_exponents = %LAYERWISE_EXPONENTS\n"
     assert with_current_switches(text) == f"{macro}\nx.OptimizerConfig.top_layer_exponent = 2\n"
+
+
+def test_fields_that_version_0_1_lacked_are_added() -> None:
+    recorded = "# Parameters for encoder.EncoderConfig:\n# ====\nencoder.EncoderConfig.local_attention = 7\n"
+    text = with_added_fields(recorded)
+    assert "encoder.EncoderConfig.position_embedding_type = 'absolute'\n" in text
+    assert "encoder.EncoderConfig.layer_types = ('full_attention',)\n" in text
+    assert text.count("local_attention") == 1
+    assert with_added_fields(text) == text
+    # What a person wrote is not completed, because other files may bind the rest.
+    written = "encoder.EncoderConfig.hidden_size = 8\n"
+    assert with_added_fields(written) == written

@@ -21,7 +21,7 @@ from electra_jax.pretraining import corruption, steps
 from electra_jax.pretraining.electric import TwoTowerDetection
 from electra_jax.pretraining.objective import Keys, Outputs
 from support.objectives import COMPILE_FAST, TWO, VARIANTS, Variant
-from support.tiny_model import CLS, MASK, MASKING, OBJECTIVE, SEP, VOCAB_SIZE
+from support.tiny_model import CLS, MASK, MASKING, OBJECTIVE, SEP, VOCAB_SIZE, modern_encoder
 
 LENGTH = 24
 
@@ -202,7 +202,10 @@ def with_fused_attention(model: nn.Module) -> nn.Module:
 
 
 TWO_TOWERS = Variant(TwoTowerDetection(**TWO), kind="two_tower")
+MODERN = dataclasses.replace(VARIANTS["gdes"], encoder=modern_encoder())
 CASES = {
+    "rotary positions and windows": (MODERN.objective, MODERN.model),
+    "rotary positions and windows, fused": (MODERN.objective, with_fused_attention(MODERN.model)),
     "exact attention, tables of both towers": (VARIANTS["gdes"].objective, VARIANTS["gdes"].model),
     "fused attention": (OBJECTIVE, with_fused_attention(VARIANTS["electra"].model)),
     "a generator from each side": (TWO_TOWERS.objective, TWO_TOWERS.model),

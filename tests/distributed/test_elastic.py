@@ -130,7 +130,7 @@ def test_fine_tuning_takes_the_parameters_alone_onto_any_mesh(run: Run, devices:
     state = drawn(abstract)
     run.save(Checkpoints(run.model_dir, keep=1), 1, sharding.shard_like(state, abstract), reader())
     encoder = loading.load(run.model_dir).description.discriminator
-    head = HeadConfig("sequence_classification", 2, 0.1, False, False, "none", 0)
+    head = HeadConfig("sequence_classification", 2, 0.1, False, False, "none", 0, "cls")
     model, config = FinetunedModel(encoder, head), FEWER.get(devices, EIGHT)
     init = functools.partial(finetuning.init_state, model=model, optimizer=make_optimizer(run.configuration.optimizer))
     places = sharding.abstract(init, jax.random.key(0), sharding.make_mesh(config, devices), config).params

@@ -37,6 +37,7 @@ def head(kind: str) -> HeadConfig:
         final_sep_answers=False,
         answerable="start" if kind == "question_answering" else "none",
         beam_size=3,
+        classifier_pooling="cls",
     )
 
 

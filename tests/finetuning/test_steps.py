@@ -51,6 +51,7 @@ class Case(NamedTuple):
             final_sep_answers=final_sep_answers,
             answerable=self.answerable,
             beam_size=3,
+            classifier_pooling="cls",
         )
 
 

@@ -40,6 +40,7 @@ def head(kind: str) -> HeadConfig:
         final_sep_answers=False,
         answerable="start" if kind.endswith("answering") else "none",
         beam_size=3,
+        classifier_pooling="cls",
     )
 
 

@@ -9,7 +9,8 @@ import pytest
 from flax import linen as nn
 
 from electra_jax.errors import UserError
-from electra_jax.model.encoder import REMAT_POLICIES, Encoder
+from electra_jax.model.config import REMAT_POLICIES
+from electra_jax.model.encoder import Encoder
 from electra_jax.model.types import PyTree
 from support.tiny_model import small_encoder
 

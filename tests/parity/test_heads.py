@@ -78,6 +78,7 @@ class TestQuestionAnswering:
             final_sep_answers=True,
             answerable=told.answerable,
             beam_size=beam,
+            classifier_pooling="cls",
         )
         head = make_head(settings, config)
         ids = jnp.zeros(hidden.shape[:2], jnp.int32)

@@ -22,7 +22,8 @@ from electra_jax.cli import main
 from electra_jax.inference import network as models
 from electra_jax.inference.api import Model
 from electra_jax.interchange import hf_names, layout
-from electra_jax.model.encoder import Embeddings, Encoder
+from electra_jax.model.embeddings import Embeddings
+from electra_jax.model.encoder import Encoder
 from electra_jax.model.types import PyTree, Tokens
 from support.shared import ORACLE, skipped
 

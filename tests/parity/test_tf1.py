@@ -13,7 +13,7 @@ import electra_jax
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.cli import main
 from electra_jax.interchange import tf1
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import Tokens
 from electra_jax.pretraining import electric
 from support.parity_case import CLS, MASK, SEP, Case, discover, recipe

@@ -63,6 +63,7 @@ def write_tuned(directory: Path, kind: str, *, labels: tuple[str, ...], task: di
             final_sep_answers=False,
             answerable="start" if kind == "question_answering" else "none",
             beam_size=0,
+            classifier_pooling="cls",
         )
     description = Description(
         kind=kind,

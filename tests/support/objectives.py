@@ -6,6 +6,7 @@ import functools
 import jax
 from flax import linen as nn
 
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.electra import generator_config
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import registry, steps
@@ -22,6 +23,10 @@ WORDS = {"gen_weight": 1.0, "prediction_weight": 2.0, **SAMPLING}
 COMPILE_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
+# Not unrolled: what is tested with it is how towers are joined, and compiling is what takes the time.
+ONE_LAYER = dataclasses.replace(small_encoder(), num_hidden_layers=1, scan_unroll=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Variant:
     """An objective with the model that it trains."""
@@ -30,11 +35,11 @@ class Variant:
     kind: str = "small"
     sharing: str = "es"
     own_size: bool = False
+    encoder: EncoderConfig = ONE_LAYER
 
     @functools.cached_property
     def model(self) -> nn.Module:
-        # One layer, not unrolled: what is tested here is how towers are joined, and compiling is what takes the time.
-        encoder = dataclasses.replace(small_encoder(), num_hidden_layers=1, scan_unroll=1)
+        encoder = self.encoder
         size = 0 if self.own_size else encoder.embedding_size
         generator = generator_config(encoder, width_fraction=0.75, depth_fraction=1.0, embedding_size=size)
         arguments = {

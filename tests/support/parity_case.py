@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from electra_jax.interchange import layout, tf1
 from electra_jax.interchange.layout import Layout
-from electra_jax.model.encoder import EncoderConfig
+from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, electric, masked_lm, registry, replaced_token, steps
 from electra_jax.pretraining.corruption import MaskingConfig

@@ -7,8 +7,8 @@ import gin
 import numpy as np
 
 from electra_jax.config import gin_files
+from electra_jax.model.config import BERT_BLOCK, FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import Electra, generator_config
-from electra_jax.model.encoder import EncoderConfig
 from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.tasks.options import TaskOptions
@@ -42,6 +42,7 @@ PUBLISHED_ENCODER = {
     "vocab_size": 30522,
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
+    **BERT_BLOCK,
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
     "dropout_bits": 16,
@@ -75,6 +76,24 @@ def small_encoder(*, dropout: float = 0.0, dtype: str = "float32") -> EncoderCon
         dtype=dtype,
         scan_unroll=2,
     )
+
+
+def modern_encoder(**fields: Any) -> EncoderConfig:
+    """Return `small_encoder` with ModernBERT's layers: one that sees the row, and one that sees a window of 8."""
+    modern = {
+        "embedding_size": 16,
+        "type_vocab_size": 0,
+        "position_embedding_type": "rotary",
+        "norm_placement": "pre",
+        "gated_mlp": True,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "norm_bias": False,
+        "classifier_bias": False,
+        "layer_types": (FULL, SLIDING),
+        "local_attention": 8,
+    }
+    return dataclasses.replace(small_encoder(), **modern | fields)
 
 
 def small_model(*, dropout: float = 0.0, dtype: str = "float32") -> Electra:

@@ -1,0 +1,189 @@
+"""The sizes, parts and rates of an encoder."""
+
+import dataclasses
+
+import jax
+from flax import linen as nn
+
+from electra_jax.errors import UserError
+from electra_jax.model import matmul
+from electra_jax.model.layers import DROPOUT_GENERATORS, DROPOUT_INTEGERS, Initializer
+
+# T5X's names -> what `jax.checkpoint` may keep of a layer; None where it is not used.
+REMAT_POLICIES = {
+    "none": None,
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+# The names that `transformers` has for a layer that attends to the whole row, and for one that attends to a window.
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+# The fields that make BERT's layer of an encoder: those that ELECTRA's and BERT's own configurations do not have.
+BERT_BLOCK = {
+    "position_embedding_type": "absolute",
+    "norm_placement": "post",
+    "gated_mlp": False,
+    "qk_norm": False,
+    "attention_bias": True,
+    "mlp_bias": True,
+    "norm_bias": True,
+    "classifier_bias": True,
+    "layer_types": (FULL,),
+    "local_attention": 128,
+    "global_rope_theta": 10000.0,
+    "local_rope_theta": 10000.0,
+}
+
+CHOICES = {
+    "remat_policy": tuple(REMAT_POLICIES),
+    "attention": matmul.ATTENTIONS,
+    "dropout_prng": DROPOUT_GENERATORS,
+    "dropout_bits": tuple(sorted(DROPOUT_INTEGERS)),
+    "position_embedding_type": ("absolute", "rotary"),
+    "norm_placement": ("post", "pre"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """The sizes, parts and rates of an encoder, with BERT's field names and, where BERT has none, ModernBERT's.
+
+    `BERT_BLOCK` holds the fields that make it BERT's encoder, gin/models/modern.gin those that make it ModernBERT's
+    (Warner et al., 2024). Each of them can be chosen alone.
+
+    Attributes:
+        vocab_size: V.
+        hidden_size: D.
+        embedding_size: E; where it differs from D, embeddings are projected.
+        num_hidden_layers: N.
+        num_attention_heads: H, which divides D.
+        intermediate_size: F.
+        max_position_embeddings: the longest sequence.
+        type_vocab_size: T; 0 for no table of token types.
+        position_embedding_type: "absolute", a learned table of positions; or "rotary", which turns queries and keys by
+            angles in proportion to their positions (see `rotary`).
+        norm_placement: "post", LayerNorm of the sum of a residual and its update, as in BERT; or "pre", LayerNorm of
+            what attention and feed-forward read, which leaves the residuals as they are. As in ModernBERT, nothing
+            normalizes the embeddings, which have a LayerNorm of their own, before the first attention, and a last
+            LayerNorm follows the last layer.
+        gated_mlp: whether the feed-forward multiplies its F activations by as many gates (GeGLU: Shazeer, 2020).
+        qk_norm: whether each head's queries and keys have a LayerNorm (Dehghani et al., 2023, section 2).
+        attention_bias, mlp_bias, norm_bias: whether attention's four products, the feed-forward's, and every LayerNorm
+            add biases.
+        classifier_bias: whether the first layer of a head that predicts words adds a bias.
+        layer_types: the kinds of the first layers, which all further ones repeat in turn: "full_attention", or
+            "sliding_attention", which attends to a window.
+        local_attention: the window: a token of a sliding layer attends to `local_attention // 2` tokens on each side.
+        global_rope_theta, local_rope_theta: the base of the rotary angles in full and in sliding layers.
+        hidden_dropout_prob, attention_probs_dropout_prob: in [0, 1).
+        dropout_bits: random bits for each decision of dropout, 8, 16 or 32: fewer are faster and round the rate to a
+            multiple of 2^-bits (see `layers.keep_mask`).
+        dropout_prng: "threefry2x32", or "rbg", the hardware's generator (see `layers.keep_mask`).
+        initializer_range: standard deviation of the normal distribution before it is truncated at two of them.
+        layer_norm_eps: added to the variance.
+        dtype: "float32" or "bfloat16", for matrix products.
+        attention: "exact", written out, with dropout; or "fused", the backend's own kernel, which stores no attention
+            matrix and has no dropout (see `matmul.fused_attention`).
+        scan_unroll: layers per iteration of the loop over layers; the number of layers unrolls it completely.
+        remat_policy: what the backward pass recomputes of a layer: "none", "minimal" (everything but its products with
+            parameters) or "full" (everything but its input). Use it with scan_unroll = 1: in an unrolled stack the
+            CPU's compiler merges both computations, and no memory is saved.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    embedding_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int
+    position_embedding_type: str
+    norm_placement: str
+    gated_mlp: bool
+    qk_norm: bool
+    attention_bias: bool
+    mlp_bias: bool
+    norm_bias: bool
+    classifier_bias: bool
+    layer_types: tuple[str, ...]
+    local_attention: int
+    global_rope_theta: float
+    local_rope_theta: float
+    hidden_dropout_prob: float
+    attention_probs_dropout_prob: float
+    dropout_bits: int
+    dropout_prng: str
+    initializer_range: float
+    layer_norm_eps: float
+    dtype: str
+    attention: str
+    scan_unroll: int
+    remat_policy: str
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UserError: if a setting has an unknown value, fused attention is asked for with dropout, rotary positions
+                with heads of an odd size, or a window that is no window.
+            ValueError: if the heads do not divide the hidden size.
+        """
+        for name, values in CHOICES.items():
+            if getattr(self, name) not in values:
+                raise UserError(
+                    f"EncoderConfig.{name} is {getattr(self, name)!r}: it must be one of {', '.join(map(str, values))}"
+                )
+        # JSON has no tuples, and a configuration is hashed.
+        object.__setattr__(self, "layer_types", tuple(self.layer_types))
+        if not self.layer_types or not {FULL, SLIDING}.issuperset(self.layer_types):
+            raise UserError(
+                f"EncoderConfig.layer_types is {self.layer_types!r}: it must hold {FULL!r} and {SLIDING!r}, in the "
+                "order in which the layers repeat them"
+            )
+        if self.attention == "fused" and self.attention_probs_dropout_prob:
+            raise UserError(
+                f"fused attention has no dropout, and EncoderConfig.attention_probs_dropout_prob is "
+                f"{self.attention_probs_dropout_prob}: set ATTENTION_DROPOUT to 0.0, or ATTENTION to 'exact'"
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
+            )
+        if self.position_embedding_type == "rotary" and self.head_size % 2:
+            raise UserError(
+                f"rotary positions turn pairs of channels, and hidden_size {self.hidden_size} over num_attention_heads "
+                f"{self.num_attention_heads} leaves each head {self.head_size}: choose an even head size, or set "
+                "EncoderConfig.position_embedding_type to 'absolute'"
+            )
+        if SLIDING in self.layer_types and not 2 <= self.local_attention <= self.max_position_embeddings:
+            raise UserError(
+                f"EncoderConfig.local_attention is {self.local_attention}: a sliding layer takes a window "
+                f"from 2 to max_position_embeddings {self.max_position_embeddings}"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Return C, the channels of a head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kind of each of the N layers."""
+        return tuple(self.layer_types[layer % len(self.layer_types)] for layer in range(self.num_hidden_layers))
+
+    @property
+    def initializer(self) -> Initializer:
+        """Return BERT's truncated normal: cut at two standard deviations and not rescaled, which leaves 0.88 of one."""
+        return nn.initializers.truncated_normal(self.initializer_range)
+
+    @property
+    def output_initializer(self) -> Initializer:
+        """Return the initializer of the kernels that write to the residuals.
+
+        Without LayerNorm between them the residuals add up, and ModernBERT divides the range by sqrt(2 N), as GPT-2.
+        """
+        if self.norm_placement == "post":
+            return self.initializer
+        return nn.initializers.truncated_normal(self.initializer_range * (2 * self.num_hidden_layers) ** -0.5)
