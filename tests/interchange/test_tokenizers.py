@@ -23,6 +23,16 @@ from electra_jax.tasks.vocabulary import Vocabulary
 from support.tiny_model import small_encoder
 from support.tokenizers import NASTY, SHAPES, tokenizer_json
 
+CLASSIFICATION = HeadConfig(
+    kind="sequence_classification",
+    num_labels=2,
+    dropout_prob=0.1,
+    mask_questions=False,
+    final_sep_answers=False,
+    answerable="none",
+    beam_size=0,
+    classifier_pooling="cls",
+)
 PAIRS = [("the cat sat", "on the mat"), ("naïf", "我是")]
 
 
@@ -33,7 +43,7 @@ def model_of(vocabulary: Vocabulary, *, head: bool = False) -> Loaded:
         discriminator=dataclasses.replace(small_encoder(), vocab_size=vocabulary.vocab_size),
         generator=None,
         generator_embeddings=False,
-        head=HeadConfig("sequence_classification", 2, 0.1, False, False, "none", 0) if head else None,
+        head=CLASSIFICATION if head else None,
         labels=("no", "yes") if head else (),
         facts={},
     )
