@@ -72,6 +72,10 @@ VARIANTS = [
     Variant("base", 256, 128),
     Variant("base", 64, 512),
     Variant("base", 64, 512, fused=False),
+    Variant("modern_small", 128, 128),
+    Variant("modern_small", 128, 128, fused=False),
+    Variant("modern_small", 16, 1024),
+    Variant("modern_base", 32, 512, bindings=LOOP),
 ]
 
 
@@ -88,6 +92,7 @@ def main() -> None:
     recipes = [recipe_of(variant) for variant in variants]
     with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
         programs = list(pool.map(attempt, variants, recipes))
+    print(f"compiled {len(programs)} programs", flush=True)
     rows = []
     for variant, recipe, program in zip(variants, recipes, programs, strict=True):
         row = program if isinstance(program, str) else timed(variant, recipe, program, options.peak_tflops)

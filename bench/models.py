@@ -15,7 +15,7 @@ from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.state import Batch, Sums, TrainState
 
-SIZES = ("tiny", "small", "base", "large")
+SIZES = ("tiny", "small", "base", "large", "modern_tiny", "modern_small", "modern_base")
 
 # Of BERT's released vocabularies.
 CLS_ID, SEP_ID, MASK_ID = 101, 102, 103

@@ -89,12 +89,13 @@ def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
     if quietly and command.reads_text:
         runtime.load_tensorflow_quietly()
     run = importlib.import_module(f"electra_jax.commands.{command.module}").run
+    given = [configuration, options] if command.arguments else [configuration]
     if command.processes == "apart":
-        run(*([configuration, options] if command.arguments else [configuration]))
+        run(*given)
         return
     with processes.process_group(gin_files.resolved()):
         if command.processes == "together" or processes.leader():
-            run(configuration)
+            run(*given)
 
 
 def exit_code(action: Callable[[], None], *, verbose: bool) -> int:

@@ -92,7 +92,17 @@ def reported(
 
 
 def optimizer_def(config: OptimizerConfig) -> Any:
-    """Return the optimizer in T5X's wrapper."""
+    """Return the optimizer in T5X's wrapper.
+
+    Raises:
+        UserError: if groups of parameters have update rules of their own.
+    """
+    if config.rule == "muon" or (config.generator_learning_rate, config.generator_clip_norm) != (None, None):
+        raise UserError(
+            "T5X cannot shard the optimizer's state where groups of parameters have update rules of their own: set "
+            "OptimizerConfig.rule to another than 'muon', GENERATOR_LEARNING_RATE and GENERATOR_CLIP_NORM to None, or "
+            "use electra pretrain"
+        )
     from t5x import optimizers
 
     return optimizers.OptaxWrapper(optimizer.make_optimizer(config))
@@ -109,7 +119,7 @@ class PretrainingModel:
 
         Raises:
             UserError: if the run accumulates gradients, which T5X adds up as if each micro-batch were a batch, or has a
-                weight schedule: T5X gives a loss no step.
+                schedule of a weight, the temperature, the masks or its batches: T5X gives a loss no step.
         """
         if run.accumulation_steps != 1:
             raise UserError(
@@ -120,6 +130,18 @@ class PretrainingModel:
             raise UserError(
                 f"DISC_WEIGHT_END is {run.weight_schedule.disc_weight_end}: under T5X it must be 1.0, because T5X does "
                 "not tell a loss its step; use electra pretrain"
+            )
+        schedules = {"temperature": getattr(run.objective, "temperature", 1.0), "MASK_PROB": run.mask_prob}
+        for name, value in schedules.items():
+            if not isinstance(value, int | float):
+                raise UserError(
+                    f"{name} is {value}: under T5X it must be a number, because T5X does not tell a loss its step; use "
+                    "electra pretrain"
+                )
+        if run.batch_shapes.changes:
+            raise UserError(
+                "BATCH_SIZE_WARMUP and SEQUENCE_LENGTH_WARMUP must be () under T5X, whose batches all have one shape; "
+                "use electra pretrain"
             )
         self.run = run
         self.vocabulary = data.vocabulary_for(run.cache, run.encoder)

@@ -220,6 +220,16 @@ def test_what_t5x_cannot_do_is_refused(folder: Path) -> None:
         pretraining_model(folder, ACCUMULATION_STEPS=2)
     with pytest.raises(UserError, match=r"DISC_WEIGHT_END is 0\.5: under T5X it must be 1\.0"):
         pretraining_model(folder, DISC_WEIGHT_END=0.5)
+    falling = {"pretraining.ReplacedTokenDetection.temperature": ((0.0, 2.0), (1.0, 1.0))}
+    with pytest.raises(UserError, match=r"temperature is .*: under T5X it must be a number"):
+        pretraining_model(folder, **falling)
+    with pytest.raises(UserError, match=r"MASK_PROB is .*: under T5X it must be a number"):
+        pretraining_model(folder, MASK_PROB=((0.0, 0.3), (1.0, 0.15)))
+    with pytest.raises(UserError, match=r"BATCH_SIZE_WARMUP and SEQUENCE_LENGTH_WARMUP must be \(\) under T5X"):
+        pretraining_model(folder, SEQUENCE_LENGTH_WARMUP=((0.5, 8),))
+    for groups in ({"optimizer.OptimizerConfig.rule": "muon"}, {"GENERATOR_LEARNING_RATE": 1e-3}):
+        with pytest.raises(UserError, match="T5X cannot shard the optimizer's state where groups of parameters have"):
+            t5x.optimizer_def(pretraining_model(folder, **groups).optimizer_config)
     (folder / "train.json").write_text('{"data": []}')
     with pytest.raises(UserError, match="squad_v1 is question answering, which T5X has no place for"):
         finetuning_model(folder, TASK="squad_v1", TRAIN_FILE=str(folder / "train.json"), DEV_FILE=None)

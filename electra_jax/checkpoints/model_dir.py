@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from electra_jax.checkpoints import orbax_store, plain_towers
+from electra_jax.checkpoints.averages import read_average
 from electra_jax.checkpoints.model_record import (
     Description,
     abstract_params,
@@ -26,6 +27,7 @@ from electra_jax.model.types import PyTree
 from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
 from electra_jax.tasks.tokenizer_file import read_of_directory, read_tokenizer, write_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
+from electra_jax.training.schedules import last_value
 
 # The value of a description's fact "made by" where a run of pre-training made the weights.
 PRETRAINED = "electra pretrain"
@@ -47,18 +49,19 @@ class Loaded(NamedTuple):
     step: int
 
 
-def load(path: str | os.PathLike[str]) -> Loaded:
+def load(path: str | os.PathLike[str], *, average: int = 1) -> Loaded:
     """Load any model directory: of `electra pretrain`, of `electra finetune`, of `electra import`, of T5X.
 
     Args:
         path: the directory; see `model_record` for what it holds.
+        average: number of checkpoints, the newest ones, whose mean the parameters are.
 
     Raises:
         UserError: if the path is no model directory, or the parts of the directory do not fit together.
     """
     directory = path_of(path)
     check_directory(directory)
-    step, params = orbax_store.read_item(directory, "params")
+    (step, *earlier), params = read_average(directory, average)
     record = read_model_record(directory) if (directory / MODEL).exists() else None
     if orbax_store.is_of_t5x(directory):
         description, params = record, fold_of_t5x(record, params)
@@ -67,6 +70,9 @@ def load(path: str | os.PathLike[str]) -> Loaded:
         description, params = describe_run(directory, params, {} if record is None else record.facts)
     else:
         description = record
+    if earlier:
+        facts = description.facts | {"mean of the checkpoints": [step, *earlier]}
+        description = dataclasses.replace(description, facts=facts)
     check_params(params, description, directory)
     vocabulary = read_vocabulary(directory)
     if vocabulary is not None and len(vocabulary.tokens) != description.encoder.vocab_size:
@@ -163,7 +169,7 @@ def run_facts(run: Any) -> dict[str, Any]:
         "sequence length": run.cache.sequence_length,
         "batch size": run.batch_size,
         "learning rate": run.optimizer.learning_rate,
-        "masked share": run.mask_prob,
+        "masked share": last_value(run.mask_prob),
     }
 
 

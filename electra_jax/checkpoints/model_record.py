@@ -25,10 +25,9 @@ import jax.numpy as jnp
 from etils import epath
 
 from electra_jax import run_directory
-from electra_jax.config.recorded import added_fields
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
-from electra_jax.model.config import EncoderConfig
+from electra_jax.model.config import BERT_BLOCK, EncoderConfig
 from electra_jax.model.embeddings import Embeddings
 from electra_jax.model.encoder import Encoder
 from electra_jax.model.heads import HeadConfig, make_head
@@ -55,6 +54,9 @@ MODEL_KINDS = {
     "question_answering": "question_answering",
 }
 TASK_KINDS = {model: task for task, model in MODEL_KINDS.items()}
+
+# The fields that descriptions of version 0.1 lack, with the values that stand for what it did.
+ADDED_FIELDS: dict[str, dict[str, Any]] = {"EncoderConfig": BERT_BLOCK, "HeadConfig": {"classifier_pooling": "cls"}}
 
 # Kinds of model whose `logits` are of every token.
 KINDS_PER_TOKEN = ("pretraining", "discriminator", "generator", "encoder", "token_classification")
@@ -114,7 +116,7 @@ def from_json(record: dict[str, Any], path: epath.Path) -> Description:
     """
 
     def built(kind: type, fields: dict[str, Any] | None) -> Any:
-        return None if fields is None else kind(**(added_fields()[kind.__name__] | fields))
+        return None if fields is None else kind(**(ADDED_FIELDS[kind.__name__] | fields))
 
     try:
         if record["format"] != 1 or record["kind"] not in KINDS:

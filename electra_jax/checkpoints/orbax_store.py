@@ -7,7 +7,7 @@ complete checkpoint does not match its seal, or Orbax cannot read it, the one be
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -277,27 +277,36 @@ def is_of_t5x(directory: epath.Path) -> bool:
     return not (directory / CHECKPOINTS).is_dir() and bool(t5x_layout.complete_steps(directory))
 
 
+def sound_states(directory: epath.Path) -> Iterator[StoredState]:
+    """Yield the sound checkpoints of a model directory, the newest first."""
+    if is_of_t5x(directory):
+        for step in sorted(t5x_layout.complete_steps(directory), reverse=True):
+            folder = t5x_layout.state_of(absolute(directory), step)
+            stored = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+            names = t5x_layout.ENTRIES
+            yield StoredState(step, folder, {ours: stored[theirs] for ours, theirs in names.items()}, names)
+        return
+    folder = absolute(directory) / CHECKPOINTS
+    for step in sorted(complete_steps(folder), reverse=True):
+        try:
+            check_seal(folder / str(step))
+            stored = ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
+            yield StoredState(step, folder / str(step) / "state", stored, {name: name for name in stored})
+        except CorruptCheckpointError as error:
+            logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
+
+
 def newest_state(directory: epath.Path) -> StoredState:
     """Find the newest sound checkpoint of a model directory.
 
     Raises:
         UserError: if there is none.
     """
-    if is_of_t5x(directory):
-        step = max(t5x_layout.complete_steps(directory))
-        folder = t5x_layout.state_of(absolute(directory), step)
-        stored = ocp.PyTreeCheckpointHandler().metadata(folder).tree
-        names = t5x_layout.ENTRIES
-        return StoredState(step, folder, {ours: stored[theirs] for ours, theirs in names.items()}, names)
-    folder = absolute(directory) / CHECKPOINTS
-    for step in sorted(complete_steps(folder), reverse=True):
-        try:
-            check_seal(folder / str(step))
-            stored = ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
-            return StoredState(step, folder / str(step) / "state", stored, {name: name for name in stored})
-        except CorruptCheckpointError as error:
-            logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
-    raise UserError(f"no checkpoint in {folder}: nothing was saved there, or all of it is corrupt")
+    state = next(sound_states(directory), None)
+    if state is None:
+        folder = absolute(directory) / CHECKPOINTS
+        raise UserError(f"no checkpoint in {folder}: nothing was saved there, or all of it is corrupt")
+    return state
 
 
 def read_item(directory: epath.Path, item: str) -> StoredItem:
@@ -310,7 +319,16 @@ def read_item(directory: epath.Path, item: str) -> StoredItem:
     Raises:
         UserError: if there is no checkpoint, or none with that item.
     """
-    step, folder, items, names = newest_state(directory)
+    return read_item_of(newest_state(directory), item)
+
+
+def read_item_of(state: StoredState, item: str) -> StoredItem:
+    """Read one item of a checkpoint's state onto the host, and nothing else of it.
+
+    Raises:
+        UserError: if the checkpoint has no such item, or cannot be read.
+    """
+    step, folder, items, names = state
     if item not in items:
         raise UserError(f"{folder.parent} holds {', '.join(sorted(items))} but no {item}")
     name = names[item]
@@ -326,11 +344,17 @@ def read_item(directory: epath.Path, item: str) -> StoredItem:
 
 
 def read_moments(directory: epath.Path) -> tuple[PyTree, PyTree] | None:
-    """Read Adam's moments from the newest checkpoint, as trees like its parameters; None if it has none."""
-    if "opt_state" not in newest_state(directory).items:
+    """Read Adam's moments from the newest checkpoint, as trees like its parameters.
+
+    Returns:
+        None if it has none, or not those of every parameter, as where Muon is the rule of some.
+    """
+    items = newest_state(directory).items
+    found = _find_moments(items["opt_state"]) if "opt_state" in items else None
+    if found is None or named_shapes(found["nu"]) != named_shapes(items["params"]):
         return None
-    found = _find_moments(read_item(directory, "opt_state").tree)
-    return None if found is None else (found["mu"], found["nu"])
+    moments = _find_moments(read_item(directory, "opt_state").tree)
+    return moments["mu"], moments["nu"]
 
 
 def _find_moments(tree: PyTree) -> dict[str, PyTree] | None:

@@ -1,5 +1,6 @@
 """`electra evaluate`: held-out metrics, passages and the report of a pre-training run."""
 
+import argparse
 import functools
 import itertools
 import json
@@ -11,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from electra_jax.checkpoints.averages import read_average
 from electra_jax.checkpoints.orbax_store import restore_latest
 from electra_jax.config.data import share_data, vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
@@ -31,8 +33,16 @@ from electra_jax.training.state import Batch
 PASSAGE_TOKENS = (60, 130)
 
 
-def run(configuration: PretrainingRun) -> None:
-    """Score the newest checkpoint on the whole held-out split, and write evaluation.json and report.html."""
+def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
+    """Score the newest checkpoint on the whole held-out split, and write evaluation.json and report.html.
+
+    Args:
+        configuration: what Gin built.
+        options: `average`, the number of checkpoints whose mean is scored.
+
+    Raises:
+        UserError: if there is no checkpoint, there are fewer than that, or they are of another model.
+    """
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, 1, mesh)
@@ -41,7 +51,10 @@ def run(configuration: PretrainingRun) -> None:
     abstract = sharding.abstract(setup.init, jax.random.key(configuration.seed), mesh, configuration.mesh)
     restored = restore_latest(configuration.model_dir, abstract)
     data = share_data(configuration, vocabulary, mesh)
-    params = restored.state.params
+    params, steps = restored.state.params, (restored.step,)
+    if options.average != 1:
+        steps, averaged = read_average(path_of(configuration.model_dir), options.average)
+        params = sharding.shard_like(averaged, params)
     extra_metrics = configuration.pretraining_rules.extra_metrics
     network = {"model": setup.model, "objective": setup.objective, "masking": setup.masking}
     step = functools.partial(evaluation.evaluate_step, **network, extra_metrics=extra_metrics)
@@ -61,7 +74,8 @@ def run(configuration: PretrainingRun) -> None:
     if not processes.leader():
         return
     result = {
-        "step": restored.step,
+        "step": steps[0],
+        "mean_of_steps": list(steps),
         "metrics": {name: value if np.isfinite(value) else None for name, value in values.items()},
         "most_frequent_token": evaluation.most_frequent(
             np.concatenate([view["masked_ids"][view["masked_weights"] > 0] for view in views]), vocabulary.shown_tokens
@@ -130,13 +144,17 @@ def choose_passages(views: list[dict[str, np.ndarray]], tokens: list[str], count
 def show(values: dict[str, float], result: dict[str, Any]) -> None:
     """Print the metrics as a table, each beside what a constant guess scores."""
     guess = result["most_frequent_token"]
+    steps = ", ".join(map(str, result["mean_of_steps"]))
     beside = {
         "generator_accuracy": f"always {guess['token']!r}: {guess['rate']:.4f}",
         "discriminator_accuracy": f"always 'original': {values.get('unreplaced_share', math.nan):.4f}",
         "discriminator_auc": "chance: 0.5",
     }
     table = Table(
-        "metric", "value", "beside", title=f"step {result['step']}, {result['num_examples']} held-out examples"
+        "metric",
+        "value",
+        "beside",
+        title=f"{'mean of steps' if ',' in steps else 'step'} {steps}, {result['num_examples']} held-out examples",
     )
     for name, value in values.items():
         table.add_row(name, f"{value:.4f}", beside.get(name, ""))

@@ -19,11 +19,17 @@ def run(options: argparse.Namespace) -> None:
     """Load a model, write it, and print what could not be written; DEST does not exist if that fails.
 
     Raises:
-        UserError: if SRC is not a model directory, DEST exists, or the format has no place for the model's head.
+        UserError: if SRC is not a model directory, DEST exists, or the format has no place for the model's head or for
+            an average.
     """
     source, dest = path_of(options.source), local(options.dest, "DEST")
     model_dir.check_new(dest)
-    model = model_dir.load(source)
+    if options.average != 1 and options.format != "transformers":
+        raise UserError(
+            f"--average {options.average} is for --format transformers: {options.format} takes an optimizer along, and "
+            "a mean of weights has none"
+        )
+    model = model_dir.load(source, average=options.average)
     with model_dir.new_directory(dest) as part:
         if options.format == "transformers":
             notes = hf.write(model, part)

@@ -10,11 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from electra_jax.config.budget import flops_of
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.model.config import SLIDING, EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining.steps import init_state
 from electra_jax.training import sharding
-from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 
 
@@ -24,8 +25,9 @@ def run(configuration: PretrainingRun) -> None:
     Nothing is allocated, and the mesh may have more devices than this machine.
     """
     mesh = sharding.planned_mesh(configuration.mesh, len(jax.devices()))
-    sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
-    optimizer, length = make_optimizer(configuration.optimizer), configuration.cache.sequence_length
+    for stage in configuration.batch_shapes.stages:
+        sharding.check_batch(stage.shape.batch_size, configuration.accumulation_steps, mesh)
+    optimizer, length = configuration.update_rule(), configuration.cache.sequence_length
     boxed = jax.eval_shape(
         lambda key: init_state(key, configuration.model, optimizer, length), jax.random.key(configuration.seed)
     )
@@ -43,8 +45,31 @@ def run(configuration: PretrainingRun) -> None:
     # Names must not be cut off: a narrow terminal wraps them, and a log has no width.
     console.width = max(console.width, table.__rich_measure__(console, console.options.update(width=10_000)).maximum)
     console.print(table)
-    for line in [*sizes(state, placements, mesh), *costs(configuration)]:
+    for line in [*towers(configuration), *sizes(state, placements, mesh), *costs(configuration)]:
         console.print(line, highlight=False)
+
+
+def towers(configuration: PretrainingRun) -> list[str]:
+    """Return a line on the layers of each tower's encoder."""
+    variant = configuration.variant
+    encoders = {name: variant[name] for name in ("generator", "discriminator") if variant[name] is not None}
+    return [f"{name}: {layers(encoder)}" for name, encoder in encoders.items()]
+
+
+def layers(encoder: EncoderConfig) -> str:
+    """Return what an encoder's layers are."""
+    windows = encoder.kinds.count(SLIDING)
+    kinds = f", {len(encoder.kinds) - windows} full and {windows} with windows of {encoder.local_attention}"
+    biases = (encoder.attention_bias, encoder.mlp_bias, encoder.norm_bias)
+    parts = [
+        f"{encoder.position_embedding_type} positions",
+        f"{encoder.norm_placement}-LayerNorm",
+        f"{'gated ' if encoder.gated_mlp else ''}feed-forward of {encoder.intermediate_size}",
+        *["LayerNorm of queries and keys"] * encoder.qk_norm,
+        *["no biases"] * (not any(biases)),
+    ]
+    depth = f"{encoder.num_hidden_layers} layers of {encoder.hidden_size}"
+    return f"{depth}{kinds if windows else ''}; {', '.join(parts)}"
 
 
 def bytes_on_a_device(state: PyTree, placements: PyTree) -> int:
@@ -71,12 +96,12 @@ def sizes(state: TrainState, placements: TrainState, mesh: AbstractMesh) -> list
 
 
 def costs(configuration: PretrainingRun) -> list[str]:
-    """Return lines on the batch and the FLOPs of a step."""
-    length, rows = configuration.cache.sequence_length, configuration.batch_size
-    slots = configuration.masking_config(cls_id=-1, sep_id=-1, mask_id=-1).max_predictions(length)
-    cost = configuration.step_flops(slots)
+    """Return lines on the batches and the FLOPs of their steps."""
+    lines = []
+    for start, _, (rows, length) in configuration.batch_shapes.stages:
+        slots = configuration.max_predictions(length)
+        after = f"batch after {start:,} steps" if start else "batch"
+        lines.append(f"{after}: {rows} x {length} tokens, {slots} masked positions at most per example")
     steps = configuration.loop.num_train_steps
-    return [
-        f"batch: {rows} x {length} tokens, {slots} masked positions at most per example",
-        f"matrix FLOPs: {cost:.4g} a step, {cost * steps:.4g} for {steps:,} steps",
-    ]
+    total = flops_of(configuration, steps)
+    return [*lines, f"matrix FLOPs: {total / steps:.4g} a step, {total:.4g} for {steps:,} steps"]

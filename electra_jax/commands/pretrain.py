@@ -42,7 +42,8 @@ def run(configuration: PretrainingRun) -> None:
     """Train until the last step or until asked to stop; the same command resumes the run."""
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
-    sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
+    for stage in configuration.batch_shapes.stages:
+        sharding.check_batch(stage.shape.batch_size, configuration.accumulation_steps, mesh)
     vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
     setup = configuration.setup(vocabulary)
     sharding.check_model(jax.eval_shape(setup.init, jax.random.key(configuration.seed)), mesh, configuration.mesh)
@@ -66,6 +67,7 @@ def run(configuration: PretrainingRun) -> None:
             batches,
             state,
             loop=configuration.loop,
+            shape_changes=configuration.batch_shapes.changes,
             reporter=reporter,
             stop=stop,
             checkpoints=checkpoints,

@@ -207,6 +207,26 @@ A fine-tuned model answers as its task does; a pre-trained one says which tokens
 for token ids every model gives its logits.
 """
 
+AVERAGE = Argument(
+    "--average",
+    {"type": int, "default": 1, "metavar": "K", "help": "take the mean of the weights of the last K checkpoints"},
+)
+
+
+def refuse_average(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
+    """Check that a fine-tuned model is not to be averaged, and return no bindings.
+
+    Raises:
+        UserError: if it is.
+    """
+    del bindings
+    if options.average != 1:
+        raise UserError(
+            f"--average {options.average} is for a pre-training run: a fine-tuned model keeps its best checkpoint alone"
+        )
+    return []
+
+
 EVALUATE_HELP = "score a pre-training run on held-out text, a fine-tuned model on its task, or a file of predictions"
 
 COMMANDS = {
@@ -221,6 +241,7 @@ COMMANDS = {
     "evaluate": Command(
         EVALUATE_HELP,
         "evaluate",
+        (AVERAGE,),
         configuration="pretraining.PretrainingRun",
         gin_files=given_or_recorded,
         reads_text=True,
@@ -230,6 +251,7 @@ COMMANDS = {
             "evaluate_task",
             configuration="prediction.EvaluationRun",
             gin_files=recorded_after("gin/runs/evaluate.gin"),
+            place_arguments=refuse_average,
             processes="leader",
         ),
     ),
@@ -321,6 +343,7 @@ COMMANDS = {
             Argument(
                 "--format", {"choices": ("transformers", "tf1", "t5x"), "required": True, "help": "what to write"}
             ),
+            AVERAGE,
         ),
     ),
     "score": Command(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.config import gin_files
+from electra_jax.config.budget import flops_of, mean_step_flops, steps_within
 from electra_jax.config.comparison import PRETRAIN, RANDOM, ComparisonRun, Overrides
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
@@ -63,7 +64,7 @@ class Plan:
     Attributes:
         items: in the order in which they are started: all items of a fraction before those of the next, so that a
             comparison that is stopped has compared what there is.
-        step_flops: FLOPs of a step of each variant.
+        step_flops: FLOPs of a step of each variant, the mean where batches grow.
         total_steps: steps of each variant's whole budget, over which its learning-rate schedule runs.
     """
 
@@ -150,14 +151,21 @@ def _own_work(items: Sequence[WorkItem]) -> dict[str, float]:
     }
 
 
-def steps_of(variant: str, *, flops: float, fractions: Sequence[float], step_flops: int) -> list[int]:
+def steps_of(variant: str, *, whole: PretrainingRun, flops: float, fractions: Sequence[float]) -> list[int]:
     """Return the steps at each fraction of a budget, to the nearest whole number of the budget's own steps.
+
+    Args:
+        variant: its name.
+        whole: the pre-training for the whole budget.
+        flops: the budget.
+        fractions: increasing shares of it.
 
     Raises:
         UserError: if a fraction makes less than one step, or no more steps than the fraction before.
     """
-    total = round(flops / step_flops)
-    steps = [round(fraction * total) for fraction in fractions]
+    step_flops = mean_step_flops(whole)
+    spent = flops_of(whole, round(flops / step_flops))
+    steps = [steps_within(whole, fraction * spent) for fraction in fractions]
     if steps[0] < 1:
         raise UserError(
             f"FLOPS {flops:.4g} makes less than one step of {variant!r} at the fraction {fractions[0]:g} (a step is "
@@ -183,16 +191,16 @@ class _Configured:
 
 
 def _step_flops(run: ComparisonRun, variant: Overrides, folders: Sequence[str]) -> int:
-    """Return the matrix FLOPs of a step of a variant, generator included."""
+    """Return the matrix FLOPs of a step of a variant, generator included: the mean where batches grow."""
     built: PretrainingRun = _pretraining(run, variant, folders, total=1, steps=1, model_dir="").built
-    masking = built.masking_config(cls_id=-1, sep_id=-1, mask_id=-1)
-    return built.step_flops(masking.max_predictions(built.cache.sequence_length))
+    return round(mean_step_flops(built))
 
 
 def _stages(run: ComparisonRun, variant: Overrides, step_flops: int, folders: Sequence[str]) -> list[WorkItem]:
     """Return a variant's pre-trainings, one for each fraction of the budget."""
     total = round(run.flops / step_flops)
-    every = steps_of(variant.name, flops=run.flops, fractions=run.fractions, step_flops=step_flops)
+    whole: PretrainingRun = _pretraining(run, variant, folders, total=max(1, total), steps=1, model_dir="").built
+    every = steps_of(variant.name, whole=whole, flops=run.flops, fractions=run.fractions)
     stages: list[WorkItem] = []
     for fraction, steps in zip(run.fractions, every, strict=True):
         name = f"{variant.name}/{fraction:.10g}/{PRETRAIN}"
@@ -206,7 +214,7 @@ def _stages(run: ComparisonRun, variant: Overrides, step_flops: int, folders: Se
                 arguments=made.arguments,
                 settings=made.settings,
                 steps=steps,
-                flops=float(steps * step_flops),
+                flops=float(flops_of(whole, steps)),
                 needs=stages[-1].name if stages else None,
             )
         )

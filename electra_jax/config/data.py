@@ -170,7 +170,9 @@ def open_data(
     train, validation = (
         blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
     )
-    batches = BlockBatches(train, sequence_length=length, seed=run.seed, packed=run.packing, **share)
+    batches = BlockBatches(
+        train, sequence_length=length, seed=run.seed, packed=run.packing, shapes=run.batch_shapes, **share
+    )
     return PretrainingData(
         CORPORA.get(run.cache.source.corpus, str(run.cache.source.corpus)),
         "packed blocks" if run.packing else "blocks",
@@ -243,7 +245,8 @@ def resume_data(run: PretrainingRun, data: PretrainingData, held: dict[str, Any]
             f"{checkpoint} read {held['kind']} and this run reads {data.kind}, where its place means nothing: use the "
             "same CORPUS, MASKING and PACKING, or another MODEL_DIR"
         )
-    data.train.restore(held["batches"])
+    # Each step takes one batch; checkpoints of version 0.1 do not say it again.
+    data.train.restore({"step": step, **held["batches"]})
 
 
 def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:

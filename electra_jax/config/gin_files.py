@@ -20,7 +20,7 @@ import gin
 from etils import epath
 from gin import config as gin_internals
 
-from electra_jax.config.recorded import RecordedFile, with_added_fields, with_current_switches
+from electra_jax.config.recorded import RecordedFile, with_current_fields, with_current_switches
 from electra_jax.config.recorded_check import checked
 from electra_jax.errors import UserError
 
@@ -168,7 +168,7 @@ def _named(text: str, path: str) -> io.StringIO:
 
 
 def _open_with_moved_imports(path: str) -> io.StringIO:
-    """Open a Gin file, its imports and switches of version 0.1 rewritten to those of today."""
+    """Open a Gin file, its imports, switches and fields of earlier versions rewritten to those of today."""
 
     def moved(line: re.Match[str]) -> str:
         if line[1] not in MOVED_MODULES:
@@ -176,7 +176,7 @@ def _open_with_moved_imports(path: str) -> io.StringIO:
         package, _, module = MOVED_MODULES[line[1]].rpartition(".")
         return f"from {package} import {module} as {line[1]}"
 
-    text = with_added_fields(with_current_switches(epath.Path(path).read_text(encoding="utf-8")))
+    text = with_current_fields(with_current_switches(epath.Path(path).read_text(encoding="utf-8")))
     return _named(re.sub(r"^from electra_jax(?:\.tasks)? import (\w+)$", moved, text, flags=re.MULTILINE), path)
 
 

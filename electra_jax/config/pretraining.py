@@ -3,19 +3,25 @@
 import dataclasses
 from typing import Any
 
+import jax
+import optax
 from flax import linen as nn
 
+from electra_jax.data.shapes import BatchShape, BatchShapes, Warmup
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
+from electra_jax.model.types import PyTree
 from electra_jax.pretraining import flops, original, registry
-from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds
+from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds, max_predictions
 from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
-from electra_jax.pretraining.steps import PretrainingSetup
+from electra_jax.pretraining.steps import PretrainingSetup, init_params
 from electra_jax.training.loop import LoopConfig
-from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
+from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
+from electra_jax.training.schedules import Schedule, check_schedule
 from electra_jax.training.sharding import MeshConfig
+from electra_jax.training.update_rules import muon_flops
 
 # The rules that `PretrainingRun.rules` can name.
 RULES = {rules.name: rules for rules in (STANDARD_RULES, original.RULES)}
@@ -134,7 +140,7 @@ class PretrainingRun:
         mask_prob, mask_token_prob: see `MaskingConfig`.
         masking: "device" draws masks in the jitted step; "task" takes those that a named task or mixture draws itself,
             on the host (a corpus is always masked on the device).
-        optimizer: the update rule.
+        optimizer: the settings of the update rule.
         mesh: the device mesh.
         cache: the tokenised text.
         mixture_or_task_name: a registered SeqIO task or mixture, instead of the cache's corpus.
@@ -145,6 +151,10 @@ class PretrainingRun:
         num_passages: held-out passages shown in the report.
         seed: seed of the initial weights, the order of examples, masks, samples and dropout.
         weight_schedule: how the weights of the losses change over the steps.
+        schedule_steps: steps over which the schedules of hyperparameters run (see `training.schedules`).
+        batch_size_warmup, sequence_length_warmup: smaller batches and shorter rows in the first steps, as
+            (share of the steps up to which, size) pairs: see `data.shapes.BatchShapes`. An example is cut to a shorter
+            row, and what is cut off is not trained on.
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
         rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.
@@ -160,7 +170,7 @@ class PretrainingRun:
     generator_embeddings: str
     embedding_sharing: str
     objective: Objective
-    mask_prob: float
+    mask_prob: Schedule
     mask_token_prob: float
     masking: str
     optimizer: OptimizerConfig
@@ -174,6 +184,9 @@ class PretrainingRun:
     num_passages: int
     seed: int
     weight_schedule: WeightSchedule
+    schedule_steps: int
+    batch_size_warmup: Warmup
+    sequence_length_warmup: Warmup
     packing: bool
     rules: str
 
@@ -198,8 +211,6 @@ class PretrainingRun:
                 f"{self.cache.sequence_length}: set it to {self.cache.sequence_length} or less, or "
                 f'EncoderConfig.layer_types to ("{FULL}",)'
             )
-        if not 0 < self.mask_prob < 1:
-            raise UserError(f"MASK_PROB is {self.mask_prob}: it must be above 0 and under 1")
         if self.rules not in RULES:
             raise UserError(f"rules is {self.rules!r}: it must be one of {', '.join(map(repr, RULES))}")
         if self.pretraining_rules != STANDARD_RULES and self.masking == "task":
@@ -211,17 +222,43 @@ class PretrainingRun:
             raise UserError(
                 f"generator_embeddings is {self.generator_embeddings!r}: it must be 'embedding_size' or 'hidden_size'"
             )
-        if self.weight_schedule.disc_weight_end != 1 and "discriminator" not in self.objective.loss_weights:
-            raise UserError(
-                f"DISC_WEIGHT_END is {self.weight_schedule.disc_weight_end}, and {type(self.objective).__name__} has "
-                "no discriminator: set it to 1.0"
-            )
         if self.packing and self.mixture_or_task_name is not None:
             raise UserError(
                 f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is a "
                 "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
             )
+        self._check_schedules()
         registry.check(**self.variant)
+
+    def _check_schedules(self) -> None:
+        """Check what changes over the steps, and what the two towers have each for itself."""
+        check_schedule(
+            "MASK_PROB", self.mask_prob, valid=lambda share: 0 < share < 1, rule="must be above 0 and under 1"
+        )
+        if self.weight_schedule.disc_weight_end != 1 and "discriminator" not in self.objective.loss_weights:
+            raise UserError(
+                f"DISC_WEIGHT_END is {self.weight_schedule.disc_weight_end}, and {type(self.objective).__name__} has "
+                "no discriminator: set it to 1.0"
+            )
+        own_rate = (self.optimizer.generator_learning_rate, self.optimizer.generator_clip_norm) != (None, None)
+        if own_rate and self.generator_kind in ("none", "uniform"):
+            raise UserError(
+                f"GENERATOR_LEARNING_RATE and GENERATOR_CLIP_NORM are for a generator that is trained, and this run's "
+                f"generator_kind is {self.generator_kind!r}: set both to None"
+            )
+        if self.schedule_steps < 1:
+            raise UserError(f"SCHEDULE_STEPS is {self.schedule_steps}: it must be at least 1")
+        if self.batch_shapes.changes and self.mixture_or_task_name is not None:
+            raise UserError(
+                f"BATCH_SIZE_WARMUP and SEQUENCE_LENGTH_WARMUP are for a CORPUS, and MIXTURE_OR_TASK_NAME "
+                f"{self.mixture_or_task_name!r} is a stream: set both to (), or name the directory of the task's cache "
+                "as CORPUS instead"
+            )
+        if self.masking == "task" and not isinstance(self.mask_prob, float):
+            raise UserError(
+                f"MASK_PROB is {self.mask_prob}, and the masks of a task have one rate: set MASKING to 'device', or "
+                "MASK_PROB to a number"
+            )
 
     @property
     def pretraining_rules(self) -> PretrainingRules:
@@ -258,15 +295,39 @@ class PretrainingRun:
         """The model that the objective trains."""
         return registry.make_model(**self.variant)
 
-    def step_flops(self, max_predictions: int) -> int:
-        """Return the matrix FLOPs of one training step with `max_predictions` masked positions in a row."""
-        arguments = {name: value for name, value in self.variant.items() if name != "embedding_sharing"}
-        return flops.step_flops(
-            **arguments,
-            batch_size=self.batch_size,
-            sequence_length=self.cache.sequence_length,
-            max_predictions=max_predictions,
+    @property
+    def batch_shapes(self) -> BatchShapes:
+        """The shape of each batch."""
+        return BatchShapes(
+            BatchShape(self.batch_size, self.cache.sequence_length),
+            self.batch_size_warmup,
+            self.sequence_length_warmup,
+            self.schedule_steps,
         )
+
+    def max_predictions(self, sequence_length: int) -> int:
+        """Return the most positions that are masked in a row of this length at any step."""
+        return max_predictions(self.mask_prob, sequence_length)
+
+    def step_flops(self, shape: BatchShape) -> int:
+        """Return the matrix FLOPs of one training step with batches of a shape.
+
+        Those of the optimizer count: Muon's products do not become fewer where a batch is small.
+        """
+        arguments = {name: value for name, value in self.variant.items() if name != "embedding_sharing"}
+        slots = self.max_predictions(shape.sequence_length)
+        cost = flops.step_flops(**arguments, **shape._asdict(), max_predictions=slots)
+        return cost + (muon_flops(self.parameter_shapes()) if self.optimizer.rule == "muon" else 0)
+
+    def parameter_shapes(self) -> PyTree:
+        """Return the shape of each of the model's parameters."""
+        length = self.cache.sequence_length
+        return nn.unbox(jax.eval_shape(lambda key: init_params(key, self.model, length), jax.random.key(0)))
+
+    def update_rule(self) -> optax.GradientTransformation:
+        """Return the optimizer; a learning rate of the generator is of all that only the generator's loss trains."""
+        disentangled = self.embedding_sharing == "gdes"
+        return make_optimizer(self.optimizer, generator=f"({GENERATOR}|embeddings/)" if disentangled else GENERATOR)
 
     def masking_config(self, *, cls_id: int, sep_id: int, mask_id: int) -> MaskingConfig:
         """Return the masking with a vocabulary's special ids."""
@@ -285,8 +346,9 @@ class PretrainingRun:
             model=self.model,
             objective=self.objective,
             masking=self.masking_config(cls_id=special.cls_id, sep_id=special.sep_id, mask_id=special.mask_id),
-            optimizer=make_optimizer(self.optimizer),
+            optimizer=self.update_rule(),
             sequence_length=self.cache.sequence_length,
             accumulation_steps=self.accumulation_steps,
             weight_schedule=self.weight_schedule,
+            schedule_steps=self.schedule_steps,
         )

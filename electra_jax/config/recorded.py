@@ -1,10 +1,7 @@
-"""The records of a model directory: how its config.gin is named, and how records of version 0.1 are read.
-
-Version 0.1 had other switches, and lacked fields, whose values say what it did.
-"""
+"""The config.gin of a model directory: how it is named, and how those that earlier versions recorded are read."""
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from electra_jax.errors import UserError
 
@@ -77,31 +74,57 @@ SWITCHES = (
 )
 
 
-def added_fields() -> dict[str, dict[str, Any]]:
-    """Return by dataclass the fields that version 0.1 lacked, each with the value that stands for what it did."""
+class Field(NamedTuple):
+    """A field that a dataclass has gained since configurations were recorded without it.
+
+    Attributes:
+        owner: the dataclass that has it.
+        name: the field.
+        beside: a field that every recorded configuration of the dataclass binds, in a line of its own.
+        value: what earlier versions did, as Gin writes it; or the place of an older field with the same value, as
+            "Class.field".
+    """
+
+    owner: str
+    name: str
+    beside: str
+    value: str
+
+
+FIELDS = (
+    Field("PretrainingRun", "schedule_steps", "weight_schedule", "OptimizerConfig.num_train_steps"),
+    Field("PretrainingRun", "batch_size_warmup", "weight_schedule", "()"),
+    Field("PretrainingRun", "sequence_length_warmup", "weight_schedule", "()"),
+    Field("OptimizerConfig", "rule", "lr_decay_share", "'bert_adam'"),
+    Field("OptimizerConfig", "generator_learning_rate", "lr_decay_share", "None"),
+    Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),
+    Field("OptimizerConfig", "muon_update_rms", "lr_decay_share", "0.2"),
+    Field("OptimizerConfig", "generator_clip_norm", "lr_decay_share", "None"),
+    Field("HeadOptions", "classifier_pooling", "classification", "'cls'"),
+)
+
+
+def added_fields() -> tuple[Field, ...]:
+    """Return all fields that were added, those of BERT's encoder included."""
     # The command line answers before JAX is imported.
     from electra_jax.model.config import BERT_BLOCK
 
-    pooling = {"classifier_pooling": "cls"}
-    return {"EncoderConfig": BERT_BLOCK, "HeadConfig": pooling, "HeadOptions": pooling}
+    block = (Field("EncoderConfig", name, "initializer_range", repr(value)) for name, value in BERT_BLOCK.items())
+    return (*FIELDS, *block)
 
 
-def with_added_fields(text: str) -> str:
-    """Return a configuration that Gin wrote with the fields of `added_fields` that it lacks.
+def with_current_fields(text: str) -> str:
+    """Return a configuration that earlier versions recorded with the fields that they did not have.
 
     Args:
-        text: a Gin file. What a person wrote, without Gin's headings, is returned as it is.
+        text: a Gin file. Others than recorded ones are returned as they are.
     """
-    for owner, added in added_fields().items():
-        heading = re.search(rf"^# Parameters for (\w+\.{owner}):$", text, flags=re.MULTILINE)
-        if heading:
-            names = {name: f"{heading[1]}.{name}" for name in added}
-            missing = [
-                f"{selector} = {added[name]!r}\n"
-                for name, selector in names.items()
-                if not re.search(rf"^{selector} = ", text, flags=re.MULTILINE)
-            ]
-            text = f"{text.rstrip()}\n\n{''.join(missing)}" if missing else text
+    for field in added_fields():
+        owner = re.search(rf"^(\w+\.{field.owner})\.{field.beside} = ", text, flags=re.MULTILINE)
+        if owner is None or re.search(rf"^{re.escape(owner[1])}\.{field.name} = ", text, flags=re.MULTILINE):
+            continue
+        older = re.search(rf"^\w+\.{re.escape(field.value)} = (.*)$", text, flags=re.MULTILINE)
+        text = f"{text.rstrip()}\n\n{owner[1]}.{field.name} = {older[1] if older else field.value}\n"
     return text
 
 

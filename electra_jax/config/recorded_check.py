@@ -28,7 +28,7 @@ CLASSES = {
     "electra_jax.training.sharding": ("MeshConfig",),
 }
 # The files that `electra import` includes; they are found in the package alone.
-SHIPPED = ("gin/models/bert.gin", "gin/objectives/electric.gin", "gin/runs/pretrain.gin")
+SHIPPED = ("gin/models/bert.gin", "gin/models/modern.gin", "gin/objectives/electric.gin", "gin/runs/pretrain.gin")
 # Macros of `electra evaluate` and `electra predict` that say what is scored, and where the answers are written.
 COMMAND_LINE = ("NULL_ODDS", "OUTPUT", "OUTPUT_DIR", "PREDICTIONS", "SPLIT")
 REGISTRATION = "__gin__.dynamic_registration"

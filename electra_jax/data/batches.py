@@ -13,6 +13,7 @@ import numpy as np
 
 from electra_jax.data.blocks import TokenBlocks
 from electra_jax.data.packed_rows import PackedRows, pack_rows
+from electra_jax.data.shapes import BatchShape, BatchShapes, cut
 from electra_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -60,6 +61,7 @@ class BlockBatches:
         process_index: int,
         process_count: int,
         packed: bool = False,
+        shapes: BatchShapes | None = None,
     ) -> None:
         """Open the iterator at the beginning of the first epoch.
 
@@ -72,17 +74,19 @@ class BlockBatches:
             process_count: number of all processes.
             packed: whether several examples share a row where they fit; batches then have `example_ids`, see
                 `packed_rows`.
+            shapes: smaller numbers of rows and of tokens in the batches of the first steps; None for none.
 
         Raises:
-            UserError: if the processes cannot divide a batch evenly, if there are fewer rows than a batch has, or if an
-                example is longer than a row.
+            UserError: if the processes cannot divide every batch evenly, if there are fewer rows than a batch has, or
+                if an example is longer than a row.
         """
-        self._batch_size = batch_size
-        self._local_size = local_batch_size(batch_size, process_count)
-        self._first = process_index * self._local_size
+        self._shapes = shapes or BatchShapes(BatchShape(batch_size, sequence_length), (), (), num_steps=1)
+        for stage in self._shapes.stages:
+            local_batch_size(stage.shape.batch_size, process_count)
+        self._process_index, self._process_count = process_index, process_count
         self._length = sequence_length
         self._seed = seed
-        self._examples = 0
+        self._examples = self._step = 0
         self._epoch = -1
         _check_blocks(blocks, sequence_length)
         self._rows: TokenBlocks | PackedRows = pack_rows(blocks, sequence_length, seed=seed) if packed else blocks
@@ -98,22 +102,26 @@ class BlockBatches:
 
     def __next__(self) -> Batch:
         """Return int32 [B / process_count, L] arrays `input_ids`, `token_type_ids`, `attention_mask`."""
-        places_B = self._examples + self._first + np.arange(self._local_size)
-        self._examples += self._batch_size
+        shape = self._shapes.at(self._step)
+        local_size = local_batch_size(shape.batch_size, self._process_count)
+        places_B = self._examples + self._process_index * local_size + np.arange(local_size)
+        self._examples += shape.batch_size
+        self._step += 1
         epochs_B, places_B = np.divmod(places_B, len(self._rows))
         rows_B = np.empty_like(places_B)
         for epoch in np.unique(epochs_B).tolist():
             here_B = epochs_B == epoch
             rows_B[here_B] = self._permutation_of(epoch)[places_B[here_B]]
-        return self._rows.gather(rows_B, self._length)
+        batch = self._rows.gather(rows_B, self._length)
+        return batch if shape.sequence_length == self._length else cut(batch, shape.sequence_length)
 
     def state(self) -> State:
-        """Return {"examples": number of rows that all processes have been given so far}."""
-        return {"examples": self._examples}
+        """Return {"examples": number of rows that all processes have been given so far, "step": that of batches}."""
+        return {"examples": self._examples, "step": self._step}
 
     def restore(self, state: State) -> None:
-        """Resume after `state["examples"]` rows."""
-        self._examples = state["examples"]
+        """Resume after `state["examples"]` rows in `state["step"]` batches."""
+        self._examples, self._step = state["examples"], state["step"]
 
     def _permutation_of(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:

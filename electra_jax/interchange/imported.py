@@ -174,13 +174,12 @@ def sizes(config: EncoderConfig) -> str:
 def train_state(model: Imported, config_gin: Path) -> PyTree:
     """Return the state that `electra pretrain` restores; the moments are new if the model has none."""
     from electra_jax.config import gin_files
-    from electra_jax.training.optimizer import make_optimizer
     from electra_jax.training.state import TrainState
 
     recorded = RecordedFile(str(config_gin), needs_imports=True)
     run = gin_files.build(PretrainingRun, [recorded], ['CORPUS="embedded"'], search_paths=[])
     params = jax.tree.map(jnp.asarray, model.params)
-    opt_state = make_optimizer(run.optimizer).init(params)
+    opt_state = run.update_rule().init(params)
     if model.moments is not None:
         moments = jax.tree.map(jnp.asarray, model.moments)
         # Adam's count and the schedule's.

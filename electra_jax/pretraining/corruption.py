@@ -6,13 +6,14 @@ number of devices nor on how a batch is cut into micro-batches.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, Self
 
 import jax
 import jax.numpy as jnp
 
 from electra_jax.model.layers import take_positions
 from electra_jax.model.types import Corrupted, Masked, Tokens
+from electra_jax.training.schedules import Schedule, largest_value, value_at
 
 
 class PositionRule(Protocol):
@@ -59,28 +60,42 @@ class MaskingConfig:
     """How positions are masked (ELECTRA, section 2 and appendix A).
 
     Attributes:
-        mask_prob: share of the real tokens, [CLS] and [SEP] counted, that is masked.
+        mask_prob: share of the real tokens, [CLS] and [SEP] counted, that is masked; it may change over the steps.
         mask_token_prob: probability that a masked position shows [MASK]; otherwise it keeps its token, and the
             generator samples it all the same.
         positions: how the masked positions of a row are drawn.
         cls_id, sep_id, mask_id: ids that are never masked.
+        share: share of the steps that are over, at which the schedule of `mask_prob` is read: see `at`.
     """
 
-    mask_prob: float
+    mask_prob: Schedule
     mask_token_prob: float
     positions: PositionRule
     cls_id: int
     sep_id: int
     mask_id: int
+    share: jax.Array | float = 1.0
+
+    def at(self, share: jax.Array | float) -> Self:
+        """Return how positions are masked after a share of the steps."""
+        return dataclasses.replace(self, share=share)
+
+    @property
+    def rate(self) -> jax.Array | float:
+        """The share of the real tokens that is masked now: a number if it never changes, otherwise float32 []."""
+        return value_at(self.mask_prob, self.share)
 
     def max_predictions(self, sequence_length: int) -> int:
-        """Return K, the most positions that are masked in a sequence of this length."""
+        """Return K, the most positions that are masked in a sequence of this length at any step."""
         return max_predictions(self.mask_prob, sequence_length)
 
 
-def max_predictions(mask_prob: float, sequence_length: int) -> int:
-    """Return K, the most positions that are masked in a sequence of this length, as published."""
-    return int((mask_prob + 0.005) * sequence_length)
+def max_predictions(mask_prob: Schedule, sequence_length: int) -> int:
+    """Return K, the most positions that are masked in a sequence of this length at any step, as published.
+
+    Shapes do not change with a schedule: K is that of its largest value, and slots are left unused at the others.
+    """
+    return int((largest_value(mask_prob) + 0.005) * sequence_length)
 
 
 class SpecialIds(Protocol):
@@ -113,11 +128,15 @@ def candidates(input_ids_BL: jax.Array, attention_mask_BL: jax.Array, special: S
 def num_to_mask(attention_mask_BL: jax.Array, config: MaskingConfig) -> jax.Array:
     """Return max(1, min(K, round(mask_prob * n))) for rows of n real tokens, int32 [B].
 
-    Rounding is half to even and in float32, as in the original.
+    Rounding is half to even and in float32, as in the original. Of a schedule mask_prob and K are those of the step.
     """
+    length, rate = attention_mask_BL.shape[1], config.rate
+    most: jax.Array | int = config.max_predictions(length)
+    if isinstance(rate, jax.Array):
+        most = jnp.minimum(most, ((rate + 0.005) * length).astype(jnp.int32))
     num_real_B = jnp.sum(attention_mask_BL, axis=-1).astype(jnp.float32)
-    wanted_B = jnp.round(num_real_B * jnp.float32(config.mask_prob)).astype(jnp.int32)
-    return jnp.maximum(1, jnp.minimum(config.max_predictions(attention_mask_BL.shape[1]), wanted_B))
+    wanted_B = jnp.round(num_real_B * jnp.float32(rate)).astype(jnp.int32)
+    return jnp.maximum(1, jnp.minimum(most, wanted_B))
 
 
 def mask(key: jax.Array, tokens: Tokens, config: MaskingConfig) -> Masked:
@@ -164,7 +183,7 @@ SAMPLERS = ("inverse_cdf", "gumbel")
 SAMPLING_BLOCK = 128
 
 
-def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: float, sampler: str) -> jax.Array:
+def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: jax.Array | float, sampler: str) -> jax.Array:
     """Draw one id per masked position from softmax(logits / temperature), in float32.
 
     No gradient flows back through the draw (ELECTRA, section 2: sampling is not back-propagated).

@@ -6,6 +6,7 @@ Electric's discriminator learns the energy of each token by noise contrast again
 
 import dataclasses
 import math
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from electra_jax.model.types import Corrupted, Loss, Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, losses
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import Keys, Outputs, bind_towers, corrupt
+from electra_jax.training.schedules import Schedule, value_at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class TwoTowerDetection:
 
     gen_weight: float
     disc_weight: float
-    temperature: float
+    temperature: Schedule
     disallow_correct: bool
     sampler: str
 
@@ -36,6 +38,10 @@ class TwoTowerDetection:
     def loss_weights(self) -> dict[str, float]:
         """The factor of each loss, by name."""
         return {"generator": self.gen_weight, "discriminator": self.disc_weight}
+
+    def at(self, share: jax.Array | float) -> Self:
+        """Return the objective with the temperature that it has after a share of the steps."""
+        return dataclasses.replace(self, temperature=value_at(self.temperature, share))
 
     def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:
         """Return the weight of each loss, see `Objective`."""
@@ -102,7 +108,8 @@ class Electric(TwoTowerDetection):
         """Return the logit of "this is noise", and 1 where there is noise; float32 [B, L]."""
         log_q_BLV = jax.nn.log_softmax(jax.lax.stop_gradient(cloze_BLV), axis=-1)
         log_q_BL = jnp.take_along_axis(log_q_BLV, corrupted.tokens.input_ids[..., None], axis=-1)[..., 0]
-        log_odds = math.log(masking.mask_prob / (1 - masking.mask_prob))
+        odds = masking.rate / (1 - masking.rate)
+        log_odds = jnp.log(odds) if isinstance(odds, jax.Array) else math.log(odds)
         return energies_BL + log_q_BL + log_odds, corruption.selected(masked)
 
 

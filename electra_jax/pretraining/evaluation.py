@@ -30,13 +30,16 @@ def forward(
     objective: Objective,
     masking: MaskingConfig,
 ) -> tuple[dict[str, Loss], Masked, Outputs]:
-    """Run the objective without dropout, with masks and samples drawn from `key`."""
+    """Run the objective without dropout, with masks and samples drawn from `key`.
+
+    Its schedules have their last value, so that a curve moves only with the model.
+    """
     mask_key, sample_key = jax.random.split(key)
     masked = as_masked(mask_key, batch, masking)
     sample_keys_B = corruption.row_keys(sample_key, masked.masked_positions.shape[0])
     # The dropout keys are never drawn from: the pass is deterministic.
     keys = Keys(sample_keys_B, sample_key, sample_key)
-    terms, outputs = objective.losses(model, params, masked, keys, masking=masking, deterministic=True)
+    terms, outputs = objective.at(1.0).losses(model, params, masked, keys, masking=masking, deterministic=True)
     return terms, masked, outputs
 
 

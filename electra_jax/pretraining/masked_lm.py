@@ -6,7 +6,7 @@ text, with a gate that may copy the token it reads.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from electra_jax.model.types import Corrupted, Loss, Masked, PyTree
 from electra_jax.pretraining import corruption, losses
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import Keys, Outputs, bind_towers, corrupt
+from electra_jax.training.schedules import Schedule, value_at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,11 @@ class MaskedLanguageModel:
     def loss_weights(self) -> dict[str, float]:
         """The factor of each loss, by name."""
         return {"prediction": self.weight}
+
+    def at(self, share: jax.Array | float) -> Self:
+        """Return the objective itself, which has no schedule."""
+        del share
+        return self
 
     def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:
         """Return the weight of each loss, see `Objective`."""
@@ -62,7 +68,7 @@ class ReplaceMlm:
 
     gen_weight: float
     prediction_weight: float
-    temperature: float
+    temperature: Schedule
     disallow_correct: bool
     sampler: str
 
@@ -70,6 +76,10 @@ class ReplaceMlm:
     def loss_weights(self) -> dict[str, float]:
         """The factor of each loss, by name."""
         return {"generator": self.gen_weight, "prediction": self.prediction_weight}
+
+    def at(self, share: jax.Array | float) -> Self:
+        """Return the objective with the temperature that it has after a share of the steps."""
+        return dataclasses.replace(self, temperature=value_at(self.temperature, share))
 
     def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:
         """Return the weight of each loss, see `Objective`."""

@@ -42,6 +42,9 @@ class Objective(Protocol):
     def loss_weights(self) -> dict[str, float]:
         """The factor of each loss, by name."""
 
+    def at(self, share: jax.Array | float) -> "Objective":
+        """Return the objective with the values that its schedules have after a share of the steps."""
+
     def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:
         """Return the weight that each loss of `losses` will have over this batch, float32 [].
 
@@ -120,7 +123,7 @@ def corrupt(
     logits_BKV: jax.Array,
     keys_B: jax.Array,
     *,
-    temperature: float,
+    temperature: jax.Array | float,
     disallow_correct: bool,
     sampler: str,
     masking: MaskingConfig,

@@ -21,6 +21,7 @@ from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from electra_jax.pretraining.objective import Objective
 from electra_jax.pretraining.replaced_token import DISCRIMINATE_AT, ReplacedTokenDetection
+from electra_jax.training.schedules import check_schedule
 
 # (objective, generator_kind) -> network. One of two towers takes both configurations and embedding_sharing.
 TWO_TOWERS: dict[tuple[type, str], Callable[..., nn.Module]] = {
@@ -109,8 +110,7 @@ def check_sampling(objective: Objective, generator_kind: str) -> None:
         UserError: if they cannot.
     """
     temperature = getattr(objective, "temperature", 1.0)
-    if temperature <= 0:
-        raise UserError(f"temperature is {temperature}: it must be above 0")
+    check_schedule("temperature", temperature, valid=lambda value: value > 0, rule="must be above 0")
     sampler = getattr(objective, "sampler", corruption.SAMPLERS[0])
     if sampler not in corruption.SAMPLERS:
         raise UserError(f"sampler is {sampler!r}: it must be one of {', '.join(map(repr, corruption.SAMPLERS))}")

@@ -1,6 +1,7 @@
 """ELECTRA's objective: replaced-token detection beside the generator's masked language modelling."""
 
 import dataclasses
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from electra_jax.pretraining.objective import Keys, Outputs, bind_towers, corrup
 
 # Gin files bind it by this module's name.
 from electra_jax.pretraining.objective import WeightSchedule as WeightSchedule
+from electra_jax.training.schedules import Schedule, value_at
 
 DISCRIMINATE_AT = ("all", "masked")
 
@@ -24,7 +26,8 @@ class ReplacedTokenDetection:
     Attributes:
         gen_weight: weight of the generator's loss (1 as published).
         disc_weight: weight of the discriminator's loss (50 as published).
-        temperature: of the generator's sampling (1 as published); the generator's loss never sees it.
+        temperature: of the generator's sampling (1 as published), which a schedule may change over the steps; the
+            generator's loss never sees it.
         disallow_correct: never sample the original token, so that every masked position is a replaced one.
         sampler: "inverse_cdf" or "gumbel", the same distribution: see `corruption.sample`.
         discriminate_at: "all" tokens as published, or only the "masked" ones ("ELECTRA 15 %", section 3.4).
@@ -32,7 +35,7 @@ class ReplacedTokenDetection:
 
     gen_weight: float
     disc_weight: float
-    temperature: float
+    temperature: Schedule
     disallow_correct: bool
     sampler: str
     discriminate_at: str
@@ -41,6 +44,10 @@ class ReplacedTokenDetection:
     def loss_weights(self) -> dict[str, float]:
         """The factor of each loss, by name."""
         return {"generator": self.gen_weight, "discriminator": self.disc_weight}
+
+    def at(self, share: jax.Array | float) -> Self:
+        """Return the objective with the temperature that it has after a share of the steps."""
+        return dataclasses.replace(self, temperature=value_at(self.temperature, share))
 
     def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:
         """Return the number of masked positions, and of tokens that the discriminator's loss counts."""

@@ -14,6 +14,7 @@ from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, metrics
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import CONSTANT_WEIGHTS, Keys, Objective, WeightSchedule
+from electra_jax.training.schedules import progress
 from electra_jax.training.state import Batch, Sums, TrainState
 
 
@@ -29,6 +30,7 @@ class PretrainingSetup:
         sequence_length: L.
         accumulation_steps: micro-batches of a global batch.
         weight_schedule: how the weights of the losses change over the steps.
+        schedule_steps: steps over which the schedules of the objective and of the masking run.
     """
 
     model: nn.Module
@@ -38,6 +40,7 @@ class PretrainingSetup:
     sequence_length: int
     accumulation_steps: int
     weight_schedule: WeightSchedule
+    schedule_steps: int
 
     def init(self, key: jax.Array) -> TrainState:
         """Return a new state, see `init_state`."""
@@ -54,6 +57,7 @@ class PretrainingSetup:
             optimizer=self.optimizer,
             accumulation_steps=self.accumulation_steps,
             weight_schedule=self.weight_schedule,
+            schedule_steps=self.schedule_steps,
         )
 
 
@@ -137,6 +141,7 @@ def pretrain_step(
     optimizer: optax.GradientTransformation,
     accumulation_steps: int,
     weight_schedule: WeightSchedule = CONSTANT_WEIGHTS,
+    schedule_steps: int = 1,
 ) -> tuple[TrainState, Sums]:
     """Return the state after one update by one global batch.
 
@@ -153,11 +158,14 @@ def pretrain_step(
         optimizer: update rule of the state's `opt_state`.
         accumulation_steps: micro-batches that B is cut into.
         weight_schedule: how the weights of the losses change over the steps.
+        schedule_steps: steps over which the schedules of the objective and of the masking run.
 
     Returns:
         The state after, and the batch's metric sums with the gradient's norm before clipping as `grad_norm`.
     """
     step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
+    share = progress(state.step, schedule_steps)
+    objective, masking = objective.at(share), masking.at(share)
     drawn = draw(step_key, batch, objective=objective, masking=masking)
     factors = None if weight_schedule.disc_weight_end == 1 else weight_schedule.factors(state.step)
 

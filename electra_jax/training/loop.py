@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -54,10 +54,17 @@ class LoopConfig:
                     f"{getattr(self, name)}: choose numbers of which it divides the other"
                 )
 
-    def steps_in_dispatch(self, step: int) -> int:
-        """Return how many steps to launch together after `step` updates: `steps_per_dispatch`, or 1 to catch up."""
+    def steps_in_dispatch(self, step: int, shape_changes: Collection[int] = ()) -> int:
+        """Return how many steps to launch together after `step` updates: `steps_per_dispatch`, or 1 to catch up.
+
+        Args:
+            step: number of updates so far.
+            shape_changes: numbers of updates after which batches have another shape: those of a dispatch have one.
+        """
         together = self.steps_per_dispatch
-        return 1 if step % together or step + together > self.num_train_steps else together
+        if step % together or step + together > self.num_train_steps:
+            return 1
+        return 1 if any(step < change < step + together for change in shape_changes) else together
 
 
 class TrainingJob(Protocol):
@@ -104,6 +111,7 @@ def train(
     state: TrainState,
     *,
     loop: LoopConfig,
+    shape_changes: Collection[int] = (),
     reporter: Reporter,
     stop: Stop,
     checkpoints: Checkpoints,
@@ -117,6 +125,7 @@ def train(
         batches: this process's rows of each global batch, from `state.step` on, without end.
         state: donated to the first update.
         loop, reporter: intervals, and what receives the metrics.
+        shape_changes: numbers of updates after which batches have another shape.
         stop: asked after every dispatch, by every process.
         checkpoints: where states are saved.
 
@@ -138,7 +147,7 @@ def train(
     with explain_failures(checkpoints):
         while step < loop.num_train_steps:
             with meter.waiting():
-                local = list(itertools.islice(batches, loop.steps_in_dispatch(step)))
+                local = list(itertools.islice(batches, loop.steps_in_dispatch(step, shape_changes)))
             stack = sharding.stack_to_device(local, job.mesh)
             with jax.transfer_guard("disallow"):
                 state, sums = job.update(state, stack)

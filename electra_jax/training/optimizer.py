@@ -1,8 +1,7 @@
-"""The published optimizer: Adam without bias correction, decoupled weight decay, warm-up and polynomial decay."""
+"""The optimizer: clipping, an update rule, decoupled weight decay, and the learning rates over the steps."""
 
 import dataclasses
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,11 @@ from flax import traverse_util
 
 from electra_jax.errors import UserError
 from electra_jax.model.types import PyTree
+from electra_jax.training import update_rules
+
+RULES = ("bert_adam", "adamw", "stable_adamw", "muon")
+# Where a generator's parameters stand in a model, as a regular expression for the beginning of their paths.
+GENERATOR = "generator/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,21 +22,29 @@ class OptimizerConfig:
     """Settings of `make_optimizer`, with the release's names.
 
     Attributes:
+        rule: "bert_adam" as published, without bias correction; "adamw", with it; "stable_adamw", which also limits
+            each parameter's update; or "muon" for hidden matrices and Adam for all else: see `update_rules`.
         learning_rate: base rate, which warm-up and decay multiply.
+        generator_learning_rate: base rate of the generator's parameters; None for `learning_rate`.
         num_warmup_steps: length of the linear warm-up, not necessarily a whole number; 0 for none.
         num_train_steps: step at which the decay reaches zero.
         lr_decay_power: exponent of the decay (1 is linear).
         weight_decay_rate: decoupled decay, multiplied by the learning rate.
         no_decay: regular expression; parameters whose path it matches are not decayed.
         beta_1, beta_2, epsilon: Adam's; epsilon is added outside the root.
-        clip_norm: largest global norm of the gradient.
+        muon_momentum, muon_update_rms: see `update_rules.scale_by_muon_and_adam`; without effect in other rules.
+        clip_norm: largest global norm of the gradient; None for no limit.
+        generator_clip_norm: largest norm of the gradient of the generator's parameters, which then do not count for
+            `clip_norm`; None if all parameters are clipped together.
         layerwise_lr_decay: factor from each layer to the one below it, in (0, 1]; 1 for one learning rate.
         lr_decay_share: share of the steps, at the end, over which the rate falls; 1 as published. Below 1 the rate is
             constant between warm-up and decay ("warm-up-stable-decay": Hu et al., 2024, MiniCPM, section 4).
         top_layer_exponent: of `layerwise_lr_decay`, for the top layer: see `layerwise_multipliers`.
     """
 
+    rule: str
     learning_rate: float
+    generator_learning_rate: float | None
     num_warmup_steps: float
     num_train_steps: int
     lr_decay_power: float
@@ -41,19 +53,30 @@ class OptimizerConfig:
     beta_1: float
     beta_2: float
     epsilon: float
-    clip_norm: float
+    muon_momentum: float
+    muon_update_rms: float
+    clip_norm: float | None
+    generator_clip_norm: float | None
     layerwise_lr_decay: float
     top_layer_exponent: int
     lr_decay_share: float
 
     def __post_init__(self) -> None:
-        """Check the share.
+        """Check the settings.
 
         Raises:
-            UserError: if `lr_decay_share` is not in (0, 1].
+            UserError: if `lr_decay_share` is not in (0, 1], there is no such rule, or the generator's rate is no
+                multiple of the base rate.
         """
         if not 0 < self.lr_decay_share <= 1:
             raise UserError(f"lr_decay_share is {self.lr_decay_share}: it must be above 0 and at most 1")
+        if self.rule not in RULES:
+            raise UserError(f"OptimizerConfig.rule is {self.rule!r}: it must be one of {', '.join(RULES)}")
+        if self.generator_learning_rate is not None and self.learning_rate <= 0:
+            raise UserError(
+                f"LEARNING_RATE is {self.learning_rate} and GENERATOR_LEARNING_RATE {self.generator_learning_rate}: "
+                "one is a multiple of the other, set a positive LEARNING_RATE"
+            )
 
 
 def learning_rate(config: OptimizerConfig, step: jax.Array | int) -> jax.Array:
@@ -70,37 +93,9 @@ def learning_rate(config: OptimizerConfig, step: jax.Array | int) -> jax.Array:
     return config.learning_rate * rest**config.lr_decay_power * warmup
 
 
-def scale_by_uncorrected_adam(beta_1: float, beta_2: float, epsilon: float) -> optax.GradientTransformation:
-    """Scale updates to m / (sqrt(v) + epsilon): BERT's Adam has no bias correction.
-
-    `optax.scale_by_adam` always corrects the moments.
-    """
-
-    def init(params: PyTree) -> optax.ScaleByAdamState:
-        # Two trees: a state with the same buffer in two places cannot be donated.
-        mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu, nu)
-
-    def update(
-        updates: PyTree, state: optax.ScaleByAdamState, params: PyTree | None = None
-    ) -> tuple[PyTree, optax.ScaleByAdamState]:
-        del params
-        mu = optax.tree.update_moment(updates, state.mu, beta_1, 1)
-        nu = optax.tree.update_moment(updates, state.nu, beta_2, 2)
-        scaled = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + epsilon), mu, nu)
-        return scaled, optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
-
-    return optax.GradientTransformation(init, update)
-
-
 def decayed(params: PyTree, no_decay: str) -> PyTree:
     """Return True for each parameter that weight decay applies to."""
-
-    def applies(key_path: tuple, _: Any) -> bool:
-        return re.search(no_decay, jax.tree_util.keystr(key_path, simple=True, separator="/")) is None
-
-    # An optimizer may be given any tree, also a single array.
-    return jax.tree_util.tree_map_with_path(applies, params)
+    return update_rules.by_path(lambda path: re.search(no_decay, path) is None, params)
 
 
 # Groups of layer-wise learning rates, from the bottom up, as patterns of paths in an encoder with one task's head.
@@ -162,13 +157,65 @@ def scale_by_layer(decay: float, top_exponent: int) -> optax.GradientTransformat
     return optax.stateless(update)
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Chain clipping, Adam, weight decay, layer-wise factors and schedule, in the release's order."""
-    layerwise = config.layerwise_lr_decay != 1
+def make_optimizer(config: OptimizerConfig, *, generator: str = GENERATOR) -> optax.GradientTransformation:
+    """Chain clipping, update rule, weight decay, factors of the learning rate and schedule, in the release's order.
+
+    Args:
+        config: the settings.
+        generator: regular expression that matches the beginning of the paths of the generator's parameters.
+    """
+    decay = optax.add_decayed_weights(config.weight_decay_rate, mask=lambda params: decayed(params, config.no_decay))
+    stable = config.rule == "stable_adamw"
+    # A checkpoint's arrays are named by their place in this chain.
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        scale_by_uncorrected_adam(config.beta_1, config.beta_2, config.epsilon),
-        optax.add_decayed_weights(config.weight_decay_rate, mask=lambda params: decayed(params, config.no_decay)),
-        scale_by_layer(config.layerwise_lr_decay, config.top_layer_exponent) if layerwise else optax.identity(),
+        clip(config, generator),
+        update_rule(config, decay),
+        optax.identity() if stable else decay,
+        rate_factors(config, generator),
         optax.scale_by_learning_rate(lambda count: learning_rate(config, count)),
+    )
+
+
+def update_rule(config: OptimizerConfig, decay: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return the transformation that `config.rule` names; "stable_adamw" takes the weight decay into its own."""
+    adams = config.beta_1, config.beta_2, config.epsilon
+    if config.rule == "bert_adam":
+        return update_rules.scale_by_bert_adam(*adams)
+    if config.rule == "stable_adamw":
+        return update_rules.scale_by_stable_adamw(*adams, decay)
+    if config.rule == "muon":
+        adam = update_rules.scale_by_adam(*adams)
+        return update_rules.scale_by_muon_and_adam(config.muon_momentum, config.muon_update_rms, adam)
+    return update_rules.scale_by_adam(*adams)
+
+
+def clip(config: OptimizerConfig, generator: str) -> optax.GradientTransformation:
+    """Return a transformation that limits the norm of all gradients, or that of the generator's and the others'."""
+
+    def at_most(norm: float | None) -> optax.GradientTransformation:
+        return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
+
+    if config.generator_clip_norm is None:
+        return at_most(config.clip_norm)
+    return for_generator(generator, at_most(config.generator_clip_norm), others=at_most(config.clip_norm))
+
+
+def rate_factors(config: OptimizerConfig, generator: str) -> optax.GradientTransformation:
+    """Return a transformation that multiplies updates by their learning rate's share of the base rate."""
+    factors = []
+    if config.layerwise_lr_decay != 1:
+        factors.append(scale_by_layer(config.layerwise_lr_decay, config.top_layer_exponent))
+    if config.generator_learning_rate is not None:
+        factor = optax.scale(config.generator_learning_rate / config.learning_rate)
+        factors.append(for_generator(generator, factor, others=optax.identity()))
+    return optax.chain(*factors) if factors else optax.identity()
+
+
+def for_generator(
+    generator: str, rule: optax.GradientTransformation, *, others: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Return a transformation that applies `rule` to the generator's parameters together, `others` to the rest."""
+    return optax.partition(
+        {True: rule, False: others},
+        lambda params: update_rules.by_path(lambda path: re.match(generator, path) is not None, params),
     )

@@ -60,6 +60,25 @@ def test_a_mesh_larger_than_the_machine(inspected: Inspected) -> None:
     assert sizes(printed) == (held, 2 * held + 8, held)
 
 
+def test_modern_blocks(inspected: Inspected) -> None:
+    printed = inspected("modern_base", MESH_DATA=1, MESH_FSDP=4, MESH_TENSOR=2)
+    parts = rows(printed)
+    layers = "discriminator/encoder/layers"
+    assert parts[f"{layers}/gate/kernel"] == ((22, 768, 1152), (22, 192, 576))
+    assert parts[f"{layers}/attention/query_kernel"] == ((22, 768, 12, 64), (22, 192, 6, 64))
+    assert parts[f"{layers}/output_layer_norm/scale"] == ((22, 768), (22, 192))
+    assert not [name for name in parts if "bias" in name and "head" not in name]
+    assert not [name for name in parts if "position_embeddings" in name or "token_type" in name]
+    parts_of_a_layer = "rotary positions, pre-LayerNorm, gated feed-forward of 1152, no biases"
+    assert f"generator: 6 layers of 768, 2 full and 4 with windows of 128; {parts_of_a_layer}\n" in printed
+    assert "discriminator: 22 layers of 768, 8 full and 14 with windows of 128; rotary" in printed
+
+
+def test_published_blocks(inspected: Inspected) -> None:
+    said = "of 256; absolute positions, post-LayerNorm, feed-forward of 1024\n"
+    assert f"discriminator: 12 layers {said}" in inspected("small", MESH_DATA=1)
+
+
 def test_the_machines_own_mesh(inspected: Inspected) -> None:
     assert "mesh: data 4, fsdp 2, tensor 1 = 8 devices\n" in inspected("small", MESH_FSDP=2)
 

@@ -11,7 +11,7 @@ from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
-from support.comparison import ELECTRA_STEP, MACROS, MLM_STEP, plan_of_macros, refusal
+from support.comparison import ELECTRA_STEP, MACROS, MLM_STEP, configured, plan_of_macros, refusal
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,21 @@ def test_the_same_flops_are_other_steps_of_each_variant(planned: tuple[Compariso
         "mlm/0.2/rte",
         "mlm/0.2/mine",
     ]
+
+
+def test_steps_that_grow_are_counted_one_by_one(tmp_path: Path) -> None:
+    """Half of the steps have half of the rows: 136 steps cost as much as 102 whole ones, and a fifth of that 41."""
+    grown = ("grown", "gin/objectives/mlm.gin", "BATCH_SIZE_WARMUP = ((0.5, 4),)")
+    plan = make_plan(configured(tmp_path, VARIANTS=[grown]))
+    assert plan.step_flops == {"grown": round(0.75 * MLM_STEP)}
+    assert plan.total_steps == {"grown": 136}
+    of = {item.fraction: item for item in plan.items if item.task is None}
+    assert {fraction: item.steps for fraction, item in of.items()} == {0.2: 41, 0.5: 85, 1.0: 136}
+    assert of[0.2].flops == 41 * MLM_STEP / 2
+    assert of[0.5].flops == 68 * MLM_STEP / 2 + 17 * MLM_STEP
+    assert of[1.0].flops == pytest.approx(1e9, rel=0.01)
+    built = built_by(of[0.2])
+    assert (built.loop.num_train_steps, built.batch_shapes.changes) == (41, (68,))
 
 
 def test_a_stage_has_the_schedule_of_the_whole_budget(planned: tuple[ComparisonRun, Plan]) -> None:

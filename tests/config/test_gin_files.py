@@ -24,7 +24,7 @@ from electra_jax.training.optimizer import make_optimizer
 ROOT = Path(__file__).parents[2]
 # Those of gin/t5x need T5X; tests/test_t5x.py has them.
 SHIPPED = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("gin/**/*.gin") if path.parent.name != "t5x")
-MODELS = ["tiny", "small", "base", "large"]
+MODELS = ["tiny", "small", "base", "large", "modern_tiny", "modern_small", "modern_base"]
 # Parameters of google-research/electra's own graphs: ../shared/oracle/tf_pretrain/config_tables.json, "param_counts".
 PUBLISHED = {"small": 14_196_219, "base": 119_386_427, "large": 354_655_291}
 REQUIRED = ["MODEL_DIR='runs/x'", "VOCAB_FILE='vocab.txt'"]
@@ -67,6 +67,40 @@ def test_published_runs(name: str, length: int, batch_size: int, steps: int, mas
     assert (run.optimizer.num_warmup_steps, run.optimizer.weight_decay_rate) == (10_000, 0.01)
 
 
+def test_modern_base_is_modernbert_base() -> None:
+    """Its encoder without a head has 149,014,272 parameters; the generator is one of its first six layers."""
+    run = _run(["gin/models/modern_base.gin", "gin/runs/pretrain.gin"], [*REQUIRED, "CORPUS='embedded'"])
+    shapes = jax.eval_shape(lambda key: init_params(key, run.model, 128), jax.random.key(0))
+    encoder = (shapes["embeddings"], shapes["discriminator"]["encoder"])
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(encoder)) == 149_014_272
+    assert run.generator == dataclasses.replace(run.encoder, num_hidden_layers=6, scan_unroll=6)
+    thetas = (run.encoder.global_rope_theta, run.encoder.local_rope_theta, run.encoder.local_attention)
+    assert thetas == (160_000.0, 10_000.0, 128)
+
+
+def test_modern_small_is_near_electra_small() -> None:
+    """In parameters of the discriminator, and in FLOPs of a step."""
+    ours, theirs = (_run([f"gin/runs/{name}small.gin"], [*REQUIRED, "CORPUS='x'"]) for name in ("modern_", ""))
+    assert ours.step_flops(20) == pytest.approx(theirs.step_flops(20), rel=0.05)
+    assert _num_parameters(ours) == pytest.approx(_num_parameters(theirs), rel=0.3)
+    assert ours.cache.sequence_length == theirs.cache.sequence_length
+    assert ours.encoder.embedding_size == ours.encoder.hidden_size  # ModernBERT has no projection
+
+
+def test_long_context_changes_the_length_and_the_angles_alone() -> None:
+    first = _run(["gin/runs/modern_base.gin"], [*REQUIRED, "CORPUS='x'"])
+    second = _run(
+        ["gin/runs/modern_base.gin", "gin/recipes/long_context.gin"], [*REQUIRED, "CORPUS='x'", "INIT_FROM='runs/base'"]
+    )
+    assert (first.cache.sequence_length, second.cache.sequence_length) == (1024, 8192)
+    assert first.cache.sequence_length * first.batch_size == second.cache.sequence_length * second.batch_size
+    changed = {"attention": "fused", "remat_policy": "full", "scan_unroll": 1, "global_rope_theta": 160_000.0}
+    assert second.encoder == dataclasses.replace(first.encoder, **changed)
+    assert first.encoder.global_rope_theta == 10_000.0
+    init = functools.partial(init_params, jax.random.key(0), second.model, second.cache.sequence_length)
+    assert jax.eval_shape(init)["discriminator"]["encoder"]["layers"]["gate"]["kernel"].unbox().shape == (22, 768, 1152)
+
+
 def test_the_demo_builds() -> None:
     assert _num_parameters(_run(["gin/runs/demo.gin"], REQUIRED)) < 10_000_000
 
@@ -100,6 +134,43 @@ def test_fine_tuning_takes_its_sizes_from_a_model_file() -> None:
     optimizer = make_optimizer(run.optimizer(num_train_steps=10, num_warmup_steps=1.0))
     init = functools.partial(finetuning.init_state, model=FinetunedModel(encoder, head), optimizer=optimizer)
     assert jax.eval_shape(init, jax.random.key(0)).params["head"]["prediction"]["kernel"].unbox().shape == (128, 10)
+
+
+def test_pre_layer_norm_is_fine_tuned_under_the_heads_of_modernbert() -> None:
+    files = ["gin/models/modern_tiny.gin", "gin/runs/finetune.gin"]
+    names = {"classification": "sequence_classification", "regression": "sequence_classification"}
+    names |= {"tagging": "token_classification"}
+
+    def heads(*bindings: str) -> dict[str, str]:
+        run = gin_files.build(
+            FinetuningRun, files, ["MODEL_DIR='y'", "INIT_FROM=None", "TASK='rte'", *bindings], search_paths=[]
+        )
+        sizes = {"encoder": run.encoder(), "num_labels": 2, "final_sep_answers": False}
+        return {kind: run.heads.head_for(kind, **sizes).kind for kind in [*names, "question_answering"]}
+
+    modern = {kind: f"modernbert_{name}" for kind, name in names.items()}
+    assert heads() == modern | {"question_answering": "joint_question_answering"}
+    assert heads("QA_HEAD='transformers'")["question_answering"] == "modernbert_question_answering"
+    assert heads("CLASSIFICATION_HEAD='reference'")["classification"] == "sequence_classification_reference"
+    assert heads("finetune_run.HeadOptions.classifier_pooling='mean'") == heads()
+    bert = "encoder.EncoderConfig.norm_placement='post'"
+    assert heads(bert)["tagging"] == "token_classification"
+    with pytest.raises(UserError, match="classifier_pooling is 'mean', and the head sequence_classification reads"):
+        heads("finetune_run.HeadOptions.classifier_pooling='mean'", bert)
+
+
+@pytest.mark.parametrize(
+    ("bindings", "sentence"),
+    [
+        (["SEQUENCE_LENGTH=100"], "local_attention 128 is a longer window than SEQUENCE_LENGTH 100: set it to 100 or"),
+        (["SEQUENCE_LENGTH=8193"], "SEQUENCE_LENGTH 8193 is longer than the model's 8192 positions"),
+        (["encoder.EncoderConfig.hidden_size=252"], "num_attention_heads 4 leaves each head 63: choose an even head"),
+    ],
+)
+def test_what_modern_blocks_refuse(bindings: list[str], sentence: str) -> None:
+    with pytest.raises(UserError) as refused:
+        _run(["gin/runs/modern_small.gin"], [*REQUIRED, "CORPUS='x'", *bindings])
+    assert sentence in str(refused.value)
 
 
 def test_text_runs_build() -> None:

@@ -1,10 +1,17 @@
-"""Configurations of version 0.1: many switches of the original's behaviour become one for each area."""
+"""Configurations of earlier versions: many switches of version 0.1 become one for each area, later fields are added."""
 
 import re
 
 import pytest
 
-from electra_jax.config.recorded import SWITCHES, Switch, with_added_fields, with_current_switches
+from electra_jax.config.recorded import (
+    SWITCHES,
+    Field,
+    Switch,
+    added_fields,
+    with_current_fields,
+    with_current_switches,
+)
 from electra_jax.errors import UserError
 
 NAMES = [f"{switch.owner}.{switch.name}" for switch in SWITCHES]
@@ -41,13 +48,14 @@ def test_the_macro_of_a_switch_is_read() -> None:
     assert with_current_switches(text) == f"{macro}\nx.OptimizerConfig.top_layer_exponent = 2\n"
 
 
-def test_fields_that_version_0_1_lacked_are_added() -> None:
-    recorded = "# Parameters for encoder.EncoderConfig:\n# ====\nencoder.EncoderConfig.local_attention = 7\n"
-    text = with_added_fields(recorded)
-    assert "encoder.EncoderConfig.position_embedding_type = 'absolute'\n" in text
-    assert "encoder.EncoderConfig.layer_types = ('full_attention',)\n" in text
-    assert text.count("local_attention") == 1
-    assert with_added_fields(text) == text
-    # What a person wrote is not completed, because other files may bind the rest.
-    written = "encoder.EncoderConfig.hidden_size = 8\n"
-    assert with_added_fields(written) == written
+@pytest.mark.parametrize("field", added_fields(), ids=lambda field: f"{field.owner}.{field.name}")
+def test_a_field_that_came_later_is_added_once(field: Field) -> None:
+    older = re.fullmatch(r"[A-Z]\w+\.\w+", field.value)
+    value = "%OLDER" if older else field.value
+    text = f"module.{field.owner}.{field.beside} = 1\n" + (f"else.{field.value} = %OLDER\n" if older else "")
+    now = with_current_fields(text)
+    assert f"\nmodule.{field.owner}.{field.name} = {value}\n" in now
+    assert with_current_fields(now) == now
+    # A file of the user's that binds another field of the same dataclass.
+    other = f"module.{field.owner}.other = 1\n"
+    assert with_current_fields(other) == other

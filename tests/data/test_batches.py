@@ -69,7 +69,7 @@ def test_a_state_restores_with_another_number_of_processes() -> None:
     whole = _block_batches()
     _examples(whole, 9)
     state = json.loads(json.dumps(whole.state()))
-    assert state == {"examples": 72}
+    assert state == {"examples": 72, "step": 9}
     expected = _examples(whole, 9)
     halves = [_block_batches(process_index=p, process_count=2) for p in (0, 1)]
     for half in halves:
@@ -291,7 +291,7 @@ def test_an_exception_in_the_thread_reaches_the_consumer_in_its_place() -> None:
         for _ in range(2):
             with pytest.raises(UserError, match="the disk is gone"):
                 next(ahead)
-        assert ahead.state() == {"examples": 16}
+        assert ahead.state() == {"examples": 16, "step": 2}
 
 
 def test_tensorflow_sees_no_accelerator() -> None:

@@ -122,7 +122,7 @@ def test_a_state_restores_in_the_middle_of_an_epoch_with_another_number_of_proce
     whole = packed_batches(blocks)
     expected = [next(whole) for _ in range(4)]
     state = json.loads(json.dumps(whole.state()))
-    assert state == {"examples": 32}
+    assert state == {"examples": 32, "step": 4}
     expected = [next(whole) for _ in range(20)]
     halves = [packed_batches(blocks, process_index=p, process_count=2) for p in (0, 1)]
     for half in halves:

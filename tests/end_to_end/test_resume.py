@@ -3,6 +3,7 @@
 import functools
 import json
 import random
+import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from support.command_line import (
     STEPS,
@@ -25,6 +27,17 @@ from support.command_line import (
     unfinished_saves,
 )
 
+# All that changes over the steps, and groups of the optimizer; the shape changes after 8 steps.
+CHANGING = {
+    "BATCH_SIZE_WARMUP": ((0.5, 4),),
+    "SEQUENCE_LENGTH_WARMUP": ((0.5, 16),),
+    "MASK_PROB": ((0.0, 0.3), (1.0, 0.15)),
+    "GENERATOR_LEARNING_RATE": 1e-3,
+    "GENERATOR_CLIP_NORM": 0.5,
+    "optimizer.OptimizerConfig.rule": "muon",
+    "TRAIN_STEPS": 16,
+    "SAVE_EVERY": 3,
+}
 SPEED = ("examples_per_second", "tokens_per_second", "data_wait_share", "seconds")
 
 
@@ -141,6 +154,16 @@ def test_killed_at_any_moment(stories: dict[str, Future], whole: Path) -> None:
     _assert_same_run(model_dir, whole)
 
 
+def test_killed_while_everything_changes(place: Path) -> None:
+    """In the first of two stages, some steps before batches become larger and rows longer."""
+    runs = Runs(place)
+    undisturbed = runs.whole("changing", **CHANGING)
+    model_dir, _ = runs.killed("changing killed", [6], **CHANGING)
+    for step in checkpoint_steps(undisturbed):
+        assert_same_arrays(arrays(model_dir, step), arrays(undisturbed, step))
+    assert _metrics(model_dir) == _metrics(undisturbed)
+
+
 @pytest.mark.long
 def test_killed_at_twenty_random_moments(place: Path) -> None:
     # There is a save every four steps: the moments that are no save's fall just before one or just after one.
@@ -185,3 +208,26 @@ def test_moved_to_another_number_of_devices(stories: dict[str, Future], whole: P
 
 def test_the_recorded_configuration_reproduces_the_run(stories: dict[str, Future], whole: Path) -> None:
     _assert_same_run(stories["recorded"].result(), whole)
+
+
+def test_the_mean_of_the_last_checkpoints_is_evaluated_and_exported(place: Path, whole: Path, tmp_path: Path) -> None:
+    model_dir = tmp_path / "run"
+    shutil.copytree(whole, model_dir)
+    asked = f"--gin.MODEL_DIR={str(model_dir)!r}"
+    results = {}
+    for average in (1, 2):
+        done = electra(["evaluate", asked, f"--average={average}"], place / "cache")
+        assert done.returncode == 0, done
+        results[average] = json.loads((model_dir / "evaluation.json").read_text())
+    assert "mean of steps 40, 36" in done.stdout
+    assert [results[average]["mean_of_steps"] for average in (1, 2)] == [[40], [40, 36]]
+    losses = [results[average]["metrics"]["generator_loss"] for average in (1, 2)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+    done = electra(["export", str(model_dir), str(tmp_path / "out"), "--format=transformers", "--average=2"], place)
+    assert done.returncode == 0, done
+    last, before = (arrays(whole, step)["params/embeddings/word_embeddings"] for step in (40, 36))
+    folder = tmp_path / "out" / "discriminator"
+    exported = load_file(folder / "model.safetensors")["electra.embeddings.word_embeddings.weight"]
+    np.testing.assert_array_equal(exported, ((last.astype(np.float64) + before) / 2).astype(np.float32))
+    assert "| mean of the checkpoints | [40, 36] |" in (folder / "README.md").read_text()

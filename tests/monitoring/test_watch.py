@@ -103,7 +103,7 @@ def start(key: jax.Array) -> TrainState:
     return meta.unbox(init_state(key, small_model(), make_optimizer(optimizer_config()), LENGTH))
 
 
-@functools.partial(jax.jit, donate_argnums=0)
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=4)
 def update(
     state: TrainState, batch: Batch, learning_rate: float, disc_weight: float, temperature: float
 ) -> tuple[TrainState, Sums]:

@@ -80,6 +80,32 @@ def test_positions_are_uniform_and_85_percent_show_the_mask() -> None:
     assert stats.binomtest(int(shown), int(used.sum()), 0.85).pvalue > 1e-3
 
 
+def test_a_mask_rate_that_falls_by_hand() -> None:
+    """Of 128 tokens 30, 22.5 and 15 %; the slots are those of 30 % throughout, and the last masks those of 15 %."""
+    ids = np.full((4, 128), 9, np.int32)
+    ids[:, 0], ids[:, -1] = CLS, SEP
+    tokens = tokens_of({"input_ids": ids, "token_type_ids": ids * 0, "attention_mask": ids * 0 + 1})
+    falling = dataclasses.replace(MASKING, mask_prob=((0.0, 0.3), (1.0, 0.15)))
+    draw = jax.jit(lambda share: corruption.mask(jax.random.key(0), tokens, falling.at(share)))
+    for share, count in ((0.0, 38), (0.5, 29), (1.0, 19)):
+        masked = draw(jnp.float32(share))
+        assert masked.masked_positions.shape == (4, 39)
+        np.testing.assert_array_equal(masked.masked_weights.sum(axis=-1), [count] * 4)
+    constant = corruption.mask(jax.random.key(0), tokens, MASKING)
+    for found in (masked, corruption.mask(jax.random.key(0), tokens, falling)):
+        np.testing.assert_array_equal(found.masked_positions[:, :19], constant.masked_positions)
+        np.testing.assert_array_equal(found.tokens.input_ids, constant.tokens.input_ids)
+
+
+def test_a_mask_rate_counts_no_more_than_its_own_slots() -> None:
+    """Of 64 tokens 15 % are 9.6, and the published K is 9: also where another step's is larger."""
+    ids = np.full((1, 64), 9, np.int32)
+    falling = dataclasses.replace(MASKING, mask_prob=((0.0, 0.3), (1.0, 0.15)))
+    for config in (MASKING, falling):
+        assert corruption.num_to_mask(jnp.asarray(ids), config).tolist() == [9]
+    assert corruption.num_to_mask(jnp.asarray(ids), falling.at(0.0)).tolist() == [19]
+
+
 def test_masks_repeat_by_key_differ_by_key_and_differ_between_rows() -> None:
     ids = np.tile(np.arange(5, 37, dtype=np.int32), (8, 1))
     tokens = tokens_of({"input_ids": ids, "token_type_ids": ids * 0, "attention_mask": ids * 0 + 1})

@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from electra_jax.model.types import Masked, PyTree, Tokens
+from electra_jax.model.types import Corrupted, Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, electric, losses, metrics, steps
 from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig, PositionRule
 from electra_jax.pretraining.objective import Keys
@@ -227,6 +227,16 @@ def test_electric_is_the_energy_plus_log_noise_and_labels_every_sample() -> None
     expected = energies[row, column] + log_q + np.log(0.15 / 0.85)
     np.testing.assert_allclose(outputs.discriminator_logits_BL[row, column], expected, atol=1e-5)
     assert max(pull("electric", "discriminator", "generator")) == 0
+
+
+def test_electrics_share_of_noise_is_that_of_the_step() -> None:
+    """Halfway from 30 to 10 % the odds of noise are 1 to 4; this generator draws any word."""
+    masked = steps.as_masked(jax.random.key(3), batch(2), MASKING)
+    corrupted = Corrupted(masked.tokens, jnp.zeros((2, 32)), masked.masked_ids)
+    energies, cloze = jnp.ones((2, 32)), jnp.zeros((2, 32, VOCAB_SIZE))
+    masking = dataclasses.replace(MASKING, mask_prob=((0.0, 0.3), (1.0, 0.1))).at(jnp.float32(0.5))
+    logits, _ = VARIANTS["electric"].objective.logits_and_labels(masked, corrupted, energies, cloze, masking)
+    np.testing.assert_allclose(logits, np.full((2, 32), 1 - np.log(VOCAB_SIZE) - np.log(4)), rtol=1e-6)
 
 
 def test_pseudo_log_likelihoods_by_hand() -> None:

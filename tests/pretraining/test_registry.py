@@ -61,6 +61,9 @@ def test_settings_with_a_file_of_their_own() -> None:
     weighted = run_of("gin/objectives/loss_weights.gin", bindings=("GEN_WEIGHT=2.0",)).objective
     assert weighted.loss_weights == {"generator": 2.0, "discriminator": 20.0}
     assert run_of("gin/objectives/temperature.gin", bindings=("TEMPERATURE=0.5",)).objective.temperature == 0.5
+    falling = run_of("gin/objectives/temperature.gin", bindings=("TEMPERATURE=((0.0, 2.0), (1.0, 1.0))",))
+    assert (falling.objective.at(0.25).temperature, falling.objective.at(1.0).temperature) == (1.75, 1.0)
+    assert falling.schedule_steps == falling.loop.num_train_steps == 1_000_000
 
 
 def test_the_reference_switches_every_named_behaviour_on() -> None:
@@ -124,6 +127,18 @@ REFUSED = {
     "electric never correct": (Electric(**TWO | {"disallow_correct": True}), "two_tower", "es", "disallow_correct"),
     "a uniform temperature": (dataclasses.replace(OBJECTIVE, temperature=2.0), "uniform", "es", "temperature 2.0"),
     "zero temperature": (dataclasses.replace(OBJECTIVE, temperature=0.0), "small", "es", "above 0"),
+    "a temperature that reaches zero": (
+        dataclasses.replace(OBJECTIVE, temperature=((0.0, 2.0), (1.0, 0.0))),
+        "small",
+        "es",
+        "temperature has the value 0.0: it must be above 0",
+    ),
+    "electric at a falling temperature": (
+        Electric(**TWO | {"temperature": ((0.0, 2.0), (1.0, 1.0))}),
+        "two_tower",
+        "es",
+        "temperature must be 1",
+    ),
     "one label only": (
         dataclasses.replace(OBJECTIVE, disallow_correct=True, discriminate_at="masked"),
         "small",

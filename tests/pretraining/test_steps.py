@@ -14,10 +14,11 @@ import pytest
 from electra_jax.errors import UserError
 from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.types import Masked, PyTree
-from electra_jax.pretraining import corruption, metrics, steps
+from electra_jax.pretraining import corruption, evaluation, metrics, steps
 from electra_jax.pretraining.objective import Keys, WeightSchedule
 from electra_jax.training.optimizer import make_optimizer
-from electra_jax.training.state import TrainState
+from electra_jax.training.schedules import Schedule
+from electra_jax.training.state import Sums, TrainState
 from support.tiny_model import MASKING, OBJECTIVE, optimizer_config, random_batch, small_encoder, small_model
 
 
@@ -27,17 +28,15 @@ def new_state(model: Electra, optimizer: optax.GradientTransformation) -> TrainS
 
 
 def jitted(
-    model: Electra, optimizer: optax.GradientTransformation, accumulation_steps: int = 1, **settings: WeightSchedule
+    model: Electra, optimizer: optax.GradientTransformation, accumulation_steps: int = 1, **settings: Any
 ) -> Any:
     return jax.jit(
         functools.partial(
             steps.pretrain_step,
             model=model,
-            objective=OBJECTIVE,
-            masking=MASKING,
             optimizer=optimizer,
             accumulation_steps=accumulation_steps,
-            **settings,
+            **{"objective": OBJECTIVE, "masking": MASKING} | settings,
         )
     )
 
@@ -171,6 +170,41 @@ def test_a_step_weighs_the_discriminator_by_the_schedule_and_the_generator_as_ev
         before, after = (result.opt_state[1].mu[tower] for result in (plain, weighed))
         for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
             np.testing.assert_allclose(b, factor * a, rtol=1e-4, atol=1e-7 * max(1.0, largest(a)))
+
+
+def test_a_scheduled_temperature_is_that_of_the_step_in_training_and_the_last_one_in_evaluation() -> None:
+    model = small_model()
+    optimizer = make_optimizer(optimizer_config())
+    state, batch = new_state(model, optimizer)._replace(step=jnp.int32(5)), random_batch(8, 32)
+    # A table that is large enough that a temperature shows in the samples.
+    state.params["embeddings"]["word_embeddings"] *= 30
+
+    def at(temperature: Schedule) -> Sums:
+        objective = dataclasses.replace(OBJECTIVE, temperature=temperature)
+        return jitted(model, optimizer, objective=objective, schedule_steps=10)(state, batch)[1]
+
+    def evaluated(temperature: Schedule) -> Sums:
+        objective = dataclasses.replace(OBJECTIVE, temperature=temperature)
+        step = functools.partial(
+            evaluation.evaluate_step, model=model, objective=objective, masking=MASKING, extra_metrics=None
+        )
+        return jax.jit(step)(state.params, batch, jax.random.key(0))
+
+    falling = ((0.0, 3.0), (1.0, 0.5))
+    for sums, same, other in ((at(falling), at(1.75), at(0.5)), (evaluated(falling), evaluated(0.5), evaluated(3.0))):
+        np.testing.assert_array_equal(sums["replaced_histogram"], same["replaced_histogram"])
+        assert not np.array_equal(sums["replaced_histogram"], other["replaced_histogram"])
+
+
+def test_a_scheduled_mask_rate_is_that_of_the_step() -> None:
+    """Of 32 real tokens 30 % are 9.6 masks, and after nine of ten steps 16.5 % are 5.28."""
+    model, optimizer = small_model(), make_optimizer(optimizer_config())
+    state, batch = new_state(model, optimizer), random_batch(8, 32)
+    batch["attention_mask"][:] = 1
+    masking = dataclasses.replace(MASKING, mask_prob=((0.0, 0.3), (1.0, 0.15)))
+    step = jitted(model, optimizer, masking=masking, schedule_steps=10)
+    for number, count in ((0, 9), (9, 5)):
+        assert float(step(state._replace(step=jnp.int32(number)), batch)[1]["masked"]) == 8 * count
 
 
 def test_a_step_depends_on_its_number_and_on_nothing_else() -> None:

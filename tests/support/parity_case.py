@@ -60,7 +60,9 @@ def optimizer_of(options: dict[str, Any]) -> OptimizerConfig:
     """Return our settings for the original's arguments, among which a share of warm-up beats a number."""
     steps = options["num_train_steps"]
     return OptimizerConfig(
+        rule="bert_adam",
         learning_rate=options["learning_rate"],
+        generator_learning_rate=None,
         num_warmup_steps=max(options.get("warmup_proportion", 0) * steps, options.get("warmup_steps", 0)),
         num_train_steps=steps,
         lr_decay_power=options.get("lr_decay_power", 1.0),
@@ -69,7 +71,10 @@ def optimizer_of(options: dict[str, Any]) -> OptimizerConfig:
         beta_1=0.9,
         beta_2=0.999,
         epsilon=1e-6,
+        muon_momentum=0.95,
+        muon_update_rms=0.2,
         clip_norm=1.0,
+        generator_clip_norm=None,
         layerwise_lr_decay=options["layerwise_lr_decay_power"]
         if options.get("layerwise_lr_decay_power", -1) > 0
         else 1.0,

@@ -106,7 +106,9 @@ def small_model(*, dropout: float = 0.0, dtype: str = "float32") -> Electra:
 def optimizer_config(**changes: float) -> OptimizerConfig:
     """The published optimizer over ten steps without warm-up."""
     settings = {
+        "rule": "bert_adam",
         "learning_rate": 1e-3,
+        "generator_learning_rate": None,
         "num_warmup_steps": 0,
         "num_train_steps": 10,
         "lr_decay_power": 1.0,
@@ -115,7 +117,10 @@ def optimizer_config(**changes: float) -> OptimizerConfig:
         "beta_1": 0.9,
         "beta_2": 0.999,
         "epsilon": 1e-6,
+        "muon_momentum": 0.95,
+        "muon_update_rms": 0.2,
         "clip_norm": 1.0,
+        "generator_clip_norm": None,
         "layerwise_lr_decay": 1.0,
         "top_layer_exponent": 1,
         "lr_decay_share": 1.0,

@@ -118,6 +118,12 @@ def test_a_stack_of_one_batch_is_an_update_by_that_batch() -> None:
         np.testing.assert_array_equal(sums[name], value[None])
 
 
+def test_the_steps_of_a_dispatch_have_batches_of_one_shape() -> None:
+    """A change after 4 steps lies inside the dispatch from 3 to 6, whose steps go one by one."""
+    loop = LoopConfig(12, log_every=3, evaluate_every=6, save_every=3, keep=3, steps_per_dispatch=3)
+    assert [loop.steps_in_dispatch(step, (4, 9)) for step in (0, 3, 4, 5, 6, 9)] == [3, 1, 1, 1, 3, 3]
+
+
 @pytest.mark.parametrize(("before", "dispatches", "after"), [(3, 1, 3), (1, 2, 3)])
 def test_a_run_goes_on_from_any_step_with_any_number(
     one_by_one: tuple[TrainState, Recorder, int], tmp_path: Path, before: int, dispatches: int, after: int
