@@ -69,8 +69,10 @@ class SelfAttention(nn.Module):
             projected_Z += bias_Z[:, None, None] if fused else bias_Z[:, None, :, None]
         query, key, value = projected_Z
         if config.qk_norm:
-            query = LayerNorm(config.layer_norm_eps, "kv", query.dtype, config.norm_bias, name="query_norm")(query)
-            key = LayerNorm(config.layer_norm_eps, "kv", key.dtype, config.norm_bias, name="key_norm")(key)
+            query = LayerNorm(config.layer_norm_eps, "kv", query.dtype, config.norm_bias, name="query_layer_norm")(
+                query
+            )
+            key = LayerNorm(config.layer_norm_eps, "kv", key.dtype, config.norm_bias, name="key_layer_norm")(key)
         if turn is not None:
             query = rotate(query, turn, length_axis=length_axis)
             key = rotate(key, turn, length_axis=length_axis)

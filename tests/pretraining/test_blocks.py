@@ -33,7 +33,7 @@ WITHOUT = {
     "no biases": "attention/query_bias intermediate/bias output_layer_norm/bias embeddings/layer_norm/bias",
     "no token types": "token_type_embeddings",
 }
-WITH = {"gated": "layers/gate/kernel", "qk-norm": "attention/query_norm/scale attention/key_norm/scale"}
+WITH = {"gated": "layers/gate/kernel", "qk-norm": "attention/query_layer_norm/scale attention/key_layer_norm/scale"}
 
 
 # Of T5X's standard rules, for which parameters are named.
