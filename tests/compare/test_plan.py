@@ -11,6 +11,8 @@ from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.model.config import FULL, SLIDING
+from support.command_line import MODERN
 from support.comparison import ELECTRA_STEP, GENERATOR, MACROS, MLM_STEP, configured, plan_of_macros, refusal
 from support.tiny_model import MASKING
 
@@ -86,6 +88,16 @@ def test_steps_that_grow_are_counted_one_by_one(tmp_path: Path) -> None:
     assert of[1.0].flops == pytest.approx(1e9, rel=0.01)
     built = built_by(of[0.2])
     assert (built.loop.num_train_steps, built.batch_shapes.changes) == (41, (68,))
+
+
+def test_blocks_of_another_kind_are_a_variant(tmp_path: Path) -> None:
+    """By hand: three kernels of the feed-forward, 32 keys in the first layer, three blocks of 4 in the second."""
+    lines = [f"{name} = {value!r}" for name, value in MODERN.items()]
+    plan = make_plan(configured(tmp_path, VARIANTS=[("modern", "gin/objectives/mlm.gin", *lines)]))
+    encoder = 2 * 8 * 32 * (2 * (4 * 16 * 16 + 3 * 16 * 32) + 2 * 32 * 16 + 2 * 12 * 16)
+    assert plan.step_flops == {"modern": 3 * (encoder + 2 * 32 * 16 * (16 + 100))}
+    built = built_by(next(item for item in plan.items if item.task is None))
+    assert (built.encoder.position_embedding_type, built.encoder.kinds) == ("rotary", (FULL, SLIDING))
 
 
 def test_a_stage_has_the_schedule_of_the_whole_budget(planned: tuple[ComparisonRun, Plan]) -> None:
