@@ -38,11 +38,12 @@ from electra_jax.finetuning import steps as finetuning
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import evaluation, metrics, steps
-from electra_jax.run_directory import VOCABULARY
+from electra_jax.pretraining.phases import PUBLISHED
 from electra_jax.tasks import seqio_export
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.pretraining import tasks as pretraining_tasks
-from electra_jax.tasks.vocabulary import Vocabulary, write_vocab_file
+from electra_jax.tasks.tokenizer_file import write_tokenizer
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import optimizer
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.state import Batch
@@ -119,7 +120,8 @@ class PretrainingModel:
 
         Raises:
             UserError: if the run accumulates gradients, which T5X adds up as if each micro-batch were a batch, or has a
-                schedule of a weight, the temperature, the masks or its batches: T5X gives a loss no step.
+                schedule of a weight, the temperature, the masks or its batches, or phases: T5X gives
+                a loss no step.
         """
         if run.accumulation_steps != 1:
             raise UserError(
@@ -142,6 +144,11 @@ class PretrainingModel:
             raise UserError(
                 "BATCH_SIZE_WARMUP and SEQUENCE_LENGTH_WARMUP must be () under T5X, whose batches all have one shape; "
                 "use electra pretrain"
+            )
+        if run.phases_config != PUBLISHED:
+            raise UserError(
+                "GENERATOR_FIRST, COPY_GENERATOR and FREEZE_GENERATOR are not for T5X, which trains all parameters at "
+                "every step: use electra pretrain"
             )
         self.run = run
         self.vocabulary = data.vocabulary_for(run.cache, run.encoder)
@@ -374,4 +381,4 @@ def summarize_config(model_dir: str, summary_writer: Any, step: int, *, model: M
     if jax.process_index() == 0:
         description, vocabulary = model.describe()
         write_model_record(path_of(model_dir), description)
-        write_vocab_file(path_of(model_dir) / VOCABULARY, vocabulary)
+        write_tokenizer(model_dir, vocabulary)

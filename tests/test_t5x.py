@@ -27,6 +27,7 @@ from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.batches import Batch
 from electra_jax.errors import UserError
+from electra_jax.files import path_of
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.pretraining import metrics, steps
 from electra_jax.tasks.host_tensorflow import tf
@@ -341,10 +342,13 @@ def test_checkpoints_of_t5x_are_read(run: Path, tmp_path: Path, capsys: pytest.C
     np.testing.assert_array_equal(theirs.logits(ids), ours.logits(ids))
     assert theirs.vocabulary == ours.vocabulary
     params = jax.tree.map(jnp.zeros_like, orbax_store.read_item(run, "params").tree)
-    for plain in (True, False):
-        start = warm_start.start_from(out, params, plain=plain)
-        assert (start.fresh, start.unused) == ([], [])
-        jax.tree.map(np.testing.assert_array_equal, start.params, orbax_store.read_item(run, "params").tree)
+    start = warm_start.start_from(out, params)
+    assert (start.fresh, start.unused) == ([], [])
+    encoder = ours.description.encoder
+    begun = warm_start.initialize_from(params, path_of(out), ours.vocabulary, encoder=encoder, map_vocabulary=False)
+    assert (begun.new, begun.left_over) == ([], [])
+    for found in (start.params, begun.params):
+        jax.tree.map(np.testing.assert_array_equal, found, orbax_store.read_item(run, "params").tree)
     t5x_layout.write(out, step=5, params=jax.tree.map(lambda x: np.asarray(x) + 1, ours.params), opt_state=None)
     (out / "checkpoint_9.orbax-checkpoint-tmp-1").mkdir()
     assert model_dir.load(out).step == 5

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from etils import epath
 
 from electra_jax.checkpoints import orbax_store, plain_towers
@@ -24,8 +25,9 @@ from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replacing_directory
 from electra_jax.model.types import PyTree
-from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL, VOCABULARY
-from electra_jax.tasks.vocabulary import Vocabulary, read_vocab_file, write_vocab_file
+from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
+from electra_jax.tasks.tokenizer_file import read_of_directory, read_tokenizer, write_tokenizer
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training.schedules import last_value
 
 # The value of a description's fact "made by" where a run of pre-training made the weights.
@@ -111,6 +113,27 @@ def check_directory(directory: epath.Path) -> None:
     raise UserError(f"{directory} is not a model directory: looked for checkpoints/ with {MODEL} or {CONFIG} beside it")
 
 
+def describe(directory: epath.Path) -> Description:
+    """Return the description of a model directory that `check_directory` accepts, without reading its parameters.
+
+    Raises:
+        UserError: if it holds no checkpoint, or its record cannot be read.
+    """
+    stored = orbax_store.newest_state(directory)
+    record = read_model_record(directory) if (directory / MODEL).exists() else None
+    if record is not None and (
+        orbax_store.is_of_t5x(directory) or not orbax_store.is_of_run(directory / CHECKPOINTS, stored.step)
+    ):
+        return record
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        stored.items["params"],
+        is_leaf=lambda leaf: hasattr(leaf, "shape"),
+    )
+    origin = {} if record is None else record.facts
+    return describe_towers(recorded_run(directory), *plain_towers.plain_tower_shapes(shapes), origin)
+
+
 def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) -> tuple[Description, PyTree]:
     """Return the description of a run of `electra pretrain`, and its parameters as plain towers.
 
@@ -121,14 +144,18 @@ def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) 
         params: the parameters as the run's objective trains them.
         origin: facts about the weights that `electra import` put there before the run.
     """
+    kind, params = plain_towers.to_plain_towers(params)
+    return describe_towers(recorded_run(directory), kind, params, origin), params
+
+
+def recorded_run(directory: epath.Path) -> PretrainingRun:
+    """Return the configuration that a run of `electra pretrain` recorded in its MODEL_DIR."""
     from electra_jax.config import gin_files
 
     # The caller may be a run of its own, whose configuration is still to be read from.
     with gin_files.isolated():
         recorded = RecordedFile(str(directory / CONFIG), needs_imports=False)
-        run = gin_files.build(PretrainingRun, [recorded], [], search_paths=[])
-    kind, params = plain_towers.to_plain_towers(params)
-    return describe_towers(run, kind, params, origin), params
+        return gin_files.build(PretrainingRun, [recorded], [], search_paths=[])
 
 
 def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any]) -> Description:
@@ -203,15 +230,15 @@ def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
     Raises:
         UserError: if the vocabulary, or the record of its casing, is damaged.
     """
-    path = directory / VOCABULARY
-    if not path.exists():
-        recorded = directory / CONFIG
-        text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
-        match = re.search(r"^VOCAB_FILE = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
-        if match is None or not path_of(match[1]).exists():
-            return None
-        path = path_of(match[1])
-    return read_vocab_file(path)
+    own = read_of_directory(directory)
+    if own is not None:
+        return own
+    recorded = directory / CONFIG
+    text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
+    match = re.search(r"^(?:TOKENIZER|VOCAB_FILE) = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
+    if match is None or not path_of(match[1]).exists():
+        return None
+    return read_tokenizer(match[1], lowercase=None)
 
 
 def check_new(dest: Path) -> None:
@@ -254,7 +281,7 @@ def write_model(
     if processes.leader():
         write_model_record(directory, description)
         if vocabulary is not None:
-            write_vocab_file(directory / VOCABULARY, vocabulary)
+            write_tokenizer(directory, vocabulary)
     writer = orbax_store.Checkpoints(directory, keep=1)
     try:
         writer.save(step, state, {})

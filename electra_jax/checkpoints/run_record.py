@@ -31,13 +31,16 @@ PACKAGES = [
 ]
 
 
-def write_run_record(model_dir: epath.Path, configuration: str, facts: dict[str, Any]) -> None:
+def write_run_record(
+    model_dir: epath.Path, configuration: str, facts: dict[str, Any], *, weights: dict[str, Any] | None = None
+) -> None:
     """Write both files; a run that is resumed keeps the record of its earlier starts.
 
     Args:
         model_dir: the run directory, which must exist.
         configuration: resolved Gin.
         facts: anything else worth knowing, such as the corpus and the number of parameters; JSON values.
+        weights: where this start took weights from; None where it resumes, or has random ones.
 
     Raises:
         UserError: if the earlier record is damaged.
@@ -47,6 +50,7 @@ def write_run_record(model_dir: epath.Path, configuration: str, facts: dict[str,
     start = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
+        **({} if weights is None else {"weights": weights}),
     }
     record = {
         "command": start["command"],

@@ -102,6 +102,8 @@ def costs(configuration: PretrainingRun) -> list[str]:
         slots = configuration.max_predictions(length)
         after = f"batch after {start:,} steps" if start else "batch"
         lines.append(f"{after}: {rows} x {length} tokens, {slots} masked positions at most per example")
+    if alone := configuration.generator_steps:
+        lines.append(f"the generator alone: the first {alone:,} steps")
     steps = configuration.loop.num_train_steps
     total = flops_of(configuration, steps)
     return [*lines, f"matrix FLOPs: {total / steps:.4g} a step, {total:.4g} for {steps:,} steps"]

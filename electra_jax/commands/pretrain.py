@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -48,10 +48,11 @@ def run(configuration: PretrainingRun) -> None:
     setup = configuration.setup(vocabulary)
     sharding.check_model(jax.eval_shape(setup.init, jax.random.key(configuration.seed)), mesh, configuration.mesh)
     data = share_data(configuration, vocabulary, mesh)
-    checkpoints, state = begin(configuration, setup, mesh, data)
+    checkpoints, state, weights = begin(configuration, setup, mesh, data)
     model_dir, last_step = path_of(configuration.model_dir), configuration.loop.num_train_steps
     if processes.leader():
-        write_run_record(model_dir, gin_files.resolved(), describe_run(configuration, state.params, corpus=data.name))
+        facts = describe_run(configuration, state.params, corpus=data.name)
+        write_run_record(model_dir, gin_files.resolved(), facts, weights=weights)
     start_step = int(jax.device_get(state.step))
     if start_step >= last_step:
         print_on_leader(f"{model_dir} has had its {last_step} steps: nothing left to do")
@@ -79,9 +80,15 @@ def run(configuration: PretrainingRun) -> None:
         print_on_leader(f"done: {reached} steps in {model_dir}")
 
 
-def begin(
-    configuration: PretrainingRun, setup: PretrainingSetup, mesh: Mesh, data: PretrainingData
-) -> tuple[Checkpoints, TrainState]:
+class Beginning(NamedTuple):
+    """The checkpoints of a run, the state that training starts from, and where its weights were taken from, if so."""
+
+    checkpoints: Checkpoints
+    state: TrainState
+    weights: dict[str, Any] | None
+
+
+def begin(configuration: PretrainingRun, setup: PretrainingSetup, mesh: Mesh, data: PretrainingData) -> Beginning:
     """Open MODEL_DIR, and return its checkpoints and the state that training starts from.
 
     Raises:
@@ -105,11 +112,22 @@ def begin(
                 print_on_leader(f"resuming from step {restored.step} of {source}")
             else:
                 print_on_leader(f"starting from the weights that were imported into {source}")
-            return checkpoints, restored.state
+            return Beginning(checkpoints, restored.state, None)
     state = sharding.initialise(setup.init, key, mesh, configuration.mesh)
+    weights = None
     if source is not None:
-        state = initialize_from(state, path_of(source), data.vocabulary)
-    return open_checkpoints(configuration) if checkpoints is None else checkpoints, state
+        taken = initialize_from(
+            state.params,
+            path_of(source),
+            data.vocabulary,
+            encoder=configuration.encoder,
+            map_vocabulary=configuration.map_vocabulary,
+        )
+        if configuration.phases_config.ready:
+            taken.check_generator(configuration.embedding_sharing)
+        print_on_leader(str(taken))
+        state, weights = state._replace(params=taken.params), taken.record
+    return Beginning(open_checkpoints(configuration) if checkpoints is None else checkpoints, state, weights)
 
 
 def open_checkpoints(configuration: PretrainingRun) -> Checkpoints:

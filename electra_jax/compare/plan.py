@@ -18,7 +18,7 @@ _FINETUNING_FILE = "gin/runs/finetune.gin"
 # Settings that decide where, how often or how fast, and those that differ between items by design.
 _NOT_COMPARED = (
     "model_dir",
-    "init_from",
+    "FinetuningRun.init_from",
     "cache_dir",
     "num_processes",
     "max_auto_cache_bytes",
@@ -64,7 +64,7 @@ class Plan:
     Attributes:
         items: in the order in which they are started: all items of a fraction before those of the next, so that a
             comparison that is stopped has compared what there is.
-        step_flops: FLOPs of a step of each variant, the mean where batches grow.
+        step_flops: FLOPs of a step of each variant, the mean where they differ.
         total_steps: steps of each variant's whole budget, over which its learning-rate schedule runs.
     """
 
@@ -191,7 +191,7 @@ class _Configured:
 
 
 def _step_flops(run: ComparisonRun, variant: Overrides, folders: Sequence[str]) -> int:
-    """Return the matrix FLOPs of a step of a variant, generator included: the mean where batches grow."""
+    """Return the matrix FLOPs of a step of a variant, generator included: the mean where they differ."""
     built: PretrainingRun = _pretraining(run, variant, folders, total=1, steps=1, model_dir="").built
     return round(mean_step_flops(built))
 
@@ -305,7 +305,7 @@ def _configured(
     settings = {
         setting: value
         for setting, value in gin_files.settings().items()
-        if setting.rpartition(".")[2] not in _NOT_COMPARED
+        if {setting, setting.rpartition(".")[2]}.isdisjoint(_NOT_COMPARED)
     }
     arguments = (command, *(f"--gin_file={file}" for file in files), *paths, *_flags(bindings))
     return _Configured(name, built, arguments, settings)

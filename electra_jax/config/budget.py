@@ -14,8 +14,15 @@ class Priced(NamedTuple):
 
 
 def prices(run: PretrainingRun) -> tuple[Priced, ...]:
-    """Return the stages of a run with the cost of a step of each, in order."""
-    return tuple(Priced(stage.end - stage.start, run.step_flops(stage.shape)) for stage in run.batch_shapes.stages)
+    """Return the stages of a run with the cost of a step of each, in order; first those of a generator alone."""
+    priced, alone = [], run.generator_steps
+    for stage in run.batch_shapes.stages:
+        border = min(max(alone, stage.start), stage.end)
+        if border > stage.start:
+            priced.append(Priced(border - stage.start, run.generator_step_flops(stage.shape)))
+        if border < stage.end:
+            priced.append(Priced(stage.end - border, run.step_flops(stage.shape)))
+    return tuple(priced)
 
 
 # So many that every share of them is a whole number, as far as people write shares.

@@ -12,9 +12,10 @@ from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
 from electra_jax.model.types import PyTree
-from electra_jax.pretraining import flops, original, registry
+from electra_jax.pretraining import flops, original, phases, registry
 from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds, max_predictions
 from electra_jax.pretraining.objective import Objective, WeightSchedule
+from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
 from electra_jax.training.loop import LoopConfig
@@ -51,8 +52,8 @@ class CacheConfig:
 
     Attributes:
         source: the text.
-        vocab_file: BERT's vocab.txt.
-        lowercase: None to take the casing from the vocabulary's record.
+        vocab_file: BERT's vocab.txt, or any tokenizer.json.
+        lowercase: None to take the casing from the record of a vocab.txt.
         cache_dir: the folder of all caches, with one directory for every combination of these settings; None for the
             user's cache folder.
         sequence_length: length of an example, [CLS] and [SEP] included.
@@ -98,19 +99,22 @@ class VocabularyRun:
 
     Attributes:
         source: the text to learn from.
-        vocab_file: the file to write.
+        vocab_file: the file to write: a vocab.txt, beside which a tokenizer.json is written, or a tokenizer.json.
+        algorithm: "wordpiece", "bpe" (byte-level) or "unigram".
         vocab_size: number of entries.
-        lowercase: whether to lower-case text.
-        strip_accents: whether to drop accents.
-        min_frequency: number of times that a pair of pieces must occur to be merged.
-        limit_alphabet: largest number of single characters; words with other characters become [UNK].
+        lowercase: whether to lower-case text; None to do so for "wordpiece" alone, as BERT's custom is.
+        strip_accents: whether to drop accents; None to do so for "wordpiece" alone.
+        min_frequency: number of times that a pair of pieces must occur to be merged; without effect on "unigram".
+        limit_alphabet: for "wordpiece", the largest number of single characters; words with other characters become
+            [UNK].
     """
 
     source: CorpusConfig
     vocab_file: str
+    algorithm: str
     vocab_size: int
-    lowercase: bool
-    strip_accents: bool
+    lowercase: bool | None
+    strip_accents: bool | None
     min_frequency: int
     limit_alphabet: int
 
@@ -121,8 +125,10 @@ class PretrainingRun:
 
     Attributes:
         model_dir: the run directory.
-        init_from: a model directory to initialize a new run's weights from, as far as their names are the same; None
-            for random weights.
+        init_from: a model directory to initialize a new run's weights from, by role: see `checkpoints.roles`; None for
+            random weights.
+        map_vocabulary: take the rows of an `init_from` that has another vocabulary by token; those of tokens that it
+            lacks are new.
         encoder: the discriminator's encoder.
         generator_width_fraction, generator_depth_fraction: the generator's sizes as fractions of the discriminator's;
             without effect if the generator has no encoder of its own.
@@ -149,6 +155,7 @@ class PretrainingRun:
         seed: seed of the initial weights, the order of examples, masks, samples and dropout.
         weight_schedule: how the weights of the losses change over the steps.
         schedule_steps: steps over which the schedules of hyperparameters run (see `training.schedules`).
+        generator_first, copy_generator, freeze_generator: see `phases.PhasesConfig`.
         batch_size_warmup, sequence_length_warmup: smaller batches and shorter rows in the first steps, as
             (share of the steps up to which, size) pairs: see `data.shapes.BatchShapes`. An example is cut to a shorter
             row, and what is cut off is not trained on.
@@ -159,6 +166,7 @@ class PretrainingRun:
 
     model_dir: str
     init_from: str | None
+    map_vocabulary: bool
     encoder: EncoderConfig
     generator_width_fraction: float
     generator_depth_fraction: float
@@ -182,6 +190,9 @@ class PretrainingRun:
     seed: int
     weight_schedule: WeightSchedule
     schedule_steps: int
+    generator_first: float
+    copy_generator: bool
+    freeze_generator: bool
     batch_size_warmup: Warmup
     sequence_length_warmup: Warmup
     packing: bool
@@ -226,9 +237,11 @@ class PretrainingRun:
             )
         self._check_schedules()
         registry.check(**self.variant)
+        rates = self.optimizer.generator_learning_rate, self.optimizer.generator_clip_norm
+        phases.check(self.phases_config, **self.variant, own_rate=rates != (None, None), init_from=self.init_from)
 
     def _check_schedules(self) -> None:
-        """Check what changes over the steps, and what the two towers have each for itself."""
+        """Check what changes over the steps."""
         check_schedule(
             "MASK_PROB", self.mask_prob, valid=lambda share: 0 < share < 1, rule="must be above 0 and under 1"
         )
@@ -236,12 +249,6 @@ class PretrainingRun:
             raise UserError(
                 f"DISC_WEIGHT_END is {self.weight_schedule.disc_weight_end}, and {type(self.objective).__name__} has "
                 "no discriminator: set it to 1.0"
-            )
-        own_rate = (self.optimizer.generator_learning_rate, self.optimizer.generator_clip_norm) != (None, None)
-        if own_rate and self.generator_kind in ("none", "uniform"):
-            raise UserError(
-                f"GENERATOR_LEARNING_RATE and GENERATOR_CLIP_NORM are for a generator that is trained, and this run's "
-                f"generator_kind is {self.generator_kind!r}: set both to None"
             )
         if self.schedule_steps < 1:
             raise UserError(f"SCHEDULE_STEPS is {self.schedule_steps}: it must be at least 1")
@@ -293,6 +300,11 @@ class PretrainingRun:
         return registry.make_model(**self.variant)
 
     @property
+    def phases_config(self) -> PhasesConfig:
+        """When each tower is trained."""
+        return PhasesConfig(self.generator_first, self.copy_generator, self.freeze_generator)
+
+    @property
     def batch_shapes(self) -> BatchShapes:
         """The shape of each batch."""
         return BatchShapes(
@@ -306,15 +318,41 @@ class PretrainingRun:
         """Return the most positions that are masked in a row of this length at any step."""
         return max_predictions(self.mask_prob, sequence_length)
 
+    @property
+    def generator_steps(self) -> int:
+        """The updates of the generator alone: those whose FLOPs are nearest to their share of the run's."""
+        share, steps = self.generator_first, 0
+        if not share:
+            return 0
+        stages = self.batch_shapes.stages
+        # Each of them takes a step from those after it.
+        left = sum(share * (stage.end - stage.start) * self.step_flops(stage.shape) for stage in stages)
+        for stage in stages:
+            gained = (1 - share) * self.generator_step_flops(stage.shape) + share * self.step_flops(stage.shape)
+            taken = min(stage.end - stage.start, round(left / gained))
+            steps, left = steps + taken, left - taken * gained
+        return max(1, steps)
+
+    def generator_step_flops(self, shape: BatchShape) -> int:
+        """Return the matrix FLOPs of a training step of the generator alone, with batches of a shape."""
+        return self._step_flops(shape, trained="generator")
+
     def step_flops(self, shape: BatchShape) -> int:
-        """Return the matrix FLOPs of one training step with batches of a shape.
+        """Return the matrix FLOPs of a training step after those of a generator alone, with batches of a shape."""
+        return self._step_flops(shape, trained="main" if self.freeze_generator else "both")
+
+    def _step_flops(self, shape: BatchShape, *, trained: str) -> int:
+        """Return the FLOPs of a step that trains some towers (see `flops.step_flops`), with batches of a shape.
 
         Those of the optimizer count: Muon's products do not become fewer where a batch is small.
         """
         arguments = {name: value for name, value in self.variant.items() if name != "embedding_sharing"}
         slots = self.max_predictions(shape.sequence_length)
-        cost = flops.step_flops(**arguments, **shape._asdict(), max_predictions=slots)
-        return cost + (muon_flops(self.parameter_shapes()) if self.optimizer.rule == "muon" else 0)
+        cost = flops.step_flops(**arguments, **shape._asdict(), max_predictions=slots, trained=trained)
+        if self.optimizer.rule != "muon":
+            return cost
+        shapes = self.parameter_shapes()
+        return cost + muon_flops(phases.of_main(shapes, self.embedding_sharing) if self.phases_config.ready else shapes)
 
     def parameter_shapes(self) -> PyTree:
         """Return the shape of each of the model's parameters."""
@@ -324,7 +362,8 @@ class PretrainingRun:
     def update_rule(self) -> optax.GradientTransformation:
         """Return the optimizer; a learning rate of the generator is of all that only the generator's loss trains."""
         disentangled = self.embedding_sharing == "gdes"
-        return make_optimizer(self.optimizer, generator=f"({GENERATOR}|embeddings/)" if disentangled else GENERATOR)
+        rule = make_optimizer(self.optimizer, generator=f"({GENERATOR}|embeddings/)" if disentangled else GENERATOR)
+        return phases.for_main(rule, self.embedding_sharing) if self.phases_config.ready else rule
 
     def masking_config(self, *, cls_id: int, sep_id: int, mask_id: int) -> MaskingConfig:
         """Return the masking with a vocabulary's special ids."""
@@ -348,4 +387,10 @@ class PretrainingRun:
             accumulation_steps=self.accumulation_steps,
             weight_schedule=self.weight_schedule,
             schedule_steps=self.schedule_steps,
+            phases=Phases(
+                self.phases_config,
+                generator_steps=self.generator_steps,
+                warmup_steps=self.optimizer.num_warmup_steps,
+                embedding_sharing=self.embedding_sharing,
+            ),
         )

@@ -93,6 +93,10 @@ class Field(NamedTuple):
 
 FIELDS = (
     Field("PretrainingRun", "schedule_steps", "weight_schedule", "OptimizerConfig.num_train_steps"),
+    Field("PretrainingRun", "map_vocabulary", "weight_schedule", "False"),
+    Field("PretrainingRun", "generator_first", "weight_schedule", "0.0"),
+    Field("PretrainingRun", "copy_generator", "weight_schedule", "False"),
+    Field("PretrainingRun", "freeze_generator", "weight_schedule", "False"),
     Field("PretrainingRun", "batch_size_warmup", "weight_schedule", "()"),
     Field("PretrainingRun", "sequence_length_warmup", "weight_schedule", "()"),
     Field("OptimizerConfig", "rule", "lr_decay_share", "'bert_adam'"),

@@ -118,7 +118,7 @@ def generator_scale(windows: Sequence[Window], setting: Setting) -> Finding | No
         f"only ln V = {uniform:.2f}, which is where a new generator begins.",
         "a learning rate that is too high or has no warm-up; weights of another vocabulary; initial weights that are "
         "too wide",
-        "lower LEARNING_RATE or lengthen WARMUP_STEPS; if the very first loss is above ln V, check VOCAB_FILE, "
+        "lower LEARNING_RATE or lengthen WARMUP_STEPS; if the very first loss is above ln V, check TOKENIZER, "
         "INIT_FROM and initializer_range",
     )
 
@@ -194,7 +194,7 @@ def generator_ahead(windows: Sequence[Window], setting: Setting) -> Finding | No
         cause = (
             "text that repeats itself, a vocabulary that makes most of it [UNK], or a generator that sees the answer"
         )
-        remedy = "look at the passages of `electra evaluate`; check VOCAB_FILE and the corpus"
+        remedy = "look at the passages of `electra evaluate`; check TOKENIZER and the corpus"
     return Finding(
         "generator_ahead",
         windows[-1].step,
@@ -250,7 +250,9 @@ def discriminator_untaught(windows: Sequence[Window], setting: Setting) -> Findi
 
 def _untaught(windows: Sequence[Window], setting: Setting) -> bool:
     constant = constant_guess_loss(windows[-1]["unreplaced_share"])
-    travelled = sum(window.travelled for window in windows[:-1])
+    # Not by the steps of a generator alone.
+    judged = [window for window in windows[:-1] if math.isfinite(window["discriminator_loss"])]
+    travelled = sum(window.travelled for window in judged)
     return (
         setting.judges_every_token
         and travelled > BIAS_TRAVELLED

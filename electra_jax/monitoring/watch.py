@@ -28,7 +28,9 @@ def setting_of(run: PretrainingRun) -> Setting:
     return Setting(
         vocab_size=run.encoder.vocab_size,
         batch_size=run.batch_size,
-        generator_learns=run.generator_kind not in ("uniform", "none") and objective.loss_weights["generator"] > 0,
+        generator_learns=run.generator_kind not in ("uniform", "none")
+        and objective.loss_weights["generator"] > 0
+        and not run.phases_config.ready,
         judges_every_token=detects and all_tokens,
         differences=differences(run),
     )

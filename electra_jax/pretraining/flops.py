@@ -17,6 +17,7 @@ def step_flops(
     batch_size: int,
     sequence_length: int,
     max_predictions: int,
+    trained: str = "both",
 ) -> int:
     """Return the matrix FLOPs of one training step, forward and backward.
 
@@ -25,25 +26,27 @@ def step_flops(
         batch_size: rows of the global batch.
         sequence_length: tokens of a row.
         max_predictions: masked positions of a row.
+        trained: "both" towers; the "generator" alone, without the discriminator's forward pass; or the "main" tower
+            alone, with the generator's forward pass.
     """
     all_tokens, masked_tokens = batch_size * sequence_length, batch_size * max_predictions
     main = encoder_flops(discriminator, batch_size, sequence_length)
-    forward = main
+    written = 0
     if generator_kind == "small":
-        forward += encoder_flops(generator, batch_size, sequence_length)
-        forward += word_head_flops(generator, masked_tokens, width=generator.hidden_size)
+        written = encoder_flops(generator, batch_size, sequence_length)
+        written += word_head_flops(generator, masked_tokens, width=generator.hidden_size)
     elif generator_kind == "two_tower":
-        forward += 2 * encoder_flops(generator, batch_size, sequence_length)
-        forward += word_head_flops(generator, all_tokens, width=2 * generator.hidden_size)
+        written = 2 * encoder_flops(generator, batch_size, sequence_length)
+        written += word_head_flops(generator, all_tokens, width=2 * generator.hidden_size)
     elif generator_kind == "tied":
-        forward += main + word_head_flops(discriminator, masked_tokens, width=discriminator.hidden_size)
+        written = main + word_head_flops(discriminator, masked_tokens, width=discriminator.hidden_size)
     # Electric is a kind of TwoTowerDetection.
     if isinstance(objective, ReplacedTokenDetection | TwoTowerDetection):
-        forward += replaced_token_head_flops(discriminator, all_tokens)
+        main += replaced_token_head_flops(discriminator, all_tokens)
     else:
         predicted = all_tokens if isinstance(objective, AllTokensMlm) else masked_tokens
-        forward += word_head_flops(discriminator, predicted, width=discriminator.hidden_size)
-    return 3 * forward
+        main += word_head_flops(discriminator, predicted, width=discriminator.hidden_size)
+    return {"both": 3 * (written + main), "generator": 3 * written, "main": written + 3 * main}[trained]
 
 
 def encoder_flops(config: EncoderConfig, batch_size: int, sequence_length: int) -> int:

@@ -58,6 +58,7 @@ def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) 
             own_BK1 = jnp.take_along_axis(logits_BKV, masked.masked_ids[..., None], axis=-1)
             correct_BK = own_BK1[..., 0] == jnp.max(logits_BKV, axis=-1)
             sums[f"{name}_correct"] = jnp.sum(correct_BK.astype(jnp.float32) * weights_BK)
+            sums[f"{name}_predicted"] = jnp.sum(weights_BK)
     if outputs.corrupted is not None and outputs.generator_logits_BKV is not None:
         sums |= repetition_sums(outputs.corrupted.sampled_ids_BK, weights_BK)
     if outputs.corrupted is not None and outputs.discriminator_logits_BL is not None:
@@ -72,6 +73,7 @@ def discriminator_sums(logits_BL: jax.Array, labels_BL: jax.Array, real_BL: jax.
     flagged_BL = (logits_BL > 0).astype(jnp.float32) * real_BL
     bins_BL = logit_bins(logits_BL)
     return {
+        "judged": jnp.sum(real_BL),
         "replaced": jnp.sum(labels_BL),
         "flagged": jnp.sum(flagged_BL),
         "caught": jnp.sum(flagged_BL * labels_BL),
@@ -117,16 +119,19 @@ def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[
     token; it is 1 for a generator that has collapsed to one token. There are no metrics of a generator or a
     discriminator that the objective does not have.
     """
-    parts = {f"{name}_loss": quotient(sums[f"{name}_loss"], sums[f"{name}_loss_weight"]) for name in loss_weights}
-    values = {"loss": sum(weight * parts[f"{name}_loss"] for name, weight in loss_weights.items()), **parts}
+    # Steps of a generator alone count nothing of the discriminator.
+    counted = {name: float(sums[f"{name}_loss_weight"]) for name in loss_weights}
+    run = [name for name in loss_weights if name == "generator" or counted[name] or not counted.get("generator")]
+    parts = {f"{name}_loss": quotient(sums[f"{name}_loss"], sums[f"{name}_loss_weight"]) for name in run}
+    values = {"loss": sum(loss_weights[name] * parts[f"{name}_loss"] for name in run), **parts}
     for name in ("generator", "prediction"):
-        if f"{name}_correct" in sums:
-            values[f"{name}_accuracy"] = quotient(sums[f"{name}_correct"], sums["masked"])
+        if name in run and f"{name}_correct" in sums:
+            values[f"{name}_accuracy"] = quotient(sums[f"{name}_correct"], sums[f"{name}_predicted"])
     if "sample_pairs" in sums:
         values["generator_repetition"] = quotient(sums["equal_sample_pairs"], sums["sample_pairs"])
-    if "replaced" not in sums:
+    if "replaced" not in sums or "discriminator" not in run:
         return values
-    real, replaced = float(sums["real"]), float(sums["replaced"])
+    real, replaced = float(sums["judged"]), float(sums["replaced"])
     wrong = float(sums["flagged"]) + replaced - 2 * float(sums["caught"])
     return {
         **values,

@@ -16,10 +16,13 @@ from electra_jax.pretraining.corruption import MaskingConfig
 
 
 class Keys(NamedTuple):
-    """The random keys of one forward pass; `sample` holds one key per row (or see `corruption.sample`)."""
+    """The random keys of one forward pass; `sample` holds one key per row (or see `corruption.sample`).
+
+    A generator without a key for dropout has none.
+    """
 
     sample: jax.Array
-    generator_dropout: jax.Array
+    generator_dropout: jax.Array | None
     discriminator_dropout: jax.Array
 
 
@@ -110,7 +113,9 @@ class Towers(NamedTuple):
 def bind_towers(model: nn.Module, params: PyTree, keys: Keys, *, deterministic: bool) -> Towers:
     """Bind a model to its parameters, once for each tower, each with a dropout key of its own."""
 
-    def bound(dropout: jax.Array) -> Callable[..., Any]:
+    def bound(dropout: jax.Array | None) -> Callable[..., Any]:
+        if dropout is None:
+            return functools.partial(model.apply, {"params": params}, deterministic=True)
         return functools.partial(
             model.apply, {"params": params}, deterministic=deterministic, rngs={"dropout": dropout}
         )

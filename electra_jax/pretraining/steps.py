@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import jax
@@ -11,9 +11,10 @@ import optax
 from flax import linen as nn
 
 from electra_jax.model.types import Masked, PyTree, Tokens
-from electra_jax.pretraining import corruption, metrics
+from electra_jax.pretraining import corruption, metrics, phases
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import CONSTANT_WEIGHTS, Keys, Objective, WeightSchedule
+from electra_jax.pretraining.phases import Phases
 from electra_jax.training.schedules import progress
 from electra_jax.training.state import Batch, Sums, TrainState
 
@@ -31,6 +32,7 @@ class PretrainingSetup:
         accumulation_steps: micro-batches of a global batch.
         weight_schedule: how the weights of the losses change over the steps.
         schedule_steps: steps over which the schedules of the objective and of the masking run.
+        phases: which parameters are trained by an update.
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class PretrainingSetup:
     accumulation_steps: int
     weight_schedule: WeightSchedule
     schedule_steps: int
+    phases: Phases
 
     def init(self, key: jax.Array) -> TrainState:
         """Return a new state, see `init_state`."""
@@ -48,17 +51,16 @@ class PretrainingSetup:
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         """Return the state after an update by one global batch, see `pretrain_step`."""
-        return pretrain_step(
-            state,
-            batch,
+        step = functools.partial(
+            pretrain_step,
             model=self.model,
-            objective=self.objective,
             masking=self.masking,
             optimizer=self.optimizer,
             accumulation_steps=self.accumulation_steps,
             weight_schedule=self.weight_schedule,
             schedule_steps=self.schedule_steps,
         )
+        return phases.update(state, batch, phases=self.phases, objective=self.objective, step=step)
 
 
 def init_state(
@@ -117,11 +119,11 @@ def training_loss(
 
     `factors` multiply the objective's weights, see `WeightSchedule`; a loss without one keeps its weight.
     """
-    keys = Keys(
-        drawn.keys.sample,
-        jax.random.fold_in(drawn.keys.generator_dropout, index),
-        jax.random.fold_in(drawn.keys.discriminator_dropout, index),
+    generator_key, discriminator_key = (
+        None if key is None else jax.random.fold_in(key, index)
+        for key in (drawn.keys.generator_dropout, drawn.keys.discriminator_dropout)
     )
+    keys = Keys(drawn.keys.sample, generator_key, discriminator_key)
     terms, outputs = objective.losses(model, params, drawn.masked, keys, masking=masking, deterministic=False)
     weights = {
         name: weight * factors[name] if factors and name in factors else weight
@@ -142,6 +144,8 @@ def pretrain_step(
     accumulation_steps: int,
     weight_schedule: WeightSchedule = CONSTANT_WEIGHTS,
     schedule_steps: int = 1,
+    trained: Collection[str] | None = None,
+    rates: Mapping[str, jax.Array] | None = None,
 ) -> tuple[TrainState, Sums]:
     """Return the state after one update by one global batch.
 
@@ -159,6 +163,9 @@ def pretrain_step(
         accumulation_steps: micro-batches that B is cut into.
         weight_schedule: how the weights of the losses change over the steps.
         schedule_steps: steps over which the schedules of the objective and of the masking run.
+        trained: names of the trees of parameters that are trained; None for all. A generator that is not only runs
+            forward, without dropout.
+        rates: factors of the learning rate of trees of parameters, by name; those without one have 1.
 
     Returns:
         The state after, and the batch's metric sums with the gradient's norm before clipping as `grad_norm`.
@@ -167,16 +174,24 @@ def pretrain_step(
     share = progress(state.step, schedule_steps)
     objective, masking = objective.at(share), masking.at(share)
     drawn = draw(step_key, batch, objective=objective, masking=masking)
+    trained = tuple(state.params) if trained is None else trained
+    if "generator" in state.params and "generator" not in trained:
+        drawn = drawn._replace(keys=drawn.keys._replace(generator_dropout=None))
+    chosen = {name: state.params[name] for name in trained}
     factors = None if weight_schedule.disc_weight_end == 1 else weight_schedule.factors(state.step)
 
     def gradient(index: jax.Array, masked: Masked, sample_keys_B: jax.Array) -> tuple[PyTree, Sums]:
         part = drawn._replace(masked=masked, keys=drawn.keys._replace(sample=sample_keys_B))
         loss = functools.partial(training_loss, model=model, objective=objective, masking=masking, factors=factors)
-        return jax.grad(loss, has_aux=True)(state.params, part, index)
+        return jax.grad(lambda chosen: loss(state.params | chosen, part, index), has_aux=True)(chosen)
 
     grads, sums = accumulate(gradient, drawn.masked, drawn.keys.sample, accumulation_steps)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    # What is not trained has no gradient, and keeps its values: weight decay would shrink them.
+    no_grads = {name: optax.tree.zeros_like(tree) for name, tree in state.params.items() if name not in grads}
+    updates, opt_state = optimizer.update(no_grads | grads, state.opt_state, state.params)
+    updates = {name: updates[name] for name in grads}
+    updates |= {name: optax.tree.scale(rate, updates[name]) for name, rate in (rates or {}).items()}
+    params = state.params | optax.apply_updates(chosen, updates)
     sums["grad_norm"] = optax.tree.norm(grads)
     return TrainState(state.step + 1, params, opt_state, state.key_data), sums
 

@@ -10,10 +10,10 @@ from electra_jax.errors import UserError
 
 
 def test_earlier_starts_stay_and_a_damaged_record_is_named(tmp_path: Path) -> None:
-    for number in (1, 2):
-        write_run_record(tmp_path, f"A = {number}\n", {"corpus": "mine"})
+    for number, weights in ((1, {"source": "there"}), (2, None)):
+        write_run_record(tmp_path, f"A = {number}\n", {"corpus": "mine"}, weights=weights)
     record = json.loads((tmp_path / "run.json").read_text())
-    assert len(record["starts"]) == 2
+    assert [start.get("weights") for start in record["starts"]] == [{"source": "there"}, None]
     assert record["corpus"] == "mine"
     assert (tmp_path / "config.gin").read_text() == "A = 2\n"
     (tmp_path / "run.json").write_text("{")

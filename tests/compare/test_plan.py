@@ -11,7 +11,8 @@ from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
-from support.comparison import ELECTRA_STEP, MACROS, MLM_STEP, configured, plan_of_macros, refusal
+from support.comparison import ELECTRA_STEP, GENERATOR, MACROS, MLM_STEP, configured, plan_of_macros, refusal
+from support.tiny_model import MASKING
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,31 @@ def test_the_same_flops_are_other_steps_of_each_variant(planned: tuple[Compariso
         "mlm/0.2/rte",
         "mlm/0.2/mine",
     ]
+
+
+def test_the_steps_of_a_generator_alone_are_paid_from_the_same_budget() -> None:
+    """A quarter of 1e9 FLOPs makes 139.4 steps of it, the rest 64.4 of both, or 71.7 where it is frozen."""
+    first = ("first", "GENERATOR_FIRST = 0.25")
+    frozen = ("frozen", "gin/objectives/nes.gin", "GENERATOR_FIRST = 0.25", "FREEZE_GENERATOR = True")
+    variants, fractions = [first, frozen, ("electra",)], (0.125, 0.5, 1.0)
+    plan = make_plan(configured(Path("runs/it"), VARIANTS=variants, FRACTIONS=fractions))
+    alone = 3 * GENERATOR
+    assert alone == 1_794_048
+    steps = {
+        name: [item.steps for item in plan.items if item.task is None and item.variant == name]
+        for name in ("first", "frozen")
+    }
+    assert steps == {"first": [69, 161, 204], "frozen": [70, 163, 211]}
+    for item in plan.items:
+        assert item.flops == pytest.approx(item.fraction * 1e9, abs=ELECTRA_STEP), item.name
+    of = {item.name: item for item in plan.items if item.task is None}
+    assert of["first/0.5/pretrain"].flops == 140 * alone + 21 * ELECTRA_STEP
+    assert of["frozen/1/pretrain"].flops == 139 * alone + 72 * (ELECTRA_STEP - 2 * GENERATOR)
+    built = {item.name: built_by(item) for item in plan.items if item.task is None}
+    setups = {
+        name: run.setup(MASKING).phases.generator_steps for name, run in built.items() if name.startswith("first/")
+    }
+    assert setups == {"first/0.125/pretrain": 140, "first/0.5/pretrain": 140, "first/1/pretrain": 140}
 
 
 def test_steps_that_grow_are_counted_one_by_one(tmp_path: Path) -> None:

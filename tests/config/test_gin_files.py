@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from electra_jax.config import gin_files
+from electra_jax.config.budget import flops_of
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import CacheRun, PretrainingRun, VocabularyRun
 from electra_jax.errors import UserError
@@ -204,6 +205,34 @@ def test_the_efficient_recipe_is_the_published_one_without_dropout() -> None:
     assert published.encoder.hidden_dropout_prob == 0.1
     encoder = dataclasses.replace(published.encoder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     assert efficient == dataclasses.replace(published, encoder=encoder)
+
+
+def test_recipes_of_a_generator_that_learns_first_or_is_ready() -> None:
+    ready = [*REQUIRED, "INIT_FROM='runs/y'"]
+    first, two_stage, fast = (
+        _run(["gin/runs/base.gin", f"gin/recipes/{name}.gin"], bindings)
+        for name, bindings in (("generator_first", REQUIRED), ("two_stage", REQUIRED), ("ready_generator", ready))
+    )
+    assert [run.objective.at(0.85).temperature for run in (first, fast)] == pytest.approx([1.5, 1.15])
+    assert (first.generator_first, first.copy_generator, first.freeze_generator) == (0.25, False, False)
+    assert two_stage.generator == two_stage.encoder
+    published = _run(["gin/runs/base.gin"], REQUIRED)
+    shape = published.batch_shapes.full
+    saved = published.step_flops(shape) - fast.step_flops(shape)
+    assert saved == 2 / 3 * first.generator_step_flops(shape)
+    # The discriminator begins where the temperature begins to fall.
+    assert first.generator_steps / first.schedule_steps == pytest.approx(0.7, abs=0.02)
+    assert flops_of(first, first.generator_steps) == pytest.approx(0.25 * flops_of(first, 766_000), rel=1e-5)
+    grown = _run(
+        ["gin/runs/base.gin", "gin/recipes/generator_first.gin"], [*REQUIRED, "BATCH_SIZE_WARMUP=((0.8, 64),)"]
+    )
+    assert grown.generator_steps > 0.8 * 766_000
+    assert flops_of(grown, grown.generator_steps) == pytest.approx(0.25 * flops_of(grown, 766_000), rel=1e-5)
+    assert first.step_flops(shape) == published.step_flops(shape)
+    with pytest.raises(UserError, match="FREEZE_GENERATOR needs a generator that is ready, and INIT_FROM is None"):
+        _run(["gin/runs/base.gin", "gin/recipes/ready_generator.gin"], REQUIRED)
+    with pytest.raises(UserError, match="for a generator that is trained, and this run's FREEZE_GENERATOR is True"):
+        _run(["gin/runs/base.gin", "gin/recipes/ready_generator.gin"], [*ready, "GENERATOR_LEARNING_RATE=1e-4"])
 
 
 def test_schedules_are_the_published_ones_unless_asked_otherwise() -> None:

@@ -14,6 +14,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from support.command_line import (
+    FILES,
+    MODERN,
     STEPS,
     arrays,
     assert_same_arrays,
@@ -27,6 +29,17 @@ from support.command_line import (
     unfinished_saves,
 )
 
+# The generator alone for 18 of 40 steps, then a discriminator that starts from it and learns from it.
+PHASES = {
+    "GENERATOR_FIRST": 0.3,
+    "COPY_GENERATOR": True,
+    "FREEZE_GENERATOR": True,
+    "run_config.PretrainingRun.embedding_sharing": "nes",
+    "run_config.PretrainingRun.generator_width_fraction": 1.0,
+    "encoder.EncoderConfig.num_attention_heads": 1,
+    "encoder.EncoderConfig.intermediate_size": 64,
+    "pretraining.ReplacedTokenDetection.temperature": ((0.0, 2.0), (1.0, 1.0)),
+}
 # All that changes over the steps, and groups of the optimizer; the shape changes after 8 steps.
 CHANGING = {
     "BATCH_SIZE_WARMUP": ((0.5, 4),),
@@ -76,6 +89,18 @@ class Runs:
             left.append(unfinished_saves(model_dir))
             print(f"killed ({moment}) after step {reported_steps(model_dir)[-1]}, unfinished: {left[-1]}", flush=True)
         return self.whole(name, **changes), left
+
+    def phases(self) -> tuple[Path, Path]:
+        """Killed in both phases of a run, and not at all."""
+        killed, _ = self.killed("phases killed", [3, 20], **PHASES)
+        return killed, self.whole("phases", **PHASES)
+
+    def ready(self, generator: Path) -> tuple[Path, Path]:
+        """Beside the generator of another run, which is not trained: killed, and not at all."""
+        shared = {"INIT_FROM": str(generator), "FREEZE_GENERATOR": True, "TRAIN_STEPS": 12}
+        changes = shared | {"run_config.PretrainingRun.embedding_sharing": "gdes"}
+        killed, _ = self.killed("ready killed", [5], **changes)
+        return killed, self.whole("ready", **changes)
 
     def stopped(self, name: str) -> tuple[Path, list[tuple[int, int, str]]]:
         """Asked to stop by SIGTERM, then by Ctrl-C, then finished: (exit code, newest checkpoint, output) of each."""
@@ -127,6 +152,10 @@ def stories(place: Path, whole: Path) -> Iterator[dict[str, Future]]:
             "stopped": pool.submit(runs.stopped, "stopped"),
             "moved": pool.submit(runs.moved, "moved"),
             "recorded": pool.submit(runs.recorded, "recorded", whole),
+            "modern": pool.submit(runs.whole, "modern", **MODERN),
+            "modern killed": pool.submit(runs.killed, "modern killed", ["save", 3], **MODERN),
+            "phases": pool.submit(runs.phases),
+            "ready": pool.submit(runs.ready, whole),
         }
 
 
@@ -152,6 +181,50 @@ def test_killed_at_any_moment(stories: dict[str, Future], whole: Path) -> None:
     assert left[2], left
     assert not unfinished_saves(model_dir)
     _assert_same_run(model_dir, whole)
+
+
+def test_modern_blocks_killed(stories: dict[str, Future]) -> None:
+    model_dir, left = stories["modern killed"].result()
+    assert left[0], left
+    _assert_same_run(model_dir, stories["modern"].result())
+
+
+def test_a_longer_context_after_modern_blocks(stories: dict[str, Future], place: Path) -> None:
+    """The recipe at twice the length: every weight of the first stage is taken, and they are trained further."""
+    first = stories["modern"].result()
+    second = {"SEQUENCE_LENGTH": 64, "TRAIN_STEPS": 2, "BATCH_SIZE": 4, "INIT_FROM": str(first)}
+    second |= {"encoder.EncoderConfig.max_position_embeddings": 64}
+    command = small_run(place, place / "long context", **STEPS | MODERN | second)
+    command.insert(command.index(FILES[-1]) + 1, "--gin_file=gin/recipes/long_context.gin")
+    done = electra(command, place / "cache")
+    assert done.returncode == 0, done
+    before, after = arrays(first, STEPS["TRAIN_STEPS"]), arrays(place / "long context", 2)
+    names = [name for name in before if name.startswith("params/")]
+    assert sorted(names) == sorted(name for name in after if name.startswith("params/"))
+    moved = [np.abs(after[name] - before[name]).max() for name in names]
+    assert 0 < max(moved) < 0.01
+    assert "global_rope_theta = 160000.0" in (place / "long context/config.gin").read_text()
+
+
+def test_killed_in_every_phase(stories: dict[str, Future]) -> None:
+    killed, undisturbed = stories["phases"].result()
+    _assert_same_run(killed, undisturbed)
+    lines = [line for line in _metrics(undisturbed) if line["split"] == "train"]
+    assert [line["step"] for line in lines if "discriminator_loss" not in line] == list(range(1, 19))
+    # The generator is what it was when the discriminator started from it.
+    first, last = (arrays(undisturbed, step) for step in checkpoint_steps(undisturbed))
+    tower = [name for name in first if name.startswith("params/generator/")]
+    assert tower
+    assert all(np.array_equal(first[name], last[name]) for name in tower)
+
+
+def test_killed_beside_a_generator_that_is_ready(stories: dict[str, Future], whole: Path) -> None:
+    killed, undisturbed = stories["ready"].result()
+    there, ours = arrays(whole, STEPS["TRAIN_STEPS"]), arrays(undisturbed, 12)
+    assert_same_arrays(arrays(killed, 12), ours)
+    for name in (name for name in ours if name.startswith(("params/generator/", "params/embeddings/"))):
+        np.testing.assert_array_equal(ours[name], there[name], err_msg=name)
+    assert not [name for name in ours if name.startswith("opt_state") and "generator/" in name]
 
 
 def test_killed_while_everything_changes(place: Path) -> None:

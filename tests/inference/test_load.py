@@ -130,7 +130,7 @@ def test_start_from_fills_by_name_and_says_what_is_new(directory: Path) -> None:
     fresh = jax.tree.map(lambda leaf: jax.numpy.zeros_like(leaf), stored)
     fresh["head"] = {"prediction": {"bias": jax.numpy.ones(3)}}
     del fresh["discriminator"]["head"]
-    start = warm_start.start_from(directory, fresh, plain=False)
+    start = warm_start.start_from(directory, fresh)
     assert start.fresh == ["head/prediction/bias"]
     assert all(name.startswith("discriminator/head/") for name in start.unused)
     assert len(start.unused) == 4
@@ -139,7 +139,7 @@ def test_start_from_fills_by_name_and_says_what_is_new(directory: Path) -> None:
     )
     fresh["embeddings"]["word_embeddings"] = jax.numpy.zeros((41, 8))
     with pytest.raises(UserError, match=r"\(40, 8\) there, \(41, 8\) here"):
-        warm_start.start_from(directory, fresh, plain=False)
+        warm_start.start_from(directory, fresh)
 
 
 class TestFold:
