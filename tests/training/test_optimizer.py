@@ -70,6 +70,15 @@ def test_warmup_stable_decay(step: int, expected: float) -> None:
     assert float(learning_rate(squared, step)) == pytest.approx(expected if step < 7 else expected**2, abs=1e-6)
 
 
+def test_a_branch_cools_down_from_the_plateau_of_its_trunk() -> None:
+    """A run of 100 steps, and one that leaves it after 40 and ends ten steps later (docs/optimizers.md)."""
+    trunk = optimizer_config(learning_rate=1.0, num_warmup_steps=5, num_train_steps=100, lr_decay_share=0.2)
+    branch = dataclasses.replace(trunk, num_train_steps=50, lr_decay_share=0.2)
+    rates = {step: float(learning_rate(branch, step)) for step in range(50)}
+    assert all(rates[step] == float(learning_rate(trunk, step)) for step in range(40))
+    assert [rates[step] for step in (40, 45, 49)] == pytest.approx([1.0, 0.5, 0.1])
+
+
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
 def test_a_share_of_decay_that_is_none(share: float) -> None:
     with pytest.raises(UserError, match=f"lr_decay_share is {share}: it must be above 0 and at most 1"):
