@@ -10,12 +10,12 @@ VOCAB := $(DEMO)/vocab.txt
 .PHONY: demo test test-long test-beam lint wheel clean
 
 demo: $(VENV)/ready
-	@test -f $(VOCAB) || $(BIN)/electra vocab --gin.CORPUS='"embedded"' --gin.VOCAB_FILE='"$(VOCAB)"' --gin.VOCAB_SIZE=8192
-	$(BIN)/electra pretrain --gin_file=gin/runs/demo.gin --gin.VOCAB_FILE='"$(VOCAB)"' --gin.MODEL_DIR='"$(DEMO)"'
+	@test -f $(VOCAB) || $(BIN)/electra vocab --gin.CORPUS='"embedded"' --gin.TOKENIZER='"$(VOCAB)"' --gin.VOCAB_SIZE=8192
+	$(BIN)/electra pretrain --gin_file=gin/runs/demo.gin --gin.TOKENIZER='"$(VOCAB)"' --gin.MODEL_DIR='"$(DEMO)"'
 	$(BIN)/electra finetune --gin_file=gin/runs/demo_finetune.gin --gin.INIT_FROM='"$(DEMO)"' \
 		--gin.MODEL_DIR='"$(DEMO)/finetune/pretrained"'
 	$(BIN)/electra finetune --gin_file=gin/models/tiny.gin --gin_file=gin/runs/demo_finetune.gin \
-		--gin.INIT_FROM=None --gin.VOCAB_FILE='"$(VOCAB)"' --gin.MODEL_DIR='"$(DEMO)/finetune/random"'
+		--gin.INIT_FROM=None --gin.TOKENIZER='"$(VOCAB)"' --gin.MODEL_DIR='"$(DEMO)/finetune/random"'
 	$(BIN)/electra evaluate --gin.MODEL_DIR='"$(DEMO)"'
 
 test: $(VENV)/ready

@@ -7,6 +7,7 @@ one setting alone.
 
 import argparse
 import concurrent.futures
+import itertools
 import json
 import sys
 import time
@@ -87,7 +88,8 @@ def main() -> None:
     print(described, flush=True)
     variants = [one for one in VARIANTS if options.only is None or one.model in options.only]
     if options.shrink:
-        variants = [one._replace(batch_size=2, sequence_length=32, together=min(one.together, 2)) for one in variants]
+        kinds = itertools.product(options.only or models.SIZES, ("bfloat16", "float32"))
+        variants = [Variant(model, 2, 32, dtype, together=2) for model, dtype in kinds]
     # Gin's configuration is global, so that recipes are made in this thread.
     recipes = [recipe_of(variant) for variant in variants]
     with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
@@ -99,7 +101,16 @@ def main() -> None:
         print(f"{variant}: {row}", flush=True)
         rows.append({"setting": str(variant), "result": row})
         if options.output:
-            options.output.write_text(json.dumps({"machine": described, "command": sys.argv, "rows": rows}, indent=2))
+            options.output.write_text(
+                json.dumps(
+                    {
+                        "machine": described,
+                        "command": " ".join(["python -m bench.device_steps", *sys.argv[1:]]),
+                        "rows": rows,
+                    },
+                    indent=2,
+                )
+            )
 
 
 def parse_arguments() -> argparse.Namespace:

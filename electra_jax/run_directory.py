@@ -9,7 +9,8 @@ REPORT = "report.html"  # the page about the run
 
 # Written by `electra import`, `electra finetune` and T5X's recipes, beside CHECKPOINTS.
 MODEL = "model.json"  # what the model is made of
-VOCABULARY = "vocab.txt"  # its WordPiece vocabulary
+VOCABULARY = "vocab.txt"  # its WordPiece vocabulary, or
+TOKENIZER = "tokenizer.json"  # its tokenizer, with special_tokens_map.json
 
 # Written by `electra evaluate` and `electra predict`.
 EVALUATION = "evaluation.json"  # metrics of the whole held-out split, or of a task's

@@ -8,7 +8,7 @@ from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.pretraining.tasks import register_pretraining_task
 from electra_jax.tasks.seqio_export import register
-from electra_jax.tasks.vocabulary import load_vocabulary
+from electra_jax.tasks.tokenizer_file import load_tokenizer
 
 T = TypeVar("T")
 
@@ -18,14 +18,14 @@ def register_downstream_task(name: str, *, vocab_file: str, lowercase: bool | No
 
     Args:
         name: "cola", "squad_v2", "chunk" ...
-        vocab_file: BERT's vocab.txt.
+        vocab_file: BERT's vocab.txt, or any tokenizer.json.
         lowercase: None to take the casing from the vocabulary's record.
         macros: macros of gin/tasks/downstream.gin: DATA_DIR="glue", MAX_SEQ_LENGTH=128 ...
 
     Raises:
         UserError: if there is no such task, macro or file.
     """
-    vocabulary = load_vocabulary(vocab_file, lowercase=lowercase)
+    vocabulary = load_tokenizer(vocab_file, lowercase=lowercase)
     options = _build(TaskOptions, "gin/tasks/downstream.gin", {"TASK": name} | macros)
     register(make_task(options, vocabulary))
 
@@ -40,7 +40,7 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
         name: letters, digits and underscores.
         mask_prob: share of the tokens to mask.
         mask_token_prob: share of the masked tokens that become [MASK].
-        macros: macros of gin/runs/cache.gin: CORPUS="my-text/*.txt.gz", VOCAB_FILE="vocab.txt", SEQUENCE_LENGTH=128 ...
+        macros: macros of gin/runs/cache.gin: CORPUS="my-text/*.txt.gz", TOKENIZER="vocab.txt", SEQUENCE_LENGTH=128 ...
 
     Raises:
         UserError: if there is no such macro or file, or if the corpus is empty.
@@ -49,7 +49,7 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
     register_pretraining_task(
         name,
         corpus=data.open_source(cache.source),
-        vocabulary=load_vocabulary(cache.vocab_file, lowercase=cache.lowercase),
+        vocabulary=load_tokenizer(cache.vocab_file, lowercase=cache.lowercase),
         packing=data.packing_of(cache),
         held_out_fraction=cache.held_out_fraction,
         mask_prob=mask_prob,

@@ -39,11 +39,11 @@ from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import evaluation, metrics, steps
 from electra_jax.pretraining.phases import PUBLISHED
-from electra_jax.run_directory import VOCABULARY
 from electra_jax.tasks import seqio_export
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.pretraining import tasks as pretraining_tasks
-from electra_jax.tasks.vocabulary import Vocabulary, write_vocab_file
+from electra_jax.tasks.tokenizer_file import write_tokenizer
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import optimizer
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.state import Batch
@@ -381,4 +381,4 @@ def summarize_config(model_dir: str, summary_writer: Any, step: int, *, model: M
     if jax.process_index() == 0:
         description, vocabulary = model.describe()
         write_model_record(path_of(model_dir), description)
-        write_vocab_file(path_of(model_dir) / VOCABULARY, vocabulary)
+        write_tokenizer(model_dir, vocabulary)

@@ -31,7 +31,7 @@ def make_task(
             rather than from the training file. None to train.
 
     Raises:
-        UserError: if there is no such task, or no data for it.
+        UserError: if there is no such task, or no data for it, or its rules cannot follow the vocabulary.
     """
     name = options.task
     facts = None if recorded is None else choice.current_facts(recorded)
@@ -41,6 +41,8 @@ def make_task(
         from electra_jax.tasks.text.package_of import make_package_task
 
         return make_package_task(options, vocabulary)
+    if name in (*QA_TASKS, *TAGGING_TASKS):
+        choice.check_vocabulary(options.rules, vocabulary)
     if name in QA_TASKS:
         return make_qa_task(options, vocabulary, rules=choice.qa_rules(options.rules), recorded=facts)
     if name in TAGGING_TASKS:

@@ -1,11 +1,31 @@
 """Build BERT's tokenizer from `tokenizers` parts, without TensorFlow: worker processes start quickly."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+
+class SpecialTokens(NamedTuple):
+    """Name the tokens that have a role in a row, as a vocabulary spells them; None for one that it lacks.
+
+    Attributes:
+        pad: fills a row; attention never reads it.
+        unk: stands for text that cannot be read.
+        cls: begins a row.
+        sep: ends a segment.
+        mask: stands for a token to be guessed.
+    """
+
+    pad: str | None
+    unk: str | None
+    cls: str | None
+    sep: str | None
+    mask: str | None
+
 
 UNKNOWN = "[UNK]"
-SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+SPECIAL_TOKENS = SpecialTokens("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 
 # The original's limit; the library's own default of 100 turns longer words into [UNK].
 MAX_WORD_CHARACTERS = 200
@@ -59,6 +79,23 @@ def build_tokenizer(tokens: Sequence[str], *, lowercase: bool, strip_accents: bo
     )
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     return tokenizer
+
+
+def add_special_tokens(tokenizer: Tokenizer, *, mask: AddedToken) -> None:
+    """Let a tokenizer find `SPECIAL_TOKENS` in text, and lay out rows as BERT does: for files that others read.
+
+    Args:
+        tokenizer: of which they are entries.
+        mask: the mask token, with its way to treat the spaces around it.
+    """
+    others = (token for token in SPECIAL_TOKENS if token != SPECIAL_TOKENS.mask)
+    tokenizer.add_special_tokens([*(AddedToken(token, normalized=False, special=True) for token in others), mask])
+    cls, sep = SPECIAL_TOKENS.cls, SPECIAL_TOKENS.sep
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (cls, sep)],
+    )
 
 
 def _normalizer(*, lowercase: bool, strip_accents: bool) -> normalizers.Normalizer:

@@ -1,26 +1,27 @@
-"""Read, write and learn BERT WordPiece vocabularies, and turn text into their ids."""
+"""Read, write and learn BERT WordPiece vocabularies, and turn text into their ids.
 
-import collections
+`tokenizer_file` adds the vocabularies of other tokenizers; `tokenizer_file.load_tokenizer` reads any.
+"""
+
 import dataclasses
 import functools
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer
 
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
-from electra_jax.tasks.tokenizer import MAX_WORD_CHARACTERS, SPECIAL_TOKENS, build_tokenizer
+from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, add_special_tokens, build_tokenizer
+from electra_jax.tasks.wordpieces import learn_wordpieces
 
 # "[CLS]", "[unused17]": names of the vocabulary's own, which say nothing about its casing.
 _BRACKETED = re.compile(r"\[.*\]")
-
-_REPEATS_A_STRING = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Vocabulary:
 
     Attributes:
         tokens: the entries of vocab.txt; a token's place is its id.
-        lowercase: whether text is lower-cased before it is split.
-        strip_accents: whether combining marks are removed from it.
+        lowercase: whether text is lower-cased before it is split; None where the tokenizer is not BERT's.
+        strip_accents: whether combining marks are removed from it; None where the tokenizer is not BERT's.
     """
 
     tokens: list[str]
-    lowercase: bool
-    strip_accents: bool
+    lowercase: bool | None
+    strip_accents: bool | None
 
     def __hash__(self) -> int:
         """Return a hash that equal vocabularies share."""
@@ -61,7 +62,22 @@ class Vocabulary:
             UserError: if a special token is missing.
         """
         self.check_special_tokens()
-        return build_tokenizer(self.tokens, lowercase=self.lowercase, strip_accents=self.strip_accents)
+        return build_tokenizer(self.tokens, lowercase=bool(self.lowercase), strip_accents=bool(self.strip_accents))
+
+    @property
+    def special(self) -> SpecialTokens:
+        """Return the special tokens by their roles."""
+        return SPECIAL_TOKENS
+
+    @property
+    def shown_tokens(self) -> list[str]:
+        """Return the tokens as people read them: of tokenizers that know the spaces between words, with the spaces."""
+        return self.tokens
+
+    @property
+    def between_ids(self) -> tuple[int, ...]:
+        """Return the ids between two segments of a row: one separator, or two where the tokenizer has it so."""
+        return (self.sep_id,)
 
     def check_special_tokens(self) -> None:
         """Refuse to read text with a vocabulary that is not whole.
@@ -69,7 +85,7 @@ class Vocabulary:
         Raises:
             UserError: if a special token is missing.
         """
-        missing = [token for token in SPECIAL_TOKENS if token not in self._special_ids]
+        missing = [token for role, token in self.special._asdict().items() if role not in self.special_ids]
         if missing:
             raise UserError(
                 f"the vocabulary of {len(self.tokens)} entries lacks {', '.join(missing)}: text cannot be read with "
@@ -77,38 +93,41 @@ class Vocabulary:
             )
 
     @functools.cached_property
-    def _special_ids(self) -> dict[str, int]:
-        return {token: self.tokens.index(token) for token in SPECIAL_TOKENS if token in self.tokens}
+    def special_ids(self) -> dict[str, int]:
+        """Return the ids of the special tokens by role, without those that the vocabulary lacks."""
+        return {
+            role: self.tokens.index(token) for role, token in self.special._asdict().items() if token in self.tokens
+        }
 
-    def _special_id(self, token: str) -> int:
-        if token not in self._special_ids:
+    def _special_id(self, role: str) -> int:
+        if role not in self.special_ids:
             self.check_special_tokens()
-        return self._special_ids[token]
+        return self.special_ids[role]
 
     @property
     def pad_id(self) -> int:
         """Return the id of [PAD]."""
-        return self._special_id("[PAD]")
+        return self._special_id("pad")
 
     @property
     def unk_id(self) -> int:
         """Return the id of [UNK]."""
-        return self._special_id("[UNK]")
+        return self._special_id("unk")
 
     @property
     def cls_id(self) -> int:
-        """Return the id of [CLS]."""
-        return self._special_id("[CLS]")
+        """Return the id of [CLS], or of the token in its role."""
+        return self._special_id("cls")
 
     @property
     def sep_id(self) -> int:
-        """Return the id of [SEP]."""
-        return self._special_id("[SEP]")
+        """Return the id of [SEP], or of the token in its role."""
+        return self._special_id("sep")
 
     @property
     def mask_id(self) -> int:
-        """Return the id of [MASK]."""
-        return self._special_id("[MASK]")
+        """Return the id of [MASK], or of the token in its role."""
+        return self._special_id("mask")
 
     @property
     def vocab_size(self) -> int:
@@ -124,11 +143,16 @@ class Vocabulary:
 
         Args:
             texts: the texts.
-            read_mask: whether "[MASK]" in a text is the mask; no other special token is ever read from text.
+            read_mask: whether the mask token in a text, such as "[MASK]", is the mask; no other token with a role is
+                ever read from text.
         """
         if read_mask:
             return [self._encode_with_mask(text) for text in texts]
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each word of a sentence; none for a word that holds nothing readable."""
+        return self.encode_batch(words)
 
     def _encode_with_mask(self, text: str) -> list[int]:
         first, *others = self.encode_batch(text.split("[MASK]"))
@@ -230,7 +254,7 @@ def train_vocabulary(
         UserError: if there is no text, if `vocab_size` is too small to hold the alphabet, or if the file cannot be
             written.
     """
-    tokens = _train_wordpieces(
+    tokens = learn_wordpieces(
         documents,
         vocab_size=vocab_size,
         lowercase=lowercase,
@@ -252,6 +276,15 @@ def train_vocabulary(
     except OSError as error:
         raise UserError(f"the vocabulary {vocab_file} cannot be written ({error.strerror}).") from error
     return vocabulary
+
+
+def to_tokenizer_json(vocabulary: Vocabulary) -> str:
+    """Return BERT's tokenizer with a whole vocabulary as a tokenizer.json, which finds special tokens in text."""
+    tokenizer = build_tokenizer(
+        vocabulary.tokens, lowercase=bool(vocabulary.lowercase), strip_accents=bool(vocabulary.strip_accents)
+    )
+    add_special_tokens(tokenizer, mask=AddedToken(SPECIAL_TOKENS.mask, normalized=False, special=True))
+    return tokenizer.to_str(pretty=True)
 
 
 def read_entries(vocab_file: str | os.PathLike[str]) -> list[str]:
@@ -298,78 +331,3 @@ def _boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{value!r} is neither true nor false")
     return value
-
-
-def _train_wordpieces(
-    documents: Iterable[str],
-    *,
-    vocab_size: int,
-    lowercase: bool,
-    strip_accents: bool,
-    min_frequency: int,
-    limit_alphabet: int,
-    show_progress: bool,
-) -> list[str]:
-    """Return the entries of a WordPiece vocabulary: the special tokens, the alphabet, then merges by frequency.
-
-    The documents are read once, as a stream; memory holds one count per distinct word. The same text gives the same
-    entries each time. The arguments are those of `train_vocabulary`.
-
-    Raises:
-        UserError: if there is no text, or if `vocab_size` is too small to hold the alphabet.
-    """
-    counts = _count_words(documents, lowercase=lowercase, strip_accents=strip_accents)
-    if not counts:
-        raise UserError("no vocabulary can be trained: the corpus holds no text.")
-    # The trainer numbers the characters in the order of a randomly seeded hash table and breaks ties
-    # between merges by number; naming them all beforehand makes it give the same entries every time.
-    alphabet = _alphabet(counts, limit_alphabet)
-    first_entries = [*SPECIAL_TOKENS, *alphabet]
-    if len(first_entries) > vocab_size:
-        raise UserError(
-            f"vocab_size={vocab_size} cannot hold the corpus's alphabet, which takes {len(first_entries)} "
-            f"entries; ask for more entries, or lower limit_alphabet (now {limit_alphabet})."
-        )
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        special_tokens=first_entries,
-        continuing_subword_prefix="##",
-        show_progress=show_progress,
-    )
-    tokenizer = Tokenizer(models.WordPiece({}))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.train_from_iterator(_repeated(counts, set(alphabet)), trainer=trainer)
-    ids = tokenizer.get_vocab()
-    return sorted(ids, key=ids.__getitem__)
-
-
-def _count_words(documents: Iterable[str], *, lowercase: bool, strip_accents: bool) -> collections.Counter[str]:
-    tokenizer = build_tokenizer([], lowercase=lowercase, strip_accents=strip_accents)
-    counts: collections.Counter[str] = collections.Counter()
-    for document in documents:
-        normalised = tokenizer.normalizer.normalize_str(document)
-        counts.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalised))
-    # A longer word is [UNK] whatever the vocabulary holds.
-    return collections.Counter({w: n for w, n in counts.items() if len(w) <= MAX_WORD_CHARACTERS})
-
-
-def _alphabet(counts: Mapping[str, int], limit: int) -> list[str]:
-    frequency: collections.Counter[str] = collections.Counter()
-    continuing: set[str] = set()
-    for word, count in counts.items():
-        continuing.update(word[1:])
-        for character in word:
-            frequency[character] += count
-    kept = sorted(sorted(frequency), key=lambda character: -frequency[character])[:limit]
-    return sorted(kept) + [f"##{character}" for character in sorted(kept) if character in continuing]
-
-
-def _repeated(counts: Mapping[str, int], alphabet: set[str]) -> Iterator[str]:
-    # A word with a character outside the alphabet is [UNK], and teaches nothing.
-    for word in sorted(word for word in counts if alphabet.issuperset(word)):
-        repeats, rest = divmod(counts[word], _REPEATS_A_STRING)
-        for _ in range(repeats):
-            yield f"{word} " * _REPEATS_A_STRING
-        if rest:
-            yield f"{word} " * rest

@@ -25,8 +25,9 @@ from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replacing_directory
 from electra_jax.model.types import PyTree
-from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL, VOCABULARY
-from electra_jax.tasks.vocabulary import Vocabulary, read_vocab_file, write_vocab_file
+from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
+from electra_jax.tasks.tokenizer_file import read_of_directory, read_tokenizer, write_tokenizer
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training.schedules import last_value
 
 # The value of a description's fact "made by" where a run of pre-training made the weights.
@@ -229,15 +230,15 @@ def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
     Raises:
         UserError: if the vocabulary, or the record of its casing, is damaged.
     """
-    path = directory / VOCABULARY
-    if not path.exists():
-        recorded = directory / CONFIG
-        text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
-        match = re.search(r"^VOCAB_FILE = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
-        if match is None or not path_of(match[1]).exists():
-            return None
-        path = path_of(match[1])
-    return read_vocab_file(path)
+    own = read_of_directory(directory)
+    if own is not None:
+        return own
+    recorded = directory / CONFIG
+    text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
+    match = re.search(r"^(?:TOKENIZER|VOCAB_FILE) = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
+    if match is None or not path_of(match[1]).exists():
+        return None
+    return read_tokenizer(match[1], lowercase=None)
 
 
 def check_new(dest: Path) -> None:
@@ -280,7 +281,7 @@ def write_model(
     if processes.leader():
         write_model_record(directory, description)
         if vocabulary is not None:
-            write_vocab_file(directory / VOCABULARY, vocabulary)
+            write_tokenizer(directory, vocabulary)
     writer = orbax_store.Checkpoints(directory, keep=1)
     try:
         writer.save(step, state, {})

@@ -4,7 +4,8 @@ A model directory holds
 
     checkpoints/<step>/    Orbax: item `state` with at least `params`; item `data`, the place in the data
     model.json             the description: towers, sizes, head, labels
-    vocab.txt, vocab.json  the vocabulary and its casing, where there is one
+    vocab.txt, vocab.json  the vocabulary and its casing, where there is one, or else
+    tokenizer.json, special_tokens_map.json  the tokenizer and its special tokens
     config.gin             the configuration of the run, where there is one
 
 `electra import` and `electra finetune` write `model.json`; a run of `electra pretrain` is described by its

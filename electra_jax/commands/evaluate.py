@@ -78,7 +78,7 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
         "mean_of_steps": list(steps),
         "metrics": {name: value if np.isfinite(value) else None for name, value in values.items()},
         "most_frequent_token": evaluation.most_frequent(
-            np.concatenate([view["masked_ids"][view["masked_weights"] > 0] for view in views]), vocabulary.tokens
+            np.concatenate([view["masked_ids"][view["masked_weights"] > 0] for view in views]), vocabulary.shown_tokens
         ),
         "num_examples": int(sums["examples"]),
         # A generator of two towers never reads the token that it predicts.
@@ -86,7 +86,7 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
         if configuration.generator_kind == "two_tower"
         else round(1.0 - configuration.mask_token_prob, 6),
         **describe_run(configuration, params, corpus=data.name),
-        "passages": choose_passages(views, vocabulary.tokens, configuration.num_passages),
+        "passages": choose_passages(views, vocabulary.shown_tokens, configuration.num_passages),
     }
     path = path_of(configuration.model_dir) / EVALUATION
     replace_file(path, json.dumps(result, indent=1) + "\n")

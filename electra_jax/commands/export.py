@@ -12,8 +12,7 @@ from electra_jax.checkpoints.model_record import write_model_record
 from electra_jax.errors import UserError
 from electra_jax.files import local, path_of
 from electra_jax.interchange import hf
-from electra_jax.run_directory import VOCABULARY
-from electra_jax.tasks.vocabulary import write_vocab_file
+from electra_jax.tasks.tokenizer_file import write_tokenizer
 
 
 def run(options: argparse.Namespace) -> None:
@@ -69,7 +68,7 @@ def write_t5x(model: Loaded, source: epath.Path, dest: Path) -> list[str]:
     )
     write_model_record(dest, model.description)
     if model.vocabulary is not None:
-        write_vocab_file(dest / VOCABULARY, model.vocabulary)
+        write_tokenizer(dest, model.vocabulary)
     return (
         []
         if trained

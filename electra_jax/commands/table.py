@@ -290,7 +290,7 @@ COMMANDS = {
         unneeded=("MODEL_DIR", "VOCAB_FILE"),
     ),
     "vocab": Command(
-        "learn a WordPiece vocabulary from text",
+        "learn a tokenizer from text",
         "vocab",
         configuration="pretraining.VocabularyRun",
         gin_files=given_or("gin/runs/vocab.gin"),

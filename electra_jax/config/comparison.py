@@ -37,7 +37,7 @@ class ComparisonRun:
 
     Attributes:
         model_dir: the directory of the comparison; one that exists is resumed.
-        vocab_file: BERT's vocab.txt, for every pre-training.
+        vocab_file: BERT's vocab.txt or any tokenizer.json, for every pre-training.
         corpus: the text of every pre-training, as `electra pretrain` takes it.
         flops: matrix FLOPs of each pre-training, backward pass and generator included; see `flops`.
         fractions: increasing fractions of `flops` at which a checkpoint is fine-tuned.

@@ -21,7 +21,8 @@ from electra_jax.tasks.pretraining.cache import build_cache
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
-from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
+from electra_jax.tasks.tokenizer_file import load_tokenizer
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
 # Names for people, of corpora whose own name says little.
@@ -54,7 +55,7 @@ def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> Vocabulary:
     Raises:
         UserError: if the vocabulary cannot be read, or has another size than the model.
     """
-    vocabulary = load_vocabulary(cache.vocab_file, lowercase=cache.lowercase)
+    vocabulary = load_tokenizer(cache.vocab_file, lowercase=cache.lowercase)
     if vocabulary.vocab_size != encoder.vocab_size:
         raise UserError(
             f"{cache.vocab_file} has {vocabulary.vocab_size} entries and the model has {encoder.vocab_size}: set "
@@ -105,7 +106,7 @@ def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
     made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     if made_by.get("vocabulary_fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
         raise UserError(
-            f"the cache {directory} was tokenised with another vocabulary, or another casing, than VOCAB_FILE: name "
+            f"the cache {directory} was tokenised with another vocabulary, or another casing, than TOKENIZER: name "
             "the one that it was made with, or run `electra cache` again"
         )
 

@@ -123,8 +123,9 @@ class FinetuningRun:
     Attributes:
         model_dir: the run directory.
         init_from: the model directory whose discriminator's encoder is the initial one; None for random weights.
-        vocab_file: BERT's vocab.txt, needed for random weights; otherwise checked against the model's own.
-        lowercase: None to take the casing from the vocabulary's record; otherwise checked against it.
+        vocab_file: BERT's vocab.txt or any tokenizer.json, needed for random weights; otherwise checked against the
+            model's own.
+        lowercase: None to take the casing from the record of a vocab.txt; otherwise checked against it.
         encoder: returns the sizes of random weights, from a file of gin/models/; only checked with `init_from`.
         task: the task, and where its data is.
         heads: the head on the encoder.

@@ -270,7 +270,11 @@ def check_macros(files: list[epath.Path], bindings: list[str]) -> None:
         UserError: if one has no value or is not used.
     """
     values, uses, defined = macros(), references(files), definitions(files)
+    in_force = repr(list(gin_internals._CONFIG.values()))
     for name, place in uses.items():
+        if not re.search(rf"%{name}\b", in_force):
+            # A later binding replaced what used it.
+            continue
         # Gin holds `X = %gin.REQUIRED` as a reference that fails only when it is evaluated.
         if str(values.get(name, "%gin.REQUIRED")) == "%gin.REQUIRED":
             hint = "" if name in values else nearest(name, values)

@@ -52,8 +52,8 @@ class CacheConfig:
 
     Attributes:
         source: the text.
-        vocab_file: BERT's vocab.txt.
-        lowercase: None to take the casing from the vocabulary's record.
+        vocab_file: BERT's vocab.txt, or any tokenizer.json.
+        lowercase: None to take the casing from the record of a vocab.txt.
         cache_dir: the folder of all caches, with one directory for every combination of these settings; None for the
             user's cache folder.
         sequence_length: length of an example, [CLS] and [SEP] included.
@@ -99,19 +99,22 @@ class VocabularyRun:
 
     Attributes:
         source: the text to learn from.
-        vocab_file: the file to write.
+        vocab_file: the file to write: a vocab.txt, beside which a tokenizer.json is written, or a tokenizer.json.
+        algorithm: "wordpiece", "bpe" (byte-level) or "unigram".
         vocab_size: number of entries.
-        lowercase: whether to lower-case text.
-        strip_accents: whether to drop accents.
-        min_frequency: number of times that a pair of pieces must occur to be merged.
-        limit_alphabet: largest number of single characters; words with other characters become [UNK].
+        lowercase: whether to lower-case text; None to do so for "wordpiece" alone, as BERT's custom is.
+        strip_accents: whether to drop accents; None to do so for "wordpiece" alone.
+        min_frequency: number of times that a pair of pieces must occur to be merged; without effect on "unigram".
+        limit_alphabet: for "wordpiece", the largest number of single characters; words with other characters become
+            [UNK].
     """
 
     source: CorpusConfig
     vocab_file: str
+    algorithm: str
     vocab_size: int
-    lowercase: bool
-    strip_accents: bool
+    lowercase: bool | None
+    strip_accents: bool | None
     min_frequency: int
     limit_alphabet: int
 

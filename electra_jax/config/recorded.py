@@ -104,7 +104,7 @@ FIELDS = (
     Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),
     Field("OptimizerConfig", "muon_update_rms", "lr_decay_share", "0.2"),
     Field("OptimizerConfig", "generator_clip_norm", "lr_decay_share", "None"),
-    Field("HeadOptions", "classifier_pooling", "classification", "'cls'"),
+    Field("HeadOptions", "classifier_pooling", "beam_size", "'cls'"),
 )
 
 

@@ -10,7 +10,8 @@ from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import PyTree
-from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
+from electra_jax.tasks.tokenizer_file import load_tokenizer
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # Sizes in which a checkpoint's encoder must agree with a model's Gin file, where one is given too.
 SIZES = (
@@ -38,7 +39,7 @@ class Origin(NamedTuple):
 
 
 def resolve_init(run: FinetuningRun) -> Origin:
-    """Return the encoder and the vocabulary of INIT_FROM, or of a model's Gin file and VOCAB_FILE.
+    """Return the encoder and the vocabulary of INIT_FROM, or of a model's Gin file and TOKENIZER.
 
     Raises:
         UserError: if INIT_FROM is no model directory or has no discriminator; if random weights have no sizes or no
@@ -49,9 +50,9 @@ def resolve_init(run: FinetuningRun) -> Origin:
         if given is None or run.vocab_file is None:
             raise UserError(
                 "INIT_FROM is None: random weights want their sizes and a vocabulary, as in "
-                "--gin_file=gin/models/small.gin --gin.VOCAB_FILE='\"vocab.txt\"'; or name a model directory"
+                "--gin_file=gin/models/small.gin --gin.TOKENIZER='\"vocab.txt\"'; or name a model directory"
             )
-        encoder, vocabulary = given, load_vocabulary(run.vocab_file, lowercase=run.lowercase)
+        encoder, vocabulary = given, load_tokenizer(run.vocab_file, lowercase=run.lowercase)
         if len(vocabulary.tokens) != encoder.vocab_size:
             raise UserError(
                 f"{run.vocab_file} has {len(vocabulary.tokens)} entries and the model's Gin file says VOCAB_SIZE = "
@@ -112,14 +113,16 @@ def init_from_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool
         raise UserError(f"INIT_FROM {init_from} holds a generator only: fine-tuning takes a discriminator's encoder")
     found = model.vocabulary
     if found is None and vocab_file is None:
-        raise UserError(f"{init_from} has no vocabulary: name the one that it was trained with by VOCAB_FILE")
-    given = None if vocab_file is None else load_vocabulary(vocab_file, lowercase=lowercase)
-    if given is not None and found is not None and given.tokens != found.tokens:
+        raise UserError(f"{init_from} has no vocabulary: name the one that it was trained with by TOKENIZER")
+    given = None if vocab_file is None else load_tokenizer(vocab_file, lowercase=lowercase)
+    if given is not None and found is not None and not same_ids(given, found):
         raise UserError(
-            f"VOCAB_FILE {vocab_file} is not the vocabulary that {init_from} was trained with "
-            f"({len(given.tokens)} entries against {len(found.tokens)}, or others): leave VOCAB_FILE out"
+            f"TOKENIZER {vocab_file} is not the vocabulary that {init_from} was trained with "
+            f"({len(given.tokens)} entries against {len(found.tokens)}, or others): leave TOKENIZER out"
         )
     wanted = lowercase if given is None else given.lowercase
+    if found is not None and found.lowercase is None and lowercase is not None:
+        raise UserError(f"LOWERCASE is for a vocab.txt, and {init_from} has a tokenizer.json: leave LOWERCASE out")
     if found is not None and wanted is not None and wanted != found.lowercase:
         raise UserError(
             f"{init_from} was trained on {'lower-cased' if found.lowercase else 'cased'} text, and "
@@ -128,10 +131,17 @@ def init_from_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool
     vocabulary = found or given
     if len(vocabulary.tokens) != encoder.vocab_size:
         raise UserError(
-            f"VOCAB_FILE {vocab_file} has {len(vocabulary.tokens)} entries and the embedding table of {init_from} "
+            f"TOKENIZER {vocab_file} has {len(vocabulary.tokens)} entries and the embedding table of {init_from} "
             f"{encoder.vocab_size} rows: this is another model's vocabulary"
         )
     return Origin(encoder, vocabulary)
+
+
+def same_ids(given: Vocabulary, found: Vocabulary) -> bool:
+    """Return whether two vocabularies give text the same ids, apart from the casing of BERT's."""
+    if found.lowercase is None or given.lowercase is None:
+        return given.fingerprint == found.fingerprint
+    return given.tokens == found.tokens
 
 
 def take_weights(init_from: str | None, params: PyTree, *, quiet: bool) -> PyTree:

@@ -35,7 +35,7 @@ def card(model: Loaded, form: str) -> list[str]:
         f"| attention heads | {encoder.num_attention_heads} |",
         f"| feed-forward size | {encoder.intermediate_size} |",
         f"| longest sequence | {encoder.max_position_embeddings} |",
-        f"| vocabulary | {encoder.vocab_size:,} Vocabulary{casing(model)} |",
+        f"| vocabulary | {encoder.vocab_size:,} entries{casing(model)} |",
         f"| updates | {model.step:,} |",
     ]
     if description.labels:
@@ -50,5 +50,7 @@ def casing(model: Loaded) -> str:
     """Return a clause that says how text is normalised, or an empty string for a model without a vocabulary."""
     if model.vocabulary is None:
         return ""
+    if model.vocabulary.lowercase is None:
+        return " of tokenizer.json"
     lowercase = "lower-cased" if model.vocabulary.lowercase else "cased"
     return f", {lowercase}{', accents stripped' if model.vocabulary.strip_accents else ''}"

@@ -85,8 +85,11 @@ def read_one(source: Path) -> Imported:
             f"{path} does not say num_attention_heads: {encoder.num_attention_heads}, as transformers takes it"
         )
     if vocabulary is None:
+        other = hf_tokenizer.unread(source)
+        found = f"the tokenizer of {source}, {other}, is not read" if other else f"{source} holds no tokenizer"
         notes.append(
-            f"{source} holds no WordPiece vocabulary (vocab.txt or tokenizer.json): only token ids can be read"
+            f"{found}: only token ids can be read, unless you save a tokenizer.json there (a fast tokenizer's "
+            "save_pretrained in transformers) and import again"
         )
     return Imported(description, layout.assemble(tensors, names, template), None, 0, vocabulary, notes)
 
@@ -188,14 +191,18 @@ def write(model: Loaded, dest: Path) -> list[str]:
         template = abstract_params(part.description)
         names = hf_names.layout(part.description, template, prefix=prefix_of(part.description))
         save_file(layout.disassemble(part.params, names), folder / WEIGHTS, metadata={"format": "pt"})
-        hf_tokenizer.write_json(folder / hf_config.CONFIG, hf_config.to_config(part.description))
+        config, encoder = hf_config.to_config(part.description), part.description.encoder
         if part.vocabulary is not None:
-            length = part.description.encoder.max_position_embeddings
-            hf_tokenizer.write_tokenizer(folder, part.vocabulary, max_length=length)
+            config["pad_token_id"] = part.vocabulary.special_ids.get("pad")
+            types = part.description.head is not None and encoder.type_vocab_size > 1
+            length = encoder.max_position_embeddings
+            notes += hf_tokenizer.write_tokenizer(folder, part.vocabulary, max_length=length, types=types)
+        hf_tokenizer.write_json(folder / hf_config.CONFIG, config)
         write_card(folder / "README.md", part, f"`{hf_config.ARCHITECTURES[part.description.kind]}` of transformers")
     if model.vocabulary is None:
         notes.append("the model has no vocabulary: no tokenizer files were written")
-    return notes
+    # The towers of a pair have one tokenizer.
+    return list(dict.fromkeys(notes))
 
 
 def prefix_of(description: Description) -> str:

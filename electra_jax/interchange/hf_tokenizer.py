@@ -5,43 +5,94 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UserError
+from electra_jax.run_directory import TOKENIZER, VOCABULARY
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
-from electra_jax.tasks.vocabulary import Vocabulary, is_cased, read_entries
+from electra_jax.tasks.tokenizer_file import STATING_FILES, TokenizerFile, tokenizer_of
+from electra_jax.tasks.vocabulary import Vocabulary, is_cased, read_entries, to_tokenizer_json
 
-SPECIAL_NAMES = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
+# The classes of `transformers` that read a vocab.txt as BERT does.
+BERT_CLASSES = {f"{name}Tokenizer{fast}" for name in ("Bert", "Electra", "DistilBert") for fast in ("", "Fast")}
+# What tokenizer_config.json can say of a normalizer of BERT's, by the names in tokenizer.json.
+NORMALIZER_NAMES = {
+    "lowercase": "do_lower_case",
+    "strip_accents": "strip_accents",
+    "handle_chinese_chars": "tokenize_chinese_chars",
 }
 
 
 def read_vocabulary(directory: Path) -> Vocabulary | None:
-    """Read the WordPiece vocabulary of a directory, from vocab.txt or else tokenizer.json.
+    """Read the tokenizer of a directory: its tokenizer.json, or else the vocab.txt of a tokenizer of BERT's kind.
 
-    The casing comes from the first of these that states it: tokenizer_config.json, our own record vocab.json,
-    tokenizer.json, the entries.
+    The casing of a vocab.txt comes from the first of these that states it: tokenizer_config.json, our own record
+    vocab.json, the entries. What tokenizer_config.json says of casing also goes before a tokenizer.json of BERT's, as
+    `transformers` reads it.
 
     Returns:
-        None if the directory has no WordPiece vocabulary.
+        None if the directory has neither; `unread` then tells of a tokenizer of another kind.
 
     Raises:
         UserError: if a file cannot be read.
     """
+    config = read_json(directory / "tokenizer_config.json") or {}
+    if (directory / TOKENIZER).is_file():
+        try:
+            definition = (directory / TOKENIZER).read_text(encoding="utf-8")
+            return tokenizer_of(with_stated_casing(definition, config), stated_by(directory))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"the tokenizer of {directory} cannot be read ({error})") from error
+    if unread(directory) is not None:
+        return None
     tokens = entries_of(directory)
     if tokens is None:
         return None
-    config = read_json(directory / "tokenizer_config.json") or {}
-    normalizer = (read_json(directory / "tokenizer.json") or {}).get("normalizer") or {}
     ours = read_json(directory / "vocab.json") or {}
-    lowercase = first(
-        config.get("do_lower_case"), ours.get("lowercase"), normalizer.get("lowercase"), not is_cased(tokens)
+    lowercase = first(config.get("do_lower_case"), ours.get("lowercase"), not is_cased(tokens))
+    strip_accents = first(config.get("strip_accents"), ours.get("strip_accents"), lowercase)
+    if set(SPECIAL_TOKENS) <= set(tokens):
+        return Vocabulary(tokens, bool(lowercase), bool(strip_accents))
+    return with_stated_tokens(Vocabulary(tokens, bool(lowercase), bool(strip_accents)), stated_by(directory))
+
+
+def with_stated_tokens(vocabulary: Vocabulary, stated: list[dict[str, Any]]) -> Vocabulary:
+    """Return a vocabulary of BERT's kind with special tokens of other names, where the directory states them."""
+    tokenizer = build_tokenizer(
+        vocabulary.tokens, lowercase=bool(vocabulary.lowercase), strip_accents=bool(vocabulary.strip_accents)
     )
-    strip_accents = first(
-        config.get("strip_accents"), ours.get("strip_accents"), normalizer.get("strip_accents"), lowercase
-    )
-    return Vocabulary(tokens, bool(lowercase), bool(strip_accents))
+    named = tokenizer_of(tokenizer.to_str(), stated)
+    if {"unk", "cls", "sep", "mask"} - named.special_ids.keys():
+        return vocabulary
+    tokenizer.model.unk_token = named.special.unk
+    return tokenizer_of(tokenizer.to_str(), stated)
+
+
+def stated_by(directory: Path) -> list[dict[str, Any]]:
+    """Return the files of a directory that name special tokens, the first to say so first."""
+    return [read_json(directory / name) or {} for name in STATING_FILES]
+
+
+def unread(directory: Path) -> str | None:
+    """Return the name of a tokenizer that only `transformers` can build from the directory; None for any other."""
+    config = read_json(directory / "tokenizer_config.json") or {}
+    if (directory / TOKENIZER).is_file():
+        return None
+    name = config.get("tokenizer_class")
+    parts = [f"{key} {config[key]!r}" for key in ("word_tokenizer_type", "subword_tokenizer_type") if config.get(key)]
+    parts += [f"{key} False" for key in ("tokenize_chinese_chars", "do_basic_tokenize") if config.get(key) is False]
+    if name in (None, *BERT_CLASSES) and not parts:
+        return None
+    return " with ".join([name or "a tokenizer", *([", ".join(parts)] if parts else [])])
+
+
+def with_stated_casing(definition: str, config: dict[str, Any]) -> str:
+    """Return a tokenizer.json with the casing that tokenizer_config.json states, where its normalizer is BERT's."""
+    values = json.loads(definition)
+    normalizer = values.get("normalizer") or {}
+    if normalizer.get("type") != "BertNormalizer":
+        return definition
+    stated = {ours: config[theirs] for ours, theirs in NORMALIZER_NAMES.items() if config.get(theirs) is not None}
+    if normalizer | stated == normalizer:
+        return definition
+    return json.dumps(values | {"normalizer": normalizer | stated}, ensure_ascii=False)
 
 
 def first(*values: Any) -> Any:
@@ -50,29 +101,24 @@ def first(*values: Any) -> Any:
 
 
 def entries_of(directory: Path) -> list[str] | None:
-    """Read the entries in the order of their ids, those that were added later included; None if there are none.
+    """Read the entries of vocab.txt in the order of their ids, those that were added later included.
+
+    Returns:
+        None if there is no vocab.txt.
 
     Raises:
-        UserError: if a file cannot be read, or ids are skipped.
+        UserError: if a file cannot be read.
     """
+    if not (directory / VOCABULARY).is_file():
+        return None
+    tokens = read_entries(directory / VOCABULARY)
+    added = read_json(directory / "added_tokens.json") or {}
     try:
-        if (directory / "vocab.txt").is_file():
-            tokens = read_entries(directory / "vocab.txt")
-            added = read_json(directory / "added_tokens.json") or {}
-        else:
-            tokenizer = read_json(directory / "tokenizer.json")
-            if tokenizer is None or tokenizer["model"].get("type", "WordPiece") != "WordPiece":
-                return None
-            vocab = tokenizer["model"]["vocab"]
-            tokens = sorted(vocab, key=vocab.__getitem__)
-            if [vocab[token] for token in tokens] != list(range(len(tokens))):
-                raise UserError(f"the vocabulary of {directory} skips ids: give one with an entry for each, vocab.txt")
-            added = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", ())}
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"the vocabulary of {directory} cannot be read ({error!r})") from error
-    for token in sorted(added, key=added.__getitem__):
-        if added[token] == len(tokens):
-            tokens.append(token)
+        for token in sorted(added, key=added.__getitem__):
+            if added[token] == len(tokens):
+                tokens.append(token)
+    except TypeError as error:
+        raise UserError(f"{directory / 'added_tokens.json'} holds ids that are no numbers ({error})") from error
     return tokens
 
 
@@ -93,37 +139,46 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def write_tokenizer(directory: Path, vocabulary: Vocabulary, *, max_length: int) -> None:
-    """Write what AutoTokenizer reads: vocab.txt, tokenizer_config.json, special_tokens_map.json, tokenizer.json."""
-    from tokenizers import AddedToken, processors
+def write_tokenizer(directory: Path, vocabulary: Vocabulary, *, max_length: int, types: bool) -> list[str]:
+    """Write what AutoTokenizer reads: tokenizer.json, tokenizer_config.json, special_tokens_map.json; BERT's vocab.txt.
 
-    (directory / "vocab.txt").write_text(
-        "".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8", newline="\n"
-    )
-    specials = {name: token for name, token in SPECIAL_NAMES.items() if token in vocabulary.tokens}
+    Args:
+        directory: where to write.
+        vocabulary: the model's.
+        max_length: the longest row that the model reads.
+        types: whether the second text of a pair must have token type 1, as the model was trained.
+
+    Returns:
+        Notes for the user.
+    """
+    special = vocabulary.special._asdict().items()
+    specials = {f"{role}_token": token for role, token in special if role in vocabulary.special_ids}
+    write_json(directory / "special_tokens_map.json", specials)
+    # `transformers` 5 builds tokenizers of BERT's classes anew from their entries, and other ids come out.
     config = {
-        "tokenizer_class": "ElectraTokenizer",
-        "do_lower_case": vocabulary.lowercase,
-        "strip_accents": vocabulary.strip_accents,
-        "tokenize_chinese_chars": True,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         "model_max_length": max_length,
+        "clean_up_tokenization_spaces": False,
         **specials,
     }
-    write_json(directory / "tokenizer_config.json", config)
-    write_json(directory / "special_tokens_map.json", specials)
-    if not set(SPECIAL_TOKENS) <= set(vocabulary.tokens):
-        return
-    tokenizer = build_tokenizer(
-        vocabulary.tokens, lowercase=vocabulary.lowercase, strip_accents=vocabulary.strip_accents
+    if isinstance(vocabulary, TokenizerFile):
+        write_json(directory / "tokenizer_config.json", config)
+        definition = vocabulary.with_rows(types=types)
+        (directory / TOKENIZER).write_text(definition, encoding="utf-8", newline="")
+        if definition == vocabulary.definition:
+            return []
+        return [f"{TOKENIZER} is the model's own but for its post_processor, which gives rows as the model reads them"]
+    casing = {"do_lower_case": vocabulary.lowercase, "strip_accents": vocabulary.strip_accents}
+    whole = len(specials) == len(SPECIAL_TOKENS)
+    reader = {} if whole else {"tokenizer_class": "ElectraTokenizer"}
+    write_json(directory / "tokenizer_config.json", config | casing | {"tokenize_chinese_chars": True} | reader)
+    (directory / VOCABULARY).write_text(
+        "".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8", newline="\n"
     )
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
-    cls, sep = (vocabulary.tokens.index(token) for token in ("[CLS]", "[SEP]"))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", cls), ("[SEP]", sep)],
-    )
-    tokenizer.save(str(directory / "tokenizer.json"))
+    if whole:
+        (directory / TOKENIZER).write_text(to_tokenizer_json(vocabulary), encoding="utf-8")
+    return []
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -16,7 +16,8 @@ from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.electra import generator_config
 from electra_jax.model.types import PyTree
-from electra_jax.run_directory import CONFIG, VOCABULARY
+from electra_jax.run_directory import CONFIG, TOKENIZER, VOCABULARY
+from electra_jax.tasks.tokenizer_file import TokenizerFile
 from electra_jax.tasks.vocabulary import Vocabulary
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
@@ -106,7 +107,7 @@ def run_file(model: Imported, dest: Path) -> tuple[str | None, str]:
     if description.kind not in ("pretraining", "discriminator", "encoder"):
         return None, ""
     if description.generator is not None:
-        return gin_text(description, dest, generator=description.generator), ""
+        return gin_text(description, dest, generator=description.generator, vocabulary=model.vocabulary), ""
     try:
         generator = generator_config(
             config,
@@ -116,10 +117,10 @@ def run_file(model: Imported, dest: Path) -> tuple[str | None, str]:
         )
     except UserError as error:
         return None, f"no config.gin was written to resume from: {error}"
-    return gin_text(description, dest, generator=generator), ""
+    return gin_text(description, dest, generator=generator, vocabulary=model.vocabulary), ""
 
 
-def gin_text(description: Description, dest: Path, *, generator: EncoderConfig) -> str:
+def gin_text(description: Description, dest: Path, *, generator: EncoderConfig, vocabulary: Vocabulary | None) -> str:
     """Return the text for a model whose generator has these sizes."""
     config = description.discriminator
     assert config is not None
@@ -127,7 +128,7 @@ def gin_text(description: Description, dest: Path, *, generator: EncoderConfig) 
     objective = "include 'gin/objectives/electric.gin'\n" if description.gives_energies else ""
     return f"""# Written by `electra import`. Resume pre-training from these weights with
 #   electra pretrain --gin.MODEL_DIR='"{dest}"' --gin.CORPUS='"..."'
-# Set these: CORPUS (or MIXTURE_OR_TASK_NAME); VOCAB_FILE if vocab.txt is not in this folder
+# Set these: CORPUS (or MIXTURE_OR_TASK_NAME); TOKENIZER if that file is not in this folder
 # Often overridden: see gin/runs/pretrain.gin
 from __gin__ import dynamic_registration
 from electra_jax import encoder
@@ -137,7 +138,7 @@ include 'gin/models/bert.gin'
 include 'gin/runs/pretrain.gin'
 {objective}
 MODEL_DIR = {str(here)!r}
-VOCAB_FILE = {str(here / VOCABULARY)!r}
+TOKENIZER = {str(here / (TOKENIZER if isinstance(vocabulary, TokenizerFile) else VOCABULARY))!r}
 VOCAB_SIZE = {config.vocab_size}
 DROPOUT = {config.hidden_dropout_prob}
 MASK_PROB = {0.25 if config.hidden_size >= LARGE_HIDDEN_SIZE else 0.15}

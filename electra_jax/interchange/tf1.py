@@ -19,9 +19,8 @@ from electra_jax.interchange.layout import Layout, LeafLocation
 from electra_jax.interchange.tf1_config import Variables, describe, main_scope, task_of
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
-from electra_jax.run_directory import VOCABULARY
 from electra_jax.runtime import load_tensorflow_quietly
-from electra_jax.tasks.vocabulary import write_vocab_file
+from electra_jax.tasks.tokenizer_file import write_tokenizer
 
 SLOTS = ("adam_m", "adam_v")
 
@@ -290,6 +289,9 @@ def write(model: Loaded, source: Path, dest: Path) -> list[str]:
     }
     hf_tokenizer.write_json(dest / "bert_config.json", {**sizes, "vocab_size": encoder.vocab_size})
     if model.vocabulary is not None:
-        write_vocab_file(dest / VOCABULARY, model.vocabulary)
+        write_tokenizer(dest, model.vocabulary)
     write_card(dest / "README.md", model, "a checkpoint of the original TensorFlow code")
-    return [] if moments is not None else ["no moments of the optimizer were there to export"]
+    notes = [] if moments is not None else ["no moments of the optimizer were there to export"]
+    if model.vocabulary is not None and model.vocabulary.lowercase is None:
+        notes.append("the original code reads a vocab.txt alone: give it token ids of this model's tokenizer.json")
+    return notes

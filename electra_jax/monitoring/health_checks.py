@@ -118,7 +118,7 @@ def generator_scale(windows: Sequence[Window], setting: Setting) -> Finding | No
         f"only ln V = {uniform:.2f}, which is where a new generator begins.",
         "a learning rate that is too high or has no warm-up; weights of another vocabulary; initial weights that are "
         "too wide",
-        "lower LEARNING_RATE or lengthen WARMUP_STEPS; if the very first loss is above ln V, check VOCAB_FILE, "
+        "lower LEARNING_RATE or lengthen WARMUP_STEPS; if the very first loss is above ln V, check TOKENIZER, "
         "INIT_FROM and initializer_range",
     )
 
@@ -194,7 +194,7 @@ def generator_ahead(windows: Sequence[Window], setting: Setting) -> Finding | No
         cause = (
             "text that repeats itself, a vocabulary that makes most of it [UNK], or a generator that sees the answer"
         )
-        remedy = "look at the passages of `electra evaluate`; check VOCAB_FILE and the corpus"
+        remedy = "look at the passages of `electra evaluate`; check TOKENIZER and the corpus"
     return Finding(
         "generator_ahead",
         windows[-1].step,

@@ -11,7 +11,7 @@ _JOINS_LEFT = frozenset(",.;:!?)]}%’”»…")
 _JOINS_RIGHT = frozenset("([{$£€“«‘#@")
 _JOINS_BOTH = frozenset("-/_'‐‑")
 _PAIRED = frozenset('"`*')
-_SPECIAL = frozenset({"[CLS]", "[SEP]"})
+_SPECIAL = {"[CLS]": "cls", "[SEP]": "sep", "<s>": "cls", "</s>": "sep"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _shown(token: _Token, space: bool) -> ShownToken:
         text = text.removeprefix("-")
     style, note = "t", f"{token.probability:.0%} likely replaced"
     if token.text in _SPECIAL and not token.replaced:
-        style, text = "t special", text.strip("[]").lower()
+        style, text = "t special", _SPECIAL[token.text]
     elif token.replaced:
         style = "t rep" if token.flagged else "t rep missed"
     elif token.masked:
@@ -103,8 +103,11 @@ def _shown(token: _Token, space: bool) -> ShownToken:
 
 
 def _piece(token: str) -> str:
-    """Return a token as text; a "##" piece carries a hyphen instead, as dictionaries write a suffix."""
-    printable = _printable(token)
+    """Return a token as text; a "##" piece carries a hyphen instead, as dictionaries write a suffix.
+
+    The space that a token begins with is left to the page, unless the token is nothing else.
+    """
+    printable = _printable(token.removeprefix(" ") or "\N{OPEN BOX}")
     return "-" + printable[2:] if printable.startswith("##") and len(printable) > 2 else printable
 
 
@@ -114,13 +117,15 @@ def _printable(token: str) -> str:
 
 
 def spacing(tokens: Sequence[str]) -> list[bool]:
-    """Tell whether a space stands before each token when WordPiece tokens are set as running text.
+    """Tell whether a space stands before each token when tokens are set as running text.
 
-    "##" pieces join the word before them; closing punctuation joins what stands before it, opening
-    punctuation what follows; hyphens, apostrophes and slashes join both sides, as do dots between numbers;
-    straight quotes open and close in turn. BERT's tokenizer threw the answer away, so this is a guess, and serves
-    reading only.
+    Tokens that begin with their spaces say so themselves. BERT's tokenizer threw the answer away, so this is a guess,
+    and serves reading only: "##" pieces join the word before them; closing punctuation joins what stands before it,
+    opening punctuation what follows; hyphens, apostrophes and slashes join both sides, as do dots between numbers;
+    straight quotes open and close in turn.
     """
+    if any(token.startswith(" ") for token in tokens):
+        return [token.startswith(" ") for token in tokens]
     spaces: list[bool] = []
     open_marks: set[str] = set()
     glued = True

@@ -16,6 +16,7 @@ from electra_jax.tasks.tagging import sentences
 from electra_jax.tasks.tagging.sentences import TaggingRules
 from electra_jax.tasks.text import task
 from electra_jax.tasks.text.task import TextRules
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # "standard" rules are this project's; "original" ones those of google-research/electra, faults included.
 NAMES = ("standard", "original")
@@ -73,6 +74,19 @@ def qa_rules(name: str) -> QARules:
       UserError: if there are no rules of that name.
     """
     return _named(name, "rules", windows.STANDARD_RULES, original_qa.RULES)
+
+
+def check_vocabulary(name: str, vocabulary: Vocabulary) -> None:
+    """Refuse to follow the original with another tokenizer than BERT's, whose word pieces its rules take apart.
+
+    Raises:
+      UserError: if the rules are the original's, and the vocabulary is that of another tokenizer.
+    """
+    if name == "original" and vocabulary.lowercase is None:
+        raise UserError(
+            "the rules 'original' take BERT's word pieces apart, and this tokenizer is another: set rules to "
+            "'standard', or name a vocab.txt"
+        )
 
 
 def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

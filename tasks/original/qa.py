@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from electra_jax.tasks.qa.answers import TokenizedContext, UnusableAnswerError
 from electra_jax.tasks.qa.files import Answer
 from electra_jax.tasks.qa.windows import QARules, Window, cut_spans
+from electra_jax.tasks.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ def word_span(text: str, answer: Answer) -> tuple[int, int]:
     return first, last
 
 
-def align_by_words(context: TokenizedContext, answer: Answer, tokenizer: Tokenizer) -> tuple[int, int]:
+def align_by_words(context: TokenizedContext, answer: Answer, vocabulary: Vocabulary) -> tuple[int, int]:
     """Return the original's pieces of an answer: those of its words, narrowed to the first run that spells it.
 
     It loses the questions whose answer holds U+00A0 or U+2028 or stands elsewhere than the file says, and learns whole
@@ -76,7 +77,7 @@ def align_by_words(context: TokenizedContext, answer: Answer, tokenizer: Tokeniz
     words_T = words_of_tokens(context)
     first = int(np.searchsorted(words_T, first_word, side="left"))
     last = int(np.searchsorted(words_T, last_word, side="right")) - 1
-    wanted = tokenizer.encode(answer.text, add_special_tokens=False).ids
+    wanted = vocabulary.encode(answer.text)
     ids = context.ids_T[first : last + 1].tolist()
     for start in range(len(ids) - len(wanted) + 1):
         if wanted and ids[start : start + len(wanted)] == wanted:
@@ -89,14 +90,14 @@ def words_of_tokens(context: TokenizedContext) -> np.ndarray:
     return np.array(split_words(context.text).word_of_character, np.int32)[context.offsets_T2[:, 0]]
 
 
-def projected_span_text(context: str, window: Window, start: int, end: int, tokenizer: Tokenizer) -> str:
+def projected_span_text(context: str, window: Window, start: int, end: int, vocabulary: Vocabulary) -> str:
     """Return the original's text of a span: its word pieces, found again in its words, which stand a space apart."""
-    pieces = (tokenizer.id_to_token(token) for token in window.input_ids_L[start : end + 1].tolist())
+    pieces = (vocabulary.tokens[token] for token in window.input_ids_L[start : end + 1].tolist())
     pieces_text = " ".join(pieces).replace(" ##", "").replace("##", "")
     split = split_words(context)
     first_character, last_character = window.offsets_C2[[start - window.context_start, end - window.context_start], 0]
     first, last = split.word_of_character[first_character], split.word_of_character[last_character]
-    return project(" ".join(pieces_text.split()), " ".join(split.words[first : last + 1]), tokenizer)
+    return project(" ".join(pieces_text.split()), " ".join(split.words[first : last + 1]), vocabulary.tokenizer)
 
 
 def project(pieces_text: str, text: str, tokenizer: Tokenizer) -> str:

@@ -131,10 +131,8 @@ def build_cache(
 def _setup(partial: pathlib.Path, corpus: Corpus, vocabulary: Vocabulary, packing: Packing) -> Setup:
     return Setup(
         directory=_jobs_folder(partial, corpus),
-        tokenizer=None if corpus.tokenised else vocabulary.tokenizer,
-        vocab_size=vocabulary.vocab_size,
-        cls_id=vocabulary.cls_id,
-        sep_id=vocabulary.sep_id,
+        vocabulary=vocabulary,
+        tokenised=corpus.tokenised,
         packing=packing,
     )
 
@@ -347,7 +345,7 @@ def _finish(
         raise UserError(f"The corpus {description['corpus']} is empty: nothing to train on was found in it.")
     for split in SPLITS:
         pieces = (piece_path(setup.directory, index, split) for index in range(len(records)))
-        _join_pieces(partial / f"{split}.blocks", pieces, setup.vocab_size)
+        _join_pieces(partial / f"{split}.blocks", pieces, setup.vocabulary.vocab_size)
     dropped = sum(record["dropped"] for record in records)
     counts = {**totals, "dropped_tokens": dropped, "skipped": skipped}
     replace_file(

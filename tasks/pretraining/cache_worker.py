@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from electra_jax.data.blocks import token_dtype
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.tasks.corpora.corpus import example_id
 from electra_jax.tasks.pretraining.packing import Packing, pack_document
+from electra_jax.tasks.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +31,14 @@ class Setup:
 
     Attributes:
         directory: where jobs leave their pieces and records.
-        tokenizer: None if the corpus is tokenised already.
-        vocab_size: number of entries of the vocabulary; every id is below it.
-        cls_id: id of [CLS].
-        sep_id: id of [SEP].
+        vocabulary: tokenises the text; every id is below its size.
+        tokenised: whether the corpus holds ids already.
         packing: how documents become examples.
     """
 
     directory: pathlib.Path
-    tokenizer: Tokenizer | None
-    vocab_size: int
-    cls_id: int
-    sep_id: int
+    vocabulary: Vocabulary
+    tokenised: bool
     packing: Packing
 
 
@@ -111,16 +107,16 @@ def _examples(
     setup: Setup, document: dict[str, Any], dropped: list[int]
 ) -> Iterator[tuple[int, Sequence[int], Sequence[int]]]:
     """Yield (example_id, input_ids, token_type_ids) of a document, and add the tokens that are lost to `dropped`."""
-    if setup.tokenizer is None:
+    if setup.tokenised:
         yield document["example_id"], document["input_ids"], document["token_type_ids"]
         return
     key = document["key"]
     packed, lost = pack_document(
         key,
         document["text"],
-        tokenizer=setup.tokenizer,
-        cls_id=setup.cls_id,
-        sep_id=setup.sep_id,
+        tokenizer=setup.vocabulary.tokenizer,
+        cls_id=setup.vocabulary.cls_id,
+        sep_id=setup.vocabulary.sep_id,
         packing=setup.packing,
     )
     dropped[0] += lost
@@ -150,14 +146,14 @@ def _piece(setup: Setup, examples: Iterator[tuple[int, Sequence[int], Sequence[i
         numbers.append(number)
         lengths.append(len(input_ids))
         second_starts.append(second_start)
-    ids = np.array(tokens, np.int64)
-    if ids.max(initial=0) >= setup.vocab_size:
+    ids, vocab_size = np.array(tokens, np.int64), setup.vocabulary.vocab_size
+    if ids.max(initial=0) >= vocab_size:
         raise UserError(
-            f"the corpus holds the token id {ids.max()}, but the vocabulary has {setup.vocab_size} entries: name the "
+            f"the corpus holds the token id {ids.max()}, but the vocabulary has {vocab_size} entries: name the "
             "vocabulary that it was made with"
         )
     return Piece(
-        ids.astype(token_dtype(setup.vocab_size)),
+        ids.astype(token_dtype(vocab_size)),
         np.array(lengths, np.int64),
         np.array(second_starts, np.int64),
         np.array(numbers, np.int64),

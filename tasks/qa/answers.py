@@ -5,9 +5,9 @@ import functools
 import re
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from electra_jax.tasks.qa.files import Answer
+from electra_jax.tasks.vocabulary import Vocabulary
 
 
 class UnusableAnswerError(Exception):
@@ -20,7 +20,8 @@ class TokenizedContext:
 
     Attributes:
       ids_T: int32.
-      offsets_T2: int32, the first character of each piece in `text` and the one after its last.
+      offsets_T2: int32, the first character of each piece in `text` and the one after its last; white space that a
+        piece begins with is not counted.
     """
 
     text: str
@@ -29,11 +30,12 @@ class TokenizedContext:
 
 
 @functools.lru_cache(maxsize=8)
-def tokenize_context(tokenizer: Tokenizer, text: str) -> TokenizedContext:
+def tokenize_context(vocabulary: Vocabulary, text: str) -> TokenizedContext:
     """Return the word pieces of a context; the last few are kept, for the questions about one follow each other."""
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2)
-    return TokenizedContext(text, np.array(encoding.ids, np.int32), offsets)
+    encoding = vocabulary.tokenizer.encode(text, add_special_tokens=False)
+    # Byte-level and SentencePiece pieces take the space before a word along.
+    offsets = [(end - len(text[start:end].lstrip()), end) for start, end in encoding.offsets]
+    return TokenizedContext(text, np.array(encoding.ids, np.int32), np.array(offsets, np.int32).reshape(-1, 2))
 
 
 def locate_answer(text: str, answer: Answer) -> tuple[int, int]:
@@ -57,13 +59,13 @@ def locate_answer(text: str, answer: Answer) -> tuple[int, int]:
     return min(spans, key=lambda span: abs(span[0] - start))
 
 
-def align_by_characters(context: TokenizedContext, answer: Answer, tokenizer: Tokenizer) -> tuple[int, int]:
+def align_by_characters(context: TokenizedContext, answer: Answer, vocabulary: Vocabulary) -> tuple[int, int]:
     """Return the first and the last of the pieces that share a character with the answer.
 
     Raises:
       UnusableAnswerError: if the answer is not in the context, or no piece holds any of it.
     """
-    del tokenizer  # Characters suffice; other ways to align tokenise the answer.
+    del vocabulary  # Characters suffice; other ways to align tokenise the answer.
     start, end = locate_answer(context.text, answer)
     offsets_T2 = context.offsets_T2
     tokens = np.flatnonzero((offsets_T2[:, 0] < end) & (offsets_T2[:, 1] > start))

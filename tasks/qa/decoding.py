@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.qa.files import QAExample
 from electra_jax.tasks.qa.windows import QARules, Window
+from electra_jax.tasks.vocabulary import Vocabulary
 
 # The null score of a question without windows: larger than any.
 _NO_WINDOW_NULL_SCORE = np.float32(1_000_000)
@@ -123,7 +123,7 @@ def decode(
     windows: Sequence[Window],
     candidates: Sequence[Candidates],
     null_scores: Sequence[float] | None,
-    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
     config: DecodingConfig,
 ) -> QAPrediction:
     """Return the answer to a question from the spans of all its windows.
@@ -138,13 +138,13 @@ def decode(
         without that head the start plus end logit of [CLS], or with the joint head the log-probability of starting
         there (the original takes the bare logit). The least one counts: that of the window surest to hold an answer.
         None where every question has an answer.
-      tokenizer: the one that made the windows.
+      vocabulary: the one that made the windows.
       config: what is kept.
 
     Raises:
       UserError: if a score is NaN.
     """
-    nbest = _best_texts(example, windows, candidates, tokenizer, config)
+    nbest = _best_texts(example, windows, candidates, vocabulary, config)
     if null_scores is None:
         return QAPrediction(nbest, None)
     null_odds = min(map(np.float32, null_scores), default=_NO_WINDOW_NULL_SCORE)
@@ -205,7 +205,7 @@ def _best_texts(
     example: QAExample,
     windows: Sequence[Window],
     candidates: Sequence[Candidates],
-    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
     config: DecodingConfig,
 ) -> tuple[ScoredText, ...]:
     kept = [_allowed(window, spans, config) for window, spans in zip(windows, candidates, strict=True)]
@@ -221,7 +221,7 @@ def _best_texts(
     best: dict[str, int] = {}
     for number in best_indices(score_S, len(score_S)).tolist():
         window, start, end = windows[window_S[number]], int(start_S[number]), int(end_S[number])
-        best.setdefault(config.rules.span_text(example.context, window, start, end, tokenizer), number)
+        best.setdefault(config.rules.span_text(example.context, window, start, end, vocabulary), number)
         if len(best) == config.n_best_size:
             break
     if not best:

@@ -89,7 +89,7 @@ class QATask:
         for example in whole.examples:
             try:
                 if not example.is_impossible:
-                    answer_tokens(example, self.vocabulary.tokenizer, self.rules)
+                    answer_tokens(example, self.vocabulary, self.rules)
             except UnusableAnswerError as error:
                 skipped[str(error)] += 1
             else:
@@ -120,7 +120,7 @@ class QATask:
         for number, example in enumerate(examples):
             try:
                 cut = training_windows if training else prediction_windows
-                windows = cut(example, self.vocabulary.tokenizer, self.windows)
+                windows = cut(example, self.vocabulary, self.windows)
             except UnusableAnswerError:
                 continue
             for window in windows:
@@ -156,7 +156,7 @@ class QATask:
         }
         predictions = []
         for number, example in enumerate(examples):
-            windows = prediction_windows(example, self.vocabulary.tokenizer, self.windows)
+            windows = prediction_windows(example, self.vocabulary, self.windows)
             scores = [found[number, window.index] for window in windows]
             null_scores, decoding = None, self.decoding
             if self.scoring == "squad_v2":
@@ -164,7 +164,7 @@ class QATask:
                 by_span = any("answerable_logit" not in output for output in scores)
                 decoding = dataclasses.replace(decoding, null_odds_against_best_span=by_span)
             spans = [self._candidates(output) for output in scores]
-            prediction = decode(example, windows, spans, null_scores, self.vocabulary.tokenizer, decoding)
+            prediction = decode(example, windows, spans, null_scores, self.vocabulary, decoding)
             predictions.append(dataclasses.replace(prediction, null_threshold=self.null_threshold))
         return predictions
 

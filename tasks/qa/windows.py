@@ -5,14 +5,11 @@ import unicodedata
 from collections.abc import Callable
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.qa.answers import TokenizedContext, UnusableAnswerError, align_by_characters, tokenize_context
 from electra_jax.tasks.qa.files import Answer, QAExample
-
-# [CLS] question [SEP] context [SEP]
-_NUM_SPECIAL_TOKENS = 3
+from electra_jax.tasks.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +18,7 @@ class QARules:
 
     Attributes:
       name: what a fine-tuned model records.
-      align: given a context, an answer and the tokenizer, returns the first and last word piece of the answer, or
+      align: given a context, an answer and the vocabulary, returns the first and last word piece of the answer, or
         raises `UnusableAnswerError`.
       cut: see `overlapping_spans`, whose arguments and results it has.
       answerless_windows_are_impossible: whether `is_impossible` is 1 for a training window that does not hold the
@@ -33,11 +30,11 @@ class QARules:
     """
 
     name: str
-    align: Callable[[TokenizedContext, Answer, Tokenizer], tuple[int, int]]
+    align: Callable[[TokenizedContext, Answer, Vocabulary], tuple[int, int]]
     cut: Callable[..., list[tuple[int, int]]]
     answerless_windows_are_impossible: bool
     final_sep_is_answerable: bool
-    span_text: Callable[[str, "Window", int, int, Tokenizer], str]
+    span_text: Callable[[str, "Window", int, int, Vocabulary], str]
     no_span_text: str
     skip_unanswered: bool
 
@@ -76,7 +73,7 @@ class Window:
     Attributes:
       example_id: the question's name.
       index: the number of the window among those of its question.
-      input_ids_L, token_type_ids_L: int32, [CLS] question [SEP] context [SEP]; types 0 up to the first [SEP].
+      input_ids_L, token_type_ids_L: int32, [CLS] question [SEP] context [SEP]; types 0 before the context.
       answer_mask_L: int32, 1 where an answer may start or end: the context, and [CLS] for "none here".
       context_start: position of the window's first word piece of the context.
       first_piece: number of that piece in the whole context.
@@ -114,34 +111,34 @@ class Window:
         return features
 
 
-def prediction_windows(example: QAExample, tokenizer: Tokenizer, config: WindowConfig) -> list[Window]:
+def prediction_windows(example: QAExample, vocabulary: Vocabulary, config: WindowConfig) -> list[Window]:
     """Return all windows of a question, without targets.
 
     Args:
       example: the question.
-      tokenizer: that of a `Vocabulary`.
+      vocabulary: tokenises the question and the context.
       config: how to cut.
 
     Raises:
       UserError: if the question leaves no room for its context.
     """
-    return _windows(example, tokenize_context(tokenizer, example.context), tokenizer, config)
+    return _windows(example, tokenize_context(vocabulary, example.context), vocabulary, config)
 
 
-def training_windows(example: QAExample, tokenizer: Tokenizer, config: WindowConfig) -> list[Window]:
+def training_windows(example: QAExample, vocabulary: Vocabulary, config: WindowConfig) -> list[Window]:
     """Return all windows of a question, with its first answer as their target where they hold the whole of it.
 
     Raises:
       UserError: if the question leaves no room for its context.
       UnusableAnswerError: if the question is answerable by its file, but has no answer that can be learnt.
     """
-    context = tokenize_context(tokenizer, example.context)
-    answer = None if example.is_impossible else answer_tokens(example, tokenizer, config.rules)
-    windows = _windows(example, context, tokenizer, config)
+    context = tokenize_context(vocabulary, example.context)
+    answer = None if example.is_impossible else answer_tokens(example, vocabulary, config.rules)
+    windows = _windows(example, context, vocabulary, config)
     return [_with_target(window, answer, config.rules) for window in windows]
 
 
-def answer_tokens(example: QAExample, tokenizer: Tokenizer, rules: QARules) -> tuple[int, int]:
+def answer_tokens(example: QAExample, vocabulary: Vocabulary, rules: QARules) -> tuple[int, int]:
     """Return the first and the last word piece, in the whole context, of the first answer: the one that is learnt from.
 
     Raises:
@@ -149,7 +146,7 @@ def answer_tokens(example: QAExample, tokenizer: Tokenizer, rules: QARules) -> t
     """
     if not example.answers:
         raise UnusableAnswerError("no answer is given")
-    return rules.align(tokenize_context(tokenizer, example.context), example.answers[0], tokenizer)
+    return rules.align(tokenize_context(vocabulary, example.context), example.answers[0], vocabulary)
 
 
 def cut_spans(num_tokens: int, *, room: int, doc_stride: int) -> list[tuple[int, int]]:
@@ -194,13 +191,18 @@ def max_context_spans(spans: list[tuple[int, int]], num_tokens: int) -> np.ndarr
     return best_T
 
 
-def span_text(context: str, window: Window, start: int, end: int, tokenizer: Tokenizer) -> str:
+def span_text(context: str, window: Window, start: int, end: int, vocabulary: Vocabulary) -> str:
     """Return the characters from the first of position `start` to the last of `end`, with the marks upon it."""
-    del tokenizer  # Characters suffice; other ways to write a span put its pieces together.
+    del vocabulary  # Characters suffice; other ways to write a span put its pieces together.
     first = int(window.offsets_C2[start - window.context_start, 0])
     last = int(window.offsets_C2[end - window.context_start, 1])
-    # A piece whose accents are stripped ends before a combining mark at its end.
-    while last < len(context) and unicodedata.category(context[last]) == "Mn":
+    after = window.offsets_C2[end - window.context_start + 1 :, 0]
+    # A piece whose accents are stripped ends before a combining mark at its end. Some tokenizers strip the marks that
+    # take space too, and then no piece has them.
+    while last < len(context) and (
+        unicodedata.category(context[last]) == "Mn"
+        or (unicodedata.category(context[last]) in ("Mc", "Me") and not (after <= last).any())
+    ):
         last += 1
     return context[first:last]
 
@@ -217,10 +219,14 @@ STANDARD_RULES = QARules(
 )
 
 
-def _windows(example: QAExample, context: TokenizedContext, tokenizer: Tokenizer, config: WindowConfig) -> list[Window]:
-    question = tokenizer.encode(example.question, add_special_tokens=False).ids[: config.max_question_length]
+def _windows(
+    example: QAExample, context: TokenizedContext, vocabulary: Vocabulary, config: WindowConfig
+) -> list[Window]:
+    question = vocabulary.encode(example.question)[: config.max_question_length]
     num_tokens = len(context.ids_T)
-    room = config.max_sequence_length - len(question) - _NUM_SPECIAL_TOKENS
+    before = [vocabulary.cls_id, *question, *vocabulary.between_ids]
+    num_before = len(before)
+    room = config.max_sequence_length - num_before - 1
     if room < 1:
         raise UserError(
             f"question {example.example_id!r}: its {len(question)} word pieces leave no room for the context: make "
@@ -229,11 +235,9 @@ def _windows(example: QAExample, context: TokenizedContext, tokenizer: Tokenizer
         )
     spans = config.rules.cut(num_tokens, room=room, doc_stride=config.doc_stride)
     best_T = max_context_spans(spans, num_tokens)
-    cls_id, sep_id = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     windows = []
     for index, (start, length) in enumerate(spans):
         tokens = slice(start, start + length)
-        num_before = len(question) + 2
         token_type_ids_L = np.repeat(np.array([0, 1], np.int32), [num_before, length + 1])
         answer_mask_L = token_type_ids_L.copy()
         answer_mask_L[0] = 1
@@ -243,7 +247,7 @@ def _windows(example: QAExample, context: TokenizedContext, tokenizer: Tokenizer
             Window(
                 example_id=example.example_id,
                 index=index,
-                input_ids_L=np.array([cls_id, *question, sep_id, *context.ids_T[tokens], sep_id], np.int32),
+                input_ids_L=np.array([*before, *context.ids_T[tokens], vocabulary.sep_id], np.int32),
                 token_type_ids_L=token_type_ids_L,
                 answer_mask_L=answer_mask_L,
                 context_start=num_before,

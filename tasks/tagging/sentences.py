@@ -174,7 +174,7 @@ def tagging_features(
     """Turn a sentence into word pieces, of which the first of each word carries its label.
 
     Args:
-      words: the words; each is tokenised alone.
+      words: the words.
       label_ids: a label for each, or none.
       vocabulary: its casing decides the words' casing.
       length: most tokens, special ones counted; what does not fit is cut off.
@@ -198,12 +198,12 @@ def complete_positions(words: Sequence[str], vocabulary: Vocabulary, length: int
 
     Args:
       words: the words of a sentence.
-      vocabulary: tokenises each of them alone.
+      vocabulary: tokenises them.
       length: the most tokens, [CLS] and [SEP] counted; words beyond it are cut off.
     """
     input_ids = [vocabulary.cls_id]
     positions = []
-    for pieces in vocabulary.encode_batch(words):
+    for pieces in vocabulary.encode_words(words):
         room = length - 1 - len(input_ids)
         if room <= 0:
             break

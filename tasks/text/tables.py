@@ -185,7 +185,7 @@ def understood(
 
 
 class TextFeatures(NamedTuple):
-    """`[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]` without padding; token types 0 up to and with the first [SEP]."""
+    """`[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]` without padding; token types 0 before B."""
 
     input_ids: list[int]
     token_type_ids: list[int]
@@ -204,15 +204,13 @@ def text_features(
     """
     firsts = vocabulary.encode_batch([text_a for text_a, _ in texts], read_mask=read_mask)
     seconds = vocabulary.encode_batch([text_b or "" for _, text_b in texts], read_mask=read_mask)
+    between = vocabulary.between_ids
     features = []
     for a, b in zip(firsts, seconds, strict=True):
-        room_a, room_b = pair_lengths(len(a), len(b), length - 3) if b else (length - 2, 0)
-        ids = [vocabulary.cls_id, *a[:room_a], vocabulary.sep_id]
-        types = [0] * len(ids)
-        if b:
-            ids += [*b[:room_b], vocabulary.sep_id]
-            types += [1] * (len(ids) - len(types))
-        features.append(TextFeatures(ids, types))
+        room_a, room_b = pair_lengths(len(a), len(b), length - 2 - len(between)) if b else (length - 2, 0)
+        first = [vocabulary.cls_id, *a[:room_a], *(between if b else (vocabulary.sep_id,))]
+        second = [*b[:room_b], vocabulary.sep_id] if b else []
+        features.append(TextFeatures(first + second, [0] * len(first) + [1] * len(second)))
     return features
 
 

@@ -20,12 +20,15 @@ from electra_jax.training import sharding
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.sharding import MeshConfig, to_device
 from electra_jax.training.state import TrainState
+from support.command_line import MODERN
 from support.tiny_model import CLS, MASK, ONE_AXIS, RULES, SEP, VOCAB_SIZE, random_batch
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)]
 OBJECTIVES = sorted(path.stem for path in (Path(__file__).parents[2] / "gin" / "objectives").glob("*.gin"))
 # The published objective's program, with other constants.
 ALIKE = ("generator_size", "loss_weights", "temperature")
+# Enough to see that the mesh knows the parameters of ModernBERT's layers.
+QUICK = ("electra", "gdes")
 # No other array begins with these two sizes.
 ROWS, LENGTH = 24, 12
 SMALL = {
@@ -48,6 +51,14 @@ SMALL = {
     "encoder.EncoderConfig.scan_unroll": 1,
     "run_config.PretrainingRun.generator_width_fraction": 0.5,
     "run_config.PretrainingRun.generator_depth_fraction": 1.0,
+}
+
+
+# Two layers, of which one sees a window; rows are four blocks of it.
+MODERN_SMALL = MODERN | {
+    "encoder.EncoderConfig.num_hidden_layers": 2,
+    "encoder.EncoderConfig.local_attention": LENGTH // 2,
+    "run_config.PretrainingRun.generator_width_fraction": 0.5,
 }
 
 
@@ -105,14 +116,15 @@ def host_state(abstract: TrainState, optimizer: optax.GradientTransformation) ->
 
 
 @functools.cache
-def case(objective: str, *, dropout: float = 0.0, rule: str | None = None) -> Case:
+def case(objective: str, *, dropout: float = 0.0, rule: str | None = None, modern: bool = False) -> Case:
     """The shipped objective, its generator with as many heads as `tensor` divides.
 
     Rules of the optimizer know no objective, and are compiled with one of them alone; without one the optimizer's state
     after a step is the gradient.
     """
     files = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", f"gin/objectives/{objective}.gin"]
-    bindings = [f"{name}={value!r}" for name, value in (SMALL | {"DROPOUT": dropout}).items()]
+    blocks = MODERN_SMALL if modern else {}
+    bindings = [f"{name}={value!r}" for name, value in (SMALL | blocks | {"DROPOUT": dropout}).items()]
     with gin_files.isolated():
         run = gin_files.build(PretrainingRun, files, bindings, search_paths=[])
     run = dataclasses.replace(run, generator_encoder=dataclasses.replace(run.generator, num_attention_heads=2))
@@ -182,6 +194,20 @@ def test_every_objective(objective: str) -> None:
     result = case(objective=objective).update(MeshConfig(2, 2, 2, rules=RULES), 8)
     assert_same(result, on_one_device(objective=objective))
     assert_shards(result, (2, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [pytest.param(name, marks=() if name in ("electra", "gdes") else pytest.mark.long) for name in OBJECTIVES],
+)
+def test_modern_blocks(objective: str) -> None:
+    """With dropout, whose keys the loop over rounds of layers draws itself."""
+    which = {"objective": objective, "dropout": 0.1, "modern": True}
+    result = case(**which).update(MeshConfig(2, 2, 2, rules=RULES), 8)
+    assert_same(result, on_one_device(**which))
+    kernel = result.state.params["discriminator"]["encoder"]["layers"]["gate"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (2, 8, 16)
+    assert f"[{ROWS},{LENGTH}," not in result.program
 
 
 @pytest.mark.long

@@ -136,7 +136,7 @@ def test_gin_files(place: Path, tmp_path: Path, refused: Refused, line: str, sen
 
 def test_what_is_missing(tmp_path: Path, refused: Refused) -> None:
     sentence = refused(["pretrain", *FILES, f"--gin.MODEL_DIR='{tmp_path / 'run'}'"])
-    assert re.search(r"the macro VOCAB_FILE has no value \(gin/runs/pretrain.gin, line \d+\): set it with", sentence)
+    assert re.search(r"the macro TOKENIZER has no value \(gin/runs/pretrain.gin, line \d+\): set it with", sentence)
     assert "did you mean" not in sentence
     settings = ["--gin.MODEL_DIR='x'", "--gin.VOCAB_FILE='y'"]
     assert "--gin_file=gin/models/small.gin" in refused(["pretrain", "--gin_file=gin/runs/pretrain.gin", *settings])

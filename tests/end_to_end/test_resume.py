@@ -14,6 +14,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from support.command_line import (
+    FILES,
+    MODERN,
     STEPS,
     arrays,
     assert_same_arrays,
@@ -150,6 +152,8 @@ def stories(place: Path, whole: Path) -> Iterator[dict[str, Future]]:
             "stopped": pool.submit(runs.stopped, "stopped"),
             "moved": pool.submit(runs.moved, "moved"),
             "recorded": pool.submit(runs.recorded, "recorded", whole),
+            "modern": pool.submit(runs.whole, "modern", **MODERN),
+            "modern killed": pool.submit(runs.killed, "modern killed", ["save", 3], **MODERN),
             "phases": pool.submit(runs.phases),
             "ready": pool.submit(runs.ready, whole),
         }
@@ -177,6 +181,29 @@ def test_killed_at_any_moment(stories: dict[str, Future], whole: Path) -> None:
     assert left[2], left
     assert not unfinished_saves(model_dir)
     _assert_same_run(model_dir, whole)
+
+
+def test_modern_blocks_killed(stories: dict[str, Future]) -> None:
+    model_dir, left = stories["modern killed"].result()
+    assert left[0], left
+    _assert_same_run(model_dir, stories["modern"].result())
+
+
+def test_a_longer_context_after_modern_blocks(stories: dict[str, Future], place: Path) -> None:
+    """The recipe at twice the length: every weight of the first stage is taken, and they are trained further."""
+    first = stories["modern"].result()
+    second = {"SEQUENCE_LENGTH": 64, "TRAIN_STEPS": 2, "BATCH_SIZE": 4, "INIT_FROM": str(first)}
+    second |= {"encoder.EncoderConfig.max_position_embeddings": 64}
+    command = small_run(place, place / "long context", **STEPS | MODERN | second)
+    command.insert(command.index(FILES[-1]) + 1, "--gin_file=gin/recipes/long_context.gin")
+    done = electra(command, place / "cache")
+    assert done.returncode == 0, done
+    before, after = arrays(first, STEPS["TRAIN_STEPS"]), arrays(place / "long context", 2)
+    names = [name for name in before if name.startswith("params/")]
+    assert sorted(names) == sorted(name for name in after if name.startswith("params/"))
+    moved = [np.abs(after[name] - before[name]).max() for name in names]
+    assert 0 < max(moved) < 0.01
+    assert "global_rope_theta = 160000.0" in (place / "long context/config.gin").read_text()
 
 
 def test_killed_in_every_phase(stories: dict[str, Future]) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
+from tokenizers import Tokenizer
+from tokenizers import models as models_of_library
 
 from electra_jax.checkpoints import model_dir, warm_start
 from electra_jax.checkpoints.model_record import read_model_record, write_model_record
@@ -20,6 +22,7 @@ from electra_jax.errors import UserError
 from electra_jax.finetuning.start import resolve_init, take_weights
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.types import PyTree, Tokens
+from electra_jax.tasks.tokenizer_file import load_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.finetuned_model import TOKENS, text_facts, write_tuned
 from support.tiny_model import small_encoder
@@ -120,7 +123,7 @@ def test_random_weights(tmp_path: Path, configured: Configured) -> None:
     ("macros", "sentence"),
     [
         ({"init_from": "pair", "VOCAB_FILE": "other"}, "is not the vocabulary that {models}/pair was trained with"),
-        ({"init_from": "pair", "VOCAB_FILE": "shorter"}, "(63 entries against 64, or others): leave VOCAB_FILE out"),
+        ({"init_from": "pair", "VOCAB_FILE": "shorter"}, "(63 entries against 64, or others): leave TOKENIZER out"),
         ({"init_from": "bare", "VOCAB_FILE": "shorter"}, "63 entries and the embedding table of {models}/bare 64 rows"),
         ({"init_from": "bare"}, "{models}/bare has no vocabulary: name the one"),
         ({"init_from": "pair", "LOWERCASE": False}, "lower-cased text, and LOWERCASE says otherwise"),
@@ -153,6 +156,35 @@ def test_what_disagrees_is_refused(
         resolve_init(configured(**given))
     assert sentence.format(models=models, files=tmp_path) in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def unigram(folder: Path, *, first_score: float = -1.0) -> str:
+    """The tokenizer.json of as many pieces as the models have rows."""
+    scores = [first_score, *[-2.0] * (len(TOKENS) - 1)]
+    tokenizer = Tokenizer(models_of_library.Unigram(list(zip(TOKENS, scores, strict=True)), 1, False))
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return str(folder / "tokenizer.json")
+
+
+def test_the_tokenizer_of_a_directory_is_compared_by_its_ids(
+    models: Path, tmp_path: Path, configured: Configured
+) -> None:
+    file = unigram(tmp_path / "same")
+    shutil.copytree(models / "bare", tmp_path / "model")
+    shutil.copy(file, tmp_path / "model")
+    found = resolve_init(configured(init_from=tmp_path / "model")).vocabulary
+    assert found.fingerprint == load_tokenizer(file, lowercase=None).fingerprint
+    assert resolve_init(configured(init_from=tmp_path / "model", TOKENIZER=file)).vocabulary == found
+    assert resolve_init(configured(init_from=models / "bare", TOKENIZER=file)).vocabulary == found
+    random = configured(init_from=None, sizes=SIZES, VOCAB_SIZE=64, TOKENIZER=file)
+    assert resolve_init(random).vocabulary == found
+    # The same pieces with other scores are another tokenizer, and so is a vocab.txt of the same entries.
+    for other in (unigram(tmp_path / "other", first_score=-3.0), write_vocabulary(tmp_path / "vocab.txt", TOKENS)):
+        with pytest.raises(UserError, match=r"is not the vocabulary that .* was trained with"):
+            resolve_init(configured(init_from=tmp_path / "model", TOKENIZER=other))
+    with pytest.raises(UserError, match=r"has a tokenizer\.json: leave LOWERCASE out"):
+        resolve_init(configured(init_from=tmp_path / "model", LOWERCASE=True))
 
 
 def named(tree: PyTree) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
 
 from electra_jax.tasks.original.qa import RULES, project, split_words, word_span, words_of_tokens
 from electra_jax.tasks.probabilities import softmax
@@ -22,7 +21,7 @@ from electra_jax.tasks.qa.answers import (
 )
 from electra_jax.tasks.qa.files import QAExample, read_mrqa, read_squad
 from electra_jax.tasks.qa.windows import Window, WindowConfig, max_context_spans, prediction_windows, training_windows
-from electra_jax.tasks.tokenizer import build_tokenizer
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.shared import ORACLE, skipped
 
 ROOT = ORACLE / "finetune"
@@ -38,9 +37,9 @@ def _files(pattern: str) -> list[Any]:
 
 
 @functools.cache
-def _tokenizer(lowercase: bool) -> Tokenizer:
+def _vocabulary(lowercase: bool) -> Vocabulary:
     tokens = (ROOT / "data" / "vocab.txt").read_text().rstrip("\n").split("\n")
-    return build_tokenizer(tokens, lowercase=lowercase, strip_accents=lowercase)
+    return Vocabulary(tokens, lowercase=lowercase, strip_accents=lowercase)
 
 
 @functools.cache
@@ -60,7 +59,7 @@ def _window_config(options: dict[str, Any]) -> WindowConfig:
     )
 
 
-def _recorded_form(window: Window, context: TokenizedContext, tokenizer: Tokenizer, length: int) -> dict[str, Any]:
+def _recorded_form(window: Window, context: TokenizedContext, vocabulary: Vocabulary, length: int) -> dict[str, Any]:
     """Return a window with the original's fields, but without those that only repeat the name of its task."""
     num_tokens = len(window.input_ids_L)
     words_T = words_of_tokens(context)
@@ -74,7 +73,7 @@ def _recorded_form(window: Window, context: TokenizedContext, tokenizer: Tokeniz
         "input_mask": padded(window.features()["attention_mask"]),
         "segment_ids": padded(window.token_type_ids_L),
         "doc_span_index": window.index,
-        "tokens": [tokenizer.id_to_token(token) for token in window.input_ids_L],
+        "tokens": [vocabulary.tokens[token] for token in window.input_ids_L],
         "token_to_orig_map": {
             str(window.context_start + piece): int(words_T[window.first_piece + piece]) for piece in pieces
         },
@@ -92,13 +91,13 @@ def _recorded_form(window: Window, context: TokenizedContext, tokenizer: Tokeniz
 def _check_features(
     recorded: dict[str, Any], windows: list[Window], example: QAExample, number: int, task: str, options: dict[str, Any]
 ) -> None:
-    tokenizer = _tokenizer(options.get("do_lower_case", True))
+    vocabulary = _vocabulary(options.get("do_lower_case", True))
     assert [feature[f"{task}_eid"] for feature in recorded["features"]] == [
         1000 * number + window.index for window in windows
     ]
-    context = tokenize_context(tokenizer, example.context)
+    context = tokenize_context(vocabulary, example.context)
     for feature, window in zip(recorded["features"], windows, strict=True):
-        form = _recorded_form(window, context, tokenizer, options["max_seq_length"])
+        form = _recorded_form(window, context, vocabulary, options["max_seq_length"])
         feature = {name.removeprefix(f"{task}_"): value for name, value in feature.items()}
         # The original notes where pieces come from for prediction only; what is noted must agree.
         shared = feature.keys() & form.keys()
@@ -119,11 +118,11 @@ def test_training_windows(file: Path, name: str) -> None:
     case = json.loads(file.read_text())[name]
     options, task = case["config"], name.split("/")[-1]
     examples = {example.example_id: example for example in _examples(task, "train")}
-    tokenizer = _tokenizer(options.get("do_lower_case", True))
+    vocabulary = _vocabulary(options.get("do_lower_case", True))
     learnt, num_unusable = [], 0
     for example in examples.values():
         try:
-            learnt.append(training_windows(example, tokenizer, _window_config(options)))
+            learnt.append(training_windows(example, vocabulary, _window_config(options)))
         except UnusableAnswerError:
             num_unusable += 1
     for number, (recorded, windows) in enumerate(zip(case["train"], learnt, strict=True)):
@@ -143,10 +142,10 @@ def test_training_windows(file: Path, name: str) -> None:
 def test_prediction_windows(file: Path, name: str) -> None:
     case = json.loads(file.read_text())[name]
     options, task = case["config"], name.split("/")[-1]
-    tokenizer = _tokenizer(options.get("do_lower_case", True))
+    vocabulary = _vocabulary(options.get("do_lower_case", True))
     for number, (recorded, example) in enumerate(zip(case["dev"], _examples(task, "dev"), strict=True)):
         _check_example(recorded["example"], example)
-        windows = prediction_windows(example, tokenizer, _window_config(options))
+        windows = prediction_windows(example, vocabulary, _window_config(options))
         _check_features(recorded, windows, example, number, task, options)
 
 
@@ -162,8 +161,8 @@ def test_max_context(file: Path) -> None:
 def test_final_text(file: Path) -> None:
     for case in json.loads(file.read_text()):
         if "pred" in case:
-            assert project(case["pred"], case["orig"], _tokenizer(True)) == case["final"]
-            assert project(case["pred"], case["orig"], _tokenizer(False)) == case["final_cased"]
+            assert project(case["pred"], case["orig"], _vocabulary(True).tokenizer) == case["final"]
+            assert project(case["pred"], case["orig"], _vocabulary(False).tokenizer) == case["final_cased"]
         elif "softmax_in" in case:
             np.testing.assert_allclose(softmax(np.array(case["softmax_in"])), case["softmax_out"], 1e-15)
         else:
@@ -193,7 +192,7 @@ def _null_score(outputs: dict[str, np.ndarray], row: int, options: dict[str, Any
 
 def _decode(case: dict[str, Any], file: Path, task: str) -> dict[str, decoding.QAPrediction]:
     options = case["config"]
-    tokenizer = _tokenizer(options.get("do_lower_case", True))
+    vocabulary = _vocabulary(options.get("do_lower_case", True))
     config = decoding.DecodingConfig(
         n_best_size=options["n_best_size"],
         max_answer_length=options["max_answer_length"],
@@ -205,11 +204,11 @@ def _decode(case: dict[str, Any], file: Path, task: str) -> dict[str, decoding.Q
     row_of = {eid: row for row, eid in enumerate(outputs["out/eid"].tolist())}
     predictions = {}
     for number, example in enumerate(_examples(task, "dev")):
-        windows = prediction_windows(example, tokenizer, _window_config(options))
+        windows = prediction_windows(example, vocabulary, _window_config(options))
         rows = [row_of[1000 * number + window.index] for window in windows]
         spans = [_candidates(outputs, row, options) for row in rows]
         null_scores = [_null_score(outputs, row, options) for row in rows] if case.get("null_scores") else None
-        predictions[example.example_id] = decoding.decode(example, windows, spans, null_scores, tokenizer, config)
+        predictions[example.example_id] = decoding.decode(example, windows, spans, null_scores, vocabulary, config)
     return predictions
 
 

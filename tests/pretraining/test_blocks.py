@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from electra_jax.model.config import FULL, SLIDING
@@ -33,6 +34,10 @@ WITHOUT = {
     "no token types": "token_type_embeddings",
 }
 WITH = {"gated": "layers/gate/kernel", "qk-norm": "attention/query_norm/scale attention/key_norm/scale"}
+
+
+# Of T5X's standard rules, for which parameters are named.
+AXES = {"embed", "heads", "kv", "mlp", "vocab", "layers", "abspos_buckets", None}
 
 
 def gradients(variant: Variant) -> dict[str, float]:
@@ -78,3 +83,14 @@ def test_electra_trains_with_each_switch_alone(switch: str) -> None:
         assert not [path for path in paths if part in path]
     for part in WITH.get(switch, "").split():
         assert len([path for path in paths if part in path]) == 2
+
+
+def test_every_axis_of_modern_blocks_has_a_name_that_t5x_knows() -> None:
+    model = dataclasses.replace(VARIANTS["gdes"], encoder=modern_encoder(qk_norm=True)).model
+    boxed = jax.eval_shape(lambda key: steps.init_params(key, model, LENGTH), jax.random.key(0))
+    names = nn.get_partition_spec(boxed)
+    shapes = flatten_dict(nn.unbox(boxed), sep="/")
+    for path, axes in flatten_dict(names, sep="/").items():
+        assert set(axes) <= AXES, path
+        assert len(axes) == len(shapes[path].shape), path
+        assert ("layers" in axes) == ("/layers/" in path), path

@@ -136,6 +136,20 @@ def test_replaced_word_pieces_keep_the_shape_of_the_original(tmp_path: Path) -> 
     )
 
 
+def test_tokens_that_begin_with_their_spaces_are_set_as_they_say(tmp_path: Path) -> None:
+    pieces = passage(
+        tokens=["<s>", "The", " dog", "s", " ", "</s>"],
+        originals=["<s>", "The", " cat", "s", " ", "</s>"],
+        replaced=[False, False, True, False, False, False],
+    )
+    write_run(tmp_path, passages=[pieces], metrics=GOOD, record=None)
+    text = read_page(tmp_path).split('<figure class="passage">')[1]
+    assert re.sub(r" (style|title|class)=\"[^\"]*\"", "", text).startswith(
+        '<p dir="auto"><span>cls</span><span>The</span> <span>dog</span><s>cat</s><span>s</span> '
+        "<span>\N{OPEN BOX}</span><span>sep</span></p>"
+    )
+
+
 @pytest.mark.parametrize(
     ("tokens", "text"),
     [

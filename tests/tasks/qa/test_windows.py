@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.original.qa import RULES as ORIGINAL_RULES
@@ -28,12 +27,13 @@ from electra_jax.tasks.qa.windows import (
     span_text,
     training_windows,
 )
-from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
+from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
+from electra_jax.tasks.vocabulary import Vocabulary
 from support.shared import DATA, existing
 
 CONTEXT = "The leader was John Smith (1895-1943). He liked  double  spaces."
 WORDS = "the leader was john smith ( 1895 - 1943 ) . he liked double spaces when did live ? japanese cafe houston texas"
-TOKENIZER = build_tokenizer([*SPECIAL_TOKENS, *WORDS.split()], lowercase=True, strip_accents=True)
+VOCABULARY = Vocabulary([*SPECIAL_TOKENS, *WORDS.split()], lowercase=True, strip_accents=True)
 SOUND = WindowConfig(
     max_sequence_length=64,
     max_question_length=8,
@@ -53,7 +53,7 @@ def _example(context: str = CONTEXT, answer: str | None = "1895-1943", start: in
 
 
 def _tokens(window: Window) -> list[str]:
-    return [TOKENIZER.id_to_token(token) for token in window.input_ids_L.tolist()]
+    return [VOCABULARY.tokens[token] for token in window.input_ids_L.tolist()]
 
 
 def _squad(**changes: object) -> dict[str, object]:
@@ -73,7 +73,7 @@ def test_squad_file_plain_and_compressed(tmp_path: Path) -> None:
 def test_half_characters_in_a_file_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(_squad(question="When \ud800 now?")))
     (example,) = read_squad(str(tmp_path / "a.json"), skip_bad_rows=False).examples
-    assert len(prediction_windows(example, TOKENIZER, SOUND)) == 1
+    assert len(prediction_windows(example, VOCABULARY, SOUND)) == 1
 
 
 @pytest.mark.parametrize("header", [True, False])
@@ -168,13 +168,13 @@ def test_answers_are_found_where_they_are(answer: str, start: int, expected: tup
 def test_answers_that_are_nowhere_cannot_be_learnt(answer: str, start: int) -> None:
     for rules in (STANDARD_RULES, ORIGINAL_RULES):
         config = dataclasses.replace(SOUND, rules=rules)
-        assert training_windows(_example(), TOKENIZER, config)
+        assert training_windows(_example(), VOCABULARY, config)
         with pytest.raises(UnusableAnswerError, match="context"):
-            training_windows(_example(answer=answer, start=start), TOKENIZER, config)
+            training_windows(_example(answer=answer, start=start), VOCABULARY, config)
 
 
 def test_window_by_hand() -> None:
-    (window,) = training_windows(_example(), TOKENIZER, SOUND)
+    (window,) = training_windows(_example(), VOCABULARY, SOUND)
     question, context = ["when", "did", "he", "live", "?"], [*WORDS.split()[:15], "."]
     assert _tokens(window) == ["[CLS]", *question, "[SEP]", *context, "[SEP]"]
     features = window.features()
@@ -185,12 +185,12 @@ def test_window_by_hand() -> None:
     assert features["is_impossible"] == 0
     assert {array.dtype for array in features.values()} == {np.dtype(np.int32)}
     original = dataclasses.replace(SOUND, rules=ORIGINAL_RULES)
-    assert training_windows(_example(), TOKENIZER, original)[0].features()["answer_mask"][-1] == 1
+    assert training_windows(_example(), VOCABULARY, original)[0].features()["answer_mask"][-1] == 1
 
 
 def test_windows_slide_and_each_piece_is_best_in_one() -> None:
     config = dataclasses.replace(SOUND, max_sequence_length=14, max_question_length=5)
-    windows = prediction_windows(_example(), TOKENIZER, config)
+    windows = prediction_windows(_example(), VOCABULARY, config)
     assert [(window.first_piece, len(window.offsets_C2)) for window in windows] == [(0, 6), (4, 6), (8, 6), (12, 4)]
     best = np.concatenate([window.first_piece + np.flatnonzero(window.is_max_context_C) for window in windows])
     assert sorted(best.tolist()) == list(range(16))
@@ -208,48 +208,48 @@ def test_the_first_of_equally_good_windows_is_taken() -> None:
 
 def test_windows_without_the_answer_are_impossible_unless_as_the_original() -> None:
     config = dataclasses.replace(SOUND, max_sequence_length=14, max_question_length=5)
-    windows = training_windows(_example(), TOKENIZER, config)
+    windows = training_windows(_example(), VOCABULARY, config)
     targets = [(window.start_position, window.end_position, window.is_impossible) for window in windows]
     # Pieces 6 to 8 are the answer; the third window holds only its end.
     assert targets == [(0, 0, True), (9, 11, False), (0, 0, True), (0, 0, True)]
     original = dataclasses.replace(config, rules=ORIGINAL_RULES)
-    assert not any(window.is_impossible for window in training_windows(_example(), TOKENIZER, original))
-    assert all(window.is_impossible for window in training_windows(_example(answer=None), TOKENIZER, original))
+    assert not any(window.is_impossible for window in training_windows(_example(), VOCABULARY, original))
+    assert all(window.is_impossible for window in training_windows(_example(answer=None), VOCABULARY, original))
 
 
 def test_stride_beyond_the_window_still_overlaps_unless_as_the_original() -> None:
     config = dataclasses.replace(SOUND, max_sequence_length=14, doc_stride=128)
-    starts = [window.first_piece for window in prediction_windows(_example(), TOKENIZER, config)]
+    starts = [window.first_piece for window in prediction_windows(_example(), VOCABULARY, config)]
     assert starts == [0, 3, 6, 9, 12]
     original = dataclasses.replace(config, rules=ORIGINAL_RULES)
-    assert [window.first_piece for window in prediction_windows(_example(), TOKENIZER, original)] == [0, 6, 12]
+    assert [window.first_piece for window in prediction_windows(_example(), VOCABULARY, original)] == [0, 6, 12]
 
 
 def test_context_without_word_pieces_still_gets_an_answer() -> None:
     example = _example(" \n", answer=None)
-    (window,) = training_windows(example, TOKENIZER, SOUND)
+    (window,) = training_windows(example, VOCABULARY, SOUND)
     assert _tokens(window)[-2:] == ["[SEP]", "[SEP]"]
     assert (window.start_position, window.is_impossible) == (0, True)
     scores = np.zeros(len(window.input_ids_L), np.float32)
     spans = qa_decoding.independent_candidates(start_logits_L=scores, end_logits_L=scores, n_best_size=20)
-    assert decode(example, [window], [spans], [1.5], TOKENIZER, DECODING) == QAPrediction(
+    assert decode(example, [window], [spans], [1.5], VOCABULARY, DECODING) == QAPrediction(
         (ScoredText("", 1, 0, 0),), 1.5
     )
     original = dataclasses.replace(SOUND, rules=ORIGINAL_RULES)
-    assert prediction_windows(example, TOKENIZER, original) == []
+    assert prediction_windows(example, VOCABULARY, original) == []
     as_original = dataclasses.replace(DECODING, rules=ORIGINAL_RULES)
-    assert decode(example, [], [], [], TOKENIZER, as_original).text == "empty"
+    assert decode(example, [], [], [], VOCABULARY, as_original).text == "empty"
 
 
 def test_long_context_and_question_without_room() -> None:
     context = "the leader was " * 33_333 + "smith"
     example = _example(context, "smith")
-    windows = training_windows(example, TOKENIZER, dataclasses.replace(SOUND, max_sequence_length=512, doc_stride=128))
+    windows = training_windows(example, VOCABULARY, dataclasses.replace(SOUND, max_sequence_length=512, doc_stride=128))
     assert len(windows) > 700
     assert not windows[-1].is_impossible
-    assert span_text(context, windows[-1], windows[-1].start_position, windows[-1].end_position, TOKENIZER) == "smith"
+    assert span_text(context, windows[-1], windows[-1].start_position, windows[-1].end_position, VOCABULARY) == "smith"
     with pytest.raises(UserError, match="leave no room"):
-        prediction_windows(example, TOKENIZER, dataclasses.replace(SOUND, max_sequence_length=8))
+        prediction_windows(example, VOCABULARY, dataclasses.replace(SOUND, max_sequence_length=8))
     with pytest.raises(UserError, match="doc_stride = 0"):
         dataclasses.replace(SOUND, doc_stride=0)
 
@@ -259,18 +259,18 @@ def test_characters_recover_what_words_lose() -> None:
     example = _example(context, "Houston,\xa0Texas")
     original = dataclasses.replace(SOUND, rules=ORIGINAL_RULES)
     with pytest.raises(UnusableAnswerError, match="not in its context"):
-        training_windows(example, TOKENIZER, original)
-    (window,) = training_windows(example, TOKENIZER, SOUND)
-    assert span_text(context, window, window.start_position, window.end_position, TOKENIZER) == "Houston,\xa0Texas"
-    (window,) = training_windows(_example(context, "Cafe\u0301"), TOKENIZER, SOUND)
-    assert span_text(context, window, window.start_position, window.end_position, TOKENIZER) == "Cafe\u0301"
+        training_windows(example, VOCABULARY, original)
+    (window,) = training_windows(example, VOCABULARY, SOUND)
+    assert span_text(context, window, window.start_position, window.end_position, VOCABULARY) == "Houston,\xa0Texas"
+    (window,) = training_windows(_example(context, "Cafe\u0301"), VOCABULARY, SOUND)
+    assert span_text(context, window, window.start_position, window.end_position, VOCABULARY) == "Cafe\u0301"
 
 
 def test_text_keeps_the_white_space_of_the_context_unless_as_the_original() -> None:
-    (window,) = training_windows(_example(answer="double  spaces"), TOKENIZER, SOUND)
+    (window,) = training_windows(_example(answer="double  spaces"), VOCABULARY, SOUND)
     span = (window.start_position, window.end_position)
-    assert span_text(CONTEXT, window, *span, TOKENIZER) == "double  spaces"
-    assert projected_span_text(CONTEXT, window, *span, TOKENIZER) == "double spaces"
+    assert span_text(CONTEXT, window, *span, VOCABULARY) == "double  spaces"
+    assert projected_span_text(CONTEXT, window, *span, VOCABULARY) == "double spaces"
 
 
 def test_independent_spans_are_the_products_of_the_best() -> None:
@@ -292,7 +292,7 @@ def _spans(*spans: tuple[int, int, float]) -> Candidates:
 
 def test_decoding_by_hand() -> None:
     config = dataclasses.replace(SOUND, max_sequence_length=14, max_question_length=5)
-    windows = prediction_windows(_example(), TOKENIZER, config)
+    windows = prediction_windows(_example(), VOCABULARY, config)
     assert windows[0].context_start == 7
     candidates = [
         _spans((0, 0, 9), (1, 2, 9), (6, 7, 9), (12, 13, 9), (10, 9, 9), (7, 11, 9), (12, 12, 9), (8, 9, 2)),
@@ -301,16 +301,16 @@ def test_decoding_by_hand() -> None:
         _spans((8, 8, 0)),
     ]
     # (12, 12) of the first window is piece 5, which stands deeper in the second one.
-    prediction = decode(_example(), windows, candidates, [2.0, -1.0, 5.0, 0.0], TOKENIZER, DECODING)
+    prediction = decode(_example(), windows, candidates, [2.0, -1.0, 5.0, 0.0], VOCABULARY, DECODING)
     assert [entry.text for entry in prediction.nbest] == ["1895-1943", "leader was", "liked"]
     assert [entry.start_logit for entry in prediction.nbest] == [3, 2, 2]
     np.testing.assert_allclose([entry.probability for entry in prediction.nbest], np.array([np.e, 1, 1]) / (np.e + 2))
     assert prediction.null_odds == -1.0
     relative = dataclasses.replace(DECODING, null_odds_against_best_span=True)
-    assert decode(_example(), windows, candidates, [2.0, -1.0, 5.0, 0.0], TOKENIZER, relative).null_odds == -4.0
-    assert decode(_example(), windows, candidates, None, TOKENIZER, DECODING).null_odds is None
+    assert decode(_example(), windows, candidates, [2.0, -1.0, 5.0, 0.0], VOCABULARY, relative).null_odds == -4.0
+    assert decode(_example(), windows, candidates, None, VOCABULARY, DECODING).null_odds is None
     with pytest.raises(UserError, match=r"'q'.*NaN"):
-        decode(_example(), windows, [_spans((9, 9, np.nan)), *candidates[1:]], None, TOKENIZER, DECODING)
+        decode(_example(), windows, [_spans((9, 9, np.nan)), *candidates[1:]], None, VOCABULARY, DECODING)
 
 
 def test_prediction_files_and_withheld_answers(tmp_path: Path) -> None:
@@ -332,18 +332,18 @@ def test_prediction_files_and_withheld_answers(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bert_tokenizer() -> Tokenizer:
+def bert_vocabulary() -> Vocabulary:
     file = existing(DATA / "vocab" / "bert-base-uncased-vocab.txt")
-    return build_tokenizer(file.read_text().rstrip("\n").split("\n"), lowercase=True, strip_accents=True)
+    return Vocabulary(file.read_text().rstrip("\n").split("\n"), lowercase=True, strip_accents=True)
 
 
 def _gold_spans(
-    example: QAExample, windows: list[Window], tokenizer: Tokenizer
+    example: QAExample, windows: list[Window], vocabulary: Vocabulary
 ) -> Iterator[tuple[Answer, tuple[int, int, int] | None]]:
     """Each answer with the first window that holds it, and its positions there."""
-    context = tokenize_context(tokenizer, example.context)
+    context = tokenize_context(vocabulary, example.context)
     for answer in example.answers:
-        first, last = align_by_characters(context, answer, TOKENIZER)
+        first, last = align_by_characters(context, answer, VOCABULARY)
         inside = [
             (window.index, first - window.first_piece + window.context_start, last - first)
             for window in windows
@@ -361,7 +361,7 @@ def _is_best(window: Window, position: int) -> bool:
 
 @pytest.mark.parametrize("version", ["v1.1", "v2.0"])
 @pytest.mark.parametrize("length", [128, 512])
-def test_gold_answers_of_squad_survive(version: str, length: int, bert_tokenizer: Tokenizer) -> None:
+def test_gold_answers_of_squad_survive(version: str, length: int, bert_vocabulary: Vocabulary) -> None:
     file = DATA / "squad" / f"split-dev-{version}.json"
     if not file.exists():
         pytest.skip(f"no SQuAD at {file}")
@@ -371,20 +371,20 @@ def test_gold_answers_of_squad_survive(version: str, length: int, bert_tokenizer
     reasons: dict[str, list[str]] = collections.defaultdict(list)
     predictions, odds = {}, {}
     for example in examples:
-        windows = prediction_windows(example, bert_tokenizer, config)
+        windows = prediction_windows(example, bert_vocabulary, config)
         chosen: list[list[tuple[int, int, float]]] = [[] for _ in windows]
-        for order, (answer, place) in enumerate(_gold_spans(example, windows, bert_tokenizer)):
+        for order, (answer, place) in enumerate(_gold_spans(example, windows, bert_vocabulary)):
             if place is None:
                 reasons["in no window"].append(answer.text)
                 continue
             index, start, end = place
             chosen[index].append((start, end, -order))
-            text = span_text(example.context, windows[index], start, end, TOKENIZER)
+            text = span_text(example.context, windows[index], start, end, VOCABULARY)
             if text != answer.text:
                 reasons["cuts a word piece"].append(f"{answer.text!r} in {text!r}")
         spans = [_spans(*window_spans) if window_spans else _spans((0, 0, 0)) for window_spans in chosen]
         null_score = 1.0 if example.is_impossible else -1.0
-        prediction = decode(example, windows, spans, [null_score] * len(windows), bert_tokenizer, decoding)
+        prediction = decode(example, windows, spans, [null_score] * len(windows), bert_vocabulary, decoding)
         predictions[example.example_id], odds[example.example_id] = prediction.text, prediction.null_odds
     num_answers = sum(len(example.answers) for example in examples)
     print(f"SQuAD {version} at {length}: of {num_answers} answers all are recovered but {dict(reasons)}")
