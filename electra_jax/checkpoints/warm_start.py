@@ -17,7 +17,7 @@ from electra_jax.files import path_of
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import phases
-from electra_jax.run_directory import VOCABULARY
+from electra_jax.run_directory import TOKENIZER, VOCABULARY
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
@@ -125,6 +125,8 @@ def initialize_from(
 def rows_by_token(source: epath.Path, vocabulary: Vocabulary, *, map_vocabulary: bool) -> np.ndarray | None:
     """Return for each token the row that it has in a model directory, -1 for none; int [V].
 
+    Tokens are the same if they have the same text, or the same special role.
+
     Returns:
         None if the directory has the same vocabulary, or does not say which it has.
 
@@ -136,15 +138,19 @@ def rows_by_token(source: epath.Path, vocabulary: Vocabulary, *, map_vocabulary:
         return None
     row_of = {token: row for row, token in enumerate(found.tokens)}
     rows_V = np.array([row_of.get(token, -1) for token in vocabulary.tokens])
+    # A mask is a mask, however it is spelled.
+    for role, row in vocabulary.special_ids.items():
+        rows_V[row] = found.special_ids.get(role, rows_V[row])
     known = int(np.sum(rows_V >= 0))
+    own = next((str(source / name) for name in (VOCABULARY, TOKENIZER) if (source / name).exists()), "its own")
     if not map_vocabulary:
         raise UserError(
-            f"{source} was trained with another vocabulary than VOCAB_FILE: name {source / VOCABULARY}; or set "
+            f"{source} was trained with another vocabulary than TOKENIZER: name {own}; or set "
             f"--gin.MAP_VOCABULARY=True to take the rows of the {known} of {len(rows_V)} tokens that it has, and leave "
             "the others new"
         )
     if not known:
-        raise UserError(f"{source} has no token of VOCAB_FILE: name {source / VOCABULARY}")
+        raise UserError(f"{source} has no token of TOKENIZER: name {own}")
     return rows_V
 
 

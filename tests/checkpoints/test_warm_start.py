@@ -24,6 +24,7 @@ from electra_jax.model.types import PyTree
 from electra_jax.pretraining import registry, steps
 from electra_jax.pretraining.masked_lm import MaskedLanguageModel
 from electra_jax.pretraining.objective import Objective
+from electra_jax.tasks.tokenizer import SpecialTokens
 from electra_jax.tasks.vocabulary import Vocabulary, write_vocab_file
 from support.finetuned_model import TOKENS
 from support.hf_models import SUBSET
@@ -279,8 +280,25 @@ def test_another_vocabulary_is_refused_or_mapped_by_token(tmp_path: Path) -> Non
         np.testing.assert_array_equal(found[name][60:], fresh[name][60:])
     assert_under(found, "discriminator", there, "discriminator")
     stranger = Vocabulary([f"[{number}]" for number in range(70)], True, True)
-    with pytest.raises(UserError, match=r"has no token of VOCAB_FILE: name .*vocab\.txt"):
+    with pytest.raises(UserError, match=r"has no token of TOKENIZER: name .*vocab\.txt"):
         started(folder, here, stranger, map_vocabulary=True)
+
+
+class OtherNames(Vocabulary):
+    """A vocabulary that spells its special tokens as RoBERTa does."""
+
+    special = SpecialTokens(pad="<pad>", unk="<unk>", cls="<s>", sep="</s>", mask="<mask>")
+
+
+def test_special_tokens_are_the_same_by_their_roles(tmp_path: Path) -> None:
+    there = trained(network())
+    folder = written(tmp_path / "pair", there)
+    here = OtherNames(["<s>", "<pad>", "</s>", "<unk>", *TOKENS[5:], "<mask>"], True, True)
+    taken, found = started(folder, network(), here, map_vocabulary=True)
+    assert taken.notes == ["rows of the vocabulary: 64 of 64 by token, 0 new"]
+    rows = [*(TOKENS.index(token) for token in ("[CLS]", "[PAD]", "[SEP]", "[UNK]")), *range(5, 64)]
+    table = "embeddings/word_embeddings"
+    np.testing.assert_array_equal(found[table], there[table][[*rows, TOKENS.index("[MASK]")]])
 
 
 def test_a_generator_that_shall_not_be_trained_must_be_there(tmp_path: Path) -> None:
