@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.model import matmul, windows
-from electra_jax.model.config import SLIDING, EncoderConfig
+from electra_jax.model.config import FULL, EncoderConfig
 from electra_jax.model.layers import Dropout, LayerNorm, expand_to, logical
 from electra_jax.model.rotary import Rotation, rotate
 
@@ -36,13 +36,35 @@ class SelfAttention(nn.Module):
             deterministic: without dropout.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        width, heads, channels = config.hidden_size, config.num_attention_heads, config.head_size
+        layout = "BLHC" if config.attention == "fused" else "BHLC"
+        query, key, value = self.project(hidden_BLD, layout, turn)
+        output_kernel_HCD = self.param(
+            "output_kernel",
+            logical(config.output_initializer, "heads", "kv", "embed"),
+            (config.num_attention_heads, config.head_size, config.hidden_size),
+            jnp.float32,
+        )
+        context = self.mix(query, key, value, attention_mask, deterministic=deterministic)
+        mixed_BLD = matmul.einsum(f"{layout},HCD->BLD", context, output_kernel_HCD, dtype)
+        if not config.attention_bias:
+            return mixed_BLD
+        output_bias_D = self.param(
+            "output_bias", logical(nn.initializers.zeros, "embed"), (config.hidden_size,), jnp.float32
+        )
+        return mixed_BLD + expand_to(output_bias_D.astype(mixed_BLD.dtype), mixed_BLD)
+
+    def project(
+        self, hidden_BLD: jax.Array, layout: str, turn: Rotation | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return queries, keys and values, each in the layout "BHLC" or "BLHC", as attention compares them."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        heads, channels = config.num_attention_heads, config.head_size
 
         def declare(name: str) -> tuple[jax.Array, jax.Array | None]:
             kernel_DHC = self.param(
                 f"{name}_kernel",
                 logical(config.initializer, "embed", "heads", "kv"),
-                (width, heads, channels),
+                (config.hidden_size, heads, channels),
                 jnp.float32,
             )
             if not config.attention_bias:
@@ -54,51 +76,36 @@ class SelfAttention(nn.Module):
 
         # One product for all three, so that the hidden states are read once.
         kernels, biases = zip(*map(declare, ("query", "key", "value")), strict=True)
-        kernel_ZDHC = jnp.stack(kernels)
-        output_kernel_HCD = self.param(
-            "output_kernel",
-            logical(config.output_initializer, "heads", "kv", "embed"),
-            (heads, channels, width),
-            jnp.float32,
-        )
-        fused = config.attention == "fused"
-        layout, length_axis = ("BLHC", 1) if fused else ("BHLC", 2)
-        projected_Z = matmul.einsum(f"BLD,ZDHC->Z{layout}", hidden_BLD, kernel_ZDHC, dtype)
+        projected_Z = matmul.einsum(f"BLD,ZDHC->Z{layout}", hidden_BLD, jnp.stack(kernels), dtype)
         if config.attention_bias:
             bias_Z = jnp.stack(biases).astype(projected_Z.dtype)
-            projected_Z += bias_Z[:, None, None] if fused else bias_Z[:, None, :, None]
+            projected_Z += bias_Z[:, None, None] if layout == "BLHC" else bias_Z[:, None, :, None]
         query, key, value = projected_Z
         if config.qk_norm:
-            query = LayerNorm(config.layer_norm_eps, "kv", query.dtype, config.norm_bias, name="query_layer_norm")(
-                query
-            )
-            key = LayerNorm(config.layer_norm_eps, "kv", key.dtype, config.norm_bias, name="key_layer_norm")(key)
+            norm = partial(LayerNorm, config.layer_norm_eps, "kv", query.dtype, config.norm_bias)
+            query, key = norm(name="query_layer_norm")(query), norm(name="key_layer_norm")(key)
         if turn is not None:
-            query = rotate(query, turn, length_axis=length_axis)
-            key = rotate(key, turn, length_axis=length_axis)
-        attend = self.attend_fused if fused else partial(self.attend, deterministic=deterministic)
-        reach = config.local_attention // 2
-        if self.kind == SLIDING and windows.is_cut(hidden_BLD.shape[1], reach) and not self.sows:
-            cut = partial(windows.in_blocks, axis=length_axis, width=reach)
-            around = partial(windows.with_neighbours, axis=length_axis)
-            context = attend(
-                cut(query), around(cut(key)), around(cut(value)), windows.seen_in_blocks(attention_mask, reach)
-            )
-            context = windows.joined(context, axis=length_axis, length=hidden_BLD.shape[1])
-        elif self.kind == SLIDING:
-            context = attend(query, key, value, windows.seen_in_row(attention_mask, reach))
-        else:
-            context = attend(query, key, value, attention_mask)
-        mixed_BLD = matmul.einsum(f"{layout},HCD->BLD", context, output_kernel_HCD, dtype)
-        if not config.attention_bias:
-            return mixed_BLD
-        output_bias_D = self.param("output_bias", logical(nn.initializers.zeros, "embed"), (width,), jnp.float32)
-        return mixed_BLD + expand_to(output_bias_D.astype(mixed_BLD.dtype), mixed_BLD)
+            query, key = (rotate(values, turn, length_axis=layout.index("L")) for values in (query, key))
+        return query, key, value
 
-    @property
-    def sows(self) -> bool:
-        """Whether probabilities are asked for, which are those of whole rows."""
-        return self.is_mutable_collection("intermediates")
+    def mix(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, attention_mask: jax.Array, *, deterministic: bool
+    ) -> jax.Array:
+        """Return the mean of the values that each query attends to, in the layout of the queries."""
+        fused = self.config.attention == "fused"
+        attend = self.attend_fused if fused else partial(self.attend, deterministic=deterministic)
+        if self.kind == FULL:
+            return attend(query, key, value, attention_mask)
+        axis, reach = 1 if fused else 2, self.config.local_attention // 2
+        length = query.shape[axis]
+        # Probabilities that are asked for are those of whole rows.
+        if not windows.is_cut(length, reach) or self.is_mutable_collection("intermediates"):
+            return attend(query, key, value, windows.seen_in_row(attention_mask, reach))
+        cut = partial(windows.in_blocks, axis=axis, width=reach)
+        around = partial(windows.with_neighbours, axis=axis)
+        seen = windows.seen_in_blocks(attention_mask, reach)
+        context = attend(cut(query), around(cut(key)), around(cut(value)), seen)
+        return windows.joined(context, axis=axis, length=length)
 
     def attend_fused(self, query: jax.Array, key: jax.Array, value: jax.Array, attention_mask: jax.Array) -> jax.Array:
         """Compute attention by the backend's kernel; the arguments are those of `attend`, with L before H."""
