@@ -1,21 +1,26 @@
 """Write the model card of an exported model: its sizes, and what is known of its training."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.interchange.imported import parameter_count
 
 
-def write_card(path: Path, model: Loaded, form: str) -> None:
+def write_card(path: Path, model: Loaded, form: str, notes: Sequence[str] = ()) -> None:
     """Write README.md.
 
     Args:
         path: the file to write.
         model: the exported model.
         form: the format of the directory, in words.
+        notes: on what the format cannot hold.
     """
-    path.write_text("\n".join(card(model, form)) + "\n", encoding="utf-8")
+    lines = card(model, form)
+    if notes:
+        lines += ["", *(f"- {note}" for note in notes)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def card(model: Loaded, form: str) -> list[str]:

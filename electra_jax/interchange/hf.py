@@ -2,21 +2,28 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from electra_jax.checkpoints.model_dir import Loaded
-from electra_jax.checkpoints.model_record import Description, abstract_params
+from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
-from electra_jax.interchange import hf_config, hf_names, hf_tokenizer, layout
+from electra_jax.interchange import (
+    blocks,
+    hf_config,
+    hf_electra,
+    hf_modernbert,
+    hf_tokenizer,
+    layout,
+    modernbert_config,
+)
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, check_vocabulary
-from electra_jax.interchange.tensors import Tensors, read_tensors
+from electra_jax.interchange.tensors import read_tensors
 
-WEIGHTS = "model.safetensors"
+BLOCKS = (blocks.BERT, blocks.MODERNBERT)
 PAIR = ("discriminator", "generator")
 
 
@@ -57,68 +64,24 @@ def read_one(source: Path) -> Imported:
         UserError: if a file cannot be read, or the files do not describe one model.
     """
     config = hf_config.read_config(source)
-    path = source / hf_config.CONFIG
     raw, file = read_tensors(source)
-    tensors = modernised(raw)
-    kind = hf_config.kind_of(config, tensors, path)
-    prefix = next((p for p in ("electra.", "bert.") if any(name.startswith(p) for name in tensors)), "")
-    encoder = hf_config.encoder_config(config, tensors, path, prefix=prefix)
-    head = hf_config.head_config(kind, config, tensors)
-    description = Description(
-        kind=kind,
-        discriminator=None if kind == "generator" else encoder,
-        generator=encoder if kind == "generator" else None,
-        generator_embeddings=False,
-        head=head,
-        labels=hf_config.labels_of(kind, config, head, path),
-        facts={"imported from": source.resolve().name, "format": "transformers"},
-    )
-    template = abstract_params(description)
-    names = hf_names.layout(description, template, prefix=prefix)
-    untie(tensors, prefix, source / file)
-    left = layout.check(tensors, names, str(source / file))
+    modern = hf_config.architecture_of(config)[1] == modernbert_config.MODEL_TYPE
+    found = (hf_modernbert if modern else hf_electra).read(config, raw, source, file)
+    description = found.description
+    left = layout.check(found.tensors, found.names, str(source / file))
     vocabulary = hf_tokenizer.read_vocabulary(source)
-    check_vocabulary(vocabulary, encoder.vocab_size, source)
+    check_vocabulary(vocabulary, description.encoder.vocab_size, source)
     notes = [f"left over in {source / file}: {layout.listed(left)}"] if left else []
-    if config.get("num_attention_heads") is None:
-        notes.append(
-            f"{path} does not say num_attention_heads: {encoder.num_attention_heads}, as transformers takes it"
-        )
+    notes += found.notes
     if vocabulary is None:
         other = hf_tokenizer.unread(source)
-        found = f"the tokenizer of {source}, {other}, is not read" if other else f"{source} holds no tokenizer"
+        lacks = f"the tokenizer of {source}, {other}, is not read" if other else f"{source} holds no tokenizer"
         notes.append(
-            f"{found}: only token ids can be read, unless you save a tokenizer.json there (a fast tokenizer's "
+            f"{lacks}: only token ids can be read, unless you save a tokenizer.json there (a fast tokenizer's "
             "save_pretrained in transformers) and import again"
         )
-    return Imported(description, layout.assemble(tensors, names, template), None, 0, vocabulary, notes)
-
-
-def modernised(raw: Tensors) -> Tensors:
-    """Rename the tensors of old files: LayerNorm's gamma and beta become weight and bias, position_ids are dropped."""
-    renamed = {}
-    for name, tensor in raw.items():
-        if name.endswith("embeddings.position_ids"):
-            continue
-        renamed[name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")] = (
-            tensor
-        )
-    return renamed
-
-
-def untie(tensors: Tensors, prefix: str, file: Path) -> None:
-    """Remove the generator's output table from the tensors, because it must equal the embedding table.
-
-    Raises:
-        UserError: if it differs from the embedding table.
-    """
-    words = tensors.get(f"{prefix}embeddings.word_embeddings.weight")
-    tied = tensors.pop("generator_lm_head.weight", None)
-    if tied is not None and (words is None or not np.array_equal(tied, words)):
-        raise UserError(
-            f"{file}: generator_lm_head.weight differs from {prefix}embeddings.word_embeddings.weight, "
-            "but a generator's output table is its embedding table"
-        )
+    params = layout.assemble(found.tensors, found.names, found.template)
+    return Imported(description, params, None, 0, vocabulary, notes)
 
 
 def join(discriminator: Imported, generator: Imported) -> Imported:
@@ -152,7 +115,7 @@ def join(discriminator: Imported, generator: Imported) -> Imported:
 def embeddings_equal(discriminator: Imported, generator: Imported) -> bool:
     """Return whether both models have the same embeddings."""
     ours, theirs = (flatten_dict(model.params["embeddings"], sep="/") for model in (discriminator, generator))
-    return all(np.array_equal(leaf, theirs[path]) for path, leaf in ours.items())
+    return ours.keys() == theirs.keys() and all(np.array_equal(leaf, theirs[path]) for path, leaf in ours.items())
 
 
 def split(model: Loaded) -> dict[str, Loaded]:
@@ -182,53 +145,78 @@ def write(model: Loaded, dest: Path) -> list[str]:
         Notes for the user.
 
     Raises:
-        UserError: if `transformers` has no class for the head.
+        UserError: if `transformers` has no class for the head, or no place for a switch of the encoder.
     """
-    notes = refuse_or_note(model.description)
+    notes = []
     for name, part in split(model).items():
-        folder = dest / name
-        folder.mkdir(parents=True, exist_ok=True)
-        template = abstract_params(part.description)
-        names = hf_names.layout(part.description, template, prefix=prefix_of(part.description))
-        save_file(layout.disassemble(part.params, names), folder / WEIGHTS, metadata={"format": "pt"})
-        config, encoder = hf_config.to_config(part.description), part.description.encoder
-        if part.vocabulary is not None:
-            config["pad_token_id"] = part.vocabulary.special_ids.get("pad")
-            types = part.description.head is not None and encoder.type_vocab_size > 1
-            length = encoder.max_position_embeddings
-            notes += hf_tokenizer.write_tokenizer(folder, part.vocabulary, max_length=length, types=types)
-        hf_tokenizer.write_json(folder / hf_config.CONFIG, config)
-        write_card(folder / "README.md", part, f"`{hf_config.ARCHITECTURES[part.description.kind]}` of transformers")
+        try:
+            modern = blocks.blocks_of(part.description, known=BLOCKS, reader="transformers") == blocks.MODERNBERT
+        except UserError as error:
+            # The discriminator is what a run is for.
+            if name != "generator":
+                raise
+            notes.append(f"the generator was left out: {error}")
+            continue
+        notes += write_part(part, dest / name, modern=modern)
     if model.vocabulary is None:
         notes.append("the model has no vocabulary: no tokenizer files were written")
     # The towers of a pair have one tokenizer.
     return list(dict.fromkeys(notes))
 
 
-def prefix_of(description: Description) -> str:
-    """Return the prefix of the encoder's tensors, which is empty for an encoder without a head."""
-    return "" if description.kind == "encoder" else "electra."
+def write_part(part: Loaded, folder: Path, *, modern: bool) -> list[str]:
+    """Write the directory of one tower, with or without a head, as ModernBERT or as ELECTRA; return notes.
+
+    Raises:
+        UserError: if `transformers` has no class for the head.
+    """
+    description, encoder = part.description, part.description.encoder
+    limits = refuse_or_note(description, modern=modern)
+    form = f"`{(modernbert_config if modern else hf_config).ARCHITECTURES[description.kind]}` of transformers"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, tensors in (hf_modernbert if modern else hf_electra).files_of(description, part.params).items():
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+    notes, special_ids = list(limits), {"pad": 0}
+    if part.vocabulary is not None:
+        special_ids = part.vocabulary.special_ids
+        types = description.head is not None and encoder.type_vocab_size > 1
+        notes += hf_tokenizer.write_tokenizer(
+            folder,
+            part.vocabulary,
+            max_length=encoder.max_position_embeddings,
+            types=types,
+            has_types=encoder.type_vocab_size > 0,
+        )
+    config = (modernbert_config if modern else hf_config).to_config(description, special_ids)
+    hf_tokenizer.write_json(folder / hf_config.CONFIG, config)
+    write_card(folder / "README.md", part, form, limits)
+    return notes
 
 
-def refuse_or_note(description: Description) -> list[str]:
-    """Return notes on what `transformers` cannot hold of a head.
+def refuse_or_note(description: Description, *, modern: bool) -> list[str]:
+    """Return notes on what `transformers` cannot hold of a model.
 
     Raises:
         UserError: if it has no class for the head.
     """
+    notes = hf_modernbert.export_notes(description) if modern else []
     head = description.head
     if head is None:
-        return []
-    remedies: dict[str, Any] = {
+        return notes
+    remedies = {
         "joint_question_answering": "fine-tune with the head question_answering",
         "sequence_classification_reference": "fine-tune with the head sequence_classification",
     }
+    if modern and head.kind not in modernbert_config.HEADS.values():
+        raise UserError(
+            f"transformers has no class for the head {head.kind} on ModernBERT: fine-tune with CLASSIFICATION_HEAD and "
+            "QA_HEAD 'transformers' for a model that it loads, or export with --format t5x"
+        )
     if head.kind in remedies:
         raise UserError(
             f"transformers has no class for the head {head.kind}: {remedies[head.kind]} for a model that it loads, "
             "or export with --format tf1"
         )
-    notes = []
     if head.mask_questions:
         notes.append("transformers does not mask questions: its logits there lack the -1000 that ours have")
     if head.answerable != "none":

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
+from electra_jax.interchange.layout import Layout
 from electra_jax.interchange.tensors import Tensors
 from electra_jax.model.config import BERT_BLOCK, EncoderConfig
 from electra_jax.model.heads import HeadConfig
+from electra_jax.model.types import PyTree
 
 CONFIG = "config.json"
 
@@ -31,6 +33,13 @@ KINDS = {
     "BertForTokenClassification": "encoder",
     "BertForQuestionAnswering": "encoder",
     "BertForMultipleChoice": "encoder",
+}
+MODERNBERT_KINDS = {
+    "ModernBertModel": "encoder",
+    "ModernBertForMaskedLM": "generator",
+    "ModernBertForSequenceClassification": "sequence_classification",
+    "ModernBertForTokenClassification": "token_classification",
+    "ModernBertForQuestionAnswering": "question_answering",
 }
 ARCHITECTURES = {
     **{kind: name for name, kind in KINDS.items() if name.startswith("Electra")},
@@ -71,6 +80,24 @@ FIXED = {
 FIXED_SUMMARY = {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"}
 
 
+class Found(NamedTuple):
+    """Hold what config.json and the names of the tensors say.
+
+    Attributes:
+        description: kind and sizes.
+        template: the shapes of its parameters.
+        tensors: as the files have them, but for what is renamed, cut or left out.
+        names: the location of every tensor that the model needs.
+        notes: sentences for the user.
+    """
+
+    description: Description
+    template: PyTree
+    tensors: Tensors
+    names: Layout
+    notes: list[str]
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """Read config.json.
 
@@ -96,16 +123,14 @@ def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
         UserError: if the architecture cannot be imported, or a setting has a value that our encoder does not implement.
     """
     architecture, model_type = architecture_of(config)
-    known = ", ".join(KINDS)
+    known = ", ".join((*KINDS, *MODERNBERT_KINDS))
     if architecture is None and model_type is None:
         raise UserError(f'{path} names no architecture: add one of {known} as "architectures"')
     if architecture not in (*KINDS, None) or model_type not in SILENT_HEADS:
         raise UserError(
             f"{path}: the architecture {architecture} (model_type {model_type!r}) is not read; only {known} are"
         )
-    for name, values in FIXED.items():
-        if name in config and config[name] not in values:
-            raise UserError(f"{path}: {name} = {config[name]!r} is another architecture; only {values[0]!r} is read")
+    check_fixed(config, FIXED, path)
     if architecture is not None:
         kind = KINDS[architecture]
     elif model_type == "bert":
@@ -120,6 +145,17 @@ def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
     single = len(tensors.get("classifier.out_proj.bias", ())) == 1
     problem = config.get("problem_type") or ("regression" if single else None)
     return "regression" if kind == "sequence_classification" and problem == "regression" else kind
+
+
+def check_fixed(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]], path: Path) -> None:
+    """Check that settings have values that our encoder implements.
+
+    Raises:
+        UserError: if one has another value.
+    """
+    for name, values in fixed.items():
+        if name in config and config[name] not in values:
+            raise UserError(f"{path}: {name} = {config[name]!r} is another architecture; only {values[0]!r} is read")
 
 
 def architecture_of(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -241,10 +277,15 @@ def labels_of(kind: str, config: Mapping[str, Any], head: HeadConfig | None, pat
     return tuple(str(names[number]) for number in sorted(names, key=int))
 
 
-def to_config(description: Description) -> dict[str, Any]:
-    """Return the content of config.json for one tower, with or without a head."""
+def to_config(description: Description, special_ids: Mapping[str, int]) -> dict[str, Any]:
+    """Return the content of config.json for one tower, with or without a head.
+
+    Args:
+        description: of the tower.
+        special_ids: of the special tokens, by their roles.
+    """
     encoder = description.encoder
-    config: dict[str, Any] = {
+    return {
         "architectures": [ARCHITECTURES[description.kind]],
         "model_type": "electra",
         "attention_probs_dropout_prob": encoder.attention_probs_dropout_prob,
@@ -260,18 +301,24 @@ def to_config(description: Description) -> dict[str, Any]:
         "max_position_embeddings": encoder.max_position_embeddings,
         "num_attention_heads": encoder.num_attention_heads,
         "num_hidden_layers": encoder.num_hidden_layers,
-        "pad_token_id": 0,
+        "pad_token_id": special_ids.get("pad"),
         "type_vocab_size": encoder.type_vocab_size,
         "vocab_size": encoder.vocab_size,
         **FIXED_SUMMARY,
         "summary_last_dropout": 0.1 if description.head is None else description.head.dropout_prob,
         "tie_word_embeddings": True,
+        **label_fields(description),
     }
+
+
+def label_fields(description: Description) -> dict[str, Any]:
+    """Return what config.json says of the outputs of classification, regression and tagging."""
+    fields: dict[str, Any] = {}
     if description.labels:
-        config["id2label"] = {str(number): label for number, label in enumerate(description.labels)}
-        config["label2id"] = {label: number for number, label in enumerate(description.labels)}
+        fields["id2label"] = {str(number): label for number, label in enumerate(description.labels)}
+        fields["label2id"] = {label: number for number, label in enumerate(description.labels)}
     if description.kind == "regression":
-        config["problem_type"] = "regression"
+        fields["problem_type"] = "regression"
     elif description.kind == "sequence_classification":
-        config["problem_type"] = "single_label_classification"
-    return config
+        fields["problem_type"] = "single_label_classification"
+    return fields

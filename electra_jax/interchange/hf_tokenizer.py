@@ -139,7 +139,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def write_tokenizer(directory: Path, vocabulary: Vocabulary, *, max_length: int, types: bool) -> list[str]:
+def write_tokenizer(
+    directory: Path, vocabulary: Vocabulary, *, max_length: int, types: bool, has_types: bool
+) -> list[str]:
     """Write what AutoTokenizer reads: tokenizer.json, tokenizer_config.json, special_tokens_map.json; BERT's vocab.txt.
 
     Args:
@@ -147,6 +149,7 @@ def write_tokenizer(directory: Path, vocabulary: Vocabulary, *, max_length: int,
         vocabulary: the model's.
         max_length: the longest row that the model reads.
         types: whether the second text of a pair must have token type 1, as the model was trained.
+        has_types: whether the model takes token types.
 
     Returns:
         Notes for the user.
@@ -157,7 +160,7 @@ def write_tokenizer(directory: Path, vocabulary: Vocabulary, *, max_length: int,
     # `transformers` 5 builds tokenizers of BERT's classes anew from their entries, and other ids come out.
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "model_input_names": ["input_ids", *["token_type_ids"] * has_types, "attention_mask"],
         "model_max_length": max_length,
         "clean_up_tokenization_spaces": False,
         **specials,

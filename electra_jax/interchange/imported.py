@@ -13,7 +13,7 @@ from electra_jax.checkpoints.model_record import Description
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
-from electra_jax.model.config import EncoderConfig
+from electra_jax.model.config import BERT_BLOCK, EncoderConfig
 from electra_jax.model.electra import generator_config
 from electra_jax.model.types import PyTree
 from electra_jax.run_directory import CONFIG, TOKENIZER, VOCABULARY
@@ -24,6 +24,8 @@ BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
 
 # The generator's share of the width in the published ELECTRA-Base; small and large have a quarter.
 THIRD_WIDTH = 0.33333
+# The generator's share of the depth in gin/models/modern_*.gin, which has the whole width.
+MODERN_DEPTH = 0.25
 
 # As in gin/models, where small and base are unrolled and large is not.
 MAX_UNROLLED_LAYERS = 12
@@ -108,11 +110,13 @@ def run_file(model: Imported, dest: Path) -> tuple[str | None, str]:
         return None, ""
     if description.generator is not None:
         return gin_text(description, dest, generator=description.generator, vocabulary=model.vocabulary), ""
+    width = THIRD_WIDTH if config.hidden_size == BASE_HIDDEN_SIZE else 0.25
+    modern = config.norm_placement == "pre"
     try:
         generator = generator_config(
             config,
-            width_fraction=THIRD_WIDTH if config.hidden_size == BASE_HIDDEN_SIZE else 0.25,
-            depth_fraction=1.0,
+            width_fraction=1.0 if modern else width,
+            depth_fraction=max(MODERN_DEPTH, 1 / config.num_hidden_layers) if modern else 1.0,
             embedding_size=config.embedding_size,
         )
     except UserError as error:
@@ -161,6 +165,8 @@ def sizes(config: EncoderConfig) -> str:
         *("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
         *("max_position_embeddings", "type_vocab_size", "attention_probs_dropout_prob", "initializer_range"),
         "layer_norm_eps",
+        # Otherwise those of gin/models/bert.gin.
+        *(BERT_BLOCK if config.norm_placement == "pre" else ()),
     )
     layers = config.num_hidden_layers
     return "\n".join(

@@ -85,7 +85,8 @@ def split_joint(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     split = {}
     for name, tensor in tensors.items():
         parts = next((parts for joint, parts in JOINT.items() if f".{joint}." in name), None)
-        if parts is None:
+        # A tensor that cannot be cut is left as it is, and found to be left over.
+        if parts is None or tensor.ndim == 0 or len(tensor) % len(parts):
             split[name] = tensor
         else:
             cut = np.split(tensor, len(parts))

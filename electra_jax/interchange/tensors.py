@@ -17,8 +17,9 @@ from electra_jax.errors import UserError
 Tensors = dict[str, np.ndarray]
 
 # Safetensors come first, because they cannot hold anything but tensors.
+WEIGHTS = "model.safetensors"
 WEIGHT_FILES = (
-    "model.safetensors",
+    WEIGHTS,
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",

@@ -13,6 +13,7 @@ from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
 from electra_jax.interchange import hf_tokenizer, layout
+from electra_jax.interchange.blocks import BERT, blocks_of
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, Moments, check_vocabulary
 from electra_jax.interchange.layout import Layout, LeafLocation
@@ -257,9 +258,10 @@ def write(model: Loaded, source: Path, dest: Path) -> list[str]:
         Notes for the user.
 
     Raises:
-        UserError: if the original has no such head.
+        UserError: if the original has no such head, or no place for a switch of the encoder.
     """
     description = model.description
+    blocks_of(description, known=(BERT,), reader="the original TensorFlow code")
     task = str(description.facts.get("task", "task")) if description.head is not None else None
     template = abstract_params(description)
     if description.kind == "generator":

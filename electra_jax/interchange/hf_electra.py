@@ -1,0 +1,86 @@
+"""Read and write the ELECTRA of `transformers`, and read the encoder of its BERT."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from electra_jax.checkpoints.model_record import Description, abstract_params
+from electra_jax.errors import UserError
+from electra_jax.interchange import hf_config, hf_names, layout
+from electra_jax.interchange.hf_config import Found
+from electra_jax.interchange.tensors import WEIGHTS, Tensors
+from electra_jax.model.types import PyTree
+
+
+def read(config: Mapping[str, Any], raw: Tensors, source: Path, file: str) -> Found:
+    """Return what the files of a directory describe.
+
+    Args:
+        config: the content of config.json.
+        raw: the tensors as they are stored.
+        source: the directory.
+        file: the name of the file of the tensors.
+
+    Raises:
+        UserError: if the architecture is not read, or the files do not describe one model.
+    """
+    path = source / hf_config.CONFIG
+    tensors = modernised(raw)
+    kind = hf_config.kind_of(config, tensors, path)
+    prefix = next((p for p in ("electra.", "bert.") if any(name.startswith(p) for name in tensors)), "")
+    encoder = hf_config.encoder_config(config, tensors, path, prefix=prefix)
+    head = hf_config.head_config(kind, config, tensors)
+    description = Description(
+        kind=kind,
+        discriminator=None if kind == "generator" else encoder,
+        generator=encoder if kind == "generator" else None,
+        generator_embeddings=False,
+        head=head,
+        labels=hf_config.labels_of(kind, config, head, path),
+        facts={"imported from": source.resolve().name, "format": "transformers"},
+    )
+    template = abstract_params(description)
+    untie(tensors, "generator_lm_head.weight", f"{prefix}embeddings.word_embeddings.weight", source / file)
+    notes = []
+    if config.get("num_attention_heads") is None:
+        notes.append(
+            f"{path} does not say num_attention_heads: {encoder.num_attention_heads}, as transformers takes it"
+        )
+    return Found(description, template, tensors, hf_names.layout(description, template, prefix=prefix), notes)
+
+
+def modernised(raw: Tensors) -> Tensors:
+    """Rename the tensors of old files: LayerNorm's gamma and beta become weight and bias, position_ids are dropped."""
+    renamed = {}
+    for name, tensor in raw.items():
+        if name.endswith("embeddings.position_ids"):
+            continue
+        renamed[name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")] = (
+            tensor
+        )
+    return renamed
+
+
+def untie(tensors: Tensors, output: str, words: str, file: Path) -> None:
+    """Remove the generator's output table from the tensors, because it must equal the embedding table.
+
+    Args:
+        tensors: of a file.
+        output, words: the names of the two tables.
+        file: their file, for the message.
+
+    Raises:
+        UserError: if the tables differ.
+    """
+    tied = tensors.pop(output, None)
+    if tied is not None and (words not in tensors or not np.array_equal(tied, tensors[words])):
+        raise UserError(f"{file}: {output} differs from {words}, but a generator's output table is its embedding table")
+
+
+def files_of(description: Description, params: PyTree) -> dict[str, Tensors]:
+    """Return the files of tensors that hold the parameters of one tower, with or without a head, by name."""
+    prefix = "" if description.kind == "encoder" else "electra."
+    names = hf_names.layout(description, abstract_params(description), prefix=prefix)
+    return {WEIGHTS: layout.disassemble(params, names)}
