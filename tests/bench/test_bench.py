@@ -13,7 +13,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from bench import beside_published, finetune_step, glue_lengths, models, predict, scaling, startup, timing
+from bench import (
+    beside_published,
+    device_parity,
+    device_steps,
+    finetune_step,
+    glue_lengths,
+    models,
+    predict,
+    scaling,
+    startup,
+    timing,
+)
 from bench.pretrain_step import synthetic_blocks
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
@@ -229,3 +240,24 @@ def test_scores_stand_beside_the_published(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().out.splitlines()[-1] == "| cola | matthews | 12.3 | 1.5 | 3 | 56.8 |"
     assert beside_published.main([str(tmp_path), str(tmp_path / "other")]) == 2
     assert "other has no results.json" in capsys.readouterr().err
+
+
+def test_differences_of_losses_and_gradients_by_hand() -> None:
+    exact = ({"generator": 2.0}, {"kernel": np.array([3.0, 4.0])})
+    other = ({"generator": 2.2}, {"kernel": np.array([3.0, 5.0])})
+    found = device_parity.differences(exact, other)
+    assert found == pytest.approx({"generator loss": 0.1, "gradient": 0.2, "worst element of the gradient": 0.25})
+
+
+def test_a_case_of_parity_has_padding_and_replaced_tokens() -> None:
+    case = device_parity.make_case(models.recipe("tiny", dtype="float32"), batch_size=2, length=32)
+    assert np.asarray(case.masked.tokens.attention_mask).sum(axis=1).tolist() == [32, 16]
+    assert np.asarray(case.corrupted.labels_BL).sum() > 0
+
+
+def test_a_program_that_does_not_compile_is_told_and_does_not_end_the_others() -> None:
+    recipe = models.recipe("tiny", dtype="float32")
+    too_long = device_steps.Variant("tiny", 1, 1024, "float32", fused=False, together=1)
+    told = device_steps.attempt(too_long, recipe)
+    assert isinstance(told, str)
+    assert "Error" in told
