@@ -1,6 +1,7 @@
 """Sum up a fine-tuning run: scores of every seed and their spread, failures, and predictions with the gold answers."""
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,26 +76,34 @@ def record_of(task: DownstreamTask, example: Any, prediction: Prediction) -> dic
 
 
 def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return each score's median, mean, sample standard deviation (0 of one) and best, over the seeds that worked."""
+    """Return each score's median, mean, sample standard deviation (0 of one) and best, over the seeds that worked.
+
+    A score that is NaN does not count; `n` is the number of those that do.
+    """
     worked = [seed["metrics"] for seed in seeds if seed["failed"] is None]
     if not worked:
         return {}
     found = {}
     for name in worked[0]:
-        values = [scores[name] for scores in worked]
+        values = [scores[name] for scores in worked if not math.isnan(scores[name])]
         found[name] = {
-            "median": statistics.median(values),
-            "mean": statistics.fmean(values),
+            "median": statistics.median(values) if values else math.nan,
+            "mean": statistics.fmean(values) if values else math.nan,
             "std": statistics.stdev(values) if len(values) > 1 else 0.0,
-            "best": max(values),
+            "best": max(values, default=math.nan),
             "n": len(values),
         }
     return found
 
 
+def rank(score: float) -> float:
+    """Return a score as it compares with others: NaN, which is neither above nor below any, is below all."""
+    return -math.inf if math.isnan(score) else score
+
+
 def best_seed(seeds: Sequence[Mapping[str, Any]], main_metric: str) -> int:
     """Return the seed with the best main score; one that failed only if all did."""
-    ranked = max(seeds, key=lambda seed: (seed["failed"] is None, seed["metrics"][main_metric]))
+    ranked = max(seeds, key=lambda seed: (seed["failed"] is None, rank(seed["metrics"][main_metric])))
     return ranked["seed"]
 
 

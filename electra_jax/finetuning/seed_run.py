@@ -23,7 +23,7 @@ from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.files import replace_file
 from electra_jax.finetuning import steps as finetuning
-from electra_jax.finetuning.results import collapse
+from electra_jax.finetuning.results import collapse, rank
 from electra_jax.finetuning.start import Origin, take_weights
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
@@ -186,7 +186,7 @@ class Best:
         """Score the parameters after a step, and keep them unless earlier ones were better."""
         found = evaluate(self._context, params)
         score = found.scores[self._context.task.main_metric]
-        if self._score is None or score >= self._score:
+        if self._score is None or rank(score) >= rank(self._score):
             self._save(params, step, found)
             self._score = score
         return found.scores

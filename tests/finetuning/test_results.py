@@ -3,10 +3,12 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from electra_jax.finetuning import seed_run
 from electra_jax.finetuning.results import answer_of, best_seed, collapse, record_of, show, summary, write_predictions
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.protocol import DownstreamTask
@@ -156,3 +158,22 @@ def test_the_table_has_every_score_and_says_what_failed(capsys: pytest.CaptureFi
         said = capsys.readouterr().out
         assert said.count("100.00") == len(metrics) * (number + 3)
         assert all(name in said for name in metrics)
+
+
+def test_a_score_that_is_not_a_number_is_never_the_best(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nan = float("nan")
+    scores = iter([nan, 50.0, nan, 49.0, 51.0])
+    monkeypatch.setattr(
+        seed_run, "evaluate", lambda context, params: SimpleNamespace(scores={"accuracy": next(scores)})
+    )
+    best = seed_run.Best(SimpleNamespace(task=SimpleNamespace(main_metric="accuracy")), tmp_path, seed=0)
+    kept: list[int] = []
+    monkeypatch.setattr(best, "_save", lambda params, step, found: kept.append(step))
+    for step in range(1, 6):
+        best({}, step)
+    assert kept == [1, 2, 5]
+    seeds = [
+        {"seed": seed, "failed": None, "metrics": {"accuracy": score}} for seed, score in enumerate([nan, 1.0, nan])
+    ]
+    assert best_seed(seeds, "accuracy") == 1
+    assert summary(seeds)["accuracy"] == {"median": 1.0, "mean": 1.0, "std": 0.0, "best": 1.0, "n": 1}
