@@ -14,7 +14,7 @@ demo: $(VENV)/ready
 	$(BIN)/electra pretrain --gin_file=gin/runs/demo.gin --gin.TOKENIZER='"$(VOCAB)"' --gin.MODEL_DIR='"$(DEMO)"'
 	$(BIN)/electra finetune --gin_file=gin/runs/demo_finetune.gin --gin.INIT_FROM='"$(DEMO)"' \
 		--gin.MODEL_DIR='"$(DEMO)/finetune/pretrained"'
-	$(BIN)/electra finetune --gin_file=gin/models/modern_tiny.gin --gin_file=gin/runs/demo_finetune.gin \
+	$(BIN)/electra finetune --gin_file=gin/models/tiny.gin --gin_file=gin/runs/demo_finetune.gin \
 		--gin.INIT_FROM=None --gin.TOKENIZER='"$(VOCAB)"' --gin.MODEL_DIR='"$(DEMO)/finetune/random"'
 	$(BIN)/electra evaluate --gin.MODEL_DIR='"$(DEMO)"'
 

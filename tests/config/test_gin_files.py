@@ -127,7 +127,7 @@ def test_published_fine_tuning(file: str, rate: float, decay: float) -> None:
 
 
 def test_fine_tuning_takes_its_sizes_from_a_model_file() -> None:
-    files = ["gin/models/modern_tiny.gin", "gin/runs/demo_finetune.gin"]
+    files = ["gin/models/tiny.gin", "gin/runs/demo_finetune.gin"]
     bindings = ["MODEL_DIR='runs/y'", "INIT_FROM=None", "VOCAB_FILE='vocab.txt'"]
     run = gin_files.build(FinetuningRun, files, bindings, search_paths=[])
     encoder = run.encoder()

@@ -52,7 +52,8 @@ def test_every_shipped_objective_builds_a_model(name: str) -> None:
     assert "encoder" in shapes["discriminator"]  # what fine-tuning takes
     assert run.objective.loss_weights
     assert run.pretraining_rules == STANDARD_RULES
-    assert run.step_flops(19) > 3 * flops.encoder_flops(run.encoder, run.batch_size, run.cache.sequence_length)
+    full = run.batch_shapes.full
+    assert run.step_flops(full) > 3 * flops.encoder_flops(run.encoder, *full)
 
 
 def test_settings_with_a_file_of_their_own() -> None:
