@@ -62,9 +62,11 @@ def blocks_of(description: Description, *, known: tuple[str, ...], reader: str) 
     misfits = {blocks: [line for config in towers for line in misfits_of(config, blocks)] for blocks in known}
     nearest = min(misfits, key=lambda blocks: len(misfits[blocks]))
     if misfits[nearest]:
+        switches = list(dict.fromkeys(misfits[nearest]))
         raise UserError(
-            f"{reader} has no place for {'; for '.join(dict.fromkeys(misfits[nearest]))}: train without "
-            f"{'it' if len(misfits[nearest]) == 1 else 'them'} for a model that it loads, or export with --format t5x"
+            f"{reader} has no place for {', or for '.join(switches)}: train without "
+            f"{'this switch' if len(switches) == 1 else 'these switches'}, or export with --format t5x, which has a "
+            "place for every one"
         )
     return nearest
 

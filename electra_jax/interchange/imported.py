@@ -104,7 +104,7 @@ def run_file(model: Imported, dest: Path) -> tuple[str | None, str]:
     if config is None:
         return None, (
             "a generator alone does not say the discriminator's sizes: to pre-train from it give --gin.INIT_FROM, and "
-            "a model's Gin file whose generator has its sizes"
+            "a model's Gin file of which a tower has its sizes"
         )
     if description.kind not in ("pretraining", "discriminator", "encoder"):
         return None, ""
@@ -146,7 +146,7 @@ TOKENIZER = {str(here / (TOKENIZER if isinstance(vocabulary, TokenizerFile) else
 VOCAB_SIZE = {config.vocab_size}
 DROPOUT = {config.hidden_dropout_prob}
 MASK_PROB = {0.25 if config.hidden_size >= LARGE_HIDDEN_SIZE else 0.15}
-SEQUENCE_LENGTH = {min(128, config.max_position_embeddings)}
+SEQUENCE_LENGTH = {min(max(128, config.local_attention), config.max_position_embeddings)}
 encoder.EncoderConfig:
 {sizes(config)}
 generator/encoder.EncoderConfig:

@@ -4,7 +4,6 @@ Tolerances are those that held between two independent implementations (see the 
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from electra_jax.checkpoints.model_record import Description, abstract_params
+from electra_jax.checkpoints.model_record import Description
 from electra_jax.inference import network
-from electra_jax.interchange import layout, modernbert_names
-from electra_jax.model.config import SLIDING, EncoderConfig
+from electra_jax.interchange import hf, hf_modernbert
+from electra_jax.model.config import SLIDING
 from electra_jax.model.encoder import Encoder
-from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree, Tokens
 from support.shared import ORACLE, skipped
-from support.tiny_model import encoder_config
 
 LOGITS, GRADIENTS = 2e-5, 3e-6
 ROUNDING = 4e-8  # of the largest gradient of all, a third of a float32's
-KINDS = {
-    "ModernBertModel": ("encoder", None),
-    "ModernBertForMaskedLM": ("generator", None),
-    "ModernBertForSequenceClassification": ("sequence_classification", "modernbert_sequence_classification"),
-    "ModernBertForTokenClassification": ("token_classification", "modernbert_token_classification"),
-    "ModernBertForQuestionAnswering": ("question_answering", "modernbert_question_answering"),
-}
 
 
 def discover() -> list:
@@ -41,51 +31,23 @@ def discover() -> list:
     return [pytest.param(path, id=path.name) for path in found] or [skipped(ORACLE / "hf_modernbert")]
 
 
-def encoder_of(config: dict[str, Any]) -> EncoderConfig:
-    """Return the encoder that a config.json describes."""
-    same = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    same += ("max_position_embeddings", "attention_bias", "mlp_bias", "norm_bias", "classifier_bias", "local_attention")
-    thetas = {kind: part["rope_theta"] for kind, part in config["rope_parameters"].items()}
-    return encoder_config(
-        **{name: config[name] for name in same},
-        embedding_size=config["hidden_size"],
-        type_vocab_size=0,
-        position_embedding_type="rotary",
-        norm_placement="pre",
-        gated_mlp=True,
-        layer_types=tuple(config["layer_types"]),
-        global_rope_theta=thetas["full_attention"],
-        local_rope_theta=thetas["sliding_attention"],
-        layer_norm_eps=config["norm_eps"],
-    )
-
-
 class Case:
     """Read a recorded model."""
 
     def __init__(self, folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        kind, head = KINDS[config["architectures"][0]]
         with np.load(folder / "io.npz") as file:
             self.io = {name: file[name] for name in file.files}
         with np.load(folder / "grads.npz") as file:
             self.gradients = {name: file[name] for name in file.files}
-        encoder, tower = encoder_of(config), "generator" if kind == "generator" else "discriminator"
-        labels = len(config.get("id2label") or (0, 1))
-        settings = (
-            HeadConfig(head, labels, 0.0, False, False, "none", 0, config["classifier_pooling"]) if head else None
-        )
-        towers = {"discriminator": None, "generator": None} | {tower: encoder}
-        self.tower = tower
-        self.description = Description(
-            kind=kind, **towers, generator_embeddings=False, head=settings, labels=(), facts={}
-        )
-        self.template = abstract_params(self.description)
-        self.names = modernbert_names.layout(self.template, tower=tower, prefix="" if kind == "encoder" else "model.")
-        self.tensors = load_file(folder / "model.safetensors")
-        split = modernbert_names.split_joint(self.tensors)
-        assert layout.check(split, self.names, str(folder)) == []
-        self.params = layout.assemble(split, self.names, self.template)
+        found = hf.read([folder])
+        assert not [note for note in found.notes if "left over" in note]
+        self.folder, self.description, self.params = folder, found.description, found.params
+        self.tower = "generator" if found.description.kind == "generator" else "discriminator"
+
+    def names_of(self, tree: PyTree) -> dict[str, np.ndarray]:
+        """Return parameters, or their gradients, by the names of transformers."""
+        (tensors,) = hf_modernbert.files_of(self.description, tree).values()
+        return tensors
 
     @property
     def tokens(self) -> Tokens:
@@ -150,7 +112,7 @@ def test_gradients_of_the_probe(case: Case, unroll: int) -> None:
     description = case.with_encoder(scan_unroll=unroll)
     value, gradient = jax.jit(jax.value_and_grad(lambda params: probe(params, case, description)))(case.params)
     np.testing.assert_allclose(value, case.io["probe"], rtol=0, atol=LOGITS)
-    ours = modernbert_names.join_joint(layout.disassemble(gradient, case.names))
+    ours = case.names_of(gradient)
     assert case.gradients.keys() <= ours.keys()
     # Recomputed in float64: the recorded layers.3.mlp_norm.weight of seqcls is off by 2.8e-6 of its largest and ours by
     # 0.6e-6, in opposite directions. Every other variable is within 3e-6 alone.
@@ -168,9 +130,9 @@ def test_gradients_of_the_probe(case: Case, unroll: int) -> None:
 
 
 def test_the_tensors_come_back(case: Case) -> None:
-    back = modernbert_names.join_joint(layout.disassemble(case.params, case.names))
-    assert back.keys() == case.tensors.keys()
-    for name, tensor in case.tensors.items():
+    tensors, back = load_file(case.folder / "model.safetensors"), case.names_of(case.params)
+    assert back.keys() == tensors.keys()
+    for name, tensor in tensors.items():
         assert tensor.tobytes() == back[name].tobytes(), name
 
 
