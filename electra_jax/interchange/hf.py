@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from flax.traverse_util import flatten_dict
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description
@@ -175,7 +175,8 @@ def write_part(part: Loaded, folder: Path, *, modern: bool) -> list[str]:
     form = f"`{(modernbert_config if modern else hf_config).ARCHITECTURES[description.kind]}` of transformers"
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in (hf_modernbert if modern else hf_electra).files_of(description, part.params).items():
-        save_file(tensors, folder / name, metadata={"format": "pt"})
+        # `save_file` makes a file that its owner alone can read, whatever the umask.
+        (folder / name).write_bytes(save(tensors, metadata={"format": "pt"}))
     notes, special_ids = list(limits), {"pad": 0}
     if part.vocabulary is not None:
         special_ids = part.vocabulary.special_ids

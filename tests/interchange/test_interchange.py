@@ -80,6 +80,8 @@ class TestTransformers:
                 key: value.tobytes() for key, value in after.items()
             }
             assert (tmp_path / "out" / name / "vocab.txt").read_text() == (folder / "vocab.txt").read_text()
+            modes = {path.stat().st_mode for path in (tmp_path / "out" / name).iterdir()}
+            assert len(modes) == 1, "whoever may read one file may read all"
             config, first = (json.loads((at / "config.json").read_text()) for at in (tmp_path / "out" / name, folder))
             assert {key: first[key] for key in config.keys() & first.keys()} == {
                 key: config[key] for key in config.keys() & first.keys()
