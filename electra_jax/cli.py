@@ -6,10 +6,12 @@ Nothing heavy is imported before the arguments are understood, so that help and 
 import argparse
 import functools
 import importlib
+import importlib.metadata
 import logging
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from electra_jax import runtime
 from electra_jax.commands.table import COMMANDS, GIN_HELP, HELP_STYLE, evaluates_task
@@ -37,6 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
     return exit_code(functools.partial(run_command, options, bindings), verbose=options.verbose)
 
 
+class PrintVersion(argparse.Action):
+    """Print the version, which is looked up only then: a checkout that is not installed has none."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print it, and exit."""
+        parser.exit(message=f"electra-jax {importlib.metadata.version('electra-jax')}\n")
+
+
 def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Split a command line into argparse's part and the `--gin.NAME=VALUE` bindings, as T5X does."""
     parser = argparse.ArgumentParser(
@@ -45,6 +55,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
         epilog=GIN_HELP,
         **HELP_STYLE,
     )
+    parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         command.add_to(commands, name)

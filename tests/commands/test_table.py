@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,11 @@ def test_the_first_argument_of_predict_is_the_model_unless_it_is_bound() -> None
 def test_arguments_of_predict_that_cannot_be_placed(arguments: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         predict(*arguments)
+
+
+def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(["--version"])
+    assert ended.value.code == 0
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"{project['name']} {project['version']}\n"
