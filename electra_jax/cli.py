@@ -44,7 +44,8 @@ class PrintVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print it, and exit."""
-        parser.exit(message=f"electra-jax {importlib.metadata.version('electra-jax')}\n")
+        print(f"electra-jax {importlib.metadata.version('electra-jax')}")
+        parser.exit()
 
 
 def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
