@@ -11,13 +11,12 @@ from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.split_files import Sources, file_sources, reads_tfds, split_paths, what_is_missing
 from electra_jax.tasks.text.glue import GlueTask, examples_of_tfds, in_both_orders, read_glue
+from electra_jax.tasks.text.records import TABLE_SUFFIXES, column_names
 from electra_jax.tasks.text.tables import (
-    TABLE_SUFFIXES,
     Classes,
     Columns,
     Interval,
     TextExample,
-    column_names,
     discover_target,
     read_table,
 )
