@@ -1,6 +1,7 @@
 """Tables as people bring them: rows that are not what the header says, missing labels, lists as labels."""
 
 import json
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from electra_jax.errors import UserError
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.text.records import column_names
+from electra_jax.tasks.text.sources import table_sources
 from electra_jax.tasks.text.tables import Classes, Columns, discover_target, read_table
+from support.tiny_model import task_options
 
 COLUMNS = Columns("text", None, "label")
 TARGET = Classes(("0", "1"))
@@ -139,3 +142,28 @@ def test_lists_as_labels_are_refused(tmp_path: Path, suffix: str, lines: tuple[s
     bracketed = written(tmp_path, ".tsv", "text\tlabel", "a\t[POS]", "b\t(NEG")
     found = discover_target(bracketed, columns=COLUMNS, regression=False, skip_bad_rows=False)
     assert found == Classes(("(NEG", "[POS]"))
+
+
+@pytest.mark.parametrize(("rows", "dev_fraction"), [(20, 0.05), (99, None), (100, None)])
+def test_a_small_dev_split_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: int, dev_fraction: float | None
+) -> None:
+    lines = ("text,label", *(f"a{number},{number % 2}" for number in range(rows)))
+    changes = {"dev_file": str(written(tmp_path, ".csv", *lines))}
+    if dev_fraction is not None:
+        changes = {"dev_fraction": dev_fraction}
+    options = task_options(
+        "classification",
+        train_file=str(written(tmp_path, ".csv", *lines)),
+        text_column="text",
+        label_column="label",
+        **changes,
+    )
+    sources, _ = table_sources(options, regression=False, target=None)
+    with caplog.at_level(logging.WARNING):
+        sources.readers["train"]()
+        assert caplog.messages == []
+        dev = sources.readers["dev"]()
+    number = len(dev.examples)
+    told = f"the dev split has only {number} example"
+    assert [message.startswith(told) for message in caplog.messages] == [True] * (number < 100)
