@@ -18,7 +18,8 @@ class TaskOptions:
             predict only.
         word_column, tag_column: numbers of columns of a column file, from 0, or negative ones from the end;
             `tag_column` may be None to predict only.
-        tag_scheme: how the files write entities: "IOB1", "IOB2" or "IOBES".
+        tag_scheme: how the files write entities, a name of `tagging.schemes.SCHEMES`; None to recognise it from the
+            tags of the first split.
         tag_encoding: the letters that the model predicts: "BIOES", "BIO" ...
         dev_fraction: share of the training examples, chosen by their texts, that stands in for a missing dev file.
         length: largest number of tokens of a row, special ones counted; None for that of `length_by_task`.
@@ -44,7 +45,7 @@ class TaskOptions:
     label_column: str | None
     word_column: int
     tag_column: int | None
-    tag_scheme: str
+    tag_scheme: str | None
     tag_encoding: str
     dev_fraction: float
     length: int | None

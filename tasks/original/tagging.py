@@ -96,7 +96,7 @@ RULES = TaggingRules(
     token_type_id=1,
     labels=observed_labels,
     # The original does not read IOB1.
-    encoding_of={"IOB1": "BIO", "IOB2": "BIO", "IOBES": "BIOES"},
+    encoding_of={"IOB1": "BIO", "IOB2": "BIO", "IOBES": "BIOES", "IO": "IO"},
 )
 
 

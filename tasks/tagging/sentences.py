@@ -6,20 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.protocol import Examples
-from electra_jax.tasks.rows import BadRows, numbered_lines
+from electra_jax.tasks.rows import BadRows
+from electra_jax.tasks.tagging.columns import ColumnRow, check_columns, column_sentences
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, Span, conlleval_spans, split_tag
+from electra_jax.tasks.tagging.schemes import PLAIN, SCHEMES, read_tag
 from electra_jax.tasks.vocabulary import Vocabulary
-
-# The tags of a scheme begin with one of these letters, or are "O".
-SCHEMES = {"IOB1": "IB", "IOB2": "IB", "IOBES": "IBES"}
-
-# A line that separates the documents of CoNLL-2003; not a word.
-_DOCUMENT_START = "-DOCSTART-"
 
 
 @dataclasses.dataclass(frozen=True)
 class TaggedSentence:
-    """Words, their tags as the file writes them (none where it has no tags), and the line of the first word."""
+    """Words, their tags as `schemes.read_tag` reads them (none where there are no tags), and the first word's line."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
@@ -51,19 +47,19 @@ class TaggingRules:
 def read_tagged_file(
     path: str | os.PathLike[str], *, word_column: int, tag_column: int | None, scheme: str, skip_bad_rows: bool
 ) -> Examples:
-    """Read the sentences of a file: a word a line, columns separated by white space, a blank line after a sentence.
+    """Read the sentences of a file: a word a line in columns (see `column_sentences`), a blank line after a sentence.
 
     Args:
       path: the file, UTF-8.
       word_column: number of the word's column, from 0; negative ones count from the end.
       tag_column: the same for the tag (the CoNLL files: -1); None for a file without tags.
-      scheme: "IOB1", "IOB2" or "IOBES": which letters a tag may begin with. How tags that break their scheme
-        are read is decided by `TaggingRules.spans_of`.
+      scheme: a name of `SCHEMES`: which letters a tag may have. How tags that break their scheme are read is decided
+        by `TaggingRules.spans_of`.
       skip_bad_rows: leave out a sentence with a bad row and count it, rather than stop.
 
     Raises:
-      UserError: if there is no such file or scheme, the file is empty, a row has fewer columns than the first, or a
-        tag does not belong to the scheme.
+      UserError: if there is no such file or scheme, the file is empty, a row has fewer columns than the first, a
+        tag does not belong to the scheme, or the columns cannot be words and tags.
     """
     if scheme not in SCHEMES:
         raise UserError(f"the tag scheme {scheme!r} is unknown: use one of {', '.join(SCHEMES)}")
@@ -71,7 +67,10 @@ def read_tagged_file(
     used = [column for column in (word_column, tag_column) if column is not None]
     num_columns = max(column + 1 if column >= 0 else -column for column in used)
     sentences = []
-    for number, rows in enumerate(_sentences(path)):
+    found = list(column_sentences(path))
+    if tag_column is not None:
+        check_columns(path, found, word_column=word_column, tag_column=tag_column)
+    for number, rows in enumerate(found):
         if number == 0:
             num_columns = max(num_columns, len(rows[0][1]))
         problem = _problem(rows, num_columns, tag_column, scheme)
@@ -79,7 +78,7 @@ def read_tagged_file(
             bad_rows.report(*problem)
             continue
         words = tuple(columns[word_column] for _, columns in rows)
-        tags = () if tag_column is None else tuple(columns[tag_column] for _, columns in rows)
+        tags = () if tag_column is None else tuple(read_tag(columns[tag_column], scheme) or "" for _, columns in rows)
         sentences.append(TaggedSentence(words, tags, rows[0][0]))
     if not sentences:
         raise UserError(f"{path} holds no sentence that can be used")
@@ -112,7 +111,12 @@ def tags_of(spans: Iterable[Span], num_words: int, *, encoding: str) -> list[str
 
 
 def encoded_tags(tags: Sequence[str], *, spans_of: Callable[[Sequence[str]], list[Span]], encoding: str) -> list[str]:
-    """Return the tags that a model is to learn: the file's, read as entities and written in `encoding`."""
+    """Return the tags that a model is to learn: the file's, read as entities and written in `encoding`.
+
+    Where the encoding is "plain" they are the file's own.
+    """
+    if encoding == PLAIN:
+        return list(tags)
     return tags_of(spans_of(tags), len(tags), encoding=encoding)
 
 
@@ -121,28 +125,34 @@ def complete_labels(splits: Iterable[Sequence[TaggedSentence]], encoding: str) -
 
     A tag that training happens to lack, such as I-LST of CoNLL-2000, can then be predicted if its type was seen.
     """
+    if encoding == PLAIN:
+        return sorted({tag for sentence in next(iter(splits)) for tag in sentence.tags})
     kinds = {split_tag(tag)[1] for sentence in next(iter(splits)) for tag in sentence.tags if tag != OUTSIDE}
     letters = [letter for letter in encoding if letter != OUTSIDE]
     return sorted({OUTSIDE} | {f"{letter}-{kind}" for letter in letters for kind in kinds})
 
 
-def without_unseen_types(found: Examples, labels: Sequence[str], *, place: str, skip_bad_rows: bool) -> Examples:
+def without_unseen_types(
+    found: Examples, labels: Sequence[str], *, place: str, skip_bad_rows: bool, plain: bool = False
+) -> Examples:
     """Return the sentences without those that hold a type which no label has.
 
     Args:
       found: sentences.
       labels: what the model learns.
+      plain: whether the tags are plain, so that each is a type of its own.
       place: where the sentences are from, for messages.
       skip_bad_rows: leave out such sentences and count them, rather than stop.
 
     Raises:
       UserError: if there is such a sentence and `skip_bad_rows` is False.
     """
-    known = {split_tag(label)[1] for label in labels}
+    known = set(labels) if plain else {split_tag(label)[1] for label in labels}
     bad_rows = BadRows(place, skip=skip_bad_rows)
     kept = []
     for sentence in found.examples:
-        unseen = [i for i, tag in enumerate(sentence.tags) if tag != OUTSIDE and split_tag(tag)[1] not in known]
+        kinds = sentence.tags if plain else ["" if tag == OUTSIDE else split_tag(tag)[1] for tag in sentence.tags]
+        unseen = [i for i, kind in enumerate(kinds) if kind not in known]
         if unseen:
             problem = f"the type of {sentence.tags[unseen[0]]!r} was never seen in training"
             bad_rows.report(sentence.line + unseen[0], problem, f"one of {', '.join(sorted(known - {''}))}")
@@ -218,26 +228,12 @@ STANDARD_RULES = TaggingRules(
     align=complete_positions,
     token_type_id=0,
     labels=complete_labels,
-    encoding_of={"IOB1": "IOB1", "IOB2": "BIO", "IOBES": "BIOES"},
+    encoding_of={"IOB1": "IOB1", "IOB2": "BIO", "IOBES": "BIOES", "IO": "IO"},
 )
 
 
-def _sentences(path: str | os.PathLike[str]) -> Iterable[list[tuple[int, list[str]]]]:
-    """Yield the sentences of a file as the line number and the columns of each word."""
-    rows: list[tuple[int, list[str]]] = []
-    for number, line in numbered_lines(path):
-        columns = line.split()
-        if columns and columns[0] != _DOCUMENT_START:
-            rows.append((number, columns))
-        elif not columns and rows:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
-
-
 def _problem(
-    rows: Sequence[tuple[int, list[str]]], num_columns: int, tag_column: int | None, scheme: str
+    rows: Sequence[ColumnRow], num_columns: int, tag_column: int | None, scheme: str
 ) -> tuple[int, str, str] | None:
     """Return the first bad row: line, what is wrong, what was expected."""
     for number, columns in rows:
@@ -245,8 +241,7 @@ def _problem(
             return number, f"{len(columns)} columns", f"{num_columns} (separated by white space)"
         if tag_column is None:
             continue
-        prefix, kind = split_tag(columns[tag_column])
-        if columns[tag_column] != OUTSIDE and not (kind and prefix in tuple(SCHEMES[scheme])):
+        if read_tag(columns[tag_column], scheme) is None:
             letters = ", ".join(f"{letter}-TYPE" for letter in SCHEMES[scheme])
             return number, f"{columns[tag_column]!r} is not a tag of {scheme}", f"O, {letters}"
     return None

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import logging
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,9 +13,11 @@ import numpy as np
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples, Row
-from electra_jax.tasks.rows import numbered_lines, without_surrogates
-from electra_jax.tasks.split_files import NO_SOURCES, Sources, file_sources, reads_tfds, tfds_sources
-from electra_jax.tasks.tagging.conlleval import EntityEvaluation, evaluate_tags
+from electra_jax.tasks.rows import without_surrogates
+from electra_jax.tasks.split_files import NO_SOURCES, Sources, file_sources, reads_tfds, split_paths, tfds_sources
+from electra_jax.tasks.tagging.columns import column_sentences
+from electra_jax.tasks.tagging.conlleval import EntityEvaluation, Span, evaluate_tags
+from electra_jax.tasks.tagging.schemes import PLAIN, READ_AS, recognised_scheme
 from electra_jax.tasks.tagging.sentences import (
     TaggedSentence,
     TaggingFeatures,
@@ -26,6 +29,8 @@ from electra_jax.tasks.tagging.sentences import (
     without_unseen_types,
 )
 from electra_jax.tasks.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 # For each task TFDS's dataset and the field of its tags, or None. CoNLL-2003 has chunks too, but the chunking task is
 # that of CoNLL-2000.
@@ -61,9 +66,9 @@ class TaggingTask:
       labels: the tags that the model learns, by their number.
       vocabulary: with its tokenizer.
       length: the most tokens of a sentence; words beyond it are tagged "O".
-      scheme: how the files write entities: "IOB1", "IOB2" or "IOBES"; None for the model's tags as they are, which
-        need not mark entities.
-      encoding: how the model writes them: "BIOES", "BIO" ...
+      scheme: how entities are written: "IOB1", "IOB2", "IOBES" or "IO"; "plain" for tags that mark none, such as
+        parts of speech; None for the model's tags as they are, which need not mark entities.
+      encoding: how the model writes them: "BIOES", "BIO" ..., or "plain".
       rules: how tags are read, and words placed.
       skip_bad_rows: leave out and count the sentences of a split with a type that training never saw.
       sources: where the splits are.
@@ -80,7 +85,11 @@ class TaggingTask:
     sources: Sources
 
     kind: ClassVar[str] = "tagging"
-    main_metric: ClassVar[str] = "f1"
+
+    @property
+    def main_metric(self) -> str:
+        """Return the name of the entities' F1, or of the tags' accuracy where they mark none."""
+        return "accuracy" if self.scheme == PLAIN else "f1"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -95,7 +104,9 @@ class TaggingTask:
         """
         whole = self.sources.read(self.name, split)
         place = whole.file or f"{self.name}, {split} split"
-        known = without_unseen_types(whole, self.labels, place=place, skip_bad_rows=self.skip_bad_rows)
+        known = without_unseen_types(
+            whole, self.labels, place=place, skip_bad_rows=self.skip_bad_rows, plain=self.scheme == PLAIN
+        )
         if not known.examples:
             raise UserError(f"{self.name}, {split} split: every sentence has a type that was never seen in training")
         return known
@@ -148,8 +159,12 @@ class TaggingTask:
         return predictions
 
     def score(self, examples: Sequence[TaggedSentence], predictions: Sequence[TaggingPrediction]) -> dict[str, float]:
-        """Return `f1`, `precision` and `recall` of entities and `accuracy` of tags, per cent: see `evaluation`."""
-        return self.evaluation(examples, predictions).metrics()
+        """Return `f1`, `precision` and `recall` of entities and `accuracy` of tags, per cent: see `evaluation`.
+
+        Plain tags have an accuracy alone.
+        """
+        evaluation = self.evaluation(examples, predictions)
+        return {"accuracy": evaluation.accuracy} if self.scheme == PLAIN else evaluation.metrics()
 
     def evaluation(
         self, examples: Sequence[TaggedSentence], predictions: Sequence[TaggingPrediction]
@@ -166,7 +181,7 @@ class TaggingTask:
         return evaluate_tags(
             [example.tags for example in examples],
             [prediction.tags for prediction in predictions],
-            spans_of=self.rules.spans_of,
+            spans_of=_no_spans if self.scheme == PLAIN else self.rules.spans_of,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -187,7 +202,7 @@ class TaggingTask:
         )
 
     def _written(self, tags: Sequence[str]) -> list[str]:
-        if self.scheme is None:
+        if self.scheme in (None, PLAIN):
             return list(tags)
         return encoded_tags(tags, spans_of=self.rules.spans_of, encoding=self.rules.encoding_of[self.scheme])
 
@@ -224,18 +239,20 @@ def make_tagging_task(
     Raises:
       UserError: if there is no split with tags, a file is malformed, or settings are invalid.
     """
+    options = dataclasses.replace(options, tag_scheme=_scheme(options, recorded))
     sources = tagging_sources(options)
+    scheme = READ_AS.get(options.tag_scheme, options.tag_scheme)
     if recorded is not None:
         rebuilt = tagging_task_from_facts(recorded, vocabulary, rules=rules)
-        return dataclasses.replace(
-            rebuilt, scheme=options.tag_scheme, skip_bad_rows=options.skip_bad_rows, sources=sources
-        )
+        return dataclasses.replace(rebuilt, scheme=scheme, skip_bad_rows=options.skip_bad_rows, sources=sources)
+    if scheme == PLAIN:
+        options = dataclasses.replace(options, tag_encoding=PLAIN)
     return TaggingTask(
         name=options.task,
         labels=tuple(_labels(options, sources, rules)),
         vocabulary=vocabulary,
         length=options.row_length,
-        scheme=options.tag_scheme,
+        scheme=scheme,
         encoding=options.tag_encoding,
         rules=rules,
         skip_bad_rows=options.skip_bad_rows,
@@ -270,12 +287,47 @@ def _labels(options: TaskOptions, sources: Sources, rules: TaggingRules) -> list
     return rules.labels((sources.read(options.task, split).examples for split in sources.readers), options.tag_encoding)
 
 
+def _scheme(options: TaskOptions, recorded: Mapping[str, Any] | None) -> str:
+    """Return the scheme that is set, or else that of the tags of the first split that has some; say which.
+
+    A model's own scheme holds where no file has tags, and where its tags mark no entities.
+    """
+    # TFDS's datasets are IOB2.
+    own = "IOB2" if recorded is None or recorded["scheme"] is None else recorded["scheme"]
+    if reads_tfds(options) or options.tag_column is None or own == PLAIN:
+        return options.tag_scheme or own
+    for split, path in split_paths(options, folders=(options.task,), suffixes=(".txt",)).items():
+        rows = [[columns for _, columns in sentence] for sentence in column_sentences(path)]
+        if split == "test" and rows and len(rows[0][0]) == 1:
+            continue
+        place = options.tag_column
+        # A row that is too short is told when the sentences are read.
+        tags = [[row[place] for row in sentence if -len(row) <= place < len(row)] for sentence in rows]
+        found = recognised_scheme(tags)
+        if options.tag_scheme is None:
+            number = len({tag for each in tags for tag in each})
+            logger.info("%s: the %d different tags are read as %s (TAG_SCHEME sets another).", path, number, found)
+        elif {options.tag_scheme, found} == {"IOB1", "IOB2"}:
+            logger.warning(
+                "TAG_SCHEME is %r, but the tags of %s are those of %s: accuracy and predicted tags will not agree with "
+                "the file; set TAG_SCHEME = %r.",
+                options.tag_scheme, path, found, found,
+            )  # fmt: skip
+        return options.tag_scheme or found
+    return options.tag_scheme or own
+
+
+def _no_spans(tags: Sequence[str]) -> list[Span]:
+    del tags  # Plain tags mark no entities.
+    return []
+
+
 def _joined_words(sentence: TaggedSentence) -> str:
     return " ".join(sentence.words)
 
 
 def _read_file(options: TaskOptions, path: pathlib.Path, split: str) -> Examples:
-    columns = next((line.split() for _, line in numbered_lines(path) if line.strip()), [])
+    _, columns = next(column_sentences(path), [(0, [])])[0]
     # A test file of words alone is one without tags.
     untagged = split == "test" and len(columns) == 1
     return read_tagged_file(

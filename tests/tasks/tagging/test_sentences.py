@@ -232,8 +232,8 @@ def test_useless_files(tmp_path: Path, content: bytes, message: str) -> None:
         read(path)
     with pytest.raises(UserError, match="cannot be read"):
         read(tmp_path / "absent.txt")
-    with pytest.raises(UserError, match="scheme 'BILOU' is unknown"):
-        read(path, scheme="BILOU")
+    with pytest.raises(UserError, match="scheme 'BIOX' is unknown"):
+        read(path, scheme="BIOX")
 
 
 def test_tagged_output_of_one_column(tmp_path: Path) -> None:

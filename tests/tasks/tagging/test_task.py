@@ -198,8 +198,8 @@ def test_ones_own_columns_and_scheme(tmp_path: Path) -> None:
     assert score_predictions(task_options("tagging"), "dev", str(path), null_odds_file=None) == task.score(
         train[:1], [broken]
     )
-    with pytest.raises(UserError, match="the tag scheme 'BILOU' is unknown"):
-        made("tagging", None, **columns, tag_scheme="BILOU")
+    with pytest.raises(UserError, match="the tag scheme 'BIOX' is unknown"):
+        made("tagging", None, **columns, tag_scheme="BIOX")
     with pytest.raises(UserError, match="rules is 'mine': it must be one of 'standard', 'original'"):
         made("tagging", None, **columns, rules="mine")
     written(file, "\n")

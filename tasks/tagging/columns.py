@@ -1,0 +1,85 @@
+"""Read the rows of column files: CoNLL's, GermEval's, WNUT's, CoNLL-U's."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.rows import numbered_lines
+
+# A line that separates the documents of CoNLL-2003; not a word.
+_DOCUMENT_START = "-DOCSTART-"
+
+# "# id = 0", "# newdoc": comments whatever the number of their columns; a word "#" has no such neighbours.
+_COMMENT = re.compile(r"#\s*(\w[\w.:-]*\s*=|newdoc\b|newpar\b|(begin|end) document\b)")
+
+# CoNLL-U: a word of several ("1-2") repeats what its words say, and an empty node ("1.1") is not in the text.
+_CONLLU_COLUMNS = 10
+_NOT_A_WORD = re.compile(r"\d+[-.]\d+")
+
+# The number of a line and its columns.
+ColumnRow = tuple[int, list[str]]
+
+
+def column_sentences(path: str | os.PathLike[str]) -> Iterator[list[ColumnRow]]:
+    """Yield the sentences of a file as the line number and the columns of each word.
+
+    Columns are separated by tabs if each row has one, so that a word may hold spaces; else by ASCII white space, for
+    a no-break space is part of a word. Before a sentence stand comments: lines that begin with `#` and have another
+    number of columns than the words, or say `# key = value`.
+
+    Raises:
+      UserError: if there is no such file, or it is empty or not UTF-8.
+    """
+    numbered = [(number, line) for number, line in numbered_lines(path)]
+    words = [line for _, line in numbered if line.strip() and not line.startswith(("#", _DOCUMENT_START))]
+    tabs = bool(words) and all("\t" in line.strip(" \t") for line in words)
+    width = len(_columns(words[0], tabs)) if words else None
+    rows: list[ColumnRow] = []
+    for number, line in numbered:
+        if not line.strip():
+            if rows:
+                yield rows
+            rows = []
+            continue
+        columns = _columns(line, tabs)
+        comment = not rows and line.startswith("#") and (len(columns) != width or _COMMENT.match(line) is not None)
+        unseen = len(columns) == _CONLLU_COLUMNS and _NOT_A_WORD.fullmatch(columns[0]) is not None
+        if not (comment or unseen or columns[0] == _DOCUMENT_START):
+            rows.append((number, columns))
+    if rows:
+        yield rows
+
+
+def check_columns(
+    path: str | os.PathLike[str], sentences: Iterable[list[ColumnRow]], *, word_column: int, tag_column: int
+) -> None:
+    """Refuse columns that cannot be words and their tags.
+
+    Raises:
+      UserError: if the two are one column, or the words are the numbers of the words.
+    """
+    sentences = [rows for rows in sentences if rows]
+    if not sentences:
+        return
+    width = len(sentences[0][0][1])
+    if not all(-width <= column < width for column in (word_column, tag_column)):
+        return  # Rows that are too short are told one by one.
+    if word_column % width == tag_column % width:
+        raise UserError(
+            f"{path}, line {sentences[0][0][0]}: column {word_column % width} of {width} is both WORD_COLUMN and "
+            f"TAG_COLUMN; name two columns, separated by tabs or spaces"
+        )
+    numbers = [[columns[word_column] for _, columns in rows if len(columns) == width] for rows in sentences]
+    counted = all(words == [str(number) for number in range(1, len(words) + 1)] for words in numbers)
+    if counted and max(map(len, numbers)) > 1:
+        raise UserError(
+            f"{path}: column {word_column} numbers the words 1, 2, ...; set WORD_COLUMN (and TAG_COLUMN) to the "
+            f"columns of the words and of their tags, counted from 0"
+        )
+
+
+def _columns(line: str, tabs: bool) -> list[str]:
+    if tabs:
+        return [column.strip(" ") for column in re.split(r"\t+", line.strip(" \t\r"))]
+    return re.split(r"[ \t\r\f\v]+", line.strip(" \t\r\f\v"))

@@ -1,0 +1,87 @@
+"""Recognise how a file's tags mark entities, and read every notation as IOB or IOBES tags with a prefix."""
+
+import collections
+import re
+from collections.abc import Iterable, Sequence
+
+from electra_jax.tasks.tagging.conlleval import OUTSIDE
+
+PLAIN = "plain"
+
+# The letters of a scheme's tags. IO has bare types, or I alone; plain tags, such as parts of speech, mark no entities.
+SCHEMES = {"IOB1": "IB", "IOB2": "IB", "IOBES": "IBES", "BILOU": "BILU", "BMES": "BMES", "IO": "I", PLAIN: ""}
+
+# What is IOBES with other letters is read, learnt and written as IOBES.
+READ_AS = {"BILOU": "IOBES", "BMES": "IOBES"}
+_IOBES_LETTERS = {"L": "E", "U": "S", "M": "I"}
+
+# "O", and what stands for it in files that people bring.
+_OUTSIDE_TAGS = frozenset({OUTSIDE, "o", "-", "_"})
+
+_PREFIXED = re.compile(r"(?P<letter>[BIESLUM])[-_](?P<kind>.+)", re.IGNORECASE)
+_SUFFIXED = re.compile(r"(?P<kind>.+)[-_](?P<letter>[BIESLUM])", re.IGNORECASE)
+
+
+def marked_tag(tag: str) -> tuple[str, str] | None:
+    """Split `B-PER`, `b_PER` or `PER-B` into ("B", "PER"); None if no letter of any scheme marks the tag."""
+    match = _PREFIXED.fullmatch(tag) or _SUFFIXED.fullmatch(tag)
+    return None if match is None else (match["letter"].upper(), match["kind"])
+
+
+def read_tag(tag: str, scheme: str) -> str | None:
+    """Return a tag of a file as `O` or `B-PER`, in IOB or IOBES letters; None if it does not belong to the scheme.
+
+    Args:
+      tag: as the file has it.
+      scheme: a name of `SCHEMES`. Plain tags stay as they are.
+    """
+    if scheme == PLAIN:
+        return tag
+    if tag in _OUTSIDE_TAGS:
+        return OUTSIDE
+    marked = marked_tag(tag)
+    if marked is not None and marked[0] in SCHEMES[scheme]:
+        letter, kind = marked
+        return f"{_IOBES_LETTERS.get(letter, letter) if scheme in READ_AS else letter}-{kind}"
+    return f"I-{tag}" if scheme == "IO" and marked is None else None
+
+
+def recognised_scheme(sentences: Iterable[Sequence[str]]) -> str:
+    """Return the scheme of `SCHEMES` to which most tags belong.
+
+    Letters on fewer than one of a hundred marked tags are taken for faults. IOB1 and IOB2 differ in the letter of an
+    entity with none of its type right before it: I, or B.
+
+    Args:
+      sentences: the tags of each, as the file has them.
+    """
+    letters: collections.Counter[str] = collections.Counter()
+    starts: collections.Counter[str] = collections.Counter()
+    bare: collections.Counter[str] = collections.Counter()
+    for tags in sentences:
+        last_kind = None
+        for tag in tags:
+            marked = None if tag in _OUTSIDE_TAGS else marked_tag(tag)
+            if marked is None:
+                bare[tag] += 1
+                last_kind = None
+                continue
+            letter, kind = marked
+            letters[letter] += 1
+            if kind != last_kind:
+                starts[letter] += 1
+            last_kind = kind
+    types = bare.keys() - _OUTSIDE_TAGS
+    if sum(bare[tag] for tag in types) > letters.total():
+        # Tags of one letter, O among them, are parts of speech or marks without a type.
+        return "IO" if bare[OUTSIDE] and any(len(tag) > 1 for tag in types) else PLAIN
+    return _scheme_of_letters(letters, starts)
+
+
+def _scheme_of_letters(letters: collections.Counter[str], starts: collections.Counter[str]) -> str:
+    ends, others = letters["E"] + letters["S"], letters["L"] + letters["U"]
+    if letters["M"] > letters["I"]:
+        return "BMES"
+    if max(ends, others) * 100 >= max(1, letters.total()):
+        return "BILOU" if others > ends else "IOBES"
+    return "IOB1" if starts["I"] > starts["B"] else "IOB2"
