@@ -19,7 +19,7 @@ from electra_jax.model.types import PyTree
 
 
 class Stream(NamedTuple):
-    """What passes from layer to layer.
+    """Hold the states that pass from layer to layer.
 
     Attributes:
         hidden_BLD: normalized, in the encoder's dtype: what the next part reads.

@@ -147,7 +147,7 @@ def check_copy(generator_kind: str, generator: EncoderConfig, discriminator: Enc
 
 @dataclasses.dataclass(frozen=True)
 class Phases:
-    """Which parameters are trained by an update.
+    """Decide which parameters an update trains.
 
     Attributes:
         config: the settings.
