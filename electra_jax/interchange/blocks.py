@@ -5,7 +5,7 @@ from typing import Any
 
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
-from electra_jax.model.config import FULL, EncoderConfig
+from electra_jax.model.config import BERT_BLOCK, FULL, EncoderConfig
 
 BERT, MODERNBERT = "bert", "modernbert"
 
@@ -14,15 +14,11 @@ NAMES = {BERT: "ELECTRA", MODERNBERT: "ModernBERT"}
 # The switches of each kind of block, with the one value that they have there. Those that are not here are sizes and
 # rates, or choices that the block has too.
 SWITCHES: Mapping[str, Mapping[str, Any]] = {
+    # Windows and angles are of no consequence to full layers with learned positions.
     BERT: {
-        "position_embedding_type": "absolute",
-        "norm_placement": "post",
-        "gated_mlp": False,
-        "qk_norm": False,
-        "attention_bias": True,
-        "mlp_bias": True,
-        "norm_bias": True,
-        "classifier_bias": True,
+        name: value
+        for name, value in BERT_BLOCK.items()
+        if name not in ("layer_types", "local_attention", "global_rope_theta", "local_rope_theta")
     },
     MODERNBERT: {
         "position_embedding_type": "rotary",

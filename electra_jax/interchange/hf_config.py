@@ -277,6 +277,25 @@ def labels_of(kind: str, config: Mapping[str, Any], head: HeadConfig | None, pat
     return tuple(str(names[number]) for number in sorted(names, key=int))
 
 
+def described(
+    kind: str, encoder: EncoderConfig, head: HeadConfig | None, config: Mapping[str, Any], source: Path
+) -> Description:
+    """Return the description of the model of a directory, one tower with or without a head.
+
+    Raises:
+        UserError: if config.json names another number of labels than the head has outputs.
+    """
+    return Description(
+        kind=kind,
+        discriminator=None if kind == "generator" else encoder,
+        generator=encoder if kind == "generator" else None,
+        generator_embeddings=False,
+        head=head,
+        labels=labels_of(kind, config, head, source / CONFIG),
+        facts={"imported from": source.resolve().name, "format": "transformers"},
+    )
+
+
 def to_config(description: Description, special_ids: Mapping[str, int]) -> dict[str, Any]:
     """Return the content of config.json for one tower, with or without a head.
 

@@ -32,15 +32,7 @@ def read(config: Mapping[str, Any], raw: Tensors, source: Path, file: str) -> Fo
     prefix = next((p for p in ("electra.", "bert.") if any(name.startswith(p) for name in tensors)), "")
     encoder = hf_config.encoder_config(config, tensors, path, prefix=prefix)
     head = hf_config.head_config(kind, config, tensors)
-    description = Description(
-        kind=kind,
-        discriminator=None if kind == "generator" else encoder,
-        generator=encoder if kind == "generator" else None,
-        generator_embeddings=False,
-        head=head,
-        labels=hf_config.labels_of(kind, config, head, path),
-        facts={"imported from": source.resolve().name, "format": "transformers"},
-    )
+    description = hf_config.described(kind, encoder, head, config, source)
     template = abstract_params(description)
     untie(tensors, "generator_lm_head.weight", f"{prefix}embeddings.word_embeddings.weight", source / file)
     notes = []

@@ -48,15 +48,7 @@ def read(config: Mapping[str, Any], raw: Tensors, source: Path, file: str) -> Fo
         if config.get("decoder_bias") is False:
             tensors["decoder.bias"] = np.zeros(encoder.vocab_size, np.float32)
             notes.append(f"{path} says decoder_bias false: a generator has one here, which is 0")
-    description = Description(
-        kind=kind,
-        discriminator=None if kind == "generator" else encoder,
-        generator=encoder if kind == "generator" else None,
-        generator_embeddings=False,
-        head=head,
-        labels=hf_config.labels_of(kind, config, head, path),
-        facts={"imported from": source.resolve().name, "format": "transformers"},
-    )
+    description = hf_config.described(kind, encoder, head, config, source)
     template = abstract_params(description)
     encoder_names, head_names = names_of(description, template, prefix=prefix)
     return Found(description, template, tensors, encoder_names | head_names, notes)

@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from electra_jax.distributed.group import free_port
+from support.tiny_model import MODERN_BLOCK
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [one + vowel + end for one in "bdkm" for vowel in "aeiou" for end in ("", "n", "ra", "lo")]
@@ -34,22 +35,9 @@ SMALL = {
     "encoder.EncoderConfig.max_position_embeddings": 32,
     "encoder.EncoderConfig.scan_unroll": 1,
 }
-# ModernBERT's layers, one that sees the row and one that sees a window of 8.
-MODERN = {
-    f"encoder.EncoderConfig.{name}": value
-    for name, value in {
-        "type_vocab_size": 0,
-        "position_embedding_type": "rotary",
-        "norm_placement": "pre",
-        "gated_mlp": True,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "norm_bias": False,
-        "classifier_bias": False,
-        "layer_types": ("full_attention", "sliding_attention"),
-        "local_attention": 8,
-    }.items()
-} | {"run_config.PretrainingRun.generator_width_fraction": 1.0}
+MODERN = {f"encoder.EncoderConfig.{name}": value for name, value in MODERN_BLOCK.items()} | {
+    "run_config.PretrainingRun.generator_width_fraction": 1.0
+}
 STEPS = {"TRAIN_STEPS": 40, "SAVE_EVERY": 4, "EVALUATE_EVERY": 20, "KEEP": 2}
 FILES = ["--gin_file=gin/models/tiny.gin", "--gin_file=gin/runs/pretrain.gin"]
 

@@ -78,22 +78,24 @@ def small_encoder(*, dropout: float = 0.0, dtype: str = "float32") -> EncoderCon
     )
 
 
+# ModernBERT's layers, one that sees the row and one that sees a window of 8.
+MODERN_BLOCK = {
+    "type_vocab_size": 0,
+    "position_embedding_type": "rotary",
+    "norm_placement": "pre",
+    "gated_mlp": True,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "norm_bias": False,
+    "classifier_bias": False,
+    "layer_types": (FULL, SLIDING),
+    "local_attention": 8,
+}
+
+
 def modern_encoder(**fields: Any) -> EncoderConfig:
     """Return `small_encoder` with ModernBERT's layers: one that sees the row, and one that sees a window of 8."""
-    modern = {
-        "embedding_size": 16,
-        "type_vocab_size": 0,
-        "position_embedding_type": "rotary",
-        "norm_placement": "pre",
-        "gated_mlp": True,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "norm_bias": False,
-        "classifier_bias": False,
-        "layer_types": (FULL, SLIDING),
-        "local_attention": 8,
-    }
-    return dataclasses.replace(small_encoder(), **modern | fields)
+    return dataclasses.replace(small_encoder(), **{"embedding_size": 16} | MODERN_BLOCK | fields)
 
 
 def small_model(*, dropout: float = 0.0, dtype: str = "float32") -> Electra:
