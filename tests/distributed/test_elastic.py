@@ -61,7 +61,7 @@ class Run(NamedTuple):
         data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary)
         mesh = sharding.make_mesh(config, num_devices)
         setup = self.configuration.setup(self.vocabulary)
-        checkpoints, state = pretrain.begin(self.configuration, setup, mesh, data)
+        checkpoints, state, _ = pretrain.begin(self.configuration, setup, mesh, data)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
         wanted = self.abstract(config, num_devices)
         assert [leaf.sharding for leaf in jax.tree.leaves(state)] == [leaf.sharding for leaf in jax.tree.leaves(wanted)]
