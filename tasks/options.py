@@ -24,6 +24,8 @@ class TaskOptions:
         dev_fraction: share of the training examples, chosen by their texts, that stands in for a missing dev file.
         length: largest number of tokens of a row, special ones counted; None for that of `length_by_task`.
         length_by_task: the length of each task; "default" is that of the others.
+        clip_predictions: whether the values that a regression predicts are brought into the interval of the training
+            split's (GLUE: 0 to 5).
         double_unordered: whether to train on pairs whose order does not matter (mrpc, stsb) in both orders.
         skip_bad_rows: whether to leave out and count rows that cannot be used, rather than stop.
         examples_per_class: for package_of, the largest number of training examples of a class.
@@ -50,6 +52,7 @@ class TaskOptions:
     dev_fraction: float
     length: int | None
     length_by_task: Mapping[str, int]
+    clip_predictions: bool
     double_unordered: bool
     skip_bad_rows: bool
     examples_per_class: int

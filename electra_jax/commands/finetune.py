@@ -19,6 +19,7 @@ from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, resolve_init
+from electra_jax.interchange.finetuned_task import head_problem
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.reports.finetuning import write_finetune_report
 from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEEDS
@@ -48,6 +49,9 @@ def run(configuration: FinetuningRun) -> None:
         mesh=mesh,
         model=model_of(configuration, task, begun),
     )
+    problem = head_problem(context.model.head_config, modern=begun.encoder.norm_placement == "pre")
+    if problem is not None:
+        print_on_leader(f"note: {problem}")
     # A mesh that does not divide the model is refused before anything is written.
     sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)
     model_dir = open_directory(configuration, context)

@@ -105,6 +105,7 @@ FIELDS = (
     Field("OptimizerConfig", "muon_update_rms", "lr_decay_share", "0.2"),
     Field("OptimizerConfig", "generator_clip_norm", "lr_decay_share", "None"),
     Field("HeadOptions", "classifier_pooling", "beam_size", "'cls'"),
+    Field("TaskOptions", "clip_predictions", "double_unordered", "True"),
 )
 
 

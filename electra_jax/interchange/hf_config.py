@@ -333,9 +333,11 @@ def to_config(description: Description, special_ids: Mapping[str, int]) -> dict[
 def label_fields(description: Description) -> dict[str, Any]:
     """Return what config.json says of the outputs of classification, regression and tagging."""
     fields: dict[str, Any] = {}
-    if description.labels:
-        fields["id2label"] = {str(number): label for number, label in enumerate(description.labels)}
-        fields["label2id"] = {label: number for number, label in enumerate(description.labels)}
+    # Without names `transformers` takes two outputs for granted.
+    labels = description.labels or (("LABEL_0",) if description.kind == "regression" else ())
+    if labels:
+        fields["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        fields["label2id"] = {label: number for number, label in enumerate(labels)}
     if description.kind == "regression":
         fields["problem_type"] = "regression"
     elif description.kind == "sequence_classification":

@@ -92,7 +92,8 @@ def check_vocabulary(name: str, vocabulary: Vocabulary) -> None:
 def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a fine-tuned model records of its task with the name of its `rules`, as this version writes it.
 
-    Version 0.1 recorded each rule by itself.
+    Version 0.1 recorded each rule by itself. What does not say whether it `clips` brought the values that a regression
+    predicts into the interval of the task.
 
     Args:
       facts: what `DownstreamTask.describe` gave, in this version or in 0.1.
@@ -100,8 +101,9 @@ def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: if some of the rules are the original's and others are not.
     """
+    facts = {"clips": True} | dict(facts)
     if "rules" in facts or facts.get("registered"):
-        return dict(facts)
+        return facts
     groups = {"": facts, "windows": facts.get("windows", {}), "decoding": facts.get("decoding", {})}
     found = {
         name: group[name] == value

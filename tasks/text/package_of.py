@@ -167,6 +167,7 @@ def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
         name=NAME,
         target=Classes(tuple(packages)),
         pair=False,
+        clips=False,
         metrics=("accuracy",),
         rules=STANDARD_RULES,
         vocabulary=vocabulary,

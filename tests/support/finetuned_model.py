@@ -89,6 +89,7 @@ def text_facts(name: str, labels: tuple[str, ...], *, pair: bool) -> dict[str, A
         "kind": "classification",
         "target": list(labels),
         "pair": pair,
+        "clips": False,
         "metrics": ["accuracy"],
         "rules": "standard",
         "length": 32,

@@ -135,9 +135,9 @@ def test_models_of_version_0_1_keep_their_rules(kind: str) -> None:
     groups = ("windows", "decoding") if kind == "question_answering" else ()
     sizes = {"windows": {"max_sequence_length": 64}, "decoding": {"n_best_size": 20}}
     kept = {"kind": kind} | {name: sizes[name] for name in groups}
-    assert choice.current_facts(standard) == kept | {"rules": "standard"}
-    assert choice.current_facts(as_original(standard)) == kept | {"rules": "original"}
-    assert choice.current_facts(kept | {"rules": "original"}) == kept | {"rules": "original"}
+    assert choice.current_facts(standard) == kept | {"rules": "standard", "clips": True}
+    assert choice.current_facts(as_original(standard)) == kept | {"rules": "original", "clips": True}
+    assert choice.current_facts(kept | {"rules": "original"}) == kept | {"rules": "original", "clips": True}
 
 
 def test_a_model_of_version_0_1_with_some_of_the_originals_rules_is_refused() -> None:
