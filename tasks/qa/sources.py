@@ -32,7 +32,8 @@ class QALayout:
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Return the endings of the files."""
-        return (".jsonl", ".jsonl.gz") if self.scoring == "mrqa" else (".json", ".json.gz")
+        lines = (".jsonl", ".jsonl.gz")
+        return lines if self.scoring == "mrqa" else (".json", ".json.gz", *(lines if self.scoring is None else ()))
 
     @property
     def read(self) -> Callable[..., Examples]:
@@ -83,9 +84,25 @@ def scoring_of(options: TaskOptions, sources: Sources) -> str:
     scoring = QA_TASKS[options.task].scoring
     if scoring is not None:
         return scoring
-    labelled = [split for split in ("train", "dev") if split in sources.readers]
-    marked = any(example.is_impossible for split in labelled for example in sources.read(options.task, split).examples)
-    return "squad_v2" if marked else "squad_v1"
+    read = {split: sources.read(options.task, split).examples for split in ("train", "dev") if split in sources.readers}
+    if any(example.is_impossible for examples in read.values() for example in examples):
+        return "squad_v2"
+    for split, examples in read.items():
+        _check_answered(examples, f"{options.task}, {split} split")
+    return "squad_v1"
+
+
+def _check_answered(examples: Sequence[QAExample], place: str) -> None:
+    """Refuse questions without an answer among others that have one, where each must have one.
+
+    A file in which no question has an answer is one to predict.
+    """
+    empty = [example.example_id for example in examples if not example.answers]
+    if empty and len(empty) < len(examples):
+        raise UserError(
+            f"{place}: {len(empty)} of {len(examples)} questions have no answer, the first {empty[0]!r}, and none is "
+            f"marked: write 'is_impossible': true where the context holds no answer, or leave the questions out"
+        )
 
 
 def _examples_of_tfds(records: Iterable[Mapping[str, Any]], features: Any, place: str) -> Examples:
