@@ -14,7 +14,7 @@ from electra_jax.tasks.corpora.text_files import TextFiles
 
 __all__ = ["Corpus", "Document", "open_corpus"]
 
-_TEXT_FORMATS = ("auto", "documents", "lines", "jsonl")
+_TEXT_FORMATS = ("auto", "documents", "lines", "jsonl", "csv", "tsv", "doc")
 
 
 def open_corpus(corpus: str, *, text_format: str, text_field: str, skip_undecodable: bool) -> Corpus:
@@ -26,7 +26,8 @@ def open_corpus(corpus: str, *, text_format: str, text_field: str, skip_undecoda
             depth); or a glob of *.tfrecord* files as the original TensorFlow builder wrote them. A glob may begin with
             gs://, and has no `**` then.
         text_format: how text files are divided: "documents" (a blank line between documents), "lines" (a document a
-            line), "jsonl" (a JSON object a line), or "auto" (jsonl for .jsonl files, else documents).
+            line), "jsonl" (a JSON object a line), "csv" or "tsv" (a table with a header), "doc" (wikiextractor's
+            <doc>), or "auto" (what the first lines of each file show).
         text_field: the field of JSONL objects or TFDS examples that holds the text.
         skip_undecodable: whether lines that are not UTF-8 are left out and counted, instead of an error.
 

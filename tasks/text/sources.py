@@ -3,24 +3,30 @@
 import collections
 import dataclasses
 import functools
+import logging
 import math
 import pathlib
+from collections.abc import Callable
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.split_files import Sources, file_sources, reads_tfds, split_paths, what_is_missing
 from electra_jax.tasks.text.glue import GlueTask, examples_of_tfds, in_both_orders, read_glue
+from electra_jax.tasks.text.records import TABLE_SUFFIXES, column_names
 from electra_jax.tasks.text.tables import (
-    TABLE_SUFFIXES,
     Classes,
     Columns,
     Interval,
     TextExample,
-    column_names,
     discover_target,
     read_table,
 )
+
+logger = logging.getLogger(__name__)
+
+# With fewer dev examples, one answer moves the accuracy by more than a point.
+_FEW_DEV_EXAMPLES = 100
 
 # TFDS's names of the splits that it names otherwise. MNLI's diagnostic one is its dataset "ax".
 _TFDS_SPLITS = {"dev": "validation", "dev_matched": "validation_matched", "dev_mismatched": "validation_mismatched"}
@@ -83,7 +89,11 @@ def table_sources(
     # What lies outside the values of training is no mistake, though no prediction will.
     accepted = Interval(-math.inf, math.inf) if isinstance(target, Interval) else target
     read = functools.partial(_read_table, columns=columns, target=accepted, skip_bad_rows=options.skip_bad_rows)
-    return file_sources(options, **looked, read=read, text_of=_texts_in_any_order), target
+    sources = file_sources(options, **looked, read=read, text_of=_texts_in_any_order)
+    readers = dict(sources.readers)
+    if "dev" in readers:
+        readers["dev"] = functools.partial(_read_dev, readers["dev"])
+    return Sources(readers, sources.missing), target
 
 
 def _glue_of_tfds(task: GlueTask, options: TaskOptions) -> Sources:
@@ -117,6 +127,20 @@ def _read_table(
     if split == "test" and columns.label is not None and columns.label not in column_names(path):
         columns = dataclasses.replace(columns, label=None)
     return read_table(path, columns=columns, target=target, skip_bad_rows=skip_bad_rows)
+
+
+def _read_dev(read: Callable[[], Examples]) -> Examples:
+    dev = read()
+    number = len(dev.examples)
+    if number < _FEW_DEV_EXAMPLES:
+        logger.warning(
+            "the dev split has only %d example%s; one answer moves the accuracy by %.0f points, and 100.00 may be "
+            "luck: name a larger DEV_FILE, or hold out more with DEV_FRACTION",
+            number,
+            "" if number == 1 else "s",
+            100 / number,
+        )
+    return dev
 
 
 def _texts_in_any_order(example: TextExample) -> str:

@@ -1,20 +1,22 @@
 """Read a user's own tables of texts with a class or a number, and turn texts into word pieces."""
 
-import csv
+import ast
 import dataclasses
-import json
 import math
 import os
-import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.protocol import Examples
-from electra_jax.tasks.rows import BadRows, numbered_lines
+from electra_jax.tasks.rows import BadRows
+from electra_jax.tasks.text.records import records
 from electra_jax.tasks.vocabulary import Vocabulary
 
-TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl")
+# How pandas.read_csv spells a missing value (its na_values by default, pandas 2).
+_MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"} | {
+    *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
+}
 
 
 class TextExample(NamedTuple):
@@ -103,41 +105,23 @@ class Columns:
 def read_table(
     path: str | os.PathLike[str], *, columns: Columns, target: Classes | Interval, skip_bad_rows: bool
 ) -> Examples:
-    """Read a user's own file: .tsv (no quoting), .csv (quoted as spreadsheets do) or .jsonl (an object a line).
+    """Read a user's own file: .tsv, .csv or .jsonl; see `records`.
 
-    Tables begin with a line of column names.
+    Tables begin with a line of column names. A label that pandas would read as missing is missing.
 
     Args:
       path: the file, UTF-8.
       columns: which columns hold what.
       target: what a label may be; `discover_target` finds it in the training file.
-      skip_bad_rows: leave out a row that lacks a column or has another label and count it, rather than stop.
+      skip_bad_rows: leave out a row that has not the header's columns, no label or another one and count it, rather
+        than stop.
 
     Raises:
-      UserError: if the file is missing, empty or of another format, lacks a column, has a bad row, or has no row that
-        can be used.
+      UserError: if the file is missing, empty or of another format, lacks a column or has it twice, has a bad row or a
+        list as a label, or has no row that can be used.
     """
     bad_rows = BadRows(path, skip=skip_bad_rows)
     return understood(_table_rows(path, columns, bad_rows), target, bad_rows, path)
-
-
-def column_names(path: str | os.PathLike[str]) -> list[str]:
-    """Return the names of a table's columns: its first line, or the fields of the first object of a .jsonl.
-
-    Raises:
-      UserError: if the file is missing, empty or of another format, or the first line of a .jsonl is not a JSON object.
-    """
-    suffix = _checked_suffix(path)
-    first = next(text for _, text in numbered_lines(path) if text)
-    if suffix != ".jsonl":
-        return first.split("\t") if suffix == ".tsv" else next(csv.reader([first]))
-    try:
-        record = json.loads(first)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: its first line is not a JSON object")
-    return list(record)
 
 
 def discover_target(
@@ -221,27 +205,24 @@ def pair_lengths(length_a: int, length_b: int, room: int) -> tuple[int, int]:
 
 
 def _number_or_text(label: str) -> tuple[bool, float, str]:
+    """Order numbers by value and before texts; a total order, in which what is not a number is a text."""
     try:
-        return False, float(label), label
+        value = float(label)
     except ValueError:
-        return True, 0.0, label
-
-
-def _checked_suffix(path: str | os.PathLike[str]) -> str:
-    suffix = pathlib.Path(path).suffix.lower()
-    if suffix not in TABLE_SUFFIXES:
-        raise UserError(
-            f"{path}: the format {suffix or 'without a suffix'!r} is unknown; use {', '.join(TABLE_SUFFIXES)}"
-        )
-    return suffix
+        value = math.nan
+    return (True, 0.0, label) if math.isnan(value) else (False, value, label)
 
 
 def _table_rows(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows) -> Iterator[RawRow]:
-    readers = {".tsv": _tsv_records, ".csv": _csv_records, ".jsonl": _json_records}
-    for index, (line, record) in enumerate(readers[_checked_suffix(path)](path, columns, bad_rows)):
+    for index, (line, record) in enumerate(records(path, columns.used, bad_rows)):
         if record is None:
             continue
-        missing = [name for name in columns.used if record.get(name) is None]
+        if columns.label is not None and _is_list(record.get(columns.label)):
+            raise UserError(
+                f"{path}, line {line}: the label {record[columns.label]} is a list, and multi-label classification is "
+                "not supported: give each row one label"
+            )
+        missing = [name for name in columns.used if _is_missing(record.get(name), label=name == columns.label)]
         if missing:
             bad_rows.report(line, f"no {', '.join(map(repr, missing))}", f"the columns {', '.join(columns.used)}")
             continue
@@ -250,50 +231,18 @@ def _table_rows(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRow
         yield RawRow(line, index, str(record[columns.text_a]), text_b, label)
 
 
-# Records with their lines; None for a blank line and for a row that was reported: both count as rows.
-Records = Iterator[tuple[int, Mapping[str, object] | None]]
+def _is_missing(value: object, *, label: bool) -> bool:
+    """Say whether a value is none: null, NaN, or a label that is empty or spelt as one; an empty text is a text."""
+    if label and isinstance(value, str):
+        return value.strip() in _MISSING
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _tsv_records(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows) -> Records:
-    lines = numbered_lines(path)
-    header = next(lines)[1].split("\t")
-    _check_header(path, header, columns)
-    for line, text in lines:
-        yield line, dict(zip(header, text.split("\t"), strict=False)) if text else None
-
-
-def _csv_records(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows) -> Records:
-    # Whole lines with their ends go to the csv module, since a quoted field may hold line ends.
-    reader = csv.reader(f"{text}\n" for _, text in numbered_lines(path))
-    try:
-        header = next(reader)
-        _check_header(path, header, columns)
-        line = reader.line_num + 1
-        for fields in reader:
-            yield line, dict(zip(header, fields, strict=False)) if fields else None
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-
-
-def _json_records(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows) -> Records:
-    for line, text in numbered_lines(path):
-        if not text:
-            yield line, None
-            continue
+def _is_list(label: object) -> bool:
+    """Say whether a label is several, in JSON or as a table spells what Python prints."""
+    if isinstance(label, str) and label.strip().startswith(("[", "(", "{")):
         try:
-            record = json.loads(text)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            bad_rows.report(line, "not a JSON object", f"an object with {', '.join(columns.used)}")
-            record = None
-        yield line, record
-
-
-def _check_header(path: str | os.PathLike[str], header: Sequence[str], columns: Columns) -> None:
-    missing = [name for name in columns.used if name not in header]
-    if missing:
-        raise UserError(
-            f"{path} has no column {', '.join(map(repr, missing))}: its first line names {', '.join(map(repr, header))}"
-        )
+            label = ast.literal_eval(label.strip())
+        except (ValueError, SyntaxError):
+            return False
+    return isinstance(label, (list, tuple, set, dict))

@@ -194,7 +194,7 @@ def test_a_users_own_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dev\.tsv, line 3: the label 'x'; expected one of '9', '10'.*SKIP_BAD_ROWS"):
         task.examples("dev")
     dev = own(tmp_path, skip_bad_rows=True).examples("dev")
-    assert (dev.examples, dev.skipped) == ([(0, "a", None, 0)], {"the label 'x'": 1, "no 'kind'": 1})
+    assert (dev.examples, dev.skipped) == ([(0, "a", None, 0)], {"the label 'x'": 1, "1 column": 1})
     with pytest.raises(UserError, match="2 of the 2 examples of classification have no label, as in a test set"):
         task.score(task.examples("test").examples, [LabelPrediction("9", {})] * 2)
 

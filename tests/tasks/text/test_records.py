@@ -1,0 +1,169 @@
+"""Tables as people bring them: rows that are not what the header says, missing labels, lists as labels."""
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.protocol import Examples
+from electra_jax.tasks.text.records import column_names
+from electra_jax.tasks.text.sources import table_sources
+from electra_jax.tasks.text.tables import Classes, Columns, discover_target, read_table
+from support.tiny_model import task_options
+
+COLUMNS = Columns("text", None, "label")
+TARGET = Classes(("0", "1"))
+
+
+def written(folder: Path, suffix: str, *lines: str) -> Path:
+    path = folder / f"train{suffix}"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def read(path: Path, *, skip: bool = False) -> Examples:
+    return read_table(path, columns=COLUMNS, target=TARGET, skip_bad_rows=skip)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lines", "told"),
+    [
+        (".csv", ("text,label", "a,1", "b, c,0"), "3 columns; expected 2, .*holds a comma must be quoted"),
+        (".csv", ("label,text", "1,a", "0,b, c, d"), "4 columns; expected 2"),
+        (".csv", ("label,text,note", "1,a,x", "0,b"), "2 columns; expected 3"),
+        (".tsv", ("label\ttext", "1\ta", "0\tb\tc"), "3 columns; expected 2, .*no text may hold a tab"),
+        (".tsv", ("label\ttext", "1\ta", "0"), "1 column; expected 2"),
+    ],
+)
+def test_a_row_has_as_many_columns_as_the_header(
+    tmp_path: Path, suffix: str, lines: tuple[str, ...], told: str
+) -> None:
+    path = written(tmp_path, suffix, *lines)
+    with pytest.raises(UserError, match=rf"train\{suffix}, line 3: {told}"):
+        read(path)
+    with pytest.raises(UserError, match=rf"train\{suffix}, line 3: {told}"):
+        discover_target(path, columns=COLUMNS, regression=False, skip_bad_rows=False)
+    file = read(path, skip=True)
+    assert (file.examples, file.skipped) == ([(0, "a", None, 1)], {told.split(";")[0]: 1})
+
+
+def test_a_stray_quote_costs_its_own_line_alone(tmp_path: Path) -> None:
+    rows = [f"a{number},1" for number in range(20)]
+    rows[3], rows[13] = '"a3,1', '"a13,1'
+    for second in ('"a13,1', 'a13",1'):  # opened again, or closed there, which is sound CSV
+        rows[13] = second
+        path = written(tmp_path, ".csv", "text,label", *rows)
+        with pytest.raises(UserError, match=r"train\.csv, line 5: (not CSV|a quoted field over 11 lines, each a row)"):
+            read(path)
+        file = read(path, skip=True)
+        lost = {3, 13} if second.startswith('"') else {3}
+        assert [example.index for example in file.examples] == [number for number in range(20) if number not in lost]
+        assert file.skipped.total() == len(lost)
+
+
+def test_a_long_quoted_text_is_no_stray_quote(tmp_path: Path) -> None:
+    text = "\n".join(["Dear all,", *(["we met, ate, and left", "so it goes"] * 5)])
+    path = written(tmp_path, ".csv", "text,label", f'"{text}",1', 'say ""hm"",0', '"b, ""c""",0')
+    assert [example.text_a for example in read(path).examples] == [text, 'say ""hm""', 'b, "c"']
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_column_that_is_used_has_its_name_alone(tmp_path: Path, suffix: str) -> None:
+    lines = [line.replace(",", "\t" if suffix == ".tsv" else ",") for line in ("text,label,text", "a,1,x")]
+    with pytest.raises(UserError, match=rf"train\{suffix}, line 1: 2 columns are named 'text', expected 1"):
+        read(written(tmp_path, suffix, *lines), skip=True)
+    unused = [line.replace(",", "\t" if suffix == ".tsv" else ",") for line in ("x,text,label,x", "u,a,1,v")]
+    assert read(written(tmp_path, suffix, *unused)).examples == [(0, "a", None, 1)]
+
+
+def test_a_json_object_has_each_field_once(tmp_path: Path) -> None:
+    path = written(tmp_path, ".jsonl", '{"text": "a", "label": 1}', '{"text": "a", "label": 1, "text": "b"}')
+    with pytest.raises(UserError, match=r"line 2: the field 'text' twice"):
+        read(path)
+    assert read(path, skip=True).skipped == {"the field 'text' twice": 1}
+
+
+def test_a_tsv_that_pandas_quoted(tmp_path: Path) -> None:
+    path = written(tmp_path, ".tsv", "text\tlabel", '"she said ""hm"""\t1', '"two\nlines\tand a tab"\t0', "plain\t1")
+    assert [example.text_a for example in read(path).examples] == ['she said "hm"', "two\nlines\tand a tab", "plain"]
+    assert column_names(path) == ["text", "label"]
+    # Quotes that need not be there are text, as they were, and so are those that swallow rows.
+    for lines in (('"a"\t1', 'b "c"\t0'), ('"a\t1', 'b"\t0'), ('"a\t1', '"b" c\t0')):
+        texts = [line.split("\t")[0] for line in lines]
+        assert [row.text_a for row in read(written(tmp_path, ".tsv", "text\tlabel", *lines)).examples] == texts
+
+
+@pytest.mark.parametrize("label", ["", " ", "nan", "NaN", "NA", "N/A", "NULL", "null", "None", "<NA>"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_a_missing_label_is_no_class(tmp_path: Path, suffix: str, label: str) -> None:
+    rows = [("a", "0"), ("b", label), ("c", "1")]
+    lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
+    if suffix != ".jsonl":
+        lines = [("," if suffix == ".csv" else "\t").join(row) for row in [("text", "label"), *rows]]
+    path = written(tmp_path, suffix, *lines)
+    with pytest.raises(UserError, match=rf"line {2 if suffix == '.jsonl' else 3}: no 'label'; expected the columns"):
+        discover_target(path, columns=COLUMNS, regression=False, skip_bad_rows=False)
+    assert discover_target(path, columns=COLUMNS, regression=False, skip_bad_rows=True) == TARGET
+    file = read(path, skip=True)
+    assert (file.examples, file.skipped) == ([(0, "a", None, 0), (2, "c", None, 1)], Counter({"no 'label'": 1}))
+
+
+def test_nothing_in_json_is_no_text(tmp_path: Path) -> None:
+    path = written(tmp_path, ".jsonl", '{"text": NaN, "label": 1}', '{"text": "", "label": 0}', '{"text": "a"}')
+    assert read(path, skip=True).examples == [(1, "", None, 0)]
+    assert read(path, skip=True).skipped == {"no 'text'": 1, "no 'label'": 1}
+
+
+def test_labels_have_one_order_whatever_comes_first(tmp_path: Path) -> None:
+    labels = ["b", "NAN", "10", "9", "1.0", "1", "-inf", "a"]
+    for given in (labels, labels[::-1], sorted(labels)):
+        path = written(tmp_path, ".tsv", "text\tlabel", *(f"t\t{label}" for label in given))
+        found = discover_target(path, columns=COLUMNS, regression=False, skip_bad_rows=False)
+        assert found == Classes(("-inf", "1", "1.0", "9", "10", "NAN", "a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lines"),
+    [
+        (".jsonl", ('{"text": "a", "label": "0"}', '{"text": "b", "label": ["neg", "toxic"]}')),
+        (".jsonl", ('{"text": "a", "label": "0"}', '{"text": "b", "label": {"neg": 1, "toxic": 0}}')),
+        (".csv", ("text,label", "b,\"['neg', 'toxic']\"")),
+        (".tsv", ("text\tlabel", "b\t[0, 1]")),
+    ],
+)
+def test_lists_as_labels_are_refused(tmp_path: Path, suffix: str, lines: tuple[str, ...]) -> None:
+    path = written(tmp_path, suffix, *lines)
+    for skip in (False, True):
+        with pytest.raises(UserError, match=r"line 2: the label .* is a list, and multi-label .* is not supported"):
+            discover_target(path, columns=COLUMNS, regression=False, skip_bad_rows=skip)
+    bracketed = written(tmp_path, ".tsv", "text\tlabel", "a\t[POS]", "b\t(NEG")
+    found = discover_target(bracketed, columns=COLUMNS, regression=False, skip_bad_rows=False)
+    assert found == Classes(("(NEG", "[POS]"))
+
+
+@pytest.mark.parametrize(("rows", "dev_fraction"), [(20, 0.05), (99, None), (100, None)])
+def test_a_small_dev_split_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: int, dev_fraction: float | None
+) -> None:
+    lines = ("text,label", *(f"a{number},{number % 2}" for number in range(rows)))
+    changes = {"dev_file": str(written(tmp_path, ".csv", *lines))}
+    if dev_fraction is not None:
+        changes = {"dev_fraction": dev_fraction}
+    options = task_options(
+        "classification",
+        train_file=str(written(tmp_path, ".csv", *lines)),
+        text_column="text",
+        label_column="label",
+        **changes,
+    )
+    sources, _ = table_sources(options, regression=False, target=None)
+    with caplog.at_level(logging.WARNING):
+        sources.readers["train"]()
+        assert caplog.messages == []
+        dev = sources.readers["dev"]()
+    number = len(dev.examples)
+    told = f"the dev split has only {number} example"
+    assert [message.startswith(told) for message in caplog.messages] == [True] * (number < 100)
