@@ -57,7 +57,11 @@ def test_questions_without_answers_are_told_before_training(tmp_path: Path) -> N
     for paragraph in data["data"][0]["paragraphs"]:
         paragraph["qas"][0].pop("is_impossible", None)
     file = written(tmp_path / "a.json", data)
-    with pytest.raises(
-        UserError, match=r"qa, train split: 1 of 4 questions have no answer, the first 'q3', .*'is_impossible': true"
-    ):
+    unanswered = "split: 1 of 4 questions have no answer, the first 'q3': set TASK = 'squad_v2'"
+    with pytest.raises(UserError, match=f"qa, train {unanswered}"):
         made("qa", None, train_file=str(file), dev_file=str(file))
+    with pytest.raises(UserError, match=f"squad_v1, dev {unanswered}"):
+        made("squad_v1", None, train_file=str(file), dev_file=str(file))
+    # The setting that the message names learns from them.
+    task = made("squad_v2", None, train_file=str(file), dev_file=str(file))
+    assert [example.is_impossible for example in task.examples("train").examples] == [False, False, False, True]
