@@ -98,6 +98,13 @@ class Description:
         return config
 
     @property
+    def task(self) -> dict[str, Any] | None:
+        """What `electra finetune` recorded of the task; None for any other model."""
+        recorded = self.facts.get("task")
+        # Of an imported checkpoint of the original it is the name alone.
+        return recorded if isinstance(recorded, dict) else None
+
+    @property
     def gives_energies(self) -> bool:
         """Whether the discriminator's logit is a token's energy, as in Electric, rather than that of being replaced."""
         return self.kind == "discriminator" and self.facts.get("objective") == "Electric"

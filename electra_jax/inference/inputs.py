@@ -36,7 +36,7 @@ def as_input(model: Network, value: Any, where: str) -> Any:
     kind = model.description.kind
     if kind == "multiple_choice":
         raise UserError(f"{where} is text, which a model of multiple choice does not read: give input_ids")
-    pair = model.description.facts.get("task", {}).get("pair")
+    pair = (model.description.task or {}).get("pair")
     found = canonical(value, TASK_KINDS.get(kind, kind), pair, where)
     if model.vocabulary is None:
         raise UserError(f"{where} is text, but the model has no vocabulary: give input_ids")

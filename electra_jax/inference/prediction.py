@@ -49,7 +49,7 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int) -> list[R
         return []
     if model.description.kind not in TASK_KINDS:
         return describe_texts(model, list(map(as_pair, values)), batch_size)
-    facts = model.description.facts.get("task")
+    facts = model.description.task
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
     if facts is None and task.kind in ("classification", "regression"):
         # An imported model does not say whether it reads pairs: it reads what it is given.

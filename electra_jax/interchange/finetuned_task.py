@@ -27,8 +27,7 @@ BIO_LETTERS = {"E": "I", "S": "B"}
 
 def task_of(description: Description) -> Mapping[str, Any] | None:
     """Return what a fine-tuned model records of its task; None for any other model."""
-    recorded = description.facts.get("task")
-    return None if recorded is None else choice.current_facts(recorded)
+    return None if description.task is None else choice.current_facts(description.task)
 
 
 def head_problem(head: HeadConfig, *, modern: bool) -> str | None:

@@ -113,7 +113,23 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({error})") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is not a JSON object")
+    check_labels(config, path)
     return config
+
+
+def check_labels(config: Mapping[str, Any], path: Path) -> None:
+    """Check that labels, where config.json names them, are numbered from 0.
+
+    Raises:
+        UserError: if they are a list, or their numbers are others.
+    """
+    names = config.get("id2label")
+    numbers = set(map(str, range(len(names)))) if isinstance(names, Mapping) else None
+    if names is not None and (numbers is None or set(names) != numbers):
+        raise UserError(
+            f'{path}: id2label = {json.dumps(names)[:60]} should name each output by its number, as {{"0": "no", '
+            '"1": "yes"} does'
+        )
 
 
 def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
@@ -283,8 +299,13 @@ def described(
     """Return the description of the model of a directory, one tower with or without a head.
 
     Raises:
-        UserError: if config.json names another number of labels than the head has outputs.
+        UserError: if config.json names another number of labels than the head has outputs, or a regression has several.
     """
+    if kind == "regression" and head is not None and head.num_labels != 1:
+        raise UserError(
+            f"{source / CONFIG}: problem_type is 'regression' and the head has {head.num_labels} outputs: only one is "
+            "read"
+        )
     return Description(
         kind=kind,
         discriminator=None if kind == "generator" else encoder,
