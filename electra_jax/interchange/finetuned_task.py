@@ -54,16 +54,17 @@ def folded(model: Loaded) -> Loaded:
     - A tagger's labels are B-TYPE, I-TYPE and O, whatever letters it has learnt. Two outputs then share a name: that of
       the likeliest output is the tag, as it was.
     - Where a task gives every token the type 1, type 0 is embedded as type 1, because other tokenizers give 0.
+    - The answerability logit, which has no place there, is left out.
 
     Args:
-        model: one tower; without a recorded task it is returned as it is.
+        model: one tower, with or without a head and a recorded task.
     """
+    model = without_answerability(model)
     task = task_of(model.description)
     if task is None:
         return model
     if task["kind"] == "regression":
-        low, high = task["interval"] if task.get("registered") else task["target"]
-        return model._replace(params=in_interval(model.params, low, high))
+        return model._replace(params=in_interval(model.params, *interval_of(task)))
     if task["kind"] != "tagging" or task.get("registered"):
         return model
     labels = model.description.labels
@@ -76,6 +77,22 @@ def folded(model: Loaded) -> Loaded:
         table_TE[0] = table_TE[token_type]
         params = {**params, "embeddings": {**params["embeddings"], "token_type_embeddings": table_TE}}
     return model._replace(params=params, description=dataclasses.replace(model.description, labels=labels))
+
+
+def without_answerability(model: Loaded) -> Loaded:
+    """Return a model of question answering without the logit of "has no answer"; any other model as it is."""
+    head = model.description.head
+    if head is None or head.answerable == "none":
+        return model
+    description = dataclasses.replace(model.description, head=dataclasses.replace(head, answerable="none"))
+    kept = {name: values for name, values in model.params["head"].items() if name != "answerable"}
+    return model._replace(description=description, params={**model.params, "head": kept})
+
+
+def interval_of(task: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the least and the largest value of a regression's training split."""
+    low, high = task["interval"] if task.get("registered") else task["target"]
+    return low, high
 
 
 def in_interval(params: PyTree, low: float, high: float) -> PyTree:
@@ -118,6 +135,9 @@ def task_notes(description: Description) -> list[str]:
         )
     if task is None:
         return notes
+    if task["kind"] == "regression" and task["clips"]:
+        low, high = interval_of(task)
+        notes.append(f"predicted values are brought into {low} to {high} here (CLIP_PREDICTIONS), but not there")
     if task["kind"] == "question_answering" and task["null_threshold"] is not None:
         notes.append(
             f"a question has no answer where its null odds exceed {task['null_threshold']:.4g}, and transformers "

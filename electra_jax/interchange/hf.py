@@ -158,7 +158,7 @@ def write(model: Loaded, dest: Path) -> list[str]:
                 raise
             notes.append(f"the generator was left out: {error}")
             continue
-        notes += write_part(finetuned_task.folded(part), dest / name, modern=modern)
+        notes += write_part(part, dest / name, modern=modern)
     if model.vocabulary is None:
         notes.append("the model has no vocabulary: no tokenizer files were written")
     # The towers of a pair have one tokenizer.
@@ -171,8 +171,9 @@ def write_part(part: Loaded, folder: Path, *, modern: bool) -> list[str]:
     Raises:
         UserError: if `transformers` has no class for the head.
     """
+    limits = refuse_or_note(part.description, modern=modern)
+    part = finetuned_task.folded(part)
     description, encoder = part.description, part.description.encoder
-    limits = refuse_or_note(description, modern=modern)
     form = f"`{(modernbert_config if modern else hf_config).ARCHITECTURES[description.kind]}` of transformers"
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in (hf_modernbert if modern else hf_electra).files_of(description, part.params).items():

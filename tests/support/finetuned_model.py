@@ -1,5 +1,6 @@
 """Model directories with a fine-tuning head and weights of chance, for tests of what reads them."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,20 @@ QA = {
 QUESTION = {"question": "Who sat?", "context": "John sat on the mat. The dog ran home. The cats sat in Paris."}
 
 
-def write_tuned(directory: Path, kind: str, *, labels: tuple[str, ...], task: dict[str, Any] | None) -> Path:
+def write_tuned(
+    directory: Path,
+    kind: str,
+    *,
+    labels: tuple[str, ...],
+    task: dict[str, Any] | None,
+    head_kind: str = "",
+    **head_fields: Any,
+) -> Path:
     """A model directory of a kind of `description.KINDS`, whose facts hold `task`, if any."""
     head = None
     if kind not in ("discriminator", "generator", "pretraining"):
         head = HeadConfig(
-            kind=HEADS.get(kind, kind),
+            kind=head_kind or HEADS.get(kind, kind),
             num_labels=len(labels) or (2 if kind == "question_answering" else 1),
             dropout_prob=0.1,
             mask_questions=kind == "question_answering",
@@ -65,6 +74,7 @@ def write_tuned(directory: Path, kind: str, *, labels: tuple[str, ...], task: di
             beam_size=0,
             classifier_pooling="cls",
         )
+        head = dataclasses.replace(head, **head_fields)
     description = Description(
         kind=kind,
         discriminator=None if kind == "generator" else small_encoder(),
