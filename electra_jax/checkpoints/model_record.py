@@ -105,6 +105,12 @@ class Description:
         return recorded if isinstance(recorded, dict) else None
 
     @property
+    def longest_row(self) -> int:
+        """The most tokens of a row that the model was made for, as an imported directory states them, or may read."""
+        most = self.encoder.max_position_embeddings
+        return min(most, self.facts.get("longest row", most))
+
+    @property
     def gives_energies(self) -> bool:
         """Whether the discriminator's logit is a token's energy, as in Electric, rather than that of being replaced."""
         return self.kind == "discriminator" and self.facts.get("objective") == "Electric"

@@ -69,9 +69,9 @@ def as_pair(value: str | tuple[str, str]) -> tuple[str, str | None]:
 def facts_of_head(model: Network) -> Mapping[str, Any]:
     """Return the facts of a task for a model of another library, of which only the head is known.
 
-    Rows are as long as the model reads.
+    Rows are as long as the directory states, or as the model reads.
     """
-    kind, length = TASK_KINDS[model.description.kind], model.description.encoder.max_position_embeddings
+    kind, length = TASK_KINDS[model.description.kind], model.description.longest_row
     if kind == "tagging":
         return {
             "task": "this model",

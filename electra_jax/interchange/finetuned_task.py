@@ -116,10 +116,10 @@ def bio_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def row_length(description: Description) -> int:
-    """Return the most tokens of a row: those of the fine-tuned model's task, or else those that the encoder reads."""
+    """Return the most tokens of a row: those of the fine-tuned model's task, or else those of the model."""
     most, task = description.encoder.max_position_embeddings, task_of(description)
     if task is None:
-        return most
+        return description.longest_row
     length = task["windows"]["max_sequence_length"] if task["kind"] == "question_answering" else task["length"]
     return min(length, most)
 

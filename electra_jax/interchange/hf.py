@@ -70,6 +70,9 @@ def read_one(source: Path) -> Imported:
     found = (hf_modernbert if modern else hf_electra).read(config, raw, source, file)
     description = found.description
     left = layout.check(found.tensors, found.names, str(source / file))
+    length = hf_tokenizer.stated_length(source)
+    if description.head is not None and length is not None:
+        description = dataclasses.replace(description, facts=description.facts | {"longest row": length})
     vocabulary = hf_tokenizer.read_vocabulary(source)
     check_vocabulary(vocabulary, description.encoder.vocab_size, source)
     notes = [f"left over in {source / file}: {layout.listed(left)}"] if left else []

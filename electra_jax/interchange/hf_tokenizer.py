@@ -83,6 +83,13 @@ def unread(directory: Path) -> str | None:
     return " with ".join([name or "a tokenizer", *([", ".join(parts)] if parts else [])])
 
 
+def stated_length(directory: Path) -> int | None:
+    """Return the `model_max_length` of a directory's tokenizer, in tokens; None where it states none, or no length."""
+    length = (read_json(directory / "tokenizer_config.json") or {}).get("model_max_length")
+    # Room for two special tokens, and for a pair a third. Where there is no limit, it is a huge number.
+    return length if type(length) is int and 4 <= length < 1 << 30 else None
+
+
 def with_stated_casing(definition: str, config: dict[str, Any]) -> str:
     """Return a tokenizer.json with the casing that tokenizer_config.json states, where its normalizer is BERT's."""
     values = json.loads(definition)

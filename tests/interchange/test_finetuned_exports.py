@@ -128,6 +128,17 @@ def test_tags_are_those_that_pipelines_group(tmp_path: Path) -> None:
     expected = ["O" if label == "O" else letters[label[0]] + label[1:] for label in labels]
     assert again("the cat sat on")[0]["tags"] == expected
     assert json.loads((out / "tokenizer_config.json").read_text())["model_max_length"] == 24
+    # Words beyond the task's length are outside, here and there.
+    for model in (tuned, again):
+        (found,) = model("cat " * 28)
+        assert [place for place, share in enumerate(found["probabilities"]) if share is None] == [
+            22,
+            23,
+            24,
+            25,
+            26,
+            27,
+        ]
 
 
 def test_entities_are_the_same_in_bio() -> None:

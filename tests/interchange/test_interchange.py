@@ -198,8 +198,8 @@ def test_tables_larger_than_the_vocabulary(
     ids = np.arange(1, 9)[None]
     for folder in pair:
         (folder / "vocab.txt").unlink(missing_ok=True)
-        assert main(["import", str(folder), str(tmp_path / folder.name)]) == 0
-    discriminator, generator = (electra_jax.load(tmp_path / folder.name) for folder in pair)
+        assert main(["import", str(folder), str(tmp_path / "alone" / folder.name)]) == 0
+    discriminator, generator = (electra_jax.load(tmp_path / "alone" / folder.name) for folder in pair)
     np.testing.assert_array_equal(model.logits(ids), discriminator.logits(ids))
     np.testing.assert_allclose(model.generator_logits(ids), generator.logits(ids)[..., :37], rtol=0, atol=1e-6)
     config = str(tmp_path / "whole" / "config.gin")
