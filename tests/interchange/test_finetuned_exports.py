@@ -199,7 +199,8 @@ def test_what_transformers_has_no_place_for_is_noted(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize("name", CASES)
 def test_pipelines_of_transformers_say_the_same(name: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    pipeline = pytest.importorskip("transformers").pipeline
+    transformers = pytest.importorskip("transformers")
+    pipeline = transformers.pipeline
     case, inputs = CASES[name]
     tuned, out, again = exported(tmp_path, **case)
     if name in ("classification", "pairs", "regression"):
@@ -210,6 +211,8 @@ def test_pipelines_of_transformers_say_the_same(name: str, tmp_path: Path) -> No
             expected = {"LABEL_0": found["value"]} if "value" in found else found["probabilities"]
             assert said == pytest.approx(expected, rel=1e-4, abs=1e-5)
     elif name == "question_answering":
+        if not hasattr(transformers, "QuestionAnsweringPipeline"):
+            pytest.skip("version 5 of transformers has no pipeline of question answering")
         limits = {"max_answer_len": 30, "doc_stride": 16, "max_question_len": 8}
         ask = pipeline("question-answering", str(out))
         for found, question in zip(tuned(inputs), inputs, strict=True):
