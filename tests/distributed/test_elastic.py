@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from electra_jax.checkpoints import model_dir as loading
+from electra_jax.checkpoints import run_start
 from electra_jax.checkpoints.orbax_store import Checkpoints
-from electra_jax.commands import pretrain
 from electra_jax.config import gin_files
 from electra_jax.config.data import PretrainingData, data_state
 from electra_jax.config.pretraining import PretrainingRun
@@ -61,7 +61,7 @@ class Run(NamedTuple):
         data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary)
         mesh = sharding.make_mesh(config, num_devices)
         setup = self.configuration.setup(self.vocabulary)
-        checkpoints, state, _ = pretrain.begin(self.configuration, setup, mesh, data)
+        checkpoints, state, _ = run_start.begin(self.configuration, setup, mesh, data)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
         wanted = self.abstract(config, num_devices)
         assert [leaf.sharding for leaf in jax.tree.leaves(state)] == [leaf.sharding for leaf in jax.tree.leaves(wanted)]
