@@ -187,18 +187,18 @@ def pretrain_step(
         return jax.grad(lambda chosen: loss(state.params | chosen, part, index), has_aux=True)(chosen)
 
     grads, sums = accumulate(gradient, drawn.masked, drawn.keys.sample, accumulation_steps)
-    state = apply_gradients(state, grads, optimizer, rates or {})
-    return state, sums | {"grad_norm": optax.tree.norm(grads)}
+    params, opt_state = apply_gradients(state, grads, optimizer, rates or {})
+    sums["grad_norm"] = optax.tree.norm(grads)
+    return TrainState(state.step + 1, params, opt_state, state.key_data), sums
 
 
 def apply_gradients(
     state: TrainState, grads: PyTree, optimizer: optax.GradientTransformation, rates: Mapping[str, jax.Array]
-) -> TrainState:
-    """Return the state after an update by the gradients of the trees that are trained; see `pretrain_step`."""
+) -> tuple[PyTree, optax.OptState]:
+    """Return the parameters and the optimizer's state after an update by the gradients of the trained trees."""
     # What is not trained has no gradient, and keeps its values: weight decay would shrink them.
     no_grads = {name: optax.tree.zeros_like(tree) for name, tree in state.params.items() if name not in grads}
     updates, opt_state = optimizer.update(no_grads | grads, state.opt_state, state.params)
     updates = {name: updates[name] for name in grads}
     updates |= {name: optax.tree.scale(rate, updates[name]) for name, rate in rates.items()}
-    params = state.params | optax.apply_updates({name: state.params[name] for name in grads}, updates)
-    return TrainState(state.step + 1, params, opt_state, state.key_data)
+    return state.params | optax.apply_updates({name: state.params[name] for name in grads}, updates), opt_state

@@ -196,7 +196,10 @@ def is_recorded(file: Path) -> bool:
     return file.parent.name != "t5x" and file.stem not in ("evaluate", "predict", "compare")
 
 
-@pytest.mark.parametrize("file", filter(is_recorded, sorted(ROOT.glob("gin/**/*.gin"))), ids=lambda path: path.stem)
+RECORDED = [file for file in sorted(ROOT.glob("gin/**/*.gin")) if is_recorded(file)]
+
+
+@pytest.mark.parametrize("file", RECORDED, ids=lambda path: path.stem)
 def test_shipped_files_bind_what_may_be_recorded(file: Path) -> None:
     text = file.read_text()
     text = "\n".join("" if line.startswith("include ") else line for line in text.split("\n"))
