@@ -1,4 +1,4 @@
-"""Where a pre-training run starts: at its own checkpoint, or from weights of another model, or from SEED."""
+"""Start a pre-training run: at its own checkpoint, from the weights of another model, or from SEED."""
 
 from typing import Any, NamedTuple
 

@@ -80,7 +80,7 @@ class HeadConfig:
             raise ValueError(f"classifier_pooling {self.classifier_pooling!r}: it must be cls or mean")
 
 
-# The fields of question answering, in a head that does nothing about them, as all of `transformers`.
+# The fields for question answering, as the heads of `transformers` and of all other kinds of task have them.
 WITHOUT_ANSWERS = {"mask_questions": False, "final_sep_answers": False, "answerable": "none", "beam_size": 0}
 
 

@@ -1,4 +1,4 @@
-"""Gradient accumulation: a batch cut into micro-batches, whose gradients and metric sums are added up."""
+"""Accumulate gradients: cut a batch into micro-batches, and add up their gradients and metric sums."""
 
 from collections.abc import Callable
 
