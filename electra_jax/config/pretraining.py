@@ -7,7 +7,7 @@ import jax
 import optax
 from flax import linen as nn
 
-from electra_jax.data.shapes import BatchShape, BatchShapes, Warmup
+from electra_jax.data.batch_shapes import BatchShape, BatchShapes, Warmup
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
@@ -157,8 +157,8 @@ class PretrainingRun:
         schedule_steps: steps over which the schedules of hyperparameters run (see `training.schedules`).
         generator_first, copy_generator, freeze_generator: see `phases.PhasesConfig`.
         batch_size_warmup, sequence_length_warmup: smaller batches and shorter rows in the first steps, as
-            (share of the steps up to which, size) pairs: see `data.shapes.BatchShapes`. An example is cut to a shorter
-            row, and what is cut off is not trained on.
+            (share of the steps up to which, size) pairs: see `data.batch_shapes.BatchShapes`. An example is cut to a
+            shorter row, and what is cut off is not trained on.
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
         rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.

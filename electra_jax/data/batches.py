@@ -11,9 +11,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from electra_jax.data.batch_shapes import BatchShape, BatchShapes, cut
 from electra_jax.data.blocks import TokenBlocks
 from electra_jax.data.packed_rows import PackedRows, pack_rows
-from electra_jax.data.shapes import BatchShape, BatchShapes, cut
 from electra_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
