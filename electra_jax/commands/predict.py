@@ -13,10 +13,11 @@ from electra_jax.files import local
 from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item, read_items
 from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import Write, record_writer
-from electra_jax.inference.prediction import Record, answers, predict_examples, predict_ids
+from electra_jax.inference.prediction import Record, answers, predict_examples, predict_ids, row_length
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
+from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.outputs import left_out, write_outputs
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,10 @@ def predict_split(model: Network, configuration: PredictionRun, name: str) -> No
     for split in splits_of(task, name):
         found = task.examples(split)
         print_on_leader(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
-        predictions = predict_examples(model, task, found.examples, batch_size=configuration.batch_size)
+        count = CutCount(task.length)
+        predictions = predict_examples(model, task, found.examples, batch_size=configuration.batch_size, count=count)
+        if count.texts:
+            print_on_leader(f"{split}: {count}")
         for path in write_outputs(task, split, found.examples, predictions, directory):
             print_on_leader(f"wrote {path}")
 
@@ -65,38 +69,40 @@ def write_predictions(model: Network, lists: Iterable[Sequence[Item]], write: Wr
     Raises:
         UserError: if there were inputs, and none could be answered.
     """
-    count, errors = 0, []
+    number, errors, cut = 0, [], CutCount(row_length(model))
     for items in lists:
-        for item, record in zip(items, records_of(model, items, batch_size), strict=True):
+        for item, record in zip(items, records_of(model, items, batch_size, cut), strict=True):
             named = {} if item.identifier is None else {"id": item.identifier}
             write({"index": item.index} | named | record)
             errors += [record["error"]] if "error" in record else []
-        count += len(items)
-    if errors and len(errors) == count:
-        raise UserError(errors[0] if count == 1 else f"none of the {count:,} inputs could be answered; {errors[0]}")
+        number += len(items)
+    if errors and len(errors) == number:
+        raise UserError(errors[0] if number == 1 else f"none of the {number:,} inputs could be answered; {errors[0]}")
     if errors:
-        logger.warning("%d of %d inputs could not be answered: their records have an `error`", len(errors), count)
+        logger.warning("%d of %d inputs could not be answered: their records have an `error`", len(errors), number)
+    if cut.texts:
+        logger.warning("%s", cut)
 
 
-def records_of(model: Network, items: Sequence[Item], batch_size: int) -> list[Record]:
-    """Return a record for each input; that of an input that cannot be answered has nothing but an `error`."""
-    found = iter(answered(model, [item for item in items if item.error is None], batch_size))
+def records_of(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
+    """Return a record for each input, with nothing but an `error` where it cannot be answered; see `answers`."""
+    found = iter(answered(model, [item for item in items if item.error is None], batch_size, cut))
     return [next(found) if item.error is None else {"error": item.error} for item in items]
 
 
-def answered(model: Network, items: Sequence[Item], batch_size: int) -> list[Record]:
+def answered(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
     """Return a record for each input that could be read, and an `error` where the model refuses an input."""
     try:
-        return answered_together(model, items, batch_size)
+        return answered_together(model, items, batch_size, cut)
     except UserError as error:
         if len(items) == 1:
             return [{"error": str(error)}]
     # The halves are answered apart until the input that is refused stands alone.
     middle = len(items) // 2
-    return answered(model, items[:middle], batch_size) + answered(model, items[middle:], batch_size)
+    return answered(model, items[:middle], batch_size, cut) + answered(model, items[middle:], batch_size, cut)
 
 
-def answered_together(model: Network, items: Sequence[Item], batch_size: int) -> list[Record]:
+def answered_together(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
     """Return a record for each input.
 
     Raises:
@@ -105,5 +111,6 @@ def answered_together(model: Network, items: Sequence[Item], batch_size: int) ->
     ids = [item.ids for item in items if item.ids is not None]
     starts = range(0, len(ids), batch_size)
     of_ids = iter([record for start in starts for record in predict_ids(model, ids[start : start + batch_size])])
-    of_text = iter(answers(model, [item.value for item in items if item.ids is None], batch_size=batch_size))
+    values = [item.value for item in items if item.ids is None]
+    of_text = iter(answers(model, values, batch_size=batch_size, count=cut))
     return [next(of_text if item.ids is None else of_ids) for item in items]

@@ -167,10 +167,12 @@ def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
         name=NAME,
         target=Classes(tuple(packages)),
         pair=False,
+        clip_values=False,
         metrics=("accuracy",),
         rules=STANDARD_RULES,
         vocabulary=vocabulary,
         length=options.row_length,
+        long_texts=options.long_texts,
         sources=Sources(
             {split: functools.partial(read, split) for split in ("train", *_PERCENT)},
             "it has train, dev and test",

@@ -162,13 +162,15 @@ def test_rows_and_training_in_both_orders(tmp_path: Path) -> None:
         "input_ids": "int32",
         "token_type_ids": "int32",
         "example": "int32",
+        "num_tokens": "int32",
+        "num_cut": "int32",
         "label": "float32",
     }
     assert len(task.examples("dev").examples) == 1
     # What has no label cannot be learnt, and is predicted without.
     raw = task.raw_examples([("a", "b")])
     assert task.rows(raw, training=True) == []
-    assert task.rows(raw, training=False)[0].keys() == {"input_ids", "token_type_ids", "example"}
+    assert "label" not in task.rows(raw, training=False)[0]
     (short,) = make_task(task_options("stsb", data_dir=str(tmp_path), length=5), VOCABULARY).rows(
         task.raw_examples([("a b", "c d")]), training=False
     )
@@ -217,6 +219,28 @@ def test_a_dev_set_is_held_out_by_text(tmp_path: Path) -> None:
     assert not sides[0] & sides[1]
 
 
+@pytest.mark.parametrize(
+    ("texts", "fraction", "held_out"),
+    [
+        ([str(number) for number in range(20)], 0.1, 2),
+        ([str(number) for number in range(1000)], 0.1, 100),
+        ([str(number) for number in range(7)], 0.01, 1),
+        ([str(number) for number in range(7)], 0.99, 6),
+        # Ten examples of one text stay together, and the others make up the number.
+        (["same"] * 10 + [str(number) for number in range(10)], 0.2, 4),
+        (["same"] * 10 + ["other"] * 9, 0.1, 9),
+    ],
+)
+def test_the_dev_split_is_exact(tmp_path: Path, texts: list[str], fraction: float, held_out: int) -> None:
+    rows = [f"{place % 2}\t{text}" for place, text in enumerate(texts)]
+    file = written(tmp_path / "mine.tsv", "kind\tbody", *rows)
+    columns = {"text_column": "body", "label_column": "kind"}
+    task = made("classification", train_file=file, dev_fraction=fraction, **columns)
+    train, dev = (task.examples(split).examples for split in ("train", "dev"))
+    assert (len(train), len(dev)) == (len(texts) - held_out, held_out)
+    assert not {example.text_a for example in train} & {example.text_a for example in dev}
+
+
 def test_columns_that_are_not_named(tmp_path: Path) -> None:
     written(tmp_path / "train.csv", "kind,body", "1,a", "2,b")
     with pytest.raises(
@@ -244,13 +268,19 @@ def test_values_of_a_regression(tmp_path: Path) -> None:
     assert (task.kind, task.target, task.labels) == ("regression", Interval(-1.0, 3.0), ())
     train = task.examples("train").examples
     assert [float(row["label"]) for row in task.rows(train, training=True)] == [0.0, 1.0, 0.5]
-    # A value beyond those of training is read, and its prediction is the nearest that was seen.
+    # A value beyond those of training is read, and may be predicted.
     dev = task.examples("dev").examples
     assert [example.label for example in dev] == [5.0, 0.0]
     rows = task.rows(dev, training=False)
     outputs = [{"logits": np.array([value], np.float32)} for value in (1.5, 0.25)]
     predictions = task.predictions(dev, rows, outputs)
-    assert predictions == [ValuePrediction(3.0), ValuePrediction(0.0)]
+    assert predictions == [ValuePrediction(5.0), ValuePrediction(0.0)]
+    clipped = own(tmp_path, "regression", clip_values=True)
+    assert clipped.predictions(dev, rows, outputs) == [ValuePrediction(3.0), ValuePrediction(0.0)]
+    # Models of earlier versions did so, and did not say it.
+    facts = {name: value for name, value in task.describe().items() if name not in ("clip_values", "long_texts")}
+    older = task_from_facts(facts, VOCABULARY)
+    assert older.predictions(dev, rows, outputs) == [ValuePrediction(3.0), ValuePrediction(0.0)]
     assert predictions[1].to_json() == {"value": 0.0}
     assert task.score(dev, predictions) == {"spearman": pytest.approx(100.0), "pearson": pytest.approx(100.0)}
 
