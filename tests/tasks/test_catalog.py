@@ -144,7 +144,7 @@ def test_models_of_version_0_1_keep_their_rules(kind: str) -> None:
     assert choice.current_facts(as_original(standard)) == added | kept | {"rules": "original"}
     assert choice.current_facts(kept | {"rules": "original"}) == added | kept | {"rules": "original"}
     # What is recorded holds.
-    recorded = {name: "recorded" for name in added} | kept | {"rules": "original"}
+    recorded = dict.fromkeys(added, "recorded") | kept | {"rules": "original"}
     assert choice.current_facts(recorded) == recorded
 
 
