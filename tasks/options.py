@@ -26,7 +26,6 @@ class TaskOptions:
         length_by_task: the length of each task; "default" is that of the others.
         long_texts: what becomes of texts and sentences longer than that, a name of `long_texts.LONG_TEXTS`.
         double_unordered: whether to train on pairs whose order does not matter (mrpc, stsb) in both orders.
-        clip_values: whether predictions of a regression are brought into the range of the training values.
         skip_bad_rows: whether to leave out and count rows that cannot be used, rather than stop.
         examples_per_class: for package_of, the largest number of training examples of a class.
         max_question_length, doc_stride: see `qa.windows.WindowConfig`.
@@ -55,7 +54,6 @@ class TaskOptions:
     length_by_task: Mapping[str, int]
     long_texts: str
     double_unordered: bool
-    clip_values: bool
     skip_bad_rows: bool
     examples_per_class: int
     max_question_length: int

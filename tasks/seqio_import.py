@@ -215,7 +215,7 @@ class RegisteredTask:
             tags = tuple(self.labels[number] for number in label_ids[labelled])
             return LabelsPrediction(label_ids, example.words, tags, tuple(shares))
         if self.interval is not None:
-            return ValuePrediction(self.interval.clipped(self.interval.denormalised(np.asarray(logits).item())))
+            return ValuePrediction(self.interval.denormalised(np.asarray(logits).item()))
         probabilities = softmax(logits.astype(np.float64)).tolist()
         return LabelPrediction(self.labels[int(np.argmax(logits))], dict(zip(self.labels, probabilities, strict=True)))
 

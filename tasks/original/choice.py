@@ -39,8 +39,7 @@ _RECORDED_BY_0_1 = {
 
 # What models that did not record it did, by the kind of their task.
 _RECORDED_WITHOUT = {
-    **{kind: {"long_texts": "cut", "clip_values": True} for kind in ("classification", "regression")},
-    "tagging": {"long_texts": "cut"},
+    **{kind: {"long_texts": "cut"} for kind in ("classification", "regression", "tagging")},
     "question_answering": {"metric": "squad"},
 }
 

@@ -167,7 +167,6 @@ def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
         name=NAME,
         target=Classes(tuple(packages)),
         pair=False,
-        clip_values=False,
         metrics=("accuracy",),
         rules=STANDARD_RULES,
         vocabulary=vocabulary,

@@ -73,12 +73,10 @@ class Interval:
         return (value - self.low) / (self.high - self.low)
 
     def denormalised(self, prediction: float) -> float:
-        """Return the value of a model's output, which may lie outside the interval."""
-        return prediction if math.isinf(self.high - self.low) else self.low + prediction * (self.high - self.low)
-
-    def clipped(self, value: float) -> float:
-        """Return the value of the interval that is nearest."""
-        return min(max(value, self.low), self.high)
+        """Return the value of a model's output, brought into the interval."""
+        if math.isinf(self.high - self.low):
+            return prediction
+        return min(max(self.low + prediction * (self.high - self.low), self.low), self.high)
 
 
 class RawRow(NamedTuple):

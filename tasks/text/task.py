@@ -59,7 +59,7 @@ class LabelPrediction:
 
 @dataclasses.dataclass(frozen=True)
 class ValuePrediction:
-    """The value of an example, on the task's own scale."""
+    """The value of an example, in the task's own interval."""
 
     value: float
 
@@ -79,7 +79,6 @@ class TextTask:
       name: its name in the catalogue.
       target: its classes, or the interval of its values.
       pair: whether examples are pairs.
-      clip_values: whether a regression's values are brought into the interval, as none of training lies outside.
       metrics: names of its scores, the main one first.
       rules: how it is scored, where implementations differ.
       vocabulary: tokenises.
@@ -91,7 +90,6 @@ class TextTask:
     name: str
     target: Classes | Interval
     pair: bool
-    clip_values: bool
     metrics: tuple[str, ...]
     rules: TextRules
     vocabulary: Vocabulary
@@ -180,12 +178,6 @@ class TextTask:
             )
         return self.scores(gold, [self._number(prediction) for prediction in predictions])
 
-    def value_of(self, output: float) -> float:
-        """Return the value of a regression's output, in the task's interval if `clip_values`."""
-        assert isinstance(self.target, Interval)
-        value = self.target.denormalised(output)
-        return self.target.clipped(value) if self.clip_values else value
-
     def scores(self, labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
         """Return the metrics of class numbers, or of values in the task's interval."""
         metrics = METRICS | {"f1": self.rules.f1}
@@ -199,7 +191,6 @@ class TextTask:
             "kind": self.kind,
             "target": [target.low, target.high] if isinstance(target, Interval) else list(target.labels),
             "pair": self.pair,
-            "clip_values": self.clip_values,
             "metrics": list(self.metrics),
             "rules": self.rules.name,
             "length": self.length,
@@ -223,7 +214,7 @@ class TextTask:
 
     def _prediction(self, logits_C: np.ndarray) -> TextPrediction:
         if isinstance(self.target, Interval):
-            return ValuePrediction(self.value_of(float(np.asarray(logits_C).reshape(()))))
+            return ValuePrediction(self.target.denormalised(float(np.asarray(logits_C).reshape(()))))
         probabilities_C = softmax(logits_C.astype(np.float64))
         labels = self.target.labels
         return LabelPrediction(
@@ -264,7 +255,6 @@ def make_text_task(
         name=options.task,
         target=target,
         pair=pair,
-        clip_values=options.clip_values,
         metrics=metrics,
         rules=rules,
         vocabulary=vocabulary,
@@ -280,7 +270,6 @@ def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, ru
         name=facts["task"],
         target=_target(facts),
         pair=facts["pair"],
-        clip_values=facts["clip_values"],
         metrics=tuple(facts["metrics"]),
         rules=rules,
         vocabulary=vocabulary,

@@ -34,8 +34,9 @@ def test_the_names() -> None:
 def test_a_task_of_every_name_and_its_rebuilt_self(tmp_path: Path, name: str) -> None:
     (tmp_path / "train.tsv").write_text("text\tother\tlabel\na\tb\t1\nb\ta\t2\n")
     (tmp_path / "train.txt").write_text("a B-X\n\nb B-X\n")
-    question = {"id": "1", "question": "a", "answers": [{"text": "b", "answer_start": 2}]}
-    content = {"data": [{"paragraphs": [{"context": f"a b {word}", "qas": [question]} for word in "cd"]}]}
+    question = {"question": "a", "answers": [{"text": "b", "answer_start": 2}]}
+    paragraphs = [{"context": f"a b {word}", "qas": [question | {"id": word}]} for word in "cd"]
+    content = {"data": [{"paragraphs": paragraphs}]}
     (tmp_path / "train.json").write_text(json.dumps(content))
     columns = {"text_column": "text", "text_b_column": "other", "label_column": "label"}
     if name in QUESTION_ANSWERING:
@@ -136,7 +137,7 @@ def test_models_of_version_0_1_keep_their_rules(kind: str) -> None:
     sizes = {"windows": {"max_sequence_length": 64}, "decoding": {"n_best_size": 20}}
     kept = {"kind": kind} | {name: sizes[name] for name in groups}
     added = {
-        "classification": {"long_texts": "cut", "clip_values": True},
+        "classification": {"long_texts": "cut"},
         "tagging": {"long_texts": "cut"},
         "question_answering": {"metric": "squad"},
     }[kind]

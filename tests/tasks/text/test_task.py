@@ -268,19 +268,13 @@ def test_values_of_a_regression(tmp_path: Path) -> None:
     assert (task.kind, task.target, task.labels) == ("regression", Interval(-1.0, 3.0), ())
     train = task.examples("train").examples
     assert [float(row["label"]) for row in task.rows(train, training=True)] == [0.0, 1.0, 0.5]
-    # A value beyond those of training is read, and may be predicted.
+    # A value beyond those of training is read, and its prediction is the nearest that was seen.
     dev = task.examples("dev").examples
     assert [example.label for example in dev] == [5.0, 0.0]
     rows = task.rows(dev, training=False)
     outputs = [{"logits": np.array([value], np.float32)} for value in (1.5, 0.25)]
     predictions = task.predictions(dev, rows, outputs)
-    assert predictions == [ValuePrediction(5.0), ValuePrediction(0.0)]
-    clipped = own(tmp_path, "regression", clip_values=True)
-    assert clipped.predictions(dev, rows, outputs) == [ValuePrediction(3.0), ValuePrediction(0.0)]
-    # Models of earlier versions did so, and did not say it.
-    facts = {name: value for name, value in task.describe().items() if name not in ("clip_values", "long_texts")}
-    older = task_from_facts(facts, VOCABULARY)
-    assert older.predictions(dev, rows, outputs) == [ValuePrediction(3.0), ValuePrediction(0.0)]
+    assert predictions == [ValuePrediction(3.0), ValuePrediction(0.0)]
     assert predictions[1].to_json() == {"value": 0.0}
     assert task.score(dev, predictions) == {"spearman": pytest.approx(100.0), "pearson": pytest.approx(100.0)}
 
