@@ -131,8 +131,10 @@ def predict_examples(
 ) -> list[Prediction]:
     """Return a prediction for each example of a task that the model's labels fit; see `answers` for `count`."""
     rows = task.rows(examples, training=False)
+    found = predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=model.labels)
+    # Not before: what is refused is asked again, in parts.
     count.add(rows)
-    return predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=model.labels)
+    return found
 
 
 def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
@@ -171,13 +173,18 @@ def describe_texts(
     length = model.description.encoder.max_position_embeddings
     made = text_windows(pairs, vocabulary=pieces, length=length, long_texts="cut", read_mask=has_generator)
     rows = [{name: np.array(values, np.int32) for name, values in each.rows[0]._asdict().items()} for each in made]
-    count.add([{"example": np.array(n), **count_fields(w.num_tokens, w.num_cut)} for n, w in enumerate(made)])
     fillings = [fill(model, row) if has_generator and pieces.mask_id in row["input_ids"] else None for row in rows]
     outputs = row_runner(model, batch_size, len(rows))(rows)
     records = []
     for row, output, found in zip(rows, outputs, fillings, strict=True):
         record = describe_tokens(model, row["input_ids"]) | describe_logits(model, output["logits"])
         records.append(record if found is None else record | {"fillings": found})
+    count.add(
+        [
+            {"example": np.array(number)} | count_fields(text.num_tokens, text.num_cut)
+            for number, text in enumerate(made)
+        ]
+    )
     return records
 
 

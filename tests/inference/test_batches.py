@@ -96,6 +96,16 @@ def test_a_bad_line_is_an_error_and_the_job_goes_on(
     assert caplog.messages == ["8 of 11 inputs could not be answered: their records have an `error`"]
 
 
+def test_what_is_cut_off_is_counted_once(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # Rows of 32 tokens, 30 without the special ones. The ids are refused, and the texts are asked again.
+    lines = ['"the cat"', "[2, 99, 3]", f'"{"a " * 40}"']
+    predicted(folder, tmp_path, "in.jsonl", "\n".join(lines))
+    assert caplog.messages[-1].startswith("1 of 2 texts, 24 % of tokens, cut at 32: fine-tune with a larger MAX_SEQ")
+    caplog.clear()
+    load(folder / "one")(["a " * 31])
+    assert caplog.messages[0].startswith("1 of 1 texts, 3 % of tokens, cut at 32")
+
+
 def test_tables_are_read_as_for_training(folder: Path, tmp_path: Path) -> None:
     table = 'id,text,label\na,"the cat, sat",0\nb,the, cat, sat\n\nc,"{the ""dog",1\n'
     records = predicted(folder, tmp_path, "in.csv", table)
