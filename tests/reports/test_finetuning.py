@@ -156,7 +156,7 @@ def test_a_sentence_is_as_sure_as_the_surest_of_its_wrong_words() -> None:
         prediction = {"tags": ["O", "B-PER", "O"], "probabilities": probabilities}
         return {"words": ["a", "b", "c"], "gold": ["O", "O", "B-LOC"], "prediction": prediction}
 
-    errors = ranked_errors("tagging", [sentence(0.99, 0.5, None), sentence(0.1, 0.4, 0.7)])
+    errors = ranked_errors("tagging", [sentence(0.99, 0.5, None), sentence(0.1, 0.4, 0.7)], "squad")
     assert [(error.weight, error.said, error.gold) for error in errors] == [
         (0.7, "c: O", "B-LOC"),
         (0.5, "b: B-PER", "O"),
