@@ -88,7 +88,7 @@ def test_the_originals_ways_are_all_switched() -> None:
     changed = {
         field.name for field in dataclasses.fields(ours) if getattr(ours, field.name) != getattr(original, field.name)
     }
-    assert changed == {"rules", "length_by_task", "null_threshold"}
+    assert changed == {"rules", "length_by_task", "null_threshold", "qa_metric"}
     assert (ours.row_length, original.row_length) == (512, 128)
 
 
