@@ -104,6 +104,8 @@ FIELDS = (
     Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),
     Field("OptimizerConfig", "muon_update_rms", "lr_decay_share", "0.2"),
     Field("OptimizerConfig", "generator_clip_norm", "lr_decay_share", "None"),
+    Field("TaskOptions", "long_texts", "skip_bad_rows", "'cut'"),
+    Field("TaskOptions", "qa_metric", "skip_bad_rows", "'squad'"),
     Field("HeadOptions", "classifier_pooling", "beam_size", "'cls'"),
 )
 

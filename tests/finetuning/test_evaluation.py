@@ -17,6 +17,7 @@ from electra_jax.inference.prediction import row_runner
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
+from electra_jax.tasks.long_texts import CutCount
 from electra_jax.training import sharding
 from electra_jax.training.sharding import MeshConfig
 from support.tiny_model import RULES, VOCAB_SIZE, head_config, small_encoder
@@ -58,7 +59,7 @@ def test_eight_devices_equal_inference_on_one(kind: str) -> None:
     task: Any = types.SimpleNamespace(kind=kind, length=20)
     nothing: Any = None
     mesh = sharding.make_mesh(config, 8)
-    split = Split([], [], {})
+    split = Split([], [], {}, CutCount(8))
     context = SeedContext(run, task, nothing, split, split, mesh, FinetunedModel(trained, head(kind)))
     params = random_params(kind)
     everywhere = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
