@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.tokenizer_file import load_tokenizer
+from electra_jax.tasks.unknown import Unknown, state_unknown
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
@@ -102,13 +104,34 @@ def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
     Raises:
         UserError: if the cache's record names another vocabulary.
     """
-    record = path_of(directory) / "made_by.json"
-    made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    made_by = record_of_cache(directory)
     if made_by.get("vocabulary_fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
         raise UserError(
             f"the cache {directory} was tokenised with another vocabulary, or another casing, than TOKENIZER: name "
             "the one that it was made with, or run `electra cache` again"
         )
+
+
+def check_unknown(directory: str, *, allow_unknown: bool) -> None:
+    """State on standard error how much of a cache's text is [UNK]; caches of SeqIO and of earlier versions do not know.
+
+    Raises:
+        UserError: if it is more than a fifth, and that is not allowed. The cache stays.
+    """
+    made_by = record_of_cache(directory)
+    if "unknown" not in made_by:
+        return
+    stated = state_unknown(
+        Unknown(**made_by["unknown"]), what=f"the cache {directory}", allow_unknown=allow_unknown
+    )
+    if processes.leader():
+        print(stated, file=sys.stderr, flush=True)
+
+
+def record_of_cache(directory: str) -> dict[str, Any]:
+    """Return what made a cache, and its counts; nothing for a cache without a record."""
+    record = path_of(directory) / "made_by.json"
+    return json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
 
 
 def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | None) -> str:
@@ -124,6 +147,7 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
     """
     if is_cache(cache.source.corpus):
         check_vocabulary_of(str(cache.source.corpus), vocabulary)
+        check_unknown(str(cache.source.corpus), allow_unknown=cache.allow_unknown)
         return str(cache.source.corpus)
     corpus = open_source(cache.source)
     if max_bytes is not None and corpus.size_bytes > max_bytes:
@@ -131,7 +155,7 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
             f"{corpus.name} is {corpus.size_bytes / 1e9:.1f} GB: tokenise it once with `electra cache` and the same "
             "--gin bindings, then start this run again (or raise CacheConfig.max_auto_cache_bytes)"
         )
-    return build_cache(
+    path = build_cache(
         corpus,
         vocabulary,
         cache_dir=cache.cache_dir or str(user_cache() / "examples"),
@@ -140,6 +164,8 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
         num_processes=cache.num_processes or os.cpu_count() or 1,
         show_progress=True,
     )
+    check_unknown(path, allow_unknown=cache.allow_unknown)
+    return path
 
 
 def open_data(

@@ -36,6 +36,7 @@ from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, held_out_threshold, read_corpus
 from electra_jax.tasks.pretraining.cache_worker import Job, Setup, piece_path, read_piece, record_path
 from electra_jax.tasks.pretraining.packing import Packing
+from electra_jax.tasks.unknown import Unknown, join_unknown
 from electra_jax.tasks.vocabulary import Vocabulary
 
 # Raised whenever the same inputs would give other examples than before.
@@ -43,6 +44,9 @@ FORMAT_VERSION = 2
 
 # Bytes of text of a job: 64 jobs of a small corpus, more of a large one.
 SMALLEST_JOB, LARGEST_JOB, JOBS = 2**16, 2**26, 64
+
+# The size of a job, in the folder of the jobs. Its name changes with what a job's record holds.
+_JOB_BYTES = "bytes_of_a_job"
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -218,7 +222,7 @@ def _run_jobs(
     hashes = (hashed for hashed, _ in read_corpus(corpus, corpus.units))
     threshold = held_out_threshold(hashes, held_out_fraction)
     skipped_before = collections.Counter(corpus.skipped)
-    jobs = _jobs(corpus, threshold, int((setup.directory / "job_bytes").read_text()))
+    jobs = _jobs(corpus, threshold, int((setup.directory / _JOB_BYTES).read_text()))
     records: dict[int, dict[str, Any]] = {}
     lock, stop = threading.Lock(), threading.Event()
 
@@ -270,11 +274,11 @@ def _jobs_folder(partial: pathlib.Path, corpus: Corpus) -> pathlib.Path:
     The size of a job is kept there: if its estimate changed, the jobs of a resumed build would be others.
     """
     folder = partial / "jobs"
-    if not (folder / "job_bytes").exists():
+    if not (folder / _JOB_BYTES).exists():
         shutil.rmtree(partial, ignore_errors=True)
         folder.mkdir(parents=True)
         size = min(max(corpus.size_bytes // JOBS, SMALLEST_JOB), LARGEST_JOB)
-        replace_file(folder / "job_bytes", str(size))
+        replace_file(folder / _JOB_BYTES, str(size))
     return folder
 
 
@@ -347,7 +351,8 @@ def _finish(
         pieces = (piece_path(setup.directory, index, split) for index in range(len(records)))
         _join_pieces(partial / f"{split}.blocks", pieces, setup.vocabulary.vocab_size)
     dropped = sum(record["dropped"] for record in records)
-    counts = {**totals, "dropped_tokens": dropped, "skipped": skipped}
+    unknown = join_unknown(Unknown(**record["unknown"]) for record in records)
+    counts = {**totals, "dropped_tokens": dropped, "skipped": skipped, "unknown": unknown.to_json()}
     replace_file(
         partial / "made_by.json", json.dumps({"made_by": "electra cache", **description, **counts}, indent=2) + "\n"
     )
