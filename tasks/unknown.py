@@ -2,12 +2,13 @@
 
 import collections
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.protocol import Row
 from electra_jax.tasks.vocabulary import Vocabulary
 
 WARNED_SHARE = 0.01
@@ -15,6 +16,7 @@ REFUSED_SHARE = 0.2
 # So many of the commonest characters and words are kept, and so many of them named.
 KEPT, NAMED = 20, 5
 _LONGEST_NAMED = 24
+_EXAMPLES_LOOKED_AT = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,25 @@ def measure_unknown(texts: Collection[str], vocabulary: Vocabulary) -> Unknown:
         tokens, unknown = tokens + found[0], unknown + found[1]
     words, characters = what_became_unknown(texts, vocabulary) if unknown else ({}, {})
     return Unknown(tokens, unknown, commonest(words), commonest(characters))
+
+
+def unknown_of_rows(rows: Sequence[Row], examples: Sequence[Any], vocabulary: Vocabulary) -> Unknown:
+    """Return how much of a split of a downstream task is [UNK]; the first examples show what it is.
+
+    Args:
+        rows: of the split, as the task made them.
+        examples: of the split; their texts are found by the names that every family of tasks has for them.
+        vocabulary: of the rows.
+    """
+    tokens, unknown = count_unknown(np.concatenate([row["input_ids"] for row in rows]), vocabulary)
+    texts = [text for example in examples[:_EXAMPLES_LOOKED_AT] for text in _texts_of(example)] if unknown else []
+    words, characters = what_became_unknown(texts, vocabulary)
+    return Unknown(tokens, unknown, commonest(words), commonest(characters))
+
+
+def _texts_of(example: Any) -> list[str]:
+    found = (getattr(example, name, None) for name in ("text_a", "text_b", "question", "context", "words"))
+    return [text if isinstance(text, str) else " ".join(text) for text in found if text]
 
 
 def state_unknown(found: Unknown, *, what: str, allow_unknown: bool) -> str:

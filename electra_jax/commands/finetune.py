@@ -27,6 +27,8 @@ from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.outputs import left_out
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.task import QATask
+from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
 
@@ -43,8 +45,8 @@ def run(configuration: FinetuningRun) -> None:
         run=configuration,
         task=task,
         origin=begun,
-        train=read_split(task, "train", training=True),
-        dev=read_split(task, "dev", training=False),
+        train=read_split(task, "train", begun.vocabulary, training=True, allow_unknown=configuration.allow_unknown),
+        dev=read_split(task, "dev", begun.vocabulary, training=False, allow_unknown=configuration.allow_unknown),
         mesh=mesh,
         model=model_of(configuration, task, begun),
     )
@@ -71,11 +73,14 @@ def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) 
     return FinetunedModel(begun.encoder, head)
 
 
-def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
-    """Read the examples and rows of a split, and print how many there are and how many were left out.
+def read_split(
+    task: DownstreamTask, name: str, vocabulary: Vocabulary, *, training: bool, allow_unknown: bool
+) -> Split:
+    """Read the examples and rows of a split, and print how many there are, how many were left out, and what is [UNK].
 
     Raises:
-        UserError: if nothing in the split can be used, or the dev split has no labels.
+        UserError: if nothing in the split can be used, the dev split has no labels, or more than a fifth of its tokens
+            are [UNK] and that is not allowed.
     """
     found = task.examples(name)
     rows = task.rows(found.examples, training=training)
@@ -83,6 +88,8 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
         raise UserError(f"the {name} split of {task.name} has nothing that can be {'learnt' if training else 'scored'}")
     windows = f" as {len(rows)} rows" if len(rows) != len(found.examples) else ""
     print_on_leader(f"{name}: {len(found.examples)} examples{windows}{left_out(found.skipped)}")
+    unknown = unknown_of_rows(rows, found.examples, vocabulary)
+    print_on_leader(state_unknown(unknown, what=f"the {name} split", allow_unknown=allow_unknown))
     return Split(found.examples, rows, found.skipped)
 
 

@@ -121,9 +121,7 @@ def check_unknown(directory: str, *, allow_unknown: bool) -> None:
     made_by = record_of_cache(directory)
     if "unknown" not in made_by:
         return
-    stated = state_unknown(
-        Unknown(**made_by["unknown"]), what=f"the cache {directory}", allow_unknown=allow_unknown
-    )
+    stated = state_unknown(Unknown(**made_by["unknown"]), what=f"the cache {directory}", allow_unknown=allow_unknown)
     if processes.leader():
         print(stated, file=sys.stderr, flush=True)
 

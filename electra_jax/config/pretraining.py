@@ -104,12 +104,9 @@ class VocabularyRun:
         vocab_file: the file to write: a vocab.txt, beside which a tokenizer.json is written, or a tokenizer.json.
         algorithm: "wordpiece", "bpe" (byte-level) or "unigram".
         vocab_size: number of entries.
-        lowercase: whether to lower-case text; None to do so for "wordpiece" alone, and where most letters have
-            capitals: see `tasks.scripts.choose_casing`.
-        strip_accents: whether to drop accents; None for False.
+        lowercase, strip_accents: what is done to text before it is split, see `tasks.scripts.choose_casing`.
         min_frequency: number of times that a pair of pieces must occur to be merged; without effect on "unigram".
-        limit_alphabet: for "wordpiece", the largest number of single characters; words with other characters become
-            [UNK]. None for those that make 99.99 % of the text.
+        limit_alphabet: for "wordpiece", the largest number of single characters; None for 99.99 % of the text.
         sample_mb: megabytes of text to learn from, drawn at random where there is more.
         allow_unknown: go on where more than a fifth of the text becomes [UNK].
     """
@@ -124,16 +121,6 @@ class VocabularyRun:
     limit_alphabet: int | None
     sample_mb: int
     allow_unknown: bool
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UserError: if a number is not positive.
-        """
-        for name, value in (("VOCAB_SAMPLE_MB", self.sample_mb), ("LIMIT_ALPHABET", self.limit_alphabet)):
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}: it must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True)

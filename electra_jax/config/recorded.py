@@ -100,6 +100,7 @@ FIELDS = (
     Field("PretrainingRun", "batch_size_warmup", "weight_schedule", "()"),
     Field("PretrainingRun", "sequence_length_warmup", "weight_schedule", "()"),
     Field("CacheConfig", "allow_unknown", "held_out_fraction", "True"),
+    Field("FinetuningRun", "allow_unknown", "save_every", "True"),
     Field("OptimizerConfig", "rule", "lr_decay_share", "'bert_adam'"),
     Field("OptimizerConfig", "generator_learning_rate", "lr_decay_share", "None"),
     Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),

@@ -24,6 +24,14 @@ def test_counts_by_hand() -> None:
     assert measure_unknown([], VOCABULARY).share == 0
 
 
+def test_rows_of_a_task_are_counted_and_their_texts_looked_at() -> None:
+    examples = [TextExample(0, "the 犬", "cat", None), TaggedSentence(("the", "犬も"), None, 1)]
+    rows = [{"input_ids": np.array([2, 5, 1, 3, 6, 3], np.int32)}, {"input_ids": np.array([2, 5, 1, 1, 3], np.int32)}]
+    found = unknown_of_rows(rows, examples, VOCABULARY)
+    assert (found.tokens, found.unknown) == (6, 3)
+    assert found.words == {"犬": 2, "も": 1}
+
+
 def test_bytes_know_everything() -> None:
     settings = {"vocab_size": 300, "lowercase": False, "strip_accents": False, "min_frequency": 2}
     vocabulary = train_tokenizer(["the cat"], algorithm="bpe", **settings, show_progress=False)
