@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.tagging.sentences import TaggedSentence
+from electra_jax.tasks.text.tables import TextExample
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.tokenizer_training import train_tokenizer
-from electra_jax.tasks.unknown import Unknown, count_unknown, measure_unknown, state_unknown, what_became_unknown
+from electra_jax.tasks.unknown import (
+    Unknown,
+    count_unknown,
+    measure_unknown,
+    state_unknown,
+    unknown_of_rows,
+    what_became_unknown,
+)
 from electra_jax.tasks.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "the", "cat", "c", "##s"], lowercase=True, strip_accents=False)
@@ -25,7 +34,7 @@ def test_counts_by_hand() -> None:
 
 
 def test_rows_of_a_task_are_counted_and_their_texts_looked_at() -> None:
-    examples = [TextExample(0, "the 犬", "cat", None), TaggedSentence(("the", "犬も"), None, 1)]
+    examples = [TextExample(0, "the 犬", "cat", None), TaggedSentence(("the", "犬も"), (), 1)]
     rows = [{"input_ids": np.array([2, 5, 1, 3, 6, 3], np.int32)}, {"input_ids": np.array([2, 5, 1, 1, 3], np.int32)}]
     found = unknown_of_rows(rows, examples, VOCABULARY)
     assert (found.tokens, found.unknown) == (6, 3)
