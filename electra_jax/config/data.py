@@ -39,7 +39,7 @@ class PretrainingData(NamedTuple):
         kind: what reads it; a checkpoint holds a place in the data for this reader alone.
         fingerprint: a text that differs where the examples do, as far as is known without reading them.
         train: endless batches of the training split.
-        held_out: starts one pass over the validation split, in order.
+        held_out: starts one pass over the validation split, in the same order each time.
         vocabulary: what the token ids stand for.
     """
 

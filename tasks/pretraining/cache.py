@@ -347,6 +347,7 @@ def _finish(
     }
     if not totals["train"]["examples"]:
         raise UserError(f"The corpus {description['corpus']} is empty: nothing to train on was found in it.")
+    _check_held_out(totals, description)
     for split in SPLITS:
         pieces = (piece_path(setup.directory, index, split) for index in range(len(records)))
         _join_pieces(partial / f"{split}.blocks", pieces, setup.vocabulary.vocab_size)
@@ -363,6 +364,22 @@ def _finish(
         f"{totals['validation']['examples']} held out of {totals['validation']['documents']}, "
         f"{dropped} tokens dropped{left_out}"
     )
+
+
+def _check_held_out(totals: dict[str, dict[str, int]], description: dict[str, Any]) -> None:
+    """Refuse a division that holds out most of the text: documents are then too few, or too long, to be divided.
+
+    Raises:
+        UserError: if more is held out than is left, and over five times what was asked for.
+    """
+    train, held_out = (totals[split]["tokens"] for split in SPLITS)
+    if held_out > train and held_out > 5 * description["held_out_fraction"] * (train + held_out):
+        raise UserError(
+            f"HELD_OUT_FRACTION {description['held_out_fraction']} of the documents of {description['corpus']} is "
+            f"{held_out / (train + held_out):.0%} of its tokens ({totals['train']['examples']} training examples are "
+            "left), because the documents are few or of very unequal length: divide them with blank lines, set "
+            "TEXT_FORMAT to 'lines' for a document a line, or set HELD_OUT_FRACTION to 0"
+        )
 
 
 def _join_pieces(directory: pathlib.Path, pieces: Iterable[pathlib.Path], vocab_size: int) -> None:
