@@ -16,9 +16,10 @@ from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.config import EncoderConfig
 from electra_jax.runtime import user_cache
+from electra_jax.tasks.corpora.divided import divide
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
 from electra_jax.tasks.original import choice
-from electra_jax.tasks.pretraining.cache import build_cache
+from electra_jax.tasks.pretraining.cache import build_cache, find_cache
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
@@ -153,14 +154,16 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
             f"{corpus.name} is {corpus.size_bytes / 1e9:.1f} GB: tokenise it once with `electra cache` and the same "
             "--gin bindings, then start this run again (or raise CacheConfig.max_auto_cache_bytes)"
         )
-    path = build_cache(
-        corpus,
+    cache_dir = cache.cache_dir or str(user_cache() / "examples")
+    how = {"packing": packing_of(cache), "held_out_fraction": cache.held_out_fraction}
+    # A cache that was made before long documents were divided is read as it is: checkpoints hold a place in it.
+    path = find_cache(corpus, vocabulary, cache_dir=cache_dir, **how) or build_cache(
+        divide(corpus),
         vocabulary,
-        cache_dir=cache.cache_dir or str(user_cache() / "examples"),
-        packing=packing_of(cache),
-        held_out_fraction=cache.held_out_fraction,
+        cache_dir=cache_dir,
         num_processes=cache.num_processes or os.cpu_count() or 1,
         show_progress=True,
+        **how,
     )
     check_unknown(path, allow_unknown=cache.allow_unknown)
     return path

@@ -19,15 +19,11 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from etils import epath
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from electra_jax.data.blocks import BlocksWriter, save_array
 from electra_jax.errors import UserError
@@ -36,6 +32,7 @@ from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, held_out_threshold, read_corpus
 from electra_jax.tasks.pretraining.cache_worker import Job, Setup, piece_path, read_piece, record_path
 from electra_jax.tasks.pretraining.packing import Packing
+from electra_jax.tasks.pretraining.progress import ByteProgress
 from electra_jax.tasks.unknown import Unknown, join_unknown
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -47,8 +44,6 @@ SMALLEST_JOB, LARGEST_JOB, JOBS = 2**16, 2**26, 64
 
 # The size of a job, in the folder of the jobs. Its name changes with what a job's record holds.
 _JOB_BYTES = "bytes_of_a_job"
-
-SECONDS_BETWEEN_LINES = 10.0
 
 
 def cache_description(
@@ -74,6 +69,15 @@ def cache_name(description: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:12]
     words = re.sub(r"\W+", "_", description["corpus"])[-40:].strip("_")
     return f"{words}_{description['sequence_length']}_{digest}"
+
+
+def find_cache(
+    corpus: Corpus, vocabulary: Vocabulary, *, cache_dir: str, packing: Packing, held_out_fraction: float
+) -> str | None:
+    """Return the directory of a finished cache; None if there is none. The arguments are those of `build_cache`."""
+    description = cache_description(corpus, vocabulary, packing=packing, held_out_fraction=held_out_fraction)
+    path = path_of(cache_dir) / cache_name(description)
+    return str(path) if (path / "COMPLETED").exists() else None
 
 
 def build_cache(
@@ -152,67 +156,6 @@ def store(build: Callable[..., str], stored: epath.Path) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             path_of(path).copy(target, overwrite=True)
     return str(stored)
-
-
-class ByteProgress:
-    """Show on standard error how much of a corpus is read: a bar on a terminal, a line now and then in a log."""
-
-    def __init__(self, title: str, total_bytes: int, *, show: bool) -> None:
-        """Prepare the bar.
-
-        Args:
-            title: what is being done.
-            total_bytes: size of the corpus, which may be an estimate.
-            show: False to print nothing.
-        """
-        self._title = title
-        self._total = total_bytes
-        self._done = self._skipped = 0
-        self._start = self._last_line = time.monotonic()
-        console = Console(file=sys.stderr)
-        self._lines = show and not console.is_terminal
-        self._bar = Progress(
-            TextColumn(title),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not show or self._lines,
-        )
-        self._task = self._bar.add_task(title, total=total_bytes)
-
-    def __enter__(self) -> Self:
-        """Start drawing."""
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Stop drawing; the last state stays on the screen."""
-        self._bar.stop()
-        if self._lines and error is None:
-            self._print_line()
-
-    def advance(self, num_bytes: int, *, already_done: bool) -> None:
-        """Count bytes; those that an earlier run did (`already_done`) do not count for the speed."""
-        self._done += num_bytes
-        self._skipped += num_bytes if already_done else 0
-        self._bar.update(self._task, completed=self._done, total=max(self._total, self._done))
-        if self._lines and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
-            self._print_line()
-
-    def _print_line(self) -> None:
-        self._last_line = time.monotonic()
-        rate = max(self._done - self._skipped, 1) / max(self._last_line - self._start, 1e-3)
-        left = max(self._total - self._done, 0) / rate
-        print(
-            f"{self._title}: {self._done / 1e6:.1f} of {max(self._total, self._done) / 1e6:.1f} MB, "
-            f"{rate / 1e6:.2f} MB/s, {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def _run_jobs(
