@@ -28,6 +28,8 @@ from electra_jax.tasks.long_texts import cut_count
 from electra_jax.tasks.outputs import left_out
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.task import QATask
+from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
 
@@ -44,8 +46,8 @@ def run(configuration: FinetuningRun) -> None:
         run=configuration,
         task=task,
         origin=begun,
-        train=read_split(task, "train", training=True),
-        dev=read_split(task, "dev", training=False),
+        train=read_split(task, "train", begun.vocabulary, training=True, allow_unknown=configuration.allow_unknown),
+        dev=read_split(task, "dev", begun.vocabulary, training=False, allow_unknown=configuration.allow_unknown),
         mesh=mesh,
         model=model_of(configuration, task, begun),
     )
@@ -74,11 +76,14 @@ def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) 
     return FinetunedModel(begun.encoder, head)
 
 
-def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
-    """Read the examples and rows of a split, and print how many there are, and how many were left out or cut.
+def read_split(
+    task: DownstreamTask, name: str, vocabulary: Vocabulary, *, training: bool, allow_unknown: bool
+) -> Split:
+    """Read the examples and rows of a split, and print how many there are, left out or cut, and what is [UNK].
 
     Raises:
-        UserError: if nothing in the split can be used, or the dev split has no labels.
+        UserError: if nothing in the split can be used, the dev split has no labels, or more than a fifth of its tokens
+            are [UNK] and that is not allowed.
     """
     found = task.examples(name)
     rows = task.rows(found.examples, training=training)
@@ -89,6 +94,8 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
     count = cut_count(rows, task.length)
     if count.texts:
         print_on_leader(f"{name}: {count}")
+    unknown = unknown_of_rows(rows, found.examples, vocabulary)
+    print_on_leader(state_unknown(unknown, what=f"the {name} split", allow_unknown=allow_unknown))
     return Split(found.examples, rows, found.skipped, count)
 
 
