@@ -26,11 +26,13 @@ class TaskOptions:
         length_by_task: the length of each task; "default" is that of the others.
         clip_predictions: whether the values that a regression predicts are brought into the interval of the training
             split's (GLUE: 0 to 5).
+        long_texts: what becomes of texts and sentences longer than that, a name of `long_texts.LONG_TEXTS`.
         double_unordered: whether to train on pairs whose order does not matter (mrpc, stsb) in both orders.
         skip_bad_rows: whether to leave out and count rows that cannot be used, rather than stop.
         examples_per_class: for package_of, the largest number of training examples of a class.
         max_question_length, doc_stride: see `qa.windows.WindowConfig`.
         n_best_size, max_answer_length: see `qa.decoding.DecodingConfig`.
+        qa_metric: what compares answers, a name of `qa.metrics.METRICS`; None for that of the text's script.
         null_threshold: null odds above which the answer is ""; None for the best threshold on the dev split.
         rules: a name of `original.choice.NAMES`: the rules that decide where implementations differ.
     """
@@ -53,6 +55,7 @@ class TaskOptions:
     length: int | None
     length_by_task: Mapping[str, int]
     clip_predictions: bool
+    long_texts: str
     double_unordered: bool
     skip_bad_rows: bool
     examples_per_class: int
@@ -60,6 +63,7 @@ class TaskOptions:
     doc_stride: int
     n_best_size: int
     max_answer_length: int
+    qa_metric: str | None
     null_threshold: float | None
     rules: str
 

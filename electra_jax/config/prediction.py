@@ -14,6 +14,7 @@ class PredictionRun:
         model_dir: a model directory.
         task: the task of `split`; without a name, the task that the model was fine-tuned on.
         split: a split of the task to predict, instead of the command line's input.
+        id_column: the column of a table, or the field of JSON objects, that holds ids to repeat in the output.
         output_dir: the directory for the files of a split; None for `predictions` in the model directory.
         batch_size: rows of a batch; changes only the speed.
     """
@@ -21,6 +22,7 @@ class PredictionRun:
     model_dir: str
     task: TaskOptions
     split: str | None
+    id_column: str | None
     output_dir: str | None
     batch_size: int
 

@@ -7,7 +7,7 @@ import jax
 import optax
 from flax import linen as nn
 
-from electra_jax.data.shapes import BatchShape, BatchShapes, Warmup
+from electra_jax.data.batch_shapes import BatchShape, BatchShapes, Warmup
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
@@ -64,6 +64,7 @@ class CacheConfig:
         max_auto_cache_bytes: size up to which `electra pretrain` caches a corpus without being asked.
         seed: seed for the segments and lengths that are drawn.
         example_building: how documents become examples, a name that `tasks.original.choice.example_builder` takes.
+        allow_unknown: go on where more than a fifth of the text's tokens are [UNK].
     """
 
     source: CorpusConfig
@@ -78,6 +79,7 @@ class CacheConfig:
     max_auto_cache_bytes: int
     seed: int
     example_building: str
+    allow_unknown: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +104,11 @@ class VocabularyRun:
         vocab_file: the file to write: a vocab.txt, beside which a tokenizer.json is written, or a tokenizer.json.
         algorithm: "wordpiece", "bpe" (byte-level) or "unigram".
         vocab_size: number of entries.
-        lowercase: whether to lower-case text; None to do so for "wordpiece" alone, as BERT's custom is.
-        strip_accents: whether to drop accents; None to do so for "wordpiece" alone.
+        lowercase, strip_accents: what is done to text before it is split, see `tasks.scripts.choose_casing`.
         min_frequency: number of times that a pair of pieces must occur to be merged; without effect on "unigram".
-        limit_alphabet: for "wordpiece", the largest number of single characters; words with other characters become
-            [UNK].
+        limit_alphabet: for "wordpiece", the largest number of single characters; None for 99.99 % of the text.
+        sample_mb: megabytes of text to learn from, drawn at random where there is more.
+        allow_unknown: go on where more than a fifth of the text becomes [UNK].
     """
 
     source: CorpusConfig
@@ -116,7 +118,9 @@ class VocabularyRun:
     lowercase: bool | None
     strip_accents: bool | None
     min_frequency: int
-    limit_alphabet: int
+    limit_alphabet: int | None
+    sample_mb: int
+    allow_unknown: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +161,8 @@ class PretrainingRun:
         schedule_steps: steps over which the schedules of hyperparameters run (see `training.schedules`).
         generator_first, copy_generator, freeze_generator: see `phases.PhasesConfig`.
         batch_size_warmup, sequence_length_warmup: smaller batches and shorter rows in the first steps, as
-            (share of the steps up to which, size) pairs: see `data.shapes.BatchShapes`. An example is cut to a shorter
-            row, and what is cut off is not trained on.
+            (share of the steps up to which, size) pairs: see `data.batch_shapes.BatchShapes`. An example is cut to a
+            shorter row, and what is cut off is not trained on.
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
         rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.

@@ -135,6 +135,8 @@ def task_notes(description: Description) -> list[str]:
         )
     if task is None:
         return notes
+    if task.get("long_texts") == "windows":
+        notes.append("texts longer than a row are read in windows here (LONG_TEXTS), and are cut there")
     if task["kind"] == "regression" and task["clips"]:
         low, high = interval_of(task)
         notes.append(f"predicted values are brought into {low} to {high} here (CLIP_PREDICTIONS), but not there")

@@ -37,6 +37,13 @@ _RECORDED_BY_0_1 = {
     "skip_unanswered": True,
 }
 
+# What models that did not record it did, by the kind of their task.
+_RECORDED_WITHOUT = {
+    **{kind: {"long_texts": "cut", "clips": True} for kind in ("classification", "regression")},
+    "tagging": {"long_texts": "cut"},
+    "question_answering": {"metric": "squad"},
+}
+
 _Chosen = TypeVar("_Chosen")
 
 
@@ -92,8 +99,7 @@ def check_vocabulary(name: str, vocabulary: Vocabulary) -> None:
 def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a fine-tuned model records of its task with the name of its `rules`, as this version writes it.
 
-    Version 0.1 recorded each rule by itself. What does not say whether it `clips` brought the values that a regression
-    predicts into the interval of the task.
+    Version 0.1 recorded each rule by itself.
 
     Args:
       facts: what `DownstreamTask.describe` gave, in this version or in 0.1.
@@ -101,7 +107,7 @@ def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: if some of the rules are the original's and others are not.
     """
-    facts = {"clips": True} | dict(facts)
+    facts = _RECORDED_WITHOUT.get(facts.get("kind", ""), {}) | dict(facts)
     if "rules" in facts or facts.get("registered"):
         return facts
     groups = {"": facts, "windows": facts.get("windows", {}), "decoding": facts.get("decoding", {})}

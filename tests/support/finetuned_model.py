@@ -1,6 +1,5 @@
 """Model directories with a fine-tuning head and weights of chance, for tests of what reads them."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,8 @@ import numpy as np
 
 from electra_jax.checkpoints.model_dir import write_model
 from electra_jax.checkpoints.model_record import Description, abstract_params
-from electra_jax.model.heads import HeadConfig
 from electra_jax.tasks.vocabulary import Vocabulary
-from support.tiny_model import VOCAB_SIZE, small_encoder
+from support.tiny_model import VOCAB_SIZE, head_config, small_encoder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["the", "cat", "##s", "sat", "on", "mat", "dog", "ran", "home", "who", "did", "john", "paris", "in", "?", "."]
@@ -64,17 +62,9 @@ def write_tuned(
     """A model directory of a kind of `description.KINDS`, whose facts hold `task`, if any."""
     head = None
     if kind not in ("discriminator", "generator", "pretraining"):
-        head = HeadConfig(
-            kind=head_kind or HEADS.get(kind, kind),
-            num_labels=len(labels) or (2 if kind == "question_answering" else 1),
-            dropout_prob=0.1,
-            mask_questions=kind == "question_answering",
-            final_sep_answers=False,
-            answerable="start" if kind == "question_answering" else "none",
-            beam_size=0,
-            classifier_pooling="cls",
-        )
-        head = dataclasses.replace(head, **head_fields)
+        answers = {"mask_questions": True, "answerable": "start"} if kind == "question_answering" else {}
+        outputs = len(labels) or (2 if answers else 1)
+        head = head_config(head_kind or HEADS.get(kind, kind), num_labels=outputs, **(answers | head_fields))
     description = Description(
         kind=kind,
         discriminator=None if kind == "generator" else small_encoder(),
