@@ -23,7 +23,6 @@ TABLE = (
     ("pretraining", "distributed"),
     ("training",),
     ("model", "files"),
-    ("ranges",),
     ("errors", "runtime", "run_directory"),
 )
 PURE = ("model", "training", "pretraining", "data")

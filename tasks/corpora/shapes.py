@@ -44,10 +44,18 @@ def recognise(head: str, *, suffix: str, text_field: str, path: str) -> str:
         return "doc"
     header = start.split("\n", maxsplit=1)[0].rstrip("\r")
     for kind, delimiter in (("csv", ","), ("tsv", "\t")):
-        columns = next(csv.reader([header], delimiter=delimiter), [])
+        columns = _columns(header, delimiter)
         if suffix == f".{kind}" or (len(columns) > 1 and text_field.split(".")[0] in columns):
             return kind
     return "documents"
+
+
+def _columns(header: str, delimiter: str) -> list[str]:
+    """Return the cells of a line, or none if it is no line of a table, such as one with a carriage return inside."""
+    try:
+        return next(csv.reader([header], delimiter=delimiter), [])
+    except csv.Error:
+        return []
 
 
 def _is_json_line(start: str) -> bool:

@@ -102,9 +102,12 @@ class TextFiles(Corpus):
             if len(head) > _HEAD_BYTES:
                 break
         suffix = (path.with_suffix("") if path.suffix in _EXPANSION else path).suffix
-        return recognise(head.decode("utf-8", "replace"), suffix=suffix, text_field=self._text_field, path=str(path))
+        return recognise(
+            head[:_HEAD_BYTES].decode("utf-8", "replace"), suffix=suffix, text_field=self._text_field, path=str(path)
+        )
 
     def _texts_of_table(self, lines: Iterable[str], path: epath.Path, delimiter: str) -> Iterator[str]:
+        csv.field_size_limit(_LONGEST_DOCUMENT)  # a text may be longer than the 131,072 that csv allows of itself
         rows = csv.DictReader(lines, delimiter=delimiter)
         try:
             for row in rows:

@@ -25,6 +25,9 @@ def read(path: pathlib.Path, text_format: str = "auto", text_field: str = "text"
         ("wiki_00", WIKI, ["A\nOne.\nTwo.", "Three."]),
         ("a.csv", 'id,text\n0,"One, ""a"".\n\nTwo."\n1,Three.\n', ['One, "a".\nTwo.', "Three."]),
         ("table.txt", "id\ttext\n0\tOne.\n", ["One."]),
+        ("dna.txt", "ACGT" * 50_000, ["ACGT" * 50_000]),
+        ("long.csv", "id,text\n0," + "A" * 200_000, ["A" * 200_000]),
+        ("old_mac.txt", "One,\rtwo\n", ["One,\rtwo"]),
         ("prose.txt", "{braces} are prose.\n\n<docile> too.\n", ["{braces} are prose.", "<docile> too."]),
     ],
 )
