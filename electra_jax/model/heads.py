@@ -32,7 +32,7 @@ from electra_jax import ranges
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.layers import LayerNorm, Linear, gelu, logical
 from electra_jax.model.types import Tokens
-from electra_jax.ranges import AT_LEAST_1, UNDER_1
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, UNDER_1
 
 JOINT_WIDTH = 512  # the original's hidden layers over (start, end) and over (CLS, start)
 MASKED_LOGIT = 1000.0
@@ -65,7 +65,7 @@ class HeadConfig:
     mask_questions: bool
     final_sep_answers: bool
     answerable: str
-    beam_size: Annotated[int, AT_LEAST_1]
+    beam_size: Annotated[int, AT_LEAST_0]
     classifier_pooling: str
 
     def __post_init__(self) -> None:
