@@ -23,6 +23,7 @@ TABLE = (
     ("pretraining", "distributed"),
     ("training",),
     ("model", "files"),
+    ("ranges",),
     ("errors", "runtime", "run_directory"),
 )
 PURE = ("model", "training", "pretraining", "data")

@@ -20,6 +20,7 @@ import gin
 from etils import epath
 from gin import config as gin_internals
 
+from electra_jax import ranges
 from electra_jax.config.recorded import RecordedFile, with_current_fields, with_current_switches
 from electra_jax.config.recorded_check import checked
 from electra_jax.errors import UserError
@@ -291,25 +292,31 @@ def check_macros(files: list[epath.Path], bindings: list[str]) -> None:
 
 
 def check_types() -> None:
-    """Check that every field of a dataclass that is a number, a string or a truth value is bound to one.
+    """Check that every field of a dataclass that is a number, a string or a truth value is bound to one in its range.
 
     Raises:
-        UserError: if a value is of another type.
+        UserError: if a value is of another type, or out of range.
     """
     values = macros()
     for (_, selector), fields in gin_internals._CONFIG.items():
         wrapped = gin_internals._REGISTRY.get_match(selector).wrapped
         if not dataclasses.is_dataclass(wrapped):
             continue
-        kinds = typing.get_type_hints(wrapped)
+        kinds, allowed = typing.get_type_hints(wrapped), ranges.declared(wrapped)
         for field, value in fields.items():
             # The name as a user binds it: the module's last part and the class.
             name = ".".join([*selector.split(".")[-2:], field])
-            if macro := re.fullmatch(r"%(\w+)", str(value)):
-                name, value = f"{macro[1]} ({name})", values.get(macro[1])
-            if not isinstance(value, gin_internals.ConfigurableReference) and not fits(value, kinds[field]):
+            place = name
+            # A macro may stand for another.
+            while macro := re.fullmatch(r"%(\w+)", str(value)):
+                name, value = f"{macro[1]} ({place})", values.get(macro[1])
+            if isinstance(value, gin_internals.ConfigurableReference):
+                continue
+            if not fits(value, kinds[field]):
                 kind = getattr(kinds[field], "__name__", str(kinds[field]))
                 raise UserError(f"{name} is {value!r}: it must be {kind}")
+            if field in allowed:
+                ranges.check_value(name, value, allowed[field])
 
 
 def fits(value: object, kind: Any) -> bool:

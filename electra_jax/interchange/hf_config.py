@@ -206,7 +206,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
             scan_unroll=1,
             remat_policy="none",
         )
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
 
 

@@ -67,7 +67,7 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ),
         ("--gin.BATCH_SIZE=8.0", "is 8.0: it must be int"),
         ("--gin.LOWERCASE='yes'", "is 'yes': it must be bool | None"),
-        ("--gin.SAVE_EVERY=0", "save_every is 0: it must be at least 1"),
+        ("--gin.SAVE_EVERY=0", "SAVE_EVERY (training.LoopConfig.save_every) is 0: it must be at least 1"),
         ("--gin.SEQUENCE_LENGTH=64", "SEQUENCE_LENGTH 64 is longer than the model's 32 positions"),
         ("--gin.encoder.EncoderConfig.num_attention_heads=3", "16 is not divisible by num_attention_heads 3"),
         ("--gin_file=gin/runs/pretrian.gin", "did you mean gin/runs/pretrain.gin?"),

@@ -259,7 +259,7 @@ class TestCommand:
             (["{folder}/one", "--gin.SPLT='dev'", "x"], "did you mean SPLIT?"),
             (["{folder}/one", "--gin.SPLIT='dev'", "x"], "give one of them"),
             (["{folder}/nowhere", "x y"], "is not a model directory"),
-            (["{folder}/one", "--batch_size", "0", "x"], "BATCH_SIZE is 0"),
+            (["{folder}/one", "--batch_size", "0", "x"], "BATCH_SIZE (scoring_run.PredictionRun.batch_size) is 0"),
             (["{folder}/answers", "{input}"], "in.txt, line 2: not JSON"),
             (["{folder}/discriminator", "--gin.SPLIT='dev'"], "answers no task"),
             (["{folder}/imported", "--gin.SPLIT='dev'"], "set TASK"),
