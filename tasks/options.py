@@ -4,15 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated
 
-from electra_jax import ranges
-from electra_jax.ranges import AT_LEAST_1, FINITE, UNDER_1, Range
+from electra_jax.ranges import AT_LEAST_1, FINITE, UNDER_1, Checked, Range
 
 # [CLS] x [SEP]: a shorter row holds no text.
 SHORTEST_ROW = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskOptions:
+class TaskOptions(Checked):
     """Say which downstream task it is, where its data is, and how it is read and scored.
 
     Attributes:
@@ -66,14 +65,6 @@ class TaskOptions:
     max_answer_length: Annotated[int, AT_LEAST_1]
     null_threshold: Annotated[float | None, FINITE]
     rules: str
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UserError: if a setting is out of range.
-        """
-        ranges.check(self)
 
     @property
     def row_length(self) -> int:

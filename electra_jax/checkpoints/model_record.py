@@ -130,7 +130,7 @@ def from_json(record: dict[str, Any], path: epath.Path) -> Description:
             labels=tuple(record["labels"]),
             facts=record["facts"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{path} is not a record that this version writes ({error})") from error
 
 

@@ -9,7 +9,7 @@ from electra_jax import ranges
 from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.heads import HeadConfig
-from electra_jax.ranges import AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.sharding import MeshConfig
@@ -176,7 +176,7 @@ class FinetuningRun:
     epochs_by_task: Annotated[Mapping[str, float], POSITIVE]
     warmup_fraction: Annotated[float, SHARE]
     loss_reduction: str
-    answerable_weight: Annotated[float, SHARE]
+    answerable_weight: Annotated[float, AT_LEAST_0]
     log_every: Annotated[int, AT_LEAST_1]
     evaluate_every: Annotated[int | None, AT_LEAST_1]
     save_every: Annotated[int, AT_LEAST_1]

@@ -5,12 +5,12 @@ from typing import Annotated
 
 from electra_jax import ranges
 from electra_jax.errors import UserError
-from electra_jax.ranges import AT_LEAST_1, NAMED
+from electra_jax.ranges import AT_LEAST_1, NAMED, Checked
 from electra_jax.tasks.options import TaskOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictionRun:
+class PredictionRun(Checked):
     """Everything that determines an `electra predict`.
 
     Attributes:
@@ -26,14 +26,6 @@ class PredictionRun:
     split: str | None
     output_dir: Annotated[str | None, NAMED]
     batch_size: Annotated[int, AT_LEAST_1]
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UserError: if a setting is out of range.
-        """
-        ranges.check(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
-from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1, Range
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1, Checked, Range
 from electra_jax.tasks.pretraining.packing import SHORTEST_TARGET
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
@@ -50,7 +50,7 @@ class CorpusConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class CacheConfig:
+class CacheConfig(Checked):
     """The tokenised examples of a text: how they are made, and where they are kept.
 
     Attributes:
@@ -82,14 +82,6 @@ class CacheConfig:
     seed: Annotated[int, SEED]
     example_building: str
 
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UserError: if a setting is out of range.
-        """
-        ranges.check(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class CacheRun:
@@ -105,7 +97,7 @@ class CacheRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class VocabularyRun:
+class VocabularyRun(Checked):
     """Everything that determines an `electra vocab`.
 
     Attributes:
@@ -128,14 +120,6 @@ class VocabularyRun:
     strip_accents: bool | None
     min_frequency: Annotated[int, AT_LEAST_1]
     limit_alphabet: Annotated[int, AT_LEAST_1]
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UserError: if a setting is out of range.
-        """
-        ranges.check(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from electra_jax import ranges
 from electra_jax.errors import UserError
 from electra_jax.model import matmul
 from electra_jax.model.layers import DROPOUT_GENERATORS, DROPOUT_INTEGERS, Initializer
-from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE, UNDER_1, Range
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE, SIZE, UNDER_1, Range
 
 # T5X's names -> what `jax.checkpoint` may keep of a layer; None where it is not used.
 REMAT_POLICIES = {
@@ -97,14 +97,14 @@ class EncoderConfig:
             CPU's compiler merges both computations, and no memory is saved.
     """
 
-    vocab_size: Annotated[int, AT_LEAST_1]
-    hidden_size: Annotated[int, AT_LEAST_1]
-    embedding_size: Annotated[int, AT_LEAST_1]
+    vocab_size: Annotated[int, SIZE]
+    hidden_size: Annotated[int, SIZE]
+    embedding_size: Annotated[int, SIZE]
     num_hidden_layers: Annotated[int, Range(1, MOST_LAYERS)]
-    num_attention_heads: Annotated[int, AT_LEAST_1]
-    intermediate_size: Annotated[int, AT_LEAST_1]
-    max_position_embeddings: Annotated[int, AT_LEAST_1]
-    type_vocab_size: Annotated[int, AT_LEAST_0]
+    num_attention_heads: Annotated[int, SIZE]
+    intermediate_size: Annotated[int, SIZE]
+    max_position_embeddings: Annotated[int, SIZE]
+    type_vocab_size: Annotated[int, Range(0, SIZE.high)]
     position_embedding_type: str
     norm_placement: str
     gated_mlp: bool

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax import ranges
 from electra_jax.model.types import Corrupted, Loss, Masked, PyTree
 from electra_jax.pretraining import corruption
 from electra_jax.pretraining.corruption import MaskingConfig
-from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, Checked
 
 
 class Keys(NamedTuple):
@@ -69,7 +68,7 @@ class Objective(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightSchedule:
+class WeightSchedule(Checked):
     """Changes the discriminator's weight over the steps, linearly from 1 x disc_weight to `disc_weight_end` x.
 
     The generator learns first, and cannot learn from the discriminator; a discriminator whose weight falls leaves more
@@ -85,14 +84,6 @@ class WeightSchedule:
 
     disc_weight_end: Annotated[float, AT_LEAST_0]
     num_train_steps: Annotated[int, AT_LEAST_1]
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UserError: if a setting is out of range.
-        """
-        ranges.check(self)
 
     def factors(self, step: jax.Array | int) -> dict[str, jax.Array]:
         """Return the factors of loss weights at an update, counted from 0; a loss that is not listed has factor 1."""

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from electra_jax import ranges
+from electra_jax.commands.pretrain import warn_of_warmup
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
@@ -22,11 +23,14 @@ RUN, ENCODER, OPTIMIZER = "run_config.PretrainingRun", "encoder.EncoderConfig", 
         ("ACCUMULATION_STEPS=0", f"ACCUMULATION_STEPS ({RUN}.accumulation_steps) is 0: it must be at least 1"),
         ("SEQUENCE_LENGTH=0", "SEQUENCE_LENGTH (run_config.CacheConfig.sequence_length) is 0: it must be at least 5"),
         ("BATCH_SIZE=0", f"BATCH_SIZE ({RUN}.batch_size) is 0: it must be at least 1"),
-        ("SEED=-1", "is -1: it must be from 0 to 4294967295"),
-        ("SEED=4294967296", "is 4294967296: it must be from 0 to 4294967295"),
+        ("SEED=-1", "is -1: it must be from 0 to 4611686018427387904"),
+        ("SEED=9223372036854775808", "is 9223372036854775808: it must be from 0 to 4611686018427387904"),
         ("DROPOUT=1.0", "is 1.0: it must be at least 0 and under 1"),
-        ("VOCAB_SIZE=0", f"VOCAB_SIZE ({ENCODER}.vocab_size) is 0: it must be at least 1"),
-        ("encoder.EncoderConfig.num_attention_heads=0", f"{ENCODER}.num_attention_heads is 0: it must be at least 1"),
+        ("VOCAB_SIZE=0", f"VOCAB_SIZE ({ENCODER}.vocab_size) is 0: it must be from 1 to 2147483647"),
+        (
+            "encoder.EncoderConfig.num_attention_heads=0",
+            f"{ENCODER}.num_attention_heads is 0: it must be from 1 to 2147483647",
+        ),
         ("encoder.EncoderConfig.num_hidden_layers=1000000000", "is 1000000000: it must be from 1 to 10000"),
         ("LEARNING_RATE=-1.0", f"LEARNING_RATE ({OPTIMIZER}.learning_rate) is -1.0: it must be at least 0"),
         ("LEARNING_RATE=1e999", f"LEARNING_RATE ({OPTIMIZER}.learning_rate) is inf: it must be finite and at least 0"),
@@ -86,10 +90,36 @@ def test_a_dataclass_that_gin_does_not_make_is_checked_too(part: str, field: str
         dataclasses.replace(config, **{field: value})
 
 
+@pytest.mark.parametrize(("warmup", "told"), [(20, False), (21, True)])
+def test_a_warmup_beyond_the_end_is_told(warmup: int, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """It is no mistake in a trial of a few steps, and no run of ten thousand."""
+    steps = [f"WARMUP_STEPS={warmup}", "TRAIN_STEPS=20"]
+    warn_of_warmup(gin_files.build(PretrainingRun, ["gin/runs/small.gin"], [*PRETRAINING, *steps], search_paths=[]))
+    sentence = "the learning rate rises for 21 steps, and the run has 20: it never reaches LEARNING_RATE"
+    assert [message.startswith(sentence) for message in caplog.messages] == [True] * told
+
+
+def test_what_is_unusual_is_no_mistake() -> None:
+    """The largest seeds that people take are times; a weight of two doubles a loss."""
+    run = gin_files.build(
+        PretrainingRun, ["gin/runs/small.gin"], [*PRETRAINING, "SEED=20261126093512"], search_paths=[]
+    )
+    assert (run.seed, run.cache.seed) == (20261126093512,) * 2
+    weight = "finetune_run.FinetuningRun.answerable_weight=2"
+    assert gin_files.build(FinetuningRun, ["gin/runs/finetune.gin"], [*FINETUNING, weight], search_paths=[])
+
+
+def test_macros_that_stand_for_each_other_are_refused() -> None:
+    with pytest.raises(UserError, match="the macros VOCAB_FILE and TOKENIZER stand for each other"):
+        gin_files.build(
+            PretrainingRun, ["gin/runs/small.gin"], [*PRETRAINING[:1], "TOKENIZER=%VOCAB_FILE"], search_paths=[]
+        )
+
+
 @pytest.mark.parametrize(
     ("allowed", "inside", "outside"),
     [
-        (ranges.FINITE, (-1e30, 0), (math.inf, -math.inf, math.nan, "1", True)),
+        (ranges.FINITE, (-1e30, 0), (math.inf, -math.inf, math.nan, "1", True, 10**400)),
         (ranges.SHARE, (0, 1), (-1e-9, 1.0001)),
         (ranges.UNDER_1, (0, 0.999), (1,)),
         (ranges.POSITIVE_SHARE, (1e-9, 1), (0, 1.5)),
