@@ -56,6 +56,7 @@ SILENT = {
 
 # The same for the number of heads, by model_type.
 SILENT_HEADS = {"electra": 4, "bert": 12}
+LARGEST = 2**63
 
 # Prefixes of tensors that tell the kind of model where config.json has no `architectures`; the first match counts.
 TELLING = {
@@ -180,9 +181,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
     sizes = sizes_of(tensors, prefix) | {"num_attention_heads": SILENT_HEADS.get(model_type or "")}
     stated = {name: config[name] for name in wanted if config.get(name) is not None}
     settings = {**stated, **{name: config.get(name, value) for name, value in SILENT.items()}}
-    odd = [f"{name} = {value!r}" for name, value in settings.items() if type(value) not in (int, float)]
-    if odd:
-        raise UserError(f"{path}: {', '.join(odd)} should be a number: put it right, or leave it out")
+    check_numbers(settings, path)
     if model_type == "bert":
         stated["embedding_size"] = stated.get("hidden_size", sizes.get("hidden_size"))
     rows = sizes.get("vocab_size")
@@ -210,6 +209,21 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
         raise UserError(f"{path}: {error}") from error
 
 
+def check_numbers(settings: Mapping[str, Any], path: Path) -> None:
+    """Check that settings are numbers that a model can have: not NaN, infinite or of 400 digits.
+
+    Raises:
+        UserError: if one is not.
+    """
+    odd = [
+        f"{name} = {value!r}"
+        for name, value in settings.items()
+        if type(value) not in (int, float) or not abs(value) <= LARGEST
+    ]
+    if odd:
+        raise UserError(f"{path}: {', '.join(odd)} should be a number: put it right, or leave it out")
+
+
 def sizes_of(tensors: Tensors, prefix: str) -> dict[str, int]:
     """Return the sizes that the shapes of the tensors tell."""
     sizes: dict[str, int] = {}
@@ -232,8 +246,12 @@ def sizes_of(tensors: Tensors, prefix: str) -> dict[str, int]:
     return sizes
 
 
-def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors) -> HeadConfig | None:
-    """Return the fine-tuning head, with its number of labels from its shape; None for a kind without a head."""
+def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors, path: Path) -> HeadConfig | None:
+    """Return the fine-tuning head, with its number of labels from its shape; None for a kind without a head.
+
+    Raises:
+        UserError: if the number of labels, or the rate of dropout, is none that a head has.
+    """
     modules = {"regression": "sequence_classification", "multiple_choice": "sequence_classification"}
     biases = {
         "sequence_classification": "classifier.out_proj.bias",
@@ -249,16 +267,20 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors) -> HeadC
         field = "summary_last_dropout" if kind == "multiple_choice" else "hidden_dropout_prob"
         dropout = config.get(field, SILENT["hidden_dropout_prob"])
     bias = tensors.get(biases[kind])
-    return HeadConfig(
-        kind=modules.get(kind, kind),
-        num_labels=len(bias) if bias is not None else len(config.get("id2label") or (0, 1)),
-        dropout_prob=float(dropout),
-        mask_questions=False,
-        final_sep_answers=False,
-        answerable="none",
-        beam_size=0,
-        classifier_pooling="cls",
-    )
+    check_numbers({"classifier_dropout": dropout}, path)
+    try:
+        return HeadConfig(
+            kind=modules.get(kind, kind),
+            num_labels=len(bias) if bias is not None else len(config.get("id2label") or (0, 1)),
+            dropout_prob=float(dropout),
+            mask_questions=False,
+            final_sep_answers=False,
+            answerable="none",
+            beam_size=0,
+            classifier_pooling="cls",
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def labels_of(kind: str, config: Mapping[str, Any], head: HeadConfig | None, path: Path) -> tuple[str, ...]:
