@@ -138,7 +138,10 @@ def check(config: Any) -> None:
         UserError: if a value is of another type, or out of range.
     """
     for name, field in declared(type(config)).items():
-        field.check(f"{type(config).__name__}.{name}", getattr(config, name))
+        value = getattr(config, name)
+        # A number that JAX traces, as in a sweep within one program, has no value yet.
+        if not hasattr(value, "dtype"):
+            field.check(f"{type(config).__name__}.{name}", value)
 
 
 class Checked:

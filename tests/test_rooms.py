@@ -22,7 +22,7 @@ TABLE = (
     ("data",),
     ("pretraining", "distributed"),
     ("training",),
-    ("model", "files"),
+    ("model", "files", "json_files"),
     ("ranges",),
     ("errors", "runtime", "run_directory"),
 )

@@ -27,6 +27,7 @@ from etils import epath
 from electra_jax import run_directory
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
+from electra_jax.json_files import read_json
 from electra_jax.model.config import BERT_BLOCK, EncoderConfig
 from electra_jax.model.embeddings import Embeddings
 from electra_jax.model.encoder import Encoder
@@ -146,11 +147,7 @@ def read_model_record(directory: epath.Path) -> Description:
         UserError: if the file cannot be read or is not what this version writes.
     """
     path = directory / run_directory.MODEL
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
-    return from_json(record, path)
+    return from_json(read_json(path, dict[str, Any]), path)
 
 
 def abstract_params(description: Description) -> PyTree:

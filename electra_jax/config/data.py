@@ -1,10 +1,9 @@
 """Make the vocabulary and the batches that a run's configuration names."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from jax.sharding import Mesh
 
@@ -13,6 +12,7 @@ from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, State, 
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
+from electra_jax.json_files import read_json
 from electra_jax.model.config import EncoderConfig
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
@@ -96,6 +96,12 @@ def is_cache(corpus: str | None) -> bool:
     return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
 
 
+class MadeBy(TypedDict, total=False):
+    """What is read of the record of a cache."""
+
+    vocabulary_fingerprint: str
+
+
 def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
     """Refuse a cache that was tokenised with another vocabulary.
 
@@ -103,7 +109,7 @@ def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
         UserError: if the cache's record names another vocabulary.
     """
     record = path_of(directory) / "made_by.json"
-    made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    made_by: MadeBy = read_json(record, MadeBy, remedy="run `electra cache` again") if record.exists() else {}
     if made_by.get("vocabulary_fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
         raise UserError(
             f"the cache {directory} was tokenised with another vocabulary, or another casing, than TOKENIZER: name "

@@ -1,6 +1,5 @@
 """Translate between `config.json` of `transformers` and the description of a model."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
 from electra_jax.interchange.layout import Layout
 from electra_jax.interchange.tensors import Tensors
+from electra_jax.json_files import read_json
 from electra_jax.model.config import BERT_BLOCK, EncoderConfig
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
@@ -108,13 +108,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG
     if not path.is_file():
         raise UserError(f"{directory} is not a transformers directory: looked for {CONFIG}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return config
+    return read_json(path, dict[str, Any])
 
 
 def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:

@@ -2,17 +2,17 @@
 
 import collections
 import io
-import json
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypedDict
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from electra_jax.errors import UserError
+from electra_jax.json_files import read_json
 
 Tensors = dict[str, np.ndarray]
 
@@ -37,6 +37,14 @@ STORAGES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+
+
+class WeightIndex(TypedDict):
+    """What is read of an index of weight files: the file of each tensor."""
+
+    weight_map: dict[str, str]
+
+
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -54,10 +62,8 @@ def read_tensors(directory: Path) -> tuple[Tensors, str]:
         raise UserError(f"{directory} holds no weights: looked for {', '.join(WEIGHT_FILES)}")
     if not name.endswith(".index.json"):
         return read_file(directory / name), name
-    try:
-        shards = sorted(set(json.loads((directory / name).read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{directory / name} is not an index of weight files ({error!r})") from error
+    index = read_json(directory / name, WeightIndex, remedy="it is no index of weight files; copy or download it again")
+    shards = sorted(set(index["weight_map"].values()))
     tensors: Tensors = {}
     for shard in shards:
         if not (directory / shard).is_file():
