@@ -30,13 +30,21 @@ def read_json(path: "Path | epath.Path", kind: Any, *, remedy: str = REMEDY) -> 
     Raises:
         UserError: if the file cannot be read, or does not hold a value of that type as JSON.
     """
+    return parse_json(read_text(path, remedy=remedy), kind, path, remedy=remedy)
+
+
+def read_text(path: "Path | epath.Path", *, remedy: str = REMEDY) -> str:
+    """Read a file of text, local or remote; `remedy` is what a user can do about one that cannot be read.
+
+    Raises:
+        UserError: if the file cannot be read, or is not UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): {remedy}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}: {remedy}") from error
-    return parse_json(text, kind, path, remedy=remedy)
 
 
 def parse_json(text: str, kind: Any, place: object, *, remedy: str = REMEDY) -> Any:

@@ -8,6 +8,7 @@ from electra_jax import ranges
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
 from electra_jax.interchange.hf_config import (
+    LARGEST,
     MODERNBERT_KINDS,
     architecture_of,
     check_fixed,
@@ -166,7 +167,8 @@ def thetas_of(config: Mapping[str, Any], path: Path) -> tuple[float, float]:
         UserError: if a base is not a number above 0, or the angles are scaled.
     """
     by_kind = config.get("rope_parameters") or {}
-    if not isinstance(by_kind, Mapping) or not {FULL, SLIDING}.issuperset(by_kind):
+    one_each = isinstance(by_kind, Mapping) and all(isinstance(one, Mapping | None) for one in by_kind.values())
+    if not one_each or not {FULL, SLIDING}.issuperset(by_kind):
         raise UserError(f"{path}: rope_parameters = {by_kind!r} should hold those of {FULL!r} and of {SLIDING!r}")
     old_global = config.get("global_rope_theta", GLOBAL_THETA)
     old_local = config.get("local_rope_theta", LOCAL_THETA)
@@ -176,7 +178,7 @@ def thetas_of(config: Mapping[str, Any], path: Path) -> tuple[float, float]:
         theta, scaling = parameters.get("rope_theta", old), parameters.get("rope_type", "default")
         if scaling != "default":
             raise UserError(f"{path}: the rope_type of {kind} is {scaling!r}; only 'default' is read")
-        if type(theta) not in (int, float) or theta <= 0:
+        if type(theta) not in (int, float) or not 0 < theta <= LARGEST:
             raise UserError(f"{path}: the rope_theta of {kind} is {theta!r}: it should be a number above 0")
         thetas.append(float(theta))
     return thetas[0], thetas[1]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
-from electra_jax.json_files import parse_json
+from electra_jax.json_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def drop_after(path: "epath.Path | Path", step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         # A torn line says no step.
         with contextlib.suppress(UserError):
             if parse_json(line, MetricsRow, path)["step"] <= step:
@@ -47,9 +47,9 @@ def read_rows(path: "epath.Path | Path") -> Rows:
     """Return the lines of a metrics file; none if there is no such file.
 
     Raises:
-      UserError: if a line is not one of metrics.
+      UserError: if the file cannot be read, or a line is not one of metrics.
     """
-    return parse_lines(path.read_text(encoding="utf-8"), MetricsRow, path) if path.exists() else []
+    return parse_lines(read_text(path), MetricsRow, path) if path.exists() else []
 
 
 def parse_lines(text: str, kind: Any, place: object) -> Rows:
