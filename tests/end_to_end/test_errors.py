@@ -61,10 +61,7 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin.MASKING=device", "needs its own quotes: --gin.MASKING='\"device\"'"),
         ("--gin.MASKING='devise'", "it must be 'device' or 'task'"),
         ("--gin.DTYPE='float8'", "it must be 'float32' or 'bfloat16'"),
-        (
-            "--gin.TRAIN_STEPS='ten'",
-            "TRAIN_STEPS (optimizer.OptimizerConfig.num_train_steps) is 'ten'",
-        ),
+        ("--gin.TRAIN_STEPS='ten'", "TRAIN_STEPS (run_config.PretrainingRun.schedule_steps) is 'ten': it must be int"),
         ("--gin.BATCH_SIZE=8.0", "is 8.0: it must be int"),
         ("--gin.LOWERCASE='yes'", "is 'yes': it must be bool | None"),
         ("--gin.SAVE_EVERY=0", "SAVE_EVERY (training.LoopConfig.save_every) is 0: it must be at least 1"),
