@@ -2,6 +2,7 @@
 
 import collections
 import io
+import math
 import pickle
 import zipfile
 from pathlib import Path
@@ -45,6 +46,8 @@ class WeightIndex(TypedDict):
     weight_map: dict[str, str]
 
 
+# Tied tables are one storage under a few names.
+MOST_COPIES = 8
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -175,7 +178,9 @@ def read_pickle(path: Path) -> Tensors:
             views, storages = read_zip(path)
         else:
             views, storages = read_legacy(path)
-        return {name: materialise(name, view, storages) for name, view in named_views(views, path)}
+        named = named_views(views, path)
+        check_size(named, storages)
+        return {name: materialise(name, view, storages) for name, view in named}
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError, OSError) as error:
         raise UserError(f"{path} is cut off, damaged or not a PyTorch state dict ({error!r})") from error
     except (AttributeError, IndexError, ImportError, MemoryError, OverflowError) as error:
@@ -185,6 +190,12 @@ def read_pickle(path: Path) -> Tensors:
 def read_zip(path: Path) -> tuple[Any, dict[str, bytes]]:
     """Return the unpickled object and the bytes of its storages."""
     with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise UserError(
+                f"{path} of {path.stat().st_size:,} bytes unpacks to {unpacked:,}, and torch.save compresses nothing: "
+                "save it anew with torch, or as safetensors"
+            )
         names = archive.namelist()
         record = next((name for name in names if name.endswith("data.pkl")), None)
         if record is None:
@@ -225,6 +236,20 @@ def named_views(views: Any, path: Path) -> list[tuple[str, View]]:
     if other:
         raise UserError(f"{path} is not a plain state dict: {', '.join(other[:8])} are not tensors")
     return [(str(name), view) for name, view in views.items()]
+
+
+def check_size(named: list[tuple[str, View]], storages: dict[str, bytes]) -> None:
+    """Check that views hold no more numbers than a model's can: each its storage's, all together a few times those.
+
+    Raises:
+        ValueError: if they hold more.
+    """
+    sizes = {name: math.prod(view.shape) * view.storage.dtype.itemsize for name, view in named}
+    for name, view in named:
+        if sizes[name] > len(storages.get(view.storage.key, b"")):
+            raise ValueError(f"the numbers of {name} are cut off, or repeated")
+    if sum(sizes.values()) > MOST_COPIES * sum(map(len, storages.values())):
+        raise ValueError(f"its tensors hold the same numbers more than {MOST_COPIES} times")
 
 
 def materialise(name: str, view: View, storages: dict[str, bytes]) -> np.ndarray:

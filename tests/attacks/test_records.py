@@ -189,3 +189,17 @@ def test_an_edited_file_is_read_or_refused_in_a_sentence(name: str, tmp_path: Pa
     # Most edits of what is read are mistakes; not all are, and the rest of a file is not looked at.
     assert len(refusals) >= EDITS // 5
     assert not [sentence for sentence in refusals if "\n" in sentence]
+
+
+@pytest.mark.parametrize("name", ["electra", "modernbert"])
+@pytest.mark.parametrize("depth", [10**9, 10**400])
+def test_a_depth_beyond_any_model_is_refused_before_its_layers_are_listed(
+    name: str, depth: int, tmp_path: Path
+) -> None:
+    write_sound(name, tmp_path / name)
+    path = tmp_path / name / "config.json"
+    # Version 4 of `transformers` states no kind of each layer.
+    stated = json.loads(path.read_text()) | {"num_hidden_layers": depth, "layer_types": None}
+    path.write_text(json.dumps(stated))
+    with pytest.raises(UserError, match=rf"config\.json: .*num_hidden_layers (=|is) {depth}"):
+        read_config(path.parent)
