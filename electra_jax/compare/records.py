@@ -17,10 +17,25 @@ from electra_jax.errors import UserError
 from electra_jax.files import absolute, replace_file
 from electra_jax.json_files import read_json
 from electra_jax.monitoring.metrics_file import read_rows
-from electra_jax.reports.finetuning import read_results
 from electra_jax.run_directory import METRICS, RESULTS, RUN, SEED_RESULT, SEEDS
 
 Record = dict[str, Any]
+
+
+class ScoredSeed(TypedDict):
+    """What is read of a seed of a fine-tuning."""
+
+    seed: int
+    metrics: dict[str, float]
+    failed: str | None
+
+
+class ScoredSeeds(TypedDict):
+    """What is read of the results.json of a fine-tuning."""
+
+    main_metric: str
+    num_examples: dict[str, int]
+    seeds: list[ScoredSeed]
 
 
 class ItemRecord(TypedDict):
@@ -69,7 +84,7 @@ class Records:
         path = self.directory(item) / RESULTS
         if not path.exists():
             return None
-        results = read_results(path)
+        results = read_json(path, ScoredSeeds, remedy=f"remove {path.parent} and its .json to fine-tune again")
         return results if set(self._seeds) <= {seed["seed"] for seed in results["seeds"]} else None
 
     def run_record(self, item: WorkItem) -> Record:
