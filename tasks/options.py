@@ -30,11 +30,13 @@ class TaskOptions(Checked):
         dev_fraction: share of the training examples, chosen by their texts, that stands in for a missing dev file.
         length: largest number of tokens of a row, special ones counted; None for that of `length_by_task`.
         length_by_task: the length of each task; "default" is that of the others.
+        long_texts: what becomes of texts and sentences longer than that, a name of `long_texts.LONG_TEXTS`.
         double_unordered: whether to train on pairs whose order does not matter (mrpc, stsb) in both orders.
         skip_bad_rows: whether to leave out and count rows that cannot be used, rather than stop.
         examples_per_class: for package_of, the largest number of training examples of a class.
         max_question_length, doc_stride: see `qa.windows.WindowConfig`.
         n_best_size, max_answer_length: see `qa.decoding.DecodingConfig`.
+        qa_metric: what compares answers, a name of `qa.metrics.METRICS`; None for that of the text's script.
         null_threshold: null odds above which the answer is ""; None for the best threshold on the dev split.
         rules: a name of `original.choice.NAMES`: the rules that decide where implementations differ.
     """
@@ -56,6 +58,7 @@ class TaskOptions(Checked):
     dev_fraction: Annotated[float, UNDER_1]
     length: Annotated[int | None, Range(SHORTEST_ROW)]
     length_by_task: Annotated[Mapping[str, int], Range(SHORTEST_ROW)]
+    long_texts: str
     double_unordered: bool
     skip_bad_rows: bool
     examples_per_class: Annotated[int, AT_LEAST_1]
@@ -63,6 +66,7 @@ class TaskOptions(Checked):
     doc_stride: Annotated[int, AT_LEAST_1]
     n_best_size: Annotated[int, AT_LEAST_1]
     max_answer_length: Annotated[int, AT_LEAST_1]
+    qa_metric: str | None
     null_threshold: Annotated[float | None, FINITE]
     rules: str
 

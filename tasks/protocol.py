@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 # What the model reads of one row, unpadded: `input_ids` and `token_type_ids` int32 [L]; `example`, int32 [], the number
-# of the example that it comes from; and the targets of its kind, where the example has them:
+# of the example that it comes from; of texts and sentences `num_tokens` and `num_cut`, int32 [], the tokens of the
+# whole example and those of them that no row has; and the targets of its kind, where the example has them:
 #   classification      label int32 []
 #   regression          label float32 [], from 0 to 1
 #   tagging             label_ids int32 [L]; label_mask float32 [L], 1 at the first piece of each labelled word

@@ -5,7 +5,7 @@ from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.original import choice
 from electra_jax.tasks.qa import metrics as qa_metrics
 from electra_jax.tasks.qa.files import read_null_odds, read_predictions
-from electra_jax.tasks.qa.sources import QA_TASKS, qa_sources, scoring_of
+from electra_jax.tasks.qa.sources import QA_TASKS, metric_of, qa_sources, scoring_of
 from electra_jax.tasks.tagging.conlleval import EntityEvaluation, evaluate_tags, read_tagged_output
 from electra_jax.tasks.tagging.task import TAGGING_TASKS
 from electra_jax.tasks.text.glue import GLUE, read_submission
@@ -69,6 +69,7 @@ def _score_answers(
         # Without odds nothing is left to withhold.
         null_threshold=None if null_odds_file is None else options.null_threshold,
         skip_unanswered=choice.qa_rules(options.rules).skip_unanswered,
+        metric=qa_metrics.METRICS[metric_of(options, sources)],
     )
 
 

@@ -17,8 +17,6 @@ SPLITS = ("train", "dev", "test")
 # Names of our splits in TFDS, in the order in which they are looked for.
 _TFDS_SPLITS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
 
-_HASHES = 2**64
-
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
@@ -151,16 +149,30 @@ def tfds_sources(
 def _share(
     read: Callable[[], Examples], dev_fraction: float, text_of: Callable[[Any], str], held_out: bool
 ) -> Examples:
-    """Return the examples that are held out of training, or the others; what was skipped counts with the latter."""
+    """Return the examples that are held out of training, or the others; what was skipped counts with the latter.
+
+    As many are held out as `dev_fraction` says, unless examples of one text would be divided.
+    """
     whole = read()
     hashes = [text_hash(text_of(example)) for example in whole.examples]
-    least, greatest = min(hashes), max(hashes)
-    if least == greatest or dev_fraction >= 1:
+    if len(set(hashes)) < 2 or dev_fraction >= 1:
         raise UserError(
             f"DEV_FRACTION = {dev_fraction} cannot divide {len(hashes)} training examples ({len(set(hashes))} "
             f"different ones) into two parts; change it, or name a DEV_FILE."
         )
-    # If there are few texts, chance may pick none of them, or all.
-    threshold = min(max(int(dev_fraction * _HASHES), least + 1), greatest)
-    kept = [example for example, value in zip(whole.examples, hashes, strict=True) if (value < threshold) == held_out]
+    chosen = _held_out(hashes, min(max(round(dev_fraction * len(hashes)), 1), len(hashes) - 1))
+    kept = [example for example, value in zip(whole.examples, hashes, strict=True) if (value in chosen) == held_out]
     return Examples(kept, collections.Counter() if held_out else whole.skipped, whole.file)
+
+
+def _held_out(hashes: Sequence[int], number: int) -> set[int]:
+    """Return hashes that so many examples have: the least ones, without those of texts that would be too many.
+
+    If every text has more examples, it is that of the fewest.
+    """
+    counts, chosen = collections.Counter(hashes), set()
+    for value in sorted(counts):
+        if counts[value] <= number:
+            chosen.add(value)
+            number -= counts[value]
+    return chosen or {min(counts, key=counts.__getitem__)}

@@ -18,6 +18,7 @@ from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.run_directory import EVALUATION
 from electra_jax.runtime import keep_compilations
+from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.outputs import left_out
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.files import QAExample, read_predictions
@@ -63,7 +64,7 @@ def score_model(configuration: EvaluationRun, model_dir: str) -> None:
 
 
 def score_split(model: Network, task: DownstreamTask, split: str, *, batch_size: int) -> dict[str, Any]:
-    """Return the number of examples of a split, of those left out by reason, and the official metrics.
+    """Return the number of examples of a split, of those left out by reason and of those cut, and the official metrics.
 
     Raises:
         UserError: if the split has no labels.
@@ -75,10 +76,14 @@ def score_split(model: Network, task: DownstreamTask, split: str, *, batch_size:
             f"SPLIT={split!r}), or name another SPLIT"
         )
     print_on_leader(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
-    predictions = predict_examples(model, task, found.examples, batch_size=batch_size)
+    count = CutCount(task.length)
+    predictions = predict_examples(model, task, found.examples, batch_size=batch_size, count=count)
+    if count.texts:
+        print_on_leader(f"{split}: {count}")
     return {
         "num_examples": len(found.examples),
         "skipped": dict(found.skipped),
+        "cut": count.to_json(),
         "metrics": task.score(found.examples, predictions),
     }
 

@@ -18,16 +18,19 @@ from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_seed
-from electra_jax.finetuning.start import Origin, resolve_init
+from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
 from electra_jax.json_files import read_json
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.reports.finetuning import write_finetune_report
 from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEEDS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
+from electra_jax.tasks.long_texts import cut_count
 from electra_jax.tasks.outputs import left_out
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.task import QATask
+from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
 
@@ -44,11 +47,13 @@ def run(configuration: FinetuningRun) -> None:
         run=configuration,
         task=task,
         origin=begun,
-        train=read_split(task, "train", training=True),
-        dev=read_split(task, "dev", training=False),
+        train=read_split(task, "train", begun.vocabulary, training=True, allow_unknown=configuration.allow_unknown),
+        dev=read_split(task, "dev", begun.vocabulary, training=False, allow_unknown=configuration.allow_unknown),
         mesh=mesh,
         model=model_of(configuration, task, begun),
     )
+    if processes.leader():
+        warn_of_long_rows(begun, max(len(row["input_ids"]) for row in [*context.train.rows, *context.dev.rows]))
     # A mesh that does not divide the model is refused before anything is written.
     sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)
     model_dir = open_directory(configuration, context)
@@ -72,11 +77,14 @@ def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) 
     return FinetunedModel(begun.encoder, head)
 
 
-def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
-    """Read the examples and rows of a split, and print how many there are and how many were left out.
+def read_split(
+    task: DownstreamTask, name: str, vocabulary: Vocabulary, *, training: bool, allow_unknown: bool
+) -> Split:
+    """Read the examples and rows of a split, and print how many there are, left out or cut, and what is [UNK].
 
     Raises:
-        UserError: if nothing in the split can be used, or the dev split has no labels.
+        UserError: if nothing in the split can be used, the dev split has no labels, or more than a fifth of its tokens
+            are [UNK] and that is not allowed.
     """
     found = task.examples(name)
     rows = task.rows(found.examples, training=training)
@@ -84,7 +92,12 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
         raise UserError(f"the {name} split of {task.name} has nothing that can be {'learnt' if training else 'scored'}")
     windows = f" as {len(rows)} rows" if len(rows) != len(found.examples) else ""
     print_on_leader(f"{name}: {len(found.examples)} examples{windows}{left_out(found.skipped)}")
-    return Split(found.examples, rows, found.skipped)
+    count = cut_count(rows, task.length)
+    if count.texts:
+        print_on_leader(f"{name}: {count}")
+    unknown = unknown_of_rows(rows, found.examples, vocabulary)
+    print_on_leader(state_unknown(unknown, what=f"the {name} split", allow_unknown=allow_unknown))
+    return Split(found.examples, rows, found.skipped, count)
 
 
 class FinetuningRecord(TypedDict, total=False):
@@ -151,6 +164,7 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
         "init_from": context.run.init_from,
         "num_examples": {name: len(split.examples) for name, split in splits.items()},
         "skipped": {name: split.skipped for name, split in splits.items() if split.skipped},
+        "cut": {name: split.count.to_json() for name, split in splits.items() if split.count.texts},
         "seeds": seeds,
         "summary": finetune_results.summary(seeds),
         "num_failed": sum(seed["failed"] is not None for seed in seeds),

@@ -1,38 +1,37 @@
 """`electra predict`: a model's answers to text, to token ids, or to a split of its task."""
 
 import argparse
-import itertools
-import json
+import logging
 import os
-import sys
-from collections.abc import Iterable
-from contextlib import nullcontext
-from pathlib import Path
-from typing import TextIO
+from collections.abc import Iterable, Sequence
 
 import electra_jax
 from electra_jax.config.prediction import PredictionRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import local
-from electra_jax.inference.input_files import SORTED_BATCHES, Item, read_items
+from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item, read_items
 from electra_jax.inference.network import Network
-from electra_jax.inference.prediction import answers, predict_examples, predict_ids
+from electra_jax.inference.output_files import Write, record_writer
+from electra_jax.inference.prediction import Record, answers, predict_examples, predict_ids, row_length
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
+from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.outputs import left_out, write_outputs
+
+logger = logging.getLogger(__name__)
 
 
 def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
-    """Write an answer to each input, a line each, or the files of a split.
+    """Write a record for each input, in order, or the files of a split.
 
     Args:
         configuration: what Gin built.
         options: `input`, and `output`, None for standard output.
 
     Raises:
-        UserError: if the model or an input cannot be read, or the output exists.
+        UserError: if the model or the input cannot be read, the output exists, or no input could be answered.
     """
     keep_compilations()
     model = electra_jax.load(configuration.model_dir)
@@ -41,11 +40,11 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
             raise UserError(f"--output {options.output} is for lines; a split's files go to OUTPUT_DIR")
         predict_split(model, configuration, configuration.split)
         return
-    if options.output and Path(options.output).exists():
-        raise UserError(f"{options.output} exists: nothing was written; name another file, or remove it first")
-    items = read_items(options.input, model)
-    with nullcontext(sys.stdout) if options.output is None else open(options.output, "w", encoding="utf-8") as output:
-        write_predictions(model, items, output, configuration.batch_size)
+    task, most = configuration.task, SORTED_BATCHES * configuration.batch_size
+    columns = InputColumns(task.text_column, task.text_b_column, configuration.id_column)
+    with record_writer(options.output) as write:
+        lists = read_items(options.input, model, columns, most=most)
+        write_predictions(model, lists, write, configuration.batch_size)
 
 
 def predict_split(model: Network, configuration: PredictionRun, name: str) -> None:
@@ -56,20 +55,62 @@ def predict_split(model: Network, configuration: PredictionRun, name: str) -> No
     for split in splits_of(task, name):
         found = task.examples(split)
         print_on_leader(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
-        predictions = predict_examples(model, task, found.examples, batch_size=configuration.batch_size)
+        count = CutCount(task.length)
+        predictions = predict_examples(model, task, found.examples, batch_size=configuration.batch_size, count=count)
+        if count.texts:
+            print_on_leader(f"{split}: {count}")
         for path in write_outputs(task, split, found.examples, predictions, directory):
             print_on_leader(f"wrote {path}")
 
 
-def write_predictions(model: Network, items: Iterable[Item], output: TextIO, batch_size: int) -> None:
-    """Write a JSON line for each input, in order."""
-    items = iter(items)
-    while chunk := list(itertools.islice(items, SORTED_BATCHES * batch_size)):
-        ids = [item.ids for item in chunk if item.ids is not None]
-        starts = range(0, len(ids), batch_size)
-        of_ids = iter([record for start in starts for record in predict_ids(model, ids[start : start + batch_size])])
-        of_text = iter(answers(model, [item.value for item in chunk if item.ids is None], batch_size=batch_size))
-        for item in chunk:
-            record = next(of_text if item.ids is None else of_ids)
-            print(json.dumps(record, ensure_ascii=False), file=output)
-        output.flush()
+def write_predictions(model: Network, lists: Iterable[Sequence[Item]], write: Write, batch_size: int) -> None:
+    """Write a record for each input, in order: its `index`, its `id` if it has one, and the answer or an `error`.
+
+    Raises:
+        UserError: if there were inputs, and none could be answered.
+    """
+    number, errors, cut = 0, [], CutCount(row_length(model))
+    for items in lists:
+        for item, record in zip(items, records_of(model, items, batch_size, cut), strict=True):
+            named = {} if item.identifier is None else {"id": item.identifier}
+            write({"index": item.index} | named | record)
+            errors += [record["error"]] if "error" in record else []
+        number += len(items)
+    if errors and len(errors) == number:
+        raise UserError(errors[0] if number == 1 else f"none of the {number:,} inputs could be answered; {errors[0]}")
+    if errors:
+        logger.warning("%d of %d inputs could not be answered: their records have an `error`", len(errors), number)
+    if cut.texts:
+        logger.warning("%s", cut)
+
+
+def records_of(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
+    """Return a record for each input, with nothing but an `error` where it cannot be answered; see `answers`."""
+    found = iter(answered(model, [item for item in items if item.error is None], batch_size, cut))
+    return [next(found) if item.error is None else {"error": item.error} for item in items]
+
+
+def answered(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
+    """Return a record for each input that could be read, and an `error` where the model refuses an input."""
+    try:
+        return answered_together(model, items, batch_size, cut)
+    except UserError as error:
+        if len(items) == 1:
+            return [{"error": str(error)}]
+    # The halves are answered apart until the input that is refused stands alone.
+    middle = len(items) // 2
+    return answered(model, items[:middle], batch_size, cut) + answered(model, items[middle:], batch_size, cut)
+
+
+def answered_together(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
+    """Return a record for each input.
+
+    Raises:
+        UserError: if the model refuses one of them.
+    """
+    ids = [item.ids for item in items if item.ids is not None]
+    starts = range(0, len(ids), batch_size)
+    of_ids = iter([record for start in starts for record in predict_ids(model, ids[start : start + batch_size])])
+    values = [item.value for item in items if item.ids is None]
+    of_text = iter(answers(model, values, batch_size=batch_size, count=cut))
+    return [next(of_text if item.ids is None else of_ids) for item in items]

@@ -1,13 +1,12 @@
 """`electra score MODEL_DIR INPUT`: pseudo-log-likelihoods of sentences by Electric, a JSON object each."""
 
 import argparse
-import itertools
-import json
 
 import electra_jax
 from electra_jax.errors import UserError
 from electra_jax.inference import electric_scores
-from electra_jax.inference.input_files import SORTED_BATCHES, Item, read_items
+from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item, read_items
+from electra_jax.inference.output_files import record_writer
 from electra_jax.runtime import keep_compilations
 
 
@@ -23,20 +22,29 @@ def run(options: argparse.Namespace) -> None:
     model = electra_jax.load(options.model)
     # Before the input is read, which may be a person at the keyboard.
     electric_scores.check_electric(model)
-    items = read_items(options.input, model)
-    while chunk := list(itertools.islice(items, SORTED_BATCHES * options.batch_size)):
-        for record in model.score([sentence_of(item) for item in chunk], batch_size=options.batch_size):
-            print(json.dumps(record, ensure_ascii=False), flush=True)
+    columns = InputColumns(None, None, None)
+    with record_writer(None) as write:
+        for items in read_items(options.input, model, columns, most=SORTED_BATCHES * options.batch_size):
+            sentences = [sentence_of(item) for item in items if not is_blank(item)]
+            for record in model.score(sentences, batch_size=options.batch_size):
+                write(record)
+
+
+def is_blank(item: Item) -> bool:
+    """Return whether an input is a text of white space alone."""
+    return isinstance(item.value, str) and not item.value.strip()
 
 
 def sentence_of(item: Item) -> str | list[int]:
     """Return the text or the token ids of an input.
 
     Raises:
-        UserError: if the input is a pair of texts.
+        UserError: if the input cannot be read, or is a pair of texts.
     """
+    if item.error is not None:
+        raise UserError(item.error)
     if item.ids is not None:
         return item.ids["input_ids"]
     if not isinstance(item.value, str):
         raise UserError(f"a sentence is scored by itself, and {item.value!r} is a pair: join its texts")
-    return item.value
+    return item.value.strip()

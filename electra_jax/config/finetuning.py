@@ -41,6 +41,7 @@ RESUME_IGNORES = (
     "log_every",
     "save_every",
     "num_seeds",
+    "allow_unknown",
 )
 # These are compared field by field, or are no settings.
 NESTED = ("encoder", "task", "heads", "optimizer", "epochs_by_task")
@@ -149,6 +150,7 @@ class FinetuningRun:
         log_every, save_every: steps between reports, and between checkpoints to resume from.
         evaluate_every: steps between evaluations on the dev split, which choose the checkpoint to keep; None for once
             an epoch. There is one more at the end.
+        allow_unknown: go on where more than a fifth of a split's tokens are [UNK].
         num_seeds: number of runs; the score of each is reported.
         seed: seed of the first run; the others count up. It determines the head's weights, the order of the rows and
             dropout.
@@ -180,6 +182,7 @@ class FinetuningRun:
     log_every: Annotated[int, AT_LEAST_1]
     evaluate_every: Annotated[int | None, AT_LEAST_1]
     save_every: Annotated[int, AT_LEAST_1]
+    allow_unknown: bool
     num_seeds: Annotated[int, AT_LEAST_1]
     seed: Annotated[int, SEED]
 

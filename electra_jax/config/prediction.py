@@ -17,6 +17,7 @@ class PredictionRun(Checked):
         model_dir: a model directory.
         task: the task of `split`; without a name, the task that the model was fine-tuned on.
         split: a split of the task to predict, instead of the command line's input.
+        id_column: the column of a table, or the field of JSON objects, that holds ids to repeat in the output.
         output_dir: the directory for the files of a split; None for `predictions` in the model directory.
         batch_size: rows of a batch; changes only the speed.
     """
@@ -24,6 +25,7 @@ class PredictionRun(Checked):
     model_dir: Annotated[str, NAMED]
     task: TaskOptions
     split: str | None
+    id_column: str | None
     output_dir: Annotated[str | None, NAMED]
     batch_size: Annotated[int, AT_LEAST_1]
 

@@ -8,7 +8,7 @@ import optax
 from flax import linen as nn
 
 from electra_jax import ranges
-from electra_jax.data.shapes import BatchShape, BatchShapes, Warmup
+from electra_jax.data.batch_shapes import BatchShape, BatchShapes, Warmup
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
@@ -67,6 +67,7 @@ class CacheConfig(Checked):
         max_auto_cache_bytes: size up to which `electra pretrain` caches a corpus without being asked.
         seed: seed for the segments and lengths that are drawn.
         example_building: how documents become examples, a name that `tasks.original.choice.example_builder` takes.
+        allow_unknown: go on where more than a fifth of the text's tokens are [UNK].
     """
 
     source: CorpusConfig
@@ -81,6 +82,7 @@ class CacheConfig(Checked):
     max_auto_cache_bytes: Annotated[int, AT_LEAST_0]
     seed: Annotated[int, SEED]
     example_building: str
+    allow_unknown: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +107,11 @@ class VocabularyRun(Checked):
         vocab_file: the file to write: a vocab.txt, beside which a tokenizer.json is written, or a tokenizer.json.
         algorithm: "wordpiece", "bpe" (byte-level) or "unigram".
         vocab_size: number of entries.
-        lowercase: whether to lower-case text; None to do so for "wordpiece" alone, as BERT's custom is.
-        strip_accents: whether to drop accents; None to do so for "wordpiece" alone.
+        lowercase, strip_accents: what is done to text before it is split, see `tasks.scripts.choose_casing`.
         min_frequency: number of times that a pair of pieces must occur to be merged; without effect on "unigram".
-        limit_alphabet: for "wordpiece", the largest number of single characters; words with other characters become
-            [UNK].
+        limit_alphabet: for "wordpiece", the largest number of single characters; None for 99.99 % of the text.
+        sample_mb: megabytes of text to learn from, drawn at random where there is more.
+        allow_unknown: go on where more than a fifth of the text becomes [UNK].
     """
 
     source: CorpusConfig
@@ -119,7 +121,9 @@ class VocabularyRun(Checked):
     lowercase: bool | None
     strip_accents: bool | None
     min_frequency: Annotated[int, AT_LEAST_1]
-    limit_alphabet: Annotated[int, AT_LEAST_1]
+    limit_alphabet: Annotated[int | None, AT_LEAST_1]
+    sample_mb: Annotated[int, AT_LEAST_1]
+    allow_unknown: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +164,8 @@ class PretrainingRun:
         schedule_steps: steps over which the schedules of hyperparameters run (see `training.schedules`).
         generator_first, copy_generator, freeze_generator: see `phases.PhasesConfig`.
         batch_size_warmup, sequence_length_warmup: smaller batches and shorter rows in the first steps, as
-            (share of the steps up to which, size) pairs: see `data.shapes.BatchShapes`. An example is cut to a shorter
-            row, and what is cut off is not trained on.
+            (share of the steps up to which, size) pairs: see `data.batch_shapes.BatchShapes`. An example is cut to a
+            shorter row, and what is cut off is not trained on.
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
         rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.

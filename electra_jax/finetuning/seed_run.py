@@ -32,6 +32,7 @@ from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
 from electra_jax.run_directory import BEST, CHECKPOINTS, METRICS, SEED_RESULT
 from electra_jax.tasks.answering import predict_rows
+from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
 from electra_jax.training import sharding
 from electra_jax.training.loop import LoopConfig, train
@@ -41,15 +42,16 @@ from electra_jax.training.state import Batch, Sums, TrainState
 from electra_jax.training.stop import Stop
 
 # Arrays of a row that only the host reads.
-HOST_ONLY = ("example", "window", "answer_mask")
+HOST_ONLY = ("example", "window", "answer_mask", "num_tokens", "num_cut")
 
 
 class Split(NamedTuple):
-    """Hold the examples of a split, their rows, and how many examples were left out, by reason."""
+    """Hold the examples of a split, their rows, how many examples were left out, by reason, and how many were cut."""
 
     examples: Sequence[Any]
     rows: list[Row]
     skipped: Mapping[str, int]
+    count: CutCount
 
 
 class Evaluated(NamedTuple):
@@ -163,7 +165,7 @@ def evaluate(context: SeedContext, params: PyTree) -> Evaluated:
 
     Question answering without a threshold from Gin fits one to the predictions first.
     """
-    examples, rows, _ = context.dev
+    examples, rows = context.dev.examples, context.dev.rows
     task = context.task
     predictions = predict_rows(task, examples, rows, context.runner(params), labels=task.labels)
     if task.kind == "question_answering" and task.null_threshold is None:

@@ -1,6 +1,7 @@
 """Resolve what fine-tuning starts from: the encoder's sizes, its vocabulary, and its weights."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.tasks.tokenizer_file import load_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 # Sizes in which a checkpoint's encoder must agree with a model's Gin file, where one is given too.
 SIZES = (
@@ -27,10 +30,14 @@ SIZES = (
 
 
 class Origin(NamedTuple):
-    """Hold the encoder to fine-tune, as this run trains it, and its vocabulary."""
+    """Hold the encoder to fine-tune, as this run trains it, its vocabulary, and the length of pre-training's rows.
+
+    The length is None where it is not known, as of an import or of random weights.
+    """
 
     encoder: EncoderConfig
     vocabulary: Vocabulary
+    pretraining_length: int | None
 
     @property
     def vocabulary_hash(self) -> str:
@@ -52,14 +59,14 @@ def resolve_init(run: FinetuningRun) -> Origin:
                 "INIT_FROM is None: random weights want their sizes and a vocabulary, as in "
                 "--gin_file=gin/models/small.gin --gin.TOKENIZER='\"vocab.txt\"'; or name a model directory"
             )
-        encoder, vocabulary = given, load_tokenizer(run.vocab_file, lowercase=run.lowercase)
+        encoder, vocabulary, length = given, load_tokenizer(run.vocab_file, lowercase=run.lowercase), None
         if len(vocabulary.tokens) != encoder.vocab_size:
             raise UserError(
                 f"{run.vocab_file} has {len(vocabulary.tokens)} entries and the model's Gin file says VOCAB_SIZE = "
                 f"{encoder.vocab_size}: set --gin.VOCAB_SIZE={len(vocabulary.tokens)}"
             )
     else:
-        encoder, vocabulary = init_from_checkpoint(run.init_from, run.vocab_file, run.lowercase)
+        encoder, vocabulary, length = init_from_checkpoint(run.init_from, run.vocab_file, run.lowercase)
         different = [
             f"{name} {getattr(encoder, name)} there, {getattr(given, name)} here"
             for name in SIZES
@@ -84,7 +91,7 @@ def resolve_init(run: FinetuningRun) -> Origin:
         attention=run.attention,
         remat_policy=run.remat_policy,
     )
-    return Origin(encoder, vocabulary)
+    return Origin(encoder, vocabulary, length)
 
 
 def bound_encoder(run: FinetuningRun) -> EncoderConfig | None:
@@ -134,7 +141,25 @@ def init_from_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool
             f"TOKENIZER {vocab_file} has {len(vocabulary.tokens)} entries and the embedding table of {init_from} "
             f"{encoder.vocab_size} rows: this is another model's vocabulary"
         )
-    return Origin(encoder, vocabulary)
+    return Origin(encoder, vocabulary, model.description.facts.get("sequence length"))
+
+
+def warn_of_long_rows(origin: Origin, longest: int) -> None:
+    """Warn of rows of positions that pre-training never saw.
+
+    Args:
+        origin: what fine-tuning starts from.
+        longest: tokens of the longest row.
+    """
+    length = origin.pretraining_length
+    if length is not None and longest > length:
+        logger.warning(
+            "rows of up to %d tokens are longer than those of pre-training, %d: the positions beyond were never "
+            "trained; set MAX_SEQ_LENGTH = %d, or pre-train with longer rows first (docs/pretraining.md)",
+            longest,
+            length,
+            length,
+        )
 
 
 def same_ids(given: Vocabulary, found: Vocabulary) -> bool:

@@ -1,62 +1,304 @@
-"""Read the input of `electra predict` and `electra score`: a file, standard input, arrays, or the text itself."""
+"""Read the input of `electra predict` and `electra score`: a file, standard input, arrays, or the text itself.
 
+Each input keeps its place: what cannot be read becomes an `Item` that says why, and the inputs after it are read.
+"""
+
+import dataclasses
+import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from electra_jax.checkpoints.model_record import TASK_KINDS
 from electra_jax.errors import UserError
-from electra_jax.inference.inputs import FIELDS, as_input
+from electra_jax.inference.inputs import FIELDS, SECOND, as_input
 from electra_jax.inference.network import Network
+from electra_jax.tasks.rows import BadRows
+from electra_jax.tasks.text.records import column_names, records
 
-# Number of batches that are read before their inputs are sorted by length.
+# Number of batches that are read, where they are there, before their inputs are sorted by length.
 SORTED_BATCHES = 32
 
-# An input with one of these endings is meant to be a file.
+# The most bytes that are read before the lines in them are answered.
+READ_BYTES = 1 << 20
+
+# An input with one of these endings is meant to be a file, and so is any other word that ends as a file does.
 FILE_ENDS = (".npz", ".txt", ".json", ".jsonl", ".tsv", ".csv")
+FILE_NAME = re.compile(r"\S*\w\.[A-Za-z]\w{1,7}")
+
+TABLE_ENDS = (".csv", ".tsv")
+JSON_ENDS = (".jsonl", ".json")
 
 
 class Item(NamedTuple):
-    """One input: arrays of token ids, or else a value for `prediction.answers`."""
+    """One input, by its place.
 
-    ids: dict[str, Any] | None
-    value: Any
+    Attributes:
+        index: its number, from 0.
+        identifier: what its column or field of ids holds; None where there is none.
+        ids: arrays of token ids, or None.
+        value: where there are no `ids`, a value for `prediction.answers`.
+        error: why it cannot be read; None where it can.
+    """
+
+    index: int
+    identifier: Any = None
+    ids: dict[str, Any] | None = None
+    value: Any = None
+    error: str | None = None
 
 
-def read_items(source: str | None, model: Network) -> Iterator[Item]:
-    """Yield the inputs of a text file, an .npz, or standard input (None or "-"), or else the text itself.
+@dataclasses.dataclass(frozen=True)
+class InputColumns:
+    """Names of the columns of a table, or of the fields of JSON objects.
+
+    Attributes:
+        text, text_pair: the texts, as in training; None for "text", and for "text_pair" or "text_b".
+        identifier: the ids, which are repeated in the output; None for none.
+    """
+
+    text: str | None
+    text_pair: str | None
+    identifier: str | None
+
+
+def read_items(source: str | None, model: Network, columns: InputColumns, *, most: int) -> Iterator[list[Item]]:
+    """Yield the inputs of a file, of standard input (None or "-"), or else the text itself, in lists.
+
+    A list holds the inputs that have arrived, so that what is typed is answered at once.
+
+    Args:
+        source: a .csv or a .tsv, whose first line names its columns; a .jsonl; an .npz; any other file holds a text a
+            line, but JSON where the model reads no plain text. On standard input an object or a list is JSON, and
+            every other line a text.
+        model: what is to read the inputs.
+        columns: names in tables and JSON objects.
+        most: the most inputs of a list.
 
     Raises:
-        UserError: if a file or a line cannot be read.
+        UserError: if a file cannot be read or lacks a column, or `source` is neither a file nor an input.
     """
+    if source is None or source == "-":
+        yield from read_lines(None, model, columns, most)
+        return
+    end = Path(source).suffix.lower()
     # Not Path.is_file, which fails on a text that is longer than a name may be.
-    if source is not None and source != "-" and not os.path.isfile(source):
-        if source.endswith(FILE_ENDS) or (os.sep in source and not any(map(str.isspace, source))):
-            raise UserError(f"{source} cannot be read (No such file): a text to predict is told by its spaces")
-        yield read_line(source.strip(), model, "the input")
-    elif source is not None and source.endswith(".npz"):
-        yield from read_arrays(Path(source))
+    if not os.path.isfile(source):
+        check_is_text(source)
+        yield [read_value(source, model, columns, "the input", 0)]
+    elif end in TABLE_ENDS:
+        yield from in_lists(read_table(source, model, columns), most)
+    elif end == ".npz":
+        yield from in_lists(read_arrays(Path(source)), most)
     else:
-        yield from read_lines(None if source == "-" else source, model)
+        yield from read_lines(source, model, columns, most)
 
 
-def read_lines(path: str | None, model: Network) -> Iterator[Item]:
-    """Yield the inputs of a file's lines, or of standard input's; blank lines are left out."""
-    name = path or "standard input"
+def check_is_text(source: str) -> None:
+    """Check that what is no file does not look like one.
+
+    Raises:
+        UserError: if it looks like the path of a file, or is a folder.
+    """
+    if os.path.isdir(source):
+        raise UserError(f"{source} is a folder: name a file in it")
+    spaced = any(map(str.isspace, source))
+    if source.lower().endswith(FILE_ENDS) or (not spaced and (os.sep in source or FILE_NAME.fullmatch(source))):
+        raise UserError(f"{source} cannot be read (No such file): if it is a text, give it on standard input")
+
+
+def in_lists(items: Iterator[Item], most: int) -> Iterator[list[Item]]:
+    """Yield items in lists of `most`, the last one of the rest."""
+    while found := list(itertools.islice(items, most)):
+        yield found
+
+
+def read_lines(path: str | None, model: Network, columns: InputColumns, most: int) -> Iterator[list[Item]]:
+    """Yield the inputs of a file's lines, or of standard input's, in lists.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    end = "" if path is None else Path(path).suffix.lower()
+    plain = path is not None and end not in JSON_ENDS and reads_plain_text(model)
+    numbers = itertools.count(1)
     try:
-        with nullcontext(sys.stdin) if path is None else open(path, encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield read_line(line.strip(), model, f"{name}, line {number}")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 ({error})") from error
+        with nullcontext(sys.stdin.buffer) if path is None else open(path, "rb") as stream:
+            for lines in arriving_lines(stream, most):
+                yield [
+                    read_line(line, model, columns, next(numbers), plain=plain, json_only=end in JSON_ENDS)
+                    for line in lines
+                ]
     except OSError as error:
-        raise UserError(f"{name} cannot be read ({error.strerror})") from error
+        raise UserError(f"{path or 'standard input'} cannot be read ({error.strerror})") from error
+
+
+def reads_plain_text(model: Network) -> bool:
+    """Return whether a line of plain text can be an input of the model."""
+    kind, task = model.description.kind, model.description.facts.get("task", {})
+    reads_text = model.vocabulary is not None and kind not in ("question_answering", "multiple_choice")
+    return reads_text and task.get("pair") is not True
+
+
+def arriving_lines(stream: BinaryIO, most: int) -> Iterator[list[bytes]]:
+    """Yield the lines of a stream that have arrived, at most `most` at a time; only line feeds separate lines."""
+    rest = b""
+    while read := stream.read1(READ_BYTES):
+        *lines, rest = (rest + read).split(b"\n")
+        for start in range(0, len(lines), most):
+            yield lines[start : start + most]
+    if rest:
+        yield [rest]
+
+
+def read_line(line: bytes, model: Network, columns: InputColumns, number: int, *, plain: bool, json_only: bool) -> Item:
+    """Return the input of a line, or why it is none.
+
+    Args:
+        line: UTF-8, without its line feed.
+        model: what is to read it.
+        columns: names in JSON objects.
+        number: the line's, from 1.
+        plain: whether it is a text whatever it begins with.
+        json_only: whether it is JSON whatever it begins with.
+    """
+    where, index = f"line {number}", number - 1
+    try:
+        text = line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
+        if plain:
+            return Item(index, value=as_input(model, text, where))
+        if json_only:
+            return item_of(read_json(text, where), model, columns, where, index)
+        return read_value(text, model, columns, where, index)
+    except UnicodeDecodeError as error:
+        return Item(index, error=f"{where}: not UTF-8 ({error.reason})")
+    except UserError as error:
+        return Item(index, error=str(error))
+
+
+def read_value(text: str, model: Network, columns: InputColumns, where: str, index: int) -> Item:
+    """Return the input of a text that may also be a JSON object or list.
+
+    Raises:
+        UserError: if it is JSON of another form than the model reads.
+    """
+    value: Any = text
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            value = read_json(text, where)
+        except UserError:
+            # Both also begin plain text, such as "[MASK] is here".
+            if not reads_plain_text(model):
+                raise
+    return item_of(value, model, columns, where, index)
+
+
+def read_json(text: str, where: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        UserError: if it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: {f'not JSON ({error})' if text.strip() else 'an empty line'}") from error
+
+
+def item_of(value: Any, model: Network, columns: InputColumns, where: str, index: int) -> Item:
+    """Return the input of a text, or of a JSON value: an object, or a list of texts or of token ids.
+
+    Raises:
+        UserError: if the model does not read it.
+    """
+    identifier = None
+    if isinstance(value, dict):
+        identifier = value.get(columns.identifier) if columns.identifier is not None else None
+        value = with_own_names({name: one for name, one in value.items() if name != columns.identifier}, columns)
+    if isinstance(value, list) and not (value and all(isinstance(one, str) for one in value)):
+        value = {"input_ids": value}
+    try:
+        if isinstance(value, dict) and "input_ids" in value:
+            ids = {name: value[name] for name in FIELDS if name in value}
+            check_integers(ids, where)
+            return Item(index, identifier, ids)
+        return Item(index, identifier, value=as_input(model, value, where))
+    except UserError as error:
+        if identifier is None:
+            raise
+        return Item(index, identifier, error=str(error))
+
+
+def with_own_names(record: dict[str, Any], columns: InputColumns) -> dict[str, Any]:
+    """Return a record whose texts have the names that the model was trained with under "text" and "text_pair"."""
+    if columns.text is None or columns.text not in record:
+        return record
+    pair = {} if columns.text_pair not in record else {"text_pair": record[columns.text_pair]}
+    return {"text": record[columns.text]} | pair
+
+
+def read_table(path: str, model: Network, columns: InputColumns) -> Iterator[Item]:
+    """Yield the inputs of a .csv's or a .tsv's rows.
+
+    Raises:
+        UserError: if the file cannot be read, is empty, or lacks a column.
+    """
+    header = column_names(path)
+    fields = table_fields(model, columns, header)
+    missing = [name for name in fields.values() if name not in header]
+    if missing:
+        raise UserError(
+            f"{path} has no column {', '.join(map(repr, missing))}: its first line names "
+            f"{', '.join(map(repr, header))}; set TEXT_COLUMN and TEXT_B_COLUMN to those of the texts, or rename them"
+        )
+    identified = columns.identifier in header
+    problems = RowProblems(path)
+    used = [*fields.values(), *([columns.identifier] if columns.identifier is not None and identified else [])]
+    for index, (line, record) in enumerate(records(path, used, problems)):
+        if record is None:
+            yield Item(index, error=problems.by_line.pop(line, f"line {line}: an empty line"))
+            continue
+        identifier = record[columns.identifier] if columns.identifier is not None and identified else None
+        try:
+            value = as_input(model, {name: record[column] for name, column in fields.items()}, f"line {line}")
+            yield Item(index, identifier, value=value)
+        except UserError as error:
+            yield Item(index, identifier, error=str(error))
+
+
+class RowProblems(BadRows):
+    """Keep what is wrong with rows, by line, instead of stopping."""
+
+    def __init__(self, path: str) -> None:
+        """Begin without problems."""
+        super().__init__(path, skip=True)
+        self.by_line: dict[int, str] = {}
+
+    def report(self, line: int, problem: str, expected: str) -> None:
+        """Keep a problem."""
+        self.by_line[line] = f"line {line}: {problem}; expected {expected}"
+
+
+def table_fields(model: Network, columns: InputColumns, header: list[str]) -> dict[str, str]:
+    """Return the columns that hold the fields of an input of the model, by the names of the fields."""
+    kind = TASK_KINDS.get(model.description.kind, model.description.kind)
+    if kind == "question_answering":
+        return {name: name for name in ("question", "context")}
+    if kind == "tagging":
+        return {"text": columns.text or ("words" if "words" in header else "text")}
+    first = {"text": columns.text or "text"}
+    pair = model.description.facts.get("task", {}).get("pair")
+    second = columns.text_pair or next((name for name in SECOND if name in header), None)
+    if pair is False or (pair is None and second not in header):
+        return first
+    return first | {"text_pair": second or SECOND[0]}
 
 
 def read_arrays(path: Path) -> Iterator[Item]:
@@ -73,30 +315,7 @@ def read_arrays(path: Path) -> Iterator[Item]:
     if "input_ids" not in found:
         raise UserError(f"{path} has no array input_ids")
     for row in range(len(found["input_ids"])):
-        yield Item({name: values[row] for name, values in found.items()}, None)
-
-
-def read_line(line: str, model: Network, where: str) -> Item:
-    """Return the input of a line: a JSON object or list, or plain text.
-
-    Raises:
-        UserError: if it is JSON of another form than the model reads.
-    """
-    value: Any = line
-    if line[:1] in ("{", "["):
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            # "[" also begins plain text, such as "[MASK] is here".
-            if line[0] == "{":
-                raise UserError(f"{where}: not JSON ({error})") from error
-    if isinstance(value, list) and not (value and all(isinstance(one, str) for one in value)):
-        value = {"input_ids": value}
-    if isinstance(value, dict) and "input_ids" in value:
-        ids = {name: value[name] for name in FIELDS if name in value}
-        check_integers(ids, where)
-        return Item(ids, None)
-    return Item(None, as_input(model, value, where))
+        yield Item(row, ids={name: values[row] for name, values in found.items()})
 
 
 def check_integers(ids: dict[str, Any], where: str) -> None:

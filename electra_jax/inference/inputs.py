@@ -6,6 +6,7 @@ from typing import Any
 from electra_jax.checkpoints.model_record import TASK_KINDS
 from electra_jax.errors import UserError
 from electra_jax.inference.network import Network
+from electra_jax.tasks.rows import without_surrogates
 
 # The arguments of `Network.logits`.
 FIELDS = ("input_ids", "attention_mask", "token_type_ids")
@@ -85,7 +86,7 @@ def question(value: Any, where: str) -> dict[str, str]:
     for name, text in found.items():
         if not isinstance(text, str):
             raise UserError(f"{where}: {name} is {shown(text)}, and must be a text")
-    return found
+    return {name: without_surrogates(text) for name, text in found.items()}
 
 
 def words(value: Any, where: str) -> list[str]:
@@ -117,7 +118,8 @@ def texts(value: Any, where: str) -> str | tuple[str, str]:
         parts = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
     if len(parts) not in (1, 2) or not all(isinstance(part, str) for part in parts):
         raise UserError(f"{where} is {shown(value)}: this model reads a text, or a pair of texts")
-    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+    cleaned = tuple(map(without_surrogates, parts))
+    return cleaned[0] if len(cleaned) == 1 else (cleaned[0], cleaned[1])
 
 
 def shown(value: Any) -> str:

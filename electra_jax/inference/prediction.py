@@ -4,6 +4,7 @@ A fine-tuned model answers as its task does. A pre-trained one says which tokens
 TensorFlow is not needed.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,12 @@ from electra_jax.inference.inputs import FIELDS, as_input, as_list
 from electra_jax.inference.network import Network
 from electra_jax.tasks.answering import predict_rows
 from electra_jax.tasks.catalog import task_from_facts
+from electra_jax.tasks.long_texts import CutCount, count_fields
 from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
-from electra_jax.tasks.text.tables import TextExample, text_features
+from electra_jax.tasks.text.tables import TextExample, text_windows
+
+logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
@@ -36,11 +40,21 @@ def predict(model: Network, inputs: Any, *, batch_size: int) -> list[Record]:
         UserError: if an input has another form than the model reads, or the model reads no text.
     """
     values = [as_input(model, value, f"input {number}") for number, value in enumerate(as_list(inputs), start=1)]
-    return answers(model, values, batch_size=batch_size)
+    count = CutCount(row_length(model))
+    records = answers(model, values, batch_size=batch_size, count=count)
+    if count.texts:
+        logger.warning("%s", count)
+    return records
 
 
-def answers(model: Network, values: Sequence[Any], *, batch_size: int) -> list[Record]:
-    """Return a record for each value that `as_input` returned.
+def row_length(model: Network) -> int:
+    """Return the most tokens of a row of the model's task, or else of the model."""
+    task, most = model.description.facts.get("task", {}), model.description.encoder.max_position_embeddings
+    return task.get("length", most)
+
+
+def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: CutCount) -> list[Record]:
+    """Return a record for each value that `as_input` returned, and add to `count` what was cut off of them.
 
     Raises:
         UserError: if the model's vocabulary lacks a special token, or a row is too long for the model.
@@ -48,7 +62,7 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int) -> list[R
     if not values:
         return []
     if model.description.kind not in TASK_KINDS:
-        return describe_texts(model, list(map(as_pair, values)), batch_size)
+        return describe_texts(model, list(map(as_pair, values)), batch_size, count)
     facts = model.description.facts.get("task")
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
     if facts is None and task.kind in ("classification", "regression"):
@@ -57,7 +71,7 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int) -> list[R
         examples: Sequence[Any] = [TextExample(number, *pair, None) for number, pair in enumerate(pairs)]
     else:
         examples = task.raw_examples(values)
-    found = predict_examples(model, task, examples, batch_size=batch_size)
+    found = predict_examples(model, task, examples, batch_size=batch_size, count=count)
     return [prediction.to_json() for prediction in found]
 
 
@@ -113,11 +127,14 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
 
 
 def predict_examples(
-    model: Network, task: DownstreamTask, examples: Sequence[Any], *, batch_size: int
+    model: Network, task: DownstreamTask, examples: Sequence[Any], *, batch_size: int, count: CutCount
 ) -> list[Prediction]:
-    """Return a prediction for each example of a task that the model's labels fit."""
+    """Return a prediction for each example of a task that the model's labels fit; see `answers` for `count`."""
     rows = task.rows(examples, training=False)
-    return predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=model.labels)
+    found = predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=model.labels)
+    # Not before: what is refused is asked again, in parts.
+    count.add(rows)
+    return found
 
 
 def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
@@ -143,7 +160,9 @@ def lengths_of(model: Network) -> list[int]:
     return [*(length for length in LENGTHS if length < most), most]
 
 
-def describe_texts(model: Network, pairs: Sequence[tuple[str, str | None]], batch_size: int) -> list[Record]:
+def describe_texts(
+    model: Network, pairs: Sequence[tuple[str, str | None]], batch_size: int, count: CutCount
+) -> list[Record]:
     """Return a record of tokens for each text, by a model without a task: see `describe_logits`.
 
     Where there is a generator, "[MASK]" in a text is the mask, and `fillings` are its likeliest tokens there. A
@@ -152,14 +171,20 @@ def describe_texts(model: Network, pairs: Sequence[tuple[str, str | None]], batc
     pieces = model.pieces
     has_generator = model.description.generator is not None
     length = model.description.encoder.max_position_embeddings
-    features = text_features(pairs, vocabulary=pieces, length=length, read_mask=has_generator)
-    rows = [{name: np.array(values, np.int32) for name, values in each._asdict().items()} for each in features]
+    made = text_windows(pairs, vocabulary=pieces, length=length, long_texts="cut", read_mask=has_generator)
+    rows = [{name: np.array(values, np.int32) for name, values in each.rows[0]._asdict().items()} for each in made]
     fillings = [fill(model, row) if has_generator and pieces.mask_id in row["input_ids"] else None for row in rows]
     outputs = row_runner(model, batch_size, len(rows))(rows)
     records = []
     for row, output, found in zip(rows, outputs, fillings, strict=True):
         record = describe_tokens(model, row["input_ids"]) | describe_logits(model, output["logits"])
         records.append(record if found is None else record | {"fillings": found})
+    count.add(
+        [
+            {"example": np.array(number)} | count_fields(text.num_tokens, text.num_cut)
+            for number, text in enumerate(made)
+        ]
+    )
     return records
 
 

@@ -10,7 +10,7 @@ from electra_jax.interchange.layout import Layout
 from electra_jax.interchange.tensors import Tensors
 from electra_jax.json_files import read_json
 from electra_jax.model.config import BERT_BLOCK, EncoderConfig
-from electra_jax.model.heads import HeadConfig
+from electra_jax.model.heads import WITHOUT_ANSWERS, HeadConfig
 from electra_jax.model.types import PyTree
 
 CONFIG = "config.json"
@@ -267,10 +267,7 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors, path: Pa
             kind=modules.get(kind, kind),
             num_labels=len(bias) if bias is not None else len(config.get("id2label") or (0, 1)),
             dropout_prob=float(dropout),
-            mask_questions=False,
-            final_sep_answers=False,
-            answerable="none",
-            beam_size=0,
+            **WITHOUT_ANSWERS,
             classifier_pooling="cls",
         )
     except UserError as error:

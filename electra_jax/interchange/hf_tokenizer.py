@@ -49,16 +49,17 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
     ours = read_json(directory / "vocab.json") or {}
     lowercase = first(config.get("do_lower_case"), ours.get("lowercase"), not is_cased(tokens))
     strip_accents = first(config.get("strip_accents"), ours.get("strip_accents"), lowercase)
+    vocabulary = Vocabulary(
+        tokens, bool(lowercase), bool(strip_accents), any_script=bool(ours.get("any_script", False))
+    )
     if set(SPECIAL_TOKENS) <= set(tokens):
-        return Vocabulary(tokens, bool(lowercase), bool(strip_accents))
-    return with_stated_tokens(Vocabulary(tokens, bool(lowercase), bool(strip_accents)), stated_by(directory))
+        return vocabulary
+    return with_stated_tokens(vocabulary, stated_by(directory))
 
 
 def with_stated_tokens(vocabulary: Vocabulary, stated: list[dict[str, Any]]) -> Vocabulary:
     """Return a vocabulary of BERT's kind with special tokens of other names, where the directory states them."""
-    tokenizer = build_tokenizer(
-        vocabulary.tokens, lowercase=bool(vocabulary.lowercase), strip_accents=bool(vocabulary.strip_accents)
-    )
+    tokenizer = build_tokenizer(vocabulary.tokens, **vocabulary.reading)
     named = tokenizer_of(tokenizer.to_str(), stated)
     if {"unk", "cls", "sep", "mask"} - named.special_ids.keys():
         return vocabulary

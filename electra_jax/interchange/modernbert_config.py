@@ -17,7 +17,7 @@ from electra_jax.interchange.hf_config import (
 )
 from electra_jax.interchange.tensors import Tensors
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
-from electra_jax.model.heads import HeadConfig
+from electra_jax.model.heads import WITHOUT_ANSWERS, HeadConfig
 
 MODEL_TYPE = "modernbert"
 
@@ -201,10 +201,7 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors, path: Pa
             kind=HEADS[kind],
             num_labels=len(bias) if bias is not None else len(config.get("id2label") or (0, 1)),
             dropout_prob=float(dropout),
-            mask_questions=False,
-            final_sep_answers=False,
-            answerable="none",
-            beam_size=0,
+            **WITHOUT_ANSWERS,
             classifier_pooling=config.get("classifier_pooling") or "cls",
         )
     except UserError as error:

@@ -10,7 +10,7 @@ from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
 from electra_jax.json_files import read_json
 from electra_jax.model.config import BERT_BLOCK, EncoderConfig
-from electra_jax.model.heads import HeadConfig
+from electra_jax.model.heads import WITHOUT_ANSWERS, HeadConfig
 
 Variables = dict[str, np.ndarray]
 
@@ -161,16 +161,7 @@ def head_config(weights: Variables, task: str) -> HeadConfig:
     }
     if len(layers) == 1:
         kind = "token_classification" if task in TAGGING_TASKS else "sequence_classification_reference"
-        return HeadConfig(
-            kind,
-            layers["dense"].shape[1],
-            DROPOUT,
-            mask_questions=False,
-            final_sep_answers=False,
-            answerable="none",
-            beam_size=0,
-            classifier_pooling="cls",
-        )
+        return HeadConfig(kind, layers["dense"].shape[1], DROPOUT, **WITHOUT_ANSWERS, classifier_pooling="cls")
     kind = "joint_question_answering" if "qa_hidden" in layers else "question_answering"
     answerable = "start" if "dense_3" in layers else "cls" if "dense_2" in layers else "none"
     return HeadConfig(

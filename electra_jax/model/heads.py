@@ -83,6 +83,10 @@ class HeadConfig:
             raise ValueError(f"classifier_pooling {self.classifier_pooling!r}: it must be cls or mean")
 
 
+# The fields for question answering, as the heads of `transformers` and of all other kinds of task have them.
+WITHOUT_ANSWERS = {"mask_questions": False, "final_sep_answers": False, "answerable": "none", "beam_size": 0}
+
+
 def glorot_linear(features: int, dtype: Any, name: str) -> Linear:
     """Return a layer initialized as in the original's heads, which name no initializer (QUIRKS 17)."""
     return Linear(features, ("embed", None), nn.initializers.glorot_uniform(), dtype, name=name)

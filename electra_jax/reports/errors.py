@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from electra_jax.monitoring.metrics_file import Rows
 from electra_jax.reports.page import number, percent
-from electra_jax.tasks.qa.metrics import exact_match, normalize_answer
+from electra_jax.tasks.qa.languages import AnswerMetric
+from electra_jax.tasks.qa.metrics import METRICS
 
 MOST = 20
 # A long text is cut to this many characters.
@@ -63,25 +65,26 @@ class Errors:
     num_examples: int
 
 
-def read_errors(kind: str, records: Rows) -> Errors:
+def read_errors(kind: str, records: Rows, metric: str) -> Errors:
     """Prepare the errors of largest weight.
 
     Args:
       kind: of `tasks.protocol.KINDS`.
       records: predictions.jsonl; at least one.
+      metric: what compares answers to questions, a name of `metrics.METRICS`.
     """
-    found = ranked_errors(kind, records)
+    found = ranked_errors(kind, records, metric)
     shown = [replace(error, said=clipped(error.said), gold=clipped(error.gold)) for error in found[:MOST]]
     return Errors(kind, shown, len(found), len(records))
 
 
-def ranked_errors(kind: str, records: Rows) -> list[Error]:
-    """Return every error, those of largest weight first; equal ones in the order of the file."""
+def ranked_errors(kind: str, records: Rows, metric: str) -> list[Error]:
+    """Return every error, those of largest weight first; equal ones in the order of the file; see `read_errors`."""
     read = {
         "classification": _class_error,
         "regression": _value_error,
         "tagging": _tags_error,
-        "question_answering": _answer_error,
+        "question_answering": partial(_answer_error, METRICS[metric]),
     }[kind]
     errors = [error for record in records if (error := read(record)) is not None]
     return sorted(errors, key=lambda error: -error.weight)
@@ -138,10 +141,10 @@ def _tagged(words: Sequence[str], gold: Sequence[str], tags: Sequence[str], midd
     return [*spans[:-1], Span(" …")] if start + _MOST_WORDS < len(words) else spans[:-1]
 
 
-def _answer_error(record: Mapping[str, Any]) -> Error | None:
-    prediction, gold = record["prediction"], [text for text in record["gold"] if normalize_answer(text)]
+def _answer_error(metric: AnswerMetric, record: Mapping[str, Any]) -> Error | None:
+    prediction, gold = record["prediction"], [text for text in record["gold"] if metric.normalize(text)]
     answer = prediction["answer"]
-    if any(exact_match(answer, text) for text in gold or [""]):
+    if any(metric.exact_match(answer, text) for text in gold or [""]):
         return None
     odds = number(prediction, "null_odds")
     # Null odds are log odds that there is no answer; the probability is that of the span among the n-best.

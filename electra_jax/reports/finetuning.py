@@ -25,6 +25,7 @@ from electra_jax.reports.page import (
     write_page,
 )
 from electra_jax.run_directory import CONFIG, METRICS, MODEL, PREDICTIONS, REPORT, RESULTS, RUN, SEEDS
+from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.original import choice
 
 
@@ -81,6 +82,7 @@ class _Run:
     record: dict[str, Any]
     config: str
     rules: str
+    metric: str
 
     @property
     def seeds(self) -> Rows:
@@ -132,7 +134,7 @@ def write_finetune_report(model_dir: str | Path) -> Path:
         chart_keys=_keys(seed_styles),
         charts=_charts(run, seed_styles),
         answers=read_answers(kind, records, run.best["metrics"], spans_of) if records else None,
-        errors=read_errors(kind, records) if records else None,
+        errors=read_errors(kind, records, run.metric) if records else None,
         made=Making.of_record({**run.record, **remarks}, run.config),
         results_file=RESULTS,
         predictions_file=PREDICTIONS,
@@ -165,13 +167,15 @@ def _read_run(folder: Path) -> _Run:
         validation={seed: by_step(rows, "validation") for seed, rows in logs.items()},
         record=parse_json(read_if_there(run_file) or "{}", dict[str, Any], run_file),
         config=read_if_there(folder / CONFIG),
-        rules=_rules(model.get("facts", {}).get("task", {})),
+        # A folder that lost its model is read as this project and SQuAD do it.
+        **{"rules": "standard", "metric": "squad"} | _task_facts(model),
     )
 
 
-def _rules(task: Mapping[str, Any]) -> str:
-    """Return whose rules the task follows; those of this project if none are recorded."""
-    return choice.current_facts(task).get("rules", "standard")
+def _task_facts(model: Mapping[str, Any]) -> dict[str, str]:
+    """Return whose rules the task of a model follows, and what compares its answers, where that is recorded."""
+    facts = choice.current_facts(model.get("facts", {}).get("task", {}))
+    return {name: facts[name] for name in ("rules", "metric") if name in facts}
 
 
 def _facts(run: _Run) -> list[str]:
@@ -190,8 +194,11 @@ def _name(metric: str) -> str:
 
 def _verdict(run: _Run) -> Verdict:
     values = [seed["metrics"][run.main] for seed in run.seeds if not _failed(seed)]
-    warnings = [
+    failures = [
         f"Seed {seed['seed']} failed and is not averaged: {seed['failed']}." for seed in run.seeds if _failed(seed)
+    ]
+    warnings = failures + [
+        f"{name}: {CutCount(**count)}." for name, count in run.results.get("cut", {}).items() if count["texts"]
     ]
     if not values:
         return Verdict("Every seed failed.", "There is no score to report; the model learned nothing.", warnings)
@@ -203,7 +210,7 @@ def _verdict(run: _Run) -> Verdict:
             f"Median {_name(run.main)} {median} over {len(values)} seeds, the lowest {score(min(values))}, the "
             f"highest {score(max(values))}."
         )
-    head = f"{len(warnings)} of {len(run.seeds)} seeds failed." if warnings else "Every seed worked."
+    head = f"{len(failures)} of {len(run.seeds)} seeds failed." if failures else "Every seed worked."
     return Verdict(head if len(run.seeds) > 1 else "It worked.", text, warnings)
 
 

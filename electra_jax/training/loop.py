@@ -136,14 +136,8 @@ def train(
         UserError: if a loss or gradient norm is not finite, or the disk is full.
     """
     step = saved = int(jax.device_get(state.step))
-    meter = Meter(
-        reporter,
-        finish=job.finish,
-        learning_rate=job.learning_rate,
-        start_step=step,
-        num_train_steps=loop.num_train_steps,
-        log_every=loop.log_every,
-    )
+    left = range(step, loop.num_train_steps)
+    meter = Meter(reporter, left, finish=job.finish, learning_rate=job.learning_rate, log_every=loop.log_every)
     with explain_failures(checkpoints):
         while step < loop.num_train_steps:
             with meter.waiting():

@@ -16,7 +16,7 @@ from electra_jax.errors import UserError
 from electra_jax.files import size_and_time
 from electra_jax.json_files import parse_json
 from electra_jax.tasks.corpora.corpus import Corpus, Document, fingerprint_of, joined_lines
-from electra_jax.tasks.corpora.shapes import recognise
+from electra_jax.tasks.corpora.text_format import recognise
 from electra_jax.tasks.rows import without_surrogates
 
 # How much larger English text is than its compressed form; only progress depends on it.

@@ -37,6 +37,12 @@ _RECORDED_BY_0_1 = {
     "skip_unanswered": True,
 }
 
+# What models that did not record it did, by the kind of their task.
+_RECORDED_WITHOUT = {
+    **{kind: {"long_texts": "cut"} for kind in ("classification", "regression", "tagging")},
+    "question_answering": {"metric": "squad"},
+}
+
 _Chosen = TypeVar("_Chosen")
 
 
@@ -100,7 +106,10 @@ def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: if some of the rules are the original's and others are not.
     """
-    if "rules" in facts or facts.get("registered"):
+    if facts.get("registered"):
+        return dict(facts)
+    facts = _RECORDED_WITHOUT.get(facts.get("kind", ""), {}) | dict(facts)
+    if "rules" in facts:
         return dict(facts)
     groups = {"": facts, "windows": facts.get("windows", {}), "decoding": facts.get("decoding", {})}
     found = {

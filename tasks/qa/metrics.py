@@ -1,12 +1,12 @@
 """Compute exact match and F1 as the official scripts of SQuAD 1.1, SQuAD 2.0 and MRQA, to the last digit."""
 
-import collections
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.qa.files import QAExample
+from electra_jax.tasks.qa.languages import LANGUAGE_METRICS, AnswerMetric, bag_f1
 
 # Question ids with what may be answered; no texts where the right answer is none. A list, for ids may come twice.
 Gold = Sequence[tuple[str, Sequence[str]]]
@@ -40,49 +40,46 @@ def exact_match(prediction: str, gold_text: str) -> bool:
 
 def f1(prediction: str, gold_text: str) -> float:
     """Return the F1 of the normalised words as bags; 0 where none is shared, even if both are empty (not SQuAD 2.0)."""
-    predicted = normalize_answer(prediction).split()
-    wanted = normalize_answer(gold_text).split()
-    num_shared = (collections.Counter(predicted) & collections.Counter(wanted)).total()
-    if num_shared == 0:
-        return 0.0
-    precision = num_shared / len(predicted)
-    recall = num_shared / len(wanted)
-    return (2 * precision * recall) / (precision + recall)
+    return bag_f1(normalize_answer(prediction).split(), normalize_answer(gold_text).split())
 
 
-def f1_with_no_answer(prediction: str, gold_text: str) -> float:
-    """Return `f1`, but 1 where both texts are empty once normalised (SQuAD 2.0)."""
-    if not normalize_answer(prediction) and not normalize_answer(gold_text):
-        return 1.0
-    return f1(prediction, gold_text)
+SQUAD = AnswerMetric("squad", normalize_answer, f1)
+
+# By the names of `QA_METRIC`.
+METRICS = {"squad": SQUAD} | LANGUAGE_METRICS
 
 
-def squad_v1_metrics(gold: Gold, predictions: Mapping[str, str]) -> dict[str, float]:
+def squad_v1_metrics(gold: Gold, predictions: Mapping[str, str], *, metric: AnswerMetric = SQUAD) -> dict[str, float]:
     """Return SQuAD 1.1's `exact_match` and `f1`, per cent, over all questions; those without prediction count 0.
 
     Raises:
       UserError: if there is no question, or one without gold answer.
     """
-    return _mean_scores(gold, [example_id for example_id, _ in gold], predictions)
+    return _mean_scores(gold, [example_id for example_id, _ in gold], predictions, metric)
 
 
-def mrqa_metrics(gold: Gold, predictions: Mapping[str, str], *, skip_unanswered: bool) -> dict[str, float]:
+def mrqa_metrics(
+    gold: Gold, predictions: Mapping[str, str], *, skip_unanswered: bool, metric: AnswerMetric = SQUAD
+) -> dict[str, float]:
     """Return MRQA's `exact_match` and `f1`, per cent.
 
     Args:
       gold: of two entries with one id the later counts.
       predictions: by question.
       skip_unanswered: leave questions without prediction out, rather than count them 0.
+      metric: compares answers.
 
     Raises:
       UserError: if there is no question, or one without gold answer.
     """
     last = list(dict(gold).items())
     counted = [example_id for example_id, _ in last if not skip_unanswered or example_id in predictions]
-    return _mean_scores(last, counted, predictions)
+    return _mean_scores(last, counted, predictions, metric)
 
 
-def squad_v2_raw_scores(gold: Gold, predictions: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
+def squad_v2_raw_scores(
+    gold: Gold, predictions: Mapping[str, str], *, metric: AnswerMetric = SQUAD
+) -> tuple[dict[str, float], dict[str, float]]:
     """Return exact match and F1 of each question that has a prediction, before any threshold.
 
     Gold answers that normalise to nothing do not count; without any other the right answer is "".
@@ -91,15 +88,20 @@ def squad_v2_raw_scores(gold: Gold, predictions: Mapping[str, str]) -> tuple[dic
     for example_id, gold_texts in gold:
         if example_id not in predictions:
             continue
-        texts = [text for text in gold_texts if normalize_answer(text)] or [""]
+        texts = [text for text in gold_texts if metric.normalize(text)] or [""]
         prediction = predictions[example_id]
-        exact[example_id] = max(float(exact_match(prediction, text)) for text in texts)
-        overlap[example_id] = max(f1_with_no_answer(prediction, text) for text in texts)
+        exact[example_id] = max(float(metric.exact_match(prediction, text)) for text in texts)
+        overlap[example_id] = max(metric.f1_with_no_answer(prediction, text) for text in texts)
     return exact, overlap
 
 
 def squad_v2_metrics(
-    gold: Gold, predictions: Mapping[str, str], *, null_odds: Mapping[str, float] | None, null_threshold: float
+    gold: Gold,
+    predictions: Mapping[str, str],
+    *,
+    null_odds: Mapping[str, float] | None,
+    null_threshold: float,
+    metric: AnswerMetric = SQUAD,
 ) -> dict[str, float]:
     """Return the fields of SQuAD 2.0's official script, scores in per cent.
 
@@ -111,12 +113,13 @@ def squad_v2_metrics(
       predictions: by question; with null odds let them be answers to every question.
       null_odds: by question; None for predictions that say "" by themselves.
       null_threshold: questions with larger null odds are scored as if answered "".
+      metric: compares answers.
 
     Raises:
       UserError: if no question has a prediction, or one with a prediction has no null odds.
     """
     has_answer = {example_id: bool(gold_texts) for example_id, gold_texts in gold}
-    exact, overlap = squad_v2_raw_scores(gold, predictions)
+    exact, overlap = squad_v2_raw_scores(gold, predictions, metric=metric)
     if not exact:
         raise UserError("no question of the data has a prediction; are they of the same data set?")
     odds = null_odds if null_odds is not None else dict.fromkeys(exact, 0.0)
@@ -135,7 +138,7 @@ def squad_v2_metrics(
             metrics[f"{prefix}f1"] = 100.0 * sum(overlap_after[example_id] for example_id in ids) / len(ids)
             metrics[f"{prefix}total"] = len(ids)
     if null_odds is not None:
-        metrics |= best_thresholds(gold, predictions, null_odds)
+        metrics |= best_thresholds(gold, predictions, null_odds, metric=metric)
     return metrics
 
 
@@ -160,6 +163,7 @@ def official_metrics(
     null_odds: Mapping[str, float] | None,
     null_threshold: float | None,
     skip_unanswered: bool,
+    metric: AnswerMetric,
 ) -> dict[str, float]:
     """Return the scores of "squad_v1", "squad_v2" or "mrqa", in the fields of their script.
 
@@ -169,6 +173,7 @@ def official_metrics(
       predictions: by question.
       null_odds, null_threshold: as `squad_v2_metrics`, which alone reads them.
       skip_unanswered: as `mrqa_metrics`.
+      metric: compares answers.
 
     Raises:
       UserError: if no question has a gold answer, or none has a prediction.
@@ -178,14 +183,16 @@ def official_metrics(
     if len(unanswered(gold, predictions)) == len(gold):
         raise UserError("no question of the data has a prediction; are they of the same data set?")
     if scoring == "squad_v1":
-        return squad_v1_metrics(gold, predictions)
+        return squad_v1_metrics(gold, predictions, metric=metric)
     if scoring == "mrqa":
-        return mrqa_metrics(gold, predictions, skip_unanswered=skip_unanswered)
+        return mrqa_metrics(gold, predictions, skip_unanswered=skip_unanswered, metric=metric)
     threshold = OFFICIAL_NULL_THRESHOLD if null_threshold is None else null_threshold
-    return squad_v2_metrics(gold, predictions, null_odds=null_odds, null_threshold=threshold)
+    return squad_v2_metrics(gold, predictions, null_odds=null_odds, null_threshold=threshold, metric=metric)
 
 
-def best_thresholds(gold: Gold, predictions: Mapping[str, str], null_odds: Mapping[str, float]) -> dict[str, float]:
+def best_thresholds(
+    gold: Gold, predictions: Mapping[str, str], null_odds: Mapping[str, float], *, metric: AnswerMetric = SQUAD
+) -> dict[str, float]:
     """Return `best_exact` and `best_f1`, per cent, and the null odds (`..._thresh`) beyond which "" scores so well.
 
     As the official script: the threshold is 0 if the best is never to answer, and unanswered questions count among
@@ -195,7 +202,7 @@ def best_thresholds(gold: Gold, predictions: Mapping[str, str], null_odds: Mappi
       UserError: if no question has a prediction, or one with a prediction has no null odds.
     """
     has_answer = {example_id: bool(gold_texts) for example_id, gold_texts in gold}
-    exact, overlap = squad_v2_raw_scores(gold, predictions)
+    exact, overlap = squad_v2_raw_scores(gold, predictions, metric=metric)
     if not exact:
         raise UserError("no question of the data has a prediction; are they of the same data set?")
     _require_odds(exact, null_odds)
@@ -243,7 +250,9 @@ def _require_odds(scores: Mapping[str, float], null_odds: Mapping[str, float]) -
         raise UserError(f"{len(missing)} questions have a prediction but no null odds, such as {missing[0]!r}")
 
 
-def _mean_scores(gold: Gold, counted: Sequence[str], predictions: Mapping[str, str]) -> dict[str, float]:
+def _mean_scores(
+    gold: Gold, counted: Sequence[str], predictions: Mapping[str, str], metric: AnswerMetric
+) -> dict[str, float]:
     if not counted:
         raise UserError("there is no question to score; are predictions and data of the same data set?")
     without = [example_id for example_id, gold_texts in gold if not gold_texts]
@@ -257,4 +266,7 @@ def _mean_scores(gold: Gold, counted: Sequence[str], predictions: Mapping[str, s
     def total(score: Callable[[str, str], float]) -> float:
         return sum(max(score(prediction, text) for text in texts) for prediction, texts in answered)
 
-    return {"exact_match": 100.0 * total(exact_match) / len(counted), "f1": 100.0 * total(f1) / len(counted)}
+    return {
+        "exact_match": 100.0 * total(metric.exact_match) / len(counted),
+        "f1": 100.0 * total(metric.f1) / len(counted),
+    }

@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import itertools
+import logging
 import operator
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,8 +13,15 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.qa.files import QAExample, mrqa_example, read_mrqa, read_squad, squad_example
+from electra_jax.tasks.qa.languages import recognised_metric
+from electra_jax.tasks.qa.metrics import METRICS, SQUAD
 from electra_jax.tasks.rows import text_of
 from electra_jax.tasks.split_files import Sources, file_sources, reads_tfds, tfds_sources
+
+logger = logging.getLogger(__name__)
+
+# Number of questions whose text tells the language.
+RECOGNISED_BY = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +127,30 @@ def check_answered(examples: Sequence[QAExample], place: str) -> None:
             f"{place}: {len(empty)} of {len(examples)} questions have no answer, the first {empty[0]!r}: set TASK = "
             f"'squad_v2' to learn that a context may hold none, or leave these questions out"
         )
+
+
+def metric_of(options: TaskOptions, sources: Sources) -> str:
+    """Return the name of the metric that compares answers: the one that is set, or that of the script of the text.
+
+    The published English tasks have SQuAD's, unless their files hold another language.
+
+    Raises:
+      UserError: if there is no metric of that name, or a file is malformed.
+    """
+    if options.qa_metric is not None:
+        if options.qa_metric not in METRICS:
+            raise UserError(f"QA_METRIC is {options.qa_metric!r}: it must be one of {', '.join(METRICS)}, or None")
+        return options.qa_metric
+    labelled = [split for split in ("dev", "train") if split in sources.readers]
+    if not labelled or reads_tfds(options) or QA_TASKS[options.task].scoring == "mrqa":
+        return SQUAD.name
+    examples = itertools.islice(sources.read(options.task, labelled[0]).examples, RECOGNISED_BY)
+    found = recognised_metric(text for example in examples for text in (example.question, example.context))
+    if found != SQUAD.name:
+        logger.warning(
+            "answers are compared as %r compares them, by the script of the text: QA_METRIC sets another", found
+        )
+    return found
 
 
 def _examples_of_tfds(records: Iterable[Mapping[str, Any]], features: Any, place: str) -> Examples:

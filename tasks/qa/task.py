@@ -24,7 +24,7 @@ from electra_jax.tasks.qa.decoding import (
     write_predictions,
 )
 from electra_jax.tasks.qa.files import QAExample, raw_example
-from electra_jax.tasks.qa.sources import check_answered, qa_sources, scoring_of
+from electra_jax.tasks.qa.sources import check_answered, metric_of, qa_sources, scoring_of
 from electra_jax.tasks.qa.windows import QARules, WindowConfig, answer_tokens, prediction_windows, training_windows
 from electra_jax.tasks.split_files import NO_SOURCES, Sources, reads_tfds
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -37,6 +37,7 @@ class QATask:
     Attributes:
       name: its name in the catalogue.
       scoring: whose scores count: "squad_v1", "squad_v2" (questions may have no answer) or "mrqa".
+      metric: the name of what compares answers, see `metrics.METRICS`.
       vocabulary: with its tokenizer.
       windows, decoding: how contexts are cut, and how spans become answers.
       null_threshold: null odds above it mean that there is no answer; None until `fit_threshold` found it.
@@ -45,6 +46,7 @@ class QATask:
 
     name: str
     scoring: str
+    metric: str
     vocabulary: Vocabulary
     windows: WindowConfig
     decoding: DecodingConfig
@@ -190,6 +192,7 @@ class QATask:
             null_odds=odds,
             null_threshold=threshold,
             skip_unanswered=self.rules.skip_unanswered,
+            metric=metrics.METRICS[self.metric],
         )
         return {self.main_metric: scores[self.main_metric]} | scores
 
@@ -206,13 +209,15 @@ class QATask:
         by_question = _by_question(examples, predictions)
         answers, odds = final_answers(by_question, null_threshold=None), _null_odds(by_question)
         gold = metrics.gold_of(examples)
-        found = metrics.best_thresholds(gold, answers, odds)["best_f1_thresh"]
+        metric = metrics.METRICS[self.metric]
+        found = metrics.best_thresholds(gold, answers, odds, metric=metric)["best_f1_thresh"]
         larger = [value for value in odds.values() if value > found]
         between = (found + min(larger)) / 2 if larger else found + 1.0
         never = min(odds.values()) - 1.0
 
         def f1_at(threshold: float) -> float:
-            return metrics.squad_v2_metrics(gold, answers, null_odds=odds, null_threshold=threshold)["f1"]
+            scores = metrics.squad_v2_metrics(gold, answers, null_odds=odds, null_threshold=threshold, metric=metric)
+            return scores["f1"]
 
         return never if f1_at(never) > f1_at(between) else between
 
@@ -234,6 +239,7 @@ class QATask:
             "task": self.name,
             "kind": self.kind,
             "scoring": self.scoring,
+            "metric": self.metric,
             "windows": {name: value for name, value in vars(self.windows).items() if name != "rules"},
             "decoding": {name: value for name, value in vars(self.decoding).items() if name != "rules"},
             "null_threshold": self.null_threshold,
@@ -277,6 +283,7 @@ def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, rule
     return QATask(
         name=facts["task"],
         scoring=facts["scoring"],
+        metric=facts["metric"],
         vocabulary=vocabulary,
         windows=WindowConfig(**facts["windows"], rules=rules),
         decoding=DecodingConfig(**facts["decoding"], rules=rules),
@@ -297,7 +304,7 @@ def make_qa_task(
       vocabulary: with its tokenizer.
       rules: what is learnt from a question, and how its answer is written.
       recorded: what `QATask.describe` said of the task that a model was fine-tuned on: its threshold is taken where
-        the options have none, and its scoring.
+        the options have none, its scoring, and its metric likewise.
 
     Raises:
       UserError: if settings are invalid, a TFDS dataset is not prepared, a file of a user's own task is malformed, or
@@ -310,9 +317,12 @@ def make_qa_task(
     null_threshold = options.null_threshold
     if null_threshold is None and recorded is not None:
         null_threshold = recorded["null_threshold"]
+    set_or_new = options.qa_metric is not None or recorded is None
+    metric = metric_of(options, sources) if set_or_new else recorded["metric"]
     return QATask(
         name=options.task,
         scoring=scoring_of(options, sources) if recorded is None else recorded["scoring"],
+        metric=metric,
         vocabulary=vocabulary,
         windows=WindowConfig(
             max_sequence_length=options.row_length,

@@ -1,10 +1,12 @@
 """Read CoNLL column files, and turn tags into labels and sentences into word pieces."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.long_texts import window_of_words, word_windows
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import BadRows
 from electra_jax.tasks.tagging.columns import ColumnRow, check_columns, column_sentences
@@ -193,6 +195,37 @@ def tagging_features(
     input_ids, positions = rules.align(words, vocabulary, length)
     token_type_ids = [rules.token_type_id] * len(input_ids)
     return TaggingFeatures(input_ids, token_type_ids, positions, list(label_ids[: len(positions)]))
+
+
+@dataclasses.dataclass(frozen=True)
+class TaggingWindow:
+    """A row of a sentence, and for each word that it places whether its tag is read from this row."""
+
+    features: TaggingFeatures
+    own_words: list[bool]
+
+    @property
+    def own_positions(self) -> list[int]:
+        """Return the positions of the words whose tags are read from this row."""
+        return list(itertools.compress(self.features.word_positions, self.own_words))
+
+
+def tagging_windows(
+    words: Sequence[str], label_ids: Sequence[int], *, vocabulary: Vocabulary, length: int, rules: TaggingRules
+) -> list[TaggingWindow]:
+    """Turn a sentence into overlapping windows of whole words; the arguments are those of `tagging_features`.
+
+    The tag of each word is read from the window that shows most around it.
+    """
+    sizes = [max(1, len(pieces)) for pieces in vocabulary.encode_words(words)]
+    spans = word_windows(sizes, length - 2)
+    window_of = window_of_words(spans, len(words))
+    windows = []
+    for number, (start, count) in enumerate(spans):
+        inside = slice(start, start + count)
+        features = tagging_features(words[inside], label_ids[inside], vocabulary=vocabulary, length=length, rules=rules)
+        windows.append(TaggingWindow(features, [owner == number for owner in window_of[inside]]))
+    return windows
 
 
 def predicted_tags(label_ids: Sequence[int], num_words: int, labels: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.long_texts import check_long_texts, count_fields
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.rows import without_surrogates
@@ -20,12 +21,13 @@ from electra_jax.tasks.tagging.conlleval import EntityEvaluation, Span, evaluate
 from electra_jax.tasks.tagging.schemes import PLAIN, READ_AS, recognised_scheme
 from electra_jax.tasks.tagging.sentences import (
     TaggedSentence,
-    TaggingFeatures,
     TaggingRules,
+    TaggingWindow,
     encoded_tags,
     predicted_tags,
     read_tagged_file,
     tagging_features,
+    tagging_windows,
     without_unseen_types,
 )
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -65,7 +67,8 @@ class TaggingTask:
       name: its name in the catalogue.
       labels: the tags that the model learns, by their number.
       vocabulary: with its tokenizer.
-      length: the most tokens of a sentence; words beyond it are tagged "O".
+      length: the most tokens of a row; words beyond it are tagged "O", unless `long_texts` is "windows".
+      long_texts: what becomes of longer sentences, a name of `long_texts.LONG_TEXTS`.
       scheme: how entities are written: "IOB1", "IOB2", "IOBES" or "IO"; "plain" for tags that mark none, such as
         parts of speech; None for the model's tags as they are, which need not mark entities.
       encoding: how the model writes them: "BIOES", "BIO" ..., or "plain".
@@ -78,6 +81,7 @@ class TaggingTask:
     labels: tuple[str, ...]
     vocabulary: Vocabulary
     length: int
+    long_texts: str
     scheme: str | None
     encoding: str
     rules: TaggingRules
@@ -117,35 +121,46 @@ class TaggingTask:
         return [TaggedSentence(tuple(map(without_surrogates, each)), (), 0) for each in words]
 
     def rows(self, examples: Sequence[TaggedSentence], *, training: bool) -> list[Row]:
-        """Return a row per sentence: `input_ids`, `token_type_ids`; with tags `label_ids` and `label_mask` [L]."""
+        """Return a row per sentence: `input_ids`, `token_type_ids`; with tags `label_ids` and `label_mask` [L].
+
+        A long one has a row per window; each word is labelled in one of them, which shows most around it.
+        """
         del training  # A sentence has one form.
         number_of = {label: number for number, label in enumerate(self.labels)}
         rows = []
         for number, example in enumerate(examples):
             tags = encoded_tags(example.tags, spans_of=self.rules.spans_of, encoding=self.encoding)
-            features = self._features(example, [number_of[tag] for tag in tags])
-            row = {
-                "input_ids": np.array(features.input_ids, np.int32),
-                "token_type_ids": np.array(features.token_type_ids, np.int32),
-                "example": np.array(number, np.int32),
-            }
-            if example.tags:
-                row["label_ids"] = np.zeros_like(row["input_ids"])
-                row["label_ids"][features.word_positions] = features.label_ids
-                row["label_mask"] = np.zeros(len(features.input_ids), np.float32)
-                row["label_mask"][features.word_positions] = 1.0
-            rows.append(row)
+            windows = self._windows(example, [number_of[tag] for tag in tags])
+            shared = {"example": np.array(number, np.int32)} | count_fields(*self._counts(example, windows))
+            for place, window in enumerate(windows):
+                features = window.features
+                row = {
+                    "input_ids": np.array(features.input_ids, np.int32),
+                    "token_type_ids": np.array(features.token_type_ids, np.int32),
+                    "window": np.array(place, np.int32),
+                }
+                if example.tags:
+                    row["label_ids"] = np.zeros_like(row["input_ids"])
+                    row["label_ids"][features.word_positions] = features.label_ids
+                    row["label_mask"] = np.zeros(len(features.input_ids), np.float32)
+                    row["label_mask"][features.word_positions] = window.own_words
+                rows.append(row | shared)
         return rows
 
     def predictions(
         self, examples: Sequence[TaggedSentence], rows: Sequence[Row], outputs: Sequence[dict[str, np.ndarray]]
     ) -> list[TaggingPrediction]:
-        """Return the tags of each sentence from the `logits` [L, labels] of its row."""
-        logits_of = {int(row["example"]): output["logits"] for row, output in zip(rows, outputs, strict=True)}
+        """Return the tags of each sentence from the `logits` [L, labels] of its rows."""
+        logits_of = {
+            (int(row["example"]), int(row["window"])): output["logits"]
+            for row, output in zip(rows, outputs, strict=True)
+        }
         predictions = []
         for number, example in enumerate(examples):
-            positions = self._features(example, ()).word_positions
-            logits_WC = np.asarray(logits_of[number], np.float64)[positions]
+            windows = enumerate(self._windows(example, ()))
+            logits_WC = np.concatenate(
+                [np.asarray(logits_of[number, place], np.float64)[window.own_positions] for place, window in windows]
+            )
             chosen = logits_WC.argmax(axis=-1)
             probabilities = np.exp(logits_WC.max(-1) - np.logaddexp.reduce(logits_WC, axis=-1)).tolist()
             tags = predicted_tags(chosen.tolist(), len(example.words), self.labels)
@@ -191,15 +206,27 @@ class TaggingTask:
             "kind": self.kind,
             "labels": list(self.labels),
             "length": self.length,
+            "long_texts": self.long_texts,
             "scheme": self.scheme,
             "encoding": self.encoding,
             "rules": self.rules.name,
         }
 
-    def _features(self, example: TaggedSentence, label_ids: Sequence[int]) -> TaggingFeatures:
-        return tagging_features(
-            example.words, label_ids, vocabulary=self.vocabulary, length=self.length, rules=self.rules
-        )
+    def _windows(self, example: TaggedSentence, label_ids: Sequence[int]) -> list[TaggingWindow]:
+        fixed = {"vocabulary": self.vocabulary, "length": self.length, "rules": self.rules}
+        if self.long_texts == "windows":
+            return tagging_windows(example.words, label_ids, **fixed)
+        features = tagging_features(example.words, label_ids, **fixed)
+        return [TaggingWindow(features, [True] * len(features.word_positions))]
+
+    def _counts(self, example: TaggedSentence, windows: Sequence[TaggingWindow]) -> tuple[int, int]:
+        """Return the tokens of a sentence, and how many of them no row has."""
+        (*_, last), num_words = windows, sum(sum(window.own_words) for window in windows)
+        kept = len(last.features.input_ids) - 2
+        if len(windows) == 1 and num_words == len(example.words) and kept + 2 < self.length:
+            return kept, 0
+        sizes = [max(1, len(pieces)) for pieces in self.vocabulary.encode_words(example.words)]
+        return sum(sizes), 0 if len(windows) > 1 else max(0, sum(sizes) - kept)
 
     def _written(self, tags: Sequence[str]) -> list[str]:
         if self.scheme in (None, PLAIN):
@@ -214,6 +241,7 @@ def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *,
         labels=tuple(facts["labels"]),
         vocabulary=vocabulary,
         length=facts["length"],
+        long_texts=facts["long_texts"],
         scheme=facts["scheme"],
         encoding=facts["encoding"],
         rules=rules,
@@ -239,11 +267,13 @@ def make_tagging_task(
     Raises:
       UserError: if there is no split with tags, a file is malformed, or settings are invalid.
     """
+    check_long_texts(options)
     options = dataclasses.replace(options, tag_scheme=_scheme(options, recorded))
     sources = tagging_sources(options)
     scheme = READ_AS.get(options.tag_scheme, options.tag_scheme)
     if recorded is not None:
         rebuilt = tagging_task_from_facts(recorded, vocabulary, rules=rules)
+        rebuilt = dataclasses.replace(rebuilt, long_texts=options.long_texts)
         return dataclasses.replace(rebuilt, scheme=scheme, skip_bad_rows=options.skip_bad_rows, sources=sources)
     if scheme == PLAIN:
         options = dataclasses.replace(options, tag_encoding=PLAIN)
@@ -252,6 +282,7 @@ def make_tagging_task(
         labels=tuple(_labels(options, sources, rules)),
         vocabulary=vocabulary,
         length=options.row_length,
+        long_texts=options.long_texts,
         scheme=scheme,
         encoding=options.tag_encoding,
         rules=rules,

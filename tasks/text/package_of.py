@@ -169,6 +169,7 @@ def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
         rules=STANDARD_RULES,
         vocabulary=vocabulary,
         length=options.row_length,
+        long_texts=options.long_texts,
         sources=Sources(
             {split: functools.partial(read, split) for split in ("train", *_PERCENT)},
             "it has train, dev and test",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.long_texts import token_windows
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import BadRows
 from electra_jax.tasks.text.records import records
@@ -175,27 +176,68 @@ class TextFeatures(NamedTuple):
     token_type_ids: list[int]
 
 
+class TextWindows(NamedTuple):
+    """The rows of a text or a pair, and how many of its word pieces are in none of them."""
+
+    rows: list[TextFeatures]
+    num_tokens: int
+    num_cut: int
+
+
 def text_features(
     texts: Sequence[tuple[str, str | None]], *, vocabulary: Vocabulary, length: int, read_mask: bool = False
 ) -> list[TextFeatures]:
+    """Turn texts into word pieces, a row each; the arguments are those of `text_windows`."""
+    made = text_windows(texts, vocabulary=vocabulary, length=length, long_texts="cut", read_mask=read_mask)
+    return [windows.rows[0] for windows in made]
+
+
+def text_windows(
+    texts: Sequence[tuple[str, str | None]],
+    *,
+    vocabulary: Vocabulary,
+    length: int,
+    long_texts: str,
+    read_mask: bool = False,
+) -> list[TextWindows]:
     """Turn texts into word pieces.
 
     Args:
         texts: texts or pairs; a second text without word pieces counts as none.
         vocabulary: tokenises the texts.
-        length: largest number of tokens of a row; the longer text of a pair is cut first.
+        length: largest number of tokens of a row.
+        long_texts: "cut": a row each, the longer text of a pair is cut first. "windows": as many rows as it takes; each
+            row of a pair has the shorter text, cut to half of the row, and a window of the other.
         read_mask: whether "[MASK]" in a text is the mask.
     """
     firsts = vocabulary.encode_batch([text_a for text_a, _ in texts], read_mask=read_mask)
     seconds = vocabulary.encode_batch([text_b or "" for _, text_b in texts], read_mask=read_mask)
-    between = vocabulary.between_ids
-    features = []
+    made = []
     for a, b in zip(firsts, seconds, strict=True):
-        room_a, room_b = pair_lengths(len(a), len(b), length - 2 - len(between)) if b else (length - 2, 0)
-        first = [vocabulary.cls_id, *a[:room_a], *(between if b else (vocabulary.sep_id,))]
-        second = [*b[:room_b], vocabulary.sep_id] if b else []
-        features.append(TextFeatures(first + second, [0] * len(first) + [1] * len(second)))
-    return features
+        between = vocabulary.between_ids if b else []
+        parts, num_cut = _parts(a, b, length - 2 - len(between), long_texts)
+        rows = []
+        for part_a, part_b in parts:
+            first = [vocabulary.cls_id, *part_a, *(between if b else (vocabulary.sep_id,))]
+            second = [*part_b, vocabulary.sep_id] if b else []
+            rows.append(TextFeatures(first + second, [0] * len(first) + [1] * len(second)))
+        made.append(TextWindows(rows, len(a) + len(b), num_cut))
+    return made
+
+
+def _parts(a: list[int], b: list[int], room: int, long_texts: str) -> tuple[list[tuple[list[int], list[int]]], int]:
+    """Return what each row has of two texts, the second perhaps empty, and how many tokens no row has."""
+    if long_texts == "cut" or len(a) + len(b) <= room:
+        kept_a, kept_b = pair_lengths(len(a), len(b), room) if b else (min(len(a), room), 0)
+        return [(a[:kept_a], b[:kept_b])], len(a) + len(b) - kept_a - kept_b
+    shorter = min(len(a), len(b))
+    kept = min(shorter, room // 2)
+    spans = token_windows(max(len(a), len(b)), room - kept)
+    if len(a) >= len(b):
+        parts = [(a[start : start + size], b[:kept]) for start, size in spans]
+    else:
+        parts = [(a[:kept], b[start : start + size]) for start, size in spans]
+    return parts, shorter - kept
 
 
 def pair_lengths(length_a: int, length_b: int, room: int) -> tuple[int, int]:

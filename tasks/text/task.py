@@ -1,5 +1,6 @@
 """Define the classification and the regression of texts and of pairs of texts as tasks to fine-tune on."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.long_texts import check_long_texts, count_fields
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.protocol import Examples, Row
@@ -14,7 +16,7 @@ from electra_jax.tasks.split_files import NO_SOURCES, Sources
 from electra_jax.tasks.text.glue import GLUE
 from electra_jax.tasks.text.glue_metrics import METRICS, TASK_METRICS, f1
 from electra_jax.tasks.text.sources import glue_sources, table_sources
-from electra_jax.tasks.text.tables import Classes, Interval, TextExample, text_features
+from electra_jax.tasks.text.tables import Classes, Interval, TextExample, text_windows
 from electra_jax.tasks.vocabulary import Vocabulary
 
 # A user's own: scores, the main one first.
@@ -81,6 +83,7 @@ class TextTask:
       rules: how it is scored, where implementations differ.
       vocabulary: tokenises.
       length: the most tokens of a row.
+      long_texts: what becomes of longer texts, a name of `long_texts.LONG_TEXTS`.
       sources: where the splits are.
     """
 
@@ -91,6 +94,7 @@ class TextTask:
     rules: TextRules
     vocabulary: Vocabulary
     length: int
+    long_texts: str
     sources: Sources
 
     @property
@@ -130,37 +134,35 @@ class TextTask:
         return [self._raw_example(index, value) for index, value in enumerate(inputs)]
 
     def rows(self, examples: Sequence[TextExample], *, training: bool) -> list[Row]:
-        """Tokenise, a row per example; in training those that have a label."""
+        """Tokenise, a row per example, or per window of a long one; in training those that have a label."""
         texts = [(example.text_a, example.text_b) for example in examples]
         rows = []
-        features = text_features(texts, vocabulary=self.vocabulary, length=self.length)
-        for number, (example, feature) in enumerate(zip(examples, features, strict=True)):
+        made = text_windows(texts, vocabulary=self.vocabulary, length=self.length, long_texts=self.long_texts)
+        for number, (example, windows) in enumerate(zip(examples, made, strict=True)):
             if training and example.label is None:
                 continue
-            row = {
-                "input_ids": np.array(feature.input_ids, np.int32),
-                "token_type_ids": np.array(feature.token_type_ids, np.int32),
-                "example": np.array(number, np.int32),
-            }
+            shared = {"example": np.array(number, np.int32)} | count_fields(windows.num_tokens, windows.num_cut)
             if example.label is not None:
-                row["label"] = self._label(example.label)
-            rows.append(row)
+                shared["label"] = self._label(example.label)
+            for feature in windows.rows:
+                ids = {name: np.array(values, np.int32) for name, values in feature._asdict().items()}
+                rows.append(ids | shared)
         return rows
 
     def predictions(
         self, examples: Sequence[TextExample], rows: Sequence[Row], outputs: Sequence[Mapping[str, np.ndarray]]
     ) -> list[TextPrediction]:
-        """Return a prediction for each example.
+        """Return a prediction for each example, from the mean of its windows' logits.
 
         Args:
           examples: as they were given to `rows`.
           rows: all of them, in any order.
           outputs: of each row, `logits`: float32 [C], of a regression [1] or [].
         """
-        found: dict[int, TextPrediction] = {
-            int(row["example"]): self._prediction(output["logits"]) for row, output in zip(rows, outputs, strict=True)
-        }
-        return [found[number] for number in range(len(examples))]
+        found: dict[int, list[np.ndarray]] = collections.defaultdict(list)
+        for row, output in zip(rows, outputs, strict=True):
+            found[int(row["example"])].append(output["logits"])
+        return [self._prediction(np.mean(found[number], axis=0)) for number in range(len(examples))]
 
     def score(self, examples: Sequence[TextExample], predictions: Sequence[TextPrediction]) -> dict[str, float]:
         """Return the official metrics, per cent, the main one first.
@@ -192,6 +194,7 @@ class TextTask:
             "metrics": list(self.metrics),
             "rules": self.rules.name,
             "length": self.length,
+            "long_texts": self.long_texts,
         }
 
     def _raw_example(self, index: int, value: Any) -> TextExample:
@@ -239,6 +242,7 @@ def make_text_task(
     Raises:
       UserError: if there is no data, or the settings do not say how to read it.
     """
+    check_long_texts(options)
     target = None if recorded is None else _target(recorded)
     if options.task in GLUE:
         task = GLUE[options.task]
@@ -255,6 +259,7 @@ def make_text_task(
         rules=rules,
         vocabulary=vocabulary,
         length=options.row_length,
+        long_texts=options.long_texts,
         sources=sources,
     )
 
@@ -269,6 +274,7 @@ def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, ru
         rules=rules,
         vocabulary=vocabulary,
         length=facts["length"],
+        long_texts=facts["long_texts"],
         sources=NO_SOURCES,
     )
 

@@ -8,7 +8,7 @@ import pytest
 from electra_jax.config import gin_files
 from electra_jax.config.budget import flops_of, mean_step_flops, steps_within
 from electra_jax.config.pretraining import PretrainingRun
-from electra_jax.data.shapes import BatchShape
+from electra_jax.data.batch_shapes import BatchShape
 from electra_jax.errors import UserError
 
 FILES = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", "gin/objectives/mlm.gin"]

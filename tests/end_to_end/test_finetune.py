@@ -121,7 +121,28 @@ def test_classification(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     # Longer than a file's name may be.
     long_text = sentence(NOUNS, 200)
     electra("predict", long_text, MODEL_DIR=str(tmp_path / "run"))
-    assert json.loads(capsys.readouterr().out) == electra_jax.load(str(tmp_path / "run"))(long_text)[0]
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"index": 0} | electra_jax.load(str(tmp_path / "run"))(long_text)[0]
+    assert "1 of 1 texts, 85 % of tokens, cut at 32" in said.err
+
+
+def test_texts_whose_last_word_decides(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, number in (("train", 80), ("dev", 20)):
+        rows = [f"{sentence(OTHERS, 24)} {sentence(words, 2)},{words[0]}" for words in (NOUNS, VERBS)] * (number // 2)
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    columns = {"TEXT_COLUMN": "text", "LABEL_COLUMN": "label", "MAX_SEQ_LENGTH": 16, "EVALUATE_EVERY": 40}
+    cut = tune(whole, tmp_path, "classification", **columns, EPOCHS=2)
+    said = capsys.readouterr().out
+    assert "train: 80 of 80 texts, 46 % of tokens, cut at 16: fine-tune with a larger MAX_SEQ_LENGTH" in said
+    assert cut["cut"]["dev"] == {"length": 16, "texts": 20, "num_texts": 20, "tokens": 240, "num_tokens": 520}
+    assert "dev: 20 of 20 texts, 46 % of tokens, cut at 16" in (tmp_path / "run/report.html").read_text()
+    assert evaluated(tmp_path)["cut"] == cut["cut"]["dev"]
+    assert best_of(cut)["accuracy"] == 50.0
+    (tmp_path / "run").rename(tmp_path / "cut")
+    windows = tune(whole, tmp_path, "classification", **columns, LONG_TEXTS="windows")
+    assert windows["cut"] == {}
+    assert best_of(windows)["accuracy"] > 90
+    assert evaluated(tmp_path)["metrics"] == best_of(windows)
 
 
 def test_regression(whole: Path, tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from electra_jax.inference.prediction import row_runner
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
+from electra_jax.tasks.long_texts import CutCount
 from electra_jax.training import sharding
 from electra_jax.training.sharding import MeshConfig
-from support.tiny_model import RULES, VOCAB_SIZE, small_encoder
+from support.tiny_model import RULES, VOCAB_SIZE, head_config, small_encoder
 
 HEADS = {
     "classification": "sequence_classification",
@@ -29,16 +30,9 @@ HEADS = {
 
 
 def head(kind: str) -> HeadConfig:
-    return HeadConfig(
-        kind=HEADS[kind],
-        num_labels=2 if kind == "question_answering" else 3,
-        dropout_prob=0.1,
-        mask_questions=kind == "question_answering",
-        final_sep_answers=False,
-        answerable="start" if kind == "question_answering" else "none",
-        beam_size=3,
-        classifier_pooling="cls",
-    )
+    if kind == "question_answering":
+        return head_config(HEADS[kind], mask_questions=True, answerable="start", beam_size=3)
+    return head_config(HEADS[kind], num_labels=3)
 
 
 def rows(count: int) -> list[dict[str, np.ndarray]]:
@@ -65,7 +59,7 @@ def test_eight_devices_equal_inference_on_one(kind: str) -> None:
     task: Any = types.SimpleNamespace(kind=kind, length=20)
     nothing: Any = None
     mesh = sharding.make_mesh(config, 8)
-    split = Split([], [], {})
+    split = Split([], [], {}, CutCount(8))
     context = SeedContext(run, task, nothing, split, split, mesh, FinetunedModel(trained, head(kind)))
     params = random_params(kind)
     everywhere = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))

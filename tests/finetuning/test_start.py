@@ -19,7 +19,7 @@ from electra_jax.checkpoints.model_record import read_model_record, write_model_
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.errors import UserError
-from electra_jax.finetuning.start import resolve_init, take_weights
+from electra_jax.finetuning.start import resolve_init, take_weights, warn_of_long_rows
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.types import PyTree, Tokens
 from electra_jax.tasks.tokenizer_file import load_tokenizer
@@ -46,7 +46,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # What an objective that predicts words trained is recorded as a generator; it is what the run was for.
     for source, name in (("generator", "words"), ("pair", "pretrained")):
         shutil.copytree(folder / source, folder / name)
-        record = dataclasses.replace(read_model_record(folder / source), facts={"made by": "electra pretrain"})
+        facts = {"made by": "electra pretrain", "sequence length": 16}
+        record = dataclasses.replace(read_model_record(folder / source), facts=facts)
         write_model_record(folder / name, record)
     return folder
 
@@ -78,15 +79,27 @@ Configured = Callable[..., FinetuningRun]
 
 
 def test_sizes_and_vocabulary_are_the_models_own(models: Path, configured: Configured) -> None:
-    encoder, vocabulary = resolve_init(configured(init_from=models / "pair", DROPOUT=0.25, DTYPE="bfloat16"))
+    encoder, vocabulary, _ = resolve_init(configured(init_from=models / "pair", DROPOUT=0.25, DTYPE="bfloat16"))
     assert encoder.hidden_size == 16
     assert (encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob) == (0.25, 0.25)
     assert encoder.dtype == "bfloat16"
     assert vocabulary == Vocabulary(TOKENS, True, True)
     changes = {"ATTENTION": "fused", "ATTENTION_DROPOUT": 0.0, "PRNG": "rbg"}
-    fused, _ = resolve_init(configured(init_from=models / "pair", DROPOUT=0.25, **changes))
+    fused, *_ = resolve_init(configured(init_from=models / "pair", DROPOUT=0.25, **changes))
     assert (fused.attention, fused.dropout_prng) == ("fused", "rbg")
     assert (fused.hidden_dropout_prob, fused.attention_probs_dropout_prob) == (0.25, 0.0)
+
+
+def test_rows_longer_than_those_of_pre_training_are_warned_of(
+    models: Path, configured: Configured, caplog: pytest.LogCaptureFixture
+) -> None:
+    unknown = resolve_init(configured(init_from=models / "pair"))
+    known = resolve_init(configured(init_from=models / "pretrained"))
+    assert (unknown.pretraining_length, known.pretraining_length) == (None, 16)
+    for origin, longest in ((unknown, 32), (known, 16), (known, 17)):
+        warn_of_long_rows(origin, longest)
+    (said,) = caplog.messages
+    assert said.startswith("rows of up to 17 tokens are longer than those of pre-training, 16")
 
 
 def test_a_vocabulary_is_known_by_its_entries_and_its_casing(models: Path, configured: Configured) -> None:
@@ -114,7 +127,7 @@ def test_what_agrees_may_be_given_again(models: Path, tmp_path: Path, configured
 def test_random_weights(tmp_path: Path, configured: Configured) -> None:
     file = write_vocabulary(tmp_path / "vocab.txt", TOKENS)
     run = configured(init_from=None, sizes=SIZES, VOCAB_SIZE=64, VOCAB_FILE=file, LOWERCASE=False)
-    encoder, vocabulary = resolve_init(run)
+    encoder, vocabulary, _ = resolve_init(run)
     assert (encoder.intermediate_size, encoder.vocab_size) == (32, 64)
     assert vocabulary == Vocabulary(TOKENS, False, False)
 

@@ -188,13 +188,14 @@ class TestFold:
 
 class TestPredict:
     def run(self, directory: Path, tmp_path: Path, text: str) -> list[dict]:
-        (tmp_path / "in.txt").write_text(text, encoding="utf-8")
+        (tmp_path / "in.jsonl").write_text(text, encoding="utf-8")
         output = tmp_path / "out.jsonl"
-        assert main(["predict", str(directory), str(tmp_path / "in.txt"), "--output", str(output)]) == 0
+        assert main(["predict", str(directory), str(tmp_path / "in.jsonl"), "--output", str(output)]) == 0
         return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
 
     def test_rows_of_different_lengths(self, directory: Path, tmp_path: Path) -> None:
         records = self.run(directory, tmp_path, '[1, 2, 3, 4, 5]\n\n{"input_ids": [7, 8]}\n')
+        assert records.pop(1) == {"index": 1, "error": "line 2: an empty line"}
         model = electra_jax.load(directory)
         for record, ids in zip(records, ([1, 2, 3, 4, 5], [7, 8]), strict=True):
             assert record["input_ids"] == ids
@@ -221,7 +222,7 @@ class TestPredict:
         words += [f"[unused{n}]" for n in range(40 - len(words))]
         (source / "vocab.txt").write_text("\n".join(words) + "\n")
         assert main(["import", str(source), str(tmp_path / "model")]) == 0
-        lines = 'The cats sat\n{"text": "The cat", "text_pair": "sat"}\n[MASK] cat\n'
+        lines = '"The cats sat"\n{"text": "The cat", "text_pair": "sat"}\n"[MASK] cat"\n'
         first, second, third = self.run(tmp_path / "model", tmp_path, lines)
         assert first["tokens"] == ["[CLS]", "the", "cat", "##s", "sat", "[SEP]"]
         assert second["tokens"] == ["[CLS]", "the", "cat", "[SEP]", "sat", "[SEP]"]

@@ -217,13 +217,15 @@ def test_nothing_gives_nothing(folder: Path) -> None:
 class TestCommand:
     def lines(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict]:
         assert main(["predict", *arguments]) == 0
-        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [record.pop("index") for record in records] == list(range(len(records)))
+        return records
 
     def test_the_model_by_either_way_and_the_input_by_every_way(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model = str(folder / "one")
-        expected = load(folder / "one")(["the cat sat", "dogs ran"])
+        expected = load(folder / "one")(["the cat sat", "", "dogs ran"])
         alone = load(folder / "one")("the cat sat")
         assert self.lines(capsys, model, "the cat sat") == alone
         bound = f'--gin.MODEL_DIR="{model}"'
@@ -231,12 +233,12 @@ class TestCommand:
         (tmp_path / "in").write_text("the cat sat\n\ndogs ran\n")
         assert self.lines(capsys, bound, str(tmp_path / "in")) == expected
         for arguments in ([bound], [model, "-", "--batch_size", "1"]):
-            monkeypatch.setattr("sys.stdin", io.StringIO("the cat sat\ndogs ran\n"))
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the cat sat\n\ndogs ran\n")))
             found = self.lines(capsys, *arguments)
             assert [record["label"] for record in found] == [record["label"] for record in expected]
 
     def test_ids_and_text_in_one_file(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        (tmp_path / "in.jsonl").write_text('[2, 5, 3]\nthe cat\n{"input_ids": [2, 3]}\n["the", "cat"]\n')
+        (tmp_path / "in.jsonl").write_text('[2, 5, 3]\n"the cat"\n{"input_ids": [2, 3]}\n["the", "cat"]\n')
         first, second, third, fourth = self.lines(capsys, str(folder / "imported"), str(tmp_path / "in.jsonl"))
         model = load(folder / "imported")
         assert [first["input_ids"], third["input_ids"]] == [[2, 5, 3], [2, 3]]
@@ -260,7 +262,10 @@ class TestCommand:
             (["{folder}/one", "--gin.SPLIT='dev'", "x"], "give one of them"),
             (["{folder}/nowhere", "x y"], "is not a model directory"),
             (["{folder}/one", "--batch_size", "0", "x"], "BATCH_SIZE (scoring_run.PredictionRun.batch_size) is 0"),
-            (["{folder}/answers", "{input}"], "in.txt, line 2: not JSON"),
+            (["{folder}/answers", "{input}"], "none of the 2 inputs could be answered; line 1 has no context"),
+            (["{folder}/one", "reviews.parquet"], "reviews.parquet cannot be read"),
+            (["{folder}/one", "my reviews.CSV"], "my reviews.CSV cannot be read"),
+            (["{folder}/one", "{folder}"], "is a folder"),
             (["{folder}/discriminator", "--gin.SPLIT='dev'"], "answers no task"),
             (["{folder}/imported", "--gin.SPLIT='dev'"], "set TASK"),
             (["{folder}/imported", "--gin.SPLIT='dev'", "--gin.TASK='mnly'"], "nearest: mnli"),
@@ -269,7 +274,7 @@ class TestCommand:
     def test_mistakes(
         self, arguments: list[str], sentence: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        (tmp_path / "in.txt").write_text(json.dumps(QUESTION) + '\n{"question": \n')
+        (tmp_path / "in.txt").write_text('{"question": "who?"}\n{"question": \n')
         filled = [one.format(folder=folder, input=tmp_path / "in.txt") for one in arguments]
         assert main(["predict", *filled]) == 2
         said = capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_lines_of_a_file_of_standard_input_and_a_sentence(
     (tmp_path / "lines.txt").write_text(LINES)
     from_file = printed(capsys, "score", electric, tmp_path / "lines.txt", "--batch_size", 2)
     assert [record["sentence"] for record in from_file] == ["The cats sat", "the mat", "the cat sat the cat sat"]
-    monkeypatch.setattr("sys.stdin", io.StringIO(LINES))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LINES.encode())))
     for record, again in zip(from_file, printed(capsys, "score", electric, "-"), strict=True):
         np.testing.assert_allclose(record["total"], again["total"], rtol=0, atol=1e-5)
     (alone,) = printed(capsys, "score", electric, "The cats sat")

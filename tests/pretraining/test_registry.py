@@ -92,7 +92,7 @@ def test_every_switch_of_the_reference_differs_from_the_default() -> None:
     ours = bound()
     gin_files.parse(["gin/reference.gin"], [], [str(ROOT)])
     theirs = bound()
-    assert len(theirs) == 9
+    assert len(theirs) == 10
     assert {field for field, value in theirs.items() if ours[field] == value} == set()
 
 

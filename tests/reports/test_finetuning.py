@@ -67,7 +67,7 @@ def read(folder: Path) -> tuple[str, Page]:
 
 
 def errors_html(kind: str, records: list[Any]) -> str:
-    return render("errors.html", errors=read_errors(kind, records))
+    return render("errors.html", errors=read_errors(kind, records, "squad"))
 
 
 def demo_html(folder: Path) -> str:
@@ -148,7 +148,7 @@ def test_the_twenty_surest_errors_are_shown_and_the_surest_comes_first() -> None
 def test_values_far_off_come_first() -> None:
     values = [(1.0, 1.5), (4.0, 1.0), (2.0, 2.0), (0.0, 1.0)]
     records = [{"text_a": "t", "gold": gold, "prediction": {"value": value}} for gold, value in values]
-    assert [error.weight for error in ranked_errors("regression", records)] == [3.0, 1.0, 0.5]
+    assert [error.weight for error in ranked_errors("regression", records, "squad")] == [3.0, 1.0, 0.5]
 
 
 def test_a_sentence_is_as_sure_as_the_surest_of_its_wrong_words() -> None:
@@ -156,7 +156,7 @@ def test_a_sentence_is_as_sure_as_the_surest_of_its_wrong_words() -> None:
         prediction = {"tags": ["O", "B-PER", "O"], "probabilities": probabilities}
         return {"words": ["a", "b", "c"], "gold": ["O", "O", "B-LOC"], "prediction": prediction}
 
-    errors = ranked_errors("tagging", [sentence(0.99, 0.5, None), sentence(0.1, 0.4, 0.7)])
+    errors = ranked_errors("tagging", [sentence(0.99, 0.5, None), sentence(0.1, 0.4, 0.7)], "squad")
     assert [(error.weight, error.said, error.gold) for error in errors] == [
         (0.7, "c: O", "B-LOC"),
         (0.5, "b: B-PER", "O"),
@@ -179,7 +179,7 @@ def test_answers_are_right_or_wrong_as_the_official_script_says() -> None:
         answered([], "cat", 0.8, -1.0),
         answered(["cat"], "", 0.9, 0.0),  # odds of 1 to 1: half sure that there is none
     ]
-    errors = ranked_errors("question_answering", records)
+    errors = ranked_errors("question_answering", records, "squad")
     assert [(error.weight, error.said, error.gold) for error in errors] == [
         (0.8, "cat", "no answer"),
         (0.6, "mat", "cat"),

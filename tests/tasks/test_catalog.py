@@ -88,7 +88,7 @@ def test_the_originals_ways_are_all_switched() -> None:
     changed = {
         field.name for field in dataclasses.fields(ours) if getattr(ours, field.name) != getattr(original, field.name)
     }
-    assert changed == {"rules", "length_by_task", "null_threshold"}
+    assert changed == {"rules", "length_by_task", "null_threshold", "qa_metric"}
     assert (ours.row_length, original.row_length) == (512, 128)
 
 
@@ -136,9 +136,17 @@ def test_models_of_version_0_1_keep_their_rules(kind: str) -> None:
     groups = ("windows", "decoding") if kind == "question_answering" else ()
     sizes = {"windows": {"max_sequence_length": 64}, "decoding": {"n_best_size": 20}}
     kept = {"kind": kind} | {name: sizes[name] for name in groups}
-    assert choice.current_facts(standard) == kept | {"rules": "standard"}
-    assert choice.current_facts(as_original(standard)) == kept | {"rules": "original"}
-    assert choice.current_facts(kept | {"rules": "original"}) == kept | {"rules": "original"}
+    added = {
+        "classification": {"long_texts": "cut"},
+        "tagging": {"long_texts": "cut"},
+        "question_answering": {"metric": "squad"},
+    }[kind]
+    assert choice.current_facts(standard) == added | kept | {"rules": "standard"}
+    assert choice.current_facts(as_original(standard)) == added | kept | {"rules": "original"}
+    assert choice.current_facts(kept | {"rules": "original"}) == added | kept | {"rules": "original"}
+    # What is recorded holds.
+    recorded = dict.fromkeys(added, "recorded") | kept | {"rules": "original"}
+    assert choice.current_facts(recorded) == recorded
 
 
 def test_a_model_of_version_0_1_with_some_of_the_originals_rules_is_refused() -> None:

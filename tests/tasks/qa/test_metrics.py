@@ -20,7 +20,7 @@ def test_scores_by_hand() -> None:
     # Nothing but an article: equal to nothing, with F1 1 in SQuAD 2.0 alone.
     assert metrics.exact_match("the", "a")
     assert metrics.f1("the", "a") == 0
-    assert metrics.f1_with_no_answer("the", "a") == 1
+    assert metrics.SQUAD.f1_with_no_answer("the", "a") == 1
     with pytest.raises(UserError, match="no gold answer, such as 'n'"):
         metrics.squad_v1_metrics([*gold, ("n", [])], predictions)
     with pytest.raises(UserError, match="same data set"):

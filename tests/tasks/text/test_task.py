@@ -162,13 +162,15 @@ def test_rows_and_training_in_both_orders(tmp_path: Path) -> None:
         "input_ids": "int32",
         "token_type_ids": "int32",
         "example": "int32",
+        "num_tokens": "int32",
+        "num_cut": "int32",
         "label": "float32",
     }
     assert len(task.examples("dev").examples) == 1
     # What has no label cannot be learnt, and is predicted without.
     raw = task.raw_examples([("a", "b")])
     assert task.rows(raw, training=True) == []
-    assert task.rows(raw, training=False)[0].keys() == {"input_ids", "token_type_ids", "example"}
+    assert "label" not in task.rows(raw, training=False)[0]
     (short,) = make_task(task_options("stsb", data_dir=str(tmp_path), length=5), VOCABULARY).rows(
         task.raw_examples([("a b", "c d")]), training=False
     )
@@ -215,6 +217,28 @@ def test_a_dev_set_is_held_out_by_text(tmp_path: Path) -> None:
     task = made("pair_classification", train_file=pairs_file, dev_fraction=0.3, **columns)
     sides = [{frozenset((e.text_a, e.text_b)) for e in task.examples(split).examples} for split in task.splits]
     assert not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize(
+    ("texts", "fraction", "held_out"),
+    [
+        ([str(number) for number in range(20)], 0.1, 2),
+        ([str(number) for number in range(1000)], 0.1, 100),
+        ([str(number) for number in range(7)], 0.01, 1),
+        ([str(number) for number in range(7)], 0.99, 6),
+        # Ten examples of one text stay together, and the others make up the number.
+        (["same"] * 10 + [str(number) for number in range(10)], 0.2, 4),
+        (["same"] * 10 + ["other"] * 9, 0.1, 9),
+    ],
+)
+def test_the_dev_split_is_exact(tmp_path: Path, texts: list[str], fraction: float, held_out: int) -> None:
+    rows = [f"{place % 2}\t{text}" for place, text in enumerate(texts)]
+    file = written(tmp_path / "mine.tsv", "kind\tbody", *rows)
+    columns = {"text_column": "body", "label_column": "kind"}
+    task = made("classification", train_file=file, dev_fraction=fraction, **columns)
+    train, dev = (task.examples(split).examples for split in ("train", "dev"))
+    assert (len(train), len(dev)) == (len(texts) - held_out, held_out)
+    assert not {example.text_a for example in train} & {example.text_a for example in dev}
 
 
 def test_columns_that_are_not_named(tmp_path: Path) -> None:

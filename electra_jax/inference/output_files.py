@@ -1,0 +1,93 @@
+"""Write the records of `electra predict`: JSON lines or CSV, to standard output or to a file."""
+
+import contextlib
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from electra_jax.errors import UserError
+from electra_jax.files import replacing
+from electra_jax.tasks.rows import without_surrogates
+
+Write = Callable[[Mapping[str, Any]], None]
+
+
+@contextlib.contextmanager
+def record_writer(path: str | None) -> Iterator[Write]:
+    """Yield a function that writes a record.
+
+    A file takes its name only once the body has succeeded. Standard output is flushed after each record, and a reader
+    who closes it, as `head` does, ends the body without an error.
+
+    Args:
+        path: a .csv, any other file for a JSON object a line, or None for standard output.
+
+    Raises:
+        UserError: if the file exists.
+    """
+    if path is None:
+        with ending_with_reader():
+            yield lambda record: print(as_json(record), flush=True)
+        return
+    if Path(path).exists():
+        raise UserError(f"{path} exists: nothing was written; name another file, or remove it first")
+    with replacing(Path(path)) as part:
+        with open(part, "w", encoding="utf-8") as file:
+            yield lambda record: print(as_json(record), file=file)
+        if path.lower().endswith(".csv"):
+            lines_to_csv(part)
+
+
+@contextlib.contextmanager
+def ending_with_reader() -> Iterator[None]:
+    """End the body without an error where the reader of standard output has closed it."""
+    try:
+        yield
+    except BrokenPipeError:
+        # Python flushes standard output once more when it exits.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def as_json(record: Any) -> str:
+    """Return JSON values as a line."""
+    return without_surrogates(json.dumps(record, ensure_ascii=False))
+
+
+def lines_to_csv(path: Path) -> None:
+    """Replace a file of JSON lines by a CSV with a column for each field of any of them, in order of appearance.
+
+    A field that holds an object has a column for each of its fields, `field.name`; a list stands as JSON.
+    """
+    names: dict[str, None] = {}
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            names |= dict.fromkeys(flat(json.loads(line)))
+    # Beside the answers, where every reader looks last.
+    if "error" in names:
+        names["error"] = names.pop("error")
+    table = path.with_name(f"{path.name}.csv")
+    try:
+        with open(path, encoding="utf-8") as lines, open(table, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(names), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(flat(json.loads(line)) for line in lines)
+        table.replace(path)
+    finally:
+        table.unlink(missing_ok=True)
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with single values alone, as a row of a table has them."""
+    row: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            row |= {f"{name}.{inner}": one for inner, one in flat(value).items()}
+        else:
+            row[name] = as_json(value) if isinstance(value, list) else value
+    return row
