@@ -216,7 +216,7 @@ def read_tokenizer_file(path: str | os.PathLike[str]) -> Vocabulary:
     try:
         definition = path_of(path).read_text(encoding="utf-8")
         return tokenizer_of(definition, _stated(path_of(path).parent))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
             f"the tokenizer {path} cannot be read ({reason}): name a vocab.txt or a tokenizer.json, or learn one with "

@@ -10,13 +10,14 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from etils import epath
 from tokenizers import AddedToken, Tokenizer
 
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
+from electra_jax.json_files import read_json
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, add_special_tokens, build_tokenizer
 
 # "[CLS]", "[unused17]": names of the vocabulary's own, which say nothing about its casing.
@@ -275,23 +276,19 @@ def _record_path(vocab_file: str | os.PathLike[str]) -> epath.Path:
     return path_of(vocab_file).with_suffix(".json")
 
 
+class _Casing(TypedDict):
+    lowercase: bool
+    strip_accents: bool
+    any_script: NotRequired[bool]
+
+
 def _read_record(vocab_file: str | os.PathLike[str]) -> dict[str, bool] | None:
     path = _record_path(vocab_file)
     if not path.exists():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        # Records of vocabularies that are read as BERT's do not say so.
-        record = {"any_script": False} | record
-        return {name: _boolean(record[name]) for name in ("lowercase", "strip_accents", "any_script")}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path}, which stands beside the vocabulary, is not a record of its casing "
-            f'({{"lowercase": true or false, "strip_accents": true or false}}): {error!r}.'
-        ) from error
-
-
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{value!r} is neither true nor false")
-    return value
+    remedy = (
+        'the record of the casing of the vocabulary beside it is {"lowercase": true or false, "strip_accents": ...}'
+    )
+    # Records of vocabularies that are read as BERT's do not say so.
+    record = {"any_script": False} | read_json(path, _Casing, remedy=remedy)
+    return {name: record[name] for name in ("lowercase", "strip_accents", "any_script")}

@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 
@@ -20,6 +20,7 @@ from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
 from electra_jax.interchange.finetuned_task import head_problem
+from electra_jax.json_files import read_json
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.reports.finetuning import write_finetune_report
 from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEEDS
@@ -103,6 +104,12 @@ def read_split(
     return Split(found.examples, rows, found.skipped, count)
 
 
+class FinetuningRecord(TypedDict, total=False):
+    """What is read of the run.json of a fine-tuning: its identity."""
+
+    finetuning: dict[str, Any]
+
+
 def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     """Make the run directory and write its record.
 
@@ -115,7 +122,7 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
         "the vocabulary's hash": context.origin.vocabulary_hash,
     }
     if path.exists():
-        held = json.loads(path.read_text(encoding="utf-8")).get("finetuning")
+        held = read_json(path, FinetuningRecord).get("finetuning")
         if held is None:
             raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
         different = [

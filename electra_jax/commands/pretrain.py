@@ -1,6 +1,7 @@
 """`electra pretrain`: opens the data and the checkpoints of a run, and hands them to the training loop."""
 
 import functools
+import logging
 import math
 from typing import Any
 
@@ -27,6 +28,8 @@ from electra_jax.training.loop import train
 from electra_jax.training.optimizer import learning_rate
 from electra_jax.training.state import Batch, Sums, TrainState
 
+logger = logging.getLogger(__name__)
+
 # Batches of so many dispatches are read ahead of the device.
 DISPATCHES_AHEAD = 4
 
@@ -46,6 +49,7 @@ def run(configuration: PretrainingRun) -> None:
     if processes.leader():
         facts = describe_run(configuration, state.params, corpus=data.name)
         write_run_record(model_dir, gin_files.resolved(), facts, weights=weights)
+        warn_of_warmup(configuration)
     start_step = int(jax.device_get(state.step))
     if start_step >= last_step:
         print_on_leader(f"{model_dir} has had its {last_step} steps: nothing left to do")
@@ -71,6 +75,18 @@ def run(configuration: PretrainingRun) -> None:
         end_early(stop, f" at step {reached}")
     else:
         print_on_leader(f"done: {reached} steps in {model_dir}")
+
+
+def warn_of_warmup(configuration: PretrainingRun) -> None:
+    """Warn of a run that ends while its learning rate still rises, as a first trial of a long run's recipe does."""
+    warmup, steps = configuration.optimizer.num_warmup_steps, configuration.loop.num_train_steps
+    if warmup > steps:
+        logger.warning(
+            "the learning rate rises for %g steps, and the run has %d: it never reaches LEARNING_RATE; set "
+            "WARMUP_STEPS to a tenth of TRAIN_STEPS, or less",
+            warmup,
+            steps,
+        )
 
 
 class PretrainingJob:

@@ -127,12 +127,8 @@ def files_of(configuration: VocabularyRun) -> list[epath.Path]:
     """Return the files that are written: the vocab.txt and a tokenizer.json beside it, or the tokenizer.json alone.
 
     Raises:
-        UserError: if there is no such algorithm, the file's suffix does not fit it, or a number is not positive.
+        UserError: if there is no such algorithm, or the file's suffix does not fit it.
     """
-    numbers = {"VOCAB_SAMPLE_MB": configuration.sample_mb, "LIMIT_ALPHABET": configuration.limit_alphabet}
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}: it must be at least 1")
     if configuration.algorithm not in ALGORITHMS:
         raise UserError(
             f"ALGORITHM is {configuration.algorithm!r}: it must be one of {', '.join(map(repr, ALGORITHMS))}"

@@ -1,11 +1,10 @@
 """Make the vocabulary and the batches that a run's configuration names."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from jax.sharding import Mesh
 
@@ -14,6 +13,7 @@ from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, State, 
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
+from electra_jax.json_files import read_json
 from electra_jax.model.config import EncoderConfig
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.divided import divide
@@ -99,6 +99,12 @@ def is_cache(corpus: str | None) -> bool:
     return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
 
 
+class MadeBy(TypedDict, total=False):
+    """What is read of the record of a cache."""
+
+    vocabulary_fingerprint: str
+
+
 def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
     """Refuse a cache that was tokenised with another vocabulary.
 
@@ -127,10 +133,10 @@ def check_unknown(directory: str, *, allow_unknown: bool) -> None:
         print(stated, file=sys.stderr, flush=True)
 
 
-def record_of_cache(directory: str) -> dict[str, Any]:
+def record_of_cache(directory: str) -> MadeBy | dict[str, Any]:
     """Return what made a cache, and its counts; nothing for a cache without a record."""
     record = path_of(directory) / "made_by.json"
-    return json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    return read_json(record, MadeBy, remedy="run `electra cache` again") if record.exists() else {}
 
 
 def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | None) -> str:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from electra_jax import json_files
 from electra_jax.errors import UserError
 from electra_jax.run_directory import TOKENIZER, VOCABULARY
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
@@ -136,15 +137,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: if the file is not a JSON object.
     """
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return value
+    return json_files.read_json(path, dict[str, Any]) if path.is_file() else None
 
 
 def write_tokenizer(

@@ -28,6 +28,7 @@ from etils import epath
 from electra_jax.data.blocks import BlocksWriter, save_array
 from electra_jax.errors import UserError
 from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file, sole_builder
+from electra_jax.json_files import read_json
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, held_out_threshold, read_corpus
 from electra_jax.tasks.pretraining.cache_worker import Job, Setup, piece_path, read_piece, record_path
@@ -180,7 +181,7 @@ def _run_jobs(
                     return
                 path = record_path(setup.directory, job.index)
                 done = path.exists()
-                records[job.index] = json.loads(path.read_text()) if done else worker.run(job)
+                records[job.index] = read_json(path, dict[str, Any], remedy="remove it") if done else worker.run(job)
                 with lock:
                     progress.advance(size, already_done=done)
         except BaseException:

@@ -103,8 +103,16 @@ def test_wordpiece_is_the_default_and_has_both_files(tmp_path: Path) -> None:
         ("vocab.txt", {"STRIP_ACCENTS": True}, "STRIP_ACCENTS is True, and would change"),
         ("vocab.txt", {"VOCAB_SIZE": 40}, "VOCAB_SIZE 40 cannot hold the text's alphabet"),
         ("vocab.txt", {"LIMIT_ALPHABET": 3}, "ALLOW_UNKNOWN=True goes on all the same"),
-        ("vocab.txt", {"LIMIT_ALPHABET": 0}, "LIMIT_ALPHABET is 0: it must be at least 1"),
-        ("vocab.txt", {"VOCAB_SAMPLE_MB": 0}, "VOCAB_SAMPLE_MB is 0: it must be at least 1"),
+        (
+            "vocab.txt",
+            {"LIMIT_ALPHABET": 0},
+            "LIMIT_ALPHABET (run_config.VocabularyRun.limit_alphabet) is 0: it must be at least 1",
+        ),
+        (
+            "vocab.txt",
+            {"VOCAB_SAMPLE_MB": 0},
+            "VOCAB_SAMPLE_MB (run_config.VocabularyRun.sample_mb) is 0: it must be at least 1",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -277,7 +277,7 @@ class TestCommand:
             (["{folder}/one", "--gin.SPLT='dev'", "x"], "did you mean SPLIT?"),
             (["{folder}/one", "--gin.SPLIT='dev'", "x"], "give one of them"),
             (["{folder}/nowhere", "x y"], "is not a model directory"),
-            (["{folder}/one", "--batch_size", "0", "x"], "BATCH_SIZE is 0"),
+            (["{folder}/one", "--batch_size", "0", "x"], "BATCH_SIZE (scoring_run.PredictionRun.batch_size) is 0"),
             (["{folder}/answers", "{input}"], "none of the 2 inputs could be answered; line 1 has no context"),
             (["{folder}/one", "reviews.parquet"], "reviews.parquet cannot be read"),
             (["{folder}/one", "my reviews.CSV"], "my reviews.CSV cannot be read"),

@@ -36,7 +36,7 @@ MATRICES_OF_A_LAYER = {"tiny": 6, "small": 6, "modern_tiny": 7}
 def built(model: str, objective: str, *bindings: str) -> PretrainingRun:
     files = [f"gin/models/{model}.gin", "gin/runs/pretrain.gin", f"gin/objectives/{objective}"]
     with gin_files.isolated():
-        return gin_files.build(PretrainingRun, files, ["MODEL_DIR=''", "VOCAB_FILE=''", *bindings], search_paths=[])
+        return gin_files.build(PretrainingRun, files, ["MODEL_DIR='run'", "VOCAB_FILE=''", *bindings], search_paths=[])
 
 
 def hidden_matrices(shapes: PyTree) -> set[str]:
