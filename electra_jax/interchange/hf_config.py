@@ -1,5 +1,6 @@
 """Translate between `config.json` of `transformers` and the description of a model."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
