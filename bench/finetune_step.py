@@ -23,7 +23,7 @@ from electra_jax.data.buckets import stack
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.finetuned import FinetunedModel
-from electra_jax.model.heads import HeadConfig
+from electra_jax.model.heads import WITHOUT_ANSWERS, HeadConfig
 from electra_jax.model.layers import DROPOUT_GENERATORS
 from electra_jax.pretraining import flops
 from electra_jax.training.optimizer import make_optimizer
@@ -33,10 +33,7 @@ HEAD = HeadConfig(
     kind="sequence_classification",
     num_labels=2,
     dropout_prob=0.1,
-    mask_questions=False,
-    final_sep_answers=False,
-    answerable="none",
-    beam_size=20,
+    **WITHOUT_ANSWERS,
     classifier_pooling="cls",
 )
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]

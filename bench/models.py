@@ -72,7 +72,7 @@ def recipe(
         bindings: further lines of Gin.
     """
     macros = {
-        "MODEL_DIR": "",
+        "MODEL_DIR": "bench",
         "VOCAB_FILE": "",
         "WARMUP_STEPS": WARMUP_STEPS,
         "DTYPE": dtype,

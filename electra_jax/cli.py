@@ -95,7 +95,7 @@ def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
     configuration = gin_files.build(
         getattr(importlib.import_module(f"electra_jax.config.{module}"), name),
         command.gin_files(options.gin_file, bindings),
-        [*(f"{macro} = ''" for macro in command.unneeded), *bindings],
+        [*(f"{macro} = 'unneeded'" for macro in command.unneeded), *bindings],
         search_paths=[path for path in options.gin_search_paths.split(",") if path],
     )
     if quietly and command.reads_text:

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 from electra_jax.config import data, gin_files
 from electra_jax.config.pretraining import CacheConfig
 from electra_jax.tasks.catalog import make_task
+from electra_jax.tasks.corpora.divided import divide
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.pretraining.tasks import register_pretraining_task
 from electra_jax.tasks.seqio_export import register
@@ -48,7 +49,7 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
     cache = _build(CacheConfig, "gin/runs/cache.gin", macros)
     register_pretraining_task(
         name,
-        corpus=data.open_source(cache.source),
+        corpus=divide(data.open_source(cache.source)),
         vocabulary=load_tokenizer(cache.vocab_file, lowercase=cache.lowercase),
         packing=data.packing_of(cache),
         held_out_fraction=cache.held_out_fraction,

@@ -17,6 +17,8 @@ def predict_rows(
 ) -> list[Prediction]:
     """Return a prediction for each example.
 
+    Outputs of the same name are one label, whose logit is the largest of theirs: an export's taggers have such.
+
     Args:
         task: makes predictions of a model's outputs.
         examples: of the task.
@@ -28,9 +30,11 @@ def predict_rows(
         UserError: if the labels are not those of the task.
     """
     outputs = run(rows)
-    if task.labels:
-        order = label_order(task, labels)
-        outputs = [{"logits": output["logits"][..., order]} for output in outputs]
+    if task.labels and tuple(labels) != task.labels:
+        names = tuple(dict.fromkeys(labels))
+        groups = [np.flatnonzero([label == names[place] for label in labels]) for place in label_order(task, names)]
+        merged = [np.stack([output["logits"][..., group].max(-1) for group in groups], -1) for output in outputs]
+        outputs = [{"logits": logits} for logits in merged]
     return task.predictions(examples, rows, outputs)
 
 

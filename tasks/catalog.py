@@ -53,7 +53,7 @@ def make_task(
     check_name(name)
     from electra_jax.tasks.seqio_import import task_of_registry
 
-    return task_of_registry(name, vocabulary, length=options.row_length)
+    return task_of_registry(name, vocabulary, length=options.row_length, clips=options.clip_predictions)
 
 
 def check_name(name: str) -> None:
@@ -78,11 +78,11 @@ def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> Downstr
         facts: what a fine-tuned model's record says of its task.
         vocabulary: the model's vocabulary.
     """
+    facts = choice.current_facts(facts)
     if facts.get("registered"):
         from electra_jax.tasks import seqio_import
 
         return seqio_import.task_from_facts(facts, vocabulary)
-    facts = choice.current_facts(facts)
     if facts["kind"] == "question_answering":
         return qa_task_from_facts(facts, vocabulary, rules=choice.qa_rules(facts["rules"]))
     if facts["kind"] == "tagging":

@@ -2,10 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Annotated
+
+from electra_jax.ranges import AT_LEAST_1, FINITE, UNDER_1, Checked, Range
+
+# [CLS] x [SEP]: a shorter row holds no text.
+SHORTEST_ROW = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskOptions:
+class TaskOptions(Checked):
     """Say which downstream task it is, where its data is, and how it is read and scored.
 
     Attributes:
@@ -24,6 +30,8 @@ class TaskOptions:
         dev_fraction: share of the training examples, chosen by their texts, that stands in for a missing dev file.
         length: largest number of tokens of a row, special ones counted; None for that of `length_by_task`.
         length_by_task: the length of each task; "default" is that of the others.
+        clip_predictions: whether the values that a regression predicts are brought into the interval of the training
+            split's (GLUE: 0 to 5).
         long_texts: what becomes of texts and sentences longer than that, a name of `long_texts.LONG_TEXTS`.
         double_unordered: whether to train on pairs whose order does not matter (mrpc, stsb) in both orders.
         skip_bad_rows: whether to leave out and count rows that cannot be used, rather than stop.
@@ -49,19 +57,20 @@ class TaskOptions:
     tag_column: int | None
     tag_scheme: str | None
     tag_encoding: str
-    dev_fraction: float
-    length: int | None
-    length_by_task: Mapping[str, int]
+    dev_fraction: Annotated[float, UNDER_1]
+    length: Annotated[int | None, Range(SHORTEST_ROW)]
+    length_by_task: Annotated[Mapping[str, int], Range(SHORTEST_ROW)]
+    clip_predictions: bool
     long_texts: str
     double_unordered: bool
     skip_bad_rows: bool
-    examples_per_class: int
-    max_question_length: int
-    doc_stride: int
-    n_best_size: int
-    max_answer_length: int
+    examples_per_class: Annotated[int, AT_LEAST_1]
+    max_question_length: Annotated[int, AT_LEAST_1]
+    doc_stride: Annotated[int, AT_LEAST_1]
+    n_best_size: Annotated[int, AT_LEAST_1]
+    max_answer_length: Annotated[int, AT_LEAST_1]
     qa_metric: str | None
-    null_threshold: float | None
+    null_threshold: Annotated[float | None, FINITE]
     rules: str
 
     @property

@@ -238,7 +238,7 @@ class _Scorer:
             return place if is_target else np.asarray(decoded)
         (value,) = np.ravel(decoded).tolist()
         if isinstance(self._task.target, Interval):
-            return self._task.target.denormalised(value)
+            return self._task.target.denormalised(value) if is_target else self._task.value_of(value)
         return None if value < 0 else int(value)
 
     def _score_texts(self, targets: Sequence[float | None], predictions: Sequence[float]) -> dict[str, float]:

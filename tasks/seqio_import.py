@@ -74,6 +74,7 @@ class RegisteredTask:
             a class for each token.
         labels: numbers of the classes, as texts.
         interval: for a regression, the smallest and the largest value of the training split.
+        clips: whether predicted values are brought into the interval.
         main_metric: the first score that its metrics return.
         vocabulary: tokenises texts; a task's own word pieces must belong to it.
         length: largest number of tokens of a row; longer ones are cut.
@@ -83,6 +84,7 @@ class RegisteredTask:
     kind: str
     labels: tuple[str, ...]
     interval: Interval | None
+    clips: bool
     main_metric: str
     vocabulary: Vocabulary
     length: int
@@ -164,6 +166,7 @@ class RegisteredTask:
             "registered": True,
             "labels": list(self.labels),
             "interval": None if self.interval is None else [self.interval.low, self.interval.high],
+            "clips": self.clips,
             "main_metric": self.main_metric,
             "length": self.length,
         }
@@ -215,7 +218,8 @@ class RegisteredTask:
             tags = tuple(self.labels[number] for number in label_ids[labelled])
             return LabelsPrediction(label_ids, example.words, tags, tuple(shares))
         if self.interval is not None:
-            return ValuePrediction(self.interval.denormalised(np.asarray(logits).item()))
+            value = self.interval.denormalised(np.asarray(logits).item())
+            return ValuePrediction(self.interval.nearest(value) if self.clips else value)
         probabilities = softmax(logits.astype(np.float64)).tolist()
         return LabelPrediction(self.labels[int(np.argmax(logits))], dict(zip(self.labels, probabilities, strict=True)))
 
@@ -227,7 +231,7 @@ class RegisteredTask:
         return self.labels.index(prediction.label)
 
 
-def task_of_registry(name: str, vocabulary: Vocabulary, *, length: int) -> RegisteredTask:
+def task_of_registry(name: str, vocabulary: Vocabulary, *, length: int, clips: bool) -> RegisteredTask:
     """Return a task of SeqIO's registry as a downstream task.
 
     Its features must be `text` (and `text_b`) or `input_ids` (and `token_type_ids`), and `targets`: an integer (a
@@ -238,6 +242,7 @@ def task_of_registry(name: str, vocabulary: Vocabulary, *, length: int) -> Regis
         name: a name in the registry.
         vocabulary: tokenises texts.
         length: largest number of tokens of a row.
+        clips: whether predicted values are brought into the interval of the training split's.
 
     Raises:
         UserError: if the task has other features, has no metric of `targets` and `predictions`, or has no example.
@@ -282,6 +287,7 @@ def task_of_registry(name: str, vocabulary: Vocabulary, *, length: int) -> Regis
         kind=kind,
         labels=labels,
         interval=interval,
+        clips=clips,
         main_metric=next(iter(scores)),
         vocabulary=vocabulary,
         length=length,
@@ -295,6 +301,7 @@ def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> Registe
         kind=facts["kind"],
         labels=tuple(facts["labels"]),
         interval=None if facts["interval"] is None else Interval(*facts["interval"]),
+        clips=facts["clips"],
         main_metric=facts["main_metric"],
         vocabulary=vocabulary,
         length=facts["length"],

@@ -40,6 +40,9 @@ _COMBINING_MARK = r"\p{Mn}"
 # BERT counts ASCII's symbols as punctuation too.
 _PUNCTUATION = r"[\p{P}$+<=>^`|~]"
 
+# Parts of a word, each at most that long and not torn between a letter and its marks.
+_PARTS = rf".{{1,{MAX_WORD_CHARACTERS}}}(?!\p{{M}})|.{{1,{MAX_WORD_CHARACTERS}}}"
+
 # The library's table of ideographs misses the first 256 of extension E.
 _MISSED_IDEOGRAPHS = "[\U0002b820-\U0002b91f]"
 
@@ -50,7 +53,9 @@ _CASED = r"[\p{Lu}\p{Ll}\p{Lt}]"
 _FINAL_SIGMA = f"(?<={'|'.join(_CASED + _IGNORABLE * count for count in range(9))})Σ(?!{_IGNORABLE}*{_CASED})"
 
 
-def build_tokenizer(tokens: Sequence[str], *, lowercase: bool, strip_accents: bool) -> Tokenizer:
+def build_tokenizer(
+    tokens: Sequence[str], *, lowercase: bool, strip_accents: bool, any_script: bool = False
+) -> Tokenizer:
     """Return a tokenizer whose ids equal those of BERT's own, whatever the text.
 
     No token is registered as special, therefore text that contains "[MASK]" or "[SEP]" is split like any
@@ -61,6 +66,9 @@ def build_tokenizer(tokens: Sequence[str], *, lowercase: bool, strip_accents: bo
         tokens: the vocabulary; a token's place is its id. May be empty, before training.
         lowercase: whether to lower-case.
         strip_accents: whether to remove combining marks. The original does so only when lower-casing.
+        any_script: whether to differ from BERT where it loses text of other scripts: what is left of the text is
+            composed (NFC), so that a letter is one letter however it was typed and Korean stays in syllables, and a
+            word of more than `MAX_WORD_CHARACTERS` is read in parts instead of becoming [UNK].
     """
     tokenizer = Tokenizer(
         models.WordPiece(
@@ -69,14 +77,17 @@ def build_tokenizer(tokens: Sequence[str], *, lowercase: bool, strip_accents: bo
             max_input_chars_per_word=MAX_WORD_CHARACTERS,
         )
     )
-    tokenizer.normalizer = _normalizer(lowercase=lowercase, strip_accents=strip_accents)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_MISSED_IDEOGRAPHS), "isolated"),
-            pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Split(Regex(_PUNCTUATION), "isolated"),
-        ]
-    )
+    steps = _normalizing(lowercase=lowercase, strip_accents=strip_accents)
+    words = [
+        pre_tokenizers.Split(Regex(_MISSED_IDEOGRAPHS), "isolated"),
+        pre_tokenizers.WhitespaceSplit(),
+        pre_tokenizers.Split(Regex(_PUNCTUATION), "isolated"),
+    ]
+    if any_script:
+        steps.append(normalizers.NFC())
+        words.append(pre_tokenizers.Split(Regex(_PARTS), "isolated"))
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(words)
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     return tokenizer
 
@@ -98,7 +109,7 @@ def add_special_tokens(tokenizer: Tokenizer, *, mask: AddedToken) -> None:
     )
 
 
-def _normalizer(*, lowercase: bool, strip_accents: bool) -> normalizers.Normalizer:
+def _normalizing(*, lowercase: bool, strip_accents: bool) -> list[normalizers.Normalizer]:
     steps = [normalizers.Replace(Regex(_NOT_CHARACTERS), "")]
     if lowercase:
         steps.append(normalizers.Replace(Regex(_FINAL_SIGMA), "ς"))
@@ -107,4 +118,4 @@ def _normalizer(*, lowercase: bool, strip_accents: bool) -> normalizers.Normaliz
     )
     if strip_accents:
         steps += [normalizers.NFD(), normalizers.Replace(Regex(_COMBINING_MARK), "")]
-    return normalizers.Sequence(steps)
+    return steps

@@ -49,7 +49,9 @@ class TokenizerFile(Vocabulary):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what the tokenizer is made of; the rest is rebuilt."""
-        return TokenizerFile, tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+        return TokenizerFile, tuple(
+            getattr(self, field.name) for field in dataclasses.fields(self) if not field.kw_only
+        )
 
     @functools.cached_property
     def _values(self) -> dict[str, Any]:
@@ -214,7 +216,7 @@ def read_tokenizer_file(path: str | os.PathLike[str]) -> Vocabulary:
     try:
         definition = path_of(path).read_text(encoding="utf-8")
         return tokenizer_of(definition, _stated(path_of(path).parent))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
             f"the tokenizer {path} cannot be read ({reason}): name a vocab.txt or a tokenizer.json, or learn one with "
@@ -237,9 +239,9 @@ def tokenizer_of(definition: str, stated: Sequence[Mapping[str, Any]]) -> Vocabu
     tokens = [""] * (max(ids.values(), default=-1) + 1)
     for token, index in ids.items():
         tokens[index] = token
-    ours = tokenizer_json.casing_of_ours(values)
+    ours = tokenizer_json.reading_of_ours(values)
     if ours is not None and all(tokens) and set(SPECIAL_TOKENS) <= ids.keys():
-        return Vocabulary(tokens, *ours)
+        return Vocabulary(tokens, **ours)
     named = tokenizer_json.special_tokens(values, ids, stated)
     return TokenizerFile(tokens, *tokenizer_json.casing(values), definition, named)
 

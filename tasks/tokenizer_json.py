@@ -1,5 +1,6 @@
 """Understand the JSON of the `tokenizers` library: which token has which role, and how text is read without them."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -159,16 +160,20 @@ def casing(values: Mapping[str, Any]) -> tuple[bool, bool] | tuple[None, None]:
     return lowercase, lowercase if strip_accents is None else strip_accents
 
 
-def casing_of_ours(values: Mapping[str, Any]) -> tuple[bool, bool] | None:
-    """Return the casing of a tokenizer.json that this project wrote of a vocab.txt; None for any other."""
-    for lowercase in (True, False):
-        for strip_accents in (True, False):
-            ours = json.loads(build_tokenizer([], lowercase=lowercase, strip_accents=strip_accents).to_str())
-            same = all(ours[part] == values.get(part) for part in ("normalizer", "pre_tokenizer"))
-            model = values["model"] | {"vocab": {}}
-            added = {entry["content"] for entry in values["added_tokens"]}
-            if same and model == ours["model"] and added <= set(SPECIAL_TOKENS):
-                return lowercase, strip_accents
+def reading_of_ours(values: Mapping[str, Any]) -> dict[str, bool] | None:
+    """Return how a tokenizer.json that this project wrote of a vocab.txt reads text; None for any other.
+
+    Returns:
+        The arguments of `build_tokenizer` beside the entries.
+    """
+    for choices in itertools.product((True, False), repeat=3):
+        reading = dict(zip(("lowercase", "strip_accents", "any_script"), choices, strict=True))
+        ours = json.loads(build_tokenizer([], **reading).to_str())
+        same = all(ours[part] == values.get(part) for part in ("normalizer", "pre_tokenizer"))
+        model = values["model"] | {"vocab": {}}
+        added = {entry["content"] for entry in values["added_tokens"]}
+        if same and model == ours["model"] and added <= set(SPECIAL_TOKENS):
+            return reading
     return None
 
 

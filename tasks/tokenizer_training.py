@@ -1,16 +1,13 @@
 """Learn a tokenizer from text: byte-level BPE, or Unigram as SentencePiece has it. `wordpieces` learns BERT's kind."""
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from electra_jax.errors import UserError
-from electra_jax.files import path_of, replace_file
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, UNKNOWN, add_special_tokens
-from electra_jax.tasks.tokenizer_file import read_tokenizer_file
-from electra_jax.tasks.vocabulary import Vocabulary
+from electra_jax.tasks.tokenizer_file import TokenizerFile, tokenizer_of
 
 ALGORITHMS = ("wordpiece", "bpe", "unigram")
 
@@ -18,15 +15,14 @@ ALGORITHMS = ("wordpiece", "bpe", "unigram")
 def train_tokenizer(
     documents: Iterable[str],
     *,
-    path: str | os.PathLike[str],
     algorithm: str,
     vocab_size: int,
     lowercase: bool,
     strip_accents: bool,
     min_frequency: int,
     show_progress: bool,
-) -> Vocabulary:
-    """Learn a tokenizer of byte-level BPE or Unigram, and write its tokenizer.json.
+) -> TokenizerFile:
+    """Learn a tokenizer of byte-level BPE or Unigram.
 
     BPE reads all bytes, so that no text is unknown to it; the same text gives the same tokenizer each time. Unigram
     knows the characters of the text, after NFKC; its trainer's sums depend on the order of a randomly seeded hash
@@ -34,7 +30,6 @@ def train_tokenizer(
 
     Args:
         documents: texts; read once, as a stream.
-        path: the file to write.
         algorithm: "bpe" or "unigram".
         vocab_size: number of entries, the five special tokens included. A small corpus may give fewer.
         lowercase: whether text is lower-cased before it is split.
@@ -43,8 +38,7 @@ def train_tokenizer(
         show_progress: whether to draw the trainer's bars.
 
     Raises:
-        UserError: if there is no text, if `vocab_size` is too small to hold every byte or character, or if the file
-            cannot be written.
+        UserError: if there is no text, or if `vocab_size` is too small to hold every byte or character.
     """
     lines = _NonEmpty(line for document in documents for line in document.split("\n"))
     learn = {"bpe": _learn_bpe, "unigram": _learn_unigram}[algorithm]
@@ -53,12 +47,7 @@ def train_tokenizer(
         raise UserError("no tokenizer can be trained: the corpus holds no text.")
     # As RoBERTa's and ModernBERT's mask: the space before it belongs to the token that it stands for.
     add_special_tokens(tokenizer, mask=AddedToken(SPECIAL_TOKENS.mask, normalized=False, special=True, lstrip=True))
-    try:
-        path_of(path).parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path_of(path), tokenizer.to_str(pretty=True) + "\n")
-    except OSError as error:
-        raise UserError(f"the tokenizer {path} cannot be written ({error.strerror}).") from error
-    return read_tokenizer_file(path)
+    return tokenizer_of(tokenizer.to_str(pretty=True) + "\n", [])
 
 
 class _NonEmpty:
@@ -76,7 +65,8 @@ class _NonEmpty:
 
 def _casing_steps(lowercase: bool, strip_accents: bool) -> list[Any]:
     steps = [normalizers.Lowercase()] if lowercase else []
-    return [*steps, normalizers.NFD(), normalizers.StripAccents()] if strip_accents else steps
+    # Composed again: Korean falls apart otherwise.
+    return [*steps, normalizers.NFD(), normalizers.StripAccents(), normalizers.NFC()] if strip_accents else steps
 
 
 def _learn_bpe(

@@ -1,4 +1,4 @@
-"""Read, write and learn BERT WordPiece vocabularies, and turn text into their ids.
+"""Read and write BERT WordPiece vocabularies, and turn text into their ids.
 
 `tokenizer_file` adds the vocabularies of other tokenizers; `tokenizer_file.load_tokenizer` reads any.
 """
@@ -9,16 +9,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
 from etils import epath
 from tokenizers import AddedToken, Tokenizer
 
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
+from electra_jax.json_files import read_json
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, add_special_tokens, build_tokenizer
-from electra_jax.tasks.wordpieces import learn_wordpieces
 
 # "[CLS]", "[unused17]": names of the vocabulary's own, which say nothing about its casing.
 _BRACKETED = re.compile(r"\[.*\]")
@@ -26,7 +26,7 @@ _BRACKETED = re.compile(r"\[.*\]")
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Hold a vocabulary and its casing; give the ids of text exactly as BERT's own tokenizer does.
+    """Hold a vocabulary and its casing; give the ids of text as BERT's own tokenizer does, exactly if not `any_script`.
 
     A vocabulary that lacks a special token (a model may come with one) can be held, but reads no text.
 
@@ -34,11 +34,13 @@ class Vocabulary:
         tokens: the entries of vocab.txt; a token's place is its id.
         lowercase: whether text is lower-cased before it is split; None where the tokenizer is not BERT's.
         strip_accents: whether combining marks are removed from it; None where the tokenizer is not BERT's.
+        any_script: whether text is read as `electra vocab` has it since BERT, see `tokenizer.build_tokenizer`.
     """
 
     tokens: list[str]
     lowercase: bool | None
     strip_accents: bool | None
+    any_script: bool = dataclasses.field(default=False, kw_only=True)
 
     def __hash__(self) -> int:
         """Return a hash that equal vocabularies share."""
@@ -46,12 +48,17 @@ class Vocabulary:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the entries and the casing; the rest is rebuilt."""
-        return Vocabulary, (self.tokens, self.lowercase, self.strip_accents)
+        return functools.partial(Vocabulary, any_script=self.any_script), (
+            self.tokens,
+            self.lowercase,
+            self.strip_accents,
+        )
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Return a hash of the entries and the casing; equal fingerprints give equal ids."""
-        content = json.dumps([self.tokens, self.lowercase, self.strip_accents])
+        # Of vocabularies that are read as BERT's the hash is that of versions without `any_script`.
+        content = json.dumps([self.tokens, self.lowercase, self.strip_accents, *[True] * self.any_script])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @functools.cached_property
@@ -62,7 +69,16 @@ class Vocabulary:
             UserError: if a special token is missing.
         """
         self.check_special_tokens()
-        return build_tokenizer(self.tokens, lowercase=bool(self.lowercase), strip_accents=bool(self.strip_accents))
+        return build_tokenizer(self.tokens, **self.reading)
+
+    @property
+    def reading(self) -> dict[str, bool]:
+        """Return how text is read: the arguments of `build_tokenizer` beside the entries."""
+        return {
+            "lowercase": bool(self.lowercase),
+            "strip_accents": bool(self.strip_accents),
+            "any_script": self.any_script,
+        }
 
     @property
     def special(self) -> SpecialTokens:
@@ -182,7 +198,7 @@ def read_vocab_file(vocab_file: str | os.PathLike[str], *, lowercase: bool | Non
             f"{vocab_file} was made with lowercase={record['lowercase']} (says {_record_path(vocab_file)}), "
             f"but lowercase={lowercase} was asked for; leave it unset, or train another vocabulary."
         )
-    return Vocabulary(tokens, lowercase=record["lowercase"], strip_accents=record["strip_accents"])
+    return Vocabulary(tokens, **record)
 
 
 def load_vocabulary(vocab_file: str, *, lowercase: bool | None) -> Vocabulary:
@@ -220,69 +236,16 @@ def write_vocab_file(
         facts: what the record shall say besides.
     """
     casing = {"lowercase": vocabulary.lowercase, "strip_accents": vocabulary.strip_accents}
+    if vocabulary.any_script:
+        casing["any_script"] = True
     # The record first: killed in between, there is no vocabulary, rather than one of unknown casing.
     replace_file(_record_path(vocab_file), json.dumps({**casing, **(facts or {})}, indent=2) + "\n")
     replace_file(path_of(vocab_file), "".join(f"{token}\n" for token in vocabulary.tokens))
 
 
-def train_vocabulary(
-    documents: Iterable[str],
-    *,
-    vocab_file: str,
-    vocab_size: int,
-    lowercase: bool,
-    strip_accents: bool,
-    min_frequency: int,
-    limit_alphabet: int,
-    corpus_name: str,
-    show_progress: bool,
-) -> Vocabulary:
-    """Train a WordPiece vocabulary and write it.
-
-    Args:
-        documents: texts; read once, as a stream (wrap it to show how far it is).
-        vocab_file: where to write; see `write_vocab_file`.
-        vocab_size: number of entries wanted, the five special tokens included. A small corpus may give fewer.
-        lowercase: whether text is lower-cased before it is split, now and ever after.
-        strip_accents: whether combining marks are removed from it.
-        min_frequency: a pair seen less often is not merged.
-        limit_alphabet: at most this many single characters; text with rarer ones becomes [UNK].
-        corpus_name: goes into the record.
-        show_progress: whether to draw the trainer's bars, after the documents are read.
-
-    Raises:
-        UserError: if there is no text, if `vocab_size` is too small to hold the alphabet, or if the file cannot be
-            written.
-    """
-    tokens = learn_wordpieces(
-        documents,
-        vocab_size=vocab_size,
-        lowercase=lowercase,
-        strip_accents=strip_accents,
-        min_frequency=min_frequency,
-        limit_alphabet=limit_alphabet,
-        show_progress=show_progress,
-    )
-    vocabulary = Vocabulary(tokens, lowercase=lowercase, strip_accents=strip_accents)
-    facts = {
-        "vocab_size": len(tokens),
-        "corpus": corpus_name,
-        "min_frequency": min_frequency,
-        "limit_alphabet": limit_alphabet,
-    }
-    try:
-        path_of(vocab_file).parent.mkdir(parents=True, exist_ok=True)
-        write_vocab_file(vocab_file, vocabulary, facts)
-    except OSError as error:
-        raise UserError(f"the vocabulary {vocab_file} cannot be written ({error.strerror}).") from error
-    return vocabulary
-
-
 def to_tokenizer_json(vocabulary: Vocabulary) -> str:
     """Return BERT's tokenizer with a whole vocabulary as a tokenizer.json, which finds special tokens in text."""
-    tokenizer = build_tokenizer(
-        vocabulary.tokens, lowercase=bool(vocabulary.lowercase), strip_accents=bool(vocabulary.strip_accents)
-    )
+    tokenizer = build_tokenizer(vocabulary.tokens, **vocabulary.reading)
     add_special_tokens(tokenizer, mask=AddedToken(SPECIAL_TOKENS.mask, normalized=False, special=True))
     return tokenizer.to_str(pretty=True)
 
@@ -313,21 +276,19 @@ def _record_path(vocab_file: str | os.PathLike[str]) -> epath.Path:
     return path_of(vocab_file).with_suffix(".json")
 
 
+class _Casing(TypedDict):
+    lowercase: bool
+    strip_accents: bool
+    any_script: NotRequired[bool]
+
+
 def _read_record(vocab_file: str | os.PathLike[str]) -> dict[str, bool] | None:
     path = _record_path(vocab_file)
     if not path.exists():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return {name: _boolean(record[name]) for name in ("lowercase", "strip_accents")}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path}, which stands beside the vocabulary, is not a record of its casing "
-            f'({{"lowercase": true or false, "strip_accents": true or false}}): {error!r}.'
-        ) from error
-
-
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{value!r} is neither true nor false")
-    return value
+    remedy = (
+        'the record of the casing of the vocabulary beside it is {"lowercase": true or false, "strip_accents": ...}'
+    )
+    # Records of vocabularies that are read as BERT's do not say so.
+    record = {"any_script": False} | read_json(path, _Casing, remedy=remedy)
+    return {name: record[name] for name in ("lowercase", "strip_accents", "any_script")}

@@ -1,14 +1,32 @@
-"""Learn the entries of a WordPiece vocabulary."""
+"""Learn a WordPiece vocabulary from text. `tokenizer_training` learns the other kinds."""
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.tokenizer import MAX_WORD_CHARACTERS, SPECIAL_TOKENS, build_tokenizer
+from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
+from electra_jax.tasks.vocabulary import Vocabulary
 
 _REPEATS_A_STRING = 1000
+# The share of a text's characters that the alphabet covers where its size is not given.
+COVERAGE = 0.9999
+
+
+class Learned(NamedTuple):
+    """Hold a vocabulary, and how many of the text's characters are among its entries.
+
+    Attributes:
+        vocabulary: the vocabulary.
+        alphabet_size: number of the characters that it reads.
+        num_characters: number of the characters that occur.
+    """
+
+    vocabulary: Vocabulary
+    alphabet_size: int
+    num_characters: int
 
 
 def learn_wordpieces(
@@ -18,13 +36,23 @@ def learn_wordpieces(
     lowercase: bool,
     strip_accents: bool,
     min_frequency: int,
-    limit_alphabet: int,
+    limit_alphabet: int | None,
     show_progress: bool,
-) -> list[str]:
-    """Return the entries of a WordPiece vocabulary: the special tokens, the alphabet, then merges by frequency.
+) -> Learned:
+    """Learn a WordPiece vocabulary: the special tokens, the alphabet, then merges by frequency.
 
     The documents are read once, as a stream; memory holds one count per distinct word. The same text gives the same
-    entries each time. The arguments are those of `vocabulary.train_vocabulary`.
+    entries each time. An ideograph is a word of its own, and kana stand in words, as in BERT's multilingual vocabulary.
+
+    Args:
+        documents: texts.
+        vocab_size: number of entries wanted, the five special tokens included. A small corpus may give fewer.
+        lowercase: whether text is lower-cased before it is split, now and ever after.
+        strip_accents: whether combining marks are removed from it.
+        min_frequency: a pair seen less often is not merged.
+        limit_alphabet: at most this many single characters, the commonest; text with rarer ones becomes [UNK]. None
+            for as many as make `COVERAGE` of the text.
+        show_progress: whether to draw the trainer's bars, after the documents are read.
 
     Raises:
         UserError: if there is no text, or if `vocab_size` is too small to hold the alphabet.
@@ -32,14 +60,16 @@ def learn_wordpieces(
     counts = _count_words(documents, lowercase=lowercase, strip_accents=strip_accents)
     if not counts:
         raise UserError("no vocabulary can be trained: the corpus holds no text.")
+    frequency = _frequencies(counts)
+    kept = _commonest(frequency, limit_alphabet)
     # The trainer numbers the characters in the order of a randomly seeded hash table and breaks ties
     # between merges by number; naming them all beforehand makes it give the same entries every time.
-    alphabet = _alphabet(counts, limit_alphabet)
-    first_entries = [*SPECIAL_TOKENS, *alphabet]
+    first_entries = [*SPECIAL_TOKENS, *_alphabet(counts, kept)]
     if len(first_entries) > vocab_size:
         raise UserError(
-            f"vocab_size={vocab_size} cannot hold the corpus's alphabet, which takes {len(first_entries)} "
-            f"entries; ask for more entries, or lower limit_alphabet (now {limit_alphabet})."
+            f"VOCAB_SIZE {vocab_size} cannot hold the text's alphabet: its {len(kept)} commonest characters take "
+            f"{len(first_entries)} entries; ask for more entries than that, set LIMIT_ALPHABET (now {limit_alphabet}) "
+            "to fewer characters, or learn byte-level BPE (ALGORITHM 'bpe'), which reads any"
         )
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
@@ -50,29 +80,44 @@ def learn_wordpieces(
     )
     tokenizer = Tokenizer(models.WordPiece({}))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.train_from_iterator(_repeated(counts, set(alphabet)), trainer=trainer)
+    tokenizer.train_from_iterator(_repeated(counts, kept), trainer=trainer)
     ids = tokenizer.get_vocab()
-    return sorted(ids, key=ids.__getitem__)
+    tokens = sorted(ids, key=ids.__getitem__)
+    vocabulary = Vocabulary(tokens, lowercase=lowercase, strip_accents=strip_accents, any_script=True)
+    return Learned(vocabulary, len(kept), len(frequency))
 
 
 def _count_words(documents: Iterable[str], *, lowercase: bool, strip_accents: bool) -> collections.Counter[str]:
-    tokenizer = build_tokenizer([], lowercase=lowercase, strip_accents=strip_accents)
+    tokenizer = build_tokenizer([], lowercase=lowercase, strip_accents=strip_accents, any_script=True)
     counts: collections.Counter[str] = collections.Counter()
     for document in documents:
         normalised = tokenizer.normalizer.normalize_str(document)
         counts.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalised))
-    # A longer word is [UNK] whatever the vocabulary holds.
-    return collections.Counter({w: n for w, n in counts.items() if len(w) <= MAX_WORD_CHARACTERS})
+    return counts
 
 
-def _alphabet(counts: Mapping[str, int], limit: int) -> list[str]:
+def _frequencies(counts: Mapping[str, int]) -> collections.Counter[str]:
     frequency: collections.Counter[str] = collections.Counter()
-    continuing: set[str] = set()
     for word, count in counts.items():
-        continuing.update(word[1:])
         for character in word:
             frequency[character] += count
-    kept = sorted(sorted(frequency), key=lambda character: -frequency[character])[:limit]
+    return frequency
+
+
+def _commonest(frequency: collections.Counter[str], limit: int | None) -> set[str]:
+    """Return the commonest characters, `limit` of them or those that make `COVERAGE` of the text."""
+    ordered = sorted(sorted(frequency), key=lambda character: -frequency[character])
+    if limit is None:
+        left, limit = COVERAGE * frequency.total(), 0
+        while left > 0:
+            left -= frequency[ordered[limit]]
+            limit += 1
+    return set(ordered[:limit])
+
+
+def _alphabet(counts: Iterable[str], kept: Collection[str]) -> list[str]:
+    """Return the entries of single characters: each at the beginning of a word, and inside where it stands there."""
+    continuing = {character for word in counts for character in word[1:]}
     return sorted(kept) + [f"##{character}" for character in sorted(kept) if character in continuing]
 
 

@@ -22,7 +22,8 @@ TABLE = (
     ("data",),
     ("pretraining", "distributed"),
     ("training",),
-    ("model", "files"),
+    ("model", "files", "json_files"),
+    ("ranges",),
     ("errors", "runtime", "run_directory"),
 )
 PURE = ("model", "training", "pretraining", "data")

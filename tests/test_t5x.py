@@ -64,7 +64,7 @@ def _clean() -> Iterator[None]:
 
 def pretraining_model(folder: Path, **macros: Any) -> t5x.PretrainingModel:
     """Of a run as its Gin file builds it."""
-    texts = {"MODEL_DIR": "", "CORPUS": str(folder / "text.txt"), "VOCAB_FILE": str(folder / "vocab.txt")}
+    texts = {"MODEL_DIR": "run", "CORPUS": str(folder / "text.txt"), "VOCAB_FILE": str(folder / "vocab.txt")}
     bindings = [f"{name}={value!r}" for name, value in (SMALL | texts | macros).items()]
     files = [file.removeprefix("--gin_file=") for file in FILES]
     return t5x.PretrainingModel(gin_files.build(PretrainingRun, files, bindings, search_paths=[]))
@@ -74,7 +74,7 @@ def finetuning_model(folder: Path, **macros: Any) -> t5x.FinetuningModel:
     """From random weights of the same sizes."""
     sizes = {name: value for name, value in SMALL.items() if name.startswith("encoder.") or name == "VOCAB_SIZE"}
     settings = {
-        "MODEL_DIR": "",
+        "MODEL_DIR": "run",
         "INIT_FROM": None,
         "VOCAB_FILE": str(folder / "vocab.txt"),
         "TASK": "classification",
@@ -363,7 +363,7 @@ def test_checkpoints_of_t5x_are_read(run: Path, tmp_path: Path, capsys: pytest.C
 def test_what_t5x_saves_of_a_variant_is_folded(folder: Path, tmp_path: Path) -> None:
     """BERT is trained with its head in another place than where a reader of models looks for it."""
     files = [file.removeprefix("--gin_file=") for file in FILES]
-    texts = {"MODEL_DIR": "", "CORPUS": str(folder / "text.txt"), "VOCAB_FILE": str(folder / "vocab.txt")}
+    texts = {"MODEL_DIR": "run", "CORPUS": str(folder / "text.txt"), "VOCAB_FILE": str(folder / "vocab.txt")}
     bindings = [f"{name}={value!r}" for name, value in (SMALL | texts).items()]
     run = gin_files.build(PretrainingRun, [*files, "gin/objectives/mlm.gin"], bindings, search_paths=[])
     model = t5x.PretrainingModel(run)

@@ -18,7 +18,7 @@ an untied generator's tables at `generator/embeddings`; a fine-tuning head, whic
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from etils import epath
 from electra_jax import run_directory
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
+from electra_jax.json_files import read_json
 from electra_jax.model.config import BERT_BLOCK, EncoderConfig
 from electra_jax.model.embeddings import Embeddings
 from electra_jax.model.encoder import Encoder
@@ -98,9 +99,35 @@ class Description:
         return config
 
     @property
+    def task(self) -> dict[str, Any] | None:
+        """What `electra finetune` recorded of the task; None for any other model."""
+        recorded = self.facts.get("task")
+        # Of an imported checkpoint of the original it is the name alone.
+        return recorded if isinstance(recorded, dict) else None
+
+    @property
+    def longest_row(self) -> int:
+        """The most tokens of a row that the model was made for, as an imported directory states them, or may read."""
+        most = self.encoder.max_position_embeddings
+        return min(most, self.facts.get("longest row", most))
+
+    @property
     def gives_energies(self) -> bool:
         """Whether the discriminator's logit is a token's energy, as in Electric, rather than that of being replaced."""
         return self.kind == "discriminator" and self.facts.get("objective") == "Electric"
+
+
+class ModelRecord(TypedDict):
+    """A `Description` as JSON has it."""
+
+    format: int
+    kind: str
+    discriminator: dict[str, Any] | None
+    generator: dict[str, Any] | None
+    generator_embeddings: bool
+    head: dict[str, Any] | None
+    labels: list[str]
+    facts: dict[str, Any]
 
 
 def to_json(description: Description) -> dict[str, Any]:
@@ -108,11 +135,12 @@ def to_json(description: Description) -> dict[str, Any]:
     return {"format": 1, **dataclasses.asdict(description)}
 
 
-def from_json(record: dict[str, Any], path: epath.Path) -> Description:
+def from_json(record: ModelRecord, path: epath.Path) -> Description:
     """Return the description that `to_json` wrote; `path` is for messages.
 
     Raises:
-        UserError: if the record has another format, lacks a field or has a field that there is not.
+        UserError: if the record has another format, a tower or a head lacks a field, has one that there is not or one
+            out of range, or the parts are not those of the kind of model.
     """
 
     def built(kind: type, fields: dict[str, Any] | None) -> Any:
@@ -121,7 +149,7 @@ def from_json(record: dict[str, Any], path: epath.Path) -> Description:
     try:
         if record["format"] != 1 or record["kind"] not in KINDS:
             raise ValueError(f"format {record['format']}, kind {record['kind']!r}")
-        return Description(
+        description = Description(
             kind=record["kind"],
             discriminator=built(EncoderConfig, record["discriminator"]),
             generator=built(EncoderConfig, record["generator"]),
@@ -130,8 +158,27 @@ def from_json(record: dict[str, Any], path: epath.Path) -> Description:
             labels=tuple(record["labels"]),
             facts=record["facts"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+        check_parts(description)
+    except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{path} is not a record that this version writes ({error})") from error
+    return description
+
+
+def check_parts(description: Description) -> None:
+    """Check that a model has the parts of its kind.
+
+    Raises:
+        ValueError: if one is missing, or the head has another number of outputs than labels.
+    """
+    kind, head = description.kind, description.head
+    parts = {"discriminator": description.discriminator, "generator": description.generator, "head": head}
+    needed = ["generator" if kind == "generator" else "discriminator"]
+    needed += ["head"] * (kind in TASK_KINDS or kind == "multiple_choice")
+    missing = [name for name in needed if parts[name] is None]
+    if missing:
+        raise ValueError(f"a model of kind {kind!r} without {' and '.join(missing)}")
+    if head is not None and description.labels and len(description.labels) != head.num_labels:
+        raise ValueError(f"{len(description.labels)} labels of a head with {head.num_labels} outputs")
 
 
 def write_model_record(directory: epath.Path, description: Description) -> None:
@@ -146,11 +193,7 @@ def read_model_record(directory: epath.Path) -> Description:
         UserError: if the file cannot be read or is not what this version writes.
     """
     path = directory / run_directory.MODEL
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
-    return from_json(record, path)
+    return from_json(read_json(path, ModelRecord), path)
 
 
 def abstract_params(description: Description) -> PyTree:

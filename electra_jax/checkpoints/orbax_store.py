@@ -4,7 +4,6 @@ A checkpoint holds the training state and the data iterator's state. It is seale
 complete checkpoint does not match its seal, or Orbax cannot read it, the one before it is used.
 """
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from electra_jax.checkpoints.seal import COMMITTED, CorruptCheckpointError, chec
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, is_remote
+from electra_jax.json_files import read_json
 from electra_jax.model.types import PyTree
 from electra_jax.run_directory import CHECKPOINTS
 
@@ -166,7 +166,7 @@ def handlers() -> dict[str, ocp.CheckpointHandler]:
 
 def is_of_run(directory: epath.Path, step: int) -> bool:
     """Return whether a training run wrote a checkpoint: only those have a place in the data, not imported weights."""
-    return json.loads((directory / str(step) / "data" / "metadata").read_text(encoding="utf-8")) != {}
+    return read_json(directory / str(step) / "data" / "metadata", dict[str, Any]) != {}
 
 
 def complete_steps(directory: epath.Path) -> list[int]:

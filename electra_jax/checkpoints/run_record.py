@@ -8,14 +8,14 @@ import os
 import platform
 import shlex
 import sys
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 from etils import epath
 
 from electra_jax import run_directory
-from electra_jax.errors import UserError
 from electra_jax.files import replace_file
+from electra_jax.json_files import read_json
 
 PACKAGES = [
     "jax",
@@ -64,6 +64,12 @@ def write_run_record(
     replace_file(model_dir / run_directory.CONFIG, configuration, durable=True)
 
 
+class Starts(TypedDict, total=False):
+    """What is read of an earlier run.json."""
+
+    starts: list[dict[str, Any]]
+
+
 def earlier_starts(path: epath.Path) -> list[dict[str, Any]]:
     """Return the starts that a record holds; none if there is no record.
 
@@ -72,12 +78,8 @@ def earlier_starts(path: epath.Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get("starts", [])
-    except (ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): remove it, and the run resumes without the record of its earlier starts"
-        ) from error
+    remedy = "remove it, and the run resumes without the record of its earlier starts"
+    return read_json(path, Starts, remedy=remedy).get("starts", [])
 
 
 def machine() -> dict[str, Any]:

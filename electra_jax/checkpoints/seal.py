@@ -6,7 +6,9 @@ import zlib
 from etils import epath
 
 from electra_jax.distributed import processes
+from electra_jax.errors import UserError
 from electra_jax.files import replace_file
+from electra_jax.json_files import read_json
 
 SEAL = "integrity.json"
 METADATA = "_CHECKPOINT_METADATA"
@@ -36,8 +38,8 @@ def check_seal(directory: epath.Path) -> None:
         if not (directory / name).exists():
             raise CorruptCheckpointError(f"{name} is missing")
     try:
-        sealed = json.loads((directory / SEAL).read_text())
-    except ValueError as error:
+        sealed = read_json(directory / SEAL, dict[str, list[int]])
+    except UserError as error:
         raise CorruptCheckpointError(f"{SEAL} cannot be read") from error
     found = checksums(directory)
     for name, expected in sealed.items():

@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 
@@ -19,6 +19,8 @@ from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
+from electra_jax.interchange.finetuned_task import head_problem
+from electra_jax.json_files import read_json
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.reports.finetuning import write_finetune_report
 from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEEDS
@@ -28,6 +30,8 @@ from electra_jax.tasks.long_texts import cut_count
 from electra_jax.tasks.outputs import left_out
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.task import QATask
+from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
+from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
 
@@ -44,11 +48,14 @@ def run(configuration: FinetuningRun) -> None:
         run=configuration,
         task=task,
         origin=begun,
-        train=read_split(task, "train", training=True),
-        dev=read_split(task, "dev", training=False),
+        train=read_split(task, "train", begun.vocabulary, training=True, allow_unknown=configuration.allow_unknown),
+        dev=read_split(task, "dev", begun.vocabulary, training=False, allow_unknown=configuration.allow_unknown),
         mesh=mesh,
         model=model_of(configuration, task, begun),
     )
+    problem = head_problem(context.model.head_config, modern=begun.encoder.norm_placement == "pre")
+    if problem is not None:
+        print_on_leader(f"note: {problem}")
     if processes.leader():
         warn_of_long_rows(begun, max(len(row["input_ids"]) for row in [*context.train.rows, *context.dev.rows]))
     # A mesh that does not divide the model is refused before anything is written.
@@ -74,11 +81,14 @@ def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) 
     return FinetunedModel(begun.encoder, head)
 
 
-def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
-    """Read the examples and rows of a split, and print how many there are, and how many were left out or cut.
+def read_split(
+    task: DownstreamTask, name: str, vocabulary: Vocabulary, *, training: bool, allow_unknown: bool
+) -> Split:
+    """Read the examples and rows of a split, and print how many there are, left out or cut, and what is [UNK].
 
     Raises:
-        UserError: if nothing in the split can be used, or the dev split has no labels.
+        UserError: if nothing in the split can be used, the dev split has no labels, or more than a fifth of its tokens
+            are [UNK] and that is not allowed.
     """
     found = task.examples(name)
     rows = task.rows(found.examples, training=training)
@@ -89,7 +99,15 @@ def read_split(task: DownstreamTask, name: str, *, training: bool) -> Split:
     count = cut_count(rows, task.length)
     if count.texts:
         print_on_leader(f"{name}: {count}")
+    unknown = unknown_of_rows(rows, found.examples, vocabulary)
+    print_on_leader(state_unknown(unknown, what=f"the {name} split", allow_unknown=allow_unknown))
     return Split(found.examples, rows, found.skipped, count)
+
+
+class FinetuningRecord(TypedDict, total=False):
+    """What is read of the run.json of a fine-tuning: its identity."""
+
+    finetuning: dict[str, Any]
 
 
 def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
@@ -104,7 +122,7 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
         "the vocabulary's hash": context.origin.vocabulary_hash,
     }
     if path.exists():
-        held = json.loads(path.read_text(encoding="utf-8")).get("finetuning")
+        held = read_json(path, FinetuningRecord).get("finetuning")
         if held is None:
             raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
         different = [

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> None:
     sources = [local(source, "SRC") for source in options.sources]
     dest = local(options.dest, "DEST")
     model_dir.check_new(dest)
-    model = read(sources)
+    model = imported.without_unused_rows(read(sources))
     notes = [*model.notes, *imported.write(model, dest)]
     count = imported.parameter_count(model.params)
     moments = f", with Adam's moments at step {model.step}" if model.moments is not None else ""

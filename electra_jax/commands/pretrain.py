@@ -1,38 +1,34 @@
 """`electra pretrain`: opens the data and the checkpoints of a run, and hands them to the training loop."""
 
 import functools
+import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from electra_jax.checkpoints.orbax_store import Checkpoints, complete_steps
 from electra_jax.checkpoints.run_record import write_run_record
-from electra_jax.checkpoints.warm_start import initialize_from
+from electra_jax.checkpoints.run_start import begin
 from electra_jax.config import gin_files
-from electra_jax.config.data import PretrainingData, data_state, resume_data, share_data, vocabulary_for
+from electra_jax.config.data import PretrainingData, data_state, share_data, vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.batches import Prefetch
 from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.files import path_of
-from electra_jax.monitoring.metrics_file import read_rows
-from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
-from electra_jax.monitoring.watch import Watched, describe_run, setting_of
+from electra_jax.monitoring.watch import describe_run, open_reporter
 from electra_jax.pretraining import evaluation, metrics
 from electra_jax.pretraining.steps import PretrainingSetup
-from electra_jax.run_directory import CHECKPOINTS, METRICS
 from electra_jax.runtime import keep_compilations
 from electra_jax.training import sharding
 from electra_jax.training.loop import train
-from electra_jax.training.meter import Reporter
 from electra_jax.training.optimizer import learning_rate
 from electra_jax.training.state import Batch, Sums, TrainState
+
+logger = logging.getLogger(__name__)
 
 # Batches of so many dispatches are read ahead of the device.
 DISPATCHES_AHEAD = 4
@@ -53,6 +49,7 @@ def run(configuration: PretrainingRun) -> None:
     if processes.leader():
         facts = describe_run(configuration, state.params, corpus=data.name)
         write_run_record(model_dir, gin_files.resolved(), facts, weights=weights)
+        warn_of_warmup(configuration)
     start_step = int(jax.device_get(state.step))
     if start_step >= last_step:
         print_on_leader(f"{model_dir} has had its {last_step} steps: nothing left to do")
@@ -80,77 +77,16 @@ def run(configuration: PretrainingRun) -> None:
         print_on_leader(f"done: {reached} steps in {model_dir}")
 
 
-class Beginning(NamedTuple):
-    """The checkpoints of a run, the state that training starts from, and where its weights were taken from, if so."""
-
-    checkpoints: Checkpoints
-    state: TrainState
-    weights: dict[str, Any] | None
-
-
-def begin(configuration: PretrainingRun, setup: PretrainingSetup, mesh: Mesh, data: PretrainingData) -> Beginning:
-    """Open MODEL_DIR, and return its checkpoints and the state that training starts from.
-
-    Raises:
-        UserError: if the checkpoint belongs to another model, vocabulary or kind of data, or the weights of INIT_FROM
-            cannot be used; MODEL_DIR is not created then.
-    """
-    # Where the weights come from:
-    # 1. From the newest sound checkpoint in MODEL_DIR, with the optimizer, the step, the key and the place in the data.
-    #    A pair that `electra import` wrote there has no place in the data yet, and starts at the beginning.
-    # 2. Otherwise from one tower that `electra import` wrote there, or else from INIT_FROM, with a new optimizer and
-    #    step 0. Weights that the source lacks are drawn from SEED.
-    # 3. Otherwise from SEED.
-    key = jax.random.key(configuration.seed)
-    checkpoints, source = None, configuration.init_from
-    if processes.gather(complete_steps(path_of(configuration.model_dir) / CHECKPOINTS))[0]:
-        checkpoints, source = open_checkpoints(configuration), configuration.model_dir
-        restored = checkpoints.restore(sharding.abstract(setup.init, key, mesh, configuration.mesh))
-        if restored is not None:
-            if restored.data_state:
-                resume_data(configuration, data, restored.data_state, step=restored.step)
-                print_on_leader(f"resuming from step {restored.step} of {source}")
-            else:
-                print_on_leader(f"starting from the weights that were imported into {source}")
-            return Beginning(checkpoints, restored.state, None)
-    state = sharding.initialise(setup.init, key, mesh, configuration.mesh)
-    weights = None
-    if source is not None:
-        taken = initialize_from(
-            state.params,
-            path_of(source),
-            data.vocabulary,
-            encoder=configuration.encoder,
-            map_vocabulary=configuration.map_vocabulary,
+def warn_of_warmup(configuration: PretrainingRun) -> None:
+    """Warn of a run that ends while its learning rate still rises, as a first trial of a long run's recipe does."""
+    warmup, steps = configuration.optimizer.num_warmup_steps, configuration.loop.num_train_steps
+    if warmup > steps:
+        logger.warning(
+            "the learning rate rises for %g steps, and the run has %d: it never reaches LEARNING_RATE; set "
+            "WARMUP_STEPS to a tenth of TRAIN_STEPS, or less",
+            warmup,
+            steps,
         )
-        if configuration.phases_config.ready:
-            taken.check_generator(configuration.embedding_sharing)
-        print_on_leader(str(taken))
-        state, weights = state._replace(params=taken.params), taken.record
-    return Beginning(open_checkpoints(configuration) if checkpoints is None else checkpoints, state, weights)
-
-
-def open_checkpoints(configuration: PretrainingRun) -> Checkpoints:
-    """Create MODEL_DIR where there is none, check that all processes share it, and open its checkpoints."""
-    model_dir = path_of(configuration.model_dir)
-    if processes.leader():
-        model_dir.mkdir(parents=True, exist_ok=True)
-    processes.check_shared(model_dir)
-    return Checkpoints(model_dir, keep=configuration.loop.keep)
-
-
-@contextmanager
-def open_reporter(configuration: PretrainingRun, start_step: int) -> Iterator[Reporter]:
-    """Open the leader's reporter, which also watches the run's health; the other processes report nothing."""
-    if not processes.leader():
-        yield NullReporter()
-        return
-    model_dir = path_of(configuration.model_dir)
-    reporter = RunReporter(model_dir, start_step=start_step, num_train_steps=configuration.loop.num_train_steps)
-    # By now the reporter has dropped the lines of steps that will run again.
-    lines = read_rows(model_dir / METRICS)
-    with closing_after(reporter):
-        yield Watched(reporter, setting_of(configuration), lines)
 
 
 class PretrainingJob:

@@ -1,7 +1,6 @@
 """The commands of `electra`: their help, arguments and configuration, known before anything heavy is imported."""
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
+from electra_jax.json_files import read_json
 from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
 
 HELP_STYLE = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
@@ -142,10 +142,10 @@ def recorded_after(default: str) -> Callable[[Sequence[str], Sequence[str]], lis
 def is_fine_tuned(directory: str) -> bool:
     """Return whether a model directory records a fine-tuning head."""
     try:
-        record = json.loads((path_of(directory) / MODEL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_json(path_of(directory) / MODEL, dict[str, Any])
+    except UserError:
         return False
-    return isinstance(record, dict) and record.get("head") is not None
+    return record.get("head") is not None
 
 
 def evaluates_task(bindings: Sequence[str]) -> bool:

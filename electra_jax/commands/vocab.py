@@ -10,16 +10,27 @@ from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
 from electra_jax.tasks.corpora.open import Corpus
+from electra_jax.tasks.scripts import IDEOGRAPHIC, Casing, Survey, choose_casing, survey
+from electra_jax.tasks.text_sample import Sample, sample_lines
+from electra_jax.tasks.tokenizer import MAX_WORD_CHARACTERS
+from electra_jax.tasks.tokenizer_file import TokenizerFile
 from electra_jax.tasks.tokenizer_training import ALGORITHMS, train_tokenizer
-from electra_jax.tasks.vocabulary import to_tokenizer_json, train_vocabulary
+from electra_jax.tasks.unknown import measure_unknown, state_unknown
+from electra_jax.tasks.vocabulary import Vocabulary, to_tokenizer_json, write_vocab_file
+from electra_jax.tasks.wordpieces import COVERAGE, learn_wordpieces
+
+MEGABYTE = 10**6
+# So much of the sample is read again to measure the share of [UNK].
+MEASURED_MB = 10
 
 
 def run(configuration: VocabularyRun) -> None:
-    """Read the corpus once, and write the tokenizer.
+    """Read the corpus once, say what it is written in and what was chosen for it, and write the tokenizer.
 
     Raises:
-        UserError: if there is no text, it is tokenised already, the file's name does not fit the algorithm, or a file
-            exists: models may depend on it.
+        UserError: if there is no text, it is tokenised already, the file's name does not fit the algorithm, a setting
+            destroys the text's script, too much of the text is unknown to the tokenizer, or a file exists: models may
+            depend on it.
     """
     written = files_of(configuration)
     for path in written:
@@ -30,30 +41,86 @@ def run(configuration: VocabularyRun) -> None:
         raise UserError(
             f"{corpus.name} holds token ids, not text: learn the vocabulary from the text that they came from"
         )
-    is_wordpiece = configuration.algorithm == "wordpiece"
-    # BERT's custom, which other tokenizers do not have.
-    lowercase, strip_accents = (
-        is_wordpiece if value is None else value for value in (configuration.lowercase, configuration.strip_accents)
+    sample = sample_lines(texts(corpus), max_bytes=configuration.sample_mb * MEGABYTE)
+    print_on_leader(f"{corpus.name}: {size_of(sample)}")
+    found = survey(sample.lines)
+    casing = choose_casing(
+        found,
+        lowercase=configuration.lowercase,
+        strip_accents=configuration.strip_accents,
+        wordpiece=configuration.algorithm == "wordpiece",
     )
+    for line in (f"{found}", *casing.notes, *advice(found, configuration.algorithm)):
+        print_on_leader(line)
+    vocabulary, alphabet = learn(configuration, sample.lines, casing)
+    print_on_leader(
+        f"chosen: {configuration.algorithm}, {'lower-cased' if casing.lowercase else 'capitals kept'}, "
+        f"accents {'removed' if casing.strip_accents else 'kept'}{alphabet}"
+    )
+    unknown = measure_unknown(sample_lines(sample.lines, max_bytes=MEASURED_MB * MEGABYTE).lines, vocabulary)
+    print_on_leader(state_unknown(unknown, what=corpus.name, allow_unknown=configuration.allow_unknown))
+    write(configuration, vocabulary, written, corpus.name)
+    print_on_leader(f"{written[0]}: {vocabulary.vocab_size} entries learnt from {corpus.name}")
+
+
+def learn(configuration: VocabularyRun, lines: list[str], casing: Casing) -> tuple[Vocabulary, str]:
+    """Return the vocabulary, and a clause about its alphabet where it is chosen."""
     settings = {
         "vocab_size": configuration.vocab_size,
-        "lowercase": lowercase,
-        "strip_accents": strip_accents,
+        "lowercase": casing.lowercase,
+        "strip_accents": casing.strip_accents,
         "min_frequency": configuration.min_frequency,
         "show_progress": True,
     }
-    if is_wordpiece:
-        vocabulary = train_vocabulary(
-            texts(corpus),
-            vocab_file=str(written[0]),
-            limit_alphabet=configuration.limit_alphabet,
-            corpus_name=corpus.name,
-            **settings,
-        )
-        replace_file(written[1], to_tokenizer_json(vocabulary) + "\n")
-    else:
-        vocabulary = train_tokenizer(texts(corpus), path=written[0], algorithm=configuration.algorithm, **settings)
-    print_on_leader(f"{written[0]}: {vocabulary.vocab_size} entries learnt from {corpus.name}")
+    if configuration.algorithm != "wordpiece":
+        return train_tokenizer(lines, algorithm=configuration.algorithm, **settings), ""
+    learned = learn_wordpieces(lines, limit_alphabet=configuration.limit_alphabet, **settings)
+    reason = (
+        f"which make {100 * COVERAGE:.2f} % of the text" if configuration.limit_alphabet is None else "as asked for"
+    )
+    clause = f", an alphabet of {learned.alphabet_size:,} of {learned.num_characters:,} characters, {reason}"
+    return learned.vocabulary, clause
+
+
+def write(configuration: VocabularyRun, vocabulary: Vocabulary, paths: list[epath.Path], corpus_name: str) -> None:
+    """Write the files of a vocabulary.
+
+    Raises:
+        UserError: if one cannot be written.
+    """
+    path = paths[0]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(vocabulary, TokenizerFile):
+            replace_file(path, vocabulary.definition)
+            return
+        facts = {
+            "vocab_size": vocabulary.vocab_size,
+            "corpus": corpus_name,
+            "min_frequency": configuration.min_frequency,
+            "limit_alphabet": configuration.limit_alphabet,
+        }
+        write_vocab_file(path, vocabulary, facts)
+        replace_file(paths[1], to_tokenizer_json(vocabulary) + "\n")
+    except OSError as error:
+        raise UserError(f"the tokenizer {path} cannot be written ({error.strerror}).") from error
+
+
+def size_of(sample: Sample) -> str:
+    """Return how much text there is, and how much of it is learned from."""
+    seen, kept = (f"{size / MEGABYTE:,.2f} MB" for size in (sample.seen_bytes, sample.kept_bytes))
+    if sample.is_whole:
+        return f"{seen} of text"
+    return f"{seen} of text, of which a random sample of {kept} is learned from (VOCAB_SAMPLE_MB)"
+
+
+def advice(found: Survey, algorithm: str) -> list[str]:
+    """Return what to take instead of WordPiece for a text without spaces; an ideograph is a word to it already."""
+    script = next(iter(found.scripts), None)
+    if found.has_spaces or algorithm != "wordpiece" or script in IDEOGRAPHIC:
+        return []
+    better = "'bpe', as for DNA and proteins" if script == "Latin" else "'unigram', made for languages without spaces"
+    return [f"note: WordPiece reads a run of more than {MAX_WORD_CHARACTERS} letters in parts; take ALGORITHM {better}"]
 
 
 def files_of(configuration: VocabularyRun) -> list[epath.Path]:

@@ -192,14 +192,16 @@ class _Configured:
 
 def _step_flops(run: ComparisonRun, variant: Overrides, folders: Sequence[str]) -> int:
     """Return the matrix FLOPs of a step of a variant, generator included: the mean where they differ."""
-    built: PretrainingRun = _pretraining(run, variant, folders, total=1, steps=1, model_dir="").built
+    built: PretrainingRun = _pretraining(run, variant, folders, total=1, steps=1, model_dir=run.model_dir).built
     return round(mean_step_flops(built))
 
 
 def _stages(run: ComparisonRun, variant: Overrides, step_flops: int, folders: Sequence[str]) -> list[WorkItem]:
     """Return a variant's pre-trainings, one for each fraction of the budget."""
     total = round(run.flops / step_flops)
-    whole: PretrainingRun = _pretraining(run, variant, folders, total=max(1, total), steps=1, model_dir="").built
+    whole: PretrainingRun = _pretraining(
+        run, variant, folders, total=max(1, total), steps=1, model_dir=run.model_dir
+    ).built
     every = steps_of(variant.name, whole=whole, flops=run.flops, fractions=run.fractions)
     stages: list[WorkItem] = []
     for fraction, steps in zip(run.fractions, every, strict=True):
@@ -246,7 +248,7 @@ def _task(run: ComparisonRun, entry: Overrides, folders: Sequence[str]) -> _Conf
     seeds = [f"NUM_SEEDS={run.num_seeds}", f"SEED={run.seed}"]
     files = [_FINETUNING_FILE, *shared.files, *entry.files]
     bindings = [f"TASK={entry.name!r}", *seeds, *shared.bindings, *entry.bindings]
-    directories = ["INIT_FROM=None", "MODEL_DIR=''"]
+    directories = ["INIT_FROM=None", f"MODEL_DIR={run.model_dir!r}"]
     task = _configured(entry.name, "finetune", files, [*bindings, *directories], folders)
     check_name(task.built.task.task)
     # Each checkpoint has its own directories.
@@ -266,7 +268,7 @@ def _finetuning(run: ComparisonRun, stage: WorkItem, task: _Configured) -> WorkI
 def _random_weights(run: ComparisonRun, tasks: Sequence[_Configured], folders: Sequence[str]) -> list[WorkItem]:
     """Return the fine-tunings of random weights, with the sizes that PRETRAINING binds."""
     shared = run.shared_pretraining
-    own = [f"VOCAB_FILE={run.vocab_file!r}", "MODEL_DIR=''", *shared.bindings]
+    own = [f"VOCAB_FILE={run.vocab_file!r}", f"MODEL_DIR={run.model_dir!r}", *shared.bindings]
     encoder = _configured("PRETRAINING", "pretrain", shared.files, own, folders).built.encoder
     sizes = {f"EncoderConfig.{field.name}": repr(getattr(encoder, field.name)) for field in dataclasses.fields(encoder)}
     given = [f"encoder.{name}={value}" for name, value in sizes.items()]

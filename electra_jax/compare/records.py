@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -15,9 +15,39 @@ from electra_jax.checkpoints import orbax_store
 from electra_jax.compare.plan import Timing, WorkItem
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, replace_file
+from electra_jax.json_files import read_json
+from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.run_directory import METRICS, RESULTS, RUN, SEED_RESULT, SEEDS
 
 Record = dict[str, Any]
+
+
+class ScoredSeed(TypedDict):
+    """What is read of a seed of a fine-tuning."""
+
+    seed: int
+    metrics: dict[str, float]
+    failed: str | None
+
+
+class ScoredSeeds(TypedDict):
+    """What is read of the results.json of a fine-tuning."""
+
+    main_metric: str
+    num_examples: dict[str, int]
+    seeds: list[ScoredSeed]
+
+
+class ItemRecord(TypedDict):
+    """What is read of the record of an item that is done."""
+
+    command: str
+    date: str
+    seconds: float
+    share: float
+    sha256: NotRequired[str]
+    source_sha256: str | None
+    settings: dict[str, str]
 
 
 class Records:
@@ -54,12 +84,12 @@ class Records:
         path = self.directory(item) / RESULTS
         if not path.exists():
             return None
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_json(path, ScoredSeeds, remedy=f"remove {path.parent} and its .json to fine-tune again")
         return results if set(self._seeds) <= {seed["seed"] for seed in results["seeds"]} else None
 
     def run_record(self, item: WorkItem) -> Record:
         """Return the run.json of an item."""
-        return json.loads((self.directory(item) / RUN).read_text(encoding="utf-8"))
+        return read_json(self.directory(item) / RUN, Record)
 
     def held_out(self, item: WorkItem) -> Record:
         """Return the last metrics on held-out text that a pre-training reported; empty if it reported none."""
@@ -104,9 +134,7 @@ class Records:
     def _metrics(self, item: WorkItem) -> list[Record]:
         """Return the lines that a pre-training reported so far."""
         path = self.directory(item) / METRICS
-        # The last line may be half written.
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        return [json.loads(line) for line in lines]
+        return read_rows(path)
 
     def _path(self, item: WorkItem) -> Path:
         return self.model_dir / f"{item.name}.json"
@@ -115,12 +143,8 @@ class Records:
         path, directory = self._path(item), self.directory(item)
         if not path.exists():
             return None
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            held, source = record["settings"], record["source_sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}): remove it and {directory}") from error
-        different = different_settings(held, item.settings)
+        record = read_json(path, ItemRecord, remedy=f"remove it and {directory}")
+        different = different_settings(record["settings"], item.settings)
         if different:
             raise UserError(
                 f"{directory} was made by other settings ({'; '.join(different[:5])}): use another MODEL_DIR, or "
@@ -128,7 +152,7 @@ class Records:
             )
         if item.task is None:
             return record
-        if item.needs is not None and self.done.get(item.needs, {}).get("sha256") != source:
+        if item.needs is not None and self.done.get(item.needs, {}).get("sha256") != record["source_sha256"]:
             raise UserError(
                 f"{directory} was fine-tuned from other weights than {self.model_dir / item.needs} holds: remove that "
                 "folder and its .json to fine-tune again"

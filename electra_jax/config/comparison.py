@@ -1,12 +1,13 @@
 """Configure `electra compare`: variants of pre-training, their FLOPs, and the tasks that they are scored on."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from electra_jax import ranges
 from electra_jax.errors import UserError
+from electra_jax.ranges import AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE
 from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, REPORT
 
 # The name, in place of a variant's, of the fine-tunings that start from random weights.
@@ -53,17 +54,17 @@ class ComparisonRun:
         finetuning: Gin files (beside gin/runs/finetune.gin) and bindings of every fine-tuning.
     """
 
-    model_dir: str
+    model_dir: Annotated[str, NAMED]
     vocab_file: str
     corpus: str | None
-    flops: float
+    flops: Annotated[float, POSITIVE]
     fractions: Sequence[float]
     variants: Sequence[str | Sequence[str]]
     tasks: Sequence[str | Sequence[str]]
-    num_seeds: int
-    seed: int
-    processes: int
-    warmup_fraction: float
+    num_seeds: Annotated[int, AT_LEAST_1]
+    seed: Annotated[int, SEED]
+    processes: Annotated[int, AT_LEAST_1]
+    warmup_fraction: Annotated[float, SHARE]
     random_baseline: bool
     pretraining: Sequence[str]
     finetuning: Sequence[str]
@@ -74,13 +75,7 @@ class ComparisonRun:
         Raises:
             UserError: if a number is out of range, a list is malformed, a name is taken, or a binding has no effect.
         """
-        for name in ("num_seeds", "processes"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name.upper()} is {getattr(self, name)}: it must be at least 1")
-        if not 0 < self.flops < math.inf:
-            raise UserError(f"FLOPS is {self.flops}: it must be positive")
-        if not 0 <= self.warmup_fraction <= 1:
-            raise UserError(f"WARMUP_FRACTION is {self.warmup_fraction}: it must be from 0 to 1")
+        ranges.check(self)
         _check_fractions(self.fractions)
         _check_names("VARIANTS", self.named_variants, _TAKEN)
         _check_names("TASKS", self.named_tasks, (PRETRAIN,))

@@ -1,10 +1,10 @@
 """Make the vocabulary and the batches that a run's configuration names."""
 
-import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from jax.sharding import Mesh
 
@@ -13,15 +13,18 @@ from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, State, 
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
+from electra_jax.json_files import read_json
 from electra_jax.model.config import EncoderConfig
 from electra_jax.runtime import user_cache
+from electra_jax.tasks.corpora.divided import divide
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
 from electra_jax.tasks.original import choice
-from electra_jax.tasks.pretraining.cache import build_cache
+from electra_jax.tasks.pretraining.cache import build_cache, find_cache
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.tokenizer_file import load_tokenizer
+from electra_jax.tasks.unknown import Unknown, state_unknown
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
@@ -37,7 +40,7 @@ class PretrainingData(NamedTuple):
         kind: what reads it; a checkpoint holds a place in the data for this reader alone.
         fingerprint: a text that differs where the examples do, as far as is known without reading them.
         train: endless batches of the training split.
-        held_out: starts one pass over the validation split, in order.
+        held_out: starts one pass over the validation split, in the same order each time.
         vocabulary: what the token ids stand for.
     """
 
@@ -96,19 +99,44 @@ def is_cache(corpus: str | None) -> bool:
     return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
 
 
+class MadeBy(TypedDict, total=False):
+    """What is read of the record of a cache."""
+
+    vocabulary_fingerprint: str
+
+
 def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
     """Refuse a cache that was tokenised with another vocabulary.
 
     Raises:
         UserError: if the cache's record names another vocabulary.
     """
-    record = path_of(directory) / "made_by.json"
-    made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    made_by = record_of_cache(directory)
     if made_by.get("vocabulary_fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
         raise UserError(
             f"the cache {directory} was tokenised with another vocabulary, or another casing, than TOKENIZER: name "
             "the one that it was made with, or run `electra cache` again"
         )
+
+
+def check_unknown(directory: str, *, allow_unknown: bool) -> None:
+    """State on standard error how much of a cache's text is [UNK]; caches of SeqIO and of earlier versions do not know.
+
+    Raises:
+        UserError: if it is more than a fifth, and that is not allowed. The cache stays.
+    """
+    made_by = record_of_cache(directory)
+    if "unknown" not in made_by:
+        return
+    stated = state_unknown(Unknown(**made_by["unknown"]), what=f"the cache {directory}", allow_unknown=allow_unknown)
+    if processes.leader():
+        print(stated, file=sys.stderr, flush=True)
+
+
+def record_of_cache(directory: str) -> MadeBy | dict[str, Any]:
+    """Return what made a cache, and its counts; nothing for a cache without a record."""
+    record = path_of(directory) / "made_by.json"
+    return read_json(record, MadeBy, remedy="run `electra cache` again") if record.exists() else {}
 
 
 def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | None) -> str:
@@ -124,6 +152,7 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
     """
     if is_cache(cache.source.corpus):
         check_vocabulary_of(str(cache.source.corpus), vocabulary)
+        check_unknown(str(cache.source.corpus), allow_unknown=cache.allow_unknown)
         return str(cache.source.corpus)
     corpus = open_source(cache.source)
     if max_bytes is not None and corpus.size_bytes > max_bytes:
@@ -131,15 +160,19 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
             f"{corpus.name} is {corpus.size_bytes / 1e9:.1f} GB: tokenise it once with `electra cache` and the same "
             "--gin bindings, then start this run again (or raise CacheConfig.max_auto_cache_bytes)"
         )
-    return build_cache(
-        corpus,
+    cache_dir = cache.cache_dir or str(user_cache() / "examples")
+    how = {"packing": packing_of(cache), "held_out_fraction": cache.held_out_fraction}
+    # A cache that was made before long documents were divided is read as it is: checkpoints hold a place in it.
+    path = find_cache(corpus, vocabulary, cache_dir=cache_dir, **how) or build_cache(
+        divide(corpus),
         vocabulary,
-        cache_dir=cache.cache_dir or str(user_cache() / "examples"),
-        packing=packing_of(cache),
-        held_out_fraction=cache.held_out_fraction,
+        cache_dir=cache_dir,
         num_processes=cache.num_processes or os.cpu_count() or 1,
         show_progress=True,
+        **how,
     )
+    check_unknown(path, allow_unknown=cache.allow_unknown)
+    return path
 
 
 def open_data(

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from electra_jax import ranges
 from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.heads import HeadConfig
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.sharding import MeshConfig
@@ -39,6 +41,7 @@ RESUME_IGNORES = (
     "log_every",
     "save_every",
     "num_seeds",
+    "allow_unknown",
 )
 # These are compared field by field, or are no settings.
 NESTED = ("encoder", "task", "heads", "optimizer", "epochs_by_task")
@@ -64,8 +67,8 @@ class HeadOptions:
     classification: str
     classifier_pooling: str
     question_answering: str
-    dropout_prob: float
-    beam_size: int
+    dropout_prob: Annotated[float, UNDER_1]
+    beam_size: Annotated[int, AT_LEAST_1]
 
     def __post_init__(self) -> None:
         """Check the names.
@@ -73,6 +76,7 @@ class HeadOptions:
         Raises:
             UserError: if there is no head of that name.
         """
+        ranges.check(self)
         names = {
             "classification": CLASSIFICATION_HEADS,
             "classifier_pooling": ("cls", "mean"),
@@ -146,39 +150,41 @@ class FinetuningRun:
         log_every, save_every: steps between reports, and between checkpoints to resume from.
         evaluate_every: steps between evaluations on the dev split, which choose the checkpoint to keep; None for once
             an epoch. There is one more at the end.
+        allow_unknown: go on where more than a fifth of a split's tokens are [UNK].
         num_seeds: number of runs; the score of each is reported.
         seed: seed of the first run; the others count up. It determines the head's weights, the order of the rows and
             dropout.
     """
 
-    model_dir: str
+    model_dir: Annotated[str, NAMED]
     init_from: str | None
     vocab_file: str | None
     lowercase: bool | None
     encoder: Callable[[], EncoderConfig]
     task: TaskOptions
     heads: HeadOptions
-    dropout_prob: float
-    attention_dropout_prob: float
+    dropout_prob: Annotated[float, UNDER_1]
+    attention_dropout_prob: Annotated[float, UNDER_1]
     dropout_prng: str
     dtype: str
     attention: str
     remat_policy: str
     optimizer: Callable[..., OptimizerConfig]
     mesh: MeshConfig
-    batch_size: int
-    evaluation_batch_size: int
-    buckets: tuple[int, ...]
-    epochs: float | None
-    epochs_by_task: Mapping[str, float]
-    warmup_fraction: float
+    batch_size: Annotated[int, AT_LEAST_1]
+    evaluation_batch_size: Annotated[int, AT_LEAST_1]
+    buckets: Annotated[tuple[int, ...], AT_LEAST_1]
+    epochs: Annotated[float | None, POSITIVE]
+    epochs_by_task: Annotated[Mapping[str, float], POSITIVE]
+    warmup_fraction: Annotated[float, SHARE]
     loss_reduction: str
-    answerable_weight: float
-    log_every: int
-    evaluate_every: int | None
-    save_every: int
-    num_seeds: int
-    seed: int
+    answerable_weight: Annotated[float, AT_LEAST_0]
+    log_every: Annotated[int, AT_LEAST_1]
+    evaluate_every: Annotated[int | None, AT_LEAST_1]
+    save_every: Annotated[int, AT_LEAST_1]
+    allow_unknown: bool
+    num_seeds: Annotated[int, AT_LEAST_1]
+    seed: Annotated[int, SEED]
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -186,15 +192,11 @@ class FinetuningRun:
         Raises:
             UserError: if a setting is out of range.
         """
+        ranges.check(self)
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"DTYPE is {self.dtype!r}: it must be 'float32' or 'bfloat16'")
         if self.loss_reduction not in ("mean", "sum"):
             raise UserError(f"LOSS_REDUCTION is {self.loss_reduction!r}: it must be 'mean' or 'sum'")
-        for name in ("batch_size", "evaluation_batch_size", "num_seeds"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name.upper()} is {getattr(self, name)}: it must be at least 1")
-        if self.num_epochs <= 0:
-            raise UserError(f"EPOCHS is {self.num_epochs}: it must be positive")
         if list(self.buckets) != sorted(set(self.buckets)) or not self.buckets:
             raise UserError(f"BUCKETS is {self.buckets}: it must hold increasing lengths")
 

@@ -10,9 +10,7 @@ import itertools
 import os
 import pkgutil
 import re
-import types
-import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +18,7 @@ import gin
 from etils import epath
 from gin import config as gin_internals
 
+from electra_jax import ranges
 from electra_jax.config.recorded import RecordedFile, with_current_fields, with_current_switches
 from electra_jax.config.recorded_check import checked
 from electra_jax.errors import UserError
@@ -291,36 +290,43 @@ def check_macros(files: list[epath.Path], bindings: list[str]) -> None:
 
 
 def check_types() -> None:
-    """Check that every field of a dataclass that is a number, a string or a truth value is bound to one.
+    """Check that every field of a dataclass that is a number, a string or a truth value is bound to one in its range.
 
     Raises:
-        UserError: if a value is of another type.
+        UserError: if a value is of another type, or out of range.
     """
     values = macros()
     for (_, selector), fields in gin_internals._CONFIG.items():
         wrapped = gin_internals._REGISTRY.get_match(selector).wrapped
         if not dataclasses.is_dataclass(wrapped):
             continue
-        kinds = typing.get_type_hints(wrapped)
+        declared = ranges.declared(wrapped)
         for field, value in fields.items():
             # The name as a user binds it: the module's last part and the class.
-            name = ".".join([*selector.split(".")[-2:], field])
-            if macro := re.fullmatch(r"%(\w+)", str(value)):
-                name, value = f"{macro[1]} ({name})", values.get(macro[1])
-            if not isinstance(value, gin_internals.ConfigurableReference) and not fits(value, kinds[field]):
-                kind = getattr(kinds[field], "__name__", str(kinds[field]))
-                raise UserError(f"{name} is {value!r}: it must be {kind}")
+            place = ".".join([*selector.split(".")[-2:], field])
+            macro, held = behind_macros(value, values)
+            if not isinstance(held, gin_internals.ConfigurableReference):
+                name = place if macro is None else f"{macro} ({place})"
+                declared[field].check(name, held)
 
 
-def fits(value: object, kind: Any) -> bool:
-    """Return whether a value is of a simple type, or of one of a union; true for all other types."""
-    if isinstance(kind, types.UnionType):
-        return any(fits(value, one) for one in typing.get_args(kind))
-    if kind not in (int, float, str, bool, types.NoneType):
-        return True
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+def behind_macros(value: object, values: Mapping[str, Any]) -> tuple[str | None, Any]:
+    """Return the last macro that a value stands for, which may stand for another, and what that one is bound to.
+
+    Args:
+        value: what a field is bound to.
+        values: the value of each macro.
+
+    Raises:
+        UserError: if macros stand for each other in a circle.
+    """
+    names: list[str] = []
+    while macro := re.fullmatch(r"%(\w+)", str(value)):
+        if macro[1] in names:
+            raise UserError(f"the macros {' and '.join(names)} stand for each other: bind one of them to a value")
+        names.append(macro[1])
+        value = values.get(macro[1])
+    return names[-1] if names else None, value
 
 
 def definitions(files: list[epath.Path]) -> dict[str, str]:
@@ -377,8 +383,5 @@ def settings() -> dict[str, str]:
         if selector == "gin.macro":
             continue
         for field, value in fields.items():
-            # A macro may stand for another.
-            while macro := re.fullmatch(r"%(\w+)", str(value)):
-                value = values.get(macro[1])
-            found[f"{selector.rpartition('.')[2]}.{field}"] = repr(value)
+            found[f"{selector.rpartition('.')[2]}.{field}"] = repr(behind_macros(value, values)[1])
     return found

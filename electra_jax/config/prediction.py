@@ -1,13 +1,16 @@
 """Configure `electra predict`, and `electra evaluate` on a downstream task."""
 
 import dataclasses
+from typing import Annotated
 
+from electra_jax import ranges
 from electra_jax.errors import UserError
+from electra_jax.ranges import AT_LEAST_1, NAMED, Checked
 from electra_jax.tasks.options import TaskOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictionRun:
+class PredictionRun(Checked):
     """Everything that determines an `electra predict`.
 
     Attributes:
@@ -19,20 +22,12 @@ class PredictionRun:
         batch_size: rows of a batch; changes only the speed.
     """
 
-    model_dir: str
+    model_dir: Annotated[str, NAMED]
     task: TaskOptions
     split: str | None
     id_column: str | None
-    output_dir: str | None
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UserError: if the batch size is below 1.
-        """
-        check_batch_size(self.batch_size)
+    output_dir: Annotated[str | None, NAMED]
+    batch_size: Annotated[int, AT_LEAST_1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,30 +45,20 @@ class EvaluationRun:
         batch_size: rows of a batch; changes only the speed.
     """
 
-    model_dir: str | None
+    model_dir: Annotated[str | None, NAMED]
     task: TaskOptions
     split: str
-    predictions: str | None
-    null_odds: str | None
-    output: str | None
-    batch_size: int
+    predictions: Annotated[str | None, NAMED]
+    null_odds: Annotated[str | None, NAMED]
+    output: Annotated[str | None, NAMED]
+    batch_size: Annotated[int, AT_LEAST_1]
 
     def __post_init__(self) -> None:
         """Check the settings.
 
         Raises:
-            UserError: if the batch size is below 1, or there are null odds without predictions.
+            UserError: if a setting is out of range, or there are null odds without predictions.
         """
-        check_batch_size(self.batch_size)
+        ranges.check(self)
         if self.null_odds is not None and self.predictions is None:
             raise UserError(f"NULL_ODDS is {self.null_odds!r}, and belongs to a file of answers: set PREDICTIONS too")
-
-
-def check_batch_size(size: int) -> None:
-    """Check that a batch has a row.
-
-    Raises:
-        UserError: if it has none.
-    """
-    if size < 1:
-        raise UserError(f"BATCH_SIZE is {size}: it must be at least 1")

@@ -1,13 +1,14 @@
 """Configure `electra pretrain`, `cache` and `vocab`: the dataclasses that Gin binds, none with a hidden default."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import optax
 from flax import linen as nn
 
-from electra_jax.data.shapes import BatchShape, BatchShapes, Warmup
+from electra_jax import ranges
+from electra_jax.data.batch_shapes import BatchShape, BatchShapes, Warmup
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
@@ -18,6 +19,8 @@ from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1, Checked, Range
+from electra_jax.tasks.pretraining.packing import SHORTEST_TARGET
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
 from electra_jax.training.schedules import Schedule, check_schedule
@@ -47,7 +50,7 @@ class CorpusConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class CacheConfig:
+class CacheConfig(Checked):
     """The tokenised examples of a text: how they are made, and where they are kept.
 
     Attributes:
@@ -64,20 +67,22 @@ class CacheConfig:
         max_auto_cache_bytes: size up to which `electra pretrain` caches a corpus without being asked.
         seed: seed for the segments and lengths that are drawn.
         example_building: how documents become examples, a name that `tasks.original.choice.example_builder` takes.
+        allow_unknown: go on where more than a fifth of the text's tokens are [UNK].
     """
 
     source: CorpusConfig
     vocab_file: str
     lowercase: bool | None
     cache_dir: str | None
-    sequence_length: int
-    one_segment_share: float
-    random_length_share: float
-    held_out_fraction: float
-    num_processes: int
-    max_auto_cache_bytes: int
-    seed: int
+    sequence_length: Annotated[int, Range(SHORTEST_TARGET)]
+    one_segment_share: Annotated[float, SHARE]
+    random_length_share: Annotated[float, SHARE]
+    held_out_fraction: Annotated[float, UNDER_1]
+    num_processes: Annotated[int, AT_LEAST_0]
+    max_auto_cache_bytes: Annotated[int, AT_LEAST_0]
+    seed: Annotated[int, SEED]
     example_building: str
+    allow_unknown: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +99,7 @@ class CacheRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class VocabularyRun:
+class VocabularyRun(Checked):
     """Everything that determines an `electra vocab`.
 
     Attributes:
@@ -102,21 +107,23 @@ class VocabularyRun:
         vocab_file: the file to write: a vocab.txt, beside which a tokenizer.json is written, or a tokenizer.json.
         algorithm: "wordpiece", "bpe" (byte-level) or "unigram".
         vocab_size: number of entries.
-        lowercase: whether to lower-case text; None to do so for "wordpiece" alone, as BERT's custom is.
-        strip_accents: whether to drop accents; None to do so for "wordpiece" alone.
+        lowercase, strip_accents: what is done to text before it is split, see `tasks.scripts.choose_casing`.
         min_frequency: number of times that a pair of pieces must occur to be merged; without effect on "unigram".
-        limit_alphabet: for "wordpiece", the largest number of single characters; words with other characters become
-            [UNK].
+        limit_alphabet: for "wordpiece", the largest number of single characters; None for 99.99 % of the text.
+        sample_mb: megabytes of text to learn from, drawn at random where there is more.
+        allow_unknown: go on where more than a fifth of the text becomes [UNK].
     """
 
     source: CorpusConfig
     vocab_file: str
     algorithm: str
-    vocab_size: int
+    vocab_size: Annotated[int, AT_LEAST_1]
     lowercase: bool | None
     strip_accents: bool | None
-    min_frequency: int
-    limit_alphabet: int
+    min_frequency: Annotated[int, AT_LEAST_1]
+    limit_alphabet: Annotated[int | None, AT_LEAST_1]
+    sample_mb: Annotated[int, AT_LEAST_1]
+    allow_unknown: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,40 +164,40 @@ class PretrainingRun:
         schedule_steps: steps over which the schedules of hyperparameters run (see `training.schedules`).
         generator_first, copy_generator, freeze_generator: see `phases.PhasesConfig`.
         batch_size_warmup, sequence_length_warmup: smaller batches and shorter rows in the first steps, as
-            (share of the steps up to which, size) pairs: see `data.shapes.BatchShapes`. An example is cut to a shorter
-            row, and what is cut off is not trained on.
+            (share of the steps up to which, size) pairs: see `data.batch_shapes.BatchShapes`. An example is cut to a
+            shorter row, and what is cut off is not trained on.
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
         rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.
     """
 
-    model_dir: str
+    model_dir: Annotated[str, NAMED]
     init_from: str | None
     map_vocabulary: bool
     encoder: EncoderConfig
-    generator_width_fraction: float
-    generator_depth_fraction: float
+    generator_width_fraction: Annotated[float, POSITIVE]
+    generator_depth_fraction: Annotated[float, POSITIVE]
     generator_encoder: EncoderConfig | None
     generator_kind: str
     generator_embeddings: str
     embedding_sharing: str
     objective: Objective
     mask_prob: Schedule
-    mask_token_prob: float
+    mask_token_prob: Annotated[float, SHARE]
     masking: str
     optimizer: OptimizerConfig
     mesh: MeshConfig
     cache: CacheConfig
     mixture_or_task_name: str | None
-    batch_size: int
-    accumulation_steps: int
+    batch_size: Annotated[int, AT_LEAST_1]
+    accumulation_steps: Annotated[int, AT_LEAST_1]
     loop: LoopConfig
-    num_evaluation_examples: int
-    num_passages: int
-    seed: int
+    num_evaluation_examples: Annotated[int, AT_LEAST_1]
+    num_passages: Annotated[int, AT_LEAST_0]
+    seed: Annotated[int, SEED]
     weight_schedule: WeightSchedule
-    schedule_steps: int
-    generator_first: float
+    schedule_steps: Annotated[int, AT_LEAST_1]
+    generator_first: Annotated[float, UNDER_1]
     copy_generator: bool
     freeze_generator: bool
     batch_size_warmup: Warmup
@@ -204,6 +211,7 @@ class PretrainingRun:
         Raises:
             UserError: if a setting is out of range, or two contradict each other.
         """
+        ranges.check(self)
         if self.masking not in ("device", "task"):
             raise UserError(f"MASKING is {self.masking!r}: it must be 'device' or 'task'")
         if self.encoder.dtype not in ("float32", "bfloat16"):
@@ -250,8 +258,6 @@ class PretrainingRun:
                 f"DISC_WEIGHT_END is {self.weight_schedule.disc_weight_end}, and {type(self.objective).__name__} has "
                 "no discriminator: set it to 1.0"
             )
-        if self.schedule_steps < 1:
-            raise UserError(f"SCHEDULE_STEPS is {self.schedule_steps}: it must be at least 1")
         if self.batch_shapes.changes and self.mixture_or_task_name is not None:
             raise UserError(
                 f"BATCH_SIZE_WARMUP and SEQUENCE_LENGTH_WARMUP are for a CORPUS, and MIXTURE_OR_TASK_NAME "

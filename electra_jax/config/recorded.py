@@ -99,6 +99,8 @@ FIELDS = (
     Field("PretrainingRun", "freeze_generator", "weight_schedule", "False"),
     Field("PretrainingRun", "batch_size_warmup", "weight_schedule", "()"),
     Field("PretrainingRun", "sequence_length_warmup", "weight_schedule", "()"),
+    Field("CacheConfig", "allow_unknown", "held_out_fraction", "True"),
+    Field("FinetuningRun", "allow_unknown", "save_every", "True"),
     Field("OptimizerConfig", "rule", "lr_decay_share", "'bert_adam'"),
     Field("OptimizerConfig", "generator_learning_rate", "lr_decay_share", "None"),
     Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),
@@ -107,6 +109,7 @@ FIELDS = (
     Field("TaskOptions", "long_texts", "skip_bad_rows", "'cut'"),
     Field("TaskOptions", "qa_metric", "skip_bad_rows", "'squad'"),
     Field("HeadOptions", "classifier_pooling", "beam_size", "'cls'"),
+    Field("TaskOptions", "clip_predictions", "double_unordered", "True"),
 )
 
 

@@ -11,10 +11,13 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from electra_jax.data.batch_shapes import BatchShape, BatchShapes, cut
 from electra_jax.data.blocks import TokenBlocks
 from electra_jax.data.packed_rows import PackedRows, pack_rows
-from electra_jax.data.shapes import BatchShape, BatchShapes, cut
 from electra_jax.errors import UserError
+
+# Of the order of held-out examples, which is the same for every run of a corpus.
+_EVALUATION_SEED = 0
 
 Batch = dict[str, np.ndarray]
 State = Mapping[str, Any]
@@ -139,7 +142,10 @@ def evaluation_batches(
     process_index: int,
     process_count: int,
 ) -> Iterator[Batch]:
-    """Yield every example once, in order; the last batch is filled up with rows of zeros (no attention).
+    """Yield every example once; the last batch is filled up with rows of zeros (no attention).
+
+    The order is a fixed permutation: the first examples, which a run evaluates on while it trains, come from the whole
+    split and not from its first documents.
 
     Args:
         blocks: the split.
@@ -154,10 +160,11 @@ def evaluation_batches(
     """
     _check_blocks(blocks, sequence_length)
     local_size = local_batch_size(batch_size, process_count)
+    order_N = np.random.default_rng(_EVALUATION_SEED).permutation(len(blocks))
     for start in range(process_index * local_size, process_index * local_size + len(blocks), batch_size):
-        rows_B = np.arange(start, start + local_size)
-        batch = blocks.gather(np.minimum(rows_B, len(blocks) - 1), sequence_length)
-        yield {key: values * (rows_B < len(blocks))[:, None] for key, values in batch.items()}
+        places_B = np.arange(start, start + local_size)
+        batch = blocks.gather(order_N[np.minimum(places_B, len(blocks) - 1)], sequence_length)
+        yield {key: values * (places_B < len(blocks))[:, None] for key, values in batch.items()}
 
 
 class Prefetch:

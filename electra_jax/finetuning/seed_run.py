@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -25,8 +25,10 @@ from electra_jax.files import replace_file
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.results import collapse, rank
 from electra_jax.finetuning.start import Origin, take_weights
+from electra_jax.json_files import read_json
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
+from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
 from electra_jax.run_directory import BEST, CHECKPOINTS, METRICS, SEED_RESULT
 from electra_jax.tasks.answering import predict_rows
@@ -243,6 +245,17 @@ class FinetuningJob:
         return {"batches": self._batches.step}
 
 
+class SeedResult(TypedDict):
+    """What SEED_DIR/result.json holds, see `result_of`."""
+
+    seed: int
+    steps: int
+    best_step: int
+    metrics: dict[str, float]
+    failed: str | None
+    curve: list[dict[str, Any]]
+
+
 def make_empty(directory: Path) -> None:
     """Make a new directory in place of whatever stood there."""
     shutil.rmtree(directory, ignore_errors=True)
@@ -263,7 +276,7 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
     """
     finished = directory / SEED_RESULT
     if finished.exists():
-        return json.loads(finished.read_text(encoding="utf-8"))
+        return read_json(finished, SeedResult, remedy="remove it, and this seed is trained again")
     directory.mkdir(parents=True, exist_ok=True)
     loop = context.loop
     checkpoints = Checkpoints(directory, keep=loop.keep)
@@ -318,10 +331,9 @@ def begin(context: SeedContext, seed: int, checkpoints: Checkpoints) -> tuple[Tr
 def result_of(directory: Path, steps: int, main_metric: str) -> dict[str, Any]:
     """Return the report of a seed: its best checkpoint, and the curve on the dev split."""
     facts = read_model_record(directory / BEST).facts
-    lines = map(json.loads, (directory / METRICS).read_text(encoding="utf-8").splitlines())
     curve = [
         {name: value for name, value in line.items() if name != "split"}
-        for line in lines
+        for line in read_rows(directory / METRICS)
         if line["split"] == "validation"
     ]
     return {

@@ -24,8 +24,10 @@ class Model(Network):
 
         Returns:
             A dict for each input, in their order. Classification: `label`, `probabilities`. Regression: `value`.
-            Tagging: `words`, `tags`, `probabilities`. Question answering: `answer`, its `probability`, `null_odds`
-            where a question may have no answer, `nbest`. A pre-trained pair or a discriminator: `tokens` and the
+            Tagging: `words`, `tags`, `probabilities`, and where tags mark `entities` those, each with its `type`,
+            `text`, `start` and `end` (characters of the text) and `score`. Question answering: `answer`, its `start`
+            and `end` (characters of the context) and `probability`, `null_odds` where a question may have no answer,
+            `nbest`. A pre-trained pair or a discriminator: `tokens` and the
             `replaced_probability` of each. Where there is a generator, `fillings` of each "[MASK]".
 
         Raises:

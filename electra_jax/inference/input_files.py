@@ -142,7 +142,7 @@ def read_lines(path: str | None, model: Network, columns: InputColumns, most: in
 
 def reads_plain_text(model: Network) -> bool:
     """Return whether a line of plain text can be an input of the model."""
-    kind, task = model.description.kind, model.description.facts.get("task", {})
+    kind, task = model.description.kind, model.description.task or {}
     reads_text = model.vocabulary is not None and kind not in ("question_answering", "multiple_choice")
     return reads_text and task.get("pair") is not True
 
@@ -294,7 +294,7 @@ def table_fields(model: Network, columns: InputColumns, header: list[str]) -> di
     if kind == "tagging":
         return {"text": columns.text or ("words" if "words" in header else "text")}
     first = {"text": columns.text or "text"}
-    pair = model.description.facts.get("task", {}).get("pair")
+    pair = (model.description.task or {}).get("pair")
     second = columns.text_pair or next((name for name in SECOND if name in header), None)
     if pair is False or (pair is None and second not in header):
         return first

@@ -37,7 +37,7 @@ def as_input(model: Network, value: Any, where: str) -> Any:
     kind = model.description.kind
     if kind == "multiple_choice":
         raise UserError(f"{where} is text, which a model of multiple choice does not read: give input_ids")
-    pair = model.description.facts.get("task", {}).get("pair")
+    pair = (model.description.task or {}).get("pair")
     found = canonical(value, TASK_KINDS.get(kind, kind), pair, where)
     if model.vocabulary is None:
         raise UserError(f"{where} is text, but the model has no vocabulary: give input_ids")
@@ -54,8 +54,8 @@ def canonical(value: Any, kind: str, pair: bool | None, where: str) -> Any:
         where: for messages, such as "input 3".
 
     Returns:
-        Question answering: {"question", "context"} and the user's "id", if any. Tagging: a list of words. Else a text,
-        or a tuple of two.
+        Question answering: {"question", "context"} and the user's "id", if any. Tagging: a text, or a list of words.
+        Else a text, or a tuple of two.
 
     Raises:
         UserError: if the value is of another form.
@@ -89,8 +89,8 @@ def question(value: Any, where: str) -> dict[str, str]:
     return {name: without_surrogates(text) for name, text in found.items()}
 
 
-def words(value: Any, where: str) -> list[str]:
-    """Return the words of a sentence; a text is split at white space.
+def words(value: Any, where: str) -> str | list[str]:
+    """Return the words of a sentence, or the text that the task will split at white space.
 
     Raises:
         UserError: if the value is neither a text nor a list of words.
@@ -98,7 +98,7 @@ def words(value: Any, where: str) -> list[str]:
     if isinstance(value, Mapping):
         value = value.get("words", value.get("text"))
     if isinstance(value, str):
-        return value.split()
+        return value
     if isinstance(value, Sequence) and all(isinstance(word, str) and word.strip() for word in value):
         return list(value)
     raise UserError(f'{where} is {shown(value)}: this model tags a text, a list of words, or {{"words": [...]}}')

@@ -49,8 +49,7 @@ def predict(model: Network, inputs: Any, *, batch_size: int) -> list[Record]:
 
 def row_length(model: Network) -> int:
     """Return the most tokens of a row of the model's task, or else of the model."""
-    task, most = model.description.facts.get("task", {}), model.description.encoder.max_position_embeddings
-    return task.get("length", most)
+    return (model.description.task or {}).get("length", model.description.longest_row)
 
 
 def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: CutCount) -> list[Record]:
@@ -63,7 +62,7 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: Cu
         return []
     if model.description.kind not in TASK_KINDS:
         return describe_texts(model, list(map(as_pair, values)), batch_size, count)
-    facts = model.description.facts.get("task")
+    facts = model.description.task
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
     if facts is None and task.kind in ("classification", "regression"):
         # An imported model does not say whether it reads pairs: it reads what it is given.
@@ -83,9 +82,9 @@ def as_pair(value: str | tuple[str, str]) -> tuple[str, str | None]:
 def facts_of_head(model: Network) -> Mapping[str, Any]:
     """Return the facts of a task for a model of another library, of which only the head is known.
 
-    Rows are as long as the model reads.
+    Rows are as long as the directory states, or as the model reads.
     """
-    kind, length = TASK_KINDS[model.description.kind], model.description.encoder.max_position_embeddings
+    kind, length = TASK_KINDS[model.description.kind], model.description.longest_row
     if kind == "tagging":
         return {
             "task": "this model",

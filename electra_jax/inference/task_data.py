@@ -24,7 +24,7 @@ def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
     Raises:
         UserError: if the model has no head, no task is named, the task is of another kind, or it has no data.
     """
-    recorded = model.description.facts.get("task")
+    recorded = model.description.task
     kind = TASK_KINDS.get(model.description.kind)
     if kind is None:
         raise UserError(

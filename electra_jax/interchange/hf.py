@@ -12,6 +12,7 @@ from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
 from electra_jax.interchange import (
     blocks,
+    finetuned_task,
     hf_config,
     hf_electra,
     hf_modernbert,
@@ -69,6 +70,9 @@ def read_one(source: Path) -> Imported:
     found = (hf_modernbert if modern else hf_electra).read(config, raw, source, file)
     description = found.description
     left = layout.check(found.tensors, found.names, str(source / file))
+    length = hf_tokenizer.stated_length(source)
+    if description.head is not None and length is not None:
+        description = dataclasses.replace(description, facts=description.facts | {"longest row": length})
     vocabulary = hf_tokenizer.read_vocabulary(source)
     check_vocabulary(vocabulary, description.encoder.vocab_size, source)
     notes = [f"left over in {source / file}: {layout.listed(left)}"] if left else []
@@ -170,8 +174,9 @@ def write_part(part: Loaded, folder: Path, *, modern: bool) -> list[str]:
     Raises:
         UserError: if `transformers` has no class for the head.
     """
+    limits = refuse_or_note(part.description, modern=modern)
+    part = finetuned_task.folded(part)
     description, encoder = part.description, part.description.encoder
-    limits = refuse_or_note(description, modern=modern)
     form = f"`{(modernbert_config if modern else hf_config).ARCHITECTURES[description.kind]}` of transformers"
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in (hf_modernbert if modern else hf_electra).files_of(description, part.params).items():
@@ -184,7 +189,7 @@ def write_part(part: Loaded, folder: Path, *, modern: bool) -> list[str]:
         notes += hf_tokenizer.write_tokenizer(
             folder,
             part.vocabulary,
-            max_length=encoder.max_position_embeddings,
+            max_length=finetuned_task.row_length(description),
             types=types,
             has_types=encoder.type_vocab_size > 0,
         )
@@ -201,25 +206,7 @@ def refuse_or_note(description: Description, *, modern: bool) -> list[str]:
         UserError: if it has no class for the head.
     """
     notes = hf_modernbert.export_notes(description) if modern else []
-    head = description.head
-    if head is None:
-        return notes
-    remedies = {
-        "joint_question_answering": "fine-tune with the head question_answering",
-        "sequence_classification_reference": "fine-tune with the head sequence_classification",
-    }
-    if modern and head.kind not in modernbert_config.HEADS.values():
-        raise UserError(
-            f"transformers has no class for the head {head.kind} on ModernBERT: fine-tune with CLASSIFICATION_HEAD and "
-            "QA_HEAD 'transformers' for a model that it loads, or export with --format t5x"
-        )
-    if head.kind in remedies:
-        raise UserError(
-            f"transformers has no class for the head {head.kind}: {remedies[head.kind]} for a model that it loads, "
-            "or export with --format tf1"
-        )
-    if head.mask_questions:
-        notes.append("transformers does not mask questions: its logits there lack the -1000 that ours have")
-    if head.answerable != "none":
-        notes.append("transformers has no place for the answerability logit: it was left out")
-    return notes
+    problem = None if description.head is None else finetuned_task.head_problem(description.head, modern=modern)
+    if problem is not None:
+        raise UserError(f"{problem}, or export with --format {'t5x' if modern else 'tf1'}")
+    return notes + finetuned_task.task_notes(description)

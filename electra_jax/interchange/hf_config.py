@@ -1,6 +1,5 @@
 """Translate between `config.json` of `transformers` and the description of a model."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,8 +8,9 @@ from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
 from electra_jax.interchange.layout import Layout
 from electra_jax.interchange.tensors import Tensors
+from electra_jax.json_files import read_json
 from electra_jax.model.config import BERT_BLOCK, EncoderConfig
-from electra_jax.model.heads import HeadConfig
+from electra_jax.model.heads import WITHOUT_ANSWERS, HeadConfig
 from electra_jax.model.types import PyTree
 
 CONFIG = "config.json"
@@ -56,6 +56,7 @@ SILENT = {
 
 # The same for the number of heads, by model_type.
 SILENT_HEADS = {"electra": 4, "bert": 12}
+LARGEST = 2**63
 
 # Prefixes of tensors that tell the kind of model where config.json has no `architectures`; the first match counts.
 TELLING = {
@@ -107,13 +108,24 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG
     if not path.is_file():
         raise UserError(f"{directory} is not a transformers directory: looked for {CONFIG}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} is not a JSON object")
+    config = read_json(path, dict[str, Any])
+    check_labels(config, path)
     return config
+
+
+def check_labels(config: Mapping[str, Any], path: Path) -> None:
+    """Check that labels, where config.json names them, are numbered from 0.
+
+    Raises:
+        UserError: if they are a list, or their numbers are others.
+    """
+    names = config.get("id2label")
+    numbers = set(map(str, range(len(names)))) if isinstance(names, Mapping) else None
+    if names is not None and (numbers is None or set(names) != numbers):
+        raise UserError(
+            f'{path}: id2label = {json.dumps(names)[:60]} should name each output by its number, as {{"0": "no", '
+            '"1": "yes"} does'
+        )
 
 
 def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
@@ -180,9 +192,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
     sizes = sizes_of(tensors, prefix) | {"num_attention_heads": SILENT_HEADS.get(model_type or "")}
     stated = {name: config[name] for name in wanted if config.get(name) is not None}
     settings = {**stated, **{name: config.get(name, value) for name, value in SILENT.items()}}
-    odd = [f"{name} = {value!r}" for name, value in settings.items() if type(value) not in (int, float)]
-    if odd:
-        raise UserError(f"{path}: {', '.join(odd)} should be a number: put it right, or leave it out")
+    check_numbers(settings, path)
     if model_type == "bert":
         stated["embedding_size"] = stated.get("hidden_size", sizes.get("hidden_size"))
     rows = sizes.get("vocab_size")
@@ -206,8 +216,23 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
             scan_unroll=1,
             remat_policy="none",
         )
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def check_numbers(settings: Mapping[str, Any], path: Path) -> None:
+    """Check that settings are numbers that a model can have: not NaN, infinite or of 400 digits.
+
+    Raises:
+        UserError: if one is not.
+    """
+    odd = [
+        f"{name} = {value!r}"
+        for name, value in settings.items()
+        if type(value) not in (int, float) or not abs(value) <= LARGEST
+    ]
+    if odd:
+        raise UserError(f"{path}: {', '.join(odd)} should be a number: put it right, or leave it out")
 
 
 def sizes_of(tensors: Tensors, prefix: str) -> dict[str, int]:
@@ -232,8 +257,12 @@ def sizes_of(tensors: Tensors, prefix: str) -> dict[str, int]:
     return sizes
 
 
-def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors) -> HeadConfig | None:
-    """Return the fine-tuning head, with its number of labels from its shape; None for a kind without a head."""
+def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors, path: Path) -> HeadConfig | None:
+    """Return the fine-tuning head, with its number of labels from its shape; None for a kind without a head.
+
+    Raises:
+        UserError: if the number of labels, or the rate of dropout, is none that a head has.
+    """
     modules = {"regression": "sequence_classification", "multiple_choice": "sequence_classification"}
     biases = {
         "sequence_classification": "classifier.out_proj.bias",
@@ -249,16 +278,17 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors) -> HeadC
         field = "summary_last_dropout" if kind == "multiple_choice" else "hidden_dropout_prob"
         dropout = config.get(field, SILENT["hidden_dropout_prob"])
     bias = tensors.get(biases[kind])
-    return HeadConfig(
-        kind=modules.get(kind, kind),
-        num_labels=len(bias) if bias is not None else len(config.get("id2label") or (0, 1)),
-        dropout_prob=float(dropout),
-        mask_questions=False,
-        final_sep_answers=False,
-        answerable="none",
-        beam_size=0,
-        classifier_pooling="cls",
-    )
+    check_numbers({"classifier_dropout": dropout}, path)
+    try:
+        return HeadConfig(
+            kind=modules.get(kind, kind),
+            num_labels=len(bias) if bias is not None else len(config.get("id2label") or (0, 1)),
+            dropout_prob=float(dropout),
+            **WITHOUT_ANSWERS,
+            classifier_pooling="cls",
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def labels_of(kind: str, config: Mapping[str, Any], head: HeadConfig | None, path: Path) -> tuple[str, ...]:
@@ -283,8 +313,13 @@ def described(
     """Return the description of the model of a directory, one tower with or without a head.
 
     Raises:
-        UserError: if config.json names another number of labels than the head has outputs.
+        UserError: if config.json names another number of labels than the head has outputs, or a regression has several.
     """
+    if kind == "regression" and head is not None and head.num_labels != 1:
+        raise UserError(
+            f"{source / CONFIG}: problem_type is 'regression' and the head has {head.num_labels} outputs: only one is "
+            "read"
+        )
     return Description(
         kind=kind,
         discriminator=None if kind == "generator" else encoder,
@@ -333,9 +368,11 @@ def to_config(description: Description, special_ids: Mapping[str, int]) -> dict[
 def label_fields(description: Description) -> dict[str, Any]:
     """Return what config.json says of the outputs of classification, regression and tagging."""
     fields: dict[str, Any] = {}
-    if description.labels:
-        fields["id2label"] = {str(number): label for number, label in enumerate(description.labels)}
-        fields["label2id"] = {label: number for number, label in enumerate(description.labels)}
+    # Without names `transformers` takes two outputs for granted.
+    labels = description.labels or (("LABEL_0",) if description.kind == "regression" else ())
+    if labels:
+        fields["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        fields["label2id"] = {label: number for number, label in enumerate(labels)}
     if description.kind == "regression":
         fields["problem_type"] = "regression"
     elif description.kind == "sequence_classification":

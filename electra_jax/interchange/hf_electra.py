@@ -31,7 +31,7 @@ def read(config: Mapping[str, Any], raw: Tensors, source: Path, file: str) -> Fo
     kind = hf_config.kind_of(config, tensors, path)
     prefix = next((p for p in ("electra.", "bert.") if any(name.startswith(p) for name in tensors)), "")
     encoder = hf_config.encoder_config(config, tensors, path, prefix=prefix)
-    head = hf_config.head_config(kind, config, tensors)
+    head = hf_config.head_config(kind, config, tensors, path)
     description = hf_config.described(kind, encoder, head, config, source)
     template = abstract_params(description)
     untie(tensors, "generator_lm_head.weight", f"{prefix}embeddings.word_embeddings.weight", source / file)

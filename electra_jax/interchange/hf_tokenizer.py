@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from electra_jax import json_files
 from electra_jax.errors import UserError
 from electra_jax.run_directory import TOKENIZER, VOCABULARY
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
@@ -48,16 +49,17 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
     ours = read_json(directory / "vocab.json") or {}
     lowercase = first(config.get("do_lower_case"), ours.get("lowercase"), not is_cased(tokens))
     strip_accents = first(config.get("strip_accents"), ours.get("strip_accents"), lowercase)
+    vocabulary = Vocabulary(
+        tokens, bool(lowercase), bool(strip_accents), any_script=bool(ours.get("any_script", False))
+    )
     if set(SPECIAL_TOKENS) <= set(tokens):
-        return Vocabulary(tokens, bool(lowercase), bool(strip_accents))
-    return with_stated_tokens(Vocabulary(tokens, bool(lowercase), bool(strip_accents)), stated_by(directory))
+        return vocabulary
+    return with_stated_tokens(vocabulary, stated_by(directory))
 
 
 def with_stated_tokens(vocabulary: Vocabulary, stated: list[dict[str, Any]]) -> Vocabulary:
     """Return a vocabulary of BERT's kind with special tokens of other names, where the directory states them."""
-    tokenizer = build_tokenizer(
-        vocabulary.tokens, lowercase=bool(vocabulary.lowercase), strip_accents=bool(vocabulary.strip_accents)
-    )
+    tokenizer = build_tokenizer(vocabulary.tokens, **vocabulary.reading)
     named = tokenizer_of(tokenizer.to_str(), stated)
     if {"unk", "cls", "sep", "mask"} - named.special_ids.keys():
         return vocabulary
@@ -81,6 +83,13 @@ def unread(directory: Path) -> str | None:
     if name in (None, *BERT_CLASSES) and not parts:
         return None
     return " with ".join([name or "a tokenizer", *([", ".join(parts)] if parts else [])])
+
+
+def stated_length(directory: Path) -> int | None:
+    """Return the `model_max_length` of a directory's tokenizer, in tokens; None where it states none, or no length."""
+    length = (read_json(directory / "tokenizer_config.json") or {}).get("model_max_length")
+    # Room for two special tokens, and for a pair a third. Where there is no limit, it is a huge number.
+    return length if type(length) is int and 4 <= length < 1 << 30 else None
 
 
 def with_stated_casing(definition: str, config: dict[str, Any]) -> str:
@@ -128,15 +137,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: if the file is not a JSON object.
     """
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return value
+    return json_files.read_json(path, dict[str, Any]) if path.is_file() else None
 
 
 def write_tokenizer(

@@ -1,5 +1,6 @@
 """Turn what an importer read into a model directory."""
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import path_aware_map
 
 from electra_jax.checkpoints import model_dir
 from electra_jax.checkpoints.model_record import Description
@@ -59,16 +61,49 @@ class Imported(NamedTuple):
 
 
 def check_vocabulary(vocabulary: Vocabulary | None, rows: int, source: Path) -> None:
-    """Check that a vocabulary has as many entries as the embedding table has rows.
+    """Check that a vocabulary has no more entries than the embedding table has rows.
 
     Raises:
-        UserError: if the numbers differ.
+        UserError: if it has more.
     """
-    if vocabulary is not None and len(vocabulary.tokens) != rows:
+    if vocabulary is not None and len(vocabulary.tokens) > rows:
         raise UserError(
             f"the vocabulary of {source} has {len(vocabulary.tokens)} entries, but the embedding table has {rows} "
-            "rows: give the model's own vocabulary, or one padded to the table"
+            "rows: give the model's own vocabulary"
         )
+
+
+def without_unused_rows(model: Imported) -> Imported:
+    """Return a model whose tables of words end where its vocabulary does, with a note.
+
+    Other libraries pad tables to a round number of rows. No token has the rows beyond the vocabulary, and none of them
+    may be predicted.
+    """
+    description = model.description
+    if model.vocabulary is None or len(model.vocabulary.tokens) == description.encoder.vocab_size:
+        return model
+    size, rows = len(model.vocabulary.tokens), description.encoder.vocab_size
+
+    def cut(tree: PyTree) -> PyTree:
+        return path_aware_map(
+            lambda path, leaf: leaf[:size] if path[-1] in ("word_embeddings", "output_bias") else leaf, tree
+        )
+
+    def resized(config: EncoderConfig | None) -> EncoderConfig | None:
+        return None if config is None else dataclasses.replace(config, vocab_size=size)
+
+    return model._replace(
+        description=dataclasses.replace(
+            description, discriminator=resized(description.discriminator), generator=resized(description.generator)
+        ),
+        params=cut(model.params),
+        moments=None if model.moments is None else Moments(cut(model.moments.mu), cut(model.moments.nu)),
+        notes=[
+            *model.notes,
+            f"the embedding table has {rows} rows and the vocabulary {size} entries: the last {rows - size} rows, "
+            "which no token has, were left out",
+        ],
+    )
 
 
 def write(model: Imported, dest: Path) -> list[str]:

@@ -4,12 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from electra_jax import ranges
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
-from electra_jax.interchange.hf_config import MODERNBERT_KINDS, architecture_of, check_fixed, label_fields
+from electra_jax.interchange.hf_config import (
+    LARGEST,
+    MODERNBERT_KINDS,
+    architecture_of,
+    check_fixed,
+    check_numbers,
+    label_fields,
+)
 from electra_jax.interchange.tensors import Tensors
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
-from electra_jax.model.heads import HeadConfig
+from electra_jax.model.heads import WITHOUT_ANSWERS, HeadConfig
 
 MODEL_TYPE = "modernbert"
 
@@ -82,9 +90,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
     """
     stated = {name: value for name, value in config.items() if value is not None}
     numbers = {name: stated.get(name, value) for name, value in (SIZES | RATES).items()}
-    odd = [f"{name} = {value!r}" for name, value in numbers.items() if type(value) not in (int, float)]
-    if odd:
-        raise UserError(f"{path}: {', '.join(odd)} should be a number: put it right, or leave it out")
+    check_numbers(numbers, path)
     sizes = {name: int(numbers[name]) for name in SIZES}
     switches = {name: stated.get(name, value) for name, value in SWITCHES.items()}
     odd = [f"{name} = {value!r}" for name, value in switches.items() if not isinstance(value, bool)]
@@ -95,6 +101,8 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
         raise UserError(f"{path} says vocab_size {sizes['vocab_size']}, but the embedding table has {len(table)} rows")
     global_theta, local_theta = thetas_of(config, path)
     try:
+        # Before as many layers are listed.
+        ranges.declared(EncoderConfig)["num_hidden_layers"].check("num_hidden_layers", sizes["num_hidden_layers"])
         return EncoderConfig(
             **sizes,
             **switches,
@@ -159,7 +167,8 @@ def thetas_of(config: Mapping[str, Any], path: Path) -> tuple[float, float]:
         UserError: if a base is not a number above 0, or the angles are scaled.
     """
     by_kind = config.get("rope_parameters") or {}
-    if not isinstance(by_kind, Mapping) or not {FULL, SLIDING}.issuperset(by_kind):
+    one_each = isinstance(by_kind, Mapping) and all(isinstance(one, Mapping | None) for one in by_kind.values())
+    if not one_each or not {FULL, SLIDING}.issuperset(by_kind):
         raise UserError(f"{path}: rope_parameters = {by_kind!r} should hold those of {FULL!r} and of {SLIDING!r}")
     old_global = config.get("global_rope_theta", GLOBAL_THETA)
     old_local = config.get("local_rope_theta", LOCAL_THETA)
@@ -169,7 +178,7 @@ def thetas_of(config: Mapping[str, Any], path: Path) -> tuple[float, float]:
         theta, scaling = parameters.get("rope_theta", old), parameters.get("rope_type", "default")
         if scaling != "default":
             raise UserError(f"{path}: the rope_type of {kind} is {scaling!r}; only 'default' is read")
-        if type(theta) not in (int, float) or theta <= 0:
+        if type(theta) not in (int, float) or not 0 < theta <= LARGEST:
             raise UserError(f"{path}: the rope_theta of {kind} is {theta!r}: it should be a number above 0")
         thetas.append(float(theta))
     return thetas[0], thetas[1]
@@ -185,17 +194,18 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors, path: Pa
         return None
     check_fixed(config, {"classifier_pooling": ("cls", "mean", None)}, path)
     dropout = config.get("classifier_dropout") or 0.0
+    check_numbers({"classifier_dropout": dropout}, path)
     bias = tensors.get("classifier.bias")
-    return HeadConfig(
-        kind=HEADS[kind],
-        num_labels=len(bias) if bias is not None else len(config.get("id2label") or (0, 1)),
-        dropout_prob=float(dropout),
-        mask_questions=False,
-        final_sep_answers=False,
-        answerable="none",
-        beam_size=0,
-        classifier_pooling=config.get("classifier_pooling") or "cls",
-    )
+    try:
+        return HeadConfig(
+            kind=HEADS[kind],
+            num_labels=len(bias) if bias is not None else len(config.get("id2label") or (0, 1)),
+            dropout_prob=float(dropout),
+            **WITHOUT_ANSWERS,
+            classifier_pooling=config.get("classifier_pooling") or "cls",
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def import_notes(config: Mapping[str, Any], encoder: EncoderConfig, path: Path) -> list[str]:

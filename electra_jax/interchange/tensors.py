@@ -2,17 +2,18 @@
 
 import collections
 import io
-import json
+import math
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypedDict
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from electra_jax.errors import UserError
+from electra_jax.json_files import read_json
 
 Tensors = dict[str, np.ndarray]
 
@@ -37,6 +38,16 @@ STORAGES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+
+
+class WeightIndex(TypedDict):
+    """What is read of an index of weight files: the file of each tensor."""
+
+    weight_map: dict[str, str]
+
+
+# Tied tables are one storage under a few names.
+MOST_COPIES = 8
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -54,10 +65,8 @@ def read_tensors(directory: Path) -> tuple[Tensors, str]:
         raise UserError(f"{directory} holds no weights: looked for {', '.join(WEIGHT_FILES)}")
     if not name.endswith(".index.json"):
         return read_file(directory / name), name
-    try:
-        shards = sorted(set(json.loads((directory / name).read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{directory / name} is not an index of weight files ({error!r})") from error
+    index = read_json(directory / name, WeightIndex, remedy="it is no index of weight files; copy or download it again")
+    shards = sorted(set(index["weight_map"].values()))
     tensors: Tensors = {}
     for shard in shards:
         if not (directory / shard).is_file():
@@ -169,7 +178,9 @@ def read_pickle(path: Path) -> Tensors:
             views, storages = read_zip(path)
         else:
             views, storages = read_legacy(path)
-        return {name: materialise(name, view, storages) for name, view in named_views(views, path)}
+        named = named_views(views, path)
+        check_size(named, storages)
+        return {name: materialise(name, view, storages) for name, view in named}
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError, OSError) as error:
         raise UserError(f"{path} is cut off, damaged or not a PyTorch state dict ({error!r})") from error
     except (AttributeError, IndexError, ImportError, MemoryError, OverflowError) as error:
@@ -179,6 +190,12 @@ def read_pickle(path: Path) -> Tensors:
 def read_zip(path: Path) -> tuple[Any, dict[str, bytes]]:
     """Return the unpickled object and the bytes of its storages."""
     with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise UserError(
+                f"{path} of {path.stat().st_size:,} bytes unpacks to {unpacked:,}, and torch.save compresses nothing: "
+                "save it anew with torch, or as safetensors"
+            )
         names = archive.namelist()
         record = next((name for name in names if name.endswith("data.pkl")), None)
         if record is None:
@@ -219,6 +236,20 @@ def named_views(views: Any, path: Path) -> list[tuple[str, View]]:
     if other:
         raise UserError(f"{path} is not a plain state dict: {', '.join(other[:8])} are not tensors")
     return [(str(name), view) for name, view in views.items()]
+
+
+def check_size(named: list[tuple[str, View]], storages: dict[str, bytes]) -> None:
+    """Check that views hold no more numbers than a model's can: each its storage's, all together a few times those.
+
+    Raises:
+        ValueError: if they hold more.
+    """
+    sizes = {name: math.prod(view.shape) * view.storage.dtype.itemsize for name, view in named}
+    for name, view in named:
+        if sizes[name] > len(storages.get(view.storage.key, b"")):
+            raise ValueError(f"the numbers of {name} are cut off, or repeated")
+    if sum(sizes.values()) > MOST_COPIES * sum(map(len, storages.values())):
+        raise ValueError(f"its tensors hold the same numbers more than {MOST_COPIES} times")
 
 
 def materialise(name: str, view: View, storages: dict[str, bytes]) -> np.ndarray:

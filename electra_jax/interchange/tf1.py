@@ -262,7 +262,9 @@ def write(model: Loaded, source: Path, dest: Path) -> list[str]:
     """
     description = model.description
     blocks_of(description, known=(BERT,), reader="the original TensorFlow code")
-    task = str(description.facts.get("task", "task")) if description.head is not None else None
+    recorded = description.task
+    named = description.facts.get("task", "task") if recorded is None else recorded["task"]
+    task = str(named) if description.head is not None else None
     template = abstract_params(description)
     if description.kind == "generator":
         raise UserError("the original keeps a generator beside its discriminator: export the pair")

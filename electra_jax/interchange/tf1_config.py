@@ -1,21 +1,32 @@
 """Find out the kind and sizes of a TensorFlow 1 checkpoint from the names and shapes of its variables."""
 
-import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
+from electra_jax.json_files import read_json
 from electra_jax.model.config import BERT_BLOCK, EncoderConfig
-from electra_jax.model.heads import HeadConfig
+from electra_jax.model.heads import WITHOUT_ANSWERS, HeadConfig
 
 Variables = dict[str, np.ndarray]
 
 # Hidden and inner size of the original's --debug model, whose number of heads is not hidden_size // 64.
 KNOWN_HEADS = {(144, 576): 4}
+
+
+class StatedSizes(TypedDict):
+    """What is read of the configuration beside a checkpoint."""
+
+    hidden_size: int
+    num_attention_heads: int
+    hidden_dropout_prob: NotRequired[float]
+    attention_probs_dropout_prob: NotRequired[float]
+    initializer_range: NotRequired[float]
+
 
 # Tasks of the original that apply their one layer to every token.
 TAGGING_TASKS = ("chunk", "ner", "pos", "ccg", "depparse")
@@ -131,14 +142,14 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
     )
 
 
-def configuration_beside(prefix: Path, hidden_size: int) -> dict[str, Any]:
+def configuration_beside(prefix: Path, hidden_size: int) -> StatedSizes | dict[str, Any]:
     """Return the JSON file beside the checkpoint that states the heads of an encoder of this size; {} if none does."""
     for path in sorted(prefix.parent.glob("*.json")):
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            values = read_json(path, StatedSizes)
+        except UserError:
             continue
-        if isinstance(values, dict) and "num_attention_heads" in values and values.get("hidden_size") == hidden_size:
+        if values["hidden_size"] == hidden_size:
             return values
     return {}
 
@@ -150,16 +161,7 @@ def head_config(weights: Variables, task: str) -> HeadConfig:
     }
     if len(layers) == 1:
         kind = "token_classification" if task in TAGGING_TASKS else "sequence_classification_reference"
-        return HeadConfig(
-            kind,
-            layers["dense"].shape[1],
-            DROPOUT,
-            mask_questions=False,
-            final_sep_answers=False,
-            answerable="none",
-            beam_size=0,
-            classifier_pooling="cls",
-        )
+        return HeadConfig(kind, layers["dense"].shape[1], DROPOUT, **WITHOUT_ANSWERS, classifier_pooling="cls")
     kind = "joint_question_answering" if "qa_hidden" in layers else "question_answering"
     answerable = "start" if "dense_3" in layers else "cls" if "dense_2" in layers else "none"
     return HeadConfig(

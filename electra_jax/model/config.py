@@ -1,13 +1,16 @@
 """The sizes, parts and rates of an encoder."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 from flax import linen as nn
 
+from electra_jax import ranges
 from electra_jax.errors import UserError
 from electra_jax.model import matmul
 from electra_jax.model.layers import DROPOUT_GENERATORS, DROPOUT_INTEGERS, Initializer
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE, SIZE, UNDER_1, Range
 
 # T5X's names -> what `jax.checkpoint` may keep of a layer; None where it is not used.
 REMAT_POLICIES = {
@@ -34,6 +37,9 @@ BERT_BLOCK = {
     "global_rope_theta": 10000.0,
     "local_rope_theta": 10000.0,
 }
+
+# Far beyond any encoder: a number that is a mistake is refused before its layers are listed.
+MOST_LAYERS = 10_000
 
 CHOICES = {
     "remat_policy": tuple(REMAT_POLICIES),
@@ -91,14 +97,14 @@ class EncoderConfig:
             CPU's compiler merges both computations, and no memory is saved.
     """
 
-    vocab_size: int
-    hidden_size: int
-    embedding_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
-    type_vocab_size: int
+    vocab_size: Annotated[int, SIZE]
+    hidden_size: Annotated[int, SIZE]
+    embedding_size: Annotated[int, SIZE]
+    num_hidden_layers: Annotated[int, Range(1, MOST_LAYERS)]
+    num_attention_heads: Annotated[int, SIZE]
+    intermediate_size: Annotated[int, SIZE]
+    max_position_embeddings: Annotated[int, SIZE]
+    type_vocab_size: Annotated[int, Range(0, SIZE.high)]
     position_embedding_type: str
     norm_placement: str
     gated_mlp: bool
@@ -109,17 +115,17 @@ class EncoderConfig:
     classifier_bias: bool
     layer_types: tuple[str, ...]
     local_attention: int
-    global_rope_theta: float
-    local_rope_theta: float
-    hidden_dropout_prob: float
-    attention_probs_dropout_prob: float
+    global_rope_theta: Annotated[float, POSITIVE]
+    local_rope_theta: Annotated[float, POSITIVE]
+    hidden_dropout_prob: Annotated[float, UNDER_1]
+    attention_probs_dropout_prob: Annotated[float, UNDER_1]
     dropout_bits: int
     dropout_prng: str
-    initializer_range: float
-    layer_norm_eps: float
+    initializer_range: Annotated[float, AT_LEAST_0]
+    layer_norm_eps: Annotated[float, POSITIVE]
     dtype: str
     attention: str
-    scan_unroll: int
+    scan_unroll: Annotated[int, AT_LEAST_1]
     remat_policy: str
 
     def __post_init__(self) -> None:
@@ -130,6 +136,7 @@ class EncoderConfig:
                 with heads of an odd size, or a window that is no window.
             ValueError: if the heads do not divide the hidden size.
         """
+        ranges.check(self)
         for name, values in CHOICES.items():
             if getattr(self, name) not in values:
                 raise UserError(

@@ -21,16 +21,18 @@ Regression is sequence classification with one label, and so is the score of eac
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from electra_jax import ranges
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.layers import LayerNorm, Linear, gelu, logical
 from electra_jax.model.types import Tokens
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, UNDER_1
 
 JOINT_WIDTH = 512  # the original's hidden layers over (start, end) and over (CLS, start)
 MASKED_LOGIT = 1000.0
@@ -58,12 +60,12 @@ class HeadConfig:
     """
 
     kind: str
-    num_labels: int
-    dropout_prob: float
+    num_labels: Annotated[int, AT_LEAST_1]
+    dropout_prob: Annotated[float, UNDER_1]
     mask_questions: bool
     final_sep_answers: bool
     answerable: str
-    beam_size: int
+    beam_size: Annotated[int, AT_LEAST_0]
     classifier_pooling: str
 
     def __post_init__(self) -> None:
@@ -72,12 +74,17 @@ class HeadConfig:
         Raises:
             ValueError: if `kind`, `answerable` or `classifier_pooling` has an unknown value.
         """
+        ranges.check(self)
         if self.kind not in HEADS:
             raise ValueError(f"head {self.kind!r}: it must be one of {', '.join(HEADS)}")
         if self.answerable not in ("none", "cls", "start"):
             raise ValueError(f"answerable {self.answerable!r}: it must be none, cls or start")
         if self.classifier_pooling not in ("cls", "mean"):
             raise ValueError(f"classifier_pooling {self.classifier_pooling!r}: it must be cls or mean")
+
+
+# The fields for question answering, as the heads of `transformers` and of all other kinds of task have them.
+WITHOUT_ANSWERS = {"mask_questions": False, "final_sep_answers": False, "answerable": "none", "beam_size": 0}
 
 
 def glorot_linear(features: int, dtype: Any, name: str) -> Linear:

@@ -1,11 +1,13 @@
 """Write and read `metrics.jsonl`, which has a line of JSON for every report of a run."""
 
+import contextlib
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
+from electra_jax.json_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +15,13 @@ if TYPE_CHECKING:
     from etils import epath
 
 Rows = list[dict[str, Any]]
+
+
+class MetricsRow(TypedDict):
+    """What every line of metrics has: the step, and "train", "validation" or "health"."""
+
+    step: int
+    split: str
 
 
 def line_of(step: int, split: str, values: dict[str, float]) -> str:
@@ -26,54 +35,41 @@ def drop_after(path: "epath.Path | Path", step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
+    for line in read_text(path).splitlines():
+        # A torn line says no step.
+        with contextlib.suppress(UserError):
+            if parse_json(line, MetricsRow, path)["step"] <= step:
                 kept.append(line + "\n")
-        except ValueError:
-            continue
     replace_file(path, "".join(kept))
 
 
 def read_rows(path: "epath.Path | Path") -> Rows:
-    """Return the objects of a file of JSON lines; none if there is no such file.
+    """Return the lines of a metrics file; none if there is no such file.
 
     Raises:
-      UserError: if a line is not a JSON object.
+      UserError: if the file cannot be read, or a line is not one of metrics.
     """
-    return parse_lines(path.read_text(encoding="utf-8"), str(path)) if path.exists() else []
+    return parse_lines(read_text(path), MetricsRow, path) if path.exists() else []
 
 
-def parse_lines(text: str, where: str) -> Rows:
-    """Return the objects of JSON lines, without a last line that lacks its newline.
+def parse_lines(text: str, kind: Any, place: object) -> Rows:
+    """Return the values of JSON lines, without a last line that lacks its newline.
 
     Args:
       text: the content of the file.
-      where: the file, for the message.
+      kind: the type of the value of a line, see `parse_json`.
+      place: the file, for the message.
 
     Raises:
-      UserError: if a line is not a JSON object.
+      UserError: if a line is not of that type.
     """
     lines = text.split("\n")
     # A run that was killed while it wrote leaves half a line at the end, without its newline.
     return [
-        parse_object(line, f"{where}, line {number}") for number, line in enumerate(lines[:-1], start=1) if line.strip()
+        parse_json(line, kind, f"{place}, line {number}")
+        for number, line in enumerate(lines[:-1], start=1)
+        if line.strip()
     ]
-
-
-def parse_object(text: str, where: str) -> dict[str, Any]:
-    """Return the JSON object that a text holds; `where` is the file, for the message.
-
-    Raises:
-      UserError: if the text is not a JSON object.
-    """
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON ({error.msg}); restore the file or make it anew.") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where} holds a {type(value).__name__} instead of an object; make the file anew.")
-    return value
 
 
 def by_step(rows: Rows, split: str) -> Rows:

@@ -1,19 +1,26 @@
 """Watch the health of a run while it trains: its setting, the published curve, and warnings as they become due."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import jax
 
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.distributed import processes
+from electra_jax.files import path_of
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.health import diagnose
 from electra_jax.monitoring.health_checks import Finding, Setting
 from electra_jax.monitoring.history import history_of
+from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.published_curve import published_curve, shipped_curve
+from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
 from electra_jax.pretraining.electric import TwoTowerDetection
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
+from electra_jax.run_directory import METRICS
+from electra_jax.training.meter import Reporter
 
 # How far a vocabulary may be from the published size and the losses still be compared: 10 % is 0.1 nats at most.
 _VOCABULARY_TOLERANCE = 0.1
@@ -103,3 +110,17 @@ class Watched:
             if finding.name not in self._warned:
                 self._warned.add(finding.name)
                 self._reporter.warn(finding)
+
+
+@contextmanager
+def open_reporter(configuration: PretrainingRun, start_step: int) -> Iterator[Reporter]:
+    """Open the leader's reporter, which also watches the run's health; the other processes report nothing."""
+    if not processes.leader():
+        yield NullReporter()
+        return
+    model_dir = path_of(configuration.model_dir)
+    reporter = RunReporter(model_dir, start_step=start_step, num_train_steps=configuration.loop.num_train_steps)
+    # By now the reporter has dropped the lines of steps that will run again.
+    lines = read_rows(model_dir / METRICS)
+    with closing_after(reporter):
+        yield Watched(reporter, setting_of(configuration), lines)

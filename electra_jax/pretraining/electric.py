@@ -6,7 +6,7 @@ Electric's discriminator learns the energy of each token by noise contrast again
 
 import dataclasses
 import math
-from typing import Self
+from typing import Annotated, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from electra_jax.model.types import Corrupted, Loss, Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, losses
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import Keys, Outputs, bind_towers, corrupt
+from electra_jax.ranges import AT_LEAST_0
 from electra_jax.training.schedules import Schedule, value_at
 
 
@@ -28,8 +29,8 @@ class TwoTowerDetection:
         gen_weight, disc_weight, temperature, disallow_correct, sampler: see `replaced_token.ReplacedTokenDetection`.
     """
 
-    gen_weight: float
-    disc_weight: float
+    gen_weight: Annotated[float, AT_LEAST_0]
+    disc_weight: Annotated[float, AT_LEAST_0]
     temperature: Schedule
     disallow_correct: bool
     sampler: str

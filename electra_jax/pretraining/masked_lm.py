@@ -6,7 +6,7 @@ text, with a gate that may copy the token it reads.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from electra_jax.model.types import Corrupted, Loss, Masked, PyTree
 from electra_jax.pretraining import corruption, losses
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import Keys, Outputs, bind_towers, corrupt
+from electra_jax.ranges import AT_LEAST_0
 from electra_jax.training.schedules import Schedule, value_at
 
 
@@ -28,7 +29,7 @@ class MaskedLanguageModel:
         weight: weight of the loss.
     """
 
-    weight: float
+    weight: Annotated[float, AT_LEAST_0]
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -66,8 +67,8 @@ class ReplaceMlm:
         temperature, disallow_correct, sampler: see `replaced_token.ReplacedTokenDetection`.
     """
 
-    gen_weight: float
-    prediction_weight: float
+    gen_weight: Annotated[float, AT_LEAST_0]
+    prediction_weight: Annotated[float, AT_LEAST_0]
     temperature: Schedule
     disallow_correct: bool
     sampler: str

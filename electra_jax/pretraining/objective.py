@@ -3,16 +3,16 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.errors import UserError
 from electra_jax.model.types import Corrupted, Loss, Masked, PyTree
 from electra_jax.pretraining import corruption
 from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, Checked
 
 
 class Keys(NamedTuple):
@@ -68,7 +68,7 @@ class Objective(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightSchedule:
+class WeightSchedule(Checked):
     """Changes the discriminator's weight over the steps, linearly from 1 x disc_weight to `disc_weight_end` x.
 
     The generator learns first, and cannot learn from the discriminator; a discriminator whose weight falls leaves more
@@ -82,17 +82,8 @@ class WeightSchedule:
         num_train_steps: the last step.
     """
 
-    disc_weight_end: float
-    num_train_steps: int
-
-    def __post_init__(self) -> None:
-        """Check the weight.
-
-        Raises:
-            UserError: if it is negative.
-        """
-        if self.disc_weight_end < 0:
-            raise UserError(f"DISC_WEIGHT_END is {self.disc_weight_end}: it must be at least 0")
+    disc_weight_end: Annotated[float, AT_LEAST_0]
+    num_train_steps: Annotated[int, AT_LEAST_1]
 
     def factors(self, step: jax.Array | int) -> dict[str, jax.Array]:
         """Return the factors of loss weights at an update, counted from 0; a loss that is not listed has factor 1."""

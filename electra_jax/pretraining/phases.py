@@ -5,18 +5,20 @@ The phase of an update follows from its number alone, so that a run is resumed i
 
 import dataclasses
 from collections.abc import Collection
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from electra_jax import ranges
 from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import Loss, Masked, PyTree
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import Keys, Objective, Outputs
+from electra_jax.ranges import UNDER_1
 from electra_jax.training.state import Batch, Sums, TrainState
 
 # The trees of parameters that each loss trains, by `embedding_sharing`: see `model.electra.Electra`.
@@ -41,7 +43,7 @@ class PhasesConfig:
             optimizer state (Fast-ELECTRA: Dong et al., 2023).
     """
 
-    generator_first: float
+    generator_first: Annotated[float, UNDER_1]
     copy_generator: bool
     freeze_generator: bool
 
@@ -51,8 +53,7 @@ class PhasesConfig:
         Raises:
             UserError: if it is not in [0, 1), or a copy is asked for without a generator that learns first.
         """
-        if not 0 <= self.generator_first < 1:
-            raise UserError(f"GENERATOR_FIRST is {self.generator_first}: it must be at least 0 and under 1")
+        ranges.check(self)
         if self.copy_generator and not self.generator_first:
             raise UserError(
                 "COPY_GENERATOR copies a generator that has learned alone, and GENERATOR_FIRST is 0: set it to the "

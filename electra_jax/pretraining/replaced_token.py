@@ -1,7 +1,7 @@
 """ELECTRA's objective: replaced-token detection beside the generator's masked language modelling."""
 
 import dataclasses
-from typing import Self
+from typing import Annotated, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from electra_jax.pretraining.objective import Keys, Outputs, bind_towers, corrup
 
 # Gin files bind it by this module's name.
 from electra_jax.pretraining.objective import WeightSchedule as WeightSchedule
+from electra_jax.ranges import AT_LEAST_0
 from electra_jax.training.schedules import Schedule, value_at
 
 DISCRIMINATE_AT = ("all", "masked")
@@ -33,8 +34,8 @@ class ReplacedTokenDetection:
         discriminate_at: "all" tokens as published, or only the "masked" ones ("ELECTRA 15 %", section 3.4).
     """
 
-    gen_weight: float
-    disc_weight: float
+    gen_weight: Annotated[float, AT_LEAST_0]
+    disc_weight: Annotated[float, AT_LEAST_0]
     temperature: Schedule
     disallow_correct: bool
     sampler: str

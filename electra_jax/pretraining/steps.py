@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from flax import linen as nn
 from electra_jax.model.types import Masked, PyTree, Tokens
 from electra_jax.pretraining import corruption, metrics, phases
 from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.micro_batches import accumulate
 from electra_jax.pretraining.objective import CONSTANT_WEIGHTS, Keys, Objective, WeightSchedule
 from electra_jax.pretraining.phases import Phases
 from electra_jax.training.schedules import progress
@@ -186,35 +187,18 @@ def pretrain_step(
         return jax.grad(lambda chosen: loss(state.params | chosen, part, index), has_aux=True)(chosen)
 
     grads, sums = accumulate(gradient, drawn.masked, drawn.keys.sample, accumulation_steps)
-    # What is not trained has no gradient, and keeps its values: weight decay would shrink them.
-    no_grads = {name: optax.tree.zeros_like(tree) for name, tree in state.params.items() if name not in grads}
-    updates, opt_state = optimizer.update(no_grads | grads, state.opt_state, state.params)
-    updates = {name: updates[name] for name in grads}
-    updates |= {name: optax.tree.scale(rate, updates[name]) for name, rate in (rates or {}).items()}
-    params = state.params | optax.apply_updates(chosen, updates)
+    params, opt_state = apply_gradients(state, grads, optimizer, rates or {})
     sums["grad_norm"] = optax.tree.norm(grads)
     return TrainState(state.step + 1, params, opt_state, state.key_data), sums
 
 
-def accumulate(
-    gradient: Callable[[jax.Array, Masked, jax.Array], tuple[PyTree, Sums]],
-    masked: Masked,
-    sample_keys_B: jax.Array,
-    accumulation_steps: int,
-) -> tuple[PyTree, Sums]:
-    """Add up the gradients and the metric sums of a batch's micro-batches, one after the other."""
-    if accumulation_steps == 1:
-        return gradient(jnp.zeros((), jnp.int32), masked, sample_keys_B)
-
-    def split(rows: jax.Array) -> jax.Array:
-        # [B, ...] -> [n, B / n, ...], every n-th row, so that each device's rows stay on it.
-        return rows.reshape(-1, accumulation_steps, *rows.shape[1:]).swapaxes(0, 1)
-
-    micro = jax.tree.map(split, (masked, sample_keys_B))
-    indices = jnp.arange(accumulation_steps)
-    shapes = jax.eval_shape(gradient, indices[0], *jax.tree.map(lambda rows: rows[0], micro))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    total, _ = jax.lax.scan(
-        lambda total, xs: (jax.tree.map(jnp.add, total, gradient(xs[0], *xs[1])), None), zeros, (indices, micro)
-    )
-    return total
+def apply_gradients(
+    state: TrainState, grads: PyTree, optimizer: optax.GradientTransformation, rates: Mapping[str, jax.Array]
+) -> tuple[PyTree, optax.OptState]:
+    """Return the parameters and the optimizer's state after an update by the gradients of the trained trees."""
+    # What is not trained has no gradient, and keeps its values: weight decay would shrink them.
+    no_grads = {name: optax.tree.zeros_like(tree) for name, tree in state.params.items() if name not in grads}
+    updates, opt_state = optimizer.update(no_grads | grads, state.opt_state, state.params)
+    updates = {name: updates[name] for name in grads}
+    updates |= {name: optax.tree.scale(rate, updates[name]) for name, rate in rates.items()}
+    return state.params | optax.apply_updates({name: state.params[name] for name in grads}, updates), opt_state

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from electra_jax.errors import UserError
-from electra_jax.monitoring.metrics_file import Rows, by_step, parse_object, read_rows
+from electra_jax.json_files import parse_json
+from electra_jax.monitoring.metrics_file import Rows, by_step, parse_lines, read_rows
 from electra_jax.reports.answers import read_answers
 from electra_jax.reports.charts import Figure, Series, line_chart
 from electra_jax.reports.errors import read_errors
@@ -27,8 +28,40 @@ from electra_jax.run_directory import CONFIG, METRICS, MODEL, PREDICTIONS, REPOR
 from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.original import choice
 
-# The fields that the page cannot do without.
-_FIELDS = ("task", "kind", "main_metric", "num_examples", "seeds", "summary", "best_seed")
+
+class SeedResults(TypedDict):
+    """What a page reads of a seed; a score that is NaN is so in the file too."""
+
+    seed: int
+    steps: int
+    metrics: dict[str, float | None]
+    failed: str | None
+
+
+class Results(TypedDict):
+    """The fields of results.json that a page cannot do without."""
+
+    task: str
+    kind: str
+    main_metric: str
+    num_examples: dict[str, int]
+    seeds: list[SeedResults]
+    summary: dict[str, dict[str, float | None]]
+    best_seed: int
+
+
+class TaskFacts(TypedDict, total=False):
+    """What a page reads of the facts of a model.json."""
+
+    task: dict[str, Any]
+
+
+class ModelFacts(TypedDict, total=False):
+    """What a page reads of a model.json."""
+
+    facts: TaskFacts
+
+
 _STATISTICS = {"median": "median", "mean": "mean", "std": "standard deviation", "best": "best"}
 # Endings of what question answering reports beside its scores: numbers of questions, and thresholds.
 _NO_SCORES = ("total", "thresh")
@@ -115,10 +148,10 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
       UserError: if the file is missing, or lacks what a page needs.
     """
-    results = parse_object(read_text(path), str(path))
-    absent = [field for field in _FIELDS if field not in results]
-    if absent or not results["seeds"]:
-        raise UserError(f"{path} has no {(absent or ['seeds'])[0]!r}; run `electra finetune` to write it anew.")
+    remedy = "run `electra finetune` to write it anew"
+    results = parse_json(read_text(path), Results, path, remedy=remedy)
+    if results["best_seed"] not in [seed["seed"] for seed in results["seeds"]]:
+        raise UserError(f"{path} has no seed {results['best_seed']}, which it calls the best: {remedy}")
     return results
 
 
@@ -126,13 +159,13 @@ def _read_run(folder: Path) -> _Run:
     results = read_results(folder / RESULTS)
     logs = {seed["seed"]: read_rows(folder / SEEDS / str(seed["seed"]) / METRICS) for seed in results["seeds"]}
     run_file, model_file = folder / RUN, folder / MODEL
-    model = parse_object(read_if_there(model_file) or "{}", str(model_file))
+    model = parse_json(read_if_there(model_file) or "{}", ModelFacts, model_file)
     return _Run(
         results=results,
-        predictions=read_rows(folder / PREDICTIONS),
+        predictions=parse_lines(read_if_there(folder / PREDICTIONS), dict[str, Any], folder / PREDICTIONS),
         train={seed: by_step(rows, "train") for seed, rows in logs.items()},
         validation={seed: by_step(rows, "validation") for seed, rows in logs.items()},
-        record=parse_object(read_if_there(run_file) or "{}", str(run_file)),
+        record=parse_json(read_if_there(run_file) or "{}", dict[str, Any], run_file),
         config=read_if_there(folder / CONFIG),
         # A folder that lost its model is read as this project and SQuAD do it.
         **{"rules": "standard", "metric": "squad"} | _task_facts(model),

@@ -15,6 +15,7 @@ import jinja2
 from etils import epath
 from markupsafe import Markup
 
+from electra_jax import json_files
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.run_directory import EVALUATION, METRICS, RESULTS
@@ -165,17 +166,16 @@ def read_text(path: epath.Path) -> str:
     """Return the text of a file that a page cannot do without.
 
     Raises:
-      UserError: if there is no such file.
+      UserError: if there is no such file, or it cannot be read.
     """
-    try:
-        return path.read_text("utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"There is no {path.name} in {path.parent}, and the report is made from it; run "
             f"`electra {_WRITERS[path.name]}` with this MODEL_DIR first."
-        ) from None
+        )
+    return json_files.read_text(path)
 
 
 def read_if_there(path: epath.Path) -> str:
     """Return the text of a file, "" if there is none."""
-    return path.read_text("utf-8") if path.exists() else ""
+    return json_files.read_text(path) if path.exists() else ""

@@ -3,16 +3,16 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from etils import epath
 
-from electra_jax.errors import UserError
 from electra_jax.files import path_of
+from electra_jax.json_files import parse_json
 from electra_jax.monitoring.health import diagnose
 from electra_jax.monitoring.health_checks import Setting, constant_guess_loss
 from electra_jax.monitoring.history import history_of
-from electra_jax.monitoring.metrics_file import Rows, by_step, parse_lines, parse_object
+from electra_jax.monitoring.metrics_file import MetricsRow, Rows, by_step, parse_lines
 from electra_jax.monitoring.published_curve import Curve, published_curve
 from electra_jax.reports import passages, summary
 from electra_jax.reports.charts import Figure, Series, line_chart
@@ -31,6 +31,25 @@ from electra_jax.reports.page import (
     write_page,
 )
 from electra_jax.run_directory import CONFIG, EVALUATION, METRICS, REPORT, RUN
+
+
+class SettingRecord(TypedDict):
+    """A `Setting` as JSON has it."""
+
+    vocab_size: int
+    batch_size: int
+    generator_learns: bool
+    judges_every_token: bool
+    differences: list[str]
+
+
+class Evaluation(TypedDict):
+    """The fields of evaluation.json that a page cannot do without."""
+
+    step: int
+    metrics: dict[str, Any]
+    passages: list[dict[str, Any]]
+    setting: SettingRecord
 
 
 @dataclass(frozen=True)
@@ -97,22 +116,20 @@ def write_report(model_dir: str) -> str:
 
 def _read_run(folder: epath.Path) -> _Run:
     metrics_file, evaluation_file = folder / METRICS, folder / EVALUATION
-    rows = parse_lines(read_text(metrics_file), str(metrics_file))
-    evaluation = parse_object(read_text(evaluation_file), str(evaluation_file))
-    for field in ("step", "metrics", "passages", "setting"):
-        if field not in evaluation:
-            raise UserError(f"{evaluation_file} has no {field!r}; run `electra evaluate` on {folder} to write it anew.")
+    rows = parse_lines(read_text(metrics_file), MetricsRow, metrics_file)
+    remedy = f"run `electra evaluate` on {folder} to write it anew"
+    evaluation = parse_json(read_text(evaluation_file), Evaluation, evaluation_file, remedy=remedy)
     run_file = folder / RUN
-    setting = evaluation["setting"]
+    setting = {name: evaluation["setting"][name] for name in SettingRecord.__annotations__}
     return _Run(
         name=folder.resolve().name,
         train=by_step(rows, "train"),
         validation=by_step(rows, "validation"),
         warned=[row for row in rows if row.get("split") == "health"],
         evaluation=evaluation,
-        record=parse_object(read_if_there(run_file) or "{}", str(run_file)),
+        record=parse_json(read_if_there(run_file) or "{}", dict[str, Any], run_file),
         config=read_if_there(folder / CONFIG),
-        setting=Setting(**{**setting, "differences": tuple(setting["differences"])}),
+        setting=Setting(**setting | {"differences": tuple(setting["differences"])}),
         published=published_curve(),
     )
 

@@ -4,13 +4,15 @@ import dataclasses
 import itertools
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from electra_jax import ranges
 from electra_jax.errors import UserError, is_full_disk
+from electra_jax.ranges import AT_LEAST_1
 from electra_jax.training import sharding
 from electra_jax.training.meter import Meter, NotFiniteError, Reporter
 from electra_jax.training.state import Batch, Sums, TrainState
@@ -31,12 +33,12 @@ class LoopConfig:
             small that launching takes longer than computing. Divides the three intervals.
     """
 
-    num_train_steps: int
-    log_every: int
-    evaluate_every: int
-    save_every: int
-    keep: int
-    steps_per_dispatch: int
+    num_train_steps: Annotated[int, AT_LEAST_1]
+    log_every: Annotated[int, AT_LEAST_1]
+    evaluate_every: Annotated[int, AT_LEAST_1]
+    save_every: Annotated[int, AT_LEAST_1]
+    keep: Annotated[int, AT_LEAST_1]
+    steps_per_dispatch: Annotated[int, AT_LEAST_1]
 
     def __post_init__(self) -> None:
         """Check the intervals.
@@ -44,9 +46,7 @@ class LoopConfig:
         Raises:
             UserError: if a value is below 1, or `steps_per_dispatch` does not divide an interval.
         """
-        for name, value in dataclasses.asdict(self).items():
-            if value < 1:
-                raise UserError(f"LoopConfig.{name} is {value}: it must be at least 1")
+        ranges.check(self)
         for name in ("log_every", "evaluate_every", "save_every"):
             if getattr(self, name) % self.steps_per_dispatch:
                 raise UserError(
@@ -136,14 +136,8 @@ def train(
         UserError: if a loss or gradient norm is not finite, or the disk is full.
     """
     step = saved = int(jax.device_get(state.step))
-    meter = Meter(
-        reporter,
-        finish=job.finish,
-        learning_rate=job.learning_rate,
-        start_step=step,
-        num_train_steps=loop.num_train_steps,
-        log_every=loop.log_every,
-    )
+    left = range(step, loop.num_train_steps)
+    meter = Meter(reporter, left, finish=job.finish, learning_rate=job.learning_rate, log_every=loop.log_every)
     with explain_failures(checkpoints):
         while step < loop.num_train_steps:
             with meter.waiting():

@@ -32,28 +32,27 @@ class Meter:
     def __init__(
         self,
         reporter: Reporter,
+        steps: range,
         *,
         finish: Callable[[dict[str, np.ndarray]], dict[str, float]],
         learning_rate: Callable[[int], float],
-        start_step: int,
-        num_train_steps: int,
         log_every: int,
     ) -> None:
         """Start the first interval now.
 
         Args:
             reporter: receives the averages.
+            steps: the updates that are left, counted from 0; a line is reported after the last of them, whether or not
+                it is a multiple of `log_every`.
             finish: turns summed sums into metrics.
             learning_rate: returns the rate of an update, counted from 0.
-            start_step: number of updates before the first that is recorded.
-            num_train_steps: last step; its line is reported whether or not it is a multiple of `log_every`.
             log_every: number of steps between two reports.
         """
         self._reporter = reporter
         self._finish = finish
         self._learning_rate = learning_rate
-        self._step = start_step
-        self._num_train_steps = num_train_steps
+        self._step = steps.start
+        self._num_train_steps = steps.stop
         self._log_every = log_every
         self._pending: tuple[Sums, int] | None = None
         self._begin_interval()

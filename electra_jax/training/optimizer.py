@@ -2,14 +2,17 @@
 
 import dataclasses
 import re
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
+from electra_jax import ranges
 from electra_jax.errors import UserError
 from electra_jax.model.types import PyTree
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE, POSITIVE_SHARE, UNDER_1
 from electra_jax.training import update_rules
 
 RULES = ("bert_adam", "adamw", "stable_adamw", "muon")
@@ -43,33 +46,32 @@ class OptimizerConfig:
     """
 
     rule: str
-    learning_rate: float
-    generator_learning_rate: float | None
-    num_warmup_steps: float
-    num_train_steps: int
-    lr_decay_power: float
-    weight_decay_rate: float
+    learning_rate: Annotated[float, AT_LEAST_0]
+    generator_learning_rate: Annotated[float | None, AT_LEAST_0]
+    num_warmup_steps: Annotated[float, AT_LEAST_0]
+    num_train_steps: Annotated[int, AT_LEAST_1]
+    lr_decay_power: Annotated[float, AT_LEAST_0]
+    weight_decay_rate: Annotated[float, AT_LEAST_0]
     no_decay: str
-    beta_1: float
-    beta_2: float
-    epsilon: float
-    muon_momentum: float
-    muon_update_rms: float
-    clip_norm: float | None
-    generator_clip_norm: float | None
-    layerwise_lr_decay: float
-    top_layer_exponent: int
-    lr_decay_share: float
+    beta_1: Annotated[float, UNDER_1]
+    beta_2: Annotated[float, UNDER_1]
+    epsilon: Annotated[float, POSITIVE]
+    muon_momentum: Annotated[float, UNDER_1]
+    muon_update_rms: Annotated[float, AT_LEAST_0]
+    clip_norm: Annotated[float | None, POSITIVE]
+    generator_clip_norm: Annotated[float | None, POSITIVE]
+    layerwise_lr_decay: Annotated[float, POSITIVE_SHARE]
+    top_layer_exponent: Annotated[int, AT_LEAST_0]
+    lr_decay_share: Annotated[float, POSITIVE_SHARE]
 
     def __post_init__(self) -> None:
         """Check the settings.
 
         Raises:
-            UserError: if `lr_decay_share` is not in (0, 1], there is no such rule, or the generator's rate is no
+            UserError: if a setting is out of range, there is no such rule, or the generator's rate is no
                 multiple of the base rate.
         """
-        if not 0 < self.lr_decay_share <= 1:
-            raise UserError(f"lr_decay_share is {self.lr_decay_share}: it must be above 0 and at most 1")
+        ranges.check(self)
         if self.rule not in RULES:
             raise UserError(f"OptimizerConfig.rule is {self.rule!r}: it must be one of {', '.join(RULES)}")
         if self.generator_learning_rate is not None and self.learning_rate <= 0:

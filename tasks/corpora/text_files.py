@@ -4,19 +4,19 @@ import contextlib
 import csv
 import gzip
 import io
-import json
 import lzma
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from etils import epath
 
 from electra_jax.errors import UserError
 from electra_jax.files import size_and_time
+from electra_jax.json_files import parse_json
 from electra_jax.tasks.corpora.corpus import Corpus, Document, fingerprint_of, joined_lines
-from electra_jax.tasks.corpora.shapes import recognise
+from electra_jax.tasks.corpora.text_format import recognise
 from electra_jax.tasks.rows import without_surrogates
 
 # How much larger English text is than its compressed form; only progress depends on it.
@@ -144,10 +144,7 @@ class TextFiles(Corpus):
     def _text_of_json(self, line: str, path: epath.Path, number: int) -> str:
         if not line.strip():
             return ""
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno}).") from error
+        record = parse_json(line, Any, f"{path}, line {number}", remedy="mend the line, or leave it out")
         text = _field(record, self._text_field)
         if text is None and _has_field(record, self._text_field):
             self.skipped["null texts"] += 1

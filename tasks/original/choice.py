@@ -39,7 +39,8 @@ _RECORDED_BY_0_1 = {
 
 # What models that did not record it did, by the kind of their task.
 _RECORDED_WITHOUT = {
-    **{kind: {"long_texts": "cut"} for kind in ("classification", "regression", "tagging")},
+    **{kind: {"long_texts": "cut", "clips": True} for kind in ("classification", "regression")},
+    "tagging": {"long_texts": "cut"},
     "question_answering": {"metric": "squad"},
 }
 
@@ -106,11 +107,9 @@ def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: if some of the rules are the original's and others are not.
     """
-    if facts.get("registered"):
-        return dict(facts)
     facts = _RECORDED_WITHOUT.get(facts.get("kind", ""), {}) | dict(facts)
-    if "rules" in facts:
-        return dict(facts)
+    if "rules" in facts or facts.get("registered"):
+        return facts
     groups = {"": facts, "windows": facts.get("windows", {}), "decoding": facts.get("decoding", {})}
     found = {
         name: group[name] == value

@@ -19,23 +19,22 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from etils import epath
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from electra_jax.data.blocks import BlocksWriter, save_array
 from electra_jax.errors import UserError
 from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file, sole_builder
+from electra_jax.json_files import read_json
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, held_out_threshold, read_corpus
 from electra_jax.tasks.pretraining.cache_worker import Job, Setup, piece_path, read_piece, record_path
 from electra_jax.tasks.pretraining.packing import Packing
+from electra_jax.tasks.pretraining.progress import ByteProgress
+from electra_jax.tasks.unknown import Unknown, join_unknown
 from electra_jax.tasks.vocabulary import Vocabulary
 
 # Raised whenever the same inputs would give other examples than before.
@@ -44,7 +43,8 @@ FORMAT_VERSION = 2
 # Bytes of text of a job: 64 jobs of a small corpus, more of a large one.
 SMALLEST_JOB, LARGEST_JOB, JOBS = 2**16, 2**26, 64
 
-SECONDS_BETWEEN_LINES = 10.0
+# The size of a job, in the folder of the jobs. Its name changes with what a job's record holds.
+_JOB_BYTES = "bytes_of_a_job"
 
 
 def cache_description(
@@ -70,6 +70,15 @@ def cache_name(description: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:12]
     words = re.sub(r"\W+", "_", description["corpus"])[-40:].strip("_")
     return f"{words}_{description['sequence_length']}_{digest}"
+
+
+def find_cache(
+    corpus: Corpus, vocabulary: Vocabulary, *, cache_dir: str, packing: Packing, held_out_fraction: float
+) -> str | None:
+    """Return the directory of a finished cache; None if there is none. The arguments are those of `build_cache`."""
+    description = cache_description(corpus, vocabulary, packing=packing, held_out_fraction=held_out_fraction)
+    path = path_of(cache_dir) / cache_name(description)
+    return str(path) if (path / "COMPLETED").exists() else None
 
 
 def build_cache(
@@ -150,67 +159,6 @@ def store(build: Callable[..., str], stored: epath.Path) -> str:
     return str(stored)
 
 
-class ByteProgress:
-    """Show on standard error how much of a corpus is read: a bar on a terminal, a line now and then in a log."""
-
-    def __init__(self, title: str, total_bytes: int, *, show: bool) -> None:
-        """Prepare the bar.
-
-        Args:
-            title: what is being done.
-            total_bytes: size of the corpus, which may be an estimate.
-            show: False to print nothing.
-        """
-        self._title = title
-        self._total = total_bytes
-        self._done = self._skipped = 0
-        self._start = self._last_line = time.monotonic()
-        console = Console(file=sys.stderr)
-        self._lines = show and not console.is_terminal
-        self._bar = Progress(
-            TextColumn(title),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not show or self._lines,
-        )
-        self._task = self._bar.add_task(title, total=total_bytes)
-
-    def __enter__(self) -> Self:
-        """Start drawing."""
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Stop drawing; the last state stays on the screen."""
-        self._bar.stop()
-        if self._lines and error is None:
-            self._print_line()
-
-    def advance(self, num_bytes: int, *, already_done: bool) -> None:
-        """Count bytes; those that an earlier run did (`already_done`) do not count for the speed."""
-        self._done += num_bytes
-        self._skipped += num_bytes if already_done else 0
-        self._bar.update(self._task, completed=self._done, total=max(self._total, self._done))
-        if self._lines and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
-            self._print_line()
-
-    def _print_line(self) -> None:
-        self._last_line = time.monotonic()
-        rate = max(self._done - self._skipped, 1) / max(self._last_line - self._start, 1e-3)
-        left = max(self._total - self._done, 0) / rate
-        print(
-            f"{self._title}: {self._done / 1e6:.1f} of {max(self._total, self._done) / 1e6:.1f} MB, "
-            f"{rate / 1e6:.2f} MB/s, {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
 def _run_jobs(
     corpus: Corpus, setup: Setup, held_out_fraction: float, num_processes: int, progress: ByteProgress
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
@@ -218,7 +166,7 @@ def _run_jobs(
     hashes = (hashed for hashed, _ in read_corpus(corpus, corpus.units))
     threshold = held_out_threshold(hashes, held_out_fraction)
     skipped_before = collections.Counter(corpus.skipped)
-    jobs = _jobs(corpus, threshold, int((setup.directory / "job_bytes").read_text()))
+    jobs = _jobs(corpus, threshold, int((setup.directory / _JOB_BYTES).read_text()))
     records: dict[int, dict[str, Any]] = {}
     lock, stop = threading.Lock(), threading.Event()
 
@@ -233,7 +181,7 @@ def _run_jobs(
                     return
                 path = record_path(setup.directory, job.index)
                 done = path.exists()
-                records[job.index] = json.loads(path.read_text()) if done else worker.run(job)
+                records[job.index] = read_json(path, dict[str, Any], remedy="remove it") if done else worker.run(job)
                 with lock:
                     progress.advance(size, already_done=done)
         except BaseException:
@@ -270,11 +218,11 @@ def _jobs_folder(partial: pathlib.Path, corpus: Corpus) -> pathlib.Path:
     The size of a job is kept there: if its estimate changed, the jobs of a resumed build would be others.
     """
     folder = partial / "jobs"
-    if not (folder / "job_bytes").exists():
+    if not (folder / _JOB_BYTES).exists():
         shutil.rmtree(partial, ignore_errors=True)
         folder.mkdir(parents=True)
         size = min(max(corpus.size_bytes // JOBS, SMALLEST_JOB), LARGEST_JOB)
-        replace_file(folder / "job_bytes", str(size))
+        replace_file(folder / _JOB_BYTES, str(size))
     return folder
 
 
@@ -343,11 +291,13 @@ def _finish(
     }
     if not totals["train"]["examples"]:
         raise UserError(f"The corpus {description['corpus']} is empty: nothing to train on was found in it.")
+    _check_held_out(totals, description)
     for split in SPLITS:
         pieces = (piece_path(setup.directory, index, split) for index in range(len(records)))
         _join_pieces(partial / f"{split}.blocks", pieces, setup.vocabulary.vocab_size)
     dropped = sum(record["dropped"] for record in records)
-    counts = {**totals, "dropped_tokens": dropped, "skipped": skipped}
+    unknown = join_unknown(Unknown(**record["unknown"]) for record in records)
+    counts = {**totals, "dropped_tokens": dropped, "skipped": skipped, "unknown": unknown.to_json()}
     replace_file(
         partial / "made_by.json", json.dumps({"made_by": "electra cache", **description, **counts}, indent=2) + "\n"
     )
@@ -358,6 +308,22 @@ def _finish(
         f"{totals['validation']['examples']} held out of {totals['validation']['documents']}, "
         f"{dropped} tokens dropped{left_out}"
     )
+
+
+def _check_held_out(totals: dict[str, dict[str, int]], description: dict[str, Any]) -> None:
+    """Refuse a division that holds out most of the text: documents are then too few, or too long, to be divided.
+
+    Raises:
+        UserError: if more is held out than is left, and over five times what was asked for.
+    """
+    train, held_out = (totals[split]["tokens"] for split in SPLITS)
+    if held_out > train and held_out > 5 * description["held_out_fraction"] * (train + held_out):
+        raise UserError(
+            f"HELD_OUT_FRACTION {description['held_out_fraction']} of the documents of {description['corpus']} is "
+            f"{held_out / (train + held_out):.0%} of its tokens ({totals['train']['examples']} training examples are "
+            "left), because the documents are few or of very unequal length: divide them with blank lines, set "
+            "TEXT_FORMAT to 'lines' for a document a line, or set HELD_OUT_FRACTION to 0"
+        )
 
 
 def _join_pieces(directory: pathlib.Path, pieces: Iterable[pathlib.Path], vocab_size: int) -> None:

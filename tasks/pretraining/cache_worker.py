@@ -22,7 +22,11 @@ from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.tasks.corpora.corpus import example_id
 from electra_jax.tasks.pretraining.packing import Packing, pack_document
+from electra_jax.tasks.unknown import Unknown, commonest, count_unknown, what_became_unknown
 from electra_jax.tasks.vocabulary import Vocabulary
+
+# Characters of a job's text in which what became [UNK] is looked for; how many there are is counted everywhere.
+_LOOKED_AT = 10**6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +89,11 @@ def read_piece(path: pathlib.Path) -> Piece:
 def run_job(setup: Setup, job: Job) -> dict[str, Any]:
     """Write the job's pieces, then its record, and return the record.
 
-    The record has {"documents", "examples", "tokens"} of "train" and of "validation", special tokens counted, and
-    "dropped": the number of tokens that are in no example.
+    The record has {"documents", "examples", "tokens"} of "train" and of "validation", special tokens counted;
+    "dropped": the number of tokens that are in no example; and "unknown": an `Unknown` of both splits.
     """
     dropped = [0]
+    tokens = unknown = 0
     record: dict[str, Any] = {}
     for split, held_out in (("train", False), ("validation", True)):
         documents = [features for side, features in job.documents if side == held_out]
@@ -98,9 +103,27 @@ def run_job(setup: Setup, job: Job) -> dict[str, Any]:
         replace_file(piece_path(setup.directory, job.index, split), buffer.getvalue())
         counts = {"documents": len(documents), "examples": len(piece.lengths), "tokens": len(piece.tokens)}
         record[split] = counts
+        found = count_unknown(piece.tokens, setup.vocabulary)
+        tokens, unknown = tokens + found[0], unknown + found[1]
     record["dropped"] = dropped[0]
+    words, characters = _commonest_unknown(setup, job) if unknown else ({}, {})
+    record["unknown"] = Unknown(tokens, unknown, words, characters).to_json()
     replace_file(record_path(setup.directory, job.index), json.dumps(record))
     return record
+
+
+def _commonest_unknown(setup: Setup, job: Job) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the commonest words and characters at the beginning of a job's text that became [UNK]."""
+    lines: list[str] = []
+    left = _LOOKED_AT
+    for _, document in job.documents:
+        if setup.tokenised or left <= 0:
+            break
+        text = document["text"][:left]
+        left -= len(text)
+        lines += text.split("\n")
+    words, characters = what_became_unknown(lines, setup.vocabulary)
+    return commonest(words), commonest(characters)
 
 
 def _examples(

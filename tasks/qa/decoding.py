@@ -12,7 +12,7 @@ from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.qa.files import QAExample
-from electra_jax.tasks.qa.windows import QARules, Window
+from electra_jax.tasks.qa.windows import QARules, Window, span_characters
 from electra_jax.tasks.vocabulary import Vocabulary
 
 # The null score of a question without windows: larger than any.
@@ -49,12 +49,23 @@ class Candidates:
 
 @dataclasses.dataclass(frozen=True)
 class ScoredText:
-    """An answer of the n-best list, in the official fields."""
+    """An answer of the n-best list.
+
+    Attributes:
+      text, probability, start_logit, end_logit: the official fields.
+      start, end: its characters in the context, [start, end); None where it is no span of it.
+    """
 
     text: str
     probability: float
     start_logit: float
     end_logit: float
+    start: int | None = None
+    end: int | None = None
+
+    def official(self) -> dict[str, Any]:
+        """Return the fields that the official n-best list has."""
+        return {name: value for name, value in vars(self).items() if name not in ("start", "end")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +90,14 @@ class QAPrediction:
     def to_json(self) -> dict[str, Any]:
         """Return the prediction as JSON values.
 
-        They are the `answer` ("" if there is likely to be none), the `probability` of the best span among those of
-        `nbest`, and `null_odds` with their `null_threshold`, where questions may have no answer.
+        They are the `answer` ("" if there is likely to be none), its characters in the context [`start`, `end`), null
+        where there is none, the `probability` of the best span among those of `nbest`, and `null_odds` with their
+        `null_threshold`, where questions may have no answer.
         """
         (answer,) = final_answers({"": self}, null_threshold=self.null_threshold).values()
+        start, end = (self.nbest[0].start, self.nbest[0].end) if answer else (None, None)
         odds = {} if self.null_odds is None else {"null_odds": self.null_odds, "null_threshold": self.null_threshold}
-        best = {"answer": answer, "probability": self.nbest[0].probability}
+        best = {"answer": answer, "start": start, "end": end, "probability": self.nbest[0].probability}
         return best | odds | {"nbest": [dataclasses.asdict(entry) for entry in self.nbest]}
 
 
@@ -184,7 +197,7 @@ def write_predictions(
     content: dict[str, dict[str, object]] = {
         "predictions.json": dict(final_answers(predictions, null_threshold=null_threshold)),
         "nbest.json": {
-            example_id: [dataclasses.asdict(entry) for entry in prediction.nbest]
+            example_id: [entry.official() for entry in prediction.nbest]
             for example_id, prediction in predictions.items()
         },
     }
@@ -219,9 +232,12 @@ def _best_texts(
     if np.isnan(score_S).any():
         raise UserError(_not_a_number(example))
     best: dict[str, int] = {}
+    characters: dict[str, tuple[int, int]] = {}
     for number in best_indices(score_S, len(score_S)).tolist():
         window, start, end = windows[window_S[number]], int(start_S[number]), int(end_S[number])
-        best.setdefault(config.rules.span_text(example.context, window, start, end, vocabulary), number)
+        text = config.rules.span_text(example.context, window, start, end, vocabulary)
+        if best.setdefault(text, number) == number:
+            characters[text] = span_characters(example.context, window, start, end)
         if len(best) == config.n_best_size:
             break
     if not best:
@@ -229,7 +245,7 @@ def _best_texts(
     numbers = list(best.values())
     probabilities = softmax(score_S[numbers])
     scores = zip(best, probabilities, start_score_S[numbers], end_score_S[numbers], strict=True)
-    return tuple(ScoredText(text, *map(float, values)) for text, *values in scores)
+    return tuple(ScoredText(text, *map(float, values), *characters[text]) for text, *values in scores)
 
 
 def _allowed(window: Window, spans: Candidates, config: DecodingConfig) -> Candidates:

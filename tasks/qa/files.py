@@ -292,8 +292,8 @@ def _json(text: str, file: str, first_line: int) -> Any:
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise UserError(f"{file}, line {line}, column {error.colno}: not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise UserError(f"{file}: JSON nested too deeply to be read") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: JSON that cannot be read ({error})") from error
 
 
 def _read_text(file: str) -> str:

@@ -192,8 +192,14 @@ def max_context_spans(spans: list[tuple[int, int]], num_tokens: int) -> np.ndarr
 
 
 def span_text(context: str, window: Window, start: int, end: int, vocabulary: Vocabulary) -> str:
-    """Return the characters from the first of position `start` to the last of `end`, with the marks upon it."""
+    """Return the characters of `span_characters`."""
     del vocabulary  # Characters suffice; other ways to write a span put its pieces together.
+    first, last = span_characters(context, window, start, end)
+    return context[first:last]
+
+
+def span_characters(context: str, window: Window, start: int, end: int) -> tuple[int, int]:
+    """Return the characters [first, last) of positions `start` to `end`, with the marks upon the last."""
     first = int(window.offsets_C2[start - window.context_start, 0])
     last = int(window.offsets_C2[end - window.context_start, 1])
     after = window.offsets_C2[end - window.context_start + 1 :, 0]
@@ -204,7 +210,7 @@ def span_text(context: str, window: Window, start: int, end: int, vocabulary: Vo
         or (unicodedata.category(context[last]) in ("Mc", "Me") and not (after <= last).any())
     ):
         last += 1
-    return context[first:last]
+    return first, last
 
 
 STANDARD_RULES = QARules(

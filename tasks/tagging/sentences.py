@@ -17,11 +17,27 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class TaggedSentence:
-    """Words, their tags as `schemes.read_tag` reads them (none where there are no tags), and the first word's line."""
+    """Words with their tags.
+
+    Attributes:
+      words: the words.
+      tags: as `schemes.read_tag` reads them; none where there are no tags.
+      line: of the first word.
+      starts: the place of each word's first character in the text; () where there is no text but the words, which then
+        stand a space apart.
+    """
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
     line: int
+    starts: tuple[int, ...] = ()
+
+    @property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """Return the characters of each word, [start, end)."""
+        lengths = [len(word) for word in self.words]
+        starts = self.starts or itertools.accumulate([length + 1 for length in lengths[:-1]], initial=0)
+        return tuple((start, start + length) for start, length in zip(starts, lengths, strict=False))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,8 +18,9 @@ from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.rows import without_surrogates
 from electra_jax.tasks.split_files import NO_SOURCES, Sources, file_sources, reads_tfds, split_paths, tfds_sources
 from electra_jax.tasks.tagging.columns import column_sentences
-from electra_jax.tasks.tagging.conlleval import EntityEvaluation, Span, evaluate_tags
-from electra_jax.tasks.tagging.schemes import PLAIN, READ_AS, recognised_scheme
+from electra_jax.tasks.tagging.conlleval import OUTSIDE, EntityEvaluation, Span, evaluate_tags
+from electra_jax.tasks.tagging.prediction import Entity, TaggingPrediction, entities_of
+from electra_jax.tasks.tagging.schemes import PLAIN, READ_AS, read_tag, recognised_scheme
 from electra_jax.tasks.tagging.sentences import (
     TaggedSentence,
     TaggingRules,
@@ -37,26 +39,6 @@ logger = logging.getLogger(__name__)
 # For each task TFDS's dataset and the field of its tags, or None. CoNLL-2003 has chunks too, but the chunking task is
 # that of CoNLL-2000.
 TAGGING_TASKS: dict[str, tuple[str, str] | None] = {"chunk": None, "ner": ("conll2003", "ner"), "tagging": None}
-
-
-@dataclasses.dataclass(frozen=True)
-class TaggingPrediction:
-    """The tags of a sentence.
-
-    Attributes:
-      words: as they were given.
-      tags: a tag for each word, in the scheme of the task's files, repaired as conlleval would read them; "O" for
-        words that were cut off.
-      probabilities: for each word that of the chosen label; None for words that were cut off.
-    """
-
-    words: tuple[str, ...]
-    tags: tuple[str, ...]
-    probabilities: tuple[float | None, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return {"words": list(self.words), "tags": list(self.tags), "probabilities": list(self.probabilities)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +99,7 @@ class TaggingTask:
 
     def raw_examples(self, inputs: Iterable[str | Sequence[str]]) -> list[TaggedSentence]:
         """Return the sentences that a user gives: lists of words, or texts with white space between the words."""
-        words = [value.split() if isinstance(value, str) else value for value in inputs]
-        return [TaggedSentence(tuple(map(without_surrogates, each)), (), 0) for each in words]
+        return [_sentence_of(value) for value in inputs]
 
     def rows(self, examples: Sequence[TaggedSentence], *, training: bool) -> list[Row]:
         """Return a row per sentence: `input_ids`, `token_type_ids`; with tags `label_ids` and `label_mask` [L].
@@ -163,12 +144,13 @@ class TaggingTask:
             )
             chosen = logits_WC.argmax(axis=-1)
             probabilities = np.exp(logits_WC.max(-1) - np.logaddexp.reduce(logits_WC, axis=-1)).tolist()
-            tags = predicted_tags(chosen.tolist(), len(example.words), self.labels)
+            tags = self._written(predicted_tags(chosen.tolist(), len(example.words), self.labels))
             predictions.append(
                 TaggingPrediction(
                     words=example.words,
-                    tags=tuple(self._written(tags)),
+                    tags=tuple(tags),
                     probabilities=(*probabilities, *[None] * (len(example.words) - len(probabilities))),
+                    entities=self._entities(example, tags, probabilities),
                 )
             )
         return predictions
@@ -227,6 +209,16 @@ class TaggingTask:
             return kept, 0
         sizes = [max(1, len(pieces)) for pieces in self.vocabulary.encode_words(example.words)]
         return sum(sizes), 0 if len(windows) > 1 else max(0, sum(sizes) - kept)
+
+    def _entities(
+        self, example: TaggedSentence, tags: Sequence[str], probabilities: Sequence[float]
+    ) -> tuple[Entity, ...] | None:
+        # The labels of another library's model tell how it writes entities, if it does.
+        scheme = recognised_scheme([self.labels]) if self.scheme is None else self.scheme
+        if scheme == PLAIN:
+            return None
+        read = [read_tag(tag, scheme) or OUTSIDE for tag in tags] if self.scheme is None else tags
+        return entities_of(example, self.rules.spans_of(read), probabilities)
 
     def _written(self, tags: Sequence[str]) -> list[str]:
         if self.scheme in (None, PLAIN):
@@ -346,6 +338,13 @@ def _scheme(options: TaskOptions, recorded: Mapping[str, Any] | None) -> str:
             )  # fmt: skip
         return options.tag_scheme or found
     return options.tag_scheme or own
+
+
+def _sentence_of(value: str | Sequence[str]) -> TaggedSentence:
+    if not isinstance(value, str):
+        return TaggedSentence(tuple(map(without_surrogates, value)), (), 0)
+    found = list(re.finditer(r"\S+", without_surrogates(value)))
+    return TaggedSentence(tuple(match.group() for match in found), (), 0, tuple(match.start() for match in found))
 
 
 def _no_spans(tags: Sequence[str]) -> list[Span]:

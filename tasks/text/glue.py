@@ -1,6 +1,7 @@
 """Read GLUE's files and write those that its leaderboard takes."""
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -217,16 +218,17 @@ def read_submission(task: GlueTask, path: str | os.PathLike[str]) -> dict[int, i
       UserError: if the file is missing or empty, or a line is not `index<TAB>prediction` or names an unknown label.
     """
     predictions: dict[int, int | float] = {}
+    # A model may predict what lies outside.
+    accepted = Interval(-math.inf, math.inf) if isinstance(task.target, Interval) else task.target
     for line, text in numbered_lines(path):
         index, _, label = text.partition("\t")
         if line == 1 and not index.isdecimal():
             continue
         try:
-            predictions[int(index)] = task.target.parse(label)
+            predictions[int(index)] = accepted.parse(label)
         except ValueError as error:
             raise UserError(
-                f"{path}, line {line}: {text!r} is not a prediction; "
-                f"expected an index, a tab and {task.target.expected}"
+                f"{path}, line {line}: {text!r} is not a prediction; expected an index, a tab and {accepted.expected}"
             ) from error
     return predictions
 

@@ -143,10 +143,8 @@ def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
     """Make the task; its docstrings are read when the first split is.
 
     Raises:
-      UserError: if fewer than eight of the packages are installed, or `examples_per_class` is not positive.
+      UserError: if fewer than eight of the packages are installed.
     """
-    if options.examples_per_class < 1:
-        raise UserError(f"EXAMPLES_PER_CLASS is {options.examples_per_class}: it must be at least 1")
     installed = embedded.installed_packages()
     packages = {name: installed[name] for name in PACKAGES if name in installed}
     if len(packages) < _FEWEST_CLASSES:
@@ -167,6 +165,7 @@ def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
         name=NAME,
         target=Classes(tuple(packages)),
         pair=False,
+        clips=False,
         metrics=("accuracy",),
         rules=STANDARD_RULES,
         vocabulary=vocabulary,

@@ -5,8 +5,10 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from electra_jax.errors import UserError
+from electra_jax.json_files import parse_json
 from electra_jax.tasks.rows import BadRows, numbered_lines
 
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl")
@@ -30,13 +32,8 @@ def column_names(path: str | os.PathLike[str]) -> list[str]:
     suffix = _checked_suffix(path)
     if suffix != ".jsonl":
         return _header(path, _lines(path), suffix)[0]
-    try:
-        record = json.loads(next(text for _, text in numbered_lines(path) if text))
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: its first line is not a JSON object")
-    return list(record)
+    first = next((text for _, text in numbered_lines(path) if text), "")
+    return list(parse_json(first, dict[str, Any], f"{path}, its first line", remedy="write an object a line"))
 
 
 def records(path: str | os.PathLike[str], used: Sequence[str], bad_rows: BadRows) -> Records:
@@ -98,7 +95,8 @@ def _json_records(path: str | os.PathLike[str], used: Sequence[str], bad_rows: B
             problem = "not a JSON object"
         except _RepeatedNameError as error:
             record, problem = None, f"the field {error} twice"
-        except ValueError:
+        # A number of too many digits, or one object in another for ever.
+        except (ValueError, RecursionError):
             record, problem = None, "not a JSON object"
         if not isinstance(record, dict):
             bad_rows.report(line, problem, f"an object with {', '.join(used)}")

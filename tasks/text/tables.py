@@ -66,17 +66,21 @@ class Interval:
     @property
     def expected(self) -> str:
         """Say what a row may have."""
-        return f"a number from {self.low:g} to {self.high:g}"
+        return "a number" if math.isinf(self.high - self.low) else f"a number from {self.low:g} to {self.high:g}"
 
     def normalised(self, value: float) -> float:
         """Return the value that the model learns, from 0 to 1."""
         return (value - self.low) / (self.high - self.low)
 
     def denormalised(self, prediction: float) -> float:
-        """Return the value of a model's output, brought into the interval."""
+        """Return the value of a model's output, which may lie outside the interval."""
         if math.isinf(self.high - self.low):
             return prediction
-        return min(max(self.low + prediction * (self.high - self.low), self.low), self.high)
+        return self.low + prediction * (self.high - self.low)
+
+    def nearest(self, value: float) -> float:
+        """Return the value of the interval that is nearest to a value."""
+        return min(max(value, self.low), self.high)
 
 
 class RawRow(NamedTuple):

@@ -59,7 +59,7 @@ class LabelPrediction:
 
 @dataclasses.dataclass(frozen=True)
 class ValuePrediction:
-    """The value of an example, in the task's own interval."""
+    """The value of an example, in the units of the task's own interval."""
 
     value: float
 
@@ -79,6 +79,7 @@ class TextTask:
       name: its name in the catalogue.
       target: its classes, or the interval of its values.
       pair: whether examples are pairs.
+      clips: whether predicted values are brought into the interval.
       metrics: names of its scores, the main one first.
       rules: how it is scored, where implementations differ.
       vocabulary: tokenises.
@@ -90,6 +91,7 @@ class TextTask:
     name: str
     target: Classes | Interval
     pair: bool
+    clips: bool
     metrics: tuple[str, ...]
     rules: TextRules
     vocabulary: Vocabulary
@@ -183,6 +185,12 @@ class TextTask:
         metrics = METRICS | {"f1": self.rules.f1}
         return {name: metrics[name](labels, predictions) for name in self.metrics}
 
+    def value_of(self, output: float) -> float:
+        """Return the value that a regression's output stands for."""
+        assert isinstance(self.target, Interval)
+        value = self.target.denormalised(output)
+        return self.target.nearest(value) if self.clips else value
+
     def describe(self) -> dict[str, Any]:
         """Return what `text_task_from_facts` needs."""
         target = self.target
@@ -191,6 +199,7 @@ class TextTask:
             "kind": self.kind,
             "target": [target.low, target.high] if isinstance(target, Interval) else list(target.labels),
             "pair": self.pair,
+            "clips": self.clips,
             "metrics": list(self.metrics),
             "rules": self.rules.name,
             "length": self.length,
@@ -214,7 +223,7 @@ class TextTask:
 
     def _prediction(self, logits_C: np.ndarray) -> TextPrediction:
         if isinstance(self.target, Interval):
-            return ValuePrediction(self.target.denormalised(float(np.asarray(logits_C).reshape(()))))
+            return ValuePrediction(self.value_of(float(np.asarray(logits_C).reshape(()))))
         probabilities_C = softmax(logits_C.astype(np.float64))
         labels = self.target.labels
         return LabelPrediction(
@@ -255,6 +264,7 @@ def make_text_task(
         name=options.task,
         target=target,
         pair=pair,
+        clips=options.clip_predictions if recorded is None else recorded["clips"],
         metrics=metrics,
         rules=rules,
         vocabulary=vocabulary,
@@ -270,6 +280,7 @@ def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, ru
         name=facts["task"],
         target=_target(facts),
         pair=facts["pair"],
+        clips=facts["clips"],
         metrics=tuple(facts["metrics"]),
         rules=rules,
         vocabulary=vocabulary,

@@ -1,5 +1,6 @@
 """`electra vocab` learns WordPiece, byte-level BPE or Unigram, and writes what every other command reads."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def test_bpe_is_reproducible(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
 def test_casing_is_a_choice(algorithm: str, tmp_path: Path) -> None:
-    vocabulary = learnt(tmp_path, algorithm, LOWERCASE=True, STRIP_ACCENTS=True)
+    french = write(tmp_path, TEXTS[1])
+    size = {"VOCAB_SIZE": 280} if algorithm == "bpe" else {"VOCAB_SIZE": 40}
+    vocabulary = learnt(tmp_path, algorithm, CORPUS=str(french), LOWERCASE=True, STRIP_ACCENTS=True, **size)
     assert vocabulary.encode("L'ÉTÉ") == vocabulary.encode("l'ete")
 
 
@@ -74,7 +77,8 @@ def test_wordpiece_is_the_default_and_has_both_files(tmp_path: Path) -> None:
     made = tmp_path / "made"
     assert sorted(path.name for path in made.iterdir()) == ["tokenizer.json", "vocab.json", "vocab.txt"]
     vocabulary = load_tokenizer(made / "vocab.txt", lowercase=None)
-    assert (vocabulary.lowercase, vocabulary.strip_accents) == (True, True)
+    # Most letters of the text have no capitals, and accents are kept unless asked for otherwise.
+    assert (vocabulary.lowercase, vocabulary.strip_accents, vocabulary.any_script) == (True, False, True)
     # Whichever is named, it is the same tokenizer: caches and runs of one are those of the other.
     assert load_tokenizer(made / "tokenizer.json", lowercase=None) == vocabulary
     library = Tokenizer.from_file(str(made / "tokenizer.json"))
@@ -96,6 +100,19 @@ def test_wordpiece_is_the_default_and_has_both_files(tmp_path: Path) -> None:
         ("t.json", {"ALGORITHM": "unigram", "VOCAB_SIZE": 20}, "cannot hold the corpus's alphabet"),
         ("there.json", {"ALGORITHM": "bpe"}, "there.json exists: nothing was written"),
         ("vocab.txt", {}, "tokenizer.json exists: nothing was written"),
+        ("vocab.txt", {"STRIP_ACCENTS": True}, "STRIP_ACCENTS is True, and would change"),
+        ("vocab.txt", {"VOCAB_SIZE": 40}, "VOCAB_SIZE 40 cannot hold the text's alphabet"),
+        ("vocab.txt", {"LIMIT_ALPHABET": 3}, "ALLOW_UNKNOWN=True goes on all the same"),
+        (
+            "vocab.txt",
+            {"LIMIT_ALPHABET": 0},
+            "LIMIT_ALPHABET (run_config.VocabularyRun.limit_alphabet) is 0: it must be at least 1",
+        ),
+        (
+            "vocab.txt",
+            {"VOCAB_SAMPLE_MB": 0},
+            "VOCAB_SAMPLE_MB (run_config.VocabularyRun.sample_mb) is 0: it must be at least 1",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -110,11 +127,44 @@ def test_what_cannot_be_is_refused(
     assert [path.read_text() for path in (tmp_path / "made").iterdir()] == (["mine"] if "exists" in sentence else [])
 
 
+def test_it_says_what_it_found_and_what_it_chose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vocab(tmp_path, "vocab.txt", CORPUS=str(write(tmp_path, "ガラスの門。" * 30))) == 0
+    said = capsys.readouterr().out
+    assert "letters: 60.0 % Katakana, 20.0 % Hiragana, 20.0 % Han; no spaces between words" in said
+    assert (
+        "chosen: wordpiece, capitals kept, accents kept, an alphabet of 6 of 6 characters, which make 99.99 %" in said
+    )
+    assert re.search(r"0\.00 % of the \d+ tokens of \S*other\.txt are \[UNK\]", said)
+    assert "take ALGORITHM" not in said
+    assert vocab(tmp_path, "thai.txt", CORPUS=str(write(tmp_path, "กินข้าวแล้วหรือยัง" * 30))) == 0
+    assert "letters: 100.0 % Thai; no spaces between words" in (said := capsys.readouterr().out)
+    assert "take ALGORITHM 'unigram'" in said
+    assert vocab(tmp_path, "dna.txt", CORPUS=str(write(tmp_path, "GATTACA" * 900))) == 0
+    assert "take ALGORITHM 'bpe'" in capsys.readouterr().out
+
+
+def test_unknown_text_is_refused_unless_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vocab(tmp_path, "vocab.txt", LIMIT_ALPHABET=3, ALLOW_UNKNOWN=True) == 0
+    said = capsys.readouterr().out
+    assert "warning: " in said
+    assert "the commonest words of them: " in said
+    assert load_tokenizer(tmp_path / "made/vocab.txt", lowercase=None).vocab_size == 12
+
+
+def test_a_sample_is_stated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = write(tmp_path, "\n".join(f"word {number} of a longer line" for number in range(50_000)))
+    assert vocab(tmp_path, "vocab.txt", CORPUS=str(text), VOCAB_SAMPLE_MB=1) == 0
+    assert "1.34 MB of text, of which a random sample of 1.00 MB is learned from" in capsys.readouterr().out
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "other.txt"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
-def test_a_corpus_without_text_is_refused(algorithm: str, tmp_path: Path) -> None:
+def test_a_corpus_without_text_is_refused(algorithm: str) -> None:
     settings = {"vocab_size": 300, "lowercase": False, "strip_accents": False, "min_frequency": 2}
     with pytest.raises(UserError, match="the corpus holds no text"):
-        train_tokenizer(
-            ["", " \n\u3000"], path=tmp_path / "t.json", algorithm=algorithm, **settings, show_progress=False
-        )
-    assert not (tmp_path / "t.json").exists()
+        train_tokenizer(["", " \n\u3000"], algorithm=algorithm, **settings, show_progress=False)

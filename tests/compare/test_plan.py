@@ -202,7 +202,7 @@ def test_time_left() -> None:
             {"FLOPS": 6e7, "FRACTIONS": (0.2, 0.25, 1.0)},
             "the fractions 0.2 and 0.25 of FLOPS 6e+07 are both step 1 of 'electra': leave one out, or raise FLOPS",
         ),
-        ({"FLOPS": -1.0}, "FLOPS is -1.0: it must be positive"),
+        ({"FLOPS": -1.0}, "FLOPS (comparison.ComparisonRun.flops) is -1.0: it must be positive"),
         ({"FRACTIONS": (0.0, 1.0)}, "FRACTIONS has 0: a fraction of the budget is above 0 and at most 1"),
         ({"FRACTIONS": (0.5, 1.5)}, "FRACTIONS has 1.5: a fraction of the budget is above 0 and at most 1"),
         ({"FRACTIONS": (1.0, 0.5)}, "FRACTIONS is (1.0, 0.5): it must rise"),
@@ -218,9 +218,12 @@ def test_time_left() -> None:
             {"TASKS": [("rte", "EPOCHS = 'x'")]},
             "'rte': EPOCHS (finetune_run.FinetuningRun.epochs) is 'x'",
         ),
-        ({"NUM_SEEDS": 0}, "NUM_SEEDS is 0: it must be at least 1"),
-        ({"PROCESSES": 0}, "PROCESSES is 0: it must be at least 1"),
-        ({"WARMUP_FRACTION": 1.5}, "WARMUP_FRACTION is 1.5: it must be from 0 to 1"),
+        ({"NUM_SEEDS": 0}, "NUM_SEEDS (comparison.ComparisonRun.num_seeds) is 0: it must be at least 1"),
+        ({"PROCESSES": 0}, "PROCESSES (comparison.ComparisonRun.processes) is 0: it must be at least 1"),
+        (
+            {"WARMUP_FRACTION": 1.5},
+            "WARMUP_FRACTION (comparison.ComparisonRun.warmup_fraction) is 1.5: it must be from 0 to 1",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

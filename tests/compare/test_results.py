@@ -114,7 +114,7 @@ def test_what_is_done_is_known_at_the_next_start(half_done: Path, planned: tuple
         ),
         ("random/rte", {"EncoderConfig.hidden_size": "8"}, "(EncoderConfig.hidden_size 8 there, 16 here)"),
         ("electra/0.2/rte", None, "was fine-tuned from other weights than {run}/electra/0.2/pretrain holds: remove"),
-        ("electra/0.2/rte", {}, "electra/0.2/rte.json is damaged ('settings'): remove it and {run}/electra/0.2/rte"),
+        ("electra/0.2/rte", {}, "electra/0.2/rte.json: it has no settings: remove it and {run}/electra/0.2/rte"),
     ],
 )
 def test_stale_items_are_refused(
@@ -141,7 +141,8 @@ def test_the_share_of_an_item_that_is_there(tmp_path: Path, planned: tuple[Compa
     assert (records.share(stage), records.share(tuned)) == (0.0, 0.0)
     (tmp_path / stage.name).mkdir(parents=True)
     # Steps 18 to 43 are its own; the last line is half written.
-    (tmp_path / stage.name / "metrics.jsonl").write_text('{"step": 17}\n{"step": 30}\n{"step": 4')
+    lines = [json.dumps({"step": step, "split": "train"}) for step in (17, 30)]
+    (tmp_path / stage.name / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 4']))
     (tmp_path / tuned.name / "seeds/1").mkdir(parents=True)
     (tmp_path / tuned.name / "seeds/1/result.json").write_text("{}")
     assert (records.share(stage), records.share(tuned)) == (0.5, pytest.approx(1 / 3))

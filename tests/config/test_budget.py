@@ -8,7 +8,7 @@ import pytest
 from electra_jax.config import gin_files
 from electra_jax.config.budget import flops_of, mean_step_flops, steps_within
 from electra_jax.config.pretraining import PretrainingRun
-from electra_jax.data.shapes import BatchShape
+from electra_jax.data.batch_shapes import BatchShape
 from electra_jax.errors import UserError
 
 FILES = ["gin/models/tiny.gin", "gin/runs/pretrain.gin", "gin/objectives/mlm.gin"]
@@ -16,7 +16,7 @@ WARMUPS = ["BATCH_SIZE_WARMUP=((0.1, 64), (0.2, 96))", "SEQUENCE_LENGTH_WARMUP=(
 
 
 def run(*bindings: str) -> PretrainingRun:
-    bindings = ("MODEL_DIR=''", "VOCAB_FILE=''", "TRAIN_STEPS=1000", *bindings)
+    bindings = ("MODEL_DIR='run'", "VOCAB_FILE=''", "TRAIN_STEPS=1000", *bindings)
     return gin_files.build(PretrainingRun, FILES, list(bindings), search_paths=[])
 
 
@@ -87,6 +87,9 @@ def test_shipped_runs_have_one_shape() -> None:
     for path in sorted((Path(__file__).parents[2] / "gin" / "runs").glob("*.gin")):
         if path.stem in ("small", "base", "large", "demo"):
             built = gin_files.build(
-                PretrainingRun, [f"gin/runs/{path.name}"], ["MODEL_DIR=''", "VOCAB_FILE=''"], search_paths=[]
+                PretrainingRun,
+                [f"gin/runs/{path.name}"],
+                ["MODEL_DIR='run'", "VOCAB_FILE=''"],
+                search_paths=[],
             )
             assert not built.batch_shapes.changes

@@ -88,7 +88,12 @@ def test_evaluation_reads_each_example_once(num_examples: int, process_count: in
     assert all(batch["input_ids"].shape == (4, LENGTH) for batch in batches)
     ids_NL = np.concatenate([batch["input_ids"] for batch in batches])
     mask_NL = np.concatenate([batch["attention_mask"] for batch in batches])
-    assert ids_NL[:num_examples, 0].tolist() == list(range(1, num_examples + 1))
+    numbers_N = ids_NL[:num_examples, 0].tolist()
+    assert sorted(numbers_N) == list(range(1, num_examples + 1))
+    # A fixed permutation, whoever reads it.
+    whole = evaluation_batches(_blocks(num_examples), process_index=0, **options | {"process_count": 1})
+    assert [batch["input_ids"][:, 0].tolist() for batch in whole] == ids_NL[:, 0].reshape(-1, 4).tolist()
+    assert num_examples < 8 or numbers_N != sorted(numbers_N)
     assert not ids_NL[num_examples:].any()
     assert not mask_NL[num_examples:].any()
     assert mask_NL[:num_examples].sum() == sum(1 + n % LENGTH for n in range(num_examples))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from electra_jax.checkpoints import model_dir as loading
+from electra_jax.checkpoints import run_start
 from electra_jax.checkpoints.orbax_store import Checkpoints
-from electra_jax.commands import pretrain
 from electra_jax.config import gin_files
 from electra_jax.config.data import PretrainingData, data_state
 from electra_jax.config.pretraining import PretrainingRun
@@ -19,7 +19,6 @@ from electra_jax.data.blocks import TokenBlocks
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.start import take_weights
 from electra_jax.model.finetuned import FinetunedModel
-from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import steps
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
@@ -28,7 +27,7 @@ from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.sharding import MeshConfig
 from electra_jax.training.state import TrainState
 from support.finetuned_model import TOKENS
-from support.tiny_model import RULES
+from support.tiny_model import RULES, head_config
 
 LENGTH, ROWS, EXAMPLES = 8, 8, 50
 EIGHT = MeshConfig(2, 2, 2, rules=RULES)
@@ -61,7 +60,7 @@ class Run(NamedTuple):
         data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary)
         mesh = sharding.make_mesh(config, num_devices)
         setup = self.configuration.setup(self.vocabulary)
-        checkpoints, state, _ = pretrain.begin(self.configuration, setup, mesh, data)
+        checkpoints, state, _ = run_start.begin(self.configuration, setup, mesh, data)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
         wanted = self.abstract(config, num_devices)
         assert [leaf.sharding for leaf in jax.tree.leaves(state)] == [leaf.sharding for leaf in jax.tree.leaves(wanted)]
@@ -130,8 +129,7 @@ def test_fine_tuning_takes_the_parameters_alone_onto_any_mesh(run: Run, devices:
     state = drawn(abstract)
     run.save(Checkpoints(run.model_dir, keep=1), 1, sharding.shard_like(state, abstract), reader())
     encoder = loading.load(run.model_dir).description.discriminator
-    head = HeadConfig("sequence_classification", 2, 0.1, False, False, "none", 0, "cls")
-    model, config = FinetunedModel(encoder, head), FEWER.get(devices, EIGHT)
+    model, config = FinetunedModel(encoder, head_config()), FEWER.get(devices, EIGHT)
     init = functools.partial(finetuning.init_state, model=model, optimizer=make_optimizer(run.configuration.optimizer))
     places = sharding.abstract(init, jax.random.key(0), sharding.make_mesh(config, devices), config).params
     fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), places)

@@ -32,7 +32,7 @@ QUICK = ("electra", "gdes")
 # No other array begins with these two sizes.
 ROWS, LENGTH = 24, 12
 SMALL = {
-    "MODEL_DIR": "",
+    "MODEL_DIR": "run",
     "VOCAB_FILE": "",
     "VOCAB_SIZE": VOCAB_SIZE,
     "SEQUENCE_LENGTH": LENGTH,

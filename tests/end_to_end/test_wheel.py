@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def _setuptools() -> int:
         return int(importlib.metadata.version("setuptools").partition(".")[0])
     except importlib.metadata.PackageNotFoundError:
         return 0
+
+
+def test_every_folder_is_declared_as_a_package(repository: Path, tracked: list[str]) -> None:
+    """One that holds data alone too: setuptools warns of it, and will leave its files out."""
+    declared = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {str(folder): name for name, folder in declared["package-dir"].items()}
+    packages = set()
+    for name in tracked:
+        top, *below = Path(name).parent.parts or ("",)
+        if top in folders:
+            packages.add(".".join([folders[top], *below]))
+    assert sorted(declared["packages"]) == sorted(packages)
 
 
 def test_it_holds_everything_and_nothing_else(wheel: Path, tracked: list[str]) -> None:

@@ -20,7 +20,7 @@ from electra_jax.model.types import PyTree
 from electra_jax.tasks.long_texts import CutCount
 from electra_jax.training import sharding
 from electra_jax.training.sharding import MeshConfig
-from support.tiny_model import RULES, VOCAB_SIZE, small_encoder
+from support.tiny_model import RULES, VOCAB_SIZE, head_config, small_encoder
 
 HEADS = {
     "classification": "sequence_classification",
@@ -30,16 +30,9 @@ HEADS = {
 
 
 def head(kind: str) -> HeadConfig:
-    return HeadConfig(
-        kind=HEADS[kind],
-        num_labels=2 if kind == "question_answering" else 3,
-        dropout_prob=0.1,
-        mask_questions=kind == "question_answering",
-        final_sep_answers=False,
-        answerable="start" if kind == "question_answering" else "none",
-        beam_size=3,
-        classifier_pooling="cls",
-    )
+    if kind == "question_answering":
+        return head_config(HEADS[kind], mask_questions=True, answerable="start", beam_size=3)
+    return head_config(HEADS[kind], num_labels=3)
 
 
 def rows(count: int) -> list[dict[str, np.ndarray]]:

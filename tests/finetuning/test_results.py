@@ -14,8 +14,8 @@ from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.decoding import QAPrediction, ScoredText
 from electra_jax.tasks.qa.files import Answer, QAExample
+from electra_jax.tasks.tagging.prediction import TaggingPrediction
 from electra_jax.tasks.tagging.sentences import TaggedSentence
-from electra_jax.tasks.tagging.task import TaggingPrediction
 from electra_jax.tasks.text.tables import TextExample
 from electra_jax.tasks.text.task import LabelPrediction, ValuePrediction
 from electra_jax.tasks.vocabulary import Vocabulary

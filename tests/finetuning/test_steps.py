@@ -22,7 +22,7 @@ from electra_jax.training import sharding
 from electra_jax.training.optimizer import layerwise_multipliers, make_optimizer
 from electra_jax.training.sharding import MeshConfig, to_device
 from electra_jax.training.state import Batch, TrainState
-from support.tiny_model import CLS, RULES, SEP, VOCAB_SIZE, optimizer_config, small_encoder
+from support.tiny_model import CLS, RULES, SEP, VOCAB_SIZE, head_config, optimizer_config, small_encoder
 
 # One layer's program for both.
 ENCODER = dataclasses.replace(small_encoder(), scan_unroll=1)
@@ -43,15 +43,14 @@ class Case(NamedTuple):
     answerable: str = "none"
 
     def head_config(self, *, dropout: float = 0.0, final_sep_answers: bool = False) -> HeadConfig:
-        return HeadConfig(
-            kind=self.head,
+        return head_config(
+            self.head,
             num_labels=self.num_labels,
             dropout_prob=dropout,
             mask_questions=self.mask_questions,
             final_sep_answers=final_sep_answers,
             answerable=self.answerable,
             beam_size=3,
-            classifier_pooling="cls",
         )
 
 

@@ -114,8 +114,8 @@ def test_another_models_record_is_refused(tmp_path: Path, directory: Path) -> No
     ("name", "content", "sentence"),
     [
         ("vocab.txt", b"\xff\xfe", r"vocab\.txt cannot be read"),
-        ("vocab.json", b"{", r"vocab\.json, .* is not a record of its casing"),
-        ("vocab.json", b"{}", r"vocab\.json, .* is not a record of its casing"),
+        ("vocab.json", b"{", r"vocab\.json.*: the record of the casing of the vocabulary"),
+        ("vocab.json", b"{}", r"vocab\.json.*: the record of the casing of the vocabulary"),
     ],
 )
 def test_a_damaged_vocabulary_is_named(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:

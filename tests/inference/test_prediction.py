@@ -18,7 +18,7 @@ from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.cli import main
 from electra_jax.errors import UserError
 from electra_jax.inference.api import Model
-from electra_jax.tasks.answering import label_order
+from electra_jax.tasks.answering import label_order, predict_rows
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.finetuned_model import QA, QUESTION, TAGGING, TAGS, TOKENS, text_facts, write_tuned
@@ -114,6 +114,22 @@ class TestClassification:
         assert list(found["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
         turned = task_from_facts(text_facts("own", ("m", "x", "M"), pair=False), model.pieces)
         assert label_order(turned, labels) == [1, 2, 0]
+
+    def test_outputs_of_one_name_are_one_label(self, folder: Path) -> None:
+        """As taggers of transformers have them, exported from tags of more letters."""
+        task = task_from_facts(
+            TAGGING | {"labels": ["B-PER", "I-PER", "O"], "scheme": None}, load(folder / "tags").pieces
+        )
+        examples = task.raw_examples(["the cat"])
+        rows = task.rows(examples, training=False)
+        logits = np.array([[9, 0, 0, 0, 0], [1, 2, 0, 3, 0], [0, 1, 3, 1, 2], [9, 0, 0, 0, 0]], np.float32)
+        (found,) = predict_rows(
+            task, examples, rows, lambda _: [{"logits": logits}], labels=("O", "I-PER", "I-PER", "B-PER", "B-PER")
+        )
+        assert found.tags == ("B-PER", "I-PER")
+        # Logits of B, I and O: 3, 2 and 1 at the first word, 2, 3 and 0 at the second.
+        expected = [softmax([3.0, 2.0, 1.0]).max(), softmax([2.0, 3.0, 0.0]).max()]
+        assert found.probabilities == pytest.approx(expected)
 
     def test_labels_are_found_by_name(self, folder: Path) -> None:
         model = load(folder / "one")
@@ -261,7 +277,7 @@ class TestCommand:
             (["{folder}/one", "--gin.SPLT='dev'", "x"], "did you mean SPLIT?"),
             (["{folder}/one", "--gin.SPLIT='dev'", "x"], "give one of them"),
             (["{folder}/nowhere", "x y"], "is not a model directory"),
-            (["{folder}/one", "--batch_size", "0", "x"], "BATCH_SIZE is 0"),
+            (["{folder}/one", "--batch_size", "0", "x"], "BATCH_SIZE (scoring_run.PredictionRun.batch_size) is 0"),
             (["{folder}/answers", "{input}"], "none of the 2 inputs could be answered; line 1 has no context"),
             (["{folder}/one", "reviews.parquet"], "reviews.parquet cannot be read"),
             (["{folder}/one", "my reviews.CSV"], "my reviews.CSV cannot be read"),

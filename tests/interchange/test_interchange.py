@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 import electra_jax
 from electra_jax.checkpoints import orbax_store
 from electra_jax.cli import main
+from electra_jax.config import gin_files
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.interchange import hf_config, tf1
 from support.hf_models import SUBSET, discriminator_in, refusal
@@ -94,7 +95,6 @@ class TestTransformers:
     def test_pair_restores_as_a_training_state_of_its_own_config(self, pair: tuple[Path, Path], tmp_path: Path) -> None:
         """Restore as `electra pretrain --gin.MODEL_DIR=DEST` does."""
         from electra_jax.checkpoints import orbax_store
-        from electra_jax.config import gin_files
         from electra_jax.pretraining import steps
         from electra_jax.training.optimizer import make_optimizer
 
@@ -182,6 +182,30 @@ def test_of_bert_the_encoder_is_taken_whatever_stands_on_it(head: str) -> None:
     assert hf_config.kind_of(config, {}, Path("config.json")) == "encoder"
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_tables_larger_than_the_vocabulary(
+    both: bool, pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows that no token has are left out of every table, so that none of them is ever predicted."""
+    for folder in pair if both else pair[:1]:
+        write_vocabulary(folder, 37)
+    if not both:
+        (pair[1] / "vocab.txt").unlink()
+    assert main(["import", *map(str, pair), str(tmp_path / "whole")]) == 0
+    assert "has 40 rows and the vocabulary 37 entries: the last 3 rows" in capsys.readouterr().err
+    model = electra_jax.load(tmp_path / "whole")
+    assert {config.vocab_size for config in (model.description.discriminator, model.description.generator)} == {37}
+    ids = np.arange(1, 9)[None]
+    for folder in pair:
+        (folder / "vocab.txt").unlink(missing_ok=True)
+        assert main(["import", str(folder), str(tmp_path / "alone" / folder.name)]) == 0
+    discriminator, generator = (electra_jax.load(tmp_path / "alone" / folder.name) for folder in pair)
+    np.testing.assert_array_equal(model.logits(ids), discriminator.logits(ids))
+    np.testing.assert_allclose(model.generator_logits(ids), generator.logits(ids)[..., :37], rtol=0, atol=1e-6)
+    config = str(tmp_path / "whole" / "config.gin")
+    assert gin_files.build(PretrainingRun, [config], ['CORPUS="embedded"'], search_paths=[]).encoder.vocab_size == 37
+
+
 class TestRefusals:
     """Each is refused in one sentence with exit code 2, and nothing is left at DEST."""
 
@@ -209,9 +233,9 @@ class TestRefusals:
     def test_vocabulary_unlike_the_table(
         self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        write_vocabulary(source, 39)
+        write_vocabulary(source, 41)
         error = refusal(capsys, "import", source, tmp_path / "model")
-        assert "39 entries" in error
+        assert "41 entries" in error
         assert "40 rows" in error
 
     def test_config_unlike_the_table(self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,6 +243,22 @@ class TestRefusals:
         error = refusal(capsys, "import", source, tmp_path / "model")
         assert "vocab_size 41" in error
         assert "40 rows" in error
+
+    @pytest.mark.parametrize(
+        "labels", [["a", "b", "c"], {"LABEL_0": "a"}, {"1": "a", "2": "b", "3": "c"}, {"0": "a", "zero": "b"}, 3, "abc"]
+    )
+    def test_labels_without_their_numbers(
+        self, labels: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        source = Path(shutil.copytree(SUBSET / "seqcls", tmp_path / "source"))
+        edit_json(source / "config.json", id2label=labels)
+        assert "should name each output by its number" in refusal(capsys, "import", source, tmp_path / "model")
+
+    def test_a_regression_of_several_outputs(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        source = Path(shutil.copytree(SUBSET / "seqcls", tmp_path / "source"))
+        edit_json(source / "config.json", problem_type="regression")
+        error = refusal(capsys, "import", source, tmp_path / "model")
+        assert "problem_type is 'regression' and the head has 3 outputs: only one is read" in error
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     def test_not_a_number(self, bad: float, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

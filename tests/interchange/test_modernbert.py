@@ -19,10 +19,9 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.interchange import hf, hf_modernbert, modernbert_config, tf1
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
-from electra_jax.model.heads import HeadConfig
 from electra_jax.tasks.tokenizer_file import tokenizer_of
 from support.hf_models import refusal
-from support.tiny_model import modern_encoder, small_encoder
+from support.tiny_model import head_config, modern_encoder, small_encoder
 from support.tokenizers import SIZE, tokenizer_json
 
 PATH = Path("config.json")
@@ -35,7 +34,7 @@ def described(kind: str, encoder: EncoderConfig = ENCODER, head: str | None = No
         "discriminator": None if kind == "generator" else encoder,
         "generator": encoder if kind in ("generator", "pretraining") else None,
     }
-    config = HeadConfig(head, 2, 0.0, False, False, "none", 0, "cls") if head else None
+    config = head_config(head, dropout_prob=0.0) if head else None
     labels = ("no", "yes") if kind in ("sequence_classification", "token_classification") else ()
     return Description(kind, **towers, generator_embeddings=False, head=config, labels=labels, facts={})
 
@@ -270,5 +269,5 @@ def test_a_narrow_generator_is_left_out_and_said_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", ["sequence_classification_reference", "question_answering"])
 def test_heads_that_modernbert_has_not(head: str, tmp_path: Path) -> None:
     kind = "question_answering" if head == "question_answering" else "sequence_classification"
-    with pytest.raises(UserError, match=f"no class for the head {head} on ModernBERT: .*QA_HEAD"):
+    with pytest.raises(UserError, match=f"no class for the head {head} on ModernBERT: .*_HEAD = .transformers."):
         hf.write(loaded(described(kind, head=head)), tmp_path / "out")

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from electra_jax.cli import main
 from electra_jax.interchange import tensors
+from electra_jax.interchange.tensors import Storage, View
 from support.hf_models import discriminator_in, refusal
 
 
@@ -74,6 +75,25 @@ class TestPickles:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("archive/data.pkl", pickle.dumps({"epoch": 3}))
         assert "epoch" in refusal(capsys, "import", source, tmp_path / "model")
+
+    def test_small_files_of_huge_tensors(
+        self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Compressed zeros, one number repeated, and one storage under many names would fill the memory."""
+        (source / "model.safetensors").unlink()
+        path = source / "pytorch_model.bin"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data.pkl", dump({"weight": np.zeros(1, np.float32)}))
+            archive.writestr("archive/data/weight", bytes(4_000_000))
+        assert "unpacks to 4,000," in refusal(capsys, "import", source, tmp_path / "model")
+        repeated = np.broadcast_to(np.float32(1), (2,))
+        views = {"repeated": View(Storage("0", np.dtype(np.float32)), 0, (10**9, 10**9), (0, 0))}
+        with pytest.raises(ValueError, match="the numbers of repeated are cut off, or repeated"):
+            tensors.check_size(list(views.items()), {"0": repeated.tobytes()})
+        view = View(Storage("0", np.dtype(np.float32)), 0, (2,), (1,))
+        tensors.check_size([(str(number), view) for number in range(8)], {"0": repeated.tobytes()})
+        with pytest.raises(ValueError, match="the same numbers more than 8 times"):
+            tensors.check_size([(str(number), view) for number in range(9)], {"0": repeated.tobytes()})
 
     def test_cut_off(self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         stored = load_file(source / "model.safetensors")

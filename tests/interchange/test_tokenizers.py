@@ -15,24 +15,13 @@ from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.cli import main
 from electra_jax.interchange import hf
-from electra_jax.model.heads import HeadConfig
 from electra_jax.tasks.text.tables import text_features
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.tokenizer_file import TokenizerFile, tokenizer_of
 from electra_jax.tasks.vocabulary import Vocabulary
-from support.tiny_model import small_encoder
+from support.tiny_model import head_config, small_encoder
 from support.tokenizers import NASTY, SHAPES, tokenizer_json
 
-CLASSIFICATION = HeadConfig(
-    kind="sequence_classification",
-    num_labels=2,
-    dropout_prob=0.1,
-    mask_questions=False,
-    final_sep_answers=False,
-    answerable="none",
-    beam_size=0,
-    classifier_pooling="cls",
-)
 PAIRS = [("the cat sat", "on the mat"), ("naïf", "我是")]
 
 
@@ -43,7 +32,7 @@ def model_of(vocabulary: Vocabulary, *, head: bool = False) -> Loaded:
         discriminator=dataclasses.replace(small_encoder(), vocab_size=vocabulary.vocab_size),
         generator=None,
         generator_embeddings=False,
-        head=CLASSIFICATION if head else None,
+        head=head_config() if head else None,
         labels=("no", "yes") if head else (),
         facts={},
     )

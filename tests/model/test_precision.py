@@ -14,7 +14,7 @@ from electra_jax.inference.network import generator_outputs, outputs
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import Tokens
-from support.tiny_model import small_encoder
+from support.tiny_model import head_config, small_encoder
 
 # As a run on an accelerator is fine-tuned.
 TRAINED = dataclasses.replace(
@@ -32,16 +32,7 @@ HEADS = (
 
 
 def head(kind: str) -> HeadConfig:
-    return HeadConfig(
-        kind=kind,
-        num_labels=2,
-        dropout_prob=0.1,
-        mask_questions=False,
-        final_sep_answers=False,
-        answerable="start" if kind.endswith("answering") else "none",
-        beam_size=3,
-        classifier_pooling="cls",
-    )
+    return head_config(kind, answerable="start" if kind.endswith("answering") else "none", beam_size=3)
 
 
 def assert_float32(program: str) -> None:

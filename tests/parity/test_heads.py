@@ -18,11 +18,11 @@ from flax.traverse_util import flatten_dict
 import electra_jax
 from electra_jax.cli import main
 from electra_jax.interchange import layout, tf1, tf1_config
-from electra_jax.model.heads import HeadConfig, make_head, span_losses
+from electra_jax.model.heads import make_head, span_losses
 from electra_jax.model.types import Tokens
 from support.parity_case import discover, recipe
 from support.shared import ORACLE, skipped
-from support.tiny_model import encoder_config
+from support.tiny_model import encoder_config, head_config
 
 LOGITS, LOSSES, GRADIENTS = 2e-5, 1e-5, 3e-6
 MASKED = -500.0  # logits below it are those of question tokens, 1000 lower, where a float32 is 6e-5 wide
@@ -70,15 +70,13 @@ class TestQuestionAnswering:
         task = next(iter(variables)).split("/")[1]
         told = tf1_config.head_config(variables, task)
         beam = arrays[f"{name}/eval/out/start_top_index"].shape[1]
-        settings = HeadConfig(
+        settings = head_config(
             told.kind,
-            2,
-            0.0,
+            dropout_prob=0.0,
             mask_questions=True,
             final_sep_answers=True,
             answerable=told.answerable,
             beam_size=beam,
-            classifier_pooling="cls",
         )
         head = make_head(settings, config)
         ids = jnp.zeros(hidden.shape[:2], jnp.int32)

@@ -288,8 +288,8 @@ def test_phases_that_make_no_sense_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ((1.0, False, False), "GENERATOR_FIRST is 1.0: it must be at least 0 and under 1"),
-        ((-0.1, False, False), "GENERATOR_FIRST is -0.1"),
+        ((1.0, False, False), "generator_first is 1.0: it must be at least 0 and under 1"),
+        ((-0.1, False, False), "generator_first is -0.1"),
         ((0.0, True, False), "GENERATOR_FIRST is 0: set it to the share"),
     ],
 )

@@ -151,7 +151,7 @@ def test_the_discriminators_weight_falls_to_its_share_by_the_last_step() -> None
     schedule = WeightSchedule(disc_weight_end=0.2, num_train_steps=10)
     factors = [float(schedule.factors(step)["discriminator"]) for step in (0, 5, 10, 15)]
     assert factors == pytest.approx([1.0, 0.6, 0.2, 0.2])
-    with pytest.raises(UserError, match="DISC_WEIGHT_END is -1"):
+    with pytest.raises(UserError, match="disc_weight_end is -1"):
         WeightSchedule(disc_weight_end=-1.0, num_train_steps=10)
 
 

@@ -260,7 +260,12 @@ def test_a_run_without_predictions_or_working_seeds_still_makes_a_page(tmp_path:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [(None, "no results.json in"), ('{"task": "x"}', "has no 'kind'"), ("{", "is not JSON"), ("[]", "holds a list")],
+    [
+        (None, "no results.json in"),
+        ('{"task": "x"}', "it has no best_seed, kind, main_metric"),
+        ("{", "is not JSON"),
+        ("[]", "it is .., and must be an object"),
+    ],
 )
 def test_results_that_are_none_are_refused(tmp_path: Path, text: str | None, words: str) -> None:
     if text is not None:

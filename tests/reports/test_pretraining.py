@@ -274,7 +274,7 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
 def test_an_evaluation_without_metrics_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path, passages=[], metrics=GOOD, record=None)
     (tmp_path / "evaluation.json").write_text('{"step": 3}')
-    with pytest.raises(UserError, match="has no 'metrics'"):
+    with pytest.raises(UserError, match="it has no metrics, passages, setting"):
         write_report(str(tmp_path))
 
 

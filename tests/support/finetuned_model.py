@@ -8,9 +8,8 @@ import numpy as np
 
 from electra_jax.checkpoints.model_dir import write_model
 from electra_jax.checkpoints.model_record import Description, abstract_params
-from electra_jax.model.heads import HeadConfig
 from electra_jax.tasks.vocabulary import Vocabulary
-from support.tiny_model import VOCAB_SIZE, small_encoder
+from support.tiny_model import VOCAB_SIZE, head_config, small_encoder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["the", "cat", "##s", "sat", "on", "mat", "dog", "ran", "home", "who", "did", "john", "paris", "in", "?", "."]
@@ -51,20 +50,21 @@ QA = {
 QUESTION = {"question": "Who sat?", "context": "John sat on the mat. The dog ran home. The cats sat in Paris."}
 
 
-def write_tuned(directory: Path, kind: str, *, labels: tuple[str, ...], task: dict[str, Any] | None) -> Path:
+def write_tuned(
+    directory: Path,
+    kind: str,
+    *,
+    labels: tuple[str, ...],
+    task: dict[str, Any] | None,
+    head_kind: str = "",
+    **head_fields: Any,
+) -> Path:
     """A model directory of a kind of `description.KINDS`, whose facts hold `task`, if any."""
     head = None
     if kind not in ("discriminator", "generator", "pretraining"):
-        head = HeadConfig(
-            kind=HEADS.get(kind, kind),
-            num_labels=len(labels) or (2 if kind == "question_answering" else 1),
-            dropout_prob=0.1,
-            mask_questions=kind == "question_answering",
-            final_sep_answers=False,
-            answerable="start" if kind == "question_answering" else "none",
-            beam_size=0,
-            classifier_pooling="cls",
-        )
+        answers = {"mask_questions": True, "answerable": "start"} if kind == "question_answering" else {}
+        outputs = len(labels) or (2 if answers else 1)
+        head = head_config(head_kind or HEADS.get(kind, kind), num_labels=outputs, **(answers | head_fields))
     description = Description(
         kind=kind,
         discriminator=None if kind == "generator" else small_encoder(),
@@ -89,6 +89,7 @@ def text_facts(name: str, labels: tuple[str, ...], *, pair: bool) -> dict[str, A
         "kind": "classification",
         "target": list(labels),
         "pair": pair,
+        "clips": False,
         "metrics": ["accuracy"],
         "rules": "standard",
         "length": 32,

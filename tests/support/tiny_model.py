@@ -9,6 +9,7 @@ import numpy as np
 from electra_jax.config import gin_files
 from electra_jax.model.config import BERT_BLOCK, FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import Electra, generator_config
+from electra_jax.model.heads import WITHOUT_ANSWERS, HeadConfig
 from electra_jax.pretraining.corruption import DistinctPositions, MaskingConfig
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.tasks.options import TaskOptions
@@ -96,6 +97,12 @@ MODERN_BLOCK = {
 def modern_encoder(**fields: Any) -> EncoderConfig:
     """Return `small_encoder` with ModernBERT's layers: one that sees the row, and one that sees a window of 8."""
     return dataclasses.replace(small_encoder(), **{"embedding_size": 16} | MODERN_BLOCK | fields)
+
+
+def head_config(kind: str = "sequence_classification", **fields: Any) -> HeadConfig:
+    """Return a head with two outputs and the published dropout; whatever differs is in `fields`."""
+    common = {"num_labels": 2, "dropout_prob": 0.1, **WITHOUT_ANSWERS, "classifier_pooling": "cls"}
+    return HeadConfig(kind, **(common | fields))
 
 
 def small_model(*, dropout: float = 0.0, dtype: str = "float32") -> Electra:

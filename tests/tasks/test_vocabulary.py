@@ -4,6 +4,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 import tensorflow as tf
@@ -12,7 +13,8 @@ from tokenizers import BertWordPieceTokenizer
 from electra_jax.errors import UserError
 from electra_jax.tasks.seqio_vocabulary import SeqioVocabulary
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
-from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary, train_vocabulary
+from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary, write_vocab_file
+from electra_jax.tasks.wordpieces import learn_wordpieces
 
 # Pieces that split, join, vanish or turn into [UNK] in every way that BERT knows.
 PIECES = (
@@ -192,52 +194,91 @@ def test_line_ends_of_other_systems_and_odd_entries(tmp_path: pathlib.Path) -> N
     assert load_vocabulary(str(path), lowercase=None).tokens == [*SPECIAL_TOKENS, "a", "\u2028", "b"]
 
 
-def train(folder: pathlib.Path, texts: list[str], **changes: object) -> Vocabulary:
+def train(texts: list[str], **changes: object) -> Vocabulary:
     arguments = {
-        "vocab_file": str(folder / "made" / "vocab.txt"),
         "vocab_size": 60,
         "lowercase": True,
         "strip_accents": True,
         "min_frequency": 2,
         "limit_alphabet": 100,
-        "corpus_name": "texts",
         "show_progress": False,
     }
-    return train_vocabulary(iter(texts), **(arguments | changes))
+    return learn_wordpieces(iter(texts), **(arguments | changes)).vocabulary
 
 
 TEXTS = ["The lower newest widest cafés.", "lower lowest newer wider lowing", "x" * 201] * 20
 
 
 def test_training_writes_what_loading_reads(tmp_path: pathlib.Path) -> None:
-    trained = train(tmp_path, TEXTS)
+    trained = train(TEXTS)
     assert trained.tokens[:5] == list(SPECIAL_TOKENS)
     assert {"low", "##est", "e"} & set(trained.tokens)
-    assert "x" not in trained.tokens  # only in a word that is [UNK] whatever the vocabulary
-    assert trained.unk_id not in trained.encode("THE LOWEST CAFÉ.")
-    loaded = load_vocabulary(str(tmp_path / "made" / "vocab.txt"), lowercase=None)
+    assert trained.unk_id not in trained.encode(f"THE LOWEST CAFÉ {'x' * 500}.")
+    write_vocab_file(tmp_path / "vocab.txt", trained)
+    loaded = load_vocabulary(str(tmp_path / "vocab.txt"), lowercase=None)
     assert loaded == trained
     with pytest.raises(UserError, match="was asked for"):
-        load_vocabulary(str(tmp_path / "made" / "vocab.txt"), lowercase=False)
-    cased = train(tmp_path / "cased", TEXTS, lowercase=False, strip_accents=False)
+        load_vocabulary(str(tmp_path / "vocab.txt"), lowercase=False)
+    cased = train(TEXTS, lowercase=False, strip_accents=False)
     assert "T" in cased.tokens
     assert "é" in "".join(cased.tokens)
 
 
-def test_training_is_reproducible(tmp_path: pathlib.Path) -> None:
+def test_training_is_reproducible() -> None:
     words = [f"{a}{b}{c}{d}" for a in "abcdefg" for b in "hijklm" for c in "opqrst" for d in "uvwxyz"]
-    vocabularies = [train(tmp_path, [" ".join(words)], vocab_size=400).tokens for _ in range(3)]
+    vocabularies = [train([" ".join(words)], vocab_size=400).tokens for _ in range(3)]
     assert vocabularies[0] == vocabularies[1] == vocabularies[2]
     # Twenty characters of one frequency, ten of which are kept.
     rare = ["".join(chr(ord("a") + (start + step) % 20) for step in range(5)) for start in range(20)] * 3
-    limited = [train(tmp_path, rare, vocab_size=100, limit_alphabet=10).tokens for _ in range(3)]
+    limited = [train(rare, vocab_size=100, limit_alphabet=10).tokens for _ in range(3)]
     assert limited[0] == limited[1] == limited[2]
     assert {token for token in limited[0] if len(token) == 1} == set("abcdefghij")
 
 
-def test_training_refuses_what_cannot_be(tmp_path: pathlib.Path) -> None:
+def test_training_refuses_what_cannot_be() -> None:
     with pytest.raises(UserError, match="no text"):
-        train(tmp_path, ["", "  "])
-    with pytest.raises(UserError, match="vocab_size=10 cannot hold"):
-        train(tmp_path, TEXTS, vocab_size=10)
-    assert train(tmp_path, TEXTS, limit_alphabet=3).vocab_size < 60
+        train(["", "  "])
+    with pytest.raises(UserError, match=r"VOCAB_SIZE 10 cannot hold .* LIMIT_ALPHABET"):
+        train(TEXTS, vocab_size=10)
+    assert train(TEXTS, limit_alphabet=3).vocab_size < 60
+
+
+def test_the_alphabet_covers_the_text_whatever_its_script() -> None:
+    """A thousand characters, the limit of earlier versions, are a quarter of a Chinese text's."""
+    ideographs = [chr(0x4E00 + number) for number in range(3000)]
+    text = ["".join(ideographs[start : start + 20]) + "。" for start in range(0, 3000, 20)]
+    learned = train(text, vocab_size=4000, limit_alphabet=None)
+    assert not [each for each in ideographs if each not in learned.tokens]
+    assert learned.unk_id not in learned.encode("".join(text))
+    # One rare character in 100,000 is none of the 99.99 %.
+    common = train(["ab" * 50_000 + " q"], limit_alphabet=None)
+    assert {"a", "b"} <= set(common.tokens)
+    assert "q" not in common.tokens
+
+
+def test_a_letter_is_one_letter_however_it_was_typed() -> None:
+    composed, apart = (unicodedata.normalize(form, "niño ガ 한국어 हिन्दी") for form in ("NFC", "NFD"))
+    learned = train([composed] * 3, lowercase=False, strip_accents=False)
+    assert learned.encode(composed) == learned.encode(apart)
+    assert learned.unk_id not in learned.encode(composed)
+    # BERT's reading, that of vocabularies without the record, stays.
+    bert = Vocabulary(learned.tokens, lowercase=False, strip_accents=False)
+    assert bert.encode(composed) == learned.encode(composed)
+    assert bert.encode(apart) != learned.encode(apart)
+    assert bert.fingerprint != learned.fingerprint
+
+
+def test_a_fingerprint_of_earlier_versions_stays() -> None:
+    """Caches and checkpoints are found by it."""
+    assert vocabulary().fingerprint == "e38c688366bbc850"
+    assert pickle.loads(pickle.dumps(train(TEXTS))) == train(TEXTS)
+
+
+def test_long_words_are_read_in_parts_that_keep_marks() -> None:
+    learned = train(["กิน" * 400, "ACGT" * 500], vocab_size=100, lowercase=False, strip_accents=False)
+    for text in ("กิน" * 1000, "ACGT" * 10_000, "ก" + "็" * 450):
+        ids = learned.encode(text)
+        assert learned.tokenizer.decode(ids).replace(" ", "") == text if "็" not in text else ids
+    assert learned.unk_id not in learned.encode("กิน" * 1000)
+    words = learned.tokenizer.pre_tokenizer.pre_tokenize_str("กิ" * 150)
+    assert [(len(word), word[0]) for word, _ in words] == [(200, "ก"), (100, "ก")]

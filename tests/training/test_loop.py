@@ -137,7 +137,7 @@ def test_the_share_of_time_spent_waiting_for_data(monkeypatch: pytest.MonkeyPatc
     now = [100.0]
     monkeypatch.setattr("electra_jax.training.meter.time.monotonic", lambda: now[0])
     recorder = Recorder()
-    meter = Meter(recorder, finish=lambda sums: {}, learning_rate=float, start_step=0, num_train_steps=4, log_every=2)
+    meter = Meter(recorder, range(4), finish=lambda sums: {}, learning_rate=float, log_every=2)
     sums = {"real": np.float32([64.0]), "grad_norm": np.float32([1.0])}
     for step, waited in enumerate((1.0, 0.0, 3.0, 3.0), start=1):
         with meter.waiting():
@@ -188,6 +188,8 @@ def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
     assert held.step == 3
 
 
+# The thread in which TensorBoard writes dies of the full disk too.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_metrics_that_find_the_disk_full_lose_no_checkpoint(tmp_path: Path, small_disk: Path) -> None:
     reporter = RunReporter(small_disk, start_step=0, num_train_steps=100)
     with pytest.raises(UserError, match=r"No space left on device") as caught:

@@ -19,14 +19,14 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.model.finetuned import FinetunedModel
-from electra_jax.model.heads import HEADS, HeadConfig
+from electra_jax.model.heads import HEADS
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import steps
 from electra_jax.training import sharding
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.update_rules import matrix_axes, muon_flops
 from support.objectives import VARIANTS
-from support.tiny_model import ONE_AXIS, optimizer_config, small_encoder, small_model
+from support.tiny_model import ONE_AXIS, head_config, optimizer_config, small_encoder, small_model
 
 OBJECTIVES = sorted(path.name for path in (Path(__file__).parents[2] / "gin" / "objectives").glob("*.gin"))
 # In a layer query, key, value, output of attention and the two of the feed-forward part, or three with a gate.
@@ -36,7 +36,7 @@ MATRICES_OF_A_LAYER = {"tiny": 6, "small": 6, "modern_tiny": 7}
 def built(model: str, objective: str, *bindings: str) -> PretrainingRun:
     files = [f"gin/models/{model}.gin", "gin/runs/pretrain.gin", f"gin/objectives/{objective}"]
     with gin_files.isolated():
-        return gin_files.build(PretrainingRun, files, ["MODEL_DIR=''", "VOCAB_FILE=''", *bindings], search_paths=[])
+        return gin_files.build(PretrainingRun, files, ["MODEL_DIR='run'", "VOCAB_FILE=''", *bindings], search_paths=[])
 
 
 def hidden_matrices(shapes: PyTree) -> set[str]:
@@ -60,17 +60,7 @@ def test_every_parameter_is_in_one_group(model: str, objective: str) -> None:
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("answerable", ["none", "start"])
 def test_every_parameter_of_a_fine_tuned_model_is_in_one_group(kind: str, answerable: str) -> None:
-    head = HeadConfig(
-        kind=kind,
-        num_labels=3,
-        dropout_prob=0.1,
-        mask_questions=False,
-        final_sep_answers=False,
-        answerable=answerable,
-        beam_size=2,
-        classifier_pooling="cls",
-    )
-    model = FinetunedModel(small_encoder(), head)
+    model = FinetunedModel(small_encoder(), head_config(kind, num_labels=3, answerable=answerable, beam_size=2))
     shapes = nn.unbox(jax.eval_shape(lambda key: finetuning.init_params(key, model), jax.random.key(0)))
     of_head = {path for path in hidden_matrices(shapes) if path.startswith("head/")}
     expected = {

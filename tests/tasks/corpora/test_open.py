@@ -174,7 +174,7 @@ def test_damaged_compressed_files(tmp_path: pathlib.Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"text": "cut', r"a\.jsonl, line 2: not JSON"),
+        ('{"text": "cut', r"a\.jsonl, line 2 is not JSON"),
         ('{"body": "x"}', r"a\.jsonl, line 2: no text in the field 'text' \(fields: 'body'\)"),
         ('{"text": 5}', r"a\.jsonl, line 2: no text in the field 'text'"),
         ('["text"]', r"a\.jsonl, line 2: .*no JSON object"),

@@ -217,7 +217,7 @@ def test_full_disk(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
     description = cache_description(corpus, vocabulary, packing=PACKING, held_out_fraction=0.1)
     jobs = tmp_path / "c" / f"{cache_name(description)}.partial" / "jobs"
     jobs.mkdir(parents=True)
-    (jobs / "job_bytes").write_text("65536")
+    (jobs / "bytes_of_a_job").write_text("65536")
     # Writing to this device fails as writing to a full disk does.
     (jobs / "000000.train.npz.part").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"disk of .* is full"):

@@ -64,7 +64,7 @@ def copied(corpus: Path, folder: Path, *, num_files: int) -> Path:
 
 def batches(corpus: Path, process_index: int, process_count: int, **macros: Any) -> BatchIterator:
     """What a process of `electra pretrain` reads."""
-    macros = {"MODEL_DIR": "", "VOCAB_FILE": str(corpus / "vocab.txt"), "BATCH_SIZE": 8} | macros
+    macros = {"MODEL_DIR": "run", "VOCAB_FILE": str(corpus / "vocab.txt"), "BATCH_SIZE": 8} | macros
     bindings = [f"{name}={value!r}" for name, value in (beam_corpus.SETTINGS | macros).items()]
     run = gin_files.build(
         PretrainingRun,

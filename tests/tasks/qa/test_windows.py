@@ -305,6 +305,19 @@ def test_decoding_by_hand() -> None:
     assert [entry.text for entry in prediction.nbest] == ["1895-1943", "leader was", "liked"]
     assert [entry.start_logit for entry in prediction.nbest] == [3, 2, 2]
     np.testing.assert_allclose([entry.probability for entry in prediction.nbest], np.array([np.e, 1, 1]) / (np.e + 2))
+    # Characters of the whole context, whichever window they come from.
+    assert [CONTEXT[entry.start : entry.end] for entry in prediction.nbest] == ["1895-1943", "leader was", "liked"]
+    assert prediction.to_json() | {"nbest": []} == {
+        "answer": "1895-1943",
+        "start": CONTEXT.index("1895-1943"),
+        "end": CONTEXT.index("1895-1943") + 9,
+        "probability": prediction.nbest[0].probability,
+        "null_odds": -1.0,
+        "null_threshold": None,
+        "nbest": [],
+    }
+    withheld = dataclasses.replace(prediction, null_threshold=-2.0).to_json()
+    assert (withheld["answer"], withheld["start"], withheld["end"]) == ("", None, None)
     assert prediction.null_odds == -1.0
     relative = dataclasses.replace(DECODING, null_odds_against_best_span=True)
     assert decode(_example(), windows, candidates, [2.0, -1.0, 5.0, 0.0], VOCABULARY, relative).null_odds == -4.0
@@ -315,7 +328,7 @@ def test_decoding_by_hand() -> None:
 
 def test_prediction_files_and_withheld_answers(tmp_path: Path) -> None:
     predictions = {
-        "a": QAPrediction((ScoredText("x", 0.75, 2.0, 1.0), ScoredText("y", 0.25, 1.0, 1.0)), 0.5),
+        "a": QAPrediction((ScoredText("x", 0.75, 2.0, 1.0), ScoredText("y", 0.25, 1.0, 1.0, 3, 4)), 0.5),
         "b": QAPrediction((ScoredText("z", 1.0, 0.0, 0.0),), -0.5),
     }
     qa_decoding.write_predictions(predictions, str(tmp_path / "out"), null_threshold=0.0)

@@ -170,13 +170,52 @@ def test_raw_input_by_a_task_rebuilt_from_its_facts(ner: TaggingTask, tmp_path: 
     predictions = [prediction.to_json() for prediction in task.predictions(examples, rows, outputs)]
     assert predictions[0]["words"] == ["Ann", "works"]
     assert predictions[0]["tags"] == ["B-PER", "O"]
-    assert predictions[2] == {"words": [], "tags": [], "probabilities": []}
+    assert predictions[2] == {"words": [], "tags": [], "probabilities": [], "entities": []}
     # The labels of a model hold when it is evaluated on other files, whatever those files are trained on.
     written(tmp_path / "other.txt", "Ann B-PER\n")
     other = task_options("ner", dev_file=str(tmp_path / "other.txt"))
     recorded = make_task(other, VOCABULARY, recorded=ner.describe())
     assert (recorded.labels, recorded.splits) == (ner.labels, ("dev",))
     assert len(recorded.examples("dev").examples) == 1
+
+
+def test_entities_are_places_in_the_text(ner: TaggingTask) -> None:
+    text = " Anna\u3000works  in\tNew \ud800  York"
+    tags = ["S-PER", "O", "O", "B-LOC", "I-LOC", "E-LOC"]
+    places = {str: (16, 27), list: (14, 24)}  # Words that are given stand a space apart.
+    for value in (text, text.split()):
+        examples = ner.raw_examples([value])
+        rows = ner.rows(examples, training=False)
+        (found,) = ner.predictions(examples, rows, outputs_of(ner, rows, [tags]))
+        person, place = found.to_json()["entities"]
+        start, end = places[type(value)]
+        # ln 3 for one of nine labels is a probability of 3 in 11.
+        assert place.pop("score") == pytest.approx(3 / 11)
+        assert place == {"type": "LOC", "text": "New \ufffd York", "start": start, "end": end}
+        assert (text if value is text else " ".join(value))[start:end].split() == ["New", "\ud800", "York"]
+        assert (person["type"], person["end"] - person["start"]) == ("PER", 4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "entities"),
+    [
+        (("O", "B-PER", "I-PER"), [("PER", 0, 8)]),
+        (("O", "PER", "LOC"), [("PER", 0, 4), ("LOC", 5, 8)]),
+        (("O", "U-PER", "L-PER"), [("PER", 0, 4), ("PER", 5, 8)]),
+        (("NOUN", "VERB", "ADJ"), None),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), None),
+    ],
+)
+def test_entities_of_another_librarys_labels(labels: tuple[str, ...], entities: list | None, ner: TaggingTask) -> None:
+    """Every word has the label after the last word's."""
+    task = task_from_facts(ner.describe() | {"labels": labels, "scheme": None, "encoding": "BIO"}, VOCABULARY)
+    examples = task.raw_examples(["Anna Ann works"])
+    rows = task.rows(examples, training=False)
+    (found,) = task.predictions(examples, rows, outputs_of(task, rows, [[labels[1], labels[2], labels[0]]]))
+    assert found.tags == (labels[1], labels[2], labels[0])
+    of_type = None if found.entities is None else [(each.type, each.start, each.end) for each in found.entities]
+    assert of_type == entities
+    assert ("entities" in found.to_json()) == (entities is not None)
 
 
 def test_ones_own_columns_and_scheme(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_the_task_of_this_environment() -> None:
     assert len(task.labels) >= 8
     assert set(task.labels) <= embedded.installed_packages().keys()
     assert (task.kind, task.main_metric, task.splits) == ("classification", "accuracy", ("train", "dev", "test"))
-    with pytest.raises(UserError, match="EXAMPLES_PER_CLASS is 0: it must be at least 1"):
+    with pytest.raises(UserError, match=r"examples_per_class\)? is 0: it must be at least 1"):
         make_package_task(task_options("package_of", examples_per_class=0), VOCABULARY)
     with pytest.raises(UserError, match="package_of has no dev_matched split: it has train, dev and test"):
         task.examples("dev_matched")

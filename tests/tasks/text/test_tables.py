@@ -79,7 +79,8 @@ def test_values_outside_the_interval(tmp_path: Path, value: str) -> None:
 def test_normalisation_and_back() -> None:
     interval = Interval(1.0, 5.0)
     assert [interval.normalised(value) for value in (1.0, 2.0, 5.0)] == [0.0, 0.25, 1.0]
-    assert [interval.denormalised(output) for output in (-0.1, 0.25, 1.3)] == [1.0, 2.0, 5.0]
+    assert [interval.denormalised(output) for output in (-0.5, 0.25, 1.5)] == [-1.0, 2.0, 7.0]
+    assert [interval.nearest(value) for value in (-1.0, 2.0, 7.0)] == [1.0, 2.0, 5.0]
 
 
 ROWS = [("it rains", 'she said "hm"', "no"), ("it, too", "rains", "yes"), ("naïve", "so", "no")]

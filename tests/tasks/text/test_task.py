@@ -261,20 +261,25 @@ def test_columns_that_are_not_named(tmp_path: Path) -> None:
         made("classification", data_dir=tmp_path, text_column="body", label_column="kind")
 
 
-def test_values_of_a_regression(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("clips", "high"), [(False, 5.0), (True, 3.0)])
+def test_values_of_a_regression(clips: bool, high: float, tmp_path: Path) -> None:
     written(tmp_path / "train.tsv", "kind\tbody", "-1\ta", "3\tb", "1\tc")
     written(tmp_path / "dev.tsv", "kind\tbody", "5\ta", "0\tb")
-    task = own(tmp_path, "regression")
+    task = own(tmp_path, "regression", clip_predictions=clips)
     assert (task.kind, task.target, task.labels) == ("regression", Interval(-1.0, 3.0), ())
     train = task.examples("train").examples
     assert [float(row["label"]) for row in task.rows(train, training=True)] == [0.0, 1.0, 0.5]
-    # A value beyond those of training is read, and its prediction is the nearest that was seen.
+    # A value beyond those of training is read, and predicted, unless the nearest that was seen is asked for.
     dev = task.examples("dev").examples
     assert [example.label for example in dev] == [5.0, 0.0]
     rows = task.rows(dev, training=False)
     outputs = [{"logits": np.array([value], np.float32)} for value in (1.5, 0.25)]
     predictions = task.predictions(dev, rows, outputs)
-    assert predictions == [ValuePrediction(3.0), ValuePrediction(0.0)]
+    assert predictions == [ValuePrediction(high), ValuePrediction(0.0)]
+    assert task_from_facts(task.describe(), VOCABULARY).predictions(dev, rows, outputs) == predictions
+    # Earlier versions, which did not say so, clipped.
+    recorded = {name: value for name, value in task.describe().items() if name != "clips"}
+    assert task_from_facts(recorded, VOCABULARY).predictions(dev, rows, outputs)[0] == ValuePrediction(3.0)
     assert predictions[1].to_json() == {"value": 0.0}
     assert task.score(dev, predictions) == {"spearman": pytest.approx(100.0), "pearson": pytest.approx(100.0)}
 

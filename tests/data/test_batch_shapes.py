@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from electra_jax.data.batch_shapes import BatchShape, BatchShapes, Stage, Warmup, cut
 from electra_jax.data.batches import BlockBatches
 from electra_jax.data.blocks import TokenBlocks
-from electra_jax.data.shapes import BatchShape, BatchShapes, Stage, Warmup, cut
 from electra_jax.errors import UserError
 
 SEP = 99

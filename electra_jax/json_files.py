@@ -1,0 +1,106 @@
+"""Read JSON that may be damaged, or another program's: what is not the JSON that is asked for ends in one sentence."""
+
+import json
+import reprlib
+import types
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from electra_jax.errors import UserError
+from electra_jax.ranges import fits
+
+if TYPE_CHECKING:
+    from etils import epath
+
+# What holds other values, in words.
+NAMES = {dict: "an object", list: "a list"}
+
+REMEDY = "restore the file, or make it again"
+
+
+def read_json(path: "Path | epath.Path", kind: Any, *, remedy: str = REMEDY) -> Any:
+    """Read a file of JSON.
+
+    Args:
+        path: local or remote.
+        kind: the type of the value, see `parse_json`.
+        remedy: what a user can do about a file that is not what it should be.
+
+    Raises:
+        UserError: if the file cannot be read, or does not hold a value of that type as JSON.
+    """
+    return parse_json(read_text(path, remedy=remedy), kind, path, remedy=remedy)
+
+
+def read_text(path: "Path | epath.Path", *, remedy: str = REMEDY) -> str:
+    """Read a file of text, local or remote; `remedy` is what a user can do about one that cannot be read.
+
+    Raises:
+        UserError: if the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): {remedy}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 at byte {error.start}: {remedy}") from error
+
+
+def parse_json(text: str, kind: Any, place: object, *, remedy: str = REMEDY) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        text: the text.
+        kind: the type of the value: `Any`, a number, `str`, `bool`, None, a list or dict of such, a union of such, or a
+            `TypedDict`, whose keys are those that are read; others may stand beside them.
+        place: the file, and the line where it has lines of JSON, for the message.
+        remedy: what a user can do about a text that is not what it should be.
+
+    Raises:
+        UserError: if the text is not JSON, nests too deeply or has a number of too many digits to be read, or the value
+            is of another type.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise UserError(f"{place} is not JSON ({error.msg}, {where}): {remedy}") from error
+    except RecursionError as error:
+        raise UserError(f"{place} is JSON that nests too deeply to be read: {remedy}") from error
+    # A number of more than 4,300 digits.
+    except ValueError as error:
+        raise UserError(f"{place} cannot be read ({error}): {remedy}") from error
+    wrong = fault_of(value, kind, "")
+    if wrong is not None:
+        raise UserError(f"{place}: {wrong}: {remedy}")
+    return value
+
+
+def fault_of(value: Any, kind: Any, name: str) -> str | None:
+    """Return what of a value is not of a type, in words; None if all of it is.
+
+    Args:
+        value: a JSON value.
+        kind: a type, see `parse_json`.
+        name: the value's place in the whole, "" for the whole itself.
+    """
+    if kind is Any:
+        return None
+    if isinstance(kind, types.UnionType):
+        faults = [fault_of(value, one, name) for one in typing.get_args(kind)]
+        return None if None in faults else faults[0]
+    outer = dict if typing.is_typeddict(kind) else typing.get_origin(kind) or kind
+    if not (isinstance(value, outer) if outer in NAMES else fits(value, outer)):
+        return f"{name or 'it'} is {reprlib.repr(value)}, and must be {NAMES.get(outer, outer.__name__)}"
+    parts: list[tuple[str, Any, Any]] = []
+    if typing.is_typeddict(kind):
+        missing = sorted(kind.__required_keys__ - value.keys())
+        if missing:
+            return f"{name or 'it'} has no {', '.join(missing)}"
+        parts = [(key, value[key], one) for key, one in typing.get_type_hints(kind).items() if key in value]
+    elif inner := typing.get_args(kind):
+        items = value.items() if outer is dict else enumerate(value)
+        parts = [(str(key), one, inner[-1]) for key, one in items]
+    faults = (fault_of(one, of, f"{name}.{key}" if name else key) for key, one, of in parts)
+    return next((fault for fault in faults if fault is not None), None)
