@@ -176,8 +176,12 @@ def disk_errors_for_users(directory: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sole_builder(lock_file: Path) -> Iterator[None]:
-    """Hold a lock that the system frees when its holder dies, waiting for another process that holds it."""
+def sole_builder(lock_file: Path) -> Iterator[int]:
+    """Hold a lock that the system frees when its last holder dies, waiting for other processes that hold it.
+
+    Yields:
+        The lock's file descriptor; a child process that inherits it holds the lock too.
+    """
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with open(lock_file, "w") as file:
         try:
@@ -185,7 +189,7 @@ def sole_builder(lock_file: Path) -> Iterator[None]:
         except BlockingIOError:
             print(f"waiting for another process that holds {lock_file}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
 
 
 def size_and_time(path: "Path | epath.Path") -> tuple[int, int]:

@@ -6,6 +6,7 @@ RUN = "run.json"  # what ran it: command, machine, versions, facts of the run
 METRICS = "metrics.jsonl"  # a line for every report of metrics
 CHECKPOINTS = "checkpoints"  # one directory per saved step
 REPORT = "report.html"  # the page about the run
+LOCK = "run.lock"  # who writes here now
 
 # Written by `electra import`, `electra finetune` and T5X's recipes, beside CHECKPOINTS.
 MODEL = "model.json"  # what the model is made of
@@ -26,3 +27,4 @@ SEED_RESULT = "result.json"  # and its scores
 # Written by `electra compare`.
 COMPARISON = "comparison.json"  # everything that the page and the figure show
 FIGURE = "comparison.svg"  # score against FLOPs
+ITEMS_LOCK = "items.lock"  # held by the processes that it started

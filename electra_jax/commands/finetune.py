@@ -12,6 +12,7 @@ from electra_jax.checkpoints.run_record import write_run_record
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.distributed import processes
+from electra_jax.distributed.owner import owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
@@ -30,6 +31,7 @@ from electra_jax.tasks.qa.task import QATask
 from electra_jax.training import sharding
 
 
+@owning_model_dir("electra finetune")
 def run(configuration: FinetuningRun) -> None:
     """Fine-tune with each seed; the same command resumes a run that was stopped or killed."""
     local(configuration.model_dir, "the MODEL_DIR of fine-tuning")

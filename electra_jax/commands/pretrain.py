@@ -18,6 +18,7 @@ from electra_jax.config.data import PretrainingData, data_state, resume_data, sh
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.data.batches import Prefetch
 from electra_jax.distributed import processes
+from electra_jax.distributed.owner import owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.files import path_of
@@ -38,6 +39,7 @@ from electra_jax.training.state import Batch, Sums, TrainState
 DISPATCHES_AHEAD = 4
 
 
+@owning_model_dir("electra pretrain")
 def run(configuration: PretrainingRun) -> None:
     """Train until the last step or until asked to stop; the same command resumes the run."""
     keep_compilations()

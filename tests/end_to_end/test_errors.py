@@ -1,6 +1,7 @@
 """Bad input through the command line: exit code 2, one sentence that says what to do, and nothing lost."""
 
 import gzip
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from electra_jax import cli
 from electra_jax.distributed.group import free_port
+from electra_jax.distributed.owner import owned
 from electra_jax.tasks.pretraining.tfrecords import encode_example, frame
 from support.command_line import (
     FILES,
@@ -301,6 +303,17 @@ def test_a_directory_of_another_run(
         changes = {"VOCAB_FILE": _vocabulary(tmp_path, [*SPECIAL, *reversed(WORDS)])}
     before = _content(copied)
     assert sentence in refused(small_run(place, copied, **STEPS, **changes))
+    assert _content(copied) == before
+
+
+def test_a_directory_in_use(place: Path, copied: Path, refused: Refused) -> None:
+    tuning = [
+        f"--gin.{name}='{value}'" for name, value in {"TASK": "cola", "INIT_FROM": copied, "DATA_DIR": "glue"}.items()
+    ]
+    before = _content(copied)
+    with owned(copied, "electra pretrain"):
+        for arguments in (small_run(place, copied, **STEPS), ["finetune", f"--gin.MODEL_DIR='{copied}'", *tuning]):
+            assert f"{copied} is in use by `electra pretrain` (process {os.getpid()} on " in refused(arguments)
     assert _content(copied) == before
 
 
