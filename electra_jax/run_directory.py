@@ -2,6 +2,7 @@
 
 # Written by every run.
 CONFIG = "config.gin"  # the resolved Gin configuration, which runs the same again
+EARLIER_CONFIG = "config.{}.gin"  # those of earlier starts that were configured otherwise, the first one 1
 RUN = "run.json"  # what ran it: command, machine, versions, facts of the run
 METRICS = "metrics.jsonl"  # a line for every report of metrics
 CHECKPOINTS = "checkpoints"  # one directory per saved step

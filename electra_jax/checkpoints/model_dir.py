@@ -19,8 +19,7 @@ from electra_jax.checkpoints.model_record import (
     read_model_record,
     write_model_record,
 )
-from electra_jax.config.pretraining import PretrainingRun
-from electra_jax.config.recorded import RecordedFile
+from electra_jax.config.resuming import recorded_run
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replacing_directory
@@ -146,16 +145,6 @@ def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) 
     """
     kind, params = plain_towers.to_plain_towers(params)
     return describe_towers(recorded_run(directory), kind, params, origin), params
-
-
-def recorded_run(directory: epath.Path) -> PretrainingRun:
-    """Return the configuration that a run of `electra pretrain` recorded in its MODEL_DIR."""
-    from electra_jax.config import gin_files
-
-    # The caller may be a run of its own, whose configuration is still to be read from.
-    with gin_files.isolated():
-        recorded = RecordedFile(str(directory / CONFIG), needs_imports=False)
-        return gin_files.build(PretrainingRun, [recorded], [], search_paths=[])
 
 
 def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any]) -> Description:

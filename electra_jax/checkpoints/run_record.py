@@ -34,7 +34,7 @@ PACKAGES = [
 def write_run_record(
     model_dir: epath.Path, configuration: str, facts: dict[str, Any], *, weights: dict[str, Any] | None = None
 ) -> None:
-    """Write both files; a run that is resumed keeps the record of its earlier starts.
+    """Write both files; a run that is resumed keeps the record of its earlier starts, and their configurations.
 
     Args:
         model_dir: the run directory, which must exist.
@@ -61,7 +61,27 @@ def write_run_record(
         "starts": [*earlier, start],
     }
     replace_file(path, json.dumps(record, indent=1) + "\n", durable=True)
+    keep_configuration(model_dir, unlike=configuration)
     replace_file(model_dir / run_directory.CONFIG, configuration, durable=True)
+
+
+def keep_configuration(model_dir: epath.Path, *, unlike: str) -> None:
+    """Copy the configuration of the last start to the next free name of config.1.gin, config.2.gin and so on.
+
+    Args:
+        model_dir: the run directory.
+        unlike: the configuration of this start; an equal one is not copied.
+    """
+    path = model_dir / run_directory.CONFIG
+    if not path.exists() or (held := path.read_bytes()) == unlike.encode():
+        return
+    number, newest = 1, None
+    while (model_dir / run_directory.EARLIER_CONFIG.format(number)).exists():
+        newest = model_dir / run_directory.EARLIER_CONFIG.format(number)
+        number += 1
+    # A start that was killed between the copy and its own configuration has left the copy.
+    if newest is None or newest.read_bytes() != held:
+        replace_file(model_dir / run_directory.EARLIER_CONFIG.format(number), held, durable=True)
 
 
 def earlier_starts(path: epath.Path) -> list[dict[str, Any]]:

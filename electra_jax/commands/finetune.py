@@ -18,11 +18,12 @@ from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
+from electra_jax.finetuning.identity import changes, data_identity
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, resolve_init
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.reports.finetuning import write_finetune_report
-from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEEDS
+from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEED_RESULT, SEEDS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.outputs import left_out
@@ -96,32 +97,22 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     """
     model_dir = Path(configuration.model_dir)
     path = model_dir / RUN
-    asked = configuration.identity(context.optimizer_config) | {
-        "the vocabulary's hash": context.origin.vocabulary_hash,
-    }
+    data = data_identity(context)
+    asked, held = configuration.identity(context.optimizer_config) | data, {}
     if path.exists():
         held = json.loads(path.read_text(encoding="utf-8")).get("finetuning")
         if held is None:
             raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
-        different = [
-            f"{name} {held[name]!r} there, {value!r} here"
-            for name, value in asked.items()
-            # A setting that only one of the two has came or went with a version of the code.
-            if name in held and held[name] != value
-        ]
-        if different:
-            raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")
+        if different := changes(held, asked):
+            raise UserError(
+                f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR, or remove that "
+                "one to train anew"
+            )
     elif (model_dir / CHECKPOINTS).exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
-    processes.check_same_everywhere(
-        "the data",
-        {
-            "the vocabulary's hash": context.origin.vocabulary_hash,
-            "the rows to train on": len(context.train.rows),
-            "the rows of the dev split": len(context.dev.rows),
-        },
-    )
-    if processes.leader():
+    processes.check_same_everywhere("the data", data)
+    finished = all((model_dir / SEEDS / str(seed) / SEED_RESULT).exists() for seed in configuration.seeds)
+    if processes.leader() and not (finished and asked.keys() <= held.keys()):
         model_dir.mkdir(parents=True, exist_ok=True)
         write_run_record(model_dir, gin_files.resolved(), {"finetuning": asked})
     processes.check_shared(model_dir)

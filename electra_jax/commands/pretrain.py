@@ -14,8 +14,9 @@ from electra_jax.checkpoints.orbax_store import Checkpoints, complete_steps
 from electra_jax.checkpoints.run_record import write_run_record
 from electra_jax.checkpoints.warm_start import initialize_from
 from electra_jax.config import gin_files
-from electra_jax.config.data import PretrainingData, data_state, resume_data, share_data, vocabulary_for
+from electra_jax.config.data import PretrainingData, share_data, vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.config.resuming import data_state, resume_data
 from electra_jax.data.batches import Prefetch
 from electra_jax.distributed import processes
 from electra_jax.distributed.owner import owning_model_dir
@@ -52,13 +53,13 @@ def run(configuration: PretrainingRun) -> None:
     data = share_data(configuration, vocabulary, mesh)
     checkpoints, state, weights = begin(configuration, setup, mesh, data)
     model_dir, last_step = path_of(configuration.model_dir), configuration.loop.num_train_steps
-    if processes.leader():
-        facts = describe_run(configuration, state.params, corpus=data.name)
-        write_run_record(model_dir, gin_files.resolved(), facts, weights=weights)
     start_step = int(jax.device_get(state.step))
     if start_step >= last_step:
         print_on_leader(f"{model_dir} has had its {last_step} steps: nothing left to do")
         return
+    if processes.leader():
+        facts = describe_run(configuration, state.params, corpus=data.name)
+        write_run_record(model_dir, gin_files.resolved(), facts, weights=weights)
     ahead = DISPATCHES_AHEAD * configuration.loop.steps_per_dispatch
     with (
         stop_signals() as stop,
@@ -206,4 +207,4 @@ class PretrainingJob:
 
     def data_state(self) -> dict[str, Any]:
         """Return the place in the data, for a checkpoint."""
-        return data_state(self._batches.state(), self._data)
+        return data_state(self._configuration, self._batches.state(), self._data)

@@ -294,6 +294,10 @@ def _content(folder: Path) -> dict[str, bytes]:
         ({"VOCAB_FILE": "other"}, "was trained with another vocabulary"),
         ({"MASKING": "task"}, "MASKING 'task' takes the masks of a MIXTURE_OR_TASK_NAME, and a corpus has none"),
         ({"PACKING": True}, "read blocks and this run reads packed blocks"),
+        ({"CORPUS": "other"}, "read its data in another order (the text of CORPUS "),
+        ({"SEED": 7}, "(SEED 0 there, 7 here), and its place means nothing"),
+        ({"BATCH_SIZE": 16}, "(BATCH_SIZE 8 there, 16 here), and its place means nothing"),
+        ({"SEQUENCE_LENGTH": 16}, "SEQUENCE_LENGTH 32 there, 16 here), and its place means nothing"),
     ],
 )
 def test_a_directory_of_another_run(
@@ -301,6 +305,10 @@ def test_a_directory_of_another_run(
 ) -> None:
     if "VOCAB_FILE" in changes:
         changes = {"VOCAB_FILE": _vocabulary(tmp_path, [*SPECIAL, *reversed(WORDS)])}
+    if "CORPUS" in changes:
+        # As many examples of the same lengths.
+        other = (place / "text.txt").read_text().replace("ba ", "bi ")
+        changes = {"CORPUS": str(_whole_record(tmp_path / "other.txt", other.encode()))}
     before = _content(copied)
     assert sentence in refused(small_run(place, copied, **STEPS, **changes))
     assert _content(copied) == before
