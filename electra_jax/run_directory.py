@@ -9,7 +9,7 @@ CHECKPOINTS = "checkpoints"  # one directory per saved step
 REPORT = "report.html"  # the page about the run
 LOCK = "run.lock"  # who writes here now
 
-# Written by `electra import`, `electra finetune` and T5X's recipes, beside CHECKPOINTS.
+# Written by `electra pretrain`, `electra import`, `electra finetune` and T5X's recipes, beside CHECKPOINTS.
 MODEL = "model.json"  # what the model is made of
 VOCABULARY = "vocab.txt"  # its WordPiece vocabulary, or
 TOKENIZER = "tokenizer.json"  # its tokenizer, with special_tokens_map.json

@@ -4,6 +4,7 @@ A checkpoint holds the training state and the data iterator's state. It is seale
 complete checkpoint does not match its seal, or Orbax cannot read it, the one before it is used.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -166,7 +167,20 @@ def handlers() -> dict[str, ocp.CheckpointHandler]:
 
 def is_of_run(directory: epath.Path, step: int) -> bool:
     """Return whether a training run wrote a checkpoint: only those have a place in the data, not imported weights."""
-    return json.loads((directory / str(step) / "data" / "metadata").read_text(encoding="utf-8")) != {}
+    return _data_state(directory, step) != {}
+
+
+def newest_data_state(directory: epath.Path) -> dict[str, Any]:
+    """Return the place in the data of the newest checkpoint in which it can be read; empty if there is none."""
+    for step in sorted(complete_steps(directory), reverse=True):
+        # Those that read the checkpoint itself find out about its damage.
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return dict(_data_state(directory, step))
+    return {}
+
+
+def _data_state(directory: epath.Path, step: int) -> Any:
+    return json.loads((directory / str(step) / "data" / "metadata").read_text(encoding="utf-8"))
 
 
 def complete_steps(directory: epath.Path) -> list[int]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from electra_jax.checkpoints.model_dir import write_run_model
 from electra_jax.checkpoints.orbax_store import Checkpoints, complete_steps
 from electra_jax.checkpoints.run_record import write_run_record
 from electra_jax.checkpoints.warm_start import initialize_from
@@ -60,6 +61,7 @@ def run(configuration: PretrainingRun) -> None:
     if processes.leader():
         facts = describe_run(configuration, state.params, corpus=data.name)
         write_run_record(model_dir, gin_files.resolved(), facts, weights=weights)
+        write_run_model(configuration, state.params, vocabulary)
     ahead = DISPATCHES_AHEAD * configuration.loop.steps_per_dispatch
     with (
         stop_signals() as stop,
@@ -190,7 +192,7 @@ class PretrainingJob:
         return metrics.finish(sums, self._configuration.objective.loss_weights)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Return the metrics of the first `num_evaluation_examples` held-out examples."""
+        """Return the metrics of the first `num_evaluation_examples` held-out examples; none where none is held out."""
         run = self._configuration
         sums = evaluation.held_out_sums(
             state.params,
@@ -199,7 +201,7 @@ class PretrainingJob:
             sharding=sharding.batch_sharding(self.mesh),
             num_batches=math.ceil(run.num_evaluation_examples / run.batch_size),
         )
-        return evaluation.finish(sums, run.objective.loss_weights, run.pretraining_rules.extra_metrics)
+        return evaluation.finish(sums, run.objective.loss_weights, run.pretraining_rules.extra_metrics) if sums else {}
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of an update, counted from 0."""

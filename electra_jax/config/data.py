@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from electra_jax.config.pretraining import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, evaluation_batches
 from electra_jax.distributed import processes
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.config import EncoderConfig
@@ -37,7 +38,7 @@ class PretrainingData(NamedTuple):
         kind: what reads it; a checkpoint holds a place in the data for this reader alone.
         fingerprint: a text that differs where the examples do, as far as is known without reading them.
         train: endless batches of the training split.
-        held_out: starts one pass over the validation split, in order.
+        held_out: starts one pass over the validation split, in order; over nothing if no text is held out.
         vocabulary: what the token ids stand for.
     """
 
@@ -170,6 +171,8 @@ def open_data(
     train, validation = (
         blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
     )
+    if not len(validation):
+        print_on_leader("no text is held out: the run is not evaluated while it trains")
     batches = BlockBatches(
         train, sequence_length=length, seed=run.seed, packed=run.packing, shapes=run.batch_shapes, **share
     )
@@ -178,7 +181,7 @@ def open_data(
         "packed blocks" if run.packing else "blocks",
         f"{len(train)} and {len(validation)} examples with checksum {train.checksum():08x}",
         batches,
-        lambda: evaluation_batches(validation, sequence_length=length, **share),
+        lambda: evaluation_batches(validation, sequence_length=length, **share) if len(validation) else iter(()),
         vocabulary,
     )
 
