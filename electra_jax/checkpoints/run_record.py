@@ -14,8 +14,8 @@ import jax
 from etils import epath
 
 from electra_jax import run_directory
-from electra_jax.errors import UserError
-from electra_jax.files import replace_file
+from electra_jax.distributed import processes
+from electra_jax.files import replace_file, set_aside
 
 PACKAGES = [
     "jax",
@@ -41,12 +41,9 @@ def write_run_record(
         configuration: resolved Gin.
         facts: anything else worth knowing, such as the corpus and the number of parameters; JSON values.
         weights: where this start took weights from; None where it resumes, or has random ones.
-
-    Raises:
-        UserError: if the earlier record is damaged.
     """
     path = model_dir / run_directory.RUN
-    earlier = earlier_starts(path)
+    earlier = read_run_record(model_dir).get("starts", [])
     start = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
@@ -84,20 +81,20 @@ def keep_configuration(model_dir: epath.Path, *, unlike: str) -> None:
         replace_file(model_dir / run_directory.EARLIER_CONFIG.format(number), held, durable=True)
 
 
-def earlier_starts(path: epath.Path) -> list[dict[str, Any]]:
-    """Return the starts that a record holds; none if there is no record.
-
-    Raises:
-        UserError: if the record is damaged.
-    """
+def read_run_record(model_dir: epath.Path) -> dict[str, Any]:
+    """Return the record of a run; empty if there is none. A damaged one is set aside with a warning."""
+    path = model_dir / run_directory.RUN
     if not path.exists():
-        return []
+        return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("starts", [])
-    except (ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): remove it, and the run resumes without the record of its earlier starts"
-        ) from error
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get("starts", []), list):
+            raise ValueError("it is not the record of a run")
+        return record
+    except (ValueError, RecursionError) as error:
+        if processes.leader():
+            set_aside(path, str(error))
+        return {}
 
 
 def machine() -> dict[str, Any]:

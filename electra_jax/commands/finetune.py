@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from electra_jax.checkpoints import model_dir as loading
-from electra_jax.checkpoints.run_record import write_run_record
+from electra_jax.checkpoints.run_record import read_run_record, write_run_record
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.distributed import processes
@@ -23,7 +23,7 @@ from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_se
 from electra_jax.finetuning.start import Origin, resolve_init
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.reports.finetuning import write_finetune_report
-from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEED_RESULT, SEEDS
+from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, SEED_RESULT, SEEDS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.outputs import left_out
@@ -96,19 +96,17 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
         UserError: if the directory holds another run.
     """
     model_dir = Path(configuration.model_dir)
-    path = model_dir / RUN
     data = data_identity(context)
-    asked, held = configuration.identity(context.optimizer_config) | data, {}
-    if path.exists():
-        held = json.loads(path.read_text(encoding="utf-8")).get("finetuning")
-        if held is None:
-            raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
-        if different := changes(held, asked):
-            raise UserError(
-                f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR, or remove that "
-                "one to train anew"
-            )
-    elif (model_dir / CHECKPOINTS).exists():
+    asked, record = configuration.identity(context.optimizer_config) | data, read_run_record(model_dir)
+    held = record.get("finetuning", {})
+    if record and not held:
+        raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
+    if different := changes(held, asked):
+        raise UserError(
+            f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR, or remove that one to "
+            "train anew"
+        )
+    if not record and (model_dir / CHECKPOINTS).exists() and not (model_dir / SEEDS).exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
     processes.check_same_everywhere("the data", data)
     finished = all((model_dir / SEEDS / str(seed) / SEED_RESULT).exists() for seed in configuration.seeds)
@@ -145,7 +143,7 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
         "predictions": PREDICTIONS,
     }
     path = model_dir / RESULTS
-    replace_file(path, json.dumps(results, indent=1) + "\n")
+    replace_file(path, json.dumps(results, indent=1) + "\n", durable=True)
     finetune_results.show(results)
     print_on_leader(f"results: {path}")
     print_on_leader(f"report: {write_finetune_report(model_dir)}")
