@@ -42,7 +42,11 @@ def main() -> None:
     mesh = data_mesh(options.devices)
     device = f"{options.devices} x {jax.devices()[0].device_kind}"
     print(f"{options.model}, batch {options.batch_size} x {options.sequence_length}, {options.dtype}, {device}")
-    recipe = models.recipe(options.model, dtype=options.dtype, fused=options.fused, prng=options.prng)
+    if options.gin:
+        print(f"with {', '.join(options.gin)}")
+    recipe = models.recipe(
+        options.model, dtype=options.dtype, fused=options.fused, prng=options.prng, bindings=options.gin
+    )
     state = new_state(recipe, options.sequence_length, options.seed, mesh)
     batches = synthetic_batches(
         recipe, options.batch_size, options.sequence_length, options.steps + WARM_UP_STEPS, options.seed, mesh
@@ -60,6 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Times one pre-training step.")
     parser.add_argument("--model", choices=models.SIZES, default="small")
+    parser.add_argument("--gin", action="append", default=[], help="another line of Gin, after the model's")
     parser.add_argument("--batch_size", type=int, default=8, help="of all devices together")
     parser.add_argument("--sequence_length", type=int, default=128)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")

@@ -47,18 +47,34 @@ class QAExample:
 def read_squad(file: str, *, skip_bad_rows: bool) -> Examples:
     """Read the `QAExample`s of SQuAD 1.1 or 2.0 JSON, plain or .gz. Answers may be absent, as in a test set.
 
+    Rows as hubs have them, `{"id", "context", "question", "answers": {"text": [...], "answer_start": [...]}}`, are
+    read too: a list of them, alone or as "data", or JSON lines (.jsonl).
+
     Args:
       file: its path.
       skip_bad_rows: leave out malformed records and count them by what is wrong with them, rather than stop.
 
     Raises:
-      UserError: if the file is unreadable, empty, damaged or not JSON; or a record is malformed.
+      UserError: if the file is unreadable, empty, damaged or not JSON; a record is malformed; or two questions have
+        one id.
     """
     skipped: collections.Counter[str] = collections.Counter()
     counted = skipped if skip_bad_rows else None
-    data = _get(_json(_read_text(file), file, 1), "data", list, f"{file}")
+    text = _read_text(file)
+    lines = file.removesuffix(".gz").endswith(".jsonl")
+    if lines:
+        numbered = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        data = [_json(line, file, number) for number, line in numbered]
+    else:
+        whole = _json(text, file, 1)
+        data = whole if _is_flat(whole) else _get(whole, "data", list, f"{file}")
     examples = []
     for article, entry in enumerate(data):
+        if _is_flat([entry]):
+            place = f"{file}, line {numbered[article][0]}" if lines else f"{file}, row {article}"
+            with _malformed(place, counted):
+                examples.append(squad_example(entry, _get(entry, "context", str, place), place))
+            continue
         paragraphs = _get(entry, "paragraphs", list, f"{file}, data[{article}]")
         for number, paragraph in enumerate(paragraphs):
             place = f"{file}, data[{article}].paragraphs[{number}]"
@@ -67,8 +83,7 @@ def read_squad(file: str, *, skip_bad_rows: bool) -> Examples:
                 for index, question in enumerate(_get(paragraph, "qas", list, place)):
                     with _malformed(f"{place}.qas[{index}]", counted):
                         examples.append(squad_example(question, context, f"{place}.qas[{index}]"))
-    if not examples:
-        raise UserError(f"{file} holds no question; is it the right file?")
+    _check_ids(examples, file)
     return Examples(examples, skipped)
 
 
@@ -99,8 +114,7 @@ def read_mrqa(file: str, *, skip_bad_rows: bool) -> Examples:
             for index, question in enumerate(_get(record, "qas", list, place)):
                 with _malformed(f"{place}, qas[{index}]", counted):
                     examples.append(mrqa_example(question, context, f"{place}, qas[{index}]"))
-    if not examples:
-        raise UserError(f"{file} holds no question; is it the right file?")
+    _check_ids(examples, file)
     return Examples(examples, skipped)
 
 
@@ -145,12 +159,12 @@ def squad_example(question: Any, context: str, place: str) -> QAExample:
       UserError: if a field is missing or has another type.
     """
     answers = []
-    for index, record in enumerate(_get(question, "answers", list, place, default=[])):
+    for index, record in enumerate(_answer_records(question, place)):
         text = _get(record, "text", str, f"{place}.answers[{index}]")
-        start = _get(record, "answer_start", int, f"{place}.answers[{index}]")
+        start = _get(_whole(record, "answer_start"), "answer_start", int, f"{place}.answers[{index}]")
         answers.append(Answer(text, start, start + len(text)))
     return QAExample(
-        example_id=_get(question, "id", str, place),
+        example_id=_get(_named(question, "id"), "id", str, place),
         question=_get(question, "question", str, place),
         context=context,
         answers=tuple(answers),
@@ -172,13 +186,58 @@ def mrqa_example(question: Any, context: str, place: str) -> QAExample:
     if not all(isinstance(text, str) for text in gold_texts):
         raise UserError(f"{place}: 'answers' must be a list of texts")
     return QAExample(
-        example_id=_get(question, "qid", str, place),
+        example_id=_get(_named(question, "qid"), "qid", str, place),
         question=_get(question, "question", str, place),
         context=context,
         answers=tuple(answers),
         gold_texts=tuple(gold_texts),
         is_impossible=False,
     )
+
+
+def _is_flat(rows: Any) -> bool:
+    """Return whether records are questions with their contexts, rather than articles with paragraphs."""
+    return (
+        isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and "question" in rows[0]
+        and "paragraphs" not in rows[0]
+    )  # fmt: skip
+
+
+def _answer_records(question: Any, place: str) -> list[Any]:
+    """Return the answers as objects; hubs keep them as lists of texts and of starts, and none as null."""
+    if not isinstance(question, Mapping) or question.get("answers", []) is None:
+        return []
+    if not isinstance(question.get("answers"), Mapping):
+        return _get(question, "answers", list, place, default=[])
+    columns = question["answers"]
+    texts, starts = (_get(columns, name, list, f"{place}.answers") for name in ("text", "answer_start"))
+    if len(texts) != len(starts):
+        raise UserError(f"{place}.answers: {len(texts)} texts, but {len(starts)} of 'answer_start'")
+    return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+
+
+def _whole(record: Any, field: str) -> Any:
+    """Return the record with 12.0, which spreadsheets make of 12, as the whole number that it is."""
+    value = record.get(field) if isinstance(record, Mapping) else None
+    return {**record, field: int(value)} if type(value) is float and value.is_integer() else record
+
+
+def _named(question: Any, field: str) -> Any:
+    """Return the question with a number for its id as text, by which predictions go."""
+    value = question.get(field) if isinstance(question, Mapping) else None
+    return {**question, field: str(value)} if type(value) is int else question
+
+
+def _check_ids(examples: list[QAExample], file: str) -> None:
+    if not examples:
+        raise UserError(f"{file} holds no question; is it the right file?")
+    numbers = collections.Counter(example.example_id for example in examples)
+    twice = [name for name, number in numbers.items() if number > 1]
+    if twice:
+        raise UserError(
+            f"{file}: {numbers[twice[0]]} questions have the id {twice[0]!r} ({len(twice)} ids are not unique), so "
+            f"that predictions cannot be told apart; give each question its own id"
+        )
 
 
 class _MalformedError(UserError):

@@ -32,7 +32,8 @@ class QALayout:
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Return the endings of the files."""
-        return (".jsonl", ".jsonl.gz") if self.scoring == "mrqa" else (".json", ".json.gz")
+        lines = (".jsonl", ".jsonl.gz")
+        return lines if self.scoring == "mrqa" else (".json", ".json.gz", *(lines if self.scoring is None else ()))
 
     @property
     def read(self) -> Callable[..., Examples]:
@@ -67,7 +68,8 @@ def qa_sources(options: TaskOptions) -> Sources:
 
     def read(path: pathlib.Path, split: str) -> Examples:
         del split  # Questions are written alike in all of them.
-        return layout.read(str(path), skip_bad_rows=options.skip_bad_rows)
+        found = layout.read(str(path), skip_bad_rows=options.skip_bad_rows)
+        return _marked(found) if layout.scoring == "squad_v2" else found
 
     return file_sources(
         options,
@@ -83,9 +85,39 @@ def scoring_of(options: TaskOptions, sources: Sources) -> str:
     scoring = QA_TASKS[options.task].scoring
     if scoring is not None:
         return scoring
-    labelled = [split for split in ("train", "dev") if split in sources.readers]
-    marked = any(example.is_impossible for split in labelled for example in sources.read(options.task, split).examples)
-    return "squad_v2" if marked else "squad_v1"
+    read = {split: sources.read(options.task, split).examples for split in ("train", "dev") if split in sources.readers}
+    if any(example.is_impossible for examples in read.values() for example in examples):
+        return "squad_v2"
+    for split, examples in read.items():
+        check_answered(examples, f"{options.task}, {split} split")
+    return "squad_v1"
+
+
+def _marked(found: Examples) -> Examples:
+    """Mark the questions without an answer as impossible if the file, as hubs have SQuAD 2.0, marks none.
+
+    A file in which no question has an answer is one to predict.
+    """
+    if any(example.is_impossible for example in found.examples) or not any(each.answers for each in found.examples):
+        return found
+    examples = [dataclasses.replace(example, is_impossible=not example.answers) for example in found.examples]
+    return dataclasses.replace(found, examples=examples)
+
+
+def check_answered(examples: Sequence[QAExample], place: str) -> None:
+    """Refuse questions without an answer among others that have one, where each must have one.
+
+    A file in which no question has an answer is one to predict.
+
+    Raises:
+      UserError: if there are such questions.
+    """
+    empty = [example.example_id for example in examples if not example.answers]
+    if empty and len(empty) < len(examples):
+        raise UserError(
+            f"{place}: {len(empty)} of {len(examples)} questions have no answer, the first {empty[0]!r}: set TASK = "
+            f"'squad_v2' to learn that a context may hold none, or leave these questions out"
+        )
 
 
 def _examples_of_tfds(records: Iterable[Mapping[str, Any]], features: Any, place: str) -> Examples:

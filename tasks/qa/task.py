@@ -24,9 +24,9 @@ from electra_jax.tasks.qa.decoding import (
     write_predictions,
 )
 from electra_jax.tasks.qa.files import QAExample, raw_example
-from electra_jax.tasks.qa.sources import qa_sources, scoring_of
+from electra_jax.tasks.qa.sources import check_answered, qa_sources, scoring_of
 from electra_jax.tasks.qa.windows import QARules, WindowConfig, answer_tokens, prediction_windows, training_windows
-from electra_jax.tasks.split_files import NO_SOURCES, Sources
+from electra_jax.tasks.split_files import NO_SOURCES, Sources, reads_tfds
 from electra_jax.tasks.vocabulary import Vocabulary
 
 
@@ -300,9 +300,13 @@ def make_qa_task(
         the options have none, and its scoring.
 
     Raises:
-      UserError: if settings are invalid, a TFDS dataset is not prepared, or a file of a user's own task is malformed.
+      UserError: if settings are invalid, a TFDS dataset is not prepared, a file of a user's own task is malformed, or
+        questions have no answer where SQuAD 1.1 wants one.
     """
     sources = qa_sources(options)
+    if recorded is None and options.task == "squad_v1" and "dev" in sources.readers and not reads_tfds(options):
+        # What cannot be scored after an epoch is told before the first.
+        check_answered(sources.read(options.task, "dev").examples, f"{options.task}, dev split")
     null_threshold = options.null_threshold
     if null_threshold is None and recorded is not None:
         null_threshold = recorded["null_threshold"]

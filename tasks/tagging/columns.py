@@ -57,7 +57,7 @@ def check_columns(
     """Refuse columns that cannot be words and their tags.
 
     Raises:
-      UserError: if the two are one column, or the words are the numbers of the words.
+      UserError: if the two are one column, commas separate the columns, or the words are the numbers of the words.
     """
     sentences = [rows for rows in sentences if rows]
     if not sentences:
@@ -69,6 +69,12 @@ def check_columns(
         raise UserError(
             f"{path}, line {sentences[0][0][0]}: column {word_column % width} of {width} is both WORD_COLUMN and "
             f"TAG_COLUMN; name two columns, separated by tabs or spaces"
+        )
+    tags = [columns[tag_column] for rows in sentences for _, columns in rows if len(columns) == width]
+    if all("," in tag and len(tag) > 1 for tag in tags):
+        raise UserError(
+            f"{path}: commas separate the columns ({tags[-1]!r}); write a word a line, with tabs between the columns "
+            f"and a blank line after each sentence"
         )
     numbers = [[columns[word_column] for _, columns in rows if len(columns) == width] for rows in sentences]
     counted = all(words == [str(number) for number in range(1, len(words) + 1)] for words in numbers)

@@ -1,6 +1,7 @@
 """Recognise how a file's tags mark entities, and read every notation as IOB or IOBES tags with a prefix."""
 
 import collections
+import functools
 import re
 from collections.abc import Iterable, Sequence
 
@@ -22,12 +23,14 @@ _PREFIXED = re.compile(r"(?P<letter>[BIESLUM])[-_](?P<kind>.+)", re.IGNORECASE)
 _SUFFIXED = re.compile(r"(?P<kind>.+)[-_](?P<letter>[BIESLUM])", re.IGNORECASE)
 
 
+@functools.cache
 def marked_tag(tag: str) -> tuple[str, str] | None:
     """Split `B-PER`, `b_PER` or `PER-B` into ("B", "PER"); None if no letter of any scheme marks the tag."""
     match = _PREFIXED.fullmatch(tag) or _SUFFIXED.fullmatch(tag)
     return None if match is None else (match["letter"].upper(), match["kind"])
 
 
+@functools.cache
 def read_tag(tag: str, scheme: str) -> str | None:
     """Return a tag of a file as `O` or `B-PER`, in IOB or IOBES letters; None if it does not belong to the scheme.
 

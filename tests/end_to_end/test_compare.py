@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 from electra_jax.compare.records import parameters_sha256
-from support.command_line import SMALL, STEPS, WORDS, environment, finish, reported_steps, signal_when
+from support.command_line import MODERN, SMALL, STEPS, WORDS, environment, finish, reported_steps, signal_when
 from support.pages import Page
 
 TRAIN_STEPS = STEPS["TRAIN_STEPS"]
@@ -206,3 +206,26 @@ def test_scores_are_those_of_a_run_that_nothing_disturbed(story: Comparison, who
     assert results["seeds"] == json.loads((story.run / TUNED[1] / "results.json").read_text())["seeds"]
     found = json.loads((story.run / "comparison.json").read_text())["scores"][1]
     assert found["by_seed"] == {"0": results["seeds"][0]["metrics"][found["metric"]]}
+
+
+def test_blocks_optimizers_and_phases_are_variants(place: Path, tmp_path: Path) -> None:
+    """Each arm takes the same FLOPs by its own count, whatever its steps cost."""
+    comparison = Comparison(place, tmp_path)
+    blocks = _bindings(MODERN)
+    changing = {"BATCH_SIZE_WARMUP": ((0.5, 4),), "SEQUENCE_LENGTH_WARMUP": ((0.5, 16),)}
+    changing |= {"MASK_PROB": ((0.0, 0.3), (1.0, 0.15))}
+    variants = [
+        ("modern_first", *blocks, "gin/recipes/generator_first.gin"),
+        ("muon_changing", "gin/optimizers/muon.gin", *_bindings(changing)),
+    ]
+    macros = {"VARIANTS": variants, "FRACTIONS": (1.0,), "FLOPS": 12.0 * STEP_FLOPS}
+    (tmp_path / "late.tsv").write_text("text\tlabel\n" + "".join(f"{word}\t{i % 2}\n" for i, word in enumerate(WORDS)))
+    comparison.end(comparison.start([*comparison.command(), *(f"--gin.{line}" for line in _bindings(macros))]))
+    (ended,) = comparison.starts
+    assert ended.code == 0, ended
+    assert sorted(ended.done) == sorted(f"{name}/1/{item}" for name, *_ in variants for item in ("pretrain", "mine"))
+    first, changing = (json.loads(ended.done[f"{name}/1/pretrain"]) for name, *_ in variants)
+    # Half of the steps of the second cost about a quarter; steps are whole.
+    assert changing["steps"] > 1.5 * first["steps"]
+    for record in (first, changing):
+        assert record["flops"] == pytest.approx(12 * STEP_FLOPS, rel=0.1)

@@ -34,8 +34,9 @@ def test_the_names() -> None:
 def test_a_task_of_every_name_and_its_rebuilt_self(tmp_path: Path, name: str) -> None:
     (tmp_path / "train.tsv").write_text("text\tother\tlabel\na\tb\t1\nb\ta\t2\n")
     (tmp_path / "train.txt").write_text("a B-X\n\nb B-X\n")
-    question = {"id": "1", "question": "a", "answers": [{"text": "b", "answer_start": 2}]}
-    content = {"data": [{"paragraphs": [{"context": f"a b {word}", "qas": [question]} for word in "cd"]}]}
+    question = {"question": "a", "answers": [{"text": "b", "answer_start": 2}]}
+    paragraphs = [{"context": f"a b {word}", "qas": [question | {"id": word}]} for word in "cd"]
+    content = {"data": [{"paragraphs": paragraphs}]}
     (tmp_path / "train.json").write_text(json.dumps(content))
     columns = {"text_column": "text", "text_b_column": "other", "label_column": "label"}
     if name in QUESTION_ANSWERING:

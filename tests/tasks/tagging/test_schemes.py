@@ -62,6 +62,8 @@ def test_columns_that_are_no_words_are_refused(tmp_path: Path) -> None:
         words_and_tags(written(tmp_path / "a.txt", "1\tAnn\tB-P\n2\truns\tO\n\n1\tAnn\tB-P\n"))
     with pytest.raises(UserError, match=r"a\.txt, line 1: column 0 of 1 is both WORD_COLUMN and TAG_COLUMN"):
         made(written(tmp_path / "a.txt", "Ann,B-P\nruns,O\n"))
+    with pytest.raises(UserError, match=r"a\.txt: commas separate the columns \('1,Ann,B-P'\); write a word a line"):
+        made(written(tmp_path / "a.txt", "Sentence #,Word,Tag\nSentence: 1,Ann,B-P\n,runs,O\n"))
 
 
 @pytest.mark.parametrize(
