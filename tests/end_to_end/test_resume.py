@@ -340,3 +340,30 @@ def test_what_a_resumed_run_changes_is_said_and_recorded(place: Path, whole: Pat
     assert (model_dir / "config.gin").read_text() == recorded
     assert not (model_dir / "config.2.gin").exists()
     assert len(json.loads((model_dir / "run.json").read_text())["starts"]) == 2
+
+
+def test_nothing_is_lost_when_the_reader_of_the_output_goes(place: Path) -> None:
+    """As `| head` does, in a run that holds nothing out and would have saved much later."""
+    model_dir = place / "read by head"
+    changes = STEPS | {"HELD_OUT_FRACTION": 0.0, "SAVE_EVERY": 1000}
+    process = start(small_run(place, model_dir, **changes), place / "cache")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while "step 5/40" not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()
+    process.stdout.close()
+    *_, warning, sentence = process.stderr.read().splitlines()
+    assert process.wait() == 2
+    (saved,) = checkpoint_steps(model_dir)
+    assert 5 < saved < 40
+    assert warning == f"WARNING: the state of step {saved} was saved on the way out"
+    assert f"standard output was closed by what read it: the last good checkpoint is step {saved}; " in sentence
+    done = electra(small_run(place, model_dir, **changes), place / "cache")
+    assert done.returncode == 0, done
+    assert f"resuming from step {saved}" in done.stdout
+    assert "no text is held out: the run is not evaluated" in done.stdout
+    assert reported_steps(model_dir) == list(range(1, 41))
+    assert reported_steps(model_dir, "validation") == []
+    refused = electra(["evaluate", f"--gin.MODEL_DIR={str(model_dir)!r}"], place / "cache")
+    assert refused.returncode == 2
+    assert "no text is held out: set HELD_OUT_FRACTION" in refused.stderr
