@@ -295,7 +295,7 @@ def _content(folder: Path) -> dict[str, bytes]:
         ({"MASKING": "task"}, "MASKING 'task' takes the masks of a MIXTURE_OR_TASK_NAME, and a corpus has none"),
         ({"PACKING": True}, "read blocks and this run reads packed blocks"),
         ({"CORPUS": "other"}, "read its data in another order (the text of CORPUS "),
-        ({"SEED": 7}, "(SEED 0 there, 7 here), and its place means nothing"),
+        ({"SEED": 7}, "SEED 0 there, 7 here), and its place means nothing"),
         ({"BATCH_SIZE": 16}, "(BATCH_SIZE 8 there, 16 here), and its place means nothing"),
         ({"SEQUENCE_LENGTH": 16}, "SEQUENCE_LENGTH 32 there, 16 here), and its place means nothing"),
     ],
