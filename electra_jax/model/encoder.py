@@ -81,7 +81,8 @@ class EncoderLayer(nn.Module):
         update_BLD = Dropout(config.hidden_dropout_prob, config.dropout_bits, config.dropout_prng)(
             update_BLD, deterministic=self.deterministic
         )
-        norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, name=name)
+        of_residuals = stream.residual_BLD is not None
+        norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, of_residuals, name=name)
         if stream.residual_BLD is None:
             return Stream(norm(stream.hidden_BLD.astype(update_BLD.dtype) + update_BLD), None)
         residual_BLD = stream.residual_BLD + update_BLD.astype(jnp.float32)

@@ -71,12 +71,16 @@ class Linear(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalization over the last axis, computed in float32 and returned in `dtype`."""
+    """Layer normalization over the last axis, computed in float32 and returned in `dtype`.
+
+    `of_residuals` says that the inputs are read by nothing but normalizations and sums: see `matmul.storing_mean`.
+    """
 
     epsilon: float
     axis: str
     dtype: Any
     use_bias: bool = True
+    of_residuals: bool = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -84,7 +88,8 @@ class LayerNorm(nn.Module):
         size = inputs.shape[-1:]
         scale = self.param("scale", logical(nn.initializers.ones, self.axis), size, jnp.float32)
         inputs = inputs.astype(jnp.float32)
-        centred = inputs - jnp.mean(inputs, axis=-1, keepdims=True)
+        mean = matmul.storing_mean(inputs) if self.of_residuals else jnp.mean(inputs, axis=-1, keepdims=True)
+        centred = inputs - mean
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
         normalized = centred * jax.lax.rsqrt(variance + self.epsilon)
         normalized *= expand_to(scale, inputs)
