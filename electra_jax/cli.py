@@ -8,10 +8,11 @@ import functools
 import importlib
 import importlib.metadata
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from electra_jax import runtime
 from electra_jax.commands.table import COMMANDS, GIN_HELP, HELP_STYLE, evaluates_task
@@ -36,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     stop_with_parent()
     if not options.verbose:
         runtime.quieten_libraries()
-    return exit_code(functools.partial(run_command, options, bindings), verbose=options.verbose)
+    code = exit_code(functools.partial(run_command, options, bindings), verbose=options.verbose)
+    write_last(sys.stdout, "")
+    return code
 
 
 class PrintVersion(argparse.Action):
@@ -139,6 +142,14 @@ def fail(sentence: str, verbose: bool) -> int:
     """Print what is wrong on standard error, under `--verbose` with the traceback, and return exit code 2."""
     if verbose:
         traceback.print_exc()
-    print(f"electra: {sentence}", file=sys.stderr)
+    write_last(sys.stderr, f"electra: {sentence}\n")
     processes.leave(2, sentence)
     return 2
+
+
+def write_last(stream: TextIO, text: str) -> None:
+    """Write to standard output or standard error; where nobody reads it any more, let Python's end not fail of it."""
+    try:
+        print(text, end="", file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -36,6 +36,11 @@ def is_full_disk(error: BaseException) -> bool:
     return any(getattr(link, "errno", None) == errno.ENOSPC or "No space left" in str(link) for link in causes(error))
 
 
+def is_closed_output(error: BaseException) -> bool:
+    """Return whether the reader of the output has gone, such as `| head`, or the terminal."""
+    return any(isinstance(link, OSError) and link.errno in (errno.EPIPE, errno.EIO) for link in causes(error))
+
+
 def explain_os_error(error: BaseException) -> str | None:
     """Return a sentence about an error of the file system, or None for any other error.
 
@@ -46,6 +51,8 @@ def explain_os_error(error: BaseException) -> str | None:
         places = (f" of {link.filename}" for link in chain if getattr(link, "filename", None))
         known = (str(link) for link in chain if isinstance(link, UserError))
         return next(known, f"the disk{next(places, '')} is full: free some space and run the same command again")
+    if is_closed_output(error):
+        return "standard output was closed by what read it: send the output to a file"
     # For example, a folder cannot be made where a file is.
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename} cannot be used ({error.strerror}): name another path, or put this one right"

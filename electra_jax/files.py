@@ -8,6 +8,8 @@ import contextlib
 import errno
 import fcntl
 import importlib.util
+import itertools
+import logging
 import os
 import re
 import shutil
@@ -20,6 +22,8 @@ from electra_jax.errors import UserError, causes
 
 if TYPE_CHECKING:
     from etils import epath
+
+logger = logging.getLogger(__name__)
 
 AnyPath = TypeVar("AnyPath", Path, "epath.Path")
 
@@ -110,19 +114,44 @@ def replacing(path: AnyPath, *, durable: bool = False) -> Iterator[AnyPath]:
     Args:
         path: local or remote.
         durable: whether the file must survive a crash of the machine: a local file is then synced to the disk before
-            it takes its name.
+            it takes its name, and its folder after it.
     """
     part = path.with_name(f"{path.name}.part")
     try:
         yield part
         if durable and not is_remote(part):
-            with open(part, "rb") as file:
-                os.fsync(file.fileno())
+            _sync(part)
         part.replace(path)
+        if durable and not is_remote(path):
+            _sync(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def _sync(path: "Path | epath.Path") -> None:
+    """Let a local file or folder reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def set_aside(path: "Path | epath.Path", reason: str) -> None:
+    """Rename a damaged file to a free name beside it, and warn of it.
+
+    Args:
+        path: local or remote.
+        reason: what is wrong with it.
+    """
+    number = next(
+        number for number in itertools.count(1) if not path.with_name(f"{path.name}.damaged{number}").exists()
+    )
+    aside = path.with_name(f"{path.name}.damaged{number}")
+    path.rename(aside)
+    logger.warning("%s is damaged (%s): it is set aside as %s", path, reason, aside.name)
 
 
 def replace_file(path: "Path | epath.Path", content: str | bytes, *, durable: bool = False) -> None:
@@ -176,8 +205,12 @@ def disk_errors_for_users(directory: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sole_builder(lock_file: Path) -> Iterator[None]:
-    """Hold a lock that the system frees when its holder dies, waiting for another process that holds it."""
+def sole_builder(lock_file: Path) -> Iterator[int]:
+    """Hold a lock that the system frees when its last holder dies, waiting for other processes that hold it.
+
+    Yields:
+        The lock's file descriptor; a child process that inherits it holds the lock too.
+    """
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with open(lock_file, "w") as file:
         try:
@@ -185,7 +218,7 @@ def sole_builder(lock_file: Path) -> Iterator[None]:
         except BlockingIOError:
             print(f"waiting for another process that holds {lock_file}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
 
 
 def size_and_time(path: "Path | epath.Path") -> tuple[int, int]:

@@ -2,12 +2,14 @@
 
 # Written by every run.
 CONFIG = "config.gin"  # the resolved Gin configuration, which runs the same again
+EARLIER_CONFIG = "config.{}.gin"  # those of earlier starts that were configured otherwise, the first one 1
 RUN = "run.json"  # what ran it: command, machine, versions, facts of the run
 METRICS = "metrics.jsonl"  # a line for every report of metrics
 CHECKPOINTS = "checkpoints"  # one directory per saved step
 REPORT = "report.html"  # the page about the run
+LOCK = "run.lock"  # who writes here now
 
-# Written by `electra import`, `electra finetune` and T5X's recipes, beside CHECKPOINTS.
+# Written by `electra pretrain`, `electra import`, `electra finetune` and T5X's recipes, beside CHECKPOINTS.
 MODEL = "model.json"  # what the model is made of
 VOCABULARY = "vocab.txt"  # its WordPiece vocabulary, or
 TOKENIZER = "tokenizer.json"  # its tokenizer, with special_tokens_map.json
@@ -26,3 +28,4 @@ SEED_RESULT = "result.json"  # and its scores
 # Written by `electra compare`.
 COMPARISON = "comparison.json"  # everything that the page and the figure show
 FIGURE = "comparison.svg"  # score against FLOPs
+ITEMS_LOCK = "items.lock"  # held by the processes that it started

@@ -1,6 +1,7 @@
 """Files are replaced whole, or not at all."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,13 @@ def test_what_is_half_written_leaves_the_old_file_and_nothing_else(tmp_path: Pat
 
 def test_a_durable_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, seen = tmp_path / "record.json", []
-    monkeypatch.setattr(os, "fsync", lambda file: seen.append((os.fstat(file).st_size, path.exists())))
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append((stat.S_ISDIR(os.fstat(file).st_mode), path.exists())))
     replace_file(path, "1234")
     assert seen == []
     path.unlink()
     replace_file(path, "1234", durable=True)
-    assert seen == [(4, False)]
+    # The file, and then its name.
+    assert seen == [(False, False), (True, True)]
 
 
 def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:

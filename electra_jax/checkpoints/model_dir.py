@@ -19,13 +19,14 @@ from electra_jax.checkpoints.model_record import (
     read_model_record,
     write_model_record,
 )
+from electra_jax.config.data import vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
-from electra_jax.config.recorded import RecordedFile
+from electra_jax.config.resuming import recorded_run
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replacing_directory
 from electra_jax.model.types import PyTree
-from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
+from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL, TOKENIZER, VOCABULARY
 from electra_jax.tasks.tokenizer_file import read_of_directory, read_tokenizer, write_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training.schedules import last_value
@@ -66,8 +67,10 @@ def load(path: str | os.PathLike[str], *, average: int = 1) -> Loaded:
     record = read_model_record(directory) if (directory / MODEL).exists() else None
     if orbax_store.is_of_t5x(directory):
         description, params = record, fold_of_t5x(record, params)
+    elif record is not None and record.facts.get("made by") == PRETRAINED:
+        description, (_, params) = record, plain_towers.to_plain_towers(params)
     elif record is None or orbax_store.is_of_run(directory / CHECKPOINTS, step):
-        # A run that started from imported weights is described by its configuration, as any run.
+        # A run that started from imported weights is described by its configuration, as are runs of earlier versions.
         description, params = describe_run(directory, params, {} if record is None else record.facts)
     else:
         description = record
@@ -122,16 +125,21 @@ def describe(directory: epath.Path) -> Description:
     stored = orbax_store.newest_state(directory)
     record = read_model_record(directory) if (directory / MODEL).exists() else None
     if record is not None and (
-        orbax_store.is_of_t5x(directory) or not orbax_store.is_of_run(directory / CHECKPOINTS, stored.step)
+        orbax_store.is_of_t5x(directory)
+        or record.facts.get("made by") == PRETRAINED
+        or not orbax_store.is_of_run(directory / CHECKPOINTS, stored.step)
     ):
         return record
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-        stored.items["params"],
-        is_leaf=lambda leaf: hasattr(leaf, "shape"),
-    )
     origin = {} if record is None else record.facts
-    return describe_towers(recorded_run(directory), *plain_towers.plain_tower_shapes(shapes), origin)
+    return describe_towers(recorded_run(directory), *shapes_of_towers(stored.items["params"]), origin)
+
+
+def shapes_of_towers(params: PyTree) -> tuple[str, PyTree]:
+    """Return what `plain_towers.to_plain_towers` does of arrays, or of their metadata, as shapes."""
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params, is_leaf=lambda leaf: hasattr(leaf, "shape")
+    )
+    return plain_towers.plain_tower_shapes(shapes)
 
 
 def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) -> tuple[Description, PyTree]:
@@ -146,16 +154,6 @@ def describe_run(directory: epath.Path, params: PyTree, origin: dict[str, Any]) 
     """
     kind, params = plain_towers.to_plain_towers(params)
     return describe_towers(recorded_run(directory), kind, params, origin), params
-
-
-def recorded_run(directory: epath.Path) -> PretrainingRun:
-    """Return the configuration that a run of `electra pretrain` recorded in its MODEL_DIR."""
-    from electra_jax.config import gin_files
-
-    # The caller may be a run of its own, whose configuration is still to be read from.
-    with gin_files.isolated():
-        recorded = RecordedFile(str(directory / CONFIG), needs_imports=False)
-        return gin_files.build(PretrainingRun, [recorded], [], search_paths=[])
 
 
 def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any]) -> Description:
@@ -224,21 +222,69 @@ def check_params(params: PyTree, description: Description, directory: epath.Path
         )
 
 
+def write_run_model(run: PretrainingRun, params: PyTree, vocabulary: Vocabulary) -> None:
+    """Write the description and the vocabulary of a run of pre-training into its MODEL_DIR, which then needs no others.
+
+    Weights that `electra import` put there keep their description, which has to be that of the checkpoint.
+
+    Args:
+        run: the run.
+        params: its parameters, or their shapes.
+        vocabulary: what its token ids stand for.
+    """
+    directory = path_of(run.model_dir)
+    record = read_model_record(directory) if (directory / MODEL).exists() else None
+    if record is None or record.facts.get("made by") == PRETRAINED:
+        write_model_record(directory, describe_towers(run, *shapes_of_towers(params), {}))
+    write_tokenizer(directory, vocabulary)
+
+
 def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
     """Return the directory's own vocabulary, or the one that its run recorded; None where there is none.
 
     Raises:
-        UserError: if the vocabulary, or the record of its casing, is damaged.
+        UserError: if the vocabulary, or the record of its casing, is damaged, or a checkpoint was trained with another.
     """
-    own = read_of_directory(directory)
-    if own is not None:
-        return own
-    recorded = directory / CONFIG
-    text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
-    match = re.search(r"^(?:TOKENIZER|VOCAB_FILE) = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
-    if match is None or not path_of(match[1]).exists():
-        return None
-    return read_tokenizer(match[1], lowercase=None)
+    found, place = read_of_directory(directory), str(directory)
+    if found is None:
+        recorded = directory / CONFIG
+        text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
+        match = re.search(r"^(?:TOKENIZER|VOCAB_FILE) = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
+        if match is None or not path_of(match[1]).exists():
+            return None
+        casing = re.search(r"^LOWERCASE = (True|False)$", text, re.MULTILINE)
+        found, place = read_tokenizer(match[1], lowercase=None if casing is None else casing[1] == "True"), match[1]
+    check_trained_with(directory, found, place)
+    return found
+
+
+def check_trained_with(directory: epath.Path, vocabulary: Vocabulary, place: str) -> None:
+    """Check that the newest checkpoint of a model directory, if it says so, was trained with a vocabulary.
+
+    Args:
+        directory: the model directory.
+        vocabulary: the vocabulary.
+        place: where the vocabulary is from, for the error.
+
+    Raises:
+        UserError: if it was trained with another one.
+    """
+    trained = orbax_store.newest_data_state(directory / CHECKPOINTS).get("vocabulary", vocabulary.fingerprint)
+    if trained != vocabulary.fingerprint:
+        raise UserError(
+            f"the vocabulary of {place} is not the one that {directory} was trained with (other entries, another order "
+            f"or another casing): bring back the right one, as {directory / VOCABULARY} or {TOKENIZER} beside it"
+        )
+
+
+def vocabulary_of_run(run: PretrainingRun) -> Vocabulary:
+    """Return the vocabulary of a run's MODEL_DIR, or the one that TOKENIZER names if the directory has none.
+
+    Raises:
+        UserError: as `read_vocabulary`, or if TOKENIZER cannot be read or has another size than the model.
+    """
+    own = read_vocabulary(path_of(run.model_dir))
+    return vocabulary_for(run.cache, run.encoder) if own is None else own
 
 
 def check_new(dest: Path) -> None:

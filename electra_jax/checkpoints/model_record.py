@@ -8,8 +8,8 @@ A model directory holds
     tokenizer.json, special_tokens_map.json  the tokenizer and its special tokens
     config.gin             the configuration of the run, where there is one
 
-`electra import` and `electra finetune` write `model.json`; a run of `electra pretrain` is described by its
-`config.gin`.
+`electra import`, `finetune` and `pretrain` write `model.json`. A run of `electra pretrain` that began in
+a directory of `electra import`, and one of an earlier version, is described by its `config.gin`.
 
 Parameters stand at `embeddings`, `generator/{encoder,head}`, `discriminator/{encoder,head}`, whichever the model has;
 an untied generator's tables at `generator/embeddings`; a fine-tuning head, which takes the place of

@@ -4,6 +4,7 @@ A checkpoint holds the training state and the data iterator's state. It is seale
 complete checkpoint does not match its seal, or Orbax cannot read it, the one before it is used.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -166,7 +167,20 @@ def handlers() -> dict[str, ocp.CheckpointHandler]:
 
 def is_of_run(directory: epath.Path, step: int) -> bool:
     """Return whether a training run wrote a checkpoint: only those have a place in the data, not imported weights."""
-    return read_json(directory / str(step) / "data" / "metadata", dict[str, Any]) != {}
+    return _data_state(directory, step) != {}
+
+
+def newest_data_state(directory: epath.Path) -> dict[str, Any]:
+    """Return the place in the data of the newest checkpoint in which it can be read; empty if there is none."""
+    for step in sorted(complete_steps(directory), reverse=True):
+        # Those that read the checkpoint itself find out about its damage.
+        with contextlib.suppress(UserError):
+            return _data_state(directory, step)
+    return {}
+
+
+def _data_state(directory: epath.Path, step: int) -> dict[str, Any]:
+    return read_json(directory / str(step) / "data" / "metadata", dict[str, Any])
 
 
 def complete_steps(directory: epath.Path) -> list[int]:

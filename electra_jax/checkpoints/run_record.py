@@ -8,14 +8,14 @@ import os
 import platform
 import shlex
 import sys
-from typing import Any, TypedDict
+from typing import Any
 
 import jax
 from etils import epath
 
 from electra_jax import run_directory
-from electra_jax.files import replace_file
-from electra_jax.json_files import read_json
+from electra_jax.distributed import processes
+from electra_jax.files import replace_file, set_aside
 
 PACKAGES = [
     "jax",
@@ -34,19 +34,16 @@ PACKAGES = [
 def write_run_record(
     model_dir: epath.Path, configuration: str, facts: dict[str, Any], *, weights: dict[str, Any] | None = None
 ) -> None:
-    """Write both files; a run that is resumed keeps the record of its earlier starts.
+    """Write both files; a run that is resumed keeps the record of its earlier starts, and their configurations.
 
     Args:
         model_dir: the run directory, which must exist.
         configuration: resolved Gin.
         facts: anything else worth knowing, such as the corpus and the number of parameters; JSON values.
         weights: where this start took weights from; None where it resumes, or has random ones.
-
-    Raises:
-        UserError: if the earlier record is damaged.
     """
     path = model_dir / run_directory.RUN
-    earlier = earlier_starts(path)
+    earlier = read_run_record(model_dir).get("starts", [])
     start = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
@@ -61,25 +58,43 @@ def write_run_record(
         "starts": [*earlier, start],
     }
     replace_file(path, json.dumps(record, indent=1) + "\n", durable=True)
+    keep_configuration(model_dir, unlike=configuration)
     replace_file(model_dir / run_directory.CONFIG, configuration, durable=True)
 
 
-class Starts(TypedDict, total=False):
-    """What is read of an earlier run.json."""
+def keep_configuration(model_dir: epath.Path, *, unlike: str) -> None:
+    """Copy the configuration of the last start to the next free name of config.1.gin, config.2.gin and so on.
 
-    starts: list[dict[str, Any]]
-
-
-def earlier_starts(path: epath.Path) -> list[dict[str, Any]]:
-    """Return the starts that a record holds; none if there is no record.
-
-    Raises:
-        UserError: if the record is damaged.
+    Args:
+        model_dir: the run directory.
+        unlike: the configuration of this start; an equal one is not copied.
     """
+    path = model_dir / run_directory.CONFIG
+    if not path.exists() or (held := path.read_bytes()) == unlike.encode():
+        return
+    number, newest = 1, None
+    while (model_dir / run_directory.EARLIER_CONFIG.format(number)).exists():
+        newest = model_dir / run_directory.EARLIER_CONFIG.format(number)
+        number += 1
+    # A start that was killed between the copy and its own configuration has left the copy.
+    if newest is None or newest.read_bytes() != held:
+        replace_file(model_dir / run_directory.EARLIER_CONFIG.format(number), held, durable=True)
+
+
+def read_run_record(model_dir: epath.Path) -> dict[str, Any]:
+    """Return the record of a run; empty if there is none. A damaged one is set aside with a warning."""
+    path = model_dir / run_directory.RUN
     if not path.exists():
-        return []
-    remedy = "remove it, and the run resumes without the record of its earlier starts"
-    return read_json(path, Starts, remedy=remedy).get("starts", [])
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get("starts", []), list):
+            raise ValueError("it is not the record of a run")
+        return record
+    except (ValueError, RecursionError) as error:
+        if processes.leader():
+            set_aside(path, str(error))
+        return {}
 
 
 def machine() -> dict[str, Any]:

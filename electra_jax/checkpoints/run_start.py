@@ -7,8 +7,9 @@ from jax.sharding import Mesh
 
 from electra_jax.checkpoints.orbax_store import Checkpoints, complete_steps
 from electra_jax.checkpoints.warm_start import initialize_from
-from electra_jax.config.data import PretrainingData, resume_data
+from electra_jax.config.data import PretrainingData
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.config.resuming import resume_data
 from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.files import path_of

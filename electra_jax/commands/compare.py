@@ -10,16 +10,18 @@ from electra_jax.compare import report
 from electra_jax.compare.plan import make_plan, seconds_left
 from electra_jax.compare.records import Records
 from electra_jax.compare.results import comparison_of
-from electra_jax.compare.work import Work, locked, readable
+from electra_jax.compare.work import Work, readable
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
+from electra_jax.distributed.owner import owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.files import absolute, local, replace_file
-from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, REPORT
+from electra_jax.files import absolute, local, replace_file, sole_builder
+from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, ITEMS_LOCK, REPORT
 
 
+@owning_model_dir("electra compare")
 def run(configuration: ComparisonRun) -> None:
     """Do what is left of the comparison; its report is there from the first item on.
 
@@ -32,8 +34,8 @@ def run(configuration: ComparisonRun) -> None:
     # This process only reads and writes files: the accelerator is for those that it starts.
     jax.config.update("jax_platforms", "cpu")
     plan = make_plan(configuration)
-    model_dir.mkdir(parents=True, exist_ok=True)
-    with locked(model_dir) as lock:
+    # The processes that a killed comparison left are waited for.
+    with sole_builder(model_dir / ITEMS_LOCK) as lock:
         records = Records(model_dir, plan.items, configuration.seeds)
         replace_file(absolute(model_dir / CONFIG), config)
         print_on_leader(f"{len(records.done)} of {len(plan.items)} pieces are done in {model_dir}")

@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from electra_jax.checkpoints.averages import read_average
+from electra_jax.checkpoints.model_dir import vocabulary_of_run
 from electra_jax.checkpoints.orbax_store import restore_latest
-from electra_jax.config.data import share_data, vocabulary_for
+from electra_jax.config.data import share_data
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
+from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.watch import describe_run
@@ -41,12 +43,13 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
         options: `average`, the number of checkpoints whose mean is scored.
 
     Raises:
-        UserError: if there is no checkpoint, there are fewer than that, or they are of another model.
+        UserError: if there is no checkpoint, there are fewer than that, they are of another model, or no text is held
+            out.
     """
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, 1, mesh)
-    vocabulary = vocabulary_for(configuration.cache, configuration.encoder)
+    vocabulary = vocabulary_of_run(configuration)
     setup = configuration.setup(vocabulary)
     abstract = sharding.abstract(setup.init, jax.random.key(configuration.seed), mesh, configuration.mesh)
     restored = restore_latest(configuration.model_dir, abstract)
@@ -65,6 +68,8 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
         sharding=sharding.batch_sharding(mesh),
         num_batches=None,
     )
+    if not sums:
+        raise UserError("no text is held out: set HELD_OUT_FRACTION, or name a CORPUS that has a validation split")
     values = evaluation.finish(sums, configuration.objective.loss_weights, extra_metrics)
     inspect = sharding.jit_forward(functools.partial(inspect_batch, **network), mesh, configuration.mesh)
     views = [

@@ -8,22 +8,23 @@ from typing import Any, TypedDict
 import jax
 
 from electra_jax.checkpoints import model_dir as loading
-from electra_jax.checkpoints.run_record import write_run_record
+from electra_jax.checkpoints.run_record import read_run_record, write_run_record
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.distributed import processes
+from electra_jax.distributed.owner import owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
+from electra_jax.finetuning.identity import changes, data_identity
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
 from electra_jax.interchange.finetuned_task import head_problem
-from electra_jax.json_files import read_json
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.reports.finetuning import write_finetune_report
-from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, RUN, SEEDS
+from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, SEED_RESULT, SEEDS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.long_texts import cut_count
@@ -35,6 +36,7 @@ from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
 
+@owning_model_dir("electra finetune")
 def run(configuration: FinetuningRun) -> None:
     """Fine-tune with each seed; the same command resumes a run that was stopped or killed."""
     local(configuration.model_dir, "the MODEL_DIR of fine-tuning")
@@ -117,33 +119,21 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
         UserError: if the directory holds another run.
     """
     model_dir = Path(configuration.model_dir)
-    path = model_dir / RUN
-    asked = configuration.identity(context.optimizer_config) | {
-        "the vocabulary's hash": context.origin.vocabulary_hash,
-    }
-    if path.exists():
-        held = read_json(path, FinetuningRecord).get("finetuning")
-        if held is None:
-            raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
-        different = [
-            f"{name} {held[name]!r} there, {value!r} here"
-            for name, value in asked.items()
-            # A setting that only one of the two has came or went with a version of the code.
-            if name in held and held[name] != value
-        ]
-        if different:
-            raise UserError(f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR")
-    elif (model_dir / CHECKPOINTS).exists():
+    data = data_identity(context)
+    asked, record = configuration.identity(context.optimizer_config) | data, read_run_record(model_dir)
+    held = record.get("finetuning", {})
+    if record and not held:
+        raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
+    if different := changes(held, asked):
+        raise UserError(
+            f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR, or remove that one to "
+            "train anew"
+        )
+    if not record and (model_dir / CHECKPOINTS).exists() and not (model_dir / SEEDS).exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
-    processes.check_same_everywhere(
-        "the data",
-        {
-            "the vocabulary's hash": context.origin.vocabulary_hash,
-            "the rows to train on": len(context.train.rows),
-            "the rows of the dev split": len(context.dev.rows),
-        },
-    )
-    if processes.leader():
+    processes.check_same_everywhere("the data", data)
+    finished = all((model_dir / SEEDS / str(seed) / SEED_RESULT).exists() for seed in configuration.seeds)
+    if processes.leader() and not (finished and asked.keys() <= held.keys()):
         model_dir.mkdir(parents=True, exist_ok=True)
         write_run_record(model_dir, gin_files.resolved(), {"finetuning": asked})
     processes.check_shared(model_dir)
@@ -177,7 +167,7 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
         "predictions": PREDICTIONS,
     }
     path = model_dir / RESULTS
-    replace_file(path, json.dumps(results, indent=1) + "\n")
+    replace_file(path, json.dumps(results, indent=1) + "\n", durable=True)
     finetune_results.show(results)
     print_on_leader(f"results: {path}")
     print_on_leader(f"report: {write_finetune_report(model_dir)}")

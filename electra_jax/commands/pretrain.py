@@ -9,13 +9,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from electra_jax.checkpoints.model_dir import write_run_model
 from electra_jax.checkpoints.run_record import write_run_record
 from electra_jax.checkpoints.run_start import begin
 from electra_jax.config import gin_files
-from electra_jax.config.data import PretrainingData, data_state, share_data, vocabulary_for
+from electra_jax.config.data import PretrainingData, share_data, vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.config.resuming import data_state
 from electra_jax.data.batches import Prefetch
 from electra_jax.distributed import processes
+from electra_jax.distributed.owner import owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.files import path_of
@@ -34,6 +37,7 @@ logger = logging.getLogger(__name__)
 DISPATCHES_AHEAD = 4
 
 
+@owning_model_dir("electra pretrain")
 def run(configuration: PretrainingRun) -> None:
     """Train until the last step or until asked to stop; the same command resumes the run."""
     keep_compilations()
@@ -46,14 +50,15 @@ def run(configuration: PretrainingRun) -> None:
     data = share_data(configuration, vocabulary, mesh)
     checkpoints, state, weights = begin(configuration, setup, mesh, data)
     model_dir, last_step = path_of(configuration.model_dir), configuration.loop.num_train_steps
-    if processes.leader():
-        facts = describe_run(configuration, state.params, corpus=data.name)
-        write_run_record(model_dir, gin_files.resolved(), facts, weights=weights)
-        warn_of_warmup(configuration)
     start_step = int(jax.device_get(state.step))
     if start_step >= last_step:
         print_on_leader(f"{model_dir} has had its {last_step} steps: nothing left to do")
         return
+    if processes.leader():
+        facts = describe_run(configuration, state.params, corpus=data.name)
+        write_run_record(model_dir, gin_files.resolved(), facts, weights=weights)
+        write_run_model(configuration, state.params, vocabulary)
+        warn_of_warmup(configuration)
     ahead = DISPATCHES_AHEAD * configuration.loop.steps_per_dispatch
     with (
         stop_signals() as stop,
@@ -123,7 +128,7 @@ class PretrainingJob:
         return metrics.finish(sums, self._configuration.objective.loss_weights)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Return the metrics of the first `num_evaluation_examples` held-out examples."""
+        """Return the metrics of the first `num_evaluation_examples` held-out examples; none where none is held out."""
         run = self._configuration
         sums = evaluation.held_out_sums(
             state.params,
@@ -132,7 +137,7 @@ class PretrainingJob:
             sharding=sharding.batch_sharding(self.mesh),
             num_batches=math.ceil(run.num_evaluation_examples / run.batch_size),
         )
-        return evaluation.finish(sums, run.objective.loss_weights, run.pretraining_rules.extra_metrics)
+        return evaluation.finish(sums, run.objective.loss_weights, run.pretraining_rules.extra_metrics) if sums else {}
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of an update, counted from 0."""
@@ -140,4 +145,4 @@ class PretrainingJob:
 
     def data_state(self) -> dict[str, Any]:
         """Return the place in the data, for a checkpoint."""
-        return data_state(self._batches.state(), self._data)
+        return data_state(self._configuration, self._batches.state(), self._data)

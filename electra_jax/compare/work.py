@@ -1,21 +1,19 @@
 """Do the work of a comparison: one process for each item, several side by side, no item twice."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from electra_jax.compare.plan import Timing, WorkItem, ready
 from electra_jax.compare.records import Records, command_of
-from electra_jax.distributed.processes import print_on_leader
-from electra_jax.errors import PREEMPTED, UserError
+from electra_jax.errors import PREEMPTED
 from electra_jax.files import replacing_directory
 from electra_jax.training.stop import STOP_AT_EOF, Stop
 
@@ -43,7 +41,7 @@ class Work:
         Args:
             records: what is done, and where the rest goes.
             processes: the largest number of processes side by side.
-            lock: the file descriptor of `locked`, which every process inherits.
+            lock: the file descriptor of a lock that every process inherits, and that ends with the last of them.
             tell: called with a line for everything that happens, and whether an item has ended.
         """
         self.records, self.failures = records, dict[str, str]()
@@ -188,29 +186,3 @@ def pin(process: int, slot: int, processes: int) -> None:
         # It may have ended already.
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(process, cores[slot::processes])
-
-
-@contextlib.contextmanager
-def locked(model_dir: Path) -> Iterator[int]:
-    """Hold the locks of a comparison's directory; first wait for the processes that a killed comparison left.
-
-    The second lock belongs to the file descriptor that every process is to inherit: it is held until the last of them
-    has saved and ended.
-
-    Yields:
-        The file descriptor of the second lock.
-
-    Raises:
-        UserError: if another comparison is at work in the directory.
-    """
-    with (model_dir / "compare.lock").open("w") as own, (model_dir / "items.lock").open("w") as inherited:
-        try:
-            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another electra compare is at work in {model_dir}: wait for it, or stop it") from error
-        try:
-            fcntl.flock(inherited, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print_on_leader(f"waiting for the processes that a killed electra compare left in {model_dir}")
-            fcntl.flock(inherited, fcntl.LOCK_EX)
-        yield inherited.fileno()

@@ -8,14 +8,14 @@ from typing import Annotated, NamedTuple
 from electra_jax import ranges
 from electra_jax.errors import UserError
 from electra_jax.ranges import AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE
-from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, REPORT
+from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, ITEMS_LOCK, LOCK, REPORT
 
 # The name, in place of a variant's, of the fine-tunings that start from random weights.
 RANDOM = "random"
 # The folder of a fraction's pre-training, beside those of its fine-tunings.
 PRETRAIN = "pretrain"
 # The names in MODEL_DIR that no variant can have, and the ends of the files beside its folders.
-_TAKEN = (RANDOM, COMPARISON, FIGURE, REPORT, CONFIG, "compare.lock", "items.lock")
+_TAKEN = (RANDOM, COMPARISON, FIGURE, REPORT, CONFIG, LOCK, ITEMS_LOCK)
 _SUFFIXES = (".json", ".log", ".part")
 # What `electra compare` binds itself in every process: another value would have no effect.
 _BOUND_HERE = {

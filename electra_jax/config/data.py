@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, TypedDict
 from jax.sharding import Mesh
 
 from electra_jax.config.pretraining import CacheConfig, CorpusConfig, PretrainingRun
-from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, State, evaluation_batches, whole_state
+from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, evaluation_batches
 from electra_jax.distributed import processes
+from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.json_files import read_json
@@ -40,7 +41,8 @@ class PretrainingData(NamedTuple):
         kind: what reads it; a checkpoint holds a place in the data for this reader alone.
         fingerprint: a text that differs where the examples do, as far as is known without reading them.
         train: endless batches of the training split.
-        held_out: starts one pass over the validation split, in the same order each time.
+        held_out: starts one pass over the validation split, in the same order each time; over nothing if no text is
+            held out.
         vocabulary: what the token ids stand for.
     """
 
@@ -203,15 +205,17 @@ def open_data(
     train, validation = (
         blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
     )
+    if not len(validation):
+        print_on_leader("no text is held out: the run is not evaluated while it trains")
     batches = BlockBatches(
         train, sequence_length=length, seed=run.seed, packed=run.packing, shapes=run.batch_shapes, **share
     )
     return PretrainingData(
         CORPORA.get(run.cache.source.corpus, str(run.cache.source.corpus)),
         "packed blocks" if run.packing else "blocks",
-        f"{Path(path).name}, {len(train)} and {len(validation)} examples",
+        f"{len(train)} and {len(validation)} examples with checksum {train.checksum():08x}",
         batches,
-        lambda: evaluation_batches(validation, sequence_length=length, **share),
+        lambda: evaluation_batches(validation, sequence_length=length, **share) if len(validation) else iter(()),
         vocabulary,
     )
 
@@ -244,42 +248,6 @@ def share_data(run: PretrainingRun, vocabulary: Vocabulary, mesh: Mesh) -> Pretr
         "the data", {"the vocabulary": vocabulary.fingerprint, "the kind": data.kind, "the text": data.fingerprint}
     )
     return data
-
-
-def data_state(batches: State, data: PretrainingData) -> dict[str, Any]:
-    """Return the place of all processes in the data, and which data and vocabulary it belongs to, for a checkpoint."""
-    return {
-        "batches": whole_state(processes.gather(batches)),
-        "kind": data.kind,
-        "vocabulary": data.vocabulary.fingerprint,
-    }
-
-
-def resume_data(run: PretrainingRun, data: PretrainingData, held: dict[str, Any], *, step: int) -> None:
-    """Move the training batches to the place in the data that a checkpoint holds.
-
-    Args:
-        run: the run that resumes.
-        data: what it reads.
-        held: the checkpoint's `data_state`.
-        step: the checkpoint's step.
-
-    Raises:
-        UserError: if the checkpoint was trained with another vocabulary, or read another kind of data.
-    """
-    checkpoint = f"the checkpoint of step {step} in {run.model_dir}"
-    if held["vocabulary"] != data.vocabulary.fingerprint:
-        raise UserError(
-            f"{checkpoint} was trained with another vocabulary than {run.cache.vocab_file}: name the one it was "
-            "trained with, or use another MODEL_DIR"
-        )
-    if held["kind"] != data.kind:
-        raise UserError(
-            f"{checkpoint} read {held['kind']} and this run reads {data.kind}, where its place means nothing: use the "
-            "same CORPUS, MASKING and PACKING, or another MODEL_DIR"
-        )
-    # Each step takes one batch; checkpoints of version 0.1 do not say it again.
-    data.train.restore({"step": step, **held["batches"]})
 
 
 def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:

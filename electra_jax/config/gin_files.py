@@ -378,10 +378,21 @@ def resolved() -> str:
 
 def settings() -> dict[str, str]:
     """Return every bound field, as `Class.field`, with its value as text, macros resolved."""
+    return {field: repr(value) for field, (value, _) in _bound_fields().items()}
+
+
+def macro_names() -> dict[str, str]:
+    """Return the macro that each field which has one takes its value from, by `Class.field`."""
+    return {field: macro for field, (_, macro) in _bound_fields().items() if macro is not None}
+
+
+def _bound_fields() -> dict[str, tuple[Any, str | None]]:
+    """Return the value of each bound field, and the macro that holds it, by `Class.field`."""
     values, found = macros(), {}
     for (_, selector), fields in gin_internals._CONFIG.items():
         if selector == "gin.macro":
             continue
         for field, value in fields.items():
-            found[f"{selector.rpartition('.')[2]}.{field}"] = repr(behind_macros(value, values)[1])
+            macro, held = behind_macros(value, values)
+            found[f"{selector.rpartition('.')[2]}.{field}"] = held, macro
     return found

@@ -3,12 +3,16 @@
 import dataclasses
 import io
 import pathlib
+import zlib
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 from electra_jax.errors import UserError
+
+# Enough to tell texts apart, and read at once from a cold disk.
+CHECKED_EXAMPLES = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,15 @@ class TokenBlocks:
     def longest(self) -> int:
         """Return the number of tokens of the longest example; 0 if there is none."""
         return int(np.diff(self.offsets).max(initial=0))
+
+    def checksum(self) -> int:
+        """Return the CRC-32 of the numbers of examples and tokens and of some examples, evenly spaced."""
+        number = min(len(self), CHECKED_EXAMPLES)
+        rows_B = np.linspace(0, len(self) - 1, number).astype(np.int64)
+        found = zlib.crc32(np.array([len(self), self.offsets[-1]], np.int64).tobytes())
+        for row in rows_B:
+            found = zlib.crc32(self.tokens[self.offsets[row] : self.offsets[row + 1]].astype(np.int64).tobytes(), found)
+        return zlib.crc32(self.second_starts[rows_B].astype(np.int64).tobytes(), found)
 
     def gather(self, rows_B: np.ndarray, sequence_length: int) -> dict[str, np.ndarray]:
         """Return the examples `rows_B`, padded with 0: three int32 [B, L] arrays under BERT's names.

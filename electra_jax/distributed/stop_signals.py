@@ -1,14 +1,14 @@
-"""Stop all processes of a run after the same step, when one of them gets Ctrl-C or the platform's SIGTERM."""
+"""Stop all processes of a run after the same step, when one of them gets Ctrl-C, SIGHUP or the platform's SIGTERM."""
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 from electra_jax.distributed import processes
 from electra_jax.errors import Preempted
-from electra_jax.training.stop import Stop, handled_by
+from electra_jax.training.stop import Stop, handled_by, hang_ups
 
 
 class GroupStop(Stop):
@@ -26,10 +26,11 @@ class GroupStop(Stop):
         self._interrupted = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Turn the first Ctrl-C into the signal that JAX waits for; the second one interrupts as usual."""
-        if self._interrupted:
-            raise KeyboardInterrupt
-        self._interrupted = True
+        """Turn the first Ctrl-C or SIGHUP into the signal that JAX waits for; a second Ctrl-C interrupts as usual."""
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
         signal.raise_signal(signal.SIGTERM)
 
     def after_step(self) -> bool:
@@ -42,7 +43,7 @@ class GroupStop(Stop):
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Turn Ctrl-C and SIGTERM into a request to stop after the step under way, for the body."""
+    """Turn Ctrl-C, SIGTERM and SIGHUP into a request to stop after the step under way, for the body."""
     if processes.group() is None:
         stop = Stop()
         with handled_by(stop):
@@ -53,10 +54,11 @@ def stop_signals() -> Iterator[Stop]:
     # One of our own: JAX's global one would take SIGTERM over for good, so that nothing but a training loop could be
     # ended by it, and Orbax would ask it too, with steps where a loop may count dispatches of several steps.
     manager = _jax.create_preemption_sync_manager()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, *hang_ups())}
     manager.initialize(processes.coordination_client())
     stop = GroupStop(manager)
-    signal.signal(signal.SIGINT, stop)
+    for number in before.keys() - {signal.SIGTERM}:
+        signal.signal(number, stop)
     try:
         yield stop
     finally:
@@ -76,6 +78,8 @@ def end_early(stop: Stop, where: str) -> None:
         Preempted: if it was the platform that asked, not a person at the terminal.
     """
     sentence = f"stopped by {stop.requested}{where}, saved: the same command resumes from there"
-    processes.print_on_leader(sentence)
+    # A terminal that was closed takes no more words.
+    with suppress(OSError):
+        processes.print_on_leader(sentence)
     if stop.requested != "SIGINT":
         raise Preempted(sentence)

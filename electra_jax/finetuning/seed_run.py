@@ -311,7 +311,7 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
     result = None
     if processes.leader():
         result = result_of(directory, reached, context.task.main_metric)
-        replace_file(finished, json.dumps(result, indent=1) + "\n")
+        replace_file(finished, json.dumps(result, indent=1) + "\n", durable=True)
         shutil.rmtree(directory / CHECKPOINTS)
     return processes.gather(result)[0]
 

@@ -1,12 +1,10 @@
 """Write and read `metrics.jsonl`, which has a line of JSON for every report of a run."""
 
-import contextlib
 import json
 import math
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from electra_jax.errors import UserError
-from electra_jax.files import replace_file
+from electra_jax.files import replace_file, set_aside
 from electra_jax.json_files import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -31,16 +29,38 @@ def line_of(step: int, split: str, values: dict[str, float]) -> str:
 
 
 def drop_after(path: "epath.Path | Path", step: int) -> None:
-    """Remove the lines of a metrics file that are of later steps than `step`, and a torn last line."""
+    """Remove the lines of a metrics file that are of later steps than `step`, and a torn last line.
+
+    A file with other lines that are no reports is set aside with a warning, and a new one has the lines that are.
+    """
     if not path.exists():
         return
-    kept = []
-    for line in read_text(path).splitlines():
-        # A torn line says no step.
-        with contextlib.suppress(UserError):
-            if parse_json(line, MetricsRow, path)["step"] <= step:
-                kept.append(line + "\n")
-    replace_file(path, "".join(kept))
+    kept, damaged = [], []
+    *lines, last = path.read_bytes().split(b"\n")
+    # A run that was killed while it wrote leaves half a line at the end, without its newline.
+    for number, line in enumerate([*lines, last] if _row(last) else lines, start=1):
+        row = _row(line)
+        if row is None and line.strip():
+            damaged.append(number)
+        elif row is not None and row["step"] <= step:
+            kept.append(line + b"\n")
+    if damaged:
+        set_aside(path, f"{len(damaged)} of its lines are no reports, the first is line {damaged[0]}")
+    replace_file(path, b"".join(kept), durable=True)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """Return the report that a line holds; None if it holds none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int or not isinstance(row.get("split"), str):
+        return None
+    values = {name: value for name, value in row.items() if name not in ("step", "split")}
+    if row["split"] == "health":
+        return row if isinstance(row.get("finding"), str) and isinstance(row.get("words"), str) else None
+    return row if all(value is None or isinstance(value, int | float) for value in values.values()) else None
 
 
 def read_rows(path: "epath.Path | Path") -> Rows:

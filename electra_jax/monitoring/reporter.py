@@ -34,6 +34,14 @@ COLUMNS: Columns = {
 }
 
 
+class RunConsole(Console):
+    """A console whose reader may go, which its caller is told."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error that is being handled: the library would end the process."""
+        raise
+
+
 class RunReporter:
     """Write each report to `MODEL_DIR/metrics.jsonl`, TensorBoard and the console."""
 
@@ -63,7 +71,7 @@ class RunReporter:
         self._end = num_train_steps
         self._columns = columns
         self._started = time.monotonic()
-        self._console = Console()
+        self._console = RunConsole()
         self._live: LiveView | None = None
         if self._console.is_terminal:
             self._live = LiveView(self._console, start_step, num_train_steps, columns)

@@ -11,10 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from electra_jax import ranges
-from electra_jax.errors import UserError, is_full_disk
+from electra_jax.errors import UserError, is_closed_output, is_full_disk
 from electra_jax.ranges import AT_LEAST_1
 from electra_jax.training import sharding
 from electra_jax.training.meter import Meter, NotFiniteError, Reporter
+from electra_jax.training.rescue import saved_if_interrupted
 from electra_jax.training.state import Batch, Sums, TrainState
 from electra_jax.training.stop import Stop
 
@@ -83,7 +84,7 @@ class TrainingJob(Protocol):
         """Return the metrics of a reported line from the added sums of its updates."""
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Return held-out metrics of a state."""
+        """Return held-out metrics of a state; none where nothing is held out."""
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of an update, counted from 0."""
@@ -146,18 +147,21 @@ def train(
             with jax.transfer_guard("disallow"):
                 state, sums = job.update(state, stack)
             step += len(local)
-            meter.record_dispatch(sums, batch_size=next(iter(stack.values())).shape[1])
-            if step % loop.evaluate_every == 0 or step == loop.num_train_steps:
-                meter.flush()
-                with meter.paused():
-                    reporter.report(step, "validation", job.evaluate(state))
+            with saved_if_interrupted(checkpoints, step, state, job):
+                meter.record_dispatch(sums, batch_size=next(iter(stack.values())).shape[1])
+                if step % loop.evaluate_every == 0 or step == loop.num_train_steps:
+                    meter.flush()
+                    with meter.paused():
+                        if held_out := job.evaluate(state):
+                            reporter.report(step, "validation", held_out)
+                stopping = stop.after_step()
+                if stopping or step % loop.save_every == 0 or step == loop.num_train_steps:
+                    meter.flush()
             if step % loop.save_every == 0:
-                meter.flush()
                 checkpoints.save(step, state, job.data_state())
                 saved = step
-            if stop.after_step():
+            if stopping:
                 break
-        meter.flush()
     if saved != step:
         checkpoints.save(step, state, job.data_state())
     checkpoints.wait()
@@ -169,7 +173,7 @@ def explain_failures(checkpoints: Checkpoints) -> Iterator[None]:
     """Turn what ends a training early into a sentence that tells which checkpoint is left.
 
     Raises:
-        UserError: if a loss or gradient norm is not finite, or metrics find the disk full.
+        UserError: if a loss or gradient norm is not finite, metrics find the disk full, or their reader is gone.
     """
     try:
         yield
@@ -179,6 +183,11 @@ def explain_failures(checkpoints: Checkpoints) -> Iterator[None]:
             "lengthen the warm-up"
         ) from error
     except Exception as error:
+        if is_closed_output(error):
+            raise UserError(
+                f"standard output was closed by what read it: {last_good_checkpoint(checkpoints)}; send the output to "
+                "a file, and run the same command again to resume from it"
+            ) from error
         # A checkpoint that finds the disk full raises a UserError of its own.
         if isinstance(error, UserError) or not is_full_disk(error):
             raise

@@ -1,4 +1,4 @@
-"""Take requests to stop after a step: by Ctrl-C, by SIGTERM, or by the end of the parent process."""
+"""Take requests to stop after a step: by Ctrl-C, SIGTERM or SIGHUP, or by the end of the parent process."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ STOP_AT_EOF = "ELECTRA_STOP_AT_EOF"
 
 
 class Stop:
-    """A signal handler: the first Ctrl-C or SIGTERM asks to stop after the step, a second Ctrl-C interrupts at once."""
+    """A signal handler: the first signal asks to stop after the step, a second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         """Start without a request."""
@@ -31,13 +31,18 @@ class Stop:
 
 @contextmanager
 def handled_by(stop: Stop) -> Iterator[None]:
-    """Let `stop` handle Ctrl-C and SIGTERM until the end of the body."""
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Let `stop` handle Ctrl-C, SIGTERM and SIGHUP until the end of the body."""
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, *hang_ups())}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def hang_ups() -> tuple[signal.Signals, ...]:
+    """Return SIGHUP, which a terminal sends as it closes; nothing if the process was told to ignore it, as by nohup."""
+    return () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
 
 
 def stop_with_parent() -> None:

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax.compare.work import locked
-from electra_jax.errors import UserError
+from electra_jax.files import sole_builder
 from electra_jax.training.stop import STOP_AT_EOF
 
 HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
-from electra_jax.compare.work import locked
-with locked(Path(sys.argv[1])) as lock:
+from electra_jax.files import sole_builder
+with sole_builder(Path(sys.argv[1])) as lock:
     # A process of an item, which takes a while to save.
     subprocess.Popen(["sleep", "2"], pass_fds=(lock,))
     print("held", flush=True)
@@ -28,20 +27,19 @@ with locked(Path(sys.argv[1])) as lock:
 def test_a_comparison_waits_for_the_processes_that_a_killed_one_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    lock = tmp_path / "items.lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match="another electra compare is at work in"), locked(tmp_path):
-        pass
     holder.kill()
     holder.wait()
     began = time.monotonic()
-    with locked(tmp_path):
+    with sole_builder(lock):
         assert time.monotonic() - began > 0.5
-        assert "waiting for the processes that a killed electra compare left" in capsys.readouterr().out
+        assert f"waiting for another process that holds {lock}" in capsys.readouterr().err
     # Nothing is left of it.
-    with locked(tmp_path):
-        assert capsys.readouterr().out == ""
+    with sole_builder(lock):
+        assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("asked", "code"), [(True, -signal.SIGTERM), (False, 0)])

@@ -12,8 +12,9 @@ from electra_jax.checkpoints import model_dir as loading
 from electra_jax.checkpoints import run_start
 from electra_jax.checkpoints.orbax_store import Checkpoints
 from electra_jax.config import gin_files
-from electra_jax.config.data import PretrainingData, data_state
+from electra_jax.config.data import PretrainingData
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.config.resuming import data_state
 from electra_jax.data.batches import BlockBatches
 from electra_jax.data.blocks import TokenBlocks
 from electra_jax.finetuning import steps as finetuning
@@ -70,7 +71,7 @@ class Run(NamedTuple):
 
     def save(self, checkpoints: Checkpoints, step: int, state: TrainState, batches: BlockBatches) -> None:
         data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary)
-        checkpoints.save(step, state, data_state(batches.state(), data))
+        checkpoints.save(step, state, data_state(self.configuration, batches.state(), data))
         checkpoints.close()
 
 

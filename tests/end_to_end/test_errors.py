@@ -1,6 +1,7 @@
 """Bad input through the command line: exit code 2, one sentence that says what to do, and nothing lost."""
 
 import gzip
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from electra_jax import cli
 from electra_jax.distributed.group import free_port
+from electra_jax.distributed.owner import owned
 from electra_jax.tasks.pretraining.tfrecords import encode_example, frame
 from support.command_line import (
     FILES,
@@ -289,6 +291,10 @@ def _content(folder: Path) -> dict[str, bytes]:
         ({"VOCAB_FILE": "other"}, "was trained with another vocabulary"),
         ({"MASKING": "task"}, "MASKING 'task' takes the masks of a MIXTURE_OR_TASK_NAME, and a corpus has none"),
         ({"PACKING": True}, "read blocks and this run reads packed blocks"),
+        ({"CORPUS": "other"}, "read its data in another order (the text of CORPUS "),
+        ({"SEED": 7}, "SEED 0 there, 7 here), and its place means nothing"),
+        ({"BATCH_SIZE": 16}, "(BATCH_SIZE 8 there, 16 here), and its place means nothing"),
+        ({"SEQUENCE_LENGTH": 16}, "SEQUENCE_LENGTH 32 there, 16 here), and its place means nothing"),
     ],
 )
 def test_a_directory_of_another_run(
@@ -296,8 +302,23 @@ def test_a_directory_of_another_run(
 ) -> None:
     if "VOCAB_FILE" in changes:
         changes = {"VOCAB_FILE": _vocabulary(tmp_path, [*SPECIAL, *reversed(WORDS)])}
+    if "CORPUS" in changes:
+        # As many examples of the same lengths.
+        other = (place / "text.txt").read_text().replace("ba ", "bi ")
+        changes = {"CORPUS": str(_whole_record(tmp_path / "other.txt", other.encode()))}
     before = _content(copied)
     assert sentence in refused(small_run(place, copied, **STEPS, **changes))
+    assert _content(copied) == before
+
+
+def test_a_directory_in_use(place: Path, copied: Path, refused: Refused) -> None:
+    tuning = [
+        f"--gin.{name}='{value}'" for name, value in {"TASK": "cola", "INIT_FROM": copied, "DATA_DIR": "glue"}.items()
+    ]
+    before = _content(copied)
+    with owned(copied, "electra pretrain"):
+        for arguments in (small_run(place, copied, **STEPS), ["finetune", f"--gin.MODEL_DIR='{copied}'", *tuning]):
+            assert f"{copied} is in use by `electra pretrain` (process {os.getpid()} on " in refused(arguments)
     assert _content(copied) == before
 
 

@@ -105,13 +105,26 @@ def test_classification(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["finetune", *again]) == 0
     assert "step" not in capsys.readouterr().out.partition("dev:")[2].partition("cola")[0]
     assert main(["finetune", *again, "--gin.MAX_SEQ_LENGTH=16"]) == 2
-    assert "task.length 32 there, 16 here" in capsys.readouterr().err
+    assert "(MAX_SEQ_LENGTH 32 there, 16 here): use another MODEL_DIR" in capsys.readouterr().err
     record = tmp_path / "run/run.json"
     kept = record.read_text()
-    record.write_text(re.sub(r"(hash\": \")....", r"\1beef", kept))
+    record.write_text(re.sub(r"(vocabulary's hash\": \")....", r"\1beef", kept))
     assert main(["finetune", *again]) == 2
-    assert "the vocabulary's hash 'beef" in capsys.readouterr().err
+    assert "(INIT_FROM has another vocabulary by now)" in capsys.readouterr().err
     record.write_text(kept)
+    # Labels that were corrected since are other data, and the scores are not theirs.
+    for split, name in (("train", "training"), ("dev", "dev")):
+        file = tmp_path / f"CoLA/{split}.tsv"
+        content = file.read_text()
+        file.write_text(content.replace("\t1\t", "\t0\t", 1))
+        assert main(["finetune", *again]) == 2
+        assert f"holds another run (the {name} file has changed): use another MODEL_DIR" in capsys.readouterr().err
+        file.write_text(content)
+    # Only a start that trains is recorded.
+    assert main(["finetune", *again, "--gin.LOG_EVERY=7"]) == 0
+    capsys.readouterr()
+    assert record.read_text() == kept
+    assert "LOG_EVERY = 7" not in (tmp_path / "run/config.gin").read_text()
     # The best checkpoint is the model.
     assert evaluated(tmp_path)["metrics"] == best_of(results)
     electra("predict", MODEL_DIR=str(tmp_path / "run"), SPLIT="test")

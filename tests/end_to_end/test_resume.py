@@ -270,6 +270,7 @@ def test_stopped_by_a_signal(stories: dict[str, Future], whole: Path) -> None:
         assert code == (75 if name == "SIGTERM" else 0)
         assert newest >= wanted
         assert f"stopped by {name} at step {newest}, saved" in output
+        assert "last start" not in output
     assert f"resuming from step {results[0][1]}" in results[1][2]
     # Where it was stopped there is one more checkpoint, the last two are the same.
     _assert_same_run(model_dir, whole)
@@ -311,3 +312,59 @@ def test_the_mean_of_the_last_checkpoints_is_evaluated_and_exported(place: Path,
     exported = load_file(folder / "model.safetensors")["electra.embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(exported, ((last.astype(np.float64) + before) / 2).astype(np.float32))
     assert "| mean of the checkpoints | [40, 36] |" in (folder / "README.md").read_text()
+
+
+def test_what_a_resumed_run_changes_is_said_and_recorded(place: Path, whole: Path, tmp_path: Path) -> None:
+    """The published schedule is over at step 40 of 40, and has an eleventh of the rate left at 40 of 44."""
+    model_dir = tmp_path / "run"
+    shutil.copytree(whole, model_dir)
+    before = (whole / "config.gin").read_text()
+    changes = STEPS | {"TRAIN_STEPS": 44, "LEARNING_RATE": 1e-3, "SAVE_EVERY": 2}
+    done = electra(small_run(place, model_dir, **changes), place / "cache")
+    assert done.returncode == 0, done
+    lines = done.stdout.splitlines()
+    (changed,) = [line for line in lines if line.startswith("changed since the last start: ")]
+    # A macro is named once, whatever it sets.
+    assert sorted(changed.partition(": ")[2].split("; ")) == [
+        "LEARNING_RATE 0.0005 -> 0.001",
+        "SAVE_EVERY 4 -> 2",
+        "TRAIN_STEPS 40 -> 44",
+    ]
+    assert "the learning rate of the next update goes from 0 to 9.091e-05" in lines
+    assert (model_dir / "config.1.gin").read_text() == before
+    recorded = (model_dir / "config.gin").read_text()
+    assert "TRAIN_STEPS = 44" in recorded
+    # Nothing is left to do, and nothing is recorded of it.
+    done = electra(small_run(place, model_dir, **changes | {"SAVE_EVERY": 4}), place / "cache")
+    assert "has had its 44 steps: nothing left to do" in done.stdout
+    assert (model_dir / "config.gin").read_text() == recorded
+    assert not (model_dir / "config.2.gin").exists()
+    assert len(json.loads((model_dir / "run.json").read_text())["starts"]) == 2
+
+
+def test_nothing_is_lost_when_the_reader_of_the_output_goes(place: Path) -> None:
+    """As `| head` does, in a run that holds nothing out and would have saved much later."""
+    model_dir = place / "read by head"
+    changes = STEPS | {"HELD_OUT_FRACTION": 0.0, "SAVE_EVERY": 1000}
+    process = start(small_run(place, model_dir, **changes), place / "cache")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while "step 5/40" not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()
+    process.stdout.close()
+    *_, warning, sentence = process.stderr.read().splitlines()
+    assert process.wait() == 2
+    (saved,) = checkpoint_steps(model_dir)
+    assert 5 < saved < 40
+    assert warning == f"WARNING: the state of step {saved} was saved on the way out"
+    assert f"standard output was closed by what read it: the last good checkpoint is step {saved}; " in sentence
+    done = electra(small_run(place, model_dir, **changes), place / "cache")
+    assert done.returncode == 0, done
+    assert f"resuming from step {saved}" in done.stdout
+    assert "no text is held out: the run is not evaluated" in done.stdout
+    # The last step's own line was due one step later.
+    assert set(range(1, 41)) - set(reported_steps(model_dir)) <= {saved}
+    assert reported_steps(model_dir, "validation") == []
+    refused = electra(["evaluate", f"--gin.MODEL_DIR={str(model_dir)!r}"], place / "cache")
+    assert refused.returncode == 2
+    assert "no text is held out: set HELD_OUT_FRACTION" in refused.stderr

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from electra_jax.config import gin_files
 from electra_jax.config.pretraining import PretrainingRun
-from electra_jax.monitoring.metrics_file import drop_after
+from electra_jax.monitoring.metrics_file import drop_after, read_rows
 from electra_jax.monitoring.reporter import COLUMNS, LiveView, RunReporter
 from electra_jax.pretraining import metrics
 
@@ -111,3 +111,43 @@ def test_a_torn_line_alone(tmp_path: Path) -> None:
     assert path.read_text() == ""
     drop_after(tmp_path / "none.jsonl", 5)
     assert not (tmp_path / "none.jsonl").exists()
+
+
+SOUND = b'{"step": 1, "split": "train", "loss": 2.5}\n'
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b'{"step": 2, "spl\n',
+        b"\xff\xfe\n",
+        b"5\n",
+        b'{"split": "train"}\n',
+        b'{"step": 2, "split": "train", "loss": "x"}\n',
+        b'{"step": 2, "split": "health"}\n',
+        b"[" * 100_000 + b"\n",
+        b"\x00\x00\n",
+    ],
+)
+def test_a_damaged_file_is_set_aside_and_its_reports_stay(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(SOUND + damage + SOUND.replace(b"1", b"3") + SOUND.replace(b"1", b"7"))
+    drop_after(path, 5)
+    assert path.read_bytes() == SOUND + SOUND.replace(b"1", b"3")
+    assert (tmp_path / "metrics.jsonl.damaged1").read_bytes().startswith(SOUND + damage)
+    assert (
+        "(1 of its lines are no reports, the first is line 2): it is set aside as metrics.jsonl.damaged1" in caplog.text
+    )
+    assert [row["step"] for row in read_rows(path)] == [1, 3]
+
+
+def test_an_empty_file_is_gone_on_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.touch()
+    reporter = RunReporter(tmp_path, start_step=20, num_train_steps=100)
+    reporter.report(30, "train", TRAIN)
+    reporter.close()
+    assert [line["step"] for line in _lines(tmp_path)] == [30]
+    assert caplog.text == ""

@@ -1,11 +1,12 @@
 """When the loop steps, reports, evaluates and saves, with a state that counts."""
 
 import contextlib
+import errno
 import functools
 import itertools
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +17,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from electra_jax.checkpoints.orbax_store import Checkpoints, complete_steps, restore_latest
-from electra_jax.distributed.stop_signals import stop_signals
-from electra_jax.errors import UserError
+from electra_jax.distributed.stop_signals import end_early, stop_signals
+from electra_jax.errors import Preempted, UserError
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import RunReporter
 from electra_jax.training import sharding
@@ -66,6 +67,7 @@ def _run(
     stop: Stop | None = None,
     on_batch: dict[int, object] | None = None,
     reporter: Reporter | None = None,
+    evaluate: Callable[[Counter], dict[str, float]] = lambda state: {"params": float(state.params)},
 ) -> tuple[Recorder, int]:
     mesh = sharding.make_mesh(ONE_AXIS, len(jax.devices()))
     recorder, checkpoints = Recorder(), Checkpoints(model_dir, keep=10)
@@ -83,7 +85,7 @@ def _run(
             mesh,
             update=jax.jit(functools.partial(jax.lax.scan, _step), donate_argnums=0),
             finish=lambda sums: {"loss": float(sums["loss"])},
-            evaluate=lambda state: {"params": float(state.params)},
+            evaluate=evaluate,
             learning_rate=lambda step: 0.1 * step,
         ),
         batches(),
@@ -188,7 +190,7 @@ def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
     assert held.step == 3
 
 
-# The thread in which TensorBoard writes dies of the full disk too.
+# TensorBoard's own thread finds it full too.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_metrics_that_find_the_disk_full_lose_no_checkpoint(tmp_path: Path, small_disk: Path) -> None:
     reporter = RunReporter(small_disk, start_step=0, num_train_steps=100)
@@ -200,6 +202,83 @@ def test_metrics_that_find_the_disk_full_lose_no_checkpoint(tmp_path: Path, smal
     assert "\n" not in str(caught.value)
     (small_disk / "filling").unlink()
     reporter.close()
+
+
+class _Breaks(Recorder):
+    """A reporter that breaks at a step."""
+
+    def __init__(self, step: int, error: Exception) -> None:
+        super().__init__()
+        self._step, self._error = step, error
+
+    def report(self, step: int, split: str, values: dict[str, float]) -> None:
+        if step == self._step:
+            raise self._error
+        super().report(step, split, values)
+
+
+@pytest.mark.parametrize(
+    ("step", "saved", "error", "raised"),
+    [
+        # A report is a dispatch late.
+        (
+            4,
+            5,
+            BrokenPipeError(errno.EPIPE, "Broken pipe"),
+            r"closed by what read it: the last good checkpoint is step",
+        ),
+        (
+            4,
+            5,
+            OSError(errno.EIO, "Input/output error"),
+            r"closed by what read it: the last good checkpoint is step 5;",
+        ),
+        (4, 5, OSError(errno.ENOSPC, "No space left on device"), r"the last good checkpoint is step 5; free the disk"),
+        (5, 5, RuntimeError("out of memory"), r"out of memory"),
+        (10, 10, RuntimeError("out of memory"), r"out of memory"),
+    ],
+)
+def test_what_was_done_is_saved_when_a_report_fails(
+    tmp_path: Path, step: int, saved: int, error: Exception, raised: str
+) -> None:
+    with pytest.raises((UserError, RuntimeError), match=raised):
+        _run(tmp_path, save_every=7, reporter=_Breaks(step, error))
+    assert max(complete_steps(tmp_path / "checkpoints")) == saved
+    # What comes next is what would have come.
+    again, reached = _run(tmp_path, start=saved, save_every=7)
+    assert reached == 10
+    assert again.lines[-1][2] == {"params": 10.0} if saved < 10 else not again.lines
+
+
+def test_a_state_that_is_not_finite_is_not_saved_when_a_report_fails(tmp_path: Path) -> None:
+    """The third update makes it infinite, which is noticed only with the report of the second."""
+    with pytest.raises(UserError, match="there is no checkpoint yet"):
+        _run(
+            tmp_path,
+            log_every=1,
+            increment=math.inf,
+            on_batch={},
+            reporter=_Breaks(1, BrokenPipeError(errno.EPIPE, "")),
+        )
+    assert complete_steps(tmp_path / "checkpoints") == []
+
+
+def test_a_run_without_held_out_text_reports_no_validation(tmp_path: Path) -> None:
+    recorder, reached = _run(tmp_path, evaluate=lambda state: {})
+    assert (reached, recorder.steps("validation"), recorder.steps("train")) == (10, [], [4, 8, 10])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_closed_terminal_stops_a_run_unless_it_ignores_that(tmp_path: Path, number: signal.Signals) -> None:
+    with stop_signals() as stop:
+        _, reached = _run(tmp_path, stop=stop, on_batch={5: lambda: signal.raise_signal(number)})
+    assert (stop.requested, reached) == (number.name, 5)
+    with pytest.raises(Preempted):
+        end_early(stop, "")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_signals():
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    signal.signal(signal.SIGHUP, before)
 
 
 def _fill(disk: Path) -> None:

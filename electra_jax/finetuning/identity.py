@@ -1,0 +1,62 @@
+"""Tell whether a MODEL_DIR holds the fine-tuning run that is asked for: the same settings on the same data."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from electra_jax.config import gin_files
+from electra_jax.finetuning.seed_run import SeedContext
+
+# What a run is trained on and scored by, and what is said of it where it is another one by now.
+DATA = {
+    "the vocabulary's hash": "INIT_FROM has another vocabulary by now",
+    "the training data's hash": "the training file has changed",
+    "the dev data's hash": "the dev file has changed",
+}
+# They follow from the settings and the number of training examples.
+DERIVED = ("optimizer.num_train_steps", "optimizer.num_warmup_steps")
+# The dataclasses that hold the groups of `FinetuningRun.identity`.
+CLASSES = {"optimizer": "OptimizerConfig", "task": "TaskOptions", "heads": "HeadOptions", "": "FinetuningRun"}
+
+
+def data_identity(context: SeedContext) -> dict[str, str]:
+    """Return a hash of everything that the settings of a run do not say: its data, labels included."""
+    labels = context.task.labels
+    hashes = (
+        context.origin.vocabulary_hash,
+        hash_of([labels, *context.train.examples]),
+        hash_of([labels, *context.dev.examples]),
+    )
+    return dict(zip(DATA, hashes, strict=True))
+
+
+def hash_of(values: Iterable[Any]) -> str:
+    """Return a hash of values that print all that they hold."""
+    checksum = hashlib.sha256()
+    for value in values:
+        checksum.update(f"{value!r}\n".encode("utf-8", "backslashreplace"))
+    return checksum.hexdigest()[:16]
+
+
+def changes(held: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Return how a run differs from the one that a MODEL_DIR holds, in its user's words; none if it is the same.
+
+    Data is compared only under the same settings, which also decide how it is read.
+
+    Args:
+        held: the identity that the directory records. A setting that it lacks came with a later version.
+        asked: the identity of the run.
+    """
+    different = [name for name, value in asked.items() if name in held and held[name] != value]
+    settings = [name for name in different if name not in (*DATA, *DERIVED)]
+    if settings:
+        macros = gin_files.macro_names()
+        return [f"{_name(name, macros)} {held[name]!r} there, {asked[name]!r} here" for name in settings]
+    # Records of earlier versions tell other data by its number of steps alone.
+    return list(dict.fromkeys(DATA.get(name, DATA["the training data's hash"]) for name in different))
+
+
+def _name(setting: str, macros: Mapping[str, str]) -> str:
+    """Return the macro of a setting, or its name where it has none."""
+    group, _, field = setting.rpartition(".")
+    return macros.get(f"{CLASSES[group]}.{field}", setting)
