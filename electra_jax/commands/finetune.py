@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import jax
 
@@ -104,12 +104,6 @@ def read_split(
     unknown = unknown_of_rows(rows, found.examples, vocabulary)
     print_on_leader(state_unknown(unknown, what=f"the {name} split", allow_unknown=allow_unknown))
     return Split(found.examples, rows, found.skipped, count)
-
-
-class FinetuningRecord(TypedDict, total=False):
-    """What is read of the run.json of a fine-tuning: its identity."""
-
-    finetuning: dict[str, Any]
 
 
 def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
