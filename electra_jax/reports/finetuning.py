@@ -39,7 +39,7 @@ class SeedResults(TypedDict):
 
 
 class Results(TypedDict):
-    """The fields of results.json that a page cannot do without."""
+    """The fields of results.json that a page, or the GLUE average, cannot do without."""
 
     task: str
     kind: str
@@ -47,6 +47,7 @@ class Results(TypedDict):
     num_examples: dict[str, int]
     seeds: list[SeedResults]
     summary: dict[str, dict[str, float | None]]
+    num_failed: int
     best_seed: int
 
 

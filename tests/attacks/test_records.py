@@ -148,7 +148,14 @@ def write_sound(name: str, directory: Path) -> None:
         seeds = [{"seed": n, "steps": 3, "best_step": 2, "metrics": {"f1": 0.5 + n}, "failed": None} for n in range(2)]
         summary = {"f1": {"median": 1.0, "mean": 1.0, "std": 0.7, "best": 1.5, "n": 2}}
         counts = {"train": 8, "dev": 4}
-        results = {"task": "ner", "kind": "tagging", "main_metric": "f1", "best_seed": 1, "num_examples": counts}
+        results = {
+            "task": "ner",
+            "kind": "tagging",
+            "main_metric": "f1",
+            "best_seed": 1,
+            "num_failed": 0,
+            "num_examples": counts,
+        }
         (directory / "results.json").write_text(json.dumps(results | {"seeds": seeds, "summary": summary}))
     elif name == "cache":
         vocabulary = Vocabulary(TOKENS, lowercase=True, strip_accents=True)

@@ -11,8 +11,9 @@ from electra_jax.tasks.text.glue_metrics import AVERAGED
 
 
 def _run(folder: Path, task: str, values: list[float], *, failed: int = 0) -> str:
+    metric = AVERAGED.get(task, "accuracy")
     seeds = [
-        {"seed": seed, "metrics": {AVERAGED.get(task, "accuracy"): value}, "failed": "same" if seed < failed else None}
+        {"seed": seed, "steps": 3, "metrics": {metric: value}, "failed": "same" if seed < failed else None}
         for seed, value in enumerate(values)
     ]
     directory = folder / task
@@ -20,7 +21,7 @@ def _run(folder: Path, task: str, values: list[float], *, failed: int = 0) -> st
     results = {
         "task": task,
         "kind": "classification",
-        "main_metric": AVERAGED.get(task, "accuracy"),
+        "main_metric": metric,
         "num_examples": {"dev": 1},
         "seeds": seeds,
         "summary": summary(seeds),
