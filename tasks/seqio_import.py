@@ -301,7 +301,7 @@ def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> Registe
         kind=facts["kind"],
         labels=tuple(facts["labels"]),
         interval=None if facts["interval"] is None else Interval(*facts["interval"]),
-        clips=facts["clips"],
+        clips=facts["interval"] is not None and facts["clips"],
         main_metric=facts["main_metric"],
         vocabulary=vocabulary,
         length=facts["length"],

@@ -250,6 +250,12 @@ def test_word_pieces_of_a_foreign_task() -> None:
         "prediction": {"value": 6.0},
     }
 
+    # What was recorded before it said whether it clips did.
+    beyond = [{"logits": np.array([x], np.float32)} for x in (0.5, 1.5)]
+    recorded = {name: value for name, value in task.describe().items() if name != "clips"}
+    for facts, value in ((task.describe(), 8.0), (recorded, 6.0)):
+        assert task_from_facts(facts, VOCABULARY).predictions(examples, rows, beyond)[1].value == value
+
     add("foreign_tags", {"input_ids": IDS, "targets": [[-1, 1, -1], [-1, 0, 1, -1]]}, 2)
     task = make_task(task_options("foreign_tags", length=3), VOCABULARY)
     examples = task.examples("train").examples
@@ -264,6 +270,8 @@ def test_word_pieces_of_a_foreign_task() -> None:
     assert record_of(task, examples[1], predictions[1])["gold"] == ["0", "1"]
     assert record_of(task, examples[1], predictions[1])["prediction"]["tags"] == ["1", "1"]
     assert collapse(task, examples, predictions) is None
+    recorded = {name: value for name, value in task.describe().items() if name != "clips"}
+    assert task_from_facts(recorded, VOCABULARY) == task
     with pytest.raises(UserError, match="foreign_tags labels tokens that SeqIO made"):
         task.raw_examples(["a"])
 
