@@ -141,7 +141,8 @@ def test_classification(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_texts_whose_last_word_decides(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split, number in (("train", 80), ("dev", 20)):
-        rows = [f"{sentence(OTHERS, 24)} {sentence(words, 2)},{words[0]}" for words in (NOUNS, VERBS)] * (number // 2)
+        kinds = [NOUNS, VERBS] * (number // 2)
+        rows = [f"{sentence(OTHERS, 24)} {sentence(words, 2)},{words[0]}" for words in kinds]
         (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     columns = {"TEXT_COLUMN": "text", "LABEL_COLUMN": "label", "MAX_SEQ_LENGTH": 16, "EVALUATE_EVERY": 40}
     cut = tune(whole, tmp_path, "classification", **columns, EPOCHS=2)
