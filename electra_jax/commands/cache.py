@@ -1,7 +1,10 @@
 """`electra cache`: tokenise and pack a corpus once."""
 
-from electra_jax.config.data import cache_path
+import sys
+
+from electra_jax.config.data import cache_path, unknown_in_cache
 from electra_jax.config.pretraining import CacheRun
+from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.tokenizer_file import load_tokenizer
@@ -12,6 +15,9 @@ def run(configuration: CacheRun) -> None:
     cache = configuration.cache
     vocabulary = load_tokenizer(cache.vocab_file, lowercase=cache.lowercase)
     path = cache_path(cache, vocabulary, max_bytes=None)
+    # Scripts read the path on standard output, and nothing else.
+    if (stated := unknown_in_cache(path, allow_unknown=cache.allow_unknown)) and processes.leader():
+        print(stated, file=sys.stderr, flush=True)
     if configuration.tfrecords:
         add_tfrecords(path, vocab_size=vocabulary.vocab_size)
     print_on_leader(path)

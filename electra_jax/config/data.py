@@ -1,7 +1,6 @@
 """Make the vocabulary and the batches that a run's configuration names."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -121,18 +120,16 @@ def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
         )
 
 
-def check_unknown(directory: str, *, allow_unknown: bool) -> None:
-    """State on standard error how much of a cache's text is [UNK]; caches of SeqIO and of earlier versions do not know.
+def unknown_in_cache(directory: str, *, allow_unknown: bool) -> str | None:
+    """Return a sentence on how much of a cache's text is [UNK]; None of one of SeqIO or an earlier version.
 
     Raises:
         UserError: if it is more than a fifth, and that is not allowed. The cache stays.
     """
     made_by = record_of_cache(directory)
     if "unknown" not in made_by:
-        return
-    stated = state_unknown(Unknown(**made_by["unknown"]), what=f"the cache {directory}", allow_unknown=allow_unknown)
-    if processes.leader():
-        print(stated, file=sys.stderr, flush=True)
+        return None
+    return state_unknown(Unknown(**made_by["unknown"]), what=f"the cache {directory}", allow_unknown=allow_unknown)
 
 
 def record_of_cache(directory: str) -> MadeBy | dict[str, Any]:
@@ -154,7 +151,6 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
     """
     if is_cache(cache.source.corpus):
         check_vocabulary_of(str(cache.source.corpus), vocabulary)
-        check_unknown(str(cache.source.corpus), allow_unknown=cache.allow_unknown)
         return str(cache.source.corpus)
     corpus = open_source(cache.source)
     if max_bytes is not None and corpus.size_bytes > max_bytes:
@@ -165,7 +161,7 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
     cache_dir = cache.cache_dir or str(user_cache() / "examples")
     how = {"packing": packing_of(cache), "held_out_fraction": cache.held_out_fraction}
     # A cache that was made before long documents were divided is read as it is: checkpoints hold a place in it.
-    path = find_cache(corpus, vocabulary, cache_dir=cache_dir, **how) or build_cache(
+    return find_cache(corpus, vocabulary, cache_dir=cache_dir, **how) or build_cache(
         divide(corpus),
         vocabulary,
         cache_dir=cache_dir,
@@ -173,7 +169,17 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
         show_progress=True,
         **how,
     )
-    check_unknown(path, allow_unknown=cache.allow_unknown)
+
+
+def cache_for_run(run: PretrainingRun, vocabulary: Vocabulary) -> str:
+    """Return the directory of a run's tokenised corpus (see `cache_path`), and print how much of it is [UNK].
+
+    Raises:
+        UserError: as `cache_path` and `unknown_in_cache`.
+    """
+    path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
+    if stated := unknown_in_cache(path, allow_unknown=run.cache.allow_unknown):
+        print_on_leader(stated)
     return path
 
 
@@ -200,7 +206,7 @@ def open_data(
             raise UserError("CORPUS and MIXTURE_OR_TASK_NAME are both set: a run reads one of them")
         return stream_data(run, run.mixture_or_task_name, vocabulary, share=share)
     check_masking_of_corpus(run)
-    path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
+    path = cache_for_run(run, vocabulary)
     length = run.cache.sequence_length
     train, validation = (
         blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
@@ -262,7 +268,7 @@ def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:
     from electra_jax.tasks.pretraining.tasks import UNMASKED_SUFFIX, register_pretraining_task
 
     check_masking_of_corpus(run)
-    path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
+    path = cache_for_run(run, vocabulary)
     add_tfrecords(path, vocab_size=vocabulary.vocab_size)
     name = Path(path).name
     register_pretraining_task(
