@@ -76,7 +76,9 @@ def best_of(results: dict[str, Any]) -> dict[str, float]:
     return next(seed["metrics"] for seed in results["seeds"] if seed["seed"] == results["best_seed"])
 
 
-def test_classification(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classification(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "CoLA").mkdir()
     texts = [(sentence(NOUNS if label else VERBS, 6), label) for label in [0, 1] * 50]
     lines = [f"src\t{label}\t\t{text}" for text, label in texts]
@@ -136,18 +138,18 @@ def test_classification(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     electra("predict", long_text, MODEL_DIR=str(tmp_path / "run"))
     said = capsys.readouterr()
     assert json.loads(said.out) == {"index": 0} | electra_jax.load(str(tmp_path / "run"))(long_text)[0]
-    assert "1 of 1 texts, 85 % of tokens, cut at 32" in said.err
+    assert "1 of 1 texts, 85 % of tokens, cut at 32" in caplog.text
 
 
 def test_texts_whose_last_word_decides(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for split, number in (("train", 80), ("dev", 20)):
+    for split, number in (("train", 320), ("dev", 20)):
         kinds = [NOUNS, VERBS] * (number // 2)
         rows = [f"{sentence(OTHERS, 24)} {sentence(words, 2)},{words[0]}" for words in kinds]
         (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     columns = {"TEXT_COLUMN": "text", "LABEL_COLUMN": "label", "MAX_SEQ_LENGTH": 16, "EVALUATE_EVERY": 40}
-    cut = tune(whole, tmp_path, "classification", **columns, EPOCHS=2)
+    cut = tune(whole, tmp_path, "classification", **columns, EPOCHS=0.5)
     said = capsys.readouterr().out
-    assert "train: 80 of 80 texts, 46 % of tokens, cut at 16: fine-tune with a larger MAX_SEQ_LENGTH" in said
+    assert "train: 320 of 320 texts, 46 % of tokens, cut at 16: fine-tune with a larger MAX_SEQ_LENGTH" in said
     assert cut["cut"]["dev"] == {"length": 16, "texts": 20, "num_texts": 20, "tokens": 240, "num_tokens": 520}
     assert "dev: 20 of 20 texts, 46 % of tokens, cut at 16" in (tmp_path / "run/report.html").read_text()
     assert evaluated(tmp_path)["cut"] == cut["cut"]["dev"]
@@ -155,7 +157,8 @@ def test_texts_whose_last_word_decides(whole: Path, tmp_path: Path, capsys: pyte
     (tmp_path / "run").rename(tmp_path / "cut")
     windows = tune(whole, tmp_path, "classification", **columns, LONG_TEXTS="windows")
     assert windows["cut"] == {}
-    assert best_of(windows)["accuracy"] > 90
+    # Chance is 50.
+    assert best_of(windows)["accuracy"] > 80
     assert evaluated(tmp_path)["metrics"] == best_of(windows)
 
 
