@@ -1,7 +1,6 @@
 """`electra pretrain`: opens the data and the checkpoints of a run, and hands them to the training loop."""
 
 import functools
-import logging
 import math
 from typing import Any
 
@@ -22,7 +21,7 @@ from electra_jax.distributed.owner import owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.files import path_of
-from electra_jax.monitoring.watch import describe_run, open_reporter
+from electra_jax.monitoring.watch import describe_run, open_reporter, warn_of_warmup
 from electra_jax.pretraining import evaluation, metrics
 from electra_jax.pretraining.steps import PretrainingSetup
 from electra_jax.runtime import keep_compilations
@@ -30,8 +29,6 @@ from electra_jax.training import sharding
 from electra_jax.training.loop import train
 from electra_jax.training.optimizer import learning_rate
 from electra_jax.training.state import Batch, Sums, TrainState
-
-logger = logging.getLogger(__name__)
 
 # Batches of so many dispatches are read ahead of the device.
 DISPATCHES_AHEAD = 4
@@ -80,18 +77,6 @@ def run(configuration: PretrainingRun) -> None:
         end_early(stop, f" at step {reached}")
     else:
         print_on_leader(f"done: {reached} steps in {model_dir}")
-
-
-def warn_of_warmup(configuration: PretrainingRun) -> None:
-    """Warn of a run that ends while its learning rate still rises, as a first trial of a long run's recipe does."""
-    warmup, steps = configuration.optimizer.num_warmup_steps, configuration.loop.num_train_steps
-    if warmup > steps:
-        logger.warning(
-            "the learning rate rises for %g steps, and the run has %d: it never reaches LEARNING_RATE; set "
-            "WARMUP_STEPS to a tenth of TRAIN_STEPS, or less",
-            warmup,
-            steps,
-        )
 
 
 class PretrainingJob:

@@ -1,6 +1,7 @@
 """Watch the health of a run while it trains: its setting, the published curve, and warnings as they become due."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ from electra_jax.pretraining.electric import TwoTowerDetection
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.run_directory import METRICS
 from electra_jax.training.meter import Reporter
+
+logger = logging.getLogger(__name__)
 
 # How far a vocabulary may be from the published size and the losses still be compared: 10 % is 0.1 nats at most.
 _VOCABULARY_TOLERANCE = 0.1
@@ -124,3 +127,15 @@ def open_reporter(configuration: PretrainingRun, start_step: int) -> Iterator[Re
     lines = read_rows(model_dir / METRICS)
     with closing_after(reporter):
         yield Watched(reporter, setting_of(configuration), lines)
+
+
+def warn_of_warmup(configuration: PretrainingRun) -> None:
+    """Warn of a run that ends while its learning rate still rises, as a first trial of a long run's recipe does."""
+    warmup, steps = configuration.optimizer.num_warmup_steps, configuration.loop.num_train_steps
+    if warmup > steps:
+        logger.warning(
+            "the learning rate rises for %g steps, and the run has %d: it never reaches LEARNING_RATE; set "
+            "WARMUP_STEPS to a tenth of TRAIN_STEPS, or less",
+            warmup,
+            steps,
+        )

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, Protocol
 
 import jax
@@ -11,11 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from electra_jax import ranges
-from electra_jax.errors import UserError, is_closed_output, is_full_disk
+from electra_jax.errors import UserError
 from electra_jax.ranges import AT_LEAST_1
 from electra_jax.training import sharding
-from electra_jax.training.meter import Meter, NotFiniteError, Reporter
-from electra_jax.training.rescue import saved_if_interrupted
+from electra_jax.training.meter import Meter, Reporter
+from electra_jax.training.rescue import Checkpoints, explain_failures, saved_if_interrupted
 from electra_jax.training.state import Batch, Sums, TrainState
 from electra_jax.training.stop import Stop
 
@@ -93,19 +92,6 @@ class TrainingJob(Protocol):
         """Return the place in the data after the last batch that was handed out, for a checkpoint."""
 
 
-class Checkpoints(Protocol):
-    """Where the loop saves its state."""
-
-    def save(self, step: int, state: TrainState, data_state: dict[str, Any]) -> None:
-        """Start to save a state after `step` updates."""
-
-    def wait(self) -> None:
-        """Wait until the last save is complete."""
-
-    def latest_step(self) -> int | None:
-        """Return the step of the newest complete checkpoint, None where there is none."""
-
-
 def train(
     job: TrainingJob,
     batches: Iterator[dict[str, np.ndarray]],
@@ -166,39 +152,3 @@ def train(
         checkpoints.save(step, state, job.data_state())
     checkpoints.wait()
     return state, step
-
-
-@contextmanager
-def explain_failures(checkpoints: Checkpoints) -> Iterator[None]:
-    """Turn what ends a training early into a sentence that tells which checkpoint is left.
-
-    Raises:
-        UserError: if a loss or gradient norm is not finite, metrics find the disk full, or their reader is gone.
-    """
-    try:
-        yield
-    except NotFiniteError as error:
-        raise UserError(
-            f"{error}; nothing of it was saved and {last_good_checkpoint(checkpoints)}: lower the learning rate or "
-            "lengthen the warm-up"
-        ) from error
-    except Exception as error:
-        if is_closed_output(error):
-            raise UserError(
-                f"standard output was closed by what read it: {last_good_checkpoint(checkpoints)}; send the output to "
-                "a file, and run the same command again to resume from it"
-            ) from error
-        # A checkpoint that finds the disk full raises a UserError of its own.
-        if isinstance(error, UserError) or not is_full_disk(error):
-            raise
-        raise UserError(
-            f"the metrics could not be written (No space left on device): {last_good_checkpoint(checkpoints)}; "
-            "free the disk and run the same command again to resume from it"
-        ) from error
-
-
-def last_good_checkpoint(checkpoints: Checkpoints) -> str:
-    """Return a clause for an error message that tells which checkpoint is left."""
-    checkpoints.wait()
-    last = checkpoints.latest_step()
-    return "there is no checkpoint yet" if last is None else f"the last good checkpoint is step {last}"

@@ -1,4 +1,4 @@
-"""Save a run's state when something beside its training fails."""
+"""What is left of a run when something fails: a save of its state, and a sentence that says where it resumes."""
 
 import contextlib
 import logging
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from electra_jax.errors import UserError, is_closed_output, is_full_disk
 from electra_jax.model.types import PyTree
 from electra_jax.training.meter import NotFiniteError
 from electra_jax.training.state import TrainState
@@ -15,14 +16,17 @@ from electra_jax.training.state import TrainState
 logger = logging.getLogger(__name__)
 
 
-class Saves(Protocol):
-    """Name what a state is saved by."""
+class Checkpoints(Protocol):
+    """Where the loop saves its state."""
 
     def save(self, step: int, state: TrainState, data_state: dict[str, Any]) -> None:
         """Start to save a state after `step` updates."""
 
     def wait(self) -> None:
         """Wait until the last save is complete."""
+
+    def latest_step(self) -> int | None:
+        """Return the step of the newest complete checkpoint, None where there is none."""
 
 
 class HasPlace(Protocol):
@@ -33,7 +37,7 @@ class HasPlace(Protocol):
 
 
 @contextlib.contextmanager
-def saved_if_interrupted(checkpoints: Saves, step: int, state: TrainState, job: HasPlace) -> Iterator[None]:
+def saved_if_interrupted(checkpoints: Checkpoints, step: int, state: TrainState, job: HasPlace) -> Iterator[None]:
     """Save a state before an error of the body, which reports and evaluates, is raised again.
 
     A state that is not finite is not saved, and neither is that of one among several processes, which save together.
@@ -61,3 +65,39 @@ def saved_if_interrupted(checkpoints: Saves, step: int, state: TrainState, job: 
 def is_finite(tree: PyTree) -> bool:
     """Return whether every number of a tree of arrays is finite."""
     return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))
+
+
+@contextlib.contextmanager
+def explain_failures(checkpoints: Checkpoints) -> Iterator[None]:
+    """Turn what ends a training early into a sentence that tells which checkpoint is left.
+
+    Raises:
+        UserError: if a loss or gradient norm is not finite, metrics find the disk full, or their reader is gone.
+    """
+    try:
+        yield
+    except NotFiniteError as error:
+        raise UserError(
+            f"{error}; nothing of it was saved and {last_good_checkpoint(checkpoints)}: lower the learning rate or "
+            "lengthen the warm-up"
+        ) from error
+    except Exception as error:
+        if is_closed_output(error):
+            raise UserError(
+                f"standard output was closed by what read it: {last_good_checkpoint(checkpoints)}; send the output to "
+                "a file, and run the same command again to resume from it"
+            ) from error
+        # A checkpoint that finds the disk full raises a UserError of its own.
+        if isinstance(error, UserError) or not is_full_disk(error):
+            raise
+        raise UserError(
+            f"the metrics could not be written (No space left on device): {last_good_checkpoint(checkpoints)}; "
+            "free the disk and run the same command again to resume from it"
+        ) from error
+
+
+def last_good_checkpoint(checkpoints: Checkpoints) -> str:
+    """Return a clause for an error message that tells which checkpoint is left."""
+    checkpoints.wait()
+    last = checkpoints.latest_step()
+    return "there is no checkpoint yet" if last is None else f"the last good checkpoint is step {last}"

@@ -199,12 +199,12 @@ def test_a_run_file_opens_with_its_macros(file: str) -> None:
     assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", comment)) <= used.keys() | gin_files.macros().keys()
 
 
-def test_the_efficient_recipe_is_the_published_one_without_dropout() -> None:
+def test_the_efficient_recipe_is_the_published_one_with_rotary_positions() -> None:
     published, efficient = (
         _run(["gin/runs/small.gin", *recipe], REQUIRED) for recipe in ([], ["gin/recipes/efficient.gin"])
     )
-    assert published.encoder.hidden_dropout_prob == 0.1
-    encoder = dataclasses.replace(published.encoder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    assert published.encoder.position_embedding_type == "absolute"
+    encoder = dataclasses.replace(published.encoder, position_embedding_type="rotary")
     assert efficient == dataclasses.replace(published, encoder=encoder)
 
 

@@ -6,11 +6,11 @@ import math
 import pytest
 
 from electra_jax import ranges
-from electra_jax.commands.pretrain import warn_of_warmup
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
+from electra_jax.monitoring.watch import warn_of_warmup
 
 PRETRAINING = ["MODEL_DIR='run'", "VOCAB_FILE='vocab.txt'", "CORPUS='text'"]
 FINETUNING = ["MODEL_DIR='run'", "INIT_FROM='other'", "TASK='rte'"]
