@@ -204,10 +204,10 @@ def test_tensors_that_are_missing_misshapen_or_left_over(
 
 def test_a_tokenizer_of_another_size(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = json.loads((source / "tokenizer.json").read_text())
-    values["added_tokens"].pop()
+    values["added_tokens"].append(values["added_tokens"][-1] | {"id": SIZE, "content": "[ONE MORE]"})
     (source / "tokenizer.json").write_text(json.dumps(values))
     error = refusal(capsys, "import", source, tmp_path / "model")
-    assert f"has {SIZE - 1} entries, but the embedding table has {SIZE} rows" in error
+    assert f"has {SIZE + 1} entries, but the embedding table has {SIZE} rows" in error
 
 
 def test_rates_of_dropout_and_a_decoder_without_a_bias(
