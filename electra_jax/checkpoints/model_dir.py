@@ -65,11 +65,13 @@ def load(path: str | os.PathLike[str], *, average: int = 1) -> Loaded:
     check_directory(directory)
     (step, *earlier), params = read_average(directory, average)
     record = read_model_record(directory) if (directory / MODEL).exists() else None
-    if orbax_store.is_of_t5x(directory):
+    of_t5x = orbax_store.is_of_t5x(directory)
+    of_run = not of_t5x and orbax_store.is_of_run(directory / CHECKPOINTS, step)
+    if of_t5x:
         description, params = record, fold_of_t5x(record, params)
-    elif record is not None and record.facts.get("made by") == PRETRAINED:
+    elif of_run and record is not None and record.facts.get("made by") == PRETRAINED:
         description, (_, params) = record, plain_towers.to_plain_towers(params)
-    elif record is None or orbax_store.is_of_run(directory / CHECKPOINTS, step):
+    elif record is None or of_run:
         # A run that started from imported weights is described by its configuration, as are runs of earlier versions.
         description, params = describe_run(directory, params, {} if record is None else record.facts)
     else:

@@ -8,7 +8,7 @@ import optax
 from flax import linen as nn
 
 from electra_jax import ranges
-from electra_jax.data.batch_shapes import BatchShape, BatchShapes, Warmup
+from electra_jax.data.batch_shapes import SHORTEST_TARGET, BatchShape, BatchShapes, Warmup
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
@@ -20,7 +20,6 @@ from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
 from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1, Checked, Range
-from electra_jax.tasks.pretraining.packing import SHORTEST_TARGET
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
 from electra_jax.training.schedules import Schedule, check_schedule

@@ -8,6 +8,9 @@ import numpy as np
 
 from electra_jax.errors import UserError
 
+# [CLS] A [SEP] B [SEP], with a token in each segment.
+SHORTEST_TARGET = 5
+
 # (share of the steps, size) pairs: each size holds up to its share, and the full size after the last one.
 Warmup = tuple[tuple[float, int], ...]
 

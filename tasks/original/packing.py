@@ -3,10 +3,10 @@
 import random
 from collections.abc import Sequence
 
+from electra_jax.data.batch_shapes import SHORTEST_TARGET
 from electra_jax.errors import UserError
 from electra_jax.tasks.pretraining.packing import (
     BORDER_COIN,
-    SHORTEST_TARGET,
     Example,
     ExampleBuilder,
     join_segments,

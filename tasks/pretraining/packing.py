@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
+from electra_jax.data.batch_shapes import SHORTEST_TARGET
 from electra_jax.errors import UserError
 from electra_jax.tasks.text_sample import cut_before_spaces
 
 # The chance that a sentence which would reach past the middle still goes to segment A (ELECTRA's ExampleBuilder).
 BORDER_COIN = 0.5
-SHORTEST_TARGET = 5
 
 # Characters that are tokenised at once: of a part of a line, and of all parts together.
 LONGEST_PART, LARGEST_BATCH = 2**17, 2**20

@@ -293,9 +293,13 @@ def test_two_fine_tunings_of_the_run_are_compared_on_its_page(tmp_path: Path) ->
     for name, values in (("pretrained", (62.0, 61.0)), ("random", (48.0, 47.0))):
         folder = tmp_path / "finetune" / name
         folder.mkdir(parents=True)
-        seeds = [{"seed": i, "metrics": {"accuracy": value}, "failed": None} for i, value in enumerate(values)]
+        seeds = [
+            {"seed": i, "steps": 9, "metrics": {"accuracy": value}, "failed": None} for i, value in enumerate(values)
+        ]
         shared = {"task": "package_of", "kind": "classification", "main_metric": "accuracy", "num_examples": {"dev": 9}}
-        (folder / "results.json").write_text(json.dumps({**shared, "seeds": seeds, "summary": {}, "best_seed": 0}))
+        (folder / "results.json").write_text(
+            json.dumps({**shared, "seeds": seeds, "summary": {}, "num_failed": 0, "best_seed": 0})
+        )
     assert (
         "Pre-training helps. The median accuracy is 61.50 from pre-trained and 47.50" in Page(read_page(tmp_path)).text
     )

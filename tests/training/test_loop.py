@@ -270,15 +270,17 @@ def test_a_run_without_held_out_text_reports_no_validation(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_closed_terminal_stops_a_run_unless_it_ignores_that(tmp_path: Path, number: signal.Signals) -> None:
+    # The tests themselves may have been started to outlive their terminal.
+    at_first = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with stop_signals() as stop:
         _, reached = _run(tmp_path, stop=stop, on_batch={5: lambda: signal.raise_signal(number)})
     assert (stop.requested, reached) == (number.name, 5)
     with pytest.raises(Preempted):
         end_early(stop, "")
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with stop_signals():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, at_first)
 
 
 def _fill(disk: Path) -> None:
