@@ -194,8 +194,11 @@ def test_null_odds_with_and_without_a_head_for_them(tmp_path: Path) -> None:
     log_start_at_cls = 1.0 - np.log(np.exp(1.0) + np.exp(2.0) + others * np.exp(-9.0))
     best = joint.nbest[0].start_logit + joint.nbest[0].end_logit
     assert joint.null_odds == pytest.approx(log_start_at_cls - best, abs=1e-5)
+    assert CONTEXT[15:25] == "John Smith"
     assert joint.to_json() == {
         "answer": "John Smith",
+        "start": 15,
+        "end": 25,
         "probability": 1.0,
         "nbest": [dataclasses.asdict(entry) for entry in joint.nbest],
         "null_odds": joint.null_odds,
