@@ -35,6 +35,7 @@ from electra_jax.tasks.vocabulary import write_vocab_file
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 from support.command_line import FILES, SMALL, WORDS, write_small_text
+from support.questions import QUESTIONS, squad, written
 
 ROOT = Path(__file__).parent.parent
 # Those of T5X's standard rules that a parameter may have; it leaves others whole without a word.
@@ -231,7 +232,7 @@ def test_what_t5x_cannot_do_is_refused(folder: Path) -> None:
     for groups in ({"optimizer.OptimizerConfig.rule": "muon"}, {"GENERATOR_LEARNING_RATE": 1e-3}):
         with pytest.raises(UserError, match="T5X cannot shard the optimizer's state where groups of parameters have"):
             t5x.optimizer_def(pretraining_model(folder, **groups).optimizer_config)
-    (folder / "train.json").write_text('{"data": []}')
+    written(folder / "train.json", squad(QUESTIONS[:1]))
     with pytest.raises(UserError, match="squad_v1 is question answering, which T5X has no place for"):
         finetuning_model(folder, TASK="squad_v1", TRAIN_FILE=str(folder / "train.json"), DEV_FILE=None)
 
