@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from gin import config as gin_internals
 
@@ -40,6 +41,33 @@ def test_every_score_of_a_comparison_is_in_the_json_named_above_its_table() -> N
                 assert found <= held, f"{page.name}, {names}, {first}: {found - held} is in no score"
                 stated += len(found)
     assert stated > 10
+
+
+def test_every_number_of_the_ablation_is_that_of_its_runs() -> None:
+    """The tables of docs/efficiency.md that name a file of runs and an objective, a row for each arm."""
+    page = (ROOT / "docs" / "efficiency.md").read_text()
+    found = re.findall(r"<!-- switches: (\S+) (\w+) -->\n((?:\|.*\n)+)", page)
+    assert found
+    for name, objective, table in found:
+        runs = [json.loads(line) for line in (ROOT / "docs" / "efficiency" / name).read_text().splitlines()]
+        whole = max(run["flops"] for run in runs)
+        for row in table.splitlines()[2:]:
+            arm, rate, steps, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+            of_arm = [
+                run for run in runs if (run["objective"], run["arm"]) == (objective, re.match(r"`(\w+)`", arm)[1])
+            ]
+            seeds = [run for run in of_arm if run["flops"] == whole]
+            tuned = min((run for run in of_arm if run["flops"] < whole), key=lambda run: run["loss"])
+            assert [(run["rate"], run["steps"]) for run in seeds] == [(float(rate), int(steps.replace(",", "")))] * 3
+            assert tuned["rate"] == float(rate)
+            loss = "prediction_loss" if objective == "mlm" else "generator_loss"
+            values = [[run[loss] for run in seeds], [max(run["probe"]) for run in seeds]]
+            if objective == "electra":
+                values.insert(1, [run["discriminator_auc"] for run in seeds])
+            for cell, drawn in zip(cells, values, strict=True):
+                mean, deviation = map(float, cell.split(" ± "))
+                digits = len(cell.split(" ± ")[0].partition(".")[2])
+                assert (mean, deviation) == (round(np.mean(drawn), digits), round(np.std(drawn, ddof=1), digits)), row
 
 
 def test_the_page_of_differences_names_every_switch_and_no_other() -> None:
