@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from electra_jax.checkpoints.model_record import read_model_record
-from electra_jax.checkpoints.run_record import earlier_starts
+from electra_jax.checkpoints.run_record import read_run_record
 from electra_jax.checkpoints.seal import METADATA, SEAL, CorruptCheckpointError, check_seal, seal
 from electra_jax.config.data import check_vocabulary_of
 from electra_jax.errors import UserError
@@ -121,7 +121,7 @@ def read_cache(directory: Path) -> None:
 # The file, and what reads its directory.
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "model": ("model.json", lambda directory: read_model_record(absolute(directory))),
-    "run": ("run.json", lambda directory: earlier_starts(absolute(directory / "run.json"))),
+    "run": ("run.json", lambda directory: starts_of(directory)),
     "seal": (SEAL, lambda directory: check_seal(absolute(directory))),
     "results": ("results.json", lambda directory: read_results(directory / "results.json")),
     "cache": ("made_by.json", read_cache),
@@ -130,6 +130,14 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "electra": ("config.json", read_config),
     "modernbert": ("config.json", read_config),
 }
+
+
+def starts_of(directory: Path) -> None:
+    """Reads a record, which is set aside where it is damaged, so that the run goes on."""
+    read_run_record(absolute(directory))
+    for aside in directory.glob("run.json.damaged*"):
+        aside.unlink()
+        raise UserError("it was set aside")
 
 
 def write_sound(name: str, directory: Path) -> None:
