@@ -100,14 +100,14 @@ class Description:
 
     @property
     def task(self) -> dict[str, Any] | None:
-        """What `electra finetune` recorded of the task; None for any other model."""
+        """Return what `electra finetune` recorded of the task; None for any other model."""
         recorded = self.facts.get("task")
         # Of an imported checkpoint of the original it is the name alone.
         return recorded if isinstance(recorded, dict) else None
 
     @property
     def longest_row(self) -> int:
-        """The most tokens of a row that the model was made for, as an imported directory states them, or may read."""
+        """Return the most tokens of a row that the model was made for, as its import stated them, or may read."""
         most = self.encoder.max_position_embeddings
         return min(most, self.facts.get("longest row", most))
 

@@ -81,23 +81,41 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
     result = {
         "step": steps[0],
         "mean_of_steps": list(steps),
-        "metrics": {name: value if np.isfinite(value) else None for name, value in values.items()},
-        "most_frequent_token": evaluation.most_frequent(
-            np.concatenate([view["masked_ids"][view["masked_weights"] > 0] for view in views]), vocabulary.shown_tokens
-        ),
-        "num_examples": int(sums["examples"]),
-        # A generator of two towers never reads the token that it predicts.
-        "kept_share": 0.0
-        if configuration.generator_kind == "two_tower"
-        else round(1.0 - configuration.mask_token_prob, 6),
+        **summary(configuration, sums, values, views, vocabulary.shown_tokens),
         **describe_run(configuration, params, corpus=data.name),
-        "passages": choose_passages(views, vocabulary.shown_tokens, configuration.num_passages),
     }
     path = path_of(configuration.model_dir) / EVALUATION
     replace_file(path, json.dumps(result, indent=1) + "\n")
     show(values, result)
     print_on_leader(f"evaluation: {path}")
     print_on_leader(f"report: {write_report(configuration.model_dir)}")
+
+
+def summary(
+    configuration: PretrainingRun,
+    sums: dict[str, np.ndarray],
+    values: dict[str, float],
+    views: list[dict[str, np.ndarray]],
+    tokens: list[str],
+) -> dict[str, Any]:
+    """Return what evaluation.json says of the held-out text.
+
+    Args:
+        configuration: the run's.
+        sums, values: of `evaluation.held_out_sums` and `evaluation.finish`.
+        views: of `inspect_batch`, on the host.
+        tokens: entries of the vocabulary, as they are shown.
+    """
+    masked = np.concatenate([view["masked_ids"][view["masked_weights"] > 0] for view in views])
+    # A generator of two towers never reads the token that it predicts.
+    keeps = configuration.generator_kind != "two_tower"
+    return {
+        "metrics": {name: value if np.isfinite(value) else None for name, value in values.items()},
+        "most_frequent_token": evaluation.most_frequent(masked, tokens),
+        "num_examples": int(sums["examples"]),
+        "kept_share": round(1.0 - configuration.mask_token_prob, 6) if keeps else 0.0,
+        "passages": choose_passages(views, tokens, configuration.num_passages),
+    }
 
 
 def inspect_batch(params: PyTree, batch: Batch, key: jax.Array, **network: Any) -> dict[str, jax.Array]:

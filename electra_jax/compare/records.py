@@ -23,7 +23,7 @@ Record = dict[str, Any]
 
 
 class ScoredSeed(TypedDict):
-    """What is read of a seed of a fine-tuning."""
+    """Declare what is read of a seed of a fine-tuning."""
 
     seed: int
     metrics: dict[str, float]
@@ -31,7 +31,7 @@ class ScoredSeed(TypedDict):
 
 
 class ScoredSeeds(TypedDict):
-    """What is read of the results.json of a fine-tuning."""
+    """Declare what is read of the results.json of a fine-tuning."""
 
     main_metric: str
     num_examples: dict[str, int]
@@ -39,7 +39,7 @@ class ScoredSeeds(TypedDict):
 
 
 class ItemRecord(TypedDict):
-    """What is read of the record of an item that is done."""
+    """Declare what is read of the record of an item that is done."""
 
     command: str
     date: str

@@ -101,7 +101,7 @@ def is_cache(corpus: str | None) -> bool:
 
 
 class MadeBy(TypedDict, total=False):
-    """What is read of the record of a cache."""
+    """Declare what is read of the record of a cache."""
 
     vocabulary_fingerprint: str
 

@@ -246,7 +246,7 @@ class FinetuningJob:
 
 
 class SeedResult(TypedDict):
-    """What SEED_DIR/result.json holds, see `result_of`."""
+    """Declare what SEED_DIR/result.json holds, see `result_of`."""
 
     seed: int
     steps: int

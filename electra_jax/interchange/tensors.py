@@ -41,7 +41,7 @@ STORAGES = {
 
 
 class WeightIndex(TypedDict):
-    """What is read of an index of weight files: the file of each tensor."""
+    """Declare what is read of an index of weight files: the file of each tensor."""
 
     weight_map: dict[str, str]
 

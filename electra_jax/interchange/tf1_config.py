@@ -19,7 +19,7 @@ KNOWN_HEADS = {(144, 576): 4}
 
 
 class StatedSizes(TypedDict):
-    """What is read of the configuration beside a checkpoint."""
+    """Declare what is read of the configuration beside a checkpoint."""
 
     hidden_size: int
     num_attention_heads: int

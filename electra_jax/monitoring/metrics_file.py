@@ -16,7 +16,7 @@ Rows = list[dict[str, Any]]
 
 
 class MetricsRow(TypedDict):
-    """What every line of metrics has: the step, and "train", "validation" or "health"."""
+    """Declare what every line of metrics has: the step, and "train", "validation" or "health"."""
 
     step: int
     split: str

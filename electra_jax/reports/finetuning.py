@@ -30,7 +30,7 @@ from electra_jax.tasks.original import choice
 
 
 class SeedResults(TypedDict):
-    """What a page reads of a seed; a score that is NaN is so in the file too."""
+    """Declare what a page reads of a seed; a score that is NaN is so in the file too."""
 
     seed: int
     steps: int
@@ -52,13 +52,13 @@ class Results(TypedDict):
 
 
 class TaskFacts(TypedDict, total=False):
-    """What a page reads of the facts of a model.json."""
+    """Declare what a page reads of the facts of a model.json."""
 
     task: dict[str, Any]
 
 
 class ModelFacts(TypedDict, total=False):
-    """What a page reads of a model.json."""
+    """Declare what a page reads of a model.json."""
 
     facts: TaskFacts
 

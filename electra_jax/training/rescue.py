@@ -1,4 +1,4 @@
-"""What is left of a run when something fails: a save of its state, and a sentence that says where it resumes."""
+"""Rescue a run when something fails: save its state, and say in a sentence where it resumes."""
 
 import contextlib
 import logging
