@@ -21,7 +21,7 @@ import numpy as np
 #   question_answering  start_positions, end_positions, is_impossible int32 []; always answer_mask int32 [L]
 Row = dict[str, np.ndarray]
 
-KINDS = ("classification", "regression", "tagging", "question_answering")
+KINDS = ("classification", "regression", "tagging", "question_answering", "embedding")
 
 
 @dataclasses.dataclass(frozen=True)

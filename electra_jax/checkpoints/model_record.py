@@ -45,6 +45,7 @@ KINDS = (
     "multiple_choice",
     "token_classification",
     "question_answering",
+    "sentence_embedding",
 )
 
 # The kind of model that answers each kind of task, and its inverse.
@@ -53,6 +54,7 @@ MODEL_KINDS = {
     "regression": "regression",
     "tagging": "token_classification",
     "question_answering": "question_answering",
+    "embedding": "sentence_embedding",
 }
 TASK_KINDS = {model: task for task, model in MODEL_KINDS.items()}
 
@@ -110,6 +112,11 @@ class Description:
         """Return the most tokens of a row that the model was made for, as its import stated them, or may read."""
         most = self.encoder.max_position_embeddings
         return min(most, self.facts.get("longest row", most))
+
+    @property
+    def row_length(self) -> int:
+        """Return the most tokens of a row of the model's task, or else of the model."""
+        return (self.task or {}).get("length", self.longest_row)
 
     @property
     def gives_energies(self) -> bool:
@@ -209,7 +216,7 @@ def _init(description: Description) -> PyTree:
     ids_BL = jnp.zeros((1, 1), jnp.int32)
 
     def made(module: nn.Module, *args: Any, **kwargs: Any) -> PyTree:
-        return nn.unbox(module.init(key, *args, **kwargs)["params"])
+        return nn.unbox(module.init(key, *args, **kwargs).get("params", {}))
 
     def tower(config: EncoderConfig) -> dict[str, PyTree]:
         embedded = jnp.zeros((1, 1, config.embedding_size))
@@ -232,5 +239,7 @@ def _init(description: Description) -> PyTree:
             params["discriminator"]["head"] = made(ReplacedTokenHead(config), hidden_BLD)
         if description.head is not None:
             tokens = Tokens(ids_BL, ids_BL, ids_BL)
-            params["head"] = made(make_head(description.head, config), hidden_BLD, tokens, deterministic=True)
+            made_head = made(make_head(description.head, config), hidden_BLD, tokens, deterministic=True)
+            # That of vectors has none.
+            params |= {"head": made_head} if made_head else {}
     return params

@@ -1,9 +1,10 @@
 """`electra predict`: a model's answers to text, to token ids, or to a split of its task."""
 
 import argparse
+import functools
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import electra_jax
 from electra_jax.config.prediction import PredictionRun
@@ -12,8 +13,9 @@ from electra_jax.errors import UserError
 from electra_jax.files import local
 from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item, read_items
 from electra_jax.inference.network import Network
-from electra_jax.inference.output_files import Write, record_writer
-from electra_jax.inference.prediction import Record, answers, predict_examples, predict_ids, row_length
+from electra_jax.inference.output_files import record_writer
+from electra_jax.inference.prediction import Record, answers, predict_examples, predict_ids
+from electra_jax.inference.records import write_records
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
@@ -42,9 +44,12 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
         return
     task, most = configuration.task, SORTED_BATCHES * configuration.batch_size
     columns = InputColumns(task.text_column, task.text_b_column, configuration.id_column)
+    cut = CutCount(model.description.row_length)
+    answer = functools.partial(answered_together, model, batch_size=configuration.batch_size, cut=cut)
     with record_writer(options.output) as write:
-        lists = read_items(options.input, model, columns, most=most)
-        write_predictions(model, lists, write, configuration.batch_size)
+        write_records(read_items(options.input, model, columns, most=most), answer, write)
+        if cut.texts:
+            logger.warning("%s", cut)
 
 
 def predict_split(model: Network, configuration: PredictionRun, name: str) -> None:
@@ -63,47 +68,8 @@ def predict_split(model: Network, configuration: PredictionRun, name: str) -> No
             print_on_leader(f"wrote {path}")
 
 
-def write_predictions(model: Network, lists: Iterable[Sequence[Item]], write: Write, batch_size: int) -> None:
-    """Write a record for each input, in order: its `index`, its `id` if it has one, and the answer or an `error`.
-
-    Raises:
-        UserError: if there were inputs, and none could be answered.
-    """
-    number, errors, cut = 0, [], CutCount(row_length(model))
-    for items in lists:
-        for item, record in zip(items, records_of(model, items, batch_size, cut), strict=True):
-            named = {} if item.identifier is None else {"id": item.identifier}
-            write({"index": item.index} | named | record)
-            errors += [record["error"]] if "error" in record else []
-        number += len(items)
-    if errors and len(errors) == number:
-        raise UserError(errors[0] if number == 1 else f"none of the {number:,} inputs could be answered; {errors[0]}")
-    if errors:
-        logger.warning("%d of %d inputs could not be answered: their records have an `error`", len(errors), number)
-    if cut.texts:
-        logger.warning("%s", cut)
-
-
-def records_of(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input, with nothing but an `error` where it cannot be answered; see `answers`."""
-    found = iter(answered(model, [item for item in items if item.error is None], batch_size, cut))
-    return [next(found) if item.error is None else {"error": item.error} for item in items]
-
-
-def answered(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input that could be read, and an `error` where the model refuses an input."""
-    try:
-        return answered_together(model, items, batch_size, cut)
-    except UserError as error:
-        if len(items) == 1:
-            return [{"error": str(error)}]
-    # The halves are answered apart until the input that is refused stands alone.
-    middle = len(items) // 2
-    return answered(model, items[:middle], batch_size, cut) + answered(model, items[middle:], batch_size, cut)
-
-
-def answered_together(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input.
+def answered_together(model: Network, items: Sequence[Item], *, batch_size: int, cut: CutCount) -> list[Record]:
+    """Return a record for each input, and add to `cut` what was cut off; see `answers`.
 
     Raises:
         UserError: if the model refuses one of them.

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from electra_jax.commands.usage import EMBED_USAGE, PREDICT_USAGE
 from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
@@ -188,33 +189,6 @@ def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]
     return added
 
 
-PREDICT_USAGE = """\
-electra predict MODEL_DIR [INPUT]                    the first argument is the model, unless MODEL_DIR is bound:
-electra predict --gin.MODEL_DIR='"runs/x"' [INPUT]   the same
-electra predict --gin.MODEL_DIR='"runs/x"' --gin.SPLIT='"test"'
-                                                     a whole split of the model's task, and the leaderboard's files
-
-INPUT is a file if there is one of that name, standard input if it is - or left out, and otherwise the text itself. Each
-input gives one record, in order: its `index` from 0, its `id` where it has one (ID_COLUMN), and the answer; or an
-`error`, after which the job goes on.
-
-  a .csv or .tsv     columns as in training, TEXT_COLUMN (or "text") and TEXT_B_COLUMN (or "text_pair"); or those of
-                     question answering, "question" and "context"
-  a .jsonl           a JSON value a line, see below
-  an .npz            arrays of token ids
-  any other file     a text a line, whatever it begins with; JSON where the model reads no plain text
-  standard input     a line at a time, as it comes: JSON objects and lists, and every other line a text
-
-  {"text": "a sentence"}  or  "a sentence"           any model that reads text
-  {"text": "a sentence", "text_pair": "another"}     a pair
-  {"question": "...", "context": "..."}              question answering
-  {"words": ["a", "sentence"]}                       tagging
-  {"input_ids": [2, 9, 3]}  or  [2, 9, 3]            token ids, and attention_mask, token_type_ids
-
-A fine-tuned model answers as its task does; a pre-trained one says which tokens were replaced (and fills in [MASK]);
-for token ids every model gives its logits.
-"""
-
 AVERAGE = Argument(
     "--average",
     {"type": int, "default": 1, "metavar": "K", "help": "take the mean of the weights of the last K checkpoints"},
@@ -291,6 +265,32 @@ COMMANDS = {
         configuration="prediction.PredictionRun",
         gin_files=recorded_after("gin/runs/predict.gin"),
         place_arguments=place_predict_arguments,
+    ),
+    "embed": Command(
+        "print a vector for each text",
+        "embed",
+        (
+            Argument("model", {"metavar": "MODEL_DIR", "help": "a model directory of any kind"}),
+            Argument("input", {"nargs": "?", "metavar": "INPUT", "help": "as electra predict reads it"}),
+            Argument(
+                "--output",
+                {"metavar": "PATH", "help": "a .npy for one array [N, D], a .csv, or any other file for JSON lines"},
+            ),
+            Argument(
+                "--layer",
+                {"type": int, "metavar": "N", "help": "from 1, or from the last, -1; otherwise as the model was made"},
+            ),
+            Argument(
+                "--pooling",
+                {"choices": ("mean", "cls"), "help": "of all tokens or of [CLS]; otherwise as the model was made"},
+            ),
+            Argument("--text_column", {"metavar": "NAME", "help": 'of a table or of JSON objects, otherwise "text"'}),
+            Argument(
+                "--id_column", {"metavar": "NAME", "default": "id", "help": "whose values are repeated in the output"}
+            ),
+            Argument("--batch_size", {"type": int, "default": 32, "help": "rows at a time; changes only the speed"}),
+        ),
+        usage=EMBED_USAGE,
     ),
     "inspect": Command(
         "print the model, mesh and cost of a run without running it",
