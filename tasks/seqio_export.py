@@ -37,7 +37,7 @@ import seqio
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.protocol import DownstreamTask, Row
+from electra_jax.tasks.protocol import VECTOR_KINDS, DownstreamTask, Row
 from electra_jax.tasks.seqio_vocabulary import SeqioVocabulary
 from electra_jax.tasks.text.tables import Interval
 from electra_jax.tasks.text.task import TextTask
@@ -46,7 +46,13 @@ _ROW_FEATURES = ("input_ids", "token_type_ids")
 
 
 def register(task: DownstreamTask) -> None:
-    """Register a downstream task with SeqIO under its name, in place of any other task of that name."""
+    """Register a downstream task with SeqIO under its name, in place of any other task of that name.
+
+    Raises:
+        UserError: if the task is on vectors of texts, whose pairs SeqIO's features have no place for.
+    """
+    if task.kind in VECTOR_KINDS:
+        raise UserError(f"{task.name} makes vectors, which SeqIO has no place for: use electra finetune")
     features = {key: seqio.Feature(SeqioVocabulary(task.vocabulary), add_eos=False) for key in ("input_ids",)}
     number = functools.partial(seqio.Feature, add_eos=False)
     features["token_type_ids"] = number(seqio.PassThroughVocabulary(2))

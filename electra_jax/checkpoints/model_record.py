@@ -48,14 +48,16 @@ KINDS = (
     "sentence_embedding",
 )
 
-# The kind of model that answers each kind of task, and its inverse.
+# The kind of model that answers each kind of task, and a kind of task for each.
 MODEL_KINDS = {
     "classification": "sequence_classification",
     "regression": "regression",
     "tagging": "token_classification",
     "question_answering": "question_answering",
-    "embedding": "sentence_embedding",
+    "retrieval": "sentence_embedding",
+    "similarity": "sentence_embedding",
 }
+# Of a model for vectors it is that which needs no other texts.
 TASK_KINDS = {model: task for task, model in MODEL_KINDS.items()}
 
 # The fields that descriptions of version 0.1 lack, with the values that stand for what it did.

@@ -70,7 +70,8 @@ def score_split(model: Network, task: DownstreamTask, split: str, *, batch_size:
         UserError: if the split has no labels.
     """
     found = task.examples(split)
-    if not any(has_gold(example) for example in found.examples):
+    # Pairs that belong together have no other labels.
+    if task.kind != "retrieval" and not any(has_gold(example) for example in found.examples):
         raise UserError(
             f"the {split} split of {task.name} has no labels to score against: predict it (electra predict with "
             f"SPLIT={split!r}), or name another SPLIT"

@@ -9,6 +9,7 @@ import jax
 
 from electra_jax.checkpoints import model_dir as loading
 from electra_jax.checkpoints.run_record import read_run_record, write_run_record
+from electra_jax.checkpoints.sentence_encoder import pooling_head
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.distributed import processes
@@ -19,17 +20,19 @@ from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.identity import changes, data_identity
+from electra_jax.finetuning.layers import Chosen, choose_layer, said
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
 from electra_jax.interchange.finetuned_task import head_problem
 from electra_jax.model.finetuned import FinetunedModel
+from electra_jax.model.pooling import with_layers
 from electra_jax.reports.finetuning import write_finetune_report
 from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, SEED_RESULT, SEEDS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.long_texts import cut_count
 from electra_jax.tasks.outputs import left_out
-from electra_jax.tasks.protocol import DownstreamTask
+from electra_jax.tasks.protocol import VECTOR_KINDS, DownstreamTask
 from electra_jax.tasks.qa.task import QATask
 from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -46,20 +49,28 @@ def run(configuration: FinetuningRun) -> None:
     sharding.check_batch(configuration.evaluation_batch_size, 1, mesh)
     begun = resolve_init(configuration)
     task = make_task(configuration.task, begun.vocabulary)
+    train, dev = (
+        read_split(task, name, begun.vocabulary, training=training, allow_unknown=configuration.allow_unknown)
+        for name, training in (("train", True), ("dev", False))
+    )
+    chosen = chosen_layer(configuration, task, begun, dev)
     context = SeedContext(
         run=configuration,
         task=task,
         origin=begun,
-        train=read_split(task, "train", begun.vocabulary, training=True, allow_unknown=configuration.allow_unknown),
-        dev=read_split(task, "dev", begun.vocabulary, training=False, allow_unknown=configuration.allow_unknown),
+        train=train,
+        dev=dev,
         mesh=mesh,
-        model=model_of(configuration, task, begun),
+        model=model_of(configuration, task, begun, chosen),
+        chosen=chosen,
     )
     problem = head_problem(context.model.head_config, modern=begun.encoder.norm_placement == "pre")
     if problem is not None:
         print_on_leader(f"note: {problem}")
     if processes.leader():
-        warn_of_long_rows(begun, max(len(row["input_ids"]) for row in [*context.train.rows, *context.dev.rows]))
+        longest = max(len(row["input_ids"]) for row in [*context.train.rows, *context.dev.rows])
+        # Positions begin anew at the second of two texts in a row.
+        warn_of_long_rows(begun, min(longest, task.length))
     # A mesh that does not divide the model is refused before anything is written.
     sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)
     model_dir = open_directory(configuration, context)
@@ -74,8 +85,28 @@ def run(configuration: FinetuningRun) -> None:
     finish(context, model_dir, seeds)
 
 
-def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> FinetunedModel:
+def chosen_layer(configuration: FinetuningRun, task: DownstreamTask, begun: Origin, dev: Split) -> Chosen | None:
+    """Return what makes the vectors of a task on them, as MODEL_DIR records it, or else as it is chosen now.
+
+    Raises:
+        UserError: if LAYER is no layer of the encoder.
+    """
+    if task.kind not in VECTOR_KINDS:
+        return None
+    # Checkpoints have so many layers, whatever became of INIT_FROM.
+    recorded = read_run_record(Path(configuration.model_dir)).get("finetuning", {}).get("vectors")
+    chosen = recorded or choose_layer(configuration, begun.encoder, task, dev.examples, dev.rows)
+    print_on_leader(said(chosen, task.main_metric))
+    return chosen
+
+
+def model_of(
+    configuration: FinetuningRun, task: DownstreamTask, begun: Origin, chosen: Chosen | None
+) -> FinetunedModel:
     """Return the encoder with the task's head on it."""
+    if chosen is not None:
+        encoder = with_layers(begun.encoder, chosen["layer"])
+        return FinetunedModel(encoder, pooling_head(encoder, chosen["pooling"], normalize=True))
     final_sep_answers = isinstance(task, QATask) and task.rules.final_sep_is_answerable
     head = configuration.heads.head_for(
         task.kind, encoder=begun.encoder, num_labels=len(task.labels), final_sep_answers=final_sep_answers
@@ -115,6 +146,8 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     model_dir = Path(configuration.model_dir)
     data = data_identity(context)
     asked, record = configuration.identity(context.optimizer_config) | data, read_run_record(model_dir)
+    if context.chosen is not None:
+        asked["vectors"] = context.chosen
     held = record.get("finetuning", {})
     if record and not held:
         raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
@@ -158,6 +191,7 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
         "num_failed": sum(seed["failed"] is not None for seed in seeds),
         "best_seed": best,
         "null_threshold": getattr(found.task, "null_threshold", None),
+        "vectors": context.chosen,
         "predictions": PREDICTIONS,
     }
     path = model_dir / RESULTS

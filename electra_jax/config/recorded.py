@@ -110,6 +110,9 @@ FIELDS = (
     Field("TaskOptions", "qa_metric", "skip_bad_rows", "'squad'"),
     Field("HeadOptions", "classifier_pooling", "beam_size", "'cls'"),
     Field("TaskOptions", "clip_predictions", "double_unordered", "True"),
+    Field("HeadOptions", "layer", "beam_size", "None"),
+    Field("HeadOptions", "pooling", "beam_size", "None"),
+    Field("FinetuningRun", "temperature", "save_every", "0.05"),
 )
 
 

@@ -108,6 +108,7 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "null_threshold": None,
             "rules": "standard",
         }
+    # Numbers are given as they are, cosines too.
     target = list(model.labels) if kind == "classification" else [-np.inf, np.inf]
     return {
         "task": "this model",

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.model.config import EncoderConfig
+from electra_jax.model.encoder import Encoder
+from electra_jax.model.layers import LayerNorm
 from electra_jax.model.types import PyTree, Tokens
 
 # Over which tokens the mean is taken: all of a text with its special tokens, or its first one.
@@ -44,6 +46,22 @@ def normalized(vectors: jax.Array) -> jax.Array:
     return vectors * jax.lax.rsqrt(jnp.maximum(squares, LEAST_NORM**2))
 
 
+def layer_outputs(
+    config: EncoderConfig, params: PyTree, embedded_BLE: jax.Array, attention_mask_BL: jax.Array
+) -> jax.Array:
+    """Return the states of every layer that `truncated` ends with, [N, B, L, D], in one pass without dropout."""
+    _, sown = Encoder(config).apply(
+        {"params": params}, embedded_BLE, attention_mask_BL, deterministic=True, mutable="intermediates"
+    )
+    states_NBLD = sown["intermediates"]["layers"]["hidden"][0]
+    if config.norm_placement == "post":
+        return states_NBLD
+    norm = LayerNorm(config.layer_norm_eps, "embed", jnp.dtype(config.dtype), config.norm_bias, True)
+    return jax.vmap(lambda of_layer, states_BLD: norm.apply({"params": of_layer}, states_BLD))(
+        params["layers"]["output_layer_norm"], states_NBLD
+    )
+
+
 def truncated(config: EncoderConfig, params: PyTree, layer: int) -> tuple[EncoderConfig, PyTree]:
     """Return the encoder of the first layers, whose last states are those of `layer`.
 
@@ -55,5 +73,9 @@ def truncated(config: EncoderConfig, params: PyTree, layer: int) -> tuple[Encode
         layer: from 1 to N.
     """
     layers = jax.tree.map(lambda leaf: leaf[:layer], params["layers"])
-    unroll = min(config.scan_unroll, layer)
-    return dataclasses.replace(config, num_hidden_layers=layer, scan_unroll=unroll), {**params, "layers": layers}
+    return with_layers(config, layer), {**params, "layers": layers}
+
+
+def with_layers(config: EncoderConfig, number: int) -> EncoderConfig:
+    """Return the configuration of an encoder with so many layers."""
+    return dataclasses.replace(config, num_hidden_layers=number, scan_unroll=min(config.scan_unroll, number))

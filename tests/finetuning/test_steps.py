@@ -101,7 +101,9 @@ def setup(name: str) -> Setup:
     case = CASES[name]
     model = FinetunedModel(ENCODER, case.head_config())
     optimizer = make_optimizer(OPTIMIZER)
-    step = functools.partial(finetune_step, model=model, loss=LossConfig(case.kind, 0.5, "mean"), optimizer=optimizer)
+    step = functools.partial(
+        finetune_step, model=model, loss=LossConfig(case.kind, 0.5, "mean", 0.05), optimizer=optimizer
+    )
     return Setup(
         random_state(model, optimizer),
         jax.jit(step),
@@ -165,7 +167,7 @@ class TestLossesByHand:
     def loss(self, kind: str, outputs: Any, *, answerable_weight: float = 0.5, **targets: Any) -> tuple[float, float]:
         batch = {"row_weight": self.WEIGHTS, "attention_mask": jnp.ones((3, 4), jnp.int32)}
         batch |= {name: jnp.asarray(values) for name, values in targets.items()}
-        found = loss_of(LossConfig(kind, answerable_weight, "mean"), outputs, batch)
+        found = loss_of(LossConfig(kind, answerable_weight, "mean", 0.05), outputs, batch)
         return float(found.sum), float(found.weight)
 
     def test_classification(self) -> None:
@@ -274,7 +276,7 @@ def test_the_sum_has_the_gradient_of_the_mean_times_the_words() -> None:
     state, step, _ = setup("tagging")
     _, mean = step(state, batch)
     model, rule = FinetunedModel(ENCODER, CASES["tagging"].head_config()), optax.set_to_zero()
-    summed = functools.partial(finetune_step, model=model, loss=LossConfig("tagging", 0.5, "sum"), optimizer=rule)
+    summed = functools.partial(finetune_step, model=model, loss=LossConfig("tagging", 0.5, "sum", 0.05), optimizer=rule)
     _, total = jax.jit(summed)(state._replace(opt_state=rule.init(state.params)), batch)
     assert total["loss"] == pytest.approx(float(mean["loss"]))
     assert total["grad_norm"] == pytest.approx(words * float(mean["grad_norm"]), rel=1e-5)
@@ -343,7 +345,7 @@ def test_eight_devices_equal_one(name: str, axes: tuple[int, int, int]) -> None:
     init = functools.partial(init_state, model=model, optimizer=optimizer)
     places = sharding.abstract(init, jax.random.key(0), mesh, config)
     update = functools.partial(
-        finetune_step, model=model, loss=LossConfig(CASES[name].kind, 0.5, "mean"), optimizer=optimizer
+        finetune_step, model=model, loss=LossConfig(CASES[name].kind, 0.5, "mean", 0.05), optimizer=optimizer
     )
     compiled = sharding.jit_update(update, places, mesh, config)
     on_mesh = compiled(sharding.shard_like(state, places), to_device(batch, sharding.batch_sharding(mesh)))
