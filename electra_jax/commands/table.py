@@ -195,6 +195,18 @@ AVERAGE = Argument(
 )
 
 
+# What makes vectors of the states of an encoder.
+VECTORS = (
+    Argument(
+        "--layer",
+        {"type": int, "metavar": "N", "help": "vectors of a layer from 1, or from the last, -1; otherwise as chosen"},
+    ),
+    Argument(
+        "--pooling", {"choices": ("mean", "cls"), "help": "vectors of all tokens, or of [CLS]; otherwise as chosen"}
+    ),
+)
+
+
 def refuse_average(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
     """Check that a fine-tuned model is not to be averaged, and return no bindings.
 
@@ -276,14 +288,7 @@ COMMANDS = {
                 "--output",
                 {"metavar": "PATH", "help": "a .npy for one array [N, D], a .csv, or any other file for JSON lines"},
             ),
-            Argument(
-                "--layer",
-                {"type": int, "metavar": "N", "help": "from 1, or from the last, -1; otherwise as the model was made"},
-            ),
-            Argument(
-                "--pooling",
-                {"choices": ("mean", "cls"), "help": "of all tokens or of [CLS]; otherwise as the model was made"},
-            ),
+            *VECTORS,
             Argument("--text_column", {"metavar": "NAME", "help": 'of a table or of JSON objects, otherwise "text"'}),
             Argument(
                 "--id_column", {"metavar": "NAME", "default": "id", "help": "whose values are repeated in the output"}
@@ -351,9 +356,15 @@ COMMANDS = {
             Argument("source", {"metavar": "SRC", "help": "a model directory"}),
             Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
             Argument(
-                "--format", {"choices": ("transformers", "tf1", "t5x"), "required": True, "help": "what to write"}
+                "--format",
+                {
+                    "choices": ("transformers", "sentence-transformers", "tf1", "t5x"),
+                    "required": True,
+                    "help": "what to write",
+                },
             ),
             AVERAGE,
+            *VECTORS,
         ),
     ),
     "score": Command(
