@@ -94,20 +94,26 @@ def bound(bindings: Sequence[str], name: str) -> str | None:
 
 
 def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[GinFile]:
-    """Return the given Gin files, or else the configuration that MODEL_DIR recorded.
+    """Return the given Gin files, or else the configuration that MODEL_DIR recorded, or that INIT_FROM did.
 
     Raises:
-        UserError: if no file was given and MODEL_DIR has no record.
+        UserError: if no file was given and neither directory has a record.
     """
     if given:
         return list(given)
     directory = bound(bindings, "MODEL_DIR")
     if directory is None:
         raise UserError("no --gin_file was given: give --gin_file=PATH, or --gin.MODEL_DIR of a run that exists")
-    path = path_of(directory) / CONFIG
-    if not path.exists():
-        raise UserError(f"no --gin_file was given and {path} does not exist: MODEL_DIR must be a run's directory")
-    return [RecordedFile(str(path), needs_imports=True)]
+    source = bound(bindings, "INIT_FROM")
+    paths = [path_of(folder) / CONFIG for folder in (directory, source) if folder is not None]
+    found = next((path for path in paths if path.exists()), None)
+    if found is None:
+        wanted = " and ".join(map(str, paths))
+        raise UserError(
+            f"no --gin_file was given and {wanted} {'does' if source is None else 'do'} not exist: MODEL_DIR must be a "
+            "run's directory, or INIT_FROM one with a config.gin"
+        )
+    return [RecordedFile(str(found), needs_imports=True)]
 
 
 def given_or(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:

@@ -14,7 +14,7 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.recorded import RecordedFile
 from electra_jax.config.recorded_check import CLASSES, SHIPPED, checked
 from electra_jax.errors import UserError
-from electra_jax.interchange import imported
+from electra_jax.interchange import run_file
 from electra_jax.model.electra import Electra
 
 ROOT = Path(__file__).parents[2]
@@ -178,7 +178,7 @@ def test_an_include_of_ours_is_the_packages(runs: Path) -> None:
     (runs / "config.gin").write_text("include 'gin/models/bert.gin'\ninclude 'gin/runs/pretrain.gin'\n")
     gin_files.parse([RecordedFile("config.gin", needs_imports=True)], [], [str(runs)])
     assert not (runs / "canary").exists()
-    assert "include 'gin/objectives/electric.gin'" in Path(imported.__file__).read_text()
+    assert "include 'gin/objectives/electric.gin'" in Path(run_file.__file__).read_text()
     assert all((ROOT / file).is_file() for file in SHIPPED)
 
 
