@@ -86,13 +86,14 @@ include 'gin/runs/pretrain.gin'
 {objective}
 {recipe(config, resumes_at)}
 VOCAB_SIZE = {config.vocab_size}
+MAX_POSITIONS = {config.max_position_embeddings}
 DROPOUT = {config.hidden_dropout_prob}
 MASK_PROB = {0.25 if config.hidden_size >= LARGE_HIDDEN_SIZE else 0.15}
 SEQUENCE_LENGTH = {min(max(128, config.local_attention), config.max_position_embeddings)}
 encoder.EncoderConfig:
-{sizes(config)}
+{sizes(config, config)}
 generator/encoder.EncoderConfig:
-{sizes(generator)}
+{sizes(generator, config)}
 run_config.PretrainingRun:
   # The sizes above, and not these fractions of the discriminator's, are the generator's.
   generator_width_fraction = {generator.hidden_size / config.hidden_size}
@@ -131,12 +132,13 @@ def recipe(config: EncoderConfig, resumes_at: int | None) -> str:
     )
 
 
-def sizes(config: EncoderConfig) -> str:
-    """Return the bindings of one tower's sizes."""
+def sizes(config: EncoderConfig, main: EncoderConfig) -> str:
+    """Return the bindings of one tower's sizes; MAX_POSITIONS is the main tower's."""
+    own_positions = config.max_position_embeddings != main.max_position_embeddings
     fields = (
         *("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-        *("max_position_embeddings", "type_vocab_size", "attention_probs_dropout_prob", "initializer_range"),
-        "layer_norm_eps",
+        *("type_vocab_size", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps"),
+        *(("max_position_embeddings",) if own_positions else ()),
         # Otherwise those of gin/models/bert.gin.
         *(BERT_BLOCK if config.norm_placement == "pre" else ()),
     )
