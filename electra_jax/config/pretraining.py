@@ -56,8 +56,8 @@ class CacheConfig(Checked):
         source: the text.
         vocab_file: BERT's vocab.txt, or any tokenizer.json.
         lowercase: None to take the casing from the record of a vocab.txt.
-        cache_dir: the folder of all caches, with one directory for every combination of these settings; None for the
-            user's cache folder.
+        cache_dir: the folder of all caches, with one directory for every combination of these settings, and of what is
+            made of a CORPUS that is a cache and cannot be written; None for the user's cache folder.
         sequence_length: length of an example, [CLS] and [SEP] included.
         one_segment_share: share of examples with one segment.
         random_length_share: share of examples that aim at a random, shorter length.
