@@ -17,6 +17,7 @@ from electra_jax import run_directory
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
 from electra_jax.tasks import tokenizer_json
+from electra_jax.tasks.encoding import encode_texts
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary, read_vocab_file, write_vocab_file
 
@@ -162,7 +163,7 @@ class TokenizerFile(Vocabulary):
         return pieces
 
     def _encode_with_mask(self, text: str) -> list[int]:
-        return self._tokenizer_with_mask.encode(text, add_special_tokens=False).ids
+        return encode_texts([text], self._tokenizer_with_mask)[0]
 
 
 def load_tokenizer(path: str | os.PathLike[str], *, lowercase: bool | None) -> Vocabulary:
