@@ -71,6 +71,17 @@ def local(name: str | os.PathLike[str], what: str) -> Path:
     return Path(path_of(name))
 
 
+def regular(path: AnyPath) -> AnyPath:
+    """Return a path unless it is that of a pipe or a device, which may keep its reader waiting, or never end.
+
+    Raises:
+        OSError: if it is.
+    """
+    if not is_remote(path) and path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device: write its content to a file", str(path))
+    return path
+
+
 def has_client() -> bool:
     """Return whether the library is installed that Orbax asks about a bucket."""
     try:

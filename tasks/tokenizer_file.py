@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from electra_jax import run_directory
 from electra_jax.errors import UserError
-from electra_jax.files import path_of, replace_file
+from electra_jax.files import path_of, regular, replace_file
 from electra_jax.tasks import tokenizer_json
 from electra_jax.tasks.encoding import encode_texts
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens
@@ -215,7 +215,7 @@ def read_tokenizer_file(path: str | os.PathLike[str]) -> Vocabulary:
         UserError: if the file cannot be read, or is not a tokenizer.json.
     """
     try:
-        definition = path_of(path).read_text(encoding="utf-8")
+        definition = regular(path_of(path)).read_text(encoding="utf-8")
         return tokenizer_of(definition, _stated(path_of(path).parent))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -16,7 +16,7 @@ from etils import epath
 from tokenizers import AddedToken, Tokenizer
 
 from electra_jax.errors import UserError
-from electra_jax.files import path_of, replace_file
+from electra_jax.files import path_of, regular, replace_file
 from electra_jax.json_files import read_json
 from electra_jax.tasks.encoding import encode_texts
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, add_special_tokens, build_tokenizer
@@ -258,7 +258,7 @@ def read_entries(vocab_file: str | os.PathLike[str]) -> list[str]:
         UserError: if the file cannot be read.
     """
     try:
-        text = path_of(vocab_file).read_bytes().decode("utf-8-sig")
+        text = regular(path_of(vocab_file)).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
