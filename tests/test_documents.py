@@ -96,8 +96,8 @@ AS_PUBLISHED = {
     OptimizerConfig: "rule",
     HeadOptions: "classifier_pooling question_answering",
     FinetuningRun: "model_dir init_from vocab_file lowercase dropout_prng dtype attention remat_policy allow_unknown",
-    TaskOptions: "task source data_dir tfds_data_dir train_file dev_file test_file text_column text_b_column label_column "
-    "tag_scheme tag_encoding clip_predictions long_texts double_unordered skip_bad_rows",
+    TaskOptions: "task source data_dir tfds_data_dir train_file dev_file test_file text_column text_b_column "
+    "label_column tag_scheme tag_encoding clip_predictions long_texts double_unordered skip_bad_rows",
 }
 
 
