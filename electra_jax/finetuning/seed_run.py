@@ -28,7 +28,7 @@ from electra_jax.finetuning.start import Origin, take_weights
 from electra_jax.json_files import read_json
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
-from electra_jax.monitoring.metrics_file import by_step, read_rows
+from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
 from electra_jax.run_directory import BEST, CHECKPOINTS, METRICS, SEED_RESULT
 from electra_jax.tasks.answering import predict_rows
@@ -333,7 +333,8 @@ def result_of(directory: Path, steps: int, main_metric: str) -> dict[str, Any]:
     facts = read_model_record(directory / BEST).facts
     curve = [
         {name: value for name, value in line.items() if name != "split"}
-        for line in by_step(read_rows(directory / METRICS), "validation")
+        for line in read_rows(directory / METRICS)
+        if line["split"] == "validation"
     ]
     return {
         "seed": facts["seed"],

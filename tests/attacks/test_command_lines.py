@@ -55,13 +55,13 @@ WORDS = (
         "--gin_file",
         "--gin_file=",
         "--gin_file=/",
-        "--gin_file=\x00",
+        "--gin_file=\udcff",
     ),
     *(
         "--gin_file=gin/runs/small.gin",
         "--gin_file=gin/models/tiny.gin",
         "--gin_search_paths=",
-        "--gin_search_paths=\x00",
+        "--gin_search_paths=\udcff",
     ),
     *(
         "--average=0",
@@ -80,7 +80,7 @@ WORDS = (
         "--gin.MODEL_DIR=''",
         "--gin.MODEL_DIR='/'",
         "{}",
-        "\ud800",
+        "\udcff",
     ),
     *(
         "--gin.MODEL_DIR='no'",

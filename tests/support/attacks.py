@@ -51,7 +51,9 @@ def outcome(arguments: list[str]) -> Outcome:
         Exception: if it is not caught by the command line, which would print a traceback.
         HangsError: if it takes more than `MOST_SECONDS`.
     """
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace") for _ in range(3)]
+    # As Python opens them.
+    handlers = ("surrogateescape", "strict", "backslashreplace")
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=errors) for errors in handlers]
     with _unchanged_process(*streams), _within(MOST_SECONDS):
         try:
             code = cli.main(arguments)
