@@ -106,6 +106,7 @@ def attack(case: Case, *, name: str, count: int, folder: Path) -> list[Outcome]:
             fault += f" in {' < '.join(frame.name for frame in reversed(frames[-6:]))}"
         if fault is not None:
             faults.append(f"{number}: electra {shlex.join(arguments)[-600:]}\n    {fault}")
+            print(faults[-1].encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
     assert not faults, "\n".join([f"{len(faults)} of {count}:", *faults])
     return ends
 
