@@ -147,8 +147,10 @@ def fail(sentence: str, verbose: bool) -> int:
     """Print what is wrong on standard error, under `--verbose` with the traceback, and return exit code 2."""
     if verbose:
         traceback.print_exc()
-    write_last(sys.stderr, f"electra: {sentence}\n")
-    processes.leave(2, sentence)
+    # What a user gave may hold line ends, and worse for a terminal.
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in sentence)
+    write_last(sys.stderr, f"electra: {shown}\n")
+    processes.leave(2, shown)
     return 2
 
 

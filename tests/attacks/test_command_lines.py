@@ -40,7 +40,6 @@ WORDS = (
         "-h",
         "--help",
         "--version",
-        "--verbose",
         "--gin.",
         "--gin.=",
         "--gin.=1",
