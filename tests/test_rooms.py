@@ -22,7 +22,8 @@ TABLE = (
     ("data",),
     ("pretraining", "distributed"),
     ("training",),
-    ("model", "files", "json_files"),
+    ("json_files",),
+    ("model", "files"),
     ("ranges",),
     ("errors", "runtime", "run_directory"),
 )

@@ -20,7 +20,7 @@ from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
-from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1, Checked, Range
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, PROCESSES, SEED, SHARE, UNDER_1, Checked, Range
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
 from electra_jax.training.schedules import Schedule, check_schedule
@@ -54,8 +54,8 @@ class CacheConfig(Checked):
         source: the text.
         vocab_file: BERT's vocab.txt, or any tokenizer.json.
         lowercase: None to take the casing from the record of a vocab.txt.
-        cache_dir: the folder of all caches, with one directory for every combination of these settings; None for the
-            user's cache folder.
+        cache_dir: the folder of all caches, one directory for each combination of these settings, and of what is made
+            of a CORPUS that is a read-only cache; None for the user's cache folder.
         sequence_length: length of an example, [CLS] and [SEP] included.
         one_segment_share: share of examples with one segment.
         random_length_share: share of examples that aim at a random, shorter length.
@@ -75,7 +75,7 @@ class CacheConfig(Checked):
     one_segment_share: Annotated[float, SHARE]
     random_length_share: Annotated[float, SHARE]
     held_out_fraction: Annotated[float, UNDER_1]
-    num_processes: Annotated[int, AT_LEAST_0]
+    num_processes: Annotated[int, PROCESSES]
     max_auto_cache_bytes: Annotated[int, AT_LEAST_0]
     seed: Annotated[int, SEED]
     example_building: str
