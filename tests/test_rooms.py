@@ -14,7 +14,7 @@ TABLE = (
     ("__main__",),
     ("cli",),
     ("commands",),
-    ("interchange", "t5x", "compare", "__init__"),
+    ("interchange", "t5x", "compare", "serving", "__init__"),
     ("inference", "finetuning", "reports"),
     ("checkpoints", "monitoring", "seqio_tasks"),
     ("config",),
