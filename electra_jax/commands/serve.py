@@ -3,7 +3,6 @@
 import importlib
 import ipaddress
 import sys
-import time
 
 import electra_jax
 from electra_jax.config.serving import ServingRun
@@ -14,7 +13,7 @@ LIBRARIES = ("starlette", "uvicorn", "prometheus_client")
 
 
 def run(configuration: ServingRun) -> None:
-    """Serve a model until Ctrl-C or SIGTERM.
+    """Serve a model until Ctrl-C or SIGTERM, after everything that requests may need is compiled.
 
     Raises:
         UserError: if the model cannot be read or reads no text, the address cannot be had, or the extra `serve` is not
@@ -29,7 +28,7 @@ def run(configuration: ServingRun) -> None:
             ) from error
     from electra_jax.serving.application import make_application
     from electra_jax.serving.server import bound_socket, serve_until_stopped, url_of
-    from electra_jax.serving.warm_up import warm_up
+    from electra_jax.serving.warm_up import served_shapes, warm_up
 
     keep_compilations()
     model = electra_jax.load(configuration.model_dir)
@@ -39,9 +38,9 @@ def run(configuration: ServingRun) -> None:
         )
     _ = model.pieces
     with bound_socket(configuration.host, configuration.port) as server:
-        start = time.perf_counter()
-        shapes = warm_up(model, configuration.max_batch_size)
-        print(f"{shapes} shapes of batches compiled in {time.perf_counter() - start:.1f} s", flush=True)
+        shapes = served_shapes(model, configuration.max_batch_size)
+        print(f"compiling {len(shapes)} shapes of batches, up to {' x '.join(map(str, shapes[-1]))} tokens", flush=True)
+        warm_up(model, shapes)
         # From now on connections wait, and none is refused.
         server.listen()
         if not ipaddress.ip_address(server.getsockname()[0]).is_loopback:

@@ -375,13 +375,14 @@ COMMANDS = {
         ),
     ),
     "export": Command(
-        "write a model for transformers, for the original TensorFlow code, or for T5X",
+        "write a model for transformers, ONNX Runtime, the original TensorFlow code, or T5X",
         "export",
         (
             Argument("source", {"metavar": "SRC", "help": "a model directory"}),
             Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
             Argument(
-                "--format", {"choices": ("transformers", "tf1", "t5x"), "required": True, "help": "what to write"}
+                "--format",
+                {"choices": ("transformers", "onnx", "tf1", "t5x"), "required": True, "help": "what to write"},
             ),
             AVERAGE,
         ),

@@ -62,7 +62,7 @@ class Service:
         """Answer a JSON value by its record, and `{"inputs": [...]}` by `{"records": [...]}`."""
         body = await read_body(request, self._run.max_body_bytes)
         try:
-            value = read_json(body.decode("utf-8-sig") or " ", "the body")
+            value = read_json(body.decode("utf-8-sig"), "the body")
         except UnicodeDecodeError as error:
             raise HTTPException(400, f"the body is not UTF-8 ({error.reason}): send JSON in UTF-8") from error
         except UserError as error:
@@ -131,7 +131,7 @@ class Service:
             try:
                 given = page.read_form(await read_body(request, self._run.max_body_bytes))
                 value = page.input_of(self._model, given)
-                shown = page.shown(given, await self.record_of(value))
+                shown = page.shown(self._model, given, await self.record_of(value))
             except HTTPException as error:
                 status, problem = error.status_code, error.detail
         text = page.lay_out(self._model, self._run.model_dir, given, shown, problem)

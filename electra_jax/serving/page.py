@@ -99,11 +99,12 @@ def input_of(model: Network, given: Mapping[str, str]) -> dict[str, str]:
     return {field.name: given[field.name] for field in fields}
 
 
-def shown(given: Mapping[str, str], record: Record) -> Shown:
+def shown(model: Network, given: Mapping[str, str], record: Record) -> Shown:
     """Prepare the answer to an input that the form gave."""
     answer, tokens, bars, parts = "", [], [], []
     if "replaced_probability" in record:
-        tokens = read_tokens(record["tokens"], record["replaced_probability"])
+        names = model.pieces.shown_tokens
+        tokens = read_tokens([names[token] for token in record["input_ids"]], record["replaced_probability"])
     elif "answer" in record:
         answer = record["answer"] or "no answer"
         bars = [Bar(entry["text"] or "no answer", entry["probability"]) for entry in record["nbest"]]

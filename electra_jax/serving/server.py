@@ -1,14 +1,12 @@
 """Run the HTTP server until it is told to stop."""
 
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
 
 from electra_jax.errors import UserError
+from electra_jax.training.stop import handled_by
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -44,24 +42,14 @@ def url_of(server: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve_until_stopped(application: Starlette, server: socket.socket) -> None:
-    """Answer requests at a bound socket until Ctrl-C or SIGTERM.
+def serve_until_stopped(application: Starlette, listening: socket.socket) -> None:
+    """Answer requests at a socket until Ctrl-C, SIGTERM or SIGHUP.
 
     Then no connection is accepted any more, and requests that have arrived are answered before this returns. A second
     Ctrl-C does not wait for them.
     """
     # Our own messages are enough: what people send is in no log.
-    config = uvicorn.Config(application, log_config=None, access_log=False, server_header=False)
-    with ignored_afterwards(signal.SIGINT, signal.SIGTERM):
-        uvicorn.Server(config).run(sockets=[server])
-
-
-@contextmanager
-def ignored_afterwards(*signals: signal.Signals) -> Iterator[None]:
-    """Keep signals from ending the process: once uvicorn has stopped, it raises those again that stopped it."""
-    before = {number: signal.signal(number, lambda *_: None) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    server = uvicorn.Server(uvicorn.Config(application, log_config=None, access_log=False, server_header=False))
+    # Once it has stopped, uvicorn raises the signals again that stopped it; by themselves they would end the process.
+    with handled_by(server.handle_exit):
+        server.run(sockets=[listening])

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -30,14 +30,14 @@ class Stop:
 
 
 @contextmanager
-def handled_by(stop: Stop) -> Iterator[None]:
-    """Let `stop` handle Ctrl-C, SIGTERM and SIGHUP until the end of the body."""
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, *hang_ups())}
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let a handler, such as a `Stop`, handle Ctrl-C, SIGTERM and SIGHUP until the end of the body."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, *hang_ups())}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def hang_ups() -> tuple[signal.Signals, ...]:

@@ -4,7 +4,10 @@ import dataclasses
 import json
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,10 @@ from electra_jax.cli import main
 from electra_jax.config.serving import ServingRun
 from electra_jax.errors import UserError
 from electra_jax.inference.network import Network
+from electra_jax.inference.prediction import Record
 from electra_jax.serving import application
 from electra_jax.serving.application import make_application
-from electra_jax.serving.warm_up import served_lengths, warm_up
+from electra_jax.serving.warm_up import served_lengths, served_shapes, warm_up
 from support.finetuned_model import QA, QUESTION, TAGGING, TAGS, text_facts, write_tuned
 from support.pages import Page
 
@@ -152,17 +156,27 @@ def test_paths_and_methods_that_there_are_not(client: TestClient) -> None:
     assert sentence(client.get("/predict"), 405)
 
 
-def test_a_full_queue_is_told(client: TestClient, model: Network) -> None:
-    # The application takes at most 3 inputs, and holds 2 already.
-    run = dataclasses.replace(RUN, max_queue=3)
-    app = make_application(model, run)
-    with TestClient(app) as client:
-        service = app.routes[1].endpoint.__self__
-        service.batcher.waiting = 2
-        refused = client.post("/predict", json={"inputs": ["the cat", "ran"]})
-        assert "the queue is full (2 inputs wait already, of at most 3)" in sentence(refused, 503)
+def test_a_full_queue_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go, named_records = threading.Event(), threading.Event(), application.named_records
+
+    def held(*given: Any) -> list[Record]:
+        begun.set()
+        assert go.wait(60)
+        return named_records(*given)
+
+    monkeypatch.setattr(application, "named_records", held)
+    with ThreadPoolExecutor(2) as others:
+        computed = others.submit(client.post, "/predict", json={"inputs": ["the cat", "ran"]})
+        assert begun.wait(60)
+        waits = others.submit(client.post, "/predict", json={"inputs": ["a", "b", "c"]})
+        while client.get("/health").json()["waiting"] != 3:
+            time.sleep(0.01)
+        refused = client.post("/predict", json="the cat")
+        assert "the queue is full (3 inputs wait already, of at most 3)" in sentence(refused, 503)
         assert refused.headers["retry-after"] == "1"
-        assert client.post("/predict", json="the cat").status_code == 200
+        go.set()
+        assert [len(one.result(60).json()["records"]) for one in (computed, waits)] == [2, 3]
+    assert client.post("/predict", json="the cat").status_code == 200
 
 
 def test_a_failure_is_told_and_the_server_goes_on(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +192,9 @@ def test_no_request_compiles(folder: Path) -> None:
     """One of every size and length, and masks to fill, after the shapes were compiled."""
     model = electra_jax.load(folder / "pretraining")
     assert served_lengths(model) == [16, 24, 32]
-    assert warm_up(model, 3) == 9
+    shapes = served_shapes(model, 3)
+    assert shapes == [(size, length) for length in (16, 24, 32) for size in (1, 2, 3)]
+    warm_up(model, shapes)
     compiled: list[str] = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
@@ -255,7 +271,7 @@ class TestPage:
         record = electra_jax.load(folder / "pretraining")("the cats sat [MASK]")[0]
         shades = [value for key, value in page.attributes if key == "style" and value and value.startswith("--p:")]
         assert shades == [f"--p:{share:.3f}" for share in record["replaced_probability"]]
-        framed = sum(value == "t rep" for key, value in page.attributes if key == "class")
+        framed = sum(str(value).endswith(" rep") for key, value in page.attributes if key == "class")
         assert framed == sum(share > 0.5 for share in record["replaced_probability"])
         assert ">cat</span>" in text
         assert "stands for a word to be filled in" in page.text
@@ -281,7 +297,7 @@ class TestPage:
         (record,) = electra_jax.load(folder / "tags")(given)
         assert record["entities"]
         for entity in record["entities"]:
-            assert f">{entity['text']}<small>{entity['type']}</small></mark>" in text
+            assert f">{given[entity['start'] : entity['end']]}<small>{entity['type']}</small></mark>" in text
         _, text = self.ask(folder, "plain_tags", text=given)
         (record,) = electra_jax.load(folder / "plain_tags")(given)
         assert text.count("<mark ") == len(record["tags"]) == 8
@@ -321,11 +337,11 @@ def test_an_address_that_is_taken_is_a_sentence(folder: Path, capsys: pytest.Cap
 def test_what_cannot_be_served_is_a_sentence(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_tuned(tmp_path / "choice", "multiple_choice", labels=(), task=None)
+    write_tuned(tmp_path / "choice", "multiple_choice", labels=(), task=None, head_kind="sequence_classification")
     assert main(["serve", str(tmp_path / "choice")]) == 2
     assert "a model of multiple choice, which reads no text" in capsys.readouterr().err
-    assert main(["serve", str(folder / "one"), "--gin.HOST='no.such.host.invalid'"]) == 2
-    assert "cannot listen at no.such.host.invalid" in capsys.readouterr().err
+    assert main(["serve", str(folder / "one"), "--gin.HOST='203.0.113.1'"]) == 2
+    assert "cannot listen at 203.0.113.1, port 8000 (Cannot assign requested address)" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve", str(folder / "one")]) == 2
     assert "needs uvicorn, which is not installed: install electra-jax[serve]" in capsys.readouterr().err
