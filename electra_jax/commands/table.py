@@ -194,6 +194,18 @@ def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]
     return added
 
 
+def place_serve_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
+    """Return the binding of the model directory that the first argument names, none where MODEL_DIR is bound.
+
+    Raises:
+        UserError: if both are given, or neither.
+    """
+    if (options.model is None) == (bound(bindings, "MODEL_DIR") is None):
+        both = "" if options.model is None else f", and MODEL_DIR is bound beside {options.model}"
+        raise UserError(f"electra serve needs one model: electra serve MODEL_DIR, or --gin.MODEL_DIR=...{both}")
+    return [] if options.model is None else [f"MODEL_DIR={options.model!r}"]
+
+
 PREDICT_USAGE = """\
 electra predict MODEL_DIR [INPUT]                    the first argument is the model, unless MODEL_DIR is bound:
 electra predict --gin.MODEL_DIR='"runs/x"' [INPUT]   the same
@@ -219,6 +231,15 @@ input gives one record, in order: its `index` from 0, its `id` where it has one 
 
 A fine-tuned model answers as its task does; a pre-trained one says which tokens were replaced (and fills in [MASK]);
 for token ids every model gives its logits.
+"""
+
+SERVE_USAGE = """\
+POST /predict    a JSON value in, as a line of electra predict's standard input, and its record out
+                 {"inputs": [value, ...]} in, {"records": [record, ...]} out
+GET /            a page to try the model on
+GET /health, /metrics
+
+Requests that wait are answered in one batch. SIGTERM ends the server once it has answered what it has taken.
 """
 
 AVERAGE = Argument(
@@ -298,6 +319,15 @@ COMMANDS = {
         gin_files=recorded_after("gin/runs/predict.gin"),
         place_arguments=place_predict_arguments,
     ),
+    "serve": Command(
+        "answer texts over HTTP, with a page to try a model on",
+        "serve",
+        (Argument("model", {"nargs": "?", "metavar": "MODEL_DIR", "help": "a model directory"}),),
+        usage=SERVE_USAGE,
+        configuration="serving.ServingRun",
+        gin_files=recorded_after("gin/runs/serve.gin"),
+        place_arguments=place_serve_arguments,
+    ),
     "inspect": Command(
         "print the model, mesh and cost of a run without running it",
         "inspect",
@@ -351,13 +381,14 @@ COMMANDS = {
         ),
     ),
     "export": Command(
-        "write a model for transformers, for the original TensorFlow code, or for T5X",
+        "write a model for transformers, ONNX Runtime, the original TensorFlow code, or T5X",
         "export",
         (
             Argument("source", {"metavar": "SRC", "help": "a model directory"}),
             Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
             Argument(
-                "--format", {"choices": ("transformers", "tf1", "t5x"), "required": True, "help": "what to write"}
+                "--format",
+                {"choices": ("transformers", "onnx", "tf1", "t5x"), "required": True, "help": "what to write"},
             ),
             AVERAGE,
         ),

@@ -138,6 +138,12 @@ def test_a_directory_does_not_say_where_to_write(runs: Path, capsys: pytest.Capt
         assert "config.gin, line " in capsys.readouterr().err
 
 
+def test_a_directory_does_not_say_who_may_reach_a_server(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(runs, "HOST = '0.0.0.0'\n")
+    assert main(["serve", "tuned"]) == 2
+    assert "sets HOST, which is for the command line" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["A = (1,\n", "A = " + "[" * 5000, "A = $\n", "A = 'b\n", "  A = 1\n B = 2\n", "A:\n"])
 def test_damaged_text_is_one_sentence(runs: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     spoil(runs, text)
@@ -193,7 +199,7 @@ def test_what_may_be_bound_is_there() -> None:
 
 def is_recorded(file: Path) -> bool:
     """Return whether what a Gin file binds is recorded for a model directory."""
-    return file.parent.name != "t5x" and file.stem not in ("evaluate", "predict", "compare")
+    return file.parent.name != "t5x" and file.stem not in ("evaluate", "predict", "serve", "compare")
 
 
 RECORDED = [file for file in sorted(ROOT.glob("gin/**/*.gin")) if is_recorded(file)]
