@@ -36,6 +36,8 @@ class ScoredSeeds(TypedDict):
     main_metric: str
     num_examples: dict[str, int]
     seeds: list[ScoredSeed]
+    split: NotRequired[str]
+    selection: NotRequired[str | None]
 
 
 class ItemRecord(TypedDict):

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table as TerminalTable
 
-from electra_jax.compare.results import MEAN, of_checkpoint, table_of, tasks_of
+from electra_jax.compare.results import MEAN, checkpoints_counted, of_checkpoint, table_of, tasks_of
 from electra_jax.config.comparison import RANDOM
 from electra_jax.reports.charts import Series, log_axis, plot, value_axis
 from electra_jax.reports.figures import BASELINE, PANEL, Panel, draw_figure, look_of, write_figure
@@ -43,6 +43,7 @@ def write_report(comparison: Mapping[str, Any], directory: Path) -> None:
         scores=Table(
             ["variant, fraction", *tasks_of(comparison)], [[name, *cells] for name, cells in table_of(comparison)]
         ),
+        selection=checkpoints_counted(comparison),
         checkpoints=_checkpoints(comparison),
         made=Making.of_record(_making(comparison), comparison["config"]),
     )
@@ -146,7 +147,8 @@ def _making(comparison: Mapping[str, Any]) -> dict[str, Any]:
 def show(comparison: Mapping[str, Any]) -> None:
     """Print the table on the terminal, however narrow that is."""
     table = TerminalTable(
-        title=f"median ± sd over {len(comparison['seeds'])} seeds, {comparison['flops']:.4g} FLOPs each"
+        title=f"median ± sd over {len(comparison['seeds'])} seeds, {comparison['flops']:.4g} FLOPs each, of "
+        f"{checkpoints_counted(comparison)}"
     )
     table.add_column("variant, fraction")
     for task in tasks_of(comparison):

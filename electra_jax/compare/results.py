@@ -11,6 +11,7 @@ from typing import Any
 from electra_jax.compare.plan import Plan, WorkItem
 from electra_jax.compare.records import Records
 from electra_jax.config.comparison import RANDOM, ComparisonRun
+from electra_jax.config.selection import selection_of
 
 # Stands for the mean over all tasks where a task's name does.
 MEAN = "mean of the tasks"
@@ -115,6 +116,8 @@ def score_of(item: WorkItem, record: Mapping[str, Any], results: Mapping[str, An
         "by_seed": by_seed,
         "failed_seeds": [seed["seed"] for seed in chosen if seed["failed"] is not None],
         "num_examples": results["num_examples"],
+        "split": results.get("split", "dev"),
+        "selection": results.get("selection"),
         **made_by(record),
     }
 
@@ -180,6 +183,11 @@ def tasks_of(comparison: Mapping[str, Any]) -> list[str]:
     """Return the columns of the table: every task, and their mean if there are several."""
     tasks = list(comparison["tasks"])
     return [*tasks, MEAN] if len(tasks) > 1 else tasks
+
+
+def checkpoints_counted(comparison: Mapping[str, Any]) -> str:
+    """Return, in words, which checkpoint of each fine-tuning the scores are of."""
+    return "; ".join(sorted({selection_of(score) for score in comparison["scores"]}))
 
 
 def table_of(comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
