@@ -12,7 +12,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints import orbax_store
-from electra_jax.compare.plan import Timing, WorkItem
+from electra_jax.compare.items import WorkItem
+from electra_jax.compare.plan import Timing
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, replace_file
 from electra_jax.json_files import read_json
@@ -38,6 +39,7 @@ class ScoredSeeds(TypedDict):
     seeds: list[ScoredSeed]
     split: NotRequired[str]
     selection: NotRequired[str | None]
+    kind: NotRequired[str]
 
 
 class ItemRecord(TypedDict):
