@@ -153,8 +153,8 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     held = record.get("finetuning", {})
     if record and not held:
         raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
-    # Runs of earlier versions, whose seeds chose their checkpoints on the dev split and report that.
-    if different := changes({"selection": LAST, **held}, asked):
+    # Seeds of earlier versions chose their checkpoints on the dev split and report that.
+    if held and (different := changes({"selection": LAST, **held}, asked)):
         raise UserError(
             f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR, or remove that one to "
             "train anew"
