@@ -13,10 +13,10 @@ import electra_jax
 from electra_jax.errors import UserError
 from electra_jax.files import replacing
 from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item, read_items
+from electra_jax.inference.item_records import write_records
 from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import Write, check_free, record_writer
 from electra_jax.inference.prediction import Record, padded_ids
-from electra_jax.inference.records import write_records
 from electra_jax.inference.vectors import encode_texts, encoder_of
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.long_texts import CutCount

@@ -28,10 +28,10 @@ def run(options: argparse.Namespace) -> None:
     of_transformers = options.format in ("transformers", "sentence-transformers")
     if (options.layer, options.pooling) != (None, None) and options.format != "sentence-transformers":
         raise UserError(f"--layer and --pooling are for --format sentence-transformers, and it is {options.format}")
-    if options.average != 1 and not of_transformers:
+    if options.average != 1 and options.format in ("tf1", "t5x"):
         raise UserError(
-            f"--average {options.average} is for --format transformers: {options.format} takes an optimizer along, and "
-            "a mean of weights has none"
+            f"--average {options.average} is for --format transformers and onnx: {options.format} takes an optimizer "
+            "along, and a mean of weights has none"
         )
     model = model_dir.load(source, average=options.average)
     if options.format == "sentence-transformers":
@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> None:
     with model_dir.new_directory(dest) as part:
         if of_transformers:
             notes = hf.write(model, part)
+        elif options.format == "onnx":
+            notes = write_onnx(model, part)
         elif options.format == "t5x":
             notes = write_t5x(model, source, part)
         else:
@@ -49,6 +51,21 @@ def run(options: argparse.Namespace) -> None:
     print(f"{dest}: {', '.join(files)}")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def write_onnx(model: Loaded, dest: Path) -> list[str]:
+    """Write a graph for ONNX Runtime, and return notes for the user.
+
+    Raises:
+        UserError: if the extra `onnx` is not installed, or the kind of model has no graph.
+    """
+    try:
+        from electra_jax.interchange import onnx_export
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--format onnx needs {error.name}, which is not installed: install electra-jax[onnx]"
+        ) from error
+    return onnx_export.write(model, dest)
 
 
 def write_t5x(model: Loaded, source: epath.Path, dest: Path) -> list[str]:

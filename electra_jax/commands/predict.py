@@ -4,18 +4,17 @@ import argparse
 import functools
 import logging
 import os
-from collections.abc import Sequence
 
 import electra_jax
 from electra_jax.config.prediction import PredictionRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import local
-from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item, read_items
+from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, read_items
+from electra_jax.inference.item_records import answered_together, write_records
 from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import record_writer
-from electra_jax.inference.prediction import Record, answers, predict_examples, predict_ids
-from electra_jax.inference.records import write_records
+from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
@@ -48,8 +47,8 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
     answer = functools.partial(answered_together, model, batch_size=configuration.batch_size, cut=cut)
     with record_writer(options.output) as write:
         write_records(read_items(options.input, model, columns, most=most), answer, write)
-        if cut.texts:
-            logger.warning("%s", cut)
+    if cut.texts:
+        logger.warning("%s", cut)
 
 
 def predict_split(model: Network, configuration: PredictionRun, name: str) -> None:
@@ -66,17 +65,3 @@ def predict_split(model: Network, configuration: PredictionRun, name: str) -> No
             print_on_leader(f"{split}: {count}")
         for path in write_outputs(task, split, found.examples, predictions, directory):
             print_on_leader(f"wrote {path}")
-
-
-def answered_together(model: Network, items: Sequence[Item], *, batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input, and add to `cut` what was cut off; see `answers`.
-
-    Raises:
-        UserError: if the model refuses one of them.
-    """
-    ids = [item.ids for item in items if item.ids is not None]
-    starts = range(0, len(ids), batch_size)
-    of_ids = iter([record for start in starts for record in predict_ids(model, ids[start : start + batch_size])])
-    values = [item.value for item in items if item.ids is None]
-    of_text = iter(answers(model, values, batch_size=batch_size, count=cut))
-    return [next(of_text if item.ids is None else of_ids) for item in items]

@@ -5,7 +5,14 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from electra_jax.commands.usage import EMBED_USAGE, PREDICT_USAGE
+from electra_jax.commands.arguments import (
+    EMBED_USAGE,
+    PREDICT_USAGE,
+    SERVE_USAGE,
+    bound,
+    place_predict_arguments,
+    place_serve_arguments,
+)
 from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
@@ -88,27 +95,27 @@ class Command(NamedTuple):
         parser.add_argument("--verbose", action="store_true", help="show tracebacks and the libraries' own messages")
 
 
-def bound(bindings: Sequence[str], name: str) -> str | None:
-    """Return the text that the command line binds to a macro, without its quotes; None where it binds none."""
-    values = [value.strip("\"' ") for key, _, value in (one.partition("=") for one in bindings) if key.strip() == name]
-    return values[-1] if values and values[-1] != "None" else None
-
-
 def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[GinFile]:
-    """Return the given Gin files, or else the configuration that MODEL_DIR recorded.
+    """Return the given Gin files, or else the configuration that MODEL_DIR recorded, or that INIT_FROM did.
 
     Raises:
-        UserError: if no file was given and MODEL_DIR has no record.
+        UserError: if no file was given and neither directory has a record.
     """
     if given:
         return list(given)
     directory = bound(bindings, "MODEL_DIR")
     if directory is None:
         raise UserError("no --gin_file was given: give --gin_file=PATH, or --gin.MODEL_DIR of a run that exists")
-    path = path_of(directory) / CONFIG
-    if not path.exists():
-        raise UserError(f"no --gin_file was given and {path} does not exist: MODEL_DIR must be a run's directory")
-    return [RecordedFile(str(path), needs_imports=True)]
+    source = bound(bindings, "INIT_FROM")
+    paths = [path_of(folder) / CONFIG for folder in (directory, source) if folder is not None]
+    found = next((path for path in paths if path.exists()), None)
+    if found is None:
+        wanted = " and ".join(map(str, paths))
+        raise UserError(
+            f"no --gin_file was given and {wanted} {'does' if source is None else 'do'} not exist: MODEL_DIR must be a "
+            "run's directory, or INIT_FROM one with a config.gin"
+        )
+    return [RecordedFile(str(found), needs_imports=True)]
 
 
 def given_or(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:
@@ -156,39 +163,6 @@ def evaluates_task(bindings: Sequence[str]) -> bool:
     return asked or (directory is not None and is_fine_tuned(directory))
 
 
-def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
-    """Tell the model directory from the input: the first argument is the model, unless MODEL_DIR is bound.
-
-    Args:
-        options: its `arguments` are read, and `input` is set, to None where there is no input.
-        bindings: Gin bindings of the command line.
-
-    Returns:
-        The bindings to add.
-
-    Raises:
-        UserError: if there are too few arguments, or too many.
-    """
-    rest, added = list(options.arguments), []
-    if bound(bindings, "MODEL_DIR") is None:
-        if not rest:
-            raise UserError("electra predict needs a model: electra predict MODEL_DIR [INPUT], or --gin.MODEL_DIR=...")
-        added.append(f"MODEL_DIR={rest.pop(0)!r}")
-    if len(rest) > 1:
-        raise UserError(
-            f"electra predict reads one INPUT, and there are {len(rest)} ({', '.join(rest)}): put a sentence in quotes"
-            + ("" if added else "; the model is already given by MODEL_DIR")
-        )
-    if rest and bound(bindings, "SPLIT") is not None:
-        raise UserError(
-            f"SPLIT predicts a split of the task, and the INPUT {rest[0]!r} something else: give one of them"
-        )
-    options.input = rest[0] if rest else None
-    if options.batch_size is not None:
-        added.append(f"BATCH_SIZE={options.batch_size}")
-    return added
-
-
 AVERAGE = Argument(
     "--average",
     {"type": int, "default": 1, "metavar": "K", "help": "take the mean of the weights of the last K checkpoints"},
@@ -216,7 +190,7 @@ def refuse_average(options: argparse.Namespace, bindings: Sequence[str]) -> list
     del bindings
     if options.average != 1:
         raise UserError(
-            f"--average {options.average} is for a pre-training run: a fine-tuned model keeps its best checkpoint alone"
+            f"--average {options.average} is for a pre-training run: a fine-tuned model keeps one checkpoint alone"
         )
     return []
 
@@ -297,6 +271,15 @@ COMMANDS = {
         ),
         usage=EMBED_USAGE,
     ),
+    "serve": Command(
+        "answer texts over HTTP, with a page to try a model on",
+        "serve",
+        (Argument("model", {"nargs": "?", "metavar": "MODEL_DIR", "help": "a model directory"}),),
+        usage=SERVE_USAGE,
+        configuration="serving.ServingRun",
+        gin_files=recorded_after("gin/runs/serve.gin"),
+        place_arguments=place_serve_arguments,
+    ),
     "inspect": Command(
         "print the model, mesh and cost of a run without running it",
         "inspect",
@@ -350,7 +333,7 @@ COMMANDS = {
         ),
     ),
     "export": Command(
-        "write a model for transformers, for the original TensorFlow code, or for T5X",
+        "write a model for transformers, ONNX Runtime, the original TensorFlow code, or T5X",
         "export",
         (
             Argument("source", {"metavar": "SRC", "help": "a model directory"}),
@@ -358,7 +341,7 @@ COMMANDS = {
             Argument(
                 "--format",
                 {
-                    "choices": ("transformers", "sentence-transformers", "tf1", "t5x"),
+                    "choices": ("transformers", "sentence-transformers", "onnx", "tf1", "t5x"),
                     "required": True,
                     "help": "what to write",
                 },

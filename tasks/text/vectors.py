@@ -80,12 +80,15 @@ class VectorTask:
         return tuple(self.sources.readers)
 
     def examples(self, split: str) -> Examples:
-        """Read the pairs of a split.
+        """Read the pairs of a split; those of retrieval have the label 1, because they belong together.
 
         Raises:
             UserError: if there is no such split or file, or nothing in it can be used.
         """
-        return self.sources.read(self.name, split)
+        found = self.sources.read(self.name, split)
+        if self.kind == "similarity":
+            return found
+        return dataclasses.replace(found, examples=[example._replace(label=1) for example in found.examples])
 
     def raw_examples(self, inputs: Sequence[Any]) -> list[TextExample]:
         """Return the examples of pairs of texts.

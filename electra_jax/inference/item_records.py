@@ -1,12 +1,14 @@
-"""Give one record for each input, in order, also where one of them cannot be read or answered."""
+"""Answer inputs that keep their place: each gets a record, and one that the model refuses spoils no other."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from electra_jax.errors import UserError
 from electra_jax.inference.input_files import Item
+from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import Write
-from electra_jax.inference.prediction import Record
+from electra_jax.inference.prediction import Record, answers, predict_ids
+from electra_jax.tasks.long_texts import CutCount
 
 logger = logging.getLogger(__name__)
 
@@ -15,22 +17,30 @@ Answer = Callable[[Sequence[Item]], list[Record]]
 
 
 def write_records(lists: Iterable[Sequence[Item]], answer: Answer, write: Write) -> None:
-    """Write a record for each input, in order: its `index`, its `id` if it has one, and the answer or an `error`.
+    """Write the record of each input, in order; see `named_records`.
 
     Raises:
         UserError: if there were inputs, and none could be answered.
     """
     number, errors = 0, []
     for items in lists:
-        for item, record in zip(items, records_of(items, answer), strict=True):
-            named = {} if item.identifier is None else {"id": item.identifier}
-            write({"index": item.index} | named | record)
+        for record in named_records(items, answer):
+            write(record)
             errors += [record["error"]] if "error" in record else []
         number += len(items)
     if errors and len(errors) == number:
         raise UserError(errors[0] if number == 1 else f"none of the {number:,} inputs could be answered; {errors[0]}")
     if errors:
         logger.warning("%d of %d inputs could not be answered: their records have an `error`", len(errors), number)
+
+
+def named_records(items: Sequence[Item], answer: Answer) -> list[Record]:
+    """Return a record for each input: its `index`, its `id` if it has one, and the answer or an `error`."""
+    records = records_of(items, answer)
+    return [
+        {"index": item.index} | ({} if item.identifier is None else {"id": item.identifier}) | record
+        for item, record in zip(items, records, strict=True)
+    ]
 
 
 def records_of(items: Sequence[Item], answer: Answer) -> list[Record]:
@@ -49,3 +59,17 @@ def answered(items: Sequence[Item], answer: Answer) -> list[Record]:
     # The halves are answered apart until the input that is refused stands alone.
     middle = len(items) // 2
     return answered(items[:middle], answer) + answered(items[middle:], answer)
+
+
+def answered_together(model: Network, items: Sequence[Item], *, batch_size: int, cut: CutCount) -> list[Record]:
+    """Return a record for each input, and add to `cut` what was cut off of texts; see `answers`.
+
+    Raises:
+        UserError: if the model refuses one of them.
+    """
+    ids = [item.ids for item in items if item.ids is not None]
+    parts = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
+    of_ids = iter([record for part in parts for record in predict_ids(model, part, batch_size=batch_size)])
+    values = [item.value for item in items if item.ids is None]
+    of_text = iter(answers(model, values, batch_size=batch_size, count=cut))
+    return [next(of_text if item.ids is None else of_ids) for item in items]
