@@ -49,7 +49,7 @@ def choose_layer(
         run: the run.
         encoder: the encoder that it starts from.
         task: of vectors.
-        examples, rows: of the dev split.
+        examples, rows: of the dev split, or the part of it that chooses.
 
     Raises:
         UserError: if LAYER is no layer of the encoder.
