@@ -25,7 +25,6 @@ from electra_jax.config.recorded_check import checked
 from electra_jax.errors import UserError
 
 T = TypeVar("T")
-
 PACKAGE = Path(__file__).parent.parent
 
 # Where the modules stand that a config.gin recorded by version 0.1 imports from `electra_jax` or `electra_jax.tasks`.
