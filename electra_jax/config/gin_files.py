@@ -20,6 +20,7 @@ from etils import epath
 from gin import config as gin_internals
 
 from electra_jax import ranges
+from electra_jax.config.own_paths import tokenizer_bindings
 from electra_jax.config.recorded import RecordedFile, with_current_fields, with_current_switches
 from electra_jax.config.recorded_check import checked
 from electra_jax.errors import UserError
@@ -120,7 +121,8 @@ def parse(files: Sequence[str | RecordedFile], bindings: list[str], search_paths
             else _located(gin.parse_config_file(file), folders)
             for file in files
         ]
-        for binding in bindings:
+        own = [binding for file in files for binding in tokenizer_bindings(str(file), macros())]
+        for binding in [*own, *bindings]:
             parse_binding(binding)
     except (ValueError, NameError, SyntaxError, ImportError, AttributeError, OSError, tokenize.TokenError) as error:
         raise UserError(explain(error)) from error

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -95,19 +95,20 @@ def ended_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def handled_by(stop: Stop) -> Iterator[None]:
-    """Let `stop` handle Ctrl-C, SIGTERM and SIGHUP until the end of the body.
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let a handler, such as a `Stop`, handle Ctrl-C, SIGTERM and SIGHUP until the end of the body.
 
-    It begins with a request whose exception was lost before.
+    A `Stop` begins with a request whose exception was lost before.
     """
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, *hang_ups())}
-    lost = (handler.requested for handler in before.values() if isinstance(handler, Ending))
-    stop.requested = stop.requested or next(lost, None)
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, *hang_ups())}
+    if isinstance(handler, Stop):
+        lost = (earlier.requested for earlier in before.values() if isinstance(earlier, Ending))
+        handler.requested = handler.requested or next(lost, None)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def hang_ups() -> tuple[signal.Signals, ...]:
