@@ -91,8 +91,8 @@ def test_the_page_of_differences_names_every_switch_and_no_other() -> None:
 AS_PUBLISHED = {
     CorpusConfig: "corpus text_format text_field skip_undecodable",
     CacheConfig: "vocab_file lowercase cache_dir allow_unknown",
-    PretrainingRun: "model_dir init_from map_vocabulary extend_positions generator_kind generator_embeddings embedding_sharing masking "
-    "mixture_or_task_name copy_generator freeze_generator packing",
+    PretrainingRun: "model_dir init_from map_vocabulary generator_kind generator_embeddings embedding_sharing masking "
+    "mixture_or_task_name copy_generator freeze_generator packing extend_positions",
     OptimizerConfig: "rule no_decay",
     HeadOptions: "classifier_pooling question_answering",
     FinetuningRun: "model_dir init_from vocab_file lowercase dropout_prng dtype attention remat_policy allow_unknown "

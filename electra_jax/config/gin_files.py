@@ -18,30 +18,12 @@ from gin import config as gin_internals
 from electra_jax import ranges
 from electra_jax.config.gin_errors import explain, nearest
 from electra_jax.config.own_paths import tokenizer_bindings
-from electra_jax.config.recorded import RecordedFile, with_current_fields, with_current_switches
+from electra_jax.config.recorded import RecordedFile, with_current_fields, with_current_imports, with_current_switches
 from electra_jax.config.recorded_check import checked
 from electra_jax.errors import UserError
 
 T = TypeVar("T")
-
 PACKAGE = Path(__file__).parent.parent
-
-# Where the modules stand that a config.gin recorded by version 0.1 imports from `electra_jax` or `electra_jax.tasks`.
-MOVED_MODULES = {
-    "comparison": "electra_jax.config.comparison",
-    "electric": "electra_jax.pretraining.electric",
-    "encoder": "electra_jax.model.encoder",
-    "finetune_run": "electra_jax.config.finetuning",
-    "optimizer": "electra_jax.training.optimizer",
-    "pretraining": "electra_jax.pretraining.replaced_token",
-    "pretraining_data": "electra_jax.config.data",
-    "run_config": "electra_jax.config.pretraining",
-    "scoring_run": "electra_jax.config.prediction",
-    "sharding": "electra_jax.training.sharding",
-    "task_options": "electra_jax.tasks.options",
-    "training": "electra_jax.training.loop",
-    "word_objectives": "electra_jax.pretraining.masked_lm",
-}
 
 
 def build(kind: type[T], files: Sequence[str | RecordedFile], bindings: list[str], *, search_paths: list[str]) -> T:
@@ -168,15 +150,10 @@ def _named(text: str, path: str) -> io.StringIO:
 
 def _open_with_moved_imports(path: str) -> io.StringIO:
     """Open a Gin file, its imports, switches and fields of earlier versions rewritten to those of today."""
-
-    def moved(line: re.Match[str]) -> str:
-        if line[1] not in MOVED_MODULES:
-            return line[0]
-        package, _, module = MOVED_MODULES[line[1]].rpartition(".")
-        return f"from {package} import {module} as {line[1]}"
-
-    text = with_current_fields(with_current_switches(epath.Path(path).read_text(encoding="utf-8")))
-    return _named(re.sub(r"^from electra_jax(?:\.tasks)? import (\w+)$", moved, text, flags=re.MULTILINE), path)
+    text = with_current_imports(
+        with_current_fields(with_current_switches(epath.Path(path).read_text(encoding="utf-8")))
+    )
+    return _named(text, path)
 
 
 def search_paths() -> list[str]:
