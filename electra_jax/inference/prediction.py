@@ -244,7 +244,7 @@ def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_
 
 
 def padded_ids(examples: Sequence[Mapping[str, Any]], *, length: int, size: int) -> dict[str, np.ndarray]:
-    """Return the arguments of `Network.logits`, padded with 0; the attention mask is 0 there.
+    """Return the arguments of `Network.logits`, padded; the attention mask is 0 there.
 
     Args:
         examples: as for `predict_ids`.
@@ -262,7 +262,9 @@ def padded_ids(examples: Sequence[Mapping[str, Any]], *, length: int, size: int)
             values = np.asarray(example.get(name, defaults.get(name)))
             if values.shape != ids.shape:
                 raise UserError(f"an example has {name} of shape {values.shape} and input_ids of {ids.shape}")
-            arrays[name].append(np.pad(values, [(0, 0)] * (ids.ndim - 1) + [(0, length - ids.shape[-1])]))
+            padding = [(0, 0)] * (ids.ndim - 1) + [(0, length - ids.shape[-1])]
+            # By the last id of the row: what is said of ids that the model does not have is said of the user's.
+            arrays[name].append(np.pad(values, padding, mode="edge" if name == "input_ids" else "constant"))
     try:
         return {name: np.stack(rows) for name, rows in arrays.items()}
     except ValueError as error:
