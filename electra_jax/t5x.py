@@ -238,13 +238,16 @@ class FinetuningModel:
         """`num_train_steps` is of the schedule, None for a model that is only evaluated.
 
         Raises:
-            UserError: if the task is question answering, whose predictions T5X cannot write, or as `resolve_init`.
+            UserError: if the task is question answering, whose predictions T5X cannot write, or gives a text several
+                labels, or as `resolve_init`.
         """
         begun = start.resolve_init(run)
         self.run, self.vocabulary, self._num_train_steps = run, begun.vocabulary, num_train_steps
         self.task = make_task(run.task, begun.vocabulary)
         if self.task.kind == "question_answering":
             raise UserError(f"{self.task.name} is question answering, which T5X has no place for: use electra finetune")
+        if self.task.kind == "multi_label_classification":
+            raise UserError(f"{self.task.name} gives a text several labels, as T5X cannot: use electra finetune")
         head = run.heads.head_for(
             self.task.kind, encoder=begun.encoder, num_labels=len(self.task.labels), final_sep_answers=False
         )

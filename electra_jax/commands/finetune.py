@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
+# A note names so many labels.
+MOST_NAMED = 10
+
 
 @owning_model_dir("electra finetune")
 def run(configuration: FinetuningRun) -> None:
@@ -46,6 +50,8 @@ def run(configuration: FinetuningRun) -> None:
     sharding.check_batch(configuration.evaluation_batch_size, 1, mesh)
     begun = resolve_init(configuration)
     task = make_task(configuration.task, begun.vocabulary)
+    if task.kind == "multi_label_classification":
+        print_on_leader(f"labels: a text may have several, or none, of {listed(task.labels)}")
     context = SeedContext(
         run=configuration,
         task=task,
@@ -72,6 +78,12 @@ def run(configuration: FinetuningRun) -> None:
                 return
             seeds.append(result)
     finish(context, model_dir, seeds)
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Return the number of labels and the first of their names."""
+    rest = ", ..." if len(labels) > MOST_NAMED else ""
+    return f"{len(labels)}: {', '.join(labels[:MOST_NAMED])}{rest}"
 
 
 def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> FinetunedModel:
@@ -158,6 +170,7 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
         "num_failed": sum(seed["failed"] is not None for seed in seeds),
         "best_seed": best,
         "null_threshold": getattr(found.task, "null_threshold", None),
+        "label_thresholds": label_thresholds(found.task),
         "predictions": PREDICTIONS,
     }
     path = model_dir / RESULTS
@@ -166,6 +179,12 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
     print_on_leader(f"results: {path}")
     print_on_leader(f"report: {write_finetune_report(model_dir)}")
     print_on_leader(f"model: {model_dir} (the best checkpoint of seed {best})")
+
+
+def label_thresholds(task: DownstreamTask) -> dict[str, float] | None:
+    """Return the probability from which a text has each label, where it may have several; None for other tasks."""
+    thresholds = getattr(task, "thresholds", None)
+    return None if thresholds is None else dict(zip(task.labels, thresholds, strict=True))
 
 
 def promote(source: Path, model_dir: Path) -> None:

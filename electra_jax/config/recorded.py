@@ -110,6 +110,8 @@ FIELDS = (
     Field("TaskOptions", "qa_metric", "skip_bad_rows", "'squad'"),
     Field("HeadOptions", "classifier_pooling", "beam_size", "'cls'"),
     Field("TaskOptions", "clip_predictions", "double_unordered", "True"),
+    Field("TaskOptions", "multi_label", "label_column", "False"),
+    Field("TaskOptions", "label_threshold", "label_column", "None"),
 )
 
 

@@ -40,6 +40,7 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
         return None
     names = {
         "classification": "every example gets the class",
+        "multi_label_classification": "every example gets the labels",
         "tagging": "every sentence gets",
         "question_answering": "every question gets the answer",
     }
@@ -47,18 +48,22 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
 
 
 def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
-    """Return the part of a prediction that is compared over examples: the class, the tags or the answer."""
+    """Return the part of a prediction that is compared over examples: the class, the labels, the tags or the answer."""
     if task.kind == "classification":
         return prediction["label"]
+    if task.kind == "multi_label_classification":
+        return list(prediction["labels"])
     if task.kind == "tagging":
         return "no entity" if set(prediction["tags"]) <= {"O"} else prediction["tags"]
     return prediction["answer"]
 
 
 def gold_of(task: DownstreamTask, example: Any) -> Any:
-    """Return an example's gold class, value, tags, or accepted answers ([] where there is none)."""
+    """Return an example's gold class, labels, value, tags, or accepted answers ([] where there is none)."""
     if task.kind == "classification":
         return task.labels[example.label]
+    if task.kind == "multi_label_classification":
+        return [task.labels[number] for number in example.label]
     if task.kind == "regression":
         return example.label
     return list(example.tags if task.kind == "tagging" else example.gold_texts)

@@ -31,7 +31,7 @@ from electra_jax.model.types import PyTree
 from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
 from electra_jax.run_directory import BEST, CHECKPOINTS, METRICS, SEED_RESULT
-from electra_jax.tasks.answering import predict_rows
+from electra_jax.tasks.answering import fitted, predict_rows
 from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
 from electra_jax.training import sharding
@@ -161,17 +161,10 @@ class SeedContext:
 
 
 def evaluate(context: SeedContext, params: PyTree) -> Evaluated:
-    """Predict and score the dev split.
-
-    Question answering without a threshold from Gin fits one to the predictions first.
-    """
+    """Predict and score the dev split; thresholds that Gin leaves open are fitted to the predictions first."""
     examples, rows = context.dev.examples, context.dev.rows
-    task = context.task
-    predictions = predict_rows(task, examples, rows, context.runner(params), labels=task.labels)
-    if task.kind == "question_answering" and task.null_threshold is None:
-        threshold = task.fit_threshold(examples, predictions)
-        task = dataclasses.replace(task, null_threshold=threshold)
-        predictions = [dataclasses.replace(prediction, null_threshold=threshold) for prediction in predictions]
+    predictions = predict_rows(context.task, examples, rows, context.runner(params), labels=context.task.labels)
+    task, predictions = fitted(context.task, examples, predictions)
     return Evaluated(predictions, task.score(examples, predictions), task)
 
 

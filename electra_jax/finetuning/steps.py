@@ -4,6 +4,7 @@ A batch holds `input_ids`, `token_type_ids` and `attention_mask`, int32 [B, L], 
 that only fills up the batch), and the targets of its kind:
 
     classification      label int32 [B]
+    multi_label_classification  labels float32 [B, C], 1 for each label that the text has
     regression          label float32 [B], from 0 to 1
     tagging             label_ids int32 [B, L]; label_mask float32 [B, L], 1 at the first piece of each word
     question_answering  start_positions, end_positions, is_impossible int32 [B]
@@ -28,7 +29,8 @@ class LossConfig:
     """Select the loss that fine-tuning minimizes.
 
     Attributes:
-        kind: "classification", "regression", "tagging" or "question_answering".
+        kind: "classification", "multi_label_classification" (the mean over the labels of their binary
+            cross-entropies), "regression", "tagging" or "question_answering".
         answerable_weight: question answering: the weight of the answerability head's cross-entropy (0.5 as published).
         reduction: "mean" over rows (tagging: over labelled words), or "sum" over them, as the original: its gradients
             are larger by about the batch size, which clipping and Adam all but hide.
@@ -62,6 +64,8 @@ def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
     weights_B = batch["row_weight"]
     if config.kind == "classification":
         losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["label"])
+    elif config.kind == "multi_label_classification":
+        losses_B = jnp.mean(optax.sigmoid_binary_cross_entropy(outputs, batch["labels"]), axis=-1)
     elif config.kind == "regression":
         losses_B = jnp.square(outputs[:, 0] - batch["label"])
     elif config.kind == "tagging":

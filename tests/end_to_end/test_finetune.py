@@ -286,6 +286,44 @@ def test_labels_that_differ_only_in_case(whole: Path, tmp_path: Path, capsys: py
             assert found["probabilities"] == pytest.approx(record["prediction"]["probabilities"], abs=1e-6)
 
 
+def test_several_labels(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A text has the label of each kind of its words, or none: what is trained, evaluated, predicted and exported."""
+    kinds = {"noun": NOUNS, "verb": VERBS}
+    for split, number in (("train", 96), ("dev", 30)):
+        rows = []
+        for row in range(number):
+            labels = [name for place, name in enumerate(kinds) if (row + 1) >> place & 1]
+            words = [word for name in labels for word in DRAW.choices(kinds[name], k=4)]
+            rows.append({"text": " ".join([*words, sentence(OTHERS, 4)]), "labels": labels})
+        (tmp_path / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    columns = {"TEXT_COLUMN": "text", "LABEL_COLUMN": "labels"}
+    results = tune(whole, tmp_path, "classification", **columns, EPOCHS=20, EVALUATE_EVERY=60)
+    assert "labels: a text may have several, or none, of 2: noun, verb" in capsys.readouterr().out
+    assert (results["kind"], results["main_metric"]) == ("multi_label_classification", "f1_micro")
+    assert best_of(results)["f1_macro"] > 80
+    assert results["label_thresholds"].keys() == set(kinds)
+    report = (tmp_path / "run/report.html").read_text()
+    assert "<h2>Labels</h2>" in report
+    assert evaluated(tmp_path)["metrics"] == best_of(results)
+    records = predictions_of(tmp_path, "predictions.jsonl")
+    alone = electra_jax.load(str(tmp_path / "run"))([record["text_a"] for record in records])
+    for record, found in zip(records, alone, strict=True):
+        assert found["labels"] == record["prediction"]["labels"]
+        assert found["probabilities"] == pytest.approx(record["prediction"]["probabilities"], abs=1e-6)
+        given = [name for name, share in found["probabilities"].items() if share >= results["label_thresholds"][name]]
+        assert given == found["labels"]
+    capsys.readouterr()
+    table = tmp_path / "said.csv"
+    electra("predict", str(tmp_path / "run"), str(tmp_path / "dev.jsonl"), "--output", str(table))
+    header, first, *_ = table.read_text().splitlines()
+    assert header == "index,labels,probabilities.noun,probabilities.verb"
+    labels = json.dumps(records[0]["prediction"]["labels"]).replace('"', '""')
+    assert first.startswith(f'0,"{labels}",')
+    settings = SETTINGS | settings_of(whole, tmp_path, "classification") | columns | {"MULTI_LABEL": False}
+    assert main(["finetune", *(f"--gin.{name}={value!r}" for name, value in settings.items())]) == 2
+    assert "line 1: the label ['noun'] is a list, and here each row has one label" in capsys.readouterr().err
+
+
 def test_types_that_differ_only_in_case(whole: Path, tmp_path: Path) -> None:
     """Entities `PER` and `per` are two types, here as there."""
     for split, number in (("train", 64), ("dev", 13)):

@@ -350,3 +350,12 @@ def test_eight_devices_equal_one(name: str, axes: tuple[int, int, int]) -> None:
     table = on_mesh[0].params["embeddings"]["word_embeddings"]
     assert len({str(shard.index) for shard in table.addressable_shards}) == axes[1] * axes[2]
     assert_close(jax.device_get(step(state, batch)), jax.device_get(on_mesh))
+
+
+def test_labels_of_which_a_text_has_several_are_each_a_yes_or_no() -> None:
+    """By hand: log(1 + exp(-logit)) of a label that is there, log(1 + exp(logit)) of one that is not; their mean."""
+    logits_BC = jnp.array([[2.0, -1.0, 0.0], [1.0, 1.0, 1.0]])
+    batch = {"labels": jnp.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]), "row_weight": jnp.array([1.0, 0.0])}
+    term = loss_of(LossConfig("multi_label_classification", 0.5, "mean"), logits_BC, batch)
+    assert float(term.sum) == pytest.approx((np.log1p(np.exp(-2)) + np.log1p(np.exp(-1)) + np.log(2)) / 3)
+    assert float(term.weight) == 1.0
