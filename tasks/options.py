@@ -41,6 +41,8 @@ class TaskOptions(Checked):
         examples_per_class: for package_of, the largest number of training examples of a class.
         max_question_length, doc_stride: see `qa.windows.WindowConfig`.
         n_best_size, max_answer_length: see `qa.decoding.DecodingConfig`.
+        main_metric: the score that chooses the checkpoint and the best seed and stands first in tables, one of the
+            task's own; None for its first.
         qa_metric: what compares answers, a name of `qa.metrics.METRICS`; None for that of the text's script.
         null_threshold: null odds above which the answer is ""; None for the best threshold on the dev split.
         rules: a name of `original.choice.NAMES`: the rules that decide where implementations differ.
@@ -74,6 +76,7 @@ class TaskOptions(Checked):
     doc_stride: Annotated[int, AT_LEAST_1]
     n_best_size: Annotated[int, AT_LEAST_1]
     max_answer_length: Annotated[int, AT_LEAST_1]
+    main_metric: str | None
     qa_metric: str | None
     null_threshold: Annotated[float | None, FINITE]
     rules: str

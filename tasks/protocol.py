@@ -54,7 +54,8 @@ class DownstreamTask(Protocol):
         name: its name in the catalogue.
         kind: one of `KINDS`.
         labels: names of the outputs of classifications and tagging, by their number; () for the other kinds.
-        main_metric: the score by which the best checkpoint is chosen; larger is better.
+        main_metric: the score by which the best checkpoint is chosen; larger is better, unless it is one of
+            `text.metrics.LOWER_IS_BETTER`.
         splits: the splits that can be read.
         length: largest number of tokens of a row.
     """

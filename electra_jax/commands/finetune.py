@@ -19,7 +19,7 @@ from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
-from electra_jax.finetuning.identity import changes, data_identity
+from electra_jax.finetuning.identity import adds_epochs, changes, data_identity
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
 from electra_jax.interchange.finetuned_task import head_problem
@@ -46,7 +46,7 @@ def run(configuration: FinetuningRun) -> None:
     local(configuration.model_dir, "the MODEL_DIR of fine-tuning")
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
-    sharding.check_batch(configuration.batch_size, 1, mesh)
+    sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
     sharding.check_batch(configuration.evaluation_batch_size, 1, mesh)
     begun = resolve_init(configuration)
     task = make_task(configuration.task, begun.vocabulary)
@@ -66,6 +66,7 @@ def run(configuration: FinetuningRun) -> None:
         print_on_leader(f"note: {problem}")
     if processes.leader():
         warn_of_long_rows(begun, max(len(row["input_ids"]) for row in [*context.train.rows, *context.dev.rows]))
+    check_settings(configuration, context)
     # A mesh that does not divide the model is refused before anything is written.
     sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)
     model_dir = open_directory(configuration, context)
@@ -78,6 +79,20 @@ def run(configuration: FinetuningRun) -> None:
                 return
             seeds.append(result)
     finish(context, model_dir, seeds)
+
+
+def check_settings(configuration: FinetuningRun, context: SeedContext) -> None:
+    """Check the settings that depend on the task or the encoder, before anything is written.
+
+    Raises:
+        UserError: if more layers are to be frozen than there are, or class weights do not fit the task.
+    """
+    layers = context.model.config.num_hidden_layers
+    if (configuration.frozen_layers or 0) > layers:
+        raise UserError(
+            f"FROZEN_LAYERS is {configuration.frozen_layers}, and the encoder has {layers} layers: set {layers} or less"
+        )
+    assert context.loss
 
 
 def listed(labels: Sequence[str]) -> str:
@@ -130,7 +145,15 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     held = record.get("finetuning", {})
     if record and not held:
         raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
-    if different := changes(held, asked):
+    more_epochs = adds_epochs(held, asked)
+    results = [model_dir / SEEDS / str(seed) / SEED_RESULT for seed in configuration.seeds]
+    if more_epochs and any(path.exists() and not (path.parent / CHECKPOINTS).exists() for path in results):
+        raise UserError(
+            f"{model_dir} has finished {held['epochs']:g} epochs and kept no state to go on from to "
+            f"{asked['epochs']:g}: use another MODEL_DIR, with KEEP_STATE = True where epochs may be added later"
+        )
+    different = [] if more_epochs else changes(held, asked)
+    if different:
         raise UserError(
             f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR, or remove that one to "
             "train anew"
@@ -138,7 +161,7 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     if not record and (model_dir / CHECKPOINTS).exists() and not (model_dir / SEEDS).exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
     processes.check_same_everywhere("the data", data)
-    finished = all((model_dir / SEEDS / str(seed) / SEED_RESULT).exists() for seed in configuration.seeds)
+    finished = all(path.exists() for path in results) and not more_epochs
     if processes.leader() and not (finished and asked.keys() <= held.keys()):
         model_dir.mkdir(parents=True, exist_ok=True)
         write_run_record(model_dir, gin_files.resolved(), {"finetuning": asked})

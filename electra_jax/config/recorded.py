@@ -101,6 +101,11 @@ FIELDS = (
     Field("PretrainingRun", "sequence_length_warmup", "weight_schedule", "()"),
     Field("CacheConfig", "allow_unknown", "held_out_fraction", "True"),
     Field("FinetuningRun", "allow_unknown", "save_every", "True"),
+    Field("FinetuningRun", "class_weights", "save_every", "None"),
+    Field("FinetuningRun", "frozen_layers", "save_every", "None"),
+    Field("FinetuningRun", "accumulation_steps", "save_every", "1"),
+    Field("FinetuningRun", "patience", "save_every", "None"),
+    Field("FinetuningRun", "keep_state", "save_every", "False"),
     Field("OptimizerConfig", "rule", "lr_decay_share", "'bert_adam'"),
     Field("OptimizerConfig", "generator_learning_rate", "lr_decay_share", "None"),
     Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),
@@ -112,6 +117,7 @@ FIELDS = (
     Field("TaskOptions", "clip_predictions", "double_unordered", "True"),
     Field("TaskOptions", "multi_label", "label_column", "False"),
     Field("TaskOptions", "label_threshold", "label_column", "None"),
+    Field("TaskOptions", "main_metric", "label_column", "None"),
 )
 
 

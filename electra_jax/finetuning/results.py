@@ -1,5 +1,6 @@
 """Sum up a fine-tuning run: scores of every seed and their spread, failures, and predictions with the gold answers."""
 
+import functools
 import json
 import math
 import statistics
@@ -13,6 +14,7 @@ from rich.table import Table
 from electra_jax.files import replace_file
 from electra_jax.run_directory import PREDICTIONS
 from electra_jax.tasks.protocol import DownstreamTask, Prediction
+from electra_jax.tasks.text.metrics import LOWER_IS_BETTER
 
 # A line of the terminal's table, a seed or a statistic: its name, its style, and its scores.
 Line = tuple[str, str, Mapping[str, float]]
@@ -95,20 +97,27 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
             "median": statistics.median(values) if values else math.nan,
             "mean": statistics.fmean(values) if values else math.nan,
             "std": statistics.stdev(values) if len(values) > 1 else 0.0,
-            "best": max(values, default=math.nan),
+            "best": max(values, default=math.nan, key=functools.partial(rank, metric=name)),
             "n": len(values),
         }
     return found
 
 
-def rank(score: float) -> float:
-    """Return a score as it compares with others: NaN, which is neither above nor below any, is below all."""
-    return -math.inf if math.isnan(score) else score
+def rank(score: float, metric: str) -> float:
+    """Return a score as it compares with others, the best above all; NaN, which is neither, is below all.
+
+    Args:
+        score: the score.
+        metric: its name, which tells whether small or large ones are good.
+    """
+    if math.isnan(score):
+        return -math.inf
+    return -score if metric in LOWER_IS_BETTER else score
 
 
 def best_seed(seeds: Sequence[Mapping[str, Any]], main_metric: str) -> int:
     """Return the seed with the best main score; one that failed only if all did."""
-    ranked = max(seeds, key=lambda seed: (seed["failed"] is None, rank(seed["metrics"][main_metric])))
+    ranked = max(seeds, key=lambda seed: (seed["failed"] is None, rank(seed["metrics"][main_metric], main_metric)))
     return ranked["seed"]
 
 

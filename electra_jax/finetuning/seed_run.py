@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
 import numpy as np
@@ -23,6 +24,8 @@ from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.files import replace_file
 from electra_jax.finetuning import steps as finetuning
+from electra_jax.finetuning.class_weights import weights_of_classes
+from electra_jax.finetuning.patience import Patience
 from electra_jax.finetuning.results import collapse, rank
 from electra_jax.finetuning.start import Origin, take_weights
 from electra_jax.json_files import read_json
@@ -35,6 +38,7 @@ from electra_jax.tasks.answering import fitted, predict_rows
 from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
 from electra_jax.training import sharding
+from electra_jax.training.freezing import freeze
 from electra_jax.training.loop import LoopConfig, train
 from electra_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from electra_jax.training.sharding import local_rows, to_device
@@ -90,6 +94,12 @@ class SeedContext:
         )
 
     @functools.cached_property
+    def loss(self) -> finetuning.LossConfig:
+        """The loss that is minimized; a UserError where CLASS_WEIGHTS do not fit the task."""
+        weights = weights_of_classes(self.run.class_weights, self.task, self.train.examples)
+        return finetuning.LossConfig(self.task.kind, self.run.answerable_weight, self.run.loss_reduction, weights)
+
+    @functools.cached_property
     def optimizer_config(self) -> OptimizerConfig:
         """The optimizer's configuration, with a schedule over the steps of the whole run."""
         steps = self.loop.num_train_steps
@@ -97,8 +107,9 @@ class SeedContext:
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        """The optimizer that `optimizer_config` describes."""
-        return make_optimizer(self.optimizer_config)
+        """The optimizer that `optimizer_config` describes, which leaves frozen layers as they are."""
+        rule, frozen_layers = make_optimizer(self.optimizer_config), self.run.frozen_layers
+        return rule if frozen_layers is None else freeze(rule, frozen_layers)
 
     @functools.cached_property
     def abstract_state(self) -> TrainState:
@@ -112,8 +123,13 @@ class SeedContext:
     @functools.cached_property
     def update(self) -> Callable[..., tuple[TrainState, Sums]]:
         """The jitted update, compiled once for all seeds."""
-        loss = finetuning.LossConfig(self.task.kind, self.run.answerable_weight, self.run.loss_reduction)
-        step = functools.partial(finetuning.finetune_step, model=self.model, loss=loss, optimizer=self.optimizer)
+        step = functools.partial(
+            finetuning.finetune_step,
+            model=self.model,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            accumulation_steps=self.run.accumulation_steps,
+        )
         return sharding.jit_updates(step, self.abstract_state, self.mesh, self.run.mesh)
 
     @functools.cached_property
@@ -171,9 +187,10 @@ def evaluate(context: SeedContext, params: PyTree) -> Evaluated:
 class Best:
     """Keep the best checkpoint on the dev split as a model directory of its own, `SEED_DIR/best`."""
 
-    def __init__(self, context: SeedContext, directory: Path, seed: int) -> None:
-        """Read the score of the checkpoint that an interrupted run kept, if any."""
+    def __init__(self, context: SeedContext, directory: Path, seed: int, patience: Patience) -> None:
+        """Read the score of the checkpoint that an interrupted run kept, if any; `patience` is told each score."""
         self._context, self._directory, self._seed = context, directory / BEST, seed
+        self._patience = patience
         self._step = 0
         self._score: float | None = None
         if self._directory.exists():
@@ -182,8 +199,10 @@ class Best:
     def __call__(self, params: PyTree, step: int) -> dict[str, float]:
         """Score the parameters after a step, and keep them unless earlier ones were better."""
         found = evaluate(self._context, params)
-        score = found.scores[self._context.task.main_metric]
-        if self._score is None or rank(score) >= rank(self._score):
+        main = self._context.task.main_metric
+        score = found.scores[main]
+        self._patience.add(score)
+        if self._score is None or rank(score, main) >= rank(self._score, main):
             self._save(params, step, found)
             self._score = score
         return found.scores
@@ -239,7 +258,7 @@ class FinetuningJob:
 
 
 class SeedResult(TypedDict):
-    """Declare what SEED_DIR/result.json holds, see `result_of`."""
+    """Declare what SEED_DIR/result.json holds, see `result_of`; earlier versions never stopped early."""
 
     seed: int
     steps: int
@@ -247,6 +266,7 @@ class SeedResult(TypedDict):
     metrics: dict[str, float]
     failed: str | None
     curve: list[dict[str, Any]]
+    stopped_early: NotRequired[bool]
 
 
 def make_empty(directory: Path) -> None:
@@ -262,16 +282,18 @@ def replace_directory(source: Path, directory: Path) -> None:
 
 
 def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> dict[str, Any] | None:
-    """Train with one seed, resuming where it was interrupted; a seed that has finished is not trained again.
+    """Train with one seed, resuming where it was interrupted; a seed that has finished is only trained further.
 
     Returns:
         The record of `SEED_DIR/result.json`; None if the run was asked to stop before the end.
     """
-    finished = directory / SEED_RESULT
+    finished, loop = directory / SEED_RESULT, context.loop
     if finished.exists():
-        return read_json(finished, SeedResult, remedy="remove it, and this seed is trained again")
+        result = read_json(finished, SeedResult, remedy="remove it, and this seed is trained again")
+        # EPOCHS may have been raised since.
+        if result["steps"] >= loop.num_train_steps or result.get("stopped_early"):
+            return result
     directory.mkdir(parents=True, exist_ok=True)
-    loop = context.loop
     checkpoints = Checkpoints(directory, keep=loop.keep)
     state, done = begin(context, seed, checkpoints)
     rows = [{name: value for name, value in row.items() if name not in HOST_ONLY} for row in context.train.rows]
@@ -288,25 +310,42 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
         if processes.leader()
         else NullReporter()
     )
+    # The reporter has dropped what an interrupted run reported after its checkpoint.
+    earlier = () if context.run.patience is None else scores_of(directory, main)
+    patience = Patience(context.run.patience, main, earlier=earlier, stop=stop)
+    reached = done
     with closing_after(reporter):
-        _, reached = train(
-            FinetuningJob(context, batches, Best(context, directory, seed)),
-            (local_rows(batch, context.mesh) for batch in batches),
-            state,
-            loop=loop,
-            reporter=reporter,
-            stop=stop,
-            checkpoints=checkpoints,
-        )
+        # A run that was killed after it had stopped early has nothing left to train.
+        if not patience.exhausted:
+            _, reached = train(
+                FinetuningJob(context, batches, Best(context, directory, seed, patience)),
+                (local_rows(batch, context.mesh) for batch in batches),
+                state,
+                loop=loop,
+                reporter=reporter,
+                stop=patience,
+                checkpoints=checkpoints,
+            )
     checkpoints.close()
-    if reached < loop.num_train_steps:
+    if reached < loop.num_train_steps and not patience.exhausted:
         return None
     result = None
+    early = reached < loop.num_train_steps
+    if early:
+        print_on_leader(f"seed {seed}: stopped at step {reached}, PATIENCE = {context.run.patience}")
     if processes.leader():
-        result = result_of(directory, reached, context.task.main_metric)
+        result = result_of(directory, reached, main) | {"stopped_early": early}
         replace_file(finished, json.dumps(result, indent=1) + "\n", durable=True)
-        shutil.rmtree(directory / CHECKPOINTS)
+        if not context.run.keep_state:
+            shutil.rmtree(directory / CHECKPOINTS)
     return processes.gather(result)[0]
+
+
+def scores_of(directory: Path, metric: str) -> list[float]:
+    """Return the scores of the dev split that a seed has reported so far, in order."""
+    found = [row[metric] for row in read_rows(directory / METRICS) if row["split"] == "validation"]
+    # What is not finite is written as null.
+    return [math.nan if score is None else score for score in found]
 
 
 def begin(context: SeedContext, seed: int, checkpoints: Checkpoints) -> tuple[TrainState, int]:

@@ -14,21 +14,18 @@ from electra_jax.tasks.probabilities import sigmoid, softmax
 from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.split_files import NO_SOURCES, Sources
 from electra_jax.tasks.text.glue import GLUE
-from electra_jax.tasks.text.glue_metrics import METRICS, TASK_METRICS, f1
+from electra_jax.tasks.text.glue_metrics import TASK_METRICS, f1
 from electra_jax.tasks.text.label_sets import METRICS as LABEL_SET_METRICS
 from electra_jax.tasks.text.label_sets import LabelSets, best_threshold
+from electra_jax.tasks.text.metrics import AUC, METRICS, auc, own_metrics
 from electra_jax.tasks.text.sources import glue_sources, table_sources
 from electra_jax.tasks.text.tables import Classes, Interval, Target, TextExample, text_windows
 from electra_jax.tasks.vocabulary import Vocabulary
 
-# A user's own: scores, the main one first.
-OWN_METRICS = {
-    "classification": ("accuracy", "matthews"),
-    "pair_classification": ("accuracy", "matthews"),
-    "regression": ("spearman", "pearson"),
-}
+# A user's own.
+OWN = ("classification", "pair_classification", "regression")
 
-NAMES = (*GLUE, *OWN_METRICS)
+NAMES = (*GLUE, *OWN)
 
 # The kind of a task, by what it predicts.
 _KINDS = {Classes: "classification", LabelSets: "multi_label_classification", Interval: "regression"}
@@ -202,12 +199,15 @@ class TextTask:
         if isinstance(self.target, LabelSets):
             gold_NC, found_NC = self._indicators(gold), self._indicators(map(self._numbers, predictions))
             return {name: LABEL_SET_METRICS[name](gold_NC, found_NC) for name in self.metrics}
-        return self.scores(gold, [self._number(prediction) for prediction in predictions])
+        scores = self.scores(gold, [self._number(prediction) for prediction in predictions])
+        if AUC in self.metrics:
+            scores[AUC] = auc(gold, [prediction.probabilities[self.labels[1]] for prediction in predictions])
+        return {name: scores[name] for name in self.metrics}
 
     def scores(self, labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
-        """Return the metrics of class numbers, or of values in the task's interval."""
+        """Return the metrics of class numbers, or of values in the task's interval: all but the AUC."""
         metrics = METRICS | {"f1": self.rules.f1}
-        return {name: metrics[name](labels, predictions) for name in self.metrics}
+        return {name: metrics[name](labels, predictions) for name in self.metrics if name != AUC}
 
     def fitted(
         self, examples: Sequence[TextExample], predictions: Sequence[LabelsPrediction]
@@ -316,16 +316,14 @@ def make_text_task(
         pair = len(task.tfds_texts) == 2
     else:
         sources, target = table_sources(options, regression=options.task == "regression", target=target)
-        metrics, pair = OWN_METRICS[options.task], options.text_b_column is not None
-        if isinstance(target, LabelSets):
-            metrics = tuple(LABEL_SET_METRICS)
+        metrics, pair = own_metrics(target), options.text_b_column is not None
     return TextTask(
         name=options.task,
         target=target,
         thresholds=_thresholds(options, target, recorded),
         pair=pair,
         clips=options.clip_predictions if recorded is None else recorded["clips"],
-        metrics=metrics,
+        metrics=_main_first(metrics, options),
         rules=rules,
         vocabulary=vocabulary,
         length=options.row_length,
@@ -356,6 +354,21 @@ def _target(facts: Mapping[str, Any]) -> Target:
         return Interval(*facts["target"])
     several = facts["kind"] == "multi_label_classification"
     return (LabelSets if several else Classes)(tuple(facts["target"]))
+
+
+def _main_first(metrics: tuple[str, ...], options: TaskOptions) -> tuple[str, ...]:
+    """Return the scores with the one that is to choose and to head the tables in front.
+
+    Raises:
+      UserError: if the task has no such score.
+    """
+    if options.main_metric is None:
+        return metrics
+    if options.main_metric not in metrics:
+        raise UserError(
+            f"MAIN_METRIC is {options.main_metric!r}: for {options.task} here it must be one of {', '.join(metrics)}"
+        )
+    return (options.main_metric, *(name for name in metrics if name != options.main_metric))
 
 
 def _thresholds(options: TaskOptions, target: Target, recorded: Mapping[str, Any] | None) -> tuple[float, ...] | None:

@@ -324,6 +324,50 @@ def test_several_labels(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "line 1: the label ['noun'] is a list, and here each row has one label" in capsys.readouterr().err
 
 
+def test_more_epochs_and_early_stopping(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At a constant rate, one epoch and then another are two epochs; without progress a seed stops."""
+    for split, number in (("train", 48), ("dev", 20)):
+        rows = [f"{sentence(NOUNS if row % 2 else VERBS, 6)},{row % 2}" for row in range(number)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    steady = {"WARMUP_FRACTION": 0.0, "optimizer.OptimizerConfig.lr_decay_power": 0.0, "FROZEN_LAYERS": 1}
+    settings = SETTINGS | settings_of(whole, tmp_path, "classification") | steady
+    settings |= {"TEXT_COLUMN": "text", "LABEL_COLUMN": "label", "EVALUATE_EVERY": 3, "CLASS_WEIGHTS": "balanced"}
+
+    def arguments(name: str, **macros: Any) -> list[str]:
+        given = settings | {"MODEL_DIR": str(tmp_path / name)} | macros
+        return ["finetune", *(f"--gin.{macro}={value!r}" for macro, value in given.items())]
+
+    assert main(arguments("twice", EPOCHS=1, KEEP_STATE=True)) == 0
+    assert main(arguments("twice", EPOCHS=2, KEEP_STATE=True)) == 0
+    assert "resuming from step 3" in capsys.readouterr().out
+    assert main(arguments("once", EPOCHS=2)) == 0
+    twice, once = (json.loads((tmp_path / name / "results.json").read_text())["seeds"] for name in ("twice", "once"))
+    assert twice == once
+    assert [point["step"] for point in twice[0]["curve"]] == [3, 6]
+    predictions = [(tmp_path / name / "predictions.jsonl").read_text() for name in ("twice", "once")]
+    assert predictions[0] == predictions[1]
+    capsys.readouterr()
+    assert main(arguments("once", EPOCHS=3)) == 2
+    assert "has finished 2 epochs and kept no state to go on from to 3: use another" in capsys.readouterr().err
+    assert main(arguments("twice", EPOCHS=1)) == 2
+    assert "(EPOCHS 2 there, 1 here)" in capsys.readouterr().err
+    still = {"LEARNING_RATE": 0.0, "EVALUATE_EVERY": 1, "PATIENCE": 2, "MAIN_METRIC": "auc"}
+    for _ in range(2):
+        assert main(arguments("still", EPOCHS=2, **still)) == 0
+        results = json.loads((tmp_path / "still/results.json").read_text())
+        assert (results["seeds"][0]["steps"], results["seeds"][0]["stopped_early"]) == (3, True)
+    assert results["main_metric"] == "auc"
+    assert list(results["seeds"][0]["curve"][0]) == ["step", "auc"]
+    for wrong, told in (
+        ({"FROZEN_LAYERS": 99}, "FROZEN_LAYERS is 99, and the encoder has 2 layers: set 2 or less"),
+        ({"CLASS_WEIGHTS": {"2": 1.0}}, "CLASS_WEIGHTS names '2', and the classes of classification are '0', '1'"),
+        ({"CLASS_WEIGHTS": "even"}, "CLASS_WEIGHTS is 'even': it must be 'balanced', or positive weights by the names"),
+    ):
+        assert main(arguments("wrong", **wrong)) == 2
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_types_that_differ_only_in_case(whole: Path, tmp_path: Path) -> None:
     """Entities `PER` and `per` are two types, here as there."""
     for split, number in (("train", 64), ("dev", 13)):

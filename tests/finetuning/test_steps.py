@@ -101,7 +101,13 @@ def setup(name: str) -> Setup:
     case = CASES[name]
     model = FinetunedModel(ENCODER, case.head_config())
     optimizer = make_optimizer(OPTIMIZER)
-    step = functools.partial(finetune_step, model=model, loss=LossConfig(case.kind, 0.5, "mean"), optimizer=optimizer)
+    step = functools.partial(
+        finetune_step,
+        model=model,
+        loss=LossConfig(case.kind, 0.5, "mean", None),
+        optimizer=optimizer,
+        accumulation_steps=1,
+    )
     return Setup(
         random_state(model, optimizer),
         jax.jit(step),
@@ -165,7 +171,7 @@ class TestLossesByHand:
     def loss(self, kind: str, outputs: Any, *, answerable_weight: float = 0.5, **targets: Any) -> tuple[float, float]:
         batch = {"row_weight": self.WEIGHTS, "attention_mask": jnp.ones((3, 4), jnp.int32)}
         batch |= {name: jnp.asarray(values) for name, values in targets.items()}
-        found = loss_of(LossConfig(kind, answerable_weight, "mean"), outputs, batch)
+        found = loss_of(LossConfig(kind, answerable_weight, "mean", None), outputs, batch)
         return float(found.sum), float(found.weight)
 
     def test_classification(self) -> None:
@@ -274,7 +280,9 @@ def test_the_sum_has_the_gradient_of_the_mean_times_the_words() -> None:
     state, step, _ = setup("tagging")
     _, mean = step(state, batch)
     model, rule = FinetunedModel(ENCODER, CASES["tagging"].head_config()), optax.set_to_zero()
-    summed = functools.partial(finetune_step, model=model, loss=LossConfig("tagging", 0.5, "sum"), optimizer=rule)
+    summed = functools.partial(
+        finetune_step, model=model, loss=LossConfig("tagging", 0.5, "sum", None), optimizer=rule, accumulation_steps=1
+    )
     _, total = jax.jit(summed)(state._replace(opt_state=rule.init(state.params)), batch)
     assert total["loss"] == pytest.approx(float(mean["loss"]))
     assert total["grad_norm"] == pytest.approx(words * float(mean["grad_norm"]), rel=1e-5)
@@ -343,7 +351,11 @@ def test_eight_devices_equal_one(name: str, axes: tuple[int, int, int]) -> None:
     init = functools.partial(init_state, model=model, optimizer=optimizer)
     places = sharding.abstract(init, jax.random.key(0), mesh, config)
     update = functools.partial(
-        finetune_step, model=model, loss=LossConfig(CASES[name].kind, 0.5, "mean"), optimizer=optimizer
+        finetune_step,
+        model=model,
+        loss=LossConfig(CASES[name].kind, 0.5, "mean", None),
+        optimizer=optimizer,
+        accumulation_steps=1,
     )
     compiled = sharding.jit_update(update, places, mesh, config)
     on_mesh = compiled(sharding.shard_like(state, places), to_device(batch, sharding.batch_sharding(mesh)))
@@ -356,6 +368,41 @@ def test_labels_of_which_a_text_has_several_are_each_a_yes_or_no() -> None:
     """By hand: log(1 + exp(-logit)) of a label that is there, log(1 + exp(logit)) of one that is not; their mean."""
     logits_BC = jnp.array([[2.0, -1.0, 0.0], [1.0, 1.0, 1.0]])
     batch = {"labels": jnp.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]), "row_weight": jnp.array([1.0, 0.0])}
-    term = loss_of(LossConfig("multi_label_classification", 0.5, "mean"), logits_BC, batch)
+    term = loss_of(LossConfig("multi_label_classification", 0.5, "mean", None), logits_BC, batch)
     assert float(term.sum) == pytest.approx((np.log1p(np.exp(-2)) + np.log1p(np.exp(-1)) + np.log(2)) / 3)
     assert float(term.weight) == 1.0
+
+
+def test_weights_of_classes_weigh_the_mean() -> None:
+    """By hand, as torch.nn.CrossEntropyLoss(weight=...) and BCEWithLogitsLoss(pos_weight=...) do it."""
+    logits_BC = jnp.array([[0.0, 0.0], [0.0, np.log(3.0)]])
+    batch = {"label": jnp.array([0, 1]), "row_weight": jnp.ones(2)}
+    term = loss_of(LossConfig("classification", 0.5, "mean", (0.25, 2.0)), logits_BC, batch)
+    assert float(term.weight) == 2.25
+    assert float(term.sum) == pytest.approx(0.25 * np.log(2) + 2.0 * np.log(4 / 3))
+    several = {"labels": jnp.array([[1.0, 0.0], [0.0, 1.0]]), "row_weight": jnp.ones(2)}
+    term = loss_of(LossConfig("multi_label_classification", 0.5, "mean", (3.0, 2.0)), logits_BC, several)
+    assert float(term.weight) == 2.0
+    assert float(term.sum) == pytest.approx((3 * np.log(2) + np.log(2)) / 2 + (np.log(2) + 2 * np.log(4 / 3)) / 2)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_micro_batches_add_up(reduction: str) -> None:
+    """Sentences of different lengths weigh differently in each micro-batch, and words alike in the batch."""
+    case, draw = CASES["tagging"], np.random.default_rng(2)
+    model = FinetunedModel(ENCODER, case.head_config())
+    rule = optax.sgd(1.0)
+    state = random_state(model, rule)
+    batch = stack([toy_row("tagging", draw) for _ in range(7)], length=LENGTH, size=8)
+    loss = LossConfig(case.kind, 0.5, reduction, None)
+    once, twice = (
+        jax.jit(functools.partial(finetune_step, model=model, loss=loss, optimizer=rule, accumulation_steps=number))(
+            state, batch
+        )
+        for number in (1, 4)
+    )
+    for one, other in zip(jax.tree.leaves(once[0].params), jax.tree.leaves(twice[0].params), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert {name: float(value) for name, value in once[1].items()} == pytest.approx(
+        {name: float(value) for name, value in twice[1].items()}, rel=1e-4
+    )
