@@ -19,6 +19,7 @@ from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
+from electra_jax.finetuning.class_weights import weights_of_classes
 from electra_jax.finetuning.identity import adds_epochs, changes, data_identity
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_seed
 from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
@@ -92,7 +93,7 @@ def check_settings(configuration: FinetuningRun, context: SeedContext) -> None:
         raise UserError(
             f"FROZEN_LAYERS is {configuration.frozen_layers}, and the encoder has {layers} layers: set {layers} or less"
         )
-    assert context.loss
+    weights_of_classes(configuration.class_weights, context.task, context.train.examples)
 
 
 def listed(labels: Sequence[str]) -> str:

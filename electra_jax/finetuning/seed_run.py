@@ -95,7 +95,7 @@ class SeedContext:
 
     @functools.cached_property
     def loss(self) -> finetuning.LossConfig:
-        """The loss that is minimized; a UserError where CLASS_WEIGHTS do not fit the task."""
+        """The loss that is minimized."""
         weights = weights_of_classes(self.run.class_weights, self.task, self.train.examples)
         return finetuning.LossConfig(self.task.kind, self.run.answerable_weight, self.run.loss_reduction, weights)
 
