@@ -228,8 +228,8 @@ class PretrainingModel:
         return dataclasses.replace(description, facts=facts), self.vocabulary
 
 
-# Settings that T5X's own trainer does not know.
-FINETUNE_ONLY = ("class_weights", "frozen_layers", "accumulation_steps", "patience")
+# Settings that T5X's own trainer does not know, with the values that ask for nothing.
+FINETUNE_ONLY = {"class_weights": None, "frozen_layers": None, "accumulation_steps": 1, "patience": None}
 
 
 class FinetuningModel:
@@ -250,7 +250,7 @@ class FinetuningModel:
         self.task = make_task(run.task, begun.vocabulary)
         if self.task.kind == "question_answering":
             raise UserError(f"{self.task.name} is question answering, which T5X has no place for: use electra finetune")
-        set_here = [name for name in FINETUNE_ONLY if getattr(run, name) not in (None, 1)]
+        set_here = [name for name, neutral in FINETUNE_ONLY.items() if getattr(run, name) != neutral]
         if set_here:
             raise UserError(f"{set_here[0].upper()} is a setting of electra finetune, which T5X does not follow")
         if self.task.kind == "multi_label_classification":
