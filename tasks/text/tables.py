@@ -177,11 +177,13 @@ def discover_target(
     else:
         found = [row.label for row in _table_rows(path, columns, bad_rows, lists=multi_label is not False)]
         target = _target_of_labels(found, path, multi_label)
-        different = len(target.labels) + isinstance(target, LabelSets)
-    if different < 2:
-        least = "1 is" if isinstance(target, LabelSets) else "2 are"
-        number = different - isinstance(target, LabelSets)
-        raise UserError(f"{path}: {number} different labels in the column {columns.label!r}; at least {least} needed")
+        different = len(target.labels)
+    least = 1 if isinstance(target, LabelSets) else 2
+    if different < least:
+        are = "is" if least == 1 else "are"
+        raise UserError(
+            f"{path}: {different} different labels in the column {columns.label!r}; at least {least} {are} needed"
+        )
     return target
 
 
@@ -204,13 +206,18 @@ def _target_of_labels(
 def indicator_columns(path: str | os.PathLike[str], *, texts: Sequence[str]) -> tuple[str, ...]:
     """Return the columns of a table, apart from those of texts, in which every row has 0 or 1.
 
-    Rows that cannot be read are passed over.
+    A missing value is passed over, as `read_table` will report it, and so is a row that cannot be read.
     """
     names = [name for name in column_names(path) if name not in texts]
+    seen: set[str] = set()
     for _, record in records(path, texts, BadRows(path, skip=True)):
-        if record is not None:
-            names = [name for name in names if is_indicator(record.get(name))]
-    return tuple(dict.fromkeys(names))
+        if record is None:
+            continue
+        there = [name for name in names if not _is_missing(record.get(name), label=True)]
+        others = {name for name in there if not is_indicator(record[name])}
+        names = [name for name in names if name not in others]
+        seen |= set(there) - others
+    return tuple(dict.fromkeys(name for name in names if name in seen))
 
 
 def understood(rows: Iterable[RawRow], target: Target, bad_rows: BadRows, path: str | os.PathLike[str]) -> Examples:

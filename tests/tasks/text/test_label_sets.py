@@ -73,6 +73,11 @@ def test_columns_of_0_and_1_are_labels(tmp_path: Path) -> None:
     bad.write_text("t,toxic,obscene\na,1,0\nb,-1,0\nc,,1\n")
     with pytest.raises(UserError, match=r"line 3: toxic '-1'; expected 0 or 1 in each column of LABEL_COLUMN"):
         made(tmp_path, ".csv", COLUMNS, dev_file=str(bad)).examples("dev")
+    # A column with a hole is one of labels all the same, and the hole is reported; an empty one is none.
+    holes = ("t,toxic,obscene,empty", "a,1,0,", "b,,1,")
+    assert made(tmp_path, ".csv", holes).labels == ("toxic", "obscene")
+    with pytest.raises(UserError, match=r"line 3: no 'toxic'; expected the columns t, toxic, obscene"):
+        made(tmp_path, ".csv", holes).examples("train")
     skipped = made(tmp_path, ".csv", COLUMNS, dev_file=str(bad), skip_bad_rows=True).examples("dev").skipped
     assert skipped == {"toxic '-1'": 1, "no 'toxic'": 1}
 
