@@ -102,7 +102,8 @@ def best_threshold(gold_N: np.ndarray, probabilities_N: np.ndarray) -> float:
         return EVEN
     every = np.sort(probabilities_N)
     steps = np.unique(np.concatenate([[0.0], every]))
-    candidates = np.array([EVEN, *((steps[1:] + steps[:-1]) / 2)])
+    # From 0 on every text has the label.
+    candidates = np.array([EVEN, 0.0, *((steps[1:] + steps[:-1]) / 2)])
     found = len(every) - np.searchsorted(every, candidates)
     right = gold_N.sum() - np.searchsorted(np.sort(probabilities_N[gold_N]), candidates)
     scores = _f1(right, found, gold_N.sum())
