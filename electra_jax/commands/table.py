@@ -230,7 +230,7 @@ def refuse_average(options: argparse.Namespace, bindings: Sequence[str]) -> list
     del bindings
     if options.average != 1:
         raise UserError(
-            f"--average {options.average} is for a pre-training run: a fine-tuned model keeps its best checkpoint alone"
+            f"--average {options.average} is for a pre-training run: a fine-tuned model keeps one checkpoint alone"
         )
     return []
 

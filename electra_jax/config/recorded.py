@@ -106,6 +106,12 @@ FIELDS = (
     Field("FinetuningRun", "accumulation_steps", "save_every", "1"),
     Field("FinetuningRun", "patience", "save_every", "None"),
     Field("FinetuningRun", "keep_state", "save_every", "False"),
+    # Earlier versions reported the best score of the examples that chose the checkpoint, which no value does.
+    Field("FinetuningRun", "selection", "save_every", "'last'"),
+    Field("ComparisonRun", "pretraining_seeds", "random_baseline", "1"),
+    Field("ComparisonRun", "cool_down", "random_baseline", "None"),
+    Field("ComparisonRun", "tune", "random_baseline", "()"),
+    Field("ComparisonRun", "tune_share", "random_baseline", "0.1"),
     Field("OptimizerConfig", "rule", "lr_decay_share", "'bert_adam'"),
     Field("OptimizerConfig", "generator_learning_rate", "lr_decay_share", "None"),
     Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),
