@@ -180,7 +180,7 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     held = record.get("finetuning", {})
     if record and not held:
         raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
-    # Runs of earlier versions, whose seeds chose their checkpoints on the dev split and report that.
+    # Seeds of earlier versions chose their checkpoints on the dev split and report that.
     known = {"selection": LAST, **held} if held else {}
     more_epochs = adds_epochs(known, asked)
     results = [model_dir / SEEDS / str(seed) / SEED_RESULT for seed in configuration.seeds]
