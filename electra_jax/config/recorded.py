@@ -94,6 +94,7 @@ class Field(NamedTuple):
 FIELDS = (
     Field("PretrainingRun", "schedule_steps", "weight_schedule", "OptimizerConfig.num_train_steps"),
     Field("PretrainingRun", "map_vocabulary", "weight_schedule", "False"),
+    Field("PretrainingRun", "extend_positions", "weight_schedule", "None"),
     Field("PretrainingRun", "generator_first", "weight_schedule", "0.0"),
     Field("PretrainingRun", "copy_generator", "weight_schedule", "False"),
     Field("PretrainingRun", "freeze_generator", "weight_schedule", "False"),

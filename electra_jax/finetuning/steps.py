@@ -180,5 +180,5 @@ def accumulated(
         objective = functools.partial(training_loss, batch=rows, dropout_key=key, model=model, loss=summed)
         return jax.grad(objective, has_aux=True)(params)
 
-    grads, term = accumulate(gradient, batch, accumulation_steps)
+    grads, term = accumulate(gradient, (batch,), accumulation_steps)
     return (optax.tree.scale(1.0 / divisor(term), grads) if loss.reduction == "mean" else grads), term

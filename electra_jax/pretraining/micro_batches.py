@@ -1,4 +1,4 @@
-"""Accumulate gradients: cut a batch into micro-batches, and add up their gradients and metric sums."""
+"""Cut a batch into micro-batches, and add up or join what each of them gives."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,32 +8,35 @@ import jax.numpy as jnp
 
 from electra_jax.model.types import PyTree
 
-# A tree of sums.
-_Sums = TypeVar("_Sums")
+Added = TypeVar("Added", bound=PyTree)
 
 
-def accumulate(
-    gradient: Callable[[jax.Array, PyTree], tuple[PyTree, _Sums]], rows: PyTree, accumulation_steps: int
-) -> tuple[PyTree, _Sums]:
-    """Add up the gradients and the metric sums of a batch's micro-batches, one after the other.
+def split(rows: PyTree, number: int) -> PyTree:
+    """Cut arrays [B, ...] into [n, B / n, ...]: every n-th row, so that each device's rows stay on it."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, number, *leaf.shape[1:]).swapaxes(0, 1), rows)
+
+
+def join(micro: PyTree) -> PyTree:
+    """Return arrays [B, ...] of the [n, B / n, ...] that `split` makes of them."""
+    return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:]), micro)
+
+
+def accumulate(compute: Callable[..., Added], rows: tuple[PyTree, ...], accumulation_steps: int) -> Added:
+    """Add up what is computed of each micro-batch, one after the other: gradients and metric sums.
 
     Args:
-        gradient: returns those of a micro-batch, given its number and its rows.
-        rows: arrays [B, ...] of the whole batch.
-        accumulation_steps: the number of micro-batches, which divides B.
+        compute: takes the number of the micro-batch, and its part of each tree of `rows`.
+        rows: trees of arrays [B, ...] of the whole batch.
+        accumulation_steps: the number of micro-batches.
     """
     if accumulation_steps == 1:
-        return gradient(jnp.zeros((), jnp.int32), rows)
+        return compute(jnp.zeros((), jnp.int32), *rows)
 
-    def split(rows: jax.Array) -> jax.Array:
-        # [B, ...] -> [n, B / n, ...], every n-th row, so that each device's rows stay on it.
-        return rows.reshape(-1, accumulation_steps, *rows.shape[1:]).swapaxes(0, 1)
-
-    micro = jax.tree.map(split, rows)
+    micro = split(rows, accumulation_steps)
     indices = jnp.arange(accumulation_steps)
-    shapes = jax.eval_shape(gradient, indices[0], jax.tree.map(lambda rows: rows[0], micro))
+    shapes = jax.eval_shape(compute, indices[0], *jax.tree.map(lambda rows: rows[0], micro))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     total, _ = jax.lax.scan(
-        lambda total, xs: (jax.tree.map(jnp.add, total, gradient(xs[0], xs[1])), None), zeros, (indices, micro)
+        lambda total, xs: (jax.tree.map(jnp.add, total, compute(xs[0], *xs[1])), None), zeros, (indices, micro)
     )
     return total

@@ -181,8 +181,7 @@ def pretrain_step(
     chosen = {name: state.params[name] for name in trained}
     factors = None if weight_schedule.disc_weight_end == 1 else weight_schedule.factors(state.step)
 
-    def gradient(index: jax.Array, rows: tuple[Masked, jax.Array]) -> tuple[PyTree, Sums]:
-        masked, sample_keys_B = rows
+    def gradient(index: jax.Array, masked: Masked, sample_keys_B: jax.Array) -> tuple[PyTree, Sums]:
         part = drawn._replace(masked=masked, keys=drawn.keys._replace(sample=sample_keys_B))
         loss = functools.partial(training_loss, model=model, objective=objective, masking=masking, factors=factors)
         return jax.grad(lambda chosen: loss(state.params | chosen, part, index), has_aux=True)(chosen)
