@@ -3,11 +3,10 @@
 import dataclasses
 import functools
 import json
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,14 +26,14 @@ from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.class_weights import weights_of_classes
 from electra_jax.finetuning.patience import Patience
 from electra_jax.finetuning.results import collapse
+from electra_jax.finetuning.seed_result import SeedResult, result_of, scores_of
 from electra_jax.finetuning.selection import Parts, keeps
 from electra_jax.finetuning.start import Origin, take_weights
 from electra_jax.json_files import read_json
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
-from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
-from electra_jax.run_directory import CHECKPOINTS, KEPT, METRICS, SEED_RESULT
+from electra_jax.run_directory import CHECKPOINTS, KEPT, SEED_RESULT
 from electra_jax.tasks.answering import fitted, predict_rows
 from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
@@ -288,21 +287,6 @@ class FinetuningJob:
         return {"batches": self._batches.step}
 
 
-class SeedResult(TypedDict):
-    """Declare what SEED_DIR/result.json holds, see `result_of`; earlier versions have fewer."""
-
-    seed: int
-    steps: int
-    best_step: int
-    metrics: dict[str, float]
-    failed: str | None
-    curve: list[dict[str, Any]]
-    stopped_early: NotRequired[bool]
-    selection: NotRequired[str]
-    chosen_by: NotRequired[dict[str, float]]
-    scores_by_split: NotRequired[dict[str, dict[str, float]]]
-
-
 def make_empty(directory: Path) -> None:
     """Make a new directory in place of whatever stood there."""
     shutil.rmtree(directory, ignore_errors=True)
@@ -375,13 +359,6 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
     return processes.gather(result)[0]
 
 
-def scores_of(directory: Path, metric: str) -> list[float]:
-    """Return the scores of the dev split that a seed has reported so far, in order."""
-    found = [row[metric] for row in read_rows(directory / METRICS) if row["split"] == "validation"]
-    # What is not finite is written as null.
-    return [math.nan if score is None else score for score in found]
-
-
 def begin(context: SeedContext, seed: int, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     """Return the state to train from, and its step: this seed's own checkpoint, else INIT_FROM with a new head."""
     restored = checkpoints.restore(context.abstract_state)
@@ -392,27 +369,3 @@ def begin(context: SeedContext, seed: int, checkpoints: Checkpoints) -> tuple[Tr
     params = take_weights(context.run.init_from, state.params, quiet=seed != context.run.seed)
     print_on_leader(f"seed {seed}: {context.loop.num_train_steps} steps of {context.run.batch_size} rows")
     return state._replace(params=params), 0
-
-
-def result_of(directory: Path, steps: int, main_metric: str) -> dict[str, Any]:
-    """Return the report of a seed: the checkpoint that counts, and the curve on the part that was watched."""
-    facts = read_model_record(directory / KEPT).facts
-    curve = [
-        {name: value for name, value in line.items() if name != "split"}
-        for line in read_rows(directory / METRICS)
-        if line["split"] == "validation"
-    ]
-    return {
-        "seed": facts["seed"],
-        "steps": steps,
-        "best_step": facts["step"],
-        "metrics": facts["scores"],
-        "failed": facts["failed"],
-        # A checkpoint that an earlier version kept, and saved as the run's last, names none of these.
-        **{
-            name.replace(" ", "_"): facts[name]
-            for name in ("selection", "chosen by", "scores by split")
-            if name in facts
-        },
-        "curve": [{"step": point["step"], main_metric: point[main_metric]} for point in curve],
-    }
