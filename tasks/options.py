@@ -41,8 +41,8 @@ class TaskOptions(Checked):
         examples_per_class: for package_of, the largest number of training examples of a class.
         max_question_length, doc_stride: see `qa.windows.WindowConfig`.
         n_best_size, max_answer_length: see `qa.decoding.DecodingConfig`.
-        main_metric: the score that chooses the checkpoint and the best seed and stands first in tables, one of the
-            task's own; None for its first.
+        main_metric: the score that chooses the best seed (and, if the best counts, the checkpoint) and stands first in
+            tables, one of the task's own; None for its first.
         qa_metric: what compares answers, a name of `qa.metrics.METRICS`; None for that of the text's script.
         null_threshold: null odds above which the answer is ""; None for the best threshold on the dev split.
         rules: a name of `original.choice.NAMES`: the rules that decide where implementations differ.
