@@ -41,6 +41,7 @@ KINDS = (
     "generator",
     "encoder",
     "sequence_classification",
+    "multi_label_classification",
     "regression",
     "multiple_choice",
     "token_classification",
@@ -50,6 +51,7 @@ KINDS = (
 # The kind of model that answers each kind of task, and its inverse.
 MODEL_KINDS = {
     "classification": "sequence_classification",
+    "multi_label_classification": "multi_label_classification",
     "regression": "regression",
     "tagging": "token_classification",
     "question_answering": "question_answering",

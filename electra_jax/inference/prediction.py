@@ -19,7 +19,7 @@ from electra_jax.inference.network import Network
 from electra_jax.tasks.answering import predict_rows
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.long_texts import CutCount, count_fields
-from electra_jax.tasks.probabilities import softmax
+from electra_jax.tasks.probabilities import sigmoid, softmax
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
 from electra_jax.tasks.text.tables import TextExample, text_windows
 
@@ -64,7 +64,7 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: Cu
         return describe_texts(model, list(map(as_pair, values)), batch_size, count)
     facts = model.description.task
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
-    if facts is None and task.kind in ("classification", "regression"):
+    if facts is None and task.kind in ("classification", "multi_label_classification", "regression"):
         # An imported model does not say whether it reads pairs: it reads what it is given.
         pairs = map(as_pair, values)
         examples: Sequence[Any] = [TextExample(number, *pair, None) for number, pair in enumerate(pairs)]
@@ -113,7 +113,7 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "null_threshold": None,
             "rules": "standard",
         }
-    target = list(model.labels) if kind == "classification" else [-np.inf, np.inf]
+    target = [-np.inf, np.inf] if kind == "regression" else list(model.labels)
     return {
         "task": "this model",
         "kind": kind,
@@ -284,7 +284,7 @@ def describe_logits(model: Network, logits: np.ndarray) -> Record:
 
     A discriminator's record has `logits` and `replaced_probability` for each token; a generator's `predicted_ids`,
     `predicted_logits` and, with a vocabulary, `predictions`; that of any other head its `logits`, and of classification
-    and tagging `probabilities` and the likeliest `label`.
+    and tagging `probabilities` and the likeliest `label`; of a head of several labels a text `probabilities` alone.
     """
     kind = model.description.kind
     if model.description.gives_energies:
@@ -298,6 +298,8 @@ def describe_logits(model: Network, logits: np.ndarray) -> Record:
             record["predictions"] = [model.vocabulary.tokens[token] for token in best]
         return record
     record = {"logits": logits.tolist()}
+    if kind == "multi_label_classification":
+        record["probabilities"] = sigmoid(logits).tolist()
     if kind in ("sequence_classification", "token_classification"):
         record["probabilities"] = softmax(logits).tolist()
         best = logits.argmax(axis=-1)
