@@ -61,8 +61,7 @@ def wet_records(stream: BinaryIO, place: str) -> Iterator[bytes]:
 
     Raises:
         UserError: if the file holds pages as they were fetched.
-        DamagedError: if something else than a record stands there.
-        EOFError: if a record breaks off.
+        DamagedError: if a record breaks off, or something else stands there.
     """
     while line := _line(stream):
         if not line.strip():
@@ -77,10 +76,10 @@ def wet_records(stream: BinaryIO, place: str) -> Iterator[bytes]:
         if kind in ("response", "resource", "request"):
             raise UserError(f"{place} is a WARC file of fetched pages, which is not read: take its WET file.")
         if not length.isdigit():
-            raise EOFError("a record has no length")
+            raise DamagedError("a record has no length")
         content = stream.read(int(length))
         if len(content) < int(length):
-            raise EOFError(f"a record of {length} bytes has {len(content)}")
+            raise DamagedError(f"a record of {length} bytes has {len(content)}")
         if kind == "conversion":
             yield content
 

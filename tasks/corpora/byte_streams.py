@@ -25,6 +25,8 @@ _MAGIC = {b"\x1f\x8b\x08": ".gz", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": "
 # A block of text or, in an empty file, the end follows the header of a .bz2 file.
 _BZIP2_MAGIC = (b"1AY&SY", b"\x17rE8P\x90")
 
+_MOST_COMPRESSIONS = 4
+
 
 class Content(NamedTuple):
     """Hold the content of a file, decompressed.
@@ -64,7 +66,9 @@ def open_content(path: epath.Path) -> Iterator[Content]:
                 raise DamagedError(f"it is not compressed as {suffix}")
             yield decompressed(Content(head, file, seekable=True), str(path))
     except EOFError as error:
-        raise UserError(f"{path} is truncated: its text breaks off ({error}); fetch or make the file again.") from error
+        raise UserError(
+            f"{path} is truncated: its compressed text breaks off ({error}); fetch or make the file again."
+        ) from error
     except (zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, DamagedError) as error:
         raise UserError(
             f"{path} is damaged, truncated or not what its name and first bytes say ({error}); fetch or make it again."
@@ -84,10 +88,14 @@ def decompressed(content: Content, place: str) -> Content:
 
     Raises:
         UserError: if the package that decompresses it is not installed.
+        DamagedError: if there is no end to it: a file may be made that decompresses to itself.
     """
-    while compression := compression_of(content.head):
+    for _ in range(_MOST_COMPRESSIONS):
+        compression = compression_of(content.head)
+        if compression is None:
+            return content
         content = content_of(_OPENERS[compression](content.stream, place))
-    return content
+    raise DamagedError(f"it is compressed more than {_MOST_COMPRESSIONS - 1} times")
 
 
 def content_of(stream: BinaryIO) -> Content:

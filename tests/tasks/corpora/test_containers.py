@@ -200,7 +200,7 @@ def test_wet_files(tmp_path: pathlib.Path) -> None:
     path.write_bytes(b"".join(map(gzip.compress, records)))
     assert read(path)[0] == ["Öne.\nTwo.", "3"]
     path.write_bytes(bz2.compress(b"".join(records)[:-5]))
-    with pytest.raises(UserError, match=r"is truncated: .*a record of 1 bytes has 0"):
+    with pytest.raises(UserError, match=r"is damaged, truncated or .*a record of 1 bytes has 0"):
         read(path)
     (tmp_path / "b").write_bytes(warc_record("warcinfo", "x") + warc_record("response", "<html>"))
     with pytest.raises(UserError, match=r"a WARC file of fetched pages.*WET"):
