@@ -1,6 +1,7 @@
 """Configure `electra pretrain`, `cache` and `vocab`: the dataclasses that Gin binds, none with a hidden default."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import jax
@@ -35,17 +36,65 @@ class CorpusConfig:
     """The text: where it comes from and how it is read.
 
     Attributes:
-        corpus: "embedded"; a glob of text files; "tfds:NAME"; a glob of the original builder's TFRecords; or the
-            directory of a SeqIO cache.
-        text_format: "auto", "documents" (a blank line between them), "lines" (a document a line) or "jsonl".
-        text_field: the field of a JSON line or a TFDS example that holds the text.
+        corpus: the directory of a cache, of `electra cache` or of SeqIO; or what `tasks.corpora.open` opens; or a
+            mixture, [(corpus, weight), ...], whose parts have shares of the rows in proportion to their weights.
+        text_format: how text files are divided; "auto" for what their first bytes show.
+        text_field: the field, column or feature that holds the text.
         skip_undecodable: skip and count lines that are not UTF-8 instead of stopping.
+        min_characters, max_characters, min_letter_share, deduplicate: which documents are left out, see
+            `tasks.corpora.filtered.Filters`.
     """
 
-    corpus: str | None
+    corpus: str | Sequence[tuple[str, float]] | None
     text_format: str
     text_field: str
     skip_undecodable: bool
+    min_characters: Annotated[int, AT_LEAST_0]
+    max_characters: Annotated[int | None, AT_LEAST_1]
+    min_letter_share: Annotated[float, SHARE]
+    deduplicate: str | None
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            UserError: if one is out of range, or a mixture is no list of pairs of a name and a weight above 0.
+        """
+        ranges.check(self)
+        if self.corpus is None or isinstance(self.corpus, str):
+            return
+        pairs = self.corpus if isinstance(self.corpus, list | tuple) else ()
+        if not pairs or not all(_is_weighted(pair) for pair in pairs):
+            raise UserError(
+                f"CORPUS is {self.corpus!r}: it must be a name, or a mixture of names with weights above 0, as in "
+                '[("wiki/*.parquet", 3.0), ("law/*.jsonl", 1.0)]'
+            )
+
+    @property
+    def is_mixture(self) -> bool:
+        """Return whether there are weights."""
+        return self.corpus is not None and not isinstance(self.corpus, str)
+
+    @property
+    def parts(self) -> list[tuple["CorpusConfig", float]]:
+        """Return the corpora of a mixture and their weights; a corpus alone has weight 1."""
+        pairs = self.corpus if self.is_mixture else [(self.corpus, 1.0)]
+        return [(dataclasses.replace(self, corpus=name), float(weight)) for name, weight in pairs]
+
+    @property
+    def name(self) -> str | None:
+        """Return the name of the corpus for people."""
+        return " + ".join(f"{weight:g} x {name}" for name, weight in self.corpus) if self.is_mixture else self.corpus
+
+
+def _is_weighted(pair: object) -> bool:
+    return (
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and isinstance(pair[0], str)
+        and isinstance(pair[1], int | float)
+        and 0 < pair[1] < float("inf")
+    )
 
 
 @dataclasses.dataclass(frozen=True)
