@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
@@ -16,7 +16,6 @@ from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.json_files import read_json
 from electra_jax.model.config import EncoderConfig
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.divided import divide
@@ -24,7 +23,7 @@ from electra_jax.tasks.corpora.filtered import Filters, filtered
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
 from electra_jax.tasks.original import choice
 from electra_jax.tasks.pretraining.cache import build_cache, find_cache
-from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
+from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache, record_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.tokenizer_file import load_tokenizer
@@ -113,12 +112,6 @@ def is_cache(corpus: object) -> bool:
     return isinstance(corpus, str) and (path_of(corpus) / "COMPLETED").exists()
 
 
-class MadeBy(TypedDict, total=False):
-    """Declare what is read of the record of a cache."""
-
-    vocabulary_fingerprint: str
-
-
 def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
     """Refuse a cache that was tokenised with another vocabulary.
 
@@ -143,12 +136,6 @@ def unknown_in_cache(directory: str, *, allow_unknown: bool) -> str | None:
     if "unknown" not in made_by:
         return None
     return state_unknown(Unknown(**made_by["unknown"]), what=f"the cache {directory}", allow_unknown=allow_unknown)
-
-
-def record_of_cache(directory: str) -> MadeBy | dict[str, Any]:
-    """Return what made a cache, and its counts; nothing for a cache without a record."""
-    record = path_of(directory) / "made_by.json"
-    return read_json(record, MadeBy, remedy="run `electra cache` again") if record.exists() else {}
 
 
 def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | None) -> str:
@@ -247,7 +234,8 @@ def corpus_data(run: PretrainingRun, vocabulary: Vocabulary, *, share: dict[str,
     for part, weight in source.parts:
         path = cache_for_run(run, part, vocabulary)
         of_train, of_held_out = (
-            blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
+            blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size, cache_dir=run.cache.cache_dir)
+            for split in ("train", "validation")
         )
         train.append(WeightedBlocks(str(part.corpus), of_train, weight))
         held_out.append(of_held_out)

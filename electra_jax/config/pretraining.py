@@ -1,7 +1,6 @@
 """Configure `electra pretrain`, `cache` and `vocab`: the dataclasses that Gin binds, none with a hidden default."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import jax
@@ -9,92 +8,40 @@ import optax
 from flax import linen as nn
 
 from electra_jax import ranges
+from electra_jax.config.corpora import Corpora
 from electra_jax.data.batch_shapes import SHORTEST_TARGET, BatchShape, BatchShapes, Warmup
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
+from electra_jax.model.embeddings import EXTENSIONS
 from electra_jax.model.types import PyTree
-from electra_jax.pretraining import flops, original, phases, registry
+from electra_jax.pretraining import flops, phases, registry
 from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds, max_predictions
 from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
-from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1, Checked, Range
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, PROCESSES, SEED, SHARE, UNDER_1, Checked, Range
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
 from electra_jax.training.schedules import Schedule, check_schedule
 from electra_jax.training.sharding import MeshConfig
 from electra_jax.training.update_rules import muon_flops
 
-# The rules that `PretrainingRun.rules` can name.
-RULES = {rules.name: rules for rules in (STANDARD_RULES, original.RULES)}
-
 
 @dataclasses.dataclass(frozen=True)
-class CorpusConfig:
-    """The text: where it comes from and how it is read.
+class CorpusConfig(Corpora):
+    """The text: where it comes from, what of it is left out (see `Corpora`) and how it is read.
 
     Attributes:
-        corpus: the directory of a cache, of `electra cache` or of SeqIO; or what `tasks.corpora.open` opens; or a
-            mixture, [(corpus, weight), ...], whose parts have shares of the rows in proportion to their weights.
         text_format: how text files are divided; "auto" for what their first bytes show.
         text_field: the field, column or feature that holds the text.
         skip_undecodable: skip and count lines that are not UTF-8 instead of stopping.
-        min_characters, max_characters, min_letter_share, deduplicate: which documents are left out, see
-            `tasks.corpora.filtered.Filters`.
     """
 
-    corpus: str | Sequence[tuple[str, float]] | None
     text_format: str
     text_field: str
     skip_undecodable: bool
-    min_characters: Annotated[int, AT_LEAST_0]
-    max_characters: Annotated[int | None, AT_LEAST_1]
-    min_letter_share: Annotated[float, SHARE]
-    deduplicate: str | None
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UserError: if one is out of range, or a mixture is no list of pairs of a name and a weight above 0.
-        """
-        ranges.check(self)
-        if self.corpus is None or isinstance(self.corpus, str):
-            return
-        pairs = self.corpus if isinstance(self.corpus, list | tuple) else ()
-        if not pairs or not all(_is_weighted(pair) for pair in pairs):
-            raise UserError(
-                f"CORPUS is {self.corpus!r}: it must be a name, or a mixture of names with weights above 0, as in "
-                '[("wiki/*.parquet", 3.0), ("law/*.jsonl", 1.0)]'
-            )
-
-    @property
-    def is_mixture(self) -> bool:
-        """Return whether there are weights."""
-        return self.corpus is not None and not isinstance(self.corpus, str)
-
-    @property
-    def parts(self) -> list[tuple["CorpusConfig", float]]:
-        """Return the corpora of a mixture and their weights; a corpus alone has weight 1."""
-        pairs = self.corpus if self.is_mixture else [(self.corpus, 1.0)]
-        return [(dataclasses.replace(self, corpus=name), float(weight)) for name, weight in pairs]
-
-    @property
-    def name(self) -> str | None:
-        """Return the name of the corpus for people."""
-        return " + ".join(f"{weight:g} x {name}" for name, weight in self.corpus) if self.is_mixture else self.corpus
-
-
-def _is_weighted(pair: object) -> bool:
-    return (
-        isinstance(pair, list | tuple)
-        and len(pair) == 2
-        and isinstance(pair[0], str)
-        and isinstance(pair[1], int | float)
-        and 0 < pair[1] < float("inf")
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +52,8 @@ class CacheConfig(Checked):
         source: the text.
         vocab_file: BERT's vocab.txt, or any tokenizer.json.
         lowercase: None to take the casing from the record of a vocab.txt.
-        cache_dir: the folder of all caches, with one directory for every combination of these settings; None for the
-            user's cache folder.
+        cache_dir: the folder of all caches, one directory for each combination of these settings, and of what is made
+            of a CORPUS that is a read-only cache; None for the user's cache folder.
         sequence_length: length of an example, [CLS] and [SEP] included.
         one_segment_share: share of examples with one segment.
         random_length_share: share of examples that aim at a random, shorter length.
@@ -126,7 +73,7 @@ class CacheConfig(Checked):
     one_segment_share: Annotated[float, SHARE]
     random_length_share: Annotated[float, SHARE]
     held_out_fraction: Annotated[float, UNDER_1]
-    num_processes: Annotated[int, AT_LEAST_0]
+    num_processes: Annotated[int, PROCESSES]
     max_auto_cache_bytes: Annotated[int, AT_LEAST_0]
     seed: Annotated[int, SEED]
     example_building: str
@@ -184,6 +131,9 @@ class PretrainingRun:
             random weights.
         map_vocabulary: take the rows of an `init_from` that has another vocabulary by token; those of tokens that it
             lacks are new.
+        extend_positions: what the rows of a learned table of positions start from that an `init_from` with a shorter
+            one lacks, a name of `embeddings.EXTENSIONS`; None to refuse
+            it.
         encoder: the discriminator's encoder.
         generator_width_fraction, generator_depth_fraction: the generator's sizes as fractions of the discriminator's;
             without effect if the generator has no encoder of its own.
@@ -216,12 +166,13 @@ class PretrainingRun:
             shorter row, and what is cut off is not trained on.
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
-        rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.
+        rules: whose rules draw masks and report metrics where implementations differ, a name of `registry.RULES`.
     """
 
     model_dir: Annotated[str, NAMED]
     init_from: str | None
     map_vocabulary: bool
+    extend_positions: str | None
     encoder: EncoderConfig
     generator_width_fraction: Annotated[float, POSITIVE]
     generator_depth_fraction: Annotated[float, POSITIVE]
@@ -267,7 +218,7 @@ class PretrainingRun:
         if self.cache.sequence_length > self.encoder.max_position_embeddings:
             raise UserError(
                 f"SEQUENCE_LENGTH {self.cache.sequence_length} is longer than the model's "
-                f"{self.encoder.max_position_embeddings} positions (max_position_embeddings)"
+                f"{self.encoder.max_position_embeddings} positions: set SEQUENCE_LENGTH or MAX_POSITIONS"
             )
         if SLIDING in self.encoder.kinds and self.encoder.local_attention > self.cache.sequence_length:
             raise UserError(
@@ -275,8 +226,11 @@ class PretrainingRun:
                 f"{self.cache.sequence_length}: set it to {self.cache.sequence_length} or less, or "
                 f'EncoderConfig.layer_types to ("{FULL}",)'
             )
-        if self.rules not in RULES:
-            raise UserError(f"rules is {self.rules!r}: it must be one of {', '.join(map(repr, RULES))}")
+        if self.extend_positions not in (None, *EXTENSIONS):
+            names = ", ".join(map(repr, EXTENSIONS))
+            raise UserError(f"EXTEND_POSITIONS is {self.extend_positions!r}: it must be None or one of {names}")
+        if self.rules not in registry.RULES:
+            raise UserError(f"rules is {self.rules!r}: it must be one of {', '.join(map(repr, registry.RULES))}")
         if self.pretraining_rules != STANDARD_RULES and self.masking == "task":
             raise UserError(
                 f"the masks of rules {self.rules!r} are drawn on the device: set MASKING to 'device', or rules to "
@@ -321,7 +275,7 @@ class PretrainingRun:
     @property
     def pretraining_rules(self) -> PretrainingRules:
         """Return the rules that `rules` names."""
-        return RULES[self.rules]
+        return registry.RULES[self.rules]
 
     @property
     def generator(self) -> EncoderConfig:
@@ -374,18 +328,10 @@ class PretrainingRun:
 
     @property
     def generator_steps(self) -> int:
-        """The updates of the generator alone: those whose FLOPs are nearest to their share of the run's."""
-        share, steps = self.generator_first, 0
-        if not share:
-            return 0
-        stages = self.batch_shapes.stages
-        # Each of them takes a step from those after it.
-        left = sum(share * (stage.end - stage.start) * self.step_flops(stage.shape) for stage in stages)
-        for stage in stages:
-            gained = (1 - share) * self.generator_step_flops(stage.shape) + share * self.step_flops(stage.shape)
-            taken = min(stage.end - stage.start, round(left / gained))
-            steps, left = steps + taken, left - taken * gained
-        return max(1, steps)
+        """The updates of the generator alone."""
+        stages = ((stage.end - stage.start, stage.shape) for stage in self.batch_shapes.stages)
+        costs = [(count, self.generator_step_flops(shape), self.step_flops(shape)) for count, shape in stages]
+        return phases.generator_steps(self.generator_first, costs) if self.generator_first else 0
 
     def generator_step_flops(self, shape: BatchShape) -> int:
         """Return the matrix FLOPs of a training step of the generator alone, with batches of a shape."""
