@@ -14,8 +14,8 @@ class Corpora:
     """What is read: a corpus or a mixture of corpora, and which of their documents are left out.
 
     Attributes:
-        corpus: the directory of a cache, or what `tasks.corpora.open` opens; or a mixture, [(corpus, weight), ...], whose
-            parts have shares of the rows in proportion to their weights.
+        corpus: the directory of a cache, or what `tasks.corpora.open` opens; or a mixture, [(corpus, weight), ...],
+            whose parts have shares of the rows in proportion to their weights.
         min_characters, max_characters, min_letter_share, deduplicate: see `tasks.corpora.filtered.Filters`.
     """
 
