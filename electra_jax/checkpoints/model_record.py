@@ -116,6 +116,11 @@ class Description:
         """Whether the discriminator's logit is a token's energy, as in Electric, rather than that of being replaced."""
         return self.kind == "discriminator" and self.facts.get("objective") == "Electric"
 
+    @property
+    def reads_left_to_right(self) -> bool:
+        """Whether the generator predicts the next token from those before it, rather than the token under a mask."""
+        return self.kind == "generator" and self.facts.get("objective") == "LanguageModel"
+
 
 class ModelRecord(TypedDict):
     """A `Description` as JSON has it."""

@@ -168,7 +168,7 @@ def describe_texts(
     discriminator beside it then reads the likeliest, as in pre-training.
     """
     pieces = model.pieces
-    has_generator = model.description.generator is not None
+    has_generator = model.description.generator is not None and not model.description.reads_left_to_right
     length = model.description.encoder.max_position_embeddings
     made = text_windows(pairs, vocabulary=pieces, length=length, long_texts="cut", read_mask=has_generator)
     rows = [{name: np.array(values, np.int32) for name, values in each.rows[0]._asdict().items()} for each in made]
