@@ -14,6 +14,8 @@ from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, ITEMS_LOCK, LO
 RANDOM = "random"
 # The folder of a fraction's pre-training, beside those of its fine-tunings.
 PRETRAIN = "pretrain"
+# How the name of a probe begins, in place of a task's: "probe_chunk" is the task `chunk` of `electra probe`.
+PROBE = "probe_"
 # The names in MODEL_DIR that no variant can have, and the ends of the files beside its folders.
 _TAKEN = (RANDOM, COMPARISON, FIGURE, REPORT, CONFIG, LOCK, ITEMS_LOCK)
 _SUFFIXES = (".json", ".log", ".part")
@@ -45,6 +47,7 @@ class ComparisonRun:
         variants: variants of pre-training: (name, override, ...), where an override is a Gin file (it ends in .gin) or
             a binding ("DROPOUT = 0.0"). A name alone is a variant without overrides.
         tasks: tasks to fine-tune on, written like `variants`. The name is the task's, unless an override binds TASK.
+            One that begins with `PROBE` is a probe, which takes its own overrides alone.
         num_seeds: fine-tunings of each checkpoint on each task.
         seed: seed of every pre-training, and of the first fine-tuning.
         processes: number of pre-trainings and fine-tunings that run side by side.
