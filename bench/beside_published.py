@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from electra_jax.config.selection import selection_of
 from electra_jax.run_directory import RESULTS
 
 # ELECTRA-Small-OWT after 1M steps (google-research/electra, README): the GLUE development sets, and F1 of chunks.
@@ -21,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     if missing:
         print(f"beside_published: {', '.join(missing)} has no {RESULTS}: fine-tune to the end first", file=sys.stderr)
         return 2
-    print("| task | score | median | deviation | seeds | published |\n|---|---|---|---|---|---|")
+    print("| task | score | median | deviation | seeds | checkpoint | published |\n|---|---|---|---|---|---|---|")
     for run in options.runs:
         print(row_of(json.loads((run / RESULTS).read_text(encoding="utf-8"))))
     return 0
@@ -32,7 +33,9 @@ def row_of(results: dict[str, Any]) -> str:
     metric = results["main_metric"]
     summary = results["summary"].get(metric)
     scores = f"{summary['median']:.1f} | {summary['std']:.1f} | {summary['n']}" if summary else "- | - | 0"
-    return f"| {results['task']} | {metric} | {scores} | {PUBLISHED.get(results['task'], '-')} |"
+    return (
+        f"| {results['task']} | {metric} | {scores} | {selection_of(results)} | {PUBLISHED.get(results['task'], '-')} |"
+    )
 
 
 if __name__ == "__main__":

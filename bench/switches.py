@@ -145,6 +145,7 @@ def make_arm(objective: str, name: str, options: argparse.Namespace) -> Arm:
         model=setup.model,
         objective=setup.objective,
         masking=setup.masking,
+        accumulation_steps=setup.accumulation_steps,
         extra_metrics=None,
     )
     return Arm(

@@ -17,9 +17,9 @@ from typing import NoReturn, TextIO
 from electra_jax import runtime
 from electra_jax.commands.table import COMMANDS, GIN_HELP, HELP_STYLE, evaluates_task
 from electra_jax.distributed import processes
-from electra_jax.errors import PREEMPTED, Preempted, UserError, explain_os_error
+from electra_jax.errors import PREEMPTED, Preempted, Terminated, UserError, explain_os_error
 from electra_jax.files import refusal
-from electra_jax.training.stop import stop_with_parent
+from electra_jax.training.stop import ended_by_signals, stop_with_parent
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,13 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
         0; 2 after a mistake of the user's, which is one sentence on standard error; 75 where the platform asked to stop
         and the same command is to be run again.
     """
-    options, bindings = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    stop_with_parent()
-    if not options.verbose:
-        runtime.quieten_libraries()
-    code = exit_code(functools.partial(run_command, options, bindings), verbose=options.verbose)
-    write_last(sys.stdout, "")
+    with ended_by_signals():
+        options, bindings = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+        stop_with_parent()
+        if not options.verbose:
+            runtime.quieten_libraries()
+        code = exit_code(functools.partial(run_command, options, bindings), verbose=options.verbose)
+        write_last(sys.stdout, "")
     return code
 
 
@@ -125,6 +126,10 @@ def exit_code(action: Callable[[], None], *, verbose: bool) -> int:
         return PREEMPTED
     except UserError as error:
         return fail(str(error), verbose)
+    except Terminated as error:
+        write_last(sys.stderr, f"electra: ended by {error}: run the same command again\n")
+        processes.leave(PREEMPTED, f"it was ended by {error}")
+        return PREEMPTED
     except KeyboardInterrupt:
         return fail("interrupted", verbose)
     except Exception as error:
@@ -142,8 +147,10 @@ def fail(sentence: str, verbose: bool) -> int:
     """Print what is wrong on standard error, under `--verbose` with the traceback, and return exit code 2."""
     if verbose:
         traceback.print_exc()
-    write_last(sys.stderr, f"electra: {sentence}\n")
-    processes.leave(2, sentence)
+    # What a user gave may hold line ends, and worse for a terminal.
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in sentence)
+    write_last(sys.stderr, f"electra: {shown}\n")
+    processes.leave(2, shown)
     return 2
 
 

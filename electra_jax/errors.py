@@ -18,6 +18,13 @@ class Preempted(Exception):  # noqa: N818 - nothing went wrong
     """A run was stopped by the platform and has saved everything: the command line exits with `PREEMPTED`."""
 
 
+class Terminated(KeyboardInterrupt):
+    """A signal ended a command outside of a training loop; what lets Ctrl-C pass lets this pass.
+
+    The command line exits with `PREEMPTED`, since the same command finds all that was finished.
+    """
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and every error that caused it or was being handled when it was raised, each once."""
     left = [error]

@@ -14,6 +14,8 @@ import os
 import re
 import shutil
 import sys
+import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -67,6 +69,17 @@ def local(name: str | os.PathLike[str], what: str) -> Path:
     if is_remote(name):
         raise UserError(f"{what} is {os.fspath(name)}: it must be on this machine's disk; copy with gcloud storage cp")
     return Path(path_of(name))
+
+
+def regular(path: AnyPath) -> AnyPath:
+    """Return a path unless it is that of a pipe or a device, which may keep its reader waiting, or never end.
+
+    Raises:
+        OSError: if it is.
+    """
+    if not is_remote(path) and path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device: write its content to a file", str(path))
+    return path
 
 
 def has_client() -> bool:
@@ -228,3 +241,22 @@ def size_and_time(path: "Path | epath.Path") -> tuple[int, int]:
         return state.length, state.mtime * 10**9
     local_state = os.stat(path)
     return local_state.st_size, local_state.st_mtime_ns
+
+
+def size_and_crc32(path: "Path | epath.Path") -> list[int]:
+    """Return [size in bytes, CRC-32] of a file's content, which is read once, in pieces."""
+    size = crc = 0
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 22):
+            size += len(piece)
+            crc = zlib.crc32(piece, crc)
+    return [size, crc]
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether a file can be made in a local folder; permissions alone do not tell it of a shared disk."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

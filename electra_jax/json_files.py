@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from electra_jax.errors import UserError
+from electra_jax.files import regular
 from electra_jax.ranges import fits
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def read_text(path: "Path | epath.Path", *, remedy: str = REMEDY) -> str:
         UserError: if the file cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return regular(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): {remedy}") from error
     except UnicodeDecodeError as error:

@@ -64,6 +64,8 @@ class Named:
 FINITE = Range()
 AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
+# Far beyond the cores of any machine: a number that is a mistake is refused before processes are started.
+PROCESSES = Range(0, 4096)
 # Of an axis of an array, which has 32-bit indices on a device.
 SIZE = Range(1, 2**31 - 1)
 POSITIVE = Range(0, above_low=True)
@@ -106,10 +108,20 @@ class Declared(NamedTuple):
         elif isinstance(value, list | tuple):
             values = value
         for one in values:
+            if isinstance(one, str) and not is_text(one):
+                raise UserError(f"{name} is {value!r}: it holds a character that no text or path can hold")
             if self.allowed is not None and one is not None and not self.allowed.holds(one):
                 place = "is" if one is value else f"is {value!r} and holds"
                 finite = "finite and " if isinstance(one, float) and not math.isfinite(one) else ""
                 raise UserError(f"{name} {place} {one!r}: it must be {finite}{self.allowed}")
+
+
+def is_text(value: str) -> bool:
+    """Return whether a string can be written, and handed to the system as a path: what is none cannot be either."""
+    try:
+        return b"\0" not in value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
 
 
 @functools.cache

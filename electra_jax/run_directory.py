@@ -21,9 +21,9 @@ PREDICTIONS_FOLDER = "predictions"  # a leaderboard's files
 
 # Written by `electra finetune`.
 RESULTS = "results.json"  # scores of every seed and their summary
-PREDICTIONS = "predictions.jsonl"  # the best seed's answers on the dev split
+PREDICTIONS = "predictions.jsonl"  # the best seed's answers on the split that is reported
 SEEDS = "seeds"  # one directory per seed, a run directory of its own, with
-BEST = "best"  # its best checkpoint, a model directory
+KEPT = "best"  # its checkpoint that counts, a model directory
 SEED_RESULT = "result.json"  # and its scores
 
 # Written by `electra compare`.

@@ -199,7 +199,9 @@ class PretrainingModel:
 
     def eval_fn(self, params: PyTree, batch: Batch) -> tuple[jax.Array, Metrics]:
         """Return the loss without dropout, and its metrics; every batch is masked and sampled with the same key."""
-        sums = evaluation.evaluate_step(params, batch, jax.random.key(0), **self._pieces, extra_metrics=None)
+        # T5X cuts batches itself.
+        whole = {"accumulation_steps": 1, "extra_metrics": None}
+        sums = evaluation.evaluate_step(params, batch, jax.random.key(0), **self._pieces, **whole)
         weights = self._pieces["objective"].loss_weights
         parts = {name: sums[f"{name}_loss"] / jnp.maximum(sums[f"{name}_loss_weight"], 1.0) for name in weights}
         return sum(weight * parts[name] for name, weight in weights.items()), reported(sums, self._finish)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from electra_jax.errors import UserError
+from electra_jax.files import regular
 
 # Halves of a character, which JSON and a command line can spell but no tokenizer accepts.
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -21,7 +22,7 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
         UserError: if the file is missing, unreadable or empty, or if a line is not UTF-8.
     """
     try:
-        content = pathlib.Path(path).read_bytes().removeprefix(_BYTE_ORDER_MARK)
+        content = regular(pathlib.Path(path)).read_bytes().removeprefix(_BYTE_ORDER_MARK)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     if not content.strip():

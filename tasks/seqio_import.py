@@ -203,6 +203,8 @@ class RegisteredTask:
         pieces = [self.vocabulary.tokens[piece] for piece in np.asarray(features.get("input_ids", ()), np.int32)]
         texts = [text_of(features[name]) for name in ("text", "text_b") if name in features]
         text_a, text_b = [*(texts or [" ".join(pieces)]), None][:2]
+        if TARGETS not in features:
+            return RegisteredExample(features, number, text_a, text_b)
         target = np.asarray(features[TARGETS])
         if self.kind != "tagging":
             return RegisteredExample(features, number, text_a, text_b, label=target.item())

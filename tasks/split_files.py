@@ -160,12 +160,12 @@ def _share(
             f"DEV_FRACTION = {dev_fraction} cannot divide {len(hashes)} training examples ({len(set(hashes))} "
             f"different ones) into two parts; change it, or name a DEV_FILE."
         )
-    chosen = _held_out(hashes, min(max(round(dev_fraction * len(hashes)), 1), len(hashes) - 1))
+    chosen = held_out_hashes(hashes, min(max(round(dev_fraction * len(hashes)), 1), len(hashes) - 1))
     kept = [example for example, value in zip(whole.examples, hashes, strict=True) if (value in chosen) == held_out]
     return Examples(kept, collections.Counter() if held_out else whole.skipped, whole.file)
 
 
-def _held_out(hashes: Sequence[int], number: int) -> set[int]:
+def held_out_hashes(hashes: Sequence[int], number: int) -> set[int]:
     """Return hashes that so many examples have: the least ones, without those of texts that would be too many.
 
     If every text has more examples, it is that of the fewest.

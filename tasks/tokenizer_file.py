@@ -15,8 +15,9 @@ from tokenizers import Tokenizer
 
 from electra_jax import run_directory
 from electra_jax.errors import UserError
-from electra_jax.files import path_of, replace_file
+from electra_jax.files import path_of, regular, replace_file
 from electra_jax.tasks import tokenizer_json
+from electra_jax.tasks.encoding import encode_texts
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary, read_vocab_file, write_vocab_file
 
@@ -162,7 +163,7 @@ class TokenizerFile(Vocabulary):
         return pieces
 
     def _encode_with_mask(self, text: str) -> list[int]:
-        return self._tokenizer_with_mask.encode(text, add_special_tokens=False).ids
+        return encode_texts([text], self._tokenizer_with_mask)[0]
 
 
 def load_tokenizer(path: str | os.PathLike[str], *, lowercase: bool | None) -> Vocabulary:
@@ -214,7 +215,7 @@ def read_tokenizer_file(path: str | os.PathLike[str]) -> Vocabulary:
         UserError: if the file cannot be read, or is not a tokenizer.json.
     """
     try:
-        definition = path_of(path).read_text(encoding="utf-8")
+        definition = regular(path_of(path)).read_text(encoding="utf-8")
         return tokenizer_of(definition, _stated(path_of(path).parent))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

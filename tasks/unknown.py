@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.encoding import parts_of
 from electra_jax.tasks.protocol import Row
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -66,10 +67,10 @@ def what_became_unknown(
     characters: collections.Counter[str] = collections.Counter()
     if "unk" not in vocabulary.special_ids:
         return words, characters
-    for text in texts:
-        encoding = vocabulary.tokenizer.encode(text, add_special_tokens=False)
+    for part in (part for text in texts for part in parts_of(text)):
+        encoding = vocabulary.tokenizer.encode(part, add_special_tokens=False)
         places = zip(encoding.ids, encoding.offsets, strict=True)
-        words.update(text[start:end].strip() for index, (start, end) in places if index == vocabulary.unk_id)
+        words.update(part[start:end].strip() for index, (start, end) in places if index == vocabulary.unk_id)
     known = set().union(*vocabulary.tokens)
     normalizer = vocabulary.tokenizer.normalizer
     for word, count in words.items():

@@ -16,8 +16,9 @@ from etils import epath
 from tokenizers import AddedToken, Tokenizer
 
 from electra_jax.errors import UserError
-from electra_jax.files import path_of, replace_file
+from electra_jax.files import path_of, regular, replace_file
 from electra_jax.json_files import read_json
+from electra_jax.tasks.encoding import encode_texts
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, add_special_tokens, build_tokenizer
 
 # "[CLS]", "[unused17]": names of the vocabulary's own, which say nothing about its casing.
@@ -152,7 +153,7 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without special tokens."""
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        return encode_texts([text], self.tokenizer)[0]
 
     def encode_batch(self, texts: Sequence[str], *, read_mask: bool = False) -> list[list[int]]:
         """Return the ids of each text, by all the threads that `tokenizers` may use.
@@ -164,7 +165,7 @@ class Vocabulary:
         """
         if read_mask:
             return [self._encode_with_mask(text) for text in texts]
-        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        return encode_texts(texts, self.tokenizer)
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """Return the ids of each word of a sentence; none for a word that holds nothing readable."""
@@ -257,7 +258,7 @@ def read_entries(vocab_file: str | os.PathLike[str]) -> list[str]:
         UserError: if the file cannot be read.
     """
     try:
-        text = path_of(vocab_file).read_bytes().decode("utf-8-sig")
+        text = regular(path_of(vocab_file)).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(

@@ -9,6 +9,11 @@ import pytest
 from gin import config as gin_internals
 
 from electra_jax.config import gin_files
+from electra_jax.config.finetuning import FinetuningRun, HeadOptions
+from electra_jax.config.pretraining import CacheConfig, CorpusConfig, PretrainingRun
+from electra_jax.ranges import declared
+from electra_jax.tasks.options import TaskOptions
+from electra_jax.training.optimizer import OptimizerConfig
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")])
@@ -79,6 +84,35 @@ def test_the_page_of_differences_names_every_switch_and_no_other() -> None:
     }
     page = (ROOT / "docs" / "differences.md").read_text()
     assert set(re.findall(r"`(\w+(?:Run|Config|Options)\.\w+)`", page)) == bound
+
+
+# Choices whose default is the original's, or that it has nothing like: names of files and columns, what runs where, and
+# what this project adds and leaves off.
+AS_PUBLISHED = {
+    CorpusConfig: "corpus text_format text_field skip_undecodable",
+    CacheConfig: "vocab_file lowercase cache_dir allow_unknown",
+    PretrainingRun: "model_dir init_from map_vocabulary generator_kind generator_embeddings embedding_sharing masking "
+    "mixture_or_task_name copy_generator freeze_generator packing",
+    OptimizerConfig: "rule no_decay",
+    HeadOptions: "classifier_pooling question_answering",
+    FinetuningRun: "model_dir init_from vocab_file lowercase dropout_prng dtype attention remat_policy allow_unknown",
+    TaskOptions: "task source data_dir tfds_data_dir train_file dev_file test_file text_column text_b_column "
+    "label_column tag_scheme tag_encoding clip_predictions long_texts double_unordered skip_bad_rows",
+}
+
+
+@pytest.mark.parametrize("kind", AS_PUBLISHED, ids=lambda kind: kind.__name__)
+def test_every_choice_is_a_switch_of_the_reference_or_as_published(kind: type) -> None:
+    """A new choice is one or the other: bind the original's in gin/reference.gin, or name it above."""
+    gin_files.parse(["gin/reference.gin"], [], [str(ROOT)])
+    switched = {
+        name
+        for (_, selector), fields in gin_internals._CONFIG.items()
+        for name in fields
+        if selector.endswith(kind.__name__)
+    }
+    choices = {name for name, field in declared(kind).items() if field.kind in (bool, str, bool | None, str | None)}
+    assert choices - switched == set(AS_PUBLISHED[kind].split())
 
 
 def test_the_page_of_differences_links_each_row_to_its_tests() -> None:

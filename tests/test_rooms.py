@@ -14,7 +14,7 @@ TABLE = (
     ("__main__",),
     ("cli",),
     ("commands",),
-    ("interchange", "t5x", "compare", "__init__"),
+    ("interchange", "t5x", "compare", "serving", "__init__"),
     ("inference", "finetuning", "reports"),
     ("checkpoints", "monitoring", "seqio_tasks"),
     ("config",),
@@ -22,7 +22,8 @@ TABLE = (
     ("data",),
     ("pretraining", "distributed"),
     ("training",),
-    ("model", "files", "json_files"),
+    ("json_files",),
+    ("model", "files"),
     ("ranges",),
     ("errors", "runtime", "run_directory"),
 )
@@ -36,6 +37,9 @@ HOMES = {
     "seqio": ("tasks", "seqio_tasks", "t5x"),
     "tensorflow_datasets": ("tasks",),
     "t5x": ("t5x",),
+    "onnx": ("interchange.onnx_export", "interchange.onnx_graph", "interchange.onnx_heads"),
+    "starlette": ("serving",),
+    "uvicorn": ("serving",),
 }
 LINE = {room: number for number, rooms in enumerate(TABLE) for room in rooms}
 HEAVY = {"tensorflow", "seqio", "gin", "t5x", "orbax", "clu", "tensorflow_datasets"}

@@ -346,7 +346,9 @@ def test_checkpoints_of_t5x_are_read(run: Path, tmp_path: Path, capsys: pytest.C
     start = warm_start.start_from(out, params)
     assert (start.fresh, start.unused) == ([], [])
     encoder = ours.description.encoder
-    begun = warm_start.initialize_from(params, path_of(out), ours.vocabulary, encoder=encoder, map_vocabulary=False)
+    begun = warm_start.initialize_from(
+        params, path_of(out), ours.vocabulary, encoder=encoder, map_vocabulary=False, extend_positions=None
+    )
     assert (begun.new, begun.left_over) == ([], [])
     for found in (start.params, begun.params):
         jax.tree.map(np.testing.assert_array_equal, found, orbax_store.read_item(run, "params").tree)

@@ -7,17 +7,20 @@ them has a role: "main/encoder", "generator/head".
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints.plain_towers import main_embeddings
+from electra_jax.model.embeddings import longer_positions
 from electra_jax.model.types import PyTree
 
 # Leaves with a row for each token of the vocabulary; an attention layer has another `output_bias`.
 VOCABULARY_ROWS = re.compile(r"(^|/)word_embeddings$|(^|/)head/output_bias$")
+# A learned table of positions.
+POSITIONS = re.compile(r"(^|/)position_embeddings$")
 
 Arrays = dict[str, np.ndarray]
 
@@ -168,17 +171,28 @@ def disentangle(values: Arrays, params: PyTree) -> None:
         values[mine] = total if path.startswith("layer_norm/") else total - values[common]
 
 
-def by_token(leaves: Mapping[str, np.ndarray], rows_V: np.ndarray) -> Arrays:
+def by_token(leaves: Mapping[str, np.ndarray], pieces_V: Sequence[Sequence[int]]) -> Arrays:
     """Return leaves with the rows of a vocabulary in the order of another one.
 
     Args:
         leaves: by path.
-        rows_V: for each token of the other vocabulary its row here, -1 for none; such rows become 0.
+        pieces_V: for each token of the other vocabulary the rows here whose mean becomes its own, a single one where
+            both vocabularies have the token; none for a row of zeros.
     """
-    found = {}
-    for path, leaf in leaves.items():
-        if VOCABULARY_ROWS.search(path):
-            known = (rows_V >= 0).reshape(-1, *(1,) * (leaf.ndim - 1))
-            leaf = np.where(known, leaf[rows_V], np.zeros((), leaf.dtype))
-        found[path] = leaf
+    return {path: _means(leaf, pieces_V) if VOCABULARY_ROWS.search(path) else leaf for path, leaf in leaves.items()}
+
+
+def _means(leaf: np.ndarray, pieces_V: Sequence[Sequence[int]]) -> np.ndarray:
+    found = np.zeros((len(pieces_V), *leaf.shape[1:]), leaf.dtype)
+    for row, pieces in enumerate(pieces_V):
+        if pieces:
+            found[row] = leaf[list(pieces)].mean(axis=0) if len(pieces) > 1 else leaf[pieces[0]]
     return found
+
+
+def with_positions(leaves: Mapping[str, np.ndarray], rows: int, extension: str) -> Arrays:
+    """Return leaves with every table of positions that is shorter than `rows` made longer (see `longer_positions`)."""
+    return {
+        path: longer_positions(leaf, rows, extension) if POSITIONS.search(path) and len(leaf) < rows else leaf
+        for path, leaf in leaves.items()
+    }

@@ -61,6 +61,7 @@ def begin(configuration: PretrainingRun, setup: PretrainingSetup, mesh: Mesh, da
             data.vocabulary,
             encoder=configuration.encoder,
             map_vocabulary=configuration.map_vocabulary,
+            extend_positions=configuration.extend_positions,
         )
         if configuration.phases_config.ready:
             taken.check_generator(configuration.embedding_sharing)

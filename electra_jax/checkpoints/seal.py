@@ -1,13 +1,12 @@
 """Seal a checkpoint with the size and CRC-32 of each of its files, and check the seal."""
 
 import json
-import zlib
 
 from etils import epath
 
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
-from electra_jax.files import replace_file
+from electra_jax.files import replace_file, size_and_crc32
 from electra_jax.json_files import read_json
 
 SEAL = "integrity.json"
@@ -68,13 +67,5 @@ def check_seal_everywhere(directory: epath.Path) -> None:
 
 def checksums(directory: epath.Path) -> dict[str, list[int]]:
     """Return [size, CRC-32] of every file below a checkpoint directory except the seal, by relative path."""
-    sums = {}
     files = [folder / name for folder, _, names in directory.walk() for name in names if not name.startswith(SEAL)]
-    for path in sorted(files):
-        size = crc = 0
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                size += len(chunk)
-                crc = zlib.crc32(chunk, crc)
-        sums[str(path.relative_to(directory))] = [size, crc]
-    return sums
+    return {str(path.relative_to(directory)): size_and_crc32(path) for path in sorted(files)}

@@ -4,20 +4,18 @@ import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from electra_jax.checkpoints import model_dir, orbax_store, roles
 from electra_jax.checkpoints.orbax_store import named_shapes
+from electra_jax.checkpoints.vocabulary_rows import counted, keep_new_rows, pieces_by_token
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import phases
-from electra_jax.run_directory import TOKENIZER, VOCABULARY
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
@@ -68,7 +66,13 @@ class Initialized(NamedTuple):
 
 
 def initialize_from(
-    params: PyTree, source: epath.Path, vocabulary: Vocabulary, *, encoder: EncoderConfig, map_vocabulary: bool
+    params: PyTree,
+    source: epath.Path,
+    vocabulary: Vocabulary,
+    *,
+    encoder: EncoderConfig,
+    map_vocabulary: bool,
+    extend_positions: str | None,
 ) -> Initialized:
     """Fill the parameters of a new run of pre-training by role with those of a model directory (see `roles`).
 
@@ -77,26 +81,33 @@ def initialize_from(
         source: the model directory.
         vocabulary: the run's vocabulary.
         encoder: the run's encoder.
-        map_vocabulary: take the rows of another vocabulary by token, and leave those of other tokens new.
+        map_vocabulary: take the rows of another vocabulary by token; a token that it lacks starts from the mean of the
+            pieces that it reads there.
+        extend_positions: how a shorter table of positions is made longer, see `longer_positions`; None to refuse it.
 
     Raises:
         UserError: if `source` is not a model directory, or has no tower of these sizes and parts; if it has another
-            vocabulary and `map_vocabulary` is False, or no token of it is the same.
+            vocabulary and `map_vocabulary` is False, or no token of it is the same; or if it has fewer positions and
+            `extend_positions` is None.
     """
     model_dir.check_directory(source)
-    theirs, ours = model_dir.describe(source).encoder.norm_placement, encoder.norm_placement
+    there = model_dir.describe(source).encoder
+    theirs, ours = there.norm_placement, encoder.norm_placement
     if theirs != ours:
         # Parameters do not tell it by their names.
         raise UserError(
             f"{source} is of another model: norm_placement {theirs!r} there, {ours!r} here, with which the same "
             "weights compute something else"
         )
-    rows_V = rows_by_token(source, vocabulary, map_vocabulary=map_vocabulary)
+    extended = check_positions(source, there, encoder, extend_positions)
+    pieces_V = pieces_by_token(source, vocabulary, map_vocabulary=map_vocabulary)
     held = flatten_dict(orbax_store.read_item(source, "params").tree, sep="/")
-    if rows_V is not None:
-        held = roles.by_token(held, rows_V)
+    if pieces_V is not None:
+        held = roles.by_token(held, pieces_V)
+    if extended:
+        held = roles.with_positions(held, encoder.max_position_embeddings, extend_positions)
     wanted = flatten_dict(params, sep="/")
-    if rows_V is None and {name: leaf.shape for name, leaf in held.items()} == named_shapes(params):
+    if pieces_V is None and {name: leaf.shape for name, leaf in held.items()} == named_shapes(params):
         # The same variant: also the sums that it trains are taken bit for bit.
         filled = roles.Filled(held, set(held), [])
     else:
@@ -106,10 +117,15 @@ def initialize_from(
             raise UserError(f"{source} is of another model: {error}") from error
     values = {name: sharding.shard_like(filled.values[name], wanted[name]) for name in filled.values}
     notes = list(filled.notes)
-    if rows_V is not None:
-        known = int(np.sum(rows_V >= 0))
-        notes.append(f"rows of the vocabulary: {known} of {len(rows_V)} by token, {len(rows_V) - known} new")
-        values = {name: keep_new_rows(name, leaf, wanted[name], rows_V >= 0) for name, leaf in values.items()}
+    if pieces_V is not None:
+        notes.append(counted(pieces_V))
+        known_V = np.array([bool(pieces) for pieces in pieces_V])
+        values = {name: keep_new_rows(name, leaf, wanted[name], known_V) for name, leaf in values.items()}
+    if extended:
+        notes.append(
+            f"positions {there.max_position_embeddings} to {encoder.max_position_embeddings} are new rows "
+            f"(EXTEND_POSITIONS {extend_positions!r})"
+        )
     new = sorted(wanted.keys() - values.keys())
     left = [name for name in held if not any(name == place or name.startswith(f"{place}/") for place in filled.used)]
     return Initialized(
@@ -122,44 +138,21 @@ def initialize_from(
     )
 
 
-def rows_by_token(source: epath.Path, vocabulary: Vocabulary, *, map_vocabulary: bool) -> np.ndarray | None:
-    """Return for each token the row that it has in a model directory, -1 for none; int [V].
-
-    Tokens are the same if they have the same text, or the same special role.
-
-    Returns:
-        None if the directory has the same vocabulary, or does not say which it has.
+def check_positions(source: epath.Path, there: EncoderConfig, here: EncoderConfig, extension: str | None) -> bool:
+    """Return whether a learned table of positions has to be made longer.
 
     Raises:
-        UserError: if the directory has another vocabulary and `map_vocabulary` is False, or no token is the same.
+        UserError: if it has, and `extension` does not say how.
     """
-    found = model_dir.read_vocabulary(source)
-    if found is None or found.tokens == vocabulary.tokens:
-        return None
-    row_of = {token: row for row, token in enumerate(found.tokens)}
-    rows_V = np.array([row_of.get(token, -1) for token in vocabulary.tokens])
-    # A mask is a mask, however it is spelled.
-    for role, row in vocabulary.special_ids.items():
-        rows_V[row] = found.special_ids.get(role, rows_V[row])
-    known = int(np.sum(rows_V >= 0))
-    own = next((str(source / name) for name in (VOCABULARY, TOKENIZER) if (source / name).exists()), "its own")
-    if not map_vocabulary:
+    kinds = {config.position_embedding_type for config in (there, here)}
+    longer = kinds == {"absolute"} and there.max_position_embeddings < here.max_position_embeddings
+    if longer and extension is None:
         raise UserError(
-            f"{source} was trained with another vocabulary than TOKENIZER: name {own}; or set "
-            f"--gin.MAP_VOCABULARY=True to take the rows of the {known} of {len(rows_V)} tokens that it has, and leave "
-            "the others new"
+            f"{source} has learned {there.max_position_embeddings} positions, and this run "
+            f"{here.max_position_embeddings}: set --gin.EXTEND_POSITIONS='\"copy\"' or '\"interpolate\"' to make the "
+            f"others from them, or --gin.MAX_POSITIONS={there.max_position_embeddings}"
         )
-    if not known:
-        raise UserError(f"{source} has no token of TOKENIZER: name {own}")
-    return rows_V
-
-
-def keep_new_rows(name: str, taken: jax.Array, new: jax.Array, known_V: np.ndarray) -> jax.Array:
-    """Return a parameter with the rows of the tokens that are known, and the new ones of the others."""
-    if not roles.VOCABULARY_ROWS.search(name):
-        return taken
-    known = known_V.reshape(-1, *(1,) * (new.ndim - 1))
-    return jax.jit(lambda taken, new: jnp.where(known, taken, new), out_shardings=new.sharding)(taken, new)
+    return longer
 
 
 def shortest_prefixes(names: Iterable[str], every: Iterable[str]) -> list[str]:

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from electra_jax.compare import report
-from electra_jax.compare.plan import make_plan, seconds_left
+from electra_jax.compare.plan import Plan, make_plan, seconds_left
 from electra_jax.compare.records import Records
 from electra_jax.compare.results import comparison_of
+from electra_jax.compare.tuning import chosen, trials
 from electra_jax.compare.work import Work, readable
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
@@ -19,6 +21,7 @@ from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, local, replace_file, sole_builder
 from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, ITEMS_LOCK, REPORT
+from electra_jax.training.stop import Stop
 
 
 @owning_model_dir("electra compare")
@@ -33,41 +36,93 @@ def run(configuration: ComparisonRun) -> None:
     model_dir = local(configuration.model_dir, "the MODEL_DIR of a comparison")
     # This process only reads and writes files: the accelerator is for those that it starts.
     jax.config.update("jax_platforms", "cpu")
-    plan = make_plan(configuration)
+    untuned = make_plan(configuration, {})
+    failures: dict[str, str] = {}
     # The processes that a killed comparison left are waited for.
-    with sole_builder(model_dir / ITEMS_LOCK) as lock:
-        records = Records(model_dir, plan.items, configuration.seeds)
-        replace_file(absolute(model_dir / CONFIG), config)
-        print_on_leader(f"{len(records.done)} of {len(plan.items)} pieces are done in {model_dir}")
-
-        def write() -> dict[str, Any]:
-            comparison = comparison_of(configuration, plan, records, failures=work.failures, config=config)
-            replace_file(absolute(model_dir / COMPARISON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
-            report.write_report(comparison, model_dir)
-            return comparison
-
-        def tell(line: str, ended: bool) -> None:
-            if ended:
-                write()
-            print_on_leader(f"{line} | {progress(work, configuration.processes)}")
-
-        work = Work(records, processes=configuration.processes, lock=lock, tell=tell)
-        with stop_signals() as stop:
-            work.run(stop)
-        comparison = write()
-    if stop.requested and len(records.done) < len(plan.items):
-        end_early(stop, f" with {len(records.done)} of {len(plan.items)} pieces done")
+    with sole_builder(model_dir / ITEMS_LOCK) as lock, stop_signals() as stop:
+        # Variants are tuned first, and what is compared is known only then.
+        plan, records = known_so_far(configuration, model_dir, untuned)
+        while True:
+            replace_file(absolute(model_dir / CONFIG), config)
+            pieces = len(plan.items) + len(plan.pending)
+            print_on_leader(f"{len(records.done)} of {pieces} pieces are done in {model_dir}")
+            comparison = work_on(configuration, plan, records, failures, lock=lock, stop=stop, config=config)
+            pending = len(plan.pending)
+            if stop.requested or not pending:
+                break
+            plan, records = known_so_far(configuration, model_dir, untuned)
+            if len(plan.pending) == pending:
+                break
+    if stop.requested and len(records.done) < pieces:
+        end_early(stop, f" with {len(records.done)} of {pieces} pieces done")
         return
-    if work.failures:
-        raise UserError(failed(work.failures))
+    if failures:
+        raise UserError(failed(failures))
     report.show(comparison)
     for what, name in (("comparison", COMPARISON), ("figure", FIGURE), ("report", REPORT)):
         print_on_leader(f"{what}: {model_dir / name}")
 
 
-def progress(work: Work, processes: int) -> str:
+def known_so_far(configuration: ComparisonRun, model_dir: Path, untuned: Plan) -> tuple[Plan, Records]:
+    """Return the plan as far as the trials that are done have tuned its variants, and the records of its items.
+
+    Args:
+        configuration: the comparison's settings.
+        model_dir: its directory.
+        untuned: the plan while nothing is known of any trial.
+    """
+    records = Records(model_dir, untuned.items, configuration.seeds)
+    tuned = chosen(configuration, trials(configuration, records))
+    if not tuned:
+        return untuned, records
+    plan = make_plan(configuration, tuned)
+    return plan, Records(model_dir, plan.items, configuration.seeds)
+
+
+def work_on(
+    configuration: ComparisonRun,
+    plan: Plan,
+    records: Records,
+    failures: dict[str, str],
+    *,
+    lock: int,
+    stop: Stop,
+    config: str,
+) -> dict[str, Any]:
+    """Do the items of a plan, with the report written after each, and return the comparison.
+
+    Args:
+        configuration: the comparison's settings.
+        plan: its items.
+        records: those that are done.
+        failures: how items ended that failed since the start, by their names; these are not tried again, and what
+            fails now is added.
+        lock: see `Work`.
+        stop: asked between items.
+        config: the comparison's Gin.
+    """
+
+    def write() -> dict[str, Any]:
+        comparison = comparison_of(configuration, plan, records, failures=failures, config=config)
+        replace_file(
+            absolute(records.model_dir / COMPARISON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n"
+        )
+        report.write_report(comparison, records.model_dir)
+        return comparison
+
+    def tell(line: str, ended: bool) -> None:
+        if ended:
+            write()
+        print_on_leader(f"{line} | {progress(plan, work, configuration.processes)}")
+
+    work = Work(records, failures, processes=configuration.processes, lock=lock, tell=tell)
+    work.run(stop)
+    return write()
+
+
+def progress(plan: Plan, work: Work, processes: int) -> str:
     """Return how many items are done, and how long the rest takes as far as that is known."""
-    items = work.records.items
+    items = [*plan.items, *plan.pending]
     seconds, unknown = seconds_left(items, work.timings(), processes=processes)
     left = f"left: {readable(seconds)}" if seconds or not unknown else "left: not known yet"
     if seconds and unknown:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from rich.console import Console
 from rich.table import Table
 
@@ -21,9 +22,12 @@ from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
-from electra_jax.model.types import PyTree
+from electra_jax.model.types import Masked, PyTree
 from electra_jax.monitoring.watch import describe_run
 from electra_jax.pretraining import corruption, evaluation
+from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.micro_batches import join, split
+from electra_jax.pretraining.objective import Objective
 from electra_jax.reports.pretraining import write_report
 from electra_jax.run_directory import EVALUATION
 from electra_jax.runtime import keep_compilations
@@ -48,7 +52,7 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
     """
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
-    sharding.check_batch(configuration.batch_size, 1, mesh)
+    sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
     vocabulary = vocabulary_of_run(configuration)
     setup = configuration.setup(vocabulary)
     abstract = sharding.abstract(setup.init, jax.random.key(configuration.seed), mesh, configuration.mesh)
@@ -59,7 +63,12 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
         steps, averaged = read_average(path_of(configuration.model_dir), options.average)
         params = sharding.shard_like(averaged, params)
     extra_metrics = configuration.pretraining_rules.extra_metrics
-    network = {"model": setup.model, "objective": setup.objective, "masking": setup.masking}
+    network = {
+        "model": setup.model,
+        "objective": setup.objective,
+        "masking": setup.masking,
+        "accumulation_steps": setup.accumulation_steps,
+    }
     step = functools.partial(evaluation.evaluate_step, **network, extra_metrics=extra_metrics)
     sums = evaluation.held_out_sums(
         params,
@@ -118,22 +127,37 @@ def summary(
     }
 
 
-def inspect_batch(params: PyTree, batch: Batch, key: jax.Array, **network: Any) -> dict[str, jax.Array]:
-    """Return what a person wants to see of a forward pass; the arguments are those of `evaluation.forward`."""
-    _, masked, outputs = evaluation.forward(params, batch, key, **network)
-    view = {
-        "originals_BL": corruption.original_ids(masked),
-        "masked_positions": masked.masked_positions,
-        "masked_ids": masked.masked_ids,
-        "masked_weights": masked.masked_weights,
-        "attention_mask_BL": masked.tokens.attention_mask,
-    }
-    if outputs.corrupted is not None and outputs.discriminator_logits_BL is not None:
-        view |= {
-            "corrupted_BL": outputs.corrupted.tokens.input_ids,
-            "logits_BL": outputs.discriminator_logits_BL,
+def inspect_batch(
+    params: PyTree,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    model: nn.Module,
+    objective: Objective,
+    masking: MaskingConfig,
+    accumulation_steps: int,
+) -> dict[str, jax.Array]:
+    """Return what a person wants to see of a forward pass, arrays [B, ...]; see `evaluation.evaluate_step`."""
+    drawn = evaluation.draw(batch, key, masking)
+
+    def view(rows: tuple[Masked, jax.Array]) -> dict[str, jax.Array]:
+        part = evaluation.Drawn(*rows, drawn.sample_key)
+        _, outputs = evaluation.forward(params, part, model=model, objective=objective, masking=masking)
+        found = {
+            "originals_BL": corruption.original_ids(part.masked),
+            "masked_positions": part.masked.masked_positions,
+            "masked_ids": part.masked.masked_ids,
+            "masked_weights": part.masked.masked_weights,
+            "attention_mask_BL": part.masked.tokens.attention_mask,
         }
-    return view
+        if outputs.corrupted is not None and outputs.discriminator_logits_BL is not None:
+            found |= {
+                "corrupted_BL": outputs.corrupted.tokens.input_ids,
+                "logits_BL": outputs.discriminator_logits_BL,
+            }
+        return found
+
+    return join(jax.lax.map(view, split((drawn.masked, drawn.sample_keys_B), accumulation_steps)))
 
 
 def choose_passages(views: list[dict[str, np.ndarray]], tokens: list[str], count: int) -> list[dict[str, Any]]:

@@ -21,15 +21,14 @@ from electra_jax.run_directory import EVALUATION, PAIRS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.outputs import left_out
+from electra_jax.tasks.parts import has_gold
 from electra_jax.tasks.protocol import DownstreamTask
-from electra_jax.tasks.qa.files import QAExample, read_predictions
+from electra_jax.tasks.qa.files import read_predictions
 from electra_jax.tasks.qa.metrics import gold_of, unanswered
 from electra_jax.tasks.qa.sources import QA_TASKS, qa_sources
 from electra_jax.tasks.scoring import score_predictions, tagged_file
-from electra_jax.tasks.tagging.sentences import TaggedSentence
 from electra_jax.tasks.tagging.task import TAGGING_TASKS
 from electra_jax.tasks.text.minimal_pairs import MINIMAL_PAIRS, read_minimal_pairs
-from electra_jax.tasks.text.tables import TextExample
 
 Scores = dict[str, float]
 
@@ -120,15 +119,6 @@ def score_split(model: Network, task: DownstreamTask, split: str, *, batch_size:
         "cut": count.to_json(),
         "metrics": task.score(found.examples, predictions),
     }
-
-
-def has_gold(example: Any) -> bool:
-    """Return whether an example has a gold answer; those of SeqIO's registry always have."""
-    if isinstance(example, QAExample):
-        return example.is_impossible or bool(example.gold_texts)
-    if isinstance(example, TaggedSentence):
-        return bool(example.tags)
-    return not isinstance(example, TextExample) or example.label is not None
 
 
 def score_file(configuration: EvaluationRun, predictions: str) -> None:

@@ -1,4 +1,4 @@
-"""`electra export SRC DEST --format transformers|tf1|t5x`: writes a model for other libraries."""
+"""`electra export SRC DEST --format transformers|onnx|tf1|t5x`: writes a model for other libraries."""
 
 import argparse
 import sys
@@ -24,15 +24,17 @@ def run(options: argparse.Namespace) -> None:
     """
     source, dest = path_of(options.source), local(options.dest, "DEST")
     model_dir.check_new(dest)
-    if options.average != 1 and options.format != "transformers":
+    if options.average != 1 and options.format in ("tf1", "t5x"):
         raise UserError(
-            f"--average {options.average} is for --format transformers: {options.format} takes an optimizer along, and "
-            "a mean of weights has none"
+            f"--average {options.average} is for --format transformers and onnx: {options.format} takes an optimizer "
+            "along, and a mean of weights has none"
         )
     model = model_dir.load(source, average=options.average)
     with model_dir.new_directory(dest) as part:
         if options.format == "transformers":
             notes = hf.write(model, part)
+        elif options.format == "onnx":
+            notes = write_onnx(model, part)
         elif options.format == "t5x":
             notes = write_t5x(model, source, part)
         else:
@@ -43,6 +45,21 @@ def run(options: argparse.Namespace) -> None:
     print(f"{dest}: {', '.join(files)}")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def write_onnx(model: Loaded, dest: Path) -> list[str]:
+    """Write a graph for ONNX Runtime, and return notes for the user.
+
+    Raises:
+        UserError: if the extra `onnx` is not installed, or the kind of model has no graph.
+    """
+    try:
+        from electra_jax.interchange import onnx_export
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--format onnx needs {error.name}, which is not installed: install electra-jax[onnx]"
+        ) from error
+    return onnx_export.write(model, dest)
 
 
 def write_t5x(model: Loaded, source: epath.Path, dest: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from electra_jax.checkpoints import model_dir as loading
 from electra_jax.checkpoints.run_record import read_run_record, write_run_record
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.config.selection import BEST, LAST, SELECTIONS
 from electra_jax.distributed import processes
 from electra_jax.distributed.owner import owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
@@ -19,16 +21,18 @@ from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.identity import changes, data_identity
-from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, run_seed
+from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, evaluate_scored, run_seed
+from electra_jax.finetuning.selection import Parts, parts_of
 from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
 from electra_jax.interchange.finetuned_task import head_problem
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.reports.finetuning import write_finetune_report
-from electra_jax.run_directory import BEST, CHECKPOINTS, PREDICTIONS, RESULTS, SEED_RESULT, SEEDS
+from electra_jax.run_directory import CHECKPOINTS, KEPT, PREDICTIONS, RESULTS, SEED_RESULT, SEEDS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.long_texts import cut_count
 from electra_jax.tasks.outputs import left_out
+from electra_jax.tasks.parts import halves, has_gold
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.task import QATask
 from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
@@ -50,8 +54,8 @@ def run(configuration: FinetuningRun) -> None:
         run=configuration,
         task=task,
         origin=begun,
-        train=read_split(task, "train", begun.vocabulary, training=True, allow_unknown=configuration.allow_unknown),
-        dev=read_split(task, "dev", begun.vocabulary, training=False, allow_unknown=configuration.allow_unknown),
+        train=read_split(task, "train", begun.vocabulary, allow_unknown=configuration.allow_unknown),
+        parts=read_parts(task, configuration, begun.vocabulary),
         mesh=mesh,
         model=model_of(configuration, task, begun),
     )
@@ -59,7 +63,8 @@ def run(configuration: FinetuningRun) -> None:
     if problem is not None:
         print_on_leader(f"note: {problem}")
     if processes.leader():
-        warn_of_long_rows(begun, max(len(row["input_ids"]) for row in [*context.train.rows, *context.dev.rows]))
+        splits = [context.train, *context.parts.by_name.values()]
+        warn_of_long_rows(begun, max(len(row["input_ids"]) for split in splits for row in split.rows))
     # A mesh that does not divide the model is refused before anything is written.
     sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)
     model_dir = open_directory(configuration, context)
@@ -83,9 +88,32 @@ def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) 
     return FinetunedModel(begun.encoder, head)
 
 
-def read_split(
-    task: DownstreamTask, name: str, vocabulary: Vocabulary, *, training: bool, allow_unknown: bool
-) -> Split:
+def read_parts(task: DownstreamTask, configuration: FinetuningRun, vocabulary: Vocabulary) -> Parts[Split]:
+    """Read the dev split, and the test split where there is one with labels, and say what chooses and what is scored.
+
+    Raises:
+        UserError: as `read_split`; or if the dev split is to be divided and cannot be.
+    """
+    allow_unknown = configuration.allow_unknown
+    dev = read_split(task, "dev", vocabulary, allow_unknown=allow_unknown)
+    test = None
+    if labelled_test(task):
+        test = read_split(task, "test", vocabulary, allow_unknown=allow_unknown)
+    divided = None
+    if configuration.selection == BEST and test is None:
+        first, second = (part_of(task, dev, examples) for examples in halves(dev.examples))
+        divided = first, second
+    return parts_of(configuration.selection, dev, test, divided)
+
+
+def labelled_test(task: DownstreamTask) -> bool:
+    """Return whether there is a test split that can be scored; one of a leaderboard has no labels."""
+    if not any(name == "test" or name.startswith("test_") for name in task.splits):
+        return False
+    return any(has_gold(example) for example in task.examples("test").examples)
+
+
+def read_split(task: DownstreamTask, name: str, vocabulary: Vocabulary, *, allow_unknown: bool) -> Split:
     """Read the examples and rows of a split, and print how many there are, left out or cut, and what is [UNK].
 
     Raises:
@@ -93,6 +121,7 @@ def read_split(
             are [UNK] and that is not allowed.
     """
     found = task.examples(name)
+    training = name == "train"
     rows = task.rows(found.examples, training=training)
     if not rows:
         raise UserError(f"the {name} split of {task.name} has nothing that can be {'learnt' if training else 'scored'}")
@@ -104,6 +133,12 @@ def read_split(
     unknown = unknown_of_rows(rows, found.examples, vocabulary)
     print_on_leader(state_unknown(unknown, what=f"the {name} split", allow_unknown=allow_unknown))
     return Split(found.examples, rows, found.skipped, count)
+
+
+def part_of(task: DownstreamTask, split: Split, examples: Sequence[Any]) -> Split:
+    """Return some examples of a split as one; what was left out counts with the whole."""
+    rows = task.rows(examples, training=False)
+    return Split(examples, rows, split.skipped, cut_count(rows, task.length))
 
 
 def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
@@ -118,7 +153,8 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     held = record.get("finetuning", {})
     if record and not held:
         raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
-    if different := changes(held, asked):
+    # Seeds of earlier versions chose their checkpoints on the dev split and report that.
+    if held and (different := changes({"selection": LAST, **held}, asked)):
         raise UserError(
             f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR, or remove that one to "
             "train anew"
@@ -135,26 +171,33 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
 
 
 def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -> None:
-    """Make the best seed's best checkpoint the model of MODEL_DIR, and write the results and their page."""
-    task = context.task
+    """Make the best seed's checkpoint the model of MODEL_DIR, and write the results and their page."""
+    task, parts = context.task, context.parts
     best = finetune_results.best_seed(seeds, task.main_metric)
-    processes.on_leader(promote, model_dir / SEEDS / str(best) / BEST, model_dir)
-    found = evaluate(context, sharding.shard_like(loading.load(model_dir).params, context.abstract_state.params))
+    processes.on_leader(promote, model_dir / SEEDS / str(best) / KEPT, model_dir)
+    params = sharding.shard_like(loading.load(model_dir).params, context.abstract_state.params)
+    found = evaluate_scored(context, params, evaluate(context, params))[parts.headline]
     if not processes.leader():
         return
-    finetune_results.write_predictions(model_dir, found.task, context.dev.examples, found.predictions)
-    splits = {"train": context.train, "dev": context.dev}
+    finetune_results.write_predictions(model_dir, found.task, parts.scored[parts.headline].examples, found.predictions)
+    splits = {"train": context.train, **parts.by_name}
     results = {
         "task": task.name,
         "kind": task.kind,
         "main_metric": task.main_metric,
-        "split": "dev",
+        "split": parts.headline,
+        "selection": finetune_results.selection_of_all(seeds),
         "init_from": context.run.init_from,
         "num_examples": {name: len(split.examples) for name, split in splits.items()},
         "skipped": {name: split.skipped for name, split in splits.items() if split.skipped},
         "cut": {name: split.count.to_json() for name, split in splits.items() if split.count.texts},
         "seeds": seeds,
         "summary": finetune_results.summary(seeds),
+        "other_splits": {
+            name: finetune_results.summary(finetune_results.on_split(seeds, name))
+            for name in parts.scored
+            if name != parts.headline and finetune_results.on_split(seeds, name)
+        },
         "num_failed": sum(seed["failed"] is not None for seed in seeds),
         "best_seed": best,
         "null_threshold": getattr(found.task, "null_threshold", None),
@@ -165,7 +208,7 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
     finetune_results.show(results)
     print_on_leader(f"results: {path}")
     print_on_leader(f"report: {write_finetune_report(model_dir)}")
-    print_on_leader(f"model: {model_dir} (the best checkpoint of seed {best})")
+    print_on_leader(f"model: {model_dir} ({SELECTIONS[context.run.selection]} of seed {best})")
 
 
 def promote(source: Path, model_dir: Path) -> None:

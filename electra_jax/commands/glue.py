@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from electra_jax.config.selection import selection_of
 from electra_jax.errors import UserError
 from electra_jax.reports.finetuning import read_results
 from electra_jax.run_directory import RESULTS
@@ -15,7 +16,7 @@ from electra_jax.tasks.text.glue_metrics import AVERAGED, glue_average
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print each task's median score over its seeds, and the average where all eight tasks are there.
+    """Print each task's median score over its seeds and which checkpoint it is of, and the average of all eight tasks.
 
     Raises:
         UserError: if a directory holds no results, or two directories hold results of the same task.
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
         if results["task"] in found:
             raise UserError(f"two of the runs are of {results['task']}: {directory} is the second; name one of them")
         found[results["task"]] = results
-    table = Table("task", "score", "median", "seeds", "failed", title="GLUE, development sets")
+    table = Table("task", "score", "median", "seeds", "failed", "checkpoint", title="GLUE, development sets")
     scores = {}
     for task, metric in AVERAGED.items():
         if task not in found:
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
         if summary is not None:
             scores[task] = {metric: summary["median"]}
         cells = ("-", "0") if summary is None else (f"{summary['median']:.2f}", str(summary["n"]))
-        table.add_row(task, metric, *cells, str(found[task]["num_failed"]))
+        table.add_row(task, metric, *cells, str(found[task]["num_failed"]), selection_of(found[task]))
     Console().print(table)
     others = sorted(found.keys() - AVERAGED.keys())
     if others:

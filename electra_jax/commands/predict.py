@@ -11,9 +11,10 @@ from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import local
 from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item, read_items
+from electra_jax.inference.item_records import named_records
 from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import Write, record_writer
-from electra_jax.inference.prediction import Record, answers, predict_examples, predict_ids, row_length
+from electra_jax.inference.prediction import predict_examples, row_length
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
@@ -71,9 +72,8 @@ def write_predictions(model: Network, lists: Iterable[Sequence[Item]], write: Wr
     """
     number, errors, cut = 0, [], CutCount(row_length(model))
     for items in lists:
-        for item, record in zip(items, records_of(model, items, batch_size, cut), strict=True):
-            named = {} if item.identifier is None else {"id": item.identifier}
-            write({"index": item.index} | named | record)
+        for record in named_records(model, items, batch_size, cut):
+            write(record)
             errors += [record["error"]] if "error" in record else []
         number += len(items)
     if errors and len(errors) == number:
@@ -82,35 +82,3 @@ def write_predictions(model: Network, lists: Iterable[Sequence[Item]], write: Wr
         logger.warning("%d of %d inputs could not be answered: their records have an `error`", len(errors), number)
     if cut.texts:
         logger.warning("%s", cut)
-
-
-def records_of(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input, with nothing but an `error` where it cannot be answered; see `answers`."""
-    found = iter(answered(model, [item for item in items if item.error is None], batch_size, cut))
-    return [next(found) if item.error is None else {"error": item.error} for item in items]
-
-
-def answered(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input that could be read, and an `error` where the model refuses an input."""
-    try:
-        return answered_together(model, items, batch_size, cut)
-    except UserError as error:
-        if len(items) == 1:
-            return [{"error": str(error)}]
-    # The halves are answered apart until the input that is refused stands alone.
-    middle = len(items) // 2
-    return answered(model, items[:middle], batch_size, cut) + answered(model, items[middle:], batch_size, cut)
-
-
-def answered_together(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input.
-
-    Raises:
-        UserError: if the model refuses one of them.
-    """
-    ids = [item.ids for item in items if item.ids is not None]
-    starts = range(0, len(ids), batch_size)
-    of_ids = iter([record for start in starts for record in predict_ids(model, ids[start : start + batch_size])])
-    values = [item.value for item in items if item.ids is None]
-    of_text = iter(answers(model, values, batch_size=batch_size, count=cut))
-    return [next(of_text if item.ids is None else of_ids) for item in items]

@@ -100,6 +100,7 @@ class PretrainingJob:
             model=setup.model,
             objective=setup.objective,
             masking=setup.masking,
+            accumulation_steps=setup.accumulation_steps,
             extra_metrics=configuration.pretraining_rules.extra_metrics,
         )
         self._evaluate = sharding.jit_forward(evaluate, mesh, configuration.mesh)

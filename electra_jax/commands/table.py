@@ -94,20 +94,26 @@ def bound(bindings: Sequence[str], name: str) -> str | None:
 
 
 def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[GinFile]:
-    """Return the given Gin files, or else the configuration that MODEL_DIR recorded.
+    """Return the given Gin files, or else the configuration that MODEL_DIR recorded, or that INIT_FROM did.
 
     Raises:
-        UserError: if no file was given and MODEL_DIR has no record.
+        UserError: if no file was given and neither directory has a record.
     """
     if given:
         return list(given)
     directory = bound(bindings, "MODEL_DIR")
     if directory is None:
         raise UserError("no --gin_file was given: give --gin_file=PATH, or --gin.MODEL_DIR of a run that exists")
-    path = path_of(directory) / CONFIG
-    if not path.exists():
-        raise UserError(f"no --gin_file was given and {path} does not exist: MODEL_DIR must be a run's directory")
-    return [RecordedFile(str(path), needs_imports=True)]
+    source = bound(bindings, "INIT_FROM")
+    paths = [path_of(folder) / CONFIG for folder in (directory, source) if folder is not None]
+    found = next((path for path in paths if path.exists()), None)
+    if found is None:
+        wanted = " and ".join(map(str, paths))
+        raise UserError(
+            f"no --gin_file was given and {wanted} {'does' if source is None else 'do'} not exist: MODEL_DIR must be a "
+            "run's directory, or INIT_FROM one with a config.gin"
+        )
+    return [RecordedFile(str(found), needs_imports=True)]
 
 
 def given_or(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:
@@ -188,6 +194,18 @@ def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]
     return added
 
 
+def place_serve_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
+    """Return the binding of the model directory that the first argument names, none where MODEL_DIR is bound.
+
+    Raises:
+        UserError: if both are given, or neither.
+    """
+    if (options.model is None) == (bound(bindings, "MODEL_DIR") is None):
+        both = "" if options.model is None else f", and MODEL_DIR is bound beside {options.model}"
+        raise UserError(f"electra serve needs one model: electra serve MODEL_DIR, or --gin.MODEL_DIR=...{both}")
+    return [] if options.model is None else [f"MODEL_DIR={options.model!r}"]
+
+
 PREDICT_USAGE = """\
 electra predict MODEL_DIR [INPUT]                    the first argument is the model, unless MODEL_DIR is bound:
 electra predict --gin.MODEL_DIR='"runs/x"' [INPUT]   the same
@@ -215,6 +233,15 @@ A fine-tuned model answers as its task does; a pre-trained one says which tokens
 for token ids every model gives its logits.
 """
 
+SERVE_USAGE = """\
+POST /predict    a JSON value in, as a line of electra predict's standard input, and its record out
+                 {"inputs": [value, ...]} in, {"records": [record, ...]} out
+GET /            a page to try the model on
+GET /health, /metrics
+
+Requests that wait are answered in one batch. SIGTERM ends the server once it has answered what it has taken.
+"""
+
 AVERAGE = Argument(
     "--average",
     {"type": int, "default": 1, "metavar": "K", "help": "take the mean of the weights of the last K checkpoints"},
@@ -230,7 +257,7 @@ def refuse_average(options: argparse.Namespace, bindings: Sequence[str]) -> list
     del bindings
     if options.average != 1:
         raise UserError(
-            f"--average {options.average} is for a pre-training run: a fine-tuned model keeps its best checkpoint alone"
+            f"--average {options.average} is for a pre-training run: a fine-tuned model keeps one checkpoint alone"
         )
     return []
 
@@ -298,6 +325,15 @@ COMMANDS = {
         gin_files=recorded_after("gin/runs/predict.gin"),
         place_arguments=place_predict_arguments,
     ),
+    "serve": Command(
+        "answer texts over HTTP, with a page to try a model on",
+        "serve",
+        (Argument("model", {"nargs": "?", "metavar": "MODEL_DIR", "help": "a model directory"}),),
+        usage=SERVE_USAGE,
+        configuration="serving.ServingRun",
+        gin_files=recorded_after("gin/runs/serve.gin"),
+        place_arguments=place_serve_arguments,
+    ),
     "inspect": Command(
         "print the model, mesh and cost of a run without running it",
         "inspect",
@@ -351,13 +387,14 @@ COMMANDS = {
         ),
     ),
     "export": Command(
-        "write a model for transformers, for the original TensorFlow code, or for T5X",
+        "write a model for transformers, ONNX Runtime, the original TensorFlow code, or T5X",
         "export",
         (
             Argument("source", {"metavar": "SRC", "help": "a model directory"}),
             Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
             Argument(
-                "--format", {"choices": ("transformers", "tf1", "t5x"), "required": True, "help": "what to write"}
+                "--format",
+                {"choices": ("transformers", "onnx", "tf1", "t5x"), "required": True, "help": "what to write"},
             ),
             AVERAGE,
         ),

@@ -12,7 +12,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints import orbax_store
-from electra_jax.compare.plan import Timing, WorkItem
+from electra_jax.compare.items import WorkItem
+from electra_jax.compare.plan import Timing
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, replace_file
 from electra_jax.json_files import read_json
@@ -36,6 +37,9 @@ class ScoredSeeds(TypedDict):
     main_metric: str
     num_examples: dict[str, int]
     seeds: list[ScoredSeed]
+    split: NotRequired[str]
+    selection: NotRequired[str | None]
+    kind: NotRequired[str]
 
 
 class ItemRecord(TypedDict):

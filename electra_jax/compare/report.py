@@ -8,7 +8,9 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table as TerminalTable
 
-from electra_jax.compare.results import MEAN, of_checkpoint, table_of, tasks_of
+from electra_jax.compare.items import TRUNK
+from electra_jax.compare.results import MEAN, checkpoints_counted, heading_of, of_checkpoint, table_of, tasks_of
+from electra_jax.compare.spread import DEVIATIONS
 from electra_jax.config.comparison import RANDOM
 from electra_jax.reports.charts import Series, log_axis, plot, value_axis
 from electra_jax.reports.figures import BASELINE, PANEL, Panel, draw_figure, look_of, write_figure
@@ -35,7 +37,8 @@ def write_report(comparison: Mapping[str, Any], directory: Path) -> None:
         facts=[
             f"{counted(len(comparison['variants']), 'variant')} of {comparison['flops']:.4g} FLOPs each",
             counted(len(comparison["tasks"]), "task"),
-            counted(len(comparison["seeds"]), "seed"),
+            counted(len(comparison["pretraining_seeds"]), "pre-training seed"),
+            counted(len(comparison["seeds"]), "fine-tuning seed"),
             comparison["date"],
         ],
         outcome=_progress(comparison),
@@ -43,6 +46,14 @@ def write_report(comparison: Mapping[str, Any], directory: Path) -> None:
         scores=Table(
             ["variant, fraction", *tasks_of(comparison)], [[name, *cells] for name, cells in table_of(comparison)]
         ),
+        selection=checkpoints_counted(comparison),
+        heading=heading_of(comparison),
+        primary=comparison["primary"],
+        several=len(comparison["pretraining_seeds"]) > 1,
+        cool_down=comparison["cool_down"],
+        deviations=f"{DEVIATIONS:g}",
+        tuning=_tuning(comparison) if comparison["tuning"] else None,
+        ahead=_ahead(comparison) if comparison["ahead"] else None,
         checkpoints=_checkpoints(comparison),
         made=Making.of_record(_making(comparison), comparison["config"]),
     )
@@ -61,8 +72,8 @@ def draw(comparison: Mapping[str, Any]) -> Markup:
 
 
 def _panel(comparison: Mapping[str, Any], task: str) -> Panel:
-    """Work out one task: of each variant the medians, their lowest and highest seed, and every seed."""
-    scores = [score for score in (*comparison["scores"], *comparison["means"]) if score["task"] == task]
+    """Work out one task: of each variant the centers of its cells, their bars, and every seed."""
+    scores = [cell for cell in comparison["cells"] if cell["task"] == task]
     # The same axis in every panel, also while most of the points are to come.
     flops = [fraction * comparison["flops"] for fraction in comparison["fractions"]]
     x = log_axis(flops, _power, margin=1.25)
@@ -71,20 +82,20 @@ def _panel(comparison: Mapping[str, Any], task: str) -> Panel:
     drawn = []
     if baseline is not None:
         drawn.append(
-            (BASELINE, Series("random weights", "", [(x.low, baseline["median"]), (x.high, baseline["median"])]))
+            (BASELINE, Series("random weights", "", [(x.low, baseline["center"]), (x.high, baseline["center"])]))
         )
     for number, name in enumerate(names):
         found = sorted((score for score in scores if score["variant"] == name), key=lambda score: score["flops"])
         if found:
             drawn.append((look_of(number), _series(name, found, _APART ** (number - (len(names) - 1) / 2))))
-    values = [value for score in scores for value in (score["lowest"], score["highest"])] or [0.0, 100.0]
+    values = [value for score in scores for value in (score["low"], score["high"])] or [0.0, 100.0]
     chart = plot(
         task,
         [series for _, series in drawn],
         x=x,
         y=value_axis(values, lambda value: f"{value:.2f}"),
         box=PANEL,
-        band=None if baseline is None else (baseline["lowest"], baseline["highest"]),
+        band=None if baseline is None else (baseline["low"], baseline["high"]),
         titles=("pre-training FLOPs", scores[0]["metric"].replace("_", " ") if scores else ""),
     )
     return Panel(task, chart, [look for look, _ in drawn])
@@ -94,9 +105,9 @@ def _series(name: str, found: Sequence[Mapping[str, Any]], apart: float) -> Seri
     return Series(
         name,
         "",
-        [(score["flops"] * apart, score["median"]) for score in found],
-        spread=[(score["lowest"], score["highest"]) for score in found],
-        texts=[f"{name}, {score['fraction']:g}: {score['median']:.2f}" for score in found],
+        [(score["flops"] * apart, score["center"]) for score in found],
+        spread=[(score["low"], score["high"]) for score in found],
+        texts=[f"{name}, {score['fraction']:g}: {score['center']:.2f}" for score in found],
         scattered=[
             (score["flops"] * apart, value, f"{name}, {score['fraction']:g}, seed {seed}: {value:.2f}")
             for score in found
@@ -120,10 +131,38 @@ def _progress(comparison: Mapping[str, Any]) -> Verdict:
     return Verdict("Not complete.", text, failed or ["What is missing below is still to come."])
 
 
+def _tuning(comparison: Mapping[str, Any]) -> Table:
+    """Return a line for each variant: the pair that its trials chose, their scores, and what they cost."""
+    rows = []
+    for variant, found in comparison["tuning"].items():
+        best = found["chosen"]
+        trials = "; ".join(
+            f"{one['learning_rate']:g}, {one['warmup']:g}: {one['score']:.2f}" for one in found["trials"]
+        )
+        pair = "not known yet" if best is None else f"{best['learning_rate']:g}, {best['warmup']:g}"
+        edge = ", at the edge of the grid" if best is not None and best["at_the_edge"] else ""
+        rows.append([variant, pair + edge, trials, f"{found['flops']:.4g}"])
+    return Table(["variant", "learning rate, warm-up", "score of each", "FLOPs of tuning"], rows)
+
+
+def _ahead(comparison: Mapping[str, Any]) -> Table:
+    """Return a line for each variant: which others it is ahead of at each fraction."""
+    fractions = list(comparison["ahead"])
+    rows = [
+        [variant, *(_others(comparison["ahead"][fraction].get(variant)) for fraction in fractions)]
+        for variant in comparison["variants"]
+    ]
+    return Table(["variant", *(f"ahead of, at {fraction}" for fraction in fractions)], rows)
+
+
+def _others(others: Sequence[str] | None) -> str:
+    return "not known yet" if others is None else ", ".join(others) or "none"
+
+
 def _checkpoints(comparison: Mapping[str, Any]) -> Table:
     rows = [
         [
-            f"{one['variant']}, {one['fraction']:g}",
+            _name(one),
             f"{one['steps']:,}",
             f"{one['flops']:.4g}",
             f"{comparison['variants'][one['variant']]['step_flops']:.4g}",
@@ -134,9 +173,15 @@ def _checkpoints(comparison: Mapping[str, Any]) -> Table:
     return Table(["variant, fraction", "steps", "FLOPs", "FLOPs per step", "SHA-256"], rows)
 
 
+def _name(one: Mapping[str, Any]) -> str:
+    """Return what a checkpoint or a score is of."""
+    trunk = ", trunk" if one.get("role") == TRUNK else ""
+    return f"{one['variant']}, {one['fraction']:g}, seed {one['pretraining_seed']}{trunk}"
+
+
 def _making(comparison: Mapping[str, Any]) -> dict[str, Any]:
     commands = {
-        f"{one['variant']}, {one['fraction']:g}" + (f", {one['task']}" if "task" in one else ""): one["command"]
+        _name(one) + (f", {one['task']}" if "task" in one else ""): one["command"]
         for one in [*comparison["checkpoints"], *comparison["scores"]]
     }
     shown = {name: comparison[name] for name in ("command", "date", "versions", "machine", "variants")}
@@ -146,7 +191,7 @@ def _making(comparison: Mapping[str, Any]) -> dict[str, Any]:
 def show(comparison: Mapping[str, Any]) -> None:
     """Print the table on the terminal, however narrow that is."""
     table = TerminalTable(
-        title=f"median ± sd over {len(comparison['seeds'])} seeds, {comparison['flops']:.4g} FLOPs each"
+        title=f"{heading_of(comparison)}; {comparison['flops']:.4g} FLOPs each; {checkpoints_counted(comparison)}"
     )
     table.add_column("variant, fraction")
     for task in tasks_of(comparison):
@@ -156,4 +201,8 @@ def show(comparison: Mapping[str, Any]) -> None:
         table.add_row(name, *cells)
     console = Console()
     needed = console.measure(table, options=console.options.update(width=1000)).maximum
-    (console if needed <= console.width else Console(width=needed)).print(table)
+    console = console if needed <= console.width else Console(width=needed)
+    console.print(table)
+    for fraction, found in comparison["ahead"].items():
+        for variant, others in found.items():
+            console.print(f"{variant} at {fraction} on {comparison['primary']} is ahead of: {_others(others)}")

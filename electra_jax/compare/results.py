@@ -8,9 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from electra_jax.compare.plan import Plan, WorkItem
+from electra_jax.compare.items import COMPARED, TUNING, WorkItem
+from electra_jax.compare.plan import Plan, own_work
 from electra_jax.compare.records import Records
+from electra_jax.compare.spread import ahead_of, cells_of, main_scores, statistics_of
+from electra_jax.compare.tuning import at_the_edge, chosen, trials
 from electra_jax.config.comparison import RANDOM, ComparisonRun
+from electra_jax.config.selection import selection_of
+from electra_jax.reports.page import counted
 
 # Stands for the mean over all tasks where a task's name does.
 MEAN = "mean of the tasks"
@@ -34,8 +39,10 @@ def comparison_of(
     scores = [
         score_of(item, records.done[item.name], records.results(item), run.seeds)
         for item in done
-        if item.task is not None
+        if item.task is not None and item.role == COMPARED
     ]
+    means = means_of(scores, list(tasks)) if len(tasks) > 1 else []
+    cells = cells_of([*scores, *means], run.pretraining_seeds)
     variants = {
         entry.name: {
             "overrides": [*entry.files, *entry.bindings],
@@ -47,7 +54,7 @@ def comparison_of(
     checkpoints = [
         {**checkpoint_of(item, records.done[item.name]), "held_out": records.held_out(item)}
         for item in done
-        if item.task is None
+        if item.task is None and item.role != TUNING
     ]
     return published(
         {
@@ -56,12 +63,19 @@ def comparison_of(
             "flops": run.flops,
             "fractions": list(run.fractions),
             "seeds": list(run.seeds),
+            "pretraining_seeds": list(run.seeds_of_pretraining),
+            "cool_down": run.cool_down,
+            "primary": run.primary,
             "random_baseline": run.random_baseline,
             "tasks": tasks,
             "variants": variants,
-            "pieces": {"done": len(done), "all": len(plan.items), "failed": dict(failures)},
+            "pieces": {"done": len(done), "all": len(plan.items) + len(plan.pending), "failed": dict(failures)},
+            "tuning": tuning_of(run, records),
+            "spent_flops": spent_flops(done),
             "scores": scores,
-            "means": means_of(scores, list(tasks)) if len(tasks) > 1 else [],
+            "means": means,
+            "cells": cells,
+            "ahead": ahead_by_fraction(run, cells),
             "checkpoints": checkpoints,
             "machine": {name: value for name, value in made["machine"].items() if name != "host"},
             "versions": made["versions"],
@@ -69,6 +83,49 @@ def comparison_of(
         },
         os.path.abspath(run.model_dir),
     )
+
+
+def tuning_of(run: ComparisonRun, records: Records) -> dict[str, Any]:
+    """Return each variant's trials, their cost, and the chosen pair once all of them are done; {} without a grid."""
+    if not run.grid:
+        return {}
+    found = trials(run, records)
+    best = chosen(run, found)
+    return {
+        variant: {
+            "trials": entries,
+            "flops": sum(entry["flops"] for entry in entries),
+            "chosen": {**best[variant]._asdict(), "at_the_edge": at_the_edge(run, best[variant])}
+            if variant in best
+            else None,
+        }
+        for variant, entries in found.items()
+    }
+
+
+def spent_flops(done: Sequence[WorkItem]) -> dict[str, dict[str, float]]:
+    """Return the pre-training FLOPs that each variant's finished items took in all, tuning apart.
+
+    An item that resumes another one counts with what it added.
+    """
+    work = own_work(done)
+    found: dict[str, dict[str, float]] = {}
+    for item in done:
+        if item.task is None:
+            kind = "tuning" if item.role == TUNING else "pretraining"
+            spent = found.setdefault(item.variant, {"tuning": 0.0, "pretraining": 0.0})
+            spent[kind] += work[item.name]
+    return found
+
+
+def ahead_by_fraction(run: ComparisonRun, cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[str]]]:
+    """Return which variants are ahead of which at each fraction; {} with one pre-training of each, which cannot say."""
+    if run.pretraining_seeds == 1:
+        return {}
+    return {
+        f"{fraction:g}": ahead_of(cells, primary=run.primary, fraction=fraction, num_pretrainings=run.pretraining_seeds)
+        for fraction in run.fractions
+    }
 
 
 def published(value: Any, model_dir: str) -> Any:
@@ -102,10 +159,11 @@ def score_of(item: WorkItem, record: Mapping[str, Any], results: Mapping[str, An
         results: results.json of `electra finetune`.
         seeds: the seeds that are asked for; there may be more.
     """
-    chosen = [seed for seed in results["seeds"] if seed["seed"] in set(seeds)]
-    by_seed = {str(seed["seed"]): seed["metrics"][results["main_metric"]] for seed in chosen}
+    asked = [seed for seed in results["seeds"] if seed["seed"] in set(seeds)]
+    by_seed = main_scores(results, seeds)
     return {
         "variant": item.variant,
+        "pretraining_seed": item.seed,
         "fraction": item.fraction,
         "steps": item.steps,
         "flops": item.flops,
@@ -113,8 +171,11 @@ def score_of(item: WorkItem, record: Mapping[str, Any], results: Mapping[str, An
         "metric": results["main_metric"],
         **statistics_of(by_seed),
         "by_seed": by_seed,
-        "failed_seeds": [seed["seed"] for seed in chosen if seed["failed"] is not None],
+        "failed_seeds": [seed["seed"] for seed in asked if seed["failed"] is not None],
         "num_examples": results["num_examples"],
+        "split": results.get("split", "dev"),
+        # What is not fine-tuned has no checkpoints to choose from.
+        **({} if results.get("kind") == "probe" else {"selection": results.get("selection")}),
         **made_by(record),
     }
 
@@ -123,6 +184,8 @@ def checkpoint_of(item: WorkItem, record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a pre-training cost, the checksum of its parameters, and the command that did it."""
     return {
         "variant": item.variant,
+        "role": item.role,
+        "pretraining_seed": item.seed,
         "fraction": item.fraction,
         "steps": item.steps,
         "flops": item.flops,
@@ -137,30 +200,17 @@ def made_by(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"seconds": record["seconds"] if record["share"] == 1.0 else None, "command": record["command"]}
 
 
-def statistics_of(by_seed: Mapping[str, float]) -> dict[str, float]:
-    """Return median, mean, sample standard deviation (0 of one value), lowest and highest."""
-    values = list(by_seed.values())
-    return {
-        "median": statistics.median(values),
-        "mean": statistics.fmean(values),
-        "sd": statistics.stdev(values) if len(values) > 1 else 0.0,
-        "lowest": min(values),
-        "highest": max(values),
-        "n": len(values),
-    }
-
-
 def means_of(scores: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the mean over the tasks, seed by seed, of every checkpoint that has been fine-tuned on all of them."""
-    found = []
-    for variant, fraction in dict.fromkeys((score["variant"], score["fraction"]) for score in scores):
-        own = list(of_checkpoint(scores, variant, fraction).values())
+    """Return the mean over the tasks, seed by seed, of every pre-training that has been fine-tuned on all of them."""
+    found, shared = [], ("variant", "pretraining_seed", "fraction", "steps", "flops")
+    for checkpoint in dict.fromkeys((one["variant"], one["pretraining_seed"], one["fraction"]) for one in scores):
+        own = [one for one in scores if (one["variant"], one["pretraining_seed"], one["fraction"]) == checkpoint]
         if {score["task"] for score in own} != set(tasks):
             continue
         by_seed = {seed: statistics.fmean(score["by_seed"][seed] for score in own) for seed in own[0]["by_seed"]}
         found.append(
             {
-                **{name: own[0][name] for name in ("variant", "fraction", "steps", "flops")},
+                **{name: own[0][name] for name in shared},
                 "task": MEAN,
                 "metric": "mean of the main metrics",
                 **statistics_of(by_seed),
@@ -171,9 +221,9 @@ def means_of(scores: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[
     return found
 
 
-def of_checkpoint(scores: Sequence[Mapping[str, Any]], variant: str, fraction: float) -> dict[str, Mapping[str, Any]]:
-    """Return a checkpoint's scores by task, the mean among them; random weights are `RANDOM` at fraction 0."""
-    return {score["task"]: score for score in scores if (score["variant"], score["fraction"]) == (variant, fraction)}
+def of_checkpoint(cells: Sequence[Mapping[str, Any]], variant: str, fraction: float) -> dict[str, Mapping[str, Any]]:
+    """Return the cells of a variant at a fraction by task, the mean among them; `RANDOM` is at fraction 0."""
+    return {cell["task"]: cell for cell in cells if (cell["variant"], cell["fraction"]) == (variant, fraction)}
 
 
 def tasks_of(comparison: Mapping[str, Any]) -> list[str]:
@@ -183,23 +233,43 @@ def tasks_of(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def table_of(comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Return a line for each checkpoint: its name, and median ± deviation in each column, "" if not known yet."""
-    scores = [*comparison["scores"], *comparison["means"]]
-    lines = []
+    """Return a line for each checkpoint: its name, and what each column has, "" if not known yet; see `heading_of`."""
+    lines, asked = [], len(comparison["pretraining_seeds"])
     checkpoints = [
         *([(RANDOM, 0.0)] if comparison["random_baseline"] else []),
         *((variant, fraction) for variant in comparison["variants"] for fraction in comparison["fractions"]),
     ]
     for variant, fraction in checkpoints:
-        found = of_checkpoint(scores, variant, fraction)
+        found = of_checkpoint(comparison["cells"], variant, fraction)
         name = "random weights" if variant == RANDOM else f"{variant}, {fraction:g}"
-        lines.append((name, [cell(found.get(task)) for task in tasks_of(comparison)]))
+        wanted = asked if variant != RANDOM and asked > 1 else None
+        lines.append((name, [text_of(found.get(task), wanted) for task in tasks_of(comparison)]))
     return lines
 
 
-def cell(score: Mapping[str, Any] | None) -> str:
-    """Return the median and standard deviation of a checkpoint on a task, "" for None."""
-    if score is None:
+def text_of(cell: Mapping[str, Any] | None, wanted: int | None) -> str:
+    """Return the center and standard deviation of a cell, "" for None.
+
+    Args:
+        cell: see `spread.cells_of`.
+        wanted: pre-trainings that it is to be of; None where it is of fine-tunings.
+    """
+    if cell is None:
         return ""
-    failed = f" ({len(score['failed_seeds'])} failed)" if score["failed_seeds"] else ""
-    return f"{score['median']:.2f} ± {score['sd']:.2f}{failed}"
+    failed = f" ({len(cell['failed_seeds'])} failed)" if cell["failed_seeds"] else ""
+    part = f" ({cell['n']} of {wanted} pre-trainings)" if wanted is not None and cell["n"] < wanted else ""
+    return f"{cell['center']:.2f} ± {cell['sd']:.2f}{failed}{part}"
+
+
+def heading_of(comparison: Mapping[str, Any]) -> str:
+    """Return, in words, what a cell of the table holds."""
+    seeds, pretrainings = len(comparison["seeds"]), len(comparison["pretraining_seeds"])
+    if pretrainings == 1:
+        return f"median ± standard deviation over {counted(seeds, 'fine-tuning')} of one pre-training"
+    each = "" if seeds == 1 else f", each the mean of {counted(seeds, 'fine-tuning')}"
+    return f"mean ± standard deviation over {counted(pretrainings, 'pre-training')}{each}"
+
+
+def checkpoints_counted(comparison: Mapping[str, Any]) -> str:
+    """Return, in words, which checkpoint of each fine-tuning the scores are of."""
+    return "; ".join(sorted({selection_of(score) for score in comparison["scores"] if "selection" in score}))

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from electra_jax.compare.plan import Timing, WorkItem, ready
+from electra_jax.compare.items import WorkItem
+from electra_jax.compare.plan import Timing, ready
 from electra_jax.compare.records import Records, command_of
 from electra_jax.errors import PREEMPTED
 from electra_jax.files import replacing_directory
@@ -35,16 +36,25 @@ class _Running(NamedTuple):
 class Work:
     """The processes of a comparison; `failures` says how those ended that failed, by the items' names."""
 
-    def __init__(self, records: Records, *, processes: int, lock: int, tell: Callable[[str, bool], None]) -> None:
+    def __init__(
+        self,
+        records: Records,
+        failures: dict[str, str],
+        *,
+        processes: int,
+        lock: int,
+        tell: Callable[[str, bool], None],
+    ) -> None:
         """Start nothing yet.
 
         Args:
             records: what is done, and where the rest goes.
+            failures: how items ended that are not to be tried again; those that fail are added.
             processes: the largest number of processes side by side.
             lock: the file descriptor of a lock that every process inherits, and that ends with the last of them.
             tell: called with a line for everything that happens, and whether an item has ended.
         """
-        self.records, self.failures = records, dict[str, str]()
+        self.records, self.failures = records, failures
         self._processes, self._lock, self._tell_caller = processes, lock, tell
         self._running: dict[str, _Running] = {}
         self._stopping = False

@@ -1,13 +1,14 @@
 """Configure `electra compare`: variants of pre-training, their FLOPs, and the tasks that they are scored on."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Collection, Sequence
 from typing import Annotated, NamedTuple
 
 from electra_jax import ranges
 from electra_jax.errors import UserError
-from electra_jax.ranges import AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE
+from electra_jax.ranges import AT_LEAST_1, NAMED, POSITIVE, POSITIVE_SHARE, SEED, SHARE
 from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, ITEMS_LOCK, LOCK, REPORT
 
 # The name, in place of a variant's, of the fine-tunings that start from random weights.
@@ -24,6 +25,18 @@ _BOUND_HERE = {
     "pretraining": ("MODEL_DIR", "TRAIN_STEPS", "training.LoopConfig.num_train_steps"),
     "finetuning": ("MODEL_DIR", "INIT_FROM", "NUM_SEEDS", "SEED"),
 }
+
+
+# What TUNE and COOL_DOWN bind besides.
+_TUNED = ("LEARNING_RATE", "WARMUP_STEPS")
+_COOLED = ("LR_DECAY_SHARE", "SCHEDULE_STEPS")
+
+
+class GridPoint(NamedTuple):
+    """A learning rate, and a warm-up as a share of the steps."""
+
+    learning_rate: float
+    warmup: float
 
 
 class Overrides(NamedTuple):
@@ -48,10 +61,18 @@ class ComparisonRun:
             a binding ("DROPOUT = 0.0"). A name alone is a variant without overrides.
         tasks: tasks to fine-tune on, written like `variants`. The name is the task's, unless an override binds TASK.
             One that begins with `PROBE` is a probe, which takes its own overrides alone.
+            The first is the primary one, by which variants are tuned and compared.
         num_seeds: fine-tunings of each checkpoint on each task.
-        seed: seed of every pre-training, and of the first fine-tuning.
+        pretraining_seeds: pre-trainings of each variant; with several, spreads are over these.
+        seed: seed of the first pre-training of each variant, and of the first fine-tuning; the others count up.
+        cool_down: share of each finished run, at its end, in which the learning rate falls to zero; before that it is
+            constant. Each fraction is then a branch of one trunk with a cool-down of its own ("warm-up-stable-decay":
+            Hu et al., 2024, MiniCPM, section 4). None for one schedule over the whole budget.
+        tune: learning rates, and warm-ups as shares of the steps: each variant is tried with every pair of them, and
+            pre-trained with its best one, see `compare.tuning`. () for none.
+        tune_share: share of `flops` that each of these trials takes.
         processes: number of pre-trainings and fine-tunings that run side by side.
-        warmup_fraction: share of each pre-training's own steps.
+        warmup_fraction: share of each pre-training's own steps, or, with `cool_down`, of its first finished run's.
         random_baseline: whether to fine-tune random weights too, of the size that `pretraining` binds.
         pretraining: Gin files and bindings of every pre-training.
         finetuning: Gin files (beside gin/runs/finetune.gin) and bindings of every fine-tuning.
@@ -65,6 +86,10 @@ class ComparisonRun:
     variants: Sequence[str | Sequence[str]]
     tasks: Sequence[str | Sequence[str]]
     num_seeds: Annotated[int, AT_LEAST_1]
+    pretraining_seeds: Annotated[int, AT_LEAST_1]
+    cool_down: Annotated[float | None, POSITIVE_SHARE]
+    tune: Sequence[Sequence[float]]
+    tune_share: Annotated[float, POSITIVE_SHARE]
     seed: Annotated[int, SEED]
     processes: Annotated[int, AT_LEAST_1]
     warmup_fraction: Annotated[float, SHARE]
@@ -80,6 +105,7 @@ class ComparisonRun:
         """
         ranges.check(self)
         _check_fractions(self.fractions)
+        _check_tune(self.tune)
         _check_names("VARIANTS", self.named_variants, _TAKEN)
         _check_names("TASKS", self.named_tasks, (PRETRAIN,))
         for command, shared, entries in (
@@ -88,6 +114,9 @@ class ComparisonRun:
         ):
             for entry in (shared, *entries):
                 _check_bindings(entry, _BOUND_HERE[command])
+                if command == "pretraining":
+                    _check_bindings(entry, _TUNED if self.tune else (), by="TUNE")
+                    _check_bindings(entry, _COOLED if self.cool_down else (), by="COOL_DOWN")
 
     @property
     def named_variants(self) -> list[Overrides]:
@@ -114,6 +143,26 @@ class ComparisonRun:
         """The seeds of the fine-tunings."""
         return range(self.seed, self.seed + self.num_seeds)
 
+    @property
+    def seeds_of_pretraining(self) -> range:
+        """The seeds of the pre-trainings that are compared."""
+        return range(self.seed, self.seed + self.pretraining_seeds)
+
+    @property
+    def tuning_seed(self) -> int:
+        """The seed of the pre-trainings of tuning: none of those that are compared."""
+        return self.seed + self.pretraining_seeds
+
+    @property
+    def grid(self) -> list[GridPoint]:
+        """Every pair of a learning rate and a warm-up of TUNE."""
+        return [GridPoint(*pair) for pair in itertools.product(*self.tune)] if self.tune else []
+
+    @property
+    def primary(self) -> str:
+        """The name of the task by which variants are tuned and compared."""
+        return self.named_tasks[0].name
+
 
 def _check_fractions(fractions: Sequence[float]) -> None:
     numbers = isinstance(fractions, Sequence) and all(isinstance(one, int | float) for one in fractions)
@@ -124,6 +173,26 @@ def _check_fractions(fractions: Sequence[float]) -> None:
         raise UserError(f"FRACTIONS has {outside[0]:g}: a fraction of the budget is above 0 and at most 1")
     if list(fractions) != sorted(set(fractions)):
         raise UserError(f"FRACTIONS is {tuple(fractions)}: it must rise, as in (0.25, 0.5, 1.0)")
+
+
+def _check_tune(tune: Sequence[Sequence[float]]) -> None:
+    lists = isinstance(tune, Sequence) and all(isinstance(values, Sequence) for values in tune)
+    if lists and not tune:
+        return
+    numbers = lists and all(isinstance(one, int | float) for values in tune for one in values)
+    if not numbers or len(tune) != 2 or not all(tune):
+        raise UserError(
+            f"TUNE is {tune!r}: it must be two lists of numbers, learning rates and warm-ups, as in "
+            "((1e-3, 2e-3), (0.05, 0.1)), or () for none"
+        )
+    rates, warmups = tune
+    if any(rate <= 0 for rate in rates) or any(not 0 <= warmup < 1 for warmup in warmups):
+        raise UserError(
+            f"TUNE is {tune!r}: learning rates are above 0, and warm-ups are shares of the steps, from 0 to below 1"
+        )
+    for values in tune:
+        if list(values) != sorted(set(values)):
+            raise UserError(f"TUNE has {tuple(values)}: it must rise, as in (1e-3, 2e-3)")
 
 
 def _check_names(macro: str, entries: Sequence[Overrides], taken: Collection[str]) -> None:
@@ -142,11 +211,11 @@ def _check_names(macro: str, entries: Sequence[Overrides], taken: Collection[str
             raise UserError(f"{macro} names {name!r} twice: give each its own name")
 
 
-def _check_bindings(entry: Overrides, bound_here: Collection[str]) -> None:
+def _check_bindings(entry: Overrides, bound_here: Collection[str], *, by: str = "electra compare") -> None:
     for binding in entry.bindings:
         target = binding.partition("=")[0]
         if target in bound_here:
-            raise UserError(f"{entry.name} binds {target}, which electra compare sets itself: leave it out")
+            raise UserError(f"{entry.name} binds {target}, which {by} sets itself: leave it out")
 
 
 def _entries(macro: str, entries: Sequence[str | Sequence[str]]) -> list[Overrides]:

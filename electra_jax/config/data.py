@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
@@ -13,14 +13,13 @@ from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
-from electra_jax.json_files import read_json
 from electra_jax.model.config import EncoderConfig
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.divided import divide
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
 from electra_jax.tasks.original import choice
 from electra_jax.tasks.pretraining.cache import build_cache, find_cache
-from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
+from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache, record_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.tokenizer_file import load_tokenizer
@@ -100,12 +99,6 @@ def is_cache(corpus: str | None) -> bool:
     return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
 
 
-class MadeBy(TypedDict, total=False):
-    """Declare what is read of the record of a cache."""
-
-    vocabulary_fingerprint: str
-
-
 def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
     """Refuse a cache that was tokenised with another vocabulary.
 
@@ -130,12 +123,6 @@ def unknown_in_cache(directory: str, *, allow_unknown: bool) -> str | None:
     if "unknown" not in made_by:
         return None
     return state_unknown(Unknown(**made_by["unknown"]), what=f"the cache {directory}", allow_unknown=allow_unknown)
-
-
-def record_of_cache(directory: str) -> MadeBy | dict[str, Any]:
-    """Return what made a cache, and its counts; nothing for a cache without a record."""
-    record = path_of(directory) / "made_by.json"
-    return read_json(record, MadeBy, remedy="run `electra cache` again") if record.exists() else {}
 
 
 def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | None) -> str:
@@ -209,7 +196,8 @@ def open_data(
     path = cache_for_run(run, vocabulary)
     length = run.cache.sequence_length
     train, validation = (
-        blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size) for split in ("train", "validation")
+        blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size, cache_dir=run.cache.cache_dir)
+        for split in ("train", "validation")
     )
     if not len(validation):
         print_on_leader("no text is held out: the run is not evaluated while it trains")

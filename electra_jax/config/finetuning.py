@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from electra_jax import ranges
+from electra_jax.config.selection import SELECTIONS
 from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.heads import HeadConfig
@@ -148,8 +149,10 @@ class FinetuningRun:
         loss_reduction: see `finetuning.LossConfig`.
         answerable_weight: see `finetuning.LossConfig`.
         log_every, save_every: steps between reports, and between checkpoints to resume from.
-        evaluate_every: steps between evaluations on the dev split, which choose the checkpoint to keep; None for once
-            an epoch. There is one more at the end.
+        evaluate_every: steps between evaluations on the dev split; None for once an epoch. There is one more at the
+            end.
+        selection: which checkpoint counts, a name of `selection.SELECTIONS`: "last"; or "best" on the dev split, if
+            the test split has labels and is reported, or else on one half of it, of which the other is reported.
         allow_unknown: go on where more than a fifth of a split's tokens are [UNK].
         num_seeds: number of runs; the score of each is reported.
         seed: seed of the first run; the others count up. It determines the head's weights, the order of the rows and
@@ -182,6 +185,7 @@ class FinetuningRun:
     log_every: Annotated[int, AT_LEAST_1]
     evaluate_every: Annotated[int | None, AT_LEAST_1]
     save_every: Annotated[int, AT_LEAST_1]
+    selection: str
     allow_unknown: bool
     num_seeds: Annotated[int, AT_LEAST_1]
     seed: Annotated[int, SEED]
@@ -197,6 +201,8 @@ class FinetuningRun:
             raise UserError(f"DTYPE is {self.dtype!r}: it must be 'float32' or 'bfloat16'")
         if self.loss_reduction not in ("mean", "sum"):
             raise UserError(f"LOSS_REDUCTION is {self.loss_reduction!r}: it must be 'mean' or 'sum'")
+        if self.selection not in SELECTIONS:
+            raise UserError(f"SELECTION is {self.selection!r}: it must be one of {', '.join(map(repr, SELECTIONS))}")
         if list(self.buckets) != sorted(set(self.buckets)) or not self.buckets:
             raise UserError(f"BUCKETS is {self.buckets}: it must hold increasing lengths")
 

@@ -10,6 +10,7 @@ import itertools
 import os
 import pkgutil
 import re
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from etils import epath
 from gin import config as gin_internals
 
 from electra_jax import ranges
+from electra_jax.config.own_paths import tokenizer_bindings
 from electra_jax.config.recorded import RecordedFile, with_current_fields, with_current_switches
 from electra_jax.config.recorded_check import checked
 from electra_jax.errors import UserError
@@ -120,9 +122,10 @@ def parse(files: Sequence[str | RecordedFile], bindings: list[str], search_paths
             else _located(gin.parse_config_file(file), folders)
             for file in files
         ]
-        for binding in bindings:
+        own = [binding for file in files for binding in tokenizer_bindings(str(file), macros())]
+        for binding in [*own, *bindings]:
             parse_binding(binding)
-    except (ValueError, NameError, SyntaxError, ImportError, AttributeError, OSError) as error:
+    except (ValueError, NameError, SyntaxError, ImportError, AttributeError, OSError, tokenize.TokenError) as error:
         raise UserError(explain(error)) from error
     return list(itertools.chain.from_iterable(read))
 
@@ -197,7 +200,7 @@ def parse_binding(binding: str) -> None:
     """
     try:
         gin.parse_config(binding)
-    except SyntaxError as error:
+    except (SyntaxError, tokenize.TokenError) as error:
         name, _, value = binding.partition("=")
         if not value:
             raise UserError(f"--gin.{binding} has no value: write --gin.{name}=VALUE") from error
@@ -210,7 +213,9 @@ def explain(error: Exception) -> str:
     """Return Gin's message as one sentence, with the nearest valid name."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno} is not Gin (a string needs quotes): {(error.text or '').strip()}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, tokenize.TokenError):
+        return f"a Gin file ends within a value ({error.args[0]}): close its brackets and quotes"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     problem = lines[0].rstrip(".")
     place = next((line for line in lines if line.startswith("In ")), "").rstrip(":")
     place = place.replace("In bindings string line 1", "in the command line's --gin bindings").replace(

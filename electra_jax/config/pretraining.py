@@ -12,22 +12,20 @@ from electra_jax.data.batch_shapes import SHORTEST_TARGET, BatchShape, BatchShap
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
+from electra_jax.model.embeddings import EXTENSIONS
 from electra_jax.model.types import PyTree
-from electra_jax.pretraining import flops, original, phases, registry
+from electra_jax.pretraining import flops, phases, registry
 from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds, max_predictions
 from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
-from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1, Checked, Range
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, PROCESSES, SEED, SHARE, UNDER_1, Checked, Range
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
 from electra_jax.training.schedules import Schedule, check_schedule
 from electra_jax.training.sharding import MeshConfig
 from electra_jax.training.update_rules import muon_flops
-
-# The rules that `PretrainingRun.rules` can name.
-RULES = {rules.name: rules for rules in (STANDARD_RULES, original.RULES)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +54,8 @@ class CacheConfig(Checked):
         source: the text.
         vocab_file: BERT's vocab.txt, or any tokenizer.json.
         lowercase: None to take the casing from the record of a vocab.txt.
-        cache_dir: the folder of all caches, with one directory for every combination of these settings; None for the
-            user's cache folder.
+        cache_dir: the folder of all caches, one directory for each combination of these settings, and of what is made
+            of a CORPUS that is a read-only cache; None for the user's cache folder.
         sequence_length: length of an example, [CLS] and [SEP] included.
         one_segment_share: share of examples with one segment.
         random_length_share: share of examples that aim at a random, shorter length.
@@ -77,7 +75,7 @@ class CacheConfig(Checked):
     one_segment_share: Annotated[float, SHARE]
     random_length_share: Annotated[float, SHARE]
     held_out_fraction: Annotated[float, UNDER_1]
-    num_processes: Annotated[int, AT_LEAST_0]
+    num_processes: Annotated[int, PROCESSES]
     max_auto_cache_bytes: Annotated[int, AT_LEAST_0]
     seed: Annotated[int, SEED]
     example_building: str
@@ -135,6 +133,9 @@ class PretrainingRun:
             random weights.
         map_vocabulary: take the rows of an `init_from` that has another vocabulary by token; those of tokens that it
             lacks are new.
+        extend_positions: what the rows of a learned table of positions start from that an `init_from` with a shorter
+            one lacks, a name of `embeddings.EXTENSIONS`; None to refuse
+            it.
         encoder: the discriminator's encoder.
         generator_width_fraction, generator_depth_fraction: the generator's sizes as fractions of the discriminator's;
             without effect if the generator has no encoder of its own.
@@ -167,12 +168,13 @@ class PretrainingRun:
             shorter row, and what is cut off is not trained on.
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
-        rules: whose rules draw masks and report metrics where implementations differ, a name of `RULES`.
+        rules: whose rules draw masks and report metrics where implementations differ, a name of `registry.RULES`.
     """
 
     model_dir: Annotated[str, NAMED]
     init_from: str | None
     map_vocabulary: bool
+    extend_positions: str | None
     encoder: EncoderConfig
     generator_width_fraction: Annotated[float, POSITIVE]
     generator_depth_fraction: Annotated[float, POSITIVE]
@@ -218,7 +220,7 @@ class PretrainingRun:
         if self.cache.sequence_length > self.encoder.max_position_embeddings:
             raise UserError(
                 f"SEQUENCE_LENGTH {self.cache.sequence_length} is longer than the model's "
-                f"{self.encoder.max_position_embeddings} positions (max_position_embeddings)"
+                f"{self.encoder.max_position_embeddings} positions: set SEQUENCE_LENGTH or MAX_POSITIONS"
             )
         if SLIDING in self.encoder.kinds and self.encoder.local_attention > self.cache.sequence_length:
             raise UserError(
@@ -226,8 +228,11 @@ class PretrainingRun:
                 f"{self.cache.sequence_length}: set it to {self.cache.sequence_length} or less, or "
                 f'EncoderConfig.layer_types to ("{FULL}",)'
             )
-        if self.rules not in RULES:
-            raise UserError(f"rules is {self.rules!r}: it must be one of {', '.join(map(repr, RULES))}")
+        if self.extend_positions not in (None, *EXTENSIONS):
+            names = ", ".join(map(repr, EXTENSIONS))
+            raise UserError(f"EXTEND_POSITIONS is {self.extend_positions!r}: it must be None or one of {names}")
+        if self.rules not in registry.RULES:
+            raise UserError(f"rules is {self.rules!r}: it must be one of {', '.join(map(repr, registry.RULES))}")
         if self.pretraining_rules != STANDARD_RULES and self.masking == "task":
             raise UserError(
                 f"the masks of rules {self.rules!r} are drawn on the device: set MASKING to 'device', or rules to "
@@ -272,7 +277,7 @@ class PretrainingRun:
     @property
     def pretraining_rules(self) -> PretrainingRules:
         """Return the rules that `rules` names."""
-        return RULES[self.rules]
+        return registry.RULES[self.rules]
 
     @property
     def generator(self) -> EncoderConfig:
@@ -325,18 +330,10 @@ class PretrainingRun:
 
     @property
     def generator_steps(self) -> int:
-        """The updates of the generator alone: those whose FLOPs are nearest to their share of the run's."""
-        share, steps = self.generator_first, 0
-        if not share:
-            return 0
-        stages = self.batch_shapes.stages
-        # Each of them takes a step from those after it.
-        left = sum(share * (stage.end - stage.start) * self.step_flops(stage.shape) for stage in stages)
-        for stage in stages:
-            gained = (1 - share) * self.generator_step_flops(stage.shape) + share * self.step_flops(stage.shape)
-            taken = min(stage.end - stage.start, round(left / gained))
-            steps, left = steps + taken, left - taken * gained
-        return max(1, steps)
+        """The updates of the generator alone."""
+        stages = ((stage.end - stage.start, stage.shape) for stage in self.batch_shapes.stages)
+        costs = [(count, self.generator_step_flops(shape), self.step_flops(shape)) for count, shape in stages]
+        return phases.generator_steps(self.generator_first, costs) if self.generator_first else 0
 
     def generator_step_flops(self, shape: BatchShape) -> int:
         """Return the matrix FLOPs of a training step of the generator alone, with batches of a shape."""

@@ -94,6 +94,7 @@ class Field(NamedTuple):
 FIELDS = (
     Field("PretrainingRun", "schedule_steps", "weight_schedule", "OptimizerConfig.num_train_steps"),
     Field("PretrainingRun", "map_vocabulary", "weight_schedule", "False"),
+    Field("PretrainingRun", "extend_positions", "weight_schedule", "None"),
     Field("PretrainingRun", "generator_first", "weight_schedule", "0.0"),
     Field("PretrainingRun", "copy_generator", "weight_schedule", "False"),
     Field("PretrainingRun", "freeze_generator", "weight_schedule", "False"),
@@ -101,6 +102,12 @@ FIELDS = (
     Field("PretrainingRun", "sequence_length_warmup", "weight_schedule", "()"),
     Field("CacheConfig", "allow_unknown", "held_out_fraction", "True"),
     Field("FinetuningRun", "allow_unknown", "save_every", "True"),
+    # Earlier versions reported the best score of the examples that chose the checkpoint, which no value does.
+    Field("FinetuningRun", "selection", "save_every", "'last'"),
+    Field("ComparisonRun", "pretraining_seeds", "random_baseline", "1"),
+    Field("ComparisonRun", "cool_down", "random_baseline", "None"),
+    Field("ComparisonRun", "tune", "random_baseline", "()"),
+    Field("ComparisonRun", "tune_share", "random_baseline", "0.1"),
     Field("OptimizerConfig", "rule", "lr_decay_share", "'bert_adam'"),
     Field("OptimizerConfig", "generator_learning_rate", "lr_decay_share", "None"),
     Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),

@@ -10,13 +10,14 @@ from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
 
 # What a recorded configuration may import, and of each module the dataclasses that it may bind and refer to. Those of
-# `electra predict`, `evaluate` and `compare` are recorded for no model, and say where to write.
+# `electra predict`, `evaluate`, `compare` and `serve` are recorded for no model, and say where to write.
 CLASSES = {
     "electra_jax.config.comparison": (),
     "electra_jax.config.data": (),
     "electra_jax.config.finetuning": ("FinetuningRun", "HeadOptions"),
     "electra_jax.config.prediction": (),
     "electra_jax.config.pretraining": ("CacheConfig", "CacheRun", "CorpusConfig", "PretrainingRun", "VocabularyRun"),
+    "electra_jax.config.serving": (),
     "electra_jax.model.encoder": ("EncoderConfig",),
     "electra_jax.pretraining.electric": ("Electric", "TwoTowerDetection"),
     "electra_jax.pretraining.language_model": ("LanguageModel",),
@@ -32,8 +33,12 @@ CLASSES = {
 }
 # The files that `electra import` includes; they are found in the package alone.
 SHIPPED = ("gin/models/bert.gin", "gin/models/modern.gin", "gin/objectives/electric.gin", "gin/runs/pretrain.gin")
-# Macros of `electra evaluate` and `electra predict` that say what is scored, and where the answers are written.
-COMMAND_LINE = ("NULL_ODDS", "OUTPUT", "OUTPUT_DIR", "PREDICTIONS", "SPLIT")
+# Macros of `electra evaluate` and `electra predict` that say what is scored, and where the answers are written; and of
+# `electra serve`, which say who can ask and for how much.
+COMMAND_LINE = (
+    *("NULL_ODDS", "OUTPUT", "OUTPUT_DIR", "PREDICTIONS", "SPLIT"),
+    *("HOST", "PORT", "MAX_BATCH_SIZE", "MAX_WAIT_MS", "MAX_BODY_BYTES", "MAX_INPUTS", "MAX_QUEUE"),
+)
 REGISTRATION = "__gin__.dynamic_registration"
 
 

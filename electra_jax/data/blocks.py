@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import pathlib
 import zlib
 from types import TracebackType
@@ -10,7 +11,11 @@ from typing import Self
 import numpy as np
 
 from electra_jax.errors import UserError
+from electra_jax.files import replace_file, size_and_crc32
+from electra_jax.json_files import read_json
 
+# The checksums of the other files of a split.
+SEAL = "integrity.json"
 # Enough to tell texts apart, and read at once from a cold disk.
 CHECKED_EXAMPLES = 256
 
@@ -34,6 +39,15 @@ class TokenBlocks:
     def __len__(self) -> int:
         """Return N."""
         return len(self.second_starts)
+
+    def fits_together(self) -> bool:
+        """Return whether the arrays are of one split: of N examples, and of as many tokens as these have."""
+        if self.offsets.dtype != np.int64 or self.offsets.shape != (len(self.second_starts) + 1,):
+            return False
+        lengths_N = np.diff(self.offsets)
+        whole = self.offsets[0] == 0 and self.tokens.shape == (self.offsets[-1],) and self.tokens.dtype.kind == "u"
+        within = (lengths_N >= 0) & (self.second_starts >= 0) & (self.second_starts <= lengths_N)
+        return bool(whole and within.all())
 
     def longest(self) -> int:
         """Return the number of tokens of the longest example; 0 if there is none."""
@@ -68,14 +82,50 @@ class TokenBlocks:
 
 
 def open_blocks(directory: str | pathlib.Path) -> TokenBlocks:
-    """Map the arrays that `BlocksWriter` wrote in `directory`; the tokens stay on disk until they are read."""
+    """Map the arrays that `BlocksWriter` wrote in `directory`; the tokens stay on disk until they are read.
+
+    All files are read once and compared with the seal, at about a second a gigabyte. Blocks of an earlier version have
+    none; of those only the sizes are compared with each other.
+
+    Raises:
+        UserError: if a file is missing, cut off or not what was written.
+    """
     directory = pathlib.Path(directory)
-    offsets, second_starts, vocab_size = (
-        np.load(directory / f"{name}.npy") for name in ("offsets", "second_starts", "vocab_size")
-    )
-    # A file without a byte of content cannot be mapped.
-    tokens = np.load(directory / "tokens.npy", mmap_mode="r" if offsets[-1] else None)
-    return TokenBlocks(tokens, offsets, second_starts, int(vocab_size))
+    fault = _broken_seal(directory)
+    if fault is None:
+        try:
+            offsets, second_starts, vocab_size = (
+                np.load(directory / f"{name}.npy") for name in ("offsets", "second_starts", "vocab_size")
+            )
+            # A file without a byte of content cannot be mapped.
+            tokens = np.load(directory / "tokens.npy", mmap_mode="r" if offsets[-1] else None)
+            blocks = TokenBlocks(tokens, offsets, second_starts, int(vocab_size))
+            if blocks.fits_together():
+                return blocks
+            fault = "its files are of different lengths"
+        except (OSError, ValueError, TypeError, IndexError, EOFError, MemoryError) as error:
+            fault = str(error)
+    raise UserError(f"{directory} is damaged ({fault}): remove it, and build the cache anew or copy it again")
+
+
+def seal_blocks(directory: pathlib.Path) -> None:
+    """Write the size and CRC-32 of each file of a split, and of what else stands in its folder, beside them."""
+    sums = {path.name: size_and_crc32(path) for path in sorted(directory.iterdir()) if path.name != SEAL}
+    replace_file(directory / SEAL, json.dumps(sums, indent=1) + "\n", durable=True)
+
+
+def _broken_seal(directory: pathlib.Path) -> str | None:
+    """Return what of a split is not as it was sealed, in words; None where all is, or nothing was sealed."""
+    if not (directory / SEAL).exists():
+        return None
+    for name, sealed in read_json(directory / SEAL, dict[str, list[int]]).items():
+        path = directory / name
+        if not path.is_file():
+            return f"{name} is missing"
+        # The size tells most damage without reading.
+        if sealed[:1] != [path.stat().st_size] or sealed != size_and_crc32(path):
+            return f"{name} is not what was written"
+    return None
 
 
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:

@@ -12,6 +12,7 @@ DATA = {
     "the vocabulary's hash": "INIT_FROM has another vocabulary by now",
     "the training data's hash": "the training file has changed",
     "the dev data's hash": "the dev file has changed",
+    "the test data's hash": "the test file has changed",
 }
 # They follow from the settings and the number of training examples.
 DERIVED = ("optimizer.num_train_steps", "optimizer.num_warmup_steps")
@@ -21,13 +22,16 @@ CLASSES = {"optimizer": "OptimizerConfig", "task": "TaskOptions", "heads": "Head
 
 def data_identity(context: SeedContext) -> dict[str, str]:
     """Return a hash of everything that the settings of a run do not say: its data, labels included."""
-    labels = context.task.labels
-    hashes = (
+    labels, parts = context.task.labels, context.parts.by_name
+    dev = [example for name, part in parts.items() if name != "test" for example in part.examples]
+    hashes = [
         context.origin.vocabulary_hash,
         hash_of([labels, *context.train.examples]),
-        hash_of([labels, *context.dev.examples]),
-    )
-    return dict(zip(DATA, hashes, strict=True))
+        hash_of([labels, *dev]),
+    ]
+    if "test" in parts:
+        hashes.append(hash_of([labels, *parts["test"].examples]))
+    return dict(zip(DATA, hashes, strict=False))
 
 
 def hash_of(values: Iterable[Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from electra_jax.config.selection import selection_of
 from electra_jax.files import replace_file
 from electra_jax.run_directory import PREDICTIONS
 from electra_jax.tasks.protocol import DownstreamTask, Prediction
@@ -102,15 +103,34 @@ def rank(score: float) -> float:
 
 
 def best_seed(seeds: Sequence[Mapping[str, Any]], main_metric: str) -> int:
-    """Return the seed with the best main score; one that failed only if all did."""
-    ranked = max(seeds, key=lambda seed: (seed["failed"] is None, rank(seed["metrics"][main_metric])))
-    return ranked["seed"]
+    """Return the seed with the best main score on what chooses checkpoints; one that failed only if all did."""
+
+    def order(seed: Mapping[str, Any]) -> tuple[bool, float]:
+        (score,) = seed.get("chosen_by", {main_metric: seed["metrics"][main_metric]}).values()
+        return seed["failed"] is None, rank(score)
+
+    return max(seeds, key=order)["seed"]
+
+
+def selection_of_all(seeds: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the SELECTION of a run's seeds; None if an earlier version, which reported another score, trained any."""
+    found = {seed.get("selection") for seed in seeds}
+    return None if None in found else found.pop()
+
+
+def on_split(seeds: Sequence[Mapping[str, Any]], split: str) -> list[dict[str, Any]]:
+    """Return the seeds with their scores on another split; those of earlier versions have none and are left out."""
+    return [
+        {**seed, "metrics": seed["scores_by_split"][split]}
+        for seed in seeds
+        if split in seed.get("scores_by_split", {})
+    ]
 
 
 def write_predictions(
     directory: Path, task: DownstreamTask, examples: Sequence[Any], predictions: Sequence[Prediction]
 ) -> None:
-    """Write predictions.jsonl, a line per example of the dev split."""
+    """Write predictions.jsonl, a line per example of the split that is reported."""
     lines = (
         json.dumps(record_of(task, example, prediction), ensure_ascii=False)
         for example, prediction in zip(examples, predictions, strict=True)
@@ -119,28 +139,41 @@ def write_predictions(
 
 
 def show(results: Mapping[str, Any]) -> None:
-    """Print every seed's scores and their spread as a table, as wide as it needs to be."""
-    names, lines = list(results["seeds"][0]["metrics"]), []
-    for seed in results["seeds"]:
-        failed = "" if seed["failed"] is None else ", failed"
-        lines.append(
-            (f"seed {seed['seed']}, step {seed['best_step']}{failed}", "red" if failed else "", seed["metrics"])
-        )
-    if results["summary"]:
-        for statistic in ("median", "mean", "std", "best"):
-            lines.append((statistic, "", {name: results["summary"][name][statistic] for name in names}))
-    title = f"{results['task']} ({results['num_examples'][results['split']]} {results['split']} examples)"
-    make = table_of_many_scores if len(names) > MOST_COLUMNS else table_of_few_scores
-    table = make(title, names, lines, results["main_metric"])
+    """Print every seed's scores and their spread, a table for each split, as wide as it needs to be."""
+    tables = {results["split"]: (results["seeds"], results["summary"])}
+    for name, found in results["other_splits"].items():
+        tables[name] = on_split(results["seeds"], name), found
     console = Console()
-    needed = console.measure(table, options=console.options.update(width=1000)).maximum
-    console = console if needed <= console.width else Console(width=needed)
-    console.print(table)
+    for split, (seeds, found) in tables.items():
+        table = table_of(results, split, seeds, found)
+        needed = console.measure(table, options=console.options.update(width=1000)).maximum
+        (console if needed <= console.width else Console(width=needed)).print(table)
     for seed in results["seeds"]:
         if seed["failed"] is not None:
             console.print(
                 f"seed {seed['seed']} failed and is not averaged: {seed['failed']}", soft_wrap=True, markup=False
             )
+
+
+def table_of(
+    results: Mapping[str, Any],
+    split: str,
+    seeds: Sequence[Mapping[str, Any]],
+    found: Mapping[str, Mapping[str, float]],
+) -> Table:
+    """Return the table of a split: its title says which checkpoint the scores are of."""
+    names, lines = list(seeds[0]["metrics"]), []
+    for seed in seeds:
+        failed = "" if seed["failed"] is None else ", failed"
+        lines.append(
+            (f"seed {seed['seed']}, step {seed['best_step']}{failed}", "red" if failed else "", seed["metrics"])
+        )
+    if found:
+        for statistic in ("median", "mean", "std", "best"):
+            lines.append((statistic, "", {name: found[name][statistic] for name in names}))
+    title = f"{results['task']} ({results['num_examples'][split]} {split} examples), {selection_of(results)}"
+    make = table_of_many_scores if len(names) > MOST_COLUMNS else table_of_few_scores
+    return make(title, names, lines, results["main_metric"])
 
 
 def table_of_few_scores(title: str, names: Sequence[str], lines: Sequence[Line], main: str) -> Table:

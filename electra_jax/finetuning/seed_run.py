@@ -1,4 +1,4 @@
-"""Fine-tune with one seed: from the pre-trained weights to the best checkpoint on the dev split."""
+"""Fine-tune with one seed: from the pre-trained weights to the checkpoint that counts, and its scores."""
 
 import dataclasses
 import functools
@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
 import numpy as np
@@ -23,14 +23,15 @@ from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.files import replace_file
 from electra_jax.finetuning import steps as finetuning
-from electra_jax.finetuning.results import collapse, rank
+from electra_jax.finetuning.results import collapse
+from electra_jax.finetuning.selection import Parts, keeps
 from electra_jax.finetuning.start import Origin, take_weights
 from electra_jax.json_files import read_json
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
-from electra_jax.run_directory import BEST, CHECKPOINTS, METRICS, SEED_RESULT
+from electra_jax.run_directory import CHECKPOINTS, KEPT, METRICS, SEED_RESULT
 from electra_jax.tasks.answering import predict_rows
 from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
@@ -55,7 +56,7 @@ class Split(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """Hold predictions of the dev split, their scores, and the task with what was fitted to the predictions."""
+    """Hold predictions of a part of the examples, their scores, and the task with what was fitted to predictions."""
 
     predictions: list[Prediction]
     scores: dict[str, float]
@@ -70,7 +71,7 @@ class SeedContext:
     task: DownstreamTask
     origin: Origin
     train: Split
-    dev: Split
+    parts: Parts[Split]
     mesh: Mesh
     model: FinetunedModel
 
@@ -161,57 +162,85 @@ class SeedContext:
 
 
 def evaluate(context: SeedContext, params: PyTree) -> Evaluated:
-    """Predict and score the dev split.
+    """Predict and score the part that is watched.
 
     Question answering without a threshold from Gin fits one to the predictions first.
     """
-    examples, rows = context.dev.examples, context.dev.rows
-    task = context.task
-    predictions = predict_rows(task, examples, rows, context.runner(params), labels=task.labels)
-    if task.kind == "question_answering" and task.null_threshold is None:
-        threshold = task.fit_threshold(examples, predictions)
-        task = dataclasses.replace(task, null_threshold=threshold)
-        predictions = [dataclasses.replace(prediction, null_threshold=threshold) for prediction in predictions]
+    found = evaluate_part(context, params, context.parts.watched, context.task)
+    task, examples = context.task, context.parts.watched.examples
+    if task.kind != "question_answering" or task.null_threshold is not None:
+        return found
+    threshold = task.fit_threshold(examples, found.predictions)
+    task = dataclasses.replace(task, null_threshold=threshold)
+    predictions = [dataclasses.replace(prediction, null_threshold=threshold) for prediction in found.predictions]
     return Evaluated(predictions, task.score(examples, predictions), task)
 
 
-class Best:
-    """Keep the best checkpoint on the dev split as a model directory of its own, `SEED_DIR/best`."""
+def evaluate_scored(context: SeedContext, params: PyTree, watched: Evaluated) -> dict[str, Evaluated]:
+    """Predict and score, by their names, the parts that a kept checkpoint is scored on.
+
+    Args:
+        context: of the run.
+        params: of the checkpoint.
+        watched: what they gave on the part that is watched, a threshold that was fitted to it included.
+    """
+    parts = context.parts
+    return {
+        name: watched if part is parts.watched else evaluate_part(context, params, part, watched.task)
+        for name, part in parts.scored.items()
+    }
+
+
+def evaluate_part(context: SeedContext, params: PyTree, part: Split, task: DownstreamTask) -> Evaluated:
+    """Predict and score a part of the examples."""
+    predictions = predict_rows(task, part.examples, part.rows, context.runner(params), labels=task.labels)
+    return Evaluated(predictions, task.score(part.examples, predictions), task)
+
+
+class Kept:
+    """Keep the checkpoint that counts as a model directory of its own, `SEED_DIR/best`, with its scores."""
 
     def __init__(self, context: SeedContext, directory: Path, seed: int) -> None:
-        """Read the score of the checkpoint that an interrupted run kept, if any."""
-        self._context, self._directory, self._seed = context, directory / BEST, seed
-        self._step = 0
+        """Read the score that chose the checkpoint that an interrupted run kept, if any."""
+        self._context, self._directory, self._seed = context, directory / KEPT, seed
         self._score: float | None = None
         if self._directory.exists():
-            self._score = read_model_record(self._directory).facts["scores"][context.task.main_metric]
+            # Earlier versions chose on other examples, and do not name them.
+            chosen_by = read_model_record(self._directory).facts.get("chosen by", {})
+            self._score = chosen_by.get(context.parts.watched_name)
 
     def __call__(self, params: PyTree, step: int) -> dict[str, float]:
-        """Score the parameters after a step, and keep them unless earlier ones were better."""
-        found = evaluate(self._context, params)
-        score = found.scores[self._context.task.main_metric]
-        if self._score is None or rank(score) >= rank(self._score):
-            self._save(params, step, found)
+        """Score the parameters after a step on the part that is watched, and keep them if they count by now."""
+        watched = evaluate(self._context, params)
+        score = watched.scores[self._context.task.main_metric]
+        last_step, selection = self._context.loop.num_train_steps, self._context.run.selection
+        if keeps(selection, score=score, best=self._score, step=step, last_step=last_step):
+            self._save(params, step, watched)
             self._score = score
-        return found.scores
+        return watched.scores
 
-    def _save(self, params: PyTree, step: int, found: Evaluated) -> None:
-        """Write beside the directory, then rename: the earlier best is there until then."""
-        gold = self._context.dev.examples
+    def _save(self, params: PyTree, step: int, watched: Evaluated) -> None:
+        """Write beside the directory, then rename: the earlier checkpoint is there until then."""
+        context, parts = self._context, self._context.parts
+        scored = evaluate_scored(context, params, watched)
+        headline = scored[parts.headline]
         facts = {
             "seed": self._seed,
             "step": step,
-            "scores": found.scores,
-            "failed": collapse(found.task, gold, found.predictions),
+            "selection": context.run.selection,
+            "chosen by": {parts.watched_name: watched.scores[context.task.main_metric]},
+            "scores": headline.scores,
+            "scores by split": {name: found.scores for name, found in scored.items()},
+            "failed": collapse(headline.task, parts.scored[parts.headline].examples, headline.predictions),
         }
         part = self._directory.with_suffix(".part")
         processes.on_leader(make_empty, part)
         model_dir.write_model(
             part,
-            self._context.describe(found.task, facts),
+            context.describe(headline.task, facts),
             {"params": params},
             step=step,
-            vocabulary=self._context.origin.vocabulary,
+            vocabulary=context.origin.vocabulary,
         )
         processes.on_leader(replace_directory, part, self._directory)
 
@@ -219,10 +248,10 @@ class Best:
 class FinetuningJob:
     """One seed's `TrainingJob`."""
 
-    def __init__(self, context: SeedContext, batches: TrainingBatches, best: Best) -> None:
-        """Train on `batches`, and hand every evaluated state to `best`."""
+    def __init__(self, context: SeedContext, batches: TrainingBatches, kept: Kept) -> None:
+        """Train on `batches`, and hand every evaluated state to `kept`."""
         self.mesh = context.mesh
-        self._context, self._batches, self._best = context, batches, best
+        self._context, self._batches, self._kept = context, batches, kept
 
     def update(self, state: TrainState, batches: Batch) -> tuple[TrainState, Sums]:
         """Update the state by each of the stacked batches."""
@@ -233,8 +262,8 @@ class FinetuningJob:
         return {"loss": float(sums["loss"] / sums["loss_weight"])}
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Return the scores of the dev split, and keep the state where it is the best so far."""
-        return self._best(state.params, int(jax.device_get(state.step)))
+        """Return the scores of the part that is watched, and keep the state if it counts by now."""
+        return self._kept(state.params, int(jax.device_get(state.step)))
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of an update, counted from 0."""
@@ -246,7 +275,7 @@ class FinetuningJob:
 
 
 class SeedResult(TypedDict):
-    """Declare what SEED_DIR/result.json holds, see `result_of`."""
+    """Declare what SEED_DIR/result.json holds, see `result_of`; earlier versions named no selection."""
 
     seed: int
     steps: int
@@ -254,6 +283,9 @@ class SeedResult(TypedDict):
     metrics: dict[str, float]
     failed: str | None
     curve: list[dict[str, Any]]
+    selection: NotRequired[str]
+    chosen_by: NotRequired[dict[str, float]]
+    scores_by_split: NotRequired[dict[str, dict[str, float]]]
 
 
 def make_empty(directory: Path) -> None:
@@ -297,7 +329,7 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
     )
     with closing_after(reporter):
         _, reached = train(
-            FinetuningJob(context, batches, Best(context, directory, seed)),
+            FinetuningJob(context, batches, Kept(context, directory, seed)),
             (local_rows(batch, context.mesh) for batch in batches),
             state,
             loop=loop,
@@ -329,8 +361,8 @@ def begin(context: SeedContext, seed: int, checkpoints: Checkpoints) -> tuple[Tr
 
 
 def result_of(directory: Path, steps: int, main_metric: str) -> dict[str, Any]:
-    """Return the report of a seed: its best checkpoint, and the curve on the dev split."""
-    facts = read_model_record(directory / BEST).facts
+    """Return the report of a seed: the checkpoint that counts, and the curve on the part that was watched."""
+    facts = read_model_record(directory / KEPT).facts
     curve = [
         {name: value for name, value in line.items() if name != "split"}
         for line in read_rows(directory / METRICS)
@@ -342,5 +374,11 @@ def result_of(directory: Path, steps: int, main_metric: str) -> dict[str, Any]:
         "best_step": facts["step"],
         "metrics": facts["scores"],
         "failed": facts["failed"],
+        # A checkpoint that an earlier version kept, and saved as the run's last, names none of these.
+        **{
+            name.replace(" ", "_"): facts[name]
+            for name in ("selection", "chosen by", "scores by split")
+            if name in facts
+        },
         "curve": [{"step": point["step"], main_metric: point[main_metric]} for point in curve],
     }

@@ -142,15 +142,19 @@ def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
     Args:
         model: the model.
         batch_size: the most rows of a batch.
-        num_rows: how many rows there are. Fewer than a batch fill a smaller one, whose size is a power of two, so that
-            few sizes are compiled.
+        num_rows: how many rows there are; see `rows_of_batch`.
     """
     return RowRunner(
         launch=lambda batch: model.launch(*(batch[name] for name in FIELDS)),
         per_token=per_token_outputs(model.description.kind),
-        batch_size=min(batch_size, 1 << max(0, num_rows - 1).bit_length()),
+        batch_size=rows_of_batch(num_rows, batch_size),
         buckets=lengths_of(model),
     )
+
+
+def rows_of_batch(num_rows: int, batch_size: int) -> int:
+    """Return the size that rows are filled up to: a power of two or `batch_size`, so that few sizes are compiled."""
+    return min(batch_size, 1 << max(0, num_rows - 1).bit_length())
 
 
 def lengths_of(model: Network) -> list[int]:
@@ -208,7 +212,7 @@ def fill(model: Network, row: Row) -> list[Record]:
     return found
 
 
-def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]]) -> list[Record]:
+def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_size: int) -> list[Record]:
     """Return a record for each example of token ids: `describe_tokens`, and the head's outputs without padding.
 
     The outputs are the arrays of a head of question answering, and for other models what `describe_logits` returns.
@@ -216,12 +220,16 @@ def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]]) -> list[R
     Args:
         model: the model.
         examples: mappings with `input_ids` [L] (multiple choice: [C, L]) and perhaps the other arguments of
-            `Network.logits`.
+            `Network.logits`; at most `batch_size`.
+        batch_size: the most rows of a batch.
 
     Raises:
         UserError: if the arrays of an example have different shapes, or the model does not read them.
     """
-    batch, per_token = padded_ids(examples), per_token_outputs(model.description.kind)
+    longest = max(np.shape(example["input_ids"])[-1] for example in examples)
+    length, size = bucket_of(longest, lengths_of(model)), rows_of_batch(len(examples), batch_size)
+    batch = padded_ids(examples, length=length, size=size)
+    per_token = per_token_outputs(model.description.kind)
     result = model.logits(**batch)
     records = []
     for slot, example in enumerate(examples):
@@ -235,15 +243,19 @@ def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]]) -> list[R
     return records
 
 
-def padded_ids(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Return the arguments of `Network.logits`, padded with 0 to the longest row; the attention mask is 0 there.
+def padded_ids(examples: Sequence[Mapping[str, Any]], *, length: int, size: int) -> dict[str, np.ndarray]:
+    """Return the arguments of `Network.logits`, padded with 0; the attention mask is 0 there.
+
+    Args:
+        examples: as for `predict_ids`.
+        length: length to which the rows are padded, at least that of the longest.
+        size: number of examples; copies of the last one fill them up.
 
     Raises:
         UserError: if the arrays of an example have different shapes, or examples different numbers of axes.
     """
-    length = max(np.shape(example["input_ids"])[-1] for example in examples)
     arrays: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
-    for example in examples:
+    for example in [*examples, *[examples[-1]] * (size - len(examples))]:
         ids = np.asarray(example["input_ids"])
         defaults = {"attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         for name in FIELDS:

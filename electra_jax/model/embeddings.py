@@ -2,10 +2,29 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.layers import Dropout, Initializer, LayerNorm, constrain, logical
+
+# What the rows of a longer table of positions start from: the shorter one's, over and over (Longformer, Beltagy et al.,
+# 2020, section 5), or points between those of neighbours (Dosovitskiy et al., 2021, section 3.2, for images).
+EXTENSIONS = ("copy", "interpolate")
+
+
+def longer_positions(table_LE: np.ndarray, rows: int, extension: str) -> np.ndarray:
+    """Return a table of positions with more rows, float32 [rows, E].
+
+    Args:
+        table_LE: the learned table.
+        rows: at least as many as it has.
+        extension: "copy" keeps its rows and repeats them, "interpolate" spreads them over the longer range.
+    """
+    if extension == "copy":
+        return np.take(table_LE, np.arange(rows), axis=0, mode="wrap")
+    places, known = np.linspace(0, len(table_LE) - 1, rows), np.arange(len(table_LE))
+    return np.stack([np.interp(places, known, column) for column in table_LE.T], axis=1).astype(np.float32)
 
 
 class Embeddings(nn.Module):

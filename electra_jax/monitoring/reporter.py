@@ -13,7 +13,7 @@ from rich.table import Table
 
 from electra_jax.files import path_of
 from electra_jax.monitoring.health_checks import Finding
-from electra_jax.monitoring.metrics_file import drop_after, line_of
+from electra_jax.monitoring.metrics_file import by_step, drop_after, line_of, read_rows
 from electra_jax.run_directory import METRICS
 
 # The title and format of the metrics that the console shows; the files hold all of them.
@@ -62,6 +62,9 @@ class RunReporter:
         directory = path_of(model_dir)
         self._path = directory / METRICS
         drop_after(self._path, start_step)
+        # A run that resumes where an evaluation is due evaluates again, in case that it ended before it.
+        evaluated = by_step(read_rows(self._path), "validation")
+        self._known = start_step if evaluated and evaluated[-1]["step"] == start_step else None
         self._files = contextlib.ExitStack()
         self._stream = self._files.enter_context(self._path.open("a", encoding="utf-8"))
         self._tensorboard = {
@@ -77,7 +80,12 @@ class RunReporter:
             self._live = LiveView(self._console, start_step, num_train_steps, columns)
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
-        """Report one line of metrics; a value that is not finite (nothing was counted) is null in the file."""
+        """Report one line of metrics; a value that is not finite (nothing was counted) is null in the file.
+
+        An evaluation that was reported before this process resumed is not reported again.
+        """
+        if split == "validation" and step == self._known:
+            return
         self._stream.write(line_of(step, split, values))
         self._stream.flush()
         for name, value in values.items():

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 from electra_jax.model.types import Loss, Masked, PyTree
 from electra_jax.pretraining import corruption, metrics
 from electra_jax.pretraining.corruption import MaskingConfig
+from electra_jax.pretraining.micro_batches import accumulate
 from electra_jax.pretraining.objective import Keys, Objective, Outputs
 from electra_jax.pretraining.steps import as_masked
 from electra_jax.training.sharding import to_device
@@ -21,26 +22,31 @@ from electra_jax.training.state import Batch, Sums
 EVALUATION_SEED = 20200323
 
 
+class Drawn(NamedTuple):
+    """A held-out batch after masking, the keys of its rows' samples, and the key that these are made of."""
+
+    masked: Masked
+    sample_keys_B: jax.Array
+    sample_key: jax.Array
+
+
+def draw(batch: Batch, key: jax.Array, masking: MaskingConfig) -> Drawn:
+    """Mask a whole batch, and split the key of its samples by row."""
+    mask_key, sample_key = jax.random.split(key)
+    masked = as_masked(mask_key, batch, masking)
+    return Drawn(masked, corruption.row_keys(sample_key, masked.masked_positions.shape[0]), sample_key)
+
+
 def forward(
-    params: PyTree,
-    batch: Batch,
-    key: jax.Array,
-    *,
-    model: nn.Module,
-    objective: Objective,
-    masking: MaskingConfig,
-) -> tuple[dict[str, Loss], Masked, Outputs]:
-    """Run the objective without dropout, with masks and samples drawn from `key`.
+    params: PyTree, drawn: Drawn, *, model: nn.Module, objective: Objective, masking: MaskingConfig
+) -> tuple[dict[str, Loss], Outputs]:
+    """Run the objective without dropout on a batch, or on a micro-batch.
 
     Its schedules have their last value, so that a curve moves only with the model.
     """
-    mask_key, sample_key = jax.random.split(key)
-    masked = as_masked(mask_key, batch, masking)
-    sample_keys_B = corruption.row_keys(sample_key, masked.masked_positions.shape[0])
     # The dropout keys are never drawn from: the pass is deterministic.
-    keys = Keys(sample_keys_B, sample_key, sample_key)
-    terms, outputs = objective.at(1.0).losses(model, params, masked, keys, masking=masking, deterministic=True)
-    return terms, masked, outputs
+    keys = Keys(drawn.sample_keys_B, drawn.sample_key, drawn.sample_key)
+    return objective.at(1.0).losses(model, params, drawn.masked, keys, masking=masking, deterministic=True)
 
 
 def evaluate_step(
@@ -51,15 +57,26 @@ def evaluate_step(
     model: nn.Module,
     objective: Objective,
     masking: MaskingConfig,
+    accumulation_steps: int,
     extra_metrics: metrics.ExtraMetrics | None,
 ) -> Sums:
-    """Return the metric sums of one held-out batch, those of `extra_metrics` with their prefix."""
-    terms, masked, outputs = forward(params, batch, key, model=model, objective=objective, masking=masking)
-    sums = metrics.pretraining_sums(terms, masked, outputs)
-    if extra_metrics is None:
-        return sums
-    extra = extra_metrics.sums(masked, outputs)
-    return sums | {f"{extra_metrics.prefix}{name}": value for name, value in extra.items()}
+    """Return the metric sums of one held-out batch, those of `extra_metrics` with their prefix.
+
+    The batch is cut into as many micro-batches as in training, so that what fits there fits here.
+    """
+    drawn = draw(batch, key, masking)
+
+    def compute(index: jax.Array, masked: Masked, sample_keys_B: jax.Array) -> Sums:
+        del index
+        part = Drawn(masked, sample_keys_B, drawn.sample_key)
+        terms, outputs = forward(params, part, model=model, objective=objective, masking=masking)
+        sums = metrics.pretraining_sums(terms, masked, outputs)
+        if extra_metrics is None:
+            return sums
+        extra = extra_metrics.sums(masked, outputs)
+        return sums | {f"{extra_metrics.prefix}{name}": value for name, value in extra.items()}
+
+    return accumulate(compute, drawn.masked, drawn.sample_keys_B, accumulation_steps)
 
 
 def held_out_sums(
@@ -70,7 +87,7 @@ def held_out_sums(
     sharding: NamedSharding,
     num_batches: int | None,
 ) -> dict[str, np.ndarray]:
-    """Return metric sums over held-out batches.
+    """Return metric sums over held-out batches; those of a batch are fetched after the next one is launched.
 
     Args:
         params: the model's parameters.
@@ -84,10 +101,19 @@ def held_out_sums(
     """
     base = jax.random.key(EVALUATION_SEED)
     totals: dict[str, np.ndarray] = {}
-    for index, batch in enumerate(itertools.islice(batches, num_batches)):
-        sums = jax.device_get(step(params, to_device(batch, sharding), jax.random.fold_in(base, index)))
-        for name, value in sums.items():
+
+    def add(sums: Sums) -> None:
+        for name, value in jax.device_get(sums).items():
             totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
+
+    waiting: Sums | None = None
+    for index, batch in enumerate(itertools.islice(batches, num_batches)):
+        launched = step(params, to_device(batch, sharding), jax.random.fold_in(base, index))
+        if waiting is not None:
+            add(waiting)
+        waiting = launched
+    if waiting is not None:
+        add(waiting)
     return totals
 
 

@@ -56,8 +56,11 @@ def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) 
         if logits_BKV is not None:
             # The largest logit rather than its place: a maximum is reduced many times faster than an argmax on CPU.
             own_BK1 = jnp.take_along_axis(logits_BKV, masked.masked_ids[..., None], axis=-1)
-            correct_BK = own_BK1[..., 0] == jnp.max(logits_BKV, axis=-1)
-            sums[f"{name}_correct"] = jnp.sum(correct_BK.astype(jnp.float32) * weights_BK)
+            largest_BK1 = jnp.max(logits_BKV, axis=-1, keepdims=True)
+            # Of n tokens with the largest logit one is right: a uniform generator guesses one in V.
+            tied_BK = jnp.sum((logits_BKV == largest_BK1).astype(jnp.float32), axis=-1)
+            correct_BK = (own_BK1 == largest_BK1)[..., 0].astype(jnp.float32) / jnp.maximum(tied_BK, 1.0)
+            sums[f"{name}_correct"] = jnp.sum(correct_BK * weights_BK)
             sums[f"{name}_predicted"] = jnp.sum(weights_BK)
     if outputs.corrupted is not None and outputs.generator_logits_BKV is not None:
         sums |= repetition_sums(outputs.corrupted.sampled_ids_BK, weights_BK)

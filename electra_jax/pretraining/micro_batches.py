@@ -1,33 +1,48 @@
-"""Accumulate gradients: cut a batch into micro-batches, and add up their gradients and metric sums."""
+"""Cut a batch into micro-batches, and add up or join what each of them gives."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from electra_jax.model.types import Masked, PyTree
-from electra_jax.training.state import Sums
+
+Added = TypeVar("Added", bound=PyTree)
+
+
+def split(rows: PyTree, number: int) -> PyTree:
+    """Cut arrays [B, ...] into [n, B / n, ...]: every n-th row, so that each device's rows stay on it."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, number, *leaf.shape[1:]).swapaxes(0, 1), rows)
+
+
+def join(micro: PyTree) -> PyTree:
+    """Return arrays [B, ...] of the [n, B / n, ...] that `split` makes of them."""
+    return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:]), micro)
 
 
 def accumulate(
-    gradient: Callable[[jax.Array, Masked, jax.Array], tuple[PyTree, Sums]],
+    compute: Callable[[jax.Array, Masked, jax.Array], Added],
     masked: Masked,
     sample_keys_B: jax.Array,
     accumulation_steps: int,
-) -> tuple[PyTree, Sums]:
-    """Add up the gradients and the metric sums of a batch's micro-batches, one after the other."""
+) -> Added:
+    """Add up what is computed of each micro-batch, one after the other: gradients and metric sums.
+
+    Args:
+        compute: takes the number of the micro-batch, its rows and their keys.
+        masked: the batch.
+        sample_keys_B: the keys of its rows.
+        accumulation_steps: the number of micro-batches.
+    """
     if accumulation_steps == 1:
-        return gradient(jnp.zeros((), jnp.int32), masked, sample_keys_B)
+        return compute(jnp.zeros((), jnp.int32), masked, sample_keys_B)
 
-    def split(rows: jax.Array) -> jax.Array:
-        # [B, ...] -> [n, B / n, ...], every n-th row, so that each device's rows stay on it.
-        return rows.reshape(-1, accumulation_steps, *rows.shape[1:]).swapaxes(0, 1)
-
-    micro = jax.tree.map(split, (masked, sample_keys_B))
+    micro = split((masked, sample_keys_B), accumulation_steps)
     indices = jnp.arange(accumulation_steps)
-    shapes = jax.eval_shape(gradient, indices[0], *jax.tree.map(lambda rows: rows[0], micro))
+    shapes = jax.eval_shape(compute, indices[0], *jax.tree.map(lambda rows: rows[0], micro))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     total, _ = jax.lax.scan(
-        lambda total, xs: (jax.tree.map(jnp.add, total, gradient(xs[0], *xs[1])), None), zeros, (indices, micro)
+        lambda total, xs: (jax.tree.map(jnp.add, total, compute(xs[0], *xs[1])), None), zeros, (indices, micro)
     )
     return total

@@ -4,7 +4,7 @@ The phase of an update follows from its number alone, so that a run is resumed i
 """
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Annotated, Protocol
 
 import jax
@@ -67,6 +67,24 @@ class PhasesConfig:
 
 
 PUBLISHED = PhasesConfig(generator_first=0.0, copy_generator=False, freeze_generator=False)
+
+
+def generator_steps(share: float, stages: Iterable[tuple[int, int, int]]) -> int:
+    """Return the updates of the generator alone: those whose FLOPs are nearest to their share of a run's.
+
+    Args:
+        share: of the FLOPs, above 0.
+        stages: for each part of the run its number of updates, and the FLOPs of one that trains the generator alone and
+            of one after those.
+    """
+    stages, steps = list(stages), 0
+    # Each of them takes an update from those after it.
+    left = sum(share * count * after for count, _, after in stages)
+    for count, alone, after in stages:
+        gained = (1 - share) * alone + share * after
+        taken = min(count, round(left / gained))
+        steps, left = steps + taken, left - taken * gained
+    return max(1, steps)
 
 
 def check(

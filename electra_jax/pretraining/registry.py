@@ -1,4 +1,4 @@
-"""The model that each objective trains, and checks of settings that make no sense together."""
+"""The model that each objective trains, the rules by name, and checks of settings that make no sense together."""
 
 from collections.abc import Callable
 
@@ -17,14 +17,17 @@ from electra_jax.model.electra import (
     UniformElectra,
 )
 from electra_jax.model.two_towers import TwoTowerElectra
-from electra_jax.pretraining import corruption
+from electra_jax.pretraining import corruption, original
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.language_model import LanguageModel
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from electra_jax.pretraining.objective import Objective
 from electra_jax.pretraining.replaced_token import DISCRIMINATE_AT, ReplacedTokenDetection
+from electra_jax.pretraining.rules import STANDARD_RULES
 from electra_jax.training.schedules import check_schedule
 
+# The rules that draw masks and report metrics, by name.
+RULES = {rules.name: rules for rules in (STANDARD_RULES, original.RULES)}
 # (objective, generator_kind) -> network. One of two towers takes both configurations and embedding_sharing.
 TWO_TOWERS: dict[tuple[type, str], Callable[..., nn.Module]] = {
     (ReplacedTokenDetection, "small"): Electra,

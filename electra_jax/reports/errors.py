@@ -57,7 +57,7 @@ class Error:
 
 @dataclass(frozen=True)
 class Errors:
-    """The errors of largest weight, at most `MOST`, among all those of a dev split."""
+    """The errors of largest weight, at most `MOST`, among all those of a split."""
 
     kind: str
     shown: Sequence[Error]

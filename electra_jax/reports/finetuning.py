@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from electra_jax.config.selection import selection_of
 from electra_jax.errors import UserError
 from electra_jax.json_files import parse_json
 from electra_jax.monitoring.metrics_file import Rows, by_step, parse_lines, read_rows
@@ -94,6 +95,11 @@ class _Run:
         return self.results["main_metric"]
 
     @property
+    def split(self) -> str:
+        """The split that is reported; earlier versions had the dev split alone."""
+        return self.results.get("split", "dev")
+
+    @property
     def best(self) -> dict[str, Any]:
         return next(seed for seed in self.seeds if seed["seed"] == self.results["best_seed"])
 
@@ -128,10 +134,13 @@ def write_finetune_report(model_dir: str | Path) -> Path:
         what=_HEADS.get(kind, "its answers"),
         steps=" or ".join(f"{count:,}" for count in sorted({seed["steps"] for seed in run.seeds})),
         metric=_name(run.main),
-        num_dev=results["num_examples"].get(results.get("split", "dev"), 0),
+        selection=selection_of(results),
+        split=run.split,
+        num_scored=results["num_examples"].get(run.split, 0),
         outcome=_verdict(run),
         figures=_tiles(run),
         scores=_score_table(run),
+        other_scores=_other_scores(run),
         chart_keys=_keys(seed_styles),
         charts=_charts(run, seed_styles),
         answers=read_answers(kind, records, run.best["metrics"], spans_of) if records else None,
@@ -260,6 +269,19 @@ def _score_table(run: _Run) -> Table:
         for statistic, label in _STATISTICS.items():
             rows.append([label, *(score(summary.get(name, {}).get(statistic)) for name in names)])
     return Table(["", *map(_name, names)], rows)
+
+
+def _other_scores(run: _Run) -> list[tuple[str, Table]]:
+    """Return, with a title each, the medians and spreads of splits that are scored beside the one that is reported."""
+    tables = []
+    for split, found in run.results.get("other_splits", {}).items():
+        rows = [
+            [label, *(score(values.get(statistic)) for values in found.values())]
+            for statistic, label in _STATISTICS.items()
+        ]
+        title = f"{counted(run.results['num_examples'].get(split, 0), f'{split} example')}"
+        tables.append((title, Table(["", *map(_name, found)], rows)))
+    return tables
 
 
 def _seed_styles(run: _Run) -> dict[int, str]:

@@ -83,6 +83,12 @@ def read_passage(columns: Mapping[str, Sequence[Any]]) -> Passage:
     )
 
 
+def read_tokens(tokens: Sequence[str], probabilities: Sequence[float]) -> list[ShownToken]:
+    """Prepare the tokens of a text of which nothing is known but how likely each was replaced."""
+    rows = [_Token(text, text, False, False, number) for text, number in zip(tokens, probabilities, strict=True)]
+    return [_shown(token, space) for token, space in zip(rows, spacing(tokens), strict=True)]
+
+
 def _shown(token: _Token, space: bool) -> ShownToken:
     text = _piece(token.text)
     if not space and text != token.text:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Protocol
 
@@ -10,13 +11,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from electra_jax import ranges
-from electra_jax.errors import UserError
+from electra_jax.errors import UserError, is_full_disk
 from electra_jax.ranges import AT_LEAST_1
 from electra_jax.training import sharding
 from electra_jax.training.meter import Meter, Reporter
 from electra_jax.training.rescue import Checkpoints, explain_failures, saved_if_interrupted
 from electra_jax.training.state import Batch, Sums, TrainState
 from electra_jax.training.stop import Stop
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,14 @@ class LoopConfig:
                     f"LoopConfig.steps_per_dispatch {self.steps_per_dispatch} does not divide {name} "
                     f"{getattr(self, name)}: choose numbers of which it divides the other"
                 )
+
+    def evaluates_after(self, step: int) -> bool:
+        """Return whether a held-out evaluation is due after `step` updates."""
+        return step > 0 and (step % self.evaluate_every == 0 or step == self.num_train_steps)
+
+    def saves_after(self, step: int) -> bool:
+        """Return whether a checkpoint is due after `step` updates."""
+        return step % self.save_every == 0 or step == self.num_train_steps
 
     def steps_in_dispatch(self, step: int, shape_changes: Collection[int] = ()) -> int:
         """Return how many steps to launch together after `step` updates: `steps_per_dispatch`, or 1 to catch up.
@@ -105,7 +116,8 @@ def train(
 ) -> tuple[TrainState, int]:
     """Train until the last step or until asked to stop, and save a checkpoint at the end in either case.
 
-    The device always has the next dispatch queued: metrics are fetched one dispatch late.
+    The device always has the next dispatch queued: metrics are fetched one dispatch late. A checkpoint is saved before
+    the evaluation of the same step; a run that ended between the two evaluates when it resumes.
 
     Args:
         job: what is trained.
@@ -122,10 +134,12 @@ def train(
     Raises:
         UserError: if a loss or gradient norm is not finite, or the disk is full.
     """
-    step = saved = int(jax.device_get(state.step))
+    step = int(jax.device_get(state.step))
     left = range(step, loop.num_train_steps)
     meter = Meter(reporter, left, finish=job.finish, learning_rate=job.learning_rate, log_every=loop.log_every)
     with explain_failures(checkpoints):
+        if loop.evaluates_after(step):
+            evaluate(job, state, step, loop=loop, meter=meter, reporter=reporter)
         while step < loop.num_train_steps:
             with meter.waiting():
                 local = list(itertools.islice(batches, loop.steps_in_dispatch(step, shape_changes)))
@@ -135,20 +149,45 @@ def train(
             step += len(local)
             with saved_if_interrupted(checkpoints, step, state, job):
                 meter.record_dispatch(sums, batch_size=next(iter(stack.values())).shape[1])
-                if step % loop.evaluate_every == 0 or step == loop.num_train_steps:
-                    meter.flush()
-                    with meter.paused():
-                        if held_out := job.evaluate(state):
-                            reporter.report(step, "validation", held_out)
                 stopping = stop.after_step()
-                if stopping or step % loop.save_every == 0 or step == loop.num_train_steps:
+                if stopping or loop.saves_after(step) or loop.evaluates_after(step):
                     meter.flush()
-            if step % loop.save_every == 0:
+            if stopping or loop.saves_after(step):
                 checkpoints.save(step, state, job.data_state())
-                saved = step
+            # One that is asked to stop has no time for it.
+            if loop.evaluates_after(step) and (not stopping or step == loop.num_train_steps):
+                with saved_if_interrupted(checkpoints, step, state, job):
+                    evaluate(job, state, step, loop=loop, meter=meter, reporter=reporter)
             if stopping:
                 break
-    if saved != step:
-        checkpoints.save(step, state, job.data_state())
     checkpoints.wait()
     return state, step
+
+
+def evaluate(
+    job: TrainingJob, state: TrainState, step: int, *, loop: LoopConfig, meter: Meter, reporter: Reporter
+) -> None:
+    """Evaluate a state and report it; a failure is no reason to end a run that can train on, and becomes a warning.
+
+    That of the last step is raised, and so is a full disk, which ends training too, and a failure of one among several
+    processes, for which the others would wait.
+
+    Args:
+        job: evaluates.
+        state: the state after `step` updates.
+        step: the number of updates.
+        loop: says which step is the last.
+        meter: leaves the time that it takes out of every speed.
+        reporter: receives the metrics.
+    """
+    with meter.paused():
+        try:
+            held_out = job.evaluate(state)
+        except Exception as error:
+            if step == loop.num_train_steps or jax.process_count() > 1 or is_full_disk(error):
+                raise
+            words = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            logger.warning("the evaluation after step %d failed and training goes on (%s)", step, words)
+            return
+        if held_out:
+            reporter.report(step, "validation", held_out)

@@ -40,7 +40,8 @@ class HasPlace(Protocol):
 def saved_if_interrupted(checkpoints: Checkpoints, step: int, state: TrainState, job: HasPlace) -> Iterator[None]:
     """Save a state before an error of the body, which reports and evaluates, is raised again.
 
-    A state that is not finite is not saved, and neither is that of one among several processes, which save together.
+    A state that is not finite is not saved, nor one that was saved already, nor that of one among several processes,
+    which save together.
 
     Args:
         checkpoints: where the state is saved.
@@ -56,9 +57,11 @@ def saved_if_interrupted(checkpoints: Checkpoints, step: int, state: TrainState,
         # An error of the rescue must not hide the one that it is for.
         with contextlib.suppress(Exception):
             if jax.process_count() == 1 and is_finite(state.params):
-                checkpoints.save(step, state, job.data_state())
                 checkpoints.wait()
-                logger.warning("the state of step %d was saved on the way out", step)
+                if checkpoints.latest_step() != step:
+                    checkpoints.save(step, state, job.data_state())
+                    checkpoints.wait()
+                    logger.warning("the state of step %d was saved on the way out", step)
         raise
 
 

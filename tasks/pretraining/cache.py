@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from electra_jax.data.blocks import BlocksWriter, save_array
+from electra_jax.data.blocks import BlocksWriter, save_array, seal_blocks
 from electra_jax.errors import UserError
 from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file, sole_builder
 from electra_jax.json_files import read_json
@@ -337,3 +337,4 @@ def _join_pieces(directory: pathlib.Path, pieces: Iterable[pathlib.Path], vocab_
             writer.add(piece.tokens, piece.lengths, piece.second_starts)
             example_ids.append(piece.example_ids)
     save_array(directory / "example_ids.npy", np.concatenate(example_ids))
+    seal_blocks(directory)

@@ -2,37 +2,77 @@
 
 import hashlib
 import pathlib
+import re
+from typing import Any, TypedDict
 
 import numpy as np
 from etils import epath
 
-from electra_jax.data.blocks import BlocksWriter, TokenBlocks, open_blocks
+from electra_jax.data.blocks import BlocksWriter, TokenBlocks, open_blocks, seal_blocks
 from electra_jax.errors import UserError
 from electra_jax.files import (
     disk_errors_for_users,
     is_remote,
+    is_writable,
     path_of,
     replacing_directory,
     size_and_time,
     sole_builder,
 )
+from electra_jax.json_files import read_json
 from electra_jax.runtime import user_cache
 
 EXAMPLES_AT_ONCE = 4096
+COPY_AGAIN = "it was copied in part; copy it again, or remove it and build it anew"
 
 
-def blocks_of_cache(cache_path: str, split: str, *, vocab_size: int) -> TokenBlocks:
+class SplitRecord(TypedDict):
+    """Declare what is read of the record of a split."""
+
+    examples: int
+
+
+class MadeBy(TypedDict, total=False):
+    """Declare what is read of the record of a cache."""
+
+    vocabulary_fingerprint: str
+    train: SplitRecord
+    validation: SplitRecord
+
+
+class ShardInfo(TypedDict):
+    """Declare what is read of `info.SPLIT.json`."""
+
+    num_shards: int
+
+
+def record_of_cache(directory: str) -> MadeBy | dict[str, Any]:
+    """Return what made a cache, and its counts; nothing for a cache without a record."""
+    record = path_of(directory) / "made_by.json"
+    return read_json(record, MadeBy, remedy="run `electra cache` again") if record.exists() else {}
+
+
+def blocks_of_cache(cache_path: str, split: str, *, vocab_size: int, cache_dir: str | None = None) -> TokenBlocks:
     """Return one split of a cache as blocks.
 
     `electra cache` writes them. Of a SeqIO cache of `input_ids` and `token_type_ids` they are made here, once, in
-    `cache_path/SPLIT.blocks`. Those of a cache in an object store are copied to this machine's cache folder, since only
-    a local file can be mapped. A split that the cache does not have gives blocks of no example.
+    `cache_path/SPLIT.blocks`, or in `cache_dir` if the cache cannot be written. Those of a cache in an object store are
+    copied there too, since only a local file can be mapped. A split that the cache does not have gives blocks of no
+    example.
+
+    Args:
+        cache_path: the cache.
+        split: "train" or "validation".
+        vocab_size: number of entries of its vocabulary.
+        cache_dir: this machine's folder of caches; None, or one in an object store, for the user's.
 
     Raises:
-        UserError: if the cache is not finished, holds an id outside the vocabulary or is damaged, or if the disk is
-            full.
+        UserError: if the cache is not finished, copied in part, holds an id outside the vocabulary or is damaged, or if
+            the disk is full.
     """
-    blocks = open_blocks(blocks_folder(path_of(cache_path), split, vocab_size=vocab_size))
+    cache = path_of(cache_path)
+    blocks = open_blocks(blocks_folder(cache, split, vocab_size=vocab_size, cache_dir=cache_dir))
+    _check_count(cache, split, len(blocks))
     if blocks.vocab_size > vocab_size:
         raise UserError(
             f"The cache {cache_path} holds the token id {blocks.vocab_size - 1}, but the vocabulary has {vocab_size} "
@@ -41,7 +81,7 @@ def blocks_of_cache(cache_path: str, split: str, *, vocab_size: int) -> TokenBlo
     return blocks
 
 
-def blocks_folder(cache: epath.Path, split: str, *, vocab_size: int) -> pathlib.Path:
+def blocks_folder(cache: epath.Path, split: str, *, vocab_size: int, cache_dir: str | None = None) -> pathlib.Path:
     """Return the local folder of a split's blocks, which are copied or made there if they are missing.
 
     Raises:
@@ -49,7 +89,7 @@ def blocks_folder(cache: epath.Path, split: str, *, vocab_size: int) -> pathlib.
     """
     if not (cache / "COMPLETED").exists():
         raise UserError(f"{cache} is not a finished cache (it has no file COMPLETED): build it anew.")
-    folder = _local_folder(cache)
+    folder = _local_folder(cache, split, cache_dir)
     final = folder / f"{split}.blocks"
     with disk_errors_for_users(folder):
         if not final.exists():
@@ -61,16 +101,58 @@ def blocks_folder(cache: epath.Path, split: str, *, vocab_size: int) -> pathlib.
                         for path in (cache / final.name).iterdir():
                             path.copy(part / path.name)
                     else:
+                        check_shards(cache, split)
                         _convert(cache, split, part, vocab_size)
+                        seal_blocks(part)
+                        _check_count(cache, split, len(open_blocks(part)))
     return final
 
 
-def _local_folder(cache: epath.Path) -> pathlib.Path:
-    """Return where the blocks of a cache are; another folder once a remote cache of the same name is built anew."""
-    if not is_remote(cache):
+def _local_folder(cache: epath.Path, split: str, cache_dir: str | None) -> pathlib.Path:
+    """Return where the blocks of a cache are, or are to be made.
+
+    Outside of the cache it is another folder once a cache of the same name is built anew.
+    """
+    if not is_remote(cache) and ((cache / f"{split}.blocks").exists() or is_writable(pathlib.Path(cache))):
         return pathlib.Path(cache)
-    built = f"{cache} {size_and_time(cache / 'COMPLETED')[1]}"
-    return user_cache() / "blocks" / f"{cache.name}-{hashlib.sha256(built.encode()).hexdigest()[:12]}"
+    place = cache if is_remote(cache) else cache.absolute()
+    built = f"{place} {size_and_time(cache / 'COMPLETED')[1]}"
+    caches = user_cache() if cache_dir is None or is_remote(cache_dir) else pathlib.Path(cache_dir)
+    return caches / "blocks" / f"{cache.name}-{hashlib.sha256(built.encode()).hexdigest()[:12]}"
+
+
+def check_shards(cache: epath.Path, split: str) -> None:
+    """Check that a split of a SeqIO cache has all of its files, or none and no record of any.
+
+    Raises:
+        UserError: if some are missing.
+    """
+    names = [path.name for path in cache.glob(f"{split}.tfrecord-*-of-*")]
+    numbers = [re.fullmatch(r".*-(\d+)-of-(\d+)", name) for name in names]
+    stated = {int(number[2]) for number in numbers if number}
+    info = cache / f"info.{split}.json"
+    if info.exists():
+        stated.add(read_json(info, ShardInfo, remedy=COPY_AGAIN)["num_shards"])
+    found = {int(number[1]) for number in numbers if number}
+    if len(stated) > 1 or any(len(found) != number or max(found, default=-1) != number - 1 for number in stated):
+        count = " or ".join(map(str, sorted(stated)))
+        raise UserError(f"{cache} holds {len(found)} of the {count} files of its {split} split: {COPY_AGAIN}")
+
+
+def _check_count(cache: epath.Path, split: str, found: int) -> None:
+    """Compare the number of a split's examples with what the cache says of itself, if it does.
+
+    Raises:
+        UserError: if they differ.
+    """
+    stats = cache / f"stats.{split}.json"
+    record = record_of_cache(str(cache)).get(split)
+    if record is None and stats.exists():
+        record = read_json(stats, SplitRecord, remedy=COPY_AGAIN)
+    if record is not None and record["examples"] != found:
+        raise UserError(
+            f"{cache} holds {found} of the {record['examples']} examples of its {split} split: {COPY_AGAIN}"
+        )
 
 
 def _convert(cache: epath.Path, split: str, directory: pathlib.Path, vocab_size: int) -> None:

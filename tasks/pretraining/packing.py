@@ -4,20 +4,17 @@ import bisect
 import dataclasses
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 from electra_jax.data.batch_shapes import SHORTEST_TARGET
 from electra_jax.errors import UserError
-from electra_jax.tasks.text_sample import cut_before_spaces
+from electra_jax.tasks.encoding import encode_texts
 
 # The chance that a sentence which would reach past the middle still goes to segment A (ELECTRA's ExampleBuilder).
 BORDER_COIN = 0.5
-
-# Characters that are tokenised at once: of a part of a line, and of all parts together.
-LONGEST_PART, LARGEST_BATCH = 2**17, 2**20
 
 
 class Example(NamedTuple):
@@ -82,7 +79,7 @@ def pack_document(
     key: str, text: str, *, tokenizer: Tokenizer, cls_id: int, sep_id: int, packing: Packing
 ) -> tuple[list[Example], int]:
     """Tokenise a document, each line of which is a sentence, and pack it: (examples, tokens in no example)."""
-    sentences = encode_lines(text.split("\n"), tokenizer)
+    sentences = encode_texts(text.split("\n"), tokenizer)
     return packing.builder.build(
         sentences,
         length=packing.length,
@@ -92,40 +89,6 @@ def pack_document(
         random_length_share=packing.random_length_share,
         rng=document_rng(packing.seed, key),
     )
-
-
-def encode_lines(lines: Iterable[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """Return the token ids of each line.
-
-    The tokenizer's own objects take over a hundred bytes a character: it is given a bounded number of characters at a
-    time, and a longer line in parts that are cut before spaces, which gives the ids of the whole line.
-    """
-    sentences: list[list[int]] = []
-    for batch in _batches((number, part) for number, line in enumerate(lines) for part in _parts(line)):
-        encodings = tokenizer.encode_batch_fast([part for _, part in batch], add_special_tokens=False)
-        for (number, _), encoding in zip(batch, encodings, strict=True):
-            if number == len(sentences):
-                sentences.append(encoding.ids)
-            else:
-                sentences[-1] += encoding.ids
-    return sentences
-
-
-def _parts(line: str) -> Iterator[str]:
-    return cut_before_spaces(line, LONGEST_PART) if len(line) > LONGEST_PART else iter((line,))
-
-
-def _batches(parts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    batch: list[tuple[int, str]] = []
-    size = 0
-    for number, part in parts:
-        batch.append((number, part))
-        size += len(part)
-        if size >= LARGEST_BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def pack(

@@ -13,6 +13,7 @@ from electra_jax.data.batches import Batch, State, local_batch_size
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.tasks.host_tensorflow import reason_of, tf
+from electra_jax.tasks.pretraining.cached_blocks import check_shards
 from electra_jax.tasks.pretraining.tfrecords import has_tfrecords
 
 # Seeds stay below this, so that they fit int32 with what SeqIO adds to them.
@@ -202,7 +203,7 @@ def is_cached(mixture_or_task_name: str) -> bool:
     """Return whether every task of a task or mixture has a cache in SeqIO's cache directories.
 
     Raises:
-        UserError: if there is no such task or mixture, or if a cache has no TFRecords.
+        UserError: if there is no such task or mixture, or if a cache has no TFRecords, or not all of them.
     """
     caches = [task.cache_dir for task in seqio.get_subtasks(_provider(mixture_or_task_name))]
     for cache in filter(None, caches):
@@ -211,6 +212,8 @@ def is_cached(mixture_or_task_name: str) -> bool:
                 f"the cache {cache} has no TFRecords, which SeqIO reads: add them with `electra cache`, "
                 f"--gin.CORPUS='\"{cache}\"' and --gin.TFRECORDS=True"
             )
+        for split in ("train", "validation"):
+            check_shards(path_of(cache), split)
     return all(caches)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from electra_jax.data.blocks import open_blocks
+from electra_jax.errors import UserError
 from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file, sole_builder
 from electra_jax.tasks.pretraining.cached_blocks import blocks_folder
 
@@ -58,9 +59,12 @@ def add_tfrecords(cache_path: str, *, vocab_size: int) -> None:
 
 def _write_split(cache: epath.Path, split: str, vocab_size: int) -> None:
     folder = blocks_folder(cache, split, vocab_size=vocab_size)
-    blocks, example_ids_N = open_blocks(folder), np.load(folder / "example_ids.npy")
+    blocks, numbers = open_blocks(folder), folder / "example_ids.npy"
     if not len(blocks):
         return
+    if not numbers.exists():
+        raise UserError(f"{cache} was not made by `electra cache`, and its examples have no numbers: make it anew")
+    example_ids_N = np.load(numbers)
     num_tokens = len(blocks.tokens)
     num_files = max(1, min(FILES, num_tokens // SMALLEST_FILE), num_tokens // LARGEST_FILE)
     bounds = np.linspace(0, len(blocks), num_files + 1).astype(np.int64)

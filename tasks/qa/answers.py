@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from electra_jax.tasks.encoding import parts_of
 from electra_jax.tasks.qa.files import Answer
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -32,10 +33,15 @@ class TokenizedContext:
 @functools.lru_cache(maxsize=8)
 def tokenize_context(vocabulary: Vocabulary, text: str) -> TokenizedContext:
     """Return the word pieces of a context; the last few are kept, for the questions about one follow each other."""
-    encoding = vocabulary.tokenizer.encode(text, add_special_tokens=False)
-    # Byte-level and SentencePiece pieces take the space before a word along.
-    offsets = [(end - len(text[start:end].lstrip()), end) for start, end in encoding.offsets]
-    return TokenizedContext(text, np.array(encoding.ids, np.int32), np.array(offsets, np.int32).reshape(-1, 2))
+    ids, offsets, begin = [], [], 0
+    for part in parts_of(text):
+        encoding = vocabulary.tokenizer.encode(part, add_special_tokens=False)
+        # Byte-level and SentencePiece pieces take the space before a word along.
+        places = [(end - len(part[start:end].lstrip()), end) for start, end in encoding.offsets]
+        ids.append(np.array(encoding.ids, np.int32))
+        offsets.append(np.array(places, np.int32).reshape(-1, 2) + np.int32(begin))
+        begin += len(part)
+    return TokenizedContext(text, np.concatenate(ids), np.concatenate(offsets))
 
 
 def locate_answer(text: str, answer: Answer) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from electra_jax.errors import UserError
+from electra_jax.files import regular
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import without_surrogates
 
@@ -299,7 +300,7 @@ def _json(text: str, file: str, first_line: int) -> Any:
 def _read_text(file: str) -> str:
     path = pathlib.Path(file)
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
         if path.suffix == ".gz" and content:
             content = gzip.decompress(content)
         text = content.decode("utf-8-sig")

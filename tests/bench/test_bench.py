@@ -234,10 +234,12 @@ def test_the_script_of_fine_tuning_gives_commands_that_can_be_run(tmp_path: Path
 
 def test_scores_stand_beside_the_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = {"matthews": {"median": 12.34, "mean": 12.0, "std": 1.5, "best": 14.0, "n": 3}}
-    results = {"task": "cola", "main_metric": "matthews", "summary": summary}
+    results = {"task": "cola", "main_metric": "matthews", "summary": summary, "selection": "last"}
     (tmp_path / "results.json").write_text(json.dumps(results))
     assert beside_published.main([str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "| cola | matthews | 12.3 | 1.5 | 3 | 56.8 |"
+    assert (
+        capsys.readouterr().out.splitlines()[-1] == "| cola | matthews | 12.3 | 1.5 | 3 | the last checkpoint | 56.8 |"
+    )
     assert beside_published.main([str(tmp_path), str(tmp_path / "other")]) == 2
     assert "other has no results.json" in capsys.readouterr().err
 

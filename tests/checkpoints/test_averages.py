@@ -52,7 +52,10 @@ def test_there_must_be_as_many(run: Path, count: int, message: str) -> None:
 def test_formats_with_an_optimizer_have_no_place_for_a_mean(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for form in ("tf1", "t5x"):
         assert main(["export", str(run), str(run / "out"), "--format", form, "--average", "2"]) == 2
-        assert f"--average 2 is for --format transformers: {form} takes an optimizer along" in capsys.readouterr().err
+        assert (
+            f"--average 2 is for --format transformers and onnx: {form} takes an optimizer along"
+            in capsys.readouterr().err
+        )
 
 
 def test_a_fine_tuned_model_has_one_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,10 @@ def test_a_fine_tuning_is_resumed(runs: Path) -> None:
     assert (runs / "tuned/seeds/0/result.json").read_bytes() == first
     results = json.loads((runs / "tuned/results.json").read_text())
     assert [seed["seed"] for seed in results["seeds"]] == [0, 1]
+    # Its score is that of the examples that chose the checkpoint, and the table says so.
+    assert [seed.get("selection") for seed in results["seeds"]] == [None, "last"]
+    assert results["selection"] is None
+    assert "chosen on the examples that are scored, which is a little too high" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(

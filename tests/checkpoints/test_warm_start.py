@@ -91,10 +91,10 @@ def started(
     *,
     main: EncoderConfig = MAIN,
     map_vocabulary: bool = False,
+    extend_positions: str | None = None,
 ) -> tuple[Initialized, Arrays]:
-    found = warm_start.initialize_from(
-        new(model), path_of(folder), vocabulary, encoder=main, map_vocabulary=map_vocabulary
-    )
+    choices = {"map_vocabulary": map_vocabulary, "extend_positions": extend_positions}
+    found = warm_start.initialize_from(new(model), path_of(folder), vocabulary, encoder=main, **choices)
     return found, named(found.params)
 
 
@@ -272,7 +272,7 @@ def test_another_vocabulary_is_refused_or_mapped_by_token(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"MAP_VOCABULARY=True to take the rows of the 60 of 70 tokens"):
         started(folder, here, vocabulary)
     taken, found = started(folder, here, vocabulary, map_vocabulary=True)
-    assert taken.notes == ["rows of the vocabulary: 60 of 70 by token, 10 new"]
+    assert taken.notes == ["rows of the vocabulary: 60 of 70 by token, 0 as the mean of their pieces, 10 new"]
     fresh = named(new(here))
     for name in ("embeddings/word_embeddings", "generator/head/output_bias"):
         rows = [TOKENS.index(token) for token in vocabulary.tokens[:60]]
@@ -282,6 +282,40 @@ def test_another_vocabulary_is_refused_or_mapped_by_token(tmp_path: Path) -> Non
     stranger = Vocabulary([f"[{number}]" for number in range(70)], True, True)
     with pytest.raises(UserError, match=r"has no token of TOKENIZER: name .*vocab\.txt"):
         started(folder, here, stranger, map_vocabulary=True)
+
+
+def test_a_new_token_starts_from_the_mean_of_its_pieces(tmp_path: Path) -> None:
+    old = Vocabulary([*TOKENS[:5], "un", "##like", "##ly", "like", *(f"w{n}" for n in range(55))], True, True)
+    there = trained(network())
+    folder = written(tmp_path / "pair", there, old)
+    vocabulary = Vocabulary(
+        [*TOKENS[:5], "unlike", "like", "un", "##like", "unlikely", "zzz", *old.tokens[9:62]], True, True
+    )
+    taken, found = started(folder, network(), vocabulary, map_vocabulary=True)
+    assert taken.notes == ["rows of the vocabulary: 61 of 64 by token, 2 as the mean of their pieces, 1 new"]
+    table, now = there["embeddings/word_embeddings"], found["embeddings/word_embeddings"]
+    np.testing.assert_allclose(now[5], (table[5] + table[6]) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(now[6], table[8])
+    np.testing.assert_allclose(now[9], (table[5] + table[6] + table[7]) / 3, rtol=1e-6)
+    np.testing.assert_array_equal(now[10], named(new(network()))["embeddings/word_embeddings"][10])
+
+
+def test_a_table_of_positions_is_made_longer_or_refused(tmp_path: Path) -> None:
+    there = trained(network())
+    folder = written(tmp_path / "pair", there)
+    longer = dataclasses.replace(MAIN, max_position_embeddings=70)
+    here = network(main=longer, generator=dataclasses.replace(SMALLER, max_position_embeddings=70))
+    with pytest.raises(UserError, match=r"has learned 32 positions, and this run 70: set --gin\.EXTEND_POSITIONS="):
+        started(folder, here, main=longer)
+    name = "embeddings/position_embeddings"
+    taken, copied = started(folder, here, main=longer, extend_positions="copy")
+    assert taken.notes == ["positions 32 to 70 are new rows (EXTEND_POSITIONS 'copy')"]
+    np.testing.assert_array_equal(copied[name], np.concatenate([there[name], there[name], there[name][:6]]))
+    _, between = started(folder, here, main=longer, extend_positions="interpolate")
+    np.testing.assert_allclose(between[name][[0, 69]], there[name][[0, 31]], rtol=1e-6)
+    # Row 23 of 0 to 69 stands at 23 * 31 / 69 = 10 1/3 of 0 to 31.
+    np.testing.assert_allclose(between[name][23], (2 * there[name][10] + there[name][11]) / 3, rtol=1e-4, atol=1e-6)
+    assert_under(between, "discriminator", there, "discriminator")
 
 
 class OtherNames(Vocabulary):
@@ -295,7 +329,7 @@ def test_special_tokens_are_the_same_by_their_roles(tmp_path: Path) -> None:
     folder = written(tmp_path / "pair", there)
     here = OtherNames(["<s>", "<pad>", "</s>", "<unk>", *TOKENS[5:], "<mask>"], True, True)
     taken, found = started(folder, network(), here, map_vocabulary=True)
-    assert taken.notes == ["rows of the vocabulary: 64 of 64 by token, 0 new"]
+    assert taken.notes == ["rows of the vocabulary: 64 of 64 by token, 0 as the mean of their pieces, 0 new"]
     rows = [*(TOKENS.index(token) for token in ("[CLS]", "[PAD]", "[SEP]", "[UNK]")), *range(5, 64)]
     table = "embeddings/word_embeddings"
     np.testing.assert_array_equal(found[table], there[table][[*rows, TOKENS.index("[MASK]")]])

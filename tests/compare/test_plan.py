@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 
-from electra_jax.compare.plan import Plan, Timing, WorkItem, make_plan, ready, seconds_left
+from electra_jax.compare.items import COMPARED, TRUNK, TUNING, WorkItem
+from electra_jax.compare.plan import Plan, Timing, make_plan, own_work, ready, seconds_left
 from electra_jax.compare.work import gpu_share, last_words
 from electra_jax.config import gin_files
-from electra_jax.config.comparison import ComparisonRun
+from electra_jax.config.comparison import ComparisonRun, GridPoint
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.probing import ProbeRun
 from electra_jax.model.config import FULL, SLIDING
+from electra_jax.training.optimizer import learning_rate
 from support.command_line import MODERN
 from support.comparison import ELECTRA_STEP, ENCODER, GENERATOR, MACROS, MLM_STEP, configured, plan_of_macros, refusal
 from support.tiny_model import MASKING
@@ -56,7 +58,7 @@ def test_the_steps_of_a_generator_alone_are_paid_from_the_same_budget() -> None:
     first = ("first", "GENERATOR_FIRST = 0.25")
     frozen = ("frozen", "gin/objectives/nes.gin", "GENERATOR_FIRST = 0.25", "FREEZE_GENERATOR = True")
     variants, fractions = [first, frozen, ("electra",)], (0.125, 0.5, 1.0)
-    plan = make_plan(configured(Path("runs/it"), VARIANTS=variants, FRACTIONS=fractions))
+    plan = make_plan(configured(Path("runs/it"), VARIANTS=variants, FRACTIONS=fractions), {})
     alone = 3 * GENERATOR
     assert alone == 1_794_048
     steps = {
@@ -79,7 +81,7 @@ def test_the_steps_of_a_generator_alone_are_paid_from_the_same_budget() -> None:
 def test_steps_that_grow_are_counted_one_by_one(tmp_path: Path) -> None:
     """Half of the steps have half of the rows: 136 steps cost as much as 102 whole ones, and a fifth of that 41."""
     grown = ("grown", "gin/objectives/mlm.gin", "BATCH_SIZE_WARMUP = ((0.5, 4),)")
-    plan = make_plan(configured(tmp_path, VARIANTS=[grown]))
+    plan = make_plan(configured(tmp_path, VARIANTS=[grown]), {})
     assert plan.step_flops == {"grown": round(0.75 * MLM_STEP)}
     assert plan.total_steps == {"grown": 136}
     of = {item.fraction: item for item in plan.items if item.task is None}
@@ -94,7 +96,7 @@ def test_steps_that_grow_are_counted_one_by_one(tmp_path: Path) -> None:
 def test_blocks_of_another_kind_are_a_variant(tmp_path: Path) -> None:
     """By hand: three kernels of the feed-forward, 32 keys in the first layer, three blocks of 4 in the second."""
     lines = [f"{name} = {value!r}" for name, value in MODERN.items()]
-    plan = make_plan(configured(tmp_path, VARIANTS=[("modern", "gin/objectives/mlm.gin", *lines)]))
+    plan = make_plan(configured(tmp_path, VARIANTS=[("modern", "gin/objectives/mlm.gin", *lines)]), {})
     encoder = 2 * 8 * 32 * (2 * (4 * 16 * 16 + 3 * 16 * 32) + 2 * 32 * 16 + 2 * 12 * 16)
     assert plan.step_flops == {"modern": 3 * (encoder + 2 * 32 * 16 * (16 + 100))}
     built = built_by(next(item for item in plan.items if item.task is None))
@@ -155,12 +157,93 @@ def built_by(item: WorkItem) -> Any:
     return gin_files.build(kind, files, bindings, search_paths=[])
 
 
+def test_a_cool_down_branches_off_the_trunk_at_each_fraction(tmp_path: Path) -> None:
+    """Of 17, 43 and 86 steps the last 3, 9 and 17 cool down; before them all runs are one, with a constant rate."""
+    plan = make_plan(configured(tmp_path, VARIANTS=["electra"], COOL_DOWN=0.2, RANDOM_BASELINE=False), {})
+    stages = [item for item in plan.items if item.task is None]
+    assert [(item.name, item.role, item.steps, item.needs) for item in stages] == [
+        ("electra/0.2/trunk", TRUNK, 14, None),
+        ("electra/0.2/pretrain", COMPARED, 17, "electra/0.2/trunk"),
+        ("electra/0.5/trunk", TRUNK, 34, "electra/0.2/trunk"),
+        ("electra/0.5/pretrain", COMPARED, 43, "electra/0.5/trunk"),
+        ("electra/1/trunk", TRUNK, 69, "electra/0.5/trunk"),
+        ("electra/1/pretrain", COMPARED, 86, "electra/1/trunk"),
+    ]
+    assert {item.needs for item in plan.items if item.task is not None} == {
+        f"electra/{fraction}/pretrain" for fraction in (0.2, 0.5, 1)
+    }
+    built = {item.name: built_by(item) for item in stages}
+    # The warm-up is a tenth of the shortest finished run: 2 steps.
+    rates = {name: [float(learning_rate(run.optimizer, step)) for step in range(86)] for name, run in built.items()}
+    for item in stages:
+        run = built[item.name]
+        assert (run.loop.num_train_steps, run.schedule_steps, run.weight_schedule.num_train_steps) == (
+            item.steps,
+            86,
+            86,
+        )
+        begun = item.steps if item.role == TRUNK else next(one.steps for one in stages if one.name == item.needs)
+        assert rates[item.name][:begun] == pytest.approx([0.0, 2.5e-4, *[5e-4] * (begun - 2)], rel=1e-5), item.name
+        if item.role == COMPARED:
+            fall = item.steps - begun
+            falling = [5e-4 * (fall - step) / fall for step in range(fall)]
+            assert rates[item.name][begun : item.steps] == pytest.approx(falling, rel=1e-4), item.name
+    # What another item has paid for is counted once: 86 steps of the longest, and the falls of the others.
+    assert sum(own_work(stages).values()) == (86 + 9 + 3) * ELECTRA_STEP
+
+
+def test_several_pre_trainings_have_seeds_and_folders_of_their_own(tmp_path: Path) -> None:
+    macros = {"VARIANTS": ["electra"], "TASKS": ["rte"], "RANDOM_BASELINE": False, "FRACTIONS": (0.5, 1.0)}
+    plan = make_plan(configured(tmp_path, **macros, PRETRAINING_SEEDS=2, SEED=5), {})
+    assert [(item.name, item.seed) for item in plan.items if item.task is None] == [
+        ("electra/0.5/pretrain", 5),
+        ("electra/0.5-seed6/pretrain", 6),
+        ("electra/1/pretrain", 5),
+        ("electra/1-seed6/pretrain", 6),
+    ]
+    items = {item.name: item for item in plan.items}
+    assert built_by(items["electra/1-seed6/pretrain"]).seed == 6
+    # Fine-tuning seeds are the same for all.
+    assert list(built_by(items["electra/1-seed6/rte"]).seeds) == [5, 6, 7]
+    # With one pre-training the folders are those of earlier versions, and the first seed keeps them.
+    alone = make_plan(configured(tmp_path, **macros, SEED=5), {})
+    assert {item.name for item in alone.items} == {name for name in items if "seed6" not in name}
+
+
+def test_trials_come_first_and_decide_what_is_compared(tmp_path: Path) -> None:
+    macros = {"VARIANTS": ["electra", ("mlm", "gin/objectives/mlm.gin")], "FRACTIONS": (1.0,), "TASKS": ["rte", "cola"]}
+    run = configured(tmp_path, **macros, TUNE=((1e-3, 2e-3), (0.05, 0.5)), TUNE_SHARE=0.25, RANDOM_BASELINE=False)
+    plan = make_plan(run, {})
+    assert [item.name for item in plan.items[:3]] == [
+        "electra/tune/0.001-0.05/pretrain",
+        "electra/tune/0.001-0.05/rte",
+        "electra/tune/0.001-0.5/pretrain",
+    ]
+    assert (len(plan.items), {item.role for item in plan.items}, {item.task for item in plan.items}) == (
+        16,
+        {TUNING},
+        {None, "rte"},
+    )
+    assert [item.name for item in plan.pending] == [
+        f"{name}/1/{task}" for name in ("electra", "mlm") for task in ("pretrain", "rte", "cola")
+    ]
+    # A quarter of 1e9 FLOPs is 21.5 steps: a run of its own, with a seed that no compared run has.
+    trial = built_by(next(item for item in plan.items if item.name == "electra/tune/0.002-0.5/pretrain"))
+    assert (trial.loop.num_train_steps, trial.optimizer.num_train_steps, trial.schedule_steps) == (21, 21, 21)
+    assert (trial.optimizer.learning_rate, trial.optimizer.num_warmup_steps, trial.seed) == (2e-3, 10, 1)
+    tuned = make_plan(run, {"mlm": GridPoint(2e-3, 0.05)})
+    assert [item.name for item in tuned.items[16:]] == ["mlm/1/pretrain", "mlm/1/rte", "mlm/1/cola"]
+    assert {item.variant for item in tuned.pending} == {"electra"}
+    best = built_by(tuned.items[16])
+    assert (best.optimizer.learning_rate, best.optimizer.num_warmup_steps, best.seed) == (2e-3, 5, 0)
+
+
 def test_gin_files_are_looked_for_where_the_command_says(tmp_path: Path) -> None:
     (tmp_path / "warm.gin").write_text("DROPOUT = 0.25\n")
     macros = MACROS | {"VARIANTS": [("warm", "gin/objectives/mlm.gin", "warm.gin")]}
     bindings = [f"{name}={value!r}" for name, value in ({"MODEL_DIR": "run"} | macros).items()]
     run = gin_files.build(ComparisonRun, ["gin/runs/compare.gin"], bindings, search_paths=[str(tmp_path), "elsewhere"])
-    stage = next(item for item in make_plan(run).items if item.task is None)
+    stage = next(item for item in make_plan(run, {}).items if item.task is None)
     assert f"--gin_search_paths={tmp_path},elsewhere" in stage.arguments
     assert stage.settings["EncoderConfig.hidden_dropout_prob"] == "0.25"
     # Its macro stands for another.
@@ -180,7 +263,7 @@ def test_what_is_ready(planned: tuple[ComparisonRun, Plan]) -> None:
 
 
 def work(name: str, flops: float, needs: str | None, task: str | None = None) -> WorkItem:
-    return WorkItem(name, name[0], 1.0, task, (), {}, 1, flops, needs)
+    return WorkItem(name, name[0], COMPARED, 0, 1.0, task, (), {}, 1, flops, needs, None)
 
 
 def test_time_left() -> None:
@@ -237,6 +320,27 @@ def test_time_left() -> None:
         (
             {"TASKS": [("rte", "EPOCHS = 'x'")]},
             "'rte': EPOCHS (finetune_run.FinetuningRun.epochs) is 'x'",
+        ),
+        (
+            {"PRETRAINING_SEEDS": 0},
+            "PRETRAINING_SEEDS (comparison.ComparisonRun.pretraining_seeds) is 0: it must be at",
+        ),
+        ({"COOL_DOWN": 1.5}, "COOL_DOWN (comparison.ComparisonRun.cool_down) is 1.5: it must be above 0 and at most 1"),
+        (
+            {"COOL_DOWN": 0.9},
+            "the run of 'electra' at the fraction 0.2 has 17 steps: its learning rate would fall over the last 15, and "
+            "the warm-up, or the branch before, ends at step 2: lower COOL_DOWN",
+        ),
+        ({"TUNE": ((1e-3,),)}, "TUNE is ((0.001,),): it must be two lists of numbers, learning rates and warm-ups"),
+        ({"TUNE": (1e-3, 2e-3)}, "TUNE is (0.001, 0.002): it must be two lists of numbers"),
+        ({"TUNE": ((2e-3, 1e-3), (0.1,))}, "TUNE has (0.002, 0.001): it must rise"),
+        ({"TUNE": ((0.0,), (0.1,))}, "learning rates are above 0, and warm-ups are shares of the steps"),
+        ({"TUNE": ((1e-3,), (1.0,))}, "learning rates are above 0, and warm-ups are shares of the steps"),
+        ({"TUNE": ((1e-3,), (0.1,))}, "mlm binds LEARNING_RATE, which TUNE sets itself: leave it out"),
+        ({"COOL_DOWN": 0.2, "PRETRAINING": ("LR_DECAY_SHARE = 0.5",)}, "PRETRAINING binds LR_DECAY_SHARE, which COOL"),
+        (
+            {"TUNE": ((1e-3,), (0.1,)), "TUNE_SHARE": 1e-3, "VARIANTS": ["electra"]},
+            "TUNE_SHARE 0.001 of FLOPS 1e+09 makes less than one step of 'electra' (a step is 1.165e+07 FLOPs): raise",
         ),
         ({"NUM_SEEDS": 0}, "NUM_SEEDS (comparison.ComparisonRun.num_seeds) is 0: it must be at least 1"),
         ({"PROCESSES": 0}, "PROCESSES (comparison.ComparisonRun.processes) is 0: it must be at least 1"),

@@ -11,12 +11,23 @@ import jax
 import pytest
 
 from electra_jax.checkpoints import model_dir as loading
-from electra_jax.compare.plan import Plan
+from electra_jax.compare.plan import Plan, make_plan
 from electra_jax.compare.records import Records, parameters_sha256
 from electra_jax.compare.report import show, write_report
-from electra_jax.compare.results import cell, comparison_of, means_of, published, score_of, statistics_of, table_of
-from electra_jax.config.comparison import ComparisonRun
-from support.comparison import plan_of_macros, refusal
+from electra_jax.compare.results import (
+    comparison_of,
+    heading_of,
+    means_of,
+    published,
+    score_of,
+    spent_flops,
+    table_of,
+    text_of,
+)
+from electra_jax.compare.spread import ahead_of, cells_of, is_ahead, pooled_deviation, statistics_of
+from electra_jax.compare.tuning import at_the_edge, chosen, trials
+from electra_jax.config.comparison import ComparisonRun, GridPoint
+from support.comparison import configured, plan_of_macros, refusal
 from support.finetuned_model import write_tuned
 from support.pages import Page
 
@@ -52,21 +63,95 @@ def test_statistics_by_hand(planned: tuple[ComparisonRun, Plan]) -> None:
     score = score_of(item, {"seconds": 3.0, "share": 1.0, "command": "electra finetune"}, RESULTS, range(3))
     assert (score["median"], score["mean"], score["sd"], score["failed_seeds"]) == (50.0, 50.0, 20.0, [2])
     assert (score["variant"], score["fraction"], score["steps"], score["task"]) == ("mlm", 0.5, 51, "rte")
-    assert cell(score) == "50.00 ± 20.00 (1 failed)"
-    assert cell(None) == ""
+    assert score["selection"] is None
+    (cell,) = cells_of([score], 1)
+    assert (cell["center"], cell["low"], cell["high"]) == (50.0, 30.0, 70.0)
+    assert text_of(cell, None) == "50.00 ± 20.00 (1 failed)"
+    assert text_of(None, None) == ""
 
 
 def test_the_mean_over_tasks_is_taken_seed_by_seed() -> None:
-    def score(task: str, *values: float, variant: str = "mlm") -> dict[str, Any]:
+    def score(task: str, *values: float, variant: str = "mlm", seed: int = 0) -> dict[str, Any]:
         by_seed = {str(seed): value for seed, value in enumerate(values)}
-        checkpoint = {"variant": variant, "fraction": 1.0, "steps": 3, "flops": 9.0}
+        checkpoint = {"variant": variant, "pretraining_seed": seed, "fraction": 1.0, "steps": 3, "flops": 9.0}
         return {**checkpoint, "task": task, "by_seed": by_seed, "failed_seeds": [1] if task == "a" else []}
 
     # The mean of the medians would be 25.
     scores = [score("a", 10.0, 20.0, 60.0), score("b", 30.0, 50.0, 20.0), score("a", 1.0, 1.0, 1.0, variant="electra")]
+    # Of another pre-training one task is to come.
+    scores.append(score("a", 0.0, 0.0, 0.0, seed=1))
     (mean,) = means_of(scores, ["a", "b"])
     assert mean["by_seed"] == {"0": 20.0, "1": 35.0, "2": 40.0}
     assert (mean["variant"], mean["median"], mean["failed_seeds"]) == ("mlm", 35.0, [1])
+
+
+def fine_tuned(variant: str, seed: int, *values: float, fraction: float = 1.0) -> dict[str, Any]:
+    """The score of a pre-training's fine-tunings on the task "probe"."""
+    by_seed = {str(number): value for number, value in enumerate(values)}
+    made = {"variant": variant, "pretraining_seed": seed, "fraction": fraction, "steps": 3, "flops": 9.0}
+    shown = {"task": "probe", "metric": "f1", "by_seed": by_seed, "failed_seeds": []}
+    return {**made, **shown, **statistics_of(by_seed)}
+
+
+def test_the_spread_is_over_pre_trainings() -> None:
+    """Means of fine-tunings are 60, 64 and 68; fine-tunings spread far wider, and count nowhere."""
+    scores = [fine_tuned("rtd", 0, 40.0, 80.0), fine_tuned("rtd", 1, 64.0, 64.0), fine_tuned("rtd", 2, 66.0, 70.0)]
+    scores += [fine_tuned("random", 0, 50.0, 52.0, fraction=0.0)]
+    cell, random = cells_of(scores, 3)
+    assert cell["by_seed"] == {"0": 60.0, "1": 64.0, "2": 68.0}
+    assert (cell["center"], cell["sd"], cell["low"], cell["high"], cell["n"]) == (64.0, 4.0, 60.0, 68.0, 3)
+    assert text_of(cell, 3) == "64.00 ± 4.00"
+    assert text_of(cells_of(scores[:2], 3)[0], 3) == "62.00 ± 2.83 (2 of 3 pre-trainings)"
+    # Every fine-tuning of random weights draws others.
+    assert random["by_seed"] == {"0": 50.0, "1": 52.0}
+    heading = {"seeds": [0, 1], "pretraining_seeds": [0, 1, 2]}
+    assert heading_of(heading) == ("mean ± standard deviation over 3 pre-trainings, each the mean of 2 fine-tunings")
+    assert heading_of(heading | {"pretraining_seeds": [0]}).endswith("over 2 fine-tunings of one pre-training")
+
+
+def test_ahead_is_more_than_two_pooled_deviations() -> None:
+    """Deviations 1 (n = 3) and 2 (n = 2) pool to sqrt((2 x 1 + 1 x 4) / 3) = sqrt(2)."""
+    first = statistics_of({"0": 69.0, "1": 70.0, "2": 71.0})
+    second = statistics_of({"0": 65.0 - 2**0.5, "1": 65.0 + 2**0.5})
+    assert pooled_deviation(first, second) == pytest.approx(2**0.5)
+    assert is_ahead(first, second)
+    assert not is_ahead(second, first)
+    near = statistics_of({"0": 67.2 - 2**0.5, "1": 67.2 + 2**0.5})
+    assert not is_ahead(first, near)
+    # One pre-training cannot be ahead.
+    assert not is_ahead(first, statistics_of({"0": 1.0}))
+    scores = [fine_tuned(name, seed, base + seed) for name, base in (("rtd", 70.0), ("mlm", 60.0)) for seed in range(3)]
+    scores.append(fine_tuned("lm", 0, 10.0))
+    found = ahead_of(cells_of(scores, 3), primary="probe", fraction=1.0, num_pretrainings=3)
+    assert found == {"rtd": ["mlm"], "mlm": []}
+
+
+def test_the_best_pair_of_every_trial_is_chosen(tmp_path: Path) -> None:
+    macros = {"VARIANTS": ["electra", ("mlm", "gin/objectives/mlm.gin")], "TASKS": ["rte"]}
+    run = configured(tmp_path / "run", **macros, TUNE=((1e-3, 2e-3, 4e-3), (0.1,)), RANDOM_BASELINE=False)
+    plan = make_plan(run, {})
+    records = Records(tmp_path / "run", plan.items, run.seeds)
+    assert chosen(run, trials(run, records)) == {}
+    nan = float("nan")
+    scores = {"electra": (40.0, nan, 44.0), "mlm": (40.0, 50.0)}
+    fine_tunings = [item for item in plan.items if item.task == "rte"]
+    for variant, values in scores.items():
+        for item, value in zip((one for one in fine_tunings if one.variant == variant), values, strict=False):
+            directory = records.directory(item)
+            directory.mkdir(parents=True)
+            seeds = [result(seed, value + seed) for seed in range(3)]
+            (directory / "results.json").write_text(json.dumps(RESULTS | {"seeds": seeds}))
+            records.done[item.name] = {"sha256": "0"}
+    found = trials(run, records)
+    assert [(one["learning_rate"], one["score"]) for one in found["mlm"]] == [(1e-3, 41.0), (2e-3, 51.0)]
+    # A trial of MLM is still to come; NaN is never the best.
+    best = chosen(run, found)
+    assert best == {"electra": GridPoint(4e-3, 0.1)}
+    assert at_the_edge(run, best["electra"])
+    assert not at_the_edge(run, GridPoint(2e-3, 0.1))
+    assert found["mlm"][0]["flops"] == pytest.approx(1e8, rel=0.1)
+    done = [item for item in plan.items if item.name == "electra/tune/0.001-0.1/pretrain"]
+    assert spent_flops(done) == {"electra": {"tuning": done[0].flops, "pretraining": 0.0}}
 
 
 @pytest.fixture

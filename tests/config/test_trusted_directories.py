@@ -14,7 +14,7 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.recorded import RecordedFile
 from electra_jax.config.recorded_check import CLASSES, SHIPPED, checked
 from electra_jax.errors import UserError
-from electra_jax.interchange import imported
+from electra_jax.interchange import run_file
 from electra_jax.model.electra import Electra
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +138,12 @@ def test_a_directory_does_not_say_where_to_write(runs: Path, capsys: pytest.Capt
         assert "config.gin, line " in capsys.readouterr().err
 
 
+def test_a_directory_does_not_say_who_may_reach_a_server(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(runs, "HOST = '0.0.0.0'\n")
+    assert main(["serve", "tuned"]) == 2
+    assert "sets HOST, which is for the command line" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["A = (1,\n", "A = " + "[" * 5000, "A = $\n", "A = 'b\n", "  A = 1\n B = 2\n", "A:\n"])
 def test_damaged_text_is_one_sentence(runs: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     spoil(runs, text)
@@ -178,7 +184,7 @@ def test_an_include_of_ours_is_the_packages(runs: Path) -> None:
     (runs / "config.gin").write_text("include 'gin/models/bert.gin'\ninclude 'gin/runs/pretrain.gin'\n")
     gin_files.parse([RecordedFile("config.gin", needs_imports=True)], [], [str(runs)])
     assert not (runs / "canary").exists()
-    assert "include 'gin/objectives/electric.gin'" in Path(imported.__file__).read_text()
+    assert "include 'gin/objectives/electric.gin'" in Path(run_file.__file__).read_text()
     assert all((ROOT / file).is_file() for file in SHIPPED)
 
 
@@ -193,7 +199,7 @@ def test_what_may_be_bound_is_there() -> None:
 
 def is_recorded(file: Path) -> bool:
     """Return whether what a Gin file binds is recorded for a model directory."""
-    return file.parent.name != "t5x" and file.stem not in ("evaluate", "predict", "compare")
+    return file.parent.name != "t5x" and file.stem not in ("evaluate", "predict", "serve", "compare")
 
 
 RECORDED = [file for file in sorted(ROOT.glob("gin/**/*.gin")) if is_recorded(file)]

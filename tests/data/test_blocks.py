@@ -1,14 +1,16 @@
 """Blocks hold what the cache holds, and a gather pads it."""
 
+import json
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from electra_jax.data.blocks import BlocksWriter, TokenBlocks, open_blocks
+from electra_jax.data.blocks import SEAL, BlocksWriter, TokenBlocks, open_blocks
 from electra_jax.errors import UserError
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.tfrecords import encode_example, frame
@@ -106,10 +108,112 @@ def test_an_unfinished_writer_leaves_nothing_that_opens(tmp_path: pathlib.Path) 
     with pytest.raises(RuntimeError), BlocksWriter(tmp_path, vocab_size=10) as writer:  # noqa: PT012
         writer.add(np.array([1, 2]), np.array([2]), np.array([1]))
         raise RuntimeError
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match=r"is damaged .*No such file"):
         open_blocks(tmp_path)
 
 
 def test_blocks_need_numpy_only() -> None:
     code = "import sys, electra_jax.data.blocks; print([m for m in ('tensorflow', 'seqio', 'jax') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_cache_that_was_copied_in_part_is_refused(tmp_path: pathlib.Path) -> None:
+    cache = tmp_path / "c"
+    _cache(cache, [_examples(number + 2, 100) for number in range(7)])
+    for number in (1, 4, 5, 6):
+        (cache / f"train.tfrecord-{number:05d}-of-00007").unlink()
+    with pytest.raises(UserError, match="holds 3 of the 7 files of its train split: it was copied in part"):
+        blocks_of_cache(str(cache), "train", vocab_size=100)
+    assert not list(cache.glob("*.blocks"))
+    # Without a file there is no name that tells their number, but SeqIO's record does.
+    (cache / "info.validation.json").write_text(json.dumps({"num_shards": 2}))
+    with pytest.raises(UserError, match="holds 0 of the 2 files of its validation split"):
+        blocks_of_cache(str(cache), "validation", vocab_size=100)
+
+
+@pytest.mark.parametrize("record", ["made_by.json", "stats.train.json"])
+def test_a_cache_has_as_many_examples_as_it_says(record: str, tmp_path: pathlib.Path) -> None:
+    cache = tmp_path / "c"
+    _cache(cache, [_examples(10, 100)])
+    counts = {"examples": 12}
+    (cache / record).write_text(json.dumps({"train": counts} if record == "made_by.json" else counts))
+    with pytest.raises(UserError, match="holds 10 of the 12 examples of its train split"):
+        blocks_of_cache(str(cache), "train", vocab_size=100)
+    assert not list(cache.glob("*.blocks"))
+
+
+def _flip(path: pathlib.Path) -> None:
+    """Change one bit of the last byte, which numpy reads without a word."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["tokens", "offsets", "second_starts", "vocab_size"])
+def test_blocks_that_are_not_what_was_written_are_refused(name: str, tmp_path: pathlib.Path) -> None:
+    _cache(tmp_path, [_examples(10, 100)])
+    path = tmp_path / "train.blocks" / f"{name}.npy"
+    blocks_of_cache(str(tmp_path), "train", vocab_size=100)
+    whole = path.read_bytes()
+    for damage, sentence in (
+        (lambda: _flip(path), "is not what was written"),
+        (lambda: path.write_bytes(whole[:-3]), "is not what was written"),
+        (path.unlink, "is missing"),
+    ):
+        damage()
+        with pytest.raises(UserError, match=f"train.blocks is damaged .{name}.npy {sentence}"):
+            blocks_of_cache(str(tmp_path), "train", vocab_size=100)
+        path.write_bytes(whole)
+    assert len(blocks_of_cache(str(tmp_path), "train", vocab_size=100)) == 10
+
+
+@pytest.mark.parametrize("size", [0, 20, -3])
+@pytest.mark.parametrize("name", ["tokens", "offsets", "second_starts", "vocab_size"])
+def test_blocks_without_a_seal_are_read_unless_they_are_cut_off(name: str, size: int, tmp_path: pathlib.Path) -> None:
+    """Those of an earlier version have none."""
+    _cache(tmp_path, [_examples(10, 100)])
+    sealed = blocks_of_cache(str(tmp_path), "train", vocab_size=100)
+    folder = tmp_path / "train.blocks"
+    (folder / SEAL).unlink()
+    np.testing.assert_array_equal(open_blocks(folder).tokens, sealed.tokens)
+    path = folder / f"{name}.npy"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UserError, match=r"train\.blocks is damaged"):
+        open_blocks(folder)
+
+
+def test_blocks_of_different_lengths_are_refused(tmp_path: pathlib.Path) -> None:
+    for name, number in (("a", 10), ("b", 9)):
+        blocks_of_cache(_cache(tmp_path / name, [_examples(number, 100)]), "train", vocab_size=100)
+    folder = tmp_path / "a/train.blocks"
+    (folder / SEAL).unlink()
+    shutil.copy(tmp_path / "b/train.blocks/tokens.npy", folder)
+    with pytest.raises(UserError, match="its files are of different lengths"):
+        open_blocks(folder)
+
+
+def test_blocks_of_a_cache_that_cannot_be_written_go_to_the_folder_of_caches(
+    small_disk: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    cache, caches = small_disk / "c", tmp_path / "caches"
+    _cache(cache, [_examples(10, 100)])
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    blocks = blocks_of_cache(str(cache), "train", vocab_size=100, cache_dir=str(caches))
+    assert len(blocks) == 10
+    made = list((caches / "blocks").glob("c-*/train.blocks"))
+    assert len(made) == 1
+    # A cache that was built anew is another.
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    _cache(cache, [_examples(8, 100)])
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert len(blocks_of_cache(str(cache), "train", vocab_size=100, cache_dir=str(caches))) == 8
+
+
+def test_a_cache_that_cannot_be_written_and_has_its_blocks_is_read_in_place(
+    small_disk: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    cache = _cache(small_disk / "c", [_examples(10, 100)])
+    blocks_of_cache(cache, "train", vocab_size=100)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert len(blocks_of_cache(cache, "train", vocab_size=100, cache_dir=str(tmp_path / "caches"))) == 10
+    assert not (tmp_path / "caches").exists()

@@ -27,6 +27,7 @@ GENERATOR = 2 * 8 * 32 * (2 * (4 * 4 * 4 + 2 * 4 * 16 + 2 * 32 * 4) + 16 * 4) + 
 STEP_FLOPS = 3 * (ENCODER + GENERATOR)
 STAGES = ["electra/0.5/pretrain", "electra/1/pretrain"]
 TUNED = ["electra/0.5/mine", "electra/1/mine"]
+TRUNKS = ("trunk", "pretrain", "mine")
 
 
 class Ended(NamedTuple):
@@ -229,3 +230,38 @@ def test_blocks_optimizers_and_phases_are_variants(place: Path, tmp_path: Path) 
     assert changing["steps"] > 1.5 * first["steps"]
     for record in (first, changing):
         assert record["flops"] == pytest.approx(12 * STEP_FLOPS, rel=0.1)
+
+
+def test_tuned_arms_with_a_cool_down_and_two_pre_trainings(place: Path, tmp_path: Path) -> None:
+    """The shape of a whole experiment: trials, then a trunk and its branch with each seed, and who is ahead."""
+    comparison = Comparison(place, tmp_path)
+    macros = {"FRACTIONS": (1.0,), "FLOPS": 20.0 * STEP_FLOPS, "WARMUP_FRACTION": 0.1, "PRETRAINING_SEEDS": 2}
+    macros |= {"TUNE": ((3e-3,), (0.1,)), "TUNE_SHARE": 0.25, "COOL_DOWN": 0.2, "PROCESSES": 2}
+    (tmp_path / "late.tsv").write_text("text\tlabel\n" + "".join(f"{word}\t{i % 2}\n" for i, word in enumerate(WORDS)))
+    command = [*comparison.command(), *(f"--gin.{line}" for line in _bindings(macros))]
+    comparison.end(comparison.start(command))
+    (ended,) = comparison.starts
+    assert ended.code == 0, ended
+    trial = ["electra/tune/0.003-0.1/pretrain", "electra/tune/0.003-0.1/mine"]
+    folders = ["electra/1", "electra/1-seed1"]
+    assert ended.begun[:2] == trial
+    assert sorted(ended.done) == sorted([*trial, *(f"{one}/{item}" for one in folders for item in TRUNKS)])
+    found = json.loads((comparison.run / "comparison.json").read_text())
+    assert found["tuning"]["electra"]["chosen"] == {"learning_rate": 3e-3, "warmup": 0.1, "at_the_edge": False}
+    assert found["spent_flops"]["electra"] == {"tuning": 5.0 * STEP_FLOPS, "pretraining": 40.0 * STEP_FLOPS}
+    assert [(one["role"], one["pretraining_seed"], one["steps"]) for one in found["checkpoints"]] == [
+        (role, seed, steps) for seed in (0, 1) for role, steps in (("trunk", 16), ("compared", 20))
+    ]
+    assert len({one["parameters_sha256"] for one in found["checkpoints"]}) == 4
+    (cell,) = found["cells"]
+    assert (cell["n"], list(cell["by_seed"])) == (2, ["0", "1"])
+    assert found["ahead"] == {"1": {"electra": []}}
+    for folder in folders:
+        assert "resuming from step 16 of" in comparison.log(f"{folder}/pretrain")
+    page = Page((comparison.run / "report.html").read_text()).text
+    assert "mean ± standard deviation over 2 pre-trainings" in page
+    assert "the last checkpoint" in page
+    # Nothing is left to do.
+    comparison.end(comparison.start(command))
+    assert (comparison.starts[-1].code, comparison.starts[-1].begun) == (0, [])
+    assert "8 of 8 pieces are done" in comparison.starts[-1].out

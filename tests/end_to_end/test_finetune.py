@@ -206,11 +206,19 @@ def test_tagging(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for split, number in (("train", 48), ("dev", 13), ("test", 5)):
         (tmp_path / f"chunk/{split}.txt").write_text("\n".join(tagged() for _ in range(number)))
     results = tune(whole, tmp_path, "chunk", EPOCHS=40, EVALUATE_EVERY=60)
-    assert results["num_examples"] == {"train": 48, "dev": 13}
+    assert results["num_examples"] == {"train": 48, "dev": 13, "test": 5}
     assert list(best_of(results)) == ["f1", "precision", "recall", "accuracy"]
     assert results["summary"]["f1"]["best"] > 40
     of_model = evaluated(tmp_path)["metrics"]
     assert of_model == best_of(results)
+    # The last checkpoint counts, and the test split, which has tags, is scored beside the dev split.
+    (seed,) = results["seeds"]
+    assert (results["selection"], results["split"], seed["best_step"]) == ("last", "dev", seed["steps"])
+    assert seed["scores_by_split"] == {"dev": of_model, "test": evaluated(tmp_path, "test")["metrics"]}
+    assert results["other_splits"]["test"]["f1"]["median"] == seed["scores_by_split"]["test"]["f1"]
+    said = capsys.readouterr().out
+    for title in ("chunk (13 dev examples), the last checkpoint", "chunk (5 test examples), the last checkpoint"):
+        assert title in said
     electra("predict", MODEL_DIR=str(tmp_path / "run"), SPLIT="dev")
     capsys.readouterr()
     assert scored_file(tmp_path, "chunk", tmp_path / "run/predictions/chunk_dev.txt") == of_model
@@ -287,7 +295,7 @@ def test_labels_that_differ_only_in_case(whole: Path, tmp_path: Path, capsys: py
 
 
 def test_types_that_differ_only_in_case(whole: Path, tmp_path: Path) -> None:
-    """Entities `PER` and `per` are two types, here as there."""
+    """Entities `PER` and `per` are two types, here as there; one half of the dev split chooses, and one is reported."""
     for split, number in (("train", 64), ("dev", 13)):
         lines = [
             f"{DRAW.choice(words)} B-{kind}\n{DRAW.choice(OTHERS)} O\n"
@@ -297,11 +305,18 @@ def test_types_that_differ_only_in_case(whole: Path, tmp_path: Path) -> None:
         (tmp_path / f"{split}.txt").write_text(
             "\n".join("".join(lines[row : row + 2]) for row in range(0, len(lines), 2))
         )
-    results = tune(whole, tmp_path, "tagging", EPOCHS=40, EVALUATE_EVERY=160)
+    results = tune(whole, tmp_path, "tagging", EPOCHS=40, EVALUATE_EVERY=40, SELECTION="best")
     assert best_of(results)["f1"] > 60
-    assert evaluated(tmp_path)["metrics"] == best_of(results)
+    assert (results["selection"], results["split"]) == ("best", "dev_report")
+    assert results["num_examples"] == {"train": 64, "dev_selection": 6, "dev_report": 7}
+    (seed,) = results["seeds"]
+    # The checkpoint of the highest score on the half that chooses; of equal ones the last.
+    chosen = max(seed["curve"], key=lambda point: (point["f1"], point["step"]))
+    assert (seed["best_step"], seed["chosen_by"]) == (chosen["step"], {"dev_selection": chosen["f1"]})
     model = electra_jax.load(str(tmp_path / "run"))
-    for record in predictions_of(tmp_path, "predictions.jsonl"):
+    records = predictions_of(tmp_path, "predictions.jsonl")
+    assert len(records) == 7
+    for record in records:
         assert model([record["words"]])[0]["tags"] == record["prediction"]["tags"]
 
 

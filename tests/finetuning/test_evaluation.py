@@ -12,6 +12,7 @@ import pytest
 from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import MODEL_KINDS, Description, abstract_params
 from electra_jax.finetuning.seed_run import SeedContext, Split
+from electra_jax.finetuning.selection import Parts
 from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import row_runner
 from electra_jax.model.finetuned import FinetunedModel
@@ -60,7 +61,9 @@ def test_eight_devices_equal_inference_on_one(kind: str) -> None:
     nothing: Any = None
     mesh = sharding.make_mesh(config, 8)
     split = Split([], [], {}, CutCount(8))
-    context = SeedContext(run, task, nothing, split, split, mesh, FinetunedModel(trained, head(kind)))
+    context = SeedContext(
+        run, task, nothing, split, Parts("dev", split, {"dev": split}), mesh, FinetunedModel(trained, head(kind))
+    )
     params = random_params(kind)
     everywhere = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
     description = Description(MODEL_KINDS[kind], trained, None, False, head(kind), (), {})

@@ -33,6 +33,14 @@ def test_settings_are_named_as_users_name_them(asked: dict[str, object]) -> None
     ]
 
 
+def test_a_run_that_names_no_selection_may_resume(asked: dict[str, object]) -> None:
+    earlier = {name: value for name, value in asked.items() if name != "selection"}
+    assert changes({"selection": "last", **earlier}, asked) == []
+    assert changes({"selection": "last", **earlier}, asked | {"selection": "best"}) == [
+        "SELECTION 'last' there, 'best' here"
+    ]
+
+
 def test_data_is_compared_under_the_same_settings(asked: dict[str, object]) -> None:
     assert changes(asked | {"the training data's hash": "d"}, asked) == ["the training file has changed"]
     held = asked | {"the vocabulary's hash": "d", "the dev data's hash": "d"}

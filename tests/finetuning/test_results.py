@@ -141,9 +141,17 @@ def test_the_best_seed_is_one_that_worked() -> None:
 
 def test_the_table_has_every_score_and_says_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
     results = {"task": "rte", "num_examples": {"dev": 7}, "split": "dev", "main_metric": "accuracy", "seeds": SEEDS}
+    results |= {"selection": "last", "other_splits": {}}
     show(results | {"summary": summary(SEEDS)})
     said = capsys.readouterr().out
-    for cell in ("rte (7 dev examples)", "seed 4, step 40, failed", "50.00", "82.00", "5.29", "90.00"):
+    for cell in (
+        "rte (7 dev examples), the last checkpoint",
+        "seed 4, step 40, failed",
+        "50.00",
+        "82.00",
+        "5.29",
+        "90.00",
+    ):
         assert cell in said
     assert 'seed 4 failed and is not averaged: every example gets the class "no"' in said
     show(results | {"seeds": SEEDS[1:2], "summary": {}})
@@ -166,7 +174,12 @@ def test_a_score_that_is_not_a_number_is_never_the_best(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         seed_run, "evaluate", lambda context, params: SimpleNamespace(scores={"accuracy": next(scores)})
     )
-    best = seed_run.Best(SimpleNamespace(task=SimpleNamespace(main_metric="accuracy")), tmp_path, seed=0)
+    context = SimpleNamespace(
+        task=SimpleNamespace(main_metric="accuracy"),
+        run=SimpleNamespace(selection="best"),
+        loop=SimpleNamespace(num_train_steps=5),
+    )
+    best = seed_run.Kept(context, tmp_path, seed=0)
     kept: list[int] = []
     monkeypatch.setattr(best, "_save", lambda params, step, found: kept.append(step))
     for step in range(1, 6):

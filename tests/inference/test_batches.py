@@ -216,7 +216,7 @@ def test_an_output_stands_whole_or_not_at_all(folder: Path, tmp_path: Path, monk
         raise RuntimeError("lost")
 
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the cat\n")))
-    monkeypatch.setattr("electra_jax.commands.predict.answers", fail)
+    monkeypatch.setattr("electra_jax.inference.item_records.answers", fail)
     with pytest.raises(RuntimeError, match="lost"):
         main(["predict", str(folder / "one"), "-", "--output", str(tmp_path / "out.jsonl")])
     assert os.listdir(tmp_path) == []

@@ -100,7 +100,7 @@ class TestTransformers:
 
         assert main(["import", *map(str, pair), str(tmp_path / "model")]) == 0
         config = str(tmp_path / "model" / "config.gin")
-        run = gin_files.build(PretrainingRun, [config], ['CORPUS="embedded"'], search_paths=[])
+        run = gin_files.build(PretrainingRun, [config], ['CORPUS="embedded"', 'MODEL_DIR="run"'], search_paths=[])
         state = jax.eval_shape(
             lambda key: steps.init_state(key, run.model, make_optimizer(run.optimizer), 8), jax.random.key(0)
         )
@@ -203,7 +203,8 @@ def test_tables_larger_than_the_vocabulary(
     np.testing.assert_array_equal(model.logits(ids), discriminator.logits(ids))
     np.testing.assert_allclose(model.generator_logits(ids), generator.logits(ids)[..., :37], rtol=0, atol=1e-6)
     config = str(tmp_path / "whole" / "config.gin")
-    assert gin_files.build(PretrainingRun, [config], ['CORPUS="embedded"'], search_paths=[]).encoder.vocab_size == 37
+    given = ['CORPUS="embedded"', 'MODEL_DIR="run"']
+    assert gin_files.build(PretrainingRun, [config], given, search_paths=[]).encoder.vocab_size == 37
 
 
 class TestRefusals:

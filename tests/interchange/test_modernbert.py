@@ -87,7 +87,8 @@ def test_a_pair_comes_back_with_both_heads_and_its_tokenizer(tmp_path: Path) -> 
     assert again.vocabulary == VOCABULARY
     assert jax.tree.all(jax.tree.map(np.array_equal, model.params, again.params))
     # The configuration that was written with it is of the same sizes.
-    run = gin_files.build(PretrainingRun, [str(tmp_path / "model/config.gin")], ['CORPUS="embedded"'], search_paths=[])
+    given = ['CORPUS="embedded"', 'MODEL_DIR="run"']
+    run = gin_files.build(PretrainingRun, [str(tmp_path / "model/config.gin")], given, search_paths=[])
     assert dataclasses.replace(run.encoder, scan_unroll=1) == ENCODER
     assert dataclasses.replace(run.generator_encoder, scan_unroll=1) == ENCODER
 

@@ -104,6 +104,19 @@ def test_going_on_drops_what_will_be_reported_again(tmp_path: Path) -> None:
     assert found == [(10, "train"), (20, "train"), (20, "validation"), (30, "train")]
 
 
+def test_an_evaluation_that_is_made_again_is_reported_once(tmp_path: Path) -> None:
+    """A run that resumes where one is due cannot know whether it came to it before it ended."""
+    for start, steps in ((0, (5, 10)), (10, (10, 15)), (15, (15, 20))):
+        reporter = RunReporter(tmp_path, start_step=start, num_train_steps=20)
+        for step in steps:
+            reporter.report(step, "train", TRAIN)
+            if step != 15 or start == 15:
+                reporter.report(step, "validation", {"generator_loss": float(step)})
+        reporter.close()
+    reported = [line["step"] for line in _lines(tmp_path) if line["split"] == "validation"]
+    assert reported == [5, 10, 15, 20]
+
+
 def test_a_torn_line_alone(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1')

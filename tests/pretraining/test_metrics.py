@@ -88,3 +88,13 @@ def test_the_originals_metrics_by_hand() -> None:
     assert values["disc_auc"] == pytest.approx(3 / 6, abs=1e-5)
     assert (values["disc_accuracy"], values["disc_precision"], values["disc_recall"]) == (0.5, 0.5, 0.5)
     assert values["masked_lm_accuracy"] == values["sampled_masked_lm_accuracy"] == 1.0
+
+
+def test_of_equal_logits_one_is_right() -> None:
+    """Those of a uniform generator are all equal, and it guesses one token in V, not every one."""
+    masked, outputs = outputs_of(np.zeros((1, 5), np.float32), np.zeros((1, 5), int), np.ones((1, 5), int))
+    for own, other, accuracy in (([0.0] * 3, 1.0, 1 / 3), ([5.0, 5.0, 0.0], 1.0, 1 / 2), ([0.0, 5.0, 0.0], 1.0, 1.0)):
+        logits = jnp.array([[own, [other] * 3]])
+        losses = {"generator": Loss(jnp.array(1.0), jnp.array(1.0))}
+        sums = metrics.pretraining_sums(losses, masked, outputs._replace(generator_logits_BKV=logits))
+        assert metrics.finish(sums, {"generator": 1.0})["generator_accuracy"] == pytest.approx(accuracy)

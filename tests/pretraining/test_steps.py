@@ -14,7 +14,8 @@ import pytest
 from electra_jax.errors import UserError
 from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.types import Masked, PyTree
-from electra_jax.pretraining import corruption, evaluation, metrics, steps
+from electra_jax.pretraining import corruption, evaluation, metrics, original, steps
+from electra_jax.pretraining.micro_batches import join, split
 from electra_jax.pretraining.objective import Keys, WeightSchedule
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.schedules import Schedule
@@ -186,7 +187,12 @@ def test_a_scheduled_temperature_is_that_of_the_step_in_training_and_the_last_on
     def evaluated(temperature: Schedule) -> Sums:
         objective = dataclasses.replace(OBJECTIVE, temperature=temperature)
         step = functools.partial(
-            evaluation.evaluate_step, model=model, objective=objective, masking=MASKING, extra_metrics=None
+            evaluation.evaluate_step,
+            model=model,
+            objective=objective,
+            masking=MASKING,
+            accumulation_steps=1,
+            extra_metrics=None,
         )
         return jax.jit(step)(state.params, batch, jax.random.key(0))
 
@@ -246,3 +252,58 @@ def test_one_real_step_in_bfloat16_stays_close_to_float32() -> None:
         values[dtype] = metrics.finish(jax.device_get(sums), OBJECTIVE.loss_weights)
     assert values["bfloat16"]["generator_loss"] == pytest.approx(values["float32"]["generator_loss"], rel=0.02)
     assert values["bfloat16"]["discriminator_loss"] == pytest.approx(values["float32"]["discriminator_loss"], rel=0.02)
+
+
+def test_a_held_out_batch_takes_micro_batches_as_training_does() -> None:
+    """Same masks and samples, a part of the memory; rows that fill up the last batch count nowhere."""
+    model = small_model()
+    params, batch = new_state(model, make_optimizer(optimizer_config())).params, random_batch(32, 32)
+    for values in batch.values():
+        values[-3:] = 0
+    found, memory = {}, {}
+    for number in (1, 8):
+        step = functools.partial(
+            evaluation.evaluate_step,
+            model=model,
+            objective=OBJECTIVE,
+            masking=MASKING,
+            accumulation_steps=number,
+            extra_metrics=original.RULES.extra_metrics,
+        )
+        compiled = jax.jit(step).lower(params, batch, jax.random.key(2)).compile()
+        found[number] = jax.device_get(compiled(params, batch, jax.random.key(2)))
+        memory[number] = compiled.memory_analysis().temp_size_in_bytes
+    assert found[1]["examples"] == 29
+    counted = ("examples", "masked", "real", "replaced", "equal_sample_pairs", "reference/rows", "reference/replaced")
+    assert {name: found[8][name] for name in counted} == {name: found[1][name] for name in counted}
+    for name, value in found[1].items():
+        np.testing.assert_allclose(found[8][name], value, rtol=1e-5, atol=1e-4, err_msg=name)
+    assert memory[8] < memory[1] / 3
+
+
+def test_micro_batches_are_joined_as_they_were_cut() -> None:
+    rows = {"x": jnp.arange(24).reshape(12, 2)}
+    micro = split(rows, 4)
+    # Every fourth row, so that of rows 0 to 5 on one device and 6 to 11 on another each has its part of all.
+    np.testing.assert_array_equal(micro["x"][1], rows["x"][1::4])
+    np.testing.assert_array_equal(join(micro)["x"], rows["x"])
+
+
+def test_held_out_batches_are_launched_one_ahead_of_what_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    def step(params: PyTree, batch: dict[str, jax.Array], key: jax.Array) -> Sums:
+        events.append(f"launch {int(batch['x'][0])}")
+        return {"x": jnp.sum(batch["x"])}
+
+    fetch = jax.device_get
+    monkeypatch.setattr(evaluation.jax, "device_get", lambda sums: events.append("fetch") or fetch(sums))
+    sums = evaluation.held_out_sums(
+        {},
+        ({"x": np.full(2, number, np.int32)} for number in range(9)),
+        step=step,
+        sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+        num_batches=3,
+    )
+    assert events == ["launch 0", "launch 1", "fetch", "launch 2", "fetch", "fetch"]
+    assert sums == {"x": 6.0}

@@ -57,7 +57,7 @@ def configured(folder: Path, **macros: Any) -> ComparisonRun:
 def plan_of_macros() -> tuple[ComparisonRun, Plan]:
     """Of `MACROS`, in a folder that is not there."""
     run = configured(Path("runs/it"))
-    return run, make_plan(run)
+    return run, make_plan(run, {})
 
 
 def refusal(capsys: pytest.CaptureFixture[str], folder: Path, **macros: Any) -> str:

@@ -247,7 +247,7 @@ def test_what_was_done_is_saved_when_a_report_fails(
     # What comes next is what would have come.
     again, reached = _run(tmp_path, start=saved, save_every=7)
     assert reached == 10
-    assert again.lines[-1][2] == {"params": 10.0} if saved < 10 else not again.lines
+    assert again.lines[-1][2] == {"params": 10.0}
 
 
 def test_a_state_that_is_not_finite_is_not_saved_when_a_report_fails(tmp_path: Path) -> None:
@@ -261,6 +261,60 @@ def test_a_state_that_is_not_finite_is_not_saved_when_a_report_fails(tmp_path: P
             reporter=_Breaks(1, BrokenPipeError(errno.EPIPE, "")),
         )
     assert complete_steps(tmp_path / "checkpoints") == []
+
+
+def test_a_checkpoint_that_is_due_comes_before_the_evaluation(tmp_path: Path) -> None:
+    begun = []
+
+    def evaluate(state: Counter) -> dict[str, float]:
+        begun.append({int(path.name.partition(".")[0]) for path in (tmp_path / "checkpoints").iterdir()})
+        return {}
+
+    _run(tmp_path, save_every=5, evaluate=evaluate)
+    assert begun == [{5}, {5, 10}]
+
+
+def test_a_failed_evaluation_ends_no_run_that_can_train(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    failing = [True]
+
+    def evaluate(state: Counter) -> dict[str, float]:
+        if failing.pop():
+            raise RuntimeError("RESOURCE_EXHAUSTED:\n out of memory")
+        return {"params": float(state.params)}
+
+    failing[:] = [False, True]
+    recorder, reached = _run(tmp_path / "middle", evaluate=evaluate)
+    assert (reached, recorder.steps("validation")) == (10, [10])
+    expected = "evaluation after step 5 failed and training goes on (RuntimeError: RESOURCE_EXHAUSTED: out of memory)"
+    assert expected in caplog.text
+    # After the last step there is nothing left to train: all of it is saved, and the error is told.
+    failing[:] = [True, False]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        _run(tmp_path / "end", save_every=7, evaluate=evaluate)
+    assert complete_steps(tmp_path / "end" / "checkpoints") == [7, 10]
+    failing[:] = [False]
+    recorder, reached = _run(tmp_path / "end", start=10, evaluate=evaluate)
+    assert recorder.lines == [(10, "validation", {"params": 10.0})]
+
+
+def test_a_full_disk_that_an_evaluation_finds_ends_a_run(tmp_path: Path) -> None:
+    def evaluate(state: Counter) -> dict[str, float]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="the last good checkpoint is step 5; free the disk"):
+        _run(tmp_path, evaluate=evaluate)
+
+
+def test_an_evaluation_that_a_run_did_not_come_to_is_made_when_it_resumes(tmp_path: Path) -> None:
+    with stop_signals() as stop:
+        recorder, reached = _run(tmp_path, stop=stop, on_batch={5: lambda: signal.raise_signal(signal.SIGTERM)})
+    assert (reached, recorder.steps("validation")) == (5, [])
+    again, reached = _run(tmp_path, start=5)
+    assert (reached, again.steps("validation")) == (10, [5, 10])
+    assert again.lines[0] == (5, "validation", {"params": 5.0})
+    with stop_signals() as stop:
+        last, reached = _run(tmp_path / "last", stop=stop, on_batch={10: lambda: signal.raise_signal(signal.SIGTERM)})
+    assert (reached, last.steps("validation")) == (10, [5, 10])
 
 
 def test_a_run_without_held_out_text_reports_no_validation(tmp_path: Path) -> None:

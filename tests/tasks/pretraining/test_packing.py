@@ -4,12 +4,10 @@ import json
 import random
 
 import pytest
-from tokenizers import Encoding, Tokenizer
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.corpus import example_id
 from electra_jax.tasks.original.packing import BUILDER
-from electra_jax.tasks.pretraining import packing
 from electra_jax.tasks.pretraining.packing import (
     COMPLETE,
     Example,
@@ -21,7 +19,6 @@ from electra_jax.tasks.pretraining.packing import (
 )
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
 from support.shared import ORACLE, existing
-from support.tokenizers import TEXTS, tokenizer_json
 
 CLS, SEP = 101, 102
 PUBLISHED = {"cls_id": CLS, "sep_id": SEP, "one_segment_share": 0.1, "random_length_share": 0.05}
@@ -174,23 +171,3 @@ def test_share_of_one_segment_equals_the_originals() -> None:
         share = sum(not any(example["seg"]) for example in theirs) / len(theirs)
         assert sum(not any(e.token_type_ids) for e in ours) / len(ours) == pytest.approx(share, abs=0.06)
         assert len(ours) / 30 >= len(theirs)
-
-
-@pytest.mark.parametrize("shape", ["bert", "modernbert", "roberta", "xlm_roberta", "deberta_v3"])
-def test_a_long_line_has_the_ids_that_it_would_have_whole(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = ["a short line", " ".join(TEXTS), "", *TEXTS[:3], "x" * 90]
-    tokenizer = Tokenizer.from_str(tokenizer_json(shape))
-    whole = [tokenizer.encode(line, add_special_tokens=False).ids for line in lines]
-    given: list[int] = []
-
-    class Counting:
-        def encode_batch_fast(self, parts: list[str], **options: bool) -> list[Encoding]:
-            given.append(sum(map(len, parts)))
-            return tokenizer.encode_batch_fast(parts, **options)
-
-    monkeypatch.setattr(packing, "LONGEST_PART", 90)
-    monkeypatch.setattr(packing, "LARGEST_BATCH", 200)
-    assert packing.encode_lines(lines, Counting()) == whole
-    assert len(given) > 5
-    assert max(given) < 200 + 90
-    assert packing.encode_lines([], tokenizer) == []

@@ -1,0 +1,70 @@
+"""Rows of a vocabulary's tables that a new run takes from a model with another vocabulary."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from electra_jax.checkpoints import model_dir, roles
+from electra_jax.errors import UserError
+from electra_jax.run_directory import TOKENIZER, VOCABULARY
+from electra_jax.tasks.vocabulary import Vocabulary
+
+# What marks a piece that continues a word, in WordPiece vocabularies.
+CONTINUES = "##"
+
+
+def pieces_by_token(source: epath.Path, vocabulary: Vocabulary, *, map_vocabulary: bool) -> list[list[int]] | None:
+    """Return for each token of a vocabulary the rows in a model directory that it starts from.
+
+    A token that both have, by its text or its special role, has one row. Another has those of the pieces as which the
+    directory's tokenizer reads it, and none where one of them is unknown there.
+
+    Returns:
+        None if the directory has the same vocabulary, or does not say which it has.
+
+    Raises:
+        UserError: if the directory has another vocabulary and `map_vocabulary` is False, or no token is the same.
+    """
+    found = model_dir.read_vocabulary(source)
+    if found is None or found.tokens == vocabulary.tokens:
+        return None
+    row_of = {token: row for row, token in enumerate(found.tokens)}
+    pieces_V = [[row_of[token]] if token in row_of else [] for token in vocabulary.tokens]
+    # A mask is a mask, however it is spelled.
+    for role, row in vocabulary.special_ids.items():
+        pieces_V[row] = [found.special_ids[role]] if role in found.special_ids else pieces_V[row]
+    known = sum(map(bool, pieces_V))
+    own = next((str(source / name) for name in (VOCABULARY, TOKENIZER) if (source / name).exists()), "its own")
+    if not map_vocabulary:
+        raise UserError(
+            f"{source} was trained with another vocabulary than TOKENIZER: name {own}; or set "
+            f"--gin.MAP_VOCABULARY=True to take the rows of the {known} of {len(pieces_V)} tokens that it has, and "
+            "start the others from those of their pieces"
+        )
+    if not known:
+        raise UserError(f"{source} has no token of TOKENIZER: name {own}")
+    others = [row for row, pieces in enumerate(pieces_V) if not pieces and row not in vocabulary.special_ids.values()]
+    texts = [vocabulary.shown_tokens[row].removeprefix(CONTINUES) for row in others]
+    for row, pieces in zip(others, found.encode_batch(texts), strict=True):
+        pieces_V[row] = [] if found.unk_id in pieces else pieces
+    return pieces_V
+
+
+def counted(pieces_V: Sequence[Sequence[int]]) -> str:
+    """Return a sentence on how many rows are taken, means or new."""
+    taken, means = (sum(len(pieces) == 1 for pieces in pieces_V), sum(len(pieces) > 1 for pieces in pieces_V))
+    new = len(pieces_V) - taken - means
+    return (
+        f"rows of the vocabulary: {taken} of {len(pieces_V)} by token, {means} as the mean of their pieces, {new} new"
+    )
+
+
+def keep_new_rows(name: str, taken: jax.Array, new: jax.Array, known_V: np.ndarray) -> jax.Array:
+    """Return a parameter with the rows of the tokens that are known, and the new ones of the others."""
+    if not roles.VOCABULARY_ROWS.search(name):
+        return taken
+    known = known_V.reshape(-1, *(1,) * (new.ndim - 1))
+    return jax.jit(lambda taken, new: jnp.where(known, taken, new), out_shardings=new.sharding)(taken, new)

@@ -1,0 +1,105 @@
+"""Work out the spread of a comparison's scores over its pre-trainings, and which variants are ahead of which."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from electra_jax.config.comparison import RANDOM
+
+# A variant is ahead by more than so many pooled standard deviations.
+DEVIATIONS = 2.0
+
+
+def main_scores(results: Mapping[str, Any], seeds: Iterable[int]) -> dict[str, float]:
+    """Return the main score of each of the fine-tuning seeds that are asked for, of a results.json."""
+    asked, main = set(seeds), results["main_metric"]
+    return {str(seed["seed"]): seed["metrics"][main] for seed in results["seeds"] if seed["seed"] in asked}
+
+
+def statistics_of(by_seed: Mapping[str, float]) -> dict[str, float]:
+    """Return median, mean, sample standard deviation (0 of one value), lowest and highest."""
+    values = list(by_seed.values())
+    return {
+        "median": statistics.median(values),
+        "mean": statistics.fmean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else 0.0,
+        "lowest": min(values),
+        "highest": max(values),
+        "n": len(values),
+    }
+
+
+def cells_of(scores: Sequence[Mapping[str, Any]], num_pretrainings: int) -> list[dict[str, Any]]:
+    """Return what tables and figure show of each variant at each fraction on each task.
+
+    Args:
+        scores: of each pre-training's fine-tunings on a task, or of their means over the tasks.
+        num_pretrainings: pre-trainings of each variant that are asked for.
+
+    Returns:
+        The `scores` themselves with one pre-training of each variant: their spread is that of fine-tuning. With
+        several, a cell has `by_seed` of pre-training the mean score of its fine-tunings, and the statistics of these;
+        random weights, of which every fine-tuning draws others, keep the spread of fine-tuning. `center`, `low` and
+        `high` are what is drawn: the median and the range, or the mean and one standard deviation to both sides.
+    """
+    if num_pretrainings == 1:
+        return [
+            {**score, "center": score["median"], "low": score["lowest"], "high": score["highest"]} for score in scores
+        ]
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for score in scores:
+        groups.setdefault((score["variant"], score["fraction"], score["task"]), []).append(score)
+    return [_over_pretrainings(own) for own in groups.values()]
+
+
+def _over_pretrainings(own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the cell of a variant's pre-trainings at one fraction on one task."""
+    by_seed = own[0]["by_seed"]
+    if own[0]["variant"] != RANDOM:
+        by_seed = {str(one["pretraining_seed"]): statistics.fmean(one["by_seed"].values()) for one in own}
+    found = statistics_of(by_seed)
+    return {
+        **{name: own[0][name] for name in ("variant", "fraction", "steps", "flops", "task", "metric")},
+        **found,
+        "by_seed": by_seed,
+        "failed_seeds": [seed for one in own for seed in one["failed_seeds"]],
+        "center": found["mean"],
+        "low": found["mean"] - found["sd"],
+        "high": found["mean"] + found["sd"],
+    }
+
+
+def pooled_deviation(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
+    """Return the standard deviation that two samples have in common: of their variances weighted by n - 1."""
+    freedom = first["n"] + second["n"] - 2
+    squares = sum((one["n"] - 1) * one["sd"] ** 2 for one in (first, second))
+    return math.sqrt(squares / freedom)
+
+
+def is_ahead(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Return whether one cell's mean is above another's by more than `DEVIATIONS` pooled standard deviations.
+
+    Of fewer than two pre-trainings nothing can be said.
+    """
+    if min(first["n"], second["n"]) < 2:
+        return False
+    return first["mean"] - second["mean"] > DEVIATIONS * pooled_deviation(first, second)
+
+
+def ahead_of(
+    cells: Sequence[Mapping[str, Any]], *, primary: str, fraction: float, num_pretrainings: int
+) -> dict[str, list[str]]:
+    """Return, by variant, which others it is ahead of on the primary task at a fraction of the budget.
+
+    A variant of which a pre-training is missing is left out.
+    """
+    found = {
+        cell["variant"]: cell
+        for cell in cells
+        if (cell["task"], cell["fraction"]) == (primary, fraction) and cell["n"] == num_pretrainings
+    }
+    return {
+        name: [other for other, theirs in found.items() if other != name and is_ahead(cell, theirs)]
+        for name, cell in found.items()
+    }

@@ -1,0 +1,68 @@
+"""Decide which checkpoint of a fine-tuning counts, and which examples its score is measured on."""
+
+from collections.abc import Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+from electra_jax.config.selection import BEST, LAST
+from electra_jax.finetuning.results import rank
+
+Part = TypeVar("Part")
+
+
+class Parts(NamedTuple, Generic[Part]):
+    """Hold the examples that a run is evaluated on as it goes, and those that its kept checkpoint is scored on.
+
+    Attributes:
+        watched_name: the name of `watched` in results.
+        watched: scored at every evaluation; with SELECTION "best" it chooses the checkpoint, and is not reported.
+        scored: by their names, the parts that the kept checkpoint is scored on, the one whose score counts first.
+    """
+
+    watched_name: str
+    watched: Part
+    scored: Mapping[str, Part]
+
+    @property
+    def headline(self) -> str:
+        """The name of the part whose score counts."""
+        return next(iter(self.scored))
+
+    @property
+    def by_name(self) -> dict[str, Part]:
+        """All parts by their names."""
+        return {self.watched_name: self.watched, **self.scored}
+
+
+def parts_of(selection: str, dev: Part, test: Part | None, halves: tuple[Part, Part] | None = None) -> Parts[Part]:
+    """Return what is watched and what is scored, so that no score is of examples that chose its checkpoint.
+
+    Args:
+        selection: SELECTION, a name of `config.selection.SELECTIONS`.
+        dev: the dev split.
+        test: the test split, if there is one with labels. With "last" it is scored beside the dev split.
+        halves: the dev split in two parts; needed with "best" where there is no test split. The first one chooses.
+    """
+    of_test = {} if test is None else {"test": test}
+    if selection == LAST:
+        return Parts("dev", dev, {"dev": dev, **of_test})
+    if test is not None:
+        return Parts("dev", dev, of_test)
+    if halves is None:
+        raise ValueError("without a test split the dev split must be in two parts")
+    chooses, scores = halves
+    return Parts("dev_selection", chooses, {"dev_report": scores})
+
+
+def keeps(selection: str, *, score: float, best: float | None, step: int, last_step: int) -> bool:
+    """Return whether the checkpoint of a step is kept in place of the one before.
+
+    Args:
+        selection: SELECTION.
+        score: its score on the part that is watched; NaN is below all others.
+        best: that of the checkpoint that is kept; None if there is none.
+        step: updates so far.
+        last_step: those of the whole run.
+    """
+    if selection == BEST:
+        return best is None or rank(score) >= rank(best)
+    return step == last_step

@@ -1,0 +1,169 @@
+"""Prepare the page on which a person asks the model: what its form asks for, and what an answer looks like."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+from starlette.exceptions import HTTPException
+
+from electra_jax.checkpoints.model_record import TASK_KINDS
+from electra_jax.inference.network import Network
+from electra_jax.inference.prediction import Record
+from electra_jax.reports.page import render
+from electra_jax.reports.passages import THRESHOLD, ShownToken, read_tokens
+
+MOST_FIELDS = 4
+
+
+@dataclass(frozen=True)
+class Field:
+    """A text that the form asks for: its name in JSON, what a person calls it, and the lines it is shown with."""
+
+    name: str
+    label: str
+    lines: int
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A name with its probability."""
+
+    name: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a text, with what the model says of it: "" of what lies between."""
+
+    text: str
+    label: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows of a record; a field that the kind of model does not have is empty.
+
+    Attributes:
+        answer: a label, a value or an answer, in large type.
+        tokens: the tokens, shaded by how likely each was replaced.
+        bars: probabilities, the largest first.
+        parts: the text, with its spans or its answer marked.
+        record: the JSON.
+    """
+
+    answer: str
+    tokens: Sequence[ShownToken]
+    bars: Sequence[Bar]
+    parts: Sequence[Part]
+    record: str
+
+
+def fields_of(model: Network) -> list[Field]:
+    """Return what the form of a model asks for."""
+    if TASK_KINDS.get(model.description.kind) == "question_answering":
+        return [Field("context", "Passage", 8), Field("question", "Question", 2)]
+    if (model.description.task or {}).get("pair"):
+        return [Field("text", "First text", 3), Field("text_pair", "Second text", 3)]
+    return [Field("text", "Text", 4)]
+
+
+def read_form(body: bytes) -> dict[str, str]:
+    """Return the fields of a form as browsers send it (application/x-www-form-urlencoded, UTF-8).
+
+    Raises:
+        HTTPException: if it is something else (400).
+    """
+    try:
+        read = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
+    except ValueError as error:
+        raise HTTPException(
+            400, f"the form cannot be read ({error}): send it from the page, or POST /predict"
+        ) from error
+    # A browser ends each line of a text by CR and LF.
+    return {name: values[-1].replace("\r\n", "\n") for name, values in read.items()}
+
+
+def input_of(model: Network, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the input that a form holds, as `POST /predict` takes it.
+
+    Raises:
+        HTTPException: if a field is missing (400).
+    """
+    fields = fields_of(model)
+    missing = [field.label for field in fields if field.name not in given]
+    if missing:
+        raise HTTPException(400, f"the form has no {missing[0]}: send it from the page, or POST /predict")
+    return {field.name: given[field.name] for field in fields}
+
+
+def shown(model: Network, given: Mapping[str, str], record: Record) -> Shown:
+    """Prepare the answer to an input that the form gave."""
+    answer, tokens, bars, parts = "", [], [], []
+    if "replaced_probability" in record:
+        names = model.pieces.shown_tokens
+        tokens = read_tokens([names[token] for token in record["input_ids"]], record["replaced_probability"])
+    elif "answer" in record:
+        answer = record["answer"] or "no answer"
+        bars = [Bar(entry["text"] or "no answer", entry["probability"]) for entry in record["nbest"]]
+        if record["start"] is not None:
+            parts = parts_of(given["context"], [(record["start"], record["end"], "", "the answer")])
+    elif isinstance(record.get("label"), str) and isinstance(record.get("probabilities"), Mapping):
+        answer = record["label"]
+        bars = sorted((Bar(*entry) for entry in record["probabilities"].items()), key=lambda bar: -bar.share)
+    elif "value" in record:
+        answer = f"{record['value']:.4g}"
+    elif "tags" in record:
+        parts = parts_of(given["text"], spans_of(given["text"], record))
+    return Shown(answer, tokens, bars, parts, json.dumps(record, ensure_ascii=False, indent=1))
+
+
+Mark = tuple[int, int, str, str]
+
+
+def spans_of(text: str, record: Record) -> Iterable[Mark]:
+    """Yield the start, end, label and hover text of each entity, or of each word where tags mark no entities."""
+    if "entities" in record:
+        for entity in record["entities"]:
+            yield entity["start"], entity["end"], entity["type"], f"{entity['score']:.0%}"
+        return
+    place = 0
+    for word, tag, probability in zip(record["words"], record["tags"], record["probabilities"], strict=True):
+        place = text.index(word, place)
+        yield place, place + len(word), tag, "cut off" if probability is None else f"{probability:.0%}"
+        place += len(word)
+
+
+def parts_of(text: str, marks: Iterable[Mark]) -> list[Part]:
+    """Return the parts of a text at marks, which are in order and do not overlap, and between them."""
+    parts, place = [], 0
+    for start, end, label, note in marks:
+        parts += [Part(text[place:start], "", ""), Part(text[start:end], label, note)]
+        place = end
+    return [part for part in [*parts, Part(text[place:], "", "")] if part.text]
+
+
+def lay_out(model: Network, name: str, given: Mapping[str, str], answer: Shown | None, problem: str) -> str:
+    """Return the page.
+
+    Args:
+        model: what is served.
+        name: its directory.
+        given: what the form held when it was sent; {} at first.
+        answer: to that; None where there is none.
+        problem: why there is none, or "".
+    """
+    kind, task = model.description.kind, (model.description.task or {}).get("task", "")
+    return render(
+        "serve.html",
+        name=name,
+        facts=[kind.replace("_", " "), task, f"step {model.step:,}"],
+        fields=fields_of(model),
+        given=given,
+        answer=answer,
+        problem=problem,
+        threshold=THRESHOLD,
+        fills_masks=model.description.generator is not None,
+    )

@@ -1,0 +1,38 @@
+"""Compile what a served model may need before the first request, so that no request waits for a compilation."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from electra_jax.checkpoints.model_record import TASK_KINDS
+from electra_jax.data.buckets import bucket_of
+from electra_jax.inference.network import Network
+from electra_jax.inference.prediction import lengths_of, row_length, rows_of_batch
+
+
+def served_lengths(model: Network) -> list[int]:
+    """Return the lengths that rows of requests are padded to; the last one is the most tokens of a row."""
+    of_task = model.description.kind in TASK_KINDS
+    longest = row_length(model) if of_task else model.description.encoder.max_position_embeddings
+    lengths = lengths_of(model)
+    return [length for length in lengths if length <= bucket_of(longest, lengths)]
+
+
+def served_shapes(model: Network, batch_size: int) -> list[tuple[int, int]]:
+    """Return every size and length of a batch of requests.
+
+    Args:
+        model: the model.
+        batch_size: the most rows of a batch.
+    """
+    sizes = sorted({rows_of_batch(count, batch_size) for count in range(1, batch_size + 1)})
+    return [(size, length) for length in served_lengths(model) for size in sizes]
+
+
+def warm_up(model: Network, shapes: Sequence[tuple[int, int]]) -> None:
+    """Run a model once with each shape; the compiled programs stay with it."""
+    for shape in shapes:
+        model.logits(np.zeros(shape, np.int32))
+        # Masks are filled a row at a time.
+        if shape[0] == 1 and model.description.generator is not None:
+            model.generator_logits(np.zeros(shape, np.int32))

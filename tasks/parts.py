@@ -1,0 +1,57 @@
+"""Divide the examples of a split into two parts that share no text, and tell which examples can be scored."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.corpora.corpus import text_hash
+from electra_jax.tasks.qa.files import QAExample
+from electra_jax.tasks.split_files import held_out_hashes
+from electra_jax.tasks.tagging.sentences import TaggedSentence
+from electra_jax.tasks.text.tables import TextExample
+
+
+def has_gold(example: Any) -> bool:
+    """Return whether an example has a gold answer."""
+    if isinstance(example, QAExample):
+        return example.is_impossible or bool(example.gold_texts)
+    if isinstance(example, TaggedSentence):
+        return bool(example.tags)
+    if isinstance(example, TextExample):
+        return example.label is not None
+    # Of SeqIO's registry, where a leaderboard's test split has the class -1, or no targets.
+    unknown = example.label is None or (isinstance(example.label, int) and example.label < 0)
+    return bool(example.tags) or not unknown
+
+
+def halves(examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Divide examples by the hashes of their texts into two halves, exact unless examples of one text would be divided.
+
+    The texts of a pair count in any order, and questions by their context: what one half knows of a text, the other
+    half's scores do not.
+
+    Raises:
+        UserError: if all examples have one text.
+    """
+    hashes = [text_hash(_text_of(example)) for example in examples]
+    if len(set(hashes)) < 2:
+        raise UserError(
+            f"the {len(examples)} dev examples have {len(set(hashes))} different texts, too few for some that choose "
+            "the checkpoint and some that score it: set --gin.SELECTION='\"last\"', or name a larger DEV_FILE, or a "
+            "TEST_FILE with labels"
+        )
+    chosen = held_out_hashes(hashes, len(hashes) // 2)
+    parts: tuple[list[Any], list[Any]] = ([], [])
+    for example, value in zip(examples, hashes, strict=True):
+        parts[value not in chosen].append(example)
+    return parts
+
+
+def _text_of(example: Any) -> str:
+    """Return what examples that belong together have in common."""
+    if isinstance(example, QAExample):
+        return example.context
+    if isinstance(example, TaggedSentence):
+        return " ".join(example.words)
+    # Of ours and of SeqIO's registry.
+    return "\t".join(sorted((example.text_a, example.text_b or "")))

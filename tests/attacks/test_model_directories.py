@@ -1,0 +1,93 @@
+"""Model directories of which one file is damaged: the same answer as before, or 2 and one sentence."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.attacks import FEW_AND_MANY, attack, outcome
+from support.finetuned_model import text_facts, write_tuned
+from support.hf_models import SUBSET
+
+LABELS = ("bad", "good")
+
+
+def truncate(path: Path, draw: random.Random) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: draw.randrange(len(content))] if content else b"x")
+
+
+def flip(path: Path, draw: random.Random) -> None:
+    content = bytearray(path.read_bytes() or b"x")
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
+
+
+def delete(path: Path, draw: random.Random) -> None:
+    path.unlink()
+
+
+def replace_by_a_folder(path: Path, draw: random.Random) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_another(path: Path, draw: random.Random) -> None:
+    top = next(folder for folder in path.parents if folder.name == "model")
+    shutil.copy(draw.choice(sorted(other for other in top.rglob("*") if other.is_file() and other != path)), path)
+
+
+DAMAGES = (truncate, flip, delete, replace_by_a_folder, replace_by_another)
+COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
+    "predict": lambda model, place: ["predict", str(model), "the cat sat on the mat"],
+    "export": lambda model, place: ["export", str(model), str(place / "new"), "--format=transformers"],
+    "import": lambda model, place: ["import", str(model), str(place / "new")],
+    "finetune": lambda model, place: [
+        "finetune",
+        f"--gin.INIT_FROM={str(model)!r}",
+        "--gin.TASK='own'",
+        f"--gin.TRAIN_FILE={str(place / 'no.csv')!r}",
+        f"--gin.MODEL_DIR={str(place / 'run')!r}",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model directories, each called `model`."""
+    folder = tmp_path_factory.mktemp("models")
+    facts = text_facts("own", LABELS, pair=False)
+    tuned = write_tuned(folder / "tuned/model", "sequence_classification", labels=LABELS, task=facts)
+    both = write_tuned(folder / "pretraining/model", "pretraining", labels=(), task=None)
+    theirs = Path(shutil.copytree(SUBSET / "seqcls", folder / "theirs/model"))
+    return {"tuned": tuned, "pretraining": both, "theirs": theirs}
+
+
+@pytest.mark.parametrize("many", FEW_AND_MANY)
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("tuned", "predict"), ("tuned", "export"), ("pretraining", "finetune"), ("theirs", "import")],
+)
+def test_a_damaged_file(name: str, command: str, many: bool, models: dict[str, Path], tmp_path: Path) -> None:
+    model = models[name]
+    files = sorted(path.relative_to(model) for path in model.rglob("*") if path.is_file())
+    pairs = [(file, damage) for damage in DAMAGES for file in files]
+    random.Random(0).shuffle(pairs)
+    damaged: list[Path] = []
+
+    def case(draw: random.Random, place: Path) -> list[str]:
+        copy = Path(shutil.copytree(model, place / "model"))
+        file, damage = pairs[int(place.name.rpartition(" ")[2]) % len(pairs)]
+        damage(copy / file, draw)
+        damaged.append(file)
+        return COMMANDS[command](copy, place)
+
+    ends = attack(case, name=command, count=4 * len(pairs) if many else 20, folder=tmp_path)
+    if command == "predict":
+        # What a checkpoint holds is sealed: nothing of it is another number without a word.
+        sound = outcome(COMMANDS[command](model, tmp_path)).stdout
+        assert sound
+        changed = {str(file) for file, end in zip(damaged, ends, strict=True) if end.code == 0 and end.stdout != sound}
+        assert not [file for file in changed if file.startswith("checkpoints/")]
