@@ -53,6 +53,8 @@ def run(configuration: ProbeRun) -> None:
         "task": task,
         "kind": "probe",
         "main_metric": "accuracy",
+        # What settings are chosen by, which the score that is reported must not be.
+        "tuning_metric": "dev_accuracy",
         "split": "test",
         "init_from": configuration.init_from,
         "num_examples": {split: len(found) for split, found in sentences.items()},

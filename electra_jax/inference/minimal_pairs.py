@@ -148,7 +148,7 @@ def scorers_of(model: Network) -> dict[str, Scorer]:
         found["discriminator"] = discriminator_scorer(model)
     if description.reads_left_to_right:
         found["lm"] = left_to_right_scorer(model)
-    elif description.generator is not None:
+    elif description.fills_masks:
         found["mlm"] = generator_scorer(model)
     if not found:
         raise UserError(

@@ -185,6 +185,8 @@ def test_every_layer_is_scored_and_the_best_on_dev_is_the_result(
     # As `electra compare` reads it.
     found = read_json(folder / "pos/results.json", ScoredSeeds)
     assert (found["task"], found["main_metric"], found["split"]) == ("pos", "accuracy", "test")
+    # A grid of settings is not chosen by what is reported.
+    assert found["tuning_metric"] == "dev_accuracy"
     # A tenth of the training sentences is the dev split.
     assert found["num_examples"] == {"train": 27, "dev": 3, "test": 8}
     assert [seed["seed"] for seed in found["seeds"]] == [0, 1]
