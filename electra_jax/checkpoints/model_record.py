@@ -118,6 +118,16 @@ class Description:
         """Whether the discriminator's logit is a token's energy, as in Electric, rather than that of being replaced."""
         return self.kind == "discriminator" and self.facts.get("objective") == "Electric"
 
+    @property
+    def reads_left_to_right(self) -> bool:
+        """Whether the generator predicts the next token from those before it, rather than the token under a mask."""
+        return self.kind == "generator" and self.facts.get("objective") == "LanguageModel"
+
+    @property
+    def fills_masks(self) -> bool:
+        """Whether there is a generator that predicts the token under a mask."""
+        return self.generator is not None and not self.reads_left_to_right
+
 
 class ModelRecord(TypedDict):
     """A `Description` as JSON has it."""

@@ -223,6 +223,12 @@ COMMANDS = {
         reads_text=True,
         processes="together",
     ),
+    "probe": Command(
+        "score what linear maps find in the hidden states of every layer of an encoder",
+        "probe",
+        configuration="probing.ProbeRun",
+        gin_files=default_first("gin/runs/probe.gin"),
+    ),
     "compare": Command(
         "pre-train variants for the same FLOPs, fine-tune each, and draw score against FLOPs",
         "compare",

@@ -10,7 +10,7 @@ from typing import Any
 
 from electra_jax.compare.items import TUNING
 from electra_jax.compare.records import Records
-from electra_jax.compare.spread import main_scores
+from electra_jax.compare.spread import tuning_scores
 from electra_jax.config.comparison import ComparisonRun, GridPoint
 from electra_jax.finetuning.results import rank
 
@@ -27,7 +27,7 @@ def trials(run: ComparisonRun, records: Records) -> dict[str, list[dict[str, Any
         if item.role != TUNING or item.task is None or item.name not in records.done:
             continue
         results = records.results(item)
-        by_seed = main_scores(results, run.seeds)
+        by_seed = tuning_scores(results, run.seeds)
         found[item.variant].append(
             {
                 **item.point._asdict(),

@@ -172,11 +172,11 @@ def describe_texts(
     discriminator beside it then reads the likeliest, as in pre-training.
     """
     pieces = model.pieces
-    has_generator = model.description.generator is not None
+    fills_masks = model.description.fills_masks
     length = model.description.encoder.max_position_embeddings
-    made = text_windows(pairs, vocabulary=pieces, length=length, long_texts="cut", read_mask=has_generator)
+    made = text_windows(pairs, vocabulary=pieces, length=length, long_texts="cut", read_mask=fills_masks)
     rows = [{name: np.array(values, np.int32) for name, values in each.rows[0]._asdict().items()} for each in made]
-    fillings = [fill(model, row) if has_generator and pieces.mask_id in row["input_ids"] else None for row in rows]
+    fillings = [fill(model, row) if fills_masks and pieces.mask_id in row["input_ids"] else None for row in rows]
     outputs = row_runner(model, batch_size, len(rows))(rows)
     records = []
     for row, output, found in zip(rows, outputs, fillings, strict=True):
