@@ -10,8 +10,10 @@ import pytest
 
 from electra_jax.config.selection import selection_of
 from electra_jax.finetuning import seed_run
+from electra_jax.finetuning.patience import Patience
 from electra_jax.finetuning.results import best_seed, on_split, selection_of_all, summary
 from electra_jax.finetuning.selection import Parts, keeps, parts_of
+from electra_jax.training.stop import Stop
 
 EPOCHS, SEEDS, RUNS = 10, 5, 100
 # The numbers of the examples of RTE's dev split, the halves of it, and a test split.
@@ -41,7 +43,7 @@ def reported_by_a_seed(selection: str, parts: Parts[slice], seed: int, monkeypat
         run=SimpleNamespace(selection=selection),
         loop=SimpleNamespace(num_train_steps=EPOCHS),
     )
-    kept = seed_run.Kept(context, Path("there is none"), seed)
+    kept = seed_run.Kept(context, Path("there is none"), seed, Patience(None, "accuracy", earlier=(), stop=Stop()))
     monkeypatch.setattr(seed_run, "evaluate", evaluate)
     monkeypatch.setattr(kept, "_save", save)
     for step in range(1, EPOCHS + 1):
