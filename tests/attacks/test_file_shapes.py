@@ -210,7 +210,7 @@ def test_file_shapes(many: bool, models: Path, tmp_path: Path, monkeypatch: pyte
         SHAPES[shape](path, draw)
         return READERS[reader](path, models, place)
 
-    ends = attack(case, name="shape", count=3 * len(pairs) if many else 110, folder=tmp_path)
+    ends = attack(case, name="shape", count=3 * len(pairs) if many else 80, folder=tmp_path)
     assert sum(end.code == 2 for end in ends) > len(ends) / 2
     assert not list(tmp_path.rglob("pwned"))
 
