@@ -16,12 +16,13 @@ import numpy as np
 # of the example that it comes from; of texts and sentences `num_tokens` and `num_cut`, int32 [], the tokens of the
 # whole example and those of them that no row has; and the targets of its kind, where the example has them:
 #   classification      label int32 []
+#   multi_label_classification  labels float32 [C], 1 for each label that the text has
 #   regression          label float32 [], from 0 to 1
 #   tagging             label_ids int32 [L]; label_mask float32 [L], 1 at the first piece of each labelled word
 #   question_answering  start_positions, end_positions, is_impossible int32 []; always answer_mask int32 [L]
 Row = dict[str, np.ndarray]
 
-KINDS = ("classification", "regression", "tagging", "question_answering")
+KINDS = ("classification", "multi_label_classification", "regression", "tagging", "question_answering")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +53,9 @@ class DownstreamTask(Protocol):
     Attributes:
         name: its name in the catalogue.
         kind: one of `KINDS`.
-        labels: names of the outputs of classification and tagging, by their number; () for the other kinds.
-        main_metric: the score by which the best checkpoint is chosen; larger is better.
+        labels: names of the outputs of classifications and tagging, by their number; () for the other kinds.
+        main_metric: the score by which the best checkpoint is chosen; larger is better, unless it is one of
+            `text.metrics.LOWER_IS_BETTER`.
         splits: the splits that can be read.
         length: largest number of tokens of a row.
     """

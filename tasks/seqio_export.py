@@ -46,7 +46,16 @@ _ROW_FEATURES = ("input_ids", "token_type_ids")
 
 
 def register(task: DownstreamTask) -> None:
-    """Register a downstream task with SeqIO under its name, in place of any other task of that name."""
+    """Register a downstream task with SeqIO under its name, in place of any other task of that name.
+
+    Raises:
+        UserError: if examples may have several labels.
+    """
+    if task.kind == "multi_label_classification":
+        raise UserError(
+            f"{task.name} gives a text several labels, and a SeqIO task of ours has one target: use electra "
+            "finetune, or set MULTI_LABEL = False for one label each"
+        )
     features = {key: seqio.Feature(SeqioVocabulary(task.vocabulary), add_eos=False) for key in ("input_ids",)}
     number = functools.partial(seqio.Feature, add_eos=False)
     features["token_type_ids"] = number(seqio.PassThroughVocabulary(2))

@@ -117,8 +117,17 @@ FIELDS = (
     Field("PretrainingRun", "freeze_generator", "weight_schedule", "False"),
     Field("PretrainingRun", "batch_size_warmup", "weight_schedule", "()"),
     Field("PretrainingRun", "sequence_length_warmup", "weight_schedule", "()"),
+    Field("CorpusConfig", "min_characters", "skip_undecodable", "0"),
+    Field("CorpusConfig", "max_characters", "skip_undecodable", "None"),
+    Field("CorpusConfig", "min_letter_share", "skip_undecodable", "0.0"),
+    Field("CorpusConfig", "deduplicate", "skip_undecodable", "None"),
     Field("CacheConfig", "allow_unknown", "held_out_fraction", "True"),
     Field("FinetuningRun", "allow_unknown", "save_every", "True"),
+    Field("FinetuningRun", "class_weights", "save_every", "None"),
+    Field("FinetuningRun", "frozen_layers", "save_every", "None"),
+    Field("FinetuningRun", "accumulation_steps", "save_every", "1"),
+    Field("FinetuningRun", "patience", "save_every", "None"),
+    Field("FinetuningRun", "keep_state", "save_every", "False"),
     # Earlier versions reported the best score of the examples that chose the checkpoint, which no value does.
     Field("FinetuningRun", "selection", "save_every", "'last'"),
     Field("ComparisonRun", "pretraining_seeds", "random_baseline", "1"),
@@ -134,6 +143,9 @@ FIELDS = (
     Field("TaskOptions", "qa_metric", "skip_bad_rows", "'squad'"),
     Field("HeadOptions", "classifier_pooling", "beam_size", "'cls'"),
     Field("TaskOptions", "clip_predictions", "double_unordered", "True"),
+    Field("TaskOptions", "multi_label", "label_column", "False"),
+    Field("TaskOptions", "label_threshold", "label_column", "None"),
+    Field("TaskOptions", "main_metric", "label_column", "None"),
 )
 
 

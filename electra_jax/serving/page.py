@@ -165,5 +165,5 @@ def lay_out(model: Network, name: str, given: Mapping[str, str], answer: Shown |
         answer=answer,
         problem=problem,
         threshold=THRESHOLD,
-        fills_masks=model.description.generator is not None,
+        fills_masks=model.description.fills_masks,
     )

@@ -89,13 +89,15 @@ def test_what_is_watched_and_what_is_scored() -> None:
 
 
 def test_the_last_checkpoint_is_kept_whatever_its_score() -> None:
-    assert [keeps("last", score=90.0 - step, best=None, step=step, last_step=3) for step in (1, 2, 3)] == [
+    assert [
+        keeps("last", metric="accuracy", score=90.0 - step, best=None, step=step, last_step=3) for step in (1, 2, 3)
+    ] == [
         False,
         False,
         True,
     ]
-    assert keeps("best", score=50.0, best=50.0, step=1, last_step=3)
-    assert not keeps("best", score=float("nan"), best=50.0, step=3, last_step=3)
+    assert keeps("best", metric="accuracy", score=50.0, best=50.0, step=1, last_step=3)
+    assert not keeps("best", metric="accuracy", score=float("nan"), best=50.0, step=3, last_step=3)
 
 
 def test_the_best_seed_is_that_of_the_examples_that_choose() -> None:
