@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import NoReturn, TextIO
 
 from electra_jax import runtime
-from electra_jax.commands.table import COMMANDS, GIN_HELP, HELP_STYLE, evaluates_task
+from electra_jax.commands.gin_choice import evaluates_task
+from electra_jax.commands.table import COMMANDS, GIN_HELP, HELP_STYLE
 from electra_jax.distributed import processes
 from electra_jax.errors import PREEMPTED, Preempted, Terminated, UserError, explain_os_error
 from electra_jax.files import refusal

@@ -231,6 +231,10 @@ class PretrainingModel:
         return dataclasses.replace(description, facts=facts), self.vocabulary
 
 
+# Settings that T5X's own trainer does not know, with the values that ask for nothing.
+FINETUNE_ONLY = {"class_weights": None, "frozen_layers": None, "accumulation_steps": 1, "patience": None}
+
+
 class FinetuningModel:
     """A fine-tuning run for T5X's training, evaluation and inference: classification, regression and tagging.
 
@@ -241,7 +245,8 @@ class FinetuningModel:
         """`num_train_steps` is of the schedule, None for a model that is only evaluated.
 
         Raises:
-            UserError: if the task is question answering, whose predictions T5X cannot write, or as `resolve_init`.
+            UserError: if the task is question answering, whose predictions T5X cannot write, or gives a text several
+                labels, or as `resolve_init`.
         """
         begun = start.resolve_init(run)
         self.run, self.vocabulary, self._num_train_steps = run, begun.vocabulary, num_train_steps
@@ -249,11 +254,18 @@ class FinetuningModel:
         if self.task.kind in ("question_answering", *VECTOR_KINDS):
             kind = self.task.kind.replace("_", " ")
             raise UserError(f"{self.task.name} is {kind}, which T5X has no place for: use electra finetune")
+        set_here = [name for name, neutral in FINETUNE_ONLY.items() if getattr(run, name) != neutral]
+        if set_here:
+            raise UserError(f"{set_here[0].upper()} is a setting of electra finetune, which T5X does not follow")
+        if self.task.kind == "multi_label_classification":
+            raise UserError(f"{self.task.name} gives a text several labels, as T5X cannot: use electra finetune")
         head = run.heads.head_for(
             self.task.kind, encoder=begun.encoder, num_labels=len(self.task.labels), final_sep_answers=False
         )
         self._model = FinetunedModel(begun.encoder, head)
-        self._loss = finetuning.LossConfig(self.task.kind, run.answerable_weight, run.loss_reduction, run.temperature)
+        self._loss = finetuning.LossConfig(
+            self.task.kind, run.answerable_weight, run.loss_reduction, None, run.temperature
+        )
         self.FEATURE_CONVERTER_CLS = seqio_export.FEATURE_CONVERTERS[self.task.kind]
 
     @functools.cached_property

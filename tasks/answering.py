@@ -1,5 +1,6 @@
 """Turn the rows of a task into its predictions: the one path of `electra finetune`, `evaluate` and `predict`."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,6 +37,22 @@ def predict_rows(
         merged = [np.stack([output["logits"][..., group].max(-1) for group in groups], -1) for output in outputs]
         outputs = [{"logits": logits} for logits in merged]
     return task.predictions(examples, rows, outputs)
+
+
+def fitted(
+    task: DownstreamTask, examples: Sequence[Any], predictions: Sequence[Prediction]
+) -> tuple[DownstreamTask, list[Prediction]]:
+    """Return a task with the thresholds that suit predictions best, where it has none yet, and the predictions by them.
+
+    Questions that may have no answer have one threshold, and texts that may have several labels one for each.
+    """
+    if task.kind == "question_answering" and task.null_threshold is None:
+        threshold = task.fit_threshold(examples, predictions)
+        task = dataclasses.replace(task, null_threshold=threshold)
+        return task, [dataclasses.replace(prediction, null_threshold=threshold) for prediction in predictions]
+    if task.kind == "multi_label_classification" and task.thresholds is None:
+        return task.fitted(examples, predictions)
+    return task, list(predictions)
 
 
 def label_order(task: DownstreamTask, labels: Sequence[str]) -> list[int]:

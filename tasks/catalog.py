@@ -36,6 +36,11 @@ def make_task(
     """
     name = options.task
     facts = None if recorded is None else choice.current_facts(recorded)
+    if options.main_metric is not None and name not in text_task.NAMES:
+        raise UserError(
+            f"MAIN_METRIC is {options.main_metric!r}: it chooses among the scores of texts and pairs, and {name} has "
+            "its own; leave it out"
+        )
     if name in text_task.NAMES:
         return text_task.make_text_task(options, vocabulary, rules=choice.text_rules(options.rules), recorded=facts)
     if name in vectors.NAMES:

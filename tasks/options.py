@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated
 
-from electra_jax.ranges import AT_LEAST_1, FINITE, UNDER_1, Checked, Range
+from electra_jax.ranges import AT_LEAST_1, FINITE, SHARE, UNDER_1, Checked, Range
 
 # [CLS] x [SEP]: a shorter row holds no text.
 SHORTEST_ROW = 3
@@ -20,8 +20,11 @@ class TaskOptions(Checked):
         data_dir: the folder that holds the task's folder or its files.
         tfds_data_dir: the folder in which TFDS's datasets are prepared; None for TFDS's own folder.
         train_file, dev_file, test_file: paths that are read instead of the files under `data_dir`.
-        text_column, text_b_column, label_column: names of columns of a user's own table; `label_column` may be None to
-            predict only.
+        text_column, text_b_column, label_column: names of columns of a user's own table; `label_column` may be several
+            names, of columns that hold 0 and 1 for one label each, or None to predict only, or to recognise those.
+        multi_label: whether a text may have several labels, or none; None to recognise it from the training file.
+        label_threshold: the probability from which a text has a label, where it may have several; None for each label's
+            best on the dev split.
         word_column, tag_column: numbers of columns of a column file, from 0, or negative ones from the end;
             `tag_column` may be None to predict only.
         tag_scheme: how the files write entities, a name of `tagging.schemes.SCHEMES`; None to recognise it from the
@@ -38,6 +41,8 @@ class TaskOptions(Checked):
         examples_per_class: for package_of, the largest number of training examples of a class.
         max_question_length, doc_stride: see `qa.windows.WindowConfig`.
         n_best_size, max_answer_length: see `qa.decoding.DecodingConfig`.
+        main_metric: the score that chooses the best seed (and, if the best counts, the checkpoint) and stands first in
+            tables, one of the task's own; None for its first.
         qa_metric: what compares answers, a name of `qa.metrics.METRICS`; None for that of the text's script.
         null_threshold: null odds above which the answer is ""; None for the best threshold on the dev split.
         rules: a name of `original.choice.NAMES`: the rules that decide where implementations differ.
@@ -52,7 +57,9 @@ class TaskOptions(Checked):
     test_file: str | None
     text_column: str | None
     text_b_column: str | None
-    label_column: str | None
+    label_column: str | tuple[str, ...] | None
+    multi_label: bool | None
+    label_threshold: Annotated[float | None, SHARE]
     word_column: int
     tag_column: int | None
     tag_scheme: str | None
@@ -69,6 +76,7 @@ class TaskOptions(Checked):
     doc_stride: Annotated[int, AT_LEAST_1]
     n_best_size: Annotated[int, AT_LEAST_1]
     max_answer_length: Annotated[int, AT_LEAST_1]
+    main_metric: str | None
     qa_metric: str | None
     null_threshold: Annotated[float | None, FINITE]
     rules: str

@@ -12,3 +12,8 @@ def softmax(scores: np.ndarray) -> np.ndarray:
         return np.zeros(scores.shape)
     exponentials = np.exp(scores - np.max(scores, axis=-1, keepdims=True)).astype(np.float64)
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(scores: np.ndarray) -> np.ndarray:
+    """Return the probability of each score by itself, float64 and of the same shape."""
+    return np.exp(-np.logaddexp(0.0, -scores.astype(np.float64)))

@@ -16,6 +16,7 @@ import numpy as np
 # of the example that it comes from; of texts and sentences `num_tokens` and `num_cut`, int32 [], the tokens of the
 # whole example and those of them that no row has; and the targets of its kind, where the example has them:
 #   classification      label int32 []
+#   multi_label_classification  labels float32 [C], 1 for each label that the text has
 #   regression          label float32 [], from 0 to 1
 #   tagging             label_ids int32 [L]; label_mask float32 [L], 1 at the first piece of each labelled word
 #   question_answering  start_positions, end_positions, is_impossible int32 []; always answer_mask int32 [L]
@@ -24,7 +25,10 @@ import numpy as np
 #   retrieval           in training first_id, second_id int32 []: the numbers of both texts among the different ones
 Row = dict[str, np.ndarray]
 
-KINDS = ("classification", "regression", "tagging", "question_answering", "similarity", "retrieval")
+KINDS = (
+    *("classification", "multi_label_classification", "regression", "tagging", "question_answering"),
+    *("similarity", "retrieval"),
+)
 
 # The kinds whose models give a vector for each text.
 VECTOR_KINDS = ("similarity", "retrieval")
@@ -58,8 +62,9 @@ class DownstreamTask(Protocol):
     Attributes:
         name: its name in the catalogue.
         kind: one of `KINDS`.
-        labels: names of the outputs of classification and tagging, by their number; () for the other kinds.
-        main_metric: the score by which the best checkpoint is chosen; larger is better.
+        labels: names of the outputs of classifications and tagging, by their number; () for the other kinds.
+        main_metric: the score by which the best checkpoint is chosen; larger is better, unless it is one of
+            `text.metrics.LOWER_IS_BETTER`.
         splits: the splits that can be read.
         length: largest number of tokens of a row.
     """

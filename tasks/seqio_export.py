@@ -49,10 +49,16 @@ def register(task: DownstreamTask) -> None:
     """Register a downstream task with SeqIO under its name, in place of any other task of that name.
 
     Raises:
-        UserError: if the task is on vectors of texts, whose pairs SeqIO's features have no place for.
+        UserError: if examples may have several labels, or the task is on vectors of texts, whose pairs SeqIO's features
+            have no place for.
     """
     if task.kind in VECTOR_KINDS:
         raise UserError(f"{task.name} makes vectors, which SeqIO has no place for: use electra finetune")
+    if task.kind == "multi_label_classification":
+        raise UserError(
+            f"{task.name} gives a text several labels, and a SeqIO task of ours has one target: use electra "
+            "finetune, or set MULTI_LABEL = False for one label each"
+        )
     features = {key: seqio.Feature(SeqioVocabulary(task.vocabulary), add_eos=False) for key in ("input_ids",)}
     number = functools.partial(seqio.Feature, add_eos=False)
     features["token_type_ids"] = number(seqio.PassThroughVocabulary(2))

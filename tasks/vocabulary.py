@@ -23,6 +23,9 @@ from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, add_speci
 
 # "[CLS]", "[unused17]": names of the vocabulary's own, which say nothing about its casing.
 _BRACKETED = re.compile(r"\[.*\]")
+# What the words of other kinds of vocabularies begin with; an ordinary one may hold such a character.
+_OTHER_KINDS = {"\u2581": "SentencePiece", "\u0120": "byte-level BPE"}
+_MOST_MARKED = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,9 +209,16 @@ def load_vocabulary(vocab_file: str, *, lowercase: bool | None) -> Vocabulary:
     """Read a vocabulary to read text with; the arguments are those of `read_vocab_file`.
 
     Raises:
-        UserError: as `read_vocab_file`, or if a special token is missing or an entry stands twice.
+        UserError: as `read_vocab_file`, or if a special token is missing, an entry stands twice, or the entries are
+            those of another kind of tokenizer, with which all text would be [UNK].
     """
     vocabulary = read_vocab_file(vocab_file, lowercase=lowercase)
+    for mark, kind in _OTHER_KINDS.items():
+        if sum(token.startswith(mark) for token in vocabulary.tokens) > _MOST_MARKED * len(vocabulary.tokens):
+            raise UserError(
+                f"the vocabulary {vocab_file} is one of {kind} (its words begin with {mark}), not BERT's vocab.txt: "
+                "give the tokenizer.json of that tokenizer, or learn a vocabulary with `electra vocab`."
+            )
     line_of: dict[str, int] = {}
     for number, token in enumerate(vocabulary.tokens, start=1):
         if token in line_of:

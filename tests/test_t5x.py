@@ -235,6 +235,12 @@ def test_what_t5x_cannot_do_is_refused(folder: Path) -> None:
     written(folder / "train.json", squad(QUESTIONS[:1]))
     with pytest.raises(UserError, match="squad_v1 is question answering, which T5X has no place for"):
         finetuning_model(folder, TASK="squad_v1", TRAIN_FILE=str(folder / "train.json"), DEV_FILE=None)
+    with pytest.raises(UserError, match="FROZEN_LAYERS is a setting of electra finetune, which T5X does not follow"):
+        finetuning_model(folder, FROZEN_LAYERS=1)
+    lists = folder / "lists.jsonl"
+    lists.write_text('{"text": "a", "label": ["x"]}\n')
+    with pytest.raises(UserError, match="classification gives a text several labels, as T5X cannot"):
+        finetuning_model(folder, TRAIN_FILE=str(lists), DEV_FILE=None)
 
 
 class Names(config_parser.ParserDelegate):

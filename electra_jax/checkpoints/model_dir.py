@@ -191,7 +191,7 @@ def run_facts(run: Any) -> dict[str, Any]:
     return started | {
         "made by": PRETRAINED,
         "objective": type(run.objective).__name__,
-        "corpus": run.mixture_or_task_name or run.cache.source.corpus,
+        "corpus": run.mixture_or_task_name or run.cache.source.name,
         "sequence length": run.cache.sequence_length,
         "batch size": run.batch_size,
         "learning rate": run.optimizer.learning_rate,

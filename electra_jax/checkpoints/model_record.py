@@ -41,6 +41,7 @@ KINDS = (
     "generator",
     "encoder",
     "sequence_classification",
+    "multi_label_classification",
     "regression",
     "multiple_choice",
     "token_classification",
@@ -51,6 +52,7 @@ KINDS = (
 # The kind of model that answers each kind of task, and a kind of task for each.
 MODEL_KINDS = {
     "classification": "sequence_classification",
+    "multi_label_classification": "multi_label_classification",
     "regression": "regression",
     "tagging": "token_classification",
     "question_answering": "question_answering",
@@ -124,6 +126,16 @@ class Description:
     def gives_energies(self) -> bool:
         """Whether the discriminator's logit is a token's energy, as in Electric, rather than that of being replaced."""
         return self.kind == "discriminator" and self.facts.get("objective") == "Electric"
+
+    @property
+    def reads_left_to_right(self) -> bool:
+        """Whether the generator predicts the next token from those before it, rather than the token under a mask."""
+        return self.kind == "generator" and self.facts.get("objective") == "LanguageModel"
+
+    @property
+    def fills_masks(self) -> bool:
+        """Whether there is a generator that predicts the token under a mask."""
+        return self.generator is not None and not self.reads_left_to_right
 
 
 class ModelRecord(TypedDict):

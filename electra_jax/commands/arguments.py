@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from electra_jax.commands.gin_choice import bound
 from electra_jax.errors import UserError
 
 PREDICT_USAGE = """\
@@ -48,12 +49,6 @@ GET /health, /metrics
 
 Requests that wait are answered in one batch. SIGTERM ends the server once it has answered what it has taken.
 """
-
-
-def bound(bindings: Sequence[str], name: str) -> str | None:
-    """Return the text that the command line binds to a macro, without its quotes; None where it binds none."""
-    values = [value.strip("\"' ") for key, _, value in (one.partition("=") for one in bindings) if key.strip() == name]
-    return values[-1] if values and values[-1] != "None" else None
 
 
 def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """`electra cache`: tokenise and pack a corpus once."""
 
+import dataclasses
 import sys
 
 from electra_jax.config.data import cache_path, unknown_in_cache
@@ -11,13 +12,14 @@ from electra_jax.tasks.tokenizer_file import load_tokenizer
 
 
 def run(configuration: CacheRun) -> None:
-    """Build a cache, or find it built already, and print where it is."""
+    """Build a cache, or find it built already, and print where it is; of a mixture one for each part, in order."""
     cache = configuration.cache
     vocabulary = load_tokenizer(cache.vocab_file, lowercase=cache.lowercase)
-    path = cache_path(cache, vocabulary, max_bytes=None)
-    # Scripts read the path on standard output, and nothing else.
-    if (stated := unknown_in_cache(path, allow_unknown=cache.allow_unknown)) and processes.leader():
-        print(stated, file=sys.stderr, flush=True)
-    if configuration.tfrecords:
-        add_tfrecords(path, vocab_size=vocabulary.vocab_size)
-    print_on_leader(path)
+    for source, _ in cache.source.parts:
+        path = cache_path(dataclasses.replace(cache, source=source), vocabulary, max_bytes=None)
+        # Scripts read the path on standard output, and nothing else.
+        if (stated := unknown_in_cache(path, allow_unknown=cache.allow_unknown)) and processes.leader():
+            print(stated, file=sys.stderr, flush=True)
+        if configuration.tfrecords:
+            add_tfrecords(path, vocab_size=vocabulary.vocab_size)
+        print_on_leader(path)

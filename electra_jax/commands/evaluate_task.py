@@ -1,4 +1,4 @@
-"""`electra evaluate` on a downstream task: the scores of a fine-tuned model, or of a file of predictions."""
+"""`electra evaluate` on a task: the scores of a fine-tuned model, of a file of predictions, or on minimal pairs."""
 
 import json
 from collections.abc import Sequence
@@ -13,10 +13,11 @@ from electra_jax.config.prediction import EvaluationRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
+from electra_jax.inference.minimal_pairs import overall, score_pairs
 from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
-from electra_jax.run_directory import EVALUATION
+from electra_jax.run_directory import EVALUATION, PAIRS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.outputs import left_out
@@ -27,6 +28,7 @@ from electra_jax.tasks.qa.metrics import gold_of, unanswered
 from electra_jax.tasks.qa.sources import QA_TASKS, qa_sources
 from electra_jax.tasks.scoring import score_predictions, tagged_file
 from electra_jax.tasks.tagging.task import TAGGING_TASKS
+from electra_jax.tasks.text.minimal_pairs import MINIMAL_PAIRS, read_minimal_pairs
 
 Scores = dict[str, float]
 
@@ -37,7 +39,9 @@ def run(configuration: EvaluationRun) -> None:
     Raises:
         UserError: if there is nothing to score, or it cannot be read.
     """
-    if configuration.predictions is not None:
+    if configuration.task.task == MINIMAL_PAIRS:
+        score_minimal_pairs(configuration)
+    elif configuration.predictions is not None:
         score_file(configuration, configuration.predictions)
     elif configuration.model_dir is not None:
         score_model(configuration, configuration.model_dir)
@@ -45,6 +49,36 @@ def run(configuration: EvaluationRun) -> None:
         raise UserError(
             "nothing to score: set MODEL_DIR to a fine-tuned model, or PREDICTIONS to a file of predictions"
         )
+
+
+def score_minimal_pairs(configuration: EvaluationRun) -> None:
+    """Score a pre-trained model on a folder of minimal pairs: how often the grammatical sentence is the likelier one.
+
+    Raises:
+        UserError: if the model or the folder is not named, or one of them cannot be used.
+    """
+    model_dir, folder = configuration.model_dir, configuration.task.data_dir
+    if model_dir is None or folder is None:
+        raise UserError(
+            "minimal pairs are scored by a pre-trained model: set MODEL_DIR to it, and DATA_DIR to the pairs"
+        )
+    files = read_minimal_pairs(folder)
+    keep_compilations()
+    model = electra_jax.load(model_dir)
+    scores = score_pairs(model, files, batch_size=configuration.batch_size)
+    whole = overall(scores)
+    result = {"task": MINIMAL_PAIRS, "step": model.step, **whole, "files": scores}
+    columns = [(way, by) for way in whole if way != "num_pairs" for by in ("sum", "mean")]
+    table = Table(
+        "pairs of",
+        "number",
+        *(f"{way}, {by}" for way, by in columns),
+        title=f"minimal pairs, step {model.step}, per cent",
+    )
+    for name, found in {**scores, "all files": whole}.items():
+        table.add_row(name, str(found["num_pairs"]), *(f"{found[way][by]:.2f}" for way, by in columns))
+    Console().print(table)
+    save(result, configuration.output or path_of(model_dir) / PAIRS)
 
 
 def score_model(configuration: EvaluationRun, model_dir: str) -> None:

@@ -21,7 +21,8 @@ from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
-from electra_jax.finetuning.identity import changes, data_identity
+from electra_jax.finetuning.class_weights import weights_of_classes
+from electra_jax.finetuning.identity import adds_epochs, changes, data_identity
 from electra_jax.finetuning.layers import Chosen, choose_layer, said
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, evaluate_scored, run_seed
 from electra_jax.finetuning.selection import Parts, parts_of
@@ -42,6 +43,9 @@ from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
+# A note names so many labels.
+MOST_NAMED = 10
+
 
 @owning_model_dir("electra finetune")
 def run(configuration: FinetuningRun) -> None:
@@ -49,10 +53,12 @@ def run(configuration: FinetuningRun) -> None:
     local(configuration.model_dir, "the MODEL_DIR of fine-tuning")
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
-    sharding.check_batch(configuration.batch_size, 1, mesh)
+    sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
     sharding.check_batch(configuration.evaluation_batch_size, 1, mesh)
     begun = resolve_init(configuration)
     task = make_task(configuration.task, begun.vocabulary)
+    if task.kind == "multi_label_classification":
+        print_on_leader(f"labels: a text may have several, or none, of {listed(task.labels)}")
     train = read_split(task, "train", begun.vocabulary, allow_unknown=configuration.allow_unknown)
     parts = read_parts(task, configuration, begun.vocabulary)
     chosen = chosen_layer(configuration, task, begun, parts.watched)
@@ -74,6 +80,7 @@ def run(configuration: FinetuningRun) -> None:
         longest = max(len(row["input_ids"]) for split in splits for row in split.rows)
         # Positions begin anew at the second of two texts in a row.
         warn_of_long_rows(begun, min(longest, task.length))
+    check_settings(configuration, context)
     # A mesh that does not divide the model is refused before anything is written.
     sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)
     model_dir = open_directory(configuration, context)
@@ -86,6 +93,26 @@ def run(configuration: FinetuningRun) -> None:
                 return
             seeds.append(result)
     finish(context, model_dir, seeds)
+
+
+def check_settings(configuration: FinetuningRun, context: SeedContext) -> None:
+    """Check the settings that depend on the task or the encoder, before anything is written.
+
+    Raises:
+        UserError: if more layers are to be frozen than there are, or class weights do not fit the task.
+    """
+    layers = context.model.config.num_hidden_layers
+    if (configuration.frozen_layers or 0) > layers:
+        raise UserError(
+            f"FROZEN_LAYERS is {configuration.frozen_layers}, and the encoder has {layers} layers: set {layers} or less"
+        )
+    weights_of_classes(configuration.class_weights, context.task, context.train.examples)
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Return the number of labels and the first of their names."""
+    rest = ", ..." if len(labels) > MOST_NAMED else ""
+    return f"{len(labels)}: {', '.join(labels[:MOST_NAMED])}{rest}"
 
 
 def chosen_layer(configuration: FinetuningRun, task: DownstreamTask, begun: Origin, watched: Split) -> Chosen | None:
@@ -191,7 +218,16 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     if record and not held:
         raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
     # Seeds of earlier versions chose their checkpoints on the dev split and report that.
-    if held and (different := changes({"selection": LAST, **held}, asked)):
+    known = {"selection": LAST, **held} if held else {}
+    more_epochs = adds_epochs(known, asked)
+    results = [model_dir / SEEDS / str(seed) / SEED_RESULT for seed in configuration.seeds]
+    if more_epochs and any(path.exists() and not (path.parent / CHECKPOINTS).exists() for path in results):
+        raise UserError(
+            f"{model_dir} has finished {held['epochs']:g} epochs and kept no state to go on from to "
+            f"{asked['epochs']:g}: use another MODEL_DIR, with KEEP_STATE = True where epochs may be added later"
+        )
+    different = [] if more_epochs else changes(known, asked)
+    if different:
         raise UserError(
             f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR, or remove that one to "
             "train anew"
@@ -199,7 +235,7 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     if not record and (model_dir / CHECKPOINTS).exists() and not (model_dir / SEEDS).exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")
     processes.check_same_everywhere("the data", data)
-    finished = all((model_dir / SEEDS / str(seed) / SEED_RESULT).exists() for seed in configuration.seeds)
+    finished = all(path.exists() for path in results) and not more_epochs
     if processes.leader() and not (finished and asked.keys() <= held.keys()):
         model_dir.mkdir(parents=True, exist_ok=True)
         write_run_record(model_dir, gin_files.resolved(), {"finetuning": asked})
@@ -239,6 +275,7 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
         "best_seed": best,
         "null_threshold": getattr(found.task, "null_threshold", None),
         "vectors": context.chosen,
+        "label_thresholds": label_thresholds(found.task),
         "predictions": PREDICTIONS,
     }
     path = model_dir / RESULTS
@@ -247,6 +284,12 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
     print_on_leader(f"results: {path}")
     print_on_leader(f"report: {write_finetune_report(model_dir)}")
     print_on_leader(f"model: {model_dir} ({SELECTIONS[context.run.selection]} of seed {best})")
+
+
+def label_thresholds(task: DownstreamTask) -> dict[str, float] | None:
+    """Return the probability from which a text has each label, where it may have several; None for other tasks."""
+    thresholds = getattr(task, "thresholds", None)
+    return None if thresholds is None else dict(zip(task.labels, thresholds, strict=True))
 
 
 def promote(source: Path, model_dir: Path) -> None:

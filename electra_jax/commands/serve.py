@@ -1,5 +1,6 @@
 """`electra serve MODEL_DIR`: a model's answers over HTTP, and a page to try it on."""
 
+import argparse
 import importlib
 import ipaddress
 import sys
@@ -12,13 +13,15 @@ from electra_jax.runtime import keep_compilations
 LIBRARIES = ("starlette", "uvicorn", "prometheus_client")
 
 
-def run(configuration: ServingRun) -> None:
+def run(configuration: ServingRun, options: argparse.Namespace) -> None:
     """Serve a model until Ctrl-C or SIGTERM, after everything that requests may need is compiled.
 
     Raises:
         UserError: if the model cannot be read or reads no text, the address cannot be had, or the extra `serve` is not
             installed.
     """
+    # The model that the command line names is part of the configuration.
+    del options
     for library in LIBRARIES:
         try:
             importlib.import_module(library)

@@ -1,6 +1,6 @@
 """`electra vocab`: learns a tokenizer from text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from etils import epath
 
@@ -25,7 +25,7 @@ MEASURED_MB = 10
 
 
 def run(configuration: VocabularyRun) -> None:
-    """Read the corpus once, say what it is written in and what was chosen for it, and write the tokenizer.
+    """Read the corpus (or a whole mixture) once, say what it is written in and what was chosen, write the tokenizer.
 
     Raises:
         UserError: if there is no text, it is tokenised already, the file's name does not fit the algorithm, a setting
@@ -36,13 +36,17 @@ def run(configuration: VocabularyRun) -> None:
     for path in written:
         if path.exists():
             raise UserError(f"{path} exists: nothing was written; name another TOKENIZER, or remove it first")
-    corpus = open_source(configuration.source)
-    if corpus.tokenised:
-        raise UserError(
-            f"{corpus.name} holds token ids, not text: learn the vocabulary from the text that they came from"
-        )
-    sample = sample_lines(texts(corpus), max_bytes=configuration.sample_mb * MEGABYTE)
-    print_on_leader(f"{corpus.name}: {size_of(sample)}")
+    corpora = [open_source(part) for part, _ in configuration.source.parts]
+    for corpus in corpora:
+        if corpus.tokenised:
+            raise UserError(
+                f"{corpus.name} holds token ids, not text: learn the vocabulary from the text that they came from"
+            )
+        for line in corpus.description():
+            print_on_leader(line)
+    corpus_name = " and ".join(corpus.name for corpus in corpora)
+    sample = sample_lines(texts(corpora), max_bytes=configuration.sample_mb * MEGABYTE)
+    print_on_leader(f"{corpus_name}: {size_of(sample)}")
     found = survey(sample.lines)
     casing = choose_casing(
         found,
@@ -58,9 +62,9 @@ def run(configuration: VocabularyRun) -> None:
         f"accents {'removed' if casing.strip_accents else 'kept'}{alphabet}"
     )
     unknown = measure_unknown(sample_lines(sample.lines, max_bytes=MEASURED_MB * MEGABYTE).lines, vocabulary)
-    print_on_leader(state_unknown(unknown, what=corpus.name, allow_unknown=configuration.allow_unknown))
-    write(configuration, vocabulary, written, corpus.name)
-    print_on_leader(f"{written[0]}: {vocabulary.vocab_size} entries learnt from {corpus.name}")
+    print_on_leader(state_unknown(unknown, what=corpus_name, allow_unknown=configuration.allow_unknown))
+    write(configuration, vocabulary, written, corpus_name)
+    print_on_leader(f"{written[0]}: {vocabulary.vocab_size} entries learnt from {corpus_name}")
 
 
 def learn(configuration: VocabularyRun, lines: list[str], casing: Casing) -> tuple[Vocabulary, str]:
@@ -145,6 +149,6 @@ def files_of(configuration: VocabularyRun) -> list[epath.Path]:
     return [path, path.with_name("tokenizer.json" if path.stem == "vocab" else f"{path.stem}.tokenizer.json")]
 
 
-def texts(corpus: Corpus) -> Iterator[str]:
+def texts(corpora: Iterable[Corpus]) -> Iterator[str]:
     """Yield the text of each document."""
-    return (document.text for unit in corpus.units for document in corpus.documents(unit))
+    return (document.text for corpus in corpora for unit in corpus.units for document in corpus.documents(unit))

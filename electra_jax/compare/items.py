@@ -8,15 +8,17 @@ from typing import Any
 
 from electra_jax.config import gin_files
 from electra_jax.config.budget import flops_of, mean_step_flops, steps_within
-from electra_jax.config.comparison import PRETRAIN, RANDOM, ComparisonRun, GridPoint, Overrides
+from electra_jax.config.comparison import PRETRAIN, PROBE, RANDOM, ComparisonRun, GridPoint, Overrides
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.config.probing import ProbeRun
 from electra_jax.errors import UserError
 from electra_jax.tasks.catalog import check_name
+from electra_jax.tasks.tagging.probing import check_probe
 
 # What an item is done for: to be compared; to have others branch off it; or to choose the settings of a variant.
 COMPARED, TRUNK, TUNING = "compared", "trunk", "tune"
-_FINETUNING_FILE = "gin/runs/finetune.gin"
+_TASK_FILES = {"finetune": "gin/runs/finetune.gin", "probe": "gin/runs/probe.gin"}
 # Settings that decide where, how often or how fast, and those that differ between items by design.
 _NOT_COMPARED = (
     "model_dir",
@@ -281,14 +283,15 @@ def _pretraining(
 
 
 def task_of(run: ComparisonRun, entry: Overrides, folders: Sequence[str]) -> Configured:
-    """Configure a task's fine-tuning as far as it is the same for every checkpoint."""
-    shared = run.shared_finetuning
+    """Configure a task's fine-tuning, or a probe, as far as it is the same for every checkpoint."""
+    command = "probe" if entry.name.startswith(PROBE) else "finetune"
+    shared = Overrides(entry.name, (), ()) if command == "probe" else run.shared_finetuning
     seeds = [f"NUM_SEEDS={run.num_seeds}", f"SEED={run.seed}"]
-    files = [_FINETUNING_FILE, *shared.files, *entry.files]
-    bindings = [f"TASK={entry.name!r}", *seeds, *shared.bindings, *entry.bindings]
+    files = [_TASK_FILES[command], *shared.files, *entry.files]
+    bindings = [f"TASK={entry.name.removeprefix(PROBE)!r}", *seeds, *shared.bindings, *entry.bindings]
     directories = ["INIT_FROM=None", f"MODEL_DIR={run.model_dir!r}"]
-    task = _configured(entry.name, "finetune", files, [*bindings, *directories], folders)
-    check_name(task.built.task.task)
+    task = _configured(entry.name, command, files, [*bindings, *directories], folders)
+    (check_probe if command == "probe" else check_name)(task.built.task.task)
     # Each checkpoint has its own directories.
     return dataclasses.replace(task, arguments=task.arguments[: -len(directories)])
 
@@ -339,7 +342,7 @@ def _configured(
     name: str, command: str, files: Sequence[str], bindings: Sequence[str], folders: Sequence[str]
 ) -> Configured:
     """Build the configuration that the process will build, so that mistakes in it are reported before anything runs."""
-    kind = {"pretrain": PretrainingRun, "finetune": FinetuningRun}[command]
+    kind = {"pretrain": PretrainingRun, "finetune": FinetuningRun, "probe": ProbeRun}[command]
     try:
         built = gin_files.build(kind, list(files), list(bindings), search_paths=list(folders))
     except UserError as error:

@@ -43,14 +43,6 @@ def comparison_of(
     ]
     means = means_of(scores, list(tasks)) if len(tasks) > 1 else []
     cells = cells_of([*scores, *means], run.pretraining_seeds)
-    variants = {
-        entry.name: {
-            "overrides": [*entry.files, *entry.bindings],
-            "step_flops": plan.step_flops[entry.name],
-            "total_steps": plan.total_steps[entry.name],
-        }
-        for entry in run.named_variants
-    }
     checkpoints = [
         {**checkpoint_of(item, records.done[item.name]), "held_out": records.held_out(item)}
         for item in done
@@ -68,7 +60,7 @@ def comparison_of(
             "primary": run.primary,
             "random_baseline": run.random_baseline,
             "tasks": tasks,
-            "variants": variants,
+            "variants": variants_of(run, plan),
             "pieces": {"done": len(done), "all": len(plan.items) + len(plan.pending), "failed": dict(failures)},
             "tuning": tuning_of(run, records),
             "spent_flops": spent_flops(done),
@@ -83,6 +75,18 @@ def comparison_of(
         },
         os.path.abspath(run.model_dir),
     )
+
+
+def variants_of(run: ComparisonRun, plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return what each variant overrides, and the cost and number of its steps."""
+    return {
+        entry.name: {
+            "overrides": [*entry.files, *entry.bindings],
+            "step_flops": plan.step_flops[entry.name],
+            "total_steps": plan.total_steps[entry.name],
+        }
+        for entry in run.named_variants
+    }
 
 
 def tuning_of(run: ComparisonRun, records: Records) -> dict[str, Any]:

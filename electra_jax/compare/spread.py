@@ -13,8 +13,18 @@ DEVIATIONS = 2.0
 
 def main_scores(results: Mapping[str, Any], seeds: Iterable[int]) -> dict[str, float]:
     """Return the main score of each of the fine-tuning seeds that are asked for, of a results.json."""
-    asked, main = set(seeds), results["main_metric"]
-    return {str(seed["seed"]): seed["metrics"][main] for seed in results["seeds"] if seed["seed"] in asked}
+    return scores_by(results["main_metric"], results, seeds)
+
+
+def tuning_scores(results: Mapping[str, Any], seeds: Iterable[int]) -> dict[str, float]:
+    """Return the scores that settings are chosen by: those of the dev split of a probe, and otherwise `main_scores`."""
+    return scores_by(results.get("tuning_metric", results["main_metric"]), results, seeds)
+
+
+def scores_by(metric: str, results: Mapping[str, Any], seeds: Iterable[int]) -> dict[str, float]:
+    """Return a score of each of the seeds that are asked for, of a results.json."""
+    asked = set(seeds)
+    return {str(seed["seed"]): seed["metrics"][metric] for seed in results["seeds"] if seed["seed"] in asked}
 
 
 def statistics_of(by_seed: Mapping[str, float]) -> dict[str, float]:

@@ -15,6 +15,8 @@ from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, ITEMS_LOCK, LO
 RANDOM = "random"
 # The folder of a fraction's pre-training, beside those of its fine-tunings.
 PRETRAIN = "pretrain"
+# How the name of a probe begins, in place of a task's: "probe_chunk" is the task `chunk` of `electra probe`.
+PROBE = "probe_"
 # The names in MODEL_DIR that no variant can have, and the ends of the files beside its folders.
 _TAKEN = (RANDOM, COMPARISON, FIGURE, REPORT, CONFIG, LOCK, ITEMS_LOCK)
 _SUFFIXES = (".json", ".log", ".part")
@@ -58,6 +60,7 @@ class ComparisonRun:
         variants: variants of pre-training: (name, override, ...), where an override is a Gin file (it ends in .gin) or
             a binding ("DROPOUT = 0.0"). A name alone is a variant without overrides.
         tasks: tasks to fine-tune on, written like `variants`. The name is the task's, unless an override binds TASK.
+            One that begins with `PROBE` is a probe, which takes its own overrides alone.
             The first is the primary one, by which variants are tuned and compared.
         num_seeds: fine-tunings of each checkpoint on each task.
         pretraining_seeds: pre-trainings of each variant; with several, spreads are over these.

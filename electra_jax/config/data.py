@@ -1,7 +1,8 @@
 """Make the vocabulary and the batches that a run's configuration names."""
 
+import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ from jax.sharding import Mesh
 
 from electra_jax.config.pretraining import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, evaluation_batches
+from electra_jax.data.blocks import TokenBlocks
+from electra_jax.data.mixture import WeightedBlocks, concatenated
 from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
@@ -16,6 +19,7 @@ from electra_jax.files import path_of
 from electra_jax.model.config import EncoderConfig
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.divided import divide
+from electra_jax.tasks.corpora.filtered import Filters, filtered
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
 from electra_jax.tasks.original import choice
 from electra_jax.tasks.pretraining.cache import build_cache, find_cache
@@ -75,12 +79,21 @@ def open_source(source: CorpusConfig) -> Corpus:
     """
     if source.corpus is None:
         raise UserError("CORPUS is not set: bind it, for example --gin.CORPUS='\"embedded\"' or a glob of text files")
-    return open_corpus(
+    if source.is_mixture:
+        raise UserError(f"CORPUS is the mixture {source.name}, and one corpus is wanted here: name one of its parts")
+    filters = Filters(
+        min_characters=source.min_characters,
+        max_characters=source.max_characters,
+        min_letter_share=source.min_letter_share,
+        deduplicate=source.deduplicate,
+    )
+    corpus = open_corpus(
         source.corpus,
         text_format=source.text_format,
         text_field=source.text_field,
         skip_undecodable=source.skip_undecodable,
     )
+    return filtered(corpus, filters)
 
 
 def packing_of(cache: CacheConfig) -> Packing:
@@ -94,9 +107,9 @@ def packing_of(cache: CacheConfig) -> Packing:
     )
 
 
-def is_cache(corpus: str | None) -> bool:
+def is_cache(corpus: object) -> bool:
     """Return whether CORPUS is the directory of a cache, of `electra cache` or of SeqIO."""
-    return corpus is not None and (path_of(corpus) / "COMPLETED").exists()
+    return isinstance(corpus, str) and (path_of(corpus) / "COMPLETED").exists()
 
 
 def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
@@ -158,14 +171,20 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
     )
 
 
-def cache_for_run(run: PretrainingRun, vocabulary: Vocabulary) -> str:
+def cache_for_run(run: PretrainingRun, source: CorpusConfig, vocabulary: Vocabulary) -> str:
     """Return the directory of a run's tokenised corpus (see `cache_path`), and print how much of it is [UNK].
+
+    Args:
+        run: the run.
+        source: its corpus, or one part of its mixture.
+        vocabulary: of the run.
 
     Raises:
         UserError: as `cache_path` and `unknown_in_cache`.
     """
-    path = cache_path(run.cache, vocabulary, max_bytes=run.cache.max_auto_cache_bytes)
-    if stated := unknown_in_cache(path, allow_unknown=run.cache.allow_unknown):
+    cache = dataclasses.replace(run.cache, source=source)
+    path = cache_path(cache, vocabulary, max_bytes=cache.max_auto_cache_bytes)
+    if stated := unknown_in_cache(path, allow_unknown=cache.allow_unknown):
         print_on_leader(stated)
     return path
 
@@ -193,25 +212,74 @@ def open_data(
             raise UserError("CORPUS and MIXTURE_OR_TASK_NAME are both set: a run reads one of them")
         return stream_data(run, run.mixture_or_task_name, vocabulary, share=share)
     check_masking_of_corpus(run)
-    path = cache_for_run(run, vocabulary)
-    length = run.cache.sequence_length
-    train, validation = (
-        blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size, cache_dir=run.cache.cache_dir)
-        for split in ("train", "validation")
-    )
+    return corpus_data(run, vocabulary, share=share)
+
+
+def corpus_data(run: PretrainingRun, vocabulary: Vocabulary, *, share: dict[str, Any]) -> PretrainingData:
+    """Return batches of a corpus or a mixture of corpora, each of which is tokenised first.
+
+    A mixture's held-out text is that of all its parts, each by its own share.
+
+    Args:
+        run: names the corpora.
+        vocabulary: of the run.
+        share: the batch size, and this process's index among how many.
+
+    Raises:
+        UserError: as `cache_path`.
+    """
+    source, length = run.cache.source, run.cache.sequence_length
+    train: list[WeightedBlocks] = []
+    held_out: list[TokenBlocks] = []
+    for part, weight in source.parts:
+        path = cache_for_run(run, part, vocabulary)
+        of_train, of_held_out = (
+            blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size, cache_dir=run.cache.cache_dir)
+            for split in ("train", "validation")
+        )
+        train.append(WeightedBlocks(str(part.corpus), of_train, weight))
+        held_out.append(of_held_out)
+    validation = concatenated(held_out) if source.is_mixture else held_out[0]
     if not len(validation):
         print_on_leader("no text is held out: the run is not evaluated while it trains")
     batches = BlockBatches(
-        train, sequence_length=length, seed=run.seed, packed=run.packing, shapes=run.batch_shapes, **share
+        train if source.is_mixture else train[0].blocks,
+        sequence_length=length,
+        seed=run.seed,
+        packed=run.packing,
+        shapes=run.batch_shapes,
+        **share,
     )
+    if source.is_mixture:
+        state_epochs(run, train, batches)
     return PretrainingData(
-        CORPORA.get(run.cache.source.corpus, str(run.cache.source.corpus)),
-        "packed blocks" if run.packing else "blocks",
-        f"{len(train)} and {len(validation)} examples with checksum {train.checksum():08x}",
+        CORPORA.get(str(source.name), str(source.name)),
+        f"{'mixture of ' if source.is_mixture else ''}{'packed blocks' if run.packing else 'blocks'}",
+        fingerprint_of_blocks(train, validation),
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share) if len(validation) else iter(()),
         vocabulary,
     )
+
+
+def fingerprint_of_blocks(train: Sequence[WeightedBlocks], validation: TokenBlocks) -> str:
+    """Return a text that differs where the examples of a run do, or the weights of its mixture."""
+    if len(train) == 1:
+        blocks = train[0].blocks
+        return f"{len(blocks)} and {len(validation)} examples with checksum {blocks.checksum():08x}"
+    parts = (f"{part.weight:g} x {len(part.blocks)} with checksum {part.blocks.checksum():08x}" for part in train)
+    return f"{', '.join(parts)}, and {len(validation)} examples"
+
+
+def state_epochs(run: PretrainingRun, train: Sequence[WeightedBlocks], batches: BlockBatches) -> None:
+    """Print how often a run goes through each part of its mixture."""
+    num_rows = sum((stage.end - stage.start) * stage.shape.batch_size for stage in run.batch_shapes.stages)
+    total = sum(part.weight for part in train)
+    for part, epochs in zip(train, batches.epochs(num_rows), strict=True):
+        print_on_leader(
+            f"{part.name}: {part.weight / total:.1%} of the rows, {len(part.blocks):,} examples, {epochs:.2f} epochs "
+            f"in {run.loop.num_train_steps:,} steps"
+        )
 
 
 def check_masking_of_corpus(run: PretrainingRun) -> None:
@@ -256,7 +324,12 @@ def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:
     from electra_jax.tasks.pretraining.tasks import UNMASKED_SUFFIX, register_pretraining_task
 
     check_masking_of_corpus(run)
-    path = cache_for_run(run, vocabulary)
+    if run.cache.source.is_mixture:
+        raise UserError(
+            f"CORPUS is the mixture {run.cache.source.name}, and SeqIO has its own: make a cache of each part with "
+            "`electra cache` and register a mixture of their tasks as MIXTURE_OR_TASK_NAME"
+        )
+    path = cache_for_run(run, run.cache.source, vocabulary)
     add_tfrecords(path, vocab_size=vocabulary.vocab_size)
     name = Path(path).name
     register_pretraining_task(

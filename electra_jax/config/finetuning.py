@@ -44,6 +44,7 @@ RESUME_IGNORES = (
     "save_every",
     "num_seeds",
     "allow_unknown",
+    "keep_state",
 )
 # These are compared field by field, or are no settings.
 NESTED = ("encoder", "task", "heads", "optimizer", "epochs_by_task")
@@ -155,6 +156,13 @@ class FinetuningRun:
         warmup_fraction: share of the steps.
         loss_reduction: see `finetuning.LossConfig`.
         answerable_weight, temperature: see `finetuning.LossConfig`.
+        class_weights: classification: "balanced", or weights by the names of classes, of which the others weigh 1; None
+            for 1 each: see `class_weights.weights_of_classes`.
+        frozen_layers: how many of the encoder's layers, from the lowest up, keep their weights, and with them the
+            embeddings; 0 for the embeddings alone; None to train everything.
+        accumulation_steps: micro-batches that a batch is cut into, one after the other, to save memory.
+        patience: evaluations in a row without a better score after which a seed stops; None to train to the end.
+        keep_state: keep the last state of a finished seed, from which it goes on where `epochs` is raised.
         log_every, save_every: steps between reports, and between checkpoints to resume from.
         evaluate_every: steps between evaluations on the dev split; None for once an epoch. There is one more at the
             end.
@@ -190,6 +198,11 @@ class FinetuningRun:
     loss_reduction: str
     answerable_weight: Annotated[float, AT_LEAST_0]
     temperature: Annotated[float, POSITIVE]
+    class_weights: str | Mapping[str, float] | None
+    frozen_layers: Annotated[int | None, AT_LEAST_0]
+    accumulation_steps: Annotated[int, AT_LEAST_1]
+    patience: Annotated[int | None, AT_LEAST_1]
+    keep_state: bool
     log_every: Annotated[int, AT_LEAST_1]
     evaluate_every: Annotated[int | None, AT_LEAST_1]
     save_every: Annotated[int, AT_LEAST_1]
@@ -209,6 +222,13 @@ class FinetuningRun:
             raise UserError(f"DTYPE is {self.dtype!r}: it must be 'float32' or 'bfloat16'")
         if self.loss_reduction not in ("mean", "sum"):
             raise UserError(f"LOSS_REDUCTION is {self.loss_reduction!r}: it must be 'mean' or 'sum'")
+        weights = self.class_weights
+        numbers = isinstance(weights, Mapping) and all(POSITIVE.holds(one) for one in weights.values())
+        if weights not in (None, "balanced") and not numbers:
+            raise UserError(
+                f"CLASS_WEIGHTS is {weights!r}: it must be 'balanced', or positive weights by the names of classes, as "
+                "in {'rare': 5.0}"
+            )
         if self.selection not in SELECTIONS:
             raise UserError(f"SELECTION is {self.selection!r}: it must be one of {', '.join(map(repr, SELECTIONS))}")
         if list(self.buckets) != sorted(set(self.buckets)) or not self.buckets:

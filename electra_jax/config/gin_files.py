@@ -2,13 +2,9 @@
 
 import contextlib
 import dataclasses
-import difflib
-import importlib
-import inspect
 import io
 import itertools
 import os
-import pkgutil
 import re
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,31 +16,15 @@ from etils import epath
 from gin import config as gin_internals
 
 from electra_jax import ranges
+from electra_jax.config.gin_errors import explain, nearest
 from electra_jax.config.own_paths import tokenizer_bindings
-from electra_jax.config.recorded import RecordedFile, with_current_fields, with_current_switches
+from electra_jax.config.recorded import RecordedFile, with_current_fields, with_current_imports, with_current_switches
 from electra_jax.config.recorded_check import checked
 from electra_jax.errors import UserError
+from electra_jax.files import regular
 
 T = TypeVar("T")
-
 PACKAGE = Path(__file__).parent.parent
-
-# Where the modules stand that a config.gin recorded by version 0.1 imports from `electra_jax` or `electra_jax.tasks`.
-MOVED_MODULES = {
-    "comparison": "electra_jax.config.comparison",
-    "electric": "electra_jax.pretraining.electric",
-    "encoder": "electra_jax.model.encoder",
-    "finetune_run": "electra_jax.config.finetuning",
-    "optimizer": "electra_jax.training.optimizer",
-    "pretraining": "electra_jax.pretraining.replaced_token",
-    "pretraining_data": "electra_jax.config.data",
-    "run_config": "electra_jax.config.pretraining",
-    "scoring_run": "electra_jax.config.prediction",
-    "sharding": "electra_jax.training.sharding",
-    "task_options": "electra_jax.tasks.options",
-    "training": "electra_jax.training.loop",
-    "word_objectives": "electra_jax.pretraining.masked_lm",
-}
 
 
 def build(kind: type[T], files: Sequence[str | RecordedFile], bindings: list[str], *, search_paths: list[str]) -> T:
@@ -126,7 +106,7 @@ def parse(files: Sequence[str | RecordedFile], bindings: list[str], search_paths
         for binding in [*own, *bindings]:
             parse_binding(binding)
     except (ValueError, NameError, SyntaxError, ImportError, AttributeError, OSError, tokenize.TokenError) as error:
-        raise UserError(explain(error)) from error
+        raise UserError(explain(error, files=shipped(), names=bound_names())) from error
     return list(itertools.chain.from_iterable(read))
 
 
@@ -171,15 +151,10 @@ def _named(text: str, path: str) -> io.StringIO:
 
 def _open_with_moved_imports(path: str) -> io.StringIO:
     """Open a Gin file, its imports, switches and fields of earlier versions rewritten to those of today."""
-
-    def moved(line: re.Match[str]) -> str:
-        if line[1] not in MOVED_MODULES:
-            return line[0]
-        package, _, module = MOVED_MODULES[line[1]].rpartition(".")
-        return f"from {package} import {module} as {line[1]}"
-
-    text = with_current_fields(with_current_switches(epath.Path(path).read_text(encoding="utf-8")))
-    return _named(re.sub(r"^from electra_jax(?:\.tasks)? import (\w+)$", moved, text, flags=re.MULTILINE), path)
+    text = with_current_imports(
+        with_current_fields(with_current_switches(regular(epath.Path(path)).read_text(encoding="utf-8")))
+    )
+    return _named(text, path)
 
 
 def search_paths() -> list[str]:
@@ -207,51 +182,6 @@ def parse_binding(binding: str) -> None:
         raise UserError(
             f"--gin.{binding}: {value} is not a Gin value; a string needs its own quotes: --gin.{name}='\"{value}\"'"
         ) from error
-
-
-def explain(error: Exception) -> str:
-    """Return Gin's message as one sentence, with the nearest valid name."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}, line {error.lineno} is not Gin (a string needs quotes): {(error.text or '').strip()}"
-    if isinstance(error, tokenize.TokenError):
-        return f"a Gin file ends within a value ({error.args[0]}): close its brackets and quotes"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    problem = lines[0].rstrip(".")
-    place = next((line for line in lines if line.startswith("In ")), "").rstrip(":")
-    place = place.replace("In bindings string line 1", "in the command line's --gin bindings").replace(
-        "In file", "in file"
-    )
-    parameter = re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", problem)
-    unknown = re.search(r"No configurable matching '([^']+)'|'(\w+)' was not provided by an import", problem)
-    hint = ""
-    missing = re.match(r"Unable to open file: (.*?)\. Searched", problem)
-    if missing:
-        problem, hint = f"no Gin file {missing[1]} in the working folder or the package", nearest(missing[1], shipped())
-    elif parameter:
-        hint = nearest(parameter[2], parameters_of(parameter[1]))
-    elif unknown:
-        hint = nearest(unknown[1] or unknown[2], bound_names())
-    elif absent := re.search(r"No module named '([\w.]+)\.(\w+)'", problem):
-        hint = nearest(absent[2], modules_of(absent[1]))
-    elif attribute := re.match(
-        r"(Couldn't resolve selector [\w.]+); <module '([\w.]+)'.* has no attribute (\w+)", problem
-    ):
-        problem = f"{attribute[1]}: {attribute[2]} has no {attribute[3]}"
-        hint = nearest(attribute[3], vars(importlib.import_module(attribute[2])))
-    return f"{problem} {place}{hint}".strip()
-
-
-def parameters_of(selector: str) -> Iterable[str]:
-    """Return the parameters of a registered configurable that Gin can bind."""
-    return inspect.signature(gin_internals._REGISTRY.get_match(selector).wrapped).parameters
-
-
-def modules_of(package: str) -> list[str]:
-    """Return the names of a package's modules; none if there is no such package."""
-    try:
-        return [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
-    except (ImportError, AttributeError):
-        return []
 
 
 def bound_names() -> list[str]:
@@ -363,12 +293,6 @@ def locate(file: str, folders: list[str]) -> epath.Path | None:
     """Return the path of a file in the first folder that has it; None if none has."""
     places = (epath.Path(os.path.join(folder, file)) for folder in folders)
     return next((place for place in places if place.is_file()), None)
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return a suggestion to end a sentence with, "" if no valid name is near."""
-    matches = difflib.get_close_matches(name, sorted(set(valid)), n=1, cutoff=0.6)
-    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def resolved() -> str:

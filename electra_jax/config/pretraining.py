@@ -8,6 +8,7 @@ import optax
 from flax import linen as nn
 
 from electra_jax import ranges
+from electra_jax.config.corpora import Corpora
 from electra_jax.data.batch_shapes import SHORTEST_TARGET, BatchShape, BatchShapes, Warmup
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
@@ -29,18 +30,15 @@ from electra_jax.training.update_rules import muon_flops
 
 
 @dataclasses.dataclass(frozen=True)
-class CorpusConfig:
-    """The text: where it comes from and how it is read.
+class CorpusConfig(Corpora):
+    """The text: where it comes from, what of it is left out (see `Corpora`) and how it is read.
 
     Attributes:
-        corpus: "embedded"; a glob of text files; "tfds:NAME"; a glob of the original builder's TFRecords; or the
-            directory of a SeqIO cache.
-        text_format: "auto", "documents" (a blank line between them), "lines" (a document a line) or "jsonl".
-        text_field: the field of a JSON line or a TFDS example that holds the text.
+        text_format: how text files are divided; "auto" for what their first bytes show.
+        text_field: the field, column or feature that holds the text.
         skip_undecodable: skip and count lines that are not UTF-8 instead of stopping.
     """
 
-    corpus: str | None
     text_format: str
     text_field: str
     skip_undecodable: bool

@@ -5,6 +5,23 @@ from typing import NamedTuple
 
 from electra_jax.errors import UserError
 
+# Where the modules stand that a config.gin recorded by version 0.1 imports from `electra_jax` or `electra_jax.tasks`.
+MOVED_MODULES = {
+    "comparison": "electra_jax.config.comparison",
+    "electric": "electra_jax.pretraining.electric",
+    "encoder": "electra_jax.model.encoder",
+    "finetune_run": "electra_jax.config.finetuning",
+    "optimizer": "electra_jax.training.optimizer",
+    "pretraining": "electra_jax.pretraining.replaced_token",
+    "pretraining_data": "electra_jax.config.data",
+    "run_config": "electra_jax.config.pretraining",
+    "scoring_run": "electra_jax.config.prediction",
+    "sharding": "electra_jax.training.sharding",
+    "task_options": "electra_jax.tasks.options",
+    "training": "electra_jax.training.loop",
+    "word_objectives": "electra_jax.pretraining.masked_lm",
+}
+
 
 class RecordedFile(NamedTuple):
     """Name a config.gin that is read because it stands in a model directory: data, which may not run code.
@@ -100,8 +117,17 @@ FIELDS = (
     Field("PretrainingRun", "freeze_generator", "weight_schedule", "False"),
     Field("PretrainingRun", "batch_size_warmup", "weight_schedule", "()"),
     Field("PretrainingRun", "sequence_length_warmup", "weight_schedule", "()"),
+    Field("CorpusConfig", "min_characters", "skip_undecodable", "0"),
+    Field("CorpusConfig", "max_characters", "skip_undecodable", "None"),
+    Field("CorpusConfig", "min_letter_share", "skip_undecodable", "0.0"),
+    Field("CorpusConfig", "deduplicate", "skip_undecodable", "None"),
     Field("CacheConfig", "allow_unknown", "held_out_fraction", "True"),
     Field("FinetuningRun", "allow_unknown", "save_every", "True"),
+    Field("FinetuningRun", "class_weights", "save_every", "None"),
+    Field("FinetuningRun", "frozen_layers", "save_every", "None"),
+    Field("FinetuningRun", "accumulation_steps", "save_every", "1"),
+    Field("FinetuningRun", "patience", "save_every", "None"),
+    Field("FinetuningRun", "keep_state", "save_every", "False"),
     # Earlier versions reported the best score of the examples that chose the checkpoint, which no value does.
     Field("FinetuningRun", "selection", "save_every", "'last'"),
     Field("ComparisonRun", "pretraining_seeds", "random_baseline", "1"),
@@ -120,6 +146,9 @@ FIELDS = (
     Field("HeadOptions", "layer", "beam_size", "None"),
     Field("HeadOptions", "pooling", "beam_size", "None"),
     Field("FinetuningRun", "temperature", "save_every", "0.05"),
+    Field("TaskOptions", "multi_label", "label_column", "False"),
+    Field("TaskOptions", "label_threshold", "label_column", "None"),
+    Field("TaskOptions", "main_metric", "label_column", "None"),
 )
 
 
@@ -175,3 +204,15 @@ def with_current_switches(text: str) -> str:
         selector = lines.search(text)[1]
         text = f"{lines.sub('', text).rstrip()}\n\n{selector}.{switch.name} = {value}\n"
     return text
+
+
+def with_current_imports(text: str) -> str:
+    """Return a config.gin whose imports of version 0.1 are those of today's modules."""
+
+    def moved(line: re.Match[str]) -> str:
+        if line[1] not in MOVED_MODULES:
+            return line[0]
+        package, _, module = MOVED_MODULES[line[1]].rpartition(".")
+        return f"from {package} import {module} as {line[1]}"
+
+    return re.sub(r"^from electra_jax(?:\.tasks)? import (\w+)$", moved, text, flags=re.MULTILINE)

@@ -20,6 +20,7 @@ CLASSES = {
     "electra_jax.config.serving": (),
     "electra_jax.model.encoder": ("EncoderConfig",),
     "electra_jax.pretraining.electric": ("Electric", "TwoTowerDetection"),
+    "electra_jax.pretraining.language_model": ("LanguageModel",),
     "electra_jax.pretraining.masked_lm": ("AllTokensMlm", "MaskedLanguageModel", "ReplaceMlm"),
     "electra_jax.pretraining.objective": ("WeightSchedule",),
     "electra_jax.pretraining.replaced_token": ("ReplacedTokenDetection", "WeightSchedule"),

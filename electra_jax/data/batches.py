@@ -13,7 +13,8 @@ import numpy as np
 
 from electra_jax.data.batch_shapes import BatchShape, BatchShapes, cut
 from electra_jax.data.blocks import TokenBlocks
-from electra_jax.data.packed_rows import PackedRows, pack_rows
+from electra_jax.data.mixture import MixedRows, ShuffledRows, WeightedBlocks, rows_of_period
+from electra_jax.data.packed_rows import pack_rows
 from electra_jax.errors import UserError
 
 # Of the order of held-out examples, which is the same for every run of a corpus.
@@ -46,7 +47,7 @@ def whole_state(states: Sequence[State]) -> State:
 
 
 class BlockBatches:
-    """Iterate over a tokenised split in random order, each example once in an epoch.
+    """Iterate over a tokenised split in random order, each example once in an epoch, or over a mixture of splits.
 
     A row of a batch is one example or, if rows are packed, as many as fit. The permutations of the rows, drawn from
     (seed, epoch), follow one another without end. Global batch i holds positions i * B to (i + 1) * B of that sequence,
@@ -56,7 +57,7 @@ class BlockBatches:
 
     def __init__(
         self,
-        blocks: TokenBlocks,
+        blocks: TokenBlocks | Sequence[WeightedBlocks],
         *,
         batch_size: int,
         sequence_length: int,
@@ -69,7 +70,7 @@ class BlockBatches:
         """Open the iterator at the beginning of the first epoch.
 
         Args:
-            blocks: the split.
+            blocks: the split, or the splits of a mixture, which have epochs of their own.
             batch_size: rows of a global batch.
             sequence_length: tokens of a row.
             seed: of the order of the rows.
@@ -88,11 +89,8 @@ class BlockBatches:
             local_batch_size(stage.shape.batch_size, process_count)
         self._process_index, self._process_count = process_index, process_count
         self._length = sequence_length
-        self._seed = seed
         self._examples = self._step = 0
-        self._epoch = -1
-        _check_blocks(blocks, sequence_length)
-        self._rows: TokenBlocks | PackedRows = pack_rows(blocks, sequence_length, seed=seed) if packed else blocks
+        self._rows = _endless_rows(blocks, sequence_length, seed=seed, packed=packed)
         if len(self._rows) < batch_size:
             raise UserError(
                 f"The training split has {len(self._rows)} {'packed rows' if packed else 'examples'}, fewer than a "
@@ -110,13 +108,12 @@ class BlockBatches:
         places_B = self._examples + self._process_index * local_size + np.arange(local_size)
         self._examples += shape.batch_size
         self._step += 1
-        epochs_B, places_B = np.divmod(places_B, len(self._rows))
-        rows_B = np.empty_like(places_B)
-        for epoch in np.unique(epochs_B).tolist():
-            here_B = epochs_B == epoch
-            rows_B[here_B] = self._permutation_of(epoch)[places_B[here_B]]
-        batch = self._rows.gather(rows_B, self._length)
+        batch = self._rows.gather(places_B, self._length)
         return batch if shape.sequence_length == self._length else cut(batch, shape.sequence_length)
+
+    def epochs(self, num_rows: int) -> list[float]:
+        """Return how often the first `num_rows` rows go through the split, or through each split of a mixture."""
+        return self._rows.epochs(num_rows)
 
     def state(self) -> State:
         """Return {"examples": number of rows that all processes have been given so far, "step": that of batches}."""
@@ -125,13 +122,6 @@ class BlockBatches:
     def restore(self, state: State) -> None:
         """Resume after `state["examples"]` rows in `state["step"]` batches."""
         self._examples, self._step = state["examples"], state["step"]
-
-    def _permutation_of(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._permutation = np.arange(len(self._rows), dtype=np.min_scalar_type(len(self._rows)))
-            np.random.default_rng([self._seed, epoch]).shuffle(self._permutation)
-        return self._permutation
 
 
 def evaluation_batches(
@@ -254,6 +244,21 @@ def local_batch_size(batch_size: int, process_count: int) -> int:
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"A batch of {batch_size} cannot be divided among {process_count} process(es).")
     return batch_size // process_count
+
+
+def _endless_rows(
+    blocks: TokenBlocks | Sequence[WeightedBlocks], sequence_length: int, *, seed: int, packed: bool
+) -> ShuffledRows | MixedRows:
+    """Return the rows of a split or of a mixture; see `BlockBatches`."""
+
+    def shuffled(split: TokenBlocks, *key: int) -> ShuffledRows:
+        _check_blocks(split, sequence_length)
+        return ShuffledRows(pack_rows(split, sequence_length, seed=seed) if packed else split, seed=(seed, *key))
+
+    if isinstance(blocks, TokenBlocks):
+        return shuffled(blocks)
+    splits = [shuffled(part.blocks, number) for number, part in enumerate(blocks)]
+    return MixedRows(splits, rows_of_period([part.weight for part in blocks]), seed=seed)
 
 
 def _check_blocks(blocks: TokenBlocks, sequence_length: int) -> None:

@@ -12,6 +12,9 @@ import numpy as np
 
 Row = Mapping[str, np.ndarray]
 
+# Arrays of a row that have no axis of tokens: all rows have them of one shape.
+OF_WHOLE_ROW = ("labels",)
+
 # Number of batches whose rows are sorted by length among themselves. Each epoch draws anew which rows they are.
 POOL_BATCHES = 64
 
@@ -25,18 +28,19 @@ def stack(rows: Sequence[Row], *, length: int, size: int) -> dict[str, np.ndarra
     """Stack rows into a batch.
 
     Args:
-        rows: at least one, with `input_ids` [L] and whatever else all of them have: arrays [L] and scalars.
+        rows: at least one, with `input_ids` [L] and whatever else all of them have: arrays [L], those of `OF_WHOLE_ROW`
+            and scalars.
         length: length to which the arrays are padded with 0, at least that of the longest row.
         size: number of rows of the batch; copies of the last row fill it up.
 
     Returns:
-        Arrays [size, length] and [size], with `attention_mask`, int32 [size, length], and `row_weight`, float32
-        [size]: 0 for a row that only fills up.
+        Arrays [size, length], [size, ...] of `OF_WHOLE_ROW`, and [size], with `attention_mask`, int32 [size, length],
+        and `row_weight`, float32 [size]: 0 for a row that only fills up.
     """
     filled = [*rows, *[rows[-1]] * (size - len(rows))]
     batch = {}
     for name, first in rows[0].items():
-        if first.ndim == 0:
+        if first.ndim == 0 or name in OF_WHOLE_ROW:
             batch[name] = np.stack([row[name] for row in filled])
             continue
         batch[name] = np.zeros((size, length), first.dtype)

@@ -60,6 +60,12 @@ def changes(held: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(DATA.get(name, DATA["the training data's hash"]) for name in different))
 
 
+def adds_epochs(held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Return whether a run differs from the one that a MODEL_DIR holds in nothing but more epochs."""
+    different = {name for name, value in asked.items() if name in held and held[name] != value}
+    return "epochs" in different and different <= {"epochs", *DERIVED} and asked["epochs"] > held["epochs"]
+
+
 def _name(setting: str, macros: Mapping[str, str]) -> str:
     """Return the macro of a setting, or its name where it has none."""
     group, _, field = setting.rpartition(".")

@@ -1,5 +1,6 @@
 """Sum up a fine-tuning run: scores of every seed and their spread, failures, and predictions with the gold answers."""
 
+import functools
 import json
 import math
 import statistics
@@ -14,6 +15,7 @@ from electra_jax.config.selection import selection_of
 from electra_jax.files import replace_file
 from electra_jax.run_directory import PREDICTIONS
 from electra_jax.tasks.protocol import DownstreamTask, Prediction
+from electra_jax.tasks.text.metrics import LOWER_IS_BETTER
 
 # A line of the terminal's table, a seed or a statistic: its name, its style, and its scores.
 Line = tuple[str, str, Mapping[str, float]]
@@ -44,6 +46,7 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
         return None
     names = {
         "classification": "every example gets the class",
+        "multi_label_classification": "every example gets the labels",
         "tagging": "every sentence gets",
         "question_answering": "every question gets the answer",
     }
@@ -51,18 +54,22 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
 
 
 def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
-    """Return the part of a prediction that is compared over examples: the class, the tags or the answer."""
+    """Return the part of a prediction that is compared over examples: the class, the labels, the tags or the answer."""
     if task.kind == "classification":
         return prediction["label"]
+    if task.kind == "multi_label_classification":
+        return list(prediction["labels"])
     if task.kind == "tagging":
         return "no entity" if set(prediction["tags"]) <= {"O"} else prediction["tags"]
     return prediction["answer"]
 
 
 def gold_of(task: DownstreamTask, example: Any) -> Any:
-    """Return an example's gold class, value, tags, or accepted answers ([] where there is none)."""
+    """Return an example's gold class, labels, value, tags, or accepted answers ([] where there is none)."""
     if task.kind == "classification":
         return task.labels[example.label]
+    if task.kind == "multi_label_classification":
+        return [task.labels[number] for number in example.label]
     if task.kind in ("regression", "similarity"):
         return example.label
     if task.kind == "retrieval":
@@ -96,15 +103,22 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
             "median": statistics.median(values) if values else math.nan,
             "mean": statistics.fmean(values) if values else math.nan,
             "std": statistics.stdev(values) if len(values) > 1 else 0.0,
-            "best": max(values, default=math.nan),
+            "best": max(values, default=math.nan, key=functools.partial(rank, metric=name)),
             "n": len(values),
         }
     return found
 
 
-def rank(score: float) -> float:
-    """Return a score as it compares with others: NaN, which is neither above nor below any, is below all."""
-    return -math.inf if math.isnan(score) else score
+def rank(score: float, metric: str) -> float:
+    """Return a score as it compares with others, the best above all; NaN, which is neither, is below all.
+
+    Args:
+        score: the score.
+        metric: its name, which tells whether small or large ones are good.
+    """
+    if math.isnan(score):
+        return -math.inf
+    return -score if metric in LOWER_IS_BETTER else score
 
 
 def best_seed(seeds: Sequence[Mapping[str, Any]], main_metric: str) -> int:
@@ -112,7 +126,7 @@ def best_seed(seeds: Sequence[Mapping[str, Any]], main_metric: str) -> int:
 
     def order(seed: Mapping[str, Any]) -> tuple[bool, float]:
         (score,) = seed.get("chosen_by", {main_metric: seed["metrics"][main_metric]}).values()
-        return seed["failed"] is None, rank(score)
+        return seed["failed"] is None, rank(score, main_metric)
 
     return max(seeds, key=order)["seed"]
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,20 +23,23 @@ from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.files import replace_file
 from electra_jax.finetuning import steps as finetuning
+from electra_jax.finetuning.class_weights import weights_of_classes
 from electra_jax.finetuning.layers import Chosen
+from electra_jax.finetuning.patience import Patience
 from electra_jax.finetuning.results import collapse
+from electra_jax.finetuning.seed_result import SeedResult, result_of, scores_of
 from electra_jax.finetuning.selection import Parts, keeps
 from electra_jax.finetuning.start import Origin, take_weights
 from electra_jax.json_files import read_json
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.types import PyTree
-from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
-from electra_jax.run_directory import CHECKPOINTS, KEPT, METRICS, SEED_RESULT
-from electra_jax.tasks.answering import predict_rows
+from electra_jax.run_directory import CHECKPOINTS, KEPT, SEED_RESULT
+from electra_jax.tasks.answering import fitted, predict_rows
 from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.protocol import VECTOR_KINDS, DownstreamTask, Prediction, Row
 from electra_jax.training import sharding
+from electra_jax.training.freezing import freeze
 from electra_jax.training.loop import LoopConfig, train
 from electra_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from electra_jax.training.sharding import local_rows, to_device
@@ -93,6 +96,15 @@ class SeedContext:
         )
 
     @functools.cached_property
+    def loss(self) -> finetuning.LossConfig:
+        """The loss that is minimized."""
+        weights = weights_of_classes(self.run.class_weights, self.task, self.train.examples)
+        run = self.run
+        return finetuning.LossConfig(
+            self.task.kind, run.answerable_weight, run.loss_reduction, weights, run.temperature
+        )
+
+    @functools.cached_property
     def optimizer_config(self) -> OptimizerConfig:
         """The optimizer's configuration, with a schedule over the steps of the whole run."""
         steps = self.loop.num_train_steps
@@ -100,8 +112,9 @@ class SeedContext:
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        """The optimizer that `optimizer_config` describes."""
-        return make_optimizer(self.optimizer_config)
+        """The optimizer that `optimizer_config` describes, which leaves frozen layers as they are."""
+        rule, frozen_layers = make_optimizer(self.optimizer_config), self.run.frozen_layers
+        return rule if frozen_layers is None else freeze(rule, frozen_layers)
 
     @functools.cached_property
     def abstract_state(self) -> TrainState:
@@ -115,9 +128,13 @@ class SeedContext:
     @functools.cached_property
     def update(self) -> Callable[..., tuple[TrainState, Sums]]:
         """The jitted update, compiled once for all seeds."""
-        run = self.run
-        loss = finetuning.LossConfig(self.task.kind, run.answerable_weight, run.loss_reduction, run.temperature)
-        step = functools.partial(finetuning.finetune_step, model=self.model, loss=loss, optimizer=self.optimizer)
+        step = functools.partial(
+            finetuning.finetune_step,
+            model=self.model,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            accumulation_steps=self.run.accumulation_steps,
+        )
         return sharding.jit_updates(step, self.abstract_state, self.mesh, self.run.mesh)
 
     @functools.cached_property
@@ -166,17 +183,10 @@ class SeedContext:
 
 
 def evaluate(context: SeedContext, params: PyTree) -> Evaluated:
-    """Predict and score the part that is watched.
-
-    Question answering without a threshold from Gin fits one to the predictions first.
-    """
+    """Predict and score the part that is watched; thresholds that Gin leaves open are fitted to the predictions."""
+    examples = context.parts.watched.examples
     found = evaluate_part(context, params, context.parts.watched, context.task)
-    task, examples = context.task, context.parts.watched.examples
-    if task.kind != "question_answering" or task.null_threshold is not None:
-        return found
-    threshold = task.fit_threshold(examples, found.predictions)
-    task = dataclasses.replace(task, null_threshold=threshold)
-    predictions = [dataclasses.replace(prediction, null_threshold=threshold) for prediction in found.predictions]
+    task, predictions = fitted(context.task, examples, found.predictions)
     return Evaluated(predictions, task.score(examples, predictions), task)
 
 
@@ -204,9 +214,10 @@ def evaluate_part(context: SeedContext, params: PyTree, part: Split, task: Downs
 class Kept:
     """Keep the checkpoint that counts as a model directory of its own, `SEED_DIR/best`, with its scores."""
 
-    def __init__(self, context: SeedContext, directory: Path, seed: int) -> None:
-        """Read the score that chose the checkpoint that an interrupted run kept, if any."""
+    def __init__(self, context: SeedContext, directory: Path, seed: int, patience: Patience) -> None:
+        """Read the score that chose the checkpoint that an interrupted run kept; `patience` is told each score."""
         self._context, self._directory, self._seed = context, directory / KEPT, seed
+        self._patience = patience
         self._score: float | None = None
         if self._directory.exists():
             # Earlier versions chose on other examples, and do not name them.
@@ -216,9 +227,13 @@ class Kept:
     def __call__(self, params: PyTree, step: int) -> dict[str, float]:
         """Score the parameters after a step on the part that is watched, and keep them if they count by now."""
         watched = evaluate(self._context, params)
-        score = watched.scores[self._context.task.main_metric]
-        last_step, selection = self._context.loop.num_train_steps, self._context.run.selection
-        if keeps(selection, score=score, best=self._score, step=step, last_step=last_step):
+        main = self._context.task.main_metric
+        score = watched.scores[main]
+        self._patience.add(score)
+        # A seed that stops early has no later step.
+        last_step = step if self._patience.exhausted else self._context.loop.num_train_steps
+        selection = self._context.run.selection
+        if keeps(selection, metric=main, score=score, best=self._score, step=step, last_step=last_step):
             self._save(params, step, watched)
             self._score = score
         return watched.scores
@@ -278,20 +293,6 @@ class FinetuningJob:
         return {"batches": self._batches.step}
 
 
-class SeedResult(TypedDict):
-    """Declare what SEED_DIR/result.json holds, see `result_of`; earlier versions named no selection."""
-
-    seed: int
-    steps: int
-    best_step: int
-    metrics: dict[str, float]
-    failed: str | None
-    curve: list[dict[str, Any]]
-    selection: NotRequired[str]
-    chosen_by: NotRequired[dict[str, float]]
-    scores_by_split: NotRequired[dict[str, dict[str, float]]]
-
-
 def make_empty(directory: Path) -> None:
     """Make a new directory in place of whatever stood there."""
     shutil.rmtree(directory, ignore_errors=True)
@@ -305,16 +306,18 @@ def replace_directory(source: Path, directory: Path) -> None:
 
 
 def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> dict[str, Any] | None:
-    """Train with one seed, resuming where it was interrupted; a seed that has finished is not trained again.
+    """Train with one seed, resuming where it was interrupted; a seed that has finished is only trained further.
 
     Returns:
         The record of `SEED_DIR/result.json`; None if the run was asked to stop before the end.
     """
-    finished = directory / SEED_RESULT
+    finished, loop = directory / SEED_RESULT, context.loop
     if finished.exists():
-        return read_json(finished, SeedResult, remedy="remove it, and this seed is trained again")
+        result = read_json(finished, SeedResult, remedy="remove it, and this seed is trained again")
+        # EPOCHS may have been raised since.
+        if result["steps"] >= loop.num_train_steps or result.get("stopped_early"):
+            return result
     directory.mkdir(parents=True, exist_ok=True)
-    loop = context.loop
     checkpoints = Checkpoints(directory, keep=loop.keep)
     state, done = begin(context, seed, checkpoints)
     rows = [{name: value for name, value in row.items() if name not in HOST_ONLY} for row in context.train.rows]
@@ -333,24 +336,34 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
         if processes.leader()
         else NullReporter()
     )
+    # The reporter has dropped what an interrupted run reported after its checkpoint.
+    earlier = () if context.run.patience is None else scores_of(directory, main)
+    patience = Patience(context.run.patience, main, earlier=earlier, stop=stop)
+    reached = done
     with closing_after(reporter):
-        _, reached = train(
-            FinetuningJob(context, batches, Kept(context, directory, seed)),
-            (local_rows(batch, context.mesh) for batch in batches),
-            state,
-            loop=loop,
-            reporter=reporter,
-            stop=stop,
-            checkpoints=checkpoints,
-        )
+        # A run that was killed after it had stopped early has nothing left to train.
+        if not patience.exhausted:
+            _, reached = train(
+                FinetuningJob(context, batches, Kept(context, directory, seed, patience)),
+                (local_rows(batch, context.mesh) for batch in batches),
+                state,
+                loop=loop,
+                reporter=reporter,
+                stop=patience,
+                checkpoints=checkpoints,
+            )
     checkpoints.close()
-    if reached < loop.num_train_steps:
+    if reached < loop.num_train_steps and not patience.exhausted:
         return None
     result = None
+    early = reached < loop.num_train_steps
+    if early:
+        print_on_leader(f"seed {seed}: stopped at step {reached}, PATIENCE = {context.run.patience}")
     if processes.leader():
-        result = result_of(directory, reached, context.task.main_metric)
+        result = result_of(directory, reached, main) | {"stopped_early": early}
         replace_file(finished, json.dumps(result, indent=1) + "\n", durable=True)
-        shutil.rmtree(directory / CHECKPOINTS)
+        if not context.run.keep_state:
+            shutil.rmtree(directory / CHECKPOINTS)
     return processes.gather(result)[0]
 
 
@@ -365,27 +378,3 @@ def begin(context: SeedContext, seed: int, checkpoints: Checkpoints) -> tuple[Tr
     params = take_weights(context.run.init_from, state.params, quiet=seed != context.run.seed, layers=layers)
     print_on_leader(f"seed {seed}: {context.loop.num_train_steps} steps of {context.run.batch_size} rows")
     return state._replace(params=params), 0
-
-
-def result_of(directory: Path, steps: int, main_metric: str) -> dict[str, Any]:
-    """Return the report of a seed: the checkpoint that counts, and the curve on the part that was watched."""
-    facts = read_model_record(directory / KEPT).facts
-    curve = [
-        {name: value for name, value in line.items() if name != "split"}
-        for line in read_rows(directory / METRICS)
-        if line["split"] == "validation"
-    ]
-    return {
-        "seed": facts["seed"],
-        "steps": steps,
-        "best_step": facts["step"],
-        "metrics": facts["scores"],
-        "failed": facts["failed"],
-        # A checkpoint that an earlier version kept, and saved as the run's last, names none of these.
-        **{
-            name.replace(" ", "_"): facts[name]
-            for name in ("selection", "chosen by", "scores by split")
-            if name in facts
-        },
-        "curve": [{"step": point["step"], main_metric: point[main_metric]} for point in curve],
-    }

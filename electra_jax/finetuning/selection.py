@@ -53,16 +53,17 @@ def parts_of(selection: str, dev: Part, test: Part | None, halves: tuple[Part, P
     return Parts("dev_selection", chooses, {"dev_report": scores})
 
 
-def keeps(selection: str, *, score: float, best: float | None, step: int, last_step: int) -> bool:
+def keeps(selection: str, *, metric: str, score: float, best: float | None, step: int, last_step: int) -> bool:
     """Return whether the checkpoint of a step is kept in place of the one before.
 
     Args:
         selection: SELECTION.
+        metric: the name of the score.
         score: its score on the part that is watched; NaN is below all others.
         best: that of the checkpoint that is kept; None if there is none.
         step: updates so far.
         last_step: those of the whole run.
     """
     if selection == BEST:
-        return best is None or rank(score) >= rank(best)
+        return best is None or rank(score, metric) >= rank(best, metric)
     return step == last_step

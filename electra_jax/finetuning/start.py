@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from electra_jax.checkpoints import model_dir, warm_start
 from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.config.probing import ProbeRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
@@ -46,11 +47,36 @@ class Origin(NamedTuple):
 
 
 def resolve_init(run: FinetuningRun) -> Origin:
+    """Return the encoder as a run of fine-tuning trains it, and its vocabulary: see `find_encoder`.
+
+    Raises:
+        UserError: as `find_encoder`, or if rows are longer than the model reads.
+    """
+    found = find_encoder(run)
+    most = found.encoder.max_position_embeddings
+    if run.task.row_length > most:
+        raise UserError(
+            f"rows of {run.task.row_length} tokens are longer than the model's {most} "
+            f"positions: set --gin.MAX_SEQ_LENGTH={most} or less"
+        )
+    encoder = dataclasses.replace(
+        found.encoder,
+        hidden_dropout_prob=run.dropout_prob,
+        attention_probs_dropout_prob=run.attention_dropout_prob,
+        dropout_prng=run.dropout_prng,
+        dtype=run.dtype,
+        attention=run.attention,
+        remat_policy=run.remat_policy,
+    )
+    return found._replace(encoder=encoder)
+
+
+def find_encoder(run: FinetuningRun | ProbeRun) -> Origin:
     """Return the encoder and the vocabulary of INIT_FROM, or of a model's Gin file and TOKENIZER.
 
     Raises:
         UserError: if INIT_FROM is no model directory or has no discriminator; if random weights have no sizes or no
-            vocabulary; if a vocabulary, casing or size disagrees; or if rows are longer than the model reads.
+            vocabulary; or if a vocabulary, casing or size disagrees.
     """
     given = bound_encoder(run)
     if run.init_from is None:
@@ -77,24 +103,10 @@ def resolve_init(run: FinetuningRun) -> Origin:
                 f"INIT_FROM {run.init_from} is of another size than the model's Gin file: {'; '.join(different)}; "
                 "give no model file, sizes come from the checkpoint"
             )
-    if run.task.row_length > encoder.max_position_embeddings:
-        raise UserError(
-            f"rows of {run.task.row_length} tokens are longer than the model's {encoder.max_position_embeddings} "
-            f"positions: set --gin.MAX_SEQ_LENGTH={encoder.max_position_embeddings} or less"
-        )
-    encoder = dataclasses.replace(
-        encoder,
-        hidden_dropout_prob=run.dropout_prob,
-        attention_probs_dropout_prob=run.attention_dropout_prob,
-        dropout_prng=run.dropout_prng,
-        dtype=run.dtype,
-        attention=run.attention,
-        remat_policy=run.remat_policy,
-    )
     return Origin(encoder, vocabulary, length)
 
 
-def bound_encoder(run: FinetuningRun) -> EncoderConfig | None:
+def bound_encoder(run: FinetuningRun | ProbeRun) -> EncoderConfig | None:
     """Return the encoder that a model's Gin file binds; None without such a file."""
     try:
         return run.encoder()

@@ -4,6 +4,7 @@ A batch holds `input_ids`, `token_type_ids` and `attention_mask`, int32 [B, L], 
 that only fills up the batch), and the targets of its kind:
 
     classification      label int32 [B]
+    multi_label_classification  labels float32 [B, C], 1 for each label that the text has
     regression          label float32 [B], from 0 to 1
     tagging             label_ids int32 [B, L]; label_mask float32 [B, L], 1 at the first piece of each word
     question_answering  start_positions, end_positions, is_impossible int32 [B]
@@ -23,6 +24,7 @@ import optax
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.heads import MASKED_LOGIT, span_losses
 from electra_jax.model.types import Loss, PyTree, Tokens
+from electra_jax.pretraining.micro_batches import accumulate
 from electra_jax.training.state import Batch, Sums, TrainState
 
 
@@ -31,16 +33,20 @@ class LossConfig:
     """Select the loss that fine-tuning minimizes.
 
     Attributes:
-        kind: "classification", "regression", "tagging", "question_answering", "similarity" or "retrieval".
+        kind: "classification", "multi_label_classification" (the mean over the labels of their binary
+            cross-entropies), "regression", "tagging", "question_answering", "similarity" or "retrieval".
         answerable_weight: question answering: the weight of the answerability head's cross-entropy (0.5 as published).
         reduction: "mean" over rows (tagging: over labelled words), or "sum" over them, as the original: its gradients
             are larger by about the batch size, which clipping and Adam all but hide.
+        class_weights: classification: the weight of the examples of each class, by its number, and of their losses'
+            mean; of several labels, the weight of having each against that of not having it. None for 1.
         temperature: retrieval: what cosines are divided by.
     """
 
     kind: str
     answerable_weight: float
     reduction: str
+    class_weights: tuple[float, ...] | None
     temperature: float
 
 
@@ -67,6 +73,14 @@ def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
     weights_B = batch["row_weight"]
     if config.kind == "classification":
         losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["label"])
+        if config.class_weights is not None:
+            weights_B = weights_B * jnp.asarray(config.class_weights, jnp.float32)[batch["label"]]
+    elif config.kind == "multi_label_classification":
+        losses_BC = optax.sigmoid_binary_cross_entropy(outputs, batch["labels"])
+        if config.class_weights is not None:
+            having_C = jnp.asarray(config.class_weights, jnp.float32)
+            losses_BC = losses_BC * jnp.where(batch["labels"] > 0, having_C[None], 1.0)
+        losses_B = jnp.mean(losses_BC, axis=-1)
     elif config.kind == "regression":
         losses_B = jnp.square(outputs[:, 0] - batch["label"])
     elif config.kind == "tagging":
@@ -129,7 +143,12 @@ def training_loss(
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     outputs = model.apply({"params": params}, tokens_of(batch), deterministic=rngs is None, rngs=rngs, **targets)
     term = loss_of(loss, outputs, batch)
-    return term.sum / jnp.maximum(term.weight, 1.0) if loss.reduction == "mean" else term.sum, term
+    return term.sum / divisor(term) if loss.reduction == "mean" else term.sum, term
+
+
+def divisor(term: Loss) -> jax.Array:
+    """Return the weight of a loss to divide its sum by; 1 where nothing counts."""
+    return jnp.where(term.weight > 0, term.weight, 1.0)
 
 
 def finetune_step(
@@ -139,16 +158,30 @@ def finetune_step(
     model: FinetunedModel,
     loss: LossConfig,
     optimizer: optax.GradientTransformation,
+    accumulation_steps: int,
 ) -> tuple[TrainState, Sums]:
     """Update the state by one global batch.
+
+    The loss of micro-batches is divided by the weight of the whole batch, so that they add up to its gradient exactly.
+
+    Args:
+        state: the state before.
+        batch: arrays [B, ...].
+        model: the encoder with its head.
+        loss: what is minimized.
+        optimizer: update rule of the state's `opt_state`.
+        accumulation_steps: micro-batches that B is cut into.
 
     Returns:
         The new state, and float32 sums: `loss` and `loss_weight` (rows, or words), `examples`, `real` tokens, and
         the gradient's norm before clipping as `grad_norm`.
     """
     dropout_key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
-    objective = functools.partial(training_loss, batch=batch, dropout_key=dropout_key, model=model, loss=loss)
-    grads, term = jax.grad(objective, has_aux=True)(state.params)
+    if accumulation_steps == 1:
+        objective = functools.partial(training_loss, batch=batch, dropout_key=dropout_key, model=model, loss=loss)
+        grads, term = jax.grad(objective, has_aux=True)(state.params)
+    else:
+        grads, term = accumulated(state.params, batch, dropout_key, model, loss, accumulation_steps)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     weights_B = batch["row_weight"]
     sums = {
@@ -160,3 +193,23 @@ def finetune_step(
     }
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, opt_state, state.key_data), sums
+
+
+def accumulated(
+    params: PyTree,
+    batch: Batch,
+    dropout_key: jax.Array,
+    model: FinetunedModel,
+    loss: LossConfig,
+    accumulation_steps: int,
+) -> tuple[PyTree, Loss]:
+    """Return the gradient of a batch's loss, and its sum and weight, from one micro-batch after the other."""
+    summed = dataclasses.replace(loss, reduction="sum")
+
+    def gradient(index: jax.Array, rows: Batch) -> tuple[PyTree, Loss]:
+        key = jax.random.fold_in(dropout_key, index)
+        objective = functools.partial(training_loss, batch=rows, dropout_key=key, model=model, loss=summed)
+        return jax.grad(objective, has_aux=True)(params)
+
+    grads, term = accumulate(gradient, (batch,), accumulation_steps)
+    return (optax.tree.scale(1.0 / divisor(term), grads) if loss.reduction == "mean" else grads), term

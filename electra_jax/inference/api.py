@@ -32,7 +32,8 @@ class Model(Network):
             batch_size: rows at a time; changes only the speed.
 
         Returns:
-            A dict for each input, in their order. Classification: `label`, `probabilities`. Regression: `value`.
+            A dict for each input, in their order. Classification: `label`, `probabilities`; of several labels
+            `labels`, `probabilities`. Regression: `value`.
             Tagging: `words`, `tags`, `probabilities`, and where tags mark `entities` those, each with its `type`,
             `text`, `start` and `end` (characters of the text) and `score`. Question answering: `answer`, its `start`
             and `end` (characters of the context) and `probability`, `null_odds` where a question may have no answer,

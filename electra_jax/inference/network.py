@@ -16,8 +16,9 @@ from electra_jax.model.config import EncoderConfig
 from electra_jax.model.embeddings import Embeddings
 from electra_jax.model.encoder import Encoder
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
+from electra_jax.model.layers import take_positions
 from electra_jax.model.precision import evaluation_config, evaluation_precision
-from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead
+from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead, visible_before
 from electra_jax.model.types import PyTree, Tokens
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -76,7 +77,8 @@ class Network:
 
         Returns:
             float32. A pre-trained pair or a discriminator: [B, L], positive where a token looks replaced (trained by
-            Electric: each token's energy, which is minus its log-likelihood). A generator: [B, L, V]. Classification:
+            Electric: each token's energy, which is minus its log-likelihood). A generator: [B, L, V], of the token
+            itself, or, of a left-to-right language model, of the next one. Classification:
             [B, labels]; regression: [B, 1]; multiple choice: [B, C]; tagging: [B, L, labels]. Question answering: a
             dict, see `heads`. A bare encoder: its last hidden states [B, L, D]. An encoder of sentences: [B, D].
 
@@ -214,9 +216,9 @@ def embed(config: EncoderConfig, tables: PyTree, tokens: Tokens) -> jax.Array:
     return Embeddings(config).apply({"params": tables}, tokens.input_ids, tokens.token_type_ids, deterministic=True)
 
 
-def encode(config: EncoderConfig, params: PyTree, embedded_BLE: jax.Array, tokens: Tokens) -> jax.Array:
-    """Return the last hidden states, [B, L, D]."""
-    return Encoder(config).apply({"params": params}, embedded_BLE, tokens.attention_mask, deterministic=True)
+def encode(config: EncoderConfig, params: PyTree, embedded_BLE: jax.Array, attention_mask: jax.Array) -> jax.Array:
+    """Return the last hidden states, [B, L, D]; the mask is as `Encoder` takes it."""
+    return Encoder(config).apply({"params": params}, embedded_BLE, attention_mask, deterministic=True)
 
 
 def outputs(description: Description, params: PyTree, tokens: Tokens) -> Any:
@@ -228,7 +230,9 @@ def outputs(description: Description, params: PyTree, tokens: Tokens) -> Any:
     config = evaluation_config(description.discriminator)
     tower = params["discriminator"]
     with evaluation_precision():
-        hidden_BLD = encode(config, tower["encoder"], embed(config, params["embeddings"], tokens), tokens)
+        hidden_BLD = encode(
+            config, tower["encoder"], embed(config, params["embeddings"], tokens), tokens.attention_mask
+        )
         if description.kind == "encoder":
             return hidden_BLD
         return ReplacedTokenHead(config).apply({"params": tower["head"]}, hidden_BLD)
@@ -254,12 +258,17 @@ def layer_states(description: Description, params: PyTree, tokens: Tokens) -> di
     }
 
 
-def generator_outputs(description: Description, params: PyTree, tokens: Tokens) -> jax.Array:
-    """Return the generator's float32 logits at every position, [B, L, V]."""
+def generator_outputs(
+    description: Description, params: PyTree, tokens: Tokens, positions_BK: jax.Array | None = None
+) -> jax.Array:
+    """Return the generator's float32 logits at every position, [B, L, V], or at some of them, [B, K, V]."""
     assert description.generator is not None
     config = evaluation_config(description.generator)
     tower = params["generator"]
     tables = tower["embeddings"] if description.generator_embeddings else params["embeddings"]
     with evaluation_precision():
-        hidden_BLD = encode(config, tower["encoder"], embed(config, tables, tokens), tokens)
+        mask = visible_before(tokens) if description.reads_left_to_right else tokens.attention_mask
+        hidden_BLD = encode(config, tower["encoder"], embed(config, tables, tokens), mask)
+        if positions_BK is not None:
+            hidden_BLD = take_positions(hidden_BLD, positions_BK)
         return MaskedLmHead(config).apply({"params": tower["head"]}, hidden_BLD, tables["word_embeddings"])

@@ -19,7 +19,7 @@ from electra_jax.inference.network import Network
 from electra_jax.tasks.answering import predict_rows
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.long_texts import CutCount, count_fields
-from electra_jax.tasks.probabilities import softmax
+from electra_jax.tasks.probabilities import sigmoid, softmax
 from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
 from electra_jax.tasks.text.tables import TextExample, text_windows
 
@@ -59,7 +59,7 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: Cu
         return describe_texts(model, list(map(as_pair, values)), batch_size, count)
     facts = model.description.task
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
-    if facts is None and task.kind in ("classification", "regression"):
+    if facts is None and task.kind in ("classification", "multi_label_classification", "regression"):
         # An imported model does not say whether it reads pairs: it reads what it is given.
         pairs = map(as_pair, values)
         examples: Sequence[Any] = [TextExample(number, *pair, None) for number, pair in enumerate(pairs)]
@@ -109,7 +109,7 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "rules": "standard",
         }
     # Numbers are given as they are, cosines too.
-    target = list(model.labels) if kind == "classification" else [-np.inf, np.inf]
+    target = [-np.inf, np.inf] if kind in ("regression", "similarity") else list(model.labels)
     return {
         "task": "this model",
         "kind": kind,
@@ -168,11 +168,11 @@ def describe_texts(
     discriminator beside it then reads the likeliest, as in pre-training.
     """
     pieces = model.pieces
-    has_generator = model.description.generator is not None
+    fills_masks = model.description.fills_masks
     length = model.description.encoder.max_position_embeddings
-    made = text_windows(pairs, vocabulary=pieces, length=length, long_texts="cut", read_mask=has_generator)
+    made = text_windows(pairs, vocabulary=pieces, length=length, long_texts="cut", read_mask=fills_masks)
     rows = [{name: np.array(values, np.int32) for name, values in each.rows[0]._asdict().items()} for each in made]
-    fillings = [fill(model, row) if has_generator and pieces.mask_id in row["input_ids"] else None for row in rows]
+    fillings = [fill(model, row) if fills_masks and pieces.mask_id in row["input_ids"] else None for row in rows]
     outputs = row_runner(model, batch_size, len(rows))(rows)
     records = []
     for row, output, found in zip(rows, outputs, fillings, strict=True):
@@ -240,7 +240,7 @@ def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_
 
 
 def padded_ids(examples: Sequence[Mapping[str, Any]], *, length: int, size: int) -> dict[str, np.ndarray]:
-    """Return the arguments of `Network.logits`, padded with 0; the attention mask is 0 there.
+    """Return the arguments of `Network.logits`, padded; the attention mask is 0 there.
 
     Args:
         examples: as for `predict_ids`.
@@ -258,7 +258,9 @@ def padded_ids(examples: Sequence[Mapping[str, Any]], *, length: int, size: int)
             values = np.asarray(example.get(name, defaults.get(name)))
             if values.shape != ids.shape:
                 raise UserError(f"an example has {name} of shape {values.shape} and input_ids of {ids.shape}")
-            arrays[name].append(np.pad(values, [(0, 0)] * (ids.ndim - 1) + [(0, length - ids.shape[-1])]))
+            padding = [(0, 0)] * (ids.ndim - 1) + [(0, length - ids.shape[-1])]
+            # By the last id of the row: what is said of ids that the model does not have is said of the user's.
+            arrays[name].append(np.pad(values, padding, mode="edge" if name == "input_ids" else "constant"))
     try:
         return {name: np.stack(rows) for name, rows in arrays.items()}
     except ValueError as error:
@@ -278,7 +280,7 @@ def describe_logits(model: Network, logits: np.ndarray) -> Record:
 
     A discriminator's record has `logits` and `replaced_probability` for each token; a generator's `predicted_ids`,
     `predicted_logits` and, with a vocabulary, `predictions`; that of any other head its `logits`, and of classification
-    and tagging `probabilities` and the likeliest `label`.
+    and tagging `probabilities` and the likeliest `label`; of a head of several labels a text `probabilities` alone.
     """
     kind = model.description.kind
     if model.description.gives_energies:
@@ -292,6 +294,8 @@ def describe_logits(model: Network, logits: np.ndarray) -> Record:
             record["predictions"] = [model.vocabulary.tokens[token] for token in best]
         return record
     record = {"logits": logits.tolist()}
+    if kind == "multi_label_classification":
+        record["probabilities"] = sigmoid(logits).tolist()
     if kind in ("sequence_classification", "token_classification"):
         record["probabilities"] = softmax(logits).tolist()
         best = logits.argmax(axis=-1)

@@ -146,6 +146,14 @@ def task_notes(description: Description) -> list[str]:
     if task["kind"] == "regression" and task["clips"]:
         low, high = interval_of(task)
         notes.append(f"predicted values are brought into {low} to {high} here (CLIP_PREDICTIONS), but not there")
+    if task["kind"] == "multi_label_classification" and task["thresholds"] is not None:
+        limits = ", ".join(
+            f"{name} {limit:.4g}" for name, limit in zip(task["target"], task["thresholds"], strict=True)
+        )
+        notes.append(
+            f"a text has a label here from the probability that was best on the dev split ({limits}); transformers "
+            "gives the probabilities alone"
+        )
     if task["kind"] == "question_answering" and task["null_threshold"] is not None:
         notes.append(
             f"a question has no answer where its null odds exceed {task['null_threshold']:.4g}, and transformers "

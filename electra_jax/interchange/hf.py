@@ -221,8 +221,13 @@ def refuse_or_note(description: Description, *, modern: bool) -> list[str]:
     """Return notes on what `transformers` cannot hold of a model.
 
     Raises:
-        UserError: if it has no class for the head.
+        UserError: if it has no class for the head, or none that reads from the left alone.
     """
+    if description.reads_left_to_right:
+        raise UserError(
+            "transformers reads ELECTRA and ModernBERT from both sides, and this language model reads from the left: "
+            "fine-tune it, and export that model; or export with --format t5x"
+        )
     notes = hf_modernbert.export_notes(description) if modern else []
     problem = None if description.head is None else finetuned_task.head_problem(description.head, modern=modern)
     if problem is not None:

@@ -45,6 +45,7 @@ MODERNBERT_KINDS = {
 ARCHITECTURES = {
     **{kind: name for name, kind in KINDS.items() if name.startswith("Electra")},
     "regression": "ElectraForSequenceClassification",
+    "multi_label_classification": "ElectraForSequenceClassification",
 }
 
 # The values that `transformers` assumes where an old config.json does not state them.
@@ -77,7 +78,7 @@ FIXED = {
     "is_decoder": (False, None),
     "add_cross_attention": (False, None),
     "tie_word_embeddings": (True, None),
-    "problem_type": ("single_label_classification", "regression", None),
+    "problem_type": ("single_label_classification", "multi_label_classification", "regression", None),
 }
 FIXED_SUMMARY = {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"}
 
@@ -157,7 +158,8 @@ def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
     # As in `transformers`: one output means regression if problem_type is not given.
     single = len(tensors.get("classifier.out_proj.bias", ())) == 1
     problem = config.get("problem_type") or ("regression" if single else None)
-    return "regression" if kind == "sequence_classification" and problem == "regression" else kind
+    other = problem in ("regression", "multi_label_classification")
+    return str(problem) if kind == "sequence_classification" and other else kind
 
 
 def check_fixed(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]], path: Path) -> None:
@@ -264,10 +266,12 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors, path: Pa
     Raises:
         UserError: if the number of labels, or the rate of dropout, is none that a head has.
     """
-    modules = {"regression": "sequence_classification", "multiple_choice": "sequence_classification"}
+    others = ("regression", "multi_label_classification", "multiple_choice")
+    modules = dict.fromkeys(others, "sequence_classification")
     biases = {
         "sequence_classification": "classifier.out_proj.bias",
         "regression": "classifier.out_proj.bias",
+        "multi_label_classification": "classifier.out_proj.bias",
         "multiple_choice": "classifier.bias",
         "token_classification": "classifier.bias",
         "question_answering": "qa_outputs.bias",
@@ -293,12 +297,12 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors, path: Pa
 
 
 def labels_of(kind: str, config: Mapping[str, Any], head: HeadConfig | None, path: Path) -> tuple[str, ...]:
-    """Return the names of the outputs of a classification or tagging head.
+    """Return the names of the outputs of a classification, regression or tagging head.
 
     Raises:
         UserError: if config.json names another number of labels than the head has outputs.
     """
-    if kind not in ("sequence_classification", "regression", "token_classification") or head is None:
+    if head is None or kind in ("multiple_choice", "question_answering"):
         return ()
     names = config.get("id2label")
     if not names:
@@ -374,8 +378,8 @@ def label_fields(description: Description) -> dict[str, Any]:
     if labels:
         fields["id2label"] = {str(number): label for number, label in enumerate(labels)}
         fields["label2id"] = {label: number for number, label in enumerate(labels)}
-    if description.kind == "regression":
-        fields["problem_type"] = "regression"
+    if description.kind in ("regression", "multi_label_classification"):
+        fields["problem_type"] = description.kind
     elif description.kind == "sequence_classification":
         fields["problem_type"] = "single_label_classification"
     return fields

@@ -33,9 +33,11 @@ PRETRAINING_HEADS = {
     "discriminator/head/prediction": "discriminator_predictions.dense_prediction",
 }
 
+_CLASSIFIER = {"head/dense": "classifier.dense", "head/prediction": "classifier.out_proj"}
 FINE_TUNING_HEADS = {
-    "sequence_classification": {"head/dense": "classifier.dense", "head/prediction": "classifier.out_proj"},
-    "regression": {"head/dense": "classifier.dense", "head/prediction": "classifier.out_proj"},
+    "sequence_classification": _CLASSIFIER,
+    "multi_label_classification": _CLASSIFIER,
+    "regression": _CLASSIFIER,
     "multiple_choice": {"head/dense": "sequence_summary.summary", "head/prediction": "classifier"},
     "token_classification": {"head/prediction": "classifier"},
     "question_answering": {},

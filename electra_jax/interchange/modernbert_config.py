@@ -25,10 +25,12 @@ ARCHITECTURES = {
     **{kind: name for name, kind in MODERNBERT_KINDS.items()},
     "discriminator": "ModernBertModel",
     "regression": "ModernBertForSequenceClassification",
+    "multi_label_classification": "ModernBertForSequenceClassification",
 }
 HEADS = {
     "sequence_classification": "modernbert_sequence_classification",
     "regression": "modernbert_sequence_classification",
+    "multi_label_classification": "modernbert_sequence_classification",
     "token_classification": "modernbert_token_classification",
     "question_answering": "modernbert_question_answering",
 }
@@ -38,7 +40,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "hidden_activation": ("gelu", None),
     "classifier_activation": ("gelu", None),
     "rope_scaling": (None,),
-    "problem_type": ("single_label_classification", "regression", None),
+    "problem_type": ("single_label_classification", "multi_label_classification", "regression", None),
 }
 
 # The values that `transformers` assumes where a config.json does not state them.
@@ -78,7 +80,8 @@ def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
     # As in `transformers`: one output means regression if problem_type is not given.
     single = len(tensors.get("classifier.bias", ())) == 1
     problem = config.get("problem_type") or ("regression" if single else None)
-    return "regression" if kind == "sequence_classification" and problem == "regression" else kind
+    other = problem in ("regression", "multi_label_classification")
+    return str(problem) if kind == "sequence_classification" and other else kind
 
 
 def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, prefix: str) -> EncoderConfig:

@@ -13,7 +13,14 @@ from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.embeddings import DisentangledEmbeddings, Embeddings
 from electra_jax.model.layers import Linear, take_positions
-from electra_jax.model.towers import Discriminator, Generator, MaskedLmHead, Tower, WordPredictor
+from electra_jax.model.towers import (
+    Discriminator,
+    Generator,
+    MaskedLmHead,
+    Tower,
+    WordPredictor,
+    visible_before,
+)
 from electra_jax.model.types import Masked, Tokens
 
 EMBEDDING_SHARING = ("es", "gdes", "nes")
@@ -137,6 +144,19 @@ class Bert(nn.Module):
     def __call__(self, masked: Masked) -> jax.Array:
         """Run the encoder and its head, so that `init` makes every parameter."""
         return self.generate(masked, deterministic=True)
+
+
+class LeftToRightModel(Bert):
+    """One encoder that reads from the left, and a head that predicts the next token; its parameters are BERT's."""
+
+    def predict_next(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """Return logits of the token after each one, given it and those before it, float32 [B, L, V]."""
+        hidden_BLD = self.discriminator.encode(tokens, deterministic=deterministic, visible_BLS=visible_before(tokens))
+        return self.generator(hidden_BLD, self.embeddings.word_table())
+
+    def __call__(self, masked: Masked) -> jax.Array:
+        """Run the encoder and its head, so that `init` makes every parameter."""
+        return self.predict_next(masked.tokens, deterministic=True)
 
 
 class TiedElectra(Bert):

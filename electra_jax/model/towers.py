@@ -64,6 +64,13 @@ def visible(tokens: Tokens) -> jax.Array:
     return (tokens.example_ids[:, :, None] == tokens.example_ids[:, None, :]).astype(jnp.int32)
 
 
+def visible_before(tokens: Tokens) -> jax.Array:
+    """Return which tokens each may attend to where the text is read from the left: none after it, int32 [B, L, S]."""
+    seen = visible(tokens)
+    seen_BxS = seen if seen.ndim == 3 else seen[:, None, :]
+    return seen_BxS * jnp.tri(seen.shape[-1], dtype=seen.dtype)[None]
+
+
 def positions_in_example(tokens: Tokens) -> jax.Array | None:
     """Return each token's position in its own example, int32 [B, L]; None if that is its position in the row."""
     if tokens.example_ids is None:

@@ -76,7 +76,7 @@ def evaluate_step(
         extra = extra_metrics.sums(masked, outputs)
         return sums | {f"{extra_metrics.prefix}{name}": value for name, value in extra.items()}
 
-    return accumulate(compute, drawn.masked, drawn.sample_keys_B, accumulation_steps)
+    return accumulate(compute, (drawn.masked, drawn.sample_keys_B), accumulation_steps)
 
 
 def held_out_sums(

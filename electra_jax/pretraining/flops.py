@@ -3,6 +3,7 @@
 from electra_jax.model import windows
 from electra_jax.model.config import FULL, EncoderConfig
 from electra_jax.pretraining.electric import TwoTowerDetection
+from electra_jax.pretraining.language_model import LanguageModel
 from electra_jax.pretraining.masked_lm import AllTokensMlm
 from electra_jax.pretraining.objective import Objective
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
@@ -44,7 +45,7 @@ def step_flops(
     if isinstance(objective, ReplacedTokenDetection | TwoTowerDetection):
         main += replaced_token_head_flops(discriminator, all_tokens)
     else:
-        predicted = all_tokens if isinstance(objective, AllTokensMlm) else masked_tokens
+        predicted = all_tokens if isinstance(objective, AllTokensMlm | LanguageModel) else masked_tokens
         main += word_head_flops(discriminator, predicted, width=discriminator.hidden_size)
     return {"both": 3 * (written + main), "generator": 3 * written, "main": written + 3 * main}[trained]
 

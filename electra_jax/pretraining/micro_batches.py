@@ -6,7 +6,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from electra_jax.model.types import Masked, PyTree
+from electra_jax.model.types import PyTree
 
 Added = TypeVar("Added", bound=PyTree)
 
@@ -21,24 +21,18 @@ def join(micro: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:]), micro)
 
 
-def accumulate(
-    compute: Callable[[jax.Array, Masked, jax.Array], Added],
-    masked: Masked,
-    sample_keys_B: jax.Array,
-    accumulation_steps: int,
-) -> Added:
+def accumulate(compute: Callable[..., Added], rows: tuple[PyTree, ...], accumulation_steps: int) -> Added:
     """Add up what is computed of each micro-batch, one after the other: gradients and metric sums.
 
     Args:
-        compute: takes the number of the micro-batch, its rows and their keys.
-        masked: the batch.
-        sample_keys_B: the keys of its rows.
+        compute: takes the number of the micro-batch, and its part of each tree of `rows`.
+        rows: trees of arrays [B, ...] of the whole batch.
         accumulation_steps: the number of micro-batches.
     """
     if accumulation_steps == 1:
-        return compute(jnp.zeros((), jnp.int32), masked, sample_keys_B)
+        return compute(jnp.zeros((), jnp.int32), *rows)
 
-    micro = split((masked, sample_keys_B), accumulation_steps)
+    micro = split(rows, accumulation_steps)
     indices = jnp.arange(accumulation_steps)
     shapes = jax.eval_shape(compute, indices[0], *jax.tree.map(lambda rows: rows[0], micro))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -11,6 +11,7 @@ from electra_jax.model.electra import (
     AllTokensMlmModel,
     Bert,
     Electra,
+    LeftToRightModel,
     ReplaceMlmModel,
     TiedElectra,
     UniformElectra,
@@ -18,6 +19,7 @@ from electra_jax.model.electra import (
 from electra_jax.model.two_towers import TwoTowerElectra
 from electra_jax.pretraining import corruption, original
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
+from electra_jax.pretraining.language_model import LanguageModel
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from electra_jax.pretraining.objective import Objective
 from electra_jax.pretraining.replaced_token import DISCRIMINATE_AT, ReplacedTokenDetection
@@ -38,6 +40,7 @@ ONE_TOWER: dict[tuple[type, str], Callable[..., nn.Module]] = {
     (ReplacedTokenDetection, "tied"): TiedElectra,
     (ReplacedTokenDetection, "uniform"): UniformElectra,
     (MaskedLanguageModel, "none"): Bert,
+    (LanguageModel, "none"): LeftToRightModel,
 }
 GENERATOR_KINDS = ("small", "tied", "uniform", "two_tower", "none")
 

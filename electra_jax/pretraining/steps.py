@@ -186,7 +186,7 @@ def pretrain_step(
         loss = functools.partial(training_loss, model=model, objective=objective, masking=masking, factors=factors)
         return jax.grad(lambda chosen: loss(state.params | chosen, part, index), has_aux=True)(chosen)
 
-    grads, sums = accumulate(gradient, drawn.masked, drawn.keys.sample, accumulation_steps)
+    grads, sums = accumulate(gradient, (drawn.masked, drawn.keys.sample), accumulation_steps)
     params, opt_state = apply_gradients(state, grads, optimizer, rates or {})
     sums["grad_norm"] = optax.tree.norm(grads)
     return TrainState(state.step + 1, params, opt_state, state.key_data), sums

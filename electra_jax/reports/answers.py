@@ -53,7 +53,7 @@ class Answers:
       kind: of `tasks.protocol.KINDS`.
       matrix: the confusions of classes, or of whether there is an answer.
       values: predicted against gold values.
-      table: the scores of entities by type, or of questions.
+      table: the scores of entities by type, of labels, or of questions.
       num_words: the words of tagged sentences.
       accuracy: the share of them with the right tag, per cent.
     """
@@ -77,6 +77,8 @@ def read_answers(kind: str, records: Rows, metrics: Mapping[str, Any], spans_of:
     """
     if kind == "classification":
         return Answers(kind, matrix=_classes(records))
+    if kind == "multi_label_classification":
+        return Answers(kind, table=_labels(records))
     if kind == "regression":
         return Answers(kind, values=_values(records))
     return _entities(records, spans_of) if kind == "tagging" else _questions(records, metrics)
@@ -143,6 +145,22 @@ def _entities(records: Rows, spans_of: SpanReader) -> Answers:
     ]
     table = Table(["", "gold", "found", "correct", "precision", "recall", "F1"], rows)
     return Answers("tagging", table=table, num_words=found.num_tokens, accuracy=score(found.accuracy))
+
+
+def _labels(records: Rows) -> Table:
+    """Return the counts and scores of each label of which a text may have several."""
+    rows = []
+    for name in records[0]["prediction"]["probabilities"]:
+        gold, found = ([name in labels for labels in of] for of in _gold_and_found(records))
+        correct = sum(right and said for right, said in zip(gold, found, strict=True))
+        counts = sum(gold), sum(found), correct
+        shares = ((correct, counts[1]), (correct, counts[0]), (2 * correct, counts[0] + counts[1]))
+        rows.append([name, *(f"{count:,}" for count in counts), *(_per_cent(*share, 2) for share in shares)])
+    return Table(["", "gold", "found", "correct", "precision", "recall", "F1"], rows)
+
+
+def _gold_and_found(records: Rows) -> tuple[list[list[str]], list[list[str]]]:
+    return [record["gold"] for record in records], [record["prediction"]["labels"] for record in records]
 
 
 def _questions(records: Rows, metrics: Mapping[str, Any]) -> Answers:

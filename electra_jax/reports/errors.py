@@ -82,6 +82,7 @@ def ranked_errors(kind: str, records: Rows, metric: str) -> list[Error]:
     """Return every error, those of largest weight first; equal ones in the order of the file; see `read_errors`."""
     read = {
         "classification": _class_error,
+        "multi_label_classification": _labels_error,
         "regression": _value_error,
         "tagging": _tags_error,
         "question_answering": partial(_answer_error, METRICS[metric]),
@@ -104,6 +105,20 @@ def _class_error(record: Mapping[str, Any]) -> Error | None:
     sure, right = number(probabilities, prediction["label"]), number(probabilities, gold)
     words = f"{percent(sure)} sure; of the right one {percent(right)}"
     return Error(_finite(sure), words, prediction["label"], str(gold), _texts(record))
+
+
+def _labels_error(record: Mapping[str, Any]) -> Error | None:
+    """Return a text as sure as the surest of its wrong labels; None if every label is right."""
+    prediction, gold = record["prediction"], record["gold"]
+    wrong = set(gold) ^ set(prediction["labels"])
+    if not wrong:
+        return None
+    shares = {name: number(prediction["probabilities"], name) for name in prediction["probabilities"] if name in wrong}
+    sure = {name: 1.0 - share if name in gold else share for name, share in shares.items()}
+    worst = max(sure, key=lambda name: _finite(sure[name]))
+    said, right = (", ".join(labels) or "no label" for labels in (prediction["labels"], gold))
+    words = f"{worst}: {percent(shares[worst])}"
+    return Error(_finite(sure[worst]), words, said, right, _texts(record))
 
 
 def _value_error(record: Mapping[str, Any]) -> Error | None:

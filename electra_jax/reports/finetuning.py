@@ -69,6 +69,7 @@ _STATISTICS = {"median": "median", "mean": "mean", "std": "standard deviation", 
 _NO_SCORES = ("total", "thresh")
 _HEADS = {
     "classification": "a choice among its classes",
+    "multi_label_classification": "any number of its labels",
     "regression": "its values",
     "tagging": "a tag for each word",
     "question_answering": "the answer’s place in the text",

@@ -56,6 +56,14 @@ class Corpus(abc.ABC):
     def fingerprint(self) -> str:
         """Return a hash of all that determines the documents, without reading them."""
 
+    def description(self) -> Iterable[str]:
+        """Return lines for people on how the corpus is read.
+
+        Raises:
+            UserError: if something cannot be read.
+        """
+        return ()
+
     def documents(self, unit: str) -> Iterator[Document]:
         """Yield the documents of a unit.
 

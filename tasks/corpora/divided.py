@@ -1,6 +1,6 @@
 """Divide long documents, so that a share of the text can be held out whatever its documents are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from electra_jax.tasks.corpora.corpus import Corpus, Document, fingerprint_of
 from electra_jax.tasks.text_sample import cut_before_spaces
@@ -30,6 +30,10 @@ class DividedCorpus(Corpus):
     def fingerprint(self) -> str:
         """Return a hash of all that determines the documents."""
         return fingerprint_of(self._corpus.fingerprint(), LONGEST_DOCUMENT)
+
+    def description(self) -> Iterable[str]:
+        """Return lines for people on how the corpus is read."""
+        return self._corpus.description()
 
     def documents(self, unit: str) -> Iterator[Document]:
         """Yield the documents of a unit, in order."""

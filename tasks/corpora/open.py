@@ -1,4 +1,4 @@
-"""Open a corpus by its name: embedded, text files, a TFDS dataset, or the original's TFRecords."""
+"""Open a corpus by its name: embedded, text files, a TFDS or Hugging Face data set, or the original's TFRecords."""
 
 import glob
 import os
@@ -10,11 +10,13 @@ from electra_jax.errors import UserError
 from electra_jax.files import is_remote, path_of
 from electra_jax.tasks.corpora.corpus import Corpus, Document
 from electra_jax.tasks.corpora.embedded import EmbeddedCorpus
+from electra_jax.tasks.corpora.hub import fetch_dataset
+from electra_jax.tasks.corpora.saved_dataset import saved_dataset_files
 from electra_jax.tasks.corpora.text_files import TextFiles
 
 __all__ = ["Corpus", "Document", "open_corpus"]
 
-_TEXT_FORMATS = ("auto", "documents", "lines", "jsonl", "csv", "tsv", "doc")
+_TEXT_FORMATS = ("auto", "documents", "lines", "jsonl", "json", "csv", "tsv", "doc")
 
 
 def open_corpus(corpus: str, *, text_format: str, text_field: str, skip_undecodable: bool) -> Corpus:
@@ -22,13 +24,15 @@ def open_corpus(corpus: str, *, text_format: str, text_field: str, skip_undecoda
 
     Args:
         corpus: "embedded" (docstrings of the installed packages); "tfds:NAME[:split]" (a prepared dataset under
-            TFDS_DATA_DIR; split "train" unless named); a glob of text files (plain, .gz, .xz or .zst, `**` for any
-            depth); or a glob of *.tfrecord* files as the original TensorFlow builder wrote them. A glob may begin with
-            gs://, and has no `**` then.
+            TFDS_DATA_DIR; split "train" unless named); "hf:ORG/NAME[:glob]" (a data set on the hub of Hugging Face);
+            a glob of files (text, tables, JSON, Parquet, Arrow, WET; compressed, or in .zip and .tar archives; `**` for
+            any depth); the folder of a data set that `save_to_disk` wrote; or a glob of *.tfrecord* files as the
+            original TensorFlow builder wrote them. A glob may begin with gs://, and has no `**` then.
         text_format: how text files are divided: "documents" (a blank line between documents), "lines" (a document a
-            line), "jsonl" (a JSON object a line), "csv" or "tsv" (a table with a header), "doc" (wikiextractor's
-            <doc>), or "auto" (what the first lines of each file show).
-        text_field: the field of JSONL objects or TFDS examples that holds the text.
+            line), "jsonl" (a JSON object a line), "json" (a JSON array), "csv" or "tsv" (a table with a header), "doc"
+            (wikiextractor's <doc>), or "auto" (what the first bytes of each file show).
+        text_field: the field of records, the column of tables or the feature of TFDS examples that holds the text; a
+            dot leads into nested records.
         skip_undecodable: whether lines that are not UTF-8 are left out and counted, instead of an error.
 
     Raises:
@@ -52,7 +56,13 @@ def open_corpus(corpus: str, *, text_format: str, text_field: str, skip_undecoda
 
 
 def _open_files(pattern: str, *, text_format: str, text_field: str, skip_undecodable: bool) -> Corpus:
+    how = {"text_format": text_format, "text_field": text_field, "skip_undecodable": skip_undecodable}
+    if pattern.startswith("hf:"):
+        fetched, folder = fetch_dataset(pattern.removeprefix("hf:"))
+        return TextFiles(map(path_of, fetched), root=path_of(folder), name=pattern, **how)
     pattern = os.path.expanduser(pattern)
+    if not glob.has_magic(pattern) and (paths := saved_dataset_files(path_of(pattern))):
+        return TextFiles(paths, root=path_of(pattern), name=pattern, **how)
     paths = _matching(pattern)
     if not paths:
         hint = f"; it is a folder: say which files, as in {pattern.rstrip('/')}/*.txt" if os.path.isdir(pattern) else ""
@@ -61,14 +71,7 @@ def _open_files(pattern: str, *, text_format: str, text_field: str, skip_undecod
     root = _folder_before_wildcards(pattern)
     tfrecords = [".tfrecord" in path.name for path in paths]
     if not any(tfrecords):
-        return TextFiles(
-            paths,
-            root=root,
-            name=pattern,
-            text_format=text_format,
-            text_field=text_field,
-            skip_undecodable=skip_undecodable,
-        )
+        return TextFiles(paths, root=root, name=pattern, **how)
     if not all(tfrecords):
         odd = paths[tfrecords.index(False)]
         raise UserError(f"{pattern!r} matches TFRecords and other files, such as {odd}; narrow it.")

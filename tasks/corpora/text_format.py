@@ -1,69 +1,195 @@
-"""Recognise by its first lines how a file holds its text, whatever its suffix says."""
+"""Recognise by its first bytes what a file holds, whatever its suffix says."""
 
 import csv
 import json
 import re
+from collections.abc import Sequence
 
 from electra_jax.errors import UserError
 
-_JSON_OBJECT = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:')
-_FASTA = re.compile(r">\S.*\r?\n[A-Z*\-]{20,}\r?\n")
-# What is recognised and not read, by its first characters, and what to do about it.
-_UNREADABLE = (
-    (re.compile(r"PAR1"), "a Parquet file", "convert it to JSON lines"),
-    (re.compile(r"(<\?xml[^>]*>\s*)?<mediawiki\b"), "MediaWiki's XML", "extract its text with wikiextractor first"),
-    (re.compile(r"\[\s*\{\s*\""), "a JSON array", "write one object a line, for example with jq -c '.[]'"),
-    (_FASTA, "a FASTA file", "write its sequences without their headers, with spaces between k-mers"),
+# What a file can be taken for, in words.
+FORMATS = {
+    "documents": "plain text, a blank line between documents",
+    "lines": "plain text, a document a line",
+    "jsonl": "JSON lines",
+    "json": "a JSON array, or JSON objects of several lines",
+    "csv": "a table of comma-separated values",
+    "ssv": "a table of values separated by semicolons",
+    "tsv": "a table of tab-separated values",
+    "doc": "wikiextractor's <doc>",
+    "wet": "a WET file",
+    "parquet": "a Parquet file",
+    "arrow": "an Arrow file",
+    "arrow_stream": "an Arrow stream",
+    "zip": "a zip archive",
+    "tar": "a tar archive",
+}
+DELIMITERS = {"csv": ",", "ssv": ";", "tsv": "\t"}
+
+_BINARY = (
+    (b"PAR1", "parquet"),
+    (b"ARROW1", "arrow"),
+    (b"\xff\xff\xff\xff", "arrow_stream"),
+    (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),
+    (b"WARC/1.", "wet"),
 )
+_TAR_MAGIC = slice(257, 262)
+
+_CONVERT = "save its text as .txt, or as JSON lines"
+# What is recognised and not read, by its first bytes, and what to do about it.
+_UNREADABLE_BYTES = (
+    (rb"%PDF-", "a PDF file", "extract its text, for example with pdftotext"),
+    (rb"SQLite format 3\0", "an SQLite database", _CONVERT),
+    (rb"\x80[\x02-\x05][\x8a-\x95(}\]cX\x80]", "a pickle", _CONVERT),
+    (rb"\x93NUMPY", "a NumPy array", _CONVERT),
+    (rb"\x89HDF\r\n", "an HDF5 file", _CONVERT),
+    (rb"\xd0\xcf\x11\xe0", "an old Office document (.doc, .xls, .ppt)", _CONVERT),
+    (rb"\{\\rtf", "an RTF document", _CONVERT),
+    (rb"7z\xbc\xaf|Rar!", "a 7z or RAR archive", "unpack it, or make it a .zip or .tar.gz"),
+    (rb"\x04\x22\x4d\x18", "an LZ4 file", "decompress it with lz4"),
+    (rb"Obj\x01", "an Avro file", "write it as Parquet or JSON lines"),
+    (rb"ORC", "an ORC file", "write it as Parquet or JSON lines"),
+    (rb"FEA1", "a Feather file of version 1", "write it as Parquet"),
+    (rb"RDX|RDA", "an R data file", _CONVERT),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*", "an image", "read its text with a program for OCR"),
+    (rb"\x7fELF|GGUF|.{8}\{\"__metadata__\"", "a program or a model's weights", "name text files"),
+    (rb"\xff\xfe|\xfe\xff", "text in UTF-16", "convert it with iconv -f UTF-16 -t UTF-8"),
+)
+_FASTA = r">\S.*\r?\n[A-Z*\-]{20,}\r?\n"
+_UNREADABLE_TEXT = (
+    (r"(<\?xml[^>]*>\s*)?<mediawiki\b", "MediaWiki's XML", "extract its text with wikiextractor first"),
+    (_FASTA, "a FASTA file", "write its sequences without their headers, with spaces between k-mers"),
+    (r"@\S.*\n[ACGTNacgtn.]{10,}\n\+", "a FASTQ file", "write its sequences alone"),
+    (r"(?i)<!doctype html|<html\b", "an HTML page", "extract its text, for example with trafilatura"),
+    (r"<\?xml\b", "an XML file", "extract its text"),
+    (r"(?i)-- (mysql|mariadb|postgresql|phpmyadmin) (database )?(sql )?dump", "an SQL dump", "extract its text"),
+    (r"1\r?\n\d\d:\d\d:\d\d[,.]\d+ -->|WEBVTT\b", "a file of subtitles", "remove its numbers and times"),
+    (r"%!PS", "a PostScript file", "extract its text, for example with ps2ascii"),
+    (r"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself with git lfs pull"),
+)
+_FORCE = "or, if it is plain text all the same, set --gin.TEXT_FORMAT='\"documents\"'"
+
+_JSON_OBJECT = re.compile(r'\{\s*("(?:[^"\\]|\\.)*"\s*:|\})')
+_JSON_ARRAY = re.compile(r'\[\s*(\{\s*("|\})|"|\[)')
+# Rows of a table that must have the cells of its header, if the header does not name the text.
+_FEWEST_ROWS = 3
+# A share of NULs that no text in UTF-8 has, and text in UTF-16 without a mark does.
+_MOST_NULS = 0.05
 
 
-def recognise(head: str, *, suffix: str, text_field: str, path: str) -> str:
-    """Return the text format of a file: "jsonl", "csv", "tsv", "doc" or "documents".
+def recognise(head: bytes, *, suffix: str, text_field: str, place: str) -> str:
+    """Return one of `FORMATS` for the content of a file.
 
     Args:
-        head: the first characters of the file.
+        head: the first bytes of the file, decompressed.
         suffix: its suffix, without that of a compression.
         text_field: the column of a table that holds the text.
-        path: the file, for the error.
+        place: the file, for the error.
 
     Raises:
         UserError: if the file is of a format that is recognised and cannot be read.
     """
-    start = head.lstrip("\ufeff \t\r\n")
-    if suffix == ".jsonl":
+    if container := container_of(head):
+        return container
+    for pattern, what, advice in _UNREADABLE_BYTES:
+        if re.match(pattern, head, re.DOTALL):
+            raise UserError(f"{place} is {what}, which is not read: {advice}.")
+    if head.count(0) > _MOST_NULS * len(head):
+        raise UserError(f"{place} holds bytes of 0, which no text in UTF-8 has: convert it, or leave it out of CORPUS.")
+    start = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    for pattern, what, advice in _UNREADABLE_TEXT:
+        if re.match(pattern, start):
+            raise UserError(f"{place} is {what}, which is not read: {advice}, {_FORCE}.")
+    if suffix == ".jsonl" and not start.startswith("["):
         return "jsonl"
-    for pattern, what, advice in _UNREADABLE:
-        if pattern.match(start):
-            raise UserError(
-                f"{path} is {what}, which is not read: {advice}, or, if it is plain text all the same, "
-                "set --gin.TEXT_FORMAT='\"documents\"'."
-            )
-    if _JSON_OBJECT.match(start) and _is_json_line(start):
+    if _JSON_OBJECT.match(start) and (layout := _kind_of_json(start)):
+        return layout
+    if _is_json_array(start):
+        return "json"
+    if suffix == ".jsonl":
         return "jsonl"
     if re.match(r"<doc\s[^>]*>", start):
         return "doc"
-    header = start.split("\n", maxsplit=1)[0].rstrip("\r")
-    for kind, delimiter in (("csv", ","), ("tsv", "\t")):
-        columns = _columns(header, delimiter)
-        if suffix == f".{kind}" or (len(columns) > 1 and text_field.split(".")[0] in columns):
-            return kind
-    return "documents"
+    return _kind_of_table(start, suffix, text_field) or "documents"
 
 
-def _columns(header: str, delimiter: str) -> list[str]:
-    """Return the cells of a line, or none if it is no line of a table, such as one with a carriage return inside."""
+def container_of(head: bytes) -> str | None:
+    """Return the format of a file that is never text, by its magic, or None."""
+    if head[_TAR_MAGIC] == b"ustar":
+        return "tar"
+    return next((kind for magic, kind in _BINARY if head.startswith(magic)), None)
+
+
+def zip_application(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return what a zip archive is if it is the document of an application, and what to do; None for other archives."""
+    for pattern, what, advice in (
+        (r"\[Content_Types\]\.xml", "a Word, Excel or PowerPoint document", _CONVERT),
+        (r"META-INF/container\.xml", "an EPUB book", "extract its text, for example with pandoc"),
+        (r"content\.xml", "an OpenDocument text or table", _CONVERT),
+        (r"META-INF/MANIFEST\.MF", "a Java archive", "name text files"),
+        (r"(.*/)?data\.pkl", "a file of PyTorch", _CONVERT),
+        (r".*\.npy", "a NumPy archive", _CONVERT),
+    ):
+        if any(re.fullmatch(pattern, name) for name in names):
+            return what, advice
+    return None
+
+
+def _kind_of_json(start: str) -> str | None:
+    """Return how the JSON objects are laid out that begin here, or None if it is prose that begins with one."""
+    line, newline, _ = start.partition("\n")
     try:
-        return next(csv.reader([header], delimiter=delimiter), [])
-    except csv.Error:
-        return []
+        _, end = json.JSONDecoder().raw_decode(start)
+    except json.JSONDecodeError as error:
+        # A line that is damaged is said to be when it is read.
+        return "json" if newline and error.pos > len(line) else "jsonl"
+    except (ValueError, RecursionError):
+        return "jsonl"
+    rest = start[end:].split("\n")[0].strip()
+    if "\n" in start[:end] or rest.startswith("{"):
+        return "json"
+    return None if rest else "jsonl"
 
 
-def _is_json_line(start: str) -> bool:
-    """Return whether the first line is a JSON object; one longer than the head counts as such."""
-    line, end, _ = start.partition("\n")
-    if not end:
+def _is_json_array(start: str) -> bool:
+    """Return whether an array of objects, strings or arrays begins here; prose may begin with `["Yes," he said]`."""
+    found = _JSON_ARRAY.match(start)
+    if found is None:
+        return False
+    if found[1].startswith("{"):
         return True
     try:
-        return isinstance(json.loads(line), dict)
+        _, end = json.JSONDecoder().raw_decode(start, found.start(1))
     except (ValueError, RecursionError):
         return False
+    return start[end:].lstrip()[:1] in ("", ",", "]")
+
+
+def _kind_of_table(start: str, suffix: str, text_field: str) -> str | None:
+    """Return the kind of the table that begins here, or None if it is no table."""
+    header = start.split("\n", maxsplit=1)[0].rstrip("\r")
+    field = text_field.split(".")[0]
+    cells = {kind: next(iter(_rows(header, delimiter)), []) for kind, delimiter in DELIMITERS.items()}
+    for kind, columns in cells.items():
+        if len(columns) > 1 and field in columns:
+            return kind
+    if suffix == ".csv":
+        return max(("csv", "ssv"), key=lambda kind: len(cells[kind]))
+    if suffix == ".tsv":
+        return "tsv"
+    for kind, columns in cells.items():
+        if len(columns) > 1 and all(re.fullmatch(r"[^\W\d]\w*", name) for name in columns):
+            # The last row may be cut off.
+            rows = _rows(start, DELIMITERS[kind])[1:-1]
+            if len(rows) >= _FEWEST_ROWS and all(len(row) == len(columns) for row in rows):
+                return kind
+    return None
+
+
+def _rows(text: str, delimiter: str) -> list[list[str]]:
+    """Return the rows of a table, or none if it is no table, such as a line with a carriage return inside."""
+    try:
+        return list(csv.reader((f"{line}\n" for line in text.split("\n")), delimiter=delimiter))
+    except csv.Error:
+        return []

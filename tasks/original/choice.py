@@ -39,7 +39,10 @@ _RECORDED_BY_0_1 = {
 
 # What models that did not record it did, by the kind of their task.
 _RECORDED_WITHOUT = {
-    **{kind: {"long_texts": "cut", "clips": True} for kind in ("classification", "regression")},
+    **{
+        kind: {"long_texts": "cut", "clips": True, "thresholds": None}
+        for kind in ("classification", "multi_label_classification", "regression")
+    },
     "tagging": {"long_texts": "cut"},
     "question_answering": {"metric": "squad"},
 }

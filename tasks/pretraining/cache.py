@@ -124,6 +124,8 @@ def build_cache(
             return str(final)
         with sole_builder(pathlib.Path(cache_dir) / f".{name}.lock"):
             if not (final / "COMPLETED").exists():
+                for line in corpus.description() if show_progress else ():
+                    print(line, file=sys.stderr, flush=True)
                 partial = final.with_name(name + ".partial")
                 setup = _setup(partial, corpus, vocabulary, packing)
                 title = f"Tokenising {corpus.name}"

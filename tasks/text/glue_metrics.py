@@ -75,7 +75,7 @@ def pearson(targets: Sequence[float], predictions: Sequence[float]) -> float:
 
 def spearman(targets: Sequence[float], predictions: Sequence[float]) -> float:
     """Return Spearman's correlation, per cent: Pearson's of the ranks, equal values sharing their mean rank."""
-    return pearson(_ranks(targets), _ranks(predictions))
+    return pearson(ranks(targets), ranks(predictions))
 
 
 METRICS = {"accuracy": accuracy, "f1": f1, "matthews": matthews, "pearson": pearson, "spearman": spearman}
@@ -101,7 +101,8 @@ def glue_average(scores: Mapping[str, Mapping[str, float]]) -> float:
     return float(np.mean([scores[task][metric] for task, metric in AVERAGED.items()]))
 
 
-def _ranks(values: Sequence[float]) -> np.ndarray:
+def ranks(values: Sequence[float]) -> np.ndarray:
+    """Return the rank of each value, from 1 up; equal ones share their mean rank."""
     _, inverse, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2.0)[inverse]

@@ -164,6 +164,7 @@ def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
     return TextTask(
         name=NAME,
         target=Classes(tuple(packages)),
+        thresholds=None,
         pair=False,
         clips=False,
         metrics=("accuracy",),

@@ -13,13 +13,15 @@ from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.split_files import Sources, file_sources, reads_tfds, split_paths, what_is_missing
 from electra_jax.tasks.text.glue import GlueTask, examples_of_tfds, in_both_orders, read_glue
+from electra_jax.tasks.text.label_sets import LabelSets
 from electra_jax.tasks.text.records import TABLE_SUFFIXES, column_names
 from electra_jax.tasks.text.tables import (
-    Classes,
     Columns,
     Interval,
+    Target,
     TextExample,
     discover_target,
+    indicator_columns,
     read_table,
 )
 
@@ -63,9 +65,7 @@ def glue_sources(task: GlueTask, options: TaskOptions) -> Sources:
     return Sources(readers, what_is_missing(options, **looked))
 
 
-def table_sources(
-    options: TaskOptions, *, regression: bool, target: Classes | Interval | None
-) -> tuple[Sources, Classes | Interval]:
+def table_sources(options: TaskOptions, *, regression: bool, target: Target | None) -> tuple[Sources, Target]:
     """Return the splits of a user's own tables, and its labels: `target`, or those of the training file.
 
     Raises:
@@ -77,17 +77,20 @@ def table_sources(
     paths = split_paths(options, **looked)
     if not paths:
         raise UserError(f"{options.task} has no split at all: {what_is_missing(options, **looked)}")
-    columns = _columns(options, next(iter(paths.values())))
+    columns = _columns(options, next(iter(paths.values())), target)
     if target is None:
         if "train" not in paths:
             raise UserError(
                 f"the labels of {options.task!r} are those of its training file, and there is none: set TRAIN_FILE, "
                 "or start from a model that was fine-tuned on it"
             )
-        if columns.label is None:
-            raise UserError(_unset("LABEL_COLUMN", "label", paths["train"]))
+        columns = _with_labels(columns, options, paths["train"], regression=regression)
         target = discover_target(
-            paths["train"], columns=columns, regression=regression, skip_bad_rows=options.skip_bad_rows
+            paths["train"],
+            columns=columns,
+            regression=regression,
+            multi_label=options.multi_label,
+            skip_bad_rows=options.skip_bad_rows,
         )
     # What lies outside the values of training is no mistake, though no prediction will.
     accepted = Interval(-math.inf, math.inf) if isinstance(target, Interval) else target
@@ -123,11 +126,9 @@ def _public_name(task: GlueTask, split: str) -> str:
     return "test" if task.name == "ax" else split
 
 
-def _read_table(
-    path: pathlib.Path, split: str, *, columns: Columns, target: Classes | Interval, skip_bad_rows: bool
-) -> Examples:
+def _read_table(path: pathlib.Path, split: str, *, columns: Columns, target: Target, skip_bad_rows: bool) -> Examples:
     # A test file need not have labels.
-    if split == "test" and columns.label is not None and columns.label not in column_names(path):
+    if split == "test" and not set(columns.labels) <= set(column_names(path)):
         columns = dataclasses.replace(columns, label=None)
     return read_table(path, columns=columns, target=target, skip_bad_rows=skip_bad_rows)
 
@@ -150,12 +151,28 @@ def _texts_in_any_order(example: TextExample) -> str:
     return "\t".join(sorted((example.text_a, example.text_b or "")))
 
 
-def _columns(options: TaskOptions, path: pathlib.Path) -> Columns:
+def _columns(options: TaskOptions, path: pathlib.Path, target: Target | None) -> Columns:
     if options.text_column is None:
         raise UserError(_unset("TEXT_COLUMN", "text", path))
     if options.text_b_column is None and options.task in _PAIRS:
         raise UserError(_unset("TEXT_B_COLUMN", "second text", path))
-    return Columns(options.text_column, options.text_b_column, options.label_column)
+    label = options.label_column
+    if label is None and isinstance(target, LabelSets):
+        # The labels of a fine-tuned model that had a column each, and were recognised.
+        label = target.labels
+    if label is not None and not isinstance(label, str):
+        label = tuple(dict.fromkeys(label))
+    return Columns(options.text_column, options.text_b_column, label or None)
+
+
+def _with_labels(columns: Columns, options: TaskOptions, path: pathlib.Path, *, regression: bool) -> Columns:
+    """Return columns with those of a training file's labels, recognised where at least two columns hold 0 and 1."""
+    if columns.label is not None:
+        return columns
+    found = () if regression or options.multi_label is False else indicator_columns(path, texts=columns.used)
+    if len(found) < 2:
+        raise UserError(_unset("LABEL_COLUMN", "label", path))
+    return dataclasses.replace(columns, label=found)
 
 
 def _unset(macro: str, what: str, path: pathlib.Path) -> str:

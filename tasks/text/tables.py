@@ -1,17 +1,17 @@
 """Read a user's own tables of texts with a class or a number, and turn texts into word pieces."""
 
-import ast
 import dataclasses
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.long_texts import token_windows
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import BadRows
-from electra_jax.tasks.text.records import records
+from electra_jax.tasks.text.label_sets import LabelSets, as_list, is_indicator, labels_of_columns
+from electra_jax.tasks.text.records import column_names, records
 from electra_jax.tasks.vocabulary import Vocabulary
 
 # How pandas.read_csv spells a missing value (its na_values by default, pandas 2).
@@ -24,13 +24,14 @@ class TextExample(NamedTuple):
     """A text or a pair of texts.
 
     `index`: the row's number in its file, from 0 and without the header, also where rows before it were skipped.
-    `label`: the class's number, or the value of a regression as the file has it; None where there is none.
+    `label`: the class's number, the numbers of several labels, or the value of a regression as the file has it; None
+    where there is none.
     """
 
     index: int
     text_a: str
     text_b: str | None
-    label: int | float | None
+    label: int | float | tuple[int, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,33 +84,43 @@ class Interval:
         return min(max(value, self.low), self.high)
 
 
+Target = Classes | Interval | LabelSets
+
+
 class RawRow(NamedTuple):
-    """A row as it was read, before its label is understood; `line` is for messages."""
+    """A row as it was read, before its label, or its list of labels, is understood; `line` is for messages."""
 
     line: int
     index: int
     text_a: str
     text_b: str | None
-    label: str | None
+    label: str | tuple[str, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Names of a table's columns. `text_b`: None without a second text; `label`: None for a file without labels."""
+    """Names of a table's columns.
+
+    `text_b`: None without a second text; `label`: a name, the names of columns that say of one label each whether a
+    text has it, or None for a file without labels.
+    """
 
     text_a: str
     text_b: str | None
-    label: str | None
+    label: str | tuple[str, ...] | None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the columns of labels."""
+        return (self.label,) if isinstance(self.label, str) else self.label or ()
 
     @property
     def used(self) -> list[str]:
         """Return the names of the columns that every row must have."""
-        return [name for name in (self.text_a, self.text_b, self.label) if name is not None]
+        return [name for name in (self.text_a, self.text_b, *self.labels) if name is not None]
 
 
-def read_table(
-    path: str | os.PathLike[str], *, columns: Columns, target: Classes | Interval, skip_bad_rows: bool
-) -> Examples:
+def read_table(path: str | os.PathLike[str], *, columns: Columns, target: Target, skip_bad_rows: bool) -> Examples:
     """Read a user's own file: .tsv, .csv or .jsonl; see `records`.
 
     Tables begin with a line of column names. A label that pandas would read as missing is missing.
@@ -122,41 +133,94 @@ def read_table(
         than stop.
 
     Raises:
-      UserError: if the file is missing, empty or of another format, lacks a column or has it twice, has a bad row or a
-        list as a label, or has no row that can be used.
+      UserError: if the file is missing, empty or of another format, lacks a column or has it twice, has a bad row or,
+        where each text has one label, a list as a label, or has no row that can be used.
     """
     bad_rows = BadRows(path, skip=skip_bad_rows)
-    return understood(_table_rows(path, columns, bad_rows), target, bad_rows, path)
+    rows = _table_rows(path, columns, bad_rows, lists=isinstance(target, LabelSets))
+    return understood(rows, target, bad_rows, path)
 
 
 def discover_target(
-    path: str | os.PathLike[str], *, columns: Columns, regression: bool, skip_bad_rows: bool
-) -> Classes | Interval:
+    path: str | os.PathLike[str], *, columns: Columns, regression: bool, multi_label: bool | None, skip_bad_rows: bool
+) -> Target:
     """Return the labels of a training file, sorted (numbers by value), or the interval of its numbers.
 
+    Args:
+      path: the file.
+      columns: which columns hold what. Labels with a column each keep the order of `columns`.
+      regression: whether labels are numbers.
+      multi_label: whether a text may have several labels, or none; None if that is so where a label is a list, or the
+        labels have a column each.
+      skip_bad_rows: see `read_table`.
+
     Raises:
-      UserError: if `read_table` refuses the file, `columns.label` is None, or there is only one label or one number.
+      UserError: if `read_table` refuses the file, `columns.label` is None, there is only one label or one number (of
+        several labels: none), or lists and `multi_label` disagree.
     """
     if columns.label is None:
         raise UserError(f"{path} is to be trained on: name the column of its labels")
     bad_rows = BadRows(path, skip=skip_bad_rows)
+    if isinstance(columns.label, tuple):
+        if regression or multi_label is False:
+            raise UserError(
+                f"LABEL_COLUMN names {len(columns.label)} columns, one for each of several labels, and "
+                f"{'a regression has one' if regression else 'MULTI_LABEL is False'}: name one column"
+            )
+        return LabelSets(columns.label)
     if regression:
-        file = understood(_table_rows(path, columns, bad_rows), Interval(-math.inf, math.inf), bad_rows, path)
+        rows = _table_rows(path, columns, bad_rows, lists=False)
+        file = understood(rows, Interval(-math.inf, math.inf), bad_rows, path)
         values = [example.label for example in file.examples if example.label is not None]
-        target: Classes | Interval = Interval(min(values), max(values))
+        target: Target = Interval(min(values), max(values))
         different = len(set(values))
     else:
-        labels = {row.label for row in _table_rows(path, columns, bad_rows) if row.label is not None}
-        target = Classes(tuple(sorted(labels, key=_number_or_text)))
-        different = len(labels)
-    if different < 2:
-        raise UserError(f"{path}: {different} different labels in the column {columns.label!r}; at least 2 are needed")
+        found = [row.label for row in _table_rows(path, columns, bad_rows, lists=multi_label is not False)]
+        target = _target_of_labels(found, path, multi_label)
+        different = len(target.labels)
+    least = 1 if isinstance(target, LabelSets) else 2
+    if different < least:
+        are = "is" if least == 1 else "are"
+        raise UserError(
+            f"{path}: {different} different labels in the column {columns.label!r}; at least {least} {are} needed"
+        )
     return target
 
 
-def understood(
-    rows: Iterable[RawRow], target: Classes | Interval, bad_rows: BadRows, path: str | os.PathLike[str]
-) -> Examples:
+def _target_of_labels(
+    found: Iterable[str | tuple[str, ...] | None], path: str | os.PathLike[str], multi_label: bool | None
+) -> Classes | LabelSets:
+    """Return the labels of a column, sorted: one of a text, or several where there are lists."""
+    rows = [label for label in found if label is not None]
+    lists = [label for label in rows if isinstance(label, tuple)]
+    if multi_label and not lists:
+        raise UserError(
+            f"{path}: MULTI_LABEL is True, and no label is a list: write lists, or one column of 0 and 1 for each "
+            "label and name all of them by LABEL_COLUMN"
+        )
+    labels = {name for label in lists for name in label} if lists else set(rows)
+    names = tuple(sorted(labels, key=_number_or_text))
+    return LabelSets(names) if lists else Classes(names)
+
+
+def indicator_columns(path: str | os.PathLike[str], *, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of a table, apart from those of texts, in which every row has 0 or 1.
+
+    A missing value is passed over, as `read_table` will report it, and so is a row that cannot be read.
+    """
+    names = [name for name in column_names(path) if name not in texts]
+    seen: set[str] = set()
+    for _, record in records(path, texts, BadRows(path, skip=True)):
+        if record is None:
+            continue
+        there = [name for name in names if not _is_missing(record.get(name), label=True)]
+        others = {name for name in there if not is_indicator(record[name])}
+        names = [name for name in names if name not in others]
+        seen |= set(there) - others
+    return tuple(dict.fromkeys(name for name in names if name in seen))
+
+
+def understood(rows: Iterable[RawRow], target: Target, bad_rows: BadRows, path: str | os.PathLike[str]) -> Examples:
     """Give each row its label's number; report those whose label is none."""
     examples = []
     for row in rows:
@@ -165,7 +229,8 @@ def understood(
             try:
                 label = target.parse(row.label)
             except ValueError:
-                bad_rows.report(row.line, f"the label {row.label!r}", target.expected)
+                said = list(row.label) if isinstance(row.label, tuple) else row.label
+                bad_rows.report(row.line, f"the label {said!r}", target.expected)
                 continue
         examples.append(TextExample(row.index, row.text_a, row.text_b, label))
     if not examples:
@@ -259,22 +324,42 @@ def _number_or_text(label: str) -> tuple[bool, float, str]:
     return (True, 0.0, label) if math.isnan(value) else (False, value, label)
 
 
-def _table_rows(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows) -> Iterator[RawRow]:
+def _table_rows(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows, *, lists: bool) -> Iterator[RawRow]:
+    """Yield the rows of a table; `lists`: whether a list is several labels, rather than a mistake."""
     for index, (line, record) in enumerate(records(path, columns.used, bad_rows)):
         if record is None:
             continue
-        if columns.label is not None and _is_list(record.get(columns.label)):
+        try:
+            label = None if columns.label is None else _label(record, columns.label)
+        except ValueError as error:
             raise UserError(
-                f"{path}, line {line}: the label {record[columns.label]} is a list, and multi-label classification is "
-                "not supported: give each row one label"
+                f"{path}, line {line}: the label {record[columns.labels[0]]} is neither one label nor a list of "
+                "labels: write one of these"
+            ) from error
+        if isinstance(columns.label, str) and isinstance(label, tuple) and not lists:
+            raise UserError(
+                f"{path}, line {line}: the label {record[columns.label]} is a list, and here each row has one label: "
+                "give it one, or fine-tune on lists, with MULTI_LABEL = None or True"
             )
-        missing = [name for name in columns.used if _is_missing(record.get(name), label=name == columns.label)]
+        missing = [name for name in columns.used if _is_missing(record.get(name), label=name in columns.labels)]
         if missing:
             bad_rows.report(line, f"no {', '.join(map(repr, missing))}", f"the columns {', '.join(columns.used)}")
             continue
+        if label is None and columns.label is not None:
+            values = ", ".join(f"{name} {record[name]!r}" for name in columns.labels if not is_indicator(record[name]))
+            bad_rows.report(line, values, "0 or 1 in each column of LABEL_COLUMN")
+            continue
         text_b = None if columns.text_b is None else str(record[columns.text_b])
-        label = None if columns.label is None else str(record[columns.label])
         yield RawRow(line, index, str(record[columns.text_a]), text_b, label)
+
+
+def _label(record: Mapping[str, object], column: str | tuple[str, ...]) -> str | tuple[str, ...] | None:
+    """Return the label of a row, or its labels; None if columns of labels hold something else than 0 and 1."""
+    if isinstance(column, str):
+        value = record.get(column)
+        found = as_list(value)
+        return str(value) if found is None else found
+    return None if any(name not in record for name in column) else labels_of_columns(record, column)
 
 
 def _is_missing(value: object, *, label: bool) -> bool:
@@ -282,13 +367,3 @@ def _is_missing(value: object, *, label: bool) -> bool:
     if label and isinstance(value, str):
         return value.strip() in _MISSING
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _is_list(label: object) -> bool:
-    """Say whether a label is several, in JSON or as a table spells what Python prints."""
-    if isinstance(label, str) and label.strip().startswith(("[", "(", "{")):
-        try:
-            label = ast.literal_eval(label.strip())
-        except (ValueError, SyntaxError):
-            return False
-    return isinstance(label, (list, tuple, set, dict))

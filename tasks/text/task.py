@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,23 +10,25 @@ import numpy as np
 from electra_jax.errors import UserError
 from electra_jax.tasks.long_texts import check_long_texts, count_fields
 from electra_jax.tasks.options import TaskOptions
-from electra_jax.tasks.probabilities import softmax
+from electra_jax.tasks.probabilities import sigmoid, softmax
 from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.split_files import NO_SOURCES, Sources
 from electra_jax.tasks.text.glue import GLUE
-from electra_jax.tasks.text.glue_metrics import METRICS, TASK_METRICS, f1
+from electra_jax.tasks.text.glue_metrics import TASK_METRICS, f1
+from electra_jax.tasks.text.label_sets import METRICS as LABEL_SET_METRICS
+from electra_jax.tasks.text.label_sets import LabelSets, best_threshold
+from electra_jax.tasks.text.metrics import AUC, METRICS, auc, own_metrics
 from electra_jax.tasks.text.sources import glue_sources, table_sources
-from electra_jax.tasks.text.tables import Classes, Interval, TextExample, text_windows
+from electra_jax.tasks.text.tables import Classes, Interval, Target, TextExample, text_windows
 from electra_jax.tasks.vocabulary import Vocabulary
 
-# A user's own: scores, the main one first.
-OWN_METRICS = {
-    "classification": ("accuracy", "matthews"),
-    "pair_classification": ("accuracy", "matthews"),
-    "regression": ("spearman", "pearson"),
-}
+# A user's own.
+OWN = ("classification", "pair_classification", "regression")
 
-NAMES = (*GLUE, *OWN_METRICS)
+NAMES = (*GLUE, *OWN)
+
+# The kind of a task, by what it predicts.
+_KINDS = {Classes: "classification", LabelSets: "multi_label_classification", Interval: "regression"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,18 @@ class LabelPrediction:
 
 
 @dataclasses.dataclass(frozen=True)
+class LabelsPrediction:
+    """The labels of an example, of which it may have several or none, and the probability of each."""
+
+    labels: tuple[str, ...]
+    probabilities: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `labels` and `probabilities`."""
+        return {"labels": list(self.labels), "probabilities": dict(self.probabilities)}
+
+
+@dataclasses.dataclass(frozen=True)
 class ValuePrediction:
     """The value of an example, in the units of the task's own interval."""
 
@@ -68,7 +82,7 @@ class ValuePrediction:
         return {"value": self.value}
 
 
-TextPrediction = LabelPrediction | ValuePrediction
+TextPrediction = LabelPrediction | LabelsPrediction | ValuePrediction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +91,10 @@ class TextTask:
 
     Attributes:
       name: its name in the catalogue.
-      target: its classes, or the interval of its values.
+      target: its classes, of which an example has one, its labels, of which it has any number, or the interval of its
+        values.
+      thresholds: of labels of which an example has any number, the probability from which it has each; None for 0.5,
+        until those are fitted to a dev split.
       pair: whether examples are pairs.
       clips: whether predicted values are brought into the interval.
       metrics: names of its scores, the main one first.
@@ -89,7 +106,8 @@ class TextTask:
     """
 
     name: str
-    target: Classes | Interval
+    target: Target
+    thresholds: tuple[float, ...] | None
     pair: bool
     clips: bool
     metrics: tuple[str, ...]
@@ -101,8 +119,8 @@ class TextTask:
 
     @property
     def kind(self) -> str:
-        """Return "classification" or "regression"."""
-        return "regression" if isinstance(self.target, Interval) else "classification"
+        """Return "classification", "multi_label_classification" or "regression"."""
+        return _KINDS[type(self.target)]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -145,7 +163,7 @@ class TextTask:
                 continue
             shared = {"example": np.array(number, np.int32)} | count_fields(windows.num_tokens, windows.num_cut)
             if example.label is not None:
-                shared["label"] = self._label(example.label)
+                shared |= self._targets(example.label)
             for feature in windows.rows:
                 ids = {name: np.array(values, np.int32) for name, values in feature._asdict().items()}
                 rows.append(ids | shared)
@@ -178,12 +196,40 @@ class TextTask:
                 f"{len(examples) - len(gold)} of the {len(examples)} examples of {self.name} have no label, as in a "
                 "test set: they can be predicted (electra predict), but not scored; name a split with labels"
             )
-        return self.scores(gold, [self._number(prediction) for prediction in predictions])
+        if isinstance(self.target, LabelSets):
+            gold_NC, found_NC = self._indicators(gold), self._indicators(map(self._numbers, predictions))
+            return {name: LABEL_SET_METRICS[name](gold_NC, found_NC) for name in self.metrics}
+        scores = self.scores(gold, [self._number(prediction) for prediction in predictions])
+        if AUC in self.metrics:
+            scores[AUC] = auc(gold, [prediction.probabilities[self.labels[1]] for prediction in predictions])
+        return {name: scores[name] for name in self.metrics}
 
     def scores(self, labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
-        """Return the metrics of class numbers, or of values in the task's interval."""
+        """Return the metrics of class numbers, or of values in the task's interval: all but the AUC."""
         metrics = METRICS | {"f1": self.rules.f1}
-        return {name: metrics[name](labels, predictions) for name in self.metrics}
+        return {name: metrics[name](labels, predictions) for name in self.metrics if name != AUC}
+
+    def fitted(
+        self, examples: Sequence[TextExample], predictions: Sequence[LabelsPrediction]
+    ) -> tuple["TextTask", list[LabelsPrediction]]:
+        """Return the task with each label's threshold of the highest F1, and the predictions by these thresholds.
+
+        Args:
+          examples: of a dev split, all with labels.
+          predictions: of each.
+        """
+        gold_NC = self._indicators(example.label for example in examples)
+        thresholds = tuple(
+            best_threshold(gold_N, np.array([prediction.probabilities[label] for prediction in predictions]))
+            for label, gold_N in zip(self.labels, gold_NC.T, strict=True)
+        )
+        task = dataclasses.replace(self, thresholds=thresholds)
+        return task, [task.labels_prediction(prediction.probabilities) for prediction in predictions]
+
+    def labels_prediction(self, probabilities: Mapping[str, float]) -> LabelsPrediction:
+        """Return the labels whose probability reaches their threshold."""
+        assert isinstance(self.target, LabelSets)
+        return LabelsPrediction(self.target.named(probabilities, self.thresholds), probabilities)
 
     def value_of(self, output: float) -> float:
         """Return the value that a regression's output stands for."""
@@ -198,6 +244,7 @@ class TextTask:
             "task": self.name,
             "kind": self.kind,
             "target": [target.low, target.high] if isinstance(target, Interval) else list(target.labels),
+            "thresholds": None if self.thresholds is None else list(self.thresholds),
             "pair": self.pair,
             "clips": self.clips,
             "metrics": list(self.metrics),
@@ -216,24 +263,34 @@ class TextTask:
             raise UserError(f"input {index + 1} is {value!r}: {self.name} expects {expected}")
         return TextExample(index, texts[0], texts[1] if self.pair else None, None)
 
-    def _label(self, label: int | float) -> np.ndarray:
+    def _targets(self, label: int | float | tuple[int, ...]) -> Row:
+        """Return the targets of a row, by their names: see `protocol.Row`."""
+        if isinstance(self.target, LabelSets):
+            return {"labels": self.target.indicators(label)}
         if isinstance(self.target, Interval):
-            return np.array(self.target.normalised(label), np.float32)
-        return np.array(label, np.int32)
+            return {"label": np.array(self.target.normalised(label), np.float32)}
+        return {"label": np.array(label, np.int32)}
 
     def _prediction(self, logits_C: np.ndarray) -> TextPrediction:
         if isinstance(self.target, Interval):
             return ValuePrediction(self.value_of(float(np.asarray(logits_C).reshape(()))))
-        probabilities_C = softmax(logits_C.astype(np.float64))
-        labels = self.target.labels
-        return LabelPrediction(
-            labels[int(np.argmax(logits_C))], dict(zip(labels, map(float, probabilities_C), strict=True))
-        )
+        share = sigmoid if isinstance(self.target, LabelSets) else softmax
+        probabilities = dict(zip(self.labels, map(float, share(logits_C.astype(np.float64))), strict=True))
+        if isinstance(self.target, LabelSets):
+            return self.labels_prediction(probabilities)
+        return LabelPrediction(self.labels[int(np.argmax(logits_C))], probabilities)
 
     def _number(self, prediction: TextPrediction) -> float:
         if isinstance(prediction, ValuePrediction):
             return prediction.value
         return self.labels.index(prediction.label)
+
+    def _numbers(self, prediction: LabelsPrediction) -> tuple[int, ...]:
+        return tuple(map(self.labels.index, prediction.labels))
+
+    def _indicators(self, numbers: Iterable[tuple[int, ...]]) -> np.ndarray:
+        """Return whether each example has each label, bool [N, C]."""
+        return np.stack([self.target.indicators(each) for each in numbers]).astype(bool)
 
 
 def make_text_task(
@@ -259,13 +316,14 @@ def make_text_task(
         pair = len(task.tfds_texts) == 2
     else:
         sources, target = table_sources(options, regression=options.task == "regression", target=target)
-        metrics, pair = OWN_METRICS[options.task], options.text_b_column is not None
+        metrics, pair = own_metrics(target), options.text_b_column is not None
     return TextTask(
         name=options.task,
         target=target,
+        thresholds=_thresholds(options, target, recorded),
         pair=pair,
         clips=options.clip_predictions if recorded is None else recorded["clips"],
-        metrics=metrics,
+        metrics=_main_first(metrics, options),
         rules=rules,
         vocabulary=vocabulary,
         length=options.row_length,
@@ -279,6 +337,7 @@ def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, ru
     return TextTask(
         name=facts["task"],
         target=_target(facts),
+        thresholds=_recorded_thresholds(facts),
         pair=facts["pair"],
         clips=facts["clips"],
         metrics=tuple(facts["metrics"]),
@@ -290,5 +349,33 @@ def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, ru
     )
 
 
-def _target(facts: Mapping[str, Any]) -> Classes | Interval:
-    return Interval(*facts["target"]) if facts["kind"] == "regression" else Classes(tuple(facts["target"]))
+def _target(facts: Mapping[str, Any]) -> Target:
+    if facts["kind"] == "regression":
+        return Interval(*facts["target"])
+    several = facts["kind"] == "multi_label_classification"
+    return (LabelSets if several else Classes)(tuple(facts["target"]))
+
+
+def _main_first(metrics: tuple[str, ...], options: TaskOptions) -> tuple[str, ...]:
+    """Return the scores with the one that is to choose and to head the tables in front.
+
+    Raises:
+      UserError: if the task has no such score.
+    """
+    if options.main_metric is None:
+        return metrics
+    if options.main_metric not in metrics:
+        raise UserError(
+            f"MAIN_METRIC is {options.main_metric!r}: for {options.task} here it must be one of {', '.join(metrics)}"
+        )
+    return (options.main_metric, *(name for name in metrics if name != options.main_metric))
+
+
+def _thresholds(options: TaskOptions, target: Target, recorded: Mapping[str, Any] | None) -> tuple[float, ...] | None:
+    if options.label_threshold is not None and isinstance(target, LabelSets):
+        return (options.label_threshold,) * len(target.labels)
+    return None if recorded is None else _recorded_thresholds(recorded)
+
+
+def _recorded_thresholds(facts: Mapping[str, Any]) -> tuple[float, ...] | None:
+    return None if facts["thresholds"] is None else tuple(facts["thresholds"])

@@ -40,6 +40,7 @@ def test_recorded_configurations_build(runs: Path) -> None:
     assert (pretraining.encoder.hidden_size, pretraining.loop.num_train_steps, pretraining.packing) == (8, 8, False)
     finetuning = gin_files.build(FinetuningRun, ["tuned/config.gin"], [], search_paths=[])
     assert (finetuning.task.task, finetuning.task.train_file) == ("classification", "train.tsv")
+    assert (finetuning.task.multi_label, finetuning.task.main_metric, finetuning.patience) == (False, None, None)
 
 
 def test_a_pre_training_is_resumed(runs: Path) -> None:

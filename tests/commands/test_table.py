@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from electra_jax.cli import parse_arguments
-from electra_jax.commands import table
+from electra_jax.commands import gin_choice, table
 from electra_jax.commands.table import COMMANDS, Command
 from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
@@ -32,7 +32,7 @@ def tuned(tmp_path: Path) -> Path:
 def test_every_command_has_its_module_and_its_gin_file(command: Command) -> None:
     assert importlib.util.find_spec(f"electra_jax.commands.{command.module}")
     assert command.processes in ("apart", "leader", "together")
-    if command.configuration and command.gin_files is not table.given_or_recorded:
+    if command.configuration and command.gin_files is not gin_choice.given_or_recorded:
         assert (ROOT / command.gin_files([], [])[0]).is_file()
 
 
@@ -43,40 +43,40 @@ def test_no_two_commands_share_a_module() -> None:
 
 def test_a_macro_is_bound_to_its_last_value() -> None:
     bindings = ['TASK="sst2"', "SPLIT=None", "TASK = 'cola'"]
-    assert table.bound(bindings, "TASK") == "cola"
-    assert table.bound(bindings, "SPLIT") is None
-    assert table.bound(bindings, "MODEL_DIR") is None
+    assert gin_choice.bound(bindings, "TASK") == "cola"
+    assert gin_choice.bound(bindings, "SPLIT") is None
+    assert gin_choice.bound(bindings, "MODEL_DIR") is None
 
 
 def test_gin_files_of_a_command_line(tuned: Path) -> None:
     bindings = [f'MODEL_DIR="{tuned}"']
     recorded = RecordedFile(str(tuned / CONFIG), needs_imports=True)
-    assert table.given_or_recorded(["a"], bindings) == ["a"]
-    assert table.given_or_recorded([], bindings) == [recorded]
-    assert table.given_or("d")(["a"], bindings) == ["a"]
-    assert table.given_or("d")([], bindings) == ["d"]
-    assert table.default_first("d")(["a", "d"], bindings) == ["d", "a"]
-    assert table.recorded_after("d")(["a", "d"], bindings) == ["d", recorded, "a"]
+    assert gin_choice.given_or_recorded(["a"], bindings) == ["a"]
+    assert gin_choice.given_or_recorded([], bindings) == [recorded]
+    assert gin_choice.given_or("d")(["a"], bindings) == ["a"]
+    assert gin_choice.given_or("d")([], bindings) == ["d"]
+    assert gin_choice.default_first("d")(["a", "d"], bindings) == ["d", "a"]
+    assert gin_choice.recorded_after("d")(["a", "d"], bindings) == ["d", recorded, "a"]
     given = str(tuned / CONFIG)
-    assert table.recorded_after("d")([given], bindings) == ["d", given]
+    assert gin_choice.recorded_after("d")([given], bindings) == ["d", given]
     # A pre-training's record is Gin of another command.
     (tuned / MODEL).write_text(json.dumps({"head": None}))
-    assert table.recorded_after("d")(["a"], bindings) == ["d", "a"]
+    assert gin_choice.recorded_after("d")(["a"], bindings) == ["d", "a"]
 
 
 def test_a_run_without_a_gin_file_needs_a_record(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give --gin_file=PATH"):
-        table.given_or_recorded([], [])
+        gin_choice.given_or_recorded([], [])
     with pytest.raises(UserError, match=r"config\.gin does not exist"):
-        table.given_or_recorded([], [f"MODEL_DIR={str(tmp_path)!r}"])
+        gin_choice.given_or_recorded([], [f"MODEL_DIR={str(tmp_path)!r}"])
 
 
 def test_evaluate_is_of_a_task_where_one_is_named_or_the_model_has_a_head(tuned: Path, tmp_path: Path) -> None:
-    assert table.evaluates_task(['TASK="sst2"'])
-    assert table.evaluates_task(['PREDICTIONS="answers.json"'])
-    assert table.evaluates_task([f'MODEL_DIR="{tuned}"'])
-    assert not table.evaluates_task([f'MODEL_DIR="{tmp_path / "none"}"'])
-    assert not table.evaluates_task([])
+    assert gin_choice.evaluates_task(['TASK="sst2"'])
+    assert gin_choice.evaluates_task(['PREDICTIONS="answers.json"'])
+    assert gin_choice.evaluates_task([f'MODEL_DIR="{tuned}"'])
+    assert not gin_choice.evaluates_task([f'MODEL_DIR="{tmp_path / "none"}"'])
+    assert not gin_choice.evaluates_task([])
 
 
 def predict(*arguments: str) -> tuple[list[str], argparse.Namespace]:

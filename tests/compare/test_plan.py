@@ -12,10 +12,11 @@ from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun, GridPoint
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.config.probing import ProbeRun
 from electra_jax.model.config import FULL, SLIDING
 from electra_jax.training.optimizer import learning_rate
 from support.command_line import MODERN
-from support.comparison import ELECTRA_STEP, GENERATOR, MACROS, MLM_STEP, configured, plan_of_macros, refusal
+from support.comparison import ELECTRA_STEP, ENCODER, GENERATOR, MACROS, MLM_STEP, configured, plan_of_macros, refusal
 from support.tiny_model import MASKING
 
 
@@ -102,6 +103,11 @@ def test_blocks_of_another_kind_are_a_variant(tmp_path: Path) -> None:
     assert (built.encoder.position_embedding_type, built.encoder.kinds) == ("rotary", (FULL, SLIDING))
 
 
+def test_a_language_model_pays_for_a_prediction_of_every_token(tmp_path: Path) -> None:
+    plan = make_plan(configured(tmp_path, VARIANTS=[("lm", "gin/objectives/lm.gin")]), {})
+    assert plan.step_flops == {"lm": 3 * (ENCODER + 2 * 8 * 32 * 16 * (16 + 100))}
+
+
 def test_a_stage_has_the_schedule_of_the_whole_budget(planned: tuple[ComparisonRun, Plan]) -> None:
     """What the commands of the items say, as the processes will read it."""
     _, plan = planned
@@ -129,12 +135,26 @@ def test_a_stage_has_the_schedule_of_the_whole_budget(planned: tuple[ComparisonR
     assert list(tuned.seeds) == [0, 1, 2]
 
 
+def test_a_task_may_be_a_probe_of_the_frozen_encoder() -> None:
+    tasks = [("rte", "EPOCHS = 2"), ("probe_words", "DATA_DIR = 'conll2000'")]
+    run = configured(Path("runs/it"), TASKS=tasks, FINETUNING=["DATA_DIR = 'glue'", "LEARNING_RATE = 1e-3"])
+    plan = make_plan(run, {})
+    items = {item.name: item for item in plan.items}
+    probe, random = items["mlm/0.5/probe_words"], items["random/probe_words"]
+    assert (probe.arguments[0], probe.needs) == ("probe", "mlm/0.5/pretrain")
+    built, sizes = built_by(probe), built_by(random)
+    assert (built.task.task, built.task.data_dir, list(built.seeds)) == ("words", "conll2000", [0, 1, 2])
+    assert (built.init_from, built.model_dir) == ("runs/it/mlm/0.5/pretrain", "runs/it/mlm/0.5/probe_words")
+    assert (sizes.init_from, sizes.encoder().hidden_size, sizes.vocab_file) == (None, 16, "vocab.txt")
+    assert built_by(items["mlm/0.5/rte"]).task.data_dir == "glue"
+
+
 def built_by(item: WorkItem) -> Any:
     """What an item's process builds of its arguments."""
     command, *flags = item.arguments
     files = [flag.removeprefix("--gin_file=") for flag in flags if flag.startswith("--gin_file=")]
     bindings = [flag.removeprefix("--gin.") for flag in flags if flag.startswith("--gin.")]
-    kind = {"pretrain": PretrainingRun, "finetune": FinetuningRun}[command]
+    kind = {"pretrain": PretrainingRun, "finetune": FinetuningRun, "probe": ProbeRun}[command]
     return gin_files.build(kind, files, bindings, search_paths=[])
 
 
@@ -273,6 +293,7 @@ def test_time_left() -> None:
         ({"VARIANTS": [("../up",)]}, "VARIANTS names '../up', which also names a folder: use letters"),
         ({"VARIANTS": [("random",)]}, "VARIANTS names 'random', which electra compare keeps for itself"),
         ({"TASKS": [("pretrain", "TASK = 'rte'")]}, "TASKS names 'pretrain', which electra compare keeps for itself"),
+        ({"TASKS": ["probe_ner"]}, "TASK is 'ner': a probe is one of chunk, pos, words"),
         ({"VARIANTS": [("a", "DROPOUT")]}, "VARIANTS has 'DROPOUT': an override is a Gin file or NAME = VALUE"),
         ({"VARIANTS": [3]}, "VARIANTS has 3: an entry is a name and its overrides"),
         ({"VARIANTS": "mlm"}, "VARIANTS is 'mlm': it must be a list"),

@@ -24,7 +24,15 @@ from electra_jax.compare.results import (
     table_of,
     text_of,
 )
-from electra_jax.compare.spread import ahead_of, cells_of, is_ahead, pooled_deviation, statistics_of
+from electra_jax.compare.spread import (
+    ahead_of,
+    cells_of,
+    is_ahead,
+    main_scores,
+    pooled_deviation,
+    statistics_of,
+    tuning_scores,
+)
 from electra_jax.compare.tuning import at_the_edge, chosen, trials
 from electra_jax.config.comparison import ComparisonRun, GridPoint
 from support.comparison import configured, plan_of_macros, refusal
@@ -91,6 +99,13 @@ def fine_tuned(variant: str, seed: int, *values: float, fraction: float = 1.0) -
     made = {"variant": variant, "pretraining_seed": seed, "fraction": fraction, "steps": 3, "flops": 9.0}
     shown = {"task": "probe", "metric": "f1", "by_seed": by_seed, "failed_seeds": []}
     return {**made, **shown, **statistics_of(by_seed)}
+
+
+def test_settings_are_chosen_by_a_score_that_is_not_reported() -> None:
+    """A probe's trials are compared on its dev split; a fine-tuning names no score for them."""
+    probe = RESULTS | {"tuning_metric": "f1"}
+    assert (main_scores(probe, [0]), tuning_scores(probe, [0])) == ({"0": 50.0}, {"0": 1.0})
+    assert tuning_scores(RESULTS, [0, 1]) == {"0": 50.0, "1": 70.0}
 
 
 def test_the_spread_is_over_pre_trainings() -> None:

@@ -64,6 +64,14 @@ def test_stacking_by_hand() -> None:
     assert all(dtype in (np.int32, np.float32) for dtype in dtypes.values())
 
 
+def test_labels_of_a_whole_row_are_not_padded() -> None:
+    """More labels than tokens, as few as tokens, or none."""
+    for number in (9, 4, 1):
+        rows = [row | {"labels": np.full(number, place, np.float32)} for place, row in enumerate(rows_of([4, 3]))]
+        batch = stack(rows, length=8, size=3)
+        assert batch["labels"].tolist() == [[0.0] * number, [1.0] * number, [1.0] * number]
+
+
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 4 * POOL_BATCHES * 2 + 7])
 def test_every_row_once_an_epoch(count: int) -> None:
     """Also over several pools; the batch that is not full is filled up, and is one of each epoch."""

@@ -1,7 +1,9 @@
 """What the end-to-end tests share: a text, compiled programs, and one run that nothing disturbed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 from support.command_line import STEPS, electra, small_run, write_small_text
@@ -21,3 +23,12 @@ def whole(place: Path) -> Path:
     done = electra(small_run(place, place / "whole", **STEPS), place / "cache")
     assert done.returncode == 0, done
     return place / "whole"
+
+
+@pytest.fixture
+def compilations(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compiled programs are kept where the tests keep theirs, and only while a test lasts."""
+    monkeypatch.setenv("ELECTRA_CACHE_DIR", str(place / "cache"))
+    kept = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", kept)

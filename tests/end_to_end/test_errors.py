@@ -8,7 +8,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from electra_jax import cli
 from electra_jax.distributed.group import free_port
@@ -41,7 +43,8 @@ def refused(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         assert cli.main(arguments) == 2
         stderr = capfd.readouterr().err
         *progress, sentence = stderr.splitlines()
-        assert all(line.startswith("Tokenising ") or " training examples of " in line for line in progress), stderr
+        known = ("Tokenising ", " training examples of ", ", which begins ")
+        assert all(any(words in line for words in known) for line in progress), stderr
         assert sentence.startswith("electra: ")
         return sentence.removeprefix("electra: ")
 
@@ -166,8 +169,17 @@ def _corpora(place: Path, folder: Path) -> dict[str, Path]:
         "empty": folder / "empty.txt",
         f"not UTF-8 at byte {len(text) + 5} (line": folder / "latin.txt",
         "truncated: its compressed text breaks off": _truncated(folder / "cut.txt.gz", gzip.compress(text)),
+        "damaged, truncated or not what": _truncated(folder / "cut.parquet", _parquet(text)),
+        "breaks off after 1 elements": _whole_record(folder / "cut.json", b'[{"text": "ba"},'),
+        "a PDF file, which is not read": _whole_record(folder / "a.txt", b"%PDF-1.7\n" + text),
         "lacks input_mask": _whole_record(folder / "cache.tfrecord", records),
     }
+
+
+def _parquet(text: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.table({"text": text.decode().splitlines()}), sink)
+    return sink.getvalue().to_pybytes()
 
 
 def _whole_record(path: Path, content: bytes) -> Path:

@@ -2,67 +2,33 @@
 
 import inspect
 import json
-import random
 import re
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 
 import electra_jax
 from electra_jax.cli import main
 from electra_jax.tasks import seqio_export
 from support.command_line import WORDS
+from support.tuned_runs import (
+    DRAW,
+    NOUNS,
+    OTHERS,
+    SETTINGS,
+    VERBS,
+    best_of,
+    electra,
+    evaluated,
+    predictions_of,
+    sentence,
+    settings_of,
+    tune,
+)
 
-DRAW = random.Random(1)
-NOUNS, VERBS, OTHERS = WORDS[:25], WORDS[25:50], WORDS[50:60]
-SETTINGS = {
-    "BUCKETS": (32,),
-    "MAX_SEQ_LENGTH": 32,
-    "BATCH_SIZE": 16,
-    "EVALUATION_BATCH_SIZE": 8,
-    "LEARNING_RATE": 3e-3,
-    "DROPOUT": 0.0,
-    "LAYERWISE_LR_DECAY": 1.0,
-    "EPOCHS": 8,
-    "EVALUATE_EVERY": 12,
-}
-
-
-@pytest.fixture(autouse=True)
-def compilations(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compiled programs are kept where the tests keep theirs, and only while a test lasts."""
-    monkeypatch.setenv("ELECTRA_CACHE_DIR", str(place / "cache"))
-    kept = jax.config.jax_compilation_cache_dir
-    yield
-    jax.config.update("jax_compilation_cache_dir", kept)
-
-
-def sentence(words: list[str], number: int) -> str:
-    return " ".join(DRAW.choices(words, k=number))
-
-
-def electra(verb: str, *arguments: str, **macros: Any) -> None:
-    assert main([verb, *arguments, *(f"--gin.{name}={value!r}" for name, value in macros.items())]) == 0
-
-
-def settings_of(whole: Path, folder: Path, task: str) -> dict[str, Any]:
-    return {"INIT_FROM": str(whole), "DATA_DIR": str(folder), "MODEL_DIR": str(folder / "run"), "TASK": task}
-
-
-def tune(whole: Path, folder: Path, task: str, **macros: Any) -> dict[str, Any]:
-    """Fine-tunes the pre-training run `whole` on `folder`'s files; returns results.json of `folder/run`."""
-    electra("finetune", **{**SETTINGS, **settings_of(whole, folder, task), **macros})
-    return json.loads((folder / "run/results.json").read_text())
-
-
-def evaluated(folder: Path, split: str = "dev", *arguments: str, **macros: Any) -> dict[str, Any]:
-    places = {"MODEL_DIR": str(folder / "run"), "OUTPUT": str(folder / "scores.json")}
-    electra("evaluate", *arguments, SPLIT=split, **places, **macros)
-    return json.loads((folder / "scores.json").read_text())
+pytestmark = pytest.mark.usefixtures("compilations")
 
 
 def scored_file(folder: Path, task: str, predictions: Path, **macros: Any) -> dict[str, float]:
@@ -70,10 +36,6 @@ def scored_file(folder: Path, task: str, predictions: Path, **macros: Any) -> di
     places = {"TASK": task, "DATA_DIR": str(folder), "PREDICTIONS": str(predictions)}
     electra("evaluate", OUTPUT=str(folder / "file.json"), **places, **macros)
     return json.loads((folder / "file.json").read_text())["metrics"]
-
-
-def best_of(results: dict[str, Any]) -> dict[str, float]:
-    return next(seed["metrics"] for seed in results["seeds"] if seed["seed"] == results["best_seed"])
 
 
 def test_classification(
@@ -266,11 +228,6 @@ def test_question_answering(whole: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert {name for name, answer in answers.items() if answer == ""} == withheld
     found = scored_file(tmp_path, "squad_v2", predictions / "predictions.json")
     assert (found["exact"], found["f1"]) == (best["exact"], best["f1"])
-
-
-def predictions_of(folder: Path, name: str) -> list[dict[str, Any]]:
-    """The JSON lines of a file of `folder/run`."""
-    return [json.loads(line) for line in (folder / "run" / name).read_text().splitlines()]
 
 
 def test_labels_that_differ_only_in_case(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

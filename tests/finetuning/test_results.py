@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from electra_jax.finetuning import seed_run
+from electra_jax.finetuning.patience import Patience
 from electra_jax.finetuning.results import answer_of, best_seed, collapse, record_of, show, summary, write_predictions
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.protocol import DownstreamTask
@@ -19,6 +20,7 @@ from electra_jax.tasks.tagging.sentences import TaggedSentence
 from electra_jax.tasks.text.tables import TextExample
 from electra_jax.tasks.text.task import LabelPrediction, ValuePrediction
 from electra_jax.tasks.vocabulary import Vocabulary
+from electra_jax.training.stop import Stop
 from support.finetuned_model import QA, TAGGING, TOKENS, text_facts
 
 PIECES = Vocabulary(TOKENS, lowercase=True, strip_accents=True)
@@ -174,19 +176,24 @@ def test_a_score_that_is_not_a_number_is_never_the_best(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         seed_run, "evaluate", lambda context, params: SimpleNamespace(scores={"accuracy": next(scores)})
     )
-    context = SimpleNamespace(
+    patience = Patience(2, "accuracy", earlier=(), stop=Stop())
+    context: Any = SimpleNamespace(
         task=SimpleNamespace(main_metric="accuracy"),
         run=SimpleNamespace(selection="best"),
         loop=SimpleNamespace(num_train_steps=5),
     )
-    best = seed_run.Kept(context, tmp_path, seed=0)
+    best = seed_run.Kept(context, tmp_path, seed=0, patience=patience)
     kept: list[int] = []
     monkeypatch.setattr(best, "_save", lambda params, step, found: kept.append(step))
     for step in range(1, 6):
         best({}, step)
     assert kept == [1, 2, 5]
+    assert not patience.exhausted
     seeds = [
         {"seed": seed, "failed": None, "metrics": {"accuracy": score}} for seed, score in enumerate([nan, 1.0, nan])
     ]
     assert best_seed(seeds, "accuracy") == 1
+    errors = [{"seed": seed, "failed": None, "metrics": {"rmse": score}} for seed, score in enumerate([3.0, nan, 2.0])]
+    assert best_seed(errors, "rmse") == 2
+    assert summary(errors)["rmse"]["best"] == 2.0
     assert summary(seeds)["accuracy"] == {"median": 1.0, "mean": 1.0, "std": 0.0, "best": 1.0, "n": 1}

@@ -10,8 +10,10 @@ import pytest
 
 from electra_jax.config.selection import selection_of
 from electra_jax.finetuning import seed_run
+from electra_jax.finetuning.patience import Patience
 from electra_jax.finetuning.results import best_seed, on_split, selection_of_all, summary
 from electra_jax.finetuning.selection import Parts, keeps, parts_of
+from electra_jax.training.stop import Stop
 
 EPOCHS, SEEDS, RUNS = 10, 5, 100
 # The numbers of the examples of RTE's dev split, the halves of it, and a test split.
@@ -41,7 +43,7 @@ def reported_by_a_seed(selection: str, parts: Parts[slice], seed: int, monkeypat
         run=SimpleNamespace(selection=selection),
         loop=SimpleNamespace(num_train_steps=EPOCHS),
     )
-    kept = seed_run.Kept(context, Path("there is none"), seed)
+    kept = seed_run.Kept(context, Path("there is none"), seed, Patience(None, "accuracy", earlier=(), stop=Stop()))
     monkeypatch.setattr(seed_run, "evaluate", evaluate)
     monkeypatch.setattr(kept, "_save", save)
     for step in range(1, EPOCHS + 1):
@@ -89,13 +91,15 @@ def test_what_is_watched_and_what_is_scored() -> None:
 
 
 def test_the_last_checkpoint_is_kept_whatever_its_score() -> None:
-    assert [keeps("last", score=90.0 - step, best=None, step=step, last_step=3) for step in (1, 2, 3)] == [
+    assert [
+        keeps("last", metric="accuracy", score=90.0 - step, best=None, step=step, last_step=3) for step in (1, 2, 3)
+    ] == [
         False,
         False,
         True,
     ]
-    assert keeps("best", score=50.0, best=50.0, step=1, last_step=3)
-    assert not keeps("best", score=float("nan"), best=50.0, step=3, last_step=3)
+    assert keeps("best", metric="accuracy", score=50.0, best=50.0, step=1, last_step=3)
+    assert not keeps("best", metric="accuracy", score=float("nan"), best=50.0, step=3, last_step=3)
 
 
 def test_the_best_seed_is_that_of_the_examples_that_choose() -> None:

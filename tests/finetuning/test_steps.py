@@ -102,7 +102,11 @@ def setup(name: str) -> Setup:
     model = FinetunedModel(ENCODER, case.head_config())
     optimizer = make_optimizer(OPTIMIZER)
     step = functools.partial(
-        finetune_step, model=model, loss=LossConfig(case.kind, 0.5, "mean", 0.05), optimizer=optimizer
+        finetune_step,
+        model=model,
+        loss=LossConfig(case.kind, 0.5, "mean", None, 0.05),
+        optimizer=optimizer,
+        accumulation_steps=1,
     )
     return Setup(
         random_state(model, optimizer),
@@ -167,7 +171,7 @@ class TestLossesByHand:
     def loss(self, kind: str, outputs: Any, *, answerable_weight: float = 0.5, **targets: Any) -> tuple[float, float]:
         batch = {"row_weight": self.WEIGHTS, "attention_mask": jnp.ones((3, 4), jnp.int32)}
         batch |= {name: jnp.asarray(values) for name, values in targets.items()}
-        found = loss_of(LossConfig(kind, answerable_weight, "mean", 0.05), outputs, batch)
+        found = loss_of(LossConfig(kind, answerable_weight, "mean", None, 0.05), outputs, batch)
         return float(found.sum), float(found.weight)
 
     def test_classification(self) -> None:
@@ -276,7 +280,13 @@ def test_the_sum_has_the_gradient_of_the_mean_times_the_words() -> None:
     state, step, _ = setup("tagging")
     _, mean = step(state, batch)
     model, rule = FinetunedModel(ENCODER, CASES["tagging"].head_config()), optax.set_to_zero()
-    summed = functools.partial(finetune_step, model=model, loss=LossConfig("tagging", 0.5, "sum", 0.05), optimizer=rule)
+    summed = functools.partial(
+        finetune_step,
+        model=model,
+        loss=LossConfig("tagging", 0.5, "sum", None, 0.05),
+        optimizer=rule,
+        accumulation_steps=1,
+    )
     _, total = jax.jit(summed)(state._replace(opt_state=rule.init(state.params)), batch)
     assert total["loss"] == pytest.approx(float(mean["loss"]))
     assert total["grad_norm"] == pytest.approx(words * float(mean["grad_norm"]), rel=1e-5)
@@ -345,10 +355,36 @@ def test_eight_devices_equal_one(name: str, axes: tuple[int, int, int]) -> None:
     init = functools.partial(init_state, model=model, optimizer=optimizer)
     places = sharding.abstract(init, jax.random.key(0), mesh, config)
     update = functools.partial(
-        finetune_step, model=model, loss=LossConfig(CASES[name].kind, 0.5, "mean", 0.05), optimizer=optimizer
+        finetune_step,
+        model=model,
+        loss=LossConfig(CASES[name].kind, 0.5, "mean", None, 0.05),
+        optimizer=optimizer,
+        accumulation_steps=1,
     )
     compiled = sharding.jit_update(update, places, mesh, config)
     on_mesh = compiled(sharding.shard_like(state, places), to_device(batch, sharding.batch_sharding(mesh)))
     table = on_mesh[0].params["embeddings"]["word_embeddings"]
     assert len({str(shard.index) for shard in table.addressable_shards}) == axes[1] * axes[2]
     assert_close(jax.device_get(step(state, batch)), jax.device_get(on_mesh))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_micro_batches_add_up(reduction: str) -> None:
+    """Sentences of different lengths weigh differently in each micro-batch, and words alike in the batch."""
+    case, draw = CASES["tagging"], np.random.default_rng(2)
+    model = FinetunedModel(ENCODER, case.head_config())
+    rule = optax.sgd(1.0)
+    state = random_state(model, rule)
+    batch = stack([toy_row("tagging", draw) for _ in range(7)], length=LENGTH, size=8)
+    loss = LossConfig(case.kind, 0.5, reduction, None, 0.05)
+    once, twice = (
+        jax.jit(functools.partial(finetune_step, model=model, loss=loss, optimizer=rule, accumulation_steps=number))(
+            state, batch
+        )
+        for number in (1, 4)
+    )
+    for one, other in zip(jax.tree.leaves(once[0].params), jax.tree.leaves(twice[0].params), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert {name: float(value) for name, value in once[1].items()} == pytest.approx(
+        {name: float(value) for name, value in twice[1].items()}, rel=1e-4
+    )

@@ -13,6 +13,7 @@ from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.cli import main
 from electra_jax.config.finetuning import CLASSIFICATION_HEADS, QA_HEADS
 from electra_jax.inference.api import Model
+from electra_jax.inference.prediction import predict_ids
 from electra_jax.interchange.finetuned_task import bio_labels, folded
 from electra_jax.tasks.tagging.conlleval import Span, conlleval_spans
 from electra_jax.tasks.tagging.sentences import tags_of
@@ -24,6 +25,7 @@ CLASSES = ("M", "m", "x")
 BIOES = tuple(sorted(["O", *(f"{letter}-{kind}" for letter in "BIES" for kind in ("PER", "per"))]))
 LOW, HIGH = 1_000_000.0, 90_000_000.0
 VALUES = text_facts("own", (), pair=False) | {"kind": "regression", "target": [LOW, HIGH]}
+SEVERAL = text_facts("own", CLASSES, pair=False) | {"kind": "multi_label_classification"}
 # As an imported model is read; its longest answer is transformers' default.
 WINDOWS = {"max_sequence_length": 32, "max_question_length": 8, "doc_stride": 16}
 ANSWERS = QA | {"scoring": "squad_v1", "windows": WINDOWS, "decoding": QA["decoding"] | {"max_answer_length": 30}}
@@ -41,6 +43,10 @@ CASES: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "pairs": (
         {"kind": "sequence_classification", "labels": CLASSES, "task": text_facts("two", CLASSES, pair=True)},
         [("the cat", "the dog ran"), ("paris", "who ?")],
+    ),
+    "several_labels": (
+        {"kind": "multi_label_classification", "labels": CLASSES, "task": SEVERAL | {"thresholds": [0.5, 0.5, 0.5]}},
+        TEXTS,
     ),
     "regression": ({"kind": "regression", "labels": (), "task": VALUES}, TEXTS),
     "tagging": (
@@ -87,6 +93,9 @@ def test_the_export_says_the_same_here(name: str, tmp_path: Path) -> None:
         elif "label" in before:
             assert after["label"] == before["label"]
             assert after["probabilities"] == pytest.approx(before["probabilities"], abs=1e-6)
+        elif "labels" in before:
+            assert after["labels"] == before["labels"]
+            assert after["probabilities"] == pytest.approx(before["probabilities"], abs=1e-6)
         elif "tags" in before:
             assert after["words"] == before["words"]
             assert after["probabilities"] == pytest.approx(before["probabilities"], abs=1e-6)
@@ -96,6 +105,23 @@ def test_the_export_says_the_same_here(name: str, tmp_path: Path) -> None:
             ]
     config = json.loads((out / "config.json").read_text())
     assert config["label2id"].keys() == set(config["id2label"].values()) if "id2label" in config else name[0] == "q"
+
+
+def test_several_labels_are_a_problem_type(tmp_path: Path) -> None:
+    """Each probability is of one logit by itself, and a threshold decides it."""
+    task = SEVERAL | {"thresholds": [0.0, 1.0, 0.0]}
+    tuned, out, again = exported(tmp_path, kind="multi_label_classification", labels=CLASSES, task=task)
+    config = json.loads((out / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    assert config["id2label"] == {"0": "M", "1": "m", "2": "x"}
+    assert again.description.kind == "multi_label_classification"
+    (found,) = tuned(["the cat"])
+    assert found["labels"] == ["M", "x"]
+    logits = tuned.logits([[2, 5, 6, 3]])
+    expected = dict(zip(CLASSES, 1 / (1 + np.exp(-logits[0].astype(np.float64))), strict=True))
+    assert found["probabilities"] == pytest.approx(expected, abs=1e-6)
+    (of_ids,) = predict_ids(again, [{"input_ids": [2, 5, 6, 3]}])
+    assert of_ids["probabilities"] == pytest.approx(list(expected.values()), abs=1e-6)
 
 
 def test_values_by_hand(tmp_path: Path) -> None:
@@ -191,6 +217,9 @@ def test_what_transformers_has_no_place_for_is_noted(tmp_path: Path, capsys: pyt
         np.testing.assert_array_equal(after[name][0, 4:7], before[name][0, 4:7])
     assert "answerability logit: it was left out; QA_HEAD = 'transformers'" in capsys.readouterr().err
     assert "exceed 1.25" in (tmp_path / "a/out/README.md").read_text()
+    task = SEVERAL | {"thresholds": [0.25, 0.5, 0.125]}
+    exported(tmp_path / "d", kind="multi_label_classification", labels=CLASSES, task=task)
+    assert "best on the dev split (M 0.25, m 0.5, x 0.125)" in capsys.readouterr().err
     task = VALUES | {"clips": True}
     exported(tmp_path / "c", kind="regression", labels=(), task=task)
     assert "predicted values are brought into 1000000.0 to 90000000.0" in capsys.readouterr().err
@@ -203,7 +232,7 @@ def test_pipelines_of_transformers_say_the_same(name: str, tmp_path: Path) -> No
     pipeline = transformers.pipeline
     case, inputs = CASES[name]
     tuned, out, again = exported(tmp_path, **case)
-    if name in ("classification", "pairs", "regression"):
+    if name in ("classification", "pairs", "several_labels", "regression"):
         ask = pipeline("text-classification", str(out), top_k=None)
         given = [dict(zip(("text", "text_pair"), value, strict=True)) if name == "pairs" else value for value in inputs]
         for found, scores in zip(tuned(inputs), [ask([value])[0] for value in given], strict=True):

@@ -211,6 +211,62 @@ def test_two_towers_see_every_token_but_the_one_they_predict(name: str) -> None:
     assert (np.delete(moved, [0, 6, 11])).min() > 0
 
 
+def predicted(text: Tokens) -> np.ndarray:
+    """Of the language model, logits [B, L, V]."""
+    variant = VARIANTS["lm"]
+    return np.asarray(
+        variant.model.apply({"params": variant.params()}, text, deterministic=True, method="predict_next")
+    )
+
+
+def test_a_language_model_sees_no_token_after_the_one_it_reads_nor_another_example() -> None:
+    ids_BL = jnp.asarray(np.random.default_rng(0).integers(5, VOCAB_SIZE, (1, 12)), jnp.int32)
+    ones_BL = jnp.ones_like(ids_BL)
+    changed_BL = ids_BL.at[0, 6].set((ids_BL[0, 6] + 1) % VOCAB_SIZE)
+    whole, packed = (
+        np.abs(
+            predicted(Tokens(changed_BL, 0 * ones_BL, ones_BL, examples))
+            - predicted(Tokens(ids_BL, 0 * ones_BL, ones_BL, examples))
+        ).max(axis=(0, 2))
+        for examples in (None, jnp.asarray([[1] * 4 + [2] * 5 + [3] * 3]))
+    )
+    assert (whole[:6] == 0).all()
+    assert whole[6:].min() > 0
+    # The second example ends at 8.
+    assert (packed[6:9] > 0).all()
+    assert packed[[0, 1, 2, 3, 4, 5, 9, 10, 11]].max() == 0
+    # Its tokens count from its own first one: alone, it is the same.
+    alone = predicted(Tokens(ids_BL[:, 4:9], 0 * ones_BL[:, 4:9], ones_BL[:, 4:9]))
+    examples = jnp.asarray([[1] * 4 + [2] * 5 + [3] * 3])
+    np.testing.assert_allclose(
+        predicted(Tokens(ids_BL, 0 * ones_BL, ones_BL, examples))[:, 4:9], alone, rtol=0, atol=1e-4
+    )
+
+
+def test_the_loss_of_a_language_model_by_hand() -> None:
+    """Every real token but the first of each example, from the original text, whatever is masked."""
+    text = batch(3)
+    examples_BL = jnp.where(text["attention_mask"] > 0, 1 + text["token_type_ids"], 0)
+    original = Tokens(text["input_ids"], text["token_type_ids"], text["attention_mask"], examples_BL)
+    masked = steps.as_masked(jax.random.key(3), text | {"example_ids": examples_BL}, MASKING)
+    assert (masked.tokens.input_ids != original.input_ids).any()
+    terms, outputs = terms_of(VARIANTS["lm"], VARIANTS["lm"].params(), masked)
+    logits_BLV = predicted(original)
+    ids_BL, total, count = np.asarray(original.input_ids), 0.0, 0
+    for row, place in np.ndindex(3, 31):
+        if examples_BL[row, place] == examples_BL[row, place + 1] > 0:
+            exact = logits_BLV[row, place].astype(np.float64)
+            total += np.log(np.exp(exact - exact.max()).sum()) + exact.max() - exact[ids_BL[row, place + 1]]
+            count += 1
+    assert float(terms["prediction"].weight) == count
+    assert count == sum(int(examples_BL[row].astype(bool).sum()) - int(examples_BL[row].max()) for row in range(3))
+    np.testing.assert_allclose(terms["prediction"].sum, total, rtol=1e-5)
+    # The accuracy is counted where a mask would be, from the token before it.
+    row = int(np.argmax(masked.masked_weights[:, 0]))
+    place = int(masked.masked_positions[row, 0])
+    np.testing.assert_allclose(outputs.prediction_logits_BKV[row, 0], logits_BLV[row, place - 1], rtol=0, atol=1e-4)
+
+
 def test_electric_is_the_energy_plus_log_noise_and_labels_every_sample() -> None:
     variant = VARIANTS["electric"]
     params = variant.params()

@@ -19,6 +19,7 @@ from electra_jax.errors import UserError
 from electra_jax.model.electra import EMBEDDING_SHARING, generator_config
 from electra_jax.pretraining import flops, original, registry, steps
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
+from electra_jax.pretraining.language_model import LanguageModel
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from electra_jax.pretraining.objective import Objective
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
@@ -173,6 +174,7 @@ ALL_OBJECTIVES = (
     TwoTowerDetection(**TWO),
     Electric(**TWO),
     MaskedLanguageModel(1.0),
+    LanguageModel(1.0),
     ReplaceMlm(**WORDS),
     AllTokensMlm(**WORDS),
 )
@@ -250,7 +252,7 @@ def test_what_is_taken_is_what_makes_sense() -> None:
         *((ReplacedTokenDetection, kind) for kind in ("small", "tied", "uniform")),
         *((objective, "two_tower") for objective in (TwoTowerDetection, Electric)),
         *((objective, "small") for objective in (ReplaceMlm, AllTokensMlm)),
-        (MaskedLanguageModel, "none"),
+        *((objective, "none") for objective in (MaskedLanguageModel, LanguageModel)),
     }
     with_encoder = {(sharing, size) for _, kind, sharing, size in taken if kind in ("small", "two_tower")}
     assert with_encoder == {(sharing, "embedding_size") for sharing in ("es", "gdes", "nes")} | {("nes", "hidden_size")}

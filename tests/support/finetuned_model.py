@@ -16,7 +16,7 @@ WORDS = ["the", "cat", "##s", "sat", "on", "mat", "dog", "ran", "home", "who", "
 TOKENS = [*SPECIAL, *WORDS, *(chr(97 + number) for number in range(26))]
 TOKENS += [f"[unused{number}]" for number in range(VOCAB_SIZE - len(TOKENS))]
 
-HEADS = {"regression": "sequence_classification"}
+HEADS = dict.fromkeys(("regression", "multi_label_classification"), "sequence_classification")
 
 
 # What `describe` says of a tagging and of a question-answering task.

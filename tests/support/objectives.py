@@ -11,6 +11,7 @@ from electra_jax.model.electra import generator_config
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import registry, steps
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
+from electra_jax.pretraining.language_model import LanguageModel
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from electra_jax.pretraining.objective import Objective
 from support.tiny_model import OBJECTIVE, small_encoder
@@ -73,6 +74,7 @@ VARIANTS = {
     "tied_generator": Variant(OBJECTIVE, kind="tied"),
     "uniform_generator": Variant(OBJECTIVE, kind="uniform"),
     "mlm": Variant(MaskedLanguageModel(weight=1.0), kind="none"),
+    "lm": Variant(LanguageModel(weight=1.0), kind="none"),
     "replace_mlm": Variant(ReplaceMlm(**WORDS)),
     "all_tokens_mlm": Variant(AllTokensMlm(**WORDS)),
     "all_tokens_mlm_gdes": Variant(AllTokensMlm(**WORDS), sharing="gdes"),

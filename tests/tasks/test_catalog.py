@@ -140,7 +140,7 @@ def test_models_of_version_0_1_keep_their_rules(kind: str) -> None:
     sizes = {"windows": {"max_sequence_length": 64}, "decoding": {"n_best_size": 20}}
     kept = {"kind": kind} | {name: sizes[name] for name in groups}
     added = {
-        "classification": {"long_texts": "cut", "clips": True},
+        "classification": {"long_texts": "cut", "clips": True, "thresholds": None},
         "tagging": {"long_texts": "cut"},
         "question_answering": {"metric": "squad"},
     }[kind]

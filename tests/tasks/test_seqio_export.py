@@ -112,6 +112,13 @@ def test_regression(tmp_path: Path) -> None:
     assert scores == {"spearman": pytest.approx(100.0), "pearson": pytest.approx(225 / 5.0833333**0.5)}
 
 
+def test_several_labels_are_refused(tmp_path: Path) -> None:
+    rows = ('{"t": "a", "y": ["b"]}', '{"t": "b", "y": []}')
+    columns = {"text_column": "t", "label_column": "y"}
+    with pytest.raises(UserError, match="classification gives a text several labels, and a SeqIO task of ours has one"):
+        registered("classification", train_file=written(tmp_path / "train.jsonl", *rows), **columns)
+
+
 def test_a_test_set_is_padded_but_not_scored(tmp_path: Path) -> None:
     task = registered("rte", test_file=written(tmp_path / "test.tsv", "i\ta\tb", "0\ta\tb"))
     assert [int(x["label"]) for x in batches(task, "test")] == [-1]

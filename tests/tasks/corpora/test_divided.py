@@ -19,6 +19,7 @@ from electra_jax.tasks.vocabulary import Vocabulary
 LETTERS = "abcdefghij"
 VOCABULARY = Vocabulary([*SPECIAL_TOKENS, *LETTERS], lowercase=False, strip_accents=False)
 SETTINGS = {"text_format": "documents", "text_field": "text", "skip_undecodable": False}
+KEEP_ALL = {"min_characters": 0, "max_characters": None, "min_letter_share": 0.0, "deduplicate": None}
 
 
 def line(seed: int, num_letters: int) -> str:
@@ -27,7 +28,7 @@ def line(seed: int, num_letters: int) -> str:
 
 def config(folder: Path) -> CacheConfig:
     return CacheConfig(
-        source=CorpusConfig(str(folder / "*.txt"), **SETTINGS),
+        source=CorpusConfig(str(folder / "*.txt"), **SETTINGS, **KEEP_ALL),
         vocab_file="",
         lowercase=None,
         cache_dir=str(folder / "c"),

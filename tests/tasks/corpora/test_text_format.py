@@ -1,8 +1,10 @@
 """Files are read by what they hold, not by their suffix."""
 
+import bz2
 import gzip
 import json
 import pathlib
+import pickle
 
 import pytest
 
@@ -28,6 +30,14 @@ def read(path: pathlib.Path, text_format: str = "auto", text_field: str = "text"
         ("dna.txt", "ACGT" * 50_000, ["ACGT" * 50_000]),
         ("long.csv", "id,text\n0," + "A" * 200_000, ["A" * 200_000]),
         ("old_mac.txt", "One,\rtwo\n", ["One,\rtwo"]),
+        ("a.json", '[{"text": "One."},\n {"text": "Two."}]', ["One.", "Two."]),
+        ("strings.json", json.dumps(["One.", "Twö."], ensure_ascii=False), ["One.", "Twö."]),
+        ("pretty.json", json.dumps({"text": "One."}, indent=1) * 2, ["One.", "One."]),
+        ("long.json", json.dumps([{"text": "ä" * 300_000}, {"text": "b"}], ensure_ascii=False), ["ä" * 300_000, "b"]),
+        ("german.csv", "id;text\n0;One, two.\n", ["One, two."]),
+        ("quoted.txt", '["Yes," he said] and left.\n', ['["Yes," he said] and left.']),
+        ("set.txt", '{"a": 1} is an object.\n', ['{"a": 1} is an object.']),
+        ("list.txt", "name,number\nor so\nhe,said\nthat\n", ["name,number\nor so\nhe,said\nthat"]),
         ("prose.txt", "{braces} are prose.\n\n<docile> too.\n", ["{braces} are prose.", "<docile> too."]),
     ],
 )
@@ -38,6 +48,9 @@ def test_a_file_is_read_as_its_first_lines_show(
     assert read(tmp_path / name)[0] == expected
     (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content.encode()))
     assert read(tmp_path / f"{name}.gz")[0] == expected
+    (tmp_path / "no_suffix").write_bytes(gzip.compress(bz2.compress(content.encode())))
+    if not name.endswith(".csv"):
+        assert read(tmp_path / "no_suffix")[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -46,8 +59,13 @@ def test_a_file_is_read_as_its_first_lines_show(
         ("<mediawiki>\n<page>\n", "MediaWiki's XML.*wikiextractor"),
         ('<?xml version="1.0"?>\n<mediawiki xmlns="x">\n', "MediaWiki's XML"),
         (">sp|P0\nDFSGWDTHWVPMEERCYMIICELN\n", "FASTA"),
-        ("PAR1\n", "Parquet"),
-        ('[\n {"text": "One."}]', "JSON array.*jq"),
+        ("id\tsentence\n0\tOne.\n1\tTwo.\n2\tThree.\n3\tFour.\n", "no column 'text' .columns: 'id', 'sentence'"),
+        ("@read\nACGTACGTACGT\n+\n!!!!\n", "FASTQ"),
+        ("<!DOCTYPE html>\n<p>One.", "HTML.*trafilatura"),
+        ('<?xml version="1.0"?>\n<TEI>\n', "an XML file"),
+        ("-- MySQL dump 10.1\n", "SQL dump"),
+        ("1\n00:00:01,000 --> 00:00:02,000\nOne.", "subtitles"),
+        ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     ],
 )
 def test_what_is_recognised_and_not_read_is_refused(tmp_path: pathlib.Path, content: str, message: str) -> None:
@@ -55,6 +73,24 @@ def test_what_is_recognised_and_not_read_is_refused(tmp_path: pathlib.Path, cont
     with pytest.raises(UserError, match=message):
         read(tmp_path / "a")
     assert read(tmp_path / "a", "lines")[0][0] == content.split("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"%PDF-1.7\n%\xe2\xe3", "a PDF file.*pdftotext"),
+        (b"SQLite format 3\0" + bytes(84), "an SQLite database"),
+        (pickle.dumps([{"text": "One."}]), "a pickle"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Office document"),
+        ("One.\nTwo.".encode("utf-16"), "UTF-16.*iconv"),
+        ("One.\nTwo.".encode("utf-16-le"), "bytes of 0"),
+        (b"\x89PNG\r\n\x1a\n", "an image"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(tmp_path: pathlib.Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "a.txt")
 
 
 def test_a_table_without_the_column_is_refused(tmp_path: pathlib.Path) -> None:
@@ -68,5 +104,52 @@ def test_fields_of_json_lines(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"content": {"text": "One."}}\n{"content": {"text": null}}\n{"content.text": ["Two.", "3."]}\n')
     assert read(path, text_field="content.text") == (["One.", "Two.\n3."], {"null texts": 1})
+    path.write_text('{"content": null}\n{"content": {"text": ["One.", null]}}\n')
+    assert read(path, text_field="content.text") == (["One."], {"null texts": 1})
     path.write_text('{"text": "bad \\ud83d half"}\n')
     assert read(path)[0] == ["bad \ufffd half"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"text": "One."}, {"text": "Tw', r"a, element 2: truncated, or not JSON"),
+        ('[{"text": "One."},', r"a is truncated: its JSON array breaks off after 1 elements"),
+        ('[{"text": "One."}] [', r"goes on after the end of its JSON array"),
+        ('[{"body": "One."}]', r"a, element 1: no text in the field 'text' \(fields: 'body'\)"),
+        ('{"content": {"text": 5}}', r"a, line 1: no text in the field 'text' \(fields: 'content.text'\)"),
+        ('{"text": {"en": "One."}}', r"a, line 1: no text in the field 'text', which holds an object; .*'text.en'"),
+    ],
+)
+def test_bad_json_is_one_sentence(tmp_path: pathlib.Path, content: str, message: str) -> None:
+    (tmp_path / "a").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "a")
+
+
+def test_the_corpus_says_what_each_file_was_taken_for(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.json").write_text('{"text": null}\n{"text": "One.\\nTwo."}\n')
+    (tmp_path / "b").write_text(WIKI)
+    corpus = open_corpus(str(tmp_path / "*"), text_format="auto", text_field="text", skip_undecodable=False)
+    assert list(corpus.description()) == [
+        "a.json: JSON lines, which begins 'One.'",
+        "b: wikiextractor's <doc>, which begins 'A'",
+    ]
+    assert not corpus.skipped  # until the whole file is read
+    for number in range(30):
+        (tmp_path / f"c{number:02d}").write_text(f"Text {number}.")
+    corpus = open_corpus(str(tmp_path / "*"), text_format="auto", text_field="text", skip_undecodable=False)
+    assert list(corpus.description())[2] == (
+        "c00 and 29 more: plain text, a blank line between documents, which begins 'Text 0.'"
+    )
+
+
+def test_undecodable_lines_are_left_out_only_where_they_are_few(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"Good.\n" * 200 + b"B\xe9.\n" * 20 + b"Good.\n" * 50)
+    corpus = open_corpus(str(path), text_format="auto", text_field="text", skip_undecodable=True)
+    assert len(list(corpus.documents("a.txt"))) == 1
+    assert corpus.skipped == {"undecodable lines": 20}
+    path.write_bytes(b"Good.\n" * 50 + b"B\xe9.\n" * 50)
+    with pytest.raises(UserError, match=r"a.txt: 11 of the first 61 lines are not UTF-8.*iconv"):
+        open_corpus(str(path), text_format="auto", text_field="text", skip_undecodable=True)

@@ -45,7 +45,7 @@ def test_a_row_has_as_many_columns_as_the_header(
     with pytest.raises(UserError, match=rf"train\{suffix}, line 3: {told}"):
         read(path)
     with pytest.raises(UserError, match=rf"train\{suffix}, line 3: {told}"):
-        discover_target(path, columns=COLUMNS, regression=False, skip_bad_rows=False)
+        discover_target(path, columns=COLUMNS, regression=False, multi_label=None, skip_bad_rows=False)
     file = read(path, skip=True)
     assert (file.examples, file.skipped) == ([(0, "a", None, 1)], {told.split(";")[0]: 1})
 
@@ -105,8 +105,8 @@ def test_a_missing_label_is_no_class(tmp_path: Path, suffix: str, label: str) ->
         lines = [("," if suffix == ".csv" else "\t").join(row) for row in [("text", "label"), *rows]]
     path = written(tmp_path, suffix, *lines)
     with pytest.raises(UserError, match=rf"line {2 if suffix == '.jsonl' else 3}: no 'label'; expected the columns"):
-        discover_target(path, columns=COLUMNS, regression=False, skip_bad_rows=False)
-    assert discover_target(path, columns=COLUMNS, regression=False, skip_bad_rows=True) == TARGET
+        discover_target(path, columns=COLUMNS, regression=False, multi_label=None, skip_bad_rows=False)
+    assert discover_target(path, columns=COLUMNS, regression=False, multi_label=None, skip_bad_rows=True) == TARGET
     file = read(path, skip=True)
     assert (file.examples, file.skipped) == ([(0, "a", None, 0), (2, "c", None, 1)], Counter({"no 'label'": 1}))
 
@@ -121,7 +121,7 @@ def test_labels_have_one_order_whatever_comes_first(tmp_path: Path) -> None:
     labels = ["b", "NAN", "10", "9", "1.0", "1", "-inf", "a"]
     for given in (labels, labels[::-1], sorted(labels)):
         path = written(tmp_path, ".tsv", "text\tlabel", *(f"t\t{label}" for label in given))
-        found = discover_target(path, columns=COLUMNS, regression=False, skip_bad_rows=False)
+        found = discover_target(path, columns=COLUMNS, regression=False, multi_label=None, skip_bad_rows=False)
         assert found == Classes(("-inf", "1", "1.0", "9", "10", "NAN", "a", "b"))
 
 
@@ -134,13 +134,13 @@ def test_labels_have_one_order_whatever_comes_first(tmp_path: Path) -> None:
         (".tsv", ("text\tlabel", "b\t[0, 1]")),
     ],
 )
-def test_lists_as_labels_are_refused(tmp_path: Path, suffix: str, lines: tuple[str, ...]) -> None:
+def test_lists_as_labels_are_refused_where_a_text_has_one(tmp_path: Path, suffix: str, lines: tuple[str, ...]) -> None:
     path = written(tmp_path, suffix, *lines)
     for skip in (False, True):
-        with pytest.raises(UserError, match=r"line 2: the label .* is a list, and multi-label .* is not supported"):
-            discover_target(path, columns=COLUMNS, regression=False, skip_bad_rows=skip)
+        with pytest.raises(UserError, match=r"line 2: the label .* (is a list, and here|is neither one label nor a)"):
+            discover_target(path, columns=COLUMNS, regression=False, multi_label=False, skip_bad_rows=skip)
     bracketed = written(tmp_path, ".tsv", "text\tlabel", "a\t[POS]", "b\t(NEG")
-    found = discover_target(bracketed, columns=COLUMNS, regression=False, skip_bad_rows=False)
+    found = discover_target(bracketed, columns=COLUMNS, regression=False, multi_label=None, skip_bad_rows=False)
     assert found == Classes(("(NEG", "[POS]"))
 
 

@@ -102,7 +102,7 @@ def table(folder: Path, suffix: str, rows: list[tuple[str, ...]]) -> Path:
 @pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl"])
 def test_a_users_table_in_any_format(tmp_path: Path, suffix: str) -> None:
     path = table(tmp_path, suffix, ROWS)
-    target = discover_target(path, columns=PAIR, regression=False, skip_bad_rows=False)
+    target = discover_target(path, columns=PAIR, regression=False, multi_label=None, skip_bad_rows=False)
     assert target == Classes(("no", "yes"))
     file = read_table(path, columns=PAIR, target=target, skip_bad_rows=False)
     assert file.examples == [(i, a, b, int(label == "yes")) for i, (a, b, label) in enumerate(ROWS)]
@@ -135,8 +135,12 @@ def test_a_quoted_field_of_a_csv_may_hold_lines(tmp_path: Path) -> None:
 
 def test_labels_that_are_numbers_are_sorted_by_value(tmp_path: Path) -> None:
     path = table(tmp_path, ".tsv", [("a", "b", label) for label in ("10", "9", "2.5")])
-    assert discover_target(path, columns=PAIR, regression=False, skip_bad_rows=False) == Classes(("2.5", "9", "10"))
-    assert discover_target(path, columns=PAIR, regression=True, skip_bad_rows=False) == Interval(2.5, 10.0)
+    assert discover_target(path, columns=PAIR, regression=False, multi_label=None, skip_bad_rows=False) == Classes(
+        ("2.5", "9", "10")
+    )
+    assert discover_target(path, columns=PAIR, regression=True, multi_label=None, skip_bad_rows=False) == Interval(
+        2.5, 10.0
+    )
 
 
 def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
@@ -157,9 +161,13 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no row that can be used"):
         read(table(tmp_path, ".csv", []))
     with pytest.raises(UserError, match="name the column of its labels"):
-        discover_target(path, columns=Columns("premise", None, None), regression=False, skip_bad_rows=False)
+        discover_target(
+            path, columns=Columns("premise", None, None), regression=False, multi_label=None, skip_bad_rows=False
+        )
     with pytest.raises(UserError, match="1 different labels"):
-        discover_target(table(tmp_path, ".tsv", ROWS[:1]), columns=PAIR, regression=False, skip_bad_rows=False)
+        discover_target(
+            table(tmp_path, ".tsv", ROWS[:1]), columns=PAIR, regression=False, multi_label=None, skip_bad_rows=False
+        )
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"premise": "a", "claim": "b", "verdict": "no"}\n[1]\n{\n')
     with pytest.raises(UserError, match="line 2: not a JSON object"):

@@ -1,0 +1,88 @@
+"""Choose the Gin files of a command line: given ones, the package's, and those of model directories."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from electra_jax.config.recorded import RecordedFile
+from electra_jax.errors import UserError
+from electra_jax.files import path_of
+from electra_jax.json_files import read_json
+from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
+
+# A file that the user names, or one that is read because it stands in a model directory.
+GinFile = str | RecordedFile
+
+
+def bound(bindings: Sequence[str], name: str) -> str | None:
+    """Return the text that the command line binds to a macro, without its quotes; None where it binds none."""
+    values = [value.strip("\"' ") for key, _, value in (one.partition("=") for one in bindings) if key.strip() == name]
+    return values[-1] if values and values[-1] != "None" else None
+
+
+def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[GinFile]:
+    """Return the given Gin files, or else the configuration that MODEL_DIR recorded, or that INIT_FROM did.
+
+    Raises:
+        UserError: if no file was given and neither directory has a record.
+    """
+    if given:
+        return list(given)
+    directory = bound(bindings, "MODEL_DIR")
+    if directory is None:
+        raise UserError("no --gin_file was given: give --gin_file=PATH, or --gin.MODEL_DIR of a run that exists")
+    source = bound(bindings, "INIT_FROM")
+    paths = [path_of(folder) / CONFIG for folder in (directory, source) if folder is not None]
+    found = next((path for path in paths if path.exists()), None)
+    if found is None:
+        wanted = " and ".join(map(str, paths))
+        raise UserError(
+            f"no --gin_file was given and {wanted} {'does' if source is None else 'do'} not exist: MODEL_DIR must be a "
+            "run's directory, or INIT_FROM one with a config.gin"
+        )
+    return [RecordedFile(str(found), needs_imports=True)]
+
+
+def given_or(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:
+    """Return a choice of the given Gin files, or else of a default."""
+    return lambda given, bindings: list(given) or [default]
+
+
+def default_first(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:
+    """Return a choice of a default and then the given Gin files, such as sizes of a model or a module of tasks."""
+    return lambda given, bindings: [default, *(file for file in given if file != default)]
+
+
+def recorded_after(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:
+    """Return a choice of a default, the record of the fine-tuning in MODEL_DIR, and then the given Gin files."""
+
+    def choose(given: Sequence[str], bindings: Sequence[str]) -> list[GinFile]:
+        directory = bound(bindings, "MODEL_DIR")
+        recorded = []
+        # T5X records Gin for its own scripts beside its own checkpoints, which stand in no folder CHECKPOINTS.
+        if directory is not None and is_fine_tuned(directory):
+            folder = path_of(directory)
+            if all((folder / name).exists() for name in (CHECKPOINTS, CONFIG)):
+                path = str(folder / CONFIG)
+                # Given by the user, the same file is code like any other.
+                if all(os.path.realpath(file) != os.path.realpath(path) for file in given):
+                    recorded = [RecordedFile(path, needs_imports=True)]
+        return [default, *recorded, *(file for file in given if file != default)]
+
+    return choose
+
+
+def is_fine_tuned(directory: str) -> bool:
+    """Return whether a model directory records a fine-tuning head."""
+    try:
+        record = read_json(path_of(directory) / MODEL, dict[str, Any])
+    except UserError:
+        return False
+    return record.get("head") is not None
+
+
+def evaluates_task(bindings: Sequence[str]) -> bool:
+    """Return whether bindings ask for a downstream task rather than a pre-training run."""
+    directory = bound(bindings, "MODEL_DIR")
+    asked = any(bound(bindings, name) is not None for name in ("TASK", "PREDICTIONS"))
+    return asked or (directory is not None and is_fine_tuned(directory))

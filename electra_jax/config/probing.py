@@ -1,0 +1,48 @@
+"""Configure `electra probe`: what is read from the hidden states of which encoder."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Annotated
+
+from electra_jax.model.config import EncoderConfig
+from electra_jax.ranges import AT_LEAST_1, NAMED, POSITIVE, POSITIVE_SHARE, SEED, Checked
+from electra_jax.tasks.options import TaskOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeRun(Checked):
+    """Everything that determines a probe.
+
+    Attributes:
+        model_dir: the run directory.
+        init_from: the model directory whose encoder is probed; None for random weights.
+        vocab_file, lowercase, encoder: see `finetuning.FinetuningRun`.
+        task: the probe, a name of `tasks.tagging.probing.COLUMNS`, and where its sentences are.
+        num_train_sentences: training sentences, drawn by the seed; all if there are no more.
+        mask_prob: for "words", the share of the tokens that are masked.
+        penalty: see `softmax_regression.fit`.
+        max_iterations: iterations of a fit.
+        batch_size: sentences of a batch; changes only the speed.
+        num_seeds: number of probes; the score of each is reported.
+        seed: seed of the first; the others count up. It determines the training sentences, the masks, and random
+            weights.
+    """
+
+    model_dir: Annotated[str, NAMED]
+    init_from: str | None
+    vocab_file: str | None
+    lowercase: bool | None
+    encoder: Callable[[], EncoderConfig]
+    task: TaskOptions
+    num_train_sentences: Annotated[int, AT_LEAST_1]
+    mask_prob: Annotated[float, POSITIVE_SHARE]
+    penalty: Annotated[float, POSITIVE]
+    max_iterations: Annotated[int, AT_LEAST_1]
+    batch_size: Annotated[int, AT_LEAST_1]
+    num_seeds: Annotated[int, AT_LEAST_1]
+    seed: Annotated[int, SEED]
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the probes."""
+        return range(self.seed, self.seed + self.num_seeds)

@@ -1,0 +1,172 @@
+"""Take the text out of records: JSON objects, rows of Parquet and Arrow files."""
+
+import collections
+import json
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from electra_jax.errors import UserError
+from electra_jax.tasks.corpora.corpus import joined_lines
+from electra_jax.tasks.rows import without_surrogates
+
+# Characters of one value of a JSON array: memory stays bounded where a bracket is not closed.
+_LONGEST_VALUE = 1 << 27
+_CHUNK_BYTES = 1 << 16
+_NAMES = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+
+
+def text_of(record: object, field: str, *, place: str, skipped: collections.Counter[str]) -> str:
+    """Return the text of a record, its lines stripped; "" of one whose text is null, which is counted.
+
+    Args:
+        record: a JSON value; only an object has fields.
+        field: a name, or several joined by dots, which lead into nested records; see `_has_field`. A list of strings
+            there is joined by line ends.
+        place: where the record stands, for the error.
+        skipped: where nulls are counted.
+
+    Raises:
+        UserError: if the record has no such field, or if the field holds no text.
+    """
+    if not isinstance(record, dict):
+        raise UserError(f"{place}: no text in the field {field!r} (fields: none, it is no JSON object).")
+    if not _has_field(record, field):
+        raise UserError(
+            f"{place}: no text in the field {field!r} (fields: {', '.join(map(repr, _fields(record)))}); "
+            "name the one that holds the text with --gin.TEXT_FIELD."
+        )
+    text = _field(record, field)
+    if text is None:
+        skipped["null texts"] += 1
+        return ""
+    if isinstance(text, list) and all(isinstance(part, str | None) for part in text):
+        text = "\n".join(filter(None, text))
+    if not isinstance(text, str):
+        raise UserError(
+            f"{place}: no text in the field {field!r}, which holds {_NAMES.get(type(text), type(text).__name__)}; "
+            f"name one that holds text with --gin.TEXT_FIELD (fields: {', '.join(map(repr, _fields(record)))})."
+        )
+    return joined_lines(without_surrogates(text).split("\n"))
+
+
+def json_values(stream: BinaryIO, place: str) -> Iterator[object]:
+    """Yield the elements of a JSON array, or JSON values that follow one another, as they are read.
+
+    Raises:
+        UserError: if something is not JSON, or breaks off.
+    """
+    buffer, at_end, number = _Text(stream, place), False, 0
+    in_array = buffer.skip(" \t\r\n\ufeff") == "["
+    if in_array:
+        buffer.drop(1)
+    while True:
+        first = buffer.skip(" \t\r\n," if number else " \t\r\n")
+        if not first:
+            break
+        if in_array and first == "]":
+            buffer.drop(1)
+            at_end = True
+            if buffer.skip(" \t\r\n"):
+                raise UserError(f"{place} goes on after the end of its JSON array: write one object a line.")
+            break
+        number += 1
+        yield buffer.value(number)
+    if in_array and not at_end:
+        raise UserError(f"{place} is truncated: its JSON array breaks off after {number} elements; fetch it again.")
+
+
+class _Text:
+    """Decode a stream piece by piece, and JSON values from it."""
+
+    def __init__(self, stream: BinaryIO, place: str) -> None:
+        self._stream, self._place = stream, place
+        self._decoder = json.JSONDecoder()
+        self._bytes, self._text, self._start = b"", "", 0
+        self._ended = False
+
+    def skip(self, characters: str) -> str:
+        """Drop these characters, and return the first other one; "" at the end."""
+        while True:
+            while self._start < len(self._text):
+                if self._text[self._start] not in characters:
+                    return self._text[self._start]
+                self._start += 1
+            if not self._more(_CHUNK_BYTES):
+                return ""
+
+    def drop(self, count: int) -> None:
+        self._start += count
+
+    def value(self, number: int) -> object:
+        """Return the next value; `number` counts them, for the error."""
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._start)
+            except RecursionError as error:
+                raise UserError(f"{self._place}, element {number}: JSON that nests too deeply to be read.") from error
+            except ValueError as error:
+                # A value that is cut off is read again with twice as much text.
+                left = len(self._text) - self._start
+                if left < _LONGEST_VALUE and self._more(max(left, _CHUNK_BYTES)):
+                    continue
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+                raise UserError(
+                    f"{self._place}, element {number}: truncated, or not JSON ({reason}); fetch or mend the file, or, "
+                    "if it is plain text, set --gin.TEXT_FORMAT='\"documents\"'."
+                ) from error
+            self._start = end
+            return value
+
+    def _more(self, size: int) -> bool:
+        """Read more text; return whether there was more."""
+        if self._ended:
+            return False
+        found = self._stream.read(size)
+        self._ended = not found
+        self._bytes += found
+        # A character may be cut in two.
+        cut = len(self._bytes) if self._ended else _whole_characters(self._bytes)
+        try:
+            text = self._bytes[:cut].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self._place} is JSON that is not UTF-8 ({error.reason}); convert the file.") from error
+        self._text, self._start, self._bytes = self._text[self._start :] + text, 0, self._bytes[cut:]
+        return bool(found)
+
+
+def _whole_characters(data: bytes) -> int:
+    """Return the number of bytes up to the last character, which may be incomplete."""
+    end = len(data)
+    while end and len(data) - end < 3 and data[end - 1] & 0xC0 == 0x80:
+        end -= 1
+    return end - 1 if end and data[end - 1] & 0x80 else len(data)
+
+
+def _fields(record: object, outer: str = "") -> list[str]:
+    """Return the names of a record's fields, those of nested records after a dot."""
+    found: list[str] = []
+    for name, value in record.items() if isinstance(record, dict) else ():
+        nested = _fields(value, f"{outer}{name}.")
+        found += nested or [f"{outer}{name}"]
+    return found
+
+
+def _has_field(record: object, name: str) -> bool:
+    """Return whether a record has a field; a dot leads into a nested record unless a field's name holds it.
+
+    A nested record that is null has all fields, and they are null.
+    """
+    if not isinstance(record, dict):
+        return False
+    outer, dot, inner = name.partition(".")
+    if name in record:
+        return True
+    return bool(dot) and outer in record and (record[outer] is None or _has_field(record[outer], inner))
+
+
+def _field(record: object, name: str) -> object:
+    """Return the value of a field (see `_has_field`), or None."""
+    if not isinstance(record, dict) or not _has_field(record, name):
+        return None
+    outer, _, inner = name.partition(".")
+    return record[name] if name in record else _field(record[outer], inner)

@@ -1,0 +1,204 @@
+"""Read the texts of one file, whatever it holds: lines, tables, records, or an archive of such files."""
+
+import collections
+import csv
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+from electra_jax.errors import UserError
+from electra_jax.json_files import parse_json
+from electra_jax.tasks.corpora import columnar
+from electra_jax.tasks.corpora.archives import members, wet_records
+from electra_jax.tasks.corpora.byte_streams import EXPANSION, Content, content_of, decompressed
+from electra_jax.tasks.corpora.corpus import joined_lines
+from electra_jax.tasks.corpora.records import json_values, text_of
+from electra_jax.tasks.corpora.text_format import DELIMITERS, container_of, recognise
+
+# A file without blank lines would be one document however large: it is cut so that memory stays bounded.
+_LONGEST_DOCUMENT = 1 << 24  # characters
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# With SKIP_UNDECODABLE, a file of which more is left out is not one of UTF-8 with a few slips.
+_MOST_UNDECODABLE, _FEWEST_UNDECODABLE = 0.1, 10
+
+
+@dataclasses.dataclass(frozen=True)
+class TextReader:
+    """Say how files are read.
+
+    Attributes:
+        text_format: "auto", or a format of text that all files have, see `open.open_corpus`.
+        text_field: the field or column that holds the text.
+        skip_undecodable: whether texts that are not UTF-8 are left out and counted, instead of an error.
+        skipped: where everything that is left out is counted.
+    """
+
+    text_format: str
+    text_field: str
+    skip_undecodable: bool
+    skipped: collections.Counter[str]
+
+    def format_of(self, content: Content, place: str) -> str:
+        """Return what a file is taken for, one of `text_format.FORMATS`.
+
+        Raises:
+            UserError: if it is of a format that is recognised and cannot be read.
+        """
+        container = container_of(content.head)
+        if self.text_format != "auto" and container not in ("zip", "tar"):
+            return self.text_format
+        name = pathlib.PurePosixPath(place)
+        suffix = (name.with_suffix("") if name.suffix in EXPANSION else name).suffix
+        return recognise(content.head, suffix=suffix, text_field=self.text_field, place=place)
+
+    def texts(self, content: Content, place: str) -> Iterator[str]:
+        """Yield the texts of a file, some of them empty.
+
+        Args:
+            content: the file, decompressed.
+            place: its path, for errors.
+
+        Raises:
+            UserError: if something in it cannot be read as text.
+        """
+        kind = self.format_of(content, place)
+        if kind in ("zip", "parquet", "arrow") and not content.seekable:
+            raise UserError(f"{place} is compressed, or within an archive, where it cannot be read: unpack it first.")
+        if kind in ("zip", "tar"):
+            for name, member in members(content.stream, kind, place):
+                inner = f"{place}/{name}"
+                yield from self.texts(decompressed(content_of(member), inner), inner)
+        elif kind in columnar.KINDS:
+            yield from self._texts_of_columns(content.stream, kind, place)
+        elif kind == "json":
+            for number, value in enumerate(json_values(content.stream, place), start=1):
+                record = {self.text_field: value} if isinstance(value, str) else value
+                yield self._text_of(record, f"{place}, element {number}")
+        elif kind == "wet":
+            numbered = enumerate(wet_records(content.stream, place), start=1)
+            pages = self._decoded(((number, page) for number, page in numbered), place, "page")
+            yield from (joined_lines(page.split("\n")) for _, page in pages)
+        else:
+            yield from self._texts_of_lines(content.stream, kind, place)
+
+    def _texts_of_lines(self, stream: BinaryIO, kind: str, place: str) -> Iterator[str]:
+        lines = self._decoded(enumerate(stream, start=1), place, "line")
+        if kind == "jsonl":
+            yield from (self._text_of_json(line, f"{place}, line {number}") for number, line in lines)
+        elif kind in DELIMITERS:
+            yield from self._texts_of_table((line for _, line in lines), place, DELIMITERS[kind])
+        elif kind == "doc":
+            yield from _split_at_doc_tags(line for _, line in lines)
+        elif kind == "lines":
+            yield from (line.strip() for _, line in lines)
+        else:
+            yield from _split_at_blank_lines(line for _, line in lines)
+
+    def _texts_of_columns(self, stream: BinaryIO, kind: str, place: str) -> Iterator[str]:
+        records = columnar.column_records(stream, kind, self.text_field, place)
+        undecodable = 0
+        for number, record in enumerate(records):
+            where = f"{place}, row {number}"
+            if any(isinstance(value, columnar.UndecodableText) for value in record.values()):
+                if not self.skip_undecodable:
+                    raise UserError(f"{where}: not UTF-8; leave such texts out with --gin.SKIP_UNDECODABLE=True.")
+                undecodable += 1
+                self.skipped["undecodable texts"] += 1
+                _check_undecodable(undecodable, number + 1, place, "rows")
+                continue
+            value = next(iter(record.values()))
+            yield self._text_of(record if isinstance(value, dict) else {self.text_field: value}, where)
+
+    def _texts_of_table(self, lines: Iterable[str], place: str, delimiter: str) -> Iterator[str]:
+        csv.field_size_limit(_LONGEST_DOCUMENT)  # a text may be longer than the 131,072 that csv allows of itself
+        rows = csv.DictReader(lines, delimiter=delimiter)
+        try:
+            for row in rows:
+                if self.text_field not in row:
+                    fields = ", ".join(map(repr, rows.fieldnames or ()))
+                    raise UserError(
+                        f"{place}: no column {self.text_field!r} (columns: {fields}); name the one that holds the text "
+                        "with --gin.TEXT_FIELD, or, if it is plain text, set --gin.TEXT_FORMAT='\"documents\"'."
+                    )
+                text = row[self.text_field]
+                if text is None:
+                    self.skipped["rows without text"] += 1
+                yield joined_lines((text or "").split("\n"))
+        except csv.Error as error:
+            raise UserError(f"{place}, line {rows.line_num}: not a table ({error}); mend the row's quotes.") from error
+
+    def _decoded(self, numbered: Iterable[tuple[int, bytes]], place: str, unit: str) -> Iterator[tuple[int, str]]:
+        """Yield the lines (or pages) that are UTF-8, with their numbers; the others are counted, or an error."""
+        offset = undecodable = number = 0
+        for number, raw in numbered:
+            start = len(_BYTE_ORDER_MARK) if number == 1 and raw.startswith(_BYTE_ORDER_MARK) else 0
+            try:
+                yield number, raw[start:].decode("utf-8")
+            except UnicodeDecodeError as error:
+                if not self.skip_undecodable:
+                    compressed = pathlib.PurePosixPath(place).suffix in EXPANSION
+                    raise UserError(
+                        f"{place} is not UTF-8 at byte {offset + start + error.start} "
+                        f"{'of the uncompressed text ' if compressed else ''}({unit} {number}); "
+                        f"convert the file, or leave such {unit}s out with --gin.SKIP_UNDECODABLE=True."
+                    ) from error
+                undecodable += 1
+                self.skipped[f"undecodable {unit}s"] += 1
+            offset += len(raw)
+            if undecodable:
+                _check_undecodable(undecodable, number, place, f"{unit}s")
+
+    def _text_of_json(self, line: str, place: str) -> str:
+        if not line.strip():
+            return ""
+        remedy = "mend the line, or leave it out"
+        return self._text_of(parse_json(line, Any, place, remedy=remedy), place)
+
+    def _text_of(self, record: object, place: str) -> str:
+        return text_of(record, self.text_field, place=place, skipped=self.skipped)
+
+
+def _check_undecodable(undecodable: int, number: int, place: str, units: str) -> None:
+    """Refuse a file that is not UTF-8 at all.
+
+    Raises:
+        UserError: if too many of its lines, or of what it consists of, are not UTF-8.
+    """
+    if undecodable > _FEWEST_UNDECODABLE and undecodable > _MOST_UNDECODABLE * number:
+        raise UserError(
+            f"{place}: {undecodable} of the first {number} {units} are not UTF-8, too many to be left out with "
+            "SKIP_UNDECODABLE: convert the file, for example with iconv -f LATIN1 -t UTF-8, or, if it is no plain "
+            "text, set TEXT_FORMAT to 'auto' or leave it out of CORPUS."
+        )
+
+
+def _split_at_doc_tags(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the texts between wikiextractor's <doc ...> and </doc>; blank lines within one do not divide it."""
+    document: list[str] = []
+    for line in lines:
+        text = line.strip()
+        if re.fullmatch(r"</doc>|<doc\s[^>]*>", text):
+            yield "\n".join(document)
+            document = []
+        elif text:
+            document.append(text)
+    yield "\n".join(document)
+
+
+def _split_at_blank_lines(lines: Iterable[str]) -> Iterator[str]:
+    document: list[str] = []
+    size = 0
+    for line in lines:
+        text = line.strip()
+        if text:
+            document.append(text)
+            size += len(text)
+        if not text or size > _LONGEST_DOCUMENT:
+            yield "\n".join(document)
+            document = []
+            size = 0
+    yield "\n".join(document)

@@ -1,0 +1,115 @@
+"""Read the labels of texts that may have several or none, decide them by a threshold each, and score them by F1."""
+
+import ast
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+# The spellings of a table's yes and no: a column for each label.
+_YES, _NO = {"1", "1.0", "True", "true"}, {"0", "0.0", "False", "false"}
+
+# The probability from which a label is given where no threshold was chosen, as in `transformers`.
+EVEN = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSets:
+    """The labels of a multi-label classification, of which a text has any number; a label's place is its number."""
+
+    labels: tuple[str, ...]
+
+    def parse(self, label: str | tuple[str, ...]) -> tuple[int, ...]:
+        """Return the numbers of a text's labels, or raise ValueError if they are no list, or one is unknown."""
+        if isinstance(label, str):
+            raise ValueError(label)
+        return tuple(sorted(self.labels.index(name) for name in label))
+
+    @property
+    def expected(self) -> str:
+        """Say what a row may have."""
+        return f"a list of none, one or several of {', '.join(map(repr, self.labels))}"
+
+    def indicators(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return 1 at the place of each of a text's labels and 0 elsewhere, float32 [C]."""
+        values_C = np.zeros(len(self.labels), np.float32)
+        values_C[list(numbers)] = 1.0
+        return values_C
+
+    def named(self, probabilities: Mapping[str, float], thresholds: Sequence[float] | None) -> tuple[str, ...]:
+        """Return the labels whose probability reaches their threshold, in order.
+
+        Args:
+            probabilities: of each label.
+            thresholds: of each label; None for `EVEN`.
+        """
+        limits = thresholds or (EVEN,) * len(self.labels)
+        return tuple(name for name, limit in zip(self.labels, limits, strict=True) if probabilities[name] >= limit)
+
+
+def as_list(label: object) -> tuple[str, ...] | None:
+    """Return the labels of a list, each once, in JSON or as a table spells what Python prints; None for what is none.
+
+    Raises:
+        ValueError: if it is an object, or a list that holds something else than texts and numbers.
+    """
+    if isinstance(label, str) and label.strip().startswith(("[", "(", "{")):
+        try:
+            label = ast.literal_eval(label.strip())
+        except (ValueError, SyntaxError):
+            return None
+    if not isinstance(label, (list, tuple, set, dict)):
+        return None
+    # NaN, which JSON may hold, is the one number that differs from itself.
+    if isinstance(label, dict) or not all(isinstance(one, (str, int, float)) and one == one for one in label):
+        raise ValueError(label)
+    return tuple(dict.fromkeys(map(str, label)))
+
+
+def is_indicator(value: object) -> bool:
+    """Say whether a value of a table says yes or no."""
+    return str(value).strip() in _YES | _NO
+
+
+def labels_of_columns(record: Mapping[str, object], names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the names of the columns that say yes; None if one says neither yes nor no."""
+    if not all(is_indicator(record[name]) for name in names):
+        return None
+    return tuple(name for name in names if str(record[name]).strip() in _YES)
+
+
+def f1_micro(gold_NC: np.ndarray, found_NC: np.ndarray) -> float:
+    """Return the F1 of all labels of all texts counted together, per cent; 0 if there is none in gold and found."""
+    return float(_f1(np.sum(gold_NC & found_NC), np.sum(found_NC), np.sum(gold_NC)))
+
+
+def f1_macro(gold_NC: np.ndarray, found_NC: np.ndarray) -> float:
+    """Return the mean of the labels' F1s, per cent; that of a label which is neither in gold nor in found is 0."""
+    return float(np.mean(_f1(np.sum(gold_NC & found_NC, 0), np.sum(found_NC, 0), np.sum(gold_NC, 0))))
+
+
+METRICS = {"f1_micro": f1_micro, "f1_macro": f1_macro}
+
+
+def best_threshold(gold_N: np.ndarray, probabilities_N: np.ndarray) -> float:
+    """Return the threshold with the highest F1 of one label, of equal ones that nearest to `EVEN`.
+
+    Args:
+        gold_N: bool, whether each text has the label.
+        probabilities_N: of the label, float64.
+    """
+    if not gold_N.any():
+        return EVEN
+    every = np.sort(probabilities_N)
+    steps = np.unique(np.concatenate([[0.0], every]))
+    # From 0 on every text has the label.
+    candidates = np.array([EVEN, 0.0, *((steps[1:] + steps[:-1]) / 2)])
+    found = len(every) - np.searchsorted(every, candidates)
+    right = gold_N.sum() - np.searchsorted(np.sort(probabilities_N[gold_N]), candidates)
+    scores = _f1(right, found, gold_N.sum())
+    best = candidates[scores == scores.max()]
+    return float(best[np.argmin(np.abs(best - EVEN))])
+
+
+def _f1(correct: np.ndarray, found: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    return 200.0 * correct / np.maximum(found + gold, 1)
