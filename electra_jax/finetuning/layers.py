@@ -67,7 +67,7 @@ def choose_layer(
             score = task.score(examples, task.predictions(examples, rows, outputs))[task.main_metric]
             candidates.append({"layer": layer, "pooling": pooling, task.main_metric: score})
     # The first of equal ones.
-    best = max(candidates, key=lambda candidate: rank(candidate[task.main_metric]))
+    best = max(candidates, key=lambda candidate: rank(candidate[task.main_metric], task.main_metric))
     return Chosen(layer=best["layer"], of_layers=most, pooling=best["pooling"], candidates=candidates)
 
 
@@ -104,5 +104,6 @@ def said(chosen: Chosen, metric: str) -> str:
     if not scores:
         return what
     best = scores[chosen["layer"], chosen["pooling"]]
-    last = max((score for (layer, _), score in scores.items() if layer == chosen["of_layers"]), default=best, key=rank)
+    of_last = [score for (layer, _), score in scores.items() if layer == chosen["of_layers"]]
+    last = max(of_last, default=best, key=lambda score: rank(score, metric))
     return f"{what}, the best on dev before training ({metric} {best:.2f}; the last layer {last:.2f})"
