@@ -104,7 +104,7 @@ def test_blocks_of_another_kind_are_a_variant(tmp_path: Path) -> None:
 
 
 def test_a_language_model_pays_for_a_prediction_of_every_token(tmp_path: Path) -> None:
-    plan = make_plan(configured(tmp_path, VARIANTS=[("lm", "gin/objectives/lm.gin")]))
+    plan = make_plan(configured(tmp_path, VARIANTS=[("lm", "gin/objectives/lm.gin")]), {})
     assert plan.step_flops == {"lm": 3 * (ENCODER + 2 * 8 * 32 * 16 * (16 + 100))}
 
 
@@ -137,7 +137,8 @@ def test_a_stage_has_the_schedule_of_the_whole_budget(planned: tuple[ComparisonR
 
 def test_a_task_may_be_a_probe_of_the_frozen_encoder() -> None:
     tasks = [("rte", "EPOCHS = 2"), ("probe_words", "DATA_DIR = 'conll2000'")]
-    plan = make_plan(configured(Path("runs/it"), TASKS=tasks, FINETUNING=["DATA_DIR = 'glue'", "LEARNING_RATE = 1e-3"]))
+    run = configured(Path("runs/it"), TASKS=tasks, FINETUNING=["DATA_DIR = 'glue'", "LEARNING_RATE = 1e-3"])
+    plan = make_plan(run, {})
     items = {item.name: item for item in plan.items}
     probe, random = items["mlm/0.5/probe_words"], items["random/probe_words"]
     assert (probe.arguments[0], probe.needs) == ("probe", "mlm/0.5/pretrain")

@@ -43,7 +43,8 @@ def reported_by_a_seed(selection: str, parts: Parts[slice], seed: int, monkeypat
         run=SimpleNamespace(selection=selection),
         loop=SimpleNamespace(num_train_steps=EPOCHS),
     )
-    kept = seed_run.Kept(context, Path("there is none"), seed, Patience(None, "accuracy", earlier=(), stop=Stop()))
+    patience = Patience(None, "accuracy", earlier=(), stop=Stop())
+    kept = seed_run.Kept(context, Path("there is none"), seed, patience)
     monkeypatch.setattr(seed_run, "evaluate", evaluate)
     monkeypatch.setattr(kept, "_save", save)
     for step in range(1, EPOCHS + 1):
