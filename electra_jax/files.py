@@ -77,7 +77,8 @@ def regular(path: AnyPath) -> AnyPath:
     Raises:
         OSError: if it is.
     """
-    if not is_remote(path) and path.exists() and not (path.is_file() or path.is_dir()):
+    # `epath` takes everything that is no folder for a file.
+    if not is_remote(path) and os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise OSError(errno.EINVAL, "it is a pipe or a device: write its content to a file", str(path))
     return path
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax.files import path_of, replace_file, replacing, replacing_directory
+from electra_jax.files import path_of, regular, replace_file, replacing, replacing_directory
 
 
 @pytest.mark.parametrize("path_type", [Path, path_of])
@@ -62,3 +62,16 @@ def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
         write_half()
     assert os.listdir(directory) == ["new"]
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_pipe_or_a_device_is_no_file_to_read(tmp_path: Path) -> None:
+    """Its reader may wait for ever; those that name none, and folders, are left to what reads them."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/null")
+    for name in ("pipe", "device"):
+        for path in (tmp_path / name, path_of(tmp_path / name)):
+            with pytest.raises(OSError, match="it is a pipe or a device: write its content to a file"):
+                regular(path)
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file", tmp_path / "none"):
+        assert regular(path) is path

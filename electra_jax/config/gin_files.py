@@ -21,6 +21,7 @@ from electra_jax.config.own_paths import tokenizer_bindings
 from electra_jax.config.recorded import RecordedFile, with_current_fields, with_current_imports, with_current_switches
 from electra_jax.config.recorded_check import checked
 from electra_jax.errors import UserError
+from electra_jax.files import regular
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent.parent
@@ -151,7 +152,7 @@ def _named(text: str, path: str) -> io.StringIO:
 def _open_with_moved_imports(path: str) -> io.StringIO:
     """Open a Gin file, its imports, switches and fields of earlier versions rewritten to those of today."""
     text = with_current_imports(
-        with_current_fields(with_current_switches(epath.Path(path).read_text(encoding="utf-8")))
+        with_current_fields(with_current_switches(regular(epath.Path(path)).read_text(encoding="utf-8")))
     )
     return _named(text, path)
 

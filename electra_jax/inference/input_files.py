@@ -9,6 +9,8 @@ import json
 import os
 import re
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -305,15 +307,18 @@ def read_arrays(path: Path) -> Iterator[Item]:
     """Yield the rows of an .npz with `input_ids` and, if it has them, the other two.
 
     Raises:
-        UserError: if the file cannot be read, or has no `input_ids`.
+        UserError: if the file cannot be read, has no `input_ids`, or its arrays have not as many rows each.
     """
     try:
         with np.load(path) as arrays:
             found = {name: arrays[name] for name in FIELDS if name in arrays.files}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
+    # A file that is cut off, that is no archive, or that is an array alone.
+    except (OSError, ValueError, TypeError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}): write it with numpy.savez") from error
     if "input_ids" not in found:
         raise UserError(f"{path} has no array input_ids")
+    if () in (rows := {values.shape[:1] for values in found.values()}) or len(rows) > 1:
+        raise UserError(f"the arrays of {path} must have as many rows each: {', '.join(found)}")
     for row in range(len(found["input_ids"])):
         yield Item(row, ids={name: values[row] for name, values in found.items()})
 

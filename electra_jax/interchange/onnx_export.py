@@ -20,8 +20,10 @@ FILE = "model.onnx"
 # A file of protocol buffers holds at most 2 GB.
 MOST_BYTES = 2**31 - 2**24
 
-KINDS = ("pretraining", "discriminator", "sequence_classification", "regression", "token_classification")
-KINDS += ("question_answering",)
+KINDS = (
+    *("pretraining", "discriminator", "sequence_classification", "multi_label_classification", "regression"),
+    *("token_classification", "question_answering"),
+)
 
 
 def write(model: Loaded, dest: Path) -> list[str]:

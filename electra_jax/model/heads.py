@@ -29,8 +29,9 @@ import optax
 from flax import linen as nn
 
 from electra_jax import ranges
+from electra_jax.model import matmul
 from electra_jax.model.config import EncoderConfig
-from electra_jax.model.layers import LayerNorm, Linear, gelu, logical
+from electra_jax.model.layers import LayerNorm, Linear, expand_to, gelu, logical, take_positions
 from electra_jax.model.types import Tokens
 from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, UNDER_1
 
@@ -164,10 +165,28 @@ class AnswerableHead(nn.Module):
         features = hidden_BLD[:, 0]
         if self.uses_start:
             start_BL = jax.nn.softmax(start_logits_BL).astype(hidden_BLD.dtype)
-            expected_BD = jnp.einsum("BL,BLD->BD", start_BL, hidden_BLD)
+            expected_BD = jnp.einsum("BL,BLD->BD", start_BL, hidden_BLD, precision=matmul.precision(hidden_BLD.dtype))
             joined = jnp.concatenate([features, expected_BD], axis=-1)
             features = gelu(glorot_linear(JOINT_WIDTH, jnp.dtype(self.config.dtype), "hidden")(joined))
         return glorot_linear(1, jnp.float32, "prediction")(features)[..., 0]
+
+
+class LinearOfPairs(Linear):
+    """A `Linear` of pairs of hidden states, the two of a pair side by side, none of which is written out.
+
+    The product of each half of the kernel is taken once for every state, and not once for every pair.
+    """
+
+    @nn.compact
+    def __call__(self, first_BPD: jax.Array, second_BLD: jax.Array) -> jax.Array:
+        """Map [B, P, D] and [B, L, D] to [B, P, L, out]."""
+        size = first_BPD.shape[-1]
+        kernel = self.param("kernel", logical(self.kernel_init, *self.axes), (2 * size, self.features), jnp.float32)
+        bias = self.param("bias", logical(nn.initializers.zeros, self.axes[1]), (self.features,), jnp.float32)
+        first = matmul.dense(first_BPD, kernel[:size], self.dtype)[:, :, None]
+        second = matmul.dense(second_BLD, kernel[size:], self.dtype)[:, None]
+        outputs = first + second
+        return outputs + expand_to(bias.astype(outputs.dtype), outputs)
 
 
 class QuestionAnsweringHead(nn.Module):
@@ -187,7 +206,7 @@ class QuestionAnsweringHead(nn.Module):
         init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=1, out_axis=(), batch_axis=0)
         kernel_PD = self.param("span_kernel", logical(init, None, "embed"), (2, hidden_BLD.shape[-1]), jnp.float32)
         bias_P = self.param("span_bias", logical(nn.initializers.zeros, None), (2,), jnp.float32)
-        logits_PBL = jnp.einsum("BLD,PD->PBL", hidden_BLD.astype(jnp.float32), kernel_PD) + bias_P[:, None, None]
+        logits_PBL = matmul.einsum("BLD,PD->PBL", hidden_BLD, kernel_PD, jnp.float32) + bias_P[:, None, None]
         if self.head.mask_questions:
             logits_PBL = logits_PBL + answer_penalty(tokens, final_sep_answers=self.head.final_sep_answers)[None]
         outputs = {"start_logits": logits_PBL[0], "end_logits": logits_PBL[1]}
@@ -207,7 +226,7 @@ class JointQuestionAnsweringHead(nn.Module):
         """Declare the layers."""
         dtype = jnp.dtype(self.config.dtype)
         self.start = glorot_linear(1, jnp.float32, None)
-        self.joint = glorot_linear(JOINT_WIDTH, dtype, None)
+        self.joint = LinearOfPairs(JOINT_WIDTH, ("embed", None), nn.initializers.glorot_uniform(), dtype)
         self.end = glorot_linear(1, jnp.float32, None)
         if self.head.answerable != "none":
             self.answerable = AnswerableHead(self.head.answerable == "start", self.config)
@@ -258,16 +277,8 @@ class JointQuestionAnsweringHead(nn.Module):
 
     def end_logits(self, hidden_BLD: jax.Array, starts_BP: jax.Array) -> jax.Array:
         """Return logits of every end given each of P starts, float32 [B, P, L]."""
-        length = hidden_BLD.shape[1]
-        start_hidden_BPD = jnp.take_along_axis(hidden_BLD, starts_BP[..., None], axis=1)
-        pairs_BPLD = jnp.concatenate(
-            [
-                jnp.repeat(start_hidden_BPD[:, :, None], length, axis=2),
-                jnp.repeat(hidden_BLD[:, None], starts_BP.shape[1], axis=1),
-            ],
-            axis=-1,
-        )
-        return self.end(gelu(self.joint(pairs_BPLD)))[..., 0]
+        start_hidden_BPD = take_positions(hidden_BLD, starts_BP)
+        return self.end(gelu(self.joint(start_hidden_BPD, hidden_BLD)))[..., 0]
 
 
 class PredictionHead(nn.Module):
@@ -302,7 +313,7 @@ class ModernBertClassificationHead(PredictionHead):
         if self.head.classifier_pooling == "cls":
             return super().__call__(hidden_BLD[:, 0], deterministic=deterministic)
         weights_BL = tokens.attention_mask.astype(jnp.float32)
-        sums_BD = jnp.einsum("BLD,BL->BD", hidden_BLD.astype(jnp.float32), weights_BL)
+        sums_BD = matmul.einsum("BLD,BL->BD", hidden_BLD, weights_BL, jnp.float32)
         # A row that only fills up a batch has no tokens.
         counts_B1 = jnp.maximum(weights_BL.sum(1, keepdims=True), 1.0)
         return super().__call__(sums_BD / counts_B1, deterministic=deterministic)

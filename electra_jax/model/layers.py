@@ -4,6 +4,8 @@ Every parameter is float32 and declared at its true rank, with a logical name fo
 so that one set of rules shards it over any mesh.
 """
 
+import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.model import matmul
+
+logger = logging.getLogger(__name__)
 
 Initializer = Callable[..., jax.Array]
 
@@ -39,7 +43,10 @@ def expand_to(vector: jax.Array, values: jax.Array) -> jax.Array:
 
 def gelu(inputs: jax.Array) -> jax.Array:
     """Apply the exact (erf) Gaussian error linear unit."""
-    # jax.nn.gelu is written with erfc, which costs more on CPU.
+    # In bfloat16 1 + erf(x) is 0 or half too large from x = -2 down, where erfc(-x) keeps its digits.
+    if inputs.dtype != jnp.float32:
+        return jax.nn.gelu(inputs, approximate=False)
+    # It costs more on CPU, where all products are float32.
     return 0.5 * inputs * (1 + jax.lax.erf(inputs * 0.5**0.5))
 
 
@@ -114,16 +121,30 @@ def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float, bits: int, pr
         prng: "threefry2x32" draws the same on every backend, and each device draws its own shard. "rbg" is XLA's
             generator, which is cheap where the hardware has one: it draws the same after a resume and whatever the
             sharding, but not on another kind of device or, perhaps, with another version of XLA; each device draws the
-            whole array.
+            whole array, and so it is for one device: several are warned of it once.
     """
     if prng == "rbg":
+        if (devices := jax.sharding.get_abstract_mesh().size) > 1:
+            warn_of_whole_draws(devices)
         key = jax.random.wrap_key_data(jnp.tile(jax.random.key_data(key), 2), impl="rbg")
     integer = DROPOUT_INTEGERS[bits]
     per_draw = 32 // bits
     draws = jax.random.bits(key, (*shape[:-1], -(-shape[-1] // per_draw)), jnp.uint32)
-    numbers = jax.lax.bitcast_convert_type(draws, integer).reshape(*shape[:-1], -1)[..., : shape[-1]]
+    # Side by side along the last axis: a new axis of 2, as a bitcast gives, takes 128 lanes of a TPU.
+    parts = [(draws >> (part * bits)).astype(integer) for part in range(per_draw)]
+    numbers = jnp.concatenate(parts, axis=-1)[..., : shape[-1]]
     threshold = round(rate * 2**bits)
     return numbers >= integer(threshold), 1 - threshold / 2**bits
+
+
+@functools.cache
+def warn_of_whole_draws(devices: int) -> None:
+    """Log, once in a process, that a generator costs each of several devices what it costs one."""
+    logger.warning(
+        "PRNG 'rbg' draws the dropout of the whole batch on each of the %d devices of the mesh: 'threefry2x32' draws "
+        "the device's own rows alone",
+        devices,
+    )
 
 
 class Dropout(nn.Module):

@@ -7,6 +7,7 @@ result, and its gradient consists of such products too. On other backends the co
 """
 
 import functools
+import logging
 import math
 
 import jax
@@ -15,6 +16,8 @@ import numpy as np
 from jax import lax
 from jax.extend import backend as backends
 from jax.typing import DTypeLike
+
+logger = logging.getLogger(__name__)
 
 ATTENTIONS = ("exact", "fused")
 
@@ -28,7 +31,7 @@ def backend() -> str:
 def dense(inputs: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Multiply [..., in] by [in, out] in `dtype`; the result has that dtype, but float32 for bfloat16 on CPU."""
     if not has_layout_rule(dtype):
-        return inputs.astype(dtype) @ kernel.astype(dtype)
+        return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype), precision=precision(dtype))
     rows = inputs.reshape(-1, inputs.shape[-1])
     return product(rows, kernel, False).reshape(*inputs.shape[:-1], kernel.shape[-1])
 
@@ -45,7 +48,13 @@ def einsum(
         result: the result's dtype; None for `dtype`, but float32 for bfloat16 on CPU.
     """
     if not has_layout_rule(dtype):
-        return jnp.einsum(subscripts, left.astype(dtype), right.astype(dtype), preferred_element_type=result)
+        return jnp.einsum(
+            subscripts,
+            left.astype(dtype),
+            right.astype(dtype),
+            precision=precision(dtype),
+            preferred_element_type=result,
+        )
     operands, to = subscripts.split("->")
     of_left, of_right = operands.split(",")
     both = [axis for axis in of_left if axis in of_right and axis in to]
@@ -71,6 +80,16 @@ def has_layout_rule(dtype: DTypeLike) -> bool:
     return jnp.dtype(dtype) == jnp.bfloat16 and backend() == "cpu"
 
 
+def precision(dtype: DTypeLike) -> lax.Precision | None:
+    """Return the precision to multiply operands of this dtype with: float32 is float32, on every device.
+
+    This is the policy of all products of a model, in training, in evaluation and in prediction. GPUs otherwise round
+    float32 operands to TF32 and TPUs to bfloat16, so that a run would train with fewer digits than it asks for, and
+    than it is scored with. Who wants the faster products asks for bfloat16.
+    """
+    return lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else None
+
+
 def storing_mean(values: jax.Array) -> jax.Array:
     """Return the mean over the last axis, which stays with size 1; on CPU the values are stored for it.
 
@@ -80,7 +99,8 @@ def storing_mean(values: jax.Array) -> jax.Array:
     """
     if backend() != "cpu":
         return jnp.mean(values, axis=-1, keepdims=True)
-    return values @ jnp.ones((values.shape[-1], 1), values.dtype) / values.shape[-1]
+    ones = jnp.ones((values.shape[-1], 1), values.dtype)
+    return jnp.matmul(values, ones, precision=precision(values.dtype)) / values.shape[-1]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -135,7 +155,8 @@ def fused_attention(
 ) -> jax.Array:
     """Compute attention without storing its probabilities; return [B, L, H, C] in the inputs' dtype.
 
-    On NVIDIA GPUs this is cuDNN's kernel where it accepts the inputs, elsewhere XLA's own.
+    On NVIDIA GPUs this is cuDNN's kernel where it accepts the inputs, elsewhere XLA's own. A GPU that falls back to
+    XLA's says so once.
 
     Args:
         query_BLHC, key_BSHC, value_BSHC: by head.
@@ -149,22 +170,57 @@ def fused_attention(
     else:
         # Nobody reads a row without tokens, but it must be finite, so it attends to its first position.
         seen = {"key_value_seq_lengths": jnp.maximum(jnp.sum(attention_mask, axis=-1, dtype=jnp.int32), 1)}
-    implementation = attention_implementation(
-        backend(), query_BLHC.dtype, query_BLHC.shape[1], query_BLHC.shape[3], masked="mask" in seen
-    )
-    return jax.nn.dot_product_attention(query_BLHC, key_BSHC, value_BSHC, implementation=implementation, **seen)
+    implementation = "xla"
+    if backend() == "cuda":
+        obstacle = obstacle_to_cudnn(
+            compute_capability(),
+            query_BLHC.dtype,
+            (query_BLHC.shape[1], key_BSHC.shape[1]),
+            query_BLHC.shape[3],
+            masked="mask" in seen,
+        )
+        if obstacle is None:
+            implementation = "cudnn"
+        else:
+            warn_of_fallback(obstacle)
+    # It takes the precision of its products from the context alone.
+    with jax.default_matmul_precision("highest" if precision(query_BLHC.dtype) is lax.Precision.HIGHEST else None):
+        return jax.nn.dot_product_attention(query_BLHC, key_BSHC, value_BSHC, implementation=implementation, **seen)
 
 
-def attention_implementation(platform: str, dtype: np.dtype, length: int, channels: int, *, masked: bool) -> str:
-    """Return the fastest implementation of `jax.nn.dot_product_attention` that accepts such inputs.
+def compute_capability() -> tuple[int, ...]:
+    """Return the version of what this process's NVIDIA GPU can compute, such as (8, 0) of an A100."""
+    return tuple(map(int, backends.get_backend().local_devices()[0].compute_capability.split(".")))
+
+
+def obstacle_to_cudnn(
+    capability: tuple[int, ...], dtype: np.dtype, lengths: tuple[int, int], channels: int, *, masked: bool
+) -> str | None:
+    """Return why cuDNN's attention, forward and backward, does not accept such inputs; None where it does.
+
+    JAX checks the same, but for the capability, and raises an error.
 
     Args:
-        platform: as `backend` returns it.
+        capability: see `compute_capability`.
         dtype: of the inputs.
-        length: L.
+        lengths: L and S.
         channels: C.
         masked: whether a mask [B, L, S] is given, rather than lengths.
     """
-    fits = dtype in (jnp.bfloat16, jnp.float16) and channels % 8 == 0 and channels <= 128
-    # cuDNN's backward pass takes a mask as a bias, and only for even lengths.
-    return "cudnn" if platform == "cuda" and fits and not (masked and length % 2) else "xla"
+    most = 256 if capability >= (9, 0) else 128
+    if capability < (8, 0):
+        return f"the GPU's compute capability is {'.'.join(map(str, capability))}, and it needs 8.0"
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return f"products are in {jnp.dtype(dtype).name}, and it needs bfloat16: set DTYPE to 'bfloat16'"
+    if channels % 8 or channels > most:
+        return f"the heads have {channels} channels, and it needs a multiple of 8 up to {most}"
+    # The backward pass takes a mask as a bias.
+    if masked and any(length % 2 for length in lengths):
+        return f"the length {max(lengths)} is odd, and packed rows and windows need an even one"
+    return None
+
+
+@functools.cache
+def warn_of_fallback(obstacle: str) -> None:
+    """Log, once in a process, why attention is not computed by cuDNN."""
+    logger.warning("ATTENTION 'fused' is computed by XLA's own code, not by cuDNN's kernel: %s", obstacle)

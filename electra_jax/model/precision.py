@@ -1,8 +1,8 @@
 """Set the precision of evaluation and prediction, which does not depend on how a model was trained.
 
-Fine-tuning's evaluation, `electra evaluate`, `electra predict` and T5X's inference all compute in float32: a run in
-bfloat16, or on an accelerator that rounds float32 operands to fewer bits, reports the scores that its model directory
-gives everywhere else.
+Fine-tuning's evaluation, the evaluation of a task, `electra predict` and T5X's inference all compute in float32: a run
+in bfloat16, or on an accelerator, reports the scores that its model directory gives everywhere else. Pre-training and
+its held-out losses compute in the encoder's dtype. Float32 is float32 in both: see `matmul.precision`.
 """
 
 import dataclasses
@@ -21,6 +21,6 @@ def evaluation_config(config: EncoderConfig) -> EncoderConfig:
 def evaluation_precision() -> AbstractContextManager[None]:
     """Return a context in which matrix products that are traced multiply float32 operands in float32.
 
-    GPUs otherwise round the operands to TF32, and TPUs to bfloat16.
+    It holds `matmul.precision` for products that are not made by `matmul`.
     """
     return jax.default_matmul_precision("highest")

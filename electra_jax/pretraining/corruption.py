@@ -205,10 +205,12 @@ def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: jax.Array | fl
     num_slots, vocab_size = logits_BKV.shape[1:]
     if sampler == "gumbel":
         return gumbel_max(draw_rows(keys_B, jax.random.gumbel, (num_slots, vocab_size)), logits_BKV)
-    return invert_cdf(draw_rows(keys_B, jax.random.uniform, (num_slots, 2)), logits_BKV)
+    # Drawn in one axis, because an axis of 2 takes 128 lanes of a TPU.
+    pairs_Bx = draw_rows(keys_B, jax.random.uniform, (2 * num_slots,))
+    return invert_cdf(pairs_Bx[:, 0::2], pairs_Bx[:, 1::2], logits_BKV)
 
 
-def draw_rows(keys_B: jax.Array, draw: Callable[..., jax.Array], shape: tuple[int, int]) -> jax.Array:
+def draw_rows(keys_B: jax.Array, draw: Callable[..., jax.Array], shape: tuple[int, ...]) -> jax.Array:
     """Return random numbers, float32 [B, *shape], each row drawn with its own key."""
     return jax.vmap(lambda key: draw(key, shape, jnp.float32))(keys_B)
 
@@ -218,7 +220,7 @@ def gumbel_max(noise_BKV: jax.Array, logits_BKV: jax.Array) -> jax.Array:
     return jnp.argmax(logits_BKV + noise_BKV, axis=-1).astype(jnp.int32)
 
 
-def invert_cdf(uniform_BK2: jax.Array, logits_BKV: jax.Array) -> jax.Array:
+def invert_cdf(of_block_BK: jax.Array, within_BK: jax.Array, logits_BKV: jax.Array) -> jax.Array:
     """Return the id at which softmax's cumulative sum passes a uniform number, int32 [B, K].
 
     There are two levels, so that nothing of size [B, K, V] is written: the first number picks a block of ids by the
@@ -226,7 +228,7 @@ def invert_cdf(uniform_BK2: jax.Array, logits_BKV: jax.Array) -> jax.Array:
     and so the probabilities of blocks, and of ids within a block, are rounded to such multiples.
 
     Args:
-        uniform_BK2: uniform numbers in [0, 1).
+        of_block_BK, within_BK: uniform numbers in [0, 1).
         logits_BKV: float32; -inf for ids that must not be drawn.
     """
     vocab_size = logits_BKV.shape[-1]
@@ -241,11 +243,22 @@ def invert_cdf(uniform_BK2: jax.Array, logits_BKV: jax.Array) -> jax.Array:
     blocks = logits_BKV[..., : whole * SAMPLING_BLOCK].reshape(*logits_BKV.shape[:-1], whole, SAMPLING_BLOCK)
     rest = logits_BKV[..., whole * SAMPLING_BLOCK :]
     block_sums = jnp.concatenate([jnp.sum(mass(blocks), -1), jnp.sum(mass(rest), -1, keepdims=True)], axis=-1)
-    first_BK1 = SAMPLING_BLOCK * passes(jnp.cumsum(block_sums, axis=-1), uniform_BK2[..., :1])
-    ids = first_BK1 + jnp.arange(SAMPLING_BLOCK)[None, None]
-    block_logits = jnp.take_along_axis(logits_BKV, jnp.minimum(ids, vocab_size - 1), axis=-1)
-    within = jnp.cumsum(jnp.where(ids < vocab_size, mass(block_logits), 0.0), axis=-1)
-    return (first_BK1 + passes(within, uniform_BK2[..., 1:]))[..., 0].astype(jnp.int32)
+    block_BK1 = passes(jnp.cumsum(block_sums, axis=-1), of_block_BK[..., None])
+    # The last block is cut off by the end of the vocabulary: what is missing has no probability.
+    block_logits = jnp.pad(rest, ((0, 0), (0, 0), (0, SAMPLING_BLOCK - rest.shape[-1])), constant_values=-jnp.inf)
+    if whole:
+        block_logits = jnp.where(block_BK1 < whole, block_of(logits_BKV, block_BK1[..., 0]), block_logits)
+    chosen_BK1 = passes(jnp.cumsum(mass(block_logits), axis=-1), within_BK[..., None])
+    return (SAMPLING_BLOCK * block_BK1 + chosen_BK1)[..., 0].astype(jnp.int32)
+
+
+def block_of(logits_BKV: jax.Array, block_BK: jax.Array) -> jax.Array:
+    """Return one whole block of the logits of each position, [B, K, SAMPLING_BLOCK], read as one slice."""
+
+    def cut(logits_V: jax.Array, block: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(logits_V, SAMPLING_BLOCK * block, SAMPLING_BLOCK)
+
+    return jax.vmap(jax.vmap(cut))(logits_BKV, block_BK)
 
 
 def passes(cumulative: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -280,7 +293,12 @@ def selected(masked: Masked) -> jax.Array:
 
 
 def put_positions(values_BL: jax.Array, positions_BK: jax.Array, new_BK: jax.Array, where_BK: jax.Array) -> jax.Array:
-    """Write `new_BK` at `positions_BK` of each row where `where_BK` is true."""
-    length = values_BL.shape[-1]
-    target_BK = jnp.where(where_BK, positions_BK, length)
-    return jax.vmap(lambda values, target, new: values.at[target].set(new, mode="drop"))(values_BL, target_BK, new_BK)
+    """Write `new_BK`, at least 0, at `positions_BK` of each row where `where_BK` is true.
+
+    Every position is compared with every slot, which an accelerator does many times faster than a scatter.
+    """
+    places_L = jnp.arange(values_BL.shape[-1])
+    here_BKL = where_BK[..., None] & (positions_BK[..., None] == places_L[None, None])
+    # Slots of the same position have the same value.
+    written_BL = jnp.max(jnp.where(here_BKL, new_BK[..., None], jnp.asarray(-1, new_BK.dtype)), axis=1)
+    return jnp.where(written_BL < 0, values_BL, written_BL)

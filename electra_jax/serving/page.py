@@ -110,8 +110,8 @@ def shown(model: Network, given: Mapping[str, str], record: Record) -> Shown:
         bars = [Bar(entry["text"] or "no answer", entry["probability"]) for entry in record["nbest"]]
         if record["start"] is not None:
             parts = parts_of(given["context"], [(record["start"], record["end"], "", "the answer")])
-    elif isinstance(record.get("label"), str) and isinstance(record.get("probabilities"), Mapping):
-        answer = record["label"]
+    elif isinstance(record.get("probabilities"), Mapping):
+        answer = record["label"] if "label" in record else ", ".join(record["labels"]) or "no label"
         bars = sorted((Bar(*entry) for entry in record["probabilities"].items()), key=lambda bar: -bar.share)
     elif "value" in record:
         answer = f"{record['value']:.4g}"

@@ -1,6 +1,7 @@
 """Files that are not what they should be, wherever a command reads one: success, or 2 and one sentence."""
 
 import gzip
+import io
 import json
 import lzma
 import os
@@ -9,9 +10,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zstandard
 
+from electra_jax.errors import UserError
+from electra_jax.inference.input_files import read_arrays
 from support.attacks import FEW_AND_MANY, attack
 from support.command_line import FILES, SMALL, write_small_text
 from support.finetuned_model import QA, TAGGING, TAGS, text_facts, write_tuned
@@ -206,6 +210,42 @@ def test_file_shapes(many: bool, models: Path, tmp_path: Path, monkeypatch: pyte
         SHAPES[shape](path, draw)
         return READERS[reader](path, models, place)
 
-    ends = attack(case, name="shape", count=3 * len(pairs) if many else 110, folder=tmp_path)
+    ends = attack(case, name="shape", count=3 * len(pairs) if many else 80, folder=tmp_path)
     assert sum(end.code == 2 for end in ends) > len(ends) / 2
     assert not list(tmp_path.rglob("pwned"))
+
+
+def arrays(**values: object) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **values)
+    return buffer.getvalue()
+
+
+def array_alone() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ones((2, 3), np.int32))
+    return buffer.getvalue()
+
+
+IDS = np.ones((2, 3), np.int32)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "cannot be read"),
+        (b"the cat", "cannot be read"),
+        (b"PK\x03\x04", "cannot be read"),
+        (cut(arrays(input_ids=IDS)), "cannot be read"),
+        (arrays(input_ids=IDS).replace(b"NUMPY", b"numpy"), "cannot be read"),
+        (array_alone(), "cannot be read"),
+        (arrays(ids=IDS), "has no array input_ids"),
+        (arrays(input_ids=np.int32(7)), "must have as many rows each"),
+        (arrays(input_ids=IDS, token_type_ids=IDS[:1]), "must have as many rows each"),
+    ],
+)
+def test_arrays_that_are_none(content: bytes, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "ids.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        list(read_arrays(path))

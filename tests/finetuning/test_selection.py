@@ -43,8 +43,7 @@ def reported_by_a_seed(selection: str, parts: Parts[slice], seed: int, monkeypat
         run=SimpleNamespace(selection=selection),
         loop=SimpleNamespace(num_train_steps=EPOCHS),
     )
-    patience = Patience(None, "accuracy", earlier=(), stop=Stop())
-    kept = seed_run.Kept(context, Path("there is none"), seed, patience)
+    kept = seed_run.Kept(context, Path("there is none"), seed, Patience(None, "accuracy", earlier=(), stop=Stop()))
     monkeypatch.setattr(seed_run, "evaluate", evaluate)
     monkeypatch.setattr(kept, "_save", save)
     for step in range(1, EPOCHS + 1):

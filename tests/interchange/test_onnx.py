@@ -84,14 +84,21 @@ def test_a_pair_gives_its_discriminator(tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / "pair_onnx" / "tokenizer.json").is_file()
 
 
-@pytest.mark.parametrize("head", ["sequence_classification", "sequence_classification_reference"])
-def test_classification(tmp_path: Path, head: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        ("sequence_classification", "sequence_classification"),
+        ("sequence_classification", "sequence_classification_reference"),
+        ("multi_label_classification", "sequence_classification"),
+    ],
+)
+def test_classification(tmp_path: Path, kind: str, head: str) -> None:
     labels = ("no", "ja\N{LATIN SMALL LETTER SHARP S}")
-    write_tuned(tmp_path / "model", "sequence_classification", labels=labels, task=None, head_kind=head)
+    write_tuned(tmp_path / "model", kind, labels=labels, task=None, head_kind=head)
     session = exported(tmp_path / "model")
     expect_equal(electra_jax.load(tmp_path / "model"), session)
     properties = session.get_modelmeta().custom_metadata_map
-    assert (properties["kind"], json.loads(properties["labels"])) == ("sequence_classification", list(labels))
+    assert (properties["kind"], json.loads(properties["labels"])) == (kind, list(labels))
     # transformers has no class for the original's head, and what reads config.json would take it for another.
     assert (tmp_path / "model_onnx" / "config.json").exists() == (head == "sequence_classification")
 

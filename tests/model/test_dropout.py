@@ -10,8 +10,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from scipy import stats
 
 from electra_jax.errors import UserError
-from electra_jax.model.layers import DROPOUT_GENERATORS, Dropout, keep_mask
-from support.tiny_model import small_encoder
+from electra_jax.model.layers import DROPOUT_GENERATORS, Dropout, keep_mask, warn_of_whole_draws
+from electra_jax.training import sharding
+from support.tiny_model import ONE_AXIS, small_encoder
 
 
 # 2^18 decisions tell 0.1 from 0.1016 by 2.7 standard deviations: the rounded rate is the one that is met.
@@ -65,6 +66,25 @@ def test_eight_devices_drop_what_one_does(prng: str) -> None:
     assert len(shared.addressable_shards) == 8
     np.testing.assert_array_equal(shared, dropout(key, inputs))
     assert (np.asarray(shared) != dropout(jax.random.key(4), inputs)).any()
+    # Two decisions a draw. By threefry no device computes the others' draws.
+    text = dropout.lower(key, rows).compile().as_text()
+    assert ("u32[16,8,16]" in text) == (prng == "rbg")
+
+
+def test_several_devices_that_draw_as_much_as_one_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    mesh = sharding.make_mesh(ONE_AXIS, 8)
+    warn_of_whole_draws.cache_clear()
+    for prng in DROPOUT_GENERATORS:
+
+        def draw(key: jax.Array, prng: str = prng) -> jax.Array:
+            return keep_mask(key, (4, 8), 0.5, 16, prng)[0] & keep_mask(key, (4, 8), 0.1, 16, prng)[0]
+
+        jax.eval_shape(draw, jax.random.key(0))
+        # On one device there is nothing to say.
+        assert not caplog.records
+        jax.eval_shape(sharding.partitioned(draw, mesh, ONE_AXIS), jax.random.key(0))
+        assert len(caplog.records) == (prng == "rbg")
+    assert "on each of the 8 devices of the mesh: 'threefry2x32' draws" in caplog.text
 
 
 def test_the_generators_differ_and_no_other_is_known() -> None:

@@ -97,34 +97,59 @@ def dots(text: str) -> list[tuple[list[str], list[int], set[str]]]:
     return found
 
 
-def test_float32_is_left_alone() -> None:
+def test_float32_is_float32_and_else_left_alone() -> None:
     left, right, _ = operands("BHLC,BHSC->BHLS", 0)
 
     def traced(function: Any) -> str:
         return str(jax.make_jaxpr(function)(left, right))
 
     assert traced(lambda a, b: matmul.einsum("BHLC,BHSC->BHLS", a, b, jnp.float32)) == traced(
-        lambda a, b: jnp.einsum("BHLC,BHSC->BHLS", a, b)
+        lambda a, b: jnp.einsum("BHLC,BHSC->BHLS", a, b, precision="highest")
     )
 
 
 @pytest.mark.parametrize(
-    ("platform", "dtype", "length", "channels", "masked", "expected"),
+    ("capability", "dtype", "lengths", "channels", "masked", "obstacle"),
     [
-        ("cuda", jnp.bfloat16, 128, 64, False, "cudnn"),
-        ("cuda", jnp.bfloat16, 127, 64, False, "cudnn"),
-        ("cuda", jnp.bfloat16, 128, 64, True, "cudnn"),
-        ("cuda", jnp.bfloat16, 127, 64, True, "xla"),
-        ("cuda", jnp.bfloat16, 128, 36, False, "xla"),
-        ("cuda", jnp.bfloat16, 128, 256, False, "xla"),
-        ("cuda", jnp.float32, 128, 64, False, "xla"),
-        ("rocm", jnp.bfloat16, 128, 64, False, "xla"),
-        ("tpu", jnp.bfloat16, 128, 64, False, "xla"),
-        ("cpu", jnp.bfloat16, 128, 64, False, "xla"),
+        ((8, 0), jnp.bfloat16, (128, 128), 64, False, None),
+        ((8, 0), jnp.bfloat16, (127, 127), 64, False, None),
+        ((8, 0), jnp.bfloat16, (128, 128), 64, True, None),
+        ((8, 6), jnp.bfloat16, (128, 128), 128, False, None),
+        ((9, 0), jnp.bfloat16, (128, 128), 256, False, None),
+        ((12, 0), jnp.float16, (128, 128), 64, False, None),
+        ((7, 5), jnp.bfloat16, (128, 128), 64, False, "compute capability is 7.5, and it needs 8.0"),
+        ((8, 0), jnp.float32, (128, 128), 64, False, "products are in float32, .*: set DTYPE to 'bfloat16'"),
+        ((8, 0), jnp.bfloat16, (128, 128), 36, False, "heads have 36 channels, .* multiple of 8 up to 128"),
+        ((8, 9), jnp.bfloat16, (128, 128), 256, False, "heads have 256 channels, .* multiple of 8 up to 128"),
+        ((9, 0), jnp.bfloat16, (128, 128), 264, False, "heads have 264 channels, .* multiple of 8 up to 256"),
+        ((8, 0), jnp.bfloat16, (127, 127), 64, True, "the length 127 is odd"),
+        ((8, 0), jnp.bfloat16, (4, 15), 64, True, "the length 15 is odd"),
     ],
 )
-def test_which_kernel_attention_takes(
-    platform: str, dtype: Any, length: int, channels: int, masked: bool, expected: str
+def test_what_cudnn_attention_accepts(
+    capability: tuple[int, ...],
+    dtype: Any,
+    lengths: tuple[int, int],
+    channels: int,
+    masked: bool,
+    obstacle: str | None,
 ) -> None:
-    """By what jax.nn.dot_product_attention documents and checks of its cuDNN implementation."""
-    assert matmul.attention_implementation(platform, jnp.dtype(dtype), length, channels, masked=masked) == expected
+    """By what jax.nn.dot_product_attention checks of its cuDNN implementation, and what cuDNN says of its own."""
+    found = matmul.obstacle_to_cudnn(capability, jnp.dtype(dtype), lengths, channels, masked=masked)
+    assert (found is None) == (obstacle is None)
+    assert obstacle is None or re.search(obstacle, found)
+
+
+def test_a_gpu_that_cannot_falls_back_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(matmul, "backend", lambda: "cuda")
+    monkeypatch.setattr(matmul, "compute_capability", lambda: (7, 0))
+    matmul.warn_of_fallback.cache_clear()
+    query_BLHC = jax.random.normal(jax.random.key(0), (2, 5, 2, 8))
+    expected = jax.nn.dot_product_attention(query_BLHC, query_BLHC, query_BLHC)
+    for _ in range(2):
+        found = matmul.fused_attention(query_BLHC, query_BLHC, query_BLHC, jnp.ones((2, 5), jnp.int32))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    (record,) = caplog.records
+    assert "computed by XLA's own code, not by cuDNN's kernel: the GPU's compute capability is 7.0" in record.message

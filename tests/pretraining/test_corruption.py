@@ -148,7 +148,7 @@ def test_inverting_the_cumulative_sum_by_hand() -> None:
         np.float32,
     )
     logits = jnp.log(jnp.tile(probabilities, (1, len(uniform), 1)))
-    drawn = corruption.invert_cdf(jnp.asarray(uniform)[None], logits)
+    drawn = corruption.invert_cdf(*jnp.asarray(uniform).T[:, None], logits)
     np.testing.assert_array_equal(drawn[0], [3, 3, 127, 127, 130, 130, 258, 258])
 
 

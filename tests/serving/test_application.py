@@ -311,6 +311,11 @@ class TestPage:
             page.Part(".", "", ""),
         ]
 
+    @pytest.mark.parametrize(("labels", "answer"), [(["a", "b"], "a, b"), ([], "no label")])
+    def test_any_number_of_labels(self, model: Network, labels: list[str], answer: str) -> None:
+        found = page.shown(model, {"text": "x"}, {"labels": labels, "probabilities": {"c": 0.1, "a": 0.9}})
+        assert (found.answer, found.bars) == (answer, [page.Bar("a", 0.9), page.Bar("c", 0.1)])
+
     def test_an_answer_is_marked_in_its_passage(self, folder: Path) -> None:
         fields = {"context": QUESTION["context"], "question": QUESTION["question"]}
         _, text = self.ask(folder, "answers", **fields)

@@ -68,10 +68,12 @@ def _run(
     on_batch: dict[int, object] | None = None,
     reporter: Reporter | None = None,
     evaluate: Callable[[Counter], dict[str, float]] = lambda state: {"params": float(state.params)},
+    change: Callable[[PyTree], PyTree] = lambda stack: stack,
 ) -> tuple[Recorder, int]:
     mesh = sharding.make_mesh(ONE_AXIS, len(jax.devices()))
     recorder, checkpoints = Recorder(), Checkpoints(model_dir, keep=10)
     given = itertools.count(start + 1)
+    update = jax.jit(functools.partial(jax.lax.scan, _step), donate_argnums=0)
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
         for number in given:
@@ -83,7 +85,7 @@ def _run(
     _, reached = train(
         Job(
             mesh,
-            update=jax.jit(functools.partial(jax.lax.scan, _step), donate_argnums=0),
+            update=lambda state, stack: update(state, change(stack)),
             finish=lambda sums: {"loss": float(sums["loss"])},
             evaluate=evaluate,
             learning_rate=lambda step: 0.1 * step,
@@ -153,6 +155,12 @@ def test_the_share_of_time_spent_waiting_for_data(monkeypatch: pytest.MonkeyPatc
     shares = [values["data_wait_share"] for _, _, values in recorder.lines]
     # The second step is settled once the third is launched, after its wait; the fourth at once.
     assert shares == [pytest.approx((1 + 0 + 3) / (4 + 6)), pytest.approx(3 / 5)]
+
+
+def test_an_update_takes_nothing_from_the_host_but_what_was_placed(tmp_path: Path) -> None:
+    """The guard holds on a CPU as on an accelerator, and so each test that trains has it."""
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        _run(tmp_path, change=lambda stack: {name: np.ones(rows.shape, rows.dtype) for name, rows in stack.items()})
 
 
 def test_stopping_saves_what_was_done(tmp_path: Path) -> None:
