@@ -89,16 +89,16 @@ def test_the_page_of_differences_names_every_switch_and_no_other() -> None:
 # Choices whose default is the original's, or that it has nothing like: names of files and columns, what runs where, and
 # what this project adds and leaves off.
 AS_PUBLISHED = {
-    CorpusConfig: "corpus text_format text_field skip_undecodable",
+    CorpusConfig: "text_format text_field skip_undecodable",
     CacheConfig: "vocab_file lowercase cache_dir allow_unknown",
     PretrainingRun: "model_dir init_from map_vocabulary generator_kind generator_embeddings embedding_sharing masking "
     "mixture_or_task_name copy_generator freeze_generator packing extend_positions",
     OptimizerConfig: "rule no_decay",
     HeadOptions: "classifier_pooling question_answering",
     FinetuningRun: "model_dir init_from vocab_file lowercase dropout_prng dtype attention remat_policy allow_unknown "
-    "selection",
+    "selection keep_state",
     TaskOptions: "task source data_dir tfds_data_dir train_file dev_file test_file text_column text_b_column "
-    "label_column tag_scheme tag_encoding clip_predictions long_texts double_unordered skip_bad_rows",
+    "main_metric multi_label tag_scheme tag_encoding clip_predictions long_texts double_unordered skip_bad_rows",
 }
 
 
