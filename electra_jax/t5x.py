@@ -42,6 +42,7 @@ from electra_jax.pretraining.phases import PUBLISHED
 from electra_jax.tasks import seqio_export
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.pretraining import tasks as pretraining_tasks
+from electra_jax.tasks.protocol import VECTOR_KINDS
 from electra_jax.tasks.tokenizer_file import write_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import optimizer
@@ -250,8 +251,9 @@ class FinetuningModel:
         begun = start.resolve_init(run)
         self.run, self.vocabulary, self._num_train_steps = run, begun.vocabulary, num_train_steps
         self.task = make_task(run.task, begun.vocabulary)
-        if self.task.kind == "question_answering":
-            raise UserError(f"{self.task.name} is question answering, which T5X has no place for: use electra finetune")
+        if self.task.kind in ("question_answering", *VECTOR_KINDS):
+            kind = self.task.kind.replace("_", " ")
+            raise UserError(f"{self.task.name} is {kind}, which T5X has no place for: use electra finetune")
         set_here = [name for name, neutral in FINETUNE_ONLY.items() if getattr(run, name) != neutral]
         if set_here:
             raise UserError(f"{set_here[0].upper()} is a setting of electra finetune, which T5X does not follow")
@@ -261,7 +263,9 @@ class FinetuningModel:
             self.task.kind, encoder=begun.encoder, num_labels=len(self.task.labels), final_sep_answers=False
         )
         self._model = FinetunedModel(begun.encoder, head)
-        self._loss = finetuning.LossConfig(self.task.kind, run.answerable_weight, run.loss_reduction, None)
+        self._loss = finetuning.LossConfig(
+            self.task.kind, run.answerable_weight, run.loss_reduction, None, run.temperature
+        )
         self.FEATURE_CONVERTER_CLS = seqio_export.FEATURE_CONVERTERS[self.task.kind]
 
     @functools.cached_property

@@ -12,11 +12,12 @@ from electra_jax.tasks.qa.sources import QA_TASKS
 from electra_jax.tasks.qa.task import make_qa_task, qa_task_from_facts
 from electra_jax.tasks.tagging.task import TAGGING_TASKS, make_tagging_task, tagging_task_from_facts
 from electra_jax.tasks.text import task as text_task
+from electra_jax.tasks.text import vectors
 from electra_jax.tasks.vocabulary import Vocabulary
 
 PACKAGE_OF = "package_of"
 
-NAMES = (*text_task.NAMES, *QA_TASKS, *TAGGING_TASKS, PACKAGE_OF)
+NAMES = (*text_task.NAMES, *vectors.NAMES, *QA_TASKS, *TAGGING_TASKS, PACKAGE_OF)
 
 
 def make_task(
@@ -42,6 +43,8 @@ def make_task(
         )
     if name in text_task.NAMES:
         return text_task.make_text_task(options, vocabulary, rules=choice.text_rules(options.rules), recorded=facts)
+    if name in vectors.NAMES:
+        return vectors.make_vector_task(options, vocabulary, recorded=facts)
     if name == PACKAGE_OF:
         from electra_jax.tasks.text.package_of import make_package_task
 
@@ -92,4 +95,6 @@ def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> Downstr
         return qa_task_from_facts(facts, vocabulary, rules=choice.qa_rules(facts["rules"]))
     if facts["kind"] == "tagging":
         return tagging_task_from_facts(facts, vocabulary, rules=choice.tagging_rules(facts["rules"]))
+    if facts["kind"] in vectors.NAMES:
+        return vectors.vector_task_from_facts(facts, vocabulary)
     return text_task.text_task_from_facts(facts, vocabulary, rules=choice.text_rules(facts["rules"]))

@@ -20,9 +20,18 @@ import numpy as np
 #   regression          label float32 [], from 0 to 1
 #   tagging             label_ids int32 [L]; label_mask float32 [L], 1 at the first piece of each labelled word
 #   question_answering  start_positions, end_positions, is_impossible int32 []; always answer_mask int32 [L]
+#   similarity          label float32 [], from 0 to 1; like retrieval, in training both texts in a row, of which
+#                       example_ids int32 [L] is 1 and 2, and else a row for each, with its place, side int32 []
+#   retrieval           in training first_id, second_id int32 []: the numbers of both texts among the different ones
 Row = dict[str, np.ndarray]
 
-KINDS = ("classification", "multi_label_classification", "regression", "tagging", "question_answering")
+KINDS = (
+    *("classification", "multi_label_classification", "regression", "tagging", "question_answering"),
+    *("similarity", "retrieval"),
+)
+
+# The kinds whose models give a vector for each text.
+VECTOR_KINDS = ("similarity", "retrieval")
 
 
 @dataclasses.dataclass(frozen=True)

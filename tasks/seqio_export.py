@@ -37,7 +37,7 @@ import seqio
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.protocol import DownstreamTask, Row
+from electra_jax.tasks.protocol import VECTOR_KINDS, DownstreamTask, Row
 from electra_jax.tasks.seqio_vocabulary import SeqioVocabulary
 from electra_jax.tasks.text.tables import Interval
 from electra_jax.tasks.text.task import TextTask
@@ -49,8 +49,11 @@ def register(task: DownstreamTask) -> None:
     """Register a downstream task with SeqIO under its name, in place of any other task of that name.
 
     Raises:
-        UserError: if examples may have several labels.
+        UserError: if examples may have several labels, or the task is on vectors of texts, whose pairs SeqIO's features
+            have no place for.
     """
+    if task.kind in VECTOR_KINDS:
+        raise UserError(f"{task.name} makes vectors, which SeqIO has no place for: use electra finetune")
     if task.kind == "multi_label_classification":
         raise UserError(
             f"{task.name} gives a text several labels, and a SeqIO task of ours has one target: use electra "

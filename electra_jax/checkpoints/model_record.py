@@ -46,16 +46,20 @@ KINDS = (
     "multiple_choice",
     "token_classification",
     "question_answering",
+    "sentence_embedding",
 )
 
-# The kind of model that answers each kind of task, and its inverse.
+# The kind of model that answers each kind of task, and a kind of task for each.
 MODEL_KINDS = {
     "classification": "sequence_classification",
     "multi_label_classification": "multi_label_classification",
     "regression": "regression",
     "tagging": "token_classification",
     "question_answering": "question_answering",
+    "retrieval": "sentence_embedding",
+    "similarity": "sentence_embedding",
 }
+# Of a model for vectors it is that which needs no other texts.
 TASK_KINDS = {model: task for task, model in MODEL_KINDS.items()}
 
 # The fields that descriptions of version 0.1 lack, with the values that stand for what it did.
@@ -112,6 +116,11 @@ class Description:
         """Return the most tokens of a row that the model was made for, as its import stated them, or may read."""
         most = self.encoder.max_position_embeddings
         return min(most, self.facts.get("longest row", most))
+
+    @property
+    def row_length(self) -> int:
+        """Return the most tokens of a row of the model's task, or else of the model."""
+        return (self.task or {}).get("length", self.longest_row)
 
     @property
     def gives_energies(self) -> bool:
@@ -221,7 +230,7 @@ def _init(description: Description) -> PyTree:
     ids_BL = jnp.zeros((1, 1), jnp.int32)
 
     def made(module: nn.Module, *args: Any, **kwargs: Any) -> PyTree:
-        return nn.unbox(module.init(key, *args, **kwargs)["params"])
+        return nn.unbox(module.init(key, *args, **kwargs).get("params", {}))
 
     def tower(config: EncoderConfig) -> dict[str, PyTree]:
         embedded = jnp.zeros((1, 1, config.embedding_size))
@@ -244,5 +253,7 @@ def _init(description: Description) -> PyTree:
             params["discriminator"]["head"] = made(ReplacedTokenHead(config), hidden_BLD)
         if description.head is not None:
             tokens = Tokens(ids_BL, ids_BL, ids_BL)
-            params["head"] = made(make_head(description.head, config), hidden_BLD, tokens, deterministic=True)
+            made_head = made(make_head(description.head, config), hidden_BLD, tokens, deterministic=True)
+            # That of vectors has none.
+            params |= {"head": made_head} if made_head else {}
     return params

@@ -14,6 +14,7 @@ from electra_jax.checkpoints.vocabulary_rows import counted, keep_new_rows, piec
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.config import EncoderConfig
+from electra_jax.model.pooling import truncated
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import phases
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -178,18 +179,22 @@ class WarmStart(NamedTuple):
     unused: list[str]
 
 
-def start_from(path: str | os.PathLike[str], params: PyTree) -> WarmStart:
+def start_from(path: str | os.PathLike[str], params: PyTree, *, layers: int | None = None) -> WarmStart:
     """Fill parameters by name from a model directory, for fine-tuning (see `encoder_for_finetuning`).
 
     Args:
         path: the model directory.
         params: freshly initialized, in their shardings; what the directory lacks keeps these values.
+        layers: take the first layers of the encoder alone; None for all.
 
     Raises:
         UserError: if the path is no model directory, no parameter has a name in common, or one has another shape.
     """
     directory = path_of(path)
-    _, tree = encoder_for_finetuning(model_dir.load(directory))
+    config, tree = encoder_for_finetuning(model_dir.load(directory))
+    if layers is not None and config is not None:
+        _, encoder = truncated(config, tree["discriminator"]["encoder"], layers)
+        tree = {**tree, "discriminator": {**tree["discriminator"], "encoder": encoder}}
     held, wanted = (flatten_dict(params, sep="/") for params in (tree, params))
     shapes = [
         f"{name} {held[name].shape} there, {leaf.shape} here"

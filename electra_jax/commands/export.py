@@ -1,4 +1,4 @@
-"""`electra export SRC DEST --format transformers|onnx|tf1|t5x`: writes a model for other libraries."""
+"""`electra export SRC DEST --format ...`: writes a model for other libraries."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from etils import epath
 from electra_jax.checkpoints import model_dir, orbax_store, t5x_layout
 from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import write_model_record
+from electra_jax.checkpoints.sentence_encoder import sentence_encoder
 from electra_jax.errors import UserError
 from electra_jax.files import local, path_of
 from electra_jax.interchange import hf
@@ -24,14 +25,19 @@ def run(options: argparse.Namespace) -> None:
     """
     source, dest = path_of(options.source), local(options.dest, "DEST")
     model_dir.check_new(dest)
+    of_transformers = options.format in ("transformers", "sentence-transformers")
+    if (options.layer, options.pooling) != (None, None) and options.format != "sentence-transformers":
+        raise UserError(f"--layer and --pooling are for --format sentence-transformers, and it is {options.format}")
     if options.average != 1 and options.format in ("tf1", "t5x"):
         raise UserError(
             f"--average {options.average} is for --format transformers and onnx: {options.format} takes an optimizer "
             "along, and a mean of weights has none"
         )
     model = model_dir.load(source, average=options.average)
+    if options.format == "sentence-transformers":
+        model = sentence_encoder(model, layer=options.layer, pooling=options.pooling)
     with model_dir.new_directory(dest) as part:
-        if options.format == "transformers":
+        if of_transformers:
             notes = hf.write(model, part)
         elif options.format == "onnx":
             notes = write_onnx(model, part)

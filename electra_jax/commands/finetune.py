@@ -10,6 +10,7 @@ import jax
 
 from electra_jax.checkpoints import model_dir as loading
 from electra_jax.checkpoints.run_record import read_run_record, write_run_record
+from electra_jax.checkpoints.sentence_encoder import pooling_head
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.selection import BEST, LAST, SELECTIONS
@@ -22,11 +23,13 @@ from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.class_weights import weights_of_classes
 from electra_jax.finetuning.identity import adds_epochs, changes, data_identity
+from electra_jax.finetuning.layers import Chosen, choose_layer, said
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, evaluate_scored, run_seed
 from electra_jax.finetuning.selection import Parts, parts_of
 from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
 from electra_jax.interchange.finetuned_task import head_problem
 from electra_jax.model.finetuned import FinetunedModel
+from electra_jax.model.pooling import with_layers
 from electra_jax.reports.finetuning import write_finetune_report
 from electra_jax.run_directory import CHECKPOINTS, KEPT, PREDICTIONS, RESULTS, SEED_RESULT, SEEDS
 from electra_jax.runtime import keep_compilations
@@ -34,7 +37,7 @@ from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.long_texts import cut_count
 from electra_jax.tasks.outputs import left_out
 from electra_jax.tasks.parts import halves, has_gold
-from electra_jax.tasks.protocol import DownstreamTask
+from electra_jax.tasks.protocol import VECTOR_KINDS, DownstreamTask
 from electra_jax.tasks.qa.task import QATask
 from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -56,21 +59,27 @@ def run(configuration: FinetuningRun) -> None:
     task = make_task(configuration.task, begun.vocabulary)
     if task.kind == "multi_label_classification":
         print_on_leader(f"labels: a text may have several, or none, of {listed(task.labels)}")
+    train = read_split(task, "train", begun.vocabulary, allow_unknown=configuration.allow_unknown)
+    parts = read_parts(task, configuration, begun.vocabulary)
+    chosen = chosen_layer(configuration, task, begun, parts.watched)
     context = SeedContext(
         run=configuration,
         task=task,
         origin=begun,
-        train=read_split(task, "train", begun.vocabulary, allow_unknown=configuration.allow_unknown),
-        parts=read_parts(task, configuration, begun.vocabulary),
+        train=train,
+        parts=parts,
         mesh=mesh,
-        model=model_of(configuration, task, begun),
+        model=model_of(configuration, task, begun, chosen),
+        chosen=chosen,
     )
     problem = head_problem(context.model.head_config, modern=begun.encoder.norm_placement == "pre")
     if problem is not None:
         print_on_leader(f"note: {problem}")
     if processes.leader():
         splits = [context.train, *context.parts.by_name.values()]
-        warn_of_long_rows(begun, max(len(row["input_ids"]) for split in splits for row in split.rows))
+        longest = max(len(row["input_ids"]) for split in splits for row in split.rows)
+        # Positions begin anew at the second of two texts in a row.
+        warn_of_long_rows(begun, min(longest, task.length))
     check_settings(configuration, context)
     # A mesh that does not divide the model is refused before anything is written.
     sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)
@@ -106,8 +115,34 @@ def listed(labels: Sequence[str]) -> str:
     return f"{len(labels)}: {', '.join(labels[:MOST_NAMED])}{rest}"
 
 
-def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin) -> FinetunedModel:
+def chosen_layer(configuration: FinetuningRun, task: DownstreamTask, begun: Origin, watched: Split) -> Chosen | None:
+    """Return what makes the vectors of a task on them, as MODEL_DIR records it, or else as it is chosen now.
+
+    Args:
+        configuration: the run.
+        task: of any kind; those that make no vectors have no choice.
+        begun: what the run starts from.
+        watched: the part of the examples that chooses.
+
+    Raises:
+        UserError: if LAYER is no layer of the encoder.
+    """
+    if task.kind not in VECTOR_KINDS:
+        return None
+    # Checkpoints have so many layers, whatever became of INIT_FROM.
+    recorded = read_run_record(Path(configuration.model_dir)).get("finetuning", {}).get("vectors")
+    chosen = recorded or choose_layer(configuration, begun.encoder, task, watched.examples, watched.rows)
+    print_on_leader(said(chosen, task.main_metric))
+    return chosen
+
+
+def model_of(
+    configuration: FinetuningRun, task: DownstreamTask, begun: Origin, chosen: Chosen | None
+) -> FinetunedModel:
     """Return the encoder with the task's head on it."""
+    if chosen is not None:
+        encoder = with_layers(begun.encoder, chosen["layer"])
+        return FinetunedModel(encoder, pooling_head(encoder, chosen["pooling"], normalize=True))
     final_sep_answers = isinstance(task, QATask) and task.rules.final_sep_is_answerable
     head = configuration.heads.head_for(
         task.kind, encoder=begun.encoder, num_labels=len(task.labels), final_sep_answers=final_sep_answers
@@ -177,6 +212,8 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     model_dir = Path(configuration.model_dir)
     data = data_identity(context)
     asked, record = configuration.identity(context.optimizer_config) | data, read_run_record(model_dir)
+    if context.chosen is not None:
+        asked["vectors"] = context.chosen
     held = record.get("finetuning", {})
     if record and not held:
         raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
@@ -237,6 +274,7 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
         "num_failed": sum(seed["failed"] is not None for seed in seeds),
         "best_seed": best,
         "null_threshold": getattr(found.task, "null_threshold", None),
+        "vectors": context.chosen,
         "label_thresholds": label_thresholds(found.task),
         "predictions": PREDICTIONS,
     }

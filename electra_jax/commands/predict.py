@@ -1,20 +1,20 @@
 """`electra predict`: a model's answers to text, to token ids, or to a split of its task."""
 
 import argparse
+import functools
 import logging
 import os
-from collections.abc import Iterable, Sequence
 
 import electra_jax
 from electra_jax.config.prediction import PredictionRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import local
-from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item, read_items
-from electra_jax.inference.item_records import named_records
+from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, read_items
+from electra_jax.inference.item_records import answered_together, write_records
 from electra_jax.inference.network import Network
-from electra_jax.inference.output_files import Write, record_writer
-from electra_jax.inference.prediction import predict_examples, row_length
+from electra_jax.inference.output_files import record_writer
+from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
 from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
@@ -43,9 +43,12 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
         return
     task, most = configuration.task, SORTED_BATCHES * configuration.batch_size
     columns = InputColumns(task.text_column, task.text_b_column, configuration.id_column)
+    cut = CutCount(model.description.row_length)
+    answer = functools.partial(answered_together, model, batch_size=configuration.batch_size, cut=cut)
     with record_writer(options.output) as write:
-        lists = read_items(options.input, model, columns, most=most)
-        write_predictions(model, lists, write, configuration.batch_size)
+        write_records(read_items(options.input, model, columns, most=most), answer, write)
+    if cut.texts:
+        logger.warning("%s", cut)
 
 
 def predict_split(model: Network, configuration: PredictionRun, name: str) -> None:
@@ -62,23 +65,3 @@ def predict_split(model: Network, configuration: PredictionRun, name: str) -> No
             print_on_leader(f"{split}: {count}")
         for path in write_outputs(task, split, found.examples, predictions, directory):
             print_on_leader(f"wrote {path}")
-
-
-def write_predictions(model: Network, lists: Iterable[Sequence[Item]], write: Write, batch_size: int) -> None:
-    """Write a record for each input, in order: its `index`, its `id` if it has one, and the answer or an `error`.
-
-    Raises:
-        UserError: if there were inputs, and none could be answered.
-    """
-    number, errors, cut = 0, [], CutCount(row_length(model))
-    for items in lists:
-        for record in named_records(model, items, batch_size, cut):
-            write(record)
-            errors += [record["error"]] if "error" in record else []
-        number += len(items)
-    if errors and len(errors) == number:
-        raise UserError(errors[0] if number == 1 else f"none of the {number:,} inputs could be answered; {errors[0]}")
-    if errors:
-        logger.warning("%d of %d inputs could not be answered: their records have an `error`", len(errors), number)
-    if cut.texts:
-        logger.warning("%s", cut)

@@ -4,9 +4,15 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from electra_jax.commands.arguments import (
+    EMBED_USAGE,
+    PREDICT_USAGE,
+    SERVE_USAGE,
+    place_predict_arguments,
+    place_serve_arguments,
+)
 from electra_jax.commands.gin_choice import (
     GinFile,
-    bound,
     default_first,
     given_or,
     given_or_recorded,
@@ -86,90 +92,21 @@ class Command(NamedTuple):
         parser.add_argument("--verbose", action="store_true", help="show tracebacks and the libraries' own messages")
 
 
-def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
-    """Tell the model directory from the input: the first argument is the model, unless MODEL_DIR is bound.
-
-    Args:
-        options: its `arguments` are read, and `input` is set, to None where there is no input.
-        bindings: Gin bindings of the command line.
-
-    Returns:
-        The bindings to add.
-
-    Raises:
-        UserError: if there are too few arguments, or too many.
-    """
-    rest, added = list(options.arguments), []
-    if bound(bindings, "MODEL_DIR") is None:
-        if not rest:
-            raise UserError("electra predict needs a model: electra predict MODEL_DIR [INPUT], or --gin.MODEL_DIR=...")
-        added.append(f"MODEL_DIR={rest.pop(0)!r}")
-    if len(rest) > 1:
-        raise UserError(
-            f"electra predict reads one INPUT, and there are {len(rest)} ({', '.join(rest)}): put a sentence in quotes"
-            + ("" if added else "; the model is already given by MODEL_DIR")
-        )
-    if rest and bound(bindings, "SPLIT") is not None:
-        raise UserError(
-            f"SPLIT predicts a split of the task, and the INPUT {rest[0]!r} something else: give one of them"
-        )
-    options.input = rest[0] if rest else None
-    if options.batch_size is not None:
-        added.append(f"BATCH_SIZE={options.batch_size}")
-    return added
-
-
-def place_serve_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
-    """Return the binding of the model directory that the first argument names, none where MODEL_DIR is bound.
-
-    Raises:
-        UserError: if both are given, or neither.
-    """
-    if (options.model is None) == (bound(bindings, "MODEL_DIR") is None):
-        both = "" if options.model is None else f", and MODEL_DIR is bound beside {options.model}"
-        raise UserError(f"electra serve needs one model: electra serve MODEL_DIR, or --gin.MODEL_DIR=...{both}")
-    return [] if options.model is None else [f"MODEL_DIR={options.model!r}"]
-
-
-PREDICT_USAGE = """\
-electra predict MODEL_DIR [INPUT]                    the first argument is the model, unless MODEL_DIR is bound:
-electra predict --gin.MODEL_DIR='"runs/x"' [INPUT]   the same
-electra predict --gin.MODEL_DIR='"runs/x"' --gin.SPLIT='"test"'
-                                                     a whole split of the model's task, and the leaderboard's files
-
-INPUT is a file if there is one of that name, standard input if it is - or left out, and otherwise the text itself. Each
-input gives one record, in order: its `index` from 0, its `id` where it has one (ID_COLUMN), and the answer; or an
-`error`, after which the job goes on.
-
-  a .csv or .tsv     columns as in training, TEXT_COLUMN (or "text") and TEXT_B_COLUMN (or "text_pair"); or those of
-                     question answering, "question" and "context"
-  a .jsonl           a JSON value a line, see below
-  an .npz            arrays of token ids
-  any other file     a text a line, whatever it begins with; JSON where the model reads no plain text
-  standard input     a line at a time, as it comes: JSON objects and lists, and every other line a text
-
-  {"text": "a sentence"}  or  "a sentence"           any model that reads text
-  {"text": "a sentence", "text_pair": "another"}     a pair
-  {"question": "...", "context": "..."}              question answering
-  {"words": ["a", "sentence"]}                       tagging
-  {"input_ids": [2, 9, 3]}  or  [2, 9, 3]            token ids, and attention_mask, token_type_ids
-
-A fine-tuned model answers as its task does; a pre-trained one says which tokens were replaced (and fills in [MASK]);
-for token ids every model gives its logits.
-"""
-
-SERVE_USAGE = """\
-POST /predict    a JSON value in, as a line of electra predict's standard input, and its record out
-                 {"inputs": [value, ...]} in, {"records": [record, ...]} out
-GET /            a page to try the model on
-GET /health, /metrics
-
-Requests that wait are answered in one batch. SIGTERM ends the server once it has answered what it has taken.
-"""
-
 AVERAGE = Argument(
     "--average",
     {"type": int, "default": 1, "metavar": "K", "help": "take the mean of the weights of the last K checkpoints"},
+)
+
+
+# What makes vectors of the states of an encoder.
+VECTORS = (
+    Argument(
+        "--layer",
+        {"type": int, "metavar": "N", "help": "vectors of a layer from 1, or from the last, -1; otherwise as chosen"},
+    ),
+    Argument(
+        "--pooling", {"choices": ("mean", "cls"), "help": "vectors of all tokens, or of [CLS]; otherwise as chosen"}
+    ),
 )
 
 
@@ -250,6 +187,25 @@ COMMANDS = {
         gin_files=recorded_after("gin/runs/predict.gin"),
         place_arguments=place_predict_arguments,
     ),
+    "embed": Command(
+        "print a vector for each text",
+        "embed",
+        (
+            Argument("model", {"metavar": "MODEL_DIR", "help": "a model directory of any kind"}),
+            Argument("input", {"nargs": "?", "metavar": "INPUT", "help": "as electra predict reads it"}),
+            Argument(
+                "--output",
+                {"metavar": "PATH", "help": "a .npy for one array [N, D], a .csv, or any other file for JSON lines"},
+            ),
+            *VECTORS,
+            Argument("--text_column", {"metavar": "NAME", "help": 'of a table or of JSON objects, otherwise "text"'}),
+            Argument(
+                "--id_column", {"metavar": "NAME", "default": "id", "help": "whose values are repeated in the output"}
+            ),
+            Argument("--batch_size", {"type": int, "default": 32, "help": "rows at a time; changes only the speed"}),
+        ),
+        usage=EMBED_USAGE,
+    ),
     "serve": Command(
         "answer texts over HTTP, with a page to try a model on",
         "serve",
@@ -319,9 +275,14 @@ COMMANDS = {
             Argument("dest", {"metavar": "DEST", "help": "the directory to make; it must not exist"}),
             Argument(
                 "--format",
-                {"choices": ("transformers", "onnx", "tf1", "t5x"), "required": True, "help": "what to write"},
+                {
+                    "choices": ("transformers", "sentence-transformers", "onnx", "tf1", "t5x"),
+                    "required": True,
+                    "help": "what to write",
+                },
             ),
             AVERAGE,
+            *VECTORS,
         ),
     ),
     "score": Command(

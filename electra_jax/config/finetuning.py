@@ -10,6 +10,7 @@ from electra_jax.config.selection import SELECTIONS
 from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.heads import HeadConfig
+from electra_jax.model.pooling import POOLINGS
 from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.training.optimizer import OptimizerConfig
@@ -64,6 +65,9 @@ class HeadOptions:
             (start and end apart, and nothing else: what transformers loads).
         dropout_prob: dropout before the projections of classification and tagging.
         beam_size: beam of the joint head.
+        layer: similarity and retrieval: the layer whose states become vectors, from 1, or from the last one, -1; the
+            layers beyond it are left out. None to choose it on the dev split.
+        pooling: the same: "mean" or "cls"; None to choose it.
     """
 
     classification: str
@@ -71,6 +75,8 @@ class HeadOptions:
     question_answering: str
     dropout_prob: Annotated[float, UNDER_1]
     beam_size: Annotated[int, AT_LEAST_1]
+    layer: int | None
+    pooling: str | None
 
     def __post_init__(self) -> None:
         """Check the names.
@@ -81,13 +87,14 @@ class HeadOptions:
         ranges.check(self)
         names = {
             "classification": CLASSIFICATION_HEADS,
-            "classifier_pooling": ("cls", "mean"),
+            "classifier_pooling": POOLINGS,
             "question_answering": QA_HEADS,
+            "pooling": (*POOLINGS, None),
         }
         for field, heads in names.items():
             if getattr(self, field) not in heads:
                 raise UserError(
-                    f"HeadOptions.{field} is {getattr(self, field)!r}: it must be one of {', '.join(heads)}"
+                    f"HeadOptions.{field} is {getattr(self, field)!r}: it must be one of {', '.join(map(str, heads))}"
                 )
 
     def head_for(self, kind: str, *, encoder: EncoderConfig, num_labels: int, final_sep_answers: bool) -> HeadConfig:
@@ -148,7 +155,7 @@ class FinetuningRun:
         epochs_by_task: epochs by the name of the task; "default" for all others.
         warmup_fraction: share of the steps.
         loss_reduction: see `finetuning.LossConfig`.
-        answerable_weight: see `finetuning.LossConfig`.
+        answerable_weight, temperature: see `finetuning.LossConfig`.
         class_weights: classification: "balanced", or weights by the names of classes, of which the others weigh 1; None
             for 1 each: see `class_weights.weights_of_classes`.
         frozen_layers: how many of the encoder's layers, from the lowest up, keep their weights, and with them the
@@ -190,6 +197,7 @@ class FinetuningRun:
     warmup_fraction: Annotated[float, SHARE]
     loss_reduction: str
     answerable_weight: Annotated[float, AT_LEAST_0]
+    temperature: Annotated[float, POSITIVE]
     class_weights: str | Mapping[str, float] | None
     frozen_layers: Annotated[int | None, AT_LEAST_0]
     accumulation_steps: Annotated[int, AT_LEAST_1]

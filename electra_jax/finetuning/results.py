@@ -32,7 +32,10 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
 
     A split whose gold answers are all the same cannot show it.
     """
-    if task.kind == "regression":
+    if task.kind == "retrieval":
+        # Vectors that are all the same find nothing, and the scores say so.
+        return None
+    if task.kind in ("regression", "similarity"):
         values = [prediction.to_json()["value"] for prediction in predictions]
         spread, wanted = (max(of) - min(of) for of in (values, [example.label for example in examples]))
         flat = wanted > 0 and spread < LEAST_SPREAD * wanted
@@ -67,8 +70,10 @@ def gold_of(task: DownstreamTask, example: Any) -> Any:
         return task.labels[example.label]
     if task.kind == "multi_label_classification":
         return [task.labels[number] for number in example.label]
-    if task.kind == "regression":
+    if task.kind in ("regression", "similarity"):
         return example.label
+    if task.kind == "retrieval":
+        return example.text_b
     return list(example.tags if task.kind == "tagging" else example.gold_texts)
 
 

@@ -24,6 +24,7 @@ from electra_jax.distributed.processes import print_on_leader
 from electra_jax.files import replace_file
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.class_weights import weights_of_classes
+from electra_jax.finetuning.layers import Chosen
 from electra_jax.finetuning.patience import Patience
 from electra_jax.finetuning.results import collapse
 from electra_jax.finetuning.seed_result import SeedResult, result_of, scores_of
@@ -36,7 +37,7 @@ from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_a
 from electra_jax.run_directory import CHECKPOINTS, KEPT, SEED_RESULT
 from electra_jax.tasks.answering import fitted, predict_rows
 from electra_jax.tasks.long_texts import CutCount
-from electra_jax.tasks.protocol import DownstreamTask, Prediction, Row
+from electra_jax.tasks.protocol import VECTOR_KINDS, DownstreamTask, Prediction, Row
 from electra_jax.training import sharding
 from electra_jax.training.freezing import freeze
 from electra_jax.training.loop import LoopConfig, train
@@ -77,6 +78,7 @@ class SeedContext:
     parts: Parts[Split]
     mesh: Mesh
     model: FinetunedModel
+    chosen: Chosen | None = None
 
     @property
     def loop(self) -> LoopConfig:
@@ -97,7 +99,10 @@ class SeedContext:
     def loss(self) -> finetuning.LossConfig:
         """The loss that is minimized."""
         weights = weights_of_classes(self.run.class_weights, self.task, self.train.examples)
-        return finetuning.LossConfig(self.task.kind, self.run.answerable_weight, self.run.loss_reduction, weights)
+        run = self.run
+        return finetuning.LossConfig(
+            self.task.kind, run.answerable_weight, run.loss_reduction, weights, run.temperature
+        )
 
     @functools.cached_property
     def optimizer_config(self) -> OptimizerConfig:
@@ -148,11 +153,11 @@ class SeedContext:
             return self._forward(params, to_device(local_rows(batch, self.mesh), sharding.batch_sharding(self.mesh)))
 
         per_token = per_token_outputs(MODEL_KINDS[self.task.kind])
-        return RowRunner(launch, per_token, self.run.evaluation_batch_size, self.buckets())
+        return RowRunner(launch, per_token, self.run.evaluation_batch_size, self.buckets(self.task.length))
 
-    def buckets(self) -> list[int]:
-        """Return the lengths to pad to, up to the task's own."""
-        return [*(bucket for bucket in self.run.buckets if bucket < self.task.length), self.task.length]
+    def buckets(self, longest: int) -> list[int]:
+        """Return the lengths to pad to, up to the longest."""
+        return [*(bucket for bucket in self.run.buckets if bucket < longest), longest]
 
     def describe(self, task: DownstreamTask, facts: dict[str, Any]) -> Description:
         """Return the description of the fine-tuned model, with further facts for its card."""
@@ -171,6 +176,7 @@ class SeedContext:
                 "epochs": self.run.num_epochs,
                 "batch size": self.run.batch_size,
                 "learning rate": self.optimizer_config.learning_rate,
+                **({} if self.chosen is None else {"vectors": self.chosen}),
                 **facts,
             },
         )
@@ -315,7 +321,9 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
     checkpoints = Checkpoints(directory, keep=loop.keep)
     state, done = begin(context, seed, checkpoints)
     rows = [{name: value for name, value in row.items() if name not in HOST_ONLY} for row in context.train.rows]
-    batches = TrainingBatches(rows, context.run.batch_size, context.buckets(), seed, done)
+    # Two texts a row, each as long as the task's rows.
+    longest = context.task.length * (2 if context.task.kind in VECTOR_KINDS else 1)
+    batches = TrainingBatches(rows, context.run.batch_size, context.buckets(longest), seed, done)
     main = context.task.main_metric
     columns = {
         "loss": ("loss", ".4f"),
@@ -366,6 +374,7 @@ def begin(context: SeedContext, seed: int, checkpoints: Checkpoints) -> tuple[Tr
         print_on_leader(f"seed {seed}: resuming from step {restored.step}")
         return restored.state, restored.step
     state = sharding.initialise(context.init, jax.random.key(seed), context.mesh, context.run.mesh)
-    params = take_weights(context.run.init_from, state.params, quiet=seed != context.run.seed)
+    layers = None if context.chosen is None else context.chosen["layer"]
+    params = take_weights(context.run.init_from, state.params, quiet=seed != context.run.seed, layers=layers)
     print_on_leader(f"seed {seed}: {context.loop.num_train_steps} steps of {context.run.batch_size} rows")
     return state._replace(params=params), 0

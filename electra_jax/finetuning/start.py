@@ -181,13 +181,14 @@ def same_ids(given: Vocabulary, found: Vocabulary) -> bool:
     return given.tokens == found.tokens
 
 
-def take_weights(init_from: str | None, params: PyTree, *, quiet: bool) -> PyTree:
+def take_weights(init_from: str | None, params: PyTree, *, quiet: bool, layers: int | None = None) -> PyTree:
     """Fill new parameters by name from a model directory, and print which were taken, which are new and which left.
 
     Args:
         init_from: the model directory; None leaves the parameters as they are.
         params: in their shardings.
         quiet: print nothing, as for every seed but the first.
+        layers: take the first layers alone; None for all.
 
     Raises:
         UserError: if no parameter has a name in common, or one has another shape.
@@ -198,13 +199,13 @@ def take_weights(init_from: str | None, params: PyTree, *, quiet: bool) -> PyTre
         return params
     # The head of another task is not taken, even where it has the same shape.
     encoder = {name: tree for name, tree in params.items() if name != "head"}
-    start = warm_start.start_from(init_from, encoder)
+    start = warm_start.start_from(init_from, encoder, layers=layers)
     if not quiet:
-        fresh = [*start.fresh, *(f"head/{name}" for name in params["head"])]
+        fresh = [*start.fresh, *(f"head/{name}" for name in params.get("head", ()))]
         print_on_leader(f"weights from {Path(init_from)}: the embeddings and the encoder")
-        print_on_leader(f"  new:  {', '.join(fresh)}")
+        print_on_leader(f"  new:  {', '.join(fresh) or 'nothing'}")
         print_on_leader(f"  left: {', '.join(groups(start.unused)) or 'nothing'}")
-    return {**start.params, "head": params["head"]}
+    return {**params, **start.params}
 
 
 def groups(paths: list[str]) -> list[str]:

@@ -8,6 +8,9 @@ that only fills up the batch), and the targets of its kind:
     regression          label float32 [B], from 0 to 1
     tagging             label_ids int32 [B, L]; label_mask float32 [B, L], 1 at the first piece of each word
     question_answering  start_positions, end_positions, is_impossible int32 [B]
+    similarity          label float32 [B], from 0 to 1; like retrieval, two texts a row, told apart by example_ids 1 and
+                        2, int32 [B, L]
+    retrieval           first_id, second_id int32 [B]: the numbers of both texts, equal for the same text
 """
 
 import dataclasses
@@ -31,18 +34,20 @@ class LossConfig:
 
     Attributes:
         kind: "classification", "multi_label_classification" (the mean over the labels of their binary
-            cross-entropies), "regression", "tagging" or "question_answering".
+            cross-entropies), "regression", "tagging", "question_answering", "similarity" or "retrieval".
         answerable_weight: question answering: the weight of the answerability head's cross-entropy (0.5 as published).
         reduction: "mean" over rows (tagging: over labelled words), or "sum" over them, as the original: its gradients
             are larger by about the batch size, which clipping and Adam all but hide.
         class_weights: classification: the weight of the examples of each class, by its number, and of their losses'
             mean; of several labels, the weight of having each against that of not having it. None for 1.
+        temperature: retrieval: what cosines are divided by.
     """
 
     kind: str
     answerable_weight: float
     reduction: str
     class_weights: tuple[float, ...] | None
+    temperature: float
 
 
 def init_state(key: jax.Array, model: FinetunedModel, optimizer: optax.GradientTransformation) -> TrainState:
@@ -60,7 +65,7 @@ def init_params(key: jax.Array, model: FinetunedModel) -> PyTree:
 
 def tokens_of(batch: Batch) -> Tokens:
     """Return what the encoder reads of a batch."""
-    return Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"])
+    return Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch.get("example_ids"))
 
 
 def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
@@ -82,6 +87,10 @@ def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
         nll_BL = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["label_ids"])
         words_BL = batch["label_mask"] * weights_B[:, None]
         return Loss(jnp.sum(nll_BL * words_BL), jnp.sum(words_BL))
+    elif config.kind == "similarity":
+        losses_B = jnp.square(jnp.sum(outputs[:, 0] * outputs[:, 1], axis=-1) - batch["label"])
+    elif config.kind == "retrieval":
+        losses_B = contrastive_losses(outputs, batch, temperature=config.temperature)
     else:
         losses_B = span_losses(
             without_padding(outputs, batch["attention_mask"]),
@@ -91,6 +100,28 @@ def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
             answerable_weight=config.answerable_weight,
         )
     return Loss(jnp.sum(losses_B * weights_B), jnp.sum(weights_B))
+
+
+def contrastive_losses(vectors_BPD: jax.Array, batch: Batch, *, temperature: float) -> jax.Array:
+    """Return the cross-entropy of each first text's own second text among those of the whole batch, float32 [B].
+
+    This is the loss of multiple negatives (Henderson et al., 2017, section 4.4; InfoNCE: van den Oord et al., 2018,
+    equation 4) on cosines over a temperature. The second text of a pair that shares a text with this one is none of its
+    negatives, because it belongs to it too, and neither is a row that only fills up the batch.
+
+    Args:
+        vectors_BPD: of both texts of each pair, of length 1.
+        batch: `first_id`, `second_id` and `row_weight`.
+        temperature: what cosines are divided by.
+    """
+    scores_BB = jnp.einsum("BD,CD->BC", vectors_BPD[:, 0], vectors_BPD[:, 1]) / temperature
+    shares_BB = jnp.zeros(scores_BB.shape, bool)
+    for name in ("first_id", "second_id"):
+        shares_BB |= batch[name][:, None] == batch[name][None, :]
+    own_BB = jnp.eye(len(scores_BB), dtype=bool)
+    counts_BB = own_BB | (~shares_BB & (batch["row_weight"] > 0)[None, :])
+    log_probs_BB = jax.nn.log_softmax(jnp.where(counts_BB, scores_BB, -jnp.inf))
+    return -jnp.diagonal(log_probs_BB)
 
 
 def without_padding(outputs: dict[str, jax.Array], attention_mask_BL: jax.Array) -> dict[str, jax.Array]:

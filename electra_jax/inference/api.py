@@ -4,14 +4,23 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from electra_jax.checkpoints import model_dir
-from electra_jax.inference import electric_scores
+from electra_jax.checkpoints.model_dir import Loaded
+from electra_jax.inference import electric_scores, vectors
 from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import predict
 
 
 class Model(Network):
     """Answer texts by a loaded model; `electra_jax.load` returns one."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        """Keep what was loaded; nothing is computed."""
+        super().__init__(loaded)
+        # What was compiled for a layer stays with it.
+        self._encoders: dict[tuple[int | None, str | None], Network] = {}
 
     def __call__(self, inputs: Any, *, batch_size: int = 32) -> list[dict[str, Any]]:
         """Answer texts, pairs of texts, questions or sentences, as JSON values.
@@ -35,6 +44,34 @@ class Model(Network):
             UserError: if an input has another form than the model reads, or the model has no vocabulary.
         """
         return predict(self, inputs, batch_size=batch_size)
+
+    def encode(
+        self, inputs: Any, *, layer: int | None = None, pooling: str | None = None, batch_size: int = 32
+    ) -> np.ndarray:
+        """Return a vector for each text: the mean of one layer's states, or the state of [CLS] there.
+
+        A text has the same vector whatever stands beside it, but for the rounding of float32. Rows are padded to one of
+        a few lengths, so that texts of a new length compile nothing.
+
+        Args:
+            inputs: a text, a pair of texts (a tuple, read as one row), or a list of them.
+            layer: from 1, whose input is the embeddings, to N, or from the last one, -1, to -N. Layers beyond it are
+                not computed. With pre-LayerNorm the states are normalized, as the next layer reads them. None for the
+                layer that fine-tuning chose (tasks similarity and retrieval), or of another model the last; that of a
+                discriminator knows most of replaced tokens and least of meaning.
+            pooling: "mean", over all tokens with [CLS] and [SEP], or "cls". None for the chosen one, or "mean".
+            batch_size: rows at a time; changes only the speed.
+
+        Returns:
+            float32 [N, D] for N inputs, in their order. They have length 1 where fine-tuning made them for cosines, or
+            an imported sentence-transformers model normalizes them.
+
+        Raises:
+            UserError: if an input is no text, the model has no vocabulary, or there is no such layer or pooling.
+        """
+        if (layer, pooling) not in self._encoders:
+            self._encoders[layer, pooling] = vectors.encoder_of(self, layer=layer, pooling=pooling)
+        return vectors.encode(self._encoders[layer, pooling], inputs, batch_size=batch_size)
 
     def score(self, inputs: str | Sequence[str | Sequence[int]], *, batch_size: int = 32) -> list[dict[str, Any]]:
         """Score sentences by their pseudo-log-likelihood (Electric, section 3.3), as JSON values, in one forward pass.

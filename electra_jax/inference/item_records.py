@@ -1,46 +1,68 @@
 """Answer inputs that keep their place: each gets a record, and one that the model refuses spoils no other."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 
 from electra_jax.errors import UserError
 from electra_jax.inference.input_files import Item
 from electra_jax.inference.network import Network
+from electra_jax.inference.output_files import Write
 from electra_jax.inference.prediction import Record, answers, predict_ids
 from electra_jax.tasks.long_texts import CutCount
 
+logger = logging.getLogger(__name__)
 
-def named_records(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input: its `index`, its `id` if it has one, and the answer or an `error`.
+# Returns a record for each input, or raises UserError if one of them is refused.
+Answer = Callable[[Sequence[Item]], list[Record]]
 
-    What was cut off of texts is added to `cut`.
+
+def write_records(lists: Iterable[Sequence[Item]], answer: Answer, write: Write) -> None:
+    """Write the record of each input, in order; see `named_records`.
+
+    Raises:
+        UserError: if there were inputs, and none could be answered.
     """
-    records = records_of(model, items, batch_size, cut)
+    number, errors = 0, []
+    for items in lists:
+        for record in named_records(items, answer):
+            write(record)
+            errors += [record["error"]] if "error" in record else []
+        number += len(items)
+    if errors and len(errors) == number:
+        raise UserError(errors[0] if number == 1 else f"none of the {number:,} inputs could be answered; {errors[0]}")
+    if errors:
+        logger.warning("%d of %d inputs could not be answered: their records have an `error`", len(errors), number)
+
+
+def named_records(items: Sequence[Item], answer: Answer) -> list[Record]:
+    """Return a record for each input: its `index`, its `id` if it has one, and the answer or an `error`."""
+    records = records_of(items, answer)
     return [
         {"index": item.index} | ({} if item.identifier is None else {"id": item.identifier}) | record
         for item, record in zip(items, records, strict=True)
     ]
 
 
-def records_of(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input, with nothing but an `error` where it cannot be answered; see `answers`."""
-    found = iter(answered(model, [item for item in items if item.error is None], batch_size, cut))
+def records_of(items: Sequence[Item], answer: Answer) -> list[Record]:
+    """Return a record for each input, with nothing but an `error` where it cannot be answered."""
+    found = iter(answered([item for item in items if item.error is None], answer))
     return [next(found) if item.error is None else {"error": item.error} for item in items]
 
 
-def answered(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input that could be read, and an `error` where the model refuses an input."""
+def answered(items: Sequence[Item], answer: Answer) -> list[Record]:
+    """Return a record for each input that could be read, and an `error` where an input is refused."""
     try:
-        return answered_together(model, items, batch_size, cut)
+        return answer(items)
     except UserError as error:
         if len(items) == 1:
             return [{"error": str(error)}]
     # The halves are answered apart until the input that is refused stands alone.
     middle = len(items) // 2
-    return answered(model, items[:middle], batch_size, cut) + answered(model, items[middle:], batch_size, cut)
+    return answered(items[:middle], answer) + answered(items[middle:], answer)
 
 
-def answered_together(model: Network, items: Sequence[Item], batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input.
+def answered_together(model: Network, items: Sequence[Item], *, batch_size: int, cut: CutCount) -> list[Record]:
+    """Return a record for each input, and add to `cut` what was cut off of texts; see `answers`.
 
     Raises:
         UserError: if the model refuses one of them.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -79,7 +80,7 @@ class Network:
             Electric: each token's energy, which is minus its log-likelihood). A generator: [B, L, V], of the token
             itself, or, of a left-to-right language model, of the next one. Classification:
             [B, labels]; regression: [B, 1]; multiple choice: [B, C]; tagging: [B, L, labels]. Question answering: a
-            dict, see `heads`. A bare encoder: its last hidden states [B, L, D].
+            dict, see `heads`. A bare encoder: its last hidden states [B, L, D]. An encoder of sentences: [B, D].
 
         Raises:
             UserError: if shapes disagree, a row is too long, or an id is outside the model's tables.
@@ -94,6 +95,41 @@ class Network:
     ) -> Any:
         """Return the same as `logits`, left on the device: the call does not wait until they are computed."""
         return self._run(outputs, input_ids, attention_mask, token_type_ids)
+
+    def hidden_states(
+        self,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+    ) -> np.ndarray:
+        """Return the states of every layer, as `transformers` gives its `hidden_states`.
+
+        The arguments are those of `logits`, with rows [B, L] for every kind of model.
+
+        Returns:
+            float32 [N + 1, B, L, D]: the embeddings, then each layer's output, of the discriminator where there is one.
+            With pre-LayerNorm they are the residuals, before the LayerNorm that the next layer begins with, and the
+            last of them has passed the last LayerNorm.
+
+        Raises:
+            UserError: as `logits`.
+        """
+        return jax.device_get(self._run(layer_states, input_ids, attention_mask, token_type_ids)["hidden"])
+
+    def attentions(
+        self,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+    ) -> np.ndarray:
+        """Return the probabilities with which tokens attend to others, float32 [N, B, H, L, L]; a query a row.
+
+        The arguments are those of `hidden_states`.
+
+        Raises:
+            UserError: as `logits`.
+        """
+        return jax.device_get(self._run(layer_states, input_ids, attention_mask, token_type_ids)["attentions"])
 
     def generator_logits(
         self,
@@ -120,7 +156,7 @@ class Network:
         token_type_ids: ArrayLike | None,
     ) -> Any:
         """Check the arguments and run a jitted function of the parameters and the tokens."""
-        choices = self.description.kind == "multiple_choice"
+        choices = self.description.kind == "multiple_choice" and function is outputs
         ids = as_integers("input_ids", input_ids)
         if ids.ndim != (3 if choices else 2):
             shape = "[rows, choices, length]" if choices else "[rows, length]"
@@ -200,6 +236,26 @@ def outputs(description: Description, params: PyTree, tokens: Tokens) -> Any:
         if description.kind == "encoder":
             return hidden_BLD
         return ReplacedTokenHead(config).apply({"params": tower["head"]}, hidden_BLD)
+
+
+def layer_states(description: Description, params: PyTree, tokens: Tokens) -> dict[str, jax.Array]:
+    """Return `hidden` [N + 1, B, L, D] and `attentions` [N, B, H, L, L] of the main tower, float32."""
+    config = evaluation_config(description.encoder)
+    tower = params["generator" if description.discriminator is None else "discriminator"]
+    with evaluation_precision():
+        embedded_BLE = embed(config, params["embeddings"], tokens)
+        last_BLD, sown = Encoder(config).apply(
+            {"params": tower["encoder"]},
+            embedded_BLE,
+            tokens.attention_mask,
+            deterministic=True,
+            mutable="intermediates",
+        )
+    first, layers = sown["intermediates"]["embedded"][0], sown["intermediates"]["layers"]
+    return {
+        "hidden": jnp.concatenate([first[None], layers["hidden"][0][:-1], last_BLD[None]]),
+        "attentions": layers["attention"]["probs"][0],
+    }
 
 
 def generator_outputs(

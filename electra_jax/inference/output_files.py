@@ -33,13 +33,22 @@ def record_writer(path: str | None) -> Iterator[Write]:
         with ending_with_reader():
             yield lambda record: print(as_json(record), flush=True)
         return
-    if Path(path).exists():
-        raise UserError(f"{path} exists: nothing was written; name another file, or remove it first")
+    check_free(path)
     with replacing(Path(path)) as part:
         with open(part, "w", encoding="utf-8") as file:
             yield lambda record: print(as_json(record), file=file)
         if path.lower().endswith(".csv"):
             lines_to_csv(part)
+
+
+def check_free(path: str) -> None:
+    """Check that there is no file at a path that is to be written.
+
+    Raises:
+        UserError: if the file exists.
+    """
+    if Path(path).exists():
+        raise UserError(f"{path} exists: nothing was written; name another file, or remove it first")
 
 
 @contextlib.contextmanager

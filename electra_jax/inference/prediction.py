@@ -40,16 +40,11 @@ def predict(model: Network, inputs: Any, *, batch_size: int) -> list[Record]:
         UserError: if an input has another form than the model reads, or the model reads no text.
     """
     values = [as_input(model, value, f"input {number}") for number, value in enumerate(as_list(inputs), start=1)]
-    count = CutCount(row_length(model))
+    count = CutCount(model.description.row_length)
     records = answers(model, values, batch_size=batch_size, count=count)
     if count.texts:
         logger.warning("%s", count)
     return records
-
-
-def row_length(model: Network) -> int:
-    """Return the most tokens of a row of the model's task, or else of the model."""
-    return (model.description.task or {}).get("length", model.description.longest_row)
 
 
 def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: CutCount) -> list[Record]:
@@ -113,7 +108,8 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "null_threshold": None,
             "rules": "standard",
         }
-    target = [-np.inf, np.inf] if kind == "regression" else list(model.labels)
+    # Numbers are given as they are, cosines too.
+    target = [-np.inf, np.inf] if kind in ("regression", "similarity") else list(model.labels)
     return {
         "task": "this model",
         "kind": kind,

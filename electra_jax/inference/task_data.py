@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from electra_jax.checkpoints.model_record import TASK_KINDS
+from electra_jax.checkpoints.model_record import MODEL_KINDS, TASK_KINDS
 from electra_jax.errors import UserError
 from electra_jax.inference.network import Network
 from electra_jax.tasks.catalog import NAMES, make_task
@@ -43,7 +43,7 @@ def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
     named = dataclasses.replace(options, task=name)
     length = min(named.row_length, most) if options.length is None else options.length
     task = make_task(dataclasses.replace(named, length=length), model.pieces, recorded=recorded)
-    if task.kind != kind:
+    if MODEL_KINDS[task.kind] != model.description.kind:
         raise UserError(f"{name} is a task of {readable(task.kind)}, and the model was made for {readable(kind)}")
     if recorded is None and isinstance(task, TextTask) and isinstance(task.target, Interval):
         # A regression of another library gives values as they are, in no interval.

@@ -8,10 +8,12 @@ import numpy as np
 
 from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description
+from electra_jax.checkpoints.sentence_encoder import NORMALIZED, PLAIN
 from electra_jax.interchange import modernbert_config
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
 from electra_jax.tasks.original import choice
+from electra_jax.tasks.protocol import VECTOR_KINDS
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, split_tag
 
 # The macros of gin/runs/finetune.gin that choose the heads.
@@ -21,6 +23,8 @@ HEAD_MACROS = {
     "question_answering": "QA_HEAD",
     "joint_question_answering": "QA_HEAD",
 }
+# Those of vectors, which have no parameters and which sentence-transformers has.
+POOLING_HEADS = (PLAIN, NORMALIZED)
 # The letters that the pipelines of `transformers` group by, for those that tags of entities begin with here.
 BIO_LETTERS = {"E": "I", "S": "B"}
 
@@ -38,7 +42,7 @@ def head_problem(head: HeadConfig, *, modern: bool) -> str | None:
         modern: whether the encoder is ModernBERT's.
     """
     known = modernbert_config.HEADS.values() if modern else modernbert_config.HEADS
-    if head.kind in known:
+    if head.kind in known or head.kind in POOLING_HEADS:
         return None
     on = " on ModernBERT" if modern else ""
     return (
@@ -62,6 +66,8 @@ def folded(model: Loaded) -> Loaded:
     model = without_answerability(model)
     task = task_of(model.description)
     if task is None:
+        return model
+    if task["kind"] in VECTOR_KINDS:
         return model
     if task["kind"] == "regression":
         return model._replace(params=in_interval(model.params, *interval_of(task)))

@@ -19,6 +19,7 @@ from electra_jax.interchange import (
     hf_tokenizer,
     layout,
     modernbert_config,
+    sentence_transformers,
 )
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, check_vocabulary
@@ -29,8 +30,8 @@ PAIR = ("discriminator", "generator")
 
 
 def is_hf_directory(path: Path) -> bool:
-    """Return whether a path is a directory of `transformers`, or holds a pair of them."""
-    return (path / hf_config.CONFIG).is_file() or is_pair(path)
+    """Return whether a path is a directory of `transformers` or of sentence-transformers, or holds a pair of them."""
+    return (path / hf_config.CONFIG).is_file() or is_pair(path) or sentence_transformers.is_chain(path)
 
 
 def is_pair(path: Path) -> bool:
@@ -59,7 +60,19 @@ def read(sources: list[Path]) -> Imported:
 
 
 def read_one(source: Path) -> Imported:
-    """Read one directory.
+    """Read one directory, of `transformers` or of sentence-transformers.
+
+    Raises:
+        UserError: if a file cannot be read, or the files do not describe one model.
+    """
+    if sentence_transformers.is_chain(source):
+        chain = sentence_transformers.read_chain(source)
+        return sentence_transformers.as_sentence_encoder(read_transformer(chain.transformer), chain, source)
+    return read_transformer(source)
+
+
+def read_transformer(source: Path) -> Imported:
+    """Read one directory of `transformers`.
 
     Raises:
         UserError: if a file cannot be read, or the files do not describe one model.
@@ -175,7 +188,9 @@ def write_part(part: Loaded, folder: Path, *, modern: bool) -> list[str]:
         UserError: if `transformers` has no class for the head.
     """
     limits = refuse_or_note(part.description, modern=modern)
-    part = finetuned_task.folded(part)
+    vectors, length = part.description.head, finetuned_task.row_length(part.description)
+    makes_vectors = part.description.kind == "sentence_embedding"
+    part = finetuned_task.folded(part._replace(description=sentence_transformers.without_head(part.description)))
     description, encoder = part.description, part.description.encoder
     form = f"`{(modernbert_config if modern else hf_config).ARCHITECTURES[description.kind]}` of transformers"
     folder.mkdir(parents=True, exist_ok=True)
@@ -189,12 +204,15 @@ def write_part(part: Loaded, folder: Path, *, modern: bool) -> list[str]:
         notes += hf_tokenizer.write_tokenizer(
             folder,
             part.vocabulary,
-            max_length=finetuned_task.row_length(description),
+            max_length=length,
             types=types,
             has_types=encoder.type_vocab_size > 0,
         )
     config = (modernbert_config if modern else hf_config).to_config(description, special_ids)
     hf_tokenizer.write_json(folder / hf_config.CONFIG, config)
+    if makes_vectors and vectors is not None:
+        sentence_transformers.write_chain(folder, vectors, length=length)
+        form = f"a model of sentence-transformers, and as {form}"
     write_card(folder / "README.md", part, form, limits)
     return notes
 

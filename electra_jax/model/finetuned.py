@@ -10,6 +10,7 @@ from electra_jax.model.embeddings import Embeddings
 from electra_jax.model.encoder import Encoder
 from electra_jax.model.heads import HeadConfig, make_head
 from electra_jax.model.precision import evaluation_config, evaluation_precision
+from electra_jax.model.towers import positions_in_example, visible
 from electra_jax.model.types import PyTree, Tokens
 
 
@@ -22,9 +23,16 @@ class Trunk(nn.Module):
         """Create the encoder."""
         self.encoder = Encoder(self.config)
 
-    def __call__(self, embedded_BLE: jax.Array, attention_mask_BL: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Return the last hidden states, [B, L, D]."""
-        return self.encoder(embedded_BLE, attention_mask_BL, deterministic=deterministic)
+    def __call__(
+        self,
+        embedded_BLE: jax.Array,
+        attention_mask: jax.Array,
+        position_ids_BL: jax.Array | None,
+        *,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Return the last hidden states, [B, L, D]; see `Encoder`."""
+        return self.encoder(embedded_BLE, attention_mask, position_ids_BL, deterministic=deterministic)
 
 
 class FinetunedModel(nn.Module):
@@ -41,8 +49,11 @@ class FinetunedModel(nn.Module):
 
     def __call__(self, tokens: Tokens, *, deterministic: bool, **targets: jax.Array) -> Any:
         """Return the head's float32 logits; `targets` are what a head reads in training: see `heads`."""
-        embedded_BLE = self.embeddings(tokens.input_ids, tokens.token_type_ids, deterministic=deterministic)
-        hidden_BLD = self.discriminator(embedded_BLE, tokens.attention_mask, deterministic=deterministic)
+        positions_BL = positions_in_example(tokens)
+        embedded_BLE = self.embeddings(
+            tokens.input_ids, tokens.token_type_ids, positions_BL, deterministic=deterministic
+        )
+        hidden_BLD = self.discriminator(embedded_BLE, visible(tokens), positions_BL, deterministic=deterministic)
         return self.head(hidden_BLD, tokens, deterministic=deterministic, **targets)
 
 

@@ -18,6 +18,8 @@ ModernBERT's heads (`ModernBertFor...`) each have one more layer before their pr
     modernbert_question_answering       over each token, with a start and an end
 
 Regression is sequence classification with one label, and so is the score of each choice in multiple choice.
+
+`pooling` makes a vector of the row's states as sentence-transformers does, `normalized_pooling` one of length 1.
 """
 
 import dataclasses
@@ -32,6 +34,7 @@ from electra_jax import ranges
 from electra_jax.model import matmul
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.layers import LayerNorm, Linear, expand_to, gelu, logical, take_positions
+from electra_jax.model.pooling import POOLINGS, normalized, pooled
 from electra_jax.model.types import Tokens
 from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, UNDER_1
 
@@ -46,7 +49,7 @@ class HeadConfig:
     Attributes:
         kind: a key of `HEADS`.
         num_labels: outputs of classification and tagging; 1 for a score (regression, multiple choice); 2 for the start
-            and the end of question answering.
+            and the end of question answering; the width of a vector.
         dropout_prob: before each projection of classification and tagging; 0.1 in the original. Question answering
             has no dropout.
         mask_questions: for question answering, subtract 1000 from the logits of tokens that cannot be in an answer
@@ -57,7 +60,8 @@ class HeadConfig:
             "start" (from [CLS] and the expected start, the original's default).
         beam_size: for joint question answering, the number of starts kept, and of ends kept for each (20 in the
             original).
-        classifier_pooling: what ModernBERT's sequence classification reads: "cls", or "mean", of the row's tokens.
+        classifier_pooling: what ModernBERT's sequence classification and a vector are of: "cls", or "mean", of the
+            row's tokens.
     """
 
     kind: str
@@ -80,7 +84,7 @@ class HeadConfig:
             raise ValueError(f"head {self.kind!r}: it must be one of {', '.join(HEADS)}")
         if self.answerable not in ("none", "cls", "start"):
             raise ValueError(f"answerable {self.answerable!r}: it must be none, cls or start")
-        if self.classifier_pooling not in ("cls", "mean"):
+        if self.classifier_pooling not in POOLINGS:
             raise ValueError(f"classifier_pooling {self.classifier_pooling!r}: it must be cls or mean")
 
 
@@ -338,6 +342,20 @@ class ModernBertQuestionAnsweringHead(PredictionHead):
         return {"start_logits": logits_BLP[..., 0], "end_logits": logits_BLP[..., 1]}
 
 
+class PoolingHead(nn.Module):
+    """Make a vector of each text; it has no parameters."""
+
+    head: HeadConfig
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """Map [B, L, D] to float32 [B, D]; see `pooling.pooled` for pairs."""
+        del deterministic
+        vectors = pooled(hidden_BLD, tokens, self.head.classifier_pooling)
+        return normalized(vectors) if self.head.kind == "normalized_pooling" else vectors
+
+
 HEADS: dict[str, type[nn.Module]] = {
     "sequence_classification": SequenceClassificationHead,
     "sequence_classification_reference": ReferenceClassificationHead,
@@ -347,6 +365,8 @@ HEADS: dict[str, type[nn.Module]] = {
     "modernbert_sequence_classification": ModernBertClassificationHead,
     "modernbert_token_classification": ModernBertTaggingHead,
     "modernbert_question_answering": ModernBertQuestionAnsweringHead,
+    "pooling": PoolingHead,
+    "normalized_pooling": PoolingHead,
 }
 
 

@@ -1,6 +1,7 @@
 """Answer HTTP requests: `POST /predict`, the page at `/`, `/health` and `/metrics`."""
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -14,10 +15,10 @@ from starlette.routing import Route
 from electra_jax.config.serving import ServingRun
 from electra_jax.errors import UserError
 from electra_jax.inference.input_files import InputColumns, Item, item_of, read_json
-from electra_jax.inference.item_records import named_records
+from electra_jax.inference.item_records import answered_together, named_records
 from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import as_json
-from electra_jax.inference.prediction import Record, row_length
+from electra_jax.inference.prediction import Record
 from electra_jax.serving import page
 from electra_jax.serving.batching import Batcher, QueueFullError
 from electra_jax.serving.metrics import CountRequests, Metrics
@@ -51,8 +52,9 @@ class Service:
         self.metrics.waiting.set_function(lambda: self.batcher.waiting)
 
     def _answer(self, items: Sequence[Item]) -> list[Record]:
-        cut = CutCount(row_length(self._model))
-        records = named_records(self._model, items, self._run.max_batch_size, cut)
+        cut = CutCount(self._model.description.row_length)
+        answer = functools.partial(answered_together, self._model, batch_size=self._run.max_batch_size, cut=cut)
+        records = named_records(items, answer)
         self.metrics.inputs.inc(len(items))
         self.metrics.cut.inc(cut.texts)
         self.metrics.batch.observe(len(items))

@@ -35,6 +35,9 @@ _TFDS_SPLITS = {"dev": "validation", "dev_matched": "validation_matched", "dev_m
 
 _GLUE_SUFFIXES = (".tsv",)
 
+# Tasks of a user's own that are on pairs alone.
+_PAIRS = ("pair_classification", "similarity", "retrieval")
+
 
 def glue_sources(task: GlueTask, options: TaskOptions) -> Sources:
     """Return the splits of a GLUE task under their files' names; ax has only "test", the file diagnostic.tsv.
@@ -151,7 +154,7 @@ def _texts_in_any_order(example: TextExample) -> str:
 def _columns(options: TaskOptions, path: pathlib.Path, target: Target | None) -> Columns:
     if options.text_column is None:
         raise UserError(_unset("TEXT_COLUMN", "text", path))
-    if options.text_b_column is None and options.task == "pair_classification":
+    if options.text_b_column is None and options.task in _PAIRS:
         raise UserError(_unset("TEXT_B_COLUMN", "second text", path))
     label = options.label_column
     if label is None and isinstance(target, LabelSets):

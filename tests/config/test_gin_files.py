@@ -118,11 +118,12 @@ def test_published_fine_tuning(file: str, rate: float, decay: float) -> None:
     optimizer = run.optimizer(num_train_steps=10, num_warmup_steps=1.0)
     assert (optimizer.learning_rate, optimizer.layerwise_lr_decay) == (rate, decay)
     assert (optimizer.num_train_steps, optimizer.weight_decay_rate, optimizer.clip_norm) == (10, 0.01, 1.0)
-    assert run.answerable_weight == 0.5
+    assert (run.answerable_weight, run.temperature) == (0.5, 0.05)
+    assert (run.heads.layer, run.heads.pooling) == (None, None)
     assert (run.heads.question_answering, run.heads.beam_size) == ("joint", 20)
     epochs = {name: run.epochs_by_task.get(name, run.epochs_by_task["default"]) for name in catalog.NAMES}
     assert {name for name, value in epochs.items() if value == 2} == set(QA_TASKS)
-    assert {name for name, value in epochs.items() if value == 10} == {"rte", "stsb"}
+    assert {name for name, value in epochs.items() if value == 10} == {"rte", "stsb", "similarity"}
     assert set(epochs.values()) == {2, 3, 10}
 
 

@@ -64,7 +64,8 @@ def write_tuned(
     if kind not in ("discriminator", "generator", "pretraining"):
         answers = {"mask_questions": True, "answerable": "start"} if kind == "question_answering" else {}
         outputs = len(labels) or (2 if answers else 1)
-        head = head_config(head_kind or HEADS.get(kind, kind), num_labels=outputs, **(answers | head_fields))
+        fields = {"num_labels": outputs} | answers | head_fields
+        head = head_config(head_kind or HEADS.get(kind, kind), **fields)
     description = Description(
         kind=kind,
         discriminator=None if kind == "generator" else small_encoder(),

@@ -23,11 +23,12 @@ from support.tiny_model import task_options
 VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "a", "b"], lowercase=True, strip_accents=True)
 QUESTION_ANSWERING = {"squad_v1", "squad_v2", "newsqa", "naturalqs", "triviaqa", "searchqa", "qa"}
 TAGGING = {"chunk", "ner", "tagging"}
+VECTORS = {"similarity", "retrieval"}
 
 
 def test_the_names() -> None:
     text = "cola sst2 mrpc stsb qqp mnli qnli rte wnli ax classification regression pair_classification package_of"
-    assert set(NAMES) == {*text.split(), *QUESTION_ANSWERING, *TAGGING}
+    assert set(NAMES) == {*text.split(), *VECTORS, *QUESTION_ANSWERING, *TAGGING}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,6 +44,8 @@ def test_a_task_of_every_name_and_its_rebuilt_self(tmp_path: Path, name: str) ->
         file, kind, length = "train.json", "question_answering", 512
     elif name in TAGGING:
         file, kind, length = "train.txt", "tagging", 256
+    elif name in VECTORS:
+        file, kind, length = "train.tsv", name, 128
     else:
         file, kind, length = "train.tsv", "regression" if name in ("stsb", "regression") else "classification", 128
     options = task_options(name, train_file=None if name == "ax" else str(tmp_path / file), **columns)

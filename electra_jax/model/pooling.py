@@ -1,0 +1,81 @@
+"""Make one vector of each text from the states of one layer of an encoder."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from electra_jax.model.config import EncoderConfig
+from electra_jax.model.encoder import Encoder
+from electra_jax.model.layers import LayerNorm
+from electra_jax.model.types import PyTree, Tokens
+
+# Over which tokens the mean is taken: all of a text with its special tokens, or its first one.
+POOLINGS = ("mean", "cls")
+
+# As torch.nn.functional.normalize, which sentence-transformers calls.
+LEAST_NORM = 1e-12
+
+
+def pooled(hidden_BLD: jax.Array, tokens: Tokens, pooling: str) -> jax.Array:
+    """Return the mean of each text's states, or the state of its first token, float32.
+
+    Args:
+        hidden_BLD: states of any dtype.
+        tokens: a text a row, or the two of a pair in a row, told apart by `example_ids` 1 and 2.
+        pooling: "mean" or "cls".
+
+    Returns:
+        [B, D]; of pairs [B, P, D], with P = 2.
+    """
+    if tokens.example_ids is None:
+        members_BPL = tokens.attention_mask[:, None, :] > 0
+    else:
+        members_BPL = tokens.example_ids[:, None, :] == jnp.arange(1, 3)[None, :, None]
+    if pooling == "cls":
+        members_BPL &= jnp.cumsum(members_BPL, axis=-1) == 1
+    weights_BPL = members_BPL.astype(jnp.float32)
+    sums_BPD = jnp.einsum("BPL,BLD->BPD", weights_BPL, hidden_BLD.astype(jnp.float32))
+    vectors_BPD = sums_BPD / jnp.maximum(weights_BPL.sum(-1, keepdims=True), 1.0)
+    return vectors_BPD[:, 0] if tokens.example_ids is None else vectors_BPD
+
+
+def normalized(vectors: jax.Array) -> jax.Array:
+    """Return vectors [..., D] divided by their Euclidean length."""
+    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(jnp.maximum(squares, LEAST_NORM**2))
+
+
+def layer_outputs(
+    config: EncoderConfig, params: PyTree, embedded_BLE: jax.Array, attention_mask_BL: jax.Array
+) -> jax.Array:
+    """Return the states of every layer that `truncated` ends with, [N, B, L, D], in one pass without dropout."""
+    _, sown = Encoder(config).apply(
+        {"params": params}, embedded_BLE, attention_mask_BL, deterministic=True, mutable="intermediates"
+    )
+    states_NBLD = sown["intermediates"]["layers"]["hidden"][0]
+    if config.norm_placement == "post":
+        return states_NBLD
+    norm = LayerNorm(config.layer_norm_eps, "embed", jnp.dtype(config.dtype), config.norm_bias, True)
+    return jax.vmap(lambda of_layer, states_BLD: norm.apply({"params": of_layer}, states_BLD))(
+        params["layers"]["output_layer_norm"], states_NBLD
+    )
+
+
+def truncated(config: EncoderConfig, params: PyTree, layer: int) -> tuple[EncoderConfig, PyTree]:
+    """Return the encoder of the first layers, whose last states are those of `layer`.
+
+    With pre-LayerNorm these are the normalized states that the next layer's attention reads.
+
+    Args:
+        config: of the whole encoder.
+        params: its parameters.
+        layer: from 1 to N.
+    """
+    layers = jax.tree.map(lambda leaf: leaf[:layer], params["layers"])
+    return with_layers(config, layer), {**params, "layers": layers}
+
+
+def with_layers(config: EncoderConfig, number: int) -> EncoderConfig:
+    """Return the configuration of an encoder with so many layers."""
+    return dataclasses.replace(config, num_hidden_layers=number, scan_unroll=min(config.scan_unroll, number))
