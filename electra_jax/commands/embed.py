@@ -16,7 +16,7 @@ from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item
 from electra_jax.inference.item_records import write_records
 from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import Write, check_free, record_writer
-from electra_jax.inference.prediction import Record, padded_ids
+from electra_jax.inference.prediction import Record, in_bucket
 from electra_jax.inference.vectors import encode_texts, encoder_of
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.long_texts import CutCount
@@ -53,7 +53,9 @@ def vectors_of(encoder: Network, items: Sequence[Item], *, batch_size: int, cut:
         UserError: if the model refuses one of them.
     """
     # First, because they may be refused, and texts are counted once.
-    of_ids = iter([encoder.logits(**padded_ids([item.ids]))[0] for item in items if item.ids is not None])
+    of_ids = iter(
+        [encoder.logits(**in_bucket(encoder, [item.ids], batch_size=1))[0] for item in items if item.ids is not None]
+    )
     values = [item.value for item in items if item.ids is None]
     of_text = iter(encode_texts(encoder, values, batch_size=batch_size, count=cut) if values else ())
     return [{"vector": next(of_text if item.ids is None else of_ids)} for item in items]

@@ -17,8 +17,8 @@ from electra_jax.data.forward import RowRunner
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.embeddings import Embeddings
 from electra_jax.model.encoder import Encoder
-from electra_jax.model.precision import evaluation_config, evaluation_precision
-from electra_jax.model.towers import visible_before
+from electra_jax.model.precision import evaluation_precision
+from electra_jax.model.states import layer_states
 from electra_jax.model.types import PyTree, Tokens
 from electra_jax.tasks.tagging.probing import Asked
 from electra_jax.training import softmax_regression
@@ -57,30 +57,17 @@ def init_encoder(key: jax.Array, config: EncoderConfig) -> PyTree:
 
 
 def hidden_states(params: PyTree, tokens: Tokens, *, config: EncoderConfig, left_to_right: bool) -> jax.Array:
-    """Return the input of the first layer and the hidden states of each, float32 [B, L, N + 1, D].
+    """Return the hidden states of every layer by token, float32 [B, L, N + 1, D]; see `layer_states`.
 
     Args:
         params: with embeddings, and the encoder as the discriminator's.
         tokens: what is read.
-        config: the encoder's. With pre-LayerNorm the states are the residuals, but for the last, which has passed the
-            last LayerNorm.
+        config: the encoder's.
         left_to_right: whether the encoder reads as `language_model` trained it, no token seeing those after it.
     """
-    exact = evaluation_config(config)
-    with evaluation_precision():
-        embedded_BLE = Embeddings(exact).apply(
-            {"params": params["embeddings"]}, tokens.input_ids, tokens.token_type_ids, deterministic=True
-        )
-        last_BLD, sown = Encoder(exact).apply(
-            {"params": params["discriminator"]["encoder"]},
-            embedded_BLE,
-            visible_before(tokens) if left_to_right else tokens.attention_mask,
-            deterministic=True,
-            mutable="intermediates",
-        )
-    first, layers = sown["intermediates"]["embedded"][0], sown["intermediates"]["layers"]
-    states_NBLD = jnp.concatenate([first[None], layers["hidden"][0][:-1], last_BLD[None]])
-    return jnp.moveaxis(states_NBLD, 0, 2)
+    encoder = params["discriminator"]["encoder"]
+    states = layer_states(config, params["embeddings"], encoder, tokens, left_to_right=left_to_right)
+    return jnp.moveaxis(states.hidden, 0, 2)
 
 
 # Compiled once for all splits and seeds of one shape.

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -18,6 +17,7 @@ from electra_jax.model.encoder import Encoder
 from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.model.layers import take_positions
 from electra_jax.model.precision import evaluation_config, evaluation_precision
+from electra_jax.model.states import LayerStates, layer_states
 from electra_jax.model.towers import MaskedLmHead, ReplacedTokenHead, visible_before
 from electra_jax.model.types import PyTree, Tokens
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -114,7 +114,7 @@ class Network:
         Raises:
             UserError: as `logits`.
         """
-        return jax.device_get(self._run(layer_states, input_ids, attention_mask, token_type_ids)["hidden"])
+        return jax.device_get(self._run(main_tower_states, input_ids, attention_mask, token_type_ids).hidden)
 
     def attentions(
         self,
@@ -129,7 +129,7 @@ class Network:
         Raises:
             UserError: as `logits`.
         """
-        return jax.device_get(self._run(layer_states, input_ids, attention_mask, token_type_ids)["attentions"])
+        return jax.device_get(self._run(main_tower_states, input_ids, attention_mask, token_type_ids).attentions)
 
     def generator_logits(
         self,
@@ -238,24 +238,16 @@ def outputs(description: Description, params: PyTree, tokens: Tokens) -> Any:
         return ReplacedTokenHead(config).apply({"params": tower["head"]}, hidden_BLD)
 
 
-def layer_states(description: Description, params: PyTree, tokens: Tokens) -> dict[str, jax.Array]:
-    """Return `hidden` [N + 1, B, L, D] and `attentions` [N, B, H, L, L] of the main tower, float32."""
-    config = evaluation_config(description.encoder)
+def main_tower_states(description: Description, params: PyTree, tokens: Tokens) -> LayerStates:
+    """Return the states of every layer of the tower that is kept after pre-training."""
     tower = params["generator" if description.discriminator is None else "discriminator"]
-    with evaluation_precision():
-        embedded_BLE = embed(config, params["embeddings"], tokens)
-        last_BLD, sown = Encoder(config).apply(
-            {"params": tower["encoder"]},
-            embedded_BLE,
-            tokens.attention_mask,
-            deterministic=True,
-            mutable="intermediates",
-        )
-    first, layers = sown["intermediates"]["embedded"][0], sown["intermediates"]["layers"]
-    return {
-        "hidden": jnp.concatenate([first[None], layers["hidden"][0][:-1], last_BLD[None]]),
-        "attentions": layers["attention"]["probs"][0],
-    }
+    return layer_states(
+        description.encoder,
+        params["embeddings"],
+        tower["encoder"],
+        tokens,
+        left_to_right=description.reads_left_to_right,
+    )
 
 
 def generator_outputs(

@@ -222,9 +222,7 @@ def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_
     Raises:
         UserError: if the arrays of an example have different shapes, or the model does not read them.
     """
-    longest = max(np.shape(example["input_ids"])[-1] for example in examples)
-    length, size = bucket_of(longest, lengths_of(model)), rows_of_batch(len(examples), batch_size)
-    batch = padded_ids(examples, length=length, size=size)
+    batch = in_bucket(model, examples, batch_size=batch_size)
     per_token = per_token_outputs(model.description.kind)
     result = model.logits(**batch)
     records = []
@@ -237,6 +235,13 @@ def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_
             described = {name: values.tolist() for name, values in outputs.items()}
         records.append(describe_tokens(model, ids) | described)
     return records
+
+
+def in_bucket(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_size: int) -> dict[str, np.ndarray]:
+    """Return examples of token ids padded to one of few shapes, so that few programs are compiled; see `padded_ids`."""
+    longest = max(np.shape(example["input_ids"])[-1] for example in examples)
+    length, size = bucket_of(longest, lengths_of(model)), rows_of_batch(len(examples), batch_size)
+    return padded_ids(examples, length=length, size=size)
 
 
 def padded_ids(examples: Sequence[Mapping[str, Any]], *, length: int, size: int) -> dict[str, np.ndarray]:

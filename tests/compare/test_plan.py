@@ -239,6 +239,23 @@ def test_trials_come_first_and_decide_what_is_compared(tmp_path: Path) -> None:
     assert (best.optimizer.learning_rate, best.optimizer.num_warmup_steps, best.seed) == (2e-3, 5, 0)
 
 
+@pytest.mark.parametrize(("stage", "flops"), [("a", 3.6e14), ("b", 2.58e15)])
+def test_the_stages_of_the_design_cost_what_it_says(stage: str, flops: float) -> None:
+    """The FLOPs of an arm with its tuning, of docs/efficiency/design.md; trunks are paid for once."""
+    bindings = [
+        "MODEL_DIR='run'",
+        "CORPUS='text'",
+        "TOKENIZER='vocab.txt'",
+        "VARIANTS=[('mlm', 'gin/objectives/mlm.gin')]",
+    ]
+    run = gin_files.build(ComparisonRun, [f"gin/runs/stage_{stage}.gin"], bindings, search_paths=[])
+    plan = make_plan(run, {})
+    items = [*plan.items, *plan.pending]
+    work = own_work(items)
+    assert sum(work[item.name] for item in items if item.task is None) == pytest.approx(flops, rel=0.01)
+    assert run.primary == "probe_chunk"
+
+
 def test_gin_files_are_looked_for_where_the_command_says(tmp_path: Path) -> None:
     (tmp_path / "warm.gin").write_text("DROPOUT = 0.25\n")
     macros = MACROS | {"VARIANTS": [("warm", "gin/objectives/mlm.gin", "warm.gin")]}
