@@ -94,7 +94,7 @@ AS_PUBLISHED = {
     PretrainingRun: "model_dir init_from map_vocabulary generator_kind generator_embeddings embedding_sharing masking "
     "mixture_or_task_name copy_generator freeze_generator packing extend_positions",
     OptimizerConfig: "rule no_decay",
-    HeadOptions: "classifier_pooling question_answering",
+    HeadOptions: "classifier_pooling pooling question_answering",
     FinetuningRun: "model_dir init_from vocab_file lowercase dropout_prng dtype attention remat_policy allow_unknown "
     "selection keep_state",
     TaskOptions: "task source data_dir tfds_data_dir train_file dev_file test_file text_column text_b_column "

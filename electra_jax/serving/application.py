@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from electra_jax.config.serving import ServingRun
 from electra_jax.errors import UserError
+from electra_jax.files import absolute
 from electra_jax.inference.input_files import InputColumns, Item, item_of, read_json
 from electra_jax.inference.item_records import answered_together, named_records
 from electra_jax.inference.network import Network
@@ -43,6 +44,8 @@ class Service:
     def __init__(self, model: Network, run: ServingRun) -> None:
         """Keep the model and the limits of requests."""
         self._model, self._run = model, run
+        # Where the directory stands is not told to whoever asks.
+        self._name = absolute(run.model_dir).name
         self._columns = InputColumns(run.text_column, run.text_b_column, run.id_column)
         self._longest = served_lengths(model)[-1]
         self.metrics = Metrics()
@@ -136,7 +139,7 @@ class Service:
                 shown = page.shown(self._model, given, await self.record_of(value))
             except HTTPException as error:
                 status, problem = error.status_code, error.detail
-        text = page.lay_out(self._model, self._run.model_dir, given, shown, problem)
+        text = page.lay_out(self._model, self._name, given, shown, problem)
         return HTMLResponse(text, status, {"Content-Security-Policy": PAGE_POLICY})
 
     async def health(self, request: Request) -> Response:

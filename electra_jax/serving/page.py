@@ -150,7 +150,7 @@ def lay_out(model: Network, name: str, given: Mapping[str, str], answer: Shown |
 
     Args:
         model: what is served.
-        name: its directory.
+        name: of its directory.
         given: what the form held when it was sent; {} at first.
         answer: to that; None where there is none.
         problem: why there is none, or "".

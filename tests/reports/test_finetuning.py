@@ -67,7 +67,7 @@ def read(folder: Path) -> tuple[str, Page]:
 
 
 def errors_html(kind: str, records: list[Any]) -> str:
-    return render("errors.html", errors=read_errors(kind, records, "squad"))
+    return render("errors.html", errors=read_errors(kind, records, "squad"), split="dev")
 
 
 def demo_html(folder: Path) -> str:

@@ -279,7 +279,7 @@ class TestPage:
     def test_labels_have_their_probabilities_and_nothing_is_markup(self, folder: Path) -> None:
         found, text = self.ask(folder, "one", text="</textarea><script>alert(1)</script>\r\nthe cat")
         (record,) = electra_jax.load(folder / "one")("</textarea><script>alert(1)</script>\nthe cat")
-        assert "<h1>runs/&lt;one&gt;</h1>" in text
+        assert "<h1>&lt;one&gt;</h1>" in text
         assert "alert(1)</script>\nthe cat</textarea>" not in text
         assert "&lt;/textarea&gt;&lt;script&gt;alert(1)&lt;/script&gt;\nthe cat</textarea>" in text
         assert f"Answer {record['label']} " in found.text
