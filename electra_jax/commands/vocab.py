@@ -1,5 +1,6 @@
 """`electra vocab`: learns a tokenizer from text."""
 
+import sys
 from collections.abc import Iterable, Iterator
 
 from etils import epath
@@ -74,7 +75,8 @@ def learn(configuration: VocabularyRun, lines: list[str], casing: Casing) -> tup
         "lowercase": casing.lowercase,
         "strip_accents": casing.strip_accents,
         "min_frequency": configuration.min_frequency,
-        "show_progress": True,
+        # In a file the trainer's bars would be empty lines.
+        "show_progress": sys.stderr.isatty(),
     }
     if configuration.algorithm != "wordpiece":
         return train_tokenizer(lines, algorithm=configuration.algorithm, **settings), ""

@@ -27,7 +27,7 @@ from electra_jax.tasks.text.tables import (
 
 logger = logging.getLogger(__name__)
 
-# With fewer dev examples, one answer moves the accuracy by more than a point.
+# With fewer dev examples, each is more than a hundredth of the score.
 _FEW_DEV_EXAMPLES = 100
 
 # TFDS's names of the splits that it names otherwise. MNLI's diagnostic one is its dataset "ax".
@@ -138,8 +138,8 @@ def _read_dev(read: Callable[[], Examples]) -> Examples:
     number = len(dev.examples)
     if number < _FEW_DEV_EXAMPLES:
         logger.warning(
-            "the dev split has only %d example%s; one answer moves the accuracy by %.0f points, and 100.00 may be "
-            "luck: name a larger DEV_FILE, or hold out more with DEV_FRACTION",
+            "the dev split has only %d example%s; each is %.0f %% of its score, and one of 100.00 may be luck: "
+            "name a larger DEV_FILE, or hold out more with DEV_FRACTION",
             number,
             "" if number == 1 else "s",
             100 / number,

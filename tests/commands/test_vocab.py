@@ -72,8 +72,11 @@ def test_casing_is_a_choice(algorithm: str, tmp_path: Path) -> None:
     assert vocabulary.encode("L'ÉTÉ") == vocabulary.encode("l'ete")
 
 
-def test_wordpiece_is_the_default_and_has_both_files(tmp_path: Path) -> None:
+def test_wordpiece_is_the_default_and_has_both_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert vocab(tmp_path, "vocab.txt") == 0
+    # The trainer's bars are for a terminal.
+    shown = capfd.readouterr()
+    assert "" not in [*shown.out.splitlines(), *shown.err.splitlines()]
     made = tmp_path / "made"
     assert sorted(path.name for path in made.iterdir()) == ["tokenizer.json", "vocab.json", "vocab.txt"]
     vocabulary = load_tokenizer(made / "vocab.txt", lowercase=None)
