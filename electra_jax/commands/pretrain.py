@@ -60,7 +60,7 @@ def run(configuration: PretrainingRun) -> None:
     with (
         stop_signals() as stop,
         Prefetch(data.train, depth=ahead) as batches,
-        open_reporter(configuration, start_step) as reporter,
+        open_reporter(configuration, start_step, data.epochs) as reporter,
     ):
         _, reached = train(
             PretrainingJob(configuration, setup, state, mesh, data, batches),

@@ -90,6 +90,9 @@ def probe_seed(
         split: ask_split(configuration, begun, split, found, np.random.default_rng([seed, number]))
         for number, (split, found) in enumerate(sentences.items())
     }
+    # The fits take minutes.
+    asks = ", ".join(f"{len(one.answers):,} of {split}" for split, one in asked.items())
+    print_on_leader(f"seed {seed}: answers at {begun.encoder.num_hidden_layers + 1} layers: {asks}")
     if model is None:
         params = probes.init_encoder(jax.random.key(seed), begun.encoder)
     else:

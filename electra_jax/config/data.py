@@ -46,6 +46,8 @@ class PretrainingData(NamedTuple):
         held_out: starts one pass over the validation split, in the same order each time; over nothing if no text is
             held out.
         vocabulary: what the token ids stand for.
+        epochs: returns how often a number of updates have gone through the corpus, or through each part of a mixture;
+            None of a stream, whose end is not known.
     """
 
     name: str
@@ -54,6 +56,7 @@ class PretrainingData(NamedTuple):
     train: BatchIterator
     held_out: Callable[[], Iterator[Batch]]
     vocabulary: Vocabulary
+    epochs: Callable[[int], list[float]] | None
 
 
 def vocabulary_for(cache: CacheConfig, encoder: EncoderConfig) -> Vocabulary:
@@ -259,6 +262,7 @@ def corpus_data(run: PretrainingRun, vocabulary: Vocabulary, *, share: dict[str,
         batches,
         lambda: evaluation_batches(validation, sequence_length=length, **share) if len(validation) else iter(()),
         vocabulary,
+        batches.epochs_after,
     )
 
 
@@ -273,7 +277,7 @@ def fingerprint_of_blocks(train: Sequence[WeightedBlocks], validation: TokenBloc
 
 def state_epochs(run: PretrainingRun, train: Sequence[WeightedBlocks], batches: BlockBatches) -> None:
     """Print how often a run goes through each part of its mixture."""
-    num_rows = sum((stage.end - stage.start) * stage.shape.batch_size for stage in run.batch_shapes.stages)
+    num_rows = run.batch_shapes.num_rows(0, run.loop.num_train_steps)
     total = sum(part.weight for part in train)
     for part, epochs in zip(train, batches.epochs(num_rows), strict=True):
         print_on_leader(
@@ -373,4 +377,5 @@ def stream_data(
         StreamBatches(name, split="train", seed=run.seed, **task),
         lambda: stream_evaluation_batches(name, split="validation", **task),
         vocabulary,
+        None,
     )

@@ -93,6 +93,11 @@ class BatchShapes:
         """The numbers of updates after which the shape changes."""
         return tuple(stage.start for stage in self.stages[1:])
 
+    def num_rows(self, start: int, end: int) -> int:
+        """Return the rows of the global batches of the updates from `start` up to `end`, counted from 0."""
+        bounds = [start, *(change for change in self.changes if start < change < end), end]
+        return sum((last - first) * self.at(first).batch_size for first, last in itertools.pairwise(bounds))
+
 
 def cut(batch: dict[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
     """Cut rows to a smaller length; an example that goes on beyond it loses its end, but not its last token, [SEP].

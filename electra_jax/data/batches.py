@@ -90,6 +90,7 @@ class BlockBatches:
         self._process_index, self._process_count = process_index, process_count
         self._length = sequence_length
         self._examples = self._step = 0
+        self._restored: State = self.state()
         self._rows = _endless_rows(blocks, sequence_length, seed=seed, packed=packed)
         if len(self._rows) < batch_size:
             raise UserError(
@@ -115,6 +116,16 @@ class BlockBatches:
         """Return how often the first `num_rows` rows go through the split, or through each split of a mixture."""
         return self._rows.epochs(num_rows)
 
+    def epochs_after(self, step: int) -> list[float]:
+        """Return how often a run has gone through the split, or through each split of a mixture.
+
+        Args:
+            step: number of batches that were trained on, however many are read ahead; not before the place that was
+                restored.
+        """
+        restored = self._restored
+        return self.epochs(restored["examples"] + self._shapes.num_rows(restored["step"], step))
+
     def state(self) -> State:
         """Return {"examples": number of rows that all processes have been given so far, "step": that of batches}."""
         return {"examples": self._examples, "step": self._step}
@@ -122,6 +133,7 @@ class BlockBatches:
     def restore(self, state: State) -> None:
         """Resume after `state["examples"]` rows in `state["step"]` batches."""
         self._examples, self._step = state["examples"], state["step"]
+        self._restored = self.state()
 
 
 def evaluation_batches(

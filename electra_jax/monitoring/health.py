@@ -1,13 +1,14 @@
 """Say what is unusual in a pre-training run, what usually causes that, and what to try.
 
 `health_checks` compares a run with what is possible and with its own past; here it is also compared with the published
-curve, if model, objective and length are the published ones.
+curve, if model, objective and length are the published ones; `held_out_checks` compares its evaluations.
 """
 
 import math
 from collections.abc import Sequence
 
 from electra_jax.monitoring.health_checks import CHECKS, RECENT, Finding, Setting
+from electra_jax.monitoring.held_out_checks import HELD_OUT_CHECKS
 from electra_jax.monitoring.history import History, Window, mean
 from electra_jax.monitoring.published_curve import Curve
 
@@ -25,6 +26,7 @@ def diagnose(history: History, setting: Setting, published: Curve) -> list[Findi
     if windows:
         found += [check(windows, setting) for check in CHECKS]
         found.append(differs_from_published(windows, setting, published))
+    found += [check(history, setting) for check in HELD_OUT_CHECKS]
     return [finding for finding in found if finding is not None]
 
 

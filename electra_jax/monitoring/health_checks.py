@@ -39,6 +39,9 @@ CHANCE_AUC = 0.52
 SILENT_RECALL = 0.02
 # Within this many tokens a generator learns frequencies and little more, and there is nothing to find.
 PLATEAU_TOKENS = 100e6
+# Nor is there more to learn from a small text that has been repeated so often: up to 4 epochs are nearly as good as new
+# text, and from 40 on repeating is worth nothing (Muennighoff et al. 2023, arXiv:2305.16264, figure 1).
+PLATEAU_EPOCHS = 40
 # Tokens of the published run at its first published point, 20,000 steps of 128 x 128: early spike and dip are over.
 REFERENCE_TOKENS = 330e6
 # Tokens of 100,000 such steps. At 200,000 the published run flags a quarter of the replaced tokens: accuracy 0.929 and
@@ -265,7 +268,7 @@ def discriminator_all_original(windows: Sequence[Window], setting: Setting) -> F
     recent = windows[-RECENT:]
     recall, area = mean(recent, "discriminator_recall"), mean(recent, "discriminator_auc")
     tokens = sum(window.tokens for window in windows)
-    late = tokens > FLAGGING_TOKENS or (tokens > PLATEAU_TOKENS and area < CHANCE_AUC)
+    late = tokens > FLAGGING_TOKENS or (_after_plateau(windows) and area < CHANCE_AUC)
     if not (setting.judges_every_token and len(windows) >= RECENT and recall < SILENT_RECALL):
         return None
     if not (late or _fallen(windows)):
@@ -289,16 +292,21 @@ def discriminator_at_chance(windows: Sequence[Window], setting: Setting) -> Find
     good = mean(recent, "generator_accuracy") >= GENERATOR_GOOD
     if not (setting.judges_every_token and area < CHANCE_AUC and recall >= SILENT_RECALL) or good:
         return None
-    if sum(window.tokens for window in windows) <= PLATEAU_TOKENS or _untaught(windows, setting):
+    if not _after_plateau(windows) or _untaught(windows, setting):
         return None
     return Finding(
         "discriminator_at_chance",
         windows[-1].step,
         f"The discriminator tells nothing: its AUC is {area:.3f}, and 0.5 is guessing.",
-        "text without context (shuffled words, lists), a disc_weight that is too low, or labels that do not belong to "
-        "the tokens",
+        "text without context (shuffled words, lists), or too little of it; a disc_weight that is too low, or labels "
+        "that do not belong to the tokens",
         "look at the passages of `electra evaluate`; check the corpus and disc_weight",
     )
+
+
+def _after_plateau(windows: Sequence[Window]) -> bool:
+    """Return whether a generator has had what it needs to learn more than frequencies, if its text offers more."""
+    return sum(window.tokens for window in windows) > PLATEAU_TOKENS or windows[-1].epoch > PLATEAU_EPOCHS
 
 
 def auc_falling(windows: Sequence[Window], setting: Setting) -> Finding | None:

@@ -1,13 +1,14 @@
-"""Pool a run's training lines until each pool means something; `health.diagnose` reads the pools.
+"""Pool a run's lines until each pool means something; `health.diagnose` reads the pools.
 
 One line of metrics.jsonl may cover one step of a tiny batch or a hundred steps of a large one. Lines are pooled into
 windows of at least `WINDOW_TOKENS` tokens, and a long run's windows are pooled again, so that a window's numbers are
-never noise and a history never grows long.
+never noise and a history never grows long. A validation line, an average over the same examples each time, is a window
+of its own.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # At 15 % masked, 3,000 of these tokens are predicted: the generator's loss is then good to 0.05 nats, and the AUC of
@@ -24,22 +25,25 @@ METRICS = (
     "discriminator_recall",
     "discriminator_auc",
     "unreplaced_share",
+    "prediction_loss",
 )
 LOSSES = ("loss", "generator_loss", "discriminator_loss", "prediction_loss")
 
 
 @dataclass(frozen=True)
 class Window:
-    """Neighbouring training lines, taken as one.
+    """Neighbouring lines of a split, taken as one.
 
     Attributes:
         step: its last update.
+        epoch: of the text, at that update; NaN if it is not known.
         tokens: real tokens that it averages over.
         travelled: the sum of the learning rates of its updates: about how far Adam can have moved each weight.
         totals: the sum of each metric's finite values, weighted by tokens, and the weight.
     """
 
     step: int
+    epoch: float
     tokens: float
     travelled: float
     totals: Mapping[str, tuple[float, float]]
@@ -55,14 +59,16 @@ class History:
     """The recent past of a run, as its checks of health see it.
 
     Attributes:
-        windows: by rising step; the last one may still be filling.
+        windows: of training, by rising step; the last one may still be filling.
         size: tokens from which a window is full.
         not_finite: the first step at which a loss was not finite, and its name.
+        held_out: the evaluations, by rising step.
     """
 
     windows: tuple[Window, ...] = ()
     size: float = WINDOW_TOKENS
     not_finite: tuple[int, str] | None = None
+    held_out: tuple[Window, ...] = ()
 
     @property
     def full(self) -> tuple[Window, ...]:
@@ -70,13 +76,17 @@ class History:
         return tuple(window for window in self.windows if window.tokens >= self.size)
 
     def add(self, row: Mapping[str, Any]) -> "History":
-        """Return the history with one more line; a validation line counts only if one of its losses is not finite."""
+        """Return the history with one more line, of training or validation; others change nothing."""
         bad = self.not_finite
         if bad is None and row["split"] in ("train", "validation"):
             names = [name for name in LOSSES if name in row and not math.isfinite(_number(row, name))]
             bad = (row["step"], names[0]) if names else None
+        if row["split"] == "validation":
+            held_out = (*self.held_out, _window(row, row["step"], 1.0))
+            held_out = held_out if len(held_out) <= MAX_WINDOWS else _halved(held_out)
+            return replace(self, not_finite=bad, held_out=held_out)
         if row["split"] != "train":
-            return History(self.windows, self.size, bad)
+            return self
         before = self.windows[-1].step if self.windows else 0
         one = _window(row, before, self.size)
         if self.windows and self.windows[-1].tokens < self.size:
@@ -84,9 +94,8 @@ class History:
         else:
             windows = (*self.windows, one)
         if len(windows) <= MAX_WINDOWS:
-            return History(windows, self.size, bad)
-        pairs = [_merge(*windows[index : index + 2]) for index in range(0, MAX_WINDOWS, 2)]
-        return History((*pairs, *windows[MAX_WINDOWS:]), 2 * self.size, bad)
+            return replace(self, windows=windows, not_finite=bad)
+        return replace(self, windows=_halved(windows), size=2 * self.size, not_finite=bad)
 
 
 def history_of(rows: Iterable[Mapping[str, Any]]) -> History:
@@ -111,7 +120,12 @@ def _window(row: Mapping[str, Any], before: int, size: float) -> Window:
     values = {name: _number(row, name) for name in METRICS}
     totals = {name: (value * tokens, tokens) for name, value in values.items() if math.isfinite(value)}
     travelled = rate * (row["step"] - before) if math.isfinite(rate) else 0.0
-    return Window(row["step"], tokens, travelled, totals)
+    return Window(row["step"], _number(row, "epoch"), tokens, travelled, totals)
+
+
+def _halved(windows: Sequence[Window]) -> tuple[Window, ...]:
+    """Return windows, one more than `MAX_WINDOWS`, of which all but the last are pooled in pairs."""
+    return (*(_merge(*windows[index : index + 2]) for index in range(0, MAX_WINDOWS, 2)), *windows[MAX_WINDOWS:])
 
 
 def _merge(first: Window, second: Window) -> Window:
@@ -121,7 +135,7 @@ def _merge(first: Window, second: Window) -> Window:
         name: tuple(map(sum, zip(first.totals.get(name, none), second.totals.get(name, none), strict=True)))
         for name in names
     }
-    return Window(second.step, first.tokens + second.tokens, first.travelled + second.travelled, totals)
+    return Window(second.step, second.epoch, first.tokens + second.tokens, first.travelled + second.travelled, totals)
 
 
 def _number(row: Mapping[str, Any], name: str) -> float:

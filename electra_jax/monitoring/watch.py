@@ -12,12 +12,13 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.distributed import processes
 from electra_jax.files import path_of
 from electra_jax.model.types import PyTree
+from electra_jax.monitoring.epochs import Epochs, epoch_columns, epoch_metrics
 from electra_jax.monitoring.health import diagnose
 from electra_jax.monitoring.health_checks import Finding, Setting
 from electra_jax.monitoring.history import history_of
 from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.published_curve import published_curve, shipped_curve
-from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
+from electra_jax.monitoring.reporter import COLUMNS, NullReporter, RunReporter, closing_after
 from electra_jax.pretraining.electric import TwoTowerDetection
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.run_directory import METRICS
@@ -85,24 +86,30 @@ class Warner(Protocol):
 
 
 class Watched:
-    """A reporter that also warns, once of each finding, also across a stop and a resume."""
+    """A reporter that adds epochs, and that warns, once of each finding, also across a stop and a resume."""
 
-    def __init__(self, reporter: Warner, setting: Setting, rows: list[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, reporter: Warner, setting: Setting, rows: list[Mapping[str, Any]], epochs: Epochs | None
+    ) -> None:
         """Read the history of a run.
 
         Args:
             reporter: what everything is passed on to.
             setting: the setting of the run.
             rows: the lines of the run's metrics.jsonl so far.
+            epochs: returns the epochs that a number of updates make; None if they are not known.
         """
         self._reporter = reporter
         self._setting = setting
+        self._epochs = epochs
         self._published = published_curve()
         self._history = history_of(rows)
         self._warned = {row["finding"] for row in rows if row["split"] == "health"}
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
         """Report one line of metrics, and warn of what is newly found with it."""
+        if self._epochs:
+            values = {**values, **epoch_metrics(self._epochs(step))}
         self._reporter.report(step, split, values)
         full = len(self._history.full)
         self._history = self._history.add({"step": step, "split": split, **values})
@@ -116,17 +123,25 @@ class Watched:
 
 
 @contextmanager
-def open_reporter(configuration: PretrainingRun, start_step: int) -> Iterator[Reporter]:
-    """Open the leader's reporter, which also watches the run's health; the other processes report nothing."""
+def open_reporter(configuration: PretrainingRun, start_step: int, epochs: Epochs | None) -> Iterator[Reporter]:
+    """Open the leader's reporter, which also watches the run's health; the other processes report nothing.
+
+    Args:
+        configuration: the run.
+        start_step: updates already done.
+        epochs: returns the epochs that a number of updates make; None if they are not known.
+    """
     if not processes.leader():
         yield NullReporter()
         return
     model_dir = path_of(configuration.model_dir)
-    reporter = RunReporter(model_dir, start_step=start_step, num_train_steps=configuration.loop.num_train_steps)
+    columns = epoch_columns(len(epochs(start_step))) if epochs else COLUMNS
+    last_step = configuration.loop.num_train_steps
+    reporter = RunReporter(model_dir, start_step=start_step, num_train_steps=last_step, columns=columns)
     # By now the reporter has dropped the lines of steps that will run again.
     lines = read_rows(model_dir / METRICS)
     with closing_after(reporter):
-        yield Watched(reporter, setting_of(configuration), lines)
+        yield Watched(reporter, setting_of(configuration), lines, epochs)
 
 
 def warn_of_warmup(configuration: PretrainingRun) -> None:

@@ -85,7 +85,8 @@ def _verdict(findings: Sequence[Finding]) -> Verdict:
         "Nothing unusual.",
         "Every training line was looked through for losses of the wrong scale, a collapsed generator or one far "
         "ahead, a discriminator that learns nothing or calls every token original for too long, and an AUC that falls "
-        "for long.",
+        "for long; every evaluation for a loss on held-out text that rises while that of training falls, and an AUC "
+        "that falls back.",
     )
 
 

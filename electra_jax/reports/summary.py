@@ -71,8 +71,11 @@ def course_text(validation: Sequence[Mapping[str, Any]]) -> str:
     before, after = (decimal(number(row, "discriminator_auc")) for row in (first, last))
     best, step = max(((number(row, "discriminator_auc"), row["step"]) for row in validation), key=_by_value)
     peak = "" if decimal(best) == after else f" (its best, {decimal(best)}, was at step {step:,})"
+    epoch = number(last, "epoch")
+    epochs = f" (epoch {epoch:.2f})" if math.isfinite(epoch) else ""
     return (
-        f"From step {first['step']:,} to step {last['step']:,} the validation AUC went from {before} to {after}{peak}, "
+        f"From step {first['step']:,} to step {last['step']:,}{epochs} the validation AUC went from {before} "
+        f"to {after}{peak}, "
         f"the generator’s accuracy from {percent(number(first, 'generator_accuracy'))} to "
         f"{percent(number(last, 'generator_accuracy'))}."
     )

@@ -2,24 +2,21 @@
 
 import dataclasses
 import itertools
-import logging
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from electra_jax import ranges
-from electra_jax.errors import UserError, is_full_disk
+from electra_jax.errors import UserError
 from electra_jax.ranges import AT_LEAST_1
 from electra_jax.training import sharding
+from electra_jax.training.job import TrainingJob, evaluate_or_warn
 from electra_jax.training.meter import Meter, Reporter
 from electra_jax.training.rescue import Checkpoints, explain_failures, saved_if_interrupted
-from electra_jax.training.state import Batch, Sums, TrainState
+from electra_jax.training.state import TrainState
 from electra_jax.training.stop import Stop
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,31 +75,6 @@ class LoopConfig:
         return 1 if any(step < change < step + together for change in shape_changes) else together
 
 
-class TrainingJob(Protocol):
-    """The interface of the loop to the thing it trains: a model with its update rule, metrics and place in the data.
-
-    Attributes:
-        mesh: devices that batches are placed on.
-    """
-
-    mesh: Mesh
-
-    def update(self, state: TrainState, batches: Batch) -> tuple[TrainState, Sums]:
-        """Update a donated state by each of the stacked batches, arrays [n, B, ...], and return the stacked sums."""
-
-    def finish(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the metrics of a reported line from the added sums of its updates."""
-
-    def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Return held-out metrics of a state; none where nothing is held out."""
-
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of an update, counted from 0."""
-
-    def data_state(self) -> dict[str, Any]:
-        """Return the place in the data after the last batch that was handed out, for a checkpoint."""
-
-
 def train(
     job: TrainingJob,
     batches: Iterator[dict[str, np.ndarray]],
@@ -139,7 +111,7 @@ def train(
     meter = Meter(reporter, left, finish=job.finish, learning_rate=job.learning_rate, log_every=loop.log_every)
     with explain_failures(checkpoints):
         if loop.evaluates_after(step):
-            evaluate(job, state, step, loop=loop, meter=meter, reporter=reporter)
+            evaluate_or_warn(job, state, step, last=step == loop.num_train_steps, meter=meter, reporter=reporter)
         while step < loop.num_train_steps:
             with meter.waiting():
                 local = list(itertools.islice(batches, loop.steps_in_dispatch(step, shape_changes)))
@@ -157,37 +129,10 @@ def train(
             # One that is asked to stop has no time for it.
             if loop.evaluates_after(step) and (not stopping or step == loop.num_train_steps):
                 with saved_if_interrupted(checkpoints, step, state, job):
-                    evaluate(job, state, step, loop=loop, meter=meter, reporter=reporter)
+                    evaluate_or_warn(
+                        job, state, step, last=step == loop.num_train_steps, meter=meter, reporter=reporter
+                    )
             if stopping:
                 break
     checkpoints.wait()
     return state, step
-
-
-def evaluate(
-    job: TrainingJob, state: TrainState, step: int, *, loop: LoopConfig, meter: Meter, reporter: Reporter
-) -> None:
-    """Evaluate a state and report it; a failure is no reason to end a run that can train on, and becomes a warning.
-
-    That of the last step is raised, and so is a full disk, which ends training too, and a failure of one among several
-    processes, for which the others would wait.
-
-    Args:
-        job: evaluates.
-        state: the state after `step` updates.
-        step: the number of updates.
-        loop: says which step is the last.
-        meter: leaves the time that it takes out of every speed.
-        reporter: receives the metrics.
-    """
-    with meter.paused():
-        try:
-            held_out = job.evaluate(state)
-        except Exception as error:
-            if step == loop.num_train_steps or jax.process_count() > 1 or is_full_disk(error):
-                raise
-            words = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            logger.warning("the evaluation after step %d failed and training goes on (%s)", step, words)
-            return
-        if held_out:
-            reporter.report(step, "validation", held_out)

@@ -30,7 +30,7 @@ def configured(model_dir: Path, **macros: Any) -> PretrainingRun:
 
 def data(text: str = "a text") -> PretrainingData:
     batches = BlockBatches(BLOCKS, batch_size=4, sequence_length=8, seed=0, process_index=0, process_count=1)
-    return PretrainingData("mine", "blocks", text, batches, lambda: iter(()), Vocabulary(TOKENS, True, True))
+    return PretrainingData("mine", "blocks", text, batches, lambda: iter(()), Vocabulary(TOKENS, True, True), None)
 
 
 def test_a_place_is_resumed_in_the_same_data_alone(tmp_path: Path) -> None:

@@ -101,6 +101,15 @@ def test_batches_grow_and_take_each_example_once_an_epoch() -> None:
     assert firsts[:64] == [int(first) for one in itertools.islice(plain, 8) for first in one["input_ids"][:, 0]]
 
 
+def test_epochs_count_the_rows_of_each_stage_and_beyond_the_last() -> None:
+    """Two batches of 2, three of 4, then of 8; an epoch is 50 rows."""
+    after = [0, 4, 16, 24, 56, 80]
+    assert [growing_batches().epochs_after(step) for step in (0, 2, 5, 6, 10, 13)] == [[rows / 50] for rows in after]
+    resumed = growing_batches()
+    resumed.restore({"examples": 8, "step": 3})
+    assert [resumed.epochs_after(step) for step in (3, 6)] == [[8 / 50], [24 / 50]]
+
+
 @pytest.mark.parametrize("done", [1, 2, 4, 7, 11])
 def test_a_place_in_any_stage_is_resumed_with_another_number_of_processes(done: int) -> None:
     whole = growing_batches()

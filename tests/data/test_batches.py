@@ -65,6 +65,20 @@ def test_processes_share_each_global_batch(process_count: int) -> None:
             np.testing.assert_array_equal(np.concatenate([share[key] for share in shares]), values_BL)
 
 
+def test_epochs_are_of_the_steps_trained_on_and_go_on_where_a_run_resumes() -> None:
+    """50 examples in batches of 8: 25 steps are 4 epochs."""
+    batches = _block_batches()
+    assert [batches.epochs_after(step) for step in (0, 5, 25)] == [[0.0], [0.8], [4.0]]
+    _examples(batches, 9)  # read ahead of step 5
+    assert batches.epochs_after(5) == [0.8]
+    half = _block_batches(process_index=1, process_count=2)
+    half.restore(batches.state())
+    assert [half.epochs_after(step) for step in (9, 25)] == [[72 / 50], [4.0]]
+    # Of a run that had larger batches until then.
+    half.restore({"examples": 250, "step": 9})
+    assert [half.epochs_after(step) for step in (9, 14)] == [[5.0], [5.8]]
+
+
 def test_a_state_restores_with_another_number_of_processes() -> None:
     whole = _block_batches()
     _examples(whole, 9)

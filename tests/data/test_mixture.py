@@ -51,7 +51,7 @@ def test_each_split_has_its_share_and_its_own_epochs() -> None:
     of_a, of_b = ([counts[number] for number in range(*bounds)] for bounds in ((1, 301), (1001, 1051)))
     assert (sum(of_a), sum(of_b)) == (1536, 512)
     assert (set(of_a), set(of_b)) == ({5, 6}, {10, 11})
-    assert batches().epochs(2048) == [5.12, 10.24]
+    assert batches().epochs(2048) == batches().epochs_after(64) == [5.12, 10.24]
     first = [number for number in read if number <= 300][:300]
     assert sorted(first) == list(range(1, 301))
     assert first != sorted(first)

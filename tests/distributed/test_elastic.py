@@ -58,7 +58,7 @@ class Run(NamedTuple):
     def go_on(self, config: MeshConfig, num_devices: int, *, step: int, expected: TrainState) -> None:
         """As a new process: restores, reads the next batch, and saves what it restored as the next step."""
         batches = reader()
-        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary)
+        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary, None)
         mesh = sharding.make_mesh(config, num_devices)
         setup = self.configuration.setup(self.vocabulary)
         checkpoints, state, _ = run_start.begin(self.configuration, setup, mesh, data)
@@ -70,7 +70,7 @@ class Run(NamedTuple):
         self.save(checkpoints, step + 1, state, batches)
 
     def save(self, checkpoints: Checkpoints, step: int, state: TrainState, batches: BlockBatches) -> None:
-        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary)
+        data = PretrainingData("text", "blocks", "", batches, lambda: iter(()), self.vocabulary, None)
         checkpoints.save(step, state, data_state(self.configuration, batches.state(), data))
         checkpoints.close()
 

@@ -120,7 +120,7 @@ def test_several_labels_are_a_problem_type(tmp_path: Path) -> None:
     logits = tuned.logits([[2, 5, 6, 3]])
     expected = dict(zip(CLASSES, 1 / (1 + np.exp(-logits[0].astype(np.float64))), strict=True))
     assert found["probabilities"] == pytest.approx(expected, abs=1e-6)
-    (of_ids,) = predict_ids(again, [{"input_ids": [2, 5, 6, 3]}])
+    (of_ids,) = predict_ids(again, [{"input_ids": [2, 5, 6, 3]}], batch_size=1)
     assert of_ids["probabilities"] == pytest.approx(list(expected.values()), abs=1e-6)
 
 

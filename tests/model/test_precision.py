@@ -62,13 +62,13 @@ def test_of_training(dtype: str, attention: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(matmul, "backend", lambda: "tpu")
     config = dataclasses.replace(modern_encoder(), dtype=dtype, attention=attention)
     model = FinetunedModel(config, head("modernbert_sequence_classification"))
-    params = jax.eval_shape(lambda: nn.unbox(model.init(jax.random.key(0), _zeros(), deterministic=True)["params"]))
 
     def loss(params: PyTree, tokens: Tokens) -> jax.Array:
         return jnp.sum(model.apply({"params": params}, tokens, deterministic=True))
 
     # JAX's own attention adds float32 to bfloat16.
     with jax.numpy_dtype_promotion("standard"):
+        params = jax.eval_shape(lambda: nn.unbox(model.init(jax.random.key(0), _zeros(), deterministic=True)["params"]))
         program = str(jax.make_jaxpr(jax.grad(loss))(params, TOKENS))
     if dtype == "float32":
         assert_float32(program)

@@ -10,15 +10,21 @@ import numpy as np
 import pytest
 from flax.core import meta
 
+from electra_jax.monitoring.epochs import epoch_columns
 from electra_jax.monitoring.health_checks import Finding, Setting
+from electra_jax.monitoring.metrics_file import read_rows
+from electra_jax.monitoring.reporter import COLUMNS, RunReporter
 from electra_jax.monitoring.watch import Watched
 from electra_jax.pretraining.metrics import finish
 from electra_jax.pretraining.steps import init_state, pretrain_step
 from electra_jax.reports.charts import Series
 from electra_jax.reports.health import published_series
+from electra_jax.reports.page import plain
 from electra_jax.reports.pretraining import write_report
+from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import Batch, Sums, TrainState
+from support.command_line import SMALL as SMALL_RUN
 from support.command_line import electra, small_run, write_small_text
 from support.healthy_runs import GOOD, LIKE_PUBLISHED, PUBLISHED, SMALL, Row, names_on_the_way, published_rows, rows
 from support.pages import Page
@@ -43,15 +49,46 @@ def test_a_warning_comes_once_also_after_a_stop() -> None:
     lines = rows([{}, *[{"generator_repetition": 0.98}] * 6])
     values = [{k: v for k, v in line.items() if k not in ("step", "split")} for line in lines]
     recorder = Recorder()
-    watched = Watched(recorder, SMALL, [])
+    watched = Watched(recorder, SMALL, [], None)
     for line, numbers in zip(lines[:5], values[:5], strict=True):
         watched.report(line["step"], "train", numbers)
     assert recorder.warned == [("generator_one_token", 300)]
-    again = Watched(recorder, SMALL, [*lines[:5], {"step": 300, "split": "health", "finding": "generator_one_token"}])
+    again = Watched(
+        recorder, SMALL, [*lines[:5], {"step": 300, "split": "health", "finding": "generator_one_token"}], None
+    )
     for line, numbers in zip(lines[5:], values[5:], strict=True):
         again.report(line["step"], "train", numbers)
     assert len(recorder.warned) == 1
     assert recorder.reported == [line["step"] for line in lines]
+
+
+def test_epochs_are_in_every_line_those_of_a_mixture_one_by_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[Row] = []
+    for number, epochs in enumerate((lambda step: [step / 8], lambda step: [step / 8, step / 64], None)):
+        columns = epoch_columns(len(epochs(0))) if epochs else COLUMNS
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        reporter = RunReporter(directory, start_step=0, num_train_steps=100, columns=columns)
+        for split in ("train", "validation"):
+            Watched(reporter, SMALL, [], epochs).report(50, split, {"generator_loss": 4.5})
+        reporter.close()
+        lines += read_rows(directory / "metrics.jsonl")
+    one = {"epoch": 6.25}
+    two = {"epoch": 6.25, "epoch_1": 6.25, "epoch_2": 0.78125}
+    assert [{name: line[name] for name in line if name.startswith("epoch")} for line in lines] == [
+        one,
+        one,
+        two,
+        two,
+        {},
+        {},
+    ]
+    said = [line.partition(" | ")[2].partition(" | left")[0] for line in capsys.readouterr().out.splitlines()]
+    parts = "epoch of part 1 6.25 | epoch of part 2 0.78"
+    expected = ["epoch 6.25 | gen loss 4.500", f"{parts} | gen loss 4.500", "gen loss 4.500"]
+    assert said[::2] == said[1::2] == expected
 
 
 def test_the_published_line_is_drawn_as_far_as_the_run_goes() -> None:
@@ -175,10 +212,19 @@ def test_the_warning_reaches_the_terminal_the_metrics_and_the_page(tmp_path: Pat
     assert "What to try: check disc_weight" in said[0]
     lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["finding"] for line in lines if line["split"] == "health"] == ["discriminator_untaught"]
+    (cache,) = (mark.parent for mark in (tmp_path / "caches").glob("*/COMPLETED"))
+    num_examples = len(blocks_of_cache(str(cache), "train", vocab_size=SMALL_RUN["VOCAB_SIZE"]))
+    counted = [line for line in lines if line["split"] != "health"]
+    assert [line["epoch"] for line in counted] == [64 * line["step"] / num_examples for line in counted]
+    logged = [line for line in done.stdout.splitlines() if line.startswith("step ")]
+    assert len(logged) == len(counted)
+    for text, line in zip(logged, counted, strict=True):
+        assert text.startswith(f"step {line['step']}/40 {line['split']} | epoch {line['epoch']:.2f} | gen loss ")
     setting = json.loads((model_dir / "run.json").read_text())["setting"]
     evaluation = {"step": 40, "metrics": lines[-1], "passages": [], "setting": setting}
     (model_dir / "evaluation.json").write_text(json.dumps(evaluation))
     text = Page(Path(write_report(str(model_dir))).read_text("utf-8")).text
     assert "Something is unusual." in text
     assert "The discriminator is not learning" in text
+    assert f"epoch {plain(counted[-1]['epoch'])}" in text
     assert "(the generator, the model's size, the vocabulary's size, the length)" in text

@@ -76,8 +76,8 @@ def shapes(text: str) -> set[tuple[tuple[int, ...], str]]:
 
 def parsed(words: str) -> tuple[tuple[int, ...], str]:
     """The shape and the dtype of "128x19xf32"."""
-    *sizes, dtype = words.split("x")
-    return tuple(map(int, sizes)), dtype
+    sizes, dtype = re.fullmatch(r"((?:\d+x)*)(.+)", words).groups()
+    return tuple(map(int, sizes.split("x")[:-1])), dtype
 
 
 def gathers(text: str) -> list[Moved]:
@@ -93,17 +93,16 @@ def gathers(text: str) -> list[Moved]:
 
 
 def scatters(text: str) -> list[Moved]:
-    found = re.findall(
-        r'"stablehlo\.scatter".*?index_vector_dim = (\d+).*?\}\) : '
-        r"\(tensor<([^>]*)>, tensor<([^>]*)>, tensor<([^>]*)>\)",
-        text,
-        re.DOTALL,
-    )
-    assert len(found) == text.count('"stablehlo.scatter"')
     moved = []
-    for axis, words, indices, updates in found:
+    for operation in text.split('"stablehlo.scatter"')[1:]:
+        # Where it is 0 it is not written.
+        axis = re.search(r"scatter_dimension_numbers = #stablehlo\.scatter<([^>]*)>", operation)[1]
+        place = int((re.search(r"index_vector_dim = (\d+)", axis) or [0, 0])[1])
+        words, indices, updates = re.search(
+            r"\}\) : \(tensor<([^>]*)>, tensor<([^>]*)>, tensor<([^>]*)>\)", operation
+        ).groups()
         places = parsed(indices)[0]
-        slices = math.prod(places[: int(axis)] + places[int(axis) + 1 :])
+        slices = math.prod(places[:place] + places[place + 1 :])
         moved.append(Moved(*parsed(words), slices, math.prod(parsed(updates)[0]) // slices))
     return moved
 
@@ -142,7 +141,7 @@ def test_attention_is_fused_on_cuda(lowered: tuple[str, str, Program]) -> None:
     kernels = set(re.findall(r"@__cudnn\$fmha(\w+)", text))
     # Both towers have heads of 64 channels: the scores of a row are [4, L, L], or [1, L, L] of a narrow generator.
     scores = {
-        shape for shape, dtype in shapes(text) if dtype != "i1" and shape[-2:] == (LENGTH, LENGTH) and len(shape) > 3
+        shape for shape, dtype in shapes(text) if dtype != "i1" and shape[-2:] == (LENGTH, LENGTH) and len(shape) == 4
     }
     if platform == "tpu":
         assert not kernels
@@ -155,13 +154,21 @@ def test_attention_is_fused_on_cuda(lowered: tuple[str, str, Program]) -> None:
 
 
 def test_products_of_float32_are_float32(lowered: tuple[str, str, Program]) -> None:
-    """And of the model's own, only the last ones of the heads are; the counts for the AUC are exact as they come."""
+    """And of the model's own, only the last ones of the heads are; the counts for the AUC are exact as they come.
+
+    The gradients of the words' logits belong to a product in bfloat16: on CUDA their operands are converted first.
+    """
     _, _, (text, _) = lowered
     products = re.findall(
-        r"stablehlo\.dot_general .*?precision = \[(\w+), \w+\] : \(tensor<(\S+)>, .*-> tensor<(\S+)>", text
+        r"stablehlo\.dot_general .*?precision = \[(\w+), \w+\] : \(tensor<(\S+)>, tensor<(\S+)>\) -> tensor<(\S+)>",
+        text,
     )
     assert len(products) == text.count("stablehlo.dot_general")
-    single = [(precision, result) for precision, left, result in products if left.endswith("xf32")]
+    single = [
+        (precision, result)
+        for precision, *operands, result in products
+        if all(operand.endswith("xf32") for operand in operands) and operands[0] != f"{ROWS}x{SLOTS}x30522xf32"
+    ]
     assert {precision for precision, result in single if result != "32x32xf32"} == {"HIGHEST"}
     assert len(single) < len(products) / 2
     assert "chlo.erf " not in text

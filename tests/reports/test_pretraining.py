@@ -242,6 +242,8 @@ def test_a_fallen_auc_is_said() -> None:
     assert "from 0.600 to 0.800 (its best, 0.860, was at step 2)" in course_text(curve[:3])
     assert "from 0.600 to – (its best, 0.860, was at step 2)" in course_text(curve)
     assert "from 0.600 to 0.860, " in course_text(curve[:2])
+    assert "step 2 the validation" in course_text(curve[:2])
+    assert "step 2 (epoch 78.04) the validation" in course_text([curve[0], {**curve[1], "epoch": 78.04}])
 
 
 def test_values_that_are_nearly_equal_are_not_written_alike() -> None:

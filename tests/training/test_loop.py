@@ -271,15 +271,21 @@ def test_a_state_that_is_not_finite_is_not_saved_when_a_report_fails(tmp_path: P
     assert complete_steps(tmp_path / "checkpoints") == []
 
 
-def test_a_checkpoint_that_is_due_comes_before_the_evaluation(tmp_path: Path) -> None:
-    begun = []
+def test_a_checkpoint_that_is_due_comes_before_the_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[tuple[str, int]] = []
+    save = Checkpoints.save
+
+    def saved(self: Checkpoints, step: int, *rest: object) -> None:
+        order.append(("save", step))
+        save(self, step, *rest)
 
     def evaluate(state: Counter) -> dict[str, float]:
-        begun.append({int(path.name.partition(".")[0]) for path in (tmp_path / "checkpoints").iterdir()})
+        order.append(("evaluate", int(state.step)))
         return {}
 
+    monkeypatch.setattr(Checkpoints, "save", saved)
     _run(tmp_path, save_every=5, evaluate=evaluate)
-    assert begun == [{5}, {5, 10}]
+    assert order == [("save", 5), ("evaluate", 5), ("save", 10), ("evaluate", 10)]
 
 
 def test_a_failed_evaluation_ends_no_run_that_can_train(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
