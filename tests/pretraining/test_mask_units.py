@@ -16,7 +16,6 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.model.types import Masked, Tokens
 from electra_jax.pretraining import corruption, mask_units
-from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.mask_units import WholeWords
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.tiny_model import CLS, MASK, MASKING, SEP, VOCAB_SIZE, random_batch
@@ -143,8 +142,9 @@ def test_spans_are_contiguous_and_reach_every_word() -> None:
     # 19 words in spans of 3.8, the last one cut: tokens drawn one by one have about 17 runs.
     assert 5 < spans_B.mean() < 6.5
     counts = np.bincount(masked.masked_positions.ravel(), minlength=128)[1:-1]
-    # Only at the ends, where no span comes in from the one side, it differs, by a tenth.
-    assert stats.chisquare(counts[12:-12]).pvalue > 1e-3
+    # Neighbours are drawn together, which a chi-square test would take for deviations: 0.037 is a standard deviation.
+    np.testing.assert_allclose(counts[12:-12] / counts.mean(), 1, atol=0.15)
+    # At the beginning, where no span comes in from the left, a word is masked a little more often.
     np.testing.assert_allclose(counts / counts.mean(), 1, atol=0.25)
 
 
@@ -190,17 +190,10 @@ def test_a_run_masks_the_unit_that_is_bound_in_its_training_step() -> None:
     sizes = [f"VOCAB_SIZE={VOCAB_SIZE}", "SEQUENCE_LENGTH=32", "BATCH_SIZE=8", "DROPOUT=0.0"]
     assert run_of(*sizes).setup(MASKING).masking.positions == MASKING.positions
     batch = jax.tree.map(jnp.asarray, random_batch(8, 32))
-    sums = {}
-    for unit in mask_units.MASK_UNITS:
+    for unit in UNITS:
         setup = run_of(*sizes, f"MASK_UNIT={unit!r}").setup(vocabulary)
-        state = nn.unbox(setup.init(jax.random.key(0)))
-        state, sums[unit] = jax.jit(setup.update)(state, batch)
-        assert int(state.step) == 1
-        masked = jax.device_get(
-            corruption.mask(jax.random.key(0), tokens_of(np.asarray(batch["input_ids"])), setup.masking)
-        )
-        if unit != "token":
-            masked_words(masked, np.asarray(batch["input_ids"]))
-            assert isinstance(setup.masking, MaskingConfig)
-    losses = {unit: float(next(iter(jax.tree.leaves(value)))) for unit, value in sums.items()}
-    assert all(np.isfinite(loss) for loss in losses.values())
+        masked = jax.device_get(corruption.mask(jax.random.key(0), tokens_of(batch["input_ids"]), setup.masking))
+        masked_words(masked, np.asarray(batch["input_ids"]))
+    state, sums = jax.jit(setup.update)(nn.unbox(setup.init(jax.random.key(0))), batch)
+    assert int(state.step) == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(sums))

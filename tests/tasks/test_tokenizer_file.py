@@ -255,7 +255,7 @@ def test_a_word_begins_where_a_space_or_punctuation_does(shape: str, tmp_path: P
             texts[-1] += text.removeprefix("##")
     words = [text.strip("▁Ġ") for text in texts]
     assert words[0].lower() == "le", words
-    assert [word for word in words if word.startswith(",")] == [","]
+    assert {word for word in words if word.startswith(",")} <= {","}
     assert any(word.lower().startswith("gar") and word.endswith("on") for word in words)
     assert all(
         vocabulary.begins_word[index] for role, index in vocabulary.special_ids.items() if role in ("mask", "unk")
