@@ -153,11 +153,10 @@ class PretrainingModel:
             )
         self.run = run
         self.vocabulary = data.vocabulary_for(run.cache, run.encoder)
-        special = {name: getattr(self.vocabulary, name) for name in ("cls_id", "sep_id", "mask_id")}
         self._pieces = {
             "model": run.model,
             "objective": run.objective,
-            "masking": run.masking_config(**special),
+            "masking": run.masking_of(self.vocabulary),
         }
         self._finish = functools.partial(metrics.finish, loss_weights=run.objective.loss_weights)
         masks = run.masking == "task"

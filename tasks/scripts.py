@@ -14,6 +14,7 @@ _OTHER_NAMES = {"CJK": "Han", "KATAKANA-HIRAGANA": "Katakana", "IDEOGRAPHIC": "H
 _WIDTHS = {"FULLWIDTH", "HALFWIDTH"}
 # Chinese and Japanese, which are written without spaces; BERT makes a word of each ideograph.
 IDEOGRAPHIC = {"Han", "Hiragana", "Katakana"}
+WITHOUT_SPACES = IDEOGRAPHIC | {"Thai", "Lao", "Khmer", "Myanmar"}
 # Where a letter without its combining marks is the same letter; elsewhere the marks are vowels, voicing or letters.
 _WITH_ACCENTS = {"Latin", "Greek"}
 # A run of letters this long on average, over all letters, is no word.

@@ -93,6 +93,21 @@ class TokenizerFile(Vocabulary):
         """Return the tokens as people read them, with the spaces before words."""
         return tokenizer_json.readable(self._values, self.tokens)
 
+    @property
+    def begins_word(self) -> list[bool]:
+        """Return whether each token begins a word; see `tokenizer_json.word_beginnings`.
+
+        Raises:
+            UserError: if the tokens do not show it.
+        """
+        found = tokenizer_json.word_beginnings(self._values, self.tokens)
+        if found is None:
+            raise UserError(
+                f"the tokens of this {self._values['model'].get('type', '')} tokenizer do not show which of them begin "
+                "a word: set MASK_UNIT to 'token', or name another TOKENIZER"
+            )
+        return found
+
     @functools.cached_property
     def between_ids(self) -> tuple[int, ...]:
         """Return the ids between two segments of a row, as the post-processor has them, or else one separator."""

@@ -3,11 +3,13 @@
 import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer, decoders
 
+from electra_jax.tasks.scripts import WITHOUT_SPACES, script_of
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, build_tokenizer
 
 # The names of the roles in the files that `transformers` writes beside a tokenizer.json. A language model's tokenizer
@@ -185,6 +187,36 @@ def readable(values: Mapping[str, Any], tokens: Sequence[str]) -> list[str]:
         from_bytes = decoders.ByteLevel()
         return [from_bytes.decode([token]) for token in tokens]
     return [token.replace("▁", " ") for token in tokens] if "Metaspace" in kinds else list(tokens)
+
+
+def word_beginnings(values: Mapping[str, Any], tokens: Sequence[str]) -> list[bool] | None:
+    """Return whether each token begins a word; None where the tokens do not show it.
+
+    A mark of going on with a word ("##") decides where the model has one. Otherwise a token begins a word if a space
+    stands before it, or if its first character is punctuation, a symbol, or of a script without spaces.
+
+    Args:
+        values: what `parse` returned.
+        tokens: the token of each id.
+    """
+    model = values["model"]
+    if continues := model.get("continuing_subword_prefix"):
+        return [not token.startswith(continues) for token in tokens]
+    shown = readable(values, tokens)
+    if list(tokens) == shown or model.get("end_of_word_suffix"):
+        return None
+    added = {entry["content"] for entry in values.get("added_tokens") or ()}
+    return [
+        token in added or not text or text[0].isspace() or _stands_alone(text[0])
+        for token, text in zip(tokens, shown, strict=True)
+    ]
+
+
+def _stands_alone(character: str) -> bool:
+    """Return whether a character is no part of the word before it; one of which only some bytes are there may be."""
+    if character == "\ufffd":
+        return False
+    return unicodedata.category(character)[0] in "PS" or script_of(character) in WITHOUT_SPACES
 
 
 def _apart(tokens: Iterable[str]) -> dict[str, Any] | None:

@@ -26,6 +26,8 @@ _BRACKETED = re.compile(r"\[.*\]")
 # What the words of other kinds of vocabularies begin with; an ordinary one may hold such a character.
 _OTHER_KINDS = {"\u2581": "SentencePiece", "\u0120": "byte-level BPE"}
 _MOST_MARKED = 0.2
+# What marks a piece that continues a word, in WordPiece vocabularies.
+CONTINUES = "##"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,15 @@ class Vocabulary:
     def shown_tokens(self) -> list[str]:
         """Return the tokens as people read them: of tokenizers that know the spaces between words, with the spaces."""
         return self.tokens
+
+    @property
+    def begins_word(self) -> list[bool]:
+        """Return whether each token begins a word, rather than going on with the word of the token before it.
+
+        Raises:
+            UserError: if the tokens of the vocabulary do not show it.
+        """
+        return [not token.startswith(CONTINUES) for token in self.tokens]
 
     @property
     def between_ids(self) -> tuple[int, ...]:

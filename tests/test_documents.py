@@ -92,6 +92,7 @@ AS_PUBLISHED = {
     CorpusConfig: "text_format text_field skip_undecodable deduplicate",
     CacheConfig: "vocab_file lowercase cache_dir allow_unknown",
     PretrainingRun: "model_dir init_from map_vocabulary generator_kind generator_embeddings embedding_sharing masking "
+    "mask_unit "
     "mixture_or_task_name copy_generator freeze_generator packing extend_positions",
     OptimizerConfig: "rule no_decay",
     HeadOptions: "classifier_pooling pooling question_answering",

@@ -10,10 +10,7 @@ from etils import epath
 from electra_jax.checkpoints import model_dir, roles
 from electra_jax.errors import UserError
 from electra_jax.run_directory import TOKENIZER, VOCABULARY
-from electra_jax.tasks.vocabulary import Vocabulary
-
-# What marks a piece that continues a word, in WordPiece vocabularies.
-CONTINUES = "##"
+from electra_jax.tasks.vocabulary import CONTINUES, Vocabulary
 
 
 def pieces_by_token(source: epath.Path, vocabulary: Vocabulary, *, map_vocabulary: bool) -> list[list[int]] | None:

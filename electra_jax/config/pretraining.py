@@ -16,10 +16,11 @@ from electra_jax.model.electra import generator_config
 from electra_jax.model.embeddings import EXTENSIONS
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import flops, phases, registry
-from electra_jax.pretraining.corruption import MaskingConfig, SpecialIds, max_predictions
+from electra_jax.pretraining.corruption import MaskingConfig, max_predictions
+from electra_jax.pretraining.mask_units import WordTokens, position_rule
 from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.phases import Phases, PhasesConfig
-from electra_jax.pretraining.rules import STANDARD_RULES, PretrainingRules
+from electra_jax.pretraining.rules import PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
 from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, PROCESSES, SEED, SHARE, UNDER_1, Checked, Range
 from electra_jax.training.loop import LoopConfig
@@ -148,6 +149,7 @@ class PretrainingRun:
         mask_prob, mask_token_prob: see `MaskingConfig`.
         masking: "device" draws masks in the jitted step; "task" takes those that a named task or mixture draws itself,
             on the host (a corpus is always masked on the device).
+        mask_unit: what is masked as a whole, one of `mask_units.MASK_UNITS`.
         optimizer: the settings of the update rule.
         mesh: the device mesh.
         cache: the tokenised text.
@@ -184,6 +186,7 @@ class PretrainingRun:
     mask_prob: Schedule
     mask_token_prob: Annotated[float, SHARE]
     masking: str
+    mask_unit: str
     optimizer: OptimizerConfig
     mesh: MeshConfig
     cache: CacheConfig
@@ -211,8 +214,7 @@ class PretrainingRun:
             UserError: if a setting is out of range, or two contradict each other.
         """
         ranges.check(self)
-        if self.masking not in ("device", "task"):
-            raise UserError(f"MASKING is {self.masking!r}: it must be 'device' or 'task'")
+        registry.check_masking(self.masking, mask_unit=self.mask_unit, mask_prob=self.mask_prob, rules=self.rules)
         if self.encoder.dtype not in ("float32", "bfloat16"):
             raise UserError(f"DTYPE is {self.encoder.dtype!r}: it must be 'float32' or 'bfloat16'")
         if self.cache.sequence_length > self.encoder.max_position_embeddings:
@@ -229,13 +231,6 @@ class PretrainingRun:
         if self.extend_positions not in (None, *EXTENSIONS):
             names = ", ".join(map(repr, EXTENSIONS))
             raise UserError(f"EXTEND_POSITIONS is {self.extend_positions!r}: it must be None or one of {names}")
-        if self.rules not in registry.RULES:
-            raise UserError(f"rules is {self.rules!r}: it must be one of {', '.join(map(repr, registry.RULES))}")
-        if self.pretraining_rules != STANDARD_RULES and self.masking == "task":
-            raise UserError(
-                f"the masks of rules {self.rules!r} are drawn on the device: set MASKING to 'device', or rules to "
-                f"{STANDARD_RULES.name!r}"
-            )
         if self.generator_embeddings not in ("embedding_size", "hidden_size"):
             raise UserError(
                 f"generator_embeddings is {self.generator_embeddings!r}: it must be 'embedding_size' or 'hidden_size'"
@@ -265,11 +260,6 @@ class PretrainingRun:
                 f"BATCH_SIZE_WARMUP and SEQUENCE_LENGTH_WARMUP are for a CORPUS, and MIXTURE_OR_TASK_NAME "
                 f"{self.mixture_or_task_name!r} is a stream: set both to (), or name the directory of the task's cache "
                 "as CORPUS instead"
-            )
-        if self.masking == "task" and not isinstance(self.mask_prob, float):
-            raise UserError(
-                f"MASK_PROB is {self.mask_prob}, and the masks of a task have one rate: set MASKING to 'device', or "
-                "MASK_PROB to a number"
             )
 
     @property
@@ -365,23 +355,35 @@ class PretrainingRun:
         rule = make_optimizer(self.optimizer, generator=f"({GENERATOR}|embeddings/)" if disentangled else GENERATOR)
         return phases.for_main(rule, self.embedding_sharing) if self.phases_config.ready else rule
 
-    def masking_config(self, *, cls_id: int, sep_id: int, mask_id: int) -> MaskingConfig:
-        """Return the masking with a vocabulary's special ids."""
+    def masking_config(
+        self, *, cls_id: int, sep_id: int, mask_id: int, begins_word: list[bool] | None = None
+    ) -> MaskingConfig:
+        """Return the masking with a vocabulary's special ids and, unless MASK_UNIT is "token", what begins a word."""
         return MaskingConfig(
             mask_prob=self.mask_prob,
             mask_token_prob=self.mask_token_prob,
-            positions=self.pretraining_rules.positions,
+            positions=position_rule(self.mask_unit, self.pretraining_rules.positions, begins_word),
             cls_id=cls_id,
             sep_id=sep_id,
             mask_id=mask_id,
         )
 
-    def setup(self, special: SpecialIds) -> PretrainingSetup:
-        """Return what the training steps are made of, with a vocabulary's special ids."""
+    def masking_of(self, vocabulary: WordTokens) -> MaskingConfig:
+        """Return the masking of a vocabulary's tokens.
+
+        Raises:
+            UserError: if words are masked, and the vocabulary does not say where they begin.
+        """
+        begins_word = None if self.mask_unit == "token" else vocabulary.begins_word
+        special = {"cls_id": vocabulary.cls_id, "sep_id": vocabulary.sep_id, "mask_id": vocabulary.mask_id}
+        return self.masking_config(**special, begins_word=begins_word)
+
+    def setup(self, vocabulary: WordTokens) -> PretrainingSetup:
+        """Return what the training steps are made of, with a vocabulary's special ids; raises as `masking_of`."""
         return PretrainingSetup(
             model=self.model,
             objective=self.objective,
-            masking=self.masking_config(cls_id=special.cls_id, sep_id=special.sep_id, mask_id=special.mask_id),
+            masking=self.masking_of(vocabulary),
             optimizer=self.update_rule(),
             sequence_length=self.cache.sequence_length,
             accumulation_steps=self.accumulation_steps,

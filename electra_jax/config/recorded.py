@@ -117,6 +117,7 @@ FIELDS = (
     Field("PretrainingRun", "freeze_generator", "weight_schedule", "False"),
     Field("PretrainingRun", "batch_size_warmup", "weight_schedule", "()"),
     Field("PretrainingRun", "sequence_length_warmup", "weight_schedule", "()"),
+    Field("PretrainingRun", "mask_unit", "weight_schedule", "'token'"),
     Field("CorpusConfig", "min_characters", "skip_undecodable", "0"),
     Field("CorpusConfig", "max_characters", "skip_undecodable", "None"),
     Field("CorpusConfig", "min_letter_share", "skip_undecodable", "0.0"),

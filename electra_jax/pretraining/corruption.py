@@ -19,17 +19,18 @@ from electra_jax.training.schedules import Schedule, largest_value, value_at
 class PositionRule(Protocol):
     """How the masked positions of a row are drawn."""
 
-    def draw(self, key: jax.Array, candidate_L: jax.Array, num_slots: int) -> jax.Array:
-        """Return K positions of a row, int32 [K], those of ordinary tokens first.
+    def draw(
+        self, key: jax.Array, ids_L: jax.Array, candidate_L: jax.Array, wanted: jax.Array, num_slots: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return K positions of a row, int32 [K], and how many of them, from the first, are masked, int32 [].
 
         Args:
             key: PRNG key of the row.
-            candidate_L: bool, true at ordinary tokens.
+            ids_L: its token ids, int32.
+            candidate_L: bool, true at ordinary tokens; only these are masked.
+            wanted: the most positions to mask, int32 [].
             num_slots: K.
         """
-
-    def most(self, num_candidates_B: jax.Array, num_slots: int) -> jax.Array:
-        """Return how many of the `num_slots` positions of each row can be masked, int32 [B]."""
 
     def settle(self, masked: Masked, sampled_ids_BK: jax.Array) -> jax.Array:
         """Return the ids to write, int32 [B, K], equal at equal positions: a scatter writes those in any order."""
@@ -39,15 +40,14 @@ class PositionRule(Protocol):
 class DistinctPositions:
     """A `PositionRule` that draws no position of a row twice."""
 
-    def draw(self, key: jax.Array, candidate_L: jax.Array, num_slots: int) -> jax.Array:
+    def draw(
+        self, key: jax.Array, ids_L: jax.Array, candidate_L: jax.Array, wanted: jax.Array, num_slots: int
+    ) -> tuple[jax.Array, jax.Array]:
         """Return the positions of the K largest of random numbers, one for each candidate."""
+        del ids_L
         order_L = jax.random.uniform(key, candidate_L.shape)
-        return jax.lax.top_k(jnp.where(candidate_L, order_L, -1.0), num_slots)[1]
-
-    def most(self, num_candidates_B: jax.Array, num_slots: int) -> jax.Array:
-        """Return the number of candidates."""
-        del num_slots
-        return num_candidates_B
+        positions_K = jax.lax.top_k(jnp.where(candidate_L, order_L, -1.0), num_slots)[1]
+        return positions_K, jnp.minimum(wanted, jnp.sum(candidate_L))
 
     def settle(self, masked: Masked, sampled_ids_BK: jax.Array) -> jax.Array:
         """Return the samples, of which no two are at the same position."""
@@ -140,10 +140,9 @@ def num_to_mask(attention_mask_BL: jax.Array, config: MaskingConfig) -> jax.Arra
 
 
 def mask(key: jax.Array, tokens: Tokens, config: MaskingConfig) -> Masked:
-    """Mask positions of every row, drawn uniformly among its ordinary tokens.
+    """Mask positions of every row, drawn among its ordinary tokens by the rule of `config.positions`.
 
-    A row gets `num_to_mask` of them, but no more than `config.positions` can give it: none where it has no ordinary
-    token.
+    A row gets `num_to_mask` of them, but no more than the rule can give it: none where it has no ordinary token.
 
     Args:
         key: PRNG key.
@@ -153,17 +152,16 @@ def mask(key: jax.Array, tokens: Tokens, config: MaskingConfig) -> Masked:
     num_rows, length = tokens.input_ids.shape
     num_slots = config.max_predictions(length)
     candidate_BL = candidates(tokens.input_ids, tokens.attention_mask, config)
-    num_candidates_B = jnp.sum(candidate_BL, axis=-1)
     wanted_B = num_to_mask(tokens.attention_mask, config)
-    limit_B = config.positions.most(num_candidates_B, num_slots)
 
-    def draw(row_key: jax.Array, candidate_L: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(row_key: jax.Array, *row: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         position_key, show_key = jax.random.split(row_key)
-        positions_K = config.positions.draw(position_key, candidate_L, num_slots)
-        return positions_K, jax.random.uniform(show_key, (num_slots,)) < config.mask_token_prob
+        positions_K, count = config.positions.draw(position_key, *row, num_slots)
+        return positions_K, count, jax.random.uniform(show_key, (num_slots,)) < config.mask_token_prob
 
-    positions_BK, shown_BK = jax.vmap(draw)(row_keys(key, num_rows), candidate_BL)
-    used_BK = jnp.arange(num_slots)[None, :] < jnp.minimum(wanted_B, limit_B)[:, None]
+    rows = row_keys(key, num_rows), tokens.input_ids, candidate_BL, wanted_B
+    positions_BK, count_B, shown_BK = jax.vmap(draw)(*rows)
+    used_BK = jnp.arange(num_slots)[None, :] < count_B[:, None]
     return mask_at(tokens, positions_BK, used_BK, shown_BK, config)
 
 

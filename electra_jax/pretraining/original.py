@@ -26,14 +26,15 @@ class RepeatedPositions:
     generator's loss counts a position once for each time it was drawn.
     """
 
-    def draw(self, key: jax.Array, candidate_L: jax.Array, num_slots: int) -> jax.Array:
-        """Return positions drawn with replacement."""
-        rank_K = jax.random.uniform(key, (num_slots,)) * jnp.sum(candidate_L).astype(jnp.float32)
-        return jnp.searchsorted(jnp.cumsum(candidate_L), rank_K.astype(jnp.int32), side="right")
-
-    def most(self, num_candidates_B: jax.Array, num_slots: int) -> jax.Array:
-        """Return `num_slots`, or 0 where there is no candidate."""
-        return jnp.where(num_candidates_B > 0, num_slots, 0)
+    def draw(
+        self, key: jax.Array, ids_L: jax.Array, candidate_L: jax.Array, wanted: jax.Array, num_slots: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return positions drawn with replacement, and `wanted`, or 0 where there is no candidate."""
+        del ids_L
+        num_candidates = jnp.sum(candidate_L)
+        rank_K = jax.random.uniform(key, (num_slots,)) * num_candidates.astype(jnp.float32)
+        positions_K = jnp.searchsorted(jnp.cumsum(candidate_L), rank_K.astype(jnp.int32), side="right")
+        return positions_K, jnp.where(num_candidates > 0, wanted, 0)
 
     def settle(self, masked: Masked, sampled_ids_BK: jax.Array) -> jax.Array:
         """Return the average, rounded down, of the ids that were sampled at a position: a token that nobody drew.

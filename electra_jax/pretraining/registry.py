@@ -20,11 +20,12 @@ from electra_jax.model.two_towers import TwoTowerElectra
 from electra_jax.pretraining import corruption, original
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.language_model import LanguageModel
+from electra_jax.pretraining.mask_units import MASK_UNITS
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
 from electra_jax.pretraining.objective import Objective
 from electra_jax.pretraining.replaced_token import DISCRIMINATE_AT, ReplacedTokenDetection
 from electra_jax.pretraining.rules import STANDARD_RULES
-from electra_jax.training.schedules import check_schedule
+from electra_jax.training.schedules import Schedule, check_schedule
 
 # The rules that draw masks and report metrics, by name.
 RULES = {rules.name: rules for rules in (STANDARD_RULES, original.RULES)}
@@ -107,6 +108,42 @@ def check(
         )
     check_sampling(objective, generator_kind)
     check_weights(objective)
+
+
+def check_masking(masking: str, *, mask_unit: str, mask_prob: Schedule, rules: str) -> None:
+    """Check that what is masked, by what rules and where, make sense together: see `config.pretraining.PretrainingRun`.
+
+    Raises:
+        UserError: if they do not.
+    """
+    for setting, value, valid in (
+        ("MASKING", masking, ("device", "task")),
+        ("MASK_UNIT", mask_unit, MASK_UNITS),
+        ("rules", rules, tuple(RULES)),
+    ):
+        if value not in valid:
+            names = " or ".join(map(repr, valid)) if setting == "MASKING" else f"one of {', '.join(map(repr, valid))}"
+            raise UserError(f"{setting} is {value!r}: it must be {names}")
+    if RULES[rules] != STANDARD_RULES and masking == "task":
+        raise UserError(
+            f"the masks of rules {rules!r} are drawn on the device: set MASKING to 'device', or rules to "
+            f"{STANDARD_RULES.name!r}"
+        )
+    if masking == "task" and not isinstance(mask_prob, float):
+        raise UserError(
+            f"MASK_PROB is {mask_prob}, and the masks of a task have one rate: set MASKING to 'device', or MASK_PROB "
+            "to a number"
+        )
+    if mask_unit != "token" and masking == "task":
+        raise UserError(
+            f"MASK_UNIT {mask_unit!r} is drawn on the device, and a task masks tokens: set MASKING to 'device', or "
+            "MASK_UNIT to 'token'"
+        )
+    if mask_unit != "token" and RULES[rules] != STANDARD_RULES:
+        raise UserError(
+            f"rules {rules!r} mask tokens: set MASK_UNIT to 'token', which is {mask_unit!r}, or rules to "
+            f"{STANDARD_RULES.name!r}"
+        )
 
 
 def check_sampling(objective: Objective, generator_kind: str) -> None:

@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, build_tokenizer
@@ -240,3 +240,32 @@ def test_a_tokenizer_json_of_a_vocab_txt_is_that_vocab_txt(tmp_path: Path) -> No
         tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
         tokenizer.save(str(tmp_path / "tokenizer.json"))
         assert read_tokenizer_file(tmp_path / "tokenizer.json") == vocabulary
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_word_begins_where_a_space_or_punctuation_does(shape: str, tmp_path: Path) -> None:
+    vocabulary = read(tmp_path, shape)
+    ids = vocabulary.encode("Le garçon, naïf 我是 ภาษา")
+    texts: list[str] = []
+    for index in ids:
+        text = vocabulary.tokens[index]
+        if vocabulary.begins_word[index] or not texts:
+            texts.append(text)
+        else:
+            texts[-1] += text.removeprefix("##")
+    words = [text.strip("▁Ġ") for text in texts]
+    assert words[0].lower() == "le", words
+    assert {word for word in words if word.startswith(",")} <= {","}
+    assert any(word.lower().startswith("gar") and word.endswith("on") for word in words)
+    assert all(
+        vocabulary.begins_word[index] for role, index in vocabulary.special_ids.items() if role in ("mask", "unk")
+    )
+
+
+def test_a_tokenizer_without_marks_of_words_is_refused_for_words(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.BPE({"[CLS]": 0, "[SEP]": 1, "[MASK]": 2, "a": 3, "b": 4}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    vocabulary = load_tokenizer(tmp_path / "tokenizer.json", lowercase=None)
+    with pytest.raises(UserError, match="do not show which of them begin a word: set MASK_UNIT to 'token'"):
+        _ = vocabulary.begins_word
