@@ -74,6 +74,12 @@ class OptimizerConfig:
         ranges.check(self)
         if self.rule not in RULES:
             raise UserError(f"OptimizerConfig.rule is {self.rule!r}: it must be one of {', '.join(RULES)}")
+        try:
+            re.compile(self.no_decay)
+        except re.error as error:
+            raise UserError(
+                f"OptimizerConfig.no_decay is {self.no_decay!r}, which is no regular expression ({error})"
+            ) from error
         if self.generator_learning_rate is not None and self.learning_rate <= 0:
             raise UserError(
                 f"LEARNING_RATE is {self.learning_rate} and GENERATOR_LEARNING_RATE {self.generator_learning_rate}: "
