@@ -4,12 +4,13 @@ Gin's values are checked before anything is built, under the names that a user b
 model.json or of another implementation's configuration, where the dataclass is made.
 """
 
+import dataclasses
 import functools
 import math
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -100,8 +101,7 @@ class Declared(NamedTuple):
             UserError: if a value is of another type, or out of range.
         """
         if not fits(value, self.kind):
-            kind = getattr(self.kind, "__name__", str(self.kind))
-            raise UserError(f"{name} is {value!r}: it must be {kind}")
+            raise UserError(f"{name} is {value!r}: it must be {name_of(self.kind)}")
         values: Iterable[Any] = [value]
         if isinstance(value, Mapping):
             values = value.values()
@@ -133,14 +133,36 @@ def declared(kind: type) -> dict[str, Declared]:
 
 
 def fits(value: object, kind: Any) -> bool:
-    """Return whether a value is of a simple type, or of one of a union; true for all other types."""
+    """Return whether a value is of a type, or of one of a union; of a list or a mapping the elements are not looked at.
+
+    True for all types that are neither simple, nor collections, nor dataclasses.
+    """
     if isinstance(kind, types.UnionType):
         return any(fits(value, one) for one in typing.get_args(kind))
+    origin = typing.get_origin(kind)
+    if origin in (tuple, list, Sequence):
+        return isinstance(value, list | tuple)
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping)
+    if dataclasses.is_dataclass(kind):
+        return isinstance(value, kind)
     if kind not in (int, float, str, bool, types.NoneType):
         return True
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
+
+
+def name_of(kind: Any) -> str:
+    """Return how a type is named to users: as Python names it, without what a collection holds."""
+    if isinstance(kind, types.UnionType):
+        return " | ".join(map(name_of, typing.get_args(kind)))
+    if kind is types.NoneType:
+        return "None"
+    origin = typing.get_origin(kind)
+    if origin is not None:
+        return "dict" if origin in (dict, Mapping) else "list"
+    return kind.__name__
 
 
 def check(config: Any) -> None:

@@ -48,24 +48,14 @@ def build(kind: type[T], files: Sequence[str | RecordedFile], bindings: list[str
     except (UserError, ValueError) as error:
         # Gin appends where it was called from; the sentence is the first line.
         raise UserError(str(error).splitlines()[0]) from error
-    except AttributeError as error:
-        raise wrong_kind(error) from error
     except TypeError as error:
         missing = re.search(r"(\w+)\.__init__\(\) missing \d+ required positional arguments?: ([^\n]*)", str(error))
         if missing is None:
-            raise wrong_kind(error) from error
+            raise
         raise UserError(
             f"{missing[1]} has no binding for {missing[2]} in {', '.join(map(str, files))}: give the file that binds "
             "them too (a model: --gin_file=gin/models/small.gin) or bind them with --gin.NAME=VALUE"
         ) from error
-
-
-def wrong_kind(error: Exception) -> UserError:
-    """Return the error of a dataclass that cannot work with what it is bound to, such as a number for a tuple."""
-    problem, *rest = str(error).splitlines()
-    place = re.search(r"configurable '(\w+)'", "\n".join(rest))
-    owner = "the configuration" if place is None else place[1]
-    return UserError(f"{owner} is bound to a value that it cannot use ({problem.strip()}): bind one of the right kind")
 
 
 @contextlib.contextmanager

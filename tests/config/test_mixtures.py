@@ -95,7 +95,13 @@ def test_a_cache_of_each_part(folder: Path, capsys: pytest.CaptureFixture[str]) 
         data.open_source(run.cache.source)
 
 
-@pytest.mark.parametrize("corpus", [[], [("a.txt", 0.0)], [("a.txt",)], ["a.txt", "b.txt"], {"a.txt": 1.0}, 5])
+@pytest.mark.parametrize("corpus", [{"a.txt": 1.0}, 5])
+def test_what_is_no_list(folder: Path, corpus: object) -> None:
+    with pytest.raises(UserError, match=r"CORPUS .* is .*: it must be str \| list \| None"):
+        built(CacheRun, "gin/runs/cache.gin", folder, f"CORPUS={corpus!r}")
+
+
+@pytest.mark.parametrize("corpus", [[], [("a.txt", 0.0)], [("a.txt",)], ["a.txt", "b.txt"]])
 def test_what_is_no_mixture(folder: Path, corpus: object) -> None:
     with pytest.raises(
         UserError, match=r"CORPUS is .*must be a name, or a mixture of names with weights above 0, as in"
