@@ -92,6 +92,58 @@ def initialize_from(
             `extend_positions` is None.
     """
     model_dir.check_directory(source)
+    held = read_adapted(source, vocabulary, encoder, map_vocabulary=map_vocabulary, extend_positions=extend_positions)
+    wanted = flatten_dict(params, sep="/")
+    if held.known_V is None and {name: leaf.shape for name, leaf in held.leaves.items()} == named_shapes(params):
+        # The same variant: also the sums that it trains are taken bit for bit.
+        filled = roles.Filled(held.leaves, set(held.leaves), [])
+    else:
+        try:
+            filled = roles.fill(params, unflatten_dict(held.leaves, sep="/"))
+        except ValueError as error:
+            raise UserError(f"{source} is of another model: {error}") from error
+    values = {name: sharding.shard_like(filled.values[name], wanted[name]) for name in filled.values}
+    if held.known_V is not None:
+        values = {name: keep_new_rows(name, leaf, wanted[name], held.known_V) for name, leaf in values.items()}
+    new = sorted(wanted.keys() - values.keys())
+    used = filled.used
+    left = [name for name in held.leaves if not any(name == place or name.startswith(f"{place}/") for place in used)]
+    return Initialized(
+        unflatten_dict(wanted | values, sep="/"),
+        str(source),
+        taken=shortest_prefixes(values, wanted),
+        new=shortest_prefixes(new, wanted),
+        left_over=shortest_prefixes(left, held.leaves),
+        notes=[*filled.notes, *held.notes],
+    )
+
+
+class Adapted(NamedTuple):
+    """The parameters of a model directory, with the rows of tokens and positions that a run has.
+
+    Attributes:
+        leaves: by path.
+        known_V: whether each token of the run has a row; None where both vocabularies are the same.
+        notes: what was done to rows, as sentences.
+    """
+
+    leaves: roles.Arrays
+    known_V: np.ndarray | None
+    notes: list[str]
+
+
+def read_adapted(
+    source: epath.Path,
+    vocabulary: Vocabulary,
+    encoder: EncoderConfig,
+    *,
+    map_vocabulary: bool,
+    extend_positions: str | None,
+) -> Adapted:
+    """Read the parameters of a model directory, and bring their tables to a run's vocabulary and length.
+
+    The arguments and errors are those of `initialize_from`.
+    """
     there = model_dir.describe(source).encoder
     theirs, ours = there.norm_placement, encoder.norm_placement
     if theirs != ours:
@@ -102,41 +154,17 @@ def initialize_from(
         )
     extended = check_positions(source, there, encoder, extend_positions)
     pieces_V = pieces_by_token(source, vocabulary, map_vocabulary=map_vocabulary)
-    held = flatten_dict(orbax_store.read_item(source, "params").tree, sep="/")
+    leaves, known_V, notes = flatten_dict(orbax_store.read_item(source, "params").tree, sep="/"), None, []
     if pieces_V is not None:
-        held = roles.by_token(held, pieces_V)
-    if extended:
-        held = roles.with_positions(held, encoder.max_position_embeddings, extend_positions)
-    wanted = flatten_dict(params, sep="/")
-    if pieces_V is None and {name: leaf.shape for name, leaf in held.items()} == named_shapes(params):
-        # The same variant: also the sums that it trains are taken bit for bit.
-        filled = roles.Filled(held, set(held), [])
-    else:
-        try:
-            filled = roles.fill(params, unflatten_dict(held, sep="/"))
-        except ValueError as error:
-            raise UserError(f"{source} is of another model: {error}") from error
-    values = {name: sharding.shard_like(filled.values[name], wanted[name]) for name in filled.values}
-    notes = list(filled.notes)
-    if pieces_V is not None:
+        leaves, known_V = roles.by_token(leaves, pieces_V), np.array([bool(pieces) for pieces in pieces_V])
         notes.append(counted(pieces_V))
-        known_V = np.array([bool(pieces) for pieces in pieces_V])
-        values = {name: keep_new_rows(name, leaf, wanted[name], known_V) for name, leaf in values.items()}
     if extended:
+        leaves = roles.with_positions(leaves, encoder.max_position_embeddings, extend_positions)
         notes.append(
             f"positions {there.max_position_embeddings} to {encoder.max_position_embeddings} are new rows "
             f"(EXTEND_POSITIONS {extend_positions!r})"
         )
-    new = sorted(wanted.keys() - values.keys())
-    left = [name for name in held if not any(name == place or name.startswith(f"{place}/") for place in filled.used)]
-    return Initialized(
-        unflatten_dict(wanted | values, sep="/"),
-        str(source),
-        taken=shortest_prefixes(values, wanted),
-        new=shortest_prefixes(new, wanted),
-        left_over=shortest_prefixes(left, held),
-        notes=notes,
-    )
+    return Adapted(leaves, known_V, notes)
 
 
 def check_positions(source: epath.Path, there: EncoderConfig, here: EncoderConfig, extension: str | None) -> bool:

@@ -108,7 +108,7 @@ class Configured:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What the FLOPs of a comparison pay for in steps of a variant: the mean cost of a step, and the whole run."""
+    """Say what the FLOPs of a comparison pay for in steps of a variant: the mean cost of a step, and the whole run."""
 
     variant: Overrides
     step_flops: int
@@ -140,7 +140,7 @@ class _Course:
 
     @property
     def bindings(self) -> list[str]:
-        """What follows the bindings of the variant."""
+        """Return the bindings that follow those of the variant."""
         found = [f"TRAIN_STEPS={self.end}", f"training.LoopConfig.num_train_steps={self.steps}"]
         if self.point is not None:
             found += [f"LEARNING_RATE={self.point.learning_rate!r}", f"WARMUP_STEPS={self.warmup}"]

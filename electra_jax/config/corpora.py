@@ -11,7 +11,7 @@ from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, SHARE
 
 @dataclasses.dataclass(frozen=True)
 class Corpora:
-    """What is read: a corpus or a mixture of corpora, and which of their documents are left out.
+    """Say what is read: a corpus or a mixture of corpora, and which of their documents are left out.
 
     Attributes:
         corpus: the directory of a cache, or what `tasks.corpora.open` opens; or a mixture, [(corpus, weight), ...],

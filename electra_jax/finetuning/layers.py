@@ -18,9 +18,8 @@ from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.data.forward import RowRunner
 from electra_jax.finetuning.results import rank
 from electra_jax.model.config import EncoderConfig
-from electra_jax.model.embeddings import Embeddings
 from electra_jax.model.pooling import POOLINGS, layer_outputs, pooled
-from electra_jax.model.precision import evaluation_config, evaluation_precision
+from electra_jax.model.precision import evaluation_precision
 from electra_jax.model.types import PyTree, Tokens
 from electra_jax.tasks.protocol import DownstreamTask, Row
 
@@ -77,7 +76,7 @@ def vectors_of_layers(run: FinetuningRun, task: DownstreamTask, rows: Sequence[R
     config, params = warm_start.encoder_for_finetuning(model_dir.load(run.init_from))
     assert config is not None
     params = jax.device_put({"embeddings": params["embeddings"], "encoder": params["discriminator"]["encoder"]})
-    forward = jax.jit(functools.partial(pooled_layers, evaluation_config(config)))
+    forward = jax.jit(functools.partial(pooled_layers, config))
 
     def launch(batch: Row) -> dict[str, jax.Array]:
         return forward(params, Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]))
@@ -88,12 +87,9 @@ def vectors_of_layers(run: FinetuningRun, task: DownstreamTask, rows: Sequence[R
 
 def pooled_layers(config: EncoderConfig, params: PyTree, tokens: Tokens) -> dict[str, jax.Array]:
     """Return the vectors of every layer by pooling, float32 [B, N, D]."""
+    states_NBLD = layer_outputs(config, params["embeddings"], params["encoder"], tokens)
+    each = {pooling: functools.partial(pooled, tokens=tokens, pooling=pooling) for pooling in POOLINGS}
     with evaluation_precision():
-        embedded_BLE = Embeddings(config).apply(
-            {"params": params["embeddings"]}, tokens.input_ids, tokens.token_type_ids, deterministic=True
-        )
-        states_NBLD = layer_outputs(config, params["encoder"], embedded_BLE, tokens.attention_mask)
-        each = {pooling: functools.partial(pooled, tokens=tokens, pooling=pooling) for pooling in POOLINGS}
         return {pooling: jnp.moveaxis(jax.vmap(pool)(states_NBLD), 0, 1) for pooling, pool in each.items()}
 
 

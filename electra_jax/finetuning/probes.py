@@ -32,7 +32,7 @@ ROWS_HELD = 256
 
 
 class LayerScore(NamedTuple):
-    """What a linear map finds in the states of a layer.
+    """Hold what a linear map finds in the states of a layer.
 
     Attributes:
         layer: 0 for what the first layer reads.

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.model.config import EncoderConfig
-from electra_jax.model.encoder import Encoder
 from electra_jax.model.layers import LayerNorm
+from electra_jax.model.states import layer_states
 from electra_jax.model.types import PyTree, Tokens
 
 # Over which tokens the mean is taken: all of a text with its special tokens, or its first one.
@@ -46,20 +46,19 @@ def normalized(vectors: jax.Array) -> jax.Array:
     return vectors * jax.lax.rsqrt(jnp.maximum(squares, LEAST_NORM**2))
 
 
-def layer_outputs(
-    config: EncoderConfig, params: PyTree, embedded_BLE: jax.Array, attention_mask_BL: jax.Array
-) -> jax.Array:
-    """Return the states of every layer that `truncated` ends with, [N, B, L, D], in one pass without dropout."""
-    _, sown = Encoder(config).apply(
-        {"params": params}, embedded_BLE, attention_mask_BL, deterministic=True, mutable="intermediates"
-    )
-    states_NBLD = sown["intermediates"]["layers"]["hidden"][0]
+def layer_outputs(config: EncoderConfig, embeddings: PyTree, encoder: PyTree, tokens: Tokens) -> jax.Array:
+    """Return the states of every layer that `truncated` ends with, float32 [N, B, L, D], in one pass without dropout.
+
+    The arguments are those of `layer_states`.
+    """
+    states_NBLD = layer_states(config, embeddings, encoder, tokens, left_to_right=False).hidden[1:]
     if config.norm_placement == "post":
         return states_NBLD
-    norm = LayerNorm(config.layer_norm_eps, "embed", jnp.dtype(config.dtype), config.norm_bias, True)
-    return jax.vmap(lambda of_layer, states_BLD: norm.apply({"params": of_layer}, states_BLD))(
-        params["layers"]["output_layer_norm"], states_NBLD
-    )
+    # All but the last are residuals, before the LayerNorm that a shorter encoder would end with.
+    norm = LayerNorm(config.layer_norm_eps, "embed", jnp.dtype("float32"), config.norm_bias, True)
+    norms = jax.tree.map(lambda leaf: leaf[:-1], encoder["layers"]["output_layer_norm"])
+    ended = jax.vmap(lambda of_layer, states_BLD: norm.apply({"params": of_layer}, states_BLD))(norms, states_NBLD[:-1])
+    return jnp.concatenate([ended, states_NBLD[-1:]])
 
 
 def truncated(config: EncoderConfig, params: PyTree, layer: int) -> tuple[EncoderConfig, PyTree]:

@@ -14,7 +14,7 @@ from electra_jax.model.types import PyTree, Tokens
 
 
 class LayerStates(NamedTuple):
-    """What the layers of an encoder compute, float32.
+    """Hold what the layers of an encoder compute, float32.
 
     Attributes:
         hidden: [N + 1, B, L, D], the input of the first layer and what each layer returns. With pre-LayerNorm these are

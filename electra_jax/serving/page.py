@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the page shows of a record; a field that the kind of model does not have is empty.
+    """Hold what the page shows of a record; a field that the kind of model does not have is empty.
 
     Attributes:
         answer: a label, a value or an answer, in large type.

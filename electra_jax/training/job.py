@@ -1,4 +1,4 @@
-"""What the training loop trains, and how it evaluates that."""
+"""Define what the training loop trains, and evaluate it."""
 
 import logging
 from typing import Any, Protocol

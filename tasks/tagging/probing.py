@@ -21,7 +21,7 @@ COLUMNS = {"chunk": -1, "pos": 1, "words": None}
 
 
 class Asked(NamedTuple):
-    """What a probe is asked of a split.
+    """Hold what a probe is asked of a split.
 
     Attributes:
         rows: `input_ids` and `token_type_ids` of each sentence.

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from electra_jax.finetuning.probes import init_encoder
 from electra_jax.model.config import EncoderConfig
+from electra_jax.model.embeddings import Embeddings
 from electra_jax.model.encoder import Encoder
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.pooling import layer_outputs, normalized, pooled, truncated
@@ -67,19 +69,15 @@ def init(model: FinetunedModel, tokens: Tokens) -> Any:
 def test_every_layer_in_one_pass_is_that_of_a_shorter_encoder(config: EncoderConfig) -> None:
     """With pre-LayerNorm these are not the residuals, which the pass has."""
     draw = np.random.default_rng(5)
-    embedded = draw.normal(size=(2, 7, config.embedding_size)).astype(np.float32)
-    mask = np.array([[1] * 7, [1] * 4 + [0] * 3], np.int32)
-
-    def start(key: jax.Array) -> Any:
-        from flax import linen as nn
-
-        return nn.unbox(Encoder(config).init(key, embedded, mask, deterministic=True)["params"])
-
-    params = random_params(jax.eval_shape(start, jax.random.key(0)))
-    states = layer_outputs(config, params, embedded, mask)
+    ids = draw.integers(1, config.vocab_size, (2, 7)).astype(np.int32)
+    tokens = Tokens(ids, np.zeros_like(ids), np.array([[1] * 7, [1] * 4 + [0] * 3], np.int32))
+    params = random_params(jax.eval_shape(lambda key: init_encoder(key, config), jax.random.key(0)))
+    tables, layers = params["embeddings"], params["discriminator"]["encoder"]
+    states = layer_outputs(config, tables, layers, tokens)
     assert len(states) == config.num_hidden_layers
+    embedded = Embeddings(config).apply({"params": tables}, ids, tokens.token_type_ids, deterministic=True)
     for layer in range(1, config.num_hidden_layers + 1):
-        shorter, kept = truncated(config, params, layer)
+        shorter, kept = truncated(config, layers, layer)
         assert shorter.num_hidden_layers == layer
-        last = Encoder(shorter).apply({"params": kept}, embedded, mask, deterministic=True)
+        last = Encoder(shorter).apply({"params": kept}, embedded, tokens.attention_mask, deterministic=True)
         np.testing.assert_allclose(states[layer - 1], last, rtol=0, atol=1e-5)
