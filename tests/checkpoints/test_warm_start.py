@@ -289,15 +289,17 @@ def test_a_new_token_starts_from_the_mean_of_its_pieces(tmp_path: Path) -> None:
     there = trained(network())
     folder = written(tmp_path / "pair", there, old)
     vocabulary = Vocabulary(
-        [*TOKENS[:5], "unlike", "like", "un", "##like", "unlikely", "zzz", *old.tokens[9:62]], True, True
+        [*TOKENS[:5], "unlike", "like", "un", "##like", "unlikely", "zzz", "##likely", *old.tokens[9:61]], True, True
     )
     taken, found = started(folder, network(), vocabulary, map_vocabulary=True)
-    assert taken.notes == ["rows of the vocabulary: 61 of 64 by token, 2 as the mean of their pieces, 1 new"]
+    assert taken.notes == ["rows of the vocabulary: 60 of 64 by token, 3 as the mean of their pieces, 1 new"]
     table, now = there["embeddings/word_embeddings"], found["embeddings/word_embeddings"]
     np.testing.assert_allclose(now[5], (table[5] + table[6]) / 2, rtol=1e-6)
     np.testing.assert_array_equal(now[6], table[8])
     np.testing.assert_allclose(now[9], (table[5] + table[6] + table[7]) / 3, rtol=1e-6)
     np.testing.assert_array_equal(now[10], named(new(network()))["embeddings/word_embeddings"][10])
+    # The end of a word is read as a word is.
+    np.testing.assert_allclose(now[11], (table[8] + table[7]) / 2, rtol=1e-6)
 
 
 def test_a_table_of_positions_is_made_longer_or_refused(tmp_path: Path) -> None:

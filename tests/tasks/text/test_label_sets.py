@@ -172,6 +172,12 @@ def test_thresholds_are_those_of_the_highest_f1() -> None:
         assert sklearn.metrics.f1_score(gold, shares >= fitted, zero_division=0) == max(scores.values())
 
 
+def test_a_label_is_had_from_its_threshold_on() -> None:
+    labels = LabelSets(("x", "y"))
+    assert labels.named({"x": 0.25, "y": 0.24}, (0.25, 0.25)) == ("x",)
+    assert labels.named({"x": 0.5, "y": 0.49}, None) == ("x",)
+
+
 def test_predictions_by_the_thresholds_of_a_dev_split(tmp_path: Path) -> None:
     task = made(tmp_path, ".jsonl", JSONL)
     examples = task.examples("train").examples
