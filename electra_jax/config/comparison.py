@@ -165,8 +165,7 @@ class ComparisonRun:
 
 
 def _check_fractions(fractions: Sequence[float]) -> None:
-    numbers = isinstance(fractions, Sequence) and all(isinstance(one, int | float) for one in fractions)
-    if not numbers or not fractions:
+    if not fractions or not all(isinstance(one, int | float) for one in fractions):
         raise UserError(f"FRACTIONS is {fractions!r}: it must be a list of numbers, as in (0.25, 0.5, 1.0)")
     outside = [one for one in fractions if not 0 < one <= 1]
     if outside:
@@ -176,10 +175,11 @@ def _check_fractions(fractions: Sequence[float]) -> None:
 
 
 def _check_tune(tune: Sequence[Sequence[float]]) -> None:
-    lists = isinstance(tune, Sequence) and all(isinstance(values, Sequence) for values in tune)
-    if lists and not tune:
+    if not tune:
         return
-    numbers = lists and all(isinstance(one, int | float) for values in tune for one in values)
+    numbers = all(isinstance(values, Sequence) for values in tune) and all(
+        isinstance(one, int | float) for values in tune for one in values
+    )
     if not numbers or len(tune) != 2 or not all(tune):
         raise UserError(
             f"TUNE is {tune!r}: it must be two lists of numbers, learning rates and warm-ups, as in "
@@ -219,8 +219,6 @@ def _check_bindings(entry: Overrides, bound_here: Collection[str], *, by: str = 
 
 
 def _entries(macro: str, entries: Sequence[str | Sequence[str]]) -> list[Overrides]:
-    if isinstance(entries, str) or not isinstance(entries, Sequence):
-        raise UserError(f"{macro} is {entries!r}: it must be a list, as in [('name', 'NAME = VALUE'), ...]")
     found = []
     for entry in entries:
         parts = (entry,) if isinstance(entry, str) else entry
@@ -234,7 +232,7 @@ def _entries(macro: str, entries: Sequence[str | Sequence[str]]) -> list[Overrid
 
 
 def _shared(macro: str, overrides: Sequence[str]) -> Overrides:
-    if isinstance(overrides, str) or not all(isinstance(one, str) for one in overrides):
+    if not all(isinstance(one, str) for one in overrides):
         raise UserError(f"{macro} is {overrides!r}: it must be a list of Gin files and bindings, each in quotes")
     return _overrides(macro, macro, overrides)
 

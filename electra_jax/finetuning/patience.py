@@ -41,3 +41,7 @@ class Patience(Stop):
     def after_step(self) -> bool:
         """Return whether to stop now; called after every dispatch."""
         return self._stop.after_step() or self.exhausted
+
+    def after_evaluation(self) -> bool:
+        """Return whether there have been too many evaluations without a better score."""
+        return self.exhausted

@@ -97,7 +97,7 @@ def train(
         state: donated to the first update.
         loop, reporter: intervals, and what receives the metrics.
         shape_changes: numbers of updates after which batches have another shape.
-        stop: asked after every dispatch, by every process.
+        stop: asked after every dispatch and every evaluation, by every process.
         checkpoints: where states are saved.
 
     Returns:
@@ -132,6 +132,10 @@ def train(
                     evaluate_or_warn(
                         job, state, step, last=step == loop.num_train_steps, meter=meter, reporter=reporter
                     )
+                if not stopping and stop.after_evaluation():
+                    stopping = True
+                    if not loop.saves_after(step):
+                        checkpoints.save(step, state, job.data_state())
             if stopping:
                 break
     checkpoints.wait()

@@ -36,6 +36,10 @@ class Stop:
         """Return whether to stop now; called after every dispatch."""
         return self.requested is not None
 
+    def after_evaluation(self) -> bool:
+        """Return whether the evaluation that has just ended is itself a reason to stop: never, for a signal."""
+        return False
+
 
 class Ending:
     """A signal handler for all but the training loop: raise `KeyboardInterrupt` or `Terminated`.

@@ -21,9 +21,12 @@ from electra_jax import cli
 from electra_jax.training import stop
 
 def swallow(*_):
-    print("ready", flush=True)
+    words = ["ready"]
     while True:
         try:
+            # Within, because the signal may come as soon as this is read.
+            while words:
+                print(words.pop(), flush=True)
             time.sleep(60)
         except BaseException:
             print("swallowed", flush=True)
