@@ -290,10 +290,9 @@ class FinetuningModel:
         """Return the loss of a batch and its metrics; `dropout_rng` is the step's key, None to evaluate."""
         rows = batch | {"row_weight": jnp.ones(len(batch["input_ids"]), jnp.float32)}
         loss, term = finetuning.training_loss(params, rows, dropout_rng, model=self._model, loss=self._loss)
-        if self.run.loss_reduction == "mean":
-            # T5X pads all rows to one length, so that any batch is a random one.
-            loss = loss / jnp.where(term.weight > 0, term.weight, 1.0)
-        return loss, {"loss": clu.metrics.Average(total=term.sum, count=term.weight)}
+        # T5X pads all rows to one length, so that any batch is a random one.
+        divisor = jnp.where(term.weight > 0, term.weight, 1.0) if self.run.loss_reduction == "mean" else 1.0
+        return loss / divisor, {"loss": clu.metrics.Average(total=term.sum, count=term.weight)}
 
     def eval_fn(self, params: PyTree, batch: Batch) -> tuple[jax.Array, Metrics]:
         """Return the loss without dropout, and its metrics."""

@@ -320,12 +320,7 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
     directory.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(directory, keep=loop.keep)
     state, done = begin(context, seed, checkpoints)
-    rows = weighted(context.task.kind, context.train.rows)
-    rows = [{name: value for name, value in row.items() if name not in HOST_ONLY} for row in rows]
-    # Two texts a row, each as long as the task's rows.
-    longest = context.task.length * (2 if context.task.kind in VECTOR_KINDS else 1)
-    run = context.run
-    batches = TrainingBatches(rows, run.batch_size, context.buckets(longest), run.pool_batches, seed, done)
+    batches = training_batches(context, seed, done)
     main = context.task.main_metric
     columns = {
         "loss": ("loss", ".4f"),
@@ -367,6 +362,18 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
         if not context.run.keep_state:
             shutil.rmtree(directory / CHECKPOINTS)
     return processes.gather(result)[0]
+
+
+def training_batches(context: SeedContext, seed: int, step: int) -> TrainingBatches:
+    """Return the batches of a seed from a step on, without the arrays that only the host reads."""
+    run, kind = context.run, context.task.kind
+    rows = [
+        {name: value for name, value in row.items() if name not in HOST_ONLY}
+        for row in weighted(kind, context.train.rows)
+    ]
+    # Two texts a row, each as long as the task's rows.
+    longest = context.task.length * (2 if kind in VECTOR_KINDS else 1)
+    return TrainingBatches(rows, run.batch_size, context.buckets(longest), run.pool_batches, seed, step)
 
 
 def begin(context: SeedContext, seed: int, checkpoints: Checkpoints) -> tuple[TrainState, int]:

@@ -1,6 +1,7 @@
 """What every example and every word weighs in the updates of an epoch: as much as any other."""
 
 import collections
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 
 from electra_jax.data.buckets import Row, TrainingBatches
 from electra_jax.finetuning.loss_weights import mean_weight, share_of_example, weighted
+from electra_jax.finetuning.seed_run import SeedContext, Split
+from electra_jax.finetuning.selection import Parts
 from electra_jax.finetuning.steps import LossConfig, loss_of
+from electra_jax.tasks.long_texts import CutCount
 
 BUCKETS = (4, 8, 16, 32)
 
@@ -64,6 +68,18 @@ def test_a_word_weighs_the_same_in_a_batch_of_short_sentences_and_of_long_ones()
     for number, weights_L in weights_of_epoch("tagging", rows, batch_size=2):
         words = len(rows[number]["input_ids"]) - 2
         np.testing.assert_allclose(weights_L, np.pad([1 / 19.2] * words, (1, len(weights_L) - words - 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("reduction", "divisor"), [("mean", 19.2), ("sum", 1.0)])
+def test_a_run_divides_by_its_average_batch(reduction: str, divisor: float) -> None:
+    run: Any = types.SimpleNamespace(
+        batch_size=2, loss_reduction=reduction, class_weights=None, answerable_weight=0.5, temperature=0.05
+    )
+    task: Any = types.SimpleNamespace(kind="tagging")
+    nothing: Any = None
+    split = Split([], sentences([1, 20, 1, 24, 2]), {}, CutCount(32))
+    context = SeedContext(run, task, nothing, split, Parts("dev", split, {"dev": split}), nothing, nothing)
+    assert context.loss == LossConfig("tagging", 0.5, divisor, None, 0.05)
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 100])
