@@ -67,6 +67,10 @@ def _whole_task(options: TaskOptions, vocabulary: Vocabulary, recorded: Mapping[
     if recorded is not None and recorded.get("registered") and recorded["task"] == name:
         return task_from_facts(recorded, vocabulary)
     check_name(name)
+    if options.long_texts != "cut":
+        raise UserError(
+            f"LONG_TEXTS is {options.long_texts!r}: {name} of SeqIO's registry has one row a text; set it to 'cut'"
+        )
     from electra_jax.tasks.seqio_import import task_of_registry
 
     return task_of_registry(name, vocabulary, length=options.row_length, clips=options.clip_predictions)

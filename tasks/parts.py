@@ -1,5 +1,6 @@
 """Divide the examples of a split into two parts that share no text, and tell which examples can be scored."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,11 @@ from electra_jax.tasks.qa.files import QAExample
 from electra_jax.tasks.split_files import held_out_hashes
 from electra_jax.tasks.tagging.sentences import TaggedSentence
 from electra_jax.tasks.text.tables import TextExample
+
+logger = logging.getLogger(__name__)
+
+# With fewer examples, each is more than a hundredth of them.
+_FEW_EXAMPLES = 100
 
 
 def has_gold(example: Any) -> bool:
@@ -22,6 +28,24 @@ def has_gold(example: Any) -> bool:
     # Of SeqIO's registry, where a leaderboard's test split has the class -1, or no targets.
     unknown = example.label is None or (isinstance(example.label, int) and example.label < 0)
     return bool(example.tags) or not unknown
+
+
+def warn_of_few(number: int, name: str) -> None:
+    """Warn of a part of the examples that is so small that its scores say little.
+
+    Args:
+        number: of examples.
+        name: that of the part, such as "dev".
+    """
+    if number < _FEW_EXAMPLES:
+        logger.warning(
+            "the %s split has only %d example%s; each is %.0f %% of it, and a score of 100.00 may be luck: name a "
+            "larger file, or hold out more with DEV_FRACTION",
+            name,
+            number,
+            "" if number == 1 else "s",
+            100 / number,
+        )
 
 
 def halves(examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:

@@ -24,7 +24,14 @@ from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.class_weights import weights_of_classes
 from electra_jax.finetuning.cross_validation import results_of_folds
-from electra_jax.finetuning.identity import adds_epochs, changes, data_identity
+from electra_jax.finetuning.identity import (
+    BATCHES,
+    EACH_BY_ITSELF,
+    OVER_THE_RUN,
+    adds_epochs,
+    changes,
+    data_identity,
+)
 from electra_jax.finetuning.layers import Chosen, choose_layer, said
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, evaluate_scored, run_seed
 from electra_jax.finetuning.selection import Parts, parts_of
@@ -38,7 +45,7 @@ from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.long_texts import cut_count
 from electra_jax.tasks.outputs import left_out
-from electra_jax.tasks.parts import halves, has_gold
+from electra_jax.tasks.parts import halves, has_gold, warn_of_few
 from electra_jax.tasks.protocol import VECTOR_KINDS, DownstreamTask
 from electra_jax.tasks.qa.task import QATask
 from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
@@ -115,6 +122,8 @@ def fine_tune(configuration: FinetuningRun) -> bool:
         longest = max(len(row["input_ids"]) for split in splits for row in split.rows)
         # Positions begin anew at the second of two texts in a row.
         warn_of_long_rows(begun, min(longest, task.length))
+        for name, part in context.parts.by_name.items():
+            warn_of_few(len(part.examples), name)
     check_settings(configuration, context)
     # A mesh that does not divide the model is refused before anything is written.
     sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)
@@ -248,6 +257,7 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     model_dir = Path(configuration.model_dir)
     data = data_identity(context)
     asked, record = configuration.identity(context.optimizer_config) | data, read_run_record(model_dir)
+    asked[BATCHES] = OVER_THE_RUN
     if context.chosen is not None:
         asked["vectors"] = context.chosen
     held = record.get("finetuning", {})
@@ -256,9 +266,12 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     if (model_dir / FOLDS).exists():
         raise UserError(f"{model_dir} holds a run with FOLDS: use another MODEL_DIR")
     # Seeds of earlier versions chose their checkpoints on the dev split and report that.
-    known = {"selection": LAST, **held} if held else {}
-    more_epochs = adds_epochs(known, asked)
+    known = {"selection": LAST, BATCHES: EACH_BY_ITSELF, **held} if held else {}
     results = [model_dir / SEEDS / str(seed) / SEED_RESULT for seed in configuration.seeds]
+    if all(path.exists() for path in results) and known.get("epochs") == asked["epochs"]:
+        # Nothing is left to train: the scores remain those of the batches that there were.
+        asked[BATCHES] = known[BATCHES]
+    more_epochs = adds_epochs(known, asked)
     if more_epochs and any(path.exists() and not (path.parent / CHECKPOINTS).exists() for path in results):
         raise UserError(
             f"{model_dir} has finished {held['epochs']:g} epochs and kept no state to go on from to "

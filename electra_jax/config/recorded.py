@@ -129,6 +129,9 @@ FIELDS = (
     Field("FinetuningRun", "accumulation_steps", "save_every", "1"),
     Field("FinetuningRun", "patience", "save_every", "None"),
     Field("FinetuningRun", "keep_state", "save_every", "False"),
+    # Earlier versions weighed the rows of each batch by themselves, which no value does: see `identity.BATCHES`.
+    Field("FinetuningRun", "pool_batches", "save_every", "64"),
+    Field("FinetuningRun", "scan_unroll", "save_every", "1"),
     # Earlier versions reported the best score of the examples that chose the checkpoint, which no value does.
     Field("FinetuningRun", "selection", "save_every", "'last'"),
     Field("ComparisonRun", "pretraining_seeds", "random_baseline", "1"),

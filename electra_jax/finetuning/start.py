@@ -10,7 +10,7 @@ from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.probing import ProbeRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
-from electra_jax.model.config import EncoderConfig
+from electra_jax.model.config import MAX_UNROLLED_LAYERS, EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.tasks.tokenizer_file import load_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -67,8 +67,24 @@ def resolve_init(run: FinetuningRun) -> Origin:
         dtype=run.dtype,
         attention=run.attention,
         remat_policy=run.remat_policy,
+        scan_unroll=layers_unrolled(run, found.encoder),
     )
     return found._replace(encoder=encoder)
+
+
+def layers_unrolled(run: FinetuningRun, encoder: EncoderConfig) -> int:
+    """Return the layers per iteration of the loop over layers: those of SCAN_UNROLL, or as pre-training has them.
+
+    Args:
+        run: the run.
+        encoder: that of random weights, whose Gin file sets it, or of a checkpoint, which does not record it.
+    """
+    layers = encoder.num_hidden_layers
+    if run.scan_unroll is not None:
+        return min(run.scan_unroll, layers)
+    if run.init_from is None:
+        return encoder.scan_unroll
+    return layers if layers <= MAX_UNROLLED_LAYERS and run.remat_policy == "none" else 1
 
 
 def find_encoder(run: FinetuningRun | ProbeRun) -> Origin:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
-from electra_jax.model.config import BERT_BLOCK, EncoderConfig
+from electra_jax.model.config import BERT_BLOCK, MAX_UNROLLED_LAYERS, EncoderConfig
 from electra_jax.model.electra import generator_config
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
@@ -14,9 +14,6 @@ BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
 THIRD_WIDTH = 0.33333
 # The generator's share of the depth in gin/models/modern_*.gin, which has the whole width.
 MODERN_DEPTH = 0.25
-
-# As in gin/models, where small and base are unrolled and large is not.
-MAX_UNROLLED_LAYERS = 12
 
 # Steps and warm-up of a model that is continued; more text wants more of them.
 CONTINUED_STEPS, CONTINUED_WARMUP = 20_000, 1_000
