@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> None:
             "along, and a mean of weights has none"
         )
     model = model_dir.load(source, average=options.average)
-    if options.format == "sentence-transformers":
+    own_vectors = model.description.kind == "sentence_embedding" and (options.layer, options.pooling) == (None, None)
+    if options.format == "sentence-transformers" and not own_vectors:
         model = sentence_encoder(model, layer=options.layer, pooling=options.pooling)
     with model_dir.new_directory(dest) as part:
         if of_transformers:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -12,6 +13,7 @@ from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
 from electra_jax.interchange import (
     blocks,
+    carried_task,
     finetuned_task,
     hf_config,
     hf_electra,
@@ -65,19 +67,21 @@ def read_one(source: Path) -> Imported:
     Raises:
         UserError: if a file cannot be read, or the files do not describe one model.
     """
-    if sentence_transformers.is_chain(source):
-        chain = sentence_transformers.read_chain(source)
-        return sentence_transformers.as_sentence_encoder(read_transformer(chain.transformer), chain, source)
-    return read_transformer(source)
+    chain = sentence_transformers.read_chain(source) if sentence_transformers.is_chain(source) else None
+    folder = source if chain is None else chain.transformer
+    config = hf_config.read_config(folder)
+    model = read_transformer(folder, config)
+    if chain is not None:
+        model = sentence_transformers.as_sentence_encoder(model, chain, source)
+    return carried_task.restored(model, config, folder / hf_config.CONFIG)
 
 
-def read_transformer(source: Path) -> Imported:
-    """Read one directory of `transformers`.
+def read_transformer(source: Path, config: dict[str, Any]) -> Imported:
+    """Read one directory of `transformers`, of which `config` is the content of config.json.
 
     Raises:
         UserError: if a file cannot be read, or the files do not describe one model.
     """
-    config = hf_config.read_config(source)
     raw, file = read_tensors(source)
     modern = hf_config.architecture_of(config)[1] == modernbert_config.MODEL_TYPE
     found = (hf_modernbert if modern else hf_electra).read(config, raw, source, file)
@@ -190,6 +194,7 @@ def write_part(part: Loaded, folder: Path, *, modern: bool) -> list[str]:
     limits = refuse_or_note(part.description, modern=modern)
     vectors, length = part.description.head, finetuned_task.row_length(part.description)
     makes_vectors = part.description.kind == "sentence_embedding"
+    carried = carried_task.fields_of(part.description)
     part = finetuned_task.folded(part._replace(description=sentence_transformers.without_head(part.description)))
     description, encoder = part.description, part.description.encoder
     form = f"`{(modernbert_config if modern else hf_config).ARCHITECTURES[description.kind]}` of transformers"
@@ -209,7 +214,7 @@ def write_part(part: Loaded, folder: Path, *, modern: bool) -> list[str]:
             has_types=encoder.type_vocab_size > 0,
         )
     config = (modernbert_config if modern else hf_config).to_config(description, special_ids)
-    hf_tokenizer.write_json(folder / hf_config.CONFIG, config)
+    hf_tokenizer.write_json(folder / hf_config.CONFIG, config | carried)
     if makes_vectors and vectors is not None:
         sentence_transformers.write_chain(folder, vectors, length=length)
         form = f"a model of sentence-transformers, and as {form}"
