@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from electra_jax import json_files
 from electra_jax.checkpoints.model_record import MODEL_KINDS, TASK_KINDS, Description
 from electra_jax.errors import UserError
 from electra_jax.interchange import finetuned_task
@@ -19,7 +20,10 @@ from electra_jax.tasks.original import choice
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.vocabulary import Vocabulary
 
-TASK, OBJECTIVE = "electra_task", "electra_objective"
+TASK, HEAD, OBJECTIVE = "electra_task", "electra_head", "electra_objective"
+
+# What a head of question answering does to its logits without a parameter for it.
+MASKING = ("mask_questions", "final_sep_answers")
 
 
 def fields_of(description: Description) -> dict[str, Any]:
@@ -35,10 +39,11 @@ def fields_of(description: Description) -> dict[str, Any]:
     task, head = finetuned_task.task_of(description), description.head
     if task is None or task.get("registered"):
         return {}
-    if head is not None and head.answerable != "none":
-        # It was found for the answerability logit, which `folded` leaves out.
-        return {TASK: {**task, "null_threshold": None}}
-    return {TASK: dict(task)}
+    if head is None or task["kind"] != "question_answering":
+        return {TASK: dict(task)}
+    # A threshold for the answerability logit is of no use without it, and `folded` leaves it out.
+    threshold = task["null_threshold"] if head.answerable == "none" else None
+    return {TASK: {**task, "null_threshold": threshold}, HEAD: {name: getattr(head, name) for name in MASKING}}
 
 
 def restored(model: Imported, config: Mapping[str, Any], path: Path) -> Imported:
@@ -68,7 +73,12 @@ def restored(model: Imported, config: Mapping[str, Any], path: Path) -> Imported
         low, high = finetuned_task.interval_of(facts)
         # The inverse of low + (high - low) * output.
         params = finetuned_task.in_interval(params, -low / (high - low), (1.0 - low) / (high - low))
-    return with_facts(model._replace(params=params), {"task": facts}, labels=task.labels)
+    masking = config.get(HEAD) or {}
+    wrong = json_files.fault_of(masking, dict[str, bool], HEAD)
+    if wrong is not None or not set(masking) <= set(MASKING):
+        raise UserError(f"{path}: {wrong or f'{HEAD} has other names than {MASKING}'}: remove it")
+    head = None if description.head is None else dataclasses.replace(description.head, **masking)
+    return with_facts(model._replace(params=params), {"task": facts}, labels=task.labels, head=head)
 
 
 def with_facts(model: Imported, facts: dict[str, Any], **fields: Any) -> Imported:

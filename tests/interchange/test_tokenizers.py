@@ -139,8 +139,7 @@ def test_our_own_export_is_read_as_the_vocab_txt_that_it_came_from(tmp_path: Pat
 def test_a_vocab_txt_with_special_tokens_of_other_names(tmp_path: Path) -> None:
     tokens = ["<pad>", "<unk>", "<s>", "</s>", "<mask>", "a", "b", "##b", "我", "<", ">", "s"]
     hf.write(model_with(Vocabulary(tokens, lowercase=True, strip_accents=True)), tmp_path / "named")
-    for file in ("tokenizer.json", "special_tokens_map.json"):
-        (tmp_path / "named" / file).unlink(missing_ok=True)
+    (tmp_path / "named/vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     names = {"unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
     (tmp_path / "named/tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ElectraTokenizer", **names}))
     assert main(["import", str(tmp_path / "named"), str(tmp_path / "model")]) == 0

@@ -6,6 +6,7 @@ output ends in a line with the list of the answers.
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,8 +99,28 @@ def rows(folder: str, inputs: list[Any]) -> Any:
     return [[row["input_ids"], row.get("token_type_ids")] for row in found]
 
 
+def vectors(folder: str, inputs: list[str]) -> Any:
+    """Return the vector of each text, by the modules of sentence-transformers that the directory lists, and states.
+
+    The states are those of every layer, of the texts padded to one length, with the arrays that they were computed of.
+    """
+    place = Path(folder)
+    modules = [entry["type"].rpartition(".")[2] for entry in json.loads((place / "modules.json").read_text())]
+    pooling = json.loads((place / "1_Pooling/config.json").read_text())
+    length = json.loads((place / "sentence_bert_config.json").read_text())["max_seq_length"]
+    batch = tokenizer_of(folder)(inputs, padding=True, truncation=True, max_length=length, return_tensors="pt")
+    with torch.no_grad():
+        found = model_of(folder, "states")(**batch, output_hidden_states=True)
+    states, mask = found.last_hidden_state, batch["attention_mask"][..., None]
+    pooled = states[:, 0] if pooling["pooling_mode_cls_token"] else (states * mask).sum(1) / mask.sum(1)
+    if "Normalize" in modules:
+        pooled = torch.nn.functional.normalize(pooled)
+    arrays = {name: values.tolist() for name, values in batch.items()}
+    return [pooled.tolist(), [layer.tolist() for layer in found.hidden_states], arrays]
+
+
 def specials(folder: str) -> Any:
-    """Return the id of padding, and the least id that no row of the table has."""
+    """Return the id of padding, the number of ids, and the most tokens of a row."""
     tokenizer = tokenizer_of(folder)
     return [tokenizer.pad_token_id, max(tokenizer.get_vocab().values()) + 1, tokenizer.model_max_length]
 
@@ -117,6 +138,7 @@ ASKED = {
     "numbers": numbers,
     "rows": rows,
     "specials": specials,
+    "vectors": vectors,
 }
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def write_tuned(
     """A model directory of a kind of `description.KINDS`, whose facts hold `task`, if any, beside other `facts`."""
     encoder = encoder or small_encoder()
     head = None
-    if kind not in ("discriminator", "generator", "pretraining"):
+    if kind not in ("discriminator", "generator", "pretraining", "encoder"):
         answers = {"mask_questions": True, "answerable": "start"} if kind == "question_answering" else {}
         outputs = len(labels) or (2 if answers else 1)
         fields = {"num_labels": outputs} | answers | head_fields
@@ -151,4 +151,6 @@ CASES: dict[str, tuple[dict[str, Any], list[Any]]] = {
         {"kind": "question_answering", "labels": (), "task": ANSWERS, **SPANS},
         QUESTIONS,
     ),
+    # Masked questions and an answerability logit, which transformers has no place for.
+    "independent_answers": ({"kind": "question_answering", "labels": (), "task": ANSWERS}, QUESTIONS),
 }
