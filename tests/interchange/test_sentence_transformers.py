@@ -13,7 +13,7 @@ from electra_jax.cli import main
 from electra_jax.inference.api import Model
 from support.finetuned_model import write_tuned
 from support.hf_models import refusal
-from support.transformers_process import ask_transformers
+from support.transformers_process import ask_transformers, transformers_python
 
 TEXTS = ["the cat sat on the mat .", "paris", "dogs ran home", "cat " * 40]
 FACTS = {
@@ -146,6 +146,7 @@ def test_layer_and_pooling_are_of_that_format_alone(tmp_path: Path, capsys: pyte
 
 def test_the_same_vectors_by_transformers(tmp_path: Path) -> None:
     """Pooled from the states of its AutoModel, as the modules say."""
+    transformers_python()
     made = {kind: exported(tmp_path / kind, kind=kind) for kind in ("pretraining", "sentence_embedding")}
     found = ask_transformers([{"of": "vectors", "folder": str(out), "inputs": TEXTS} for _, out in made.values()])
     for (model, _), (vectors, states, arrays) in zip(made.values(), found, strict=True):
@@ -159,7 +160,7 @@ def test_the_same_vectors_by_transformers(tmp_path: Path) -> None:
 
 def test_a_similarity_comes_back_in_its_own_units(tmp_path: Path) -> None:
     """The scores that training read go from 0 to 5, and so do those of an import, of either format."""
-    model, out = exported(tmp_path, kind="sentence_embedding")
+    model, _ = exported(tmp_path, kind="sentence_embedding")
     assert main(["export", str(tmp_path / "model"), str(tmp_path / "other"), "--format", "transformers"]) == 0
     pair = ("the cat sat", "dogs ran home")
     (before,) = model([pair])

@@ -23,7 +23,7 @@ from support.finetuned_model import CASES, write_tuned
 from support.hf_models import model_with
 from support.tiny_model import modern_encoder
 from support.tokenizers import NASTY, SHAPES, tokenizer_json
-from support.transformers_process import ask_transformers
+from support.transformers_process import ask_transformers, transformers_python
 
 LOGITS = 2e-5
 # A row that is full, and one that is padded.
@@ -97,6 +97,7 @@ STATIONS = {name: Station(tuned(**case), asked_of(name, inputs)) for name, (case
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Model, list[Any]]]:
     """Return each model with what transformers says of its export."""
+    transformers_python()
     folder = tmp_path_factory.mktemp("exports")
     requests, numbers = [], {}
     for name, station in STATIONS.items():
@@ -153,7 +154,7 @@ def test_numbers(name: str, told: dict[str, tuple[Model, list[Any]]]) -> None:
 
 # Words around the limits of BERT's tokenizer, 100 letters in some programs and 200 in others.
 LONG = ["a" * 100, "b" * 101, "c" * 200, "d" * 201, "ΑΣ " + "ΑΒΓΣ" * 30]
-PAIRS = [["the cat sat", "on the mat"], ["naïf", "我是"]]
+PAIRS = [["the cat sat", "on the mat"], ["naïf", "我是"], ["the cat " * 9, "a b c d " * 20], ["a " * 40, "b"]]
 
 
 def vocabularies() -> dict[str, Vocabulary]:
@@ -173,6 +174,7 @@ def vocabularies() -> dict[str, Vocabulary]:
 
 def test_ids(tmp_path: Path) -> None:
     """AutoTokenizer gives the ids and token types that the model here reads, and none beyond its table."""
+    transformers_python()
     made = vocabularies()
     texts = [*(text for text in NASTY if text.strip()), *LONG]
     requests = []

@@ -34,12 +34,13 @@ def model_of(folder: str, asked: str) -> Any:
 
 
 def scores(folder: str, inputs: list[Any]) -> Any:
-    """Return the score of each label of each text; a pair is a list of two."""
+    """Return the score of each label of each text, cut at the length that is stated; a pair is a list of two."""
     ask = pipeline("text-classification", model_of(folder, "text-classification"), tokenizer=tokenizer_of(folder))
     given = [
         value if isinstance(value, str) else dict(zip(("text", "text_pair"), value, strict=True)) for value in inputs
     ]
-    return [{one["label"]: one["score"] for one in ask([value], top_k=None)[0]} for value in given]
+    said = [ask([value], top_k=None, truncation=True)[0] for value in given]
+    return [{one["label"]: one["score"] for one in labels} for labels in said]
 
 
 def entities(folder: str, inputs: list[str]) -> Any:

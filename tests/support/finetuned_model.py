@@ -112,6 +112,8 @@ WINDOWS = {"max_sequence_length": 32, "max_question_length": 8, "doc_stride": 16
 ANSWERS = QA | {"scoring": "squad_v1", "windows": WINDOWS, "decoding": QA["decoding"] | {"max_answer_length": 30}}
 SPANS = {"mask_questions": False, "answerable": "none"}
 TEXTS = ["the cat sat on the mat .", "dogs ran home", "paris"]
+# The last one is longer than a row.
+SOME_LONG = [*TEXTS, "cat the " * 40]
 QUESTIONS = [
     {"question": "who sat ?", "context": "john sat on the mat . the dog ran home ."},
     {"question": "who ran ?", "context": "the dog ran home . john sat in paris ."},
@@ -120,17 +122,17 @@ QUESTIONS = [
 CASES: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "classification": (
         {"kind": "sequence_classification", "labels": CLASSES, "task": text_facts("own", CLASSES, pair=False)},
-        TEXTS,
+        SOME_LONG,
     ),
     "pairs": (
         {"kind": "sequence_classification", "labels": CLASSES, "task": text_facts("two", CLASSES, pair=True)},
-        [("the cat", "the dog ran"), ("paris", "who ?")],
+        [("the cat", "the dog ran"), ("paris", "who ?"), ("cat " * 9, "dog the " * 20)],
     ),
     "several_labels": (
         {"kind": "multi_label_classification", "labels": CLASSES, "task": SEVERAL | {"thresholds": [0.5, 0.5, 0.5]}},
-        TEXTS,
+        SOME_LONG,
     ),
-    "regression": ({"kind": "regression", "labels": (), "task": VALUES}, TEXTS),
+    "regression": ({"kind": "regression", "labels": (), "task": VALUES}, SOME_LONG),
     "tagging": (
         {
             "kind": "token_classification",

@@ -22,7 +22,7 @@ VARIABLE = "TRANSFORMERS_PYTHON"
 def ask_transformers(requests: list[dict[str, Any]]) -> list[Any]:
     """Return what transformers answers to each request of `ask_transformers.py`; skip the test where there is none."""
     found = subprocess.run(
-        [python(), "-I", str(SCRIPT)],
+        [transformers_python(), "-I", str(SCRIPT)],
         input=json.dumps(requests),
         capture_output=True,
         text=True,
@@ -34,8 +34,11 @@ def ask_transformers(requests: list[dict[str, Any]]) -> list[Any]:
 
 
 @functools.cache
-def python() -> str:
-    """Return the Python that has transformers."""
+def transformers_python() -> str:
+    """Return the Python that has transformers; skip the test where there is none.
+
+    A test calls it before it exports anything.
+    """
     if named := os.environ.get(VARIABLE):
         return named
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
