@@ -6,9 +6,10 @@ the scheme of tags and whether a model reads pairs are again those of the fine-t
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from electra_jax import json_files
 from electra_jax.checkpoints.model_record import MODEL_KINDS, TASK_KINDS, Description
@@ -16,6 +17,7 @@ from electra_jax.errors import UserError
 from electra_jax.interchange import finetuned_task
 from electra_jax.interchange.imported import Imported
 from electra_jax.tasks.catalog import task_from_facts
+from electra_jax.tasks.long_texts import LONG_TEXTS
 from electra_jax.tasks.original import choice
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -24,6 +26,28 @@ TASK, HEAD, OBJECTIVE = "electra_task", "electra_head", "electra_objective"
 
 # What a head of question answering does to its logits without a parameter for it.
 MASKING = ("mask_questions", "final_sep_answers")
+
+
+class CarriedTask(TypedDict):
+    """Declare what tasks of any kind record: see their `describe`."""
+
+    task: str
+    kind: str
+    rules: str
+    length: NotRequired[int]
+    long_texts: NotRequired[str]
+    pair: NotRequired[bool]
+    clips: NotRequired[bool]
+    metrics: NotRequired[list[str]]
+    labels: NotRequired[list[str]]
+    scheme: NotRequired[str | None]
+    encoding: NotRequired[str]
+    scoring: NotRequired[str]
+    metric: NotRequired[str]
+    windows: NotRequired[dict[str, int]]
+    decoding: NotRequired[dict[str, int | bool]]
+    thresholds: NotRequired[list[float] | None]
+    null_threshold: NotRequired[float | None]
 
 
 def fields_of(description: Description) -> dict[str, Any]:
@@ -93,17 +117,20 @@ def read_task(carried: Any, vocabulary: Vocabulary, path: Path) -> tuple[dict[st
     Raises:
         UserError: if no version of this project wrote it.
     """
+    wrong = json_files.fault_of(carried, CarriedTask, TASK)
+    if wrong is not None:
+        raise UserError(f"{path}: {wrong}: remove it")
     try:
         facts = choice.current_facts(carried)
-        if facts.get("registered"):
-            raise ValueError("it is of a registry")
+        if facts.get("registered") or facts.get("long_texts", "cut") not in LONG_TEXTS:
+            raise ValueError("it is of a registry, or LONG_TEXTS is none")
         task = task_from_facts(facts, vocabulary)
         if task.kind == "regression":
             low, high = map(float, facts["target"])
-            if not low < high:
+            if not 0 < high - low < math.inf:
                 raise ValueError(f"its values go from {low} to {high}")
         return facts, task
-    except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (UserError, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{path}: {TASK} is not what `electra export` writes ({error!r}): remove it") from error
 
 

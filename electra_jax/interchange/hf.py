@@ -228,7 +228,6 @@ def write_part(part: Loaded, folder: Path, *, modern: bool, dtype: str) -> list[
     if makes_vectors and vectors is not None:
         sentence_transformers.write_chain(folder, vectors, length=length)
         form = f"a model of sentence-transformers, and as {form}"
-    if vectors is not None and makes_vectors:
         part = part._replace(description=dataclasses.replace(part.description, kind="sentence_embedding"))
     write_card(folder, part, form, limits)
     return notes

@@ -23,6 +23,8 @@ from electra_jax.tasks.tagging.sentences import tags_of
 from support.finetuned_model import ANSWERS, BIOES, CASES, CLASSES, HIGH, LOW, SEVERAL, SPANS, VALUES, write_tuned
 from support.hf_models import refusal
 
+WRITTEN = "electra_task is not what `electra export` writes"
+
 
 def exported(folder: Path, *, carried: bool = True, **case: Any) -> tuple[Model, Path, Model]:
     """Return a fine-tuned model, its export, and that imported again, with or without what is carried of its task."""
@@ -228,23 +230,26 @@ def test_what_transformers_has_no_place_for_is_noted(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    "carried",
+    ("carried", "said"),
     [
-        "regression",
-        {"kind": "regression"},
-        VALUES | {"target": [1.0, 1.0]},
-        VALUES | {"target": ["low", "high"]},
-        VALUES | {"rules": "mine"},
-        VALUES | {"registered": True, "task": "os"},
+        ("regression", "electra_task is 'regression', and must be an object: remove it"),
+        ({"kind": "regression"}, "electra_task has no rules, task"),
+        (VALUES | {"length": "long"}, "electra_task.length is 'long'"),
+        (VALUES | {"target": [1.0, 1.0]}, WRITTEN),
+        (VALUES | {"target": [0.0, float("inf")]}, WRITTEN),
+        (VALUES | {"target": ["low", "high"]}, WRITTEN),
+        (VALUES | {"rules": "mine"}, WRITTEN),
+        (VALUES | {"long_texts": "some"}, WRITTEN),
+        (VALUES | {"registered": True, "task": "os"}, WRITTEN),
     ],
 )
 def test_a_task_that_export_did_not_write_is_refused(
-    carried: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    carried: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, out, _ = exported(tmp_path, **CASES["regression"][0])
     edit_config(out, **{carried_task.TASK: carried})
     error = refusal(capsys, "import", out, tmp_path / "other")
-    assert "config.json: electra_task is not what `electra export` writes" in error
+    assert f"config.json: {said}" in error
     assert not (tmp_path / "other").exists()
 
 

@@ -33,6 +33,16 @@ def model_of(folder: str, asked: str) -> Any:
     return model.eval()
 
 
+def write_modernbert(folder: str, sizes: dict[str, Any]) -> None:
+    """Save a masked language model whose every weight shows."""
+    model = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**sizes))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            weights.normal_(float("norm" in name), 0.2)
+    model.save_pretrained(folder)
+
+
 def scores(folder: str, inputs: list[Any]) -> Any:
     """Return the score of each label of each text, cut at the length that is stated; a pair is a list of two."""
     ask = pipeline("text-classification", model_of(folder, "text-classification"), tokenizer=tokenizer_of(folder))
@@ -132,6 +142,7 @@ def tokenizer_of(folder: str) -> Any:
 
 
 ASKED = {
+    "write_modernbert": write_modernbert,
     "scores": scores,
     "entities": entities,
     "tags": tags,
