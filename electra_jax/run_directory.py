@@ -25,8 +25,14 @@ PREDICTIONS = "predictions.jsonl"  # the best seed's answers on the split that i
 SEEDS = "seeds"  # one directory per seed, a run directory of its own, with
 KEPT = "best"  # its checkpoint that counts, a model directory
 SEED_RESULT = "result.json"  # and its scores
+FOLDS = "folds"  # of a cross-validation one directory per fold, a MODEL_DIR of its own
 
 # Written by `electra compare`.
 COMPARISON = "comparison.json"  # everything that the page and the figure show
 FIGURE = "comparison.svg"  # score against FLOPs
 ITEMS_LOCK = "items.lock"  # held by the processes that it started
+
+# Written by `electra sweep`, beside CONFIG and ITEMS_LOCK.
+TRIALS = "trials"  # one directory per trial, a MODEL_DIR of its own, beside its configuration, record and log
+TRIALS_RECORD = "trials.json"  # the values and scores of each trial, and which one is chosen
+BEST_CONFIG = "best.gin"  # its configuration, for `electra finetune`

@@ -33,7 +33,7 @@ def halves(examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     Raises:
         UserError: if all examples have one text.
     """
-    hashes = [text_hash(_text_of(example)) for example in examples]
+    hashes = [text_hash(shared_text(example)) for example in examples]
     if len(set(hashes)) < 2:
         raise UserError(
             f"the {len(examples)} dev examples have {len(set(hashes))} different texts, too few for some that choose "
@@ -47,7 +47,7 @@ def halves(examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     return parts
 
 
-def _text_of(example: Any) -> str:
+def shared_text(example: Any) -> str:
     """Return what examples that belong together have in common."""
     if isinstance(example, QAExample):
         return example.context

@@ -160,6 +160,12 @@ COMMANDS = {
         reads_text=True,
         processes="together",
     ),
+    "sweep": Command(
+        "fine-tune with several values of a few settings, and choose the best by the dev split",
+        "sweep",
+        configuration="sweeping.SweepRun",
+        gin_files=default_first("gin/runs/sweep.gin"),
+    ),
     "probe": Command(
         "score what linear maps find in the hidden states of every layer of an encoder",
         "probe",
