@@ -80,7 +80,8 @@ class Network:
     ) -> Logits:
         """Return the logits of the model's head, computed in float32 without dropout.
 
-        Rows are padded to one of `lengths`, so that rows of a new length compile nothing, and the outputs are cut.
+        Rows are padded to one of `lengths`, so that rows of a new length compile nothing, and the outputs are cut; not
+        for a head with a beam, which is compiled for each length.
 
         Args:
             input_ids: int [B, L]; [B, C, L] for C choices.
@@ -186,7 +187,9 @@ class Network:
         tokens = Tokens(ids, types, mask)
         check_tokens(tokens, self.description.encoder)
         length = ids.shape[-1]
-        room = [(0, 0)] * (ids.ndim - 1) + [(0, bucket_of(length, self.lengths) - length)]
+        # A beam that is wider than a row would name places of the padding.
+        beam = self.description.head is not None and self.description.head.beam_size > 0
+        room = [(0, 0)] * (ids.ndim - 1) + [(0, 0 if beam else bucket_of(length, self.lengths) - length)]
         tokens = jax.tree.map(lambda array: np.pad(array, room), tokens)
         if choices:
             tokens = jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), tokens)

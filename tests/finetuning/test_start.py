@@ -79,7 +79,7 @@ Configured = Callable[..., FinetuningRun]
 
 
 def test_sizes_and_vocabulary_are_the_models_own(models: Path, configured: Configured) -> None:
-    encoder, vocabulary, _ = resolve_init(configured(init_from=models / "pair", DROPOUT=0.25, DTYPE="bfloat16"))
+    encoder, vocabulary, *_ = resolve_init(configured(init_from=models / "pair", DROPOUT=0.25, DTYPE="bfloat16"))
     assert encoder.hidden_size == 16
     assert (encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob) == (0.25, 0.25)
     assert encoder.dtype == "bfloat16"
@@ -157,7 +157,7 @@ def test_what_agrees_may_be_given_again(models: Path, tmp_path: Path, configured
 def test_random_weights(tmp_path: Path, configured: Configured) -> None:
     file = write_vocabulary(tmp_path / "vocab.txt", TOKENS)
     run = configured(init_from=None, sizes=SIZES, VOCAB_SIZE=64, VOCAB_FILE=file, LOWERCASE=False)
-    encoder, vocabulary, _ = resolve_init(run)
+    encoder, vocabulary, *_ = resolve_init(run)
     assert (encoder.intermediate_size, encoder.vocab_size) == (32, 64)
     assert vocabulary == Vocabulary(TOKENS, False, False)
 
