@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from electra_jax.compare.items import COMPARED, Configured, WorkItem, configured, directory_of, flags_of
+from electra_jax.compare.items import COMPARED, Configured, WorkItem, configured, directory_of, flags_of, folds_of
 from electra_jax.config.comparison import PAIRS, RANDOM, TRIGRAM, ComparisonRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.probing import ProbeRun
@@ -26,6 +26,7 @@ def random_weights(run: ComparisonRun, tasks: Sequence[Configured], folders: Seq
             seed=run.seed,
             fraction=0.0,
             task=task.name,
+            folds=folds_of(task),
             arguments=(*task.arguments, *flags_of([*given, f"MODEL_DIR={directory_of(run, name)!r}"])),
             settings={**task.settings, **sizes, "VOCAB_FILE": repr(run.vocab_file)},
             steps=0,
@@ -74,6 +75,7 @@ def trigram_model(run: ComparisonRun, tasks: Sequence[Configured], folders: Sequ
             seed=run.seed,
             fraction=0.0,
             task=probe.name,
+            folds=1,
             arguments=made.arguments,
             settings=made.settings,
             steps=0,

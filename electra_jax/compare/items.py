@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from electra_jax.compare.item import Item, deciding_settings
 from electra_jax.config import gin_files
 from electra_jax.config.budget import flops_of, mean_step_flops, steps_within
 from electra_jax.config.comparison import PAIRS, PRETRAIN, PROBE, ComparisonRun, GridPoint, Overrides
@@ -26,53 +27,35 @@ _TASK_FILES = {
     "probe": "gin/runs/probe.gin",
     "evaluate": "gin/runs/evaluate.gin",
 }
-# Settings that decide where, how often or how fast, and those that differ between items by design.
-_NOT_COMPARED = (
-    "model_dir",
-    "FinetuningRun.init_from",
-    "EvaluationRun.output",
-    "cache_dir",
-    "num_processes",
-    "max_auto_cache_bytes",
-    "log_every",
-    "save_every",
-    "keep",
-    "num_seeds",
-    "num_passages",
-)
+# They differ between items by design.
+_BY_ITEM = ("FinetuningRun.init_from", "EvaluationRun.output")
 
 
-@dataclasses.dataclass(frozen=True)
-class WorkItem:
-    """One process: a pre-training up to some step, or the fine-tuning of a checkpoint on a task.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkItem(Item):
+    """A pre-training up to some step, or the fine-tuning of a checkpoint on a task.
 
     Attributes:
-        name: its directory below the comparison's; its record is beside that as .json, its output as .log.
         variant: the pre-training variant, or `RANDOM`, or `TRIGRAM`.
         role: `COMPARED`; `TRUNK`, a part of a pre-training that later ones branch off; or `TUNING`.
         seed: the seed of the pre-training.
         fraction: share of the budget that its weights have had, or of a trunk that of its branch; 0 for random weights.
-        task: the task that is fine-tuned on; None for a pre-training.
-        arguments: the command line of `electra`, command first.
-        settings: the values that Gin binds, as text, without those that cannot change the result.
         steps: updates that its weights have had in all.
         flops: FLOPs of those updates.
-        needs: name of the item that must be done before; None if there is none.
         point: the pair of the grid that it is trained with; None without a grid.
     """
 
-    name: str
     variant: str
     role: str
     seed: int
     fraction: float
-    task: str | None
-    arguments: tuple[str, ...]
-    settings: Mapping[str, str]
     steps: int
     flops: float
-    needs: str | None
     point: GridPoint | None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what else its record says: what its weights cost."""
+        return {"steps": self.steps, "flops": self.flops}
 
 
 def steps_of(variant: str, *, whole: PretrainingRun, flops: float, fractions: Sequence[float]) -> list[int]:
@@ -263,6 +246,7 @@ def _pretraining_item(
         seed=course.seed,
         fraction=fraction,
         task=None,
+        folds=1,
         arguments=made.arguments,
         settings=made.settings,
         steps=course.steps,
@@ -334,8 +318,20 @@ def finetuning_of(run: ComparisonRun, stage: WorkItem, task: Configured) -> Work
         directories = [f"MODEL_DIR={directory_of(run, stage.name)!r}", f"OUTPUT={output!r}"]
     arguments = (*task.arguments, *flags_of(directories))
     return dataclasses.replace(
-        stage, name=name, task=task.name, arguments=arguments, settings=task.settings, needs=stage.name
+        stage,
+        name=name,
+        task=task.name,
+        folds=folds_of(task),
+        arguments=arguments,
+        settings=task.settings,
+        needs=stage.name,
     )
+
+
+def folds_of(task: Configured) -> int:
+    """Return the number of folds of a task's cross-validation, 1 without one."""
+    options = task.built.task
+    return options.folds if options.folds is not None and options.fold is None else 1
 
 
 def directory_of(run: ComparisonRun, name: str) -> str:
@@ -359,13 +355,8 @@ def configured(
     except UserError as error:
         raise UserError(f"{name!r}: {error}") from error
     paths = [f"--gin_search_paths={','.join(folders)}"] if folders else []
-    settings = {
-        setting: value
-        for setting, value in gin_files.settings().items()
-        if {setting, setting.rpartition(".")[2]}.isdisjoint(_NOT_COMPARED)
-    }
     arguments = (command, *(f"--gin_file={file}" for file in files), *paths, *flags_of(bindings))
-    return Configured(name, built, arguments, settings)
+    return Configured(name, built, arguments, deciding_settings(but=_BY_ITEM))
 
 
 def flags_of(bindings: Sequence[str]) -> list[str]:
