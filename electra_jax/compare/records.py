@@ -113,13 +113,12 @@ class Records:
         found = read_json(path, ScoredPairs, remedy=f"remove {path.parent} and its .json to score again")
         ways = {way: scores for way, scores in found.items() if isinstance(scores, dict) and way != "files"}
         metrics = {f"{way}, {by}": value for way, scores in ways.items() for by, value in scores.items()}
-        seeds = [{"seed": seed, "metrics": metrics, "failed": None} for seed in self._seeds]
         return {
             "kind": "pairs",
             "main_metric": next(iter(metrics)),
             "num_examples": {"pairs": found["num_pairs"]},
             "split": "pairs",
-            "seeds": seeds[:1],
+            "seeds": [{"seed": self._seeds[0], "metrics": metrics, "failed": None}],
         }
 
     def run_record(self, item: Item) -> Record:
