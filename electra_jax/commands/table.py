@@ -172,6 +172,13 @@ COMMANDS = {
         configuration="probing.ProbeRun",
         gin_files=default_first("gin/runs/probe.gin"),
     ),
+    "trigram": Command(
+        "score the prediction of masked words by a trigram model of a corpus, to compare a probe with",
+        "trigram",
+        configuration="probing.TrigramRun",
+        gin_files=default_first("gin/runs/trigram.gin"),
+        reads_text=True,
+    ),
     "compare": Command(
         "pre-train variants for the same FLOPs, fine-tune each, and draw score against FLOPs",
         "compare",

@@ -56,6 +56,32 @@ class ReplacedTokenHead(nn.Module):
         return logits_BL1[..., 0]
 
 
+class CorrectionHead(nn.Module):
+    """Dense, GELU, LayerNorm at the embedding size, then the product with each candidate's row of the word table.
+
+    It is TEAMS's head of multi-word selection (Shen et al., 2021, section 3): a `MaskedLmHead` of a few words.
+    """
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BKD: jax.Array, candidates_BKPE: jax.Array) -> jax.Array:
+        """Map [B, K, D], and the word embeddings of the candidates, to float32 logits [B, K, P]."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        dense = Linear(
+            config.embedding_size,
+            ("embed", None),
+            config.output_initializer,
+            dtype,
+            config.classifier_bias,
+            name="dense",
+        )
+        norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, name="layer_norm")
+        hidden_BKE = norm(gelu(dense(hidden_BKD)))
+        # A batch of products as small as these costs more as matrix products.
+        return jnp.sum(hidden_BKE[..., None, :].astype(jnp.float32) * candidates_BKPE, axis=-1)
+
+
 def visible(tokens: Tokens) -> jax.Array:
     """Return which tokens may be attended to: the real ones, int32 [B, S]; in packed rows [B, L, S], by example."""
     if tokens.example_ids is None:
@@ -126,6 +152,23 @@ class Discriminator(Tower):
     def __call__(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
         """Return float32 logits [B, L]."""
         return self.head(self.encode(tokens, deterministic=deterministic))
+
+
+class CorrectingDiscriminator(Discriminator):
+    """A discriminator that also says which of a few candidates stood at the masked positions."""
+
+    def setup(self) -> None:
+        """Declare the encoder and its two heads."""
+        super().setup()
+        self.correction = CorrectionHead(self.config)
+
+    def correct(
+        self, tokens: Tokens, positions_BK: jax.Array, candidates_BKP: jax.Array, *, deterministic: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return float32 logits of being replaced, [B, L], and of the candidates at these positions, [B, K, P]."""
+        hidden_BLD = self.encode(tokens, deterministic=deterministic)
+        candidates_BKPE = jnp.take(self.embeddings.word_table(), candidates_BKP, axis=0)
+        return self.head(hidden_BLD), self.correction(take_positions(hidden_BLD, positions_BK), candidates_BKPE)
 
 
 class WordPredictor(nn.Module):

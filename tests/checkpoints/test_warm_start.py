@@ -22,13 +22,14 @@ from electra_jax.model.config import EncoderConfig
 from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import registry, steps
+from electra_jax.pretraining.correction import CorrectedDetection
 from electra_jax.pretraining.masked_lm import MaskedLanguageModel
 from electra_jax.pretraining.objective import Objective
 from electra_jax.tasks.tokenizer import SpecialTokens
 from electra_jax.tasks.vocabulary import Vocabulary, write_vocab_file
 from support.finetuned_model import TOKENS
 from support.hf_models import SUBSET
-from support.objectives import COMPILE_FAST
+from support.objectives import COMPILE_FAST, CORRECTION
 from support.tiny_model import OBJECTIVE, random_batch, small_encoder
 
 Arrays = dict[str, np.ndarray]
@@ -162,6 +163,16 @@ def test_a_pair_gives_each_tower_and_its_generator_only_where_it_fits(tmp_path: 
     taken, found = started(folder, MLM())
     assert (taken.new, taken.left_over) == (["generator"], ["discriminator/head", "generator"])
     assert_under(found, "discriminator/encoder", there, "discriminator/encoder")
+
+
+def test_a_head_that_chooses_among_candidates_is_new_or_left_behind(tmp_path: Path) -> None:
+    correcting = network(CorrectedDetection(**CORRECTION))
+    pair, chooses = trained(network()), trained(correcting)
+    taken, found = started(written(tmp_path / "pair", pair), correcting)
+    assert (taken.new, taken.left_over) == (["discriminator/correction"], [])
+    assert all(np.array_equal(found[name], pair[name]) for name in pair)
+    taken, _ = started(written(tmp_path / "chooses", chooses), network())
+    assert (taken.new, taken.left_over, taken.notes) == ([], ["discriminator/correction"], [])
 
 
 def test_disentangled_embeddings_take_the_shared_ones_and_their_layer_norm(tmp_path: Path) -> None:

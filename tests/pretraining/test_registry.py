@@ -18,6 +18,7 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.model.electra import EMBEDDING_SHARING, generator_config
 from electra_jax.pretraining import flops, original, registry, steps
+from electra_jax.pretraining.correction import CorrectedDetection
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.language_model import LanguageModel
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
@@ -172,6 +173,7 @@ def test_senseless_combinations_are_refused_by_name(name: str) -> None:
 ALL_OBJECTIVES = (
     OBJECTIVE,
     dataclasses.replace(OBJECTIVE, discriminate_at="masked"),
+    CorrectedDetection(**TWO, discriminate_at="all", correction_weight=20.0, num_candidates=5),
     TwoTowerDetection(**TWO),
     Electric(**TWO),
     MaskedLanguageModel(1.0),
@@ -251,6 +253,7 @@ def test_what_is_taken_is_what_makes_sense() -> None:
     pairs = {(type(objective), kind) for objective, kind, *_ in taken}
     assert pairs == {
         *((ReplacedTokenDetection, kind) for kind in ("small", "tied", "uniform")),
+        (CorrectedDetection, "small"),
         *((objective, "two_tower") for objective in (TwoTowerDetection, Electric)),
         *((objective, "small") for objective in (ReplaceMlm, AllTokensMlm)),
         *((objective, "none") for objective in (MaskedLanguageModel, LanguageModel)),
