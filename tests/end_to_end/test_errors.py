@@ -87,6 +87,17 @@ def _vocabulary(folder: Path, tokens: list[str]) -> str:
         ("--gin.CORPUS=None", "CORPUS is not set"),
         ("--gin.PACKING=1", "PACKING (run_config.PretrainingRun.packing) is 1: it must be bool"),
         ("--gin.CORPUS='none/*.txt'", "no file matches 'none/*.txt'"),
+        ("--gin.INIT_FROM=%NO_SUCH", "the macro NO_SUCH has no value (the command line's --gin bindings): set it"),
+        ("--gin.BATCH_SIZE_WARMUP=((0.5, %NO_SUCH),)", "the macro NO_SUCH has no value (the command line's --gin"),
+        ("--gin.sharding.MeshConfig.rules=[None]", "MeshConfig.rules holds None: a rule is (logical axis, mesh axis"),
+        (
+            "--gin.sharding.MeshConfig.rules=%gin.REQUIRED",
+            "sharding.MeshConfig.rules has no value: set it with --gin.sharding.M",
+        ),
+        (
+            "--gin.run_config.PretrainingRun.generator_width_fraction=1e308",
+            "generator_width_fraction is 1e+308: it must be above 0 and at most 1000",
+        ),
     ],
 )
 def test_bindings(place: Path, tmp_path: Path, refused: Refused, argument: str, sentence: str) -> None:
@@ -229,6 +240,11 @@ def test_a_vocabulary_that_is_there_is_left_alone(place: Path, tmp_path: Path, r
     assert len(content.splitlines()) == 60
     assert f"{learnt} exists" in refused(vocab(str(place / "text.txt"), learnt))
     assert learnt.read_bytes() == content
+    # The trainer would make room for all of them, and abort.
+    many = [*vocab(str(place / "text.txt"), tmp_path / "many" / "vocab.txt"), f"--gin.VOCAB_SIZE={2**63}"]
+    assert f"VOCAB_SIZE (run_config.VocabularyRun.vocab_size) is {2**63}: it must be from 1 to 10000000" in refused(
+        many
+    )
 
 
 def test_a_cache_of_another_vocabulary(place: Path, whole: Path, tmp_path: Path, refused: Refused) -> None:
