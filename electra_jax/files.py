@@ -89,6 +89,18 @@ def regular(path: AnyPath) -> AnyPath:
     return path
 
 
+def check_no_pattern(directory: str | os.PathLike[str]) -> None:
+    """Check that checkpoints can be written below a directory: Orbax looks for the parts of one by patterns.
+
+    Raises:
+        UserError: if its path holds a character of a pattern.
+    """
+    if re.search(r"[*?[]", os.fspath(directory)):
+        raise UserError(
+            f"{os.fspath(directory)} holds one of * ? [, which Orbax takes for a pattern: name another directory"
+        )
+
+
 def has_client() -> bool:
     """Return whether the library is installed that Orbax asks about a bucket."""
     try:

@@ -20,7 +20,7 @@ from electra_jax.checkpoints.rotation import check_not_removed, complete_steps, 
 from electra_jax.checkpoints.seal import CorruptCheckpointError, check_seal, check_seal_everywhere, seal
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError, is_full_disk
-from electra_jax.files import absolute, is_remote
+from electra_jax.files import absolute, check_no_pattern, is_remote
 from electra_jax.json_files import read_json
 from electra_jax.model.types import PyTree
 from electra_jax.run_directory import CHECKPOINTS
@@ -65,7 +65,11 @@ class Checkpoints:
         Args:
             model_dir: the run directory.
             keep: how many of the newest checkpoints to keep.
+
+        Raises:
+            UserError: if the directory's path holds a character of a pattern.
         """
+        check_no_pattern(model_dir)
         self._model_dir = absolute(model_dir)
         self.directory = self._model_dir / CHECKPOINTS
         self._saving: int | None = None
@@ -146,8 +150,7 @@ class Checkpoints:
             if is_remote(self.directory):
                 seal(self.directory / str(self._saving))
             else:
-                # Not `glob`, to which the name of the run directory would be a pattern too.
-                (unfinished,) = (path for path in self.directory.iterdir() if path.name.startswith(f"{self._saving}."))
+                (unfinished,) = self.directory.glob(f"{self._saving}.*")
                 seal(unfinished)
 
     def _unwritten(self, error: Exception) -> UserError:

@@ -217,3 +217,7 @@ def test_finetune_killed(kills: Kills, model: Path, tmp_path: Path, many: bool) 
     (step,) = (int(path.name) for path in (whole / "checkpoints").iterdir())
     assert_same_arrays(arrays(run, step), arrays(whole, step))
     assert not [path for path in run.rglob("*") if ".part" in path.name or "tmp" in path.name]
+    # What is done is not done again, and nothing of a command that does nothing is recorded.
+    before = (run / "config.gin").read_bytes()
+    assert main([*tuning(model, tmp_path / "killed"), "--gin.LOG_EVERY=2"]) == 0
+    assert (run / "config.gin").read_bytes() == before
