@@ -19,6 +19,7 @@ from electra_jax.checkpoints.model_record import (
     read_model_record,
     write_model_record,
 )
+from electra_jax.checkpoints.rotation import despite_rotation
 from electra_jax.config.data import vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.resuming import recorded_run
@@ -52,7 +53,7 @@ class Loaded(NamedTuple):
 
 
 def load(path: str | os.PathLike[str], *, average: int = 1) -> Loaded:
-    """Load any model directory: of `electra pretrain`, of `electra finetune`, of `electra import`, of T5X.
+    """Load any model directory: of `electra pretrain` (also while it trains), `finetune` or `import`, or of T5X.
 
     Args:
         path: the directory; see `model_record` for what it holds.
@@ -63,6 +64,10 @@ def load(path: str | os.PathLike[str], *, average: int = 1) -> Loaded:
     """
     directory = path_of(path)
     check_directory(directory)
+    return despite_rotation(directory / CHECKPOINTS, lambda: _load(directory, average))
+
+
+def _load(directory: epath.Path, average: int) -> Loaded:
     (step, *earlier), params = read_average(directory, average)
     record = read_model_record(directory) if (directory / MODEL).exists() else None
     of_t5x = orbax_store.is_of_t5x(directory)
@@ -311,11 +316,12 @@ def new_directory(dest: Path) -> Iterator[Path]:
     """Yield an empty folder beside `dest` to write in; it is renamed to `dest` at the end, or removed after an error.
 
     Raises:
-        UserError: if `dest` exists, or its parent cannot be written.
+        UserError: if `dest` exists or is being written by another process, or its parent cannot be written.
     """
-    check_new(dest)
     try:
         with replacing_directory(dest) as part:
+            # Nothing else makes it while this process fills its part.
+            check_new(dest)
             yield part
     except PermissionError as error:
         raise UserError(f"{dest} cannot be written ({error.strerror}: {error.filename})") from error

@@ -10,6 +10,7 @@ from electra_jax.config.pretraining import VocabularyRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
+from electra_jax.json_files import read_text
 from electra_jax.tasks.corpora.open import Corpus
 from electra_jax.tasks.scripts import IDEOGRAPHIC, Casing, Survey, choose_casing, survey
 from electra_jax.tasks.text_sample import Sample, sample_lines
@@ -17,7 +18,7 @@ from electra_jax.tasks.tokenizer import MAX_WORD_CHARACTERS
 from electra_jax.tasks.tokenizer_file import TokenizerFile
 from electra_jax.tasks.tokenizer_training import ALGORITHMS, train_tokenizer
 from electra_jax.tasks.unknown import measure_unknown, state_unknown
-from electra_jax.tasks.vocabulary import Vocabulary, to_tokenizer_json, write_vocab_file
+from electra_jax.tasks.vocabulary import Vocabulary, record_path, to_tokenizer_json, write_casing, write_entries
 from electra_jax.tasks.wordpieces import COVERAGE, learn_wordpieces
 
 MEGABYTE = 10**6
@@ -34,9 +35,7 @@ def run(configuration: VocabularyRun) -> None:
             depend on it.
     """
     written = files_of(configuration)
-    for path in written:
-        if path.exists():
-            raise UserError(f"{path} exists: nothing was written; name another TOKENIZER, or remove it first")
+    check_free(written)
     corpora = [open_source(part) for part, _ in configuration.source.parts]
     for corpus in corpora:
         if corpus.tokenised:
@@ -68,6 +67,21 @@ def run(configuration: VocabularyRun) -> None:
     print_on_leader(f"{written[0]}: {vocabulary.vocab_size} entries learnt from {corpus_name}")
 
 
+def check_free(paths: list[epath.Path]) -> None:
+    """Check that no file of a tokenizer exists, but for what a killed command has left of it.
+
+    A record of the casing without its vocab.txt, which is written last, was left by one. A tokenizer.json beside it is
+    then compared with the one that is learned.
+
+    Raises:
+        UserError: if one exists.
+    """
+    unfinished = not paths[0].exists() and record_path(paths[0]).exists()
+    for path in [] if unfinished else paths:
+        if path.exists():
+            raise UserError(f"{path} exists: nothing was written; name another TOKENIZER, or remove it first")
+
+
 def learn(configuration: VocabularyRun, lines: list[str], casing: Casing) -> tuple[Vocabulary, str]:
     """Return the vocabulary, and a clause about its alphabet where it is chosen."""
     settings = {
@@ -92,7 +106,7 @@ def write(configuration: VocabularyRun, vocabulary: Vocabulary, paths: list[epat
     """Write the files of a vocabulary.
 
     Raises:
-        UserError: if one cannot be written.
+        UserError: if one cannot be written, or the tokenizer.json beside a vocab.txt is another tokenizer's.
     """
     path = paths[0]
     try:
@@ -106,8 +120,16 @@ def write(configuration: VocabularyRun, vocabulary: Vocabulary, paths: list[epat
             "min_frequency": configuration.min_frequency,
             "limit_alphabet": configuration.limit_alphabet,
         }
-        write_vocab_file(path, vocabulary, facts)
-        replace_file(paths[1], to_tokenizer_json(vocabulary) + "\n")
+        beside = to_tokenizer_json(vocabulary) + "\n"
+        if paths[1].exists() and read_text(paths[1]) != beside:
+            raise UserError(
+                f"{paths[1]} exists and is another tokenizer's: nothing was written; name another TOKENIZER, or remove "
+                "it first"
+            )
+        # The vocab.txt last: what a killed command leaves is no tokenizer.
+        write_casing(path, vocabulary, facts)
+        replace_file(paths[1], beside)
+        write_entries(path, vocabulary)
     except OSError as error:
         raise UserError(f"the tokenizer {path} cannot be written ({error.strerror}).") from error
 

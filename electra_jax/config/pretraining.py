@@ -22,7 +22,7 @@ from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.rules import PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
-from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, PROCESSES, SEED, SHARE, UNDER_1, Checked, Range
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, PROCESSES, SEED, SHARE, UNDER_1, Checked, Range
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
 from electra_jax.training.schedules import Schedule, check_schedule
@@ -113,7 +113,7 @@ class VocabularyRun(Checked):
     source: CorpusConfig
     vocab_file: str
     algorithm: str
-    vocab_size: Annotated[int, AT_LEAST_1]
+    vocab_size: Annotated[int, ranges.ENTRIES]
     lowercase: bool | None
     strip_accents: bool | None
     min_frequency: Annotated[int, AT_LEAST_1]
@@ -133,8 +133,7 @@ class PretrainingRun:
         map_vocabulary: take the rows of an `init_from` that has another vocabulary by token; those of tokens that it
             lacks are new.
         extend_positions: what the rows of a learned table of positions start from that an `init_from` with a shorter
-            one lacks, a name of `embeddings.EXTENSIONS`; None to refuse
-            it.
+            one lacks, a name of `embeddings.EXTENSIONS`; None to refuse it.
         encoder: the discriminator's encoder.
         generator_width_fraction, generator_depth_fraction: the generator's sizes as fractions of the discriminator's;
             without effect if the generator has no encoder of its own.
@@ -176,8 +175,8 @@ class PretrainingRun:
     map_vocabulary: bool
     extend_positions: str | None
     encoder: EncoderConfig
-    generator_width_fraction: Annotated[float, POSITIVE]
-    generator_depth_fraction: Annotated[float, POSITIVE]
+    generator_width_fraction: Annotated[float, ranges.MULTIPLE]
+    generator_depth_fraction: Annotated[float, ranges.MULTIPLE]
     generator_encoder: EncoderConfig | None
     generator_kind: str
     generator_embeddings: str

@@ -143,6 +143,7 @@ FIELDS = (
     Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),
     Field("OptimizerConfig", "muon_update_rms", "lr_decay_share", "0.2"),
     Field("OptimizerConfig", "generator_clip_norm", "lr_decay_share", "None"),
+    Field("MeshConfig", "deterministic", "tensor", "False"),
     Field("TaskOptions", "long_texts", "skip_bad_rows", "'cut'"),
     Field("TaskOptions", "qa_metric", "skip_bad_rows", "'squad'"),
     Field("TaskOptions", "folds", "skip_bad_rows", "None"),

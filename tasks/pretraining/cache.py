@@ -121,6 +121,8 @@ def build_cache(
     final = pathlib.Path(cache_dir) / name
     with disk_errors_for_users(cache_dir):
         if (final / "COMPLETED").exists():
+            # Left by a process that was killed after it had renamed its cache.
+            shutil.rmtree(final / "jobs", ignore_errors=True)
             return str(final)
         with sole_builder(pathlib.Path(cache_dir) / f".{name}.lock"):
             if not (final / "COMPLETED").exists():
