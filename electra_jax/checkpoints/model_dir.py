@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from electra_jax.checkpoints import orbax_store, plain_towers
+from electra_jax.checkpoints import orbax_store, plain_towers, roles
 from electra_jax.checkpoints.averages import read_average
 from electra_jax.checkpoints.model_record import (
     Description,
@@ -85,6 +86,7 @@ def _load(directory: epath.Path, average: int) -> Loaded:
         facts = description.facts | {"mean of the checkpoints": [step, *earlier]}
         description = dataclasses.replace(description, facts=facts)
     check_params(params, description, directory)
+    description, params = without_padding(description, params)
     vocabulary = read_vocabulary(directory)
     if vocabulary is not None and len(vocabulary.tokens) != description.encoder.vocab_size:
         raise UserError(
@@ -92,6 +94,21 @@ def _load(directory: epath.Path, average: int) -> Loaded:
             f"{description.encoder.vocab_size} rows: this is another model's vocabulary"
         )
     return Loaded(description, params, vocabulary, step)
+
+
+def without_padding(description: Description, params: PyTree) -> tuple[Description, PyTree]:
+    """Return a model whose tables of words end with its tokens: the rows beyond serve the speed of pre-training."""
+    size = description.encoder.vocab_size
+    if description.encoder.padded_vocab_size == size:
+        return description, params
+    towers = {
+        name: dataclasses.replace(config, pad_vocab_size_multiple=1)
+        for name, config in (("discriminator", description.discriminator), ("generator", description.generator))
+        if config is not None
+    }
+    leaves = flatten_dict(params, sep="/")
+    cut = {path: leaf[:size] if roles.VOCABULARY_ROWS.search(path) else leaf for path, leaf in leaves.items()}
+    return dataclasses.replace(description, **towers), unflatten_dict(cut, sep="/")
 
 
 def check_directory(directory: epath.Path) -> None:
@@ -172,12 +189,14 @@ def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any])
         params: the plain towers, or their shapes.
         origin: facts about the weights that the run started from.
     """
+    sizes = {tower: plain_towers.sizes(params, tower) for tower in ("discriminator", "generator") if tower in params}
+    for shown in sizes.values():
+        # The shapes do not tell which rows are padding.
+        if shown["vocab_size"] == run.encoder.padded_vocab_size:
+            shown["vocab_size"] = run.encoder.vocab_size
     towers = {
-        tower: dataclasses.replace(
-            run.encoder, **plain_towers.sizes(params, tower), scan_unroll=1, attention="exact", remat_policy="none"
-        )
-        for tower in ("discriminator", "generator")
-        if tower in params
+        tower: dataclasses.replace(run.encoder, **shown, scan_unroll=1, attention="exact", remat_policy="none")
+        for tower, shown in sizes.items()
     }
     return Description(
         kind=kind,

@@ -65,8 +65,11 @@ TASK_KINDS = {model: task for task, model in MODEL_KINDS.items()}
 # The fact about the model that `electra import` read, which holds for all that is made of it: license, language, name.
 SOURCE = "source"
 
-# The fields that descriptions of version 0.1 lack, with the values that stand for what it did.
-ADDED_FIELDS: dict[str, dict[str, Any]] = {"EncoderConfig": BERT_BLOCK, "HeadConfig": {"classifier_pooling": "cls"}}
+# The fields that descriptions of earlier versions lack, with the values that stand for what those did.
+ADDED_FIELDS: dict[str, dict[str, Any]] = {
+    "EncoderConfig": BERT_BLOCK | {"pad_vocab_size_multiple": 1},
+    "HeadConfig": {"classifier_pooling": "cls"},
+}
 
 # Kinds of model whose `logits` are of every token.
 KINDS_PER_TOKEN = ("pretraining", "discriminator", "generator", "encoder", "token_classification")
@@ -249,7 +252,7 @@ def _init(description: Description) -> PyTree:
 
     params: dict[str, Any] = {"embeddings": tables(description.encoder)}
     if (config := description.generator) is not None:
-        words = jnp.zeros((config.vocab_size, config.embedding_size))
+        words = jnp.zeros((config.padded_vocab_size, config.embedding_size))
         head = made(MaskedLmHead(config), jnp.zeros((1, 1, config.hidden_size)), words)
         params["generator"] = {**tower(config), "head": head}
         if description.generator_embeddings:

@@ -84,6 +84,13 @@ def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]
     return added
 
 
+def place_inspect_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
+    """Return the binding that keeps the tokenizer of the command line, which the command needs for epochs alone."""
+    del options
+    tokenizer = bound(bindings, "VOCAB_FILE") or bound(bindings, "TOKENIZER")
+    return [] if tokenizer is None else [f"VOCAB_FILE={tokenizer!r}"]
+
+
 def place_serve_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
     """Return the binding of the model directory that the first argument names, none where MODEL_DIR is bound.
 

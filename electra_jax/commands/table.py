@@ -8,6 +8,7 @@ from electra_jax.commands.arguments import (
     EMBED_USAGE,
     PREDICT_USAGE,
     SERVE_USAGE,
+    place_inspect_arguments,
     place_predict_arguments,
     place_serve_arguments,
 )
@@ -231,8 +232,18 @@ COMMANDS = {
     "inspect": Command(
         "print the model, mesh and cost of a run without running it",
         "inspect",
+        (
+            Argument(
+                "--trial",
+                {
+                    "action": "store_true",
+                    "help": "run a few steps, and say what fits, how long it takes and how much text",
+                },
+            ),
+        ),
         configuration="pretraining.PretrainingRun",
         gin_files=given_or_recorded,
+        place_arguments=place_inspect_arguments,
         unneeded=("MODEL_DIR", "VOCAB_FILE"),
     ),
     "vocab": Command(

@@ -339,7 +339,7 @@ def references(files: list[epath.Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in files:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            for name in macros_in(line.partition("#")[0]):
+            for name in macros_written_in(line.partition("#")[0]):
                 found.setdefault(name, f"{path}, line {number}")
     return found
 
@@ -365,7 +365,7 @@ def resolved() -> str:
     return text
 
 
-def macros_in(text: str) -> list[str]:
+def macros_written_in(text: str) -> list[str]:
     """Return the macros that the text of a Gin file uses, in order."""
     return re.findall(r"%(\w+)(?![\w.])", text)
 

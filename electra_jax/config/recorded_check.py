@@ -13,6 +13,7 @@ from electra_jax.errors import UserError
 # `electra predict`, `evaluate`, `compare`, `sweep` and `serve` are recorded for no model, and say where to write.
 CLASSES = {
     "electra_jax.config.comparison": (),
+    "electra_jax.config.corpora": ("CorpusConfig",),
     "electra_jax.config.data": (),
     "electra_jax.config.finetuning": ("FinetuningRun", "HeadOptions"),
     "electra_jax.config.prediction": (),

@@ -106,6 +106,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
             **whole,
             **rates,
             **BERT_BLOCK,
+            pad_vocab_size_multiple=1,
             dtype="float32",
             dropout_bits=16,
             dropout_prng="threefry2x32",

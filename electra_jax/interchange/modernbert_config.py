@@ -103,6 +103,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
             **sizes,
             **switches,
             embedding_size=sizes["hidden_size"],
+            pad_vocab_size_multiple=1,
             type_vocab_size=0,
             position_embedding_type="rotary",
             norm_placement="pre",

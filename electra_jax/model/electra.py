@@ -20,6 +20,7 @@ from electra_jax.model.towers import (
     MaskedLmHead,
     Tower,
     WordPredictor,
+    forbid_padding,
     visible_before,
 )
 from electra_jax.model.types import Masked, Tokens
@@ -213,7 +214,8 @@ class UniformElectra(nn.Module):
     def generate(self, masked: Masked, *, deterministic: bool) -> jax.Array:
         """Return equal logits at the masked positions, float32 [B, K, V]."""
         del deterministic
-        return jnp.zeros((*masked.masked_positions.shape, self.config.vocab_size), jnp.float32)
+        logits_BKV = jnp.zeros((*masked.masked_positions.shape, self.config.padded_vocab_size), jnp.float32)
+        return forbid_padding(logits_BKV, self.config)
 
     def discriminate(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
         """Return the discriminator's logits, float32 [B, L]."""

@@ -35,9 +35,18 @@ class MaskedLmHead(nn.Module):
         )
         norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, name="layer_norm")
         hidden_BKE = norm(gelu(dense(hidden_BKD)))
-        bias_V = self.param("output_bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,), jnp.float32)
+        rows = (config.padded_vocab_size,)
+        bias_V = self.param("output_bias", logical(nn.initializers.zeros, "vocab"), rows, jnp.float32)
         logits_BKV = matmul.einsum("BKE,VE->BKV", hidden_BKE, word_embeddings_VE, dtype, result=jnp.float32)
-        return logits_BKV + expand_to(bias_V, logits_BKV)
+        return forbid_padding(logits_BKV + expand_to(bias_V, logits_BKV), config)
+
+
+def forbid_padding(logits_BKV: jax.Array, config: EncoderConfig) -> jax.Array:
+    """Return the logits with the words of rows that no token has made impossible: see `pad_vocab_size_multiple`."""
+    if config.padded_vocab_size == config.vocab_size:
+        return logits_BKV
+    is_token_V = jnp.arange(config.padded_vocab_size) < config.vocab_size
+    return jnp.where(expand_to(is_token_V, logits_BKV), logits_BKV, -jnp.inf)
 
 
 class ReplacedTokenHead(nn.Module):

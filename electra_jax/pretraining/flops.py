@@ -68,7 +68,7 @@ def encoder_flops(config: EncoderConfig, batch_size: int, sequence_length: int) 
 
 def word_head_flops(config: EncoderConfig, num_tokens: int, *, width: int) -> int:
     """Return the forward matrix FLOPs of predicting `num_tokens` words from hidden states of a width."""
-    return 2 * num_tokens * config.embedding_size * (width + config.vocab_size)
+    return 2 * num_tokens * config.embedding_size * (width + config.padded_vocab_size)
 
 
 def replaced_token_head_flops(config: EncoderConfig, num_tokens: int) -> int:

@@ -36,6 +36,7 @@ class MadeBy(TypedDict, total=False):
     """Declare what is read of the record of a cache."""
 
     vocabulary_fingerprint: str
+    word_marks: bool
     train: SplitRecord
     validation: SplitRecord
 

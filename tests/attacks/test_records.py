@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from electra_jax.checkpoints.model_record import read_model_record
 from electra_jax.checkpoints.run_record import read_run_record
 from electra_jax.checkpoints.seal import METADATA, SEAL, CorruptCheckpointError, check_seal, seal
-from electra_jax.config.data import check_vocabulary_of
+from electra_jax.config.cache_checks import check_vocabulary_of
 from electra_jax.errors import UserError
 from electra_jax.files import absolute
 from electra_jax.interchange import hf_classes, hf_config, hf_electra, modernbert_config

@@ -313,6 +313,29 @@ def test_a_new_token_starts_from_the_mean_of_its_pieces(tmp_path: Path) -> None:
     np.testing.assert_allclose(now[11], (table[8] + table[7]) / 2, rtol=1e-6)
 
 
+def test_rows_that_pad_a_table_are_added_and_left_out(tmp_path: Path) -> None:
+    sizes = {"pad_vocab_size_multiple": 50}
+    wide = dataclasses.replace(MAIN, **sizes)
+    padded = network(main=wide, generator=dataclasses.replace(SMALLER, **sizes))
+    names = ("embeddings/word_embeddings", "generator/head/output_bias")
+    there = trained(network())
+    taken, found = started(written(tmp_path / "bare", there), padded, main=wide)
+    assert (taken.new, taken.left_over, taken.notes) == ([], [], [])
+    for name in names:
+        np.testing.assert_array_equal(found[name][:64], there[name])
+        np.testing.assert_array_equal(found[name][64:], named(new(padded))[name][64:])
+    there = trained(padded)
+    folder = written(tmp_path / "padded", there, main=wide)
+    _, found = started(folder, network())
+    for name in names:
+        np.testing.assert_array_equal(found[name], there[name][:64])
+    _, again = started(folder, padded, main=wide)
+    assert all(np.array_equal(again[name], there[name]) for name in there)
+    _, mapped = started(folder, padded, Vocabulary([*TOKENS[:63], "new"], True, True), main=wide, map_vocabulary=True)
+    np.testing.assert_array_equal(mapped[names[0]][:63], there[names[0]][:63])
+    np.testing.assert_array_equal(mapped[names[0]][64:], named(new(padded))[names[0]][64:])
+
+
 def test_a_table_of_positions_is_made_longer_or_refused(tmp_path: Path) -> None:
     there = trained(network())
     folder = written(tmp_path / "pair", there)

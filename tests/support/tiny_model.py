@@ -41,6 +41,7 @@ ONE_AXIS = MeshConfig(data=-1, fsdp=1, tensor=1, rules=RULES, deterministic=Fals
 # What every published size has in common.
 PUBLISHED_ENCODER = {
     "vocab_size": 30522,
+    "pad_vocab_size_multiple": 1,
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
     **BERT_BLOCK,
