@@ -75,7 +75,7 @@ def cross_validate(configuration: FinetuningRun, folds: int) -> None:
     """
     model_dir = Path(configuration.model_dir)
     if (model_dir / SEEDS).exists() or (model_dir / CHECKPOINTS).exists():
-        raise UserError(f"{model_dir} holds a run without FOLDS: use another MODEL_DIR")
+        raise UserError(f"{model_dir} holds a run that is no cross-validation: use another MODEL_DIR")
     directories = [f"{FOLDS}/{fold}" for fold in range(folds)]
     for fold, directory in enumerate(directories):
         print_on_leader(f"fold {fold}, of {folds}: {model_dir / directory}")

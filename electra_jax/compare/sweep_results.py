@@ -1,5 +1,6 @@
 """Collect what a sweep found: the scores of every trial, the one that is chosen, and its scores on other examples."""
 
+import json
 import math
 import os
 import statistics
@@ -46,7 +47,8 @@ def sweep_of(run: SweepRun, trials: Sequence[Trial], records: Records, failures:
     if scored:
         best = max(scored, key=lambda entry: rank(entry["score"], sweep["metric"]))
         sweep["chosen"] = {**best, "reported": _reported(results[best["directory"]], sweep["chosen_on"])}
-    return published(sweep, os.path.abspath(run.model_dir))
+    # Lists in place of tuples, as the file has them.
+    return published(json.loads(json.dumps(sweep)), os.path.abspath(run.model_dir))
 
 
 def _entry(trial: Trial, results: Mapping[str, Any] | None, failure: str | None) -> dict[str, Any]:
