@@ -114,7 +114,11 @@ def test_texts_whose_last_word_decides(whole: Path, tmp_path: Path, capsys: pyte
     said = capsys.readouterr().out
     assert "train: 320 of 320 texts, 46 % of tokens, cut at 16: fine-tune with a larger MAX_SEQ_LENGTH" in said
     assert cut["cut"]["dev"] == {
-        **{"length": 16, "texts": 20, "num_texts": 20, "tokens": 240, "num_tokens": 520},
+        "length": 16,
+        "texts": 20,
+        "num_texts": 20,
+        "tokens": 240,
+        "num_tokens": 520,
         "unit": "texts",
     }
     assert "dev: 20 of 20 texts, 46 % of tokens, cut at 16" in (tmp_path / "run/report.html").read_text()
