@@ -289,6 +289,23 @@ COMMANDS = {
             ),
             AVERAGE,
             *VECTORS,
+            Argument(
+                "--dtype",
+                {
+                    "choices": ("float32", "bfloat16", "float16"),
+                    "default": "float32",
+                    "help": "of the weights in the files of transformers; half the size, and rounded",
+                },
+            ),
+            Argument("--license", {"metavar": "ID", "help": "for the model card; otherwise the imported model's"}),
+            Argument(
+                "--language",
+                {"action": "append", "metavar": "CODE", "help": "for the model card, such as de; repeatable"},
+            ),
+            Argument(
+                "--push",
+                {"metavar": "ORG/NAME", "help": "upload DEST to the hub too, as public as its owner's settings say"},
+            ),
         ),
     ),
     "score": Command(

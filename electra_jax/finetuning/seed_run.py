@@ -176,6 +176,7 @@ class SeedContext:
                 "epochs": self.run.num_epochs,
                 "batch size": self.run.batch_size,
                 "learning rate": self.optimizer_config.learning_rate,
+                **self.origin.source,
                 **({} if self.chosen is None else {"vectors": self.chosen}),
                 **facts,
             },

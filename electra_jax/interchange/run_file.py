@@ -39,7 +39,7 @@ def run_file(description: Description, dest: Path, *, resumes_at: int | None) ->
         resumes_at: the step from which the optimizer resumes; None where the files had no moments.
 
     Returns:
-        The text and an empty reason; or None and the reason, which is empty for a fine-tuned model.
+        The text and an empty reason; or None and the reason.
     """
     config = description.discriminator
     if config is None:
@@ -47,8 +47,6 @@ def run_file(description: Description, dest: Path, *, resumes_at: int | None) ->
             "a generator alone does not say the discriminator's sizes: to pre-train from it give --gin.INIT_FROM, and "
             "a model's Gin file of which a tower has its sizes"
         )
-    if description.kind not in ("pretraining", "discriminator", "encoder"):
-        return None, ""
     generator = description.generator
     if generator is None:
         width = THIRD_WIDTH if config.hidden_size == BASE_HIDDEN_SIZE else 0.25
