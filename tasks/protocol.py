@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 # What the model reads of one row, unpadded: `input_ids` and `token_type_ids` int32 [L]; `example`, int32 [], the number
-# of the example that it comes from; of texts and sentences `num_tokens` and `num_cut`, int32 [], the tokens of the
-# whole example and those of them that no row has; and the targets of its kind, where the example has them:
+# of the example that it comes from; `num_tokens` and `num_cut`, int32 [], the tokens of the whole text, sentence or
+# question and those of them that no row has (of a question, `question_length`, the most that a row has); and the
+# targets of its kind, where the example has them:
 #   classification      label int32 []
 #   multi_label_classification  labels float32 [C], 1 for each label that the text has
 #   regression          label float32 [], from 0 to 1

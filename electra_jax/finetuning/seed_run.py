@@ -48,7 +48,7 @@ from electra_jax.training.state import Batch, Sums, TrainState
 from electra_jax.training.stop import Stop
 
 # Arrays of a row that only the host reads.
-HOST_ONLY = ("example", "window", "answer_mask", "num_tokens", "num_cut")
+HOST_ONLY = ("example", "window", "answer_mask", "num_tokens", "num_cut", "question_length")
 
 
 class Split(NamedTuple):
