@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.multiple_choice.task import CHOICE_TASKS, choice_task_from_facts, make_choice_task
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.original import choice
 from electra_jax.tasks.protocol import DownstreamTask
@@ -17,7 +18,7 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 PACKAGE_OF = "package_of"
 
-NAMES = (*text_task.NAMES, *vectors.NAMES, *QA_TASKS, *TAGGING_TASKS, PACKAGE_OF)
+NAMES = (*text_task.NAMES, *vectors.NAMES, *CHOICE_TASKS, *QA_TASKS, *TAGGING_TASKS, PACKAGE_OF)
 
 
 def make_task(
@@ -45,6 +46,8 @@ def make_task(
         return text_task.make_text_task(options, vocabulary, rules=choice.text_rules(options.rules), recorded=facts)
     if name in vectors.NAMES:
         return vectors.make_vector_task(options, vocabulary, recorded=facts)
+    if name in CHOICE_TASKS:
+        return make_choice_task(options, vocabulary)
     if name == PACKAGE_OF:
         from electra_jax.tasks.text.package_of import make_package_task
 
@@ -95,6 +98,8 @@ def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> Downstr
         return qa_task_from_facts(facts, vocabulary, rules=choice.qa_rules(facts["rules"]))
     if facts["kind"] == "tagging":
         return tagging_task_from_facts(facts, vocabulary, rules=choice.tagging_rules(facts["rules"]))
+    if facts["kind"] == "multiple_choice":
+        return choice_task_from_facts(facts, vocabulary)
     if facts["kind"] in vectors.NAMES:
         return vectors.vector_task_from_facts(facts, vocabulary)
     return text_task.text_task_from_facts(facts, vocabulary, rules=choice.text_rules(facts["rules"]))

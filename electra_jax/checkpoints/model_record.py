@@ -54,6 +54,7 @@ MODEL_KINDS = {
     "classification": "sequence_classification",
     "multi_label_classification": "multi_label_classification",
     "regression": "regression",
+    "multiple_choice": "multiple_choice",
     "tagging": "token_classification",
     "question_answering": "question_answering",
     "retrieval": "sentence_embedding",
@@ -194,7 +195,7 @@ def check_parts(description: Description) -> None:
     kind, head = description.kind, description.head
     parts = {"discriminator": description.discriminator, "generator": description.generator, "head": head}
     needed = ["generator" if kind == "generator" else "discriminator"]
-    needed += ["head"] * (kind in TASK_KINDS or kind == "multiple_choice")
+    needed += ["head"] * (kind in TASK_KINDS)
     missing = [name for name in needed if parts[name] is None]
     if missing:
         raise ValueError(f"a model of kind {kind!r} without {' and '.join(missing)}")

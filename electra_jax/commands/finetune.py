@@ -77,7 +77,7 @@ def run(configuration: FinetuningRun) -> None:
         print_on_leader(f"note: {problem}")
     if processes.leader():
         splits = [context.train, *context.parts.by_name.values()]
-        longest = max(len(row["input_ids"]) for split in splits for row in split.rows)
+        longest = max(row["input_ids"].shape[-1] for split in splits for row in split.rows)
         # Positions begin anew at the second of two texts in a row.
         warn_of_long_rows(begun, min(longest, task.length))
     check_settings(configuration, context)

@@ -42,7 +42,7 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
         predict_split(model, configuration, configuration.split)
         return
     task, most = configuration.task, SORTED_BATCHES * configuration.batch_size
-    columns = InputColumns(task.text_column, task.text_b_column, configuration.id_column)
+    columns = InputColumns(task.text_column, task.text_b_column, task.choice_columns, configuration.id_column)
     cut = CutCount(model.description.row_length)
     answer = functools.partial(answered_together, model, batch_size=configuration.batch_size, cut=cut)
     with record_writer(options.output) as write:

@@ -11,6 +11,8 @@ that only fills up the batch), and the targets of its kind:
     similarity          label float32 [B], from 0 to 1; like retrieval, two texts a row, told apart by example_ids 1 and
                         2, int32 [B, L]
     retrieval           first_id, second_id int32 [B]: the numbers of both texts, equal for the same text
+    multiple_choice     label int32 [B]; the arrays of tokens are [B, C, L], a row for each choice; choice_mask float32
+                        [B, C], 0 where an example has fewer choices
 """
 
 import dataclasses
@@ -34,7 +36,8 @@ class LossConfig:
 
     Attributes:
         kind: "classification", "multi_label_classification" (the mean over the labels of their binary
-            cross-entropies), "regression", "tagging", "question_answering", "similarity" or "retrieval".
+            cross-entropies), "regression", "tagging", "question_answering", "similarity", "retrieval" or
+            "multiple_choice".
         answerable_weight: question answering: the weight of the answerability head's cross-entropy (0.5 as published).
         reduction: "mean" over rows (tagging: over labelled words), or "sum" over them, as the original: its gradients
             are larger by about the batch size, which clipping and Adam all but hide.
@@ -64,8 +67,9 @@ def init_params(key: jax.Array, model: FinetunedModel) -> PyTree:
 
 
 def tokens_of(batch: Batch) -> Tokens:
-    """Return what the encoder reads of a batch."""
-    return Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch.get("example_ids"))
+    """Return what the encoder reads of a batch; choices [B, C, L] become rows [B * C, L]."""
+    tokens = Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch.get("example_ids"))
+    return jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), tokens)
 
 
 def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
@@ -89,6 +93,10 @@ def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
         return Loss(jnp.sum(nll_BL * words_BL), jnp.sum(words_BL))
     elif config.kind == "similarity":
         losses_B = jnp.square(jnp.sum(outputs[:, 0] * outputs[:, 1], axis=-1) - batch["label"])
+    elif config.kind == "multiple_choice":
+        there_BC = batch["choice_mask"] > 0
+        logits_BC = jnp.where(there_BC, outputs.reshape(there_BC.shape), -jnp.inf)
+        losses_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, batch["label"])
     elif config.kind == "retrieval":
         losses_B = contrastive_losses(outputs, batch, temperature=config.temperature)
     else:
@@ -184,11 +192,12 @@ def finetune_step(
         grads, term = accumulated(state.params, batch, dropout_key, model, loss, accumulation_steps)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     weights_B = batch["row_weight"]
+    real_BX = batch["attention_mask"].astype(jnp.float32).reshape(len(weights_B), -1)
     sums = {
         "loss": term.sum,
         "loss_weight": term.weight,
         "examples": jnp.sum(weights_B),
-        "real": jnp.sum(batch["attention_mask"].astype(jnp.float32) * weights_B[:, None]),
+        "real": jnp.sum(real_BX * weights_B[:, None]),
         "grad_norm": optax.tree.norm(grads),
     }
     params = optax.apply_updates(state.params, updates)

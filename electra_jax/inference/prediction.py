@@ -91,6 +91,8 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "encoding": "BIO",
             "rules": "standard",
         }
+    if kind == "multiple_choice":
+        return {"task": "this model", "kind": kind, "fills_blanks": False, "rules": "standard", "length": length}
     if kind == "question_answering":
         windows = {
             "max_sequence_length": length,
@@ -133,15 +135,20 @@ def predict_examples(
 
 
 def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
-    """Return a model's forward pass of rows, on one device.
+    """Return a model's forward pass of rows, on one device; a row of multiple choice is one choice.
 
     Args:
         model: the model.
         batch_size: the most rows of a batch.
         num_rows: how many rows there are; see `rows_of_batch`.
     """
+    choices = model.description.kind == "multiple_choice"
+
+    def launch(batch: Mapping[str, np.ndarray]) -> Any:
+        return model.launch(*(batch[name][:, None] if choices else batch[name] for name in FIELDS))
+
     return RowRunner(
-        launch=lambda batch: model.launch(*(batch[name] for name in FIELDS)),
+        launch=launch,
         per_token=per_token_outputs(model.description.kind),
         batch_size=rows_of_batch(num_rows, batch_size),
         buckets=lengths_of(model),

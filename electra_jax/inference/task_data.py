@@ -7,12 +7,16 @@ from electra_jax.checkpoints.model_record import MODEL_KINDS, TASK_KINDS
 from electra_jax.errors import UserError
 from electra_jax.inference.network import Network
 from electra_jax.tasks.catalog import NAMES, make_task
+from electra_jax.tasks.multiple_choice.task import CHOICE_TASKS
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.sources import QA_TASKS
 from electra_jax.tasks.tagging.task import TAGGING_TASKS
 from electra_jax.tasks.text.tables import Interval
 from electra_jax.tasks.text.task import TextTask
+
+# The tasks of the families that are kinds of tasks too; all others are on texts.
+FAMILIES = {"question_answering": QA_TASKS, "tagging": TAGGING_TASKS, "multiple_choice": CHOICE_TASKS}
 
 
 def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
@@ -34,7 +38,7 @@ def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
     name = options.task or ("" if recorded is None else recorded["task"])
     if not name:
         raise UserError("the model does not say which task it was fine-tuned on: set TASK, and DATA_DIR")
-    if name in NAMES and family_of(name) != (kind if kind in ("question_answering", "tagging") else "text"):
+    if name in NAMES and family_of(name) != (kind if kind in FAMILIES else "text"):
         raise UserError(f"{name} is a task of {readable(family_of(name))}, and the model was made for {readable(kind)}")
     if kind == "question_answering" and recorded is not None and recorded["task"] != name:
         # The recorded scores and threshold are those of another task.
@@ -65,8 +69,8 @@ def splits_of(task: DownstreamTask, name: str) -> list[str]:
 
 
 def family_of(name: str) -> str:
-    """Return the family of a task of the catalogue: "question_answering", "tagging" or "text"."""
-    return "question_answering" if name in QA_TASKS else "tagging" if name in TAGGING_TASKS else "text"
+    """Return the family of a task of the catalogue: one of `FAMILIES`, or "text"."""
+    return next((family for family, names in FAMILIES.items() if name in names), "text")
 
 
 def readable(kind: str) -> str:

@@ -70,6 +70,7 @@ _NO_SCORES = ("total", "thresh")
 _HEADS = {
     "classification": "a choice among its classes",
     "multi_label_classification": "any number of its labels",
+    "multiple_choice": "a score for each choice",
     "regression": "its values",
     "tagging": "a tag for each word",
     "question_answering": "the answer’s place in the text",

@@ -35,6 +35,11 @@ QUESTIONS = [
     {"question": "who sat ?", "context": "john sat on the mat . the dog ran home ."},
     {"question": "who ran ?", "context": "the dog ran home . john sat in paris ."},
 ]
+CHOICES = {"task": "own", "kind": "multiple_choice", "fills_blanks": False, "rules": "standard", "length": 32}
+CHOICE_INPUTS = [
+    {"text": "the cat sat", "text_b": "who ?", "choices": ["the cat", "john", "the dog ran home"]},
+    {"text": "john ran", "choices": ["home", "in paris ."]},
+]
 CASES: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "classification": (
         {"kind": "sequence_classification", "labels": CLASSES, "task": text_facts("own", CLASSES, pair=False)},
@@ -68,6 +73,10 @@ CASES: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "question_answering": (
         {"kind": "question_answering", "labels": (), "task": ANSWERS, **SPANS},
         QUESTIONS,
+    ),
+    "multiple_choice": (
+        {"kind": "multiple_choice", "labels": (), "task": CHOICES, "head_kind": "sequence_classification"},
+        CHOICE_INPUTS,
     ),
 }
 
@@ -104,7 +113,7 @@ def test_the_export_says_the_same_here(name: str, tmp_path: Path) -> None:
                 before[key] for key in ("answer", "start", "end")
             ]
     config = json.loads((out / "config.json").read_text())
-    assert config["label2id"].keys() == set(config["id2label"].values()) if "id2label" in config else name[0] == "q"
+    assert config["label2id"].keys() == set(config["id2label"].values()) if "id2label" in config else not case["labels"]
 
 
 def test_several_labels_are_a_problem_type(tmp_path: Path) -> None:
@@ -239,6 +248,10 @@ def test_pipelines_of_transformers_say_the_same(name: str, tmp_path: Path) -> No
             said = {score["label"]: score["score"] for score in scores}
             expected = {"LABEL_0": found["value"]} if "value" in found else found["probabilities"]
             assert said == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    elif name == "multiple_choice":
+        scores = choices_of_transformers(transformers, out, inputs)
+        for found, probabilities in zip(tuned(inputs), scores, strict=True):
+            assert found["probabilities"] == pytest.approx(probabilities, abs=1e-5)
     elif name == "question_answering":
         if not hasattr(transformers, "QuestionAnsweringPipeline"):
             pytest.skip("version 5 of transformers has no pipeline of question answering")
@@ -263,3 +276,16 @@ def test_pipelines_of_transformers_say_the_same(name: str, tmp_path: Path) -> No
                 assert [by_word[start] for start in starts] == [
                     found["tags"][found["words"].index(word)] for word in dict.fromkeys(found["words"])
                 ]
+
+
+def choices_of_transformers(transformers: Any, directory: Path, inputs: list[dict[str, Any]]) -> list[list[float]]:
+    """The probabilities of choices as transformers' own class gives them, which no pipeline does."""
+    model = transformers.AutoModelForMultipleChoice.from_pretrained(directory).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    found = []
+    for value in inputs:
+        seconds = [f"{value.get('text_b', '')} {choice}" for choice in value["choices"]]
+        encoded = tokenizer([value["text"]] * len(seconds), seconds, padding=True, return_tensors="pt")
+        logits = model(**{name: tensor[None] for name, tensor in encoded.items()}).logits
+        found.append(logits[0].softmax(-1).tolist())
+    return found
