@@ -17,6 +17,7 @@ TOKENIZER = "tokenizer.json"  # its tokenizer, with special_tokens_map.json
 # Written by `electra evaluate` and `electra predict`.
 EVALUATION = "evaluation.json"  # metrics of the whole held-out split, or of a task's
 PAIRS = "minimal_pairs.json"  # what a pre-trained model says of minimal pairs
+PROMPT_SCORES = "prompt.json"  # how a pre-trained model classifies by a prompt
 PREDICTIONS_FOLDER = "predictions"  # a leaderboard's files
 
 # Written by `electra finetune`.

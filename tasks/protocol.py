@@ -25,12 +25,14 @@ import numpy as np
 #   multiple_choice     label int32 []; in training all choices in a row, the arrays of tokens [C, L], with
 #                       attention_mask int32 [C, L] and choice_mask float32 [C], 0 where there is no such choice; and
 #                       else a row for each, with its place, choice int32 []
+#   prompt              label int32 []; word_mask float32 [L], 1 at the pieces of the label's word; all labels in a row
+#                       or a row for each, choice, as of multiple_choice
 #   retrieval           in training first_id, second_id int32 []: the numbers of both texts among the different ones
 Row = dict[str, np.ndarray]
 
 KINDS = (
     *("classification", "multi_label_classification", "regression", "tagging", "question_answering"),
-    *("similarity", "retrieval", "multiple_choice"),
+    *("similarity", "retrieval", "multiple_choice", "prompt"),
 )
 
 # The kinds whose models give a vector for each text.

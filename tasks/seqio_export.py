@@ -54,8 +54,10 @@ def register(task: DownstreamTask) -> None:
     """
     if task.kind in VECTOR_KINDS:
         raise UserError(f"{task.name} makes vectors, which SeqIO has no place for: use electra finetune")
-    if task.kind == "multiple_choice":
-        raise UserError(f"{task.name} reads a row for each choice, which SeqIO has no place for: use electra finetune")
+    if task.kind in ("multiple_choice", "prompt"):
+        raise UserError(
+            f"{task.name} reads a row for each choice or label, which SeqIO has no place for: use electra finetune"
+        )
     if task.kind == "multi_label_classification":
         raise UserError(
             f"{task.name} gives a text several labels, and a SeqIO task of ours has one target: use electra "

@@ -49,8 +49,9 @@ KINDS = (
     "sentence_embedding",
 )
 
-# The kind of model that answers each kind of task, and a kind of task for each.
+# The kind of model that answers each kind of task, and a kind of task for each kind with a head of its own.
 MODEL_KINDS = {
+    "prompt": "discriminator",
     "classification": "sequence_classification",
     "multi_label_classification": "multi_label_classification",
     "regression": "regression",
@@ -61,7 +62,7 @@ MODEL_KINDS = {
     "similarity": "sentence_embedding",
 }
 # Of a model for vectors it is that which needs no other texts.
-TASK_KINDS = {model: task for task, model in MODEL_KINDS.items()}
+TASK_KINDS = {model: task for task, model in MODEL_KINDS.items() if task != "prompt"}
 
 # The fields that descriptions of version 0.1 lack, with the values that stand for what it did.
 ADDED_FIELDS: dict[str, dict[str, Any]] = {"EncoderConfig": BERT_BLOCK, "HeadConfig": {"classifier_pooling": "cls"}}
@@ -111,6 +112,16 @@ class Description:
         recorded = self.facts.get("task")
         # Of an imported checkpoint of the original it is the name alone.
         return recorded if isinstance(recorded, dict) else None
+
+    @property
+    def task_kind(self) -> str | None:
+        """Return the kind of task that the model answers; None for one that was made for no task."""
+        return (self.task or {}).get("kind", TASK_KINDS.get(self.kind))
+
+    @property
+    def finds_replaced(self) -> bool:
+        """Whether there is a head that tells replaced tokens, which prompts ask."""
+        return self.kind in ("pretraining", "discriminator") and self.facts.get("objective") != "Electric"
 
     @property
     def longest_row(self) -> int:
@@ -201,6 +212,20 @@ def check_parts(description: Description) -> None:
         raise ValueError(f"a model of kind {kind!r} without {' and '.join(missing)}")
     if head is not None and description.labels and len(description.labels) != head.num_labels:
         raise ValueError(f"{len(description.labels)} labels of a head with {head.num_labels} outputs")
+
+
+def check_finds_replaced(description: Description, where: str) -> None:
+    """Check that a model has a head that tells replaced tokens; `where` begins the message.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if not description.finds_replaced:
+        trained = " trained by Electric" if description.facts.get("objective") == "Electric" else ""
+        raise UserError(
+            f"{where} is a model of kind {description.kind!r}{trained}, without a head that tells replaced tokens, "
+            "which prompts ask: name a discriminator as it was pre-trained"
+        )
 
 
 def write_model_record(directory: epath.Path, description: Description) -> None:

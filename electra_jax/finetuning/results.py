@@ -46,6 +46,7 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
         return None
     names = {
         "classification": "every example gets the class",
+        "prompt": "every example gets the label",
         "multi_label_classification": "every example gets the labels",
         "multiple_choice": "every example gets the choice at the place",
         "tagging": "every sentence gets",
@@ -56,7 +57,7 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
 
 def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
     """Return what is compared of predictions: the class, the labels, the place of a choice, the tags or the answer."""
-    if task.kind in ("classification", "multiple_choice"):
+    if task.kind in ("classification", "prompt", "multiple_choice"):
         return prediction["label"]
     if task.kind == "multi_label_classification":
         return list(prediction["labels"])
@@ -67,7 +68,7 @@ def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
 
 def gold_of(task: DownstreamTask, example: Any) -> Any:
     """Return an example's gold class, labels, value, place, tags, or accepted answers ([] where there is none)."""
-    if task.kind == "classification":
+    if task.kind in ("classification", "prompt"):
         return task.labels[example.label]
     if task.kind == "multi_label_classification":
         return [task.labels[number] for number in example.label]

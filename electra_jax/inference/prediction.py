@@ -55,7 +55,7 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: Cu
     """
     if not values:
         return []
-    if model.description.kind not in TASK_KINDS:
+    if model.description.task_kind is None:
         return describe_texts(model, list(map(as_pair, values)), batch_size, count)
     facts = model.description.task
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
@@ -128,7 +128,9 @@ def predict_examples(
 ) -> list[Prediction]:
     """Return a prediction for each example of a task that the model's labels fit; see `answers` for `count`."""
     rows = task.rows(examples, training=False)
-    found = predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=model.labels)
+    # A head of pre-training has no labels of its own.
+    labels = model.labels or task.labels
+    found = predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=labels)
     # Not before: what is refused is asked again, in parts.
     count.add(rows)
     return found

@@ -29,7 +29,7 @@ CHOICES = {"multiple_choice", "swag", "race"}
 
 def test_the_names() -> None:
     text = "cola sst2 mrpc stsb qqp mnli qnli rte wnli ax classification regression pair_classification package_of"
-    assert set(NAMES) == {*text.split(), *VECTORS, *CHOICES, *QUESTION_ANSWERING, *TAGGING}
+    assert set(NAMES) == {*text.split(), *VECTORS, *CHOICES, "prompt", *QUESTION_ANSWERING, *TAGGING}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,12 +50,15 @@ def test_a_task_of_every_name_and_its_rebuilt_self(tmp_path: Path, name: str) ->
     elif name in CHOICES:
         file, kind, length = "train.tsv", "multiple_choice", 512 if name == "race" else 128
         columns |= {"choice_columns": ("text", "other")}
+    elif name == "prompt":
+        file, kind, length = "train.tsv", name, 128
+        columns |= {"template": "{text}, {text_b}: {label}", "label_words": {"1": "a", "2": "b"}}
     else:
         file, kind, length = "train.tsv", "regression" if name in ("stsb", "regression") else "classification", 128
     options = task_options(name, train_file=None if name == "ax" else str(tmp_path / file), **columns)
     task = make_task(options, VOCABULARY)
     assert (task.name, task.kind, task.length) == (name, kind, length)
-    assert (len(task.labels) > 1) == (kind in ("classification", "tagging"))
+    assert (len(task.labels) > 1) == (kind in ("classification", "tagging", "prompt"))
     facts = json.loads(json.dumps(task.describe()))
     rebuilt = task_from_facts(facts, VOCABULARY)
     assert rebuilt.describe() == task.describe()
