@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.folds import in_folds
 from electra_jax.tasks.multiple_choice.task import CHOICE_TASKS, choice_task_from_facts, make_choice_task
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.original import choice
@@ -24,7 +25,7 @@ NAMES = (*text_task.NAMES, *vectors.NAMES, *CHOICE_TASKS, prompts.PROMPT, *QA_TA
 def make_task(
     options: TaskOptions, vocabulary: Vocabulary, *, recorded: Mapping[str, Any] | None = None
 ) -> DownstreamTask:
-    """Make a task with its data.
+    """Make a task with its data, of which FOLD of FOLDS is the dev split where these are set.
 
     Args:
         options: which task, and where its data is. A name that is none of `NAMES` is looked up in SeqIO's registry.
@@ -33,8 +34,15 @@ def make_task(
             rather than from the training file. None to train.
 
     Raises:
-        UserError: if there is no such task, or no data for it, or its rules cannot follow the vocabulary.
+        UserError: if there is no such task, or no data for it, its rules cannot follow the vocabulary, or it cannot be
+            divided into folds.
     """
+    task = _whole_task(options, vocabulary, recorded)
+    return task if options.folds is None and options.fold is None else in_folds(task, options)
+
+
+def _whole_task(options: TaskOptions, vocabulary: Vocabulary, recorded: Mapping[str, Any] | None) -> DownstreamTask:
+    """Make a task with its data, whatever FOLDS says."""
     name = options.task
     facts = None if recorded is None else choice.current_facts(recorded)
     if options.main_metric is not None and name not in (*text_task.NAMES, prompts.PROMPT):
@@ -64,6 +72,10 @@ def make_task(
     if recorded is not None and recorded.get("registered") and recorded["task"] == name:
         return task_from_facts(recorded, vocabulary)
     check_name(name)
+    if options.long_texts != "cut":
+        raise UserError(
+            f"LONG_TEXTS is {options.long_texts!r}: {name} of SeqIO's registry has one row a text; set it to 'cut'"
+        )
     from electra_jax.tasks.seqio_import import task_of_registry
 
     return task_of_registry(name, vocabulary, length=options.row_length, clips=options.clip_predictions)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated
 
-from electra_jax.ranges import AT_LEAST_1, FINITE, SHARE, UNDER_1, Checked, Range
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, FINITE, SEED, SHARE, UNDER_1, Checked, Range
 
 # [CLS] x [SEP]: a shorter row holds no text.
 SHORTEST_ROW = 3
@@ -34,6 +34,10 @@ class TaskOptions(Checked):
             tags of the first split.
         tag_encoding: the letters that the model predicts: "BIOES", "BIO" ...
         dev_fraction: share of the training examples, chosen by their texts, that stands in for a missing dev file.
+        folds: number of parts of the training examples, each of which is the dev split once (cross-validation), see
+            `folds`; None for none.
+        fold: the one that is the dev split now, from 0; None for all, one after the other.
+        fold_seed: decides which examples are in which.
         length: largest number of tokens of a row, special ones counted; None for that of `length_by_task`.
         length_by_task: the length of each task; "default" is that of the others.
         clip_predictions: whether the values that a regression predicts are brought into the interval of the training
@@ -71,6 +75,9 @@ class TaskOptions(Checked):
     tag_scheme: str | None
     tag_encoding: str
     dev_fraction: Annotated[float, UNDER_1]
+    folds: Annotated[int | None, Range(2)]
+    fold: Annotated[int | None, AT_LEAST_0]
+    fold_seed: Annotated[int, SEED]
     length: Annotated[int | None, Range(SHORTEST_ROW)]
     length_by_task: Annotated[Mapping[str, int], Range(SHORTEST_ROW)]
     clip_predictions: bool

@@ -1,5 +1,6 @@
 """Divide the examples of a split into two parts that share no text, and tell which examples can be scored."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,11 @@ from electra_jax.tasks.qa.files import QAExample
 from electra_jax.tasks.split_files import held_out_hashes
 from electra_jax.tasks.tagging.sentences import TaggedSentence
 from electra_jax.tasks.text.tables import TextExample
+
+logger = logging.getLogger(__name__)
+
+# With fewer examples, each is more than a hundredth of them.
+_FEW_EXAMPLES = 100
 
 
 def has_gold(example: Any) -> bool:
@@ -25,6 +31,24 @@ def has_gold(example: Any) -> bool:
     return bool(example.tags) or not unknown
 
 
+def warn_of_few(number: int, name: str) -> None:
+    """Warn of a part of the examples that is so small that its scores say little.
+
+    Args:
+        number: of examples.
+        name: that of the part, such as "dev".
+    """
+    if number < _FEW_EXAMPLES:
+        logger.warning(
+            "the %s split has only %d example%s; each is %.0f %% of it, and a score of 100.00 may be luck: name a "
+            "larger file, or hold out more with DEV_FRACTION",
+            name,
+            number,
+            "" if number == 1 else "s",
+            100 / number,
+        )
+
+
 def halves(examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Divide examples by the hashes of their texts into two halves, exact unless examples of one text would be divided.
 
@@ -34,7 +58,7 @@ def halves(examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     Raises:
         UserError: if all examples have one text.
     """
-    hashes = [text_hash(_text_of(example)) for example in examples]
+    hashes = [text_hash(shared_text(example)) for example in examples]
     if len(set(hashes)) < 2:
         raise UserError(
             f"the {len(examples)} dev examples have {len(set(hashes))} different texts, too few for some that choose "
@@ -48,7 +72,7 @@ def halves(examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     return parts
 
 
-def _text_of(example: Any) -> str:
+def shared_text(example: Any) -> str:
     """Return what examples that belong together have in common."""
     if isinstance(example, QAExample):
         return example.context

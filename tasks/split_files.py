@@ -98,8 +98,8 @@ def file_sources(
     """Return the splits whose files are there: those named by path, and `{folder}/{split}{suffix}` under `data_dir`.
 
     Args:
-        options: `data_dir`, the explicit paths, and `dev_fraction`: without a dev file, that share of the training
-            examples becomes the dev split.
+        options: `data_dir`, the explicit paths, and `dev_fraction`: without a dev file and `folds`, that share of the
+            training examples becomes the dev split.
         folders: names of the task's folder, in the order in which they are looked for; then `data_dir` itself is.
         suffixes: endings of the files, in their order.
         read: returns the examples of a file, which is that of the split.
@@ -108,7 +108,8 @@ def file_sources(
     """
     paths = split_paths(options, folders=folders, suffixes=suffixes)
     readers = {split: functools.partial(read, path, split) for split, path in paths.items()}
-    if text_of is not None and options.dev_fraction > 0 and "train" in readers and "dev" not in readers:
+    shares = text_of is not None and options.dev_fraction > 0 and options.folds is None
+    if shares and "train" in readers and "dev" not in readers:
         share = functools.partial(_share, readers["train"], options.dev_fraction, text_of)
         readers = {"train": functools.partial(share, False), "dev": functools.partial(share, True)} | {
             split: reader for split, reader in readers.items() if split != "train"

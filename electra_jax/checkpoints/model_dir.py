@@ -237,8 +237,15 @@ def write_run_model(run: PretrainingRun, params: PyTree, vocabulary: Vocabulary)
     directory = path_of(run.model_dir)
     record = read_model_record(directory) if (directory / MODEL).exists() else None
     if record is None or record.facts.get("made by") == PRETRAINED:
-        write_model_record(directory, describe_towers(run, *shapes_of_towers(params), {}))
+        origin = source_of(run.init_from) if record is None else record.source
+        write_model_record(directory, describe_towers(run, *shapes_of_towers(params), origin))
     write_tokenizer(directory, vocabulary)
+
+
+def source_of(init_from: str | None) -> dict[str, Any]:
+    """Return the fact about the imported model that a run starts from, see `Description.source`."""
+    directory = None if init_from is None else path_of(init_from)
+    return {} if directory is None or not (directory / MODEL).exists() else read_model_record(directory).source
 
 
 def read_vocabulary(directory: epath.Path) -> Vocabulary | None:

@@ -64,6 +64,9 @@ MODEL_KINDS = {
 # Of a model for vectors it is that which needs no other texts.
 TASK_KINDS = {model: task for task, model in MODEL_KINDS.items() if task != "prompt"}
 
+# The fact about the model that `electra import` read, which holds for all that is made of it: license, language, name.
+SOURCE = "source"
+
 # The fields that descriptions of version 0.1 lack, with the values that stand for what it did.
 ADDED_FIELDS: dict[str, dict[str, Any]] = {"EncoderConfig": BERT_BLOCK, "HeadConfig": {"classifier_pooling": "cls"}}
 
@@ -122,6 +125,11 @@ class Description:
     def finds_replaced(self) -> bool:
         """Whether there is a head that tells replaced tokens, which prompts ask."""
         return self.kind in ("pretraining", "discriminator") and self.facts.get("objective") != "Electric"
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Return the fact about the imported model that this one was made of; nothing where there is none."""
+        return {name: value for name, value in self.facts.items() if name == SOURCE}
 
     @property
     def longest_row(self) -> int:

@@ -1,18 +1,17 @@
 """`electra compare`: pre-train variants for the same FLOPs, fine-tune them, and draw score against FLOPs."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from electra_jax.compare import report
-from electra_jax.compare.plan import Plan, make_plan, seconds_left
+from electra_jax.compare.plan import Plan, make_plan
 from electra_jax.compare.records import Records
 from electra_jax.compare.results import comparison_of
 from electra_jax.compare.tuning import chosen, trials
-from electra_jax.compare.work import Work, readable
+from electra_jax.compare.work import Work, failed, progress
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
 from electra_jax.distributed.owner import owning_model_dir
@@ -113,25 +112,8 @@ def work_on(
     def tell(line: str, ended: bool) -> None:
         if ended:
             write()
-        print_on_leader(f"{line} | {progress(plan, work, configuration.processes)}")
+        print_on_leader(f"{line} | {progress(work, [*plan.items, *plan.pending], configuration.processes)}")
 
     work = Work(records, failures, processes=configuration.processes, lock=lock, tell=tell)
     work.run(stop)
     return write()
-
-
-def progress(plan: Plan, work: Work, processes: int) -> str:
-    """Return how many items are done, and how long the rest takes as far as that is known."""
-    items = [*plan.items, *plan.pending]
-    seconds, unknown = seconds_left(items, work.timings(), processes=processes)
-    left = f"left: {readable(seconds)}" if seconds or not unknown else "left: not known yet"
-    if seconds and unknown:
-        left += f" and {len(unknown)} pieces of a kind that has not been timed yet"
-    return f"{len(work.records.done)} of {len(items)} pieces done, {left}"
-
-
-def failed(failures: Mapping[str, str]) -> str:
-    """Return one sentence on what failed."""
-    first, *others = failures
-    more = f"; {len(others)} more failed: {', '.join(others)}" if others else ""
-    return f"{first} {failures[first]}{more}; the same command tries again what is not done"

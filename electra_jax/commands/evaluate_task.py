@@ -21,7 +21,7 @@ from electra_jax.run_directory import EVALUATION, PAIRS, PROMPT_SCORES
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.outputs import left_out
-from electra_jax.tasks.parts import has_gold
+from electra_jax.tasks.parts import has_gold, warn_of_few
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.files import read_predictions
 from electra_jax.tasks.qa.metrics import gold_of, unanswered
@@ -112,6 +112,7 @@ def score_split(model: Network, task: DownstreamTask, split: str, *, batch_size:
             f"SPLIT={split!r}), or name another SPLIT"
         )
     print_on_leader(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
+    warn_of_few(len(found.examples), split)
     count = CutCount(task.length)
     predictions = predict_examples(model, task, found.examples, batch_size=batch_size, count=count)
     if count.texts:

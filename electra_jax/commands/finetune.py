@@ -1,5 +1,6 @@
 """`electra finetune`: trains a task's head on a pre-trained encoder with every seed, and reports the scores."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -15,14 +16,22 @@ from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.selection import BEST, LAST, SELECTIONS
 from electra_jax.distributed import processes
-from electra_jax.distributed.owner import owning_model_dir
+from electra_jax.distributed.owner import owned, owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.class_weights import weights_of_classes
-from electra_jax.finetuning.identity import adds_epochs, changes, data_identity
+from electra_jax.finetuning.cross_validation import results_of_folds
+from electra_jax.finetuning.identity import (
+    BATCHES,
+    EACH_BY_ITSELF,
+    OVER_THE_RUN,
+    adds_epochs,
+    changes,
+    data_identity,
+)
 from electra_jax.finetuning.layers import Chosen, choose_layer, said
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, evaluate_scored, run_seed
 from electra_jax.finetuning.selection import Parts, parts_of
@@ -30,13 +39,13 @@ from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
 from electra_jax.interchange.finetuned_task import head_problem
 from electra_jax.model.finetuned import FinetunedModel, PromptedModel, Trainable
 from electra_jax.model.pooling import with_layers
-from electra_jax.reports.finetuning import write_finetune_report
-from electra_jax.run_directory import CHECKPOINTS, KEPT, PREDICTIONS, RESULTS, SEED_RESULT, SEEDS
+from electra_jax.reports.finetuning import read_results, write_finetune_report
+from electra_jax.run_directory import CHECKPOINTS, FOLDS, KEPT, PREDICTIONS, RESULTS, SEED_RESULT, SEEDS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.long_texts import cut_count
 from electra_jax.tasks.outputs import left_out
-from electra_jax.tasks.parts import halves, has_gold
+from electra_jax.tasks.parts import halves, has_gold, warn_of_few
 from electra_jax.tasks.protocol import VECTOR_KINDS, DownstreamTask
 from electra_jax.tasks.qa.task import QATask
 from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
@@ -49,9 +58,42 @@ MOST_NAMED = 10
 
 @owning_model_dir("electra finetune")
 def run(configuration: FinetuningRun) -> None:
-    """Fine-tune with each seed; the same command resumes a run that was stopped or killed."""
+    """Fine-tune with each seed, and on each fold; the same command resumes a run that was stopped or killed."""
     local(configuration.model_dir, "the MODEL_DIR of fine-tuning")
     keep_compilations()
+    if configuration.task.folds is not None and configuration.task.fold is None:
+        cross_validate(configuration, configuration.task.folds)
+    else:
+        fine_tune(configuration)
+
+
+def cross_validate(configuration: FinetuningRun, folds: int) -> None:
+    """Fine-tune on all folds but one, for each of them, and report the mean of their scores and its spread.
+
+    Raises:
+        UserError: if the directory holds another run.
+    """
+    model_dir = Path(configuration.model_dir)
+    if (model_dir / SEEDS).exists() or (model_dir / CHECKPOINTS).exists():
+        raise UserError(f"{model_dir} holds a run without FOLDS: use another MODEL_DIR")
+    directories = [f"{FOLDS}/{fold}" for fold in range(folds)]
+    for fold, directory in enumerate(directories):
+        print_on_leader(f"fold {fold}, of {folds}: {model_dir / directory}")
+        place = str(model_dir / directory)
+        own = dataclasses.replace(
+            configuration, model_dir=place, task=dataclasses.replace(configuration.task, fold=fold)
+        )
+        # What a fold records is the command that trains it alone.
+        with gin_files.varied([f"FOLD={fold}", f"MODEL_DIR={place!r}"]), owned(place, "electra finetune"):
+            if not fine_tune(own):
+                return
+    if processes.leader():
+        found = [read_results(model_dir / directory / RESULTS) for directory in directories]
+        finish_folds(configuration, found, directories)
+
+
+def fine_tune(configuration: FinetuningRun) -> bool:
+    """Fine-tune with each seed, and return whether all of them have finished."""
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
     sharding.check_batch(configuration.batch_size, configuration.accumulation_steps, mesh)
     sharding.check_batch(configuration.evaluation_batch_size, 1, mesh)
@@ -81,6 +123,8 @@ def run(configuration: FinetuningRun) -> None:
         longest = max(row["input_ids"].shape[-1] for split in splits for row in split.rows)
         # Positions begin anew at the second of two texts in a row.
         warn_of_long_rows(begun, min(longest, task.length))
+        for name, part in context.parts.by_name.items():
+            warn_of_few(len(part.examples), name)
     check_settings(configuration, context)
     # A mesh that does not divide the model is refused before anything is written.
     sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)
@@ -91,9 +135,10 @@ def run(configuration: FinetuningRun) -> None:
             result = run_seed(context, seed, model_dir / SEEDS / str(seed), stop)
             if result is None:
                 end_early(stop, "")
-                return
+                return False
             seeds.append(result)
     finish(context, model_dir, seeds)
+    return True
 
 
 def check_settings(configuration: FinetuningRun, context: SeedContext) -> None:
@@ -213,15 +258,21 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     model_dir = Path(configuration.model_dir)
     data = data_identity(context)
     asked, record = configuration.identity(context.optimizer_config) | data, read_run_record(model_dir)
+    asked[BATCHES] = OVER_THE_RUN
     if context.chosen is not None:
         asked["vectors"] = context.chosen
     held = record.get("finetuning", {})
     if record and not held:
         raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
+    if (model_dir / FOLDS).exists():
+        raise UserError(f"{model_dir} holds a run with FOLDS: use another MODEL_DIR")
     # Seeds of earlier versions chose their checkpoints on the dev split and report that.
-    known = {"selection": LAST, **held} if held else {}
-    more_epochs = adds_epochs(known, asked)
+    known = {"selection": LAST, BATCHES: EACH_BY_ITSELF, **held} if held else {}
     results = [model_dir / SEEDS / str(seed) / SEED_RESULT for seed in configuration.seeds]
+    if all(path.exists() for path in results) and known.get("epochs") == asked["epochs"]:
+        # Nothing is left to train: the scores remain those of the batches that there were.
+        asked[BATCHES] = known[BATCHES]
+    more_epochs = adds_epochs(known, asked)
     if more_epochs and any(path.exists() and not (path.parent / CHECKPOINTS).exists() for path in results):
         raise UserError(
             f"{model_dir} has finished {held['epochs']:g} epochs and kept no state to go on from to "
@@ -285,6 +336,31 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
     print_on_leader(f"results: {path}")
     print_on_leader(f"report: {write_finetune_report(model_dir)}")
     print_on_leader(f"model: {model_dir} ({SELECTIONS[context.run.selection]} of seed {best})")
+
+
+def finish_folds(configuration: FinetuningRun, found: Sequence[dict[str, Any]], directories: Sequence[str]) -> None:
+    """Write the results of a cross-validation, and print them.
+
+    Args:
+        configuration: the run.
+        found: results.json of each fold.
+        directories: the folds' directories below MODEL_DIR.
+    """
+    model_dir = Path(configuration.model_dir)
+    results = results_of_folds(found, directories)
+    path, text = model_dir / RESULTS, json.dumps(results, indent=1) + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        task = configuration.task
+        write_run_record(
+            model_dir, gin_files.resolved(), {"cross_validation": {"folds": task.folds, "fold_seed": task.fold_seed}}
+        )
+        replace_file(path, text, durable=True)
+    finetune_results.show(results)
+    print_on_leader(f"results: {path}")
+    print_on_leader(
+        f"models: {model_dir / directories[0]} to {model_dir / directories[-1]}, each trained without the examples of "
+        "its fold"
+    )
 
 
 def label_thresholds(task: DownstreamTask) -> dict[str, float] | None:

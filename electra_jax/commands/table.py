@@ -160,6 +160,12 @@ COMMANDS = {
         reads_text=True,
         processes="together",
     ),
+    "sweep": Command(
+        "fine-tune with several values of a few settings, and choose the best by the dev split",
+        "sweep",
+        configuration="sweeping.SweepRun",
+        gin_files=default_first("gin/runs/sweep.gin"),
+    ),
     "probe": Command(
         "score what linear maps find in the hidden states of every layer of an encoder",
         "probe",
@@ -283,6 +289,23 @@ COMMANDS = {
             ),
             AVERAGE,
             *VECTORS,
+            Argument(
+                "--dtype",
+                {
+                    "choices": ("float32", "bfloat16", "float16"),
+                    "default": "float32",
+                    "help": "of the weights in the files of transformers; half the size, and rounded",
+                },
+            ),
+            Argument("--license", {"metavar": "ID", "help": "for the model card; otherwise the imported model's"}),
+            Argument(
+                "--language",
+                {"action": "append", "metavar": "CODE", "help": "for the model card, such as de; repeatable"},
+            ),
+            Argument(
+                "--push",
+                {"metavar": "ORG/NAME", "help": "upload DEST to the hub too, as public as its owner's settings say"},
+            ),
         ),
     ),
     "score": Command(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from electra_jax.compare.item import Item, deciding_settings
 from electra_jax.config import gin_files
 from electra_jax.config.budget import flops_of, mean_step_flops, steps_within
 from electra_jax.config.comparison import PRETRAIN, PROBE, RANDOM, ComparisonRun, GridPoint, Overrides
@@ -19,52 +20,35 @@ from electra_jax.tasks.tagging.probing import check_probe
 # What an item is done for: to be compared; to have others branch off it; or to choose the settings of a variant.
 COMPARED, TRUNK, TUNING = "compared", "trunk", "tune"
 _TASK_FILES = {"finetune": "gin/runs/finetune.gin", "probe": "gin/runs/probe.gin"}
-# Settings that decide where, how often or how fast, and those that differ between items by design.
-_NOT_COMPARED = (
-    "model_dir",
-    "FinetuningRun.init_from",
-    "cache_dir",
-    "num_processes",
-    "max_auto_cache_bytes",
-    "log_every",
-    "save_every",
-    "keep",
-    "num_seeds",
-    "num_passages",
-)
+# It differs between items by design.
+_ORIGIN = "FinetuningRun.init_from"
 
 
-@dataclasses.dataclass(frozen=True)
-class WorkItem:
-    """One process: a pre-training up to some step, or the fine-tuning of a checkpoint on a task.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkItem(Item):
+    """A pre-training up to some step, or the fine-tuning of a checkpoint on a task.
 
     Attributes:
-        name: its directory below the comparison's; its record is beside that as .json, its output as .log.
         variant: the pre-training variant, or `RANDOM`.
         role: `COMPARED`; `TRUNK`, a part of a pre-training that later ones branch off; or `TUNING`.
         seed: the seed of the pre-training.
         fraction: share of the budget that its weights have had, or of a trunk that of its branch; 0 for random weights.
-        task: the task that is fine-tuned on; None for a pre-training.
-        arguments: the command line of `electra`, command first.
-        settings: the values that Gin binds, as text, without those that cannot change the result.
         steps: updates that its weights have had in all.
         flops: FLOPs of those updates.
-        needs: name of the item that must be done before; None if there is none.
         point: the pair of the grid that it is trained with; None without a grid.
     """
 
-    name: str
     variant: str
     role: str
     seed: int
     fraction: float
-    task: str | None
-    arguments: tuple[str, ...]
-    settings: Mapping[str, str]
     steps: int
     flops: float
-    needs: str | None
     point: GridPoint | None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what else its record says: what its weights cost."""
+        return {"steps": self.steps, "flops": self.flops}
 
 
 def steps_of(variant: str, *, whole: PretrainingRun, flops: float, fractions: Sequence[float]) -> list[int]:
@@ -255,6 +239,7 @@ def _pretraining_item(
         seed=course.seed,
         fraction=fraction,
         task=None,
+        folds=1,
         arguments=made.arguments,
         settings=made.settings,
         steps=course.steps,
@@ -302,8 +287,20 @@ def finetuning_of(run: ComparisonRun, stage: WorkItem, task: Configured) -> Work
     directories = [f"INIT_FROM={_directory(run, stage.name)!r}", f"MODEL_DIR={_directory(run, name)!r}"]
     arguments = (*task.arguments, *_flags(directories))
     return dataclasses.replace(
-        stage, name=name, task=task.name, arguments=arguments, settings=task.settings, needs=stage.name
+        stage,
+        name=name,
+        task=task.name,
+        folds=folds_of(task),
+        arguments=arguments,
+        settings=task.settings,
+        needs=stage.name,
     )
+
+
+def folds_of(task: Configured) -> int:
+    """Return the number of folds of a task's cross-validation, 1 without one."""
+    options = task.built.task
+    return options.folds if options.folds is not None and options.fold is None else 1
 
 
 def random_weights(run: ComparisonRun, tasks: Sequence[Configured], folders: Sequence[str]) -> list[WorkItem]:
@@ -322,6 +319,7 @@ def random_weights(run: ComparisonRun, tasks: Sequence[Configured], folders: Seq
             seed=run.seed,
             fraction=0.0,
             task=task.name,
+            folds=folds_of(task),
             arguments=(*task.arguments, *_flags([*given, f"MODEL_DIR={_directory(run, name)!r}"])),
             settings={**task.settings, **sizes, "VOCAB_FILE": repr(run.vocab_file)},
             steps=0,
@@ -348,13 +346,8 @@ def _configured(
     except UserError as error:
         raise UserError(f"{name!r}: {error}") from error
     paths = [f"--gin_search_paths={','.join(folders)}"] if folders else []
-    settings = {
-        setting: value
-        for setting, value in gin_files.settings().items()
-        if {setting, setting.rpartition(".")[2]}.isdisjoint(_NOT_COMPARED)
-    }
     arguments = (command, *(f"--gin_file={file}" for file in files), *paths, *_flags(bindings))
-    return Configured(name, built, arguments, settings)
+    return Configured(name, built, arguments, deciding_settings(but=(_ORIGIN,)))
 
 
 def _flags(bindings: Sequence[str]) -> list[str]:

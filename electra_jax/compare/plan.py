@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from electra_jax.compare.item import Item
 from electra_jax.compare.items import (
     WorkItem,
     budget_of,
@@ -77,7 +78,7 @@ def make_plan(run: ComparisonRun, tuned: Mapping[str, GridPoint]) -> Plan:
     return Plan(tuple(items), tuple(pending), step_flops, total_steps)
 
 
-def ready(items: Sequence[WorkItem], *, done: Collection[str], begun: Collection[str]) -> list[WorkItem]:
+def ready(items: Sequence[Item], *, done: Collection[str], begun: Collection[str]) -> list[Item]:
     """Return the items that can be started, in order: not begun or done, and what they need is done."""
     return [
         item
@@ -87,7 +88,7 @@ def ready(items: Sequence[WorkItem], *, done: Collection[str], begun: Collection
 
 
 def seconds_left(
-    items: Sequence[WorkItem], timings: Mapping[str, Timing], *, processes: int
+    items: Sequence[Item], timings: Mapping[str, Timing], *, processes: int
 ) -> tuple[float, Sequence[str]]:
     """Estimate how long the rest takes side by side, and return it with the items that nothing is known of.
 
@@ -116,9 +117,9 @@ def seconds_left(
     return max(sum(left) / processes, *left), unknown
 
 
-def own_work(items: Sequence[WorkItem]) -> dict[str, float]:
+def own_work(items: Sequence[Item]) -> dict[str, float]:
     """Return the FLOPs that each pre-training adds to the one that it continues; every fine-tuning counts as 1."""
-    flops = {item.name: item.flops for item in items}
+    flops = {item.name: item.flops for item in items if item.task is None}
     return {
         item.name: 1.0 if item.task is not None else item.flops - (flops[item.needs] if item.needs else 0)
         for item in items

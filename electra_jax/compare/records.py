@@ -1,4 +1,4 @@
-"""Keep the records of a comparison's items on disk: what is done, with which settings, from which weights."""
+"""Keep the records of many runs' items on disk: what is done, with which settings, from which weights."""
 
 import datetime
 import hashlib
@@ -12,13 +12,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from electra_jax.checkpoints import orbax_store
-from electra_jax.compare.items import WorkItem
+from electra_jax.compare.item import Item
 from electra_jax.compare.plan import Timing
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, replace_file
 from electra_jax.json_files import read_json
 from electra_jax.monitoring.metrics_file import read_rows
-from electra_jax.run_directory import METRICS, RESULTS, RUN, SEED_RESULT, SEEDS
+from electra_jax.run_directory import FOLDS, METRICS, RESULTS, RUN, SEED_RESULT, SEEDS
 
 Record = dict[str, Any]
 
@@ -55,13 +55,13 @@ class ItemRecord(TypedDict):
 
 
 class Records:
-    """The files of a comparison's items; `done` holds the records of those that are done, by name."""
+    """The files of the items of a comparison or a sweep; `done` holds the records of those that are done, by name."""
 
-    def __init__(self, model_dir: Path, items: Sequence[WorkItem], seeds: Sequence[int]) -> None:
+    def __init__(self, model_dir: Path, items: Sequence[Item], seeds: Sequence[int]) -> None:
         """Read the records that are there.
 
         Args:
-            model_dir: the comparison's directory.
+            model_dir: the directory of the whole.
             items: all items; what one needs comes before it.
             seeds: the seeds that every fine-tuning must have.
 
@@ -75,15 +75,15 @@ class Records:
             if (record := self._read(item)) is not None:
                 self.done[item.name] = record
 
-    def directory(self, item: WorkItem) -> Path:
+    def directory(self, item: Item) -> Path:
         """Return the MODEL_DIR of an item's process."""
         return self.model_dir / item.name
 
-    def log(self, item: WorkItem) -> Path:
+    def log(self, item: Item) -> Path:
         """Return the file that holds the output of an item's processes."""
         return self.model_dir / f"{item.name}.log"
 
-    def results(self, item: WorkItem) -> Record | None:
+    def results(self, item: Item) -> Record | None:
         """Return a fine-tuning's results; None if there are none, or not of all seeds."""
         path = self.directory(item) / RESULTS
         if not path.exists():
@@ -91,20 +91,22 @@ class Records:
         results = read_json(path, ScoredSeeds, remedy=f"remove {path.parent} and its .json to fine-tune again")
         return results if set(self._seeds) <= {seed["seed"] for seed in results["seeds"]} else None
 
-    def run_record(self, item: WorkItem) -> Record:
+    def run_record(self, item: Item) -> Record:
         """Return the run.json of an item."""
         return read_json(self.directory(item) / RUN, Record)
 
-    def held_out(self, item: WorkItem) -> Record:
+    def held_out(self, item: Item) -> Record:
         """Return the last metrics on held-out text that a pre-training reported; empty if it reported none."""
         rows = [row for row in self._metrics(item) if row["split"] == "validation"]
         return {name: value for name, value in rows[-1].items() if name != "split"} if rows else {}
 
-    def share(self, item: WorkItem) -> float:
+    def share(self, item: Item) -> float:
         """Return the share of an item that is there: of its own steps, or of its seeds."""
         if item.task is not None:
-            seeds = self.directory(item) / SEEDS
-            return sum((seeds / str(seed) / SEED_RESULT).exists() for seed in self._seeds) / len(self._seeds)
+            # Of a cross-validation, each fold has its own.
+            places = [f"{folder}{SEEDS}/{seed}/{SEED_RESULT}" for folder in ("", f"{FOLDS}/*/") for seed in self._seeds]
+            found = sum(len(list(self.directory(item).glob(place))) for place in places)
+            return found / (item.folds * len(self._seeds))
         rows = self._metrics(item)
         before = next((one.steps for one in self.items if one.name == item.needs), 0)
         return max(0, rows[-1]["step"] - before) / (item.steps - before) if rows else 0.0
@@ -113,7 +115,7 @@ class Records:
         """Return the timings of the items that are done."""
         return {name: Timing(record["seconds"], record["share"], 0.0) for name, record in self.done.items()}
 
-    def add(self, item: WorkItem, *, seconds: float, share: float) -> None:
+    def add(self, item: Item, *, seconds: float, share: float) -> None:
         """Write the record of an item that is done.
 
         Args:
@@ -126,8 +128,7 @@ class Records:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": round(seconds, 1),
             "share": round(share, 4),
-            "steps": item.steps,
-            "flops": item.flops,
+            **item.facts(),
             **({"sha256": parameters_sha256(self.directory(item))} if item.task is None else {}),
             "source_sha256": self.done[item.needs]["sha256"] if item.needs else None,
             "settings": dict(item.settings),
@@ -135,15 +136,15 @@ class Records:
         replace_file(absolute(self._path(item)), json.dumps(record, indent=1) + "\n")
         self.done[item.name] = record
 
-    def _metrics(self, item: WorkItem) -> list[Record]:
+    def _metrics(self, item: Item) -> list[Record]:
         """Return the lines that a pre-training reported so far."""
         path = self.directory(item) / METRICS
         return read_rows(path)
 
-    def _path(self, item: WorkItem) -> Path:
+    def _path(self, item: Item) -> Path:
         return self.model_dir / f"{item.name}.json"
 
-    def _read(self, item: WorkItem) -> Record | None:
+    def _read(self, item: Item) -> Record | None:
         path, directory = self._path(item), self.directory(item)
         if not path.exists():
             return None
@@ -177,7 +178,7 @@ def different_settings(held: Mapping[str, str], asked: Mapping[str, str]) -> lis
     ]
 
 
-def command_of(item: WorkItem) -> str:
+def command_of(item: Item) -> str:
     """Return the command that does an item, to be pasted into a shell."""
     return shlex.join(["electra", *item.arguments])
 

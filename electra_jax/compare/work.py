@@ -1,4 +1,4 @@
-"""Do the work of a comparison: one process for each item, several side by side, no item twice."""
+"""Do the work of a comparison or a sweep: one process for each item, several side by side, no item twice."""
 
 import contextlib
 import os
@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from electra_jax.compare.items import WorkItem
-from electra_jax.compare.plan import Timing, ready
+from electra_jax.compare.item import Item
+from electra_jax.compare.plan import Timing, ready, seconds_left
 from electra_jax.compare.records import Records, command_of
 from electra_jax.errors import PREEMPTED
 from electra_jax.files import replacing_directory
@@ -25,7 +25,7 @@ _POLL, _SILENCE = 0.2, 60.0
 class _Running(NamedTuple):
     """An item's process: the slot of the machine that it has, when it was started, what was done before it."""
 
-    item: WorkItem
+    item: Item
     process: subprocess.Popen
     log: TextIO
     slot: int
@@ -34,7 +34,7 @@ class _Running(NamedTuple):
 
 
 class Work:
-    """The processes of a comparison; `failures` says how those ended that failed, by the items' names."""
+    """The processes of a comparison or a sweep; `failures` says how those ended that failed, by the items' names."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Work:
             self._running[item.name] = self._start(item, slot)
             self._tell(f"begun: {item.name}", ended=False)
 
-    def _start(self, item: WorkItem, slot: int) -> _Running:
+    def _start(self, item: Item, slot: int) -> _Running:
         """Start an item's process; a later fraction resumes from a copy of the one before."""
         directory = self.records.directory(item)
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ class Work:
             [sys.executable, "-m", "electra_jax", *item.arguments],
             stdout=log,
             stderr=subprocess.STDOUT,
-            # The pipe ends with this process: what a killed comparison left saves and stops.
+            # The pipe ends with this process: what a killed comparison or sweep left saves and stops.
             stdin=subprocess.PIPE,
             env=os.environ | gpu_share(slot, self._processes, visible_gpus()) | {STOP_AT_EOF: "1"},
             pass_fds=(self._lock,),
@@ -148,6 +148,28 @@ class Work:
                 f"{how_it_ended(code)}; its last words: {last_words(log)}; all of them are in {log}"
             )
             self._tell(f"failed: {item.name} {self.failures[item.name]}", ended=True)
+
+
+def progress(work: Work, items: Sequence[Item], processes: int) -> str:
+    """Return how many items are done, and how long the rest takes as far as that is known.
+
+    Args:
+        work: the processes.
+        items: all items, those included that are not to be started yet.
+        processes: number of processes side by side.
+    """
+    seconds, unknown = seconds_left(items, work.timings(), processes=processes)
+    left = f"left: {readable(seconds)}" if seconds or not unknown else "left: not known yet"
+    if seconds and unknown:
+        left += f" and {len(unknown)} pieces of a kind that has not been timed yet"
+    return f"{len(work.records.done)} of {len(items)} pieces done, {left}"
+
+
+def failed(failures: Mapping[str, str]) -> str:
+    """Return one sentence on what failed."""
+    first, *others = failures
+    more = f"; {len(others)} more failed: {', '.join(others)}" if others else ""
+    return f"{first} {failures[first]}{more}; the same command tries again what is not done"
 
 
 def readable(seconds: float) -> str:

@@ -42,6 +42,19 @@ def build(kind: type[T], files: Sequence[str | RecordedFile], bindings: list[str
     """
     parsed = parse(files, bindings, search_paths)
     check_macros(parsed, bindings)
+    return built(kind, ", ".join(map(str, files)))
+
+
+def built(kind: type[T], place: str) -> T:
+    """Return the dataclass `kind` built from the configuration in force.
+
+    Args:
+        kind: the dataclass to build.
+        place: where the configuration is from, for messages.
+
+    Raises:
+        UserError: if a value is missing or of the wrong type.
+    """
     check_types()
     try:
         return gin.get_configurable(kind)()
@@ -53,9 +66,48 @@ def build(kind: type[T], files: Sequence[str | RecordedFile], bindings: list[str
         if missing is None:
             raise
         raise UserError(
-            f"{missing[1]} has no binding for {missing[2]} in {', '.join(map(str, files))}: give the file that binds "
+            f"{missing[1]} has no binding for {missing[2]} in {place}: give the file that binds "
             "them too (a model: --gin_file=gin/models/small.gin) or bind them with --gin.NAME=VALUE"
         ) from error
+
+
+@contextlib.contextmanager
+def varied(bindings: Sequence[str], *, without: type | None = None) -> Iterator[None]:
+    """Bind other values in the configuration in force for the body, and restore it afterwards.
+
+    Args:
+        bindings: NAME=VALUE as on the command line.
+        without: a dataclass whose own bindings are left out, and with them the macros that it alone uses.
+
+    Raises:
+        UserError: if Gin refuses a binding.
+    """
+    held = gin_internals._CONFIG
+    gin_internals._CONFIG = {
+        place: dict(values)
+        for place, values in held.items()
+        if without is None or gin_internals._REGISTRY.get_match(place[1]).wrapped is not without
+    }
+    try:
+        with _explained():
+            for binding in bindings:
+                parse_binding(binding)
+        yield
+    finally:
+        gin_internals._CONFIG = held
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what Gin raises in the body into one sentence.
+
+    Raises:
+        UserError: if Gin raises something.
+    """
+    try:
+        yield
+    except (ValueError, NameError, SyntaxError, ImportError, AttributeError, OSError, tokenize.TokenError) as error:
+        raise UserError(explain(error, files=shipped(), names=bound_names())) from error
 
 
 @contextlib.contextmanager
@@ -94,7 +146,7 @@ def parse(files: Sequence[str | RecordedFile], bindings: list[str], search_paths
     for file in given:
         if locate(file, folders) is None:
             raise UserError(f"no Gin file {file} in the working folder or the package{nearest(file, shipped())}")
-    try:
+    with _explained():
         modules = imported_by(given) if len(given) < len(files) else set()
         read = [
             _parse_recorded(file, modules)
@@ -105,8 +157,6 @@ def parse(files: Sequence[str | RecordedFile], bindings: list[str], search_paths
         own = [binding for file in files for binding in tokenizer_bindings(str(file), macros())]
         for binding in [*own, *bindings]:
             parse_binding(binding)
-    except (ValueError, NameError, SyntaxError, ImportError, AttributeError, OSError, tokenize.TokenError) as error:
-        raise UserError(explain(error, files=shipped(), names=bound_names())) from error
     return list(itertools.chain.from_iterable(read))
 
 
@@ -279,7 +329,7 @@ def references(files: list[epath.Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in files:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            for name in re.findall(r"%(\w+)(?![\w.])", line.partition("#")[0]):
+            for name in macros_in(line.partition("#")[0]):
                 found.setdefault(name, f"{path}, line {number}")
     return found
 
@@ -303,6 +353,11 @@ def resolved() -> str:
         if not re.search(rf"%{name}\b", text):
             text = re.sub(rf"^{name} =.*\n(?:[ \t]+\S.*\n)*", "", text, flags=re.MULTILINE)
     return text
+
+
+def macros_in(text: str) -> list[str]:
+    """Return the macros that the text of a Gin file uses, in order."""
+    return re.findall(r"%(\w+)(?![\w.])", text)
 
 
 def settings() -> dict[str, str]:

@@ -129,6 +129,9 @@ FIELDS = (
     Field("FinetuningRun", "accumulation_steps", "save_every", "1"),
     Field("FinetuningRun", "patience", "save_every", "None"),
     Field("FinetuningRun", "keep_state", "save_every", "False"),
+    # Earlier versions weighed the rows of each batch by themselves, which no value does: see `identity.BATCHES`.
+    Field("FinetuningRun", "pool_batches", "save_every", "64"),
+    Field("FinetuningRun", "scan_unroll", "save_every", "1"),
     # Earlier versions reported the best score of the examples that chose the checkpoint, which no value does.
     Field("FinetuningRun", "selection", "save_every", "'last'"),
     Field("ComparisonRun", "pretraining_seeds", "random_baseline", "1"),
@@ -142,6 +145,9 @@ FIELDS = (
     Field("OptimizerConfig", "generator_clip_norm", "lr_decay_share", "None"),
     Field("TaskOptions", "long_texts", "skip_bad_rows", "'cut'"),
     Field("TaskOptions", "qa_metric", "skip_bad_rows", "'squad'"),
+    Field("TaskOptions", "folds", "skip_bad_rows", "None"),
+    Field("TaskOptions", "fold", "skip_bad_rows", "None"),
+    Field("TaskOptions", "fold_seed", "skip_bad_rows", "0"),
     Field("HeadOptions", "classifier_pooling", "beam_size", "'cls'"),
     Field("TaskOptions", "clip_predictions", "double_unordered", "True"),
     Field("HeadOptions", "layer", "beam_size", "None"),

@@ -17,7 +17,7 @@ from electra_jax.run_directory import PREDICTIONS
 from electra_jax.tasks.protocol import DownstreamTask, Prediction
 from electra_jax.tasks.text.metrics import LOWER_IS_BETTER
 
-# A line of the terminal's table, a seed or a statistic: its name, its style, and its scores.
+# A line of the terminal's table, a seed, a fold or a statistic: its name, its style, and its scores.
 Line = tuple[str, str, Mapping[str, float]]
 
 # With more scores than this, as SQuAD 2.0 has, each score is a line of the table rather than a column.
@@ -161,35 +161,40 @@ def write_predictions(
 
 
 def show(results: Mapping[str, Any]) -> None:
-    """Print every seed's scores and their spread, a table for each split, as wide as it needs to be."""
-    tables = {results["split"]: (results["seeds"], results["summary"])}
+    """Print every seed's or fold's scores and their spread, a table for each split, as wide as it needs to be."""
+    entries = results.get("folds", results["seeds"])
+    tables = {results["split"]: (entries, results["summary"])}
     for name, found in results["other_splits"].items():
-        tables[name] = on_split(results["seeds"], name), found
+        tables[name] = on_split(entries, name), found
     console = Console()
-    for split, (seeds, found) in tables.items():
-        table = table_of(results, split, seeds, found)
+    for split, (shown, found) in tables.items():
+        table = table_of(results, split, shown, found)
         needed = console.measure(table, options=console.options.update(width=1000)).maximum
         (console if needed <= console.width else Console(width=needed)).print(table)
-    for seed in results["seeds"]:
-        if seed["failed"] is not None:
+    for entry in entries:
+        if entry["failed"] is not None:
             console.print(
-                f"seed {seed['seed']} failed and is not averaged: {seed['failed']}", soft_wrap=True, markup=False
+                f"{name_of(entry)} failed and is not averaged: {entry['failed']}", soft_wrap=True, markup=False
             )
+
+
+def name_of(entry: Mapping[str, Any]) -> str:
+    """Return, in words, whose scores an entry of results.json has: those of a fold or of a seed."""
+    return f"fold {entry['fold']}" if "fold" in entry else f"seed {entry['seed']}"
 
 
 def table_of(
     results: Mapping[str, Any],
     split: str,
-    seeds: Sequence[Mapping[str, Any]],
+    entries: Sequence[Mapping[str, Any]],
     found: Mapping[str, Mapping[str, float]],
 ) -> Table:
     """Return the table of a split: its title says which checkpoint the scores are of."""
-    names, lines = list(seeds[0]["metrics"]), []
-    for seed in seeds:
-        failed = "" if seed["failed"] is None else ", failed"
-        lines.append(
-            (f"seed {seed['seed']}, step {seed['best_step']}{failed}", "red" if failed else "", seed["metrics"])
-        )
+    names, lines = list(entries[0]["metrics"]), []
+    for entry in entries:
+        step = f", step {entry['best_step']}" if "best_step" in entry else ""
+        failed = "" if entry["failed"] is None else ", failed"
+        lines.append((f"{name_of(entry)}{step}{failed}", "red" if failed else "", entry["metrics"]))
     if found:
         for statistic in ("median", "mean", "std", "best"):
             lines.append((statistic, "", {name: found[name][statistic] for name in names}))
@@ -199,7 +204,7 @@ def table_of(
 
 
 def table_of_few_scores(title: str, names: Sequence[str], lines: Sequence[Line], main: str) -> Table:
-    """Return a table with a line for each seed and statistic, and a column for each score."""
+    """Return a table with a line for each seed, or fold, and statistic, and a column for each score."""
     table = Table(title=title)
     table.add_column("")
     for name in names:
@@ -210,7 +215,7 @@ def table_of_few_scores(title: str, names: Sequence[str], lines: Sequence[Line],
 
 
 def table_of_many_scores(title: str, names: Sequence[str], lines: Sequence[Line], main: str) -> Table:
-    """Return a table with a column for each seed and statistic, and a line for each score."""
+    """Return a table with a column for each seed, or fold, and statistic, and a line for each score."""
     table = Table(title=title)
     table.add_column("")
     for label, style, _ in lines:

@@ -1,7 +1,8 @@
 """Compute the losses of each kind of task, and update a fine-tuned model by them.
 
 A batch holds `input_ids`, `token_type_ids` and `attention_mask`, int32 [B, L], `row_weight`, float32 [B] (0 for a row
-that only fills up the batch), and the targets of its kind:
+that only fills up the batch), perhaps `example_weight`, float32 [B] (see `loss_weights.share_of_example`), and the
+targets of its kind:
 
     classification      label int32 [B]
     multi_label_classification  labels float32 [B, C], 1 for each label that the text has
@@ -41,16 +42,17 @@ class LossConfig:
             cross-entropies), "regression", "tagging", "question_answering", "similarity", "retrieval",
             "multiple_choice" or "prompt".
         answerable_weight: question answering: the weight of the answerability head's cross-entropy (0.5 as published).
-        reduction: "mean" over rows (tagging: over labelled words), or "sum" over them, as the original: its gradients
-            are larger by about the batch size, which clipping and Adam all but hide.
-        class_weights: classification: the weight of the examples of each class, by its number, and of their losses'
-            mean; of several labels, the weight of having each against that of not having it. None for 1.
+        divisor: what the sum of a batch's losses is divided by: the weight of the run's average batch, so that examples
+            (tagging: words) weigh the same in every batch, however many are in it; or 1.0 for the sum, as the original:
+            its gradients are larger by about the batch size, which clipping and Adam all but hide.
+        class_weights: classification: the weight of the examples of each class, by its number; of several labels, the
+            weight of having each against that of not having it. None for 1.
         temperature: retrieval: what cosines are divided by.
     """
 
     kind: str
     answerable_weight: float
-    reduction: str
+    divisor: float
     class_weights: tuple[float, ...] | None
     temperature: float
 
@@ -77,6 +79,8 @@ def tokens_of(batch: Batch) -> Tokens:
 def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
     """Return the loss of a batch from the head's outputs in training; rows of weight 0 do not count."""
     weights_B = batch["row_weight"]
+    if "example_weight" in batch:
+        weights_B = weights_B * batch["example_weight"]
     if config.kind == "classification":
         losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["label"])
         if config.class_weights is not None:
@@ -175,12 +179,7 @@ def training_loss(
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     outputs = model.apply({"params": params}, tokens_of(batch), deterministic=rngs is None, rngs=rngs, **targets)
     term = loss_of(loss, outputs, batch)
-    return term.sum / divisor(term) if loss.reduction == "mean" else term.sum, term
-
-
-def divisor(term: Loss) -> jax.Array:
-    """Return the weight of a loss to divide its sum by; 1 where nothing counts."""
-    return jnp.where(term.weight > 0, term.weight, 1.0)
+    return term.sum / loss.divisor, term
 
 
 def finetune_step(
@@ -194,7 +193,7 @@ def finetune_step(
 ) -> tuple[TrainState, Sums]:
     """Update the state by one global batch.
 
-    The loss of micro-batches is divided by the weight of the whole batch, so that they add up to its gradient exactly.
+    Every loss is divided by the same number, so that the gradients of micro-batches add up to that of the batch.
 
     Args:
         state: the state before.
@@ -237,12 +236,10 @@ def accumulated(
     accumulation_steps: int,
 ) -> tuple[PyTree, Loss]:
     """Return the gradient of a batch's loss, and its sum and weight, from one micro-batch after the other."""
-    summed = dataclasses.replace(loss, reduction="sum")
 
     def gradient(index: jax.Array, rows: Batch) -> tuple[PyTree, Loss]:
         key = jax.random.fold_in(dropout_key, index)
-        objective = functools.partial(training_loss, batch=rows, dropout_key=key, model=model, loss=summed)
+        objective = functools.partial(training_loss, batch=rows, dropout_key=key, model=model, loss=loss)
         return jax.grad(objective, has_aux=True)(params)
 
-    grads, term = accumulate(gradient, (batch,), accumulation_steps)
-    return (optax.tree.scale(1.0 / divisor(term), grads) if loss.reduction == "mean" else grads), term
+    return accumulate(gradient, (batch,), accumulation_steps)

@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
-# Rows are padded to one of these lengths, or to the most that the model takes.
-LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
-
 NUM_FILLINGS = 5
 
 
@@ -153,19 +150,13 @@ def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
         launch=launch,
         per_token=per_token_outputs(model.description.kind),
         batch_size=rows_of_batch(num_rows, batch_size),
-        buckets=lengths_of(model),
+        buckets=model.lengths,
     )
 
 
 def rows_of_batch(num_rows: int, batch_size: int) -> int:
     """Return the size that rows are filled up to: a power of two or `batch_size`, so that few sizes are compiled."""
     return min(batch_size, 1 << max(0, num_rows - 1).bit_length())
-
-
-def lengths_of(model: Network) -> list[int]:
-    """Return the lengths that rows are padded to. A longer row is not padded, and the model refuses it."""
-    most = model.description.encoder.max_position_embeddings
-    return [*(length for length in LENGTHS if length < most), most]
 
 
 def describe_texts(
@@ -202,7 +193,7 @@ def fill(model: Network, row: Row) -> list[Record]:
     The likeliest is written into the row where the model has a discriminator, which is to read it.
     """
     count = len(row["input_ids"])
-    batch = stack([{name: row[name] for name in INPUTS}], length=bucket_of(count, lengths_of(model)), size=1)
+    batch = stack([{name: row[name] for name in INPUTS}], length=bucket_of(count, model.lengths), size=1)
     logits_LV = model.generator_logits(*(batch[name] for name in FIELDS))[0, :count]
     found = []
     for position in np.flatnonzero(row["input_ids"] == model.pieces.mask_id).tolist():
@@ -249,7 +240,7 @@ def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_
 def in_bucket(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_size: int) -> dict[str, np.ndarray]:
     """Return examples of token ids padded to one of few shapes, so that few programs are compiled; see `padded_ids`."""
     longest = max(np.shape(example["input_ids"])[-1] for example in examples)
-    length, size = bucket_of(longest, lengths_of(model)), rows_of_batch(len(examples), batch_size)
+    length, size = bucket_of(longest, model.lengths), rows_of_batch(len(examples), batch_size)
     return padded_ids(examples, length=length, size=size)
 
 

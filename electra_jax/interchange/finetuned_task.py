@@ -74,7 +74,7 @@ def folded(model: Loaded) -> Loaded:
     if task["kind"] != "tagging" or task.get("registered"):
         return model
     labels = model.description.labels
-    if task["encoding"] != "plain":
+    if in_bio(task):
         labels = bio_labels(labels)
     params = model.params
     token_type = choice.tagging_rules(task["rules"]).token_type_id
@@ -110,6 +110,11 @@ def in_interval(params: PyTree, low: float, high: float) -> PyTree:
     scaled["bias"] = scaled["bias"] + low
     rounded = {name: values.astype(np.float32) for name, values in scaled.items()}
     return {**params, "head": {**head, "prediction": rounded}}
+
+
+def in_bio(task: Mapping[str, Any]) -> bool:
+    """Return whether the labels of a task are tags of entities, which go out as BIO."""
+    return task["kind"] == "tagging" and task["encoding"] != "plain"
 
 
 def bio_labels(labels: Sequence[str]) -> tuple[str, ...]:

@@ -40,6 +40,8 @@ BERT_BLOCK = {
 
 # Far beyond any encoder: a number that is a mistake is refused before its layers are listed.
 MOST_LAYERS = 10_000
+# Where nothing else is set: as in gin/models, where small and base are unrolled and large is not.
+MAX_UNROLLED_LAYERS = 12
 
 CHOICES = {
     "remat_policy": tuple(REMAT_POLICIES),

@@ -40,7 +40,7 @@ class TrainingJob(Protocol):
 
 
 def evaluate_or_warn(
-    job: TrainingJob, state: TrainState, step: int, *, last: bool, meter: Meter, reporter: Reporter
+    job: TrainingJob, state: TrainState, step: int, *, last_step: int, meter: Meter, reporter: Reporter
 ) -> None:
     """Evaluate a state and report it; a failure is no reason to end a run that can train on, and becomes a warning.
 
@@ -51,7 +51,7 @@ def evaluate_or_warn(
         job: evaluates.
         state: the state after `step` updates.
         step: the number of updates.
-        last: whether no step follows.
+        last_step: the number of updates of the whole run.
         meter: leaves the time that it takes out of every speed.
         reporter: receives the metrics.
     """
@@ -59,7 +59,7 @@ def evaluate_or_warn(
         try:
             held_out = job.evaluate(state)
         except Exception as error:
-            if last or jax.process_count() > 1 or is_full_disk(error):
+            if step == last_step or jax.process_count() > 1 or is_full_disk(error):
                 raise
             words = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             logger.warning("the evaluation after step %d failed and training goes on (%s)", step, words)

@@ -1,6 +1,7 @@
 """The training loop: when a step runs, when metrics are reported, and when a checkpoint is saved."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Collection, Iterator
 from typing import Annotated
@@ -109,10 +110,12 @@ def train(
     step = int(jax.device_get(state.step))
     left = range(step, loop.num_train_steps)
     meter = Meter(reporter, left, finish=job.finish, learning_rate=job.learning_rate, log_every=loop.log_every)
+    evaluate = functools.partial(evaluate_or_warn, job, last_step=loop.num_train_steps, meter=meter, reporter=reporter)
+    stopping = False
     with explain_failures(checkpoints):
         if loop.evaluates_after(step):
-            evaluate_or_warn(job, state, step, last=step == loop.num_train_steps, meter=meter, reporter=reporter)
-        while step < loop.num_train_steps:
+            evaluate(state, step)
+        while step < loop.num_train_steps and not stopping:
             with meter.waiting():
                 local = list(itertools.islice(batches, loop.steps_in_dispatch(step, shape_changes)))
             stack = sharding.stack_to_device(local, job.mesh)
@@ -124,19 +127,15 @@ def train(
                 stopping = stop.after_step()
                 if stopping or loop.saves_after(step) or loop.evaluates_after(step):
                     meter.flush()
-            if stopping or loop.saves_after(step):
+            saved = stopping or loop.saves_after(step)
+            if saved:
                 checkpoints.save(step, state, job.data_state())
             # One that is asked to stop has no time for it.
             if loop.evaluates_after(step) and (not stopping or step == loop.num_train_steps):
                 with saved_if_interrupted(checkpoints, step, state, job):
-                    evaluate_or_warn(
-                        job, state, step, last=step == loop.num_train_steps, meter=meter, reporter=reporter
-                    )
-                if not stopping and stop.after_evaluation():
-                    stopping = True
-                    if not loop.saves_after(step):
-                        checkpoints.save(step, state, job.data_state())
-            if stopping:
-                break
+                    evaluate(state, step)
+                stopping = stopping or stop.after_evaluation()
+            if stopping and not saved:
+                checkpoints.save(step, state, job.data_state())
     checkpoints.wait()
     return state, step

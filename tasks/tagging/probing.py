@@ -50,11 +50,13 @@ def probe_sources(options: TaskOptions) -> Sources:
     """Return the splits of the sentences that a probe reads, which have the layout of the task `chunk`.
 
     Raises:
-        UserError: if there is no such probe, or the sentences are to come from TFDS.
+        UserError: if there is no such probe, or the sentences are to come from TFDS or to be divided into folds.
     """
     check_probe(options.task)
     if options.source != "files":
         raise UserError(f"SOURCE is {options.source!r}: a probe reads files; set it to 'files', and DATA_DIR")
+    if options.folds is not None or options.fold is not None:
+        raise UserError("FOLDS and FOLD are of electra finetune: leave them out, a probe has a dev split")
     return file_sources(
         options,
         folders=("chunk",),

@@ -223,8 +223,14 @@ def prompt_task(
 
 
 def prompt_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, rules: TextRules) -> PromptTask:
-    """Rebuild a task from what `PromptTask.describe` gave, to read raw input; `rules` are those that it names."""
-    prompt = Prompt(facts["template"], tuple(facts["words"]))
+    """Rebuild a task from what `PromptTask.describe` gave, to read raw input; `rules` are those that it names.
+
+    Raises:
+        UserError: if the facts are none that `describe` gives.
+    """
+    prompt = Prompt(checked_template(facts["template"]), tuple(facts["words"]))
+    if len(prompt.words) != len(facts["target"]):
+        raise UserError(f"{len(prompt.words)} words for {len(facts['target'])} labels: a prompt has one for each")
     return _task(
         prompt, Classified(tuple(facts["target"])), tuple(facts["metrics"]), facts["length"], vocabulary, rules
     )

@@ -281,7 +281,21 @@ def test_what_is_ready(planned: tuple[ComparisonRun, Plan]) -> None:
 
 
 def work(name: str, flops: float, needs: str | None, task: str | None = None) -> WorkItem:
-    return WorkItem(name, name[0], COMPARED, 0, 1.0, task, (), {}, 1, flops, needs, None)
+    return WorkItem(
+        name=name,
+        variant=name[0],
+        role=COMPARED,
+        seed=0,
+        fraction=1.0,
+        task=task,
+        folds=1,
+        arguments=(),
+        settings={},
+        steps=1,
+        flops=flops,
+        needs=needs,
+        point=None,
+    )
 
 
 def test_time_left() -> None:

@@ -56,6 +56,7 @@ def test_classification(
     assert re.search(r"left: .*generator", said)
     # 79 rows are five batches of 16; every one of the 21 dev examples is scored, in batches of 8.
     assert results["num_examples"] == {"train": 79, "dev": 21}
+    assert "the dev split has only 21 examples; each is 5 % of it, and a score of 100.00 may be luck" in caplog.text
     assert [seed["steps"] for seed in results["seeds"]] == [40, 40]
     assert [point["step"] for point in results["seeds"][0]["curve"]] == [12, 24, 36, 40]
     assert results["summary"]["matthews"]["n"] == 2 - results["num_failed"]

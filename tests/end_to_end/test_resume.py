@@ -42,7 +42,8 @@ PHASES = {
 }
 # All that changes over the steps, and groups of the optimizer; the shape changes after 8 steps.
 CHANGING = {
-    "BATCH_SIZE_WARMUP": ((0.5, 4),),
+    "BATCH_SIZE": 16,
+    "BATCH_SIZE_WARMUP": ((0.5, 8),),
     "SEQUENCE_LENGTH_WARMUP": ((0.5, 16),),
     "MASK_PROB": ((0.0, 0.3), (1.0, 0.15)),
     "GENERATOR_LEARNING_RATE": 1e-3,
@@ -242,7 +243,7 @@ def test_killed_while_everything_changes(place: Path) -> None:
     for step in checkpoint_steps(undisturbed):
         assert_same_arrays(arrays(model_dir, step), arrays(undisturbed, step))
     assert _metrics(model_dir) == _metrics(undisturbed)
-    spread = runs.whole("changing on four", devices=4, MESH_FSDP=2, **CHANGING)
+    spread = runs.whole("changing on eight", devices=8, MESH_FSDP=2, **CHANGING)
     _assert_same_losses(spread, undisturbed)
 
 

@@ -93,7 +93,7 @@ def test_every_switch_of_the_reference_differs_from_the_default() -> None:
     ours = bound()
     gin_files.parse(["gin/reference.gin"], [], [str(ROOT)])
     theirs = bound()
-    assert len(theirs) == 10
+    assert len(theirs) == 11
     assert {field for field, value in theirs.items() if ours[field] == value} == set()
 
 
@@ -102,6 +102,7 @@ def test_the_reference_goes_with_fine_tuning() -> None:
     files = ["gin/runs/finetune.gin", "gin/reference.gin"]
     run = gin_files.build(FinetuningRun, files, settings, search_paths=[str(ROOT)])
     assert (run.loss_reduction, run.heads.classification, run.num_epochs) == ("sum", "reference", 3)
+    assert run.pool_batches == 1
     assert (run.task.row_length, run.task.null_threshold) == (128, -2.75)
     assert run.optimizer(num_train_steps=9, num_warmup_steps=1).top_layer_exponent == 2
 

@@ -212,7 +212,7 @@ def test_no_request_compiles(folder: Path) -> None:
                             min(words + 3 - (values is ids), 32)
                         ] * count
         assert compiled == []
-        model.logits([[2, 3]])
+        model.logits([[2, 3]] * 3)
         assert compiled != []
     finally:
         jax.monitoring.clear_event_listeners()

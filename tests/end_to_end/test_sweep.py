@@ -1,0 +1,149 @@
+"""`electra sweep` killed, failing and finished, and `electra finetune` with FOLDS, by the command."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from electra_jax.cli import main
+from support.command_line import environment, finish, reported_steps, signal_when
+from support.tuned_runs import NOUNS, SETTINGS, VERBS, electra, sentence
+
+pytestmark = pytest.mark.usefixtures("compilations")
+
+# More layers than the encoder has cannot be frozen, which a trial says only once it has begun.
+SPACE = {"FROZEN_LAYERS": (None, 9, 2)}
+TRIALS = [f"trials/FROZEN_LAYERS={value}" for value in SPACE["FROZEN_LAYERS"]]
+
+
+@pytest.fixture
+def task(whole: Path, tmp_path: Path) -> dict[str, Any]:
+    """A small table of two classes, and the settings with which it is learnt."""
+    rows = [f"{sentence(NOUNS if number % 2 else VERBS, 6)},{number % 2}\n" for number in range(60)]
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(rows))
+    columns = {"TRAIN_FILE": str(tmp_path / "train.csv"), "TEXT_COLUMN": "text", "LABEL_COLUMN": "label"}
+    return {**SETTINGS, **columns, "INIT_FROM": str(whole), "TASK": "classification", "EPOCHS": 4, "LOG_EVERY": 1}
+
+
+def flags(**macros: Any) -> list[str]:
+    return [f"--gin.{name}={value!r}" for name, value in macros.items()]
+
+
+def sweep(place: Path, arguments: list[str]) -> subprocess.Popen[str]:
+    """The command that was installed beside this Python."""
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("electra")), "sweep", *arguments],
+        env=environment(place / "cache"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_sweep_is_killed_and_resumed(place: Path, tmp_path: Path, task: dict[str, Any]) -> None:
+    run = tmp_path / "run"
+    arguments = flags(**task, MODEL_DIR=str(run), SPACE=SPACE)
+    first, refused, last = (run / name for name in TRIALS)
+    process = sweep(place, arguments)
+    signal_when(process, signal.SIGKILL, lambda: len(reported_steps(first / "seeds/0")) > 3)
+    assert re.findall(r"^begun: (\S+)", finish(process).stdout, re.MULTILINE) == TRIALS[:1]
+    assert not (run / "best.gin").exists()
+    done = finish(sweep(place, [*arguments, "--gin.PROCESSES=2"]))
+    # One that fails ends neither the others nor the table, and is told at the end.
+    assert done.returncode == 2, done
+    assert re.findall(r"^begun: (\S+)", done.stdout, re.MULTILINE) == TRIALS
+    (said,) = done.stderr.splitlines()[-1:]
+    assert said.startswith(f"electra: {TRIALS[1]} ended with exit code 2; its last words: electra: FROZEN_LAYERS is 9")
+    assert re.search(r"stopped by \w+ at step (\d+), saved.*resuming from step \1", log_of(first), re.DOTALL)
+    found = json.loads((run / "trials.json").read_text())
+    assert [sorted(entry.keys() & {"score", "error"}) for entry in found["trials"]] == [["score"], ["error"], ["score"]]
+    assert (found["metric"], found["chosen_on"]) == ("accuracy", "dev")
+    assert found["chosen"]["directory"] == TRIALS[0]
+    assert found["chosen"]["score"] > found["trials"][2]["score"]
+    assert "best: FROZEN_LAYERS = None; the best of 3 scores is a little too high" in done.stdout
+    # What was killed and resumed is what nothing disturbed, and the file of the best makes it again.
+    best = f"--gin_file={run / 'best.gin'}"
+    assert main(["finetune", best, *flags(MODEL_DIR=str(tmp_path / "again"))]) == 0
+    again, swept = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "again", first))
+    assert again["seeds"] == swept["seeds"]
+    assert again["seeds"][0]["metrics"]["accuracy"] == found["chosen"]["score"]
+    # Only what failed is tried again.
+    records = {name: (run / f"{name}.json").read_text() for name in (TRIALS[0], TRIALS[2])}
+    done = finish(sweep(place, arguments))
+    assert (done.returncode, re.findall(r"^begun: (\S+)", done.stdout, re.MULTILINE)) == (2, TRIALS[1:2])
+    assert {name: (run / f"{name}.json").read_text() for name in records} == records
+    assert not (refused / "checkpoints").exists()
+    assert json.loads((run / "trials.json").read_text()) == found
+    assert (last / "report.html").exists()
+
+
+def log_of(trial: Path) -> str:
+    return trial.with_name(f"{trial.name}.log").read_text()
+
+
+@pytest.mark.long
+def test_a_killed_sweep_finds_what_an_undisturbed_one_does(place: Path, tmp_path: Path, task: dict[str, Any]) -> None:
+    """Random trials, each a cross-validation with two seeds: the same bytes."""
+    space = {"LEARNING_RATE": "loguniform(1e-4, 1e-2)"}
+    macros = {**task, "SPACE": space, "TRIALS": 2, "FOLDS": 2, "NUM_SEEDS": 2, "TEST_FILE": task["TRAIN_FILE"]}
+    found = []
+    for name in ("killed", "whole"):
+        run = tmp_path / name
+        arguments = flags(**macros, MODEL_DIR=str(run))
+        if name == "killed":
+            process = sweep(place, arguments)
+            signal_when(process, signal.SIGKILL, lambda: any(run.glob("trials/*/folds/1/seeds/1/metrics.jsonl")))  # noqa: B023
+            finish(process)
+        assert finish(sweep(place, arguments)).returncode == 0
+        found.append((run / "trials.json").read_text())
+    assert found[0] == found[1]
+    assert json.loads(found[0])["chosen"]["reported"].keys() == {"test"}
+
+
+def test_a_cross_validation(tmp_path: Path, task: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "folds"
+    given = {**task, "EPOCHS": 2, "FOLDS": 3, "MODEL_DIR": str(run)}
+    electra("finetune", **given)
+    said = capsys.readouterr().out
+    results = json.loads((run / "results.json").read_text())
+    assert results["num_examples"] == {"dev": 60}
+    assert [fold["num_examples"] for fold in results["folds"]] == [{"train": 40, "dev": 20}] * 3
+    scores = [fold["metrics"]["accuracy"] for fold in results["folds"]]
+    assert results["summary"]["accuracy"]["mean"] == pytest.approx(sum(scores) / 3)
+    assert results["summary"]["accuracy"]["n"] == 3
+    assert re.search(rf"fold 2 +│ +{scores[2]:.2f}", said)
+    # Each example is predicted by the model that has not seen it, and half of each fold is of each class.
+    predicted = [
+        json.loads(line)
+        for fold in results["folds"]
+        for line in (run / fold["directory"] / "predictions.jsonl").read_text().splitlines()
+    ]
+    assert sorted(record["index"] for record in predicted) == list(range(60))
+    assert [sum(record["gold"] == "1" for record in predicted[start : start + 20]) for start in (0, 20, 40)] == [10] * 3
+    # A fold is a run of its own, whose dev split is the fold.
+    electra("evaluate", MODEL_DIR=str(run / "folds/1"), OUTPUT=str(tmp_path / "scores.json"))
+    evaluated = json.loads((tmp_path / "scores.json").read_text())
+    assert evaluated["metrics"] == results["folds"][1]["metrics"]
+    # Nothing is left to do; a fold that is missing is trained again, and is the same.
+    before = (run / "run.json").read_text()
+    electra("finetune", **given)
+    assert (run / "run.json").read_text() == before
+    (run / "folds/2/seeds/0/result.json").unlink()
+    electra("finetune", **{**given, "FOLD": 2, "MODEL_DIR": str(run / "folds/2")})
+    electra("finetune", **given)
+    assert json.loads((run / "results.json").read_text()) == results
+    capsys.readouterr()
+    for changes, sentence_ in (
+        ({"FOLDS": 4}, "FOLDS 3 there, 4 here"),
+        ({"FOLDS": None}, f"{run} holds a run with FOLDS: use another MODEL_DIR"),
+        ({"MODEL_DIR": str(run / "folds/0")}, "holds a run without FOLDS"),
+        ({"MODEL_DIR": str(tmp_path / "new"), "DEV_FILE": task["TRAIN_FILE"]}, "has a dev split of its own: leave"),
+        ({"FOLDS": 1}, "FOLDS (task_options.TaskOptions.folds) is 1: it must be at least 2"),
+    ):
+        assert main(["finetune", *flags(**{**given, **changes})]) == 2
+        assert sentence_ in capsys.readouterr().err
