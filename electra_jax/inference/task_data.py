@@ -34,7 +34,8 @@ def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
             kind, or it has no data.
     """
     recorded = model.description.task
-    if PROMPT in (options.task, "" if recorded is None or options.task else recorded["task"]):
+    name = options.task or ("" if recorded is None else recorded["task"])
+    if name == PROMPT:
         check_finds_replaced(model.description, "MODEL_DIR")
         return make_task(sized(model, options, PROMPT), model.pieces, recorded=recorded_prompt(model))
     kind = TASK_KINDS.get(model.description.kind)
@@ -43,7 +44,6 @@ def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
             f"a model of kind {model.description.kind!r} answers no task: it has no head; fine-tune it (electra "
             "finetune) and give that MODEL_DIR"
         )
-    name = options.task or ("" if recorded is None else recorded["task"])
     if not name:
         raise UserError("the model does not say which task it was fine-tuned on: set TASK, and DATA_DIR")
     if name in NAMES and family_of(name) != (kind if kind in FAMILIES else "text"):
