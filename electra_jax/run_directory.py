@@ -20,6 +20,7 @@ CONTINUED = "pretrain.gin"  # its sizes, and a recipe to pre-train it further
 # Written by `electra evaluate` and `electra predict`.
 EVALUATION = "evaluation.json"  # metrics of the whole held-out split, or of a task's
 PAIRS = "minimal_pairs.json"  # what a pre-trained model says of minimal pairs
+PROMPT_SCORES = "prompt.json"  # how a pre-trained model classifies by a prompt
 PREDICTIONS_FOLDER = "predictions"  # a leaderboard's files
 
 # Written by `electra finetune`.

@@ -250,7 +250,7 @@ class FinetuningModel:
         begun = start.resolve_init(run)
         self.run, self.vocabulary, self._num_train_steps = run, begun.vocabulary, num_train_steps
         self.task = make_task(run.task, begun.vocabulary)
-        if self.task.kind in ("question_answering", *VECTOR_KINDS):
+        if self.task.kind in ("question_answering", "multiple_choice", "prompt", *VECTOR_KINDS):
             kind = self.task.kind.replace("_", " ")
             raise UserError(f"{self.task.name} is {kind}, which T5X has no place for: use electra finetune")
         set_here = [name for name, neutral in FINETUNE_ONLY.items() if getattr(run, name) != neutral]

@@ -6,6 +6,7 @@ from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.corpus import text_hash
+from electra_jax.tasks.multiple_choice.examples import ChoiceExample
 from electra_jax.tasks.qa.files import QAExample
 from electra_jax.tasks.split_files import held_out_hashes
 from electra_jax.tasks.tagging.sentences import TaggedSentence
@@ -23,7 +24,7 @@ def has_gold(example: Any) -> bool:
         return example.is_impossible or bool(example.gold_texts)
     if isinstance(example, TaggedSentence):
         return bool(example.tags)
-    if isinstance(example, TextExample):
+    if isinstance(example, (TextExample, ChoiceExample)):
         return example.label is not None
     # Of SeqIO's registry, where a leaderboard's test split has the class -1, or no targets.
     unknown = example.label is None or (isinstance(example.label, int) and example.label < 0)
@@ -51,8 +52,8 @@ def warn_of_few(number: int, name: str) -> None:
 def halves(examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Divide examples by the hashes of their texts into two halves, exact unless examples of one text would be divided.
 
-    The texts of a pair count in any order, and questions by their context: what one half knows of a text, the other
-    half's scores do not.
+    The texts of a pair count in any order, and questions and choices by their context: what one half knows of a text,
+    the other half's scores do not.
 
     Raises:
         UserError: if all examples have one text.
@@ -77,5 +78,7 @@ def shared_text(example: Any) -> str:
         return example.context
     if isinstance(example, TaggedSentence):
         return " ".join(example.words)
+    if isinstance(example, ChoiceExample):
+        return example.text_a
     # Of ours and of SeqIO's registry.
     return "\t".join(sorted((example.text_a, example.text_b or "")))

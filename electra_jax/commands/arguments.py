@@ -26,6 +26,7 @@ input gives one record, in order: its `index` from 0, its `id` where it has one 
   {"text": "a sentence"}  or  "a sentence"           any model that reads text
   {"text": "a sentence", "text_pair": "another"}     a pair
   {"question": "...", "context": "..."}              question answering
+  {"text": "...", "choices": ["...", "..."]}         multiple choice; a question on the text is its "text_pair"
   {"words": ["a", "sentence"]}                       tagging
   {"input_ids": [2, 9, 3]}  or  [2, 9, 3]            token ids, and attention_mask, token_type_ids
 

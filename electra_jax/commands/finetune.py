@@ -37,7 +37,7 @@ from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, evalua
 from electra_jax.finetuning.selection import Parts, parts_of
 from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
 from electra_jax.interchange.finetuned_task import head_problem
-from electra_jax.model.finetuned import FinetunedModel
+from electra_jax.model.finetuned import FinetunedModel, PromptedModel, Trainable
 from electra_jax.model.pooling import with_layers
 from electra_jax.reports.finetuning import read_results, write_finetune_report
 from electra_jax.run_directory import CHECKPOINTS, FOLDS, KEPT, PREDICTIONS, RESULTS, SEED_RESULT, SEEDS
@@ -114,12 +114,13 @@ def fine_tune(configuration: FinetuningRun) -> bool:
         model=model_of(configuration, task, begun, chosen),
         chosen=chosen,
     )
-    problem = head_problem(context.model.head_config, modern=begun.encoder.norm_placement == "pre")
+    head = context.model.head_config if isinstance(context.model, FinetunedModel) else None
+    problem = None if head is None else head_problem(head, modern=begun.encoder.norm_placement == "pre")
     if problem is not None:
         print_on_leader(f"note: {problem}")
     if processes.leader():
         splits = [context.train, *context.parts.by_name.values()]
-        longest = max(len(row["input_ids"]) for split in splits for row in split.rows)
+        longest = max(row["input_ids"].shape[-1] for split in splits for row in split.rows)
         # Positions begin anew at the second of two texts in a row.
         warn_of_long_rows(begun, min(longest, task.length))
         for name, part in context.parts.by_name.items():
@@ -181,10 +182,10 @@ def chosen_layer(configuration: FinetuningRun, task: DownstreamTask, begun: Orig
     return chosen
 
 
-def model_of(
-    configuration: FinetuningRun, task: DownstreamTask, begun: Origin, chosen: Chosen | None
-) -> FinetunedModel:
-    """Return the encoder with the task's head on it."""
+def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin, chosen: Chosen | None) -> Trainable:
+    """Return the encoder with the task's head on it, or for prompts with that of pre-training."""
+    if task.kind == "prompt":
+        return PromptedModel(begun.encoder)
     if chosen is not None:
         encoder = with_layers(begun.encoder, chosen["layer"])
         return FinetunedModel(encoder, pooling_head(encoder, chosen["pooling"], normalize=True))

@@ -75,12 +75,12 @@ def recorded_after(default: str) -> Callable[[Sequence[str], Sequence[str]], lis
 
 
 def is_fine_tuned(directory: str) -> bool:
-    """Return whether a model directory records a fine-tuning head."""
+    """Return whether a model directory records a fine-tuning head, or the task of a fine-tuning without one."""
     try:
         record = read_json(path_of(directory) / MODEL, dict[str, Any])
     except UserError:
         return False
-    return record.get("head") is not None
+    return record.get("head") is not None or isinstance(record.get("facts", {}).get("task"), dict)
 
 
 def evaluates_task(bindings: Sequence[str]) -> bool:

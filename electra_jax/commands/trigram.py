@@ -38,7 +38,7 @@ def run(configuration: TrigramRun) -> None:
     if (directory / CHECKPOINTS).exists() or (record and "trigram" not in record):
         raise UserError(f"{directory} holds a run of another kind: use another MODEL_DIR")
     vocabulary = load_tokenizer(configuration.cache.vocab_file, lowercase=configuration.cache.lowercase)
-    sentences = probe_sources(configuration.task).read(configuration.task, "test").examples
+    sentences = probe_sources(configuration.task).read(configuration.task.task, "test").examples
     texts = training_text(configuration, vocabulary)
     num_tokens = sum(len(text.tokens) for text in texts)
     print_on_leader(f"a trigram model of {num_tokens:,} tokens")
@@ -69,7 +69,7 @@ def training_text(configuration: TrigramRun, vocabulary: Vocabulary) -> list[Tok
     """Return the training split of the cache of each corpus, which is tokenised first; of a mixture all, each once.
 
     Raises:
-        UserError: as `cache_path` and `blocks_of_cache`, or if the split is empty.
+        UserError: as `cache_path` and `blocks_of_cache`.
     """
     cache = configuration.cache
     texts = []
@@ -77,8 +77,6 @@ def training_text(configuration: TrigramRun, vocabulary: Vocabulary) -> list[Tok
         part = dataclasses.replace(cache, source=source)
         path = cache_path(part, vocabulary, max_bytes=cache.max_auto_cache_bytes)
         texts.append(blocks_of_cache(path, "train", vocab_size=vocabulary.vocab_size, cache_dir=cache.cache_dir))
-    if not any(len(text.tokens) for text in texts):
-        raise UserError(f"CORPUS {cache.source.name} has no training text to count: name a larger one")
     return texts
 
 

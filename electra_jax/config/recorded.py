@@ -159,6 +159,9 @@ FIELDS = (
     Field("TaskOptions", "multi_label", "label_column", "False"),
     Field("TaskOptions", "label_threshold", "label_column", "None"),
     Field("TaskOptions", "main_metric", "label_column", "None"),
+    Field("TaskOptions", "choice_columns", "label_column", "None"),
+    Field("TaskOptions", "template", "label_column", "None"),
+    Field("TaskOptions", "label_words", "label_column", "None"),
 )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 Row = Mapping[str, np.ndarray]
 
 # Arrays of a row that have no axis of tokens: all rows have them of one shape.
-OF_WHOLE_ROW = ("labels",)
+OF_WHOLE_ROW = ("labels", "choice_mask")
 
 
 def bucket_of(length: int, buckets: Sequence[int]) -> int:
@@ -26,13 +26,13 @@ def stack(rows: Sequence[Row], *, length: int, size: int) -> dict[str, np.ndarra
 
     Args:
         rows: at least one, with `input_ids` [L] and whatever else all of them have: arrays [L], those of `OF_WHOLE_ROW`
-            and scalars.
+            and scalars. Rows of C choices have arrays [C, L] in place of [L], and their own `attention_mask`.
         length: length to which the arrays are padded with 0, at least that of the longest row.
         size: number of rows of the batch; copies of the last row fill it up.
 
     Returns:
-        Arrays [size, length], [size, ...] of `OF_WHOLE_ROW`, and [size], with `attention_mask`, int32 [size, length],
-        and `row_weight`, float32 [size]: 0 for a row that only fills up.
+        Arrays [size, length] or [size, C, length], [size, ...] of `OF_WHOLE_ROW`, and [size], with `attention_mask`,
+        int32, and `row_weight`, float32 [size]: 0 for a row that only fills up.
     """
     filled = [*rows, *[rows[-1]] * (size - len(rows))]
     batch = {}
@@ -40,18 +40,19 @@ def stack(rows: Sequence[Row], *, length: int, size: int) -> dict[str, np.ndarra
         if first.ndim == 0 or name in OF_WHOLE_ROW:
             batch[name] = np.stack([row[name] for row in filled])
             continue
-        batch[name] = np.zeros((size, length), first.dtype)
+        batch[name] = np.zeros((size, *first.shape[:-1], length), first.dtype)
         for place, row in zip(batch[name], filled, strict=True):
-            place[: len(row[name])] = row[name]
-    counts = np.array([len(row["input_ids"]) for row in filled])
-    batch["attention_mask"] = (np.arange(length)[None] < counts[:, None]).astype(np.int32)
+            place[..., : row[name].shape[-1]] = row[name]
+    if "attention_mask" not in batch:
+        counts = np.array([len(row["input_ids"]) for row in filled])
+        batch["attention_mask"] = (np.arange(length)[None] < counts[:, None]).astype(np.int32)
     batch["row_weight"] = (np.arange(size) < len(rows)).astype(np.float32)
     return batch
 
 
 def padded_lengths(rows: Sequence[Row], buckets: Sequence[int]) -> np.ndarray:
     """Return the bucket of each row, int [N]; see `bucket_of`."""
-    return np.array([bucket_of(len(row["input_ids"]), buckets) for row in rows], np.int64)
+    return np.array([bucket_of(row["input_ids"].shape[-1], buckets) for row in rows], np.int64)
 
 
 def epoch_order(padded_N: np.ndarray, *, batch_size: int, pool_batches: int, seed: int, epoch: int) -> list[np.ndarray]:

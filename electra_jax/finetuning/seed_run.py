@@ -32,7 +32,7 @@ from electra_jax.finetuning.seed_result import SeedResult, result_of, scores_of
 from electra_jax.finetuning.selection import Parts, keeps
 from electra_jax.finetuning.start import Origin, take_weights
 from electra_jax.json_files import read_json
-from electra_jax.model.finetuned import FinetunedModel, head_outputs
+from electra_jax.model.finetuned import FinetunedModel, Trainable, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
 from electra_jax.run_directory import CHECKPOINTS, KEPT, SEED_RESULT
@@ -48,7 +48,7 @@ from electra_jax.training.state import Batch, Sums, TrainState
 from electra_jax.training.stop import Stop
 
 # Arrays of a row that only the host reads.
-HOST_ONLY = ("example", "window", "answer_mask", "num_tokens", "num_cut")
+HOST_ONLY = ("example", "window", "answer_mask", "num_tokens", "num_cut", "question_length")
 
 
 class Split(NamedTuple):
@@ -78,7 +78,7 @@ class SeedContext:
     train: Split
     parts: Parts[Split]
     mesh: Mesh
-    model: FinetunedModel
+    model: Trainable
     chosen: Chosen | None = None
 
     @property
@@ -167,8 +167,9 @@ class SeedContext:
             discriminator=dataclasses.replace(self.model.config, attention="exact", scan_unroll=1),
             generator=None,
             generator_embeddings=False,
-            head=self.model.head_config,
-            labels=task.labels,
+            head=self.model.head_config if isinstance(self.model, FinetunedModel) else None,
+            # The head of replaced tokens has no labels: those of prompts are the task's.
+            labels=task.labels if isinstance(self.model, FinetunedModel) else (),
             facts={
                 "made by": "electra finetune",
                 "task": task.describe(),

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.checkpoints import model_dir, warm_start
+from electra_jax.checkpoints.model_record import check_finds_replaced
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.probing import ProbeRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.model.config import MAX_UNROLLED_LAYERS, EncoderConfig
 from electra_jax.model.types import PyTree
+from electra_jax.tasks.text.prompts import PROMPT
 from electra_jax.tasks.tokenizer_file import load_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -55,8 +57,10 @@ def resolve_init(run: FinetuningRun) -> Origin:
     """Return the encoder as a run of fine-tuning trains it, and its vocabulary: see `find_encoder`.
 
     Raises:
-        UserError: as `find_encoder`, or if rows are longer than the model reads.
+        UserError: as `find_encoder`, or if rows are longer than the model reads, or prompts have no head to ask.
     """
+    if run.task.task == PROMPT and run.init_from is not None:
+        check_finds_replaced(model_dir.load(run.init_from).description, f"INIT_FROM {run.init_from}")
     found = find_encoder(run)
     most = found.encoder.max_position_embeddings
     if run.task.row_length > most:
@@ -224,7 +228,8 @@ def take_weights(init_from: str | None, params: PyTree, *, quiet: bool, layers: 
     start = warm_start.start_from(init_from, encoder, layers=layers)
     if not quiet:
         fresh = [*start.fresh, *(f"head/{name}" for name in params.get("head", ()))]
-        print_on_leader(f"weights from {Path(init_from)}: the embeddings and the encoder")
+        head = ", the encoder and the head of replaced tokens" if "head" in params.get("discriminator", {}) else None
+        print_on_leader(f"weights from {Path(init_from)}: the embeddings{head or ' and the encoder'}")
         print_on_leader(f"  new:  {', '.join(fresh) or 'nothing'}")
         print_on_leader(f"  left: {', '.join(groups(start.unused)) or 'nothing'}")
     return {**params, **start.params}

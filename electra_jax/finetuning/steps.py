@@ -12,6 +12,10 @@ targets of its kind:
     similarity          label float32 [B], from 0 to 1; like retrieval, two texts a row, told apart by example_ids 1 and
                         2, int32 [B, L]
     retrieval           first_id, second_id int32 [B]: the numbers of both texts, equal for the same text
+    multiple_choice     label int32 [B]; the arrays of tokens are [B, C, L], a row for each choice; choice_mask float32
+                        [B, C], 0 where an example has fewer choices
+    prompt              label int32 [B]; the arrays of tokens are [B, C, L], a row for each label; word_mask float32
+                        [B, C, L], 1 at the pieces of the label's word
 """
 
 import dataclasses
@@ -22,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.model.finetuned import FinetunedModel
+from electra_jax.model.finetuned import FinetunedModel, Trainable
 from electra_jax.model.heads import MASKED_LOGIT, span_losses
 from electra_jax.model.types import Loss, PyTree, Tokens
 from electra_jax.pretraining.micro_batches import accumulate
@@ -35,7 +39,8 @@ class LossConfig:
 
     Attributes:
         kind: "classification", "multi_label_classification" (the mean over the labels of their binary
-            cross-entropies), "regression", "tagging", "question_answering", "similarity" or "retrieval".
+            cross-entropies), "regression", "tagging", "question_answering", "similarity", "retrieval",
+            "multiple_choice" or "prompt".
         answerable_weight: question answering: the weight of the answerability head's cross-entropy (0.5 as published).
         divisor: what the sum of a batch's losses is divided by: the weight of the run's average batch, so that examples
             (tagging: words) weigh the same in every batch, however many are in it; or 1.0 for the sum, as the original:
@@ -52,22 +57,23 @@ class LossConfig:
     temperature: float
 
 
-def init_state(key: jax.Array, model: FinetunedModel, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(key: jax.Array, model: Trainable, optimizer: optax.GradientTransformation) -> TrainState:
     """Return a new state at step 0, its parameters boxed with their logical axes."""
     params_key, base_key = jax.random.split(key)
     params = init_params(params_key, model)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(base_key))
 
 
-def init_params(key: jax.Array, model: FinetunedModel) -> PyTree:
+def init_params(key: jax.Array, model: Trainable) -> PyTree:
     """Return newly drawn parameters, boxed with their logical axes."""
     ids_BL = jnp.zeros((1, 1), jnp.int32)
     return model.init(key, Tokens(ids_BL, ids_BL, ids_BL + 1), deterministic=True)["params"]
 
 
 def tokens_of(batch: Batch) -> Tokens:
-    """Return what the encoder reads of a batch."""
-    return Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch.get("example_ids"))
+    """Return what the encoder reads of a batch; choices [B, C, L] become rows [B * C, L]."""
+    tokens = Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch.get("example_ids"))
+    return jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), tokens)
 
 
 def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
@@ -93,6 +99,12 @@ def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
         return Loss(jnp.sum(nll_BL * words_BL), jnp.sum(words_BL))
     elif config.kind == "similarity":
         losses_B = jnp.square(jnp.sum(outputs[:, 0] * outputs[:, 1], axis=-1) - batch["label"])
+    elif config.kind == "multiple_choice":
+        there_BC = batch["choice_mask"] > 0
+        logits_BC = jnp.where(there_BC, outputs.reshape(there_BC.shape), -jnp.inf)
+        losses_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, batch["label"])
+    elif config.kind == "prompt":
+        losses_B = prompt_losses(outputs, batch)
     elif config.kind == "retrieval":
         losses_B = contrastive_losses(outputs, batch, temperature=config.temperature)
     else:
@@ -128,6 +140,26 @@ def contrastive_losses(vectors_BPD: jax.Array, batch: Batch, *, temperature: flo
     return -jnp.diagonal(log_probs_BB)
 
 
+def prompt_losses(logits: jax.Array, batch: Batch) -> jax.Array:
+    """Return each example's binary cross-entropies, summed over its labels (Xia et al., 2022, section 3).
+
+    The word of the right label is original, and every other is replaced. Of several pieces a word has their mean.
+
+    Args:
+        logits: float32 [B * C, L], positive where a token looks replaced.
+        batch: `label` and `word_mask`.
+
+    Returns:
+        float32 [B].
+    """
+    mask_BCL = batch["word_mask"]
+    replaced_BC = 1.0 - jax.nn.one_hot(batch["label"], mask_BCL.shape[1])
+    labels_BCL = jnp.broadcast_to(replaced_BC[:, :, None], mask_BCL.shape)
+    nll_BCL = optax.sigmoid_binary_cross_entropy(logits.reshape(mask_BCL.shape), labels_BCL)
+    means_BC = jnp.sum(nll_BCL * mask_BCL, axis=-1) / jnp.sum(mask_BCL, axis=-1)
+    return jnp.sum(means_BC, axis=-1)
+
+
 def without_padding(outputs: dict[str, jax.Array], attention_mask_BL: jax.Array) -> dict[str, jax.Array]:
     """Return the outputs with no probability for padding.
 
@@ -138,11 +170,11 @@ def without_padding(outputs: dict[str, jax.Array], attention_mask_BL: jax.Array)
 
 
 def training_loss(
-    params: PyTree, batch: Batch, dropout_key: jax.Array | None, *, model: FinetunedModel, loss: LossConfig
+    params: PyTree, batch: Batch, dropout_key: jax.Array | None, *, model: Trainable, loss: LossConfig
 ) -> tuple[jax.Array, Loss]:
     """Return the loss to differentiate, and its sum and weight; `dropout_key` is None for no dropout."""
     # Only this head reads a target: it learns the end of an answer given the true start.
-    joint = model.head_config.kind == "joint_question_answering"
+    joint = isinstance(model, FinetunedModel) and model.head_config.kind == "joint_question_answering"
     targets = {"start_positions_B": batch["start_positions"]} if joint else {}
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     outputs = model.apply({"params": params}, tokens_of(batch), deterministic=rngs is None, rngs=rngs, **targets)
@@ -154,7 +186,7 @@ def finetune_step(
     state: TrainState,
     batch: Batch,
     *,
-    model: FinetunedModel,
+    model: Trainable,
     loss: LossConfig,
     optimizer: optax.GradientTransformation,
     accumulation_steps: int,
@@ -183,11 +215,12 @@ def finetune_step(
         grads, term = accumulated(state.params, batch, dropout_key, model, loss, accumulation_steps)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     weights_B = batch["row_weight"]
+    real_BX = batch["attention_mask"].astype(jnp.float32).reshape(len(weights_B), -1)
     sums = {
         "loss": term.sum,
         "loss_weight": term.weight,
         "examples": jnp.sum(weights_B),
-        "real": jnp.sum(batch["attention_mask"].astype(jnp.float32) * weights_B[:, None]),
+        "real": jnp.sum(real_BX * weights_B[:, None]),
         "grad_norm": optax.tree.norm(grads),
     }
     params = optax.apply_updates(state.params, updates)
@@ -198,7 +231,7 @@ def accumulated(
     params: PyTree,
     batch: Batch,
     dropout_key: jax.Array,
-    model: FinetunedModel,
+    model: Trainable,
     loss: LossConfig,
     accumulation_steps: int,
 ) -> tuple[PyTree, Loss]:

@@ -52,7 +52,7 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: Cu
     """
     if not values:
         return []
-    if model.description.kind not in TASK_KINDS:
+    if model.description.task_kind is None:
         return describe_texts(model, list(map(as_pair, values)), batch_size, count)
     facts = model.description.task
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
@@ -88,6 +88,8 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "encoding": "BIO",
             "rules": "standard",
         }
+    if kind == "multiple_choice":
+        return {"task": "this model", "kind": kind, "fills_blanks": False, "rules": "standard", "length": length}
     if kind == "question_answering":
         windows = {
             "max_sequence_length": length,
@@ -123,22 +125,29 @@ def predict_examples(
 ) -> list[Prediction]:
     """Return a prediction for each example of a task that the model's labels fit; see `answers` for `count`."""
     rows = task.rows(examples, training=False)
-    found = predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=model.labels)
+    # A head of pre-training has no labels of its own.
+    labels = model.labels or task.labels
+    found = predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=labels)
     # Not before: what is refused is asked again, in parts.
     count.add(rows)
     return found
 
 
 def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
-    """Return a model's forward pass of rows, on one device.
+    """Return a model's forward pass of rows, on one device; a row of multiple choice is one choice.
 
     Args:
         model: the model.
         batch_size: the most rows of a batch.
         num_rows: how many rows there are; see `rows_of_batch`.
     """
+    choices = model.description.kind == "multiple_choice"
+
+    def launch(batch: Mapping[str, np.ndarray]) -> Any:
+        return model.launch(*(batch[name][:, None] if choices else batch[name] for name in FIELDS))
+
     return RowRunner(
-        launch=lambda batch: model.launch(*(batch[name] for name in FIELDS)),
+        launch=launch,
         per_token=per_token_outputs(model.description.kind),
         batch_size=rows_of_batch(num_rows, batch_size),
         buckets=model.lengths,

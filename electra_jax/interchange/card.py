@@ -26,7 +26,14 @@ PIPELINES = {
     "sentence_embedding": "sentence-similarity",
 }
 # Public data sets by the names of tasks, beside GLUE's; any other is the user's own.
-DATASETS = {"squad_v1": "squad", "squad_v2": "squad_v2", "ner": "conll2003", "chunk": "conll2000"}
+DATASETS = {
+    "squad_v1": "squad",
+    "squad_v2": "squad_v2",
+    "ner": "conll2003",
+    "chunk": "conll2000",
+    "swag": "swag",
+    "race": "race",
+}
 # The hub's names of scores, where they differ.
 METRICS = {
     "matthews": "matthews_correlation",
@@ -103,7 +110,8 @@ def results(description: Description) -> list[EvalResult]:
     dataset = "glue" if glue else DATASETS.get(name, "own")
     return [
         EvalResult(
-            task_type=PIPELINES[description.kind],
+            # A discriminator is for no task but one that asks it.
+            task_type=PIPELINES.get(description.kind, "text-classification"),
             dataset_type=dataset,
             dataset_name=f"GLUE {name}" if glue else name if name in DATASETS else f"own files ({name})",
             dataset_config=name if glue else None,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from electra_jax import json_files
-from electra_jax.checkpoints.model_record import MODEL_KINDS, TASK_KINDS, Description
+from electra_jax.checkpoints.model_record import MODEL_KINDS, Description
 from electra_jax.errors import UserError
 from electra_jax.interchange import finetuned_task
 from electra_jax.interchange.imported import Imported
@@ -40,6 +40,9 @@ class CarriedTask(TypedDict):
     clips: NotRequired[bool]
     metrics: NotRequired[list[str]]
     labels: NotRequired[list[str]]
+    fills_blanks: NotRequired[bool]
+    template: NotRequired[str]
+    words: NotRequired[list[str]]
     scheme: NotRequired[str | None]
     encoding: NotRequired[str]
     scoring: NotRequired[str]
@@ -84,7 +87,7 @@ def restored(model: Imported, config: Mapping[str, Any], path: Path) -> Imported
     description, vocabulary = model.description, model.vocabulary
     if description.kind == "discriminator" and config.get(OBJECTIVE) == "Electric":
         return with_facts(model, {"objective": "Electric"})
-    if config.get(TASK) is None or description.kind not in TASK_KINDS or vocabulary is None:
+    if config.get(TASK) is None or description.kind not in MODEL_KINDS.values() or vocabulary is None:
         return model
     facts, task = read_task(config[TASK], vocabulary, path)
     if MODEL_KINDS[task.kind] != description.kind or exported_labels(facts, task) not in ((), description.labels):
@@ -102,7 +105,9 @@ def restored(model: Imported, config: Mapping[str, Any], path: Path) -> Imported
     if wrong is not None or not set(masking) <= set(MASKING):
         raise UserError(f"{path}: {wrong or f'{HEAD} has other names than {MASKING}'}: remove it")
     head = None if description.head is None else dataclasses.replace(description.head, **masking)
-    return with_facts(model._replace(params=params), {"task": facts}, labels=task.labels, head=head)
+    # The head of replaced tokens, which prompts ask, has no labels.
+    labels = task.labels if description.labels else ()
+    return with_facts(model._replace(params=params), {"task": facts}, labels=labels, head=head)
 
 
 def with_facts(model: Imported, facts: dict[str, Any], **fields: Any) -> Imported:
@@ -135,5 +140,7 @@ def read_task(carried: Any, vocabulary: Vocabulary, path: Path) -> tuple[dict[st
 
 
 def exported_labels(facts: Mapping[str, Any], task: DownstreamTask) -> tuple[str, ...]:
-    """Return the names under which a task's labels are exported; none for a task without labels."""
+    """Return the names under which a task's labels are exported; none where the head's outputs have no names."""
+    if task.kind == "prompt":
+        return ()
     return finetuned_task.bio_labels(task.labels) if finetuned_task.in_bio(facts) else task.labels

@@ -146,6 +146,12 @@ def task_notes(description: Description) -> list[str]:
         )
     if task is None:
         return notes
+    if task["kind"] == "prompt":
+        words = ", ".join(f"{word!r} for {label}" for label, word in zip(task["target"], task["words"], strict=True))
+        notes.append(
+            f"a text has here the label whose word looks the most original in {task['template']!r} ({words}); "
+            "transformers gives the logits of tokens alone"
+        )
     if task.get("long_texts") == "windows":
         notes.append("texts longer than a row are read in windows here (LONG_TEXTS), and are cut there")
     if task["kind"] == "regression" and task["clips"]:

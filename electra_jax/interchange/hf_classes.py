@@ -32,6 +32,7 @@ MODERNBERT_KINDS = {
     "ModernBertForSequenceClassification": "sequence_classification",
     "ModernBertForTokenClassification": "token_classification",
     "ModernBertForQuestionAnswering": "question_answering",
+    "ModernBertForMultipleChoice": "multiple_choice",
 }
 ARCHITECTURES = {
     **{kind: name for name, kind in KINDS.items() if name.startswith("Electra")},

@@ -25,6 +25,7 @@ HEADS = {
     "sequence_classification": "modernbert_sequence_classification",
     "regression": "modernbert_sequence_classification",
     "multi_label_classification": "modernbert_sequence_classification",
+    "multiple_choice": "modernbert_sequence_classification",
     "token_classification": "modernbert_token_classification",
     "question_answering": "modernbert_question_answering",
 }

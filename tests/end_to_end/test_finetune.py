@@ -113,7 +113,14 @@ def test_texts_whose_last_word_decides(whole: Path, tmp_path: Path, capsys: pyte
     cut = tune(whole, tmp_path, "classification", **columns, EPOCHS=0.5)
     said = capsys.readouterr().out
     assert "train: 320 of 320 texts, 46 % of tokens, cut at 16: fine-tune with a larger MAX_SEQ_LENGTH" in said
-    assert cut["cut"]["dev"] == {"length": 16, "texts": 20, "num_texts": 20, "tokens": 240, "num_tokens": 520}
+    assert cut["cut"]["dev"] == {
+        "length": 16,
+        "texts": 20,
+        "num_texts": 20,
+        "tokens": 240,
+        "num_tokens": 520,
+        "unit": "texts",
+    }
     assert "dev: 20 of 20 texts, 46 % of tokens, cut at 16" in (tmp_path / "run/report.html").read_text()
     assert evaluated(tmp_path)["cut"] == cut["cut"]["dev"]
     assert best_of(cut)["accuracy"] < 80

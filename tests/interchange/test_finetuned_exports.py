@@ -20,7 +20,19 @@ from electra_jax.interchange.finetuned_task import bio_labels, folded
 from electra_jax.tasks.original import choice
 from electra_jax.tasks.tagging.conlleval import Span, conlleval_spans
 from electra_jax.tasks.tagging.sentences import tags_of
-from support.finetuned_model import ANSWERS, BIOES, CASES, CLASSES, HIGH, LOW, SEVERAL, SPANS, VALUES, write_tuned
+from support.finetuned_model import (
+    ANSWERS,
+    BIOES,
+    CASES,
+    CLASSES,
+    HIGH,
+    LOW,
+    SEVERAL,
+    SPANS,
+    VALUES,
+    text_facts,
+    write_tuned,
+)
 from support.hf_models import refusal
 
 WRITTEN = "electra_task is not what `electra export` writes"
@@ -94,6 +106,41 @@ def test_a_task_comes_back_with_all_its_facts(name: str, tmp_path: Path) -> None
     if "pair" in task:
         with pytest.raises(UserError, match="reads two texts" if task["pair"] else "reads one text"):
             again(["the cat"] if task["pair"] else [("the cat", "the dog")])
+
+
+CHOICES = {"task": "race", "kind": "multiple_choice", "fills_blanks": True, "rules": "standard", "length": 24}
+PROMPT = text_facts("prompt", ("near", "far"), pair=False) | {
+    "kind": "prompt",
+    "template": "{text} in {label}.",
+    "words": ["cats", "paris"],
+}
+OWN_KINDS: dict[str, tuple[dict[str, Any], list[Any]]] = {
+    "multiple_choice": (
+        {"kind": "multiple_choice", "labels": (), "task": CHOICES, "head_kind": "sequence_classification"},
+        [
+            {"text": "the cat sat", "text_b": "who _ ?", "choices": ["the cat", "john", "the dog ran home"]},
+            {"text": "john ran", "choices": ["home", "in paris ."]},
+        ],
+    ),
+    "prompt": ({"kind": "discriminator", "labels": (), "task": PROMPT}, ["the dog ran", "john sat on the mat"]),
+}
+
+
+@pytest.mark.parametrize("name", OWN_KINDS)
+def test_choices_and_prompts_come_back(name: str, tmp_path: Path) -> None:
+    case, inputs = OWN_KINDS[name]
+    tuned, out, again = exported(tmp_path / "carried", **case)
+    assert again.description.task == choice.current_facts(case["task"])
+    assert (again.labels, again.description.kind) == (tuned.labels, tuned.description.kind)
+    for before, after in zip(tuned(inputs), again(inputs), strict=True):
+        assert_alike(before, after)
+    config = json.loads((out / "config.json").read_text())
+    assert config["architectures"] == [f"ElectraFor{'PreTraining' if name == 'prompt' else 'MultipleChoice'}"]
+    if name == "multiple_choice":
+        # As a stranger's model it follows the question by the choice, as it does where there is no blank.
+        tuned, _, again = exported(tmp_path / "foreign", carried=False, **case)
+        assert_alike(tuned(inputs)[1], again(inputs)[1])
+        assert again(inputs)[0]["probabilities"] != pytest.approx(tuned(inputs)[0]["probabilities"], abs=1e-6)
 
 
 def assert_alike(before: Any, after: Any) -> None:

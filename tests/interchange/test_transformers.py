@@ -86,6 +86,10 @@ STATIONS = {name: Station(tuned(**case), asked_of(name, inputs)) for name, (case
     "modern_regression": Station(
         modern("regression", "modernbert_sequence_classification", num_labels=1), numbers_of("text-classification")
     ),
+    "modern_choice": Station(
+        modern("multiple_choice", "modernbert_sequence_classification", num_labels=1),
+        numbers_of("multiple-choice", CHOICES),
+    ),
     "modern_tagging": Station(
         modern("token_classification", "modernbert_token_classification"), numbers_of("token-classification")
     ),
@@ -138,7 +142,7 @@ def test_answers(name: str, told: dict[str, tuple[Model, list[Any]]]) -> None:
 def test_numbers(name: str, told: dict[str, tuple[Model, list[Any]]]) -> None:
     model, (said,) = told[name]
     found = np.asarray(said)
-    if name == "multiple_choice":
+    if name.endswith("choice"):
         ours = model.logits(CHOICES["input_ids"], CHOICES["attention_mask"])
     elif name.endswith("generator"):
         ours = model.generator_logits(IDS, MASK)

@@ -120,6 +120,15 @@ def test_several_labels_are_refused(tmp_path: Path) -> None:
         registered("classification", train_file=written(tmp_path / "train.jsonl", *rows), **columns)
 
 
+def test_choices_are_refused(tmp_path: Path) -> None:
+    file = written(tmp_path / "train.csv", "t,x,y,right", "a,a,b,0")
+    columns = {"text_column": "t", "choice_columns": ("x", "y"), "label_column": "right"}
+    with pytest.raises(
+        UserError, match="multiple_choice reads a row for each choice or label, which SeqIO has no place"
+    ):
+        registered("multiple_choice", train_file=file, **columns)
+
+
 def test_a_test_set_is_padded_but_not_scored(tmp_path: Path) -> None:
     task = registered("rte", test_file=written(tmp_path / "test.tsv", "i\ta\tb", "0\ta\tb"))
     assert [int(x["label"]) for x in batches(task, "test")] == [-1]
