@@ -49,7 +49,7 @@ def main() -> None:
     config = recipe.model.discriminator_config
     model, rule = FinetunedModel(config, HEAD), make_optimizer(recipe.optimizer)
     state = jax.jit(lambda key: nn.unbox(finetuning.init_state(key, model, rule)))(jax.random.key(options.seed))
-    loss = finetuning.LossConfig("classification", 0.5, "mean", None, 0.05)
+    loss = finetuning.LossConfig("classification", 0.5, options.batch_size, None, 0.05)
     step = jax.jit(
         functools.partial(finetuning.finetune_step, model=model, loss=loss, optimizer=rule, accumulation_steps=1),
         donate_argnums=0,

@@ -18,6 +18,7 @@ DECILES = {
 LONGEST = 128
 # From gin/runs/finetune.gin, up to LONGEST.
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, LONGEST)
+POOL_BATCHES = 64
 
 
 def lengths(task: str, count: int, seed: int) -> np.ndarray:
@@ -42,6 +43,7 @@ def synthetic_rows(lengths_N: np.ndarray, vocab_size: int, seed: int) -> list[di
 def batches_by_bucket(lengths_N: np.ndarray, buckets: Sequence[int], *, batch_size: int, seed: int) -> dict[int, int]:
     """Count the batches of each bucket in one epoch of fine-tuning."""
     counts = dict.fromkeys(buckets, 0)
-    for rows_B in epoch_order(lengths_N, batch_size=batch_size, seed=seed, epoch=0):
-        counts[bucket_of(int(lengths_N[rows_B].max()), buckets)] += 1
+    padded_N = np.array([bucket_of(length, buckets) for length in lengths_N.tolist()])
+    for rows_B in epoch_order(padded_N, batch_size=batch_size, pool_batches=POOL_BATCHES, seed=seed, epoch=0):
+        counts[int(padded_N[rows_B].max())] += 1
     return counts

@@ -20,7 +20,6 @@ from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.data.buckets import in_order_of_length
 from electra_jax.inference.api import Model
 from electra_jax.inference.network import outputs
-from electra_jax.inference.prediction import lengths_of
 from electra_jax.model.types import Tokens
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -37,7 +36,7 @@ def main() -> None:
     rows = [{"input_ids": np.array(row, np.int32), "token_type_ids": np.zeros(len(row), np.int32)} for row in ids]
     batches = [
         Tokens(*(jax.device_put(batch[name]) for name in ("input_ids", "token_type_ids", "attention_mask")))
-        for _, batch in in_order_of_length(rows, batch_size=options.batch_size, buckets=lengths_of(model))
+        for _, batch in in_order_of_length(rows, batch_size=options.batch_size, buckets=model.lengths)
     ]
     run, params = jax.jit(functools.partial(outputs, model.description)), jax.device_put(model.params)
 

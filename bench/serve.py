@@ -30,7 +30,6 @@ from electra_jax.data.buckets import in_order_of_length
 from electra_jax.data.forward import Row
 from electra_jax.inference.api import Model
 from electra_jax.inference.inputs import FIELDS
-from electra_jax.inference.prediction import lengths_of
 
 
 def main() -> None:
@@ -78,7 +77,7 @@ def rows_of(model: Model, texts: Sequence[str]) -> list[Row]:
 
 def forward_pass(model: Model, rows: Sequence[Row], batch_size: int) -> list[float]:
     """Return how long each batch took, seconds, after every shape was compiled."""
-    batches = [batch for _, batch in in_order_of_length(rows, batch_size=batch_size, buckets=lengths_of(model))]
+    batches = [batch for _, batch in in_order_of_length(rows, batch_size=batch_size, buckets=model.lengths)]
     run = functools.partial(run_batch, model)
     for batch in {batch["input_ids"].shape: batch for batch in batches}.values():
         run(batch)

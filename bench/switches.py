@@ -2,9 +2,11 @@
 
 Every arm is one switch of `gin/models/bert.gin`, or all of them, for masked language modelling and for replaced-token
 detection. Each arm's learning rate is chosen from the same grid by short runs with a schedule of their own, by held-out
-loss; then it is trained at several seeds, and its encoder is frozen and probed: from every layer's hidden states a
-linear map tells the chunk tag of each word of CoNLL-2000. One line of JSON per run is added to OUT; runs that stand
-there are not repeated, so that the same command resumes.
+loss; then it is trained at several seeds, and its encoder is frozen and probed for chunk tags as by `electra probe`.
+One line of JSON per run is added to OUT; runs that stand there are not repeated, so that the same command resumes.
+
+The lines of docs/efficiency/switches_*.jsonl have a `probe` instead, which commit e3b9393 measured: a ridge regression
+of its own, of which the best layer of 1,000 test sentences was reported.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import functools
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,15 +24,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from flax import traverse_util
 
+from electra_jax.commands.probe import ask_split
 from electra_jax.config import gin_files
 from electra_jax.config.budget import steps_within
 from electra_jax.config.data import PretrainingData, open_data, vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
-from electra_jax.model.types import Masked, PyTree, Tokens
+from electra_jax.config.probing import ProbeRun
+from electra_jax.finetuning import probes
+from electra_jax.finetuning.start import Origin
+from electra_jax.model.config import EncoderConfig
+from electra_jax.model.types import PyTree
 from electra_jax.pretraining import evaluation, metrics
 from electra_jax.pretraining.steps import PretrainingSetup
+from electra_jax.tasks.tagging.probing import SPLITS, Asked, draw_of, probe_sources
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from electra_jax.training.state import Batch, Sums, TrainState
@@ -54,8 +61,6 @@ ARMS = {
 OBJECTIVES = ("mlm", "electra")
 RATES = (2e-3, 4e-3, 8e-3)
 WARMUP_SHARE = 0.1
-# Of the sentences of CoNLL-2000's own splits, from the start.
-PROBE_TRAINING_SENTENCES, PROBE_TEST_SENTENCES, PROBE_LENGTH = 2000, 1000, 96
 
 
 class Arm(NamedTuple):
@@ -66,27 +71,23 @@ class Arm(NamedTuple):
     init: Callable[[jax.Array], TrainState]
     update: Callable[[TrainState, Batch, jax.Array, jax.Array], tuple[TrainState, Sums]]
     evaluate: Callable[[PyTree, Batch, jax.Array], Sums]
-    hidden: Callable[[PyTree, Tokens], jax.Array]
-
-
-# The words and chunk tags of a sentence, and the sentences of a training and a test split.
-Sentence = list[tuple[str, str]]
-Probe = tuple[list[Sentence], list[Sentence]]
 
 
 def main() -> None:
     """Run what is missing in OUT."""
     options = parse_arguments()
-    probe = read_probe(options.conll2000)
+    if any("probe" in record for record in read_records(options.out)):
+        raise SystemExit(f"{options.out} holds scores of another probe (commit e3b9393): name another OUT")
     for objective, name in itertools.product(options.objectives, options.arms):
-        measure(objective, name, probe, options)
+        measure(objective, name, options)
 
 
-def measure(objective: str, name: str, probe: Probe, options: argparse.Namespace) -> None:
+def measure(objective: str, name: str, options: argparse.Namespace) -> None:
     """Choose an arm's learning rate, and train it at every seed with it."""
     arm = make_arm(objective, name, options)
     vocabulary = vocabulary_for(arm.run.cache, arm.run.encoder)
-    words = probe_batches(probe, vocabulary)
+    asked = asked_of(arm, vocabulary, options.conll2000)
+    probe = probe_settings(options.conll2000)
     done = read_records(options.out)
 
     def measured(rate: float, flops: float, seed: int) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def measure(objective: str, name: str, probe: Probe, options: argparse.Namespace
         found = [record for record in done if key.items() <= record.items()]
         if found:
             return found[0]
-        record = key | train(arm, vocabulary, words, rate=rate, flops=flops, seed=seed)
+        record = key | train(arm, vocabulary, asked, probe, rate=rate, flops=flops, seed=seed)
         with options.out.open("a") as file:
             file.write(json.dumps(record) + "\n")
         print(json.dumps(record), flush=True)
@@ -154,7 +155,6 @@ def make_arm(objective: str, name: str, options: argparse.Namespace) -> Arm:
         jax.jit(lambda key: nn.unbox(setup.init(key))),
         jax.jit(update, donate_argnums=0),
         jax.jit(evaluate),
-        jax.jit(functools.partial(hidden_states, model=setup.model)),
     )
 
 
@@ -169,22 +169,11 @@ def rate_at(step: jax.Array, rate: jax.Array, num_steps: jax.Array) -> jax.Array
     return rate * (1 - step / num_steps) * jnp.minimum(1, step / (WARMUP_SHARE * num_steps))
 
 
-def hidden_states(params: PyTree, tokens: Tokens, *, model: nn.Module) -> jax.Array:
-    """Return the input of the encoder that is kept and each layer's hidden states, float32 [N + 1, B, L, D]."""
-    if hasattr(model, "discriminate"):
-        arguments, method = (tokens,), "discriminate"
-    else:
-        one_B1 = jnp.zeros((tokens.input_ids.shape[0], 1), jnp.int32)
-        arguments, method = (Masked(tokens, one_B1, one_B1, one_B1.astype(jnp.float32)),), "generate"
-    _, sown = model.apply({"params": params}, *arguments, deterministic=True, method=method, mutable="intermediates")
-    found = {path[-1]: value for path, (value,) in traverse_util.flatten_dict(sown["intermediates"]).items()}
-    return jnp.concatenate([found["embedded"][None], found["hidden"]]).astype(jnp.float32)
-
-
 def train(
     arm: Arm,
     vocabulary: Vocabulary,
-    words: Sequence[tuple[Tokens, np.ndarray, np.ndarray]],
+    asked: Mapping[str, Asked],
+    probe: ProbeRun,
     *,
     rate: float,
     flops: float,
@@ -209,73 +198,45 @@ def train(
     )
     values = metrics.finish(held_out, run.objective.loss_weights)
     kept = {name: round(float(value), 5) for name, value in values.items()}
-    probed = probe_layers(functools.partial(arm.hidden, state.params), words)
-    return {"steps": num_steps, "seconds": round(seconds, 1), "probe": probed} | kept
+    found = probed(state.params, run.encoder, asked, probe)
+    return {"steps": num_steps, "seconds": round(seconds, 1)} | found | kept
 
 
-def read_probe(folder: Path) -> Probe:
-    """Return the words and chunk tags of CoNLL-2000's training and test sentences."""
-    return tuple(
-        list(itertools.islice(sentences_of(folder / f"{split}.txt"), count))
-        for split, count in (("train", PROBE_TRAINING_SENTENCES), ("test", PROBE_TEST_SENTENCES))
-    )
-
-
-def sentences_of(path: Path) -> Iterator[Sentence]:
-    """Yield sentences of a file with a word, its part of speech and its chunk tag on a line."""
-    for paragraph in path.read_text(encoding="utf-8").split("\n\n"):
-        rows = [line.split() for line in paragraph.splitlines() if line.strip()]
-        if rows:
-            yield [(word, tag) for word, _, tag in rows]
-
-
-def probe_batches(probe: Probe, vocabulary: Vocabulary) -> list[tuple[Tokens, np.ndarray, np.ndarray]]:
-    """Return, for training and test, the tokens, the places of each word's first piece in them, and the words' tags.
-
-    A word whose first piece stands after the first `PROBE_LENGTH` tokens is left out.
-    """
-    names = sorted({tag for split in probe for sentence in split for _, tag in sentence})
-    batches = []
-    for split in probe:
-        ids_BL = np.zeros((len(split), PROBE_LENGTH), np.int32)
-        places, tags = [], []
-        for row, sentence in enumerate(split):
-            ids = [vocabulary.cls_id]
-            for word, tag in sentence:
-                if len(ids) < PROBE_LENGTH - 1:
-                    places.append((row, len(ids)))
-                    tags.append(names.index(tag))
-                ids += vocabulary.encode(word)
-            ids = [*ids[: PROBE_LENGTH - 1], vocabulary.sep_id]
-            ids_BL[row, : len(ids)] = ids
-        mask_BL = (ids_BL > 0).astype(np.int32)
-        batches.append((Tokens(ids_BL, np.zeros_like(ids_BL), mask_BL), np.array(places), np.array(tags)))
-    return batches
-
-
-def probe_layers(
-    hidden: Callable[[Tokens], jax.Array], words: Sequence[tuple[Tokens, np.ndarray, np.ndarray]]
-) -> list[float]:
-    """Return, for every layer from the embeddings up, the percentage of test words whose tag a linear map finds.
-
-    The map is fitted by least squares, with features of unit variance and a ridge of 1.
-    """
-    features = []
-    for tokens, places, _ in words:
-        rows = np.array_split(np.arange(len(tokens.input_ids)), len(tokens.input_ids) // 100)
-        states = np.concatenate([hidden(jax.tree.map(lambda x, r=r: x[r], tokens)) for r in rows], axis=1)
-        features.append(states[:, places[:, 0], places[:, 1]])
-    targets = [tags for _, _, tags in words]
-    scores = []
-    for trained, tested in zip(*features, strict=True):
-        mean, deviation = trained.mean(0), trained.std(0) + 1e-6
-        inputs, held_out = (
-            np.hstack([(x - mean) / deviation, np.ones((len(x), 1))]).astype(np.float64) for x in (trained, tested)
+def asked_of(arm: Arm, vocabulary: Vocabulary, conll2000: Path) -> dict[str, Asked]:
+    """Return what the probe of chunk tags asks of each split, by the settings of gin/runs/probe.gin."""
+    probe = probe_settings(conll2000)
+    sources = probe_sources(probe.task)
+    origin = Origin(arm.run.encoder, vocabulary, None)
+    return {
+        split: ask_split(
+            probe, origin, split, sources.read(probe.task.task, split).examples, draw_of(probe.seed, split)
         )
-        one_hot = np.eye(targets[0].max() + 1)[targets[0]]
-        weights = np.linalg.solve(inputs.T @ inputs + np.eye(inputs.shape[1]), inputs.T @ one_hot)
-        scores.append(round(100 * float(np.mean((held_out @ weights).argmax(1) == targets[1])), 2))
-    return scores
+        for split in SPLITS
+    }
+
+
+def probe_settings(conll2000: Path) -> ProbeRun:
+    """Return the settings of the probe, which are the same for all arms and seeds."""
+    given = {"MODEL_DIR": "switches", "INIT_FROM": None, "TASK": "chunk", "DATA_DIR": str(conll2000)}
+    with gin_files.isolated():
+        bindings = [f"{name}={value!r}" for name, value in given.items()]
+        return gin_files.build(ProbeRun, ["gin/runs/probe.gin"], bindings, search_paths=[])
+
+
+def probed(params: PyTree, encoder: EncoderConfig, asked: Mapping[str, Asked], probe: ProbeRun) -> dict[str, Any]:
+    """Return the score of the layer that the dev split chooses, and those of every layer."""
+    scores = probes.probe_layers(
+        params,
+        encoder,
+        asked,
+        left_to_right=False,
+        penalty=probe.penalty,
+        max_iterations=probe.max_iterations,
+        batch_size=probe.batch_size,
+    )
+    best = probes.best_layer(scores)
+    layers = [score._asdict() for score in scores]
+    return {"chunk_accuracy": best.test, "chunk_dev_accuracy": best.dev, "best_layer": best.layer, "layers": layers}
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
         [*(f"{macro} = 'unneeded'" for macro in command.unneeded), *bindings],
         search_paths=[path for path in options.gin_search_paths.split(",") if path],
     )
+    runtime.set_determinism(configuration)
     if quietly and command.reads_text:
         runtime.load_tensorflow_quietly()
     run = importlib.import_module(f"electra_jax.commands.{command.module}").run

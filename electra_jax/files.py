@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# What file systems answer that have no locks: NFS without its lock service, Lustre mounted without `flock`.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+# What the system answers where a user may not write.
+NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
+
 AnyPath = TypeVar("AnyPath", Path, "epath.Path")
 
 
@@ -81,6 +87,18 @@ def regular(path: AnyPath) -> AnyPath:
     if not is_remote(path) and os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise OSError(errno.EINVAL, "it is a pipe or a device: write its content to a file", str(path))
     return path
+
+
+def check_no_pattern(directory: str | os.PathLike[str]) -> None:
+    """Check that checkpoints can be written below a directory: Orbax looks for the parts of one by patterns.
+
+    Raises:
+        UserError: if its path holds a character of a pattern.
+    """
+    if re.search(r"[*?[]", os.fspath(directory)):
+        raise UserError(
+            f"{os.fspath(directory)} holds one of * ? [, which Orbax takes for a pattern: name another directory"
+        )
 
 
 def has_client() -> bool:
@@ -184,18 +202,53 @@ def replace_file(path: "Path | epath.Path", content: str | bytes, *, durable: bo
 def replacing_directory(directory: Path) -> Iterator[Path]:
     """Yield an empty local directory to fill; it takes the place of `directory` once the body has succeeded.
 
-    After an error the old directory stays, and the new one is removed.
+    After an error the old directory stays, and the new one is removed; what a killed process left of one is emptied.
+
+    Raises:
+        UserError: if another process is filling it.
     """
     part = directory.with_name(f"{directory.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    with _sole_filler(part):
+        try:
+            for left in part.iterdir():
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            yield part
+            shutil.rmtree(directory, ignore_errors=True)
+            part.rename(directory)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _sole_filler(part: Path) -> Iterator[None]:
+    """Make a directory unless it exists, and hold the system's lock on it; without effect where there are no locks.
+
+    Raises:
+        UserError: if another process holds it.
+    """
+    while True:
+        part.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(part, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise UserError(
+                f"{part} is being written by another process: wait until it ends, or name another destination"
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(descriptor)
+                raise
+        # The holder before this process may have renamed it between its opening and its locking.
+        if part.exists() and os.path.samestat(os.fstat(descriptor), part.stat()):
+            break
+        os.close(descriptor)
     try:
-        part.mkdir(parents=True)
-        yield part
-        shutil.rmtree(directory, ignore_errors=True)
-        part.rename(directory)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -213,7 +266,7 @@ def disk_errors_for_users(directory: str | os.PathLike[str]) -> Iterator[None]:
                 f"the disk of {directory} is full: make room or name another CACHE_DIR, then start again; "
                 "what is finished is kept"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno in NOT_WRITABLE:
             raise UserError(f"{directory} cannot be written ({error.strerror}): name another CACHE_DIR") from error
         raise
 

@@ -69,7 +69,11 @@ AT_LEAST_1 = Range(1)
 PROCESSES = Range(0, 4096)
 # Of an axis of an array, which has 32-bit indices on a device.
 SIZE = Range(1, 2**31 - 1)
+# Of a vocabulary: the tokenizers' trainers make room for all of it before they begin.
+ENTRIES = Range(1, 10**7)
 POSITIVE = Range(0, above_low=True)
+# Of a size as a multiple of another one.
+MULTIPLE = Range(0, 1000, above_low=True)
 SHARE = Range(0, 1)
 POSITIVE_SHARE = Range(0, 1, above_low=True)
 # Of dropout and of Adam's moments: 1 would divide by zero.

@@ -14,9 +14,13 @@ MODEL = "model.json"  # what the model is made of
 VOCABULARY = "vocab.txt"  # its WordPiece vocabulary, or
 TOKENIZER = "tokenizer.json"  # its tokenizer, with special_tokens_map.json
 
+# Written by `electra import` beside a fine-tuned model, whose CONFIG would be that of a fine-tuning.
+CONTINUED = "pretrain.gin"  # its sizes, and a recipe to pre-train it further
+
 # Written by `electra evaluate` and `electra predict`.
 EVALUATION = "evaluation.json"  # metrics of the whole held-out split, or of a task's
 PAIRS = "minimal_pairs.json"  # what a pre-trained model says of minimal pairs
+PROMPT_SCORES = "prompt.json"  # how a pre-trained model classifies by a prompt
 PREDICTIONS_FOLDER = "predictions"  # a leaderboard's files
 
 # Written by `electra finetune`.

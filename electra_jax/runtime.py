@@ -11,6 +11,8 @@ import threading
 import warnings
 from pathlib import Path
 
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+
 
 def user_cache() -> Path:
     """Return the folder for files that can be made again.
@@ -31,6 +33,21 @@ def keep_compilations() -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def set_determinism(configuration: object) -> None:
+    """Tell XLA to compute the same bits in every run on a GPU, if the mesh of a command's configuration asks for it.
+
+    Otherwise a GPU adds the terms of a scatter in the order in which its threads arrive, and XLA measures anew in each
+    process which of several kernels is the fastest. A CPU and a TPU have neither. It is called before JAX looks for
+    devices, because XLA reads its flags once.
+
+    Args:
+        configuration: what Gin built; one without a mesh asks for nothing.
+    """
+    if getattr(getattr(configuration, "mesh", None), "deterministic", False):
+        # Of two values of a flag the last one counts.
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
 
 
 def quieten_libraries() -> None:

@@ -3,6 +3,7 @@
 from typing import Any, TypeVar
 
 from electra_jax.config import data, gin_files
+from electra_jax.config.cache_checks import check_no_marks
 from electra_jax.config.pretraining import CacheConfig
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.corpora.divided import divide
@@ -47,9 +48,10 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
         UserError: if there is no such macro or file, or if the corpus is empty.
     """
     cache = _build(CacheConfig, "gin/runs/cache.gin", macros)
+    check_no_marks(cache)
     register_pretraining_task(
         name,
-        corpus=divide(data.open_source(cache.source)),
+        corpus=divide(data.open_source(cache.source), sequence_length=cache.sequence_length),
         vocabulary=load_tokenizer(cache.vocab_file, lowercase=cache.lowercase),
         packing=data.packing_of(cache),
         held_out_fraction=cache.held_out_fraction,

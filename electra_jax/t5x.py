@@ -250,7 +250,7 @@ class FinetuningModel:
         begun = start.resolve_init(run)
         self.run, self.vocabulary, self._num_train_steps = run, begun.vocabulary, num_train_steps
         self.task = make_task(run.task, begun.vocabulary)
-        if self.task.kind in ("question_answering", *VECTOR_KINDS):
+        if self.task.kind in ("question_answering", "multiple_choice", "prompt", *VECTOR_KINDS):
             kind = self.task.kind.replace("_", " ")
             raise UserError(f"{self.task.name} is {kind}, which T5X has no place for: use electra finetune")
         set_here = [name for name, neutral in FINETUNE_ONLY.items() if getattr(run, name) != neutral]
@@ -262,9 +262,7 @@ class FinetuningModel:
             self.task.kind, encoder=begun.encoder, num_labels=len(self.task.labels), final_sep_answers=False
         )
         self._model = FinetunedModel(begun.encoder, head)
-        self._loss = finetuning.LossConfig(
-            self.task.kind, run.answerable_weight, run.loss_reduction, None, run.temperature
-        )
+        self._loss = finetuning.LossConfig(self.task.kind, run.answerable_weight, 1.0, None, run.temperature)
         self.FEATURE_CONVERTER_CLS = seqio_export.FEATURE_CONVERTERS[self.task.kind]
 
     @functools.cached_property
@@ -292,7 +290,9 @@ class FinetuningModel:
         """Return the loss of a batch and its metrics; `dropout_rng` is the step's key, None to evaluate."""
         rows = batch | {"row_weight": jnp.ones(len(batch["input_ids"]), jnp.float32)}
         loss, term = finetuning.training_loss(params, rows, dropout_rng, model=self._model, loss=self._loss)
-        return loss, {"loss": clu.metrics.Average(total=term.sum, count=term.weight)}
+        # T5X pads all rows to one length, so that any batch is a random one.
+        divisor = jnp.where(term.weight > 0, term.weight, 1.0) if self.run.loss_reduction == "mean" else 1.0
+        return loss / divisor, {"loss": clu.metrics.Average(total=term.sum, count=term.weight)}
 
     def eval_fn(self, params: PyTree, batch: Batch) -> tuple[jax.Array, Metrics]:
         """Return the loss without dropout, and its metrics."""

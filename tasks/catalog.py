@@ -6,19 +6,20 @@ from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.folds import in_folds
+from electra_jax.tasks.multiple_choice.task import CHOICE_TASKS, choice_task_from_facts, make_choice_task
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.original import choice
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.sources import QA_TASKS
 from electra_jax.tasks.qa.task import make_qa_task, qa_task_from_facts
 from electra_jax.tasks.tagging.task import TAGGING_TASKS, make_tagging_task, tagging_task_from_facts
+from electra_jax.tasks.text import prompts, vectors
 from electra_jax.tasks.text import task as text_task
-from electra_jax.tasks.text import vectors
 from electra_jax.tasks.vocabulary import Vocabulary
 
 PACKAGE_OF = "package_of"
 
-NAMES = (*text_task.NAMES, *vectors.NAMES, *QA_TASKS, *TAGGING_TASKS, PACKAGE_OF)
+NAMES = (*text_task.NAMES, *vectors.NAMES, *CHOICE_TASKS, prompts.PROMPT, *QA_TASKS, *TAGGING_TASKS, PACKAGE_OF)
 
 
 def make_task(
@@ -44,7 +45,7 @@ def _whole_task(options: TaskOptions, vocabulary: Vocabulary, recorded: Mapping[
     """Make a task with its data, whatever FOLDS says."""
     name = options.task
     facts = None if recorded is None else choice.current_facts(recorded)
-    if options.main_metric is not None and name not in text_task.NAMES:
+    if options.main_metric is not None and name not in (*text_task.NAMES, prompts.PROMPT):
         raise UserError(
             f"MAIN_METRIC is {options.main_metric!r}: it chooses among the scores of texts and pairs, and {name} has "
             "its own; leave it out"
@@ -53,6 +54,10 @@ def _whole_task(options: TaskOptions, vocabulary: Vocabulary, recorded: Mapping[
         return text_task.make_text_task(options, vocabulary, rules=choice.text_rules(options.rules), recorded=facts)
     if name in vectors.NAMES:
         return vectors.make_vector_task(options, vocabulary, recorded=facts)
+    if name == prompts.PROMPT:
+        return prompts.make_prompt_task(options, vocabulary, rules=choice.text_rules(options.rules), recorded=facts)
+    if name in CHOICE_TASKS:
+        return make_choice_task(options, vocabulary)
     if name == PACKAGE_OF:
         from electra_jax.tasks.text.package_of import make_package_task
 
@@ -67,6 +72,10 @@ def _whole_task(options: TaskOptions, vocabulary: Vocabulary, recorded: Mapping[
     if recorded is not None and recorded.get("registered") and recorded["task"] == name:
         return task_from_facts(recorded, vocabulary)
     check_name(name)
+    if options.long_texts != "cut":
+        raise UserError(
+            f"LONG_TEXTS is {options.long_texts!r}: {name} of SeqIO's registry has one row a text; set it to 'cut'"
+        )
     from electra_jax.tasks.seqio_import import task_of_registry
 
     return task_of_registry(name, vocabulary, length=options.row_length, clips=options.clip_predictions)
@@ -103,6 +112,10 @@ def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> Downstr
         return qa_task_from_facts(facts, vocabulary, rules=choice.qa_rules(facts["rules"]))
     if facts["kind"] == "tagging":
         return tagging_task_from_facts(facts, vocabulary, rules=choice.tagging_rules(facts["rules"]))
+    if facts["kind"] == "multiple_choice":
+        return choice_task_from_facts(facts, vocabulary)
+    if facts["kind"] == prompts.PROMPT:
+        return prompts.prompt_task_from_facts(facts, vocabulary, rules=choice.text_rules(facts["rules"]))
     if facts["kind"] in vectors.NAMES:
         return vectors.vector_task_from_facts(facts, vocabulary)
     return text_task.text_task_from_facts(facts, vocabulary, rules=choice.text_rules(facts["rules"]))

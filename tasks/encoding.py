@@ -1,5 +1,6 @@
 """Tokenise texts of any length in a bounded memory."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 from tokenizers import Tokenizer
@@ -8,6 +9,9 @@ from electra_jax.tasks.text_sample import cut_before_spaces
 
 # Characters that are tokenised at once: of a part of a text, and of all parts together.
 LONGEST_PART, LARGEST_BATCH = 2**17, 2**20
+
+# Larger than any id: it is added to that of a token that goes on with a word, where spaces of the text mark the words.
+WORD_MARK = 2**24
 
 
 def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[int]]:
@@ -24,6 +28,27 @@ def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[int]]:
                 found.append(encoding.ids)
             else:
                 found[-1] += encoding.ids
+    return found
+
+
+def encode_with_marks(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """Return the token ids of each text, with `WORD_MARK` added where a token goes on with the word before it.
+
+    A word begins at the beginning of a text and after white space, whatever the tokenizer makes of it; punctuation and
+    symbols are words of their own.
+    """
+    found: list[list[int]] = []
+    for text in texts:
+        marked: list[int] = []
+        for part in parts_of(text):
+            encoding = tokenizer.encode(part, add_special_tokens=False)
+            goes_on = False
+            for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+                stands_alone = all(unicodedata.category(character)[0] in "PS" for character in part[start:end].strip())
+                after_space = part[start - 1 : start].isspace() or part[start : start + 1].isspace()
+                marked.append(index + WORD_MARK * (goes_on and not after_space and not stands_alone))
+                goes_on = not stands_alone
+        found.append(marked)
     return found
 
 

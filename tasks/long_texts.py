@@ -26,7 +26,8 @@ class CutCount:
         num_texts: all texts.
         tokens: tokens that were cut off.
         num_tokens: all tokens, without the special ones.
-        length: the most tokens of a row.
+        length: the most tokens of a row, or of a question, whose context has windows.
+        unit: "texts" or "questions".
     """
 
     length: int
@@ -34,10 +35,13 @@ class CutCount:
     num_texts: int = 0
     tokens: int = 0
     num_tokens: int = 0
+    unit: str = "texts"
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Count the texts of rows, each once; rows that say nothing of it, as those of questions, do not count."""
+        """Count the texts of rows, each once; rows that say nothing of it do not count."""
         told = [row for row in rows if "num_cut" in row]
+        if told and "question_length" in told[0]:
+            self.length, self.unit = int(told[0]["question_length"]), "questions"
         counted = {int(row["example"]): (int(row["num_tokens"]), int(row["num_cut"])) for row in told}
         self.num_texts += len(counted)
         self.num_tokens += sum(num_tokens for num_tokens, _ in counted.values())
@@ -48,13 +52,14 @@ class CutCount:
         """Return a sentence on what was cut off, and what to do."""
         share = 100 * self.tokens / max(1, self.num_tokens)
         percent = f"{share:.0f}" if share >= 1 else f"{share:.1g}"
+        of_texts = 'MAX_SEQ_LENGTH, or LONG_TEXTS = "windows"'
         return (
-            f"{self.texts:,} of {self.num_texts:,} texts, {percent} % of tokens, cut at {self.length}: fine-tune with "
-            'a larger MAX_SEQ_LENGTH, or LONG_TEXTS = "windows"'
+            f"{self.texts:,} of {self.num_texts:,} {self.unit}, {percent} % of tokens, cut at {self.length}: fine-tune "
+            f"with a larger {'MAX_QUESTION_LENGTH' if self.unit == 'questions' else of_texts}"
         )
 
-    def to_json(self) -> dict[str, int]:
-        """Return the numbers by their names."""
+    def to_json(self) -> dict[str, int | str]:
+        """Return the attributes by their names."""
         return dataclasses.asdict(self)
 
 

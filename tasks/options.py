@@ -22,6 +22,9 @@ class TaskOptions(Checked):
         train_file, dev_file, test_file: paths that are read instead of the files under `data_dir`.
         text_column, text_b_column, label_column: names of columns of a user's own table; `label_column` may be several
             names, of columns that hold 0 and 1 for one label each, or None to predict only, or to recognise those.
+        choice_columns: multiple choice: names of columns that hold a choice each, or of one whose values are lists.
+        template: prompts: a text with {text}, {label} and, for pairs, {text_b}; None for that of the fine-tuned model.
+        label_words: prompts: the word that stands for each label in the template.
         multi_label: whether a text may have several labels, or none; None to recognise it from the training file.
         label_threshold: the probability from which a text has a label, where it may have several; None for each label's
             best on the dev split.
@@ -62,6 +65,9 @@ class TaskOptions(Checked):
     text_column: str | None
     text_b_column: str | None
     label_column: str | tuple[str, ...] | None
+    choice_columns: str | tuple[str, ...] | None
+    template: str | None
+    label_words: Mapping[str, str] | None
     multi_label: bool | None
     label_threshold: Annotated[float | None, SHARE]
     word_column: int

@@ -7,6 +7,7 @@ from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
+from electra_jax.tasks.multiple_choice.examples import ChoiceExample
 from electra_jax.tasks.protocol import DownstreamTask, Prediction
 from electra_jax.tasks.qa.task import QATask
 from electra_jax.tasks.tagging.task import TaggingTask
@@ -79,7 +80,10 @@ def columns(examples: Sequence[Any], predictions: Sequence[Any]) -> str:
 def lines(examples: Sequence[Any], predictions: Sequence[Prediction]) -> str:
     """Lay out a JSON object an example, with the number of its row, or of the example where rows are not known."""
     records = (
-        {"index": example.index if isinstance(example, TextExample) else number, **prediction.to_json()}
+        {
+            "index": example.index if isinstance(example, (TextExample, ChoiceExample)) else number,
+            **prediction.to_json(),
+        }
         for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True))
     )
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

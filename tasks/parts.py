@@ -1,14 +1,21 @@
 """Divide the examples of a split into two parts that share no text, and tell which examples can be scored."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.corpus import text_hash
+from electra_jax.tasks.multiple_choice.examples import ChoiceExample
 from electra_jax.tasks.qa.files import QAExample
 from electra_jax.tasks.split_files import held_out_hashes
 from electra_jax.tasks.tagging.sentences import TaggedSentence
 from electra_jax.tasks.text.tables import TextExample
+
+logger = logging.getLogger(__name__)
+
+# With fewer examples, each is more than a hundredth of them.
+_FEW_EXAMPLES = 100
 
 
 def has_gold(example: Any) -> bool:
@@ -17,18 +24,36 @@ def has_gold(example: Any) -> bool:
         return example.is_impossible or bool(example.gold_texts)
     if isinstance(example, TaggedSentence):
         return bool(example.tags)
-    if isinstance(example, TextExample):
+    if isinstance(example, (TextExample, ChoiceExample)):
         return example.label is not None
     # Of SeqIO's registry, where a leaderboard's test split has the class -1, or no targets.
     unknown = example.label is None or (isinstance(example.label, int) and example.label < 0)
     return bool(example.tags) or not unknown
 
 
+def warn_of_few(number: int, name: str) -> None:
+    """Warn of a part of the examples that is so small that its scores say little.
+
+    Args:
+        number: of examples.
+        name: that of the part, such as "dev".
+    """
+    if number < _FEW_EXAMPLES:
+        logger.warning(
+            "the %s split has only %d example%s; each is %.0f %% of it, and a score of 100.00 may be luck: name a "
+            "larger file, or hold out more with DEV_FRACTION",
+            name,
+            number,
+            "" if number == 1 else "s",
+            100 / number,
+        )
+
+
 def halves(examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Divide examples by the hashes of their texts into two halves, exact unless examples of one text would be divided.
 
-    The texts of a pair count in any order, and questions by their context: what one half knows of a text, the other
-    half's scores do not.
+    The texts of a pair count in any order, and questions and choices by their context: what one half knows of a text,
+    the other half's scores do not.
 
     Raises:
         UserError: if all examples have one text.
@@ -53,5 +78,7 @@ def shared_text(example: Any) -> str:
         return example.context
     if isinstance(example, TaggedSentence):
         return " ".join(example.words)
+    if isinstance(example, ChoiceExample):
+        return example.text_a
     # Of ours and of SeqIO's registry.
     return "\t".join(sorted((example.text_a, example.text_b or "")))

@@ -1,8 +1,8 @@
 """Define what fine-tuning asks of a task, whatever its family: examples, rows for the model, predictions, scores.
 
-The families are `text.task` (classification and regression of texts and pairs), `tagging.task` and `qa.task`. None of
-them needs TensorFlow: the same objects read raw text for `electra_jax.load(path)(texts)`. `seqio_export` makes SeqIO
-tasks of them.
+The families are `text.task` (classification and regression of texts and pairs), `tagging.task`, `qa.task` and
+`multiple_choice.task`. None of them needs TensorFlow: the same objects read raw text for
+`electra_jax.load(path)(texts)`. `seqio_export` makes SeqIO tasks of them.
 """
 
 import collections
@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 # What the model reads of one row, unpadded: `input_ids` and `token_type_ids` int32 [L]; `example`, int32 [], the number
-# of the example that it comes from; of texts and sentences `num_tokens` and `num_cut`, int32 [], the tokens of the
-# whole example and those of them that no row has; and the targets of its kind, where the example has them:
+# of the example that it comes from; `num_tokens` and `num_cut`, int32 [], the tokens of the whole text, sentence or
+# question and those of them that no row has (of a question, `question_length`, the most that a row has); and the
+# targets of its kind, where the example has them:
 #   classification      label int32 []
 #   multi_label_classification  labels float32 [C], 1 for each label that the text has
 #   regression          label float32 [], from 0 to 1
@@ -22,12 +23,17 @@ import numpy as np
 #   question_answering  start_positions, end_positions, is_impossible int32 []; always answer_mask int32 [L]
 #   similarity          label float32 [], from 0 to 1; like retrieval, in training both texts in a row, of which
 #                       example_ids int32 [L] is 1 and 2, and else a row for each, with its place, side int32 []
+#   multiple_choice     label int32 []; in training all choices in a row, the arrays of tokens [C, L], with
+#                       attention_mask int32 [C, L] and choice_mask float32 [C], 0 where there is no such choice; and
+#                       else a row for each, with its place, choice int32 []
+#   prompt              label int32 []; word_mask float32 [L], 1 at the pieces of the label's word; all labels in a row
+#                       or a row for each, choice, as of multiple_choice
 #   retrieval           in training first_id, second_id int32 []: the numbers of both texts among the different ones
 Row = dict[str, np.ndarray]
 
 KINDS = (
     *("classification", "multi_label_classification", "regression", "tagging", "question_answering"),
-    *("similarity", "retrieval"),
+    *("similarity", "retrieval", "multiple_choice", "prompt"),
 )
 
 # The kinds whose models give a vector for each text.

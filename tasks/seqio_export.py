@@ -49,11 +49,15 @@ def register(task: DownstreamTask) -> None:
     """Register a downstream task with SeqIO under its name, in place of any other task of that name.
 
     Raises:
-        UserError: if examples may have several labels, or the task is on vectors of texts, whose pairs SeqIO's features
-            have no place for.
+        UserError: if examples may have several labels or choices, or the task is on vectors of texts, whose pairs
+            SeqIO's features have no place for.
     """
     if task.kind in VECTOR_KINDS:
         raise UserError(f"{task.name} makes vectors, which SeqIO has no place for: use electra finetune")
+    if task.kind in ("multiple_choice", "prompt"):
+        raise UserError(
+            f"{task.name} reads a row for each choice or label, which SeqIO has no place for: use electra finetune"
+        )
     if task.kind == "multi_label_classification":
         raise UserError(
             f"{task.name} gives a text several labels, and a SeqIO task of ours has one target: use electra "

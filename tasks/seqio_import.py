@@ -9,10 +9,11 @@ import numpy as np
 import seqio
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.long_texts import count_fields
 from electra_jax.tasks.probabilities import softmax
 from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.rows import text_of
-from electra_jax.tasks.text.tables import Interval, text_features
+from electra_jax.tasks.text.tables import Interval, text_windows
 from electra_jax.tasks.text.task import LabelPrediction, ValuePrediction
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -181,14 +182,18 @@ class RegisteredTask:
         return seqio.TaskRegistry.get(self.name)
 
     def _row(self, number: int, features: Mapping[str, Any]) -> Row:
+        counts: Row = {}
         if "input_ids" in features:
+            # SeqIO has cut them, and does not say how many there were.
             ids = np.asarray(features["input_ids"], np.int32)
             types = np.asarray(features.get("token_type_ids", np.zeros_like(ids)), np.int32)
         else:
             texts = [text_of(features["text"]), text_of(features["text_b"]) if "text_b" in features else None]
-            (made,) = text_features([(texts[0] or "", texts[1])], vocabulary=self.vocabulary, length=self.length)
-            ids, types = np.array(made.input_ids, np.int32), np.array(made.token_type_ids, np.int32)
-        row = {"input_ids": ids, "token_type_ids": types, "example": np.array(number, np.int32)}
+            pair = texts[0] or "", texts[1]
+            (made,) = text_windows([pair], vocabulary=self.vocabulary, length=self.length, long_texts="cut")
+            ids, types = (np.array(values, np.int32) for values in made.rows[0])
+            counts = count_fields(made.num_tokens, made.num_cut)
+        row = {"input_ids": ids, "token_type_ids": types, "example": np.array(number, np.int32)} | counts
         if TARGETS not in features:
             return row
         target = np.asarray(features[TARGETS])

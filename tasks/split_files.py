@@ -42,8 +42,9 @@ class Sources:
         raise UserError(f"{task} has no {split} split: {self.missing}.")
 
 
+_NAME_THE_FILE = "name the file itself by TRAIN_FILE, DEV_FILE or TEST_FILE"
 # The sources of a task that was rebuilt from its record, which reads raw input alone.
-NO_SOURCES = Sources({}, "it was made without data files; set DATA_DIR, or name the file itself")
+NO_SOURCES = Sources({}, f"it was made without data files; set DATA_DIR, or {_NAME_THE_FILE}")
 
 
 def reads_tfds(options: TaskOptions) -> bool:
@@ -81,10 +82,13 @@ def what_is_missing(
     options: TaskOptions, *, folders: Sequence[str], suffixes: Sequence[str], splits: Sequence[str] = SPLITS
 ) -> str:
     """Return `Sources.missing` for files: where they were looked for."""
-    where = "DATA_DIR is not set" if options.data_dir is None else f"it is not in {options.data_dir}"
     names = splits[0] if len(splits) == 1 else f"{{{','.join(splits)}}}"
     files = " or ".join(f"{folder}/{names}{suffix}" for folder in folders for suffix in suffixes)
-    return f"{where} as {files}; set DATA_DIR to the folder that holds it, or name the file itself"
+    if options.data_dir is None:
+        where = f"DATA_DIR is not set; set it to the folder that holds {files}"
+    else:
+        where = f"it is not in {options.data_dir} as {files}; set DATA_DIR to the folder that holds it"
+    return f"{where}, or {_NAME_THE_FILE}"
 
 
 def file_sources(

@@ -119,14 +119,14 @@ def unknown_of_rows(rows: Sequence[Row], examples: Sequence[Any], vocabulary: Vo
         examples: of the split; their texts are found by the names that every family of tasks has for them.
         vocabulary: of the rows.
     """
-    tokens, unknown = count_unknown(np.concatenate([row["input_ids"] for row in rows]), vocabulary)
+    tokens, unknown = count_unknown(np.concatenate([row["input_ids"].ravel() for row in rows]), vocabulary)
     texts = [text for example in examples[:_EXAMPLES_LOOKED_AT] for text in _texts_of(example)] if unknown else []
     words, characters = what_became_unknown(texts, vocabulary)
     return Unknown(tokens, unknown, commonest(words), commonest(characters))
 
 
 def _texts_of(example: Any) -> list[str]:
-    found = (getattr(example, name, None) for name in ("text_a", "text_b", "question", "context", "words"))
+    found = (getattr(example, name, None) for name in ("text_a", "text_b", "question", "context", "words", "choices"))
     return [text if isinstance(text, str) else " ".join(text) for text in found if text]
 
 

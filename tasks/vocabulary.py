@@ -210,7 +210,7 @@ def read_vocab_file(vocab_file: str | os.PathLike[str], *, lowercase: bool | Non
         return Vocabulary(tokens, lowercase=lowercase, strip_accents=lowercase)
     if lowercase is not None and lowercase != record["lowercase"]:
         raise UserError(
-            f"{vocab_file} was made with lowercase={record['lowercase']} (says {_record_path(vocab_file)}), "
+            f"{vocab_file} was made with lowercase={record['lowercase']} (says {record_path(vocab_file)}), "
             f"but lowercase={lowercase} was asked for; leave it unset, or train another vocabulary."
         )
     return Vocabulary(tokens, **record)
@@ -257,11 +257,23 @@ def write_vocab_file(
         vocabulary: its entries and casing.
         facts: what the record shall say besides.
     """
+    # The record first: killed in between, there is no vocabulary, rather than one of unknown casing.
+    write_casing(vocab_file, vocabulary, facts)
+    write_entries(vocab_file, vocabulary)
+
+
+def write_casing(
+    vocab_file: str | os.PathLike[str], vocabulary: Vocabulary, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write the record of a vocabulary's casing; the arguments are those of `write_vocab_file`."""
     casing = {"lowercase": vocabulary.lowercase, "strip_accents": vocabulary.strip_accents}
     if vocabulary.any_script:
         casing["any_script"] = True
-    # The record first: killed in between, there is no vocabulary, rather than one of unknown casing.
-    replace_file(_record_path(vocab_file), json.dumps({**casing, **(facts or {})}, indent=2) + "\n")
+    replace_file(record_path(vocab_file), json.dumps({**casing, **(facts or {})}, indent=2) + "\n")
+
+
+def write_entries(vocab_file: str | os.PathLike[str], vocabulary: Vocabulary) -> None:
+    """Write vocab.txt, an entry a line."""
     replace_file(path_of(vocab_file), "".join(f"{token}\n" for token in vocabulary.tokens))
 
 
@@ -294,7 +306,8 @@ def is_cased(tokens: Sequence[str]) -> bool:
     return any(token != token.lower() for token in tokens if not _BRACKETED.fullmatch(token))
 
 
-def _record_path(vocab_file: str | os.PathLike[str]) -> epath.Path:
+def record_path(vocab_file: str | os.PathLike[str]) -> epath.Path:
+    """Return the file that records the casing of a vocab.txt, beside it."""
     return path_of(vocab_file).with_suffix(".json")
 
 
@@ -305,7 +318,7 @@ class _Casing(TypedDict):
 
 
 def _read_record(vocab_file: str | os.PathLike[str]) -> dict[str, bool] | None:
-    path = _record_path(vocab_file)
+    path = record_path(vocab_file)
     if not path.exists():
         return None
     remedy = (

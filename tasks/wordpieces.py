@@ -57,7 +57,8 @@ def learn_wordpieces(
     Raises:
         UserError: if there is no text, or if `vocab_size` is too small to hold the alphabet.
     """
-    counts = _count_words(documents, lowercase=lowercase, strip_accents=strip_accents)
+    tokenizer = build_tokenizer([], lowercase=lowercase, strip_accents=strip_accents, any_script=True)
+    counts = count_words(documents, tokenizer)
     if not counts:
         raise UserError("no vocabulary can be trained: the corpus holds no text.")
     frequency = _frequencies(counts)
@@ -87,8 +88,8 @@ def learn_wordpieces(
     return Learned(vocabulary, len(kept), len(frequency))
 
 
-def _count_words(documents: Iterable[str], *, lowercase: bool, strip_accents: bool) -> collections.Counter[str]:
-    tokenizer = build_tokenizer([], lowercase=lowercase, strip_accents=strip_accents, any_script=True)
+def count_words(documents: Iterable[str], tokenizer: Tokenizer) -> collections.Counter[str]:
+    """Return how often each word of some texts occurs, as a tokenizer normalises and divides text."""
     counts: collections.Counter[str] = collections.Counter()
     for document in documents:
         normalised = tokenizer.normalizer.normalize_str(document)

@@ -90,7 +90,7 @@ def test_the_page_of_differences_names_every_switch_and_no_other() -> None:
 # what this project adds and leaves off.
 AS_PUBLISHED = {
     CorpusConfig: "text_format text_field skip_undecodable deduplicate",
-    CacheConfig: "vocab_file lowercase cache_dir allow_unknown",
+    CacheConfig: "vocab_file lowercase cache_dir allow_unknown word_marks",
     PretrainingRun: "model_dir init_from map_vocabulary generator_kind generator_embeddings embedding_sharing masking "
     "mask_unit "
     "mixture_or_task_name copy_generator freeze_generator packing extend_positions",
@@ -99,7 +99,8 @@ AS_PUBLISHED = {
     FinetuningRun: "model_dir init_from vocab_file lowercase dropout_prng dtype attention remat_policy allow_unknown "
     "selection keep_state",
     TaskOptions: "task source data_dir tfds_data_dir train_file dev_file test_file text_column text_b_column "
-    "multi_label main_metric tag_scheme tag_encoding clip_predictions long_texts double_unordered skip_bad_rows",
+    "multi_label main_metric tag_scheme tag_encoding clip_predictions long_texts double_unordered skip_bad_rows "
+    "template",
 }
 
 

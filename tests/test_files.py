@@ -1,11 +1,13 @@
 """Files are replaced whole, or not at all."""
 
+import fcntl
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from electra_jax.errors import UserError
 from electra_jax.files import path_of, regular, replace_file, replacing, replacing_directory
 
 
@@ -62,6 +64,50 @@ def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
         write_half()
     assert os.listdir(directory) == ["new"]
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_directory_is_filled_by_one_process(tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    with replacing_directory(directory) as part:
+        (part / "ours").touch()
+        with (
+            pytest.raises(UserError, match=r"model\.part is being written by another process: wait until it ends"),
+            replacing_directory(directory),
+        ):
+            pass
+        # It is left alone by who was refused.
+        assert os.listdir(part) == ["ours"]
+    assert os.listdir(directory) == ["ours"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_a_killed_process_left_of_a_directory_is_emptied(tmp_path: Path) -> None:
+    (tmp_path / "model.part" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "model.part" / "half").touch()
+    (tmp_path / "model.part" / "link").symlink_to(tmp_path)
+    with replacing_directory(tmp_path / "model") as part:
+        assert os.listdir(part) == []
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_directory_that_its_holder_renames_meanwhile_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder ends after this process has opened its part and before it has locked it."""
+    directory, part, before = tmp_path / "model", tmp_path / "model.part", fcntl.flock
+    part.mkdir()
+    (part / "theirs").touch()
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not directory.exists():
+            part.rename(directory)
+        before(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with replacing_directory(directory) as ours:
+        assert os.listdir(directory) == ["theirs"]
+        (ours / "ours").touch()
+    assert os.listdir(directory) == ["ours"]
 
 
 def test_a_pipe_or_a_device_is_no_file_to_read(tmp_path: Path) -> None:

@@ -235,6 +235,10 @@ def test_what_t5x_cannot_do_is_refused(folder: Path) -> None:
     written(folder / "train.json", squad(QUESTIONS[:1]))
     with pytest.raises(UserError, match="squad_v1 is question answering, which T5X has no place for"):
         finetuning_model(folder, TASK="squad_v1", TRAIN_FILE=str(folder / "train.json"), DEV_FILE=None)
+    choices = {"TRAIN_FILE": str(folder / "choices.csv"), "CHOICE_COLUMNS": ("a", "b"), "LABEL_COLUMN": "right"}
+    (folder / "choices.csv").write_text("text,a,b,right\none,two,three,0\n")
+    with pytest.raises(UserError, match="multiple_choice is multiple choice, which T5X has no place for"):
+        finetuning_model(folder, TASK="multiple_choice", DEV_FILE=None, TEXT_COLUMN="text", **choices)
     with pytest.raises(UserError, match="FROZEN_LAYERS is a setting of electra finetune, which T5X does not follow"):
         finetuning_model(folder, FROZEN_LAYERS=1)
     lists = folder / "lists.jsonl"

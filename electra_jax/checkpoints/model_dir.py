@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from electra_jax.checkpoints import orbax_store, plain_towers
+from electra_jax.checkpoints import orbax_store, plain_towers, roles
 from electra_jax.checkpoints.averages import read_average
 from electra_jax.checkpoints.model_record import (
     Description,
@@ -19,6 +20,7 @@ from electra_jax.checkpoints.model_record import (
     read_model_record,
     write_model_record,
 )
+from electra_jax.checkpoints.rotation import despite_rotation
 from electra_jax.config.data import vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.resuming import recorded_run
@@ -52,7 +54,7 @@ class Loaded(NamedTuple):
 
 
 def load(path: str | os.PathLike[str], *, average: int = 1) -> Loaded:
-    """Load any model directory: of `electra pretrain`, of `electra finetune`, of `electra import`, of T5X.
+    """Load any model directory: of `electra pretrain` (also while it trains), `finetune` or `import`, or of T5X.
 
     Args:
         path: the directory; see `model_record` for what it holds.
@@ -63,6 +65,10 @@ def load(path: str | os.PathLike[str], *, average: int = 1) -> Loaded:
     """
     directory = path_of(path)
     check_directory(directory)
+    return despite_rotation(directory / CHECKPOINTS, lambda: _load(directory, average))
+
+
+def _load(directory: epath.Path, average: int) -> Loaded:
     (step, *earlier), params = read_average(directory, average)
     record = read_model_record(directory) if (directory / MODEL).exists() else None
     of_t5x = orbax_store.is_of_t5x(directory)
@@ -80,6 +86,7 @@ def load(path: str | os.PathLike[str], *, average: int = 1) -> Loaded:
         facts = description.facts | {"mean of the checkpoints": [step, *earlier]}
         description = dataclasses.replace(description, facts=facts)
     check_params(params, description, directory)
+    description, params = without_padding(description, params)
     vocabulary = read_vocabulary(directory)
     if vocabulary is not None and len(vocabulary.tokens) != description.encoder.vocab_size:
         raise UserError(
@@ -87,6 +94,21 @@ def load(path: str | os.PathLike[str], *, average: int = 1) -> Loaded:
             f"{description.encoder.vocab_size} rows: this is another model's vocabulary"
         )
     return Loaded(description, params, vocabulary, step)
+
+
+def without_padding(description: Description, params: PyTree) -> tuple[Description, PyTree]:
+    """Return a model whose tables of words end with its tokens: the rows beyond serve the speed of pre-training."""
+    size = description.encoder.vocab_size
+    if description.encoder.padded_vocab_size == size:
+        return description, params
+    towers = {
+        name: dataclasses.replace(config, pad_vocab_size_multiple=1)
+        for name, config in (("discriminator", description.discriminator), ("generator", description.generator))
+        if config is not None
+    }
+    leaves = flatten_dict(params, sep="/")
+    cut = {path: leaf[:size] if roles.VOCABULARY_ROWS.search(path) else leaf for path, leaf in leaves.items()}
+    return dataclasses.replace(description, **towers), unflatten_dict(cut, sep="/")
 
 
 def check_directory(directory: epath.Path) -> None:
@@ -167,12 +189,14 @@ def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any])
         params: the plain towers, or their shapes.
         origin: facts about the weights that the run started from.
     """
+    sizes = {tower: plain_towers.sizes(params, tower) for tower in ("discriminator", "generator") if tower in params}
+    for shown in sizes.values():
+        # The shapes do not tell which rows are padding.
+        if shown["vocab_size"] == run.encoder.padded_vocab_size:
+            shown["vocab_size"] = run.encoder.vocab_size
     towers = {
-        tower: dataclasses.replace(
-            run.encoder, **plain_towers.sizes(params, tower), scan_unroll=1, attention="exact", remat_policy="none"
-        )
-        for tower in ("discriminator", "generator")
-        if tower in params
+        tower: dataclasses.replace(run.encoder, **shown, scan_unroll=1, attention="exact", remat_policy="none")
+        for tower, shown in sizes.items()
     }
     return Description(
         kind=kind,
@@ -237,8 +261,15 @@ def write_run_model(run: PretrainingRun, params: PyTree, vocabulary: Vocabulary)
     directory = path_of(run.model_dir)
     record = read_model_record(directory) if (directory / MODEL).exists() else None
     if record is None or record.facts.get("made by") == PRETRAINED:
-        write_model_record(directory, describe_towers(run, *shapes_of_towers(params), {}))
+        origin = source_of(run.init_from) if record is None else record.source
+        write_model_record(directory, describe_towers(run, *shapes_of_towers(params), origin))
     write_tokenizer(directory, vocabulary)
+
+
+def source_of(init_from: str | None) -> dict[str, Any]:
+    """Return the fact about the imported model that a run starts from, see `Description.source`."""
+    directory = None if init_from is None else path_of(init_from)
+    return {} if directory is None or not (directory / MODEL).exists() else read_model_record(directory).source
 
 
 def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
@@ -304,11 +335,12 @@ def new_directory(dest: Path) -> Iterator[Path]:
     """Yield an empty folder beside `dest` to write in; it is renamed to `dest` at the end, or removed after an error.
 
     Raises:
-        UserError: if `dest` exists, or its parent cannot be written.
+        UserError: if `dest` exists or is being written by another process, or its parent cannot be written.
     """
-    check_new(dest)
     try:
         with replacing_directory(dest) as part:
+            # Nothing else makes it while this process fills its part.
+            check_new(dest)
             yield part
     except PermissionError as error:
         raise UserError(f"{dest} cannot be written ({error.strerror}: {error.filename})") from error

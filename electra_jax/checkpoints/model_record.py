@@ -49,21 +49,29 @@ KINDS = (
     "sentence_embedding",
 )
 
-# The kind of model that answers each kind of task, and a kind of task for each.
+# The kind of model that answers each kind of task, and a kind of task for each kind with a head of its own.
 MODEL_KINDS = {
+    "prompt": "discriminator",
     "classification": "sequence_classification",
     "multi_label_classification": "multi_label_classification",
     "regression": "regression",
+    "multiple_choice": "multiple_choice",
     "tagging": "token_classification",
     "question_answering": "question_answering",
     "retrieval": "sentence_embedding",
     "similarity": "sentence_embedding",
 }
 # Of a model for vectors it is that which needs no other texts.
-TASK_KINDS = {model: task for task, model in MODEL_KINDS.items()}
+TASK_KINDS = {model: task for task, model in MODEL_KINDS.items() if task != "prompt"}
 
-# The fields that descriptions of version 0.1 lack, with the values that stand for what it did.
-ADDED_FIELDS: dict[str, dict[str, Any]] = {"EncoderConfig": BERT_BLOCK, "HeadConfig": {"classifier_pooling": "cls"}}
+# The fact about the model that `electra import` read, which holds for all that is made of it: license, language, name.
+SOURCE = "source"
+
+# The fields that descriptions of earlier versions lack, with the values that stand for what those did.
+ADDED_FIELDS: dict[str, dict[str, Any]] = {
+    "EncoderConfig": BERT_BLOCK | {"pad_vocab_size_multiple": 1},
+    "HeadConfig": {"classifier_pooling": "cls"},
+}
 
 # Kinds of model whose `logits` are of every token.
 KINDS_PER_TOKEN = ("pretraining", "discriminator", "generator", "encoder", "token_classification")
@@ -110,6 +118,21 @@ class Description:
         recorded = self.facts.get("task")
         # Of an imported checkpoint of the original it is the name alone.
         return recorded if isinstance(recorded, dict) else None
+
+    @property
+    def task_kind(self) -> str | None:
+        """Return the kind of task that the model answers; None for one that was made for no task."""
+        return (self.task or {}).get("kind", TASK_KINDS.get(self.kind))
+
+    @property
+    def finds_replaced(self) -> bool:
+        """Whether there is a head that tells replaced tokens, which prompts ask."""
+        return self.kind in ("pretraining", "discriminator") and self.facts.get("objective") != "Electric"
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Return the fact about the imported model that this one was made of; nothing where there is none."""
+        return {name: value for name, value in self.facts.items() if name == SOURCE}
 
     @property
     def longest_row(self) -> int:
@@ -194,12 +217,26 @@ def check_parts(description: Description) -> None:
     kind, head = description.kind, description.head
     parts = {"discriminator": description.discriminator, "generator": description.generator, "head": head}
     needed = ["generator" if kind == "generator" else "discriminator"]
-    needed += ["head"] * (kind in TASK_KINDS or kind == "multiple_choice")
+    needed += ["head"] * (kind in TASK_KINDS)
     missing = [name for name in needed if parts[name] is None]
     if missing:
         raise ValueError(f"a model of kind {kind!r} without {' and '.join(missing)}")
     if head is not None and description.labels and len(description.labels) != head.num_labels:
         raise ValueError(f"{len(description.labels)} labels of a head with {head.num_labels} outputs")
+
+
+def check_finds_replaced(description: Description, where: str) -> None:
+    """Check that a model has a head that tells replaced tokens; `where` begins the message.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if not description.finds_replaced:
+        trained = " trained by Electric" if description.facts.get("objective") == "Electric" else ""
+        raise UserError(
+            f"{where} is a model of kind {description.kind!r}{trained}, without a head that tells replaced tokens, "
+            "which prompts ask: name a discriminator as it was pre-trained"
+        )
 
 
 def write_model_record(directory: epath.Path, description: Description) -> None:
@@ -241,7 +278,7 @@ def _init(description: Description) -> PyTree:
 
     params: dict[str, Any] = {"embeddings": tables(description.encoder)}
     if (config := description.generator) is not None:
-        words = jnp.zeros((config.vocab_size, config.embedding_size))
+        words = jnp.zeros((config.padded_vocab_size, config.embedding_size))
         head = made(MaskedLmHead(config), jnp.zeros((1, 1, config.hidden_size)), words)
         params["generator"] = {**tower(config), "head": head}
         if description.generator_embeddings:

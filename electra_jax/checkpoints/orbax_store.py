@@ -16,10 +16,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from electra_jax.checkpoints import t5x_layout
-from electra_jax.checkpoints.seal import COMMITTED, CorruptCheckpointError, check_seal, check_seal_everywhere, seal
+from electra_jax.checkpoints.rotation import check_not_removed, complete_steps, despite_rotation
+from electra_jax.checkpoints.seal import CorruptCheckpointError, check_seal, check_seal_everywhere, seal
 from electra_jax.distributed import processes
-from electra_jax.errors import UserError
-from electra_jax.files import absolute, is_remote
+from electra_jax.errors import UserError, is_full_disk
+from electra_jax.files import absolute, check_no_pattern, is_remote
 from electra_jax.json_files import read_json
 from electra_jax.model.types import PyTree
 from electra_jax.run_directory import CHECKPOINTS
@@ -64,7 +65,11 @@ class Checkpoints:
         Args:
             model_dir: the run directory.
             keep: how many of the newest checkpoints to keep.
+
+        Raises:
+            UserError: if the directory's path holds a character of a pattern.
         """
+        check_no_pattern(model_dir)
         self._model_dir = absolute(model_dir)
         self.directory = self._model_dir / CHECKPOINTS
         self._saving: int | None = None
@@ -154,9 +159,10 @@ class Checkpoints:
         kept = max((step for step in complete_steps(self.directory) if step != failed), default=None)
         last = "there is no earlier checkpoint" if kept is None else f"the last good checkpoint is step {kept}"
         reason = next((line for line in str(error).splitlines() if "No space left" in line), str(error).splitlines()[0])
+        remedy = "free the disk" if is_full_disk(error) else "make the directory writable"
         return UserError(
             f"the checkpoint of step {failed} could not be written to {self.directory} ({reason.strip()}): {last}; "
-            "free the disk and run the same command again to resume from it"
+            f"{remedy} and run the same command again to resume from it"
         )
 
 
@@ -183,25 +189,23 @@ def _data_state(directory: epath.Path, step: int) -> dict[str, Any]:
     return read_json(directory / str(step) / "data" / "metadata", dict[str, Any])
 
 
-def complete_steps(directory: epath.Path) -> list[int]:
-    """Return the steps of the committed checkpoints, without those of interrupted saves."""
-    if not directory.is_dir():
-        return []
-    steps = [path for path in directory.iterdir() if path.name.isdigit()]
-    return [int(path.name) for path in steps if not is_remote(path) or (path / COMMITTED).exists()]
-
-
 def restore_latest(model_dir: str | os.PathLike[str], abstract: PyTree) -> Restored:
-    """Restore the newest sound checkpoint of a run directory without writing anything there.
+    """Restore the newest sound checkpoint of a run directory, which may be training, without writing anything there.
 
     Raises:
         UserError: if there is none, or it is of another model.
     """
     directory = absolute(model_dir) / CHECKPOINTS
-    restored, _ = newest_sound(directory, abstract)
-    if restored is None:
-        raise UserError(f"no checkpoint in {directory}: MODEL_DIR must be a directory that `electra pretrain` wrote")
-    return restored
+
+    def restore() -> Restored:
+        restored, _ = newest_sound(directory, abstract)
+        if restored is None:
+            raise UserError(
+                f"no checkpoint in {directory}: MODEL_DIR must be a directory that `electra pretrain` wrote"
+            )
+        return restored
+
+    return despite_rotation(directory, restore)
 
 
 def newest_sound(directory: epath.Path, abstract: PyTree) -> tuple[Restored | None, list[int]]:
@@ -214,10 +218,12 @@ def newest_sound(directory: epath.Path, abstract: PyTree) -> tuple[Restored | No
         UserError: if the checkpoint is of another model, or every checkpoint is corrupt.
     """
     corrupt: list[int] = []
-    for step in sorted(complete_steps(directory), reverse=True):
+    steps = complete_steps(directory)
+    for step in sorted(steps, reverse=True):
         try:
             return load_step(directory, step, abstract), corrupt
         except CorruptCheckpointError as error:
+            check_not_removed(directory, step, steps)
             if processes.leader():
                 logger.warning("checkpoint %d in %s is corrupt (%s): trying the one before", step, directory, error)
             corrupt.append(step)
@@ -301,12 +307,14 @@ def sound_states(directory: epath.Path) -> Iterator[StoredState]:
             yield StoredState(step, folder, {ours: stored[theirs] for ours, theirs in names.items()}, names)
         return
     folder = absolute(directory) / CHECKPOINTS
-    for step in sorted(complete_steps(folder), reverse=True):
+    steps = complete_steps(folder)
+    for step in sorted(steps, reverse=True):
         try:
             check_seal(folder / str(step))
             stored = ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
             yield StoredState(step, folder / str(step) / "state", stored, {name: name for name in stored})
-        except CorruptCheckpointError as error:
+        except (CorruptCheckpointError, FileNotFoundError) as error:
+            check_not_removed(folder, step, steps)
             logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
 
 
@@ -333,7 +341,7 @@ def read_item(directory: epath.Path, item: str) -> StoredItem:
     Raises:
         UserError: if there is no checkpoint, or none with that item.
     """
-    return read_item_of(newest_state(directory), item)
+    return despite_rotation(absolute(directory) / CHECKPOINTS, lambda: read_item_of(newest_state(directory), item))
 
 
 def read_item_of(state: StoredState, item: str) -> StoredItem:

@@ -20,7 +20,8 @@ def to_plain_towers(params: PyTree) -> tuple[str, PyTree]:
 
     Returns:
         The kind ("pretraining", "discriminator" or "generator"), and the parameter tree that `model_record` has for
-        it. A main tower that predicts words is a generator. A two-tower generator and a copy gate are left out.
+        it. A main tower that predicts words is a generator. A two-tower generator, a copy gate and a head that chooses
+        among candidates are left out.
     """
     main, helper = params["discriminator"], params.get("generator", {})
     embeddings = {"embeddings": main_embeddings(params)}

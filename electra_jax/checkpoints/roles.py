@@ -124,7 +124,7 @@ def unlike(model: Mapping[str, Part], tower: str, there: Mapping[str, Part], sou
     found = []
     for role, wanted in model.items():
         owner, name = role.split("/")
-        if owner != tower or name in ("head", "detector", "copy_gate"):
+        if owner != tower or name in ("head", "detector", "copy_gate", "correction"):
             continue
         held = there.get(f"{source}/{name}", Part({}, ()))
         theirs, ours = ({path: leaf.shape for path, leaf in part.leaves.items()} for part in (held, wanted))

@@ -31,7 +31,7 @@ def check_seal(directory: epath.Path) -> None:
     """Compare a checkpoint's files with its seal.
 
     Raises:
-        CorruptCheckpointError: if a file is missing or differs.
+        CorruptCheckpointError: if a file is missing, cannot be read or differs.
     """
     for name in (METADATA, SEAL):
         if not (directory / name).exists():
@@ -40,7 +40,10 @@ def check_seal(directory: epath.Path) -> None:
         sealed = read_json(directory / SEAL, dict[str, list[int]])
     except UserError as error:
         raise CorruptCheckpointError(f"{SEAL} cannot be read") from error
-    found = checksums(directory)
+    try:
+        found = checksums(directory)
+    except OSError as error:
+        raise CorruptCheckpointError(f"{error.filename} cannot be read ({error.strerror})") from error
     for name, expected in sealed.items():
         if name not in found:
             raise CorruptCheckpointError(f"{name} is missing")

@@ -156,8 +156,13 @@ def read_adapted(
     pieces_V = pieces_by_token(source, vocabulary, map_vocabulary=map_vocabulary)
     leaves, known_V, notes = flatten_dict(orbax_store.read_item(source, "params").tree, sep="/"), None, []
     if pieces_V is not None:
-        leaves, known_V = roles.by_token(leaves, pieces_V), np.array([bool(pieces) for pieces in pieces_V])
         notes.append(counted(pieces_V))
+    elif there.vocab_size == encoder.vocab_size and there.padded_vocab_size != encoder.padded_vocab_size:
+        pieces_V = [[row] for row in range(encoder.vocab_size)]
+    if pieces_V is not None:
+        # No token has the rows that pad the table.
+        pieces_V += [[]] * (encoder.padded_vocab_size - encoder.vocab_size)
+        leaves, known_V = roles.by_token(leaves, pieces_V), np.array([bool(pieces) for pieces in pieces_V])
     if extended:
         leaves = roles.with_positions(leaves, encoder.max_position_embeddings, extend_positions)
         notes.append(

@@ -26,6 +26,7 @@ input gives one record, in order: its `index` from 0, its `id` where it has one 
   {"text": "a sentence"}  or  "a sentence"           any model that reads text
   {"text": "a sentence", "text_pair": "another"}     a pair
   {"question": "...", "context": "..."}              question answering
+  {"text": "...", "choices": ["...", "..."]}         multiple choice; a question on the text is its "text_pair"
   {"words": ["a", "sentence"]}                       tagging
   {"input_ids": [2, 9, 3]}  or  [2, 9, 3]            token ids, and attention_mask, token_type_ids
 
@@ -82,6 +83,13 @@ def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]
     if options.batch_size is not None:
         added.append(f"BATCH_SIZE={options.batch_size}")
     return added
+
+
+def place_inspect_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
+    """Return the binding that keeps the tokenizer of the command line, which the command needs for epochs alone."""
+    del options
+    tokenizer = bound(bindings, "VOCAB_FILE") or bound(bindings, "TOKENIZER")
+    return [] if tokenizer is None else [f"VOCAB_FILE={tokenizer!r}"]
 
 
 def place_serve_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:

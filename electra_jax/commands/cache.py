@@ -3,7 +3,8 @@
 import dataclasses
 import sys
 
-from electra_jax.config.data import cache_path, unknown_in_cache
+from electra_jax.config.cache_checks import check_no_marks, unknown_in_cache
+from electra_jax.config.data import cache_path
 from electra_jax.config.pretraining import CacheRun
 from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
@@ -14,6 +15,8 @@ from electra_jax.tasks.tokenizer_file import load_tokenizer
 def run(configuration: CacheRun) -> None:
     """Build a cache, or find it built already, and print where it is; of a mixture one for each part, in order."""
     cache = configuration.cache
+    if configuration.tfrecords:
+        check_no_marks(cache)
     vocabulary = load_tokenizer(cache.vocab_file, lowercase=cache.lowercase)
     for source, _ in cache.source.parts:
         path = cache_path(dataclasses.replace(cache, source=source), vocabulary, max_bytes=None)

@@ -37,7 +37,10 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--batch_size {options.batch_size}: it must be at least 1")
     keep_compilations()
     encoder = encoder_of(electra_jax.load(options.model), layer=options.layer, pooling=options.pooling)
-    columns, cut = InputColumns(options.text_column, None, options.id_column), CutCount(encoder.description.longest_row)
+    columns, cut = (
+        InputColumns(options.text_column, None, None, options.id_column),
+        CutCount(encoder.description.longest_row),
+    )
     answer = functools.partial(vectors_of, encoder, batch_size=options.batch_size, cut=cut)
     with writer(options.output, encoder.description.encoder.hidden_size) as write:
         lists = read_items(options.input, encoder, columns, most=SORTED_BATCHES * options.batch_size)

@@ -21,7 +21,7 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
-from electra_jax.files import path_of, replace_file
+from electra_jax.files import NOT_WRITABLE, path_of, replace_file
 from electra_jax.model.types import Masked, PyTree
 from electra_jax.monitoring.watch import describe_run
 from electra_jax.pretraining import corruption, evaluation
@@ -93,11 +93,19 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
         **summary(configuration, sums, values, views, vocabulary.shown_tokens),
         **describe_run(configuration, params, corpus=data.name),
     }
-    path = path_of(configuration.model_dir) / EVALUATION
-    replace_file(path, json.dumps(result, indent=1) + "\n")
     show(values, result)
-    print_on_leader(f"evaluation: {path}")
-    print_on_leader(f"report: {write_report(configuration.model_dir)}")
+    path = path_of(configuration.model_dir) / EVALUATION
+    try:
+        replace_file(path, json.dumps(result, indent=1) + "\n")
+        print_on_leader(f"evaluation: {path}")
+        print_on_leader(f"report: {write_report(configuration.model_dir)}")
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        raise UserError(
+            f"{configuration.model_dir} cannot be written ({error.strerror}): its metrics stand above; evaluate a copy "
+            "of it to have evaluation.json and the report"
+        ) from error
 
 
 def summary(

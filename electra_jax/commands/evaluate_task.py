@@ -17,11 +17,11 @@ from electra_jax.inference.minimal_pairs import overall, score_pairs
 from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
-from electra_jax.run_directory import EVALUATION, PAIRS
+from electra_jax.run_directory import EVALUATION, PAIRS, PROMPT_SCORES
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.long_texts import CutCount
 from electra_jax.tasks.outputs import left_out
-from electra_jax.tasks.parts import has_gold
+from electra_jax.tasks.parts import has_gold, warn_of_few
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.files import read_predictions
 from electra_jax.tasks.qa.metrics import gold_of, unanswered
@@ -29,6 +29,7 @@ from electra_jax.tasks.qa.sources import QA_TASKS, qa_sources
 from electra_jax.tasks.scoring import score_predictions, tagged_file
 from electra_jax.tasks.tagging.task import TAGGING_TASKS
 from electra_jax.tasks.text.minimal_pairs import MINIMAL_PAIRS, read_minimal_pairs
+from electra_jax.tasks.text.prompts import PROMPT
 
 Scores = dict[str, float]
 
@@ -93,7 +94,9 @@ def score_model(configuration: EvaluationRun, model_dir: str) -> None:
     first = next(iter(splits.values()))
     result = {"task": task.name, "split": configuration.split, "step": model.step, **first, "splits": splits}
     show({split: found["metrics"] for split, found in splits.items()}, f"{task.name}, step {model.step}")
-    save(result, configuration.output or path_of(model_dir) / EVALUATION)
+    # In the directory of a pre-training the other file says how well that went.
+    name = PROMPT_SCORES if model.description.task is None and task.kind == PROMPT else EVALUATION
+    save(result, configuration.output or path_of(model_dir) / name)
 
 
 def score_split(model: Network, task: DownstreamTask, split: str, *, batch_size: int) -> dict[str, Any]:
@@ -109,6 +112,7 @@ def score_split(model: Network, task: DownstreamTask, split: str, *, batch_size:
             f"SPLIT={split!r}), or name another SPLIT"
         )
     print_on_leader(f"{task.name}, {split}: {len(found.examples)} examples{left_out(found.skipped)}")
+    warn_of_few(len(found.examples), split)
     count = CutCount(task.length)
     predictions = predict_examples(model, task, found.examples, batch_size=batch_size, count=count)
     if count.texts:

@@ -1,6 +1,7 @@
 """`electra export SRC DEST --format ...`: writes a model for other libraries."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -8,11 +9,11 @@ from etils import epath
 
 from electra_jax.checkpoints import model_dir, orbax_store, t5x_layout
 from electra_jax.checkpoints.model_dir import Loaded
-from electra_jax.checkpoints.model_record import write_model_record
+from electra_jax.checkpoints.model_record import SOURCE, write_model_record
 from electra_jax.checkpoints.sentence_encoder import sentence_encoder
 from electra_jax.errors import UserError
 from electra_jax.files import local, path_of
-from electra_jax.interchange import hf
+from electra_jax.interchange import hf, hub
 from electra_jax.tasks.tokenizer_file import write_tokenizer
 
 
@@ -20,8 +21,8 @@ def run(options: argparse.Namespace) -> None:
     """Load a model, write it, and print what could not be written; DEST does not exist if that fails.
 
     Raises:
-        UserError: if SRC is not a model directory, DEST exists, or the format has no place for the model's head or for
-            an average.
+        UserError: if SRC is not a model directory, DEST exists, the format has no place for the model's head, for an
+            average or for a dtype, or DEST cannot be uploaded.
     """
     source, dest = path_of(options.source), local(options.dest, "DEST")
     model_dir.check_new(dest)
@@ -33,12 +34,17 @@ def run(options: argparse.Namespace) -> None:
             f"--average {options.average} is for --format transformers and onnx: {options.format} takes an optimizer "
             "along, and a mean of weights has none"
         )
-    model = model_dir.load(source, average=options.average)
-    if options.format == "sentence-transformers":
+    if options.dtype != "float32" and not of_transformers:
+        raise UserError(f"--dtype is for --format transformers and sentence-transformers, and it is {options.format}")
+    if options.push is not None:
+        hub.check_push(options.push)
+    model = with_card_facts(model_dir.load(source, average=options.average), options)
+    own_vectors = model.description.kind == "sentence_embedding" and (options.layer, options.pooling) == (None, None)
+    if options.format == "sentence-transformers" and not own_vectors:
         model = sentence_encoder(model, layer=options.layer, pooling=options.pooling)
     with model_dir.new_directory(dest) as part:
         if of_transformers:
-            notes = hf.write(model, part)
+            notes = hf.write(model, part, dtype=options.dtype)
         elif options.format == "onnx":
             notes = write_onnx(model, part)
         elif options.format == "t5x":
@@ -51,6 +57,19 @@ def run(options: argparse.Namespace) -> None:
     print(f"{dest}: {', '.join(files)}")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+    if options.push is not None:
+        print(hub.push(dest, options.push))
+
+
+def with_card_facts(model: Loaded, options: argparse.Namespace) -> Loaded:
+    """Return the model with the license and the languages that the command line gives for its card."""
+    given = {name: value for name in ("license", "language") if (value := getattr(options, name))}
+    description = model.description
+    source = description.source.get(SOURCE, {})
+    # Another license has another name and text.
+    kept = {name: value for name, value in source.items() if not ("license" in given and name.startswith("license"))}
+    facts = description.facts | ({SOURCE: kept | given} if given else {})
+    return model._replace(description=dataclasses.replace(description, facts=facts))
 
 
 def write_onnx(model: Loaded, dest: Path) -> list[str]:

@@ -24,13 +24,20 @@ from electra_jax.files import local, replace_file, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.class_weights import weights_of_classes
 from electra_jax.finetuning.cross_validation import results_of_folds
-from electra_jax.finetuning.identity import adds_epochs, changes, data_identity
+from electra_jax.finetuning.identity import (
+    BATCHES,
+    EACH_BY_ITSELF,
+    OVER_THE_RUN,
+    adds_epochs,
+    changes,
+    data_identity,
+)
 from electra_jax.finetuning.layers import Chosen, choose_layer, said
 from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, evaluate_scored, run_seed
 from electra_jax.finetuning.selection import Parts, parts_of
 from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
 from electra_jax.interchange.finetuned_task import head_problem
-from electra_jax.model.finetuned import FinetunedModel
+from electra_jax.model.finetuned import FinetunedModel, PromptedModel, Trainable
 from electra_jax.model.pooling import with_layers
 from electra_jax.reports.finetuning import read_results, write_finetune_report
 from electra_jax.run_directory import CHECKPOINTS, FOLDS, KEPT, PREDICTIONS, RESULTS, SEED_RESULT, SEEDS
@@ -38,7 +45,7 @@ from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.long_texts import cut_count
 from electra_jax.tasks.outputs import left_out
-from electra_jax.tasks.parts import halves, has_gold
+from electra_jax.tasks.parts import halves, has_gold, warn_of_few
 from electra_jax.tasks.protocol import VECTOR_KINDS, DownstreamTask
 from electra_jax.tasks.qa.task import QATask
 from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
@@ -107,14 +114,17 @@ def fine_tune(configuration: FinetuningRun) -> bool:
         model=model_of(configuration, task, begun, chosen),
         chosen=chosen,
     )
-    problem = head_problem(context.model.head_config, modern=begun.encoder.norm_placement == "pre")
+    head = context.model.head_config if isinstance(context.model, FinetunedModel) else None
+    problem = None if head is None else head_problem(head, modern=begun.encoder.norm_placement == "pre")
     if problem is not None:
         print_on_leader(f"note: {problem}")
     if processes.leader():
         splits = [context.train, *context.parts.by_name.values()]
-        longest = max(len(row["input_ids"]) for split in splits for row in split.rows)
+        longest = max(row["input_ids"].shape[-1] for split in splits for row in split.rows)
         # Positions begin anew at the second of two texts in a row.
         warn_of_long_rows(begun, min(longest, task.length))
+        for name, part in context.parts.by_name.items():
+            warn_of_few(len(part.examples), name)
     check_settings(configuration, context)
     # A mesh that does not divide the model is refused before anything is written.
     sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)
@@ -172,10 +182,10 @@ def chosen_layer(configuration: FinetuningRun, task: DownstreamTask, begun: Orig
     return chosen
 
 
-def model_of(
-    configuration: FinetuningRun, task: DownstreamTask, begun: Origin, chosen: Chosen | None
-) -> FinetunedModel:
-    """Return the encoder with the task's head on it."""
+def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin, chosen: Chosen | None) -> Trainable:
+    """Return the encoder with the task's head on it, or for prompts with that of pre-training."""
+    if task.kind == "prompt":
+        return PromptedModel(begun.encoder)
     if chosen is not None:
         encoder = with_layers(begun.encoder, chosen["layer"])
         return FinetunedModel(encoder, pooling_head(encoder, chosen["pooling"], normalize=True))
@@ -248,6 +258,7 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     model_dir = Path(configuration.model_dir)
     data = data_identity(context)
     asked, record = configuration.identity(context.optimizer_config) | data, read_run_record(model_dir)
+    asked[BATCHES] = OVER_THE_RUN
     if context.chosen is not None:
         asked["vectors"] = context.chosen
     held = record.get("finetuning", {})
@@ -256,9 +267,12 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     if (model_dir / FOLDS).exists():
         raise UserError(f"{model_dir} holds a run with FOLDS: use another MODEL_DIR")
     # Seeds of earlier versions chose their checkpoints on the dev split and report that.
-    known = {"selection": LAST, **held} if held else {}
-    more_epochs = adds_epochs(known, asked)
+    known = {"selection": LAST, BATCHES: EACH_BY_ITSELF, **held} if held else {}
     results = [model_dir / SEEDS / str(seed) / SEED_RESULT for seed in configuration.seeds]
+    if all(path.exists() for path in results) and known.get("epochs") == asked["epochs"]:
+        # Nothing is left to train: the scores remain those of the batches that there were.
+        asked[BATCHES] = known[BATCHES]
+    more_epochs = adds_epochs(known, asked)
     if more_epochs and any(path.exists() and not (path.parent / CHECKPOINTS).exists() for path in results):
         raise UserError(
             f"{model_dir} has finished {held['epochs']:g} epochs and kept no state to go on from to "

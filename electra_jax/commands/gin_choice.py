@@ -8,7 +8,7 @@ from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.json_files import read_json
-from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL
+from electra_jax.run_directory import CHECKPOINTS, CONFIG, CONTINUED, MODEL
 
 # A file that the user names, or one that is read because it stands in a model directory.
 GinFile = str | RecordedFile
@@ -24,7 +24,7 @@ def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[Gin
     """Return the given Gin files, or else the configuration that MODEL_DIR recorded, or that INIT_FROM did.
 
     Raises:
-        UserError: if no file was given and neither directory has a record.
+        UserError: if no file was given and neither directory says how it is pre-trained.
     """
     if given:
         return list(given)
@@ -32,13 +32,15 @@ def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[Gin
     if directory is None:
         raise UserError("no --gin_file was given: give --gin_file=PATH, or --gin.MODEL_DIR of a run that exists")
     source = bound(bindings, "INIT_FROM")
-    paths = [path_of(folder) / CONFIG for folder in (directory, source) if folder is not None]
+    paths = [path_of(directory) / CONFIG]
+    if source is not None:
+        paths.append(path_of(source) / (CONTINUED if is_fine_tuned(source) else CONFIG))
     found = next((path for path in paths if path.exists()), None)
     if found is None:
         wanted = " and ".join(map(str, paths))
         raise UserError(
-            f"no --gin_file was given and {wanted} {'does' if source is None else 'do'} not exist: MODEL_DIR must be a "
-            "run's directory, or INIT_FROM one with a config.gin"
+            f"no --gin_file was given and {wanted} {'does' if source is None else 'do'} not exist: give a run "
+            "file, as in --gin_file=gin/runs/small.gin, or the MODEL_DIR of a run"
         )
     return [RecordedFile(str(found), needs_imports=True)]
 
@@ -73,12 +75,12 @@ def recorded_after(default: str) -> Callable[[Sequence[str], Sequence[str]], lis
 
 
 def is_fine_tuned(directory: str) -> bool:
-    """Return whether a model directory records a fine-tuning head."""
+    """Return whether a model directory records a fine-tuning head, or the task of a fine-tuning without one."""
     try:
         record = read_json(path_of(directory) / MODEL, dict[str, Any])
     except UserError:
         return False
-    return record.get("head") is not None
+    return record.get("head") is not None or isinstance(record.get("facts", {}).get("task"), dict)
 
 
 def evaluates_task(bindings: Sequence[str]) -> bool:

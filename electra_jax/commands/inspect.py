@@ -1,5 +1,6 @@
-"""`electra inspect`: prints the model, the mesh and the cost of a run without running it."""
+"""`electra inspect`: prints the model, the mesh and the cost of a run without running it, or after a trial."""
 
+import argparse
 import math
 
 import jax
@@ -10,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from electra_jax.commands.trial import try_run
 from electra_jax.config.budget import flops_of
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.model.config import SLIDING, EncoderConfig
@@ -19,10 +21,10 @@ from electra_jax.training import sharding
 from electra_jax.training.state import TrainState
 
 
-def run(configuration: PretrainingRun) -> None:
+def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
     """Print every parameter's shape and sharding, the bytes on each device, and the FLOPs of a step.
 
-    Nothing is allocated, and the mesh may have more devices than this machine.
+    Nothing is allocated, and the mesh may have more devices than this machine; but for a trial.
     """
     mesh = sharding.planned_mesh(configuration.mesh, len(jax.devices()))
     for stage in configuration.batch_shapes.stages:
@@ -47,6 +49,8 @@ def run(configuration: PretrainingRun) -> None:
     console.print(table)
     for line in [*towers(configuration), *sizes(state, placements, mesh), *costs(configuration)]:
         console.print(line, highlight=False)
+    for line in try_run(configuration) if options.trial else ():
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def towers(configuration: PretrainingRun) -> list[str]:

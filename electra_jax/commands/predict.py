@@ -15,7 +15,7 @@ from electra_jax.inference.item_records import answered_together, write_records
 from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import record_writer
 from electra_jax.inference.prediction import predict_examples
-from electra_jax.inference.task_data import open_task, splits_of
+from electra_jax.inference.task_data import open_task, prompted, splits_of
 from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.long_texts import CutCount
@@ -35,14 +35,14 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
         UserError: if the model or the input cannot be read, the output exists, or no input could be answered.
     """
     keep_compilations()
-    model = electra_jax.load(configuration.model_dir)
+    model = prompted(electra_jax.load(configuration.model_dir), configuration.task)
     if configuration.split is not None:
         if options.output:
             raise UserError(f"--output {options.output} is for lines; a split's files go to OUTPUT_DIR")
         predict_split(model, configuration, configuration.split)
         return
     task, most = configuration.task, SORTED_BATCHES * configuration.batch_size
-    columns = InputColumns(task.text_column, task.text_b_column, configuration.id_column)
+    columns = InputColumns(task.text_column, task.text_b_column, task.choice_columns, configuration.id_column)
     cut = CutCount(model.description.row_length)
     answer = functools.partial(answered_together, model, batch_size=configuration.batch_size, cut=cut)
     with record_writer(options.output) as write:

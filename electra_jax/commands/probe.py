@@ -25,10 +25,8 @@ from electra_jax.finetuning.results import summary
 from electra_jax.finetuning.start import Origin, find_encoder
 from electra_jax.run_directory import CHECKPOINTS, RESULTS
 from electra_jax.runtime import keep_compilations
-from electra_jax.tasks.tagging.probing import Asked, ask, probe_sources
+from electra_jax.tasks.tagging.probing import SPLITS, Asked, ask, check_asks, draw_of, probe_sources
 from electra_jax.tasks.tagging.sentences import TaggedSentence
-
-SPLITS = ("train", "dev", "test")
 
 
 @owning_model_dir("electra probe")
@@ -86,9 +84,7 @@ def probe_seed(
         seed: of the training sentences, the masks and random weights.
     """
     asked = {
-        # A stream of chance for each split: another number of training sentences masks the same in the others.
-        split: ask_split(configuration, begun, split, found, np.random.default_rng([seed, number]))
-        for number, (split, found) in enumerate(sentences.items())
+        split: ask_split(configuration, begun, split, found, draw_of(seed, split)) for split, found in sentences.items()
     }
     # The fits take minutes.
     asks = ", ".join(f"{len(one.answers):,} of {split}" for split, one in asked.items())
@@ -141,8 +137,7 @@ def ask_split(
         mask_prob=configuration.mask_prob,
         draw=draw,
     )
-    if not asked.answers:
-        raise UserError(f"the {split} split of {task.task} asks nothing in {len(sentences)} sentences: give it more")
+    check_asks(asked, task.task, split, len(sentences))
     return asked
 
 

@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
     model = electra_jax.load(options.model)
     # Before the input is read, which may be a person at the keyboard.
     electric_scores.check_electric(model)
-    columns = InputColumns(None, None, None)
+    columns = InputColumns(None, None, None, None)
     with record_writer(None) as write:
         for items in read_items(options.input, model, columns, most=SORTED_BATCHES * options.batch_size):
             sentences = [sentence_of(item) for item in items if not is_blank(item)]

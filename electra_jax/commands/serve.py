@@ -37,7 +37,7 @@ def run(configuration: ServingRun, options: argparse.Namespace) -> None:
     model = electra_jax.load(configuration.model_dir)
     if model.description.kind == "multiple_choice":
         raise UserError(
-            f"{configuration.model_dir} is a model of multiple choice, which reads no text: it is not served"
+            f"{configuration.model_dir} is a model of multiple choice, which is not served: ask it by electra predict"
         )
     _ = model.pieces
     with bound_socket(configuration.host, configuration.port) as server:

@@ -8,6 +8,7 @@ from electra_jax.commands.arguments import (
     EMBED_USAGE,
     PREDICT_USAGE,
     SERVE_USAGE,
+    place_inspect_arguments,
     place_predict_arguments,
     place_serve_arguments,
 )
@@ -172,6 +173,13 @@ COMMANDS = {
         configuration="probing.ProbeRun",
         gin_files=default_first("gin/runs/probe.gin"),
     ),
+    "trigram": Command(
+        "score the prediction of masked words by a trigram model of a corpus, to compare a probe with",
+        "trigram",
+        configuration="probing.TrigramRun",
+        gin_files=default_first("gin/runs/trigram.gin"),
+        reads_text=True,
+    ),
     "compare": Command(
         "pre-train variants for the same FLOPs, fine-tune each, and draw score against FLOPs",
         "compare",
@@ -224,8 +232,18 @@ COMMANDS = {
     "inspect": Command(
         "print the model, mesh and cost of a run without running it",
         "inspect",
+        (
+            Argument(
+                "--trial",
+                {
+                    "action": "store_true",
+                    "help": "run a few steps, and say what fits, how long it takes and how much text",
+                },
+            ),
+        ),
         configuration="pretraining.PretrainingRun",
         gin_files=given_or_recorded,
+        place_arguments=place_inspect_arguments,
         unneeded=("MODEL_DIR", "VOCAB_FILE"),
     ),
     "vocab": Command(
@@ -289,6 +307,23 @@ COMMANDS = {
             ),
             AVERAGE,
             *VECTORS,
+            Argument(
+                "--dtype",
+                {
+                    "choices": ("float32", "bfloat16", "float16"),
+                    "default": "float32",
+                    "help": "of the weights in the files of transformers; half the size, and rounded",
+                },
+            ),
+            Argument("--license", {"metavar": "ID", "help": "for the model card; otherwise the imported model's"}),
+            Argument(
+                "--language",
+                {"action": "append", "metavar": "CODE", "help": "for the model card, such as de; repeatable"},
+            ),
+            Argument(
+                "--push",
+                {"metavar": "ORG/NAME", "help": "upload DEST to the hub too, as public as its owner's settings say"},
+            ),
         ),
     ),
     "score": Command(

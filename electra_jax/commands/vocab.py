@@ -1,4 +1,4 @@
-"""`electra vocab`: learns a tokenizer from text."""
+"""`electra vocab`: learns a tokenizer from text, or extends one by words of a text."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,19 +10,23 @@ from electra_jax.config.pretraining import VocabularyRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, replace_file
+from electra_jax.json_files import read_text
 from electra_jax.tasks.corpora.open import Corpus
 from electra_jax.tasks.scripts import IDEOGRAPHIC, Casing, Survey, choose_casing, survey
 from electra_jax.tasks.text_sample import Sample, sample_lines
 from electra_jax.tasks.tokenizer import MAX_WORD_CHARACTERS
-from electra_jax.tasks.tokenizer_file import TokenizerFile
+from electra_jax.tasks.tokenizer_file import TokenizerFile, load_tokenizer, read_of_directory
 from electra_jax.tasks.tokenizer_training import ALGORITHMS, train_tokenizer
 from electra_jax.tasks.unknown import measure_unknown, state_unknown
-from electra_jax.tasks.vocabulary import Vocabulary, to_tokenizer_json, write_vocab_file
+from electra_jax.tasks.vocabulary import Vocabulary, record_path, to_tokenizer_json, write_casing, write_entries
+from electra_jax.tasks.vocabulary_extension import extend_wordpieces
 from electra_jax.tasks.wordpieces import COVERAGE, learn_wordpieces
 
 MEGABYTE = 10**6
 # So much of the sample is read again to measure the share of [UNK].
 MEASURED_MB = 10
+# So many of the new words are named.
+SHOWN_WORDS = 10
 
 
 def run(configuration: VocabularyRun) -> None:
@@ -33,10 +37,9 @@ def run(configuration: VocabularyRun) -> None:
             destroys the text's script, too much of the text is unknown to the tokenizer, or a file exists: models may
             depend on it.
     """
-    written = files_of(configuration)
-    for path in written:
-        if path.exists():
-            raise UserError(f"{path} exists: nothing was written; name another TOKENIZER, or remove it first")
+    base = None if configuration.extend is None else vocabulary_to_extend(configuration)
+    written = files_of(configuration) if base is None else files_of_extension(configuration, base)
+    check_free(written)
     corpora = [open_source(part) for part, _ in configuration.source.parts]
     for corpus in corpora:
         if corpus.tokenised:
@@ -48,7 +51,20 @@ def run(configuration: VocabularyRun) -> None:
     corpus_name = " and ".join(corpus.name for corpus in corpora)
     sample = sample_lines(texts(corpora), max_bytes=configuration.sample_mb * MEGABYTE)
     print_on_leader(f"{corpus_name}: {size_of(sample)}")
-    found = survey(sample.lines)
+    if base is None:
+        vocabulary = choose_and_learn(configuration, sample.lines)
+    else:
+        vocabulary = extend(configuration, base, sample.lines)
+    unknown = measure_unknown(sample_lines(sample.lines, max_bytes=MEASURED_MB * MEGABYTE).lines, vocabulary)
+    print_on_leader(state_unknown(unknown, what=corpus_name, allow_unknown=configuration.allow_unknown))
+    write(configuration, vocabulary, written, corpus_name)
+    made = "learnt from" if base is None else f"those of {configuration.extend} and words of"
+    print_on_leader(f"{written[0]}: {vocabulary.vocab_size} entries {made} {corpus_name}")
+
+
+def choose_and_learn(configuration: VocabularyRun, lines: list[str]) -> Vocabulary:
+    """Say what a text is written in and what is chosen for it, and return the vocabulary that is learned."""
+    found = survey(lines)
     casing = choose_casing(
         found,
         lowercase=configuration.lowercase,
@@ -57,15 +73,69 @@ def run(configuration: VocabularyRun) -> None:
     )
     for line in (f"{found}", *casing.notes, *advice(found, configuration.algorithm)):
         print_on_leader(line)
-    vocabulary, alphabet = learn(configuration, sample.lines, casing)
+    vocabulary, alphabet = learn(configuration, lines, casing)
     print_on_leader(
         f"chosen: {configuration.algorithm}, {'lower-cased' if casing.lowercase else 'capitals kept'}, "
         f"accents {'removed' if casing.strip_accents else 'kept'}{alphabet}"
     )
-    unknown = measure_unknown(sample_lines(sample.lines, max_bytes=MEASURED_MB * MEGABYTE).lines, vocabulary)
-    print_on_leader(state_unknown(unknown, what=corpus_name, allow_unknown=configuration.allow_unknown))
-    write(configuration, vocabulary, written, corpus_name)
-    print_on_leader(f"{written[0]}: {vocabulary.vocab_size} entries learnt from {corpus_name}")
+    return vocabulary
+
+
+def vocabulary_to_extend(configuration: VocabularyRun) -> Vocabulary:
+    """Read the vocabulary that EXTEND names, a file or a model directory.
+
+    Raises:
+        UserError: if there is none, it cannot be read, or settings are for a vocabulary that is learned.
+    """
+    for name, value, unset in (
+        ("ALGORITHM", configuration.algorithm, "wordpiece"),
+        ("STRIP_ACCENTS", configuration.strip_accents, None),
+        ("LIMIT_ALPHABET", configuration.limit_alphabet, None),
+    ):
+        if value != unset:
+            raise UserError(f"{name} is for a vocabulary that is learned, and EXTEND keeps that of one: leave it out")
+    path = path_of(configuration.extend)
+    if not path.is_dir():
+        return load_tokenizer(path, lowercase=configuration.lowercase)
+    found = read_of_directory(path)
+    if found is None:
+        raise UserError(f"EXTEND {path} holds neither a vocab.txt nor a tokenizer.json: name the file")
+    found.check_special_tokens()
+    return found
+
+
+def extend(configuration: VocabularyRun, base: Vocabulary, lines: list[str]) -> Vocabulary:
+    """Return a vocabulary with words of a text; say how many there are, and how a model takes them."""
+    extended = extend_wordpieces(
+        base, lines, vocab_size=configuration.vocab_size, min_frequency=configuration.min_frequency
+    )
+    shown = ", ".join(extended.words[:SHOWN_WORDS])
+    num_appended = len(extended.words) - extended.num_filled
+    for line in (
+        f"{len(extended.words):,} new words, {extended.num_filled:,} in the place of [unusedN] and {num_appended:,} "
+        f"appended, the most useful first: {shown}{', ...' if len(extended.words) > SHOWN_WORDS else ''}",
+        f"a word of the text has {extended.pieces_before:.2f} pieces before, {extended.pieces_after:.2f} after",
+        f"to continue a model that has {configuration.extend}: `electra pretrain` with --gin.INIT_FROM, "
+        f"--gin.TOKENIZER='\"{configuration.vocab_file}\"', --gin.VOCAB_SIZE={extended.vocabulary.vocab_size} and "
+        "--gin.MAP_VOCABULARY=True starts the row of each new word from the mean of its old pieces",
+    ):
+        print_on_leader(line)
+    return extended.vocabulary
+
+
+def check_free(paths: list[epath.Path]) -> None:
+    """Check that no file of a tokenizer exists, but for what a killed command has left of it.
+
+    A record of the casing without its vocab.txt, which is written last, was left by one. A tokenizer.json beside it is
+    then compared with the one that is learned.
+
+    Raises:
+        UserError: if one exists.
+    """
+    unfinished = not paths[0].exists() and record_path(paths[0]).exists()
+    for path in [] if unfinished else paths:
+        if path.exists():
+            raise UserError(f"{path} exists: nothing was written; name another TOKENIZER, or remove it first")
 
 
 def learn(configuration: VocabularyRun, lines: list[str], casing: Casing) -> tuple[Vocabulary, str]:
@@ -92,7 +162,7 @@ def write(configuration: VocabularyRun, vocabulary: Vocabulary, paths: list[epat
     """Write the files of a vocabulary.
 
     Raises:
-        UserError: if one cannot be written.
+        UserError: if one cannot be written, or the tokenizer.json beside a vocab.txt is another tokenizer's.
     """
     path = paths[0]
     try:
@@ -106,8 +176,16 @@ def write(configuration: VocabularyRun, vocabulary: Vocabulary, paths: list[epat
             "min_frequency": configuration.min_frequency,
             "limit_alphabet": configuration.limit_alphabet,
         }
-        write_vocab_file(path, vocabulary, facts)
-        replace_file(paths[1], to_tokenizer_json(vocabulary) + "\n")
+        beside = to_tokenizer_json(vocabulary) + "\n"
+        if paths[1].exists() and read_text(paths[1]) != beside:
+            raise UserError(
+                f"{paths[1]} exists and is another tokenizer's: nothing was written; name another TOKENIZER, or remove "
+                "it first"
+            )
+        # The vocab.txt last: what a killed command leaves is no tokenizer.
+        write_casing(path, vocabulary, facts)
+        replace_file(paths[1], beside)
+        write_entries(path, vocabulary)
     except OSError as error:
         raise UserError(f"the tokenizer {path} cannot be written ({error.strerror}).") from error
 
@@ -148,6 +226,25 @@ def files_of(configuration: VocabularyRun) -> list[epath.Path]:
         raise UserError(f"TOKENIZER is {path}, and ALGORITHM {configuration.algorithm!r} writes {wanted}")
     if not is_wordpiece:
         return [path]
+    return with_tokenizer_json(path)
+
+
+def files_of_extension(configuration: VocabularyRun, base: Vocabulary) -> list[epath.Path]:
+    """Return the files that are written of an extended vocabulary, which are of its own kind.
+
+    Raises:
+        UserError: if the suffix of TOKENIZER is that of the other kind.
+    """
+    path = path_of(configuration.vocab_file)
+    is_json = isinstance(base, TokenizerFile)
+    if is_json != (path.suffix == ".json"):
+        kind = "tokenizer.json" if is_json else "vocab.txt"
+        raise UserError(f"TOKENIZER is {path}, and EXTEND {configuration.extend} is a {kind}: name a {kind}")
+    return [path] if is_json else with_tokenizer_json(path)
+
+
+def with_tokenizer_json(path: epath.Path) -> list[epath.Path]:
+    """Return a vocab.txt and the tokenizer.json beside it."""
     return [path, path.with_name("tokenizer.json" if path.stem == "vocab" else f"{path.stem}.tokenizer.json")]
 
 

@@ -9,19 +9,26 @@ from typing import Any
 from electra_jax.compare.item import Item, deciding_settings
 from electra_jax.config import gin_files
 from electra_jax.config.budget import flops_of, mean_step_flops, steps_within
-from electra_jax.config.comparison import PRETRAIN, PROBE, RANDOM, ComparisonRun, GridPoint, Overrides
+from electra_jax.config.comparison import PAIRS, PRETRAIN, PROBE, ComparisonRun, GridPoint, Overrides
 from electra_jax.config.finetuning import FinetuningRun
+from electra_jax.config.prediction import EvaluationRun
 from electra_jax.config.pretraining import PretrainingRun
-from electra_jax.config.probing import ProbeRun
+from electra_jax.config.probing import ProbeRun, TrigramRun
 from electra_jax.errors import UserError
+from electra_jax.run_directory import PAIRS as SCORED_PAIRS
 from electra_jax.tasks.catalog import check_name
 from electra_jax.tasks.tagging.probing import check_probe
+from electra_jax.tasks.text.minimal_pairs import MINIMAL_PAIRS
 
 # What an item is done for: to be compared; to have others branch off it; or to choose the settings of a variant.
 COMPARED, TRUNK, TUNING = "compared", "trunk", "tune"
-_TASK_FILES = {"finetune": "gin/runs/finetune.gin", "probe": "gin/runs/probe.gin"}
-# It differs between items by design.
-_ORIGIN = "FinetuningRun.init_from"
+_TASK_FILES = {
+    "finetune": "gin/runs/finetune.gin",
+    "probe": "gin/runs/probe.gin",
+    "evaluate": "gin/runs/evaluate.gin",
+}
+# They differ between items by design.
+_BY_ITEM = ("FinetuningRun.init_from", "EvaluationRun.output")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +36,7 @@ class WorkItem(Item):
     """A pre-training up to some step, or the fine-tuning of a checkpoint on a task.
 
     Attributes:
-        variant: the pre-training variant, or `RANDOM`.
+        variant: the pre-training variant, or `RANDOM`, or `TRIGRAM`.
         role: `COMPARED`; `TRUNK`, a part of a pre-training that later ones branch off; or `TUNING`.
         seed: the seed of the pre-training.
         fraction: share of the budget that its weights have had, or of a trunk that of its branch; 0 for random weights.
@@ -231,7 +238,7 @@ def _pretraining_item(
     folders: Sequence[str],
 ) -> WorkItem:
     """Return a pre-training that goes on from another one, if any."""
-    made = _pretraining(run, budget.variant, course, _directory(run, name), folders)
+    made = _pretraining(run, budget.variant, course, directory_of(run, name), folders)
     return WorkItem(
         name=name,
         variant=budget.variant.name,
@@ -264,28 +271,52 @@ def _pretraining(
         *course.bindings,
         f"MODEL_DIR={model_dir!r}",
     ]
-    return _configured(variant.name, "pretrain", [*shared.files, *variant.files], bindings, folders)
+    return configured(variant.name, "pretrain", [*shared.files, *variant.files], bindings, folders)
 
 
 def task_of(run: ComparisonRun, entry: Overrides, folders: Sequence[str]) -> Configured:
-    """Configure a task's fine-tuning, or a probe, as far as it is the same for every checkpoint."""
+    """Configure a task's fine-tuning, a probe or minimal pairs, as far as it is the same for every checkpoint.
+
+    Raises:
+        UserError: if Gin refuses it, there is no such task or probe, or no folder of pairs is named.
+    """
+    if entry.name.startswith(PAIRS):
+        return pairs_of(run, entry, folders)
     command = "probe" if entry.name.startswith(PROBE) else "finetune"
     shared = Overrides(entry.name, (), ()) if command == "probe" else run.shared_finetuning
     seeds = [f"NUM_SEEDS={run.num_seeds}", f"SEED={run.seed}"]
     files = [_TASK_FILES[command], *shared.files, *entry.files]
     bindings = [f"TASK={entry.name.removeprefix(PROBE)!r}", *seeds, *shared.bindings, *entry.bindings]
     directories = ["INIT_FROM=None", f"MODEL_DIR={run.model_dir!r}"]
-    task = _configured(entry.name, command, files, [*bindings, *directories], folders)
+    task = configured(entry.name, command, files, [*bindings, *directories], folders)
     (check_probe if command == "probe" else check_name)(task.built.task.task)
     # Each checkpoint has its own directories.
     return dataclasses.replace(task, arguments=task.arguments[: -len(directories)])
 
 
+def pairs_of(run: ComparisonRun, entry: Overrides, folders: Sequence[str]) -> Configured:
+    """Configure the scores of minimal pairs: `electra evaluate` of a checkpoint, which is trained no further.
+
+    Raises:
+        UserError: if Gin refuses it, or no folder is named.
+    """
+    bindings = [f"TASK={MINIMAL_PAIRS!r}", *entry.bindings]
+    directories = [f"MODEL_DIR={run.model_dir!r}", "OUTPUT=None"]
+    files = [_TASK_FILES["evaluate"], *entry.files]
+    task = configured(entry.name, "evaluate", files, [*bindings, *directories], folders)
+    if task.built.task.data_dir is None:
+        raise UserError(f"{entry.name!r} names no pairs: bind DATA_DIR to their folder, such as BLiMP's data/")
+    return dataclasses.replace(task, arguments=task.arguments[: -len(directories)])
+
+
 def finetuning_of(run: ComparisonRun, stage: WorkItem, task: Configured) -> WorkItem:
-    """Return the fine-tuning of a checkpoint on a task."""
+    """Return the fine-tuning of a checkpoint on a task, or what scores it without one."""
     name = f"{stage.name.removesuffix(PRETRAIN)}{task.name}"
-    directories = [f"INIT_FROM={_directory(run, stage.name)!r}", f"MODEL_DIR={_directory(run, name)!r}"]
-    arguments = (*task.arguments, *_flags(directories))
+    directories = [f"INIT_FROM={directory_of(run, stage.name)!r}", f"MODEL_DIR={directory_of(run, name)!r}"]
+    if task.name.startswith(PAIRS):
+        output = f"{directory_of(run, name)}/{SCORED_PAIRS}"
+        directories = [f"MODEL_DIR={directory_of(run, stage.name)!r}", f"OUTPUT={output!r}"]
+    arguments = (*task.arguments, *flags_of(directories))
     return dataclasses.replace(
         stage,
         name=name,
@@ -303,52 +334,31 @@ def folds_of(task: Configured) -> int:
     return options.folds if options.folds is not None and options.fold is None else 1
 
 
-def random_weights(run: ComparisonRun, tasks: Sequence[Configured], folders: Sequence[str]) -> list[WorkItem]:
-    """Return the fine-tunings of random weights, with the sizes that PRETRAINING binds."""
-    shared = run.shared_pretraining
-    own = [f"VOCAB_FILE={run.vocab_file!r}", f"MODEL_DIR={run.model_dir!r}", *shared.bindings]
-    encoder = _configured("PRETRAINING", "pretrain", shared.files, own, folders).built.encoder
-    sizes = {f"EncoderConfig.{field.name}": repr(getattr(encoder, field.name)) for field in dataclasses.fields(encoder)}
-    given = [f"encoder.{name}={value}" for name, value in sizes.items()]
-    given += [f"VOCAB_FILE={run.vocab_file!r}", "INIT_FROM=None"]
-    return [
-        WorkItem(
-            name=(name := f"{RANDOM}/{task.name}"),
-            variant=RANDOM,
-            role=COMPARED,
-            seed=run.seed,
-            fraction=0.0,
-            task=task.name,
-            folds=folds_of(task),
-            arguments=(*task.arguments, *_flags([*given, f"MODEL_DIR={_directory(run, name)!r}"])),
-            settings={**task.settings, **sizes, "VOCAB_FILE": repr(run.vocab_file)},
-            steps=0,
-            flops=0.0,
-            needs=None,
-            point=None,
-        )
-        for task in tasks
-    ]
-
-
-def _directory(run: ComparisonRun, name: str) -> str:
+def directory_of(run: ComparisonRun, name: str) -> str:
     """Return the MODEL_DIR of an item."""
     return str(Path(run.model_dir) / name)
 
 
-def _configured(
+def configured(
     name: str, command: str, files: Sequence[str], bindings: Sequence[str], folders: Sequence[str]
 ) -> Configured:
     """Build the configuration that the process will build, so that mistakes in it are reported before anything runs."""
-    kind = {"pretrain": PretrainingRun, "finetune": FinetuningRun, "probe": ProbeRun}[command]
+    kind = {
+        "pretrain": PretrainingRun,
+        "finetune": FinetuningRun,
+        "probe": ProbeRun,
+        "evaluate": EvaluationRun,
+        "trigram": TrigramRun,
+    }[command]
     try:
         built = gin_files.build(kind, list(files), list(bindings), search_paths=list(folders))
     except UserError as error:
         raise UserError(f"{name!r}: {error}") from error
     paths = [f"--gin_search_paths={','.join(folders)}"] if folders else []
-    arguments = (command, *(f"--gin_file={file}" for file in files), *paths, *_flags(bindings))
-    return Configured(name, built, arguments, deciding_settings(but=(_ORIGIN,)))
+    arguments = (command, *(f"--gin_file={file}" for file in files), *paths, *flags_of(bindings))
+    return Configured(name, built, arguments, deciding_settings(but=_BY_ITEM))
 
 
-def _flags(bindings: Sequence[str]) -> list[str]:
+def flags_of(bindings: Sequence[str]) -> list[str]:
+    """Return bindings as the command line gives them."""
     return [f"--gin.{binding}" for binding in bindings]

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from electra_jax.compare.baselines import random_weights, trigram_model
 from electra_jax.compare.item import Item
 from electra_jax.compare.items import (
     WorkItem,
     budget_of,
     finetuning_of,
-    random_weights,
     stages_of,
     task_of,
     trials_of,
@@ -63,6 +63,7 @@ def make_plan(run: ComparisonRun, tuned: Mapping[str, GridPoint]) -> Plan:
         budgets = {entry.name: budget_of(run, entry, folders) for entry in run.named_variants}
         items = trials_of(run, list(budgets.values()), tasks[0], folders) if run.grid else []
         items += random_weights(run, tasks, folders) if run.random_baseline else []
+        items += trigram_model(run, tasks, folders)
         stages = [
             stages_of(run, budget, tuned.get(name), seed, folders)
             for seed in run.seeds_of_pretraining

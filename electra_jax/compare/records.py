@@ -14,11 +14,13 @@ from flax.traverse_util import flatten_dict
 from electra_jax.checkpoints import orbax_store
 from electra_jax.compare.item import Item
 from electra_jax.compare.plan import Timing
+from electra_jax.config.comparison import PAIRS
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, replace_file
 from electra_jax.json_files import read_json
 from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.run_directory import FOLDS, METRICS, RESULTS, RUN, SEED_RESULT, SEEDS
+from electra_jax.run_directory import PAIRS as SCORED_PAIRS
 
 Record = dict[str, Any]
 
@@ -40,6 +42,13 @@ class ScoredSeeds(TypedDict):
     split: NotRequired[str]
     selection: NotRequired[str | None]
     kind: NotRequired[str]
+
+
+class ScoredPairs(TypedDict):
+    """Declare what is read of the scores of minimal pairs, which also hold a percentage of each way of scoring."""
+
+    step: int
+    num_pairs: int
 
 
 class ItemRecord(TypedDict):
@@ -85,11 +94,32 @@ class Records:
 
     def results(self, item: Item) -> Record | None:
         """Return a fine-tuning's results; None if there are none, or not of all seeds."""
+        if item.task is not None and item.task.startswith(PAIRS):
+            return self._pairs(item)
         path = self.directory(item) / RESULTS
         if not path.exists():
             return None
         results = read_json(path, ScoredSeeds, remedy=f"remove {path.parent} and its .json to fine-tune again")
         return results if set(self._seeds) <= {seed["seed"] for seed in results["seeds"]} else None
+
+    def _pairs(self, item: Item) -> Record | None:
+        """Return the scores of minimal pairs like the results of a fine-tuning; None if there are none.
+
+        The main score is the sum over the tokens that the model's main tower gives: it stands first.
+        """
+        path = self.directory(item) / SCORED_PAIRS
+        if not path.exists():
+            return None
+        found = read_json(path, ScoredPairs, remedy=f"remove {path.parent} and its .json to score again")
+        ways = {way: scores for way, scores in found.items() if isinstance(scores, dict) and way != "files"}
+        metrics = {f"{way}, {by}": value for way, scores in ways.items() for by, value in scores.items()}
+        return {
+            "kind": "pairs",
+            "main_metric": next(iter(metrics)),
+            "num_examples": {"pairs": found["num_pairs"]},
+            "split": "pairs",
+            "seeds": [{"seed": self._seeds[0], "metrics": metrics, "failed": None}],
+        }
 
     def run_record(self, item: Item) -> Record:
         """Return the run.json of an item."""

@@ -9,9 +9,17 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from electra_jax.compare.items import TRUNK
-from electra_jax.compare.results import MEAN, checkpoints_counted, heading_of, of_checkpoint, table_of, tasks_of
+from electra_jax.compare.results import (
+    MEAN,
+    checkpoints_counted,
+    heading_of,
+    is_void,
+    of_checkpoint,
+    table_of,
+    tasks_of,
+)
 from electra_jax.compare.spread import DEVIATIONS
-from electra_jax.config.comparison import RANDOM
+from electra_jax.config.comparison import PAIRS, RANDOM, TRIGRAM
 from electra_jax.reports.charts import Series, log_axis, plot, value_axis
 from electra_jax.reports.figures import BASELINE, PANEL, Panel, draw_figure, look_of, write_figure
 from electra_jax.reports.page import Making, Table, Verdict, counted, write_page
@@ -53,6 +61,8 @@ def write_report(comparison: Mapping[str, Any], directory: Path) -> None:
         cool_down=comparison["cool_down"],
         deviations=f"{DEVIATIONS:g}",
         tuning=_tuning(comparison) if comparison["tuning"] else None,
+        trigram=_trigram(comparison),
+        pairs=[task for task in comparison["tasks"] if task.startswith(PAIRS)],
         ahead=_ahead(comparison) if comparison["ahead"] else None,
         checkpoints=_checkpoints(comparison),
         made=Making.of_record(_making(comparison), comparison["config"]),
@@ -96,7 +106,7 @@ def _panel(comparison: Mapping[str, Any], task: str) -> Panel:
         y=value_axis(values, lambda value: f"{value:.2f}"),
         box=PANEL,
         band=None if baseline is None else (baseline["low"], baseline["high"]),
-        titles=("pre-training FLOPs", scores[0]["metric"].replace("_", " ") if scores else ""),
+        titles=("pre-training FLOPs", ", ".join(sorted({score["metric"].replace("_", " ") for score in scores}))),
     )
     return Panel(task, chart, [look for look, _ in drawn])
 
@@ -149,14 +159,27 @@ def _ahead(comparison: Mapping[str, Any]) -> Table:
     """Return a line for each variant: which others it is ahead of at each fraction."""
     fractions = list(comparison["ahead"])
     rows = [
-        [variant, *(_others(comparison["ahead"][fraction].get(variant)) for fraction in fractions)]
+        [variant, *(_ahead_at(comparison, variant, fraction) for fraction in comparison["fractions"])]
         for variant in comparison["variants"]
     ]
     return Table(["variant", *(f"ahead of, at {fraction}" for fraction in fractions)], rows)
 
 
-def _others(others: Sequence[str] | None) -> str:
-    return "not known yet" if others is None else ", ".join(others) or "none"
+def _others(others: Sequence[str]) -> str:
+    return ", ".join(others) or "none"
+
+
+def _ahead_at(comparison: Mapping[str, Any], variant: str, fraction: float) -> str:
+    others = comparison["ahead"][f"{fraction:g}"].get(variant)
+    if others is not None:
+        return _others(others)
+    return "void" if is_void(comparison, variant, fraction) else "not known yet"
+
+
+def _trigram(comparison: Mapping[str, Any]) -> str | None:
+    """Return, in words, how often the trigram model is right; None where that is not known."""
+    found = of_checkpoint(comparison["cells"], TRIGRAM, 0.0)
+    return next((f"{cell['mean']:.2f} % of the words that {task} masks" for task, cell in found.items()), None)
 
 
 def _checkpoints(comparison: Mapping[str, Any]) -> Table:
@@ -206,3 +229,8 @@ def show(comparison: Mapping[str, Any]) -> None:
     for fraction, found in comparison["ahead"].items():
         for variant, others in found.items():
             console.print(f"{variant} at {fraction} on {comparison['primary']} is ahead of: {_others(others)}")
+    for fraction, known in (comparison["void"] or {}).items():
+        for variant in (name for name, void in known.items() if void):
+            console.print(
+                f"{variant} at {fraction} is void: it predicts masked words less often than the trigram model"
+            )

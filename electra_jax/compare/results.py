@@ -5,20 +5,22 @@ import re
 import shlex
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from electra_jax.compare.items import COMPARED, TUNING, WorkItem
 from electra_jax.compare.plan import Plan, own_work
 from electra_jax.compare.records import Records
-from electra_jax.compare.spread import ahead_of, cells_of, main_scores, statistics_of
+from electra_jax.compare.spread import ahead_of, cells_of, main_scores, statistics_of, void_at
 from electra_jax.compare.tuning import at_the_edge, chosen, trials
-from electra_jax.config.comparison import RANDOM, ComparisonRun
+from electra_jax.config.comparison import PAIRS, RANDOM, TRIGRAM, ComparisonRun
 from electra_jax.config.selection import selection_of
 from electra_jax.reports.page import counted
 
 # Stands for the mean over all tasks where a task's name does.
 MEAN = "mean of the tasks"
+# Kinds of results that no fine-tuning wrote.
+NOT_TUNED = ("probe", "trigram", "pairs")
 
 
 def comparison_of(
@@ -34,15 +36,18 @@ def comparison_of(
         config: the comparison's Gin.
     """
     done = [item for item in plan.items if item.name in records.done]
-    made = records.run_record(done[-1]) if done else {"machine": {}, "versions": {}}
+    # The scores of pairs are a file alone.
+    recorded = [item for item in done if item.task is None or not item.task.startswith(PAIRS)]
+    made = records.run_record(recorded[-1]) if recorded else {"machine": {}, "versions": {}}
     tasks = {entry.name: [*entry.files, *entry.bindings] for entry in run.named_tasks}
     scores = [
         score_of(item, records.done[item.name], records.results(item), run.seeds)
         for item in done
         if item.task is not None and item.role == COMPARED
     ]
-    means = means_of(scores, list(tasks)) if len(tasks) > 1 else []
+    means = means_of(scores, averaged(tasks)) if len(averaged(tasks)) > 1 else []
     cells = cells_of([*scores, *means], run.pretraining_seeds)
+    void = void_by_fraction(run, plan, cells)
     checkpoints = [
         {**checkpoint_of(item, records.done[item.name]), "held_out": records.held_out(item)}
         for item in done
@@ -67,7 +72,8 @@ def comparison_of(
             "scores": scores,
             "means": means,
             "cells": cells,
-            "ahead": ahead_by_fraction(run, cells),
+            "void": void,
+            "ahead": ahead_by_fraction(run, cells, void),
             "checkpoints": checkpoints,
             "machine": {name: value for name, value in made["machine"].items() if name != "host"},
             "versions": made["versions"],
@@ -122,12 +128,34 @@ def spent_flops(done: Sequence[WorkItem]) -> dict[str, dict[str, float]]:
     return found
 
 
-def ahead_by_fraction(run: ComparisonRun, cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[str]]]:
+def void_by_fraction(
+    run: ComparisonRun, plan: Plan, cells: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, bool]] | None:
+    """Return, as far as it is known, which variants are void at each fraction; None without a trigram model."""
+    words = next((item.task for item in plan.items if item.variant == TRIGRAM), None)
+    if words is None:
+        return None
+    num_scores = run.pretraining_seeds if run.pretraining_seeds > 1 else run.num_seeds
+    return {
+        f"{fraction:g}": void_at(cells, words=words, fraction=fraction, num_scores=num_scores)
+        for fraction in run.fractions
+    }
+
+
+def ahead_by_fraction(
+    run: ComparisonRun, cells: Sequence[Mapping[str, Any]], void: Mapping[str, Mapping[str, bool]] | None
+) -> dict[str, dict[str, list[str]]]:
     """Return which variants are ahead of which at each fraction; {} with one pre-training of each, which cannot say."""
     if run.pretraining_seeds == 1:
         return {}
     return {
-        f"{fraction:g}": ahead_of(cells, primary=run.primary, fraction=fraction, num_pretrainings=run.pretraining_seeds)
+        f"{fraction:g}": ahead_of(
+            cells,
+            primary=run.primary,
+            fraction=fraction,
+            num_pretrainings=run.pretraining_seeds,
+            void=None if void is None else void[f"{fraction:g}"],
+        )
         for fraction in run.fractions
     }
 
@@ -179,7 +207,7 @@ def score_of(item: WorkItem, record: Mapping[str, Any], results: Mapping[str, An
         "num_examples": results["num_examples"],
         "split": results.get("split", "dev"),
         # What is not fine-tuned has no checkpoints to choose from.
-        **({} if results.get("kind") == "probe" else {"selection": results.get("selection")}),
+        **({} if results.get("kind") in NOT_TUNED else {"selection": results.get("selection")}),
         **made_by(record),
     }
 
@@ -208,7 +236,11 @@ def means_of(scores: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[
     """Return the mean over the tasks, seed by seed, of every pre-training that has been fine-tuned on all of them."""
     found, shared = [], ("variant", "pretraining_seed", "fraction", "steps", "flops")
     for checkpoint in dict.fromkeys((one["variant"], one["pretraining_seed"], one["fraction"]) for one in scores):
-        own = [one for one in scores if (one["variant"], one["pretraining_seed"], one["fraction"]) == checkpoint]
+        own = [
+            one
+            for one in scores
+            if (one["variant"], one["pretraining_seed"], one["fraction"]) == checkpoint and one["task"] in tasks
+        ]
         if {score["task"] for score in own} != set(tasks):
             continue
         by_seed = {seed: statistics.fmean(score["by_seed"][seed] for score in own) for seed in own[0]["by_seed"]}
@@ -233,22 +265,38 @@ def of_checkpoint(cells: Sequence[Mapping[str, Any]], variant: str, fraction: fl
 def tasks_of(comparison: Mapping[str, Any]) -> list[str]:
     """Return the columns of the table: every task, and their mean if there are several."""
     tasks = list(comparison["tasks"])
-    return [*tasks, MEAN] if len(tasks) > 1 else tasks
+    return [*tasks, MEAN] if len(averaged(tasks)) > 1 else tasks
+
+
+def averaged(tasks: Iterable[str]) -> list[str]:
+    """Return the tasks whose mean is shown: pairs are scored in other ways by other variants."""
+    return [task for task in tasks if not task.startswith(PAIRS)]
 
 
 def table_of(comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Return a line for each checkpoint: its name, and what each column has, "" if not known yet; see `heading_of`."""
+    """Return a line for each checkpoint: its name, and what each column has, "" if not known yet; see `heading_of`.
+
+    Variants are marked where they are void.
+    """
     lines, asked = [], len(comparison["pretraining_seeds"])
+    baselines = {RANDOM: "random weights", TRIGRAM: "trigram model"}
     checkpoints = [
         *([(RANDOM, 0.0)] if comparison["random_baseline"] else []),
+        *([(TRIGRAM, 0.0)] if comparison["void"] is not None else []),
         *((variant, fraction) for variant in comparison["variants"] for fraction in comparison["fractions"]),
     ]
     for variant, fraction in checkpoints:
         found = of_checkpoint(comparison["cells"], variant, fraction)
-        name = "random weights" if variant == RANDOM else f"{variant}, {fraction:g}"
-        wanted = asked if variant != RANDOM and asked > 1 else None
+        mark = " (void)" if is_void(comparison, variant, fraction) else ""
+        name = baselines.get(variant, f"{variant}, {fraction:g}{mark}")
+        wanted = asked if variant not in baselines and asked > 1 else None
         lines.append((name, [text_of(found.get(task), wanted) for task in tasks_of(comparison)]))
     return lines
+
+
+def is_void(comparison: Mapping[str, Any], variant: str, fraction: float) -> bool:
+    """Return whether it is known that a variant predicts masked words less often than the trigram model."""
+    return comparison["void"] is not None and comparison["void"].get(f"{fraction:g}", {}).get(variant, False)
 
 
 def text_of(cell: Mapping[str, Any] | None, wanted: int | None) -> str:

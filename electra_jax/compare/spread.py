@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from electra_jax.config.comparison import RANDOM
+from electra_jax.config.comparison import RANDOM, TRIGRAM
 
 # A variant is ahead by more than so many pooled standard deviations.
 DEVIATIONS = 2.0
@@ -50,7 +50,8 @@ def cells_of(scores: Sequence[Mapping[str, Any]], num_pretrainings: int) -> list
     Returns:
         The `scores` themselves with one pre-training of each variant: their spread is that of fine-tuning. With
         several, a cell has `by_seed` of pre-training the mean score of its fine-tunings, and the statistics of these;
-        random weights, of which every fine-tuning draws others, keep the spread of fine-tuning. `center`, `low` and
+        random weights, of which every fine-tuning draws others, and the trigram model, which is not trained, keep the
+        spread of fine-tuning. `center`, `low` and
         `high` are what is drawn: the median and the range, or the mean and one standard deviation to both sides.
     """
     if num_pretrainings == 1:
@@ -66,7 +67,7 @@ def cells_of(scores: Sequence[Mapping[str, Any]], num_pretrainings: int) -> list
 def _over_pretrainings(own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the cell of a variant's pre-trainings at one fraction on one task."""
     by_seed = own[0]["by_seed"]
-    if own[0]["variant"] != RANDOM:
+    if own[0]["variant"] not in (RANDOM, TRIGRAM):
         by_seed = {str(one["pretraining_seed"]): statistics.fmean(one["by_seed"].values()) for one in own}
     found = statistics_of(by_seed)
     return {
@@ -97,17 +98,47 @@ def is_ahead(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return first["mean"] - second["mean"] > DEVIATIONS * pooled_deviation(first, second)
 
 
+def void_at(cells: Sequence[Mapping[str, Any]], *, words: str, fraction: float, num_scores: int) -> dict[str, bool]:
+    """Return, by variant, whether it is void at a fraction: it predicts masked words less often than the trigram model.
+
+    Means are compared. A variant of which a score is missing is left out, and all are until the model's own is known.
+
+    Args:
+        cells: see `cells_of`.
+        words: the task that scores the prediction of masked words.
+        fraction: of the budget.
+        num_scores: scores of a whole cell: its pre-trainings, or, of one pre-training, its fine-tunings.
+    """
+    of_words = [cell for cell in cells if cell["task"] == words]
+    model = next((cell for cell in of_words if cell["variant"] == TRIGRAM), None)
+    if model is None:
+        return {}
+    return {
+        cell["variant"]: cell["mean"] < model["mean"]
+        for cell in of_words
+        if cell["fraction"] == fraction and cell["n"] == num_scores
+    }
+
+
 def ahead_of(
-    cells: Sequence[Mapping[str, Any]], *, primary: str, fraction: float, num_pretrainings: int
+    cells: Sequence[Mapping[str, Any]],
+    *,
+    primary: str,
+    fraction: float,
+    num_pretrainings: int,
+    void: Mapping[str, bool] | None,
 ) -> dict[str, list[str]]:
     """Return, by variant, which others it is ahead of on the primary task at a fraction of the budget.
 
-    A variant of which a pre-training is missing is left out.
+    A variant of which a pre-training is missing is left out, and so is one that is void or may be: it is neither ahead
+    nor behind. `void` is None where there is no trigram model to tell, see `void_at`.
     """
     found = {
         cell["variant"]: cell
         for cell in cells
-        if (cell["task"], cell["fraction"]) == (primary, fraction) and cell["n"] == num_pretrainings
+        if (cell["task"], cell["fraction"]) == (primary, fraction)
+        and cell["n"] == num_pretrainings
+        and (void is None or void.get(cell["variant"]) is False)
     }
     return {
         name: [other for other, theirs in found.items() if other != name and is_ahead(cell, theirs)]

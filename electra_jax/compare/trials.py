@@ -51,7 +51,7 @@ def make_trials(run: SweepRun) -> list[Trial]:
         UserError: if SPACE names a setting that there is not, Gin refuses a value, or there is no data for the task.
     """
     with gin_files.varied([], without=SweepRun):
-        known = gin_files.macros_in(gin_files.resolved())
+        known = gin_files.macros_written_in(gin_files.resolved())
     for name in run.space:
         # Gin itself knows the fields of its configurables.
         if "." not in name and name not in known:

@@ -14,6 +14,7 @@ from typing import NamedTuple, TextIO
 from electra_jax.compare.item import Item
 from electra_jax.compare.plan import Timing, ready, seconds_left
 from electra_jax.compare.records import Records, command_of
+from electra_jax.config.comparison import PAIRS
 from electra_jax.errors import PREEMPTED
 from electra_jax.files import replacing_directory
 from electra_jax.training.stop import STOP_AT_EOF, Stop
@@ -110,6 +111,8 @@ class Work:
         """Start an item's process; a later fraction resumes from a copy of the one before."""
         directory = self.records.directory(item)
         directory.parent.mkdir(parents=True, exist_ok=True)
+        if item.task is not None and item.task.startswith(PAIRS):
+            directory.mkdir(exist_ok=True)
         if item.task is None and item.needs is not None and not directory.exists():
             with replacing_directory(directory) as part:
                 shutil.copytree(self.records.model_dir / item.needs, part, dirs_exist_ok=True)

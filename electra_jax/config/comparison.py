@@ -13,17 +13,21 @@ from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, ITEMS_LOCK, LO
 
 # The name, in place of a variant's, of the fine-tunings that start from random weights.
 RANDOM = "random"
+# The same of the trigram model, by which variants are void.
+TRIGRAM = "trigram"
 # The folder of a fraction's pre-training, beside those of its fine-tunings.
 PRETRAIN = "pretrain"
 # How the name of a probe begins, in place of a task's: "probe_chunk" is the task `chunk` of `electra probe`.
 PROBE = "probe_"
+# How that of minimal pairs begins: each checkpoint is scored on them by `electra evaluate`.
+PAIRS = "pairs_"
 # The names in MODEL_DIR that no variant can have, and the ends of the files beside its folders.
-_TAKEN = (RANDOM, COMPARISON, FIGURE, REPORT, CONFIG, LOCK, ITEMS_LOCK)
+_TAKEN = (RANDOM, TRIGRAM, COMPARISON, FIGURE, REPORT, CONFIG, LOCK, ITEMS_LOCK)
 _SUFFIXES = (".json", ".log", ".part")
 # What `electra compare` binds itself in every process: another value would have no effect.
 _BOUND_HERE = {
     "pretraining": ("MODEL_DIR", "TRAIN_STEPS", "training.LoopConfig.num_train_steps"),
-    "finetuning": ("MODEL_DIR", "INIT_FROM", "NUM_SEEDS", "SEED"),
+    "finetuning": ("MODEL_DIR", "INIT_FROM", "NUM_SEEDS", "SEED", "OUTPUT"),
 }
 
 
@@ -60,8 +64,8 @@ class ComparisonRun:
         variants: variants of pre-training: (name, override, ...), where an override is a Gin file (it ends in .gin) or
             a binding ("DROPOUT = 0.0"). A name alone is a variant without overrides.
         tasks: tasks to fine-tune on, written like `variants`. The name is the task's, unless an override binds TASK.
-            One that begins with `PROBE` is a probe, which takes its own overrides alone.
-            The first is the primary one, by which variants are tuned and compared.
+            One that begins with `PROBE` is a probe, and one that begins with `PAIRS` a folder of minimal pairs; both
+            take their own overrides alone. The first is the primary one, by which variants are tuned and compared.
         num_seeds: fine-tunings of each checkpoint on each task.
         pretraining_seeds: pre-trainings of each variant; with several, spreads are over these.
         seed: seed of the first pre-training of each variant, and of the first fine-tuning; the others count up.
@@ -108,6 +112,11 @@ class ComparisonRun:
         _check_tune(self.tune)
         _check_names("VARIANTS", self.named_variants, _TAKEN)
         _check_names("TASKS", self.named_tasks, (PRETRAIN,))
+        if self.primary.startswith(PAIRS):
+            raise UserError(
+                f"TASKS begins with {self.primary!r}, and pairs do not compare variants that score them in other ways: "
+                "put another task first"
+            )
         for command, shared, entries in (
             ("pretraining", self.shared_pretraining, self.named_variants),
             ("finetuning", self.shared_finetuning, self.named_tasks),

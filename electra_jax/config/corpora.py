@@ -58,6 +58,21 @@ class Corpora:
         return " + ".join(f"{weight:g} x {name}" for name, weight in self.corpus) if self.is_mixture else self.corpus
 
 
+@dataclasses.dataclass(frozen=True)
+class CorpusConfig(Corpora):
+    """The text: where it comes from, what of it is left out (see `Corpora`) and how it is read.
+
+    Attributes:
+        text_format: how text files are divided; "auto" for what their first bytes show.
+        text_field: the field, column or feature that holds the text.
+        skip_undecodable: skip and count lines that are not UTF-8 instead of stopping.
+    """
+
+    text_format: str
+    text_field: str
+    skip_undecodable: bool
+
+
 def _is_weighted(pair: object) -> bool:
     return (
         isinstance(pair, list | tuple)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
+from electra_jax.config.cache_checks import check_marks_of, check_no_marks, check_vocabulary_of, unknown_in_cache
 from electra_jax.config.pretraining import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, evaluation_batches
 from electra_jax.data.blocks import TokenBlocks
@@ -18,16 +19,16 @@ from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.config import EncoderConfig
 from electra_jax.runtime import user_cache
-from electra_jax.tasks.corpora.divided import divide
+from electra_jax.tasks.corpora.divided import divide, divide_as_before
 from electra_jax.tasks.corpora.filtered import Filters, filtered
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
 from electra_jax.tasks.original import choice
 from electra_jax.tasks.pretraining.cache import build_cache, find_cache
-from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache, record_of_cache
+from electra_jax.tasks.pretraining.cache_worker import largest_size
+from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.tokenizer_file import load_tokenizer
-from electra_jax.tasks.unknown import Unknown, state_unknown
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
@@ -107,38 +108,13 @@ def packing_of(cache: CacheConfig) -> Packing:
         random_length_share=cache.random_length_share,
         seed=cache.seed,
         builder=choice.example_builder(cache.example_building),
+        word_marks=cache.word_marks,
     )
 
 
 def is_cache(corpus: object) -> bool:
     """Return whether CORPUS is the directory of a cache, of `electra cache` or of SeqIO."""
     return isinstance(corpus, str) and (path_of(corpus) / "COMPLETED").exists()
-
-
-def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
-    """Refuse a cache that was tokenised with another vocabulary.
-
-    Raises:
-        UserError: if the cache's record names another vocabulary.
-    """
-    made_by = record_of_cache(directory)
-    if made_by.get("vocabulary_fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
-        raise UserError(
-            f"the cache {directory} was tokenised with another vocabulary, or another casing, than TOKENIZER: name "
-            "the one that it was made with, or run `electra cache` again"
-        )
-
-
-def unknown_in_cache(directory: str, *, allow_unknown: bool) -> str | None:
-    """Return a sentence on how much of a cache's text is [UNK]; None of one of SeqIO or an earlier version.
-
-    Raises:
-        UserError: if it is more than a fifth, and that is not allowed. The cache stays.
-    """
-    made_by = record_of_cache(directory)
-    if "unknown" not in made_by:
-        return None
-    return state_unknown(Unknown(**made_by["unknown"]), what=f"the cache {directory}", allow_unknown=allow_unknown)
 
 
 def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | None) -> str:
@@ -154,6 +130,7 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
     """
     if is_cache(cache.source.corpus):
         check_vocabulary_of(str(cache.source.corpus), vocabulary)
+        check_marks_of(str(cache.source.corpus), word_marks=cache.word_marks)
         return str(cache.source.corpus)
     corpus = open_source(cache.source)
     if max_bytes is not None and corpus.size_bytes > max_bytes:
@@ -161,17 +138,35 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
             f"{corpus.name} is {corpus.size_bytes / 1e9:.1f} GB: tokenise it once with `electra cache` and the same "
             "--gin bindings, then start this run again (or raise CacheConfig.max_auto_cache_bytes)"
         )
-    cache_dir = cache.cache_dir or str(user_cache() / "examples")
-    how = {"packing": packing_of(cache), "held_out_fraction": cache.held_out_fraction}
-    # A cache that was made before long documents were divided is read as it is: checkpoints hold a place in it.
-    return find_cache(corpus, vocabulary, cache_dir=cache_dir, **how) or build_cache(
-        divide(corpus),
+    return finished_cache(cache, corpus, vocabulary) or build_cache(
+        divide(corpus, sequence_length=cache.sequence_length),
         vocabulary,
-        cache_dir=cache_dir,
         num_processes=cache.num_processes or os.cpu_count() or 1,
         show_progress=True,
-        **how,
+        **made_how(cache),
     )
+
+
+def made_how(cache: CacheConfig) -> dict[str, Any]:
+    """Return the arguments that `find_cache` and `build_cache` share, beside the corpus and the vocabulary."""
+    return {
+        "cache_dir": cache.cache_dir or str(user_cache() / "examples"),
+        "packing": packing_of(cache),
+        "held_out_fraction": cache.held_out_fraction,
+    }
+
+
+def finished_cache(cache: CacheConfig, corpus: Corpus, vocabulary: Vocabulary) -> str | None:
+    """Return the directory of the cache of an open corpus, None if there is none.
+
+    One that an earlier version made is read as it is: checkpoints hold a place in it. The first versions divided no
+    document, and later ones not those of a small corpus.
+    """
+    divided = divide(corpus, sequence_length=cache.sequence_length)
+    for each in (corpus, divide_as_before(corpus), divided):
+        if found := find_cache(each, vocabulary, **made_how(cache)):
+            return found
+    return None
 
 
 def cache_for_run(run: PretrainingRun, source: CorpusConfig, vocabulary: Vocabulary) -> str:
@@ -237,7 +232,12 @@ def corpus_data(run: PretrainingRun, vocabulary: Vocabulary, *, share: dict[str,
     for part, weight in source.parts:
         path = cache_for_run(run, part, vocabulary)
         of_train, of_held_out = (
-            blocks_of_cache(path, split, vocab_size=vocabulary.vocab_size, cache_dir=run.cache.cache_dir)
+            blocks_of_cache(
+                path,
+                split,
+                vocab_size=largest_size(vocabulary.vocab_size, word_marks=run.cache.word_marks),
+                cache_dir=run.cache.cache_dir,
+            )
             for split in ("train", "validation")
         )
         train.append(WeightedBlocks(str(part.corpus), of_train, weight))
@@ -333,6 +333,7 @@ def register_corpus_tasks(run: PretrainingRun, vocabulary: Vocabulary) -> str:
             f"CORPUS is the mixture {run.cache.source.name}, and SeqIO has its own: make a cache of each part with "
             "`electra cache` and register a mixture of their tasks as MIXTURE_OR_TASK_NAME"
         )
+    check_no_marks(run.cache)
     path = cache_for_run(run, run.cache.source, vocabulary)
     add_tfrecords(path, vocab_size=vocabulary.vocab_size)
     name = Path(path).name

@@ -39,6 +39,7 @@ RESUME_IGNORES = (
     "model_dir",
     "mesh",
     "remat_policy",
+    "scan_unroll",
     "evaluation_batch_size",
     "log_every",
     "save_every",
@@ -146,15 +147,21 @@ class FinetuningRun:
         attention_dropout_prob: dropout of attention's probabilities.
         dtype: "float32" or "bfloat16", in which matrices are multiplied.
         dropout_prng, attention, remat_policy: see `encoder.EncoderConfig`.
+        scan_unroll: layers per iteration of the loop over layers, at most all of them; None for what the Gin file of
+            random weights says, and to unroll a checkpoint's if they are at most 12 and `remat_policy` is "none",
+            because rematerialisation needs the loop.
         optimizer: returns the update rule for `num_train_steps` and `num_warmup_steps`.
         mesh: the device mesh.
         batch_size: rows of a global batch.
         evaluation_batch_size: rows of a batch in evaluation; changes only the speed.
         buckets: increasing lengths that rows are padded to; those beyond the task's length are not used.
+        pool_batches: batches whose rows are sorted by length among themselves, so that little is padded: see
+            `buckets.epoch_order`.
         epochs: epochs over the training split; None for those of `epochs_by_task`.
         epochs_by_task: epochs by the name of the task; "default" for all others.
         warmup_fraction: share of the steps.
-        loss_reduction: see `finetuning.LossConfig`.
+        loss_reduction: "mean" over the rows (tagging: the labelled words) of the average batch, so that each weighs the
+            same in any batch; or "sum", as the original.
         answerable_weight, temperature: see `finetuning.LossConfig`.
         class_weights: classification: "balanced", or weights by the names of classes, of which the others weigh 1; None
             for 1 each: see `class_weights.weights_of_classes`.
@@ -187,11 +194,13 @@ class FinetuningRun:
     dtype: str
     attention: str
     remat_policy: str
+    scan_unroll: Annotated[int | None, AT_LEAST_1]
     optimizer: Callable[..., OptimizerConfig]
     mesh: MeshConfig
     batch_size: Annotated[int, AT_LEAST_1]
     evaluation_batch_size: Annotated[int, AT_LEAST_1]
     buckets: Annotated[tuple[int, ...], AT_LEAST_1]
+    pool_batches: Annotated[int, AT_LEAST_1]
     epochs: Annotated[float | None, POSITIVE]
     epochs_by_task: Annotated[Mapping[str, float], POSITIVE]
     warmup_fraction: Annotated[float, SHARE]

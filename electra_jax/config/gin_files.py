@@ -254,17 +254,13 @@ def check_macros(files: list[epath.Path], bindings: list[str]) -> None:
         UserError: if one has no value or is not used.
     """
     values, uses, defined = macros(), references(files), definitions(files)
-    in_force = repr(list(gin_internals._CONFIG.values()))
-    for name, place in uses.items():
-        if not re.search(rf"%{name}\b", in_force):
-            # A later binding replaced what used it.
-            continue
+    # A later binding may have replaced what a file used.
+    for name in sorted(macros_in(list(gin_internals._CONFIG.values()))):
         # Gin holds `X = %gin.REQUIRED` as a reference that fails only when it is evaluated.
         if str(values.get(name, "%gin.REQUIRED")) == "%gin.REQUIRED":
             hint = "" if name in values else nearest(name, values)
-            raise UserError(
-                f"the macro {name} has no value ({defined.get(name, place)}): set it with --gin.{name}=VALUE{hint}"
-            )
+            place = defined.get(name) or uses.get(name) or "the command line's --gin bindings"
+            raise UserError(f"the macro {name} has no value ({place}): set it with --gin.{name}=VALUE{hint}")
     for binding in bindings:
         name = binding.partition("=")[0].strip()
         if "." not in name and name not in uses:
@@ -272,6 +268,18 @@ def check_macros(files: list[epath.Path], bindings: list[str]) -> None:
     for name, place in defined.items():
         if name not in uses:
             raise UserError(f"no macro {name} is used by the Gin files ({place}){nearest(name, uses)}")
+
+
+def macros_in(value: Any) -> set[str]:
+    """Return the names of the macros that a value as Gin holds it refers to, itself or anywhere in its collections."""
+    if isinstance(value, Mapping):
+        return macros_in([*value.keys(), *value.values()])
+    if isinstance(value, list | tuple):
+        return set().union(*map(macros_in, value))
+    if not isinstance(value, gin_internals.ConfigurableReference):
+        return set()
+    found = re.fullmatch(r"%(\w+)", str(value))
+    return set() if found is None else {found[1]}
 
 
 def check_types() -> None:
@@ -290,6 +298,8 @@ def check_types() -> None:
             # The name as a user binds it: the module's last part and the class.
             place = ".".join([*selector.split(".")[-2:], field])
             macro, held = behind_macros(value, values)
+            if macro is None and str(held) == "%gin.REQUIRED":
+                raise UserError(f"{place} has no value: set it with --gin.{place}=VALUE")
             if not isinstance(held, gin_internals.ConfigurableReference):
                 name = place if macro is None else f"{macro} ({place})"
                 declared[field].check(name, held)
@@ -329,7 +339,7 @@ def references(files: list[epath.Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in files:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            for name in macros_in(line.partition("#")[0]):
+            for name in macros_written_in(line.partition("#")[0]):
                 found.setdefault(name, f"{path}, line {number}")
     return found
 
@@ -355,7 +365,7 @@ def resolved() -> str:
     return text
 
 
-def macros_in(text: str) -> list[str]:
+def macros_written_in(text: str) -> list[str]:
     """Return the macros that the text of a Gin file uses, in order."""
     return re.findall(r"%(\w+)(?![\w.])", text)
 

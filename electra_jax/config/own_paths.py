@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from electra_jax.files import path_of
-from electra_jax.run_directory import CONFIG, TOKENIZER, VOCABULARY
+from electra_jax.run_directory import CONFIG, CONTINUED, TOKENIZER, VOCABULARY
 
 
 def tokenizer_bindings(file: str, values: Mapping[str, Any]) -> list[str]:
-    """Return the bindings with which a model directory's config.gin names the tokenizer that stands beside it.
+    """Return the bindings with which a Gin file of a model directory names the tokenizer that stands beside it.
 
     Args:
         file: a Gin file.
@@ -16,11 +16,11 @@ def tokenizer_bindings(file: str, values: Mapping[str, Any]) -> list[str]:
 
     Returns:
         Bindings of the tokenizer's macros that have no value, or name a file that does not exist; none where `file` is
-        not a config.gin, or no tokenizer stands beside it.
+        not one that this package writes there, or no tokenizer stands beside it.
     """
     path = path_of(file)
     own = next((path.parent / name for name in (VOCABULARY, TOKENIZER) if (path.parent / name).exists()), None)
-    if path.name != CONFIG or own is None:
+    if path.name not in (CONFIG, CONTINUED) or own is None:
         return []
     missing = [name for name in ("TOKENIZER", "VOCAB_FILE") if name in values and _names_nothing(values[name])]
     return [f"{name}={str(own)!r}" for name in missing]

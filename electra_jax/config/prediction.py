@@ -41,7 +41,7 @@ class EvaluationRun:
         predictions: a file of predictions to score without a model.
         null_odds: the file null_odds.json that belongs to predictions of SQuAD 2.0.
         output: the file for the metrics; None for evaluation.json in the model directory (minimal_pairs.json for
-            those), or `predictions` with .metrics.json appended.
+            those, prompt.json for a prompt to a pre-trained model), or `predictions` with .metrics.json appended.
         batch_size: rows of a batch; changes only the speed.
     """
 

@@ -8,7 +8,7 @@ import optax
 from flax import linen as nn
 
 from electra_jax import ranges
-from electra_jax.config.corpora import Corpora
+from electra_jax.config.corpora import CorpusConfig
 from electra_jax.data.batch_shapes import SHORTEST_TARGET, BatchShape, BatchShapes, Warmup
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
@@ -22,27 +22,13 @@ from electra_jax.pretraining.objective import Objective, WeightSchedule
 from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.rules import PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
-from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, PROCESSES, SEED, SHARE, UNDER_1, Checked, Range
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, PROCESSES, SEED, SHARE, UNDER_1, Checked, Range
+from electra_jax.tasks.encoding import WORD_MARK
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
 from electra_jax.training.schedules import Schedule, check_schedule
 from electra_jax.training.sharding import MeshConfig
 from electra_jax.training.update_rules import muon_flops
-
-
-@dataclasses.dataclass(frozen=True)
-class CorpusConfig(Corpora):
-    """The text: where it comes from, what of it is left out (see `Corpora`) and how it is read.
-
-    Attributes:
-        text_format: how text files are divided; "auto" for what their first bytes show.
-        text_field: the field, column or feature that holds the text.
-        skip_undecodable: skip and count lines that are not UTF-8 instead of stopping.
-    """
-
-    text_format: str
-    text_field: str
-    skip_undecodable: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +44,8 @@ class CacheConfig(Checked):
         sequence_length: length of an example, [CLS] and [SEP] included.
         one_segment_share: share of examples with one segment.
         random_length_share: share of examples that aim at a random, shorter length.
+        word_marks: whether the spaces of the text mark its words, also where the tokenizer does not keep them: as of
+            Chinese that a segmenter has divided. MASK_UNIT then goes by them.
         held_out_fraction: share of documents held out for validation.
         num_processes: number of processes that tokenise; 0 for one per core.
         max_auto_cache_bytes: size up to which `electra pretrain` caches a corpus without being asked.
@@ -73,6 +61,7 @@ class CacheConfig(Checked):
     sequence_length: Annotated[int, Range(SHORTEST_TARGET)]
     one_segment_share: Annotated[float, SHARE]
     random_length_share: Annotated[float, SHARE]
+    word_marks: bool
     held_out_fraction: Annotated[float, UNDER_1]
     num_processes: Annotated[int, PROCESSES]
     max_auto_cache_bytes: Annotated[int, AT_LEAST_0]
@@ -101,6 +90,8 @@ class VocabularyRun(Checked):
     Attributes:
         source: the text to learn from.
         vocab_file: the file to write: a vocab.txt, beside which a tokenizer.json is written, or a tokenizer.json.
+        extend: a WordPiece vocabulary to which words of the text are added, a file or a model directory; None to learn
+            one.
         algorithm: "wordpiece", "bpe" (byte-level) or "unigram".
         vocab_size: number of entries.
         lowercase, strip_accents: what is done to text before it is split, see `tasks.scripts.choose_casing`.
@@ -112,8 +103,9 @@ class VocabularyRun(Checked):
 
     source: CorpusConfig
     vocab_file: str
+    extend: str | None
     algorithm: str
-    vocab_size: Annotated[int, AT_LEAST_1]
+    vocab_size: Annotated[int, ranges.ENTRIES]
     lowercase: bool | None
     strip_accents: bool | None
     min_frequency: Annotated[int, AT_LEAST_1]
@@ -133,8 +125,7 @@ class PretrainingRun:
         map_vocabulary: take the rows of an `init_from` that has another vocabulary by token; those of tokens that it
             lacks are new.
         extend_positions: what the rows of a learned table of positions start from that an `init_from` with a shorter
-            one lacks, a name of `embeddings.EXTENSIONS`; None to refuse
-            it.
+            one lacks, a name of `embeddings.EXTENSIONS`; None to refuse it.
         encoder: the discriminator's encoder.
         generator_width_fraction, generator_depth_fraction: the generator's sizes as fractions of the discriminator's;
             without effect if the generator has no encoder of its own.
@@ -176,8 +167,8 @@ class PretrainingRun:
     map_vocabulary: bool
     extend_positions: str | None
     encoder: EncoderConfig
-    generator_width_fraction: Annotated[float, POSITIVE]
-    generator_depth_fraction: Annotated[float, POSITIVE]
+    generator_width_fraction: Annotated[float, ranges.MULTIPLE]
+    generator_depth_fraction: Annotated[float, ranges.MULTIPLE]
     generator_encoder: EncoderConfig | None
     generator_kind: str
     generator_embeddings: str
@@ -239,6 +230,11 @@ class PretrainingRun:
             raise UserError(
                 f"PACKING needs all examples at hand, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} is a "
                 "stream: set PACKING to False, or name the directory of the task's cache as CORPUS instead"
+            )
+        if self.cache.word_marks and self.mixture_or_task_name is not None:
+            raise UserError(
+                f"WORD_MARKS is for a CORPUS, and MIXTURE_OR_TASK_NAME {self.mixture_or_task_name!r} has no marks: set "
+                "it to False"
             )
         self._check_schedules()
         registry.check(**self.variant)
@@ -359,13 +355,15 @@ class PretrainingRun:
         self, *, cls_id: int, sep_id: int, mask_id: int, begins_word: list[bool] | None = None
     ) -> MaskingConfig:
         """Return the masking with a vocabulary's special ids and, unless MASK_UNIT is "token", what begins a word."""
+        word_mark = WORD_MARK if self.cache.word_marks else None
         return MaskingConfig(
             mask_prob=self.mask_prob,
             mask_token_prob=self.mask_token_prob,
-            positions=position_rule(self.mask_unit, self.pretraining_rules.positions, begins_word),
+            positions=position_rule(self.mask_unit, self.pretraining_rules.positions, begins_word, word_mark),
             cls_id=cls_id,
             sep_id=sep_id,
             mask_id=mask_id,
+            word_mark=word_mark,
         )
 
     def masking_of(self, vocabulary: WordTokens) -> MaskingConfig:
@@ -374,7 +372,8 @@ class PretrainingRun:
         Raises:
             UserError: if words are masked, and the vocabulary does not say where they begin.
         """
-        begins_word = None if self.mask_unit == "token" else vocabulary.begins_word
+        reads_tokens = self.mask_unit != "token" and not self.cache.word_marks
+        begins_word = vocabulary.begins_word if reads_tokens else None
         special = {"cls_id": vocabulary.cls_id, "sep_id": vocabulary.sep_id, "mask_id": vocabulary.mask_id}
         return self.masking_config(**special, begins_word=begins_word)
 

@@ -1,9 +1,11 @@
-"""Configure `electra probe`: what is read from the hidden states of which encoder."""
+"""Configure `electra probe`, what is read from the hidden states of which encoder, and `electra trigram` beside it."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Annotated
 
+from electra_jax.config.pretraining import CacheConfig
+from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
 from electra_jax.ranges import AT_LEAST_1, NAMED, POSITIVE, POSITIVE_SHARE, SEED, Checked
 from electra_jax.tasks.options import TaskOptions
@@ -45,4 +47,40 @@ class ProbeRun(Checked):
     @property
     def seeds(self) -> range:
         """The seeds of the probes."""
+        return range(self.seed, self.seed + self.num_seeds)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrigramRun(Checked):
+    """Everything that determines the score of a trigram model.
+
+    Attributes:
+        model_dir: the run directory.
+        cache: the text that is counted, the training split of its cache, and the vocabulary.
+        task: where the sentences of the probe "words" are.
+        mask_prob, num_seeds, seed: see `ProbeRun`; with the same values the same tokens are masked.
+    """
+
+    model_dir: Annotated[str, NAMED]
+    cache: CacheConfig
+    task: TaskOptions
+    mask_prob: Annotated[float, POSITIVE_SHARE]
+    num_seeds: Annotated[int, AT_LEAST_1]
+    seed: Annotated[int, SEED]
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            UserError: if a number is out of range, or the task asks for no tokens under masks.
+        """
+        super().__post_init__()
+        if self.task.task != "words":
+            raise UserError(
+                f"TASK is {self.task.task!r}: a trigram model predicts tokens under masks, set it to 'words'"
+            )
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the masks."""
         return range(self.seed, self.seed + self.num_seeds)

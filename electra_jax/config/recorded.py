@@ -118,17 +118,22 @@ FIELDS = (
     Field("PretrainingRun", "batch_size_warmup", "weight_schedule", "()"),
     Field("PretrainingRun", "sequence_length_warmup", "weight_schedule", "()"),
     Field("PretrainingRun", "mask_unit", "weight_schedule", "'token'"),
+    Field("EncoderConfig", "pad_vocab_size_multiple", "initializer_range", "1"),
     Field("CorpusConfig", "min_characters", "skip_undecodable", "0"),
     Field("CorpusConfig", "max_characters", "skip_undecodable", "None"),
     Field("CorpusConfig", "min_letter_share", "skip_undecodable", "0.0"),
     Field("CorpusConfig", "deduplicate", "skip_undecodable", "None"),
     Field("CacheConfig", "allow_unknown", "held_out_fraction", "True"),
+    Field("CacheConfig", "word_marks", "held_out_fraction", "False"),
     Field("FinetuningRun", "allow_unknown", "save_every", "True"),
     Field("FinetuningRun", "class_weights", "save_every", "None"),
     Field("FinetuningRun", "frozen_layers", "save_every", "None"),
     Field("FinetuningRun", "accumulation_steps", "save_every", "1"),
     Field("FinetuningRun", "patience", "save_every", "None"),
     Field("FinetuningRun", "keep_state", "save_every", "False"),
+    # Earlier versions weighed the rows of each batch by themselves, which no value does: see `identity.BATCHES`.
+    Field("FinetuningRun", "pool_batches", "save_every", "64"),
+    Field("FinetuningRun", "scan_unroll", "save_every", "1"),
     # Earlier versions reported the best score of the examples that chose the checkpoint, which no value does.
     Field("FinetuningRun", "selection", "save_every", "'last'"),
     Field("ComparisonRun", "pretraining_seeds", "random_baseline", "1"),
@@ -140,6 +145,7 @@ FIELDS = (
     Field("OptimizerConfig", "muon_momentum", "lr_decay_share", "0.95"),
     Field("OptimizerConfig", "muon_update_rms", "lr_decay_share", "0.2"),
     Field("OptimizerConfig", "generator_clip_norm", "lr_decay_share", "None"),
+    Field("MeshConfig", "deterministic", "tensor", "False"),
     Field("TaskOptions", "long_texts", "skip_bad_rows", "'cut'"),
     Field("TaskOptions", "qa_metric", "skip_bad_rows", "'squad'"),
     Field("TaskOptions", "folds", "skip_bad_rows", "None"),
@@ -153,6 +159,9 @@ FIELDS = (
     Field("TaskOptions", "multi_label", "label_column", "False"),
     Field("TaskOptions", "label_threshold", "label_column", "None"),
     Field("TaskOptions", "main_metric", "label_column", "None"),
+    Field("TaskOptions", "choice_columns", "label_column", "None"),
+    Field("TaskOptions", "template", "label_column", "None"),
+    Field("TaskOptions", "label_words", "label_column", "None"),
 )
 
 

@@ -10,15 +10,18 @@ from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
 
 # What a recorded configuration may import, and of each module the dataclasses that it may bind and refer to. Those of
-# `electra predict`, `evaluate`, `compare` and `serve` are recorded for no model, and say where to write.
+# `electra predict`, `evaluate`, `compare`, `sweep` and `serve` are recorded for no model, and say where to write.
 CLASSES = {
     "electra_jax.config.comparison": (),
+    "electra_jax.config.corpora": ("CorpusConfig",),
     "electra_jax.config.data": (),
     "electra_jax.config.finetuning": ("FinetuningRun", "HeadOptions"),
     "electra_jax.config.prediction": (),
     "electra_jax.config.pretraining": ("CacheConfig", "CacheRun", "CorpusConfig", "PretrainingRun", "VocabularyRun"),
     "electra_jax.config.serving": (),
+    "electra_jax.config.sweeping": (),
     "electra_jax.model.encoder": ("EncoderConfig",),
+    "electra_jax.pretraining.correction": ("CorrectedDetection",),
     "electra_jax.pretraining.electric": ("Electric", "TwoTowerDetection"),
     "electra_jax.pretraining.language_model": ("LanguageModel",),
     "electra_jax.pretraining.masked_lm": ("AllTokensMlm", "MaskedLanguageModel", "ReplaceMlm"),

@@ -1,7 +1,7 @@
 """Batch rows of different lengths: each batch is padded to the shortest of a few lengths that holds it.
 
-There are few lengths, so that each is compiled once. Rows of similar length stand together, so that little is computed
-for padding.
+There are few lengths, so that each is compiled once. Rows that are padded to one length stand together, so that little
+is computed for padding, and which of them share a batch is drawn anew in each epoch.
 """
 
 import dataclasses
@@ -13,10 +13,7 @@ import numpy as np
 Row = Mapping[str, np.ndarray]
 
 # Arrays of a row that have no axis of tokens: all rows have them of one shape.
-OF_WHOLE_ROW = ("labels",)
-
-# Number of batches whose rows are sorted by length among themselves. Each epoch draws anew which rows they are.
-POOL_BATCHES = 64
+OF_WHOLE_ROW = ("labels", "choice_mask")
 
 
 def bucket_of(length: int, buckets: Sequence[int]) -> int:
@@ -29,13 +26,13 @@ def stack(rows: Sequence[Row], *, length: int, size: int) -> dict[str, np.ndarra
 
     Args:
         rows: at least one, with `input_ids` [L] and whatever else all of them have: arrays [L], those of `OF_WHOLE_ROW`
-            and scalars.
+            and scalars. Rows of C choices have arrays [C, L] in place of [L], and their own `attention_mask`.
         length: length to which the arrays are padded with 0, at least that of the longest row.
         size: number of rows of the batch; copies of the last row fill it up.
 
     Returns:
-        Arrays [size, length], [size, ...] of `OF_WHOLE_ROW`, and [size], with `attention_mask`, int32 [size, length],
-        and `row_weight`, float32 [size]: 0 for a row that only fills up.
+        Arrays [size, length] or [size, C, length], [size, ...] of `OF_WHOLE_ROW`, and [size], with `attention_mask`,
+        int32, and `row_weight`, float32 [size]: 0 for a row that only fills up.
     """
     filled = [*rows, *[rows[-1]] * (size - len(rows))]
     batch = {}
@@ -43,28 +40,46 @@ def stack(rows: Sequence[Row], *, length: int, size: int) -> dict[str, np.ndarra
         if first.ndim == 0 or name in OF_WHOLE_ROW:
             batch[name] = np.stack([row[name] for row in filled])
             continue
-        batch[name] = np.zeros((size, length), first.dtype)
+        batch[name] = np.zeros((size, *first.shape[:-1], length), first.dtype)
         for place, row in zip(batch[name], filled, strict=True):
-            place[: len(row[name])] = row[name]
-    counts = np.array([len(row["input_ids"]) for row in filled])
-    batch["attention_mask"] = (np.arange(length)[None] < counts[:, None]).astype(np.int32)
+            place[..., : row[name].shape[-1]] = row[name]
+    if "attention_mask" not in batch:
+        counts = np.array([len(row["input_ids"]) for row in filled])
+        batch["attention_mask"] = (np.arange(length)[None] < counts[:, None]).astype(np.int32)
     batch["row_weight"] = (np.arange(size) < len(rows)).astype(np.float32)
     return batch
 
 
-def epoch_order(lengths: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the row numbers of each batch of an epoch: every row once, the last batch perhaps smaller than the others.
+def padded_lengths(rows: Sequence[Row], buckets: Sequence[int]) -> np.ndarray:
+    """Return the bucket of each row, int [N]; see `bucket_of`."""
+    return np.array([bucket_of(row["input_ids"].shape[-1], buckets) for row in rows], np.int64)
 
-    Rows are shuffled, sorted by length within pools of `POOL_BATCHES` batches, and cut into batches, which are shuffled
-    in turn. The result depends on the arguments alone.
+
+def epoch_order(padded_N: np.ndarray, *, batch_size: int, pool_batches: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return the row numbers of each batch of an epoch: every row once, one batch perhaps smaller than the others.
+
+    Rows are shuffled and cut into pools. Those of a pool are sorted by the length that they are padded to, in random
+    order within each length, so that two rows of one length meet in a batch by chance. Pools are cut into batches,
+    which are shuffled in turn. The small batch is a random one of the last pool, whatever its length. The result
+    depends on the arguments alone.
+
+    Args:
+        padded_N: the length that each row is padded to, int [N].
+        batch_size: rows of a batch.
+        pool_batches: batches of a pool. With 1, batches are drawn from all rows, and all are padded to their longest.
+        seed: of the run.
+        epoch: number of the epoch.
     """
     draw = np.random.default_rng([seed, epoch])
-    order = draw.permutation(len(lengths))
-    pool = POOL_BATCHES * batch_size
+    order = draw.permutation(len(padded_N))
+    pool = pool_batches * batch_size
     order = np.concatenate(
-        [part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))]
+        [part[np.argsort(padded_N[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))]
     )
-    batches = np.split(order, range(batch_size, len(order), batch_size))
+    sizes = np.full(-(-len(order) // batch_size), batch_size)
+    of_last_pool = (len(sizes) - 1) % pool_batches + 1
+    sizes[-1 - draw.integers(of_last_pool)] -= sizes.sum() - len(order)
+    batches = np.split(order, np.cumsum(sizes)[:-1])
     return [batches[number] for number in draw.permutation(len(batches))]
 
 
@@ -76,6 +91,7 @@ class TrainingBatches:
         rows: the training split.
         batch_size: rows of a batch.
         buckets: increasing lengths to which batches are padded.
+        pool_batches: batches whose rows are sorted by length among themselves; see `epoch_order`.
         seed: of the order of the rows.
         step: number of batches handed out so far, which a checkpoint holds.
     """
@@ -83,12 +99,13 @@ class TrainingBatches:
     rows: Sequence[Row]
     batch_size: int
     buckets: Sequence[int]
+    pool_batches: int
     seed: int
     step: int
 
     def __post_init__(self) -> None:
         """Measure the rows."""
-        self._lengths = np.array([len(row["input_ids"]) for row in self.rows])
+        self._padded = padded_lengths(self.rows, self.buckets)
         self._epoch = -1
         self._order: list[np.ndarray] = []
 
@@ -105,11 +122,17 @@ class TrainingBatches:
         """Return the next batch; see `stack`."""
         epoch, place = divmod(self.step, self.batches_per_epoch)
         if epoch != self._epoch:
-            self._order = epoch_order(self._lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch)
+            self._order = epoch_order(
+                self._padded,
+                batch_size=self.batch_size,
+                pool_batches=self.pool_batches,
+                seed=self.seed,
+                epoch=epoch,
+            )
             self._epoch = epoch
         self.step += 1
         numbers = self._order[place]
-        length = bucket_of(int(self._lengths[numbers].max()), self.buckets)
+        length = int(self._padded[numbers].max())
         return stack([self.rows[number] for number in numbers], length=length, size=self.batch_size)
 
 

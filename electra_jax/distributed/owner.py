@@ -6,7 +6,6 @@ process ends: a file that a killed run left is taken over. Of several processes 
 
 import contextlib
 import datetime
-import errno
 import fcntl
 import functools
 import json
@@ -19,13 +18,10 @@ from typing import IO, Any, Concatenate, ParamSpec, Protocol
 
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
-from electra_jax.files import is_remote, path_of
+from electra_jax.files import NO_LOCKS, check_no_pattern, is_remote, path_of
 from electra_jax.run_directory import LOCK
 
 logger = logging.getLogger(__name__)
-
-# What file systems answer that have no locks: NFS without its lock service, Lustre mounted without `flock`.
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 Others = ParamSpec("Others")
 
@@ -68,8 +64,9 @@ def owned(model_dir: str | os.PathLike[str], command: str) -> Iterator[None]:
         command: the name of the command that asks, for those that are refused.
 
     Raises:
-        UserError: if another run owns it.
+        UserError: if another run owns it, or checkpoints cannot be written below it.
     """
+    check_no_pattern(model_dir)
     if is_remote(model_dir) or not processes.leader():
         yield
         return

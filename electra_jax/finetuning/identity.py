@@ -14,6 +14,11 @@ DATA = {
     "the dev data's hash": "the dev file has changed",
     "the test data's hash": "the test file has changed",
 }
+# How rows came into batches and what they weighed there, which no setting says, and what is said of another way.
+BATCHES = "the batches"
+OVER_THE_RUN = "weighed over the run"
+EACH_BY_ITSELF = "each weighed by itself"
+_EARLIER_BATCHES = "an earlier version began it, which ordered and weighed the rows of batches in another way"
 # They follow from the settings and the number of training examples.
 DERIVED = ("optimizer.num_train_steps", "optimizer.num_warmup_steps")
 # The dataclasses that hold the groups of `FinetuningRun.identity`.
@@ -52,12 +57,14 @@ def changes(held: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
         asked: the identity of the run.
     """
     different = [name for name, value in asked.items() if name in held and held[name] != value]
+    earlier = [_EARLIER_BATCHES] if BATCHES in different else []
+    different = [name for name in different if name != BATCHES]
     settings = [name for name in different if name not in (*DATA, *DERIVED)]
     if settings:
         macros = gin_files.macro_names()
-        return [f"{_name(name, macros)} {held[name]!r} there, {asked[name]!r} here" for name in settings]
+        return earlier + [f"{_name(name, macros)} {held[name]!r} there, {asked[name]!r} here" for name in settings]
     # Records of earlier versions tell other data by its number of steps alone.
-    return list(dict.fromkeys(DATA.get(name, DATA["the training data's hash"]) for name in different))
+    return earlier + list(dict.fromkeys(DATA.get(name, DATA["the training data's hash"]) for name in different))
 
 
 def adds_epochs(held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:

@@ -46,7 +46,9 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
         return None
     names = {
         "classification": "every example gets the class",
+        "prompt": "every example gets the label",
         "multi_label_classification": "every example gets the labels",
+        "multiple_choice": "every example gets the choice at the place",
         "tagging": "every sentence gets",
         "question_answering": "every question gets the answer",
     }
@@ -54,8 +56,8 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
 
 
 def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
-    """Return the part of a prediction that is compared over examples: the class, the labels, the tags or the answer."""
-    if task.kind == "classification":
+    """Return what is compared of predictions: the class, the labels, the place of a choice, the tags or the answer."""
+    if task.kind in ("classification", "prompt", "multiple_choice"):
         return prediction["label"]
     if task.kind == "multi_label_classification":
         return list(prediction["labels"])
@@ -65,12 +67,12 @@ def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
 
 
 def gold_of(task: DownstreamTask, example: Any) -> Any:
-    """Return an example's gold class, labels, value, tags, or accepted answers ([] where there is none)."""
-    if task.kind == "classification":
+    """Return an example's gold class, labels, value, place, tags, or accepted answers ([] where there is none)."""
+    if task.kind in ("classification", "prompt"):
         return task.labels[example.label]
     if task.kind == "multi_label_classification":
         return [task.labels[number] for number in example.label]
-    if task.kind in ("regression", "similarity"):
+    if task.kind in ("regression", "similarity", "multiple_choice"):
         return example.label
     if task.kind == "retrieval":
         return example.text_b
@@ -85,6 +87,7 @@ def record_of(task: DownstreamTask, example: Any, prediction: Prediction) -> dic
         shown = {"id": example.example_id, "question": example.question, "context": example.context}
     else:
         shown = {"index": example.index, "text_a": example.text_a, "text_b": example.text_b}
+        shown |= {"choices": list(example.choices)} if task.kind == "multiple_choice" else {}
     return {**shown, "gold": gold_of(task, example), "prediction": prediction.to_json()}
 
 

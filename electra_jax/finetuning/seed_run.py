@@ -25,13 +25,14 @@ from electra_jax.files import replace_file
 from electra_jax.finetuning import steps as finetuning
 from electra_jax.finetuning.class_weights import weights_of_classes
 from electra_jax.finetuning.layers import Chosen
+from electra_jax.finetuning.loss_weights import mean_weight, weighted
 from electra_jax.finetuning.patience import Patience
 from electra_jax.finetuning.results import collapse
 from electra_jax.finetuning.seed_result import SeedResult, result_of, scores_of
 from electra_jax.finetuning.selection import Parts, keeps
 from electra_jax.finetuning.start import Origin, take_weights
 from electra_jax.json_files import read_json
-from electra_jax.model.finetuned import FinetunedModel, head_outputs
+from electra_jax.model.finetuned import FinetunedModel, Trainable, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
 from electra_jax.run_directory import CHECKPOINTS, KEPT, SEED_RESULT
@@ -47,7 +48,7 @@ from electra_jax.training.state import Batch, Sums, TrainState
 from electra_jax.training.stop import Stop
 
 # Arrays of a row that only the host reads.
-HOST_ONLY = ("example", "window", "answer_mask", "num_tokens", "num_cut")
+HOST_ONLY = ("example", "window", "answer_mask", "num_tokens", "num_cut", "question_length")
 
 
 class Split(NamedTuple):
@@ -77,7 +78,7 @@ class SeedContext:
     train: Split
     parts: Parts[Split]
     mesh: Mesh
-    model: FinetunedModel
+    model: Trainable
     chosen: Chosen | None = None
 
     @property
@@ -98,11 +99,10 @@ class SeedContext:
     @functools.cached_property
     def loss(self) -> finetuning.LossConfig:
         """The loss that is minimized."""
-        weights = weights_of_classes(self.run.class_weights, self.task, self.train.examples)
-        run = self.run
-        return finetuning.LossConfig(
-            self.task.kind, run.answerable_weight, run.loss_reduction, weights, run.temperature
-        )
+        run, kind = self.run, self.task.kind
+        weights = weights_of_classes(run.class_weights, self.task, self.train.examples)
+        divisor = 1.0 if run.loss_reduction == "sum" else run.batch_size * mean_weight(kind, self.train.rows, weights)
+        return finetuning.LossConfig(kind, run.answerable_weight, divisor, weights, run.temperature)
 
     @functools.cached_property
     def optimizer_config(self) -> OptimizerConfig:
@@ -163,12 +163,13 @@ class SeedContext:
         """Return the description of the fine-tuned model, with further facts for its card."""
         return Description(
             kind=MODEL_KINDS[task.kind],
-            # Rows to predict may have their padding anywhere.
-            discriminator=dataclasses.replace(self.model.config, attention="exact"),
+            # Rows to predict may have their padding anywhere, and few of them come at any one length.
+            discriminator=dataclasses.replace(self.model.config, attention="exact", scan_unroll=1),
             generator=None,
             generator_embeddings=False,
-            head=self.model.head_config,
-            labels=task.labels,
+            head=self.model.head_config if isinstance(self.model, FinetunedModel) else None,
+            # The head of replaced tokens has no labels: those of prompts are the task's.
+            labels=task.labels if isinstance(self.model, FinetunedModel) else (),
             facts={
                 "made by": "electra finetune",
                 "task": task.describe(),
@@ -176,6 +177,7 @@ class SeedContext:
                 "epochs": self.run.num_epochs,
                 "batch size": self.run.batch_size,
                 "learning rate": self.optimizer_config.learning_rate,
+                **self.origin.source,
                 **({} if self.chosen is None else {"vectors": self.chosen}),
                 **facts,
             },
@@ -320,10 +322,7 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
     directory.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(directory, keep=loop.keep)
     state, done = begin(context, seed, checkpoints)
-    rows = [{name: value for name, value in row.items() if name not in HOST_ONLY} for row in context.train.rows]
-    # Two texts a row, each as long as the task's rows.
-    longest = context.task.length * (2 if context.task.kind in VECTOR_KINDS else 1)
-    batches = TrainingBatches(rows, context.run.batch_size, context.buckets(longest), seed, done)
+    batches = training_batches(context, seed, done)
     main = context.task.main_metric
     columns = {
         "loss": ("loss", ".4f"),
@@ -365,6 +364,18 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
         if not context.run.keep_state:
             shutil.rmtree(directory / CHECKPOINTS)
     return processes.gather(result)[0]
+
+
+def training_batches(context: SeedContext, seed: int, step: int) -> TrainingBatches:
+    """Return the batches of a seed from a step on, without the arrays that only the host reads."""
+    run, kind = context.run, context.task.kind
+    rows = [
+        {name: value for name, value in row.items() if name not in HOST_ONLY}
+        for row in weighted(kind, context.train.rows)
+    ]
+    # Two texts a row, each as long as the task's rows.
+    longest = context.task.length * (2 if kind in VECTOR_KINDS else 1)
+    return TrainingBatches(rows, run.batch_size, context.buckets(longest), run.pool_batches, seed, step)
 
 
 def begin(context: SeedContext, seed: int, checkpoints: Checkpoints) -> tuple[TrainState, int]:

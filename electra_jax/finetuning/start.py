@@ -3,15 +3,17 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from electra_jax.checkpoints import model_dir, warm_start
+from electra_jax.checkpoints.model_record import check_finds_replaced
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.probing import ProbeRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
-from electra_jax.model.config import EncoderConfig
+from electra_jax.model.config import MAX_UNROLLED_LAYERS, EncoderConfig
 from electra_jax.model.types import PyTree
+from electra_jax.tasks.text.prompts import PROMPT
 from electra_jax.tasks.tokenizer_file import load_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -31,14 +33,19 @@ SIZES = (
 
 
 class Origin(NamedTuple):
-    """Hold the encoder to fine-tune, as this run trains it, its vocabulary, and the length of pre-training's rows.
+    """Hold what fine-tuning starts from.
 
-    The length is None where it is not known, as of an import or of random weights.
+    Attributes:
+        encoder: to fine-tune, as this run trains it.
+        vocabulary: of the encoder.
+        pretraining_length: of pre-training's rows; None where it is not known, as of an import or of random weights.
+        source: the fact about the imported model that the encoder comes from, see `Description.source`.
     """
 
     encoder: EncoderConfig
     vocabulary: Vocabulary
     pretraining_length: int | None
+    source: dict[str, Any]
 
     @property
     def vocabulary_hash(self) -> str:
@@ -50,8 +57,10 @@ def resolve_init(run: FinetuningRun) -> Origin:
     """Return the encoder as a run of fine-tuning trains it, and its vocabulary: see `find_encoder`.
 
     Raises:
-        UserError: as `find_encoder`, or if rows are longer than the model reads.
+        UserError: as `find_encoder`, or if rows are longer than the model reads, or prompts have no head to ask.
     """
+    if run.task.task == PROMPT and run.init_from is not None:
+        check_finds_replaced(model_dir.load(run.init_from).description, f"INIT_FROM {run.init_from}")
     found = find_encoder(run)
     most = found.encoder.max_position_embeddings
     if run.task.row_length > most:
@@ -67,8 +76,24 @@ def resolve_init(run: FinetuningRun) -> Origin:
         dtype=run.dtype,
         attention=run.attention,
         remat_policy=run.remat_policy,
+        scan_unroll=layers_unrolled(run, found.encoder),
     )
     return found._replace(encoder=encoder)
+
+
+def layers_unrolled(run: FinetuningRun, encoder: EncoderConfig) -> int:
+    """Return the layers per iteration of the loop over layers: those of SCAN_UNROLL, or as pre-training has them.
+
+    Args:
+        run: the run.
+        encoder: that of random weights, whose Gin file sets it, or of a checkpoint, which does not record it.
+    """
+    layers = encoder.num_hidden_layers
+    if run.scan_unroll is not None:
+        return min(run.scan_unroll, layers)
+    if run.init_from is None:
+        return encoder.scan_unroll
+    return layers if layers <= MAX_UNROLLED_LAYERS and run.remat_policy == "none" else 1
 
 
 def find_encoder(run: FinetuningRun | ProbeRun) -> Origin:
@@ -85,25 +110,25 @@ def find_encoder(run: FinetuningRun | ProbeRun) -> Origin:
                 "INIT_FROM is None: random weights want their sizes and a vocabulary, as in "
                 "--gin_file=gin/models/small.gin --gin.TOKENIZER='\"vocab.txt\"'; or name a model directory"
             )
-        encoder, vocabulary, length = given, load_tokenizer(run.vocab_file, lowercase=run.lowercase), None
+        encoder, vocabulary = given, load_tokenizer(run.vocab_file, lowercase=run.lowercase)
         if len(vocabulary.tokens) != encoder.vocab_size:
             raise UserError(
                 f"{run.vocab_file} has {len(vocabulary.tokens)} entries and the model's Gin file says VOCAB_SIZE = "
                 f"{encoder.vocab_size}: set --gin.VOCAB_SIZE={len(vocabulary.tokens)}"
             )
-    else:
-        encoder, vocabulary, length = init_from_checkpoint(run.init_from, run.vocab_file, run.lowercase)
-        different = [
-            f"{name} {getattr(encoder, name)} there, {getattr(given, name)} here"
-            for name in SIZES
-            if given is not None and getattr(encoder, name) != getattr(given, name)
-        ]
-        if different:
-            raise UserError(
-                f"INIT_FROM {run.init_from} is of another size than the model's Gin file: {'; '.join(different)}; "
-                "give no model file, sizes come from the checkpoint"
-            )
-    return Origin(encoder, vocabulary, length)
+        return Origin(encoder, vocabulary, None, {})
+    found = init_from_checkpoint(run.init_from, run.vocab_file, run.lowercase)
+    different = [
+        f"{name} {getattr(found.encoder, name)} there, {getattr(given, name)} here"
+        for name in SIZES
+        if given is not None and getattr(found.encoder, name) != getattr(given, name)
+    ]
+    if different:
+        raise UserError(
+            f"INIT_FROM {run.init_from} is of another size than the model's Gin file: {'; '.join(different)}; "
+            "give no model file, sizes come from the checkpoint"
+        )
+    return found
 
 
 def bound_encoder(run: FinetuningRun | ProbeRun) -> EncoderConfig | None:
@@ -153,7 +178,8 @@ def init_from_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool
             f"TOKENIZER {vocab_file} has {len(vocabulary.tokens)} entries and the embedding table of {init_from} "
             f"{encoder.vocab_size} rows: this is another model's vocabulary"
         )
-    return Origin(encoder, vocabulary, model.description.facts.get("sequence length"))
+    description = model.description
+    return Origin(encoder, vocabulary, description.facts.get("sequence length"), description.source)
 
 
 def warn_of_long_rows(origin: Origin, longest: int) -> None:
@@ -202,7 +228,8 @@ def take_weights(init_from: str | None, params: PyTree, *, quiet: bool, layers: 
     start = warm_start.start_from(init_from, encoder, layers=layers)
     if not quiet:
         fresh = [*start.fresh, *(f"head/{name}" for name in params.get("head", ()))]
-        print_on_leader(f"weights from {Path(init_from)}: the embeddings and the encoder")
+        head = ", the encoder and the head of replaced tokens" if "head" in params.get("discriminator", {}) else None
+        print_on_leader(f"weights from {Path(init_from)}: the embeddings{head or ' and the encoder'}")
         print_on_leader(f"  new:  {', '.join(fresh) or 'nothing'}")
         print_on_leader(f"  left: {', '.join(groups(start.unused)) or 'nothing'}")
     return {**params, **start.params}

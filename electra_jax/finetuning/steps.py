@@ -1,7 +1,8 @@
 """Compute the losses of each kind of task, and update a fine-tuned model by them.
 
 A batch holds `input_ids`, `token_type_ids` and `attention_mask`, int32 [B, L], `row_weight`, float32 [B] (0 for a row
-that only fills up the batch), and the targets of its kind:
+that only fills up the batch), perhaps `example_weight`, float32 [B] (see `loss_weights.share_of_example`), and the
+targets of its kind:
 
     classification      label int32 [B]
     multi_label_classification  labels float32 [B, C], 1 for each label that the text has
@@ -11,6 +12,10 @@ that only fills up the batch), and the targets of its kind:
     similarity          label float32 [B], from 0 to 1; like retrieval, two texts a row, told apart by example_ids 1 and
                         2, int32 [B, L]
     retrieval           first_id, second_id int32 [B]: the numbers of both texts, equal for the same text
+    multiple_choice     label int32 [B]; the arrays of tokens are [B, C, L], a row for each choice; choice_mask float32
+                        [B, C], 0 where an example has fewer choices
+    prompt              label int32 [B]; the arrays of tokens are [B, C, L], a row for each label; word_mask float32
+                        [B, C, L], 1 at the pieces of the label's word
 """
 
 import dataclasses
@@ -21,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.model.finetuned import FinetunedModel
+from electra_jax.model.finetuned import FinetunedModel, Trainable
 from electra_jax.model.heads import MASKED_LOGIT, span_losses
 from electra_jax.model.types import Loss, PyTree, Tokens
 from electra_jax.pretraining.micro_batches import accumulate
@@ -34,43 +39,48 @@ class LossConfig:
 
     Attributes:
         kind: "classification", "multi_label_classification" (the mean over the labels of their binary
-            cross-entropies), "regression", "tagging", "question_answering", "similarity" or "retrieval".
+            cross-entropies), "regression", "tagging", "question_answering", "similarity", "retrieval",
+            "multiple_choice" or "prompt".
         answerable_weight: question answering: the weight of the answerability head's cross-entropy (0.5 as published).
-        reduction: "mean" over rows (tagging: over labelled words), or "sum" over them, as the original: its gradients
-            are larger by about the batch size, which clipping and Adam all but hide.
-        class_weights: classification: the weight of the examples of each class, by its number, and of their losses'
-            mean; of several labels, the weight of having each against that of not having it. None for 1.
+        divisor: what the sum of a batch's losses is divided by: the weight of the run's average batch, so that examples
+            (tagging: words) weigh the same in every batch, however many are in it; or 1.0 for the sum, as the original:
+            its gradients are larger by about the batch size, which clipping and Adam all but hide.
+        class_weights: classification: the weight of the examples of each class, by its number; of several labels, the
+            weight of having each against that of not having it. None for 1.
         temperature: retrieval: what cosines are divided by.
     """
 
     kind: str
     answerable_weight: float
-    reduction: str
+    divisor: float
     class_weights: tuple[float, ...] | None
     temperature: float
 
 
-def init_state(key: jax.Array, model: FinetunedModel, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(key: jax.Array, model: Trainable, optimizer: optax.GradientTransformation) -> TrainState:
     """Return a new state at step 0, its parameters boxed with their logical axes."""
     params_key, base_key = jax.random.split(key)
     params = init_params(params_key, model)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(base_key))
 
 
-def init_params(key: jax.Array, model: FinetunedModel) -> PyTree:
+def init_params(key: jax.Array, model: Trainable) -> PyTree:
     """Return newly drawn parameters, boxed with their logical axes."""
     ids_BL = jnp.zeros((1, 1), jnp.int32)
     return model.init(key, Tokens(ids_BL, ids_BL, ids_BL + 1), deterministic=True)["params"]
 
 
 def tokens_of(batch: Batch) -> Tokens:
-    """Return what the encoder reads of a batch."""
-    return Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch.get("example_ids"))
+    """Return what the encoder reads of a batch; choices [B, C, L] become rows [B * C, L]."""
+    tokens = Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch.get("example_ids"))
+    return jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), tokens)
 
 
 def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
     """Return the loss of a batch from the head's outputs in training; rows of weight 0 do not count."""
     weights_B = batch["row_weight"]
+    if "example_weight" in batch:
+        weights_B = weights_B * batch["example_weight"]
     if config.kind == "classification":
         losses_B = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["label"])
         if config.class_weights is not None:
@@ -89,6 +99,12 @@ def loss_of(config: LossConfig, outputs: Any, batch: Batch) -> Loss:
         return Loss(jnp.sum(nll_BL * words_BL), jnp.sum(words_BL))
     elif config.kind == "similarity":
         losses_B = jnp.square(jnp.sum(outputs[:, 0] * outputs[:, 1], axis=-1) - batch["label"])
+    elif config.kind == "multiple_choice":
+        there_BC = batch["choice_mask"] > 0
+        logits_BC = jnp.where(there_BC, outputs.reshape(there_BC.shape), -jnp.inf)
+        losses_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, batch["label"])
+    elif config.kind == "prompt":
+        losses_B = prompt_losses(outputs, batch)
     elif config.kind == "retrieval":
         losses_B = contrastive_losses(outputs, batch, temperature=config.temperature)
     else:
@@ -124,6 +140,26 @@ def contrastive_losses(vectors_BPD: jax.Array, batch: Batch, *, temperature: flo
     return -jnp.diagonal(log_probs_BB)
 
 
+def prompt_losses(logits: jax.Array, batch: Batch) -> jax.Array:
+    """Return each example's binary cross-entropies, summed over its labels (Xia et al., 2022, section 3).
+
+    The word of the right label is original, and every other is replaced. Of several pieces a word has their mean.
+
+    Args:
+        logits: float32 [B * C, L], positive where a token looks replaced.
+        batch: `label` and `word_mask`.
+
+    Returns:
+        float32 [B].
+    """
+    mask_BCL = batch["word_mask"]
+    replaced_BC = 1.0 - jax.nn.one_hot(batch["label"], mask_BCL.shape[1])
+    labels_BCL = jnp.broadcast_to(replaced_BC[:, :, None], mask_BCL.shape)
+    nll_BCL = optax.sigmoid_binary_cross_entropy(logits.reshape(mask_BCL.shape), labels_BCL)
+    means_BC = jnp.sum(nll_BCL * mask_BCL, axis=-1) / jnp.sum(mask_BCL, axis=-1)
+    return jnp.sum(means_BC, axis=-1)
+
+
 def without_padding(outputs: dict[str, jax.Array], attention_mask_BL: jax.Array) -> dict[str, jax.Array]:
     """Return the outputs with no probability for padding.
 
@@ -134,35 +170,30 @@ def without_padding(outputs: dict[str, jax.Array], attention_mask_BL: jax.Array)
 
 
 def training_loss(
-    params: PyTree, batch: Batch, dropout_key: jax.Array | None, *, model: FinetunedModel, loss: LossConfig
+    params: PyTree, batch: Batch, dropout_key: jax.Array | None, *, model: Trainable, loss: LossConfig
 ) -> tuple[jax.Array, Loss]:
     """Return the loss to differentiate, and its sum and weight; `dropout_key` is None for no dropout."""
     # Only this head reads a target: it learns the end of an answer given the true start.
-    joint = model.head_config.kind == "joint_question_answering"
+    joint = isinstance(model, FinetunedModel) and model.head_config.kind == "joint_question_answering"
     targets = {"start_positions_B": batch["start_positions"]} if joint else {}
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     outputs = model.apply({"params": params}, tokens_of(batch), deterministic=rngs is None, rngs=rngs, **targets)
     term = loss_of(loss, outputs, batch)
-    return term.sum / divisor(term) if loss.reduction == "mean" else term.sum, term
-
-
-def divisor(term: Loss) -> jax.Array:
-    """Return the weight of a loss to divide its sum by; 1 where nothing counts."""
-    return jnp.where(term.weight > 0, term.weight, 1.0)
+    return term.sum / loss.divisor, term
 
 
 def finetune_step(
     state: TrainState,
     batch: Batch,
     *,
-    model: FinetunedModel,
+    model: Trainable,
     loss: LossConfig,
     optimizer: optax.GradientTransformation,
     accumulation_steps: int,
 ) -> tuple[TrainState, Sums]:
     """Update the state by one global batch.
 
-    The loss of micro-batches is divided by the weight of the whole batch, so that they add up to its gradient exactly.
+    Every loss is divided by the same number, so that the gradients of micro-batches add up to that of the batch.
 
     Args:
         state: the state before.
@@ -184,11 +215,12 @@ def finetune_step(
         grads, term = accumulated(state.params, batch, dropout_key, model, loss, accumulation_steps)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     weights_B = batch["row_weight"]
+    real_BX = batch["attention_mask"].astype(jnp.float32).reshape(len(weights_B), -1)
     sums = {
         "loss": term.sum,
         "loss_weight": term.weight,
         "examples": jnp.sum(weights_B),
-        "real": jnp.sum(batch["attention_mask"].astype(jnp.float32) * weights_B[:, None]),
+        "real": jnp.sum(real_BX * weights_B[:, None]),
         "grad_norm": optax.tree.norm(grads),
     }
     params = optax.apply_updates(state.params, updates)
@@ -199,17 +231,15 @@ def accumulated(
     params: PyTree,
     batch: Batch,
     dropout_key: jax.Array,
-    model: FinetunedModel,
+    model: Trainable,
     loss: LossConfig,
     accumulation_steps: int,
 ) -> tuple[PyTree, Loss]:
     """Return the gradient of a batch's loss, and its sum and weight, from one micro-batch after the other."""
-    summed = dataclasses.replace(loss, reduction="sum")
 
     def gradient(index: jax.Array, rows: Batch) -> tuple[PyTree, Loss]:
         key = jax.random.fold_in(dropout_key, index)
-        objective = functools.partial(training_loss, batch=rows, dropout_key=key, model=model, loss=summed)
+        objective = functools.partial(training_loss, batch=rows, dropout_key=key, model=model, loss=loss)
         return jax.grad(objective, has_aux=True)(params)
 
-    grads, term = accumulate(gradient, (batch,), accumulation_steps)
-    return (optax.tree.scale(1.0 / divisor(term), grads) if loss.reduction == "mean" else grads), term
+    return accumulate(gradient, (batch,), accumulation_steps)

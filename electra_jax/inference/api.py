@@ -23,17 +23,19 @@ class Model(Network):
         self._encoders: dict[tuple[int | None, str | None], Network] = {}
 
     def __call__(self, inputs: Any, *, batch_size: int = 32) -> list[dict[str, Any]]:
-        """Answer texts, pairs of texts, questions or sentences, as JSON values.
+        """Answer texts, pairs of texts, questions, choices or sentences, as JSON values.
 
         Args:
-            inputs: one input, or a list of them. Question answering reads {"question": ..., "context": ...}; tagging a
-                list of words within the list, or a text that is split at white space; every other model a text, or a
-                pair of texts: a tuple, or {"text": ..., "text_pair": ...}.
+            inputs: one input, or a list of them. Question answering reads {"question": ..., "context": ...}; multiple
+                choice {"text": ..., "choices": [...]}, a question on the text being its "text_pair"; tagging a list of
+                words within the list, or a text that is split at white space; every other model a text, or a pair of
+                texts: a tuple, or {"text": ..., "text_pair": ...}.
             batch_size: rows at a time; changes only the speed.
 
         Returns:
             A dict for each input, in their order. Classification: `label`, `probabilities`; of several labels
-            `labels`, `probabilities`. Regression: `value`.
+            `labels`, `probabilities`. Multiple choice: `label`, the place of the `choice`, and the list of all
+            `probabilities`. Regression: `value`.
             Tagging: `words`, `tags`, `probabilities`, and where tags mark `entities` those, each with its `type`,
             `text`, `start` and `end` (characters of the text) and `score`. Question answering: `answer`, its `start`
             and `end` (characters of the context) and `probability`, `null_odds` where a question may have no answer,

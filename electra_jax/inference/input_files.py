@@ -11,7 +11,7 @@ import re
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -63,11 +63,13 @@ class InputColumns:
 
     Attributes:
         text, text_pair: the texts, as in training; None for "text", and for "text_pair" or "text_b".
+        choices: those of multiple choice, as in training; None for "choices", which holds lists.
         identifier: the ids, which are repeated in the output; None for none.
     """
 
     text: str | None
     text_pair: str | None
+    choices: str | tuple[str, ...] | None
     identifier: str | None
 
 
@@ -239,11 +241,29 @@ def item_of(value: Any, model: Network, columns: InputColumns, where: str, index
 
 
 def with_own_names(record: dict[str, Any], columns: InputColumns) -> dict[str, Any]:
-    """Return a record whose texts have the names that the model was trained with under "text" and "text_pair"."""
+    """Return a record with the names of training under "text", "text_pair" and "choices"."""
     if columns.text is None or columns.text not in record:
         return record
     pair = {} if columns.text_pair not in record else {"text_pair": record[columns.text_pair]}
-    return {"text": record[columns.text]} | pair
+    return {"text": record[columns.text]} | pair | with_choices(record, columns)
+
+
+def with_choices(record: Mapping[str, Any], columns: InputColumns) -> dict[str, Any]:
+    """Return the choices of a record under "choices": a list, or what the column of lists holds; {} without any."""
+    names = choice_names(columns)
+    if len(names) == 1:
+        return {"choices": record[names[0]]} if names[0] in record else {}
+    found = [record.get(name) for name in names]
+    # Records of fewer choices leave the last columns empty.
+    while found and found[-1] in (None, ""):
+        found.pop()
+    return {"choices": found} if found else {}
+
+
+def choice_names(columns: InputColumns) -> tuple[str, ...]:
+    """Return the names of the columns of choices: one of lists, or one for each choice."""
+    names = columns.choices or "choices"
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def read_table(path: str, model: Network, columns: InputColumns) -> Iterator[Item]:
@@ -254,22 +274,28 @@ def read_table(path: str, model: Network, columns: InputColumns) -> Iterator[Ite
     """
     header = column_names(path)
     fields = table_fields(model, columns, header)
-    missing = [name for name in fields.values() if name not in header]
+    chooses = model.description.kind == "multiple_choice"
+    needed = [*fields.values(), *(choice_names(columns) if chooses else ())]
+    missing = [name for name in needed if name not in header]
     if missing:
         raise UserError(
             f"{path} has no column {', '.join(map(repr, missing))}: its first line names "
-            f"{', '.join(map(repr, header))}; set TEXT_COLUMN and TEXT_B_COLUMN to those of the texts, or rename them"
+            f"{', '.join(map(repr, header))}; set TEXT_COLUMN and TEXT_B_COLUMN to those of the texts"
+            f"{', CHOICE_COLUMNS to those of the choices' if chooses else ''}, or rename them"
         )
     identified = columns.identifier in header
     problems = RowProblems(path)
-    used = [*fields.values(), *([columns.identifier] if columns.identifier is not None and identified else [])]
+    used = [*needed, *([columns.identifier] if columns.identifier is not None and identified else [])]
     for index, (line, record) in enumerate(records(path, used, problems)):
         if record is None:
             yield Item(index, error=problems.by_line.pop(line, f"line {line}: an empty line"))
             continue
         identifier = record[columns.identifier] if columns.identifier is not None and identified else None
         try:
-            value = as_input(model, {name: record[column] for name, column in fields.items()}, f"line {line}")
+            named = {name: record[column] for name, column in fields.items()}
+            if chooses:
+                named |= with_choices(record, columns)
+            value = as_input(model, named, f"line {line}")
             yield Item(index, identifier, value=value)
         except UserError as error:
             yield Item(index, identifier, error=str(error))
@@ -296,6 +322,8 @@ def table_fields(model: Network, columns: InputColumns, header: list[str]) -> di
     if kind == "tagging":
         return {"text": columns.text or ("words" if "words" in header else "text")}
     first = {"text": columns.text or "text"}
+    if kind == "multiple_choice" and columns.text is not None and columns.text_pair is None:
+        return first
     pair = (model.description.task or {}).get("pair")
     second = columns.text_pair or next((name for name in SECOND if name in header), None)
     if pair is False or (pair is None and second not in header):

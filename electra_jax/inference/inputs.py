@@ -6,6 +6,7 @@ from typing import Any
 from electra_jax.checkpoints.model_record import TASK_KINDS
 from electra_jax.errors import UserError
 from electra_jax.inference.network import Network
+from electra_jax.tasks.multiple_choice.examples import BadRecordError, choices_of
 from electra_jax.tasks.rows import without_surrogates
 
 # The arguments of `Network.logits`.
@@ -35,8 +36,6 @@ def as_input(model: Network, value: Any, where: str) -> Any:
         UserError: if the value is of another form, or the model reads no text. The message begins with `where`.
     """
     kind = model.description.kind
-    if kind == "multiple_choice":
-        raise UserError(f"{where} is text, which a model of multiple choice does not read: give input_ids")
     pair = (model.description.task or {}).get("pair")
     found = canonical(value, TASK_KINDS.get(kind, kind), pair, where)
     if model.vocabulary is None:
@@ -54,7 +53,8 @@ def canonical(value: Any, kind: str, pair: bool | None, where: str) -> Any:
         where: for messages, such as "input 3".
 
     Returns:
-        Question answering: {"question", "context"} and the user's "id", if any. Tagging: a text, or a list of words.
+        Question answering: {"question", "context"} and the user's "id", if any. Multiple choice: {"text", "text_b",
+        "choices"}, `text_b` None without a question. Tagging: a text, or a list of words.
         Else a text, or a tuple of two.
 
     Raises:
@@ -62,6 +62,8 @@ def canonical(value: Any, kind: str, pair: bool | None, where: str) -> Any:
     """
     if kind == "question_answering":
         return question(value, where)
+    if kind == "multiple_choice":
+        return choices(value, where)
     if kind == "tagging":
         return words(value, where)
     found = texts(value, where)
@@ -87,6 +89,33 @@ def question(value: Any, where: str) -> dict[str, str]:
         if not isinstance(text, str):
             raise UserError(f"{where}: {name} is {shown(text)}, and must be a text")
     return {name: without_surrogates(text) for name, text in found.items()}
+
+
+def choices(value: Any, where: str) -> dict[str, Any]:
+    """Return a text, perhaps a question on it, and the choices.
+
+    Raises:
+        UserError: if one of them is missing or is no text.
+    """
+    if not isinstance(value, Mapping) or "text" not in value or "choices" not in value:
+        raise UserError(
+            f'{where} is {shown(value)}: this model chooses, as in {{"text": ..., "choices": [..., ...]}}, with the '
+            'question as "text_b" if there is one'
+        )
+    second = next((value[name] for name in SECOND if value.get(name) is not None), None)
+    for text in (value["text"], *([] if second is None else [second])):
+        if not isinstance(text, str):
+            raise UserError(f"{where} is {shown(text)} in the place of a text")
+    try:
+        found = choices_of(value, "choices")
+    except BadRecordError as error:
+        problem, expected = error.args
+        raise UserError(f"{where}: {problem}; expected {expected}") from error
+    return {
+        "text": without_surrogates(value["text"]),
+        "text_b": None if second is None else without_surrogates(second),
+        "choices": tuple(map(without_surrogates, found)),
+    }
 
 
 def words(value: Any, where: str) -> str | list[str]:

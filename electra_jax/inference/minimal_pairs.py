@@ -15,7 +15,7 @@ from electra_jax.data.buckets import in_order_of_length
 from electra_jax.errors import UserError
 from electra_jax.inference import electric_scores
 from electra_jax.inference.network import Network, generator_outputs
-from electra_jax.inference.prediction import lengths_of, row_runner
+from electra_jax.inference.prediction import row_runner
 from electra_jax.model.types import PyTree, Tokens
 from electra_jax.tasks.protocol import Row
 from electra_jax.tasks.text.minimal_pairs import MinimalPair
@@ -88,7 +88,7 @@ def forward_of(
 
     def values(rows: Sequence[Row], batch_size: int) -> np.ndarray:
         found = np.zeros(len(rows))
-        for numbers, batch in in_order_of_length(rows, batch_size=batch_size, buckets=lengths_of(model)):
+        for numbers, batch in in_order_of_length(rows, batch_size=batch_size, buckets=model.lengths):
             found[numbers] = jax.device_get(run(params, batch))[: len(numbers)]
         return found
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from electra_jax.checkpoints.model_dir import Loaded
-from electra_jax.checkpoints.model_record import Description
+from electra_jax.checkpoints.model_record import Description, per_token_outputs
+from electra_jax.data.buckets import bucket_of
 from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.embeddings import Embeddings
@@ -23,6 +24,9 @@ from electra_jax.model.types import PyTree, Tokens
 from electra_jax.tasks.vocabulary import Vocabulary
 
 Logits = np.ndarray | dict[str, np.ndarray]
+
+# Rows are padded to one of these lengths, or to the most that the model takes, so that few programs are compiled.
+LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 
 
 class Network:
@@ -58,6 +62,12 @@ class Network:
         return self.vocabulary
 
     @functools.cached_property
+    def lengths(self) -> list[int]:
+        """The lengths that rows are padded to. A longer row is not padded, and the model refuses it."""
+        most = self.description.encoder.max_position_embeddings
+        return [*(length for length in LENGTHS if length < most), most]
+
+    @functools.cached_property
     def _placed_params(self) -> PyTree:
         """The parameters on the device."""
         return jax.device_put(self.params)
@@ -69,6 +79,9 @@ class Network:
         token_type_ids: ArrayLike | None = None,
     ) -> Logits:
         """Return the logits of the model's head, computed in float32 without dropout.
+
+        Rows are padded to one of `lengths`, so that rows of a new length compile nothing, and the outputs are cut; not
+        for a head with a beam, which is compiled for each length.
 
         Args:
             input_ids: int [B, L]; [B, C, L] for C choices.
@@ -85,7 +98,11 @@ class Network:
         Raises:
             UserError: if shapes disagree, a row is too long, or an id is outside the model's tables.
         """
-        return jax.device_get(self.launch(input_ids, attention_mask, token_type_ids))
+        result = jax.device_get(self.launch(input_ids, attention_mask, token_type_ids))
+        length, names = np.shape(input_ids)[-1], per_token_outputs(self.description.kind)
+        if isinstance(result, dict):
+            return {name: values[:, :length] if name in names else values for name, values in result.items()}
+        return result[:, :length] if "logits" in names else result
 
     def launch(
         self,
@@ -93,7 +110,7 @@ class Network:
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> Any:
-        """Return the same as `logits`, left on the device: the call does not wait until they are computed."""
+        """Return the same as `logits`, padded and on the device: the call does not wait until they are computed."""
         return self._run(outputs, input_ids, attention_mask, token_type_ids)
 
     def hidden_states(
@@ -114,7 +131,8 @@ class Network:
         Raises:
             UserError: as `logits`.
         """
-        return jax.device_get(self._run(main_tower_states, input_ids, attention_mask, token_type_ids).hidden)
+        hidden = jax.device_get(self._run(main_tower_states, input_ids, attention_mask, token_type_ids).hidden)
+        return hidden[:, :, : np.shape(input_ids)[-1]]
 
     def attentions(
         self,
@@ -129,7 +147,9 @@ class Network:
         Raises:
             UserError: as `logits`.
         """
-        return jax.device_get(self._run(main_tower_states, input_ids, attention_mask, token_type_ids).attentions)
+        length = np.shape(input_ids)[-1]
+        states = self._run(main_tower_states, input_ids, attention_mask, token_type_ids)
+        return jax.device_get(states.attentions)[..., :length, :length]
 
     def generator_logits(
         self,
@@ -146,7 +166,8 @@ class Network:
         """
         if self.description.generator is None:
             raise UserError(f"a model of kind {self.description.kind!r} has no generator")
-        return jax.device_get(self._run(generator_outputs, input_ids, attention_mask, token_type_ids))
+        logits = jax.device_get(self._run(generator_outputs, input_ids, attention_mask, token_type_ids))
+        return logits[:, : np.shape(input_ids)[-1]]
 
     def _run(
         self,
@@ -155,7 +176,7 @@ class Network:
         attention_mask: ArrayLike | None,
         token_type_ids: ArrayLike | None,
     ) -> Any:
-        """Check the arguments and run a jitted function of the parameters and the tokens."""
+        """Check the arguments, pad rows to one of `lengths`, and run a jitted function of the parameters and them."""
         choices = self.description.kind == "multiple_choice" and function is outputs
         ids = as_integers("input_ids", input_ids)
         if ids.ndim != (3 if choices else 2):
@@ -165,6 +186,11 @@ class Network:
         types = np.zeros_like(ids) if token_type_ids is None else as_integers("token_type_ids", token_type_ids)
         tokens = Tokens(ids, types, mask)
         check_tokens(tokens, self.description.encoder)
+        length = ids.shape[-1]
+        # A beam that is wider than a row would name places of the padding.
+        beam = self.description.head is not None and self.description.head.beam_size > 0
+        room = [(0, 0)] * (ids.ndim - 1) + [(0, 0 if beam else bucket_of(length, self.lengths) - length)]
+        tokens = jax.tree.map(lambda array: np.pad(array, room), tokens)
         if choices:
             tokens = jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), tokens)
         if function not in self._functions:

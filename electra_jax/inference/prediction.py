@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
-# Rows are padded to one of these lengths, or to the most that the model takes.
-LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
-
 NUM_FILLINGS = 5
 
 
@@ -55,7 +52,7 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: Cu
     """
     if not values:
         return []
-    if model.description.kind not in TASK_KINDS:
+    if model.description.task_kind is None:
         return describe_texts(model, list(map(as_pair, values)), batch_size, count)
     facts = model.description.task
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
@@ -91,6 +88,8 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "encoding": "BIO",
             "rules": "standard",
         }
+    if kind == "multiple_choice":
+        return {"task": "this model", "kind": kind, "fills_blanks": False, "rules": "standard", "length": length}
     if kind == "question_answering":
         windows = {
             "max_sequence_length": length,
@@ -126,37 +125,38 @@ def predict_examples(
 ) -> list[Prediction]:
     """Return a prediction for each example of a task that the model's labels fit; see `answers` for `count`."""
     rows = task.rows(examples, training=False)
-    found = predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=model.labels)
+    # A head of pre-training has no labels of its own.
+    labels = model.labels or task.labels
+    found = predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=labels)
     # Not before: what is refused is asked again, in parts.
     count.add(rows)
     return found
 
 
 def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
-    """Return a model's forward pass of rows, on one device.
+    """Return a model's forward pass of rows, on one device; a row of multiple choice is one choice.
 
     Args:
         model: the model.
         batch_size: the most rows of a batch.
         num_rows: how many rows there are; see `rows_of_batch`.
     """
+    choices = model.description.kind == "multiple_choice"
+
+    def launch(batch: Mapping[str, np.ndarray]) -> Any:
+        return model.launch(*(batch[name][:, None] if choices else batch[name] for name in FIELDS))
+
     return RowRunner(
-        launch=lambda batch: model.launch(*(batch[name] for name in FIELDS)),
+        launch=launch,
         per_token=per_token_outputs(model.description.kind),
         batch_size=rows_of_batch(num_rows, batch_size),
-        buckets=lengths_of(model),
+        buckets=model.lengths,
     )
 
 
 def rows_of_batch(num_rows: int, batch_size: int) -> int:
     """Return the size that rows are filled up to: a power of two or `batch_size`, so that few sizes are compiled."""
     return min(batch_size, 1 << max(0, num_rows - 1).bit_length())
-
-
-def lengths_of(model: Network) -> list[int]:
-    """Return the lengths that rows are padded to. A longer row is not padded, and the model refuses it."""
-    most = model.description.encoder.max_position_embeddings
-    return [*(length for length in LENGTHS if length < most), most]
 
 
 def describe_texts(
@@ -193,7 +193,7 @@ def fill(model: Network, row: Row) -> list[Record]:
     The likeliest is written into the row where the model has a discriminator, which is to read it.
     """
     count = len(row["input_ids"])
-    batch = stack([{name: row[name] for name in INPUTS}], length=bucket_of(count, lengths_of(model)), size=1)
+    batch = stack([{name: row[name] for name in INPUTS}], length=bucket_of(count, model.lengths), size=1)
     logits_LV = model.generator_logits(*(batch[name] for name in FIELDS))[0, :count]
     found = []
     for position in np.flatnonzero(row["input_ids"] == model.pieces.mask_id).tolist():
@@ -240,7 +240,7 @@ def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_
 def in_bucket(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_size: int) -> dict[str, np.ndarray]:
     """Return examples of token ids padded to one of few shapes, so that few programs are compiled; see `padded_ids`."""
     longest = max(np.shape(example["input_ids"])[-1] for example in examples)
-    length, size = bucket_of(longest, lengths_of(model)), rows_of_batch(len(examples), batch_size)
+    length, size = bucket_of(longest, model.lengths), rows_of_batch(len(examples), batch_size)
     return padded_ids(examples, length=length, size=size)
 
 

@@ -2,17 +2,25 @@
 
 import dataclasses
 import math
+from typing import Any
 
-from electra_jax.checkpoints.model_record import MODEL_KINDS, TASK_KINDS
+from electra_jax.checkpoints.model_dir import Loaded
+from electra_jax.checkpoints.model_record import MODEL_KINDS, TASK_KINDS, check_finds_replaced
 from electra_jax.errors import UserError
 from electra_jax.inference.network import Network
 from electra_jax.tasks.catalog import NAMES, make_task
+from electra_jax.tasks.multiple_choice.task import CHOICE_TASKS
 from electra_jax.tasks.options import TaskOptions
+from electra_jax.tasks.original import choice
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.sources import QA_TASKS
 from electra_jax.tasks.tagging.task import TAGGING_TASKS
+from electra_jax.tasks.text.prompts import PROMPT, prompt_task
 from electra_jax.tasks.text.tables import Interval
 from electra_jax.tasks.text.task import TextTask
+
+# The tasks of the families that are kinds of tasks too; all others are on texts.
+FAMILIES = {"question_answering": QA_TASKS, "tagging": TAGGING_TASKS, "multiple_choice": CHOICE_TASKS}
 
 
 def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
@@ -22,33 +30,68 @@ def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
     in `options` the task is the one that the model was fine-tuned on.
 
     Raises:
-        UserError: if the model has no head, no task is named, the task is of another kind, or it has no data.
+        UserError: if the model has no head (for prompts that of pre-training), no task is named, the task is of another
+            kind, or it has no data.
     """
     recorded = model.description.task
+    name = options.task or ("" if recorded is None else recorded["task"])
+    if name == PROMPT:
+        check_finds_replaced(model.description, "MODEL_DIR")
+        return make_task(sized(model, options, PROMPT), model.pieces, recorded=recorded_prompt(model))
     kind = TASK_KINDS.get(model.description.kind)
     if kind is None:
         raise UserError(
             f"a model of kind {model.description.kind!r} answers no task: it has no head; fine-tune it (electra "
             "finetune) and give that MODEL_DIR"
         )
-    name = options.task or ("" if recorded is None else recorded["task"])
     if not name:
         raise UserError("the model does not say which task it was fine-tuned on: set TASK, and DATA_DIR")
-    if name in NAMES and family_of(name) != (kind if kind in ("question_answering", "tagging") else "text"):
+    if name in NAMES and family_of(name) != (kind if kind in FAMILIES else "text"):
         raise UserError(f"{name} is a task of {readable(family_of(name))}, and the model was made for {readable(kind)}")
     if kind == "question_answering" and recorded is not None and recorded["task"] != name:
         # The recorded scores and threshold are those of another task.
         recorded = None
-    most = model.description.encoder.max_position_embeddings
-    named = dataclasses.replace(options, task=name)
-    length = min(named.row_length, most) if options.length is None else options.length
-    task = make_task(dataclasses.replace(named, length=length), model.pieces, recorded=recorded)
+    task = make_task(sized(model, options, name), model.pieces, recorded=recorded)
     if MODEL_KINDS[task.kind] != model.description.kind:
         raise UserError(f"{name} is a task of {readable(task.kind)}, and the model was made for {readable(kind)}")
     if recorded is None and isinstance(task, TextTask) and isinstance(task.target, Interval):
         # A regression of another library gives values as they are, in no interval.
         return dataclasses.replace(task, target=Interval(-math.inf, math.inf))
     return task
+
+
+def sized(model: Network, options: TaskOptions, name: str) -> TaskOptions:
+    """Return the options of a task of that name, with rows that the model reads unless their length is given."""
+    most = model.description.encoder.max_position_embeddings
+    named = dataclasses.replace(options, task=name)
+    length = min(named.row_length, most) if options.length is None else options.length
+    return dataclasses.replace(named, length=length)
+
+
+def prompted(model: Network, options: TaskOptions) -> Network:
+    """Return a model that answers texts by the prompt of `options`, if these ask for one; any other as it is.
+
+    Raises:
+        UserError: if the model has no head to ask, or the prompt cannot be used.
+    """
+    if options.task != PROMPT:
+        return model
+    description = model.description
+    check_finds_replaced(description, "MODEL_DIR")
+    task = prompt_task(
+        sized(model, options, PROMPT),
+        model.pieces,
+        rules=choice.text_rules(options.rules),
+        recorded=recorded_prompt(model),
+    )
+    asked = dataclasses.replace(description, facts=description.facts | {"task": task.describe()})
+    return Network(Loaded(asked, model.params, model.vocabulary, model.step))
+
+
+def recorded_prompt(model: Network) -> dict[str, Any] | None:
+    """Return what a model that was fine-tuned on a prompt records of it; None for any other."""
+    recorded = model.description.task
+    return recorded if recorded is not None and recorded["kind"] == PROMPT else None
 
 
 def splits_of(task: DownstreamTask, name: str) -> list[str]:
@@ -65,8 +108,8 @@ def splits_of(task: DownstreamTask, name: str) -> list[str]:
 
 
 def family_of(name: str) -> str:
-    """Return the family of a task of the catalogue: "question_answering", "tagging" or "text"."""
-    return "question_answering" if name in QA_TASKS else "tagging" if name in TAGGING_TASKS else "text"
+    """Return the family of a task of the catalogue: one of `FAMILIES`, or "text"."""
+    return next((family for family, names in FAMILIES.items() if name in names), "text")
 
 
 def readable(kind: str) -> str:

@@ -74,7 +74,7 @@ def folded(model: Loaded) -> Loaded:
     if task["kind"] != "tagging" or task.get("registered"):
         return model
     labels = model.description.labels
-    if task["encoding"] != "plain":
+    if in_bio(task):
         labels = bio_labels(labels)
     params = model.params
     token_type = choice.tagging_rules(task["rules"]).token_type_id
@@ -112,6 +112,11 @@ def in_interval(params: PyTree, low: float, high: float) -> PyTree:
     return {**params, "head": {**head, "prediction": rounded}}
 
 
+def in_bio(task: Mapping[str, Any]) -> bool:
+    """Return whether the labels of a task are tags of entities, which go out as BIO."""
+    return task["kind"] == "tagging" and task["encoding"] != "plain"
+
+
 def bio_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """Return tags of entities with B for S and I for E."""
     named = []
@@ -141,6 +146,12 @@ def task_notes(description: Description) -> list[str]:
         )
     if task is None:
         return notes
+    if task["kind"] == "prompt":
+        words = ", ".join(f"{word!r} for {label}" for label, word in zip(task["target"], task["words"], strict=True))
+        notes.append(
+            f"a text has here the label whose word looks the most original in {task['template']!r} ({words}); "
+            "transformers gives the logits of tokens alone"
+        )
     if task.get("long_texts") == "windows":
         notes.append("texts longer than a row are read in windows here (LONG_TEXTS), and are cut there")
     if task["kind"] == "regression" and task["clips"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -12,7 +13,9 @@ from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
 from electra_jax.interchange import (
     blocks,
+    carried_task,
     finetuned_task,
+    hf_classes,
     hf_config,
     hf_electra,
     hf_modernbert,
@@ -20,10 +23,11 @@ from electra_jax.interchange import (
     layout,
     modernbert_config,
     sentence_transformers,
+    source_card,
 )
-from electra_jax.interchange.card import write_card
+from electra_jax.interchange.card import ENERGIES, write_card
 from electra_jax.interchange.imported import Imported, check_vocabulary
-from electra_jax.interchange.tensors import read_tensors
+from electra_jax.interchange.tensors import read_tensors, rounded
 
 BLOCKS = (blocks.BERT, blocks.MODERNBERT)
 PAIR = ("discriminator", "generator")
@@ -65,21 +69,25 @@ def read_one(source: Path) -> Imported:
     Raises:
         UserError: if a file cannot be read, or the files do not describe one model.
     """
-    if sentence_transformers.is_chain(source):
-        chain = sentence_transformers.read_chain(source)
-        return sentence_transformers.as_sentence_encoder(read_transformer(chain.transformer), chain, source)
-    return read_transformer(source)
+    chain = sentence_transformers.read_chain(source) if sentence_transformers.is_chain(source) else None
+    folder = source if chain is None else chain.transformer
+    config = hf_config.read_config(folder)
+    model = read_transformer(folder, config)
+    if chain is not None:
+        model = sentence_transformers.as_sentence_encoder(model, chain, source)
+    facts, notes = source_card.source_facts(source)
+    model = carried_task.with_facts(model._replace(notes=[*model.notes, *notes]), facts)
+    return carried_task.restored(model, config, folder / hf_config.CONFIG)
 
 
-def read_transformer(source: Path) -> Imported:
-    """Read one directory of `transformers`.
+def read_transformer(source: Path, config: dict[str, Any]) -> Imported:
+    """Read one directory of `transformers`, of which `config` is the content of config.json.
 
     Raises:
         UserError: if a file cannot be read, or the files do not describe one model.
     """
-    config = hf_config.read_config(source)
     raw, file = read_tensors(source)
-    modern = hf_config.architecture_of(config)[1] == modernbert_config.MODEL_TYPE
+    modern = hf_classes.architecture_of(config)[1] == modernbert_config.MODEL_TYPE
     found = (hf_modernbert if modern else hf_electra).read(config, raw, source, file)
     description = found.description
     left = layout.check(found.tensors, found.names, str(source / file))
@@ -155,14 +163,20 @@ def split(model: Loaded) -> dict[str, Loaded]:
     return {name: model._replace(description=part, params=params) for name, (part, params) in parts.items()}
 
 
-def write(model: Loaded, dest: Path) -> list[str]:
+def write(model: Loaded, dest: Path, *, dtype: str = "float32") -> list[str]:
     """Write one directory, or `dest/discriminator` and `dest/generator` for a pair.
+
+    Args:
+        model: the model.
+        dest: the directory.
+        dtype: of the tensors in the files, a name of `tensors.DTYPES`.
 
     Returns:
         Notes for the user.
 
     Raises:
-        UserError: if `transformers` has no class for the head, or no place for a switch of the encoder.
+        UserError: if `transformers` has no class for the head, no place for a switch of the encoder, or the dtype none
+            for a number.
     """
     notes = []
     for name, part in split(model).items():
@@ -174,29 +188,30 @@ def write(model: Loaded, dest: Path) -> list[str]:
                 raise
             notes.append(f"the generator was left out: {error}")
             continue
-        notes += write_part(part, dest / name, modern=modern)
+        notes += write_part(part, dest / name, modern=modern, dtype=dtype)
     if model.vocabulary is None:
         notes.append("the model has no vocabulary: no tokenizer files were written")
     # The towers of a pair have one tokenizer.
     return list(dict.fromkeys(notes))
 
 
-def write_part(part: Loaded, folder: Path, *, modern: bool) -> list[str]:
+def write_part(part: Loaded, folder: Path, *, modern: bool, dtype: str) -> list[str]:
     """Write the directory of one tower, with or without a head, as ModernBERT or as ELECTRA; return notes.
 
     Raises:
-        UserError: if `transformers` has no class for the head.
+        UserError: if `transformers` has no class for the head, or the dtype no place for a number.
     """
     limits = refuse_or_note(part.description, modern=modern)
     vectors, length = part.description.head, finetuned_task.row_length(part.description)
     makes_vectors = part.description.kind == "sentence_embedding"
+    carried = carried_task.fields_of(part.description)
     part = finetuned_task.folded(part._replace(description=sentence_transformers.without_head(part.description)))
     description, encoder = part.description, part.description.encoder
-    form = f"`{(modernbert_config if modern else hf_config).ARCHITECTURES[description.kind]}` of transformers"
+    form = f"`{(modernbert_config if modern else hf_classes).ARCHITECTURES[description.kind]}` of transformers"
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in (hf_modernbert if modern else hf_electra).files_of(description, part.params).items():
         # `save_file` makes a file that its owner alone can read, whatever the umask.
-        (folder / name).write_bytes(save(tensors, metadata={"format": "pt"}))
+        (folder / name).write_bytes(save(rounded(tensors, dtype), metadata={"format": "pt"}))
     notes, special_ids = list(limits), {"pad": 0}
     if part.vocabulary is not None:
         special_ids = part.vocabulary.special_ids
@@ -209,11 +224,12 @@ def write_part(part: Loaded, folder: Path, *, modern: bool) -> list[str]:
             has_types=encoder.type_vocab_size > 0,
         )
     config = (modernbert_config if modern else hf_config).to_config(description, special_ids)
-    hf_tokenizer.write_json(folder / hf_config.CONFIG, config)
+    hf_tokenizer.write_json(folder / hf_config.CONFIG, config | {"dtype": dtype} | carried)
     if makes_vectors and vectors is not None:
         sentence_transformers.write_chain(folder, vectors, length=length)
         form = f"a model of sentence-transformers, and as {form}"
-    write_card(folder / "README.md", part, form, limits)
+        part = part._replace(description=dataclasses.replace(part.description, kind="sentence_embedding"))
+    write_card(folder, part, form, limits)
     return notes
 
 
@@ -228,7 +244,8 @@ def refuse_or_note(description: Description, *, modern: bool) -> list[str]:
             "transformers reads ELECTRA and ModernBERT from both sides, and this language model reads from the left: "
             "fine-tune it, and export that model; or export with --format t5x"
         )
-    notes = hf_modernbert.export_notes(description) if modern else []
+    notes = [ENERGIES] if description.gives_energies else []
+    notes += hf_modernbert.export_notes(description) if modern else []
     problem = None if description.head is None else finetuned_task.head_problem(description.head, modern=modern)
     if problem is not None:
         raise UserError(f"{problem}, or export with --format {'t5x' if modern else 'tf1'}")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
+from electra_jax.interchange.hf_classes import ARCHITECTURES, FIXED_SUMMARY, SILENT_HEADS, architecture_of
 from electra_jax.interchange.layout import Layout
 from electra_jax.interchange.tensors import Tensors
 from electra_jax.json_files import read_json
@@ -16,38 +17,6 @@ from electra_jax.model.types import PyTree
 
 CONFIG = "config.json"
 
-# The rest of the configuration tells regression from classification.
-KINDS = {
-    "ElectraForPreTraining": "discriminator",
-    "ElectraForMaskedLM": "generator",
-    "ElectraForSequenceClassification": "sequence_classification",
-    "ElectraForTokenClassification": "token_classification",
-    "ElectraForQuestionAnswering": "question_answering",
-    "ElectraForMultipleChoice": "multiple_choice",
-    "ElectraModel": "encoder",
-    # Of BERT only the encoder is imported, without its head.
-    "BertModel": "encoder",
-    "BertForPreTraining": "encoder",
-    "BertForMaskedLM": "encoder",
-    "BertForNextSentencePrediction": "encoder",
-    "BertForSequenceClassification": "encoder",
-    "BertForTokenClassification": "encoder",
-    "BertForQuestionAnswering": "encoder",
-    "BertForMultipleChoice": "encoder",
-}
-MODERNBERT_KINDS = {
-    "ModernBertModel": "encoder",
-    "ModernBertForMaskedLM": "generator",
-    "ModernBertForSequenceClassification": "sequence_classification",
-    "ModernBertForTokenClassification": "token_classification",
-    "ModernBertForQuestionAnswering": "question_answering",
-}
-ARCHITECTURES = {
-    **{kind: name for name, kind in KINDS.items() if name.startswith("Electra")},
-    "regression": "ElectraForSequenceClassification",
-    "multi_label_classification": "ElectraForSequenceClassification",
-}
-
 # The values that `transformers` assumes where an old config.json does not state them.
 SILENT = {
     "hidden_dropout_prob": 0.1,
@@ -56,31 +25,7 @@ SILENT = {
     "layer_norm_eps": 1e-12,
 }
 
-# The same for the number of heads, by model_type.
-SILENT_HEADS = {"electra": 4, "bert": 12}
 LARGEST = 2**63
-
-# Prefixes of tensors that tell the kind of model where config.json has no `architectures`; the first match counts.
-TELLING = {
-    "discriminator_predictions.": "discriminator",
-    "generator_predictions.": "generator",
-    "qa_outputs.": "question_answering",
-    "classifier.out_proj.": "sequence_classification",
-    "sequence_summary.": "multiple_choice",
-    "classifier.": "token_classification",
-    "": "encoder",
-}
-
-# The values that our encoder implements; any other value means another architecture.
-FIXED = {
-    "hidden_act": ("gelu", "gelu_python"),
-    "position_embedding_type": ("absolute", None),
-    "is_decoder": (False, None),
-    "add_cross_attention": (False, None),
-    "tie_word_embeddings": (True, None),
-    "problem_type": ("single_label_classification", "multi_label_classification", "regression", None),
-}
-FIXED_SUMMARY = {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"}
 
 
 class Found(NamedTuple):
@@ -130,57 +75,6 @@ def check_labels(config: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
-    """Return the kind of model, from `architectures` or, where that is missing, from the names of the tensors.
-
-    Raises:
-        UserError: if the architecture cannot be imported, or a setting has a value that our encoder does not implement.
-    """
-    architecture, model_type = architecture_of(config)
-    known = ", ".join((*KINDS, *MODERNBERT_KINDS))
-    if architecture is None and model_type is None:
-        raise UserError(f'{path} names no architecture: add one of {known} as "architectures"')
-    if architecture not in (*KINDS, None) or model_type not in SILENT_HEADS:
-        raise UserError(
-            f"{path}: the architecture {architecture} (model_type {model_type!r}) is not read; only {known} are"
-        )
-    check_fixed(config, FIXED, path)
-    if architecture is not None:
-        kind = KINDS[architecture]
-    elif model_type == "bert":
-        kind = "encoder"
-    else:
-        kind = next(kind for start, kind in TELLING.items() if any(name.startswith(start) for name in tensors))
-    if kind == "multiple_choice":
-        for name, value in FIXED_SUMMARY.items():
-            if config.get(name, value) != value:
-                raise UserError(f"{path}: {name} = {config[name]!r} is another head; only {value!r} is read")
-    # As in `transformers`: one output means regression if problem_type is not given.
-    single = len(tensors.get("classifier.out_proj.bias", ())) == 1
-    problem = config.get("problem_type") or ("regression" if single else None)
-    other = problem in ("regression", "multi_label_classification")
-    return str(problem) if kind == "sequence_classification" and other else kind
-
-
-def check_fixed(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]], path: Path) -> None:
-    """Check that settings have values that our encoder implements.
-
-    Raises:
-        UserError: if one has another value.
-    """
-    for name, values in fixed.items():
-        if name in config and config[name] not in values:
-            raise UserError(f"{path}: {name} = {config[name]!r} is another architecture; only {values[0]!r} is read")
-
-
-def architecture_of(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return the first name in `architectures`, and `model_type` or what the name says of it."""
-    names = config.get("architectures") or None
-    architecture = str(names[0] if isinstance(names, list) else names) if names else None
-    told = architecture and architecture.partition("For")[0].removesuffix("Model").lower()
-    return architecture, config.get("model_type") or told
-
-
 def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, prefix: str) -> EncoderConfig:
     """Return the sizes of the encoder: those that config.json states, otherwise those of the tensors.
 
@@ -212,6 +106,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
             **whole,
             **rates,
             **BERT_BLOCK,
+            pad_vocab_size_multiple=1,
             dtype="float32",
             dropout_bits=16,
             dropout_prng="threefry2x32",

@@ -8,7 +8,7 @@ import numpy as np
 
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
-from electra_jax.interchange import hf_config, hf_names, layout
+from electra_jax.interchange import hf_classes, hf_config, hf_names, layout
 from electra_jax.interchange.hf_config import Found
 from electra_jax.interchange.tensors import WEIGHTS, Tensors
 from electra_jax.model.types import PyTree
@@ -28,14 +28,15 @@ def read(config: Mapping[str, Any], raw: Tensors, source: Path, file: str) -> Fo
     """
     path = source / hf_config.CONFIG
     tensors = modernised(raw)
-    kind = hf_config.kind_of(config, tensors, path)
-    prefix = next((p for p in ("electra.", "bert.") if any(name.startswith(p) for name in tensors)), "")
+    kind = hf_classes.kind_of(config, tensors, path)
+    words = "embeddings.word_embeddings.weight"
+    prefix = hf_classes.prefix_of(tensors, words, ("electra.", "bert."), source / file)
     encoder = hf_config.encoder_config(config, tensors, path, prefix=prefix)
     head = hf_config.head_config(kind, config, tensors, path)
     description = hf_config.described(kind, encoder, head, config, source)
     template = abstract_params(description)
-    untie(tensors, "generator_lm_head.weight", f"{prefix}embeddings.word_embeddings.weight", source / file)
-    notes = []
+    untie(tensors, "generator_lm_head.weight", f"{prefix}{words}", source / file)
+    notes = hf_classes.class_notes(config, hf_classes.KINDS, path)
     if config.get("num_attention_heads") is None:
         notes.append(
             f"{path} does not say num_attention_heads: {encoder.num_attention_heads}, as transformers takes it"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax.checkpoints.model_record import Description, abstract_params
-from electra_jax.interchange import hf_config, hf_names, layout, modernbert_config, modernbert_names
+from electra_jax.interchange import hf_classes, hf_config, hf_names, layout, modernbert_config, modernbert_names
 from electra_jax.interchange.hf_config import Found
 from electra_jax.interchange.hf_electra import untie
 from electra_jax.interchange.layout import Layout
@@ -35,16 +35,18 @@ def read(config: Mapping[str, Any], raw: Tensors, source: Path, file: str) -> Fo
     """
     path = source / hf_config.CONFIG
     kind = modernbert_config.kind_of(config, raw, path)
-    prefix = "model." if any(name.startswith("model.") for name in raw) else ""
+    words = "embeddings.tok_embeddings.weight"
+    prefix = hf_classes.prefix_of(raw, words, ("model.",), source / file)
     encoder = modernbert_config.encoder_config(config, raw, path, prefix=prefix)
     head = modernbert_config.head_config(kind, config, raw, path)
     tensors = modernbert_names.split_joint(raw)
-    notes = modernbert_config.import_notes(config, encoder, path)
+    notes = hf_classes.class_notes(config, hf_classes.MODERNBERT_KINDS, path)
+    notes += modernbert_config.import_notes(config, encoder, path)
     if kind == "encoder" and (source / HEAD).is_file():
         kind = "discriminator"
         tensors |= read_file(source / HEAD)
     if kind == "generator":
-        untie(tensors, "decoder.weight", f"{prefix}embeddings.tok_embeddings.weight", source / file)
+        untie(tensors, "decoder.weight", f"{prefix}{words}", source / file)
         if config.get("decoder_bias") is False:
             tensors["decoder.bias"] = np.zeros(encoder.vocab_size, np.float32)
             notes.append(f"{path} says decoder_bias false: a generator has one here, which is 0")

@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+from tokenizers import AddedToken
 
 from electra_jax import json_files
 from electra_jax.errors import UserError
@@ -10,6 +12,8 @@ from electra_jax.run_directory import TOKENIZER, VOCABULARY
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
 from electra_jax.tasks.tokenizer_file import STATING_FILES, TokenizerFile, tokenizer_of
 from electra_jax.tasks.vocabulary import Vocabulary, is_cased, read_entries, to_tokenizer_json
+
+ADDED = "added_tokens.json"
 
 # The classes of `transformers` that read a vocab.txt as BERT does.
 BERT_CLASSES = {f"{name}Tokenizer{fast}" for name in ("Bert", "Electra", "DistilBert") for fast in ("", "Fast")}
@@ -19,6 +23,12 @@ NORMALIZER_NAMES = {
     "strip_accents": "strip_accents",
     "handle_chinese_chars": "tokenize_chinese_chars",
 }
+
+
+class AddedEntry(TypedDict):
+    """Declare what is read of a token that tokenizer_config.json lists as added."""
+
+    content: str
 
 
 def read_vocabulary(directory: Path) -> Vocabulary | None:
@@ -52,18 +62,29 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
     vocabulary = Vocabulary(
         tokens, bool(lowercase), bool(strip_accents), any_script=bool(ours.get("any_script", False))
     )
-    if set(SPECIAL_TOKENS) <= set(tokens):
+    roles = set(SPECIAL_TOKENS)
+    kept_whole = [token for token in added_tokens(directory) if token.content in set(tokens) - roles]
+    if roles <= set(tokens) and not kept_whole:
         return vocabulary
-    return with_stated_tokens(vocabulary, stated_by(directory))
+    return with_stated_tokens(vocabulary, stated_by(directory), kept_whole)
 
 
-def with_stated_tokens(vocabulary: Vocabulary, stated: list[dict[str, Any]]) -> Vocabulary:
-    """Return a vocabulary of BERT's kind with special tokens of other names, where the directory states them."""
+def with_stated_tokens(
+    vocabulary: Vocabulary, stated: list[dict[str, Any]], kept_whole: list[AddedToken]
+) -> Vocabulary:
+    """Return a vocabulary of BERT's kind with special tokens of other names, and with tokens that text keeps whole.
+
+    Args:
+        vocabulary: the entries, and how text is read.
+        stated: the files of the directory that name special tokens.
+        kept_whole: entries without a role that were added to the tokenizer, such as "[URL]".
+    """
     tokenizer = build_tokenizer(vocabulary.tokens, **vocabulary.reading)
     named = tokenizer_of(tokenizer.to_str(), stated)
     if {"unk", "cls", "sep", "mask"} - named.special_ids.keys():
         return vocabulary
     tokenizer.model.unk_token = named.special.unk
+    tokenizer.add_tokens([token for token in kept_whole if token.content not in named.special])
     return tokenizer_of(tokenizer.to_str(), stated)
 
 
@@ -77,12 +98,14 @@ def unread(directory: Path) -> str | None:
     config = read_json(directory / "tokenizer_config.json") or {}
     if (directory / TOKENIZER).is_file():
         return None
-    name = config.get("tokenizer_class")
+    # Old directories name the class beside the model's sizes.
+    name = first(config.get("tokenizer_class"), (read_json(directory / "config.json") or {}).get("tokenizer_class"), "")
     parts = [f"{key} {config[key]!r}" for key in ("word_tokenizer_type", "subword_tokenizer_type") if config.get(key)]
     parts += [f"{key} False" for key in ("tokenize_chinese_chars", "do_basic_tokenize") if config.get(key) is False]
-    if name in (None, *BERT_CLASSES) and not parts:
+    parts += ["never_split"] * bool(config.get("never_split"))
+    if name in ("", *BERT_CLASSES) and not parts:
         return None
-    return " with ".join([name or "a tokenizer", *([", ".join(parts)] if parts else [])])
+    return " with ".join([str(name) or "a tokenizer", *([", ".join(parts)] if parts else [])])
 
 
 def stated_length(directory: Path) -> int | None:
@@ -121,14 +144,55 @@ def entries_of(directory: Path) -> list[str] | None:
     if not (directory / VOCABULARY).is_file():
         return None
     tokens = read_entries(directory / VOCABULARY)
-    added = read_json(directory / "added_tokens.json") or {}
     try:
-        for token in sorted(added, key=added.__getitem__):
-            if added[token] == len(tokens):
-                tokens.append(token)
-    except TypeError as error:
-        raise UserError(f"{directory / 'added_tokens.json'} holds ids that are no numbers ({error})") from error
+        ids = {token: int(number) for token, number in (read_json(directory / ADDED) or {}).items()}
+        ids |= {entry["content"]: int(number) for number, entry in added_entries(directory).items()}
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{directory}: tokens were added to the tokenizer with ids that are no numbers ({error}): put right "
+            f"{ADDED} and tokenizer_config.json"
+        ) from error
+    for token in sorted(ids, key=ids.__getitem__):
+        if ids[token] == len(tokens):
+            tokens.append(token)
     return tokens
+
+
+def added_tokens(directory: Path) -> list[AddedToken]:
+    """Return the tokens that were added to a tokenizer of BERT's kind, which text keeps whole.
+
+    Version 5 and late releases of version 4 of `transformers` list them in tokenizer_config.json, with how each is
+    found in text; earlier ones in added_tokens.json, and those that are special in special_tokens_map.json.
+
+    Raises:
+        UserError: if a file cannot be read.
+    """
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    found: dict[str, AddedToken] = {}
+    for entry in added_entries(directory).values():
+        found[entry["content"]] = AddedToken(
+            entry["content"], **{name: entry[name] is True for name in flags if name in entry}
+        )
+    extra = [file.get("additional_special_tokens") for file in stated_by(directory)]
+    listed = [token for each in extra if isinstance(each, list) for token in each]
+    special = [str(token.get("content") if isinstance(token, dict) else token) for token in listed]
+    for token in [*(read_json(directory / ADDED) or {}), *special]:
+        found.setdefault(token, AddedToken(token, special=token in special, normalized=token not in special))
+    return list(found.values())
+
+
+def added_entries(directory: Path) -> dict[str, dict[str, Any]]:
+    """Return the tokens, by their ids, that a tokenizer_config.json lists as added.
+
+    Raises:
+        UserError: if the list is no such list.
+    """
+    path = directory / "tokenizer_config.json"
+    entries = (read_json(path) or {}).get("added_tokens_decoder") or {}
+    wrong = json_files.fault_of(entries, dict[str, AddedEntry], "added_tokens_decoder")
+    if wrong is not None:
+        raise UserError(f"{path}: {wrong}: {json_files.REMEDY}")
+    return entries
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -156,6 +220,12 @@ def write_tokenizer(
         Notes for the user.
     """
     special = vocabulary.special._asdict().items()
+    lacking = [token for role, token in special if role not in vocabulary.special_ids]
+    if lacking and not isinstance(vocabulary, TokenizerFile):
+        return [
+            f"the vocabulary lacks {', '.join(map(str, lacking))}, which AutoTokenizer would add beyond the model's "
+            "table of words: no tokenizer files were written"
+        ]
     specials = {f"{role}_token": token for role, token in special if role in vocabulary.special_ids}
     write_json(directory / "special_tokens_map.json", specials)
     # `transformers` 5 builds tokenizers of BERT's classes anew from their entries, and other ids come out.
@@ -174,14 +244,11 @@ def write_tokenizer(
             return []
         return [f"{TOKENIZER} is the model's own but for its post_processor, which gives rows as the model reads them"]
     casing = {"do_lower_case": vocabulary.lowercase, "strip_accents": vocabulary.strip_accents}
-    whole = len(specials) == len(SPECIAL_TOKENS)
-    reader = {} if whole else {"tokenizer_class": "ElectraTokenizer"}
-    write_json(directory / "tokenizer_config.json", config | casing | {"tokenize_chinese_chars": True} | reader)
+    write_json(directory / "tokenizer_config.json", config | casing | {"tokenize_chinese_chars": True})
     (directory / VOCABULARY).write_text(
         "".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8", newline="\n"
     )
-    if whole:
-        (directory / TOKENIZER).write_text(to_tokenizer_json(vocabulary), encoding="utf-8")
+    (directory / TOKENIZER).write_text(to_tokenizer_json(vocabulary), encoding="utf-8")
     return []
 
 

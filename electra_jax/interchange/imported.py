@@ -18,7 +18,7 @@ from electra_jax.errors import UserError
 from electra_jax.interchange.run_file import run_file
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.types import PyTree
-from electra_jax.run_directory import CONFIG
+from electra_jax.run_directory import CONFIG, CONTINUED
 from electra_jax.tasks.vocabulary import Vocabulary
 
 
@@ -110,9 +110,10 @@ def write(model: Imported, dest: Path) -> list[str]:
     with model_dir.new_directory(dest) as part:
         notes += [reason] if reason else []
         if text is not None:
-            (part / CONFIG).write_text(text, encoding="utf-8")
+            name = CONFIG if model.description.head is None else CONTINUED
+            (part / name).write_text(text, encoding="utf-8")
             if model.description.kind == "pretraining":
-                state = train_state(model, part / CONFIG)
+                state = train_state(model, part / name)
         model_dir.write_model(part, model.description, state, step=model.step, vocabulary=model.vocabulary)
     return notes
 

@@ -7,14 +7,8 @@ from typing import Any
 from electra_jax import ranges
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
-from electra_jax.interchange.hf_config import (
-    LARGEST,
-    MODERNBERT_KINDS,
-    architecture_of,
-    check_fixed,
-    check_numbers,
-    label_fields,
-)
+from electra_jax.interchange.hf_classes import FIXED_GENERATOR, MODERNBERT_KINDS, architecture_of, check_fixed
+from electra_jax.interchange.hf_config import LARGEST, check_numbers, label_fields
 from electra_jax.interchange.tensors import Tensors
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.heads import WITHOUT_ANSWERS, HeadConfig
@@ -31,6 +25,7 @@ HEADS = {
     "sequence_classification": "modernbert_sequence_classification",
     "regression": "modernbert_sequence_classification",
     "multi_label_classification": "modernbert_sequence_classification",
+    "multiple_choice": "modernbert_sequence_classification",
     "token_classification": "modernbert_token_classification",
     "question_answering": "modernbert_question_answering",
 }
@@ -66,17 +61,16 @@ GLOBAL_THETA, LOCAL_THETA = 160000.0, 10000.0
 
 
 def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
-    """Return the kind of model that `architectures` names.
+    """Return the kind of model that `architectures` names; "encoder" for a class that is not read.
 
     Raises:
-        UserError: if the architecture cannot be imported, or a setting has a value that our encoder does not implement.
+        UserError: if no architecture is named, or a setting has a value that our encoder does not implement.
     """
     architecture, _ = architecture_of(config)
-    if architecture not in MODERNBERT_KINDS:
-        found = f"the architecture {architecture} is not read" if architecture else "no architecture is named"
-        raise UserError(f"{path}: {found}; of ModernBERT only {', '.join(MODERNBERT_KINDS)} are")
-    kind = MODERNBERT_KINDS[architecture]
-    check_fixed(config, FIXED | ({"tie_word_embeddings": (True, None)} if kind == "generator" else {}), path)
+    if architecture is None:
+        raise UserError(f"{path}: no architecture is named; of ModernBERT only {', '.join(MODERNBERT_KINDS)} are read")
+    kind = MODERNBERT_KINDS.get(architecture, "encoder")
+    check_fixed(config, FIXED | (FIXED_GENERATOR if kind == "generator" else {}), path)
     # As in `transformers`: one output means regression if problem_type is not given.
     single = len(tensors.get("classifier.bias", ())) == 1
     problem = config.get("problem_type") or ("regression" if single else None)
@@ -110,6 +104,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
             **sizes,
             **switches,
             embedding_size=sizes["hidden_size"],
+            pad_vocab_size_multiple=1,
             type_vocab_size=0,
             position_embedding_type="rotary",
             norm_placement="pre",

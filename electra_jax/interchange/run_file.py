@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from electra_jax.checkpoints.model_record import Description
 from electra_jax.errors import UserError
-from electra_jax.model.config import BERT_BLOCK, EncoderConfig
+from electra_jax.model.config import BERT_BLOCK, MAX_UNROLLED_LAYERS, EncoderConfig
 from electra_jax.model.electra import generator_config
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
@@ -14,9 +14,6 @@ BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
 THIRD_WIDTH = 0.33333
 # The generator's share of the depth in gin/models/modern_*.gin, which has the whole width.
 MODERN_DEPTH = 0.25
-
-# As in gin/models, where small and base are unrolled and large is not.
-MAX_UNROLLED_LAYERS = 12
 
 # Steps and warm-up of a model that is continued; more text wants more of them.
 CONTINUED_STEPS, CONTINUED_WARMUP = 20_000, 1_000
@@ -42,7 +39,7 @@ def run_file(description: Description, dest: Path, *, resumes_at: int | None) ->
         resumes_at: the step from which the optimizer resumes; None where the files had no moments.
 
     Returns:
-        The text and an empty reason; or None and the reason, which is empty for a fine-tuned model.
+        The text and an empty reason; or None and the reason.
     """
     config = description.discriminator
     if config is None:
@@ -50,8 +47,6 @@ def run_file(description: Description, dest: Path, *, resumes_at: int | None) ->
             "a generator alone does not say the discriminator's sizes: to pre-train from it give --gin.INIT_FROM, and "
             "a model's Gin file of which a tower has its sizes"
         )
-    if description.kind not in ("pretraining", "discriminator", "encoder"):
-        return None, ""
     generator = description.generator
     if generator is None:
         width = THIRD_WIDTH if config.hidden_size == BASE_HIDDEN_SIZE else 0.25

@@ -26,6 +26,9 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+# What the numbers of a written file may be.
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+
 STORAGES = {
     "FloatStorage": np.float32,
     "DoubleStorage": np.float64,
@@ -95,6 +98,22 @@ def read_safetensors(path: Path) -> Tensors:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is cut off or damaged ({error}): copy or download it again") from error
+
+
+def rounded(tensors: Tensors, dtype: str) -> Tensors:
+    """Return float32 tensors in a dtype, a name of `DTYPES`.
+
+    Raises:
+        UserError: if a number is too large for it.
+    """
+    if dtype == "float32":
+        return tensors
+    with np.errstate(over="ignore"):
+        found = {name: tensor.astype(DTYPES[dtype]) for name, tensor in tensors.items()}
+    large = [name for name, tensor in found.items() if not np.isfinite(tensor.astype(np.float32)).all()]
+    if large:
+        raise UserError(f"{', '.join(large[:4])} holds numbers that {dtype} has no place for: take bfloat16 or float32")
+    return found
 
 
 class Storage(NamedTuple):

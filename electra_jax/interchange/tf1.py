@@ -294,7 +294,7 @@ def write(model: Loaded, source: Path, dest: Path) -> list[str]:
     hf_tokenizer.write_json(dest / "bert_config.json", {**sizes, "vocab_size": encoder.vocab_size})
     if model.vocabulary is not None:
         write_tokenizer(dest, model.vocabulary)
-    write_card(dest / "README.md", model, "a checkpoint of the original TensorFlow code")
+    write_card(dest, model, "a checkpoint of the original TensorFlow code")
     notes = [] if moments is not None else ["no moments of the optimizer were there to export"]
     if model.vocabulary is not None and model.vocabulary.lowercase is None:
         notes.append("the original code reads a vocab.txt alone: give it token ids of this model's tokenizer.json")

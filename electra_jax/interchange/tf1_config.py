@@ -135,6 +135,7 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
         initializer_range=beside.get("initializer_range", 0.02),
         layer_norm_eps=1e-12,
         **BERT_BLOCK,
+        pad_vocab_size_multiple=1,
         dtype="float32",
         attention="exact",
         scan_unroll=1,

@@ -40,6 +40,8 @@ BERT_BLOCK = {
 
 # Far beyond any encoder: a number that is a mistake is refused before its layers are listed.
 MOST_LAYERS = 10_000
+# Where nothing else is set: as in gin/models, where small and base are unrolled and large is not.
+MAX_UNROLLED_LAYERS = 12
 
 CHOICES = {
     "remat_policy": tuple(REMAT_POLICIES),
@@ -59,7 +61,9 @@ class EncoderConfig:
     (Warner et al., 2024). Each of them can be chosen alone.
 
     Attributes:
-        vocab_size: V.
+        vocab_size: the number of tokens.
+        pad_vocab_size_multiple: the rows V of the word table are the next multiple of it; 1 for as many as tokens. No
+            token has the rows beyond, and their words have probability 0.
         hidden_size: D.
         embedding_size: E; where it differs from D, embeddings are projected.
         num_hidden_layers: N.
@@ -98,6 +102,7 @@ class EncoderConfig:
     """
 
     vocab_size: Annotated[int, SIZE]
+    pad_vocab_size_multiple: Annotated[int, AT_LEAST_1]
     hidden_size: Annotated[int, SIZE]
     embedding_size: Annotated[int, SIZE]
     num_hidden_layers: Annotated[int, Range(1, MOST_LAYERS)]
@@ -169,6 +174,11 @@ class EncoderConfig:
                 f"EncoderConfig.local_attention is {self.local_attention}: a sliding layer takes a window "
                 f"from 2 to max_position_embeddings {self.max_position_embeddings}"
             )
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Return V, the rows of the word table."""
+        return -(-self.vocab_size // self.pad_vocab_size_multiple) * self.pad_vocab_size_multiple
 
     @property
     def head_size(self) -> int:

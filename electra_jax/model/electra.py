@@ -14,11 +14,13 @@ from electra_jax.model.config import EncoderConfig
 from electra_jax.model.embeddings import DisentangledEmbeddings, Embeddings
 from electra_jax.model.layers import Linear, take_positions
 from electra_jax.model.towers import (
+    CorrectingDiscriminator,
     Discriminator,
     Generator,
     MaskedLmHead,
     Tower,
     WordPredictor,
+    forbid_padding,
     visible_before,
 )
 from electra_jax.model.types import Masked, Tokens
@@ -120,6 +122,26 @@ class Electra(nn.Module):
         return generator_logits_BKV, self.discriminate(masked.tokens, deterministic=True)
 
 
+class CorrectingElectra(Electra):
+    """A generator, and a discriminator that also chooses among candidates for the masked positions."""
+
+    def main_tower(self, embeddings: Embeddings) -> nn.Module:
+        """Return the discriminator with both heads."""
+        return CorrectingDiscriminator(self.discriminator_config, embeddings)
+
+    def correct(
+        self, tokens: Tokens, positions_BK: jax.Array, candidates_BKP: jax.Array, *, deterministic: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the discriminator's logits, float32 [B, L], and those of the candidates, float32 [B, K, P]."""
+        return self.discriminator.correct(tokens, positions_BK, candidates_BKP, deterministic=deterministic)
+
+    def __call__(self, masked: Masked) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Run both towers, so that `init` makes every parameter."""
+        logits_BKV = self.generate(masked, deterministic=True)
+        candidates_BKP = masked.masked_ids[..., None]
+        return logits_BKV, self.correct(masked.tokens, masked.masked_positions, candidates_BKP, deterministic=True)
+
+
 class Bert(nn.Module):
     """One encoder and a masked-LM head; the encoder's parameters are named as a discriminator's, for fine-tuning."""
 
@@ -192,7 +214,8 @@ class UniformElectra(nn.Module):
     def generate(self, masked: Masked, *, deterministic: bool) -> jax.Array:
         """Return equal logits at the masked positions, float32 [B, K, V]."""
         del deterministic
-        return jnp.zeros((*masked.masked_positions.shape, self.config.vocab_size), jnp.float32)
+        logits_BKV = jnp.zeros((*masked.masked_positions.shape, self.config.padded_vocab_size), jnp.float32)
+        return forbid_padding(logits_BKV, self.config)
 
     def discriminate(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
         """Return the discriminator's logits, float32 [B, L]."""

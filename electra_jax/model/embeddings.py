@@ -38,7 +38,7 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         """Declare the tables."""
         config = self.config
-        shapes = {"word_embeddings": (config.vocab_size, "vocab")}
+        shapes = {"word_embeddings": (config.padded_vocab_size, "vocab")}
         if config.position_embedding_type == "absolute":
             shapes["position_embeddings"] = (config.max_position_embeddings, "abspos_buckets")
         if config.type_vocab_size:

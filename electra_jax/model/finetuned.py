@@ -10,7 +10,7 @@ from electra_jax.model.embeddings import Embeddings
 from electra_jax.model.encoder import Encoder
 from electra_jax.model.heads import HeadConfig, make_head
 from electra_jax.model.precision import evaluation_config, evaluation_precision
-from electra_jax.model.towers import positions_in_example, visible
+from electra_jax.model.towers import Discriminator, positions_in_example, visible
 from electra_jax.model.types import PyTree, Tokens
 
 
@@ -57,8 +57,26 @@ class FinetunedModel(nn.Module):
         return self.head(hidden_BLD, tokens, deterministic=deterministic, **targets)
 
 
-def head_outputs(params: PyTree, tokens: Tokens, *, model: FinetunedModel) -> Any:
+class PromptedModel(nn.Module):
+    """Compute the head that pre-training leaves on the discriminator, which prompts ask."""
+
+    config: EncoderConfig
+
+    def setup(self) -> None:
+        """Create the two parts."""
+        self.embeddings = Embeddings(self.config)
+        self.discriminator = Discriminator(self.config, self.embeddings)
+
+    def __call__(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
+        """Return float32 logits [B, L], positive where a token looks replaced."""
+        return self.discriminator(tokens, deterministic=deterministic)
+
+
+Trainable = FinetunedModel | PromptedModel
+
+
+def head_outputs(params: PyTree, tokens: Tokens, *, model: Trainable) -> Any:
     """Return what the head says without dropout, at the precision of evaluation: an array, or a dict of them."""
-    exact = FinetunedModel(evaluation_config(model.config), model.head_config)
+    exact = model.clone(config=evaluation_config(model.config))
     with evaluation_precision():
         return exact.apply({"params": params}, tokens, deterministic=True)

@@ -35,9 +35,18 @@ class MaskedLmHead(nn.Module):
         )
         norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, name="layer_norm")
         hidden_BKE = norm(gelu(dense(hidden_BKD)))
-        bias_V = self.param("output_bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,), jnp.float32)
+        rows = (config.padded_vocab_size,)
+        bias_V = self.param("output_bias", logical(nn.initializers.zeros, "vocab"), rows, jnp.float32)
         logits_BKV = matmul.einsum("BKE,VE->BKV", hidden_BKE, word_embeddings_VE, dtype, result=jnp.float32)
-        return logits_BKV + expand_to(bias_V, logits_BKV)
+        return forbid_padding(logits_BKV + expand_to(bias_V, logits_BKV), config)
+
+
+def forbid_padding(logits_BKV: jax.Array, config: EncoderConfig) -> jax.Array:
+    """Return the logits with the words of rows that no token has made impossible: see `pad_vocab_size_multiple`."""
+    if config.padded_vocab_size == config.vocab_size:
+        return logits_BKV
+    is_token_V = jnp.arange(config.padded_vocab_size) < config.vocab_size
+    return jnp.where(expand_to(is_token_V, logits_BKV), logits_BKV, -jnp.inf)
 
 
 class ReplacedTokenHead(nn.Module):
@@ -54,6 +63,32 @@ class ReplacedTokenHead(nn.Module):
             gelu(hidden_BLD)
         )
         return logits_BL1[..., 0]
+
+
+class CorrectionHead(nn.Module):
+    """Dense, GELU, LayerNorm at the embedding size, then the product with each candidate's row of the word table.
+
+    It is TEAMS's head of multi-word selection (Shen et al., 2021, section 3): a `MaskedLmHead` of a few words.
+    """
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, hidden_BKD: jax.Array, candidates_BKPE: jax.Array) -> jax.Array:
+        """Map [B, K, D], and the word embeddings of the candidates, to float32 logits [B, K, P]."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        dense = Linear(
+            config.embedding_size,
+            ("embed", None),
+            config.output_initializer,
+            dtype,
+            config.classifier_bias,
+            name="dense",
+        )
+        norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, name="layer_norm")
+        hidden_BKE = norm(gelu(dense(hidden_BKD)))
+        # A batch of products as small as these costs more as matrix products.
+        return jnp.sum(hidden_BKE[..., None, :].astype(jnp.float32) * candidates_BKPE, axis=-1)
 
 
 def visible(tokens: Tokens) -> jax.Array:
@@ -126,6 +161,23 @@ class Discriminator(Tower):
     def __call__(self, tokens: Tokens, *, deterministic: bool) -> jax.Array:
         """Return float32 logits [B, L]."""
         return self.head(self.encode(tokens, deterministic=deterministic))
+
+
+class CorrectingDiscriminator(Discriminator):
+    """A discriminator that also says which of a few candidates stood at the masked positions."""
+
+    def setup(self) -> None:
+        """Declare the encoder and its two heads."""
+        super().setup()
+        self.correction = CorrectionHead(self.config)
+
+    def correct(
+        self, tokens: Tokens, positions_BK: jax.Array, candidates_BKP: jax.Array, *, deterministic: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return float32 logits of being replaced, [B, L], and of the candidates at these positions, [B, K, P]."""
+        hidden_BLD = self.encode(tokens, deterministic=deterministic)
+        candidates_BKPE = jnp.take(self.embeddings.word_table(), candidates_BKP, axis=0)
+        return self.head(hidden_BLD), self.correction(take_positions(hidden_BLD, positions_BK), candidates_BKPE)
 
 
 class WordPredictor(nn.Module):

@@ -6,7 +6,7 @@ Array names end in the letters of their dimensions, outermost first:
     D  hidden size               E  embedding size           F  feed-forward size
     H  attention heads           C  channels per head        V  vocabulary
     N  layers                    T  token types              S  sequence length, the attended side
-    Z  query, key and value      P  answer candidates        x  any, or 1
+    Z  query, key and value      P  candidates        x  any, or 1
     G  blocks of a row           W  tokens of a block        Y  classes of a probe
 """
 

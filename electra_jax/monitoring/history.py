@@ -26,8 +26,9 @@ METRICS = (
     "discriminator_auc",
     "unreplaced_share",
     "prediction_loss",
+    "correction_loss",
 )
-LOSSES = ("loss", "generator_loss", "discriminator_loss", "prediction_loss")
+LOSSES = ("loss", "generator_loss", "discriminator_loss", "prediction_loss", "correction_loss")
 
 
 @dataclass(frozen=True)

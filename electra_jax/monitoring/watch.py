@@ -19,6 +19,7 @@ from electra_jax.monitoring.history import history_of
 from electra_jax.monitoring.metrics_file import read_rows
 from electra_jax.monitoring.published_curve import published_curve, shipped_curve
 from electra_jax.monitoring.reporter import COLUMNS, NullReporter, RunReporter, closing_after
+from electra_jax.pretraining.correction import CorrectedDetection
 from electra_jax.pretraining.electric import TwoTowerDetection
 from electra_jax.pretraining.replaced_token import ReplacedTokenDetection
 from electra_jax.run_directory import METRICS
@@ -35,7 +36,7 @@ def setting_of(run: PretrainingRun) -> Setting:
     objective = run.objective
     all_tokens = getattr(objective, "discriminate_at", "all") == "all"
     # Electric is a subclass of TwoTowerDetection whose loss means something else.
-    detects = type(objective) in (ReplacedTokenDetection, TwoTowerDetection)
+    detects = type(objective) in (ReplacedTokenDetection, CorrectedDetection, TwoTowerDetection)
     return Setting(
         vocab_size=run.encoder.vocab_size,
         batch_size=run.batch_size,

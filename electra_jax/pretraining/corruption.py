@@ -26,7 +26,7 @@ class PositionRule(Protocol):
 
         Args:
             key: PRNG key of the row.
-            ids_L: its token ids, int32.
+            ids_L: its token ids, int32, with the marks that they may have.
             candidate_L: bool, true at ordinary tokens; only these are masked.
             wanted: the most positions to mask, int32 [].
             num_slots: K.
@@ -65,6 +65,7 @@ class MaskingConfig:
             generator samples it all the same.
         positions: how the masked positions of a row are drawn.
         cls_id, sep_id, mask_id: ids that are never masked.
+        word_mark: what batches add to the id of a token that goes on with a word; None for ids alone.
         share: share of the steps that are over, at which the schedule of `mask_prob` is read: see `at`.
     """
 
@@ -74,6 +75,7 @@ class MaskingConfig:
     cls_id: int
     sep_id: int
     mask_id: int
+    word_mark: int | None = None
     share: jax.Array | float = 1.0
 
     def at(self, share: jax.Array | float) -> Self:
@@ -146,10 +148,13 @@ def mask(key: jax.Array, tokens: Tokens, config: MaskingConfig) -> Masked:
 
     Args:
         key: PRNG key.
-        tokens: unmasked sequences, int32 [B, L].
+        tokens: unmasked sequences, int32 [B, L], whose ids may have the marks of `config.word_mark`.
         config: share and kind of the masked positions.
     """
     num_rows, length = tokens.input_ids.shape
+    marked_BL = tokens.input_ids
+    if config.word_mark is not None:
+        tokens = tokens._replace(input_ids=marked_BL % config.word_mark)
     num_slots = config.max_predictions(length)
     candidate_BL = candidates(tokens.input_ids, tokens.attention_mask, config)
     wanted_B = num_to_mask(tokens.attention_mask, config)
@@ -159,7 +164,7 @@ def mask(key: jax.Array, tokens: Tokens, config: MaskingConfig) -> Masked:
         positions_K, count = config.positions.draw(position_key, *row, num_slots)
         return positions_K, count, jax.random.uniform(show_key, (num_slots,)) < config.mask_token_prob
 
-    rows = row_keys(key, num_rows), tokens.input_ids, candidate_BL, wanted_B
+    rows = row_keys(key, num_rows), marked_BL, candidate_BL, wanted_B
     positions_BK, count_B, shown_BK = jax.vmap(draw)(*rows)
     used_BK = jnp.arange(num_slots)[None, :] < count_B[:, None]
     return mask_at(tokens, positions_BK, used_BK, shown_BK, config)
@@ -241,12 +246,12 @@ def invert_cdf(of_block_BK: jax.Array, within_BK: jax.Array, logits_BKV: jax.Arr
     blocks = logits_BKV[..., : whole * SAMPLING_BLOCK].reshape(*logits_BKV.shape[:-1], whole, SAMPLING_BLOCK)
     rest = logits_BKV[..., whole * SAMPLING_BLOCK :]
     block_sums = jnp.concatenate([jnp.sum(mass(blocks), -1), jnp.sum(mass(rest), -1, keepdims=True)], axis=-1)
-    block_BK1 = passes(jnp.cumsum(block_sums, axis=-1), of_block_BK[..., None])
+    block_BK1 = passes(block_sums, of_block_BK[..., None])
     # The last block is cut off by the end of the vocabulary: what is missing has no probability.
     block_logits = jnp.pad(rest, ((0, 0), (0, 0), (0, SAMPLING_BLOCK - rest.shape[-1])), constant_values=-jnp.inf)
     if whole:
         block_logits = jnp.where(block_BK1 < whole, block_of(logits_BKV, block_BK1[..., 0]), block_logits)
-    chosen_BK1 = passes(jnp.cumsum(mass(block_logits), axis=-1), within_BK[..., None])
+    chosen_BK1 = passes(mass(block_logits), within_BK[..., None])
     return (SAMPLING_BLOCK * block_BK1 + chosen_BK1)[..., 0].astype(jnp.int32)
 
 
@@ -259,9 +264,13 @@ def block_of(logits_BKV: jax.Array, block_BK: jax.Array) -> jax.Array:
     return jax.vmap(jax.vmap(cut))(logits_BKV, block_BK)
 
 
-def passes(cumulative: jax.Array, uniform: jax.Array) -> jax.Array:
+def passes(masses: jax.Array, uniform: jax.Array) -> jax.Array:
     """Return the first index, [..., 1], whose cumulative sum is above `uniform` x the total: never one that adds 0."""
-    return jnp.sum(cumulative <= uniform * cumulative[..., -1:], axis=-1, keepdims=True)
+    cumulative = jnp.cumsum(masses, axis=-1)
+    index = jnp.sum(cumulative <= uniform * cumulative[..., -1:], axis=-1, keepdims=True)
+    # Sums in another order differ by a rounding, with which zeros at the end could seem to add something.
+    num_zeros = jnp.argmax(jnp.flip(masses, axis=-1) > 0, axis=-1, keepdims=True)
+    return jnp.minimum(index, masses.shape[-1] - 1 - num_zeros)
 
 
 def forbid(logits_BKV: jax.Array, ids_BK: jax.Array) -> jax.Array:

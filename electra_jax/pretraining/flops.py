@@ -2,6 +2,7 @@
 
 from electra_jax.model import windows
 from electra_jax.model.config import FULL, EncoderConfig
+from electra_jax.pretraining.correction import CorrectedDetection
 from electra_jax.pretraining.electric import TwoTowerDetection
 from electra_jax.pretraining.language_model import LanguageModel
 from electra_jax.pretraining.masked_lm import AllTokensMlm
@@ -44,6 +45,8 @@ def step_flops(
     # Electric is a kind of TwoTowerDetection.
     if isinstance(objective, ReplacedTokenDetection | TwoTowerDetection):
         main += replaced_token_head_flops(discriminator, all_tokens)
+        if isinstance(objective, CorrectedDetection):
+            main += correction_head_flops(discriminator, masked_tokens, objective.num_candidates)
     else:
         predicted = all_tokens if isinstance(objective, AllTokensMlm | LanguageModel) else masked_tokens
         main += word_head_flops(discriminator, predicted, width=discriminator.hidden_size)
@@ -65,9 +68,14 @@ def encoder_flops(config: EncoderConfig, batch_size: int, sequence_length: int) 
 
 def word_head_flops(config: EncoderConfig, num_tokens: int, *, width: int) -> int:
     """Return the forward matrix FLOPs of predicting `num_tokens` words from hidden states of a width."""
-    return 2 * num_tokens * config.embedding_size * (width + config.vocab_size)
+    return 2 * num_tokens * config.embedding_size * (width + config.padded_vocab_size)
 
 
 def replaced_token_head_flops(config: EncoderConfig, num_tokens: int) -> int:
     """Return the forward matrix FLOPs of the discriminator's head."""
     return 2 * num_tokens * (config.hidden_size**2 + config.hidden_size)
+
+
+def correction_head_flops(config: EncoderConfig, num_tokens: int, num_candidates: int) -> int:
+    """Return the forward matrix FLOPs of choosing among candidates at `num_tokens` positions; lookups cost nothing."""
+    return 2 * num_tokens * config.embedding_size * (config.hidden_size + num_candidates)

@@ -49,12 +49,16 @@ class WholeWords:
     begins_V: np.ndarray
     spans: bool
 
+    def begins(self, ids_L: jax.Array) -> jax.Array:
+        """Return whether each token of a row begins a word, bool [L]."""
+        return jnp.asarray(self.begins_V)[ids_L]
+
     def draw(
         self, key: jax.Array, ids_L: jax.Array, candidate_L: jax.Array, wanted: jax.Array, num_slots: int
     ) -> tuple[jax.Array, jax.Array]:
         """Return the positions of whole words in the order in which these are drawn, and how many fit the budget."""
         order_key, span_key = jax.random.split(key)
-        begins_L = word_beginnings(jnp.asarray(self.begins_V)[ids_L], candidate_L)
+        begins_L = word_beginnings(self.begins(ids_L), candidate_L)
         unit_L = begins_L
         if self.spans:
             unit_L &= span_beginnings(span_key, begins_L, candidate_L)
@@ -70,6 +74,21 @@ class WholeWords:
         """Return the samples, of which no two are at the same position."""
         del masked
         return sampled_ids_BK
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MarkedWords(WholeWords):
+    """`WholeWords` of a text whose words are marked, whatever its tokens are.
+
+    Attributes:
+        word_mark: what is added to the id of a token that goes on with a word.
+    """
+
+    word_mark: int
+
+    def begins(self, ids_L: jax.Array) -> jax.Array:
+        """Return whether each token of a row has no mark, bool [L]."""
+        return ids_L < self.word_mark
 
 
 def word_beginnings(begins_L: jax.Array, candidate_L: jax.Array) -> jax.Array:
@@ -144,14 +163,19 @@ def fill(
     return order_L, count
 
 
-def position_rule(unit: str, of_tokens: PositionRule, begins_word: list[bool] | None) -> PositionRule:
+def position_rule(
+    unit: str, of_tokens: PositionRule, begins_word: list[bool] | None, word_mark: int | None
+) -> PositionRule:
     """Return how positions are drawn.
 
     Args:
         unit: one of `MASK_UNITS`.
         of_tokens: the rule for "token".
-        begins_word: whether each token begins a word; for "token" it is not read.
+        begins_word: whether each token begins a word; for "token", and where words are marked, it is not read.
+        word_mark: what is added to the id of a token that goes on with a word; None where tokens show it.
     """
     if unit == "token":
         return of_tokens
+    if word_mark is not None:
+        return MarkedWords(np.zeros(0, np.bool_), spans=unit == "span", word_mark=word_mark)
     return WholeWords(np.asarray(begins_word, np.bool_), spans=unit == "span")

@@ -51,13 +51,15 @@ def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) 
         "masked": jnp.sum(weights_BK),
         "real": jnp.sum(real_BL),
     }
-    for name, logits_BKV in (
-        ("generator", outputs.generator_logits_BKV),
-        ("prediction", outputs.prediction_logits_BKV),
+    for name, logits_BKV, right_BK in (
+        ("generator", outputs.generator_logits_BKV, masked.masked_ids),
+        ("prediction", outputs.prediction_logits_BKV, masked.masked_ids),
+        # The original token is the first of the candidates.
+        ("correction", outputs.correction_logits_BKP, jnp.zeros_like(masked.masked_ids)),
     ):
         if logits_BKV is not None:
             # The largest logit rather than its place: a maximum is reduced many times faster than an argmax on CPU.
-            own_BK1 = jnp.take_along_axis(logits_BKV, masked.masked_ids[..., None], axis=-1)
+            own_BK1 = jnp.take_along_axis(logits_BKV, right_BK[..., None], axis=-1)
             largest_BK1 = jnp.max(logits_BKV, axis=-1, keepdims=True)
             # Of n tokens with the largest logit one is right: a uniform generator guesses one in V.
             tied_BK = jnp.sum((logits_BKV == largest_BK1).astype(jnp.float32), axis=-1)
@@ -137,7 +139,7 @@ def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[
     run = [name for name in loss_weights if name == "generator" or counted[name] or not counted.get("generator")]
     parts = {f"{name}_loss": quotient(sums[f"{name}_loss"], sums[f"{name}_loss_weight"]) for name in run}
     values = {"loss": sum(loss_weights[name] * parts[f"{name}_loss"] for name in run), **parts}
-    for name in ("generator", "prediction"):
+    for name in ("generator", "prediction", "correction"):
         if name in run and f"{name}_correct" in sums:
             values[f"{name}_accuracy"] = quotient(sums[f"{name}_correct"], sums[f"{name}_predicted"])
     if "sample_pairs" in sums:

@@ -29,13 +29,16 @@ class Keys(NamedTuple):
 class Outputs(NamedTuple):
     """The outputs of a forward pass, for metrics and reports; a field that an objective does not compute is None.
 
-    `prediction_logits_BKV` are those of a main tower that predicts words, at the masked positions.
+    `prediction_logits_BKV` are those of a main tower that predicts words, at the masked positions;
+    `correction_logits_BKP` those of one that chooses among candidates there, of which the original token is the first:
+    -inf for a candidate that does not count.
     """
 
     corrupted: Corrupted | None = None
     generator_logits_BKV: jax.Array | None = None
     discriminator_logits_BL: jax.Array | None = None
     prediction_logits_BKV: jax.Array | None = None
+    correction_logits_BKP: jax.Array | None = None
 
 
 class Objective(Protocol):

@@ -10,6 +10,7 @@ from electra_jax.model.electra import (
     EMBEDDING_SHARING,
     AllTokensMlmModel,
     Bert,
+    CorrectingElectra,
     Electra,
     LeftToRightModel,
     ReplaceMlmModel,
@@ -18,6 +19,7 @@ from electra_jax.model.electra import (
 )
 from electra_jax.model.two_towers import TwoTowerElectra
 from electra_jax.pretraining import corruption, original
+from electra_jax.pretraining.correction import CorrectedDetection
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.language_model import LanguageModel
 from electra_jax.pretraining.mask_units import MASK_UNITS
@@ -32,6 +34,7 @@ RULES = {rules.name: rules for rules in (STANDARD_RULES, original.RULES)}
 # (objective, generator_kind) -> network. One of two towers takes both configurations and embedding_sharing.
 TWO_TOWERS: dict[tuple[type, str], Callable[..., nn.Module]] = {
     (ReplacedTokenDetection, "small"): Electra,
+    (CorrectedDetection, "small"): CorrectingElectra,
     (TwoTowerDetection, "two_tower"): TwoTowerElectra,
     (Electric, "two_tower"): TwoTowerElectra,
     (ReplaceMlm, "small"): ReplaceMlmModel,

@@ -51,7 +51,7 @@ class Answers:
 
     Attributes:
       kind: of `tasks.protocol.KINDS`.
-      matrix: the confusions of classes, or of whether there is an answer.
+      matrix: the confusions of classes, of places of choices, or of whether there is an answer.
       values: predicted against gold values.
       table: the scores of entities by type, of labels, or of questions.
       num_words: the words of tagged sentences.
@@ -77,6 +77,8 @@ def read_answers(kind: str, records: Rows, metrics: Mapping[str, Any], spans_of:
     """
     if kind == "classification":
         return Answers(kind, matrix=_classes(records))
+    if kind == "multiple_choice":
+        return Answers(kind, matrix=_places(records))
     if kind == "multi_label_classification":
         return Answers(kind, table=_labels(records))
     if kind == "regression":
@@ -95,6 +97,13 @@ def _classes(records: Rows) -> Matrix:
     known = records[0]["prediction"].get("probabilities", {})
     labels = list(dict.fromkeys([*known, *sorted({label for pair in pairs for label in pair})]))
     return _matrix(confusion(pairs, labels), labels)
+
+
+def _places(records: Rows) -> Matrix:
+    """Return which place was chosen for each right one: a model that prefers a place shows a column."""
+    pairs = [(record["gold"], record["prediction"]["label"]) for record in records]
+    labels = list(map(str, range(1 + max(max(pair) for pair in pairs))))
+    return _matrix(confusion([(str(gold), str(said)) for gold, said in pairs], labels), labels)
 
 
 def _matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> Matrix:

@@ -83,6 +83,7 @@ def ranked_errors(kind: str, records: Rows, metric: str) -> list[Error]:
     read = {
         "classification": _class_error,
         "multi_label_classification": _labels_error,
+        "multiple_choice": _choice_error,
         "regression": _value_error,
         "tagging": _tags_error,
         "question_answering": partial(_answer_error, METRICS[metric]),
@@ -105,6 +106,15 @@ def _class_error(record: Mapping[str, Any]) -> Error | None:
     sure, right = number(probabilities, prediction["label"]), number(probabilities, gold)
     words = f"{percent(sure)} sure; of the right one {percent(right)}"
     return Error(_finite(sure), words, prediction["label"], str(gold), _texts(record))
+
+
+def _choice_error(record: Mapping[str, Any]) -> Error | None:
+    prediction, gold = record["prediction"], record["gold"]
+    if prediction["label"] == gold:
+        return None
+    sure, right = (number({"p": prediction["probabilities"][place]}, "p") for place in (prediction["label"], gold))
+    words = f"{percent(sure)} sure; of the right one {percent(right)}"
+    return Error(_finite(sure), words, prediction["choice"], record["choices"][gold], _texts(record))
 
 
 def _labels_error(record: Mapping[str, Any]) -> Error | None:

@@ -70,6 +70,7 @@ _NO_SCORES = ("total", "thresh")
 _HEADS = {
     "classification": "a choice among its classes",
     "multi_label_classification": "any number of its labels",
+    "multiple_choice": "a score for each choice",
     "regression": "its values",
     "tagging": "a tag for each word",
     "question_answering": "the answer’s place in the text",
@@ -122,9 +123,10 @@ def write_finetune_report(model_dir: str | Path) -> Path:
     """
     run = _read_run(Path(model_dir))
     path, results, kind = Path(model_dir) / REPORT, run.results, run.results["kind"]
-    # What retrieval finds is no answer to a pair by itself, and a similarity is a value.
+    # What retrieval finds is no answer to a pair by itself, a similarity is a value, and a prompt gives a class.
     records = [] if kind == "retrieval" else run.predictions
-    kind, spans_of = "regression" if kind == "similarity" else kind, choice.tagging_rules(run.rules).spans_of
+    kind = {"similarity": "regression", "prompt": "classification"}.get(kind, kind)
+    spans_of = choice.tagging_rules(run.rules).spans_of
     seed_styles = _seed_styles(run)
     # What results.json says besides the scores that the page shows.
     remarks = {name: results[name] for name in ("skipped", "null_threshold") if results.get(name)}

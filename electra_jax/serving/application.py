@@ -46,7 +46,7 @@ class Service:
         self._model, self._run = model, run
         # Where the directory stands is not told to whoever asks.
         self._name = absolute(run.model_dir).name
-        self._columns = InputColumns(run.text_column, run.text_b_column, run.id_column)
+        self._columns = InputColumns(run.text_column, run.text_b_column, None, run.id_column)
         self._longest = served_lengths(model)[-1]
         self.metrics = Metrics()
         self.batcher = Batcher(

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from electra_jax.checkpoints.model_record import TASK_KINDS
 from electra_jax.data.buckets import bucket_of
 from electra_jax.inference.network import Network
-from electra_jax.inference.prediction import lengths_of, rows_of_batch
+from electra_jax.inference.prediction import rows_of_batch
 
 
 def served_lengths(model: Network) -> list[int]:
     """Return the lengths that rows of requests are padded to; the last one is the most tokens of a row."""
-    of_task = model.description.kind in TASK_KINDS
+    of_task = model.description.task_kind is not None
     longest = model.description.row_length if of_task else model.description.encoder.max_position_embeddings
-    lengths = lengths_of(model)
+    lengths = model.lengths
     return [length for length in lengths if length <= bucket_of(longest, lengths)]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from electra_jax import ranges
 from electra_jax.errors import UserError
 from electra_jax.model.types import PyTree
 
@@ -26,25 +27,32 @@ class MeshConfig:
         data, fsdp, tensor: devices along each axis; one of them may be -1 for all that are left.
         rules: (logical axis, mesh axis or None) pairs; the first whose mesh axis is free wins. A logical axis without
             a mesh axis is replicated.
+        deterministic: whether the same program gives the same bits in every run on a GPU too, see
+            `runtime.set_determinism`.
     """
 
     data: int
     fsdp: int
     tensor: int
     rules: tuple[tuple[str, str | None], ...]
+    deterministic: bool
 
     def __post_init__(self) -> None:
         """Check sizes and rules.
 
         Raises:
-            UserError: if a size is not positive, more than one is -1, or a rule has an unknown mesh axis.
+            UserError: if a size is not positive, more than one is -1, or a rule is no pair or has an unknown mesh axis.
         """
+        ranges.check(self)
         sizes = dict(zip(AXES, self.sizes, strict=True))
         if self.sizes.count(-1) > 1:
             raise UserError(f"mesh axes {sizes}: only one of them can be -1")
         if any(size < 1 and size != -1 for size in self.sizes):
             raise UserError(f"mesh axes {sizes}: each must be at least 1, or -1 for what is left")
-        for name, axis in self.rules:
+        for rule in self.rules:
+            if not isinstance(rule, list | tuple) or len(rule) != 2:
+                raise UserError(f"MeshConfig.rules holds {rule!r}: a rule is (logical axis, mesh axis or None)")
+            name, axis = rule
             if axis is not None and axis not in AXES:
                 raise UserError(f"MeshConfig.rules has ({name!r}, {axis!r}): a mesh axis is one of {', '.join(AXES)}")
 

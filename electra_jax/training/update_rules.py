@@ -24,7 +24,7 @@ HIDDEN_MATRICES = (
     (r"encoder/.*attention/(query|key|value)_kernel$", MuonDimensionNumbers(-3, (-2, -1))),
     (r"encoder/.*attention/output_kernel$", MuonDimensionNumbers((-3, -2), -1)),
     (r"encoder/.*kernel$", MuonDimensionNumbers(-2, -1)),
-    (r"head/(dense|joint|answerable/hidden)/kernel$", MuonDimensionNumbers(-2, -1)),
+    (r"(head|correction)/(dense|joint|answerable/hidden)/kernel$", MuonDimensionNumbers(-2, -1)),
 )
 # Embeddings, heads' output tables, biases and layer normalization: Adam's beside Muon.
 NO_HIDDEN_MATRICES = r"embeddings/|(prediction|start|end|span|copy_gate)[/_]kernel$|bias$|scale$"

@@ -60,24 +60,29 @@ def _open_files(pattern: str, *, text_format: str, text_field: str, skip_undecod
     if pattern.startswith("hf:"):
         fetched, folder = fetch_dataset(pattern.removeprefix("hf:"))
         return TextFiles(map(path_of, fetched), root=path_of(folder), name=pattern, **how)
-    pattern = os.path.expanduser(pattern)
-    if not glob.has_magic(pattern) and (paths := saved_dataset_files(path_of(pattern))):
+    pattern = name = os.path.expanduser(pattern)
+    if (os.path.isdir(pattern) or not glob.has_magic(pattern)) and (paths := saved_dataset_files(path_of(pattern))):
         return TextFiles(paths, root=path_of(pattern), name=pattern, **how)
+    if os.path.isfile(pattern):
+        # The name of a file, whatever pattern it could be.
+        pattern = glob.escape(pattern)
     paths = _matching(pattern)
     if not paths:
         hint = f"; it is a folder: say which files, as in {pattern.rstrip('/')}/*.txt" if os.path.isdir(pattern) else ""
+        if "[" in pattern:
+            hint += "; a [ that belongs to a name is written [[]"
         place = "" if is_remote(pattern) else f" (looked from {os.getcwd()})"
         raise UserError(f"no file matches {pattern!r}{place}{hint}.")
     root = _folder_before_wildcards(pattern)
     tfrecords = [".tfrecord" in path.name for path in paths]
     if not any(tfrecords):
-        return TextFiles(paths, root=root, name=pattern, **how)
+        return TextFiles(paths, root=root, name=name, **how)
     if not all(tfrecords):
         odd = paths[tfrecords.index(False)]
         raise UserError(f"{pattern!r} matches TFRecords and other files, such as {odd}; narrow it.")
     from electra_jax.tasks.corpora.original_tfrecords import OriginalTFRecords  # imports TensorFlow
 
-    return OriginalTFRecords(paths, root=root, name=pattern)
+    return OriginalTFRecords(paths, root=root, name=name)
 
 
 def _matching(pattern: str) -> list[epath.Path]:

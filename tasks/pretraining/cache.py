@@ -31,7 +31,14 @@ from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace
 from electra_jax.json_files import read_json
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, held_out_threshold, read_corpus
-from electra_jax.tasks.pretraining.cache_worker import Job, Setup, piece_path, read_piece, record_path
+from electra_jax.tasks.pretraining.cache_worker import (
+    Job,
+    Setup,
+    largest_size,
+    piece_path,
+    read_piece,
+    record_path,
+)
 from electra_jax.tasks.pretraining.packing import Packing
 from electra_jax.tasks.pretraining.progress import ByteProgress
 from electra_jax.tasks.unknown import Unknown, join_unknown
@@ -42,6 +49,9 @@ FORMAT_VERSION = 2
 
 # Bytes of text of a job: 64 jobs of a small corpus, more of a large one.
 SMALLEST_JOB, LARGEST_JOB, JOBS = 2**16, 2**26, 64
+
+# What may be held out: so many times the share that was asked for, or so much of the text whatever was.
+_TOLERANCE, _SMALL_SHARE = 5, 0.1
 
 # The size of a job, in the folder of the jobs. Its name changes with what a job's record holds.
 _JOB_BYTES = "bytes_of_a_job"
@@ -62,6 +72,8 @@ def cache_description(
         "packing": packing.builder.name,
         "held_out_fraction": held_out_fraction,
         "format_version": FORMAT_VERSION,
+        # The names of other caches are those of versions without marks.
+        **({"word_marks": True} if packing.word_marks else {}),
     }
 
 
@@ -111,6 +123,8 @@ def build_cache(
             killed.
     """
     description = cache_description(corpus, vocabulary, packing=packing, held_out_fraction=held_out_fraction)
+    if packing.word_marks and corpus.tokenised:
+        raise UserError(f"WORD_MARKS is True, and {corpus.name} holds token ids, not text: set it to False")
     if num_processes < 1:
         raise UserError(f"{num_processes} processes cannot build a cache: give at least 1.")
     name = cache_name(description)
@@ -121,6 +135,8 @@ def build_cache(
     final = pathlib.Path(cache_dir) / name
     with disk_errors_for_users(cache_dir):
         if (final / "COMPLETED").exists():
+            # Left by a process that was killed after it had renamed its cache.
+            shutil.rmtree(final / "jobs", ignore_errors=True)
             return str(final)
         with sole_builder(pathlib.Path(cache_dir) / f".{name}.lock"):
             if not (final / "COMPLETED").exists():
@@ -296,7 +312,8 @@ def _finish(
     _check_held_out(totals, description)
     for split in SPLITS:
         pieces = (piece_path(setup.directory, index, split) for index in range(len(records)))
-        _join_pieces(partial / f"{split}.blocks", pieces, setup.vocabulary.vocab_size)
+        size = largest_size(setup.vocabulary.vocab_size, word_marks=setup.packing.word_marks)
+        _join_pieces(partial / f"{split}.blocks", pieces, size)
     dropped = sum(record["dropped"] for record in records)
     unknown = join_unknown(Unknown(**record["unknown"]) for record in records)
     counts = {**totals, "dropped_tokens": dropped, "skipped": skipped, "unknown": unknown.to_json()}
@@ -313,13 +330,18 @@ def _finish(
 
 
 def _check_held_out(totals: dict[str, dict[str, int]], description: dict[str, Any]) -> None:
-    """Refuse a division that holds out most of the text: documents are then too few, or too long, to be divided.
+    """Refuse a division that holds out too much of the text: documents are then too few, or of too unequal length.
+
+    The least that can be held out of a small corpus is a document, which may be many times the share.
 
     Raises:
-        UserError: if more is held out than is left, and over five times what was asked for.
+        UserError: if over five times the tokens are held out that were asked for, in several documents that are over a
+            tenth of the text, or in one that is most of it.
     """
     train, held_out = (totals[split]["tokens"] for split in SPLITS)
-    if held_out > train and held_out > 5 * description["held_out_fraction"] * (train + held_out):
+    several = totals["validation"]["documents"] > 1 and held_out > _SMALL_SHARE * (train + held_out)
+    too_much = held_out > _TOLERANCE * description["held_out_fraction"] * (train + held_out)
+    if too_much and (several or held_out > train):
         raise UserError(
             f"HELD_OUT_FRACTION {description['held_out_fraction']} of the documents of {description['corpus']} is "
             f"{held_out / (train + held_out):.0%} of its tokens ({totals['train']['examples']} training examples are "

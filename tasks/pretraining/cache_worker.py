@@ -22,6 +22,7 @@ from electra_jax.data.blocks import token_dtype
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.tasks.corpora.corpus import example_id
+from electra_jax.tasks.encoding import WORD_MARK
 from electra_jax.tasks.pretraining.packing import Packing, pack_document
 from electra_jax.tasks.unknown import Unknown, commonest, count_unknown, what_became_unknown
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -87,6 +88,11 @@ def read_piece(path: pathlib.Path) -> Piece:
         return Piece(**arrays)
 
 
+def largest_size(vocab_size: int, *, word_marks: bool) -> int:
+    """Return one more than the largest number that stands for a token in a cache."""
+    return vocab_size + WORD_MARK * word_marks
+
+
 def run_job(setup: Setup, job: Job) -> dict[str, Any]:
     """Write the job's pieces, then its record, and return the record.
 
@@ -104,7 +110,8 @@ def run_job(setup: Setup, job: Job) -> dict[str, Any]:
         replace_file(piece_path(setup.directory, job.index, split), buffer.getvalue())
         counts = {"documents": len(documents), "examples": len(piece.lengths), "tokens": len(piece.tokens)}
         record[split] = counts
-        found = count_unknown(piece.tokens, setup.vocabulary)
+        ids = piece.tokens % WORD_MARK if setup.packing.word_marks else piece.tokens
+        found = count_unknown(ids, setup.vocabulary)
         tokens, unknown = tokens + found[0], unknown + found[1]
     record["dropped"] = dropped[0]
     words, characters = _commonest_unknown(setup, job) if unknown else ({}, {})
@@ -172,13 +179,14 @@ def _piece(setup: Setup, examples: Iterator[tuple[int, Sequence[int], Sequence[i
         lengths.append(len(input_ids))
         second_starts.append(second_start)
     ids, vocab_size = np.array(tokens, np.int64), setup.vocabulary.vocab_size
-    if ids.max(initial=0) >= vocab_size:
+    largest = np.max(ids % WORD_MARK if setup.packing.word_marks else ids, initial=0)
+    if largest >= vocab_size:
         raise UserError(
-            f"the corpus holds the token id {ids.max()}, but the vocabulary has {vocab_size} entries: name the "
+            f"the corpus holds the token id {largest}, but the vocabulary has {vocab_size} entries: name the "
             "vocabulary that it was made with"
         )
     return Piece(
-        ids.astype(token_dtype(vocab_size)),
+        ids.astype(token_dtype(largest_size(vocab_size, word_marks=setup.packing.word_marks))),
         np.array(lengths, np.int64),
         np.array(second_starts, np.int64),
         np.array(numbers, np.int64),

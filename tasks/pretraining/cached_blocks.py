@@ -36,6 +36,7 @@ class MadeBy(TypedDict, total=False):
     """Declare what is read of the record of a cache."""
 
     vocabulary_fingerprint: str
+    word_marks: bool
     train: SplitRecord
     validation: SplitRecord
 
@@ -127,8 +128,7 @@ def check_shards(cache: epath.Path, split: str) -> None:
     Raises:
         UserError: if some are missing.
     """
-    names = [path.name for path in cache.glob(f"{split}.tfrecord-*-of-*")]
-    numbers = [re.fullmatch(r".*-(\d+)-of-(\d+)", name) for name in names]
+    numbers = [re.fullmatch(r".*-(\d+)-of-(\d+)", path.name) for path in _tfrecords(cache, split)]
     stated = {int(number[2]) for number in numbers if number}
     info = cache / f"info.{split}.json"
     if info.exists():
@@ -137,6 +137,11 @@ def check_shards(cache: epath.Path, split: str) -> None:
     if len(stated) > 1 or any(len(found) != number or max(found, default=-1) != number - 1 for number in stated):
         count = " or ".join(map(str, sorted(stated)))
         raise UserError(f"{cache} holds {len(found)} of the {count} files of its {split} split: {COPY_AGAIN}")
+
+
+def _tfrecords(cache: epath.Path, split: str) -> list[epath.Path]:
+    """Return the TFRecords of a split; not by `glob`, to which the name of the cache would be a pattern too."""
+    return [path for path in cache.iterdir() if re.fullmatch(rf"{re.escape(split)}\.tfrecord-.*-of-.*", path.name)]
 
 
 def _check_count(cache: epath.Path, split: str, found: int) -> None:
@@ -160,7 +165,7 @@ def _convert(cache: epath.Path, split: str, directory: pathlib.Path, vocab_size:
     # The blocks of `electra cache` need no TensorFlow.
     from electra_jax.tasks.host_tensorflow import reason_of, tf
 
-    files = sorted(str(path) for path in cache.glob(f"{split}.tfrecord-*-of-*"))
+    files = sorted(str(path) for path in _tfrecords(cache, split))
     ragged = {key: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for key in ("input_ids", "token_type_ids")}
     dataset = tf.data.TFRecordDataset(files).batch(EXAMPLES_AT_ONCE)
     dataset = dataset.map(lambda records: tf.io.parse_example(records, ragged), num_parallel_calls=tf.data.AUTOTUNE)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from electra_jax.data.batch_shapes import SHORTEST_TARGET
 from electra_jax.errors import UserError
-from electra_jax.tasks.encoding import encode_texts
+from electra_jax.tasks.encoding import encode_texts, encode_with_marks
 
 # The chance that a sentence which would reach past the middle still goes to segment A (ELECTRA's ExampleBuilder).
 BORDER_COIN = 0.5
@@ -52,6 +52,7 @@ class Packing:
         random_length_share: share of examples that aim at a length drawn from 5..length instead of `length`.
         seed: seed of the draws; each document has draws of its own, from (seed, document key).
         builder: builds the examples of each document.
+        word_marks: whether ids have the marks of `encoding.encode_with_marks`.
     """
 
     length: int
@@ -59,6 +60,7 @@ class Packing:
     random_length_share: float
     seed: int
     builder: ExampleBuilder
+    word_marks: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a length that has no room for both segments.
@@ -79,7 +81,8 @@ def pack_document(
     key: str, text: str, *, tokenizer: Tokenizer, cls_id: int, sep_id: int, packing: Packing
 ) -> tuple[list[Example], int]:
     """Tokenise a document, each line of which is a sentence, and pack it: (examples, tokens in no example)."""
-    sentences = encode_texts(text.split("\n"), tokenizer)
+    encode = encode_with_marks if packing.word_marks else encode_texts
+    sentences = encode(text.split("\n"), tokenizer)
     return packing.builder.build(
         sentences,
         length=packing.length,

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.long_texts import count_fields
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.qa import metrics
@@ -112,13 +113,13 @@ class QATask:
     def rows(self, examples: Sequence[QAExample], *, training: bool) -> list[Row]:
         """Return a row per window, int32.
 
-        `window` is its number among those of its example. In training the questions that cannot be learnt have none;
-        otherwise rows have no targets.
+        `window` is its number among those of its example, and the tokens that are counted are the question's. In
+        training the questions that cannot be learnt have none; otherwise rows have no targets.
 
         Raises:
           UserError: if a question leaves no room for its context.
         """
-        rows = []
+        rows, limit = [], self.windows.max_question_length
         for number, example in enumerate(examples):
             try:
                 cut = training_windows if training else prediction_windows
@@ -130,7 +131,8 @@ class QATask:
                 # The batch makes its own, for padded rows.
                 del features["attention_mask"]
                 place = {"example": np.array(number, np.int32), "window": np.array(window.index, np.int32)}
-                rows.append(features | place)
+                counts = count_fields(window.question_tokens, max(0, window.question_tokens - limit))
+                rows.append(features | place | counts | {"question_length": np.array(limit, np.int32)})
         return rows
 
     def predictions(

@@ -75,6 +75,7 @@ class Window:
       index: the number of the window among those of its question.
       input_ids_L, token_type_ids_L: int32, [CLS] question [SEP] context [SEP]; types 0 before the context.
       answer_mask_L: int32, 1 where an answer may start or end: the context, and [CLS] for "none here".
+      question_tokens: word pieces of the question, those that were cut off included.
       context_start: position of the window's first word piece of the context.
       first_piece: number of that piece in the whole context.
       offsets_C2: int32, characters of the whole context [start, end) that each piece of it covers.
@@ -88,6 +89,7 @@ class Window:
     input_ids_L: np.ndarray
     token_type_ids_L: np.ndarray
     answer_mask_L: np.ndarray
+    question_tokens: int
     context_start: int
     first_piece: int
     offsets_C2: np.ndarray
@@ -228,7 +230,8 @@ STANDARD_RULES = QARules(
 def _windows(
     example: QAExample, context: TokenizedContext, vocabulary: Vocabulary, config: WindowConfig
 ) -> list[Window]:
-    question = vocabulary.encode(example.question)[: config.max_question_length]
+    whole_question = vocabulary.encode(example.question)
+    question = whole_question[: config.max_question_length]
     num_tokens = len(context.ids_T)
     before = [vocabulary.cls_id, *question, *vocabulary.between_ids]
     num_before = len(before)
@@ -256,6 +259,7 @@ def _windows(
                 input_ids_L=np.array([*before, *context.ids_T[tokens], vocabulary.sep_id], np.int32),
                 token_type_ids_L=token_type_ids_L,
                 answer_mask_L=answer_mask_L,
+                question_tokens=len(whole_question),
                 context_start=num_before,
                 first_piece=start,
                 offsets_C2=context.offsets_T2[tokens],

@@ -18,6 +18,7 @@ from electra_jax.tasks.vocabulary import Vocabulary
 # The column of each probe in the files of CoNLL-2000 and CoNLL-2003, which begin with the word and its part of speech;
 # the tokens under masks have none.
 COLUMNS = {"chunk": -1, "pos": 1, "words": None}
+SPLITS = ("train", "dev", "test")
 
 
 class Asked(NamedTuple):
@@ -66,6 +67,14 @@ def probe_sources(options: TaskOptions) -> Sources:
     )
 
 
+def draw_of(seed: int, split: str) -> np.random.Generator:
+    """Return what a probe draws of a split by its seed, see `ask`.
+
+    It is a stream of chance for each split: another number of training sentences masks the same in the others.
+    """
+    return np.random.default_rng([seed, SPLITS.index(split)])
+
+
 def ask(
     probe: str,
     sentences: Sequence[TaggedSentence],
@@ -100,6 +109,16 @@ def ask(
         rows.append({"input_ids": ids_L, "token_type_ids": np.zeros_like(ids_L)})
         positions.append(places)
     return Asked(rows, positions, answers, num_cut)
+
+
+def check_asks(asked: Asked, probe: str, split: str, num_sentences: int) -> None:
+    """Check that a split asks something.
+
+    Raises:
+        UserError: if it does not.
+    """
+    if not asked.answers:
+        raise UserError(f"the {split} split of {probe} asks nothing in {num_sentences} sentences: give it more")
 
 
 def _read(options: TaskOptions, path: os.PathLike[str], split: str) -> Examples:

@@ -3,10 +3,8 @@
 import collections
 import dataclasses
 import functools
-import logging
 import math
 import pathlib
-from collections.abc import Callable
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
@@ -24,11 +22,6 @@ from electra_jax.tasks.text.tables import (
     indicator_columns,
     read_table,
 )
-
-logger = logging.getLogger(__name__)
-
-# With fewer dev examples, each is more than a hundredth of the score.
-_FEW_DEV_EXAMPLES = 100
 
 # TFDS's names of the splits that it names otherwise. MNLI's diagnostic one is its dataset "ax".
 _TFDS_SPLITS = {"dev": "validation", "dev_matched": "validation_matched", "dev_mismatched": "validation_mismatched"}
@@ -95,11 +88,7 @@ def table_sources(options: TaskOptions, *, regression: bool, target: Target | No
     # What lies outside the values of training is no mistake, though no prediction will.
     accepted = Interval(-math.inf, math.inf) if isinstance(target, Interval) else target
     read = functools.partial(_read_table, columns=columns, target=accepted, skip_bad_rows=options.skip_bad_rows)
-    sources = file_sources(options, **looked, read=read, text_of=_texts_in_any_order)
-    readers = dict(sources.readers)
-    if "dev" in readers:
-        readers["dev"] = functools.partial(_read_dev, readers["dev"])
-    return Sources(readers, sources.missing), target
+    return file_sources(options, **looked, read=read, text_of=_texts_in_any_order), target
 
 
 def _glue_of_tfds(task: GlueTask, options: TaskOptions) -> Sources:
@@ -131,20 +120,6 @@ def _read_table(path: pathlib.Path, split: str, *, columns: Columns, target: Tar
     if split == "test" and not set(columns.labels) <= set(column_names(path)):
         columns = dataclasses.replace(columns, label=None)
     return read_table(path, columns=columns, target=target, skip_bad_rows=skip_bad_rows)
-
-
-def _read_dev(read: Callable[[], Examples]) -> Examples:
-    dev = read()
-    number = len(dev.examples)
-    if number < _FEW_DEV_EXAMPLES:
-        logger.warning(
-            "the dev split has only %d example%s; each is %.0f %% of its score, and one of 100.00 may be luck: "
-            "name a larger DEV_FILE, or hold out more with DEV_FRACTION",
-            number,
-            "" if number == 1 else "s",
-            100 / number,
-        )
-    return dev
 
 
 def _texts_in_any_order(example: TextExample) -> str:

@@ -213,7 +213,7 @@ def indicator_columns(path: str | os.PathLike[str], *, texts: Sequence[str]) -> 
     for _, record in records(path, texts, BadRows(path, skip=True)):
         if record is None:
             continue
-        there = [name for name in names if not _is_missing(record.get(name), label=True)]
+        there = [name for name in names if not is_missing(record.get(name), label=True)]
         others = {name for name in there if not is_indicator(record[name])}
         names = [name for name in names if name not in others]
         seen |= set(there) - others
@@ -341,7 +341,7 @@ def _table_rows(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRow
                 f"{path}, line {line}: the label {record[columns.label]} is a list, and here each row has one label: "
                 "give it one, or fine-tune on lists, with MULTI_LABEL = None or True"
             )
-        missing = [name for name in columns.used if _is_missing(record.get(name), label=name in columns.labels)]
+        missing = [name for name in columns.used if is_missing(record.get(name), label=name in columns.labels)]
         if missing:
             bad_rows.report(line, f"no {', '.join(map(repr, missing))}", f"the columns {', '.join(columns.used)}")
             continue
@@ -362,7 +362,7 @@ def _label(record: Mapping[str, object], column: str | tuple[str, ...]) -> str |
     return None if any(name not in record for name in column) else labels_of_columns(record, column)
 
 
-def _is_missing(value: object, *, label: bool) -> bool:
+def is_missing(value: object, *, label: bool) -> bool:
     """Say whether a value is none: null, NaN, or a label that is empty or spelt as one; an empty text is a text."""
     if label and isinstance(value, str):
         return value.strip() in _MISSING

@@ -323,7 +323,7 @@ def make_text_task(
         thresholds=_thresholds(options, target, recorded),
         pair=pair,
         clips=options.clip_predictions if recorded is None else recorded["clips"],
-        metrics=_main_first(metrics, options),
+        metrics=main_first(metrics, options),
         rules=rules,
         vocabulary=vocabulary,
         length=options.row_length,
@@ -356,7 +356,7 @@ def _target(facts: Mapping[str, Any]) -> Target:
     return (LabelSets if several else Classes)(tuple(facts["target"]))
 
 
-def _main_first(metrics: tuple[str, ...], options: TaskOptions) -> tuple[str, ...]:
+def main_first(metrics: tuple[str, ...], options: TaskOptions) -> tuple[str, ...]:
     """Return the scores with the one that is to choose and to head the tables in front.
 
     Raises:

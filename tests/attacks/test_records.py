@@ -19,10 +19,10 @@ from safetensors.numpy import save_file
 from electra_jax.checkpoints.model_record import read_model_record
 from electra_jax.checkpoints.run_record import read_run_record
 from electra_jax.checkpoints.seal import METADATA, SEAL, CorruptCheckpointError, check_seal, seal
-from electra_jax.config.data import check_vocabulary_of
+from electra_jax.config.cache_checks import check_vocabulary_of
 from electra_jax.errors import UserError
 from electra_jax.files import absolute
-from electra_jax.interchange import hf_config, hf_electra, modernbert_config
+from electra_jax.interchange import hf_classes, hf_config, hf_electra, modernbert_config
 from electra_jax.interchange.tensors import read_tensors
 from electra_jax.model.config import FULL, SLIDING
 from electra_jax.reports.finetuning import read_results
@@ -106,7 +106,7 @@ def read_config(directory: Path) -> None:
     """Read config.json as far as it is the file, and not its tensors, that decides."""
     config, path = hf_config.read_config(directory), directory / hf_config.CONFIG
     tensors, file = read_tensors(directory)
-    if hf_config.architecture_of(config)[1] == modernbert_config.MODEL_TYPE:
+    if hf_classes.architecture_of(config)[1] == modernbert_config.MODEL_TYPE:
         kind = modernbert_config.kind_of(config, tensors, path)
         modernbert_config.encoder_config(config, tensors, path, prefix="model.")
         modernbert_config.head_config(kind, config, tensors, path)

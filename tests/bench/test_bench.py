@@ -124,6 +124,7 @@ def test_buckets_are_those_of_fine_tuning() -> None:
     text = Path("gin/runs/finetune.gin").read_text()
     shipped = ast.literal_eval(re.search(r"^BUCKETS = (.*)$", text, re.MULTILINE)[1])
     assert tuple(bucket for bucket in shipped if bucket <= glue_lengths.LONGEST) == glue_lengths.BUCKETS
+    assert f"\nPOOL_BATCHES = {glue_lengths.POOL_BATCHES}\n" in text
 
 
 def test_what_buckets_gain_where_time_is_proportional_to_length() -> None:
@@ -138,7 +139,8 @@ def test_what_buckets_gain_where_time_is_proportional_to_length() -> None:
     # Each row has its tokens computed at least, and rows of like length are together.
     assert 1 < computed < 1.5
     lengths_N = glue_lengths.lengths("stsb", 1000, seed=3)
-    batches = TrainingBatches([{"input_ids": np.zeros(n, np.int32)} for n in lengths_N], 8, glue_lengths.BUCKETS, 3, 0)
+    rows = [{"input_ids": np.zeros(n, np.int32)} for n in lengths_N]
+    batches = TrainingBatches(rows, 8, glue_lengths.BUCKETS, glue_lengths.POOL_BATCHES, 3, 0)
     shapes = [next(batches)["input_ids"].shape for _ in range(batches.batches_per_epoch)]
     assert computed == pytest.approx(sum(rows * length for rows, length in shapes) / lengths_N.sum(), abs=0.006)
 

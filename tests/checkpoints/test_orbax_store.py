@@ -45,6 +45,29 @@ def test_the_newest_stay(tmp_path: Path) -> None:
     _assert_holds(restore_latest(tmp_path, _abstract(_state(0))), 9)
 
 
+@pytest.mark.parametrize("name", ["run[1]", "run*", "run?"])
+def test_a_directory_whose_name_is_a_pattern_is_read_and_not_written(tmp_path: Path, name: str) -> None:
+    """Orbax would leave a checkpoint there without its arrays."""
+    with pytest.raises(UserError, match=r"holds one of \* \? \[, which Orbax takes for a pattern: name another"):
+        Checkpoints(tmp_path / name, keep=1)
+    assert list(tmp_path.iterdir()) == []
+    _save(tmp_path / "run", [1])
+    (tmp_path / "run").rename(tmp_path / name)
+    _assert_holds(restore_latest(tmp_path / name, _abstract(_state(0))), 1)
+
+
+def test_a_directory_that_cannot_be_written_is_not_called_full(small_disk: Path) -> None:
+    checkpoints = Checkpoints(small_disk / "run", keep=1)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(UserError, match=r"Read-only file system.*; make the directory writable and run the same"):
+        _save_now(checkpoints, 1)
+
+
+def _save_now(checkpoints: Checkpoints, step: int) -> None:
+    checkpoints.save(step, _state(step), {})
+    checkpoints.wait()
+
+
 def _truncate(checkpoint: Path) -> None:
     path = _largest(checkpoint)
     path.write_bytes(path.read_bytes()[:-7])

@@ -41,6 +41,7 @@ def test_recorded_configurations_build(runs: Path) -> None:
     finetuning = gin_files.build(FinetuningRun, ["tuned/config.gin"], [], search_paths=[])
     assert (finetuning.task.task, finetuning.task.train_file) == ("classification", "train.tsv")
     assert (finetuning.task.multi_label, finetuning.task.main_metric, finetuning.patience) == (False, None, None)
+    assert (finetuning.pool_batches, finetuning.scan_unroll) == (64, 1)
 
 
 def test_a_pre_training_is_resumed(runs: Path) -> None:
@@ -49,18 +50,25 @@ def test_a_pre_training_is_resumed(runs: Path) -> None:
     assert reported_steps(runs / "pretrained") == list(range(1, 13))
 
 
-def test_a_fine_tuning_is_resumed(runs: Path) -> None:
-    """One more seed: the first is kept."""
-    first = (runs / "tuned/seeds/0/result.json").read_bytes()
-    done = electra(["finetune", "--gin_file=tuned/config.gin", "--gin.NUM_SEEDS=2"], runs / "cache")
+def test_a_fine_tuning_that_has_finished_is_shown_and_not_added_to(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its batches were ordered and weighed otherwise than those of another seed would be."""
+    seed = runs / "tuned/seeds/0/result.json"
+    first = seed.read_bytes()
+    done = electra(["finetune", "--gin_file=tuned/config.gin"], runs / "cache")
     assert done.returncode == 0, done
-    assert (runs / "tuned/seeds/0/result.json").read_bytes() == first
+    assert seed.read_bytes() == first
     results = json.loads((runs / "tuned/results.json").read_text())
-    assert [seed["seed"] for seed in results["seeds"]] == [0, 1]
     # Its score is that of the examples that chose the checkpoint, and the table says so.
-    assert [seed.get("selection") for seed in results["seeds"]] == [None, "last"]
+    assert [seed.get("selection") for seed in results["seeds"]] == [None]
     assert results["selection"] is None
     assert "chosen on the examples that are scored, which is a little too high" in " ".join(done.stdout.split())
+    # Also after the run was recorded anew.
+    assert main(["finetune", "--gin_file=tuned/config.gin", "--gin.NUM_SEEDS=2"]) == 2
+    said = capsys.readouterr().err
+    assert "(an earlier version began it, which ordered and weighed the rows of batches in another way)" in said
+    assert not (runs / "tuned/seeds/1").exists()
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,14 @@ from electra_jax.model.config import EncoderConfig
 from electra_jax.model.electra import Electra, generator_config
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import registry, steps
+from electra_jax.pretraining.correction import CorrectedDetection
 from electra_jax.pretraining.masked_lm import MaskedLanguageModel
 from electra_jax.pretraining.objective import Objective
 from electra_jax.tasks.tokenizer import SpecialTokens
 from electra_jax.tasks.vocabulary import Vocabulary, write_vocab_file
 from support.finetuned_model import TOKENS
 from support.hf_models import SUBSET
-from support.objectives import COMPILE_FAST
+from support.objectives import COMPILE_FAST, CORRECTION
 from support.tiny_model import OBJECTIVE, random_batch, small_encoder
 
 Arrays = dict[str, np.ndarray]
@@ -162,6 +163,16 @@ def test_a_pair_gives_each_tower_and_its_generator_only_where_it_fits(tmp_path: 
     taken, found = started(folder, MLM())
     assert (taken.new, taken.left_over) == (["generator"], ["discriminator/head", "generator"])
     assert_under(found, "discriminator/encoder", there, "discriminator/encoder")
+
+
+def test_a_head_that_chooses_among_candidates_is_new_or_left_behind(tmp_path: Path) -> None:
+    correcting = network(CorrectedDetection(**CORRECTION))
+    pair, chooses = trained(network()), trained(correcting)
+    taken, found = started(written(tmp_path / "pair", pair), correcting)
+    assert (taken.new, taken.left_over) == (["discriminator/correction"], [])
+    assert all(np.array_equal(found[name], pair[name]) for name in pair)
+    taken, _ = started(written(tmp_path / "chooses", chooses), network())
+    assert (taken.new, taken.left_over, taken.notes) == ([], ["discriminator/correction"], [])
 
 
 def test_disentangled_embeddings_take_the_shared_ones_and_their_layer_norm(tmp_path: Path) -> None:
@@ -300,6 +311,29 @@ def test_a_new_token_starts_from_the_mean_of_its_pieces(tmp_path: Path) -> None:
     np.testing.assert_array_equal(now[10], named(new(network()))["embeddings/word_embeddings"][10])
     # The end of a word is read as a word is.
     np.testing.assert_allclose(now[11], (table[8] + table[7]) / 2, rtol=1e-6)
+
+
+def test_rows_that_pad_a_table_are_added_and_left_out(tmp_path: Path) -> None:
+    sizes = {"pad_vocab_size_multiple": 50}
+    wide = dataclasses.replace(MAIN, **sizes)
+    padded = network(main=wide, generator=dataclasses.replace(SMALLER, **sizes))
+    names = ("embeddings/word_embeddings", "generator/head/output_bias")
+    there = trained(network())
+    taken, found = started(written(tmp_path / "bare", there), padded, main=wide)
+    assert (taken.new, taken.left_over, taken.notes) == ([], [], [])
+    for name in names:
+        np.testing.assert_array_equal(found[name][:64], there[name])
+        np.testing.assert_array_equal(found[name][64:], named(new(padded))[name][64:])
+    there = trained(padded)
+    folder = written(tmp_path / "padded", there, main=wide)
+    _, found = started(folder, network())
+    for name in names:
+        np.testing.assert_array_equal(found[name], there[name][:64])
+    _, again = started(folder, padded, main=wide)
+    assert all(np.array_equal(again[name], there[name]) for name in there)
+    _, mapped = started(folder, padded, Vocabulary([*TOKENS[:63], "new"], True, True), main=wide, map_vocabulary=True)
+    np.testing.assert_array_equal(mapped[names[0]][:63], there[names[0]][:63])
+    np.testing.assert_array_equal(mapped[names[0]][64:], named(new(padded))[names[0]][64:])
 
 
 def test_a_table_of_positions_is_made_longer_or_refused(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_ahead_is_more_than_two_pooled_deviations() -> None:
     assert not is_ahead(first, statistics_of({"0": 1.0}))
     scores = [fine_tuned(name, seed, base + seed) for name, base in (("rtd", 70.0), ("mlm", 60.0)) for seed in range(3)]
     scores.append(fine_tuned("lm", 0, 10.0))
-    found = ahead_of(cells_of(scores, 3), primary="probe", fraction=1.0, num_pretrainings=3)
+    found = ahead_of(cells_of(scores, 3), primary="probe", fraction=1.0, num_pretrainings=3, void=None)
     assert found == {"rtd": ["mlm"], "mlm": []}
 
 

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from electra_jax.data.buckets import (
-    POOL_BATCHES,
     Row,
     TrainingBatches,
     bucket_of,
     epoch_order,
     in_order_of_length,
+    padded_lengths,
     stack,
 )
 
 BUCKETS = (8, 16, 32)
+POOL_BATCHES = 6
 Batch = dict[str, np.ndarray]
 
 
@@ -37,7 +38,7 @@ def random_rows(count: int, *, longest: int = 32) -> list[Row]:
 
 
 def batches(rows: list[Row], *, batch_size: int = 4, seed: int = 0, step: int = 0) -> TrainingBatches:
-    return TrainingBatches(rows, batch_size, BUCKETS, seed, step)
+    return TrainingBatches(rows, batch_size, BUCKETS, POOL_BATCHES, seed, step)
 
 
 def numbers_of(batch: Batch) -> list[int]:
@@ -137,27 +138,74 @@ def test_resumed_at_any_step(step: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_sorting_saves_padding(seed: int) -> None:
-    """Against batches of a random order in the same buckets, and close to the least that buckets allow."""
+    """Rows are padded as little as if they were sorted by their lengths, and half as much as in a random order."""
     draw = np.random.default_rng(seed)
-    rows = rows_of(np.clip(draw.lognormal(2.3, 0.7, 700).astype(int), 3, 32).tolist())
-    stream = batches(rows, batch_size=8, seed=seed)
-    ours = list(itertools.islice(stream, stream.batches_per_epoch))
-    shuffled = [rows[number] for number in draw.permutation(len(rows))]
-    unsorted = []
-    for start in range(0, len(rows), 8):
-        part = shuffled[start : start + 8]
-        longest = max(len(row["input_ids"]) for row in part)
-        unsorted.append(stack(part, length=bucket_of(longest, BUCKETS), size=8))
-    assert padded_tokens(ours) < padded_tokens(unsorted) / 2
-    alone = sum(bucket_of(len(row["input_ids"]), BUCKETS) - len(row["input_ids"]) for row in rows)
-    assert padded_tokens(ours) < 1.1 * alone + 200
+    lengths = np.clip(draw.lognormal(2.3, 0.7, 704).astype(int), 3, 32)
+    rows = rows_of(lengths.tolist())
+
+    def cut(order: np.ndarray) -> list[Batch]:
+        batches = order.reshape(-1, 8)
+        return [
+            stack([rows[n] for n in batch], length=bucket_of(lengths[batch].max(), BUCKETS), size=8)
+            for batch in batches
+        ]
+
+    stream = TrainingBatches(rows, 8, BUCKETS, 88, seed, 0)
+    ours = padded_tokens(list(itertools.islice(stream, 88)))
+    assert ours == padded_tokens(cut(np.argsort(lengths)))
+    assert ours < padded_tokens(cut(draw.permutation(704))) / 2
+
+
+def meetings(padded: np.ndarray, *, epochs: int, **settings: int) -> float:
+    """The share of the pairs of rows in one batch that are in one batch of the next epoch too."""
+    met = again = 0
+    before: set[tuple[int, int]] = set()
+    for epoch in range(epochs):
+        order = epoch_order(padded, seed=0, epoch=epoch, **settings)
+        pairs = {pair for batch in order for pair in itertools.combinations(sorted(batch.tolist()), 2)}
+        if epoch:
+            met, again = met + len(pairs), again + len(pairs & before)
+        before = pairs
+    return again / met
+
+
+@pytest.mark.parametrize(
+    ("shares", "pool_batches", "chance"),
+    [
+        # Of 256 rows of one length, 255 others may be among a row's 15 mates.
+        ([256], 64, 15 / 255),
+        ([256, 256], 64, 15 / 255),
+        ([512], 8, 15 / 511),
+        # Batches of all rows, whatever their length.
+        ([256, 256], 1, 15 / 511),
+    ],
+)
+def test_mates_meet_again_by_chance(shares: list[int], pool_batches: int, chance: float) -> None:
+    """Also where all rows are of one pool; those of a length may be of any order."""
+    padded = np.repeat(BUCKETS[: len(shares)], shares)
+    assert meetings(padded, epochs=20, batch_size=16, pool_batches=pool_batches) == pytest.approx(chance, rel=0.08)
+
+
+def test_any_batch_may_be_the_small_one() -> None:
+    """Of 4 rows of each length and 2 more of the longest, which was always the small batch."""
+    padded = padded_lengths(rows_of([5] * 4 + [9] * 4 + [20] * 6), BUCKETS)
+    assert padded.tolist() == [8] * 4 + [16] * 4 + [32] * 6
+    small = []
+    for epoch in range(200):
+        order = epoch_order(padded, batch_size=4, pool_batches=64, seed=0, epoch=epoch)
+        (batch,) = [batch for batch in order if len(batch) == 2]
+        small.append(int(padded[batch].max()))
+    counts = {length: small.count(length) for length in BUCKETS}
+    # A batch in four of the first two lengths; standard deviation 6.
+    assert all(30 < counts[length] < 70 for length in (8, 16))
+    assert sum(counts.values()) == 200
 
 
 def test_a_pool_is_sorted_and_its_batches_shuffled() -> None:
-    lengths = np.random.default_rng(1).integers(3, 33, 4 * POOL_BATCHES)
-    order = epoch_order(lengths, batch_size=4, seed=0, epoch=0)
-    longest = [int(lengths[batch].max()) for batch in order]
-    shortest = [int(lengths[batch].min()) for batch in order]
+    padded = padded_lengths(random_rows(4 * POOL_BATCHES), BUCKETS)
+    order = epoch_order(padded, batch_size=4, pool_batches=POOL_BATCHES, seed=0, epoch=0)
+    longest = [int(padded[batch].max()) for batch in order]
+    shortest = [int(padded[batch].min()) for batch in order]
     by_length = sorted(zip(shortest, longest, strict=True))
     assert all(one[1] <= other[0] for one, other in itertools.pairwise(by_length))
     assert longest != sorted(longest)

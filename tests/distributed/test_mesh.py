@@ -170,7 +170,7 @@ def assert_shards(result: Result, axes: tuple[int, int, int]) -> None:
 def test_electra_as_published(axes: tuple[int, int, int]) -> None:
     """With dropout, clipping and Adam: whose moments after one update are the gradient's, linear and squared."""
     which = {"objective": "electra", "dropout": 0.1, "rule": "bert_adam"}
-    result = case(**which).update(MeshConfig(*axes, rules=RULES), 8)
+    result = case(**which).update(MeshConfig(*axes, rules=RULES, deterministic=False), 8)
     assert_same(result, on_one_device(**which))
     assert_shards(result, axes)
 
@@ -181,7 +181,7 @@ def test_muon() -> None:
     A direction in which a gradient is small gets as large an update as the others, and so does its rounding.
     """
     which = {"objective": "electra", "rule": "muon"}
-    result = case(**which).update(MeshConfig(2, 2, 2, rules=RULES), 8)
+    result = case(**which).update(MeshConfig(2, 2, 2, rules=RULES, deterministic=False), 8)
     assert_same(result, on_one_device(**which), tolerance=1e-4)
     assert_shards(result, (2, 2, 2))
 
@@ -191,7 +191,7 @@ def test_muon() -> None:
 )
 def test_every_objective(objective: str) -> None:
     """On the mesh that has all three axes."""
-    result = case(objective=objective).update(MeshConfig(2, 2, 2, rules=RULES), 8)
+    result = case(objective=objective).update(MeshConfig(2, 2, 2, rules=RULES, deterministic=False), 8)
     assert_same(result, on_one_device(objective=objective))
     assert_shards(result, (2, 2, 2))
 
@@ -203,7 +203,7 @@ def test_every_objective(objective: str) -> None:
 def test_modern_blocks(objective: str) -> None:
     """With dropout, whose keys the loop over rounds of layers draws itself."""
     which = {"objective": objective, "dropout": 0.1, "modern": True}
-    result = case(**which).update(MeshConfig(2, 2, 2, rules=RULES), 8)
+    result = case(**which).update(MeshConfig(2, 2, 2, rules=RULES, deterministic=False), 8)
     assert_same(result, on_one_device(**which))
     kernel = result.state.params["discriminator"]["encoder"]["layers"]["gate"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (2, 8, 16)
@@ -214,18 +214,20 @@ def test_modern_blocks(objective: str) -> None:
 @pytest.mark.parametrize("axes", [axes for axes in MESHES if axes != (2, 2, 2)])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_on_every_other_mesh(objective: str, axes: tuple[int, int, int]) -> None:
-    result = case(objective=objective).update(MeshConfig(*axes, rules=RULES), 8)
+    result = case(objective=objective).update(MeshConfig(*axes, rules=RULES, deterministic=False), 8)
     assert_same(result, on_one_device(objective=objective))
     assert_shards(result, axes)
 
 
 def test_micro_batches_on_a_mesh_equal_the_full_batch_on_one_device() -> None:
-    result = case(objective="electra").update(MeshConfig(2, 2, 2, rules=RULES), 8, accumulation_steps=2)
+    result = case(objective="electra").update(
+        MeshConfig(2, 2, 2, rules=RULES, deterministic=False), 8, accumulation_steps=2
+    )
     assert_same(result, on_one_device(objective="electra"))
 
 
 def test_packed_rows() -> None:
-    result = case(objective="electra").update(MeshConfig(2, 2, 2, rules=RULES), 8, packed=True)
+    result = case(objective="electra").update(MeshConfig(2, 2, 2, rules=RULES, deterministic=False), 8, packed=True)
     assert_same(result, case(objective="electra").update(ONE_AXIS, 1, packed=True))
     assert_shards(result, (2, 2, 2))
     unpacked = on_one_device(objective="electra").sums["discriminator_loss"]
@@ -240,7 +242,7 @@ def made_on_one_device() -> PyTree:
 
 @pytest.mark.parametrize("axes", [(1, 8, 1), (2, 2, 2)])
 def test_a_state_is_made_in_its_shards_and_is_that_of_one_device(axes: tuple[int, int, int]) -> None:
-    config = MeshConfig(*axes, rules=RULES)
+    config = MeshConfig(*axes, rules=RULES, deterministic=False)
     made = sharding.initialise(case(objective="electra").init, jax.random.key(0), sharding.make_mesh(config, 8), config)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(made), made_on_one_device())
     table = made.params["embeddings"]["word_embeddings"]
@@ -260,17 +262,21 @@ def test_a_state_is_made_in_its_shards_and_is_that_of_one_device(axes: tuple[int
 )
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(axes: tuple[int, int, int], sentence: str) -> None:
     with pytest.raises(UserError) as refused:
-        sharding.make_mesh(MeshConfig(*axes, rules=RULES), 8)
+        sharding.make_mesh(MeshConfig(*axes, rules=RULES, deterministic=False), 8)
     assert sentence in str(refused.value)
 
 
 def test_a_rule_for_an_axis_that_there_is_not_is_refused() -> None:
     with pytest.raises(UserError, match=r"\('mlp', 'tensr'\): a mesh axis is one of data, fsdp, tensor"):
-        MeshConfig(-1, 1, 1, rules=(("mlp", "tensr"),))
+        MeshConfig(-1, 1, 1, rules=(("mlp", "tensr"),), deterministic=False)
 
 
 def test_what_is_left_goes_to_the_axis_that_asks_for_it() -> None:
-    assert dict(sharding.make_mesh(MeshConfig(2, -1, 2, rules=RULES), 8).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert dict(sharding.make_mesh(MeshConfig(2, -1, 2, rules=RULES, deterministic=False), 8).shape) == {
+        "data": 2,
+        "fsdp": 2,
+        "tensor": 2,
+    }
 
 
 def refusal(rules: tuple[tuple[str, str | None], ...], axes: tuple[int, int, int], **sizes: int) -> str | None:
@@ -279,7 +285,7 @@ def refusal(rules: tuple[tuple[str, str | None], ...], axes: tuple[int, int, int
     towers = {"encoder": run.encoder, "generator_encoder": run.generator_encoder}
     run = dataclasses.replace(run, **{name: dataclasses.replace(tower, **sizes) for name, tower in towers.items()})
     init = functools.partial(steps.init_state, model=run.model, optimizer=optax.sgd(1.0), sequence_length=LENGTH)
-    config = MeshConfig(*axes, rules=rules)
+    config = MeshConfig(*axes, rules=rules, deterministic=False)
     try:
         sharding.check_model(jax.eval_shape(init, jax.random.key(0)), sharding.planned_mesh(config, 1), config)
     except UserError as error:

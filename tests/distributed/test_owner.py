@@ -64,6 +64,12 @@ def test_a_directory_that_a_refused_run_made_is_not_left(tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / "new" / "run").iterdir()] == ["config.gin"]
 
 
+def test_a_directory_whose_name_is_a_pattern_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"run\[1\] holds one of"), owned(tmp_path / "run[1]", "electra pretrain"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_its_holder_removes_meanwhile_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The holder ends after this process has opened the file and before it has locked it."""
     path, before = tmp_path / "run.lock", fcntl.flock

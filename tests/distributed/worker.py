@@ -104,7 +104,7 @@ def digest(state: PyTree, mesh: jax.sharding.Mesh) -> str:
 
 def run(model_dir: Path, options: dict[str, Any]) -> None:
     jax.config.update("jax_compilation_cache_dir", os.environ["ELECTRA_CACHE_DIR"])
-    config = MeshConfig(*options["mesh"], rules=RULES)
+    config = MeshConfig(*options["mesh"], rules=RULES, deterministic=False)
     mesh = sharding.make_mesh(config, len(jax.devices()))
     index, count = sharding.process_share(mesh)
     data = BlockBatches(

@@ -229,6 +229,11 @@ def test_a_vocabulary_that_is_there_is_left_alone(place: Path, tmp_path: Path, r
     assert len(content.splitlines()) == 60
     assert f"{learnt} exists" in refused(vocab(str(place / "text.txt"), learnt))
     assert learnt.read_bytes() == content
+    # The trainer would make room for all of them, and abort.
+    many = [*vocab(str(place / "text.txt"), tmp_path / "many" / "vocab.txt"), f"--gin.VOCAB_SIZE={2**63}"]
+    assert f"VOCAB_SIZE (run_config.VocabularyRun.vocab_size) is {2**63}: it must be from 1 to 10000000" in refused(
+        many
+    )
 
 
 def test_a_cache_of_another_vocabulary(place: Path, whole: Path, tmp_path: Path, refused: Refused) -> None:

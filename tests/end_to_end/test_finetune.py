@@ -56,6 +56,7 @@ def test_classification(
     assert re.search(r"left: .*generator", said)
     # 79 rows are five batches of 16; every one of the 21 dev examples is scored, in batches of 8.
     assert results["num_examples"] == {"train": 79, "dev": 21}
+    assert "the dev split has only 21 examples; each is 5 % of it, and a score of 100.00 may be luck" in caplog.text
     assert [seed["steps"] for seed in results["seeds"]] == [40, 40]
     assert [point["step"] for point in results["seeds"][0]["curve"]] == [12, 24, 36, 40]
     assert results["summary"]["matthews"]["n"] == 2 - results["num_failed"]
@@ -112,7 +113,14 @@ def test_texts_whose_last_word_decides(whole: Path, tmp_path: Path, capsys: pyte
     cut = tune(whole, tmp_path, "classification", **columns, EPOCHS=0.5)
     said = capsys.readouterr().out
     assert "train: 320 of 320 texts, 46 % of tokens, cut at 16: fine-tune with a larger MAX_SEQ_LENGTH" in said
-    assert cut["cut"]["dev"] == {"length": 16, "texts": 20, "num_texts": 20, "tokens": 240, "num_tokens": 520}
+    assert cut["cut"]["dev"] == {
+        "length": 16,
+        "texts": 20,
+        "num_texts": 20,
+        "tokens": 240,
+        "num_tokens": 520,
+        "unit": "texts",
+    }
     assert "dev: 20 of 20 texts, 46 % of tokens, cut at 16" in (tmp_path / "run/report.html").read_text()
     assert evaluated(tmp_path)["cut"] == cut["cut"]["dev"]
     assert best_of(cut)["accuracy"] < 80

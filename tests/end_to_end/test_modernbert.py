@@ -18,6 +18,7 @@ from electra_jax.inference.api import Model
 from electra_jax.model.types import Tokens
 from support.command_line import SMALL, STEPS
 from support.tokenizers import NASTY, SIZE, TEXTS, write_tokenizer_json
+from support.transformers_process import ask_transformers, transformers_python
 
 LOGITS = 2e-5
 FILES = ["--gin_file=gin/models/modern_tiny.gin", "--gin_file=gin/runs/pretrain.gin"]
@@ -47,38 +48,15 @@ def electra(verb: str, *arguments: str, **macros: Any) -> None:
     assert main([verb, *arguments, *(f"--gin.{name}={value!r}" for name, value in macros.items())]) == 0
 
 
-def write_modernbert(folder: Path) -> Path:
-    """What transformers saves of a masked language model whose every weight shows, with a tokenizer.json."""
-    import torch
-    import transformers
-
-    config = transformers.ModernBertConfig(
-        vocab_size=SIZE, classifier_pooling="mean", pad_token_id=1, cls_token_id=2, sep_token_id=3, **SIZES
-    )
-    model = transformers.ModernBertForMaskedLM(config)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, weights in model.named_parameters():
-            weights.normal_(float("norm" in name), 0.2)
-    model.save_pretrained(folder)
-    write_tokenizer_json(folder, "modernbert")
-    return folder
-
-
-def theirs(folder: Path, auto: str) -> Any:
-    """Return what an Auto class of transformers computes, which must find every tensor and none in excess."""
-    import torch
-    import transformers
-
-    model, found = getattr(transformers, auto).from_pretrained(folder, output_loading_info=True)
-    assert not any(found.values()), found
-    with torch.no_grad():
-        return model.eval()(torch.tensor(IDS), torch.tensor(MASK))
+def of_tokens(folder: Path, asked: str) -> dict[str, Any]:
+    """Return the request for what an Auto class computes, which must find every tensor and none in excess."""
+    inputs = {"input_ids": IDS.tolist(), "attention_mask": MASK.tolist()}
+    return {"of": "numbers", "folder": str(folder), "asked": asked, "inputs": inputs}
 
 
 def assert_same(ours: np.ndarray, theirs: Any, real: np.ndarray = MASK == 1) -> None:
     assert np.abs(ours[real]).max() > 0.1
-    np.testing.assert_allclose(ours[real], theirs.numpy()[real], rtol=0, atol=LOGITS)
+    np.testing.assert_allclose(ours[real], np.asarray(theirs)[real], rtol=0, atol=LOGITS)
 
 
 def hidden_states(model: Model) -> np.ndarray:
@@ -88,12 +66,23 @@ def hidden_states(model: Model) -> np.ndarray:
     return np.asarray(network.encode(config, model.params["discriminator"]["encoder"], embedded, tokens))
 
 
+def linear(head: dict[str, np.ndarray], name: str, values_BLD: np.ndarray) -> np.ndarray:
+    """Return what a layer of the replaced-token head gives, whose weight is stored as [out, in]."""
+    weight, bias = (head[f"discriminator_predictions.{name}.{part}"] for part in ("weight", "bias"))
+    return values_BLD @ weight.T + bias
+
+
 def test_round_trip(tmp_path: Path) -> None:
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    source = write_modernbert(tmp_path / "source")
+    source = tmp_path / "source"
+    transformers_python()
+    source.mkdir()
+    write_tokenizer_json(source, "modernbert")
+    sizes = {"vocab_size": SIZE, "classifier_pooling": "mean", "pad_token_id": 1, "cls_token_id": 2, "sep_token_id": 3}
+    wanted = {"of": "write_modernbert", "folder": str(source), "sizes": sizes | SIZES}
+    _, written = ask_transformers([wanted, of_tokens(source, "fill-mask")])
     electra("import", str(source), str(tmp_path / "model"))
     imported = electra_jax.load(tmp_path / "model")
-    assert_same(imported.logits(IDS, MASK), theirs(source, "AutoModelForMaskedLM").logits)
+    assert_same(imported.logits(IDS, MASK), written)
 
     # A few steps of replaced-token detection, in which both towers start from the words that it knows.
     (tmp_path / "text.txt").write_text("\n\n".join(TEXTS * 4) + "\n", encoding="utf-8")
@@ -112,27 +101,8 @@ def test_round_trip(tmp_path: Path) -> None:
     pair = electra_jax.load(tmp_path / "run")
     assert np.abs(pair.generator_logits(IDS, MASK) - imported.logits(IDS, MASK)).max() > 1e-2
     electra("export", str(tmp_path / "run"), str(tmp_path / "pair"), "--format", "transformers")
-    states = theirs(tmp_path / "pair/discriminator", "AutoModel").last_hidden_state
-    assert_same(hidden_states(pair), states)
-    assert_same(pair.generator_logits(IDS, MASK), theirs(tmp_path / "pair/generator", "AutoModelForMaskedLM").logits)
-    # The head that transformers has no class for stands beside the encoder.
-    head = load_file(tmp_path / "pair/discriminator/replaced_token_head.safetensors")
-    dense, prediction = (
-        {part: torch.tensor(head[f"discriminator_predictions.{name}.{part}"]) for part in ("weight", "bias")}
-        for name in ("dense", "dense_prediction")
-    )
-    linear, gelu = torch.nn.functional.linear, torch.nn.functional.gelu
-    assert_same(pair.logits(IDS, MASK), linear(gelu(linear(states, **dense)), **prediction)[..., 0])
     electra("import", str(tmp_path / "pair"), str(tmp_path / "again"))
     assert jax.tree.all(jax.tree.map(np.array_equal, electra_jax.load(tmp_path / "again").params, pair.params))
-
-    # Rows of AutoTokenizer's are what AutoModel takes, and what the model here reads.
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "pair/discriminator")
-    texts = [text for text in NASTY if text.strip() and len(tokenizer(text)["input_ids"]) <= 64]
-    auto = transformers.AutoModel.from_pretrained(tmp_path / "pair/discriminator").eval()
-    with torch.no_grad():
-        rows = [auto(**tokenizer(text, return_tensors="pt")).last_hidden_state.shape[1] for text in texts]
-    assert [len(record["input_ids"]) for record in pair(texts)] == rows
 
     (tmp_path / "CoLA").mkdir()
     for split in ("train", "dev"):
@@ -142,5 +112,23 @@ def test_round_trip(tmp_path: Path) -> None:
     places = {"INIT_FROM": str(tmp_path / "run"), "DATA_DIR": str(tmp_path), "MODEL_DIR": str(tmp_path / "tuned")}
     electra("finetune", TASK="cola", **tuning, **places)
     electra("export", str(tmp_path / "tuned"), str(tmp_path / "classifier"), "--format", "transformers")
-    logits = electra_jax.load(tmp_path / "tuned").logits(IDS, MASK)
-    assert_same(logits, theirs(tmp_path / "classifier", "AutoModelForSequenceClassification").logits, np.ones(2, bool))
+    tuned = electra_jax.load(tmp_path / "tuned")
+
+    texts = [text for text in NASTY if text.strip()]
+    states, words, classes, rows = ask_transformers(
+        [
+            of_tokens(tmp_path / "pair/discriminator", "states"),
+            of_tokens(tmp_path / "pair/generator", "fill-mask"),
+            of_tokens(tmp_path / "classifier", "text-classification"),
+            {"of": "rows", "folder": str(tmp_path / "pair/discriminator"), "inputs": texts},
+        ]
+    )
+    assert_same(hidden_states(pair), states)
+    assert_same(pair.generator_logits(IDS, MASK), words)
+    assert_same(tuned.logits(IDS, MASK), classes, np.ones(2, bool))
+    # The head that transformers has no class for stands beside the encoder.
+    head = load_file(tmp_path / "pair/discriminator/replaced_token_head.safetensors")
+    dense_BLD = jax.nn.gelu(linear(head, "dense", np.asarray(states, np.float32)), approximate=False)
+    assert_same(pair.logits(IDS, MASK), linear(head, "dense_prediction", np.asarray(dense_BLD))[..., 0])
+    # Rows of AutoTokenizer's are what the model here reads.
+    assert [record["input_ids"] for record in pair(texts)] == [ids for ids, _ in rows]

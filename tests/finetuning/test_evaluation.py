@@ -55,7 +55,7 @@ def random_params(kind: str) -> PyTree:
 @pytest.mark.parametrize("kind", HEADS)
 def test_eight_devices_equal_inference_on_one(kind: str) -> None:
     trained = dataclasses.replace(small_encoder(), dtype="bfloat16", attention="fused", scan_unroll=1)
-    config = MeshConfig(2, 2, 2, rules=RULES)
+    config = MeshConfig(2, 2, 2, rules=RULES, deterministic=False)
     run: Any = types.SimpleNamespace(mesh=config, evaluation_batch_size=8, buckets=(8, 12))
     task: Any = types.SimpleNamespace(kind=kind, length=20)
     nothing: Any = None

@@ -6,7 +6,7 @@ import pytest
 
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
-from electra_jax.finetuning.identity import changes, hash_of
+from electra_jax.finetuning.identity import BATCHES, EACH_BY_ITSELF, OVER_THE_RUN, adds_epochs, changes, hash_of
 from electra_jax.tasks.tagging.sentences import TaggedSentence
 from electra_jax.tasks.text.tables import TextExample
 
@@ -39,6 +39,17 @@ def test_a_run_that_names_no_selection_may_resume(asked: dict[str, object]) -> N
     assert changes({"selection": "last", **earlier}, asked | {"selection": "best"}) == [
         "SELECTION 'last' there, 'best' here"
     ]
+
+
+def test_batches_of_an_earlier_version_are_another_run(asked: dict[str, object]) -> None:
+    held, asked = asked | {BATCHES: EACH_BY_ITSELF}, asked | {BATCHES: OVER_THE_RUN}
+    (said,) = changes(held, asked)
+    assert said == "an earlier version began it, which ordered and weighed the rows of batches in another way"
+    # Beside everything else that differs, and also where epochs are added.
+    assert changes(held | {"the training data's hash": "d"}, asked) == [said, "the training file has changed"]
+    assert changes(held | {"epochs": 2}, asked) == [said, "EPOCHS 2 there, 10 here"]
+    assert not adds_epochs(held | {"epochs": 2}, asked)
+    assert adds_epochs(held | {"epochs": 2, BATCHES: OVER_THE_RUN}, asked)
 
 
 def test_data_is_compared_under_the_same_settings(asked: dict[str, object]) -> None:

@@ -19,7 +19,7 @@ from electra_jax.checkpoints.model_record import read_model_record, write_model_
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.errors import UserError
-from electra_jax.finetuning.start import resolve_init, take_weights, warn_of_long_rows
+from electra_jax.finetuning.start import layers_unrolled, resolve_init, take_weights, warn_of_long_rows
 from electra_jax.model.finetuned import FinetunedModel
 from electra_jax.model.types import PyTree, Tokens
 from electra_jax.tasks.tokenizer_file import load_tokenizer
@@ -79,7 +79,7 @@ Configured = Callable[..., FinetuningRun]
 
 
 def test_sizes_and_vocabulary_are_the_models_own(models: Path, configured: Configured) -> None:
-    encoder, vocabulary, _ = resolve_init(configured(init_from=models / "pair", DROPOUT=0.25, DTYPE="bfloat16"))
+    encoder, vocabulary, *_ = resolve_init(configured(init_from=models / "pair", DROPOUT=0.25, DTYPE="bfloat16"))
     assert encoder.hidden_size == 16
     assert (encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob) == (0.25, 0.25)
     assert encoder.dtype == "bfloat16"
@@ -88,6 +88,36 @@ def test_sizes_and_vocabulary_are_the_models_own(models: Path, configured: Confi
     fused, *_ = resolve_init(configured(init_from=models / "pair", DROPOUT=0.25, **changes))
     assert (fused.attention, fused.dropout_prng) == ("fused", "rbg")
     assert (fused.hidden_dropout_prob, fused.attention_probs_dropout_prob) == (0.25, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("macros", "unrolled"),
+    [
+        ({}, 2),
+        ({"SCAN_UNROLL": 1}, 1),
+        # No more than there are.
+        ({"SCAN_UNROLL": 24}, 2),
+        # Unrolled layers are not computed anew in the backward pass.
+        ({"REMAT_POLICY": "minimal"}, 1),
+    ],
+)
+def test_layers_of_a_checkpoint_are_unrolled(
+    models: Path, configured: Configured, macros: dict[str, Any], unrolled: int
+) -> None:
+    """The checkpoint's record says 1, for those that predict."""
+    assert read_model_record(models / "pretrained").encoder.num_hidden_layers == 2
+    run = configured(init_from=models / "pretrained", **macros)
+    assert resolve_init(run).encoder.scan_unroll == unrolled
+    deep = dataclasses.replace(small_encoder(), num_hidden_layers=13)
+    assert layers_unrolled(run, deep) == min(macros.get("SCAN_UNROLL", 1), 13)
+
+
+def test_random_weights_are_unrolled_as_their_gin_file_says(tmp_path: Path, configured: Configured) -> None:
+    file = write_vocabulary(tmp_path / "vocab.txt", TOKENS)
+    sizes = SIZES | {"num_hidden_layers": 4, "scan_unroll": 2}
+    random = {"init_from": None, "sizes": sizes, "TOKENIZER": file, "LOWERCASE": True, "VOCAB_SIZE": len(TOKENS)}
+    assert resolve_init(configured(**random)).encoder.scan_unroll == 2
+    assert resolve_init(configured(**random, SCAN_UNROLL=1)).encoder.scan_unroll == 1
 
 
 def test_rows_longer_than_those_of_pre_training_are_warned_of(
@@ -127,7 +157,7 @@ def test_what_agrees_may_be_given_again(models: Path, tmp_path: Path, configured
 def test_random_weights(tmp_path: Path, configured: Configured) -> None:
     file = write_vocabulary(tmp_path / "vocab.txt", TOKENS)
     run = configured(init_from=None, sizes=SIZES, VOCAB_SIZE=64, VOCAB_FILE=file, LOWERCASE=False)
-    encoder, vocabulary, _ = resolve_init(run)
+    encoder, vocabulary, *_ = resolve_init(run)
     assert (encoder.intermediate_size, encoder.vocab_size) == (32, 64)
     assert vocabulary == Vocabulary(TOKENS, False, False)
 

@@ -27,7 +27,7 @@ DIFFERENT = batch_of([0, 1, 2, 0], [0, 1, 2, 0])
 
 def test_similarity_is_a_regression_of_the_cosine() -> None:
     batch = {"label": np.array([1.0, 0.5, 0.0, 0.0], np.float32), "row_weight": WEIGHTS}
-    found = loss_of(LossConfig("similarity", 0.5, "mean", None, TEMPERATURE), PAIRS, batch)
+    found = loss_of(LossConfig("similarity", 0.5, 1.0, None, TEMPERATURE), PAIRS, batch)
     # Cosines 0.8, 1 and 0.6.
     assert (float(found.sum), float(found.weight)) == pytest.approx((0.04 + 0.25 + 0.36, 3.0))
 
@@ -38,7 +38,7 @@ def test_retrieval_is_a_choice_among_the_second_texts_of_the_batch() -> None:
     expected = [math.log(sum(map(math.exp, row))) - row[place] for place, row in enumerate(logits)]
     found = contrastive_losses(jnp.array(PAIRS), DIFFERENT, temperature=TEMPERATURE)
     np.testing.assert_allclose(found[:3], expected, rtol=1e-5)
-    total = loss_of(LossConfig("retrieval", 0.5, "mean", None, TEMPERATURE), jnp.array(PAIRS), DIFFERENT)
+    total = loss_of(LossConfig("retrieval", 0.5, 1.0, None, TEMPERATURE), jnp.array(PAIRS), DIFFERENT)
     assert (float(total.sum), float(total.weight)) == pytest.approx((sum(expected), 3.0), rel=1e-5)
 
 

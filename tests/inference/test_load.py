@@ -15,6 +15,8 @@ from electra_jax.checkpoints import model_dir, warm_start
 from electra_jax.checkpoints.plain_towers import to_plain_towers
 from electra_jax.cli import main
 from electra_jax.errors import UserError
+from electra_jax.inference.network import main_tower_states, outputs
+from electra_jax.model.types import Tokens
 
 SUBSET = Path(__file__).parents[1] / "parity" / "data" / "hf" / "subset"
 
@@ -53,6 +55,28 @@ def test_defaults_are_no_padding_and_one_segment(directory: Path) -> None:
     mask = np.asarray([[1, 1, 1, 1, 0]] * 2)
     np.testing.assert_allclose(model.logits(padded, mask)[:, :4], whole, rtol=0, atol=1e-6)
     assert np.abs(model.logits(padded)[:, :4] - whole).max() > 1e-3
+
+
+def test_rows_of_new_lengths_compile_nothing_and_are_as_if_they_were_not_padded(directory: Path) -> None:
+    model = electra_jax.load(directory)
+    ids = np.arange(1, 10)[None].repeat(2, axis=0)
+    lengths = (3, 5, 9)
+    found = {
+        function.__name__: {length: function(ids[:, :length]) for length in lengths}
+        for function in (model.logits, model.hidden_states, model.attentions)
+    }
+    # One program for logits and one for the states, of 16 tokens.
+    assert [compiled._cache_size() for compiled in model._functions.values()] == [1, 1]
+    for length in lengths:
+        tokens = Tokens(ids[:, :length], np.zeros((2, length), int), np.ones((2, length), int))
+        states = main_tower_states(model.description, model.params, tokens)
+        expected = {
+            "logits": outputs(model.description, model.params, tokens),
+            "hidden_states": states.hidden,
+            "attentions": states.attentions,
+        }
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name][length], values, rtol=0, atol=1e-6, err_msg=name)
 
 
 def test_a_record_that_lacks_a_field_is_refused(directory: Path, tmp_path: Path) -> None:

@@ -12,70 +12,38 @@ import electra_jax
 from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.cli import main
 from electra_jax.config.finetuning import CLASSIFICATION_HEADS, QA_HEADS
+from electra_jax.errors import UserError
 from electra_jax.inference.api import Model
 from electra_jax.inference.prediction import predict_ids
+from electra_jax.interchange import carried_task
 from electra_jax.interchange.finetuned_task import bio_labels, folded
+from electra_jax.tasks.original import choice
 from electra_jax.tasks.tagging.conlleval import Span, conlleval_spans
 from electra_jax.tasks.tagging.sentences import tags_of
-from support.finetuned_model import QA, TAGGING, text_facts, write_tuned
+from support.finetuned_model import (
+    ANSWERS,
+    BIOES,
+    CASES,
+    CLASSES,
+    HIGH,
+    LOW,
+    SEVERAL,
+    SPANS,
+    VALUES,
+    text_facts,
+    write_tuned,
+)
 from support.hf_models import refusal
 
-CLASSES = ("M", "m", "x")
-# Types that differ only in case, as `tagging.sentences.complete_labels` orders them.
-BIOES = tuple(sorted(["O", *(f"{letter}-{kind}" for letter in "BIES" for kind in ("PER", "per"))]))
-LOW, HIGH = 1_000_000.0, 90_000_000.0
-VALUES = text_facts("own", (), pair=False) | {"kind": "regression", "target": [LOW, HIGH]}
-SEVERAL = text_facts("own", CLASSES, pair=False) | {"kind": "multi_label_classification"}
-# As an imported model is read; its longest answer is transformers' default.
-WINDOWS = {"max_sequence_length": 32, "max_question_length": 8, "doc_stride": 16}
-ANSWERS = QA | {"scoring": "squad_v1", "windows": WINDOWS, "decoding": QA["decoding"] | {"max_answer_length": 30}}
-SPANS = {"mask_questions": False, "answerable": "none"}
-TEXTS = ["the cat sat on the mat .", "dogs ran home", "paris"]
-QUESTIONS = [
-    {"question": "who sat ?", "context": "john sat on the mat . the dog ran home ."},
-    {"question": "who ran ?", "context": "the dog ran home . john sat in paris ."},
-]
-CASES: dict[str, tuple[dict[str, Any], list[Any]]] = {
-    "classification": (
-        {"kind": "sequence_classification", "labels": CLASSES, "task": text_facts("own", CLASSES, pair=False)},
-        TEXTS,
-    ),
-    "pairs": (
-        {"kind": "sequence_classification", "labels": CLASSES, "task": text_facts("two", CLASSES, pair=True)},
-        [("the cat", "the dog ran"), ("paris", "who ?")],
-    ),
-    "several_labels": (
-        {"kind": "multi_label_classification", "labels": CLASSES, "task": SEVERAL | {"thresholds": [0.5, 0.5, 0.5]}},
-        TEXTS,
-    ),
-    "regression": ({"kind": "regression", "labels": (), "task": VALUES}, TEXTS),
-    "tagging": (
-        {
-            "kind": "token_classification",
-            "labels": BIOES,
-            "task": TAGGING | {"labels": list(BIOES), "encoding": "BIOES", "length": 24},
-        },
-        TEXTS,
-    ),
-    "plain_tagging": (
-        {
-            "kind": "token_classification",
-            "labels": ("NOUN", "VERB"),
-            "task": TAGGING | {"labels": ["NOUN", "VERB"], "scheme": "plain", "encoding": "plain"},
-        },
-        TEXTS,
-    ),
-    "question_answering": (
-        {"kind": "question_answering", "labels": (), "task": ANSWERS, **SPANS},
-        QUESTIONS,
-    ),
-}
+WRITTEN = "electra_task is not what `electra export` writes"
 
 
-def exported(folder: Path, **case: Any) -> tuple[Model, Path, Model]:
-    """Return a fine-tuned model, its export, and that imported again."""
+def exported(folder: Path, *, carried: bool = True, **case: Any) -> tuple[Model, Path, Model]:
+    """Return a fine-tuned model, its export, and that imported again, with or without what is carried of its task."""
     write_tuned(folder / "tuned", **case)
     assert main(["export", str(folder / "tuned"), str(folder / "out"), "--format", "transformers"]) == 0
+    if not carried:
+        edit_config(folder / "out", **{carried_task.TASK: None})
     assert main(["import", str(folder / "out"), str(folder / "again")]) == 0
     return electra_jax.load(folder / "tuned"), folder / "out", electra_jax.load(folder / "again")
 
@@ -84,7 +52,7 @@ def exported(folder: Path, **case: Any) -> tuple[Model, Path, Model]:
 def test_the_export_says_the_same_here(name: str, tmp_path: Path) -> None:
     """A stranger's model, of which only the files of transformers are known, answers as the fine-tuned one."""
     case, inputs = CASES[name]
-    tuned, out, again = exported(tmp_path, **case)
+    tuned, out, again = exported(tmp_path, carried=False, **case)
     assert again.description.task is None
     for before, after in zip(tuned(inputs), again(inputs), strict=True):
         if "value" in before:
@@ -104,7 +72,90 @@ def test_the_export_says_the_same_here(name: str, tmp_path: Path) -> None:
                 before[key] for key in ("answer", "start", "end")
             ]
     config = json.loads((out / "config.json").read_text())
-    assert config["label2id"].keys() == set(config["id2label"].values()) if "id2label" in config else name[0] == "q"
+    assert config["label2id"].keys() == set(config["id2label"].values()) if "id2label" in config else "answer" in name
+
+
+# Facts without which an import would answer otherwise.
+DECIDING: dict[str, dict[str, Any]] = {
+    "several_labels": {"thresholds": [0.0, 1.0, 0.0]},
+    "regression": {"clips": True, "length": 7},
+    "pairs": {"long_texts": "windows", "length": 7},
+    "tagging": {"long_texts": "windows", "length": 6, "rules": "original"},
+    "question_answering": {
+        "scoring": "squad_v2",
+        "null_threshold": -1e9,
+        "decoding": ANSWERS["decoding"] | {"max_answer_length": 1},
+    },
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_task_comes_back_with_all_its_facts(name: str, tmp_path: Path) -> None:
+    """Thresholds, windows, clipping, pairs and tags are those of the fine-tuned model again, and so is each answer."""
+    case, inputs = CASES[name]
+    task = case["task"] | DECIDING.get(name, {})
+    tuned, _, again = exported(tmp_path, **case | {"task": task})
+    assert again.description.task == choice.current_facts(task)
+    assert (again.labels, again.description.kind) == (tuned.labels, tuned.description.kind)
+    for before, after in zip(tuned(inputs), again(inputs), strict=True):
+        assert_alike(before, after)
+    if name == "regression":
+        assert {record["value"] for record in again(inputs)} & {LOW, HIGH}
+    if name == "question_answering":
+        assert {record["answer"] for record in again(inputs)} == {""}
+    if "pair" in task:
+        with pytest.raises(UserError, match="reads two texts" if task["pair"] else "reads one text"):
+            again(["the cat"] if task["pair"] else [("the cat", "the dog")])
+
+
+CHOICES = {"task": "race", "kind": "multiple_choice", "fills_blanks": True, "rules": "standard", "length": 24}
+PROMPT = text_facts("prompt", ("near", "far"), pair=False) | {
+    "kind": "prompt",
+    "template": "{text} in {label}.",
+    "words": ["cats", "paris"],
+}
+OWN_KINDS: dict[str, tuple[dict[str, Any], list[Any]]] = {
+    "multiple_choice": (
+        {"kind": "multiple_choice", "labels": (), "task": CHOICES, "head_kind": "sequence_classification"},
+        [
+            {"text": "the cat sat", "text_b": "who _ ?", "choices": ["the cat", "john", "the dog ran home"]},
+            {"text": "john ran", "choices": ["home", "in paris ."]},
+        ],
+    ),
+    "prompt": ({"kind": "discriminator", "labels": (), "task": PROMPT}, ["the dog ran", "john sat on the mat"]),
+}
+
+
+@pytest.mark.parametrize("name", OWN_KINDS)
+def test_choices_and_prompts_come_back(name: str, tmp_path: Path) -> None:
+    case, inputs = OWN_KINDS[name]
+    tuned, out, again = exported(tmp_path / "carried", **case)
+    assert again.description.task == choice.current_facts(case["task"])
+    assert (again.labels, again.description.kind) == (tuned.labels, tuned.description.kind)
+    for before, after in zip(tuned(inputs), again(inputs), strict=True):
+        assert_alike(before, after)
+    config = json.loads((out / "config.json").read_text())
+    assert config["architectures"] == [f"ElectraFor{'PreTraining' if name == 'prompt' else 'MultipleChoice'}"]
+    if name == "multiple_choice":
+        # As a stranger's model it follows the question by the choice, as it does where there is no blank.
+        tuned, _, again = exported(tmp_path / "foreign", carried=False, **case)
+        assert_alike(tuned(inputs)[1], again(inputs)[1])
+        assert again(inputs)[0]["probabilities"] != pytest.approx(tuned(inputs)[0]["probabilities"], abs=1e-6)
+
+
+def assert_alike(before: Any, after: Any) -> None:
+    """Compare records: numbers within the rounding of float32."""
+    if isinstance(before, dict):
+        assert before.keys() == after.keys()
+        for key, value in before.items():
+            assert_alike(value, after[key])
+    elif isinstance(before, list):
+        for pair in zip(before, after, strict=True):
+            assert_alike(*pair)
+    elif isinstance(before, float):
+        assert after == pytest.approx(before, rel=1e-5, abs=1e-6)
+    else:
+        assert after == before
 
 
 def test_several_labels_are_a_problem_type(tmp_path: Path) -> None:
@@ -225,41 +276,42 @@ def test_what_transformers_has_no_place_for_is_noted(tmp_path: Path, capsys: pyt
     assert "predicted values are brought into 1000000.0 to 90000000.0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_pipelines_of_transformers_say_the_same(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    pipeline = transformers.pipeline
-    case, inputs = CASES[name]
-    tuned, out, again = exported(tmp_path, **case)
-    if name in ("classification", "pairs", "several_labels", "regression"):
-        ask = pipeline("text-classification", str(out), top_k=None)
-        given = [dict(zip(("text", "text_pair"), value, strict=True)) if name == "pairs" else value for value in inputs]
-        for found, scores in zip(tuned(inputs), [ask([value])[0] for value in given], strict=True):
-            said = {score["label"]: score["score"] for score in scores}
-            expected = {"LABEL_0": found["value"]} if "value" in found else found["probabilities"]
-            assert said == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    elif name == "question_answering":
-        if not hasattr(transformers, "QuestionAnsweringPipeline"):
-            pytest.skip("version 5 of transformers has no pipeline of question answering")
-        limits = {"max_answer_len": 30, "doc_stride": 16, "max_question_len": 8}
-        ask = pipeline("question-answering", str(out))
-        for found, question in zip(tuned(inputs), inputs, strict=True):
-            said = ask(**question, **limits)
-            assert [said[key] for key in ("answer", "start", "end")] == [
-                found[key] for key in ("answer", "start", "end")
-            ]
-    else:
-        ask = pipeline("token-classification", str(out), aggregation_strategy="first")
-        for text, found in zip(inputs, again(inputs), strict=True):
-            said = ask(text)
-            if name == "tagging":
-                ours = [(one["type"], one["start"], one["end"]) for one in found["entities"]]
-                assert [(one["entity_group"], one["start"], one["end"]) for one in said] == ours
-            else:
-                by_word = {one["start"]: one["entity"] for one in pipeline("token-classification", str(out))(text)}
-                starts = [text.index(word) for word in dict.fromkeys(found["words"])]
-                assert starts
-                assert [by_word[start] for start in starts] == [
-                    found["tags"][found["words"].index(word)] for word in dict.fromkeys(found["words"])
-                ]
+@pytest.mark.parametrize(
+    ("carried", "said"),
+    [
+        ("regression", "electra_task is 'regression', and must be an object: remove it"),
+        ({"kind": "regression"}, "electra_task has no rules, task"),
+        (VALUES | {"length": "long"}, "electra_task.length is 'long'"),
+        (VALUES | {"target": [1.0, 1.0]}, WRITTEN),
+        (VALUES | {"target": [0.0, float("inf")]}, WRITTEN),
+        (VALUES | {"target": ["low", "high"]}, WRITTEN),
+        (VALUES | {"rules": "mine"}, WRITTEN),
+        (VALUES | {"long_texts": "some"}, WRITTEN),
+        (VALUES | {"registered": True, "task": "os"}, WRITTEN),
+    ],
+)
+def test_a_task_that_export_did_not_write_is_refused(
+    carried: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = exported(tmp_path, **CASES["regression"][0])
+    edit_config(out, **{carried_task.TASK: carried})
+    error = refusal(capsys, "import", out, tmp_path / "other")
+    assert f"config.json: {said}" in error
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_model_that_was_trained_further_keeps_its_new_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = exported(tmp_path, **CASES["classification"][0])
+    edit_config(out, id2label={"0": "a", "1": "b", "2": "c"})
+    capsys.readouterr()
+    assert main(["import", str(out), str(tmp_path / "other")]) == 0
+    assert "trained further: it was left out" in capsys.readouterr().err
+    model = electra_jax.load(tmp_path / "other")
+    assert (model.labels, model.description.task) == (("a", "b", "c"), None)
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))

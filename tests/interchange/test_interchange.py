@@ -17,7 +17,7 @@ from electra_jax.checkpoints import orbax_store
 from electra_jax.cli import main
 from electra_jax.config import gin_files
 from electra_jax.config.pretraining import PretrainingRun
-from electra_jax.interchange import hf_config, tf1
+from electra_jax.interchange import hf_classes, tf1
 from support.hf_models import SUBSET, discriminator_in, refusal
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -179,7 +179,7 @@ class TestTransformers:
 @pytest.mark.parametrize("head", ["NextSentencePrediction", "SequenceClassification", "QuestionAnswering"])
 def test_of_bert_the_encoder_is_taken_whatever_stands_on_it(head: str) -> None:
     config = {"architectures": [f"BertFor{head}"], "model_type": "bert"}
-    assert hf_config.kind_of(config, {}, Path("config.json")) == "encoder"
+    assert hf_classes.kind_of(config, {}, Path("config.json")) == "encoder"
 
 
 @pytest.mark.parametrize("both", [True, False])

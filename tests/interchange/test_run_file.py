@@ -39,10 +39,10 @@ def test_a_recipe_is_for_the_size(width: int, rate: float, published: float, ste
     assert bound(config, 4_000_000)["TRAIN_STEPS"] == 4_020_000
 
 
-@pytest.fixture
-def moved(tmp_path: Path) -> Path:
-    """Import a discriminator with its vocabulary, and move the model directory; its source is gone."""
-    source = shutil.copytree(SUBSET / "pretraining", tmp_path / "source")
+@pytest.fixture(params=["pretraining", "seqcls"])
+def moved(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Import a discriminator or a classifier with its vocabulary, and move the model directory; its source is gone."""
+    source = shutil.copytree(SUBSET / request.param, tmp_path / "source")
     rows = json.loads((source / "config.json").read_text())["vocab_size"]
     (source / "vocab.txt").write_text("\n".join([*SPECIAL, *LETTERS][:rows]) + "\n")
     (source / "tokenizer_config.json").write_text('{"do_lower_case": true}')
@@ -51,11 +51,20 @@ def moved(tmp_path: Path) -> Path:
     return (tmp_path / "first").rename(tmp_path / "moved")
 
 
+def gin_file(directory: Path) -> Path:
+    """Return the recipe; a fine-tuned model's is not its config.gin, which commands take for a fine-tuning's."""
+    (found,) = directory.glob("*.gin")
+    assert found.name == (
+        "config.gin" if json.loads((directory / "model.json").read_text())["head"] is None else "pretrain.gin"
+    )
+    return found
+
+
 def test_an_import_that_was_moved_is_trained_further(moved: Path, tmp_path: Path) -> None:
     text = "\n\n".join(" ".join("abcdefgh"[i : i + 4]) for i in range(4)) + "\n"
     (tmp_path / "text.txt").write_text(text * 30)
     assert str(tmp_path / "first") not in "".join(
-        line for line in (moved / "config.gin").read_text().splitlines() if not line.startswith("#")
+        line for line in gin_file(moved).read_text().splitlines() if not line.startswith("#")
     )
     settings = {
         "CORPUS": str(tmp_path / "text.txt"),
@@ -78,11 +87,14 @@ def test_an_import_that_was_moved_is_trained_further(moved: Path, tmp_path: Path
     assert (tmp_path / "run/vocab.txt").read_text() == (moved / "vocab.txt").read_text()
     assert "LEARNING_RATE = 0.00025" in (tmp_path / "run/config.gin").read_text()
     weights = json.loads((tmp_path / "run/run.json").read_text())["starts"][0]["weights"]
-    assert weights["taken"] == ["discriminator", "embeddings"]
+    assert weights["taken"] == [
+        "discriminator" if before.description.head is None else "discriminator/encoder",
+        "embeddings",
+    ]
 
 
 def test_the_tokenizer_beside_a_config_counts_where_the_named_one_is_gone(moved: Path, tmp_path: Path) -> None:
-    config = moved / "config.gin"
+    config = gin_file(moved)
     given = ['CORPUS="embedded"', 'MODEL_DIR="run"']
 
     def tokenizer() -> str:

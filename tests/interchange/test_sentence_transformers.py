@@ -13,6 +13,7 @@ from electra_jax.cli import main
 from electra_jax.inference.api import Model
 from support.finetuned_model import write_tuned
 from support.hf_models import refusal
+from support.transformers_process import ask_transformers, transformers_python
 
 TEXTS = ["the cat sat on the mat .", "paris", "dogs ran home", "cat " * 40]
 FACTS = {
@@ -143,24 +144,28 @@ def test_layer_and_pooling_are_of_that_format_alone(tmp_path: Path, capsys: pyte
     assert "--layer and --pooling are for --format sentence-transformers, and it is t5x" in error
 
 
-@pytest.mark.parametrize("kind", ["pretraining", "sentence_embedding"])
-def test_the_same_vectors_by_transformers(kind: str, tmp_path: Path) -> None:
-    """Pooled by hand from the states of its AutoModel, as the modules say."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    model, out = exported(tmp_path, kind=kind)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
-    length = read(out / "sentence_bert_config.json")["max_seq_length"]
-    rows = tokenizer(TEXTS, padding=True, truncation=True, max_length=length, return_tensors="pt")
-    with torch.no_grad():
-        found = transformers.AutoModel.from_pretrained(out)(**rows, output_hidden_states=True)
-    states, mask = found.last_hidden_state, rows["attention_mask"][..., None]
-    if kind == "pretraining":
-        expected = (states * mask).sum(1) / mask.sum(1)
-        arrays = [rows[name].numpy() for name in ("input_ids", "attention_mask", "token_type_ids")]
-        real = arrays[1] == 1
-        recorded = np.stack([layer.numpy() for layer in found.hidden_states])
-        np.testing.assert_allclose(model.hidden_states(*arrays)[:, real], recorded[:, real], rtol=0, atol=1e-5)
-    else:
-        expected = torch.nn.functional.normalize(states[:, 0])
-    np.testing.assert_allclose(model.encode(TEXTS), expected.numpy(), rtol=0, atol=1e-5)
+def test_the_same_vectors_by_transformers(tmp_path: Path) -> None:
+    """Pooled from the states of its AutoModel, as the modules say."""
+    transformers_python()
+    made = {kind: exported(tmp_path / kind, kind=kind) for kind in ("pretraining", "sentence_embedding")}
+    found = ask_transformers([{"of": "vectors", "folder": str(out), "inputs": TEXTS} for _, out in made.values()])
+    for (model, _), (vectors, states, arrays) in zip(made.values(), found, strict=True):
+        np.testing.assert_allclose(model.encode(TEXTS), np.asarray(vectors), rtol=0, atol=1e-5)
+        tokens = [np.asarray(arrays[name]) for name in ("input_ids", "attention_mask", "token_type_ids")]
+        real = tokens[1] == 1
+        np.testing.assert_allclose(
+            model.hidden_states(*tokens)[:, real], np.asarray(states)[:, real], rtol=0, atol=1e-5
+        )
+
+
+def test_a_similarity_comes_back_in_its_own_units(tmp_path: Path) -> None:
+    """The scores that training read go from 0 to 5, and so do those of an import, of either format."""
+    model, _ = exported(tmp_path, kind="sentence_embedding")
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "other"), "--format", "transformers"]) == 0
+    pair = ("the cat sat", "dogs ran home")
+    (before,) = model([pair])
+    assert before["value"] == pytest.approx(5 * before["similarity"], abs=1e-6)
+    for name in ("out", "other"):
+        again = imported(tmp_path / name, tmp_path / f"{name}_again")
+        assert again([pair])[0] == pytest.approx(before, abs=1e-5)
+        assert again.description.task == model.description.task

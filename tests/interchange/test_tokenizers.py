@@ -1,49 +1,28 @@
 """A tokenizer.json is kept: the same ids before `electra import`, in the model, and after `electra export`."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
 import electra_jax
-from electra_jax.checkpoints.model_dir import Loaded
-from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.cli import main
 from electra_jax.interchange import hf
 from electra_jax.tasks.text.tables import text_features
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.tokenizer_file import TokenizerFile, tokenizer_of
 from electra_jax.tasks.vocabulary import Vocabulary
-from support.tiny_model import head_config, small_encoder
+from support.hf_models import model_with
 from support.tokenizers import NASTY, SHAPES, tokenizer_json
 
 PAIRS = [("the cat sat", "on the mat"), ("naïf", "我是")]
 
 
-def model_of(vocabulary: Vocabulary, *, head: bool = False) -> Loaded:
-    """A model of chance for a vocabulary."""
-    description = Description(
-        kind="sequence_classification" if head else "discriminator",
-        discriminator=dataclasses.replace(small_encoder(), vocab_size=vocabulary.vocab_size),
-        generator=None,
-        generator_embeddings=False,
-        head=head_config() if head else None,
-        labels=("no", "yes") if head else (),
-        facts={},
-    )
-    draw = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(np.float32), abstract_params(description))
-    return Loaded(description, params, vocabulary, step=0)
-
-
 def directory_of(folder: Path, definition: str, **beside: dict[str, Any]) -> Path:
     """A directory of transformers with a tokenizer.json, and the files `beside` it by their names without suffix."""
-    hf.write(model_of(tokenizer_of(definition, [])), folder)
+    hf.write(model_with(tokenizer_of(definition, [])), folder)
     for name in ("tokenizer_config", "special_tokens_map"):
         (folder / f"{name}.json").unlink()
     (folder / "vocab.txt").unlink(missing_ok=True)
@@ -82,7 +61,7 @@ def test_ids_are_equal_before_and_after(shape: str, tmp_path: Path) -> None:
 def test_an_exported_model_of_pairs_gives_the_second_text_its_type(shape: str, tmp_path: Path) -> None:
     """RoBERTa's post-processor knows no types, and our models read them."""
     vocabulary = tokenizer_of(tokenizer_json(shape), [])
-    notes = hf.write(model_of(vocabulary, head=True), tmp_path)
+    notes = hf.write(model_with(vocabulary, head=True), tmp_path)
     after = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for row, pair in zip(text_features(PAIRS, vocabulary=vocabulary, length=99), PAIRS, strict=True):
         encoding = after.encode(*pair)
@@ -105,7 +84,7 @@ def test_an_exported_model_of_pairs_gives_the_second_text_its_type(shape: str, t
 def test_a_tokenizer_without_a_post_processor_gets_one(tmp_path: Path) -> None:
     values = json.loads(tokenizer_json("albert")) | {"post_processor": None}
     vocabulary = tokenizer_of(json.dumps(values), [])
-    hf.write(model_of(vocabulary), tmp_path)
+    hf.write(model_with(vocabulary), tmp_path)
     after = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert after.encode("the cat").tokens[0] == "[CLS]"
     (row,) = text_features(PAIRS[:1], vocabulary=vocabulary, length=99)
@@ -148,7 +127,7 @@ def test_the_casing_that_tokenizer_config_states_goes_before_bert_s(tmp_path: Pa
 
 def test_our_own_export_is_read_as_the_vocab_txt_that_it_came_from(tmp_path: Path) -> None:
     vocabulary = Vocabulary([*SPECIAL_TOKENS, *"abcdef"], lowercase=True, strip_accents=False)
-    hf.write(model_of(vocabulary), tmp_path / "out")
+    hf.write(model_with(vocabulary), tmp_path / "out")
     assert main(["import", str(tmp_path / "out"), str(tmp_path / "model")]) == 0
     assert electra_jax.load(tmp_path / "model").vocabulary == vocabulary
     config = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
@@ -159,9 +138,8 @@ def test_our_own_export_is_read_as_the_vocab_txt_that_it_came_from(tmp_path: Pat
 
 def test_a_vocab_txt_with_special_tokens_of_other_names(tmp_path: Path) -> None:
     tokens = ["<pad>", "<unk>", "<s>", "</s>", "<mask>", "a", "b", "##b", "我", "<", ">", "s"]
-    hf.write(model_of(Vocabulary(tokens, lowercase=True, strip_accents=True)), tmp_path / "named")
-    for file in ("tokenizer.json", "special_tokens_map.json"):
-        (tmp_path / "named" / file).unlink(missing_ok=True)
+    hf.write(model_with(Vocabulary(tokens, lowercase=True, strip_accents=True)), tmp_path / "named")
+    (tmp_path / "named/vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     names = {"unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
     (tmp_path / "named/tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ElectraTokenizer", **names}))
     assert main(["import", str(tmp_path / "named"), str(tmp_path / "model")]) == 0
@@ -173,12 +151,54 @@ def test_a_vocab_txt_with_special_tokens_of_other_names(tmp_path: Path) -> None:
     assert after.encode("ab").tokens == ["<s>", "a", "##b", "</s>"]
 
 
+@pytest.mark.parametrize("listed", ["added_tokens", "tokenizer_config"])
+def test_tokens_that_were_added_to_a_vocab_txt_are_kept_whole(listed: str, tmp_path: Path) -> None:
+    """One stands among the entries, and one beyond them, which only transformers' own files know."""
+    tokens = [*SPECIAL_TOKENS, "[URL]", *"abe1<>[]url", "##b", "<e1>"]
+    hf.write(model_with(Vocabulary(tokens, lowercase=True, strip_accents=True)), tmp_path / "source")
+    for file in ("tokenizer.json", "vocab.txt"):
+        (tmp_path / "source" / file).unlink()
+    (tmp_path / "source/vocab.txt").write_text("".join(f"{token}\n" for token in tokens[:-1]))
+    number = len(tokens) - 1
+    if listed == "added_tokens":
+        files = {
+            "added_tokens": {"<e1>": number},
+            "special_tokens_map": {"additional_special_tokens": [{"content": "[URL]"}]},
+            "tokenizer_config": {"tokenizer_class": "BertTokenizer"},
+        }
+    else:
+        flags = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": True}
+        added = {"0": "[PAD]", "5": "[URL]", str(number): "<e1>"}
+        decoder = {index: {"content": token, **flags} for index, token in added.items()}
+        files = {"tokenizer_config": {"tokenizer_class": "BertTokenizer", "added_tokens_decoder": decoder}}
+    for name, values in files.items():
+        (tmp_path / "source" / f"{name}.json").write_text(json.dumps(values))
+    assert main(["import", str(tmp_path / "source"), str(tmp_path / "model")]) == 0
+    vocabulary = electra_jax.load(tmp_path / "model").vocabulary
+    assert vocabulary.tokens == tokens
+    text = "ab <e1> AB<e1>[URL]a [MASK]"
+    read = [tokens[index] for index in vocabulary.encode(text)]
+    assert read == ["a", "##b", "<e1>", "a", "##b", "<e1>", "[URL]", "a", "[", "[UNK]", "]"]
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--format", "transformers"]) == 0
+    after = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    assert after.encode(text.removesuffix(" [MASK]")).tokens == ["[CLS]", *read[:-3], "[SEP]"]
+
+
+def test_a_vocabulary_that_is_not_whole_gives_no_tokenizer(tmp_path: Path) -> None:
+    """AutoTokenizer would add what is missing, with an id that the model has no row for."""
+    tokens = [token for token in SPECIAL_TOKENS if token != "[CLS]"]
+    notes = hf.write(model_with(Vocabulary([*tokens, "a"], lowercase=True, strip_accents=True)), tmp_path)
+    assert any("lacks [CLS], which AutoTokenizer would add" in note for note in notes)
+    assert not [path.name for path in tmp_path.iterdir() if "token" in path.name or "vocab" in path.name]
+
+
 @pytest.mark.parametrize(
     ("config", "named"),
     [
         ({"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "mecab"}, "word_tokenizer_type 'mecab'"),
         ({"tokenizer_class": "BertTokenizer", "tokenize_chinese_chars": False}, "tokenize_chinese_chars False"),
         ({"tokenizer_class": "AlbertTokenizer"}, "AlbertTokenizer"),
+        ({"never_split": ["[URL]"]}, "never_split"),
     ],
 )
 def test_a_tokenizer_that_is_not_berts_is_named_and_not_replaced(
@@ -193,6 +213,12 @@ def test_a_tokenizer_that_is_not_berts_is_named_and_not_replaced(
     assert named in said
     assert "save a tokenizer.json there" in said
     assert electra_jax.load(tmp_path / "model").vocabulary is None
+    # Old directories name the class elsewhere.
+    sizes = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(sizes | {"tokenizer_class": "BertJapaneseTokenizer"}))
+    (source / "tokenizer_config.json").unlink()
+    assert main(["import", str(source), str(tmp_path / "other")]) == 0
+    assert "BertJapaneseTokenizer, is not read" in capsys.readouterr().err
 
 
 def test_a_tokenizer_of_another_size_than_the_table_is_refused(

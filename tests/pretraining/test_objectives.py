@@ -22,7 +22,10 @@ from support.objectives import COMPILE_FAST, VARIANTS, Variant
 from support.tiny_model import MASKING, VOCAB_SIZE, random_batch
 
 # Those that differ in what they sum over; the others differ from these in sizes or in a constant.
-SUMMED_APART = ("electra", "electra_15", "tied_generator", "mlm", "replace_mlm", "all_tokens_mlm", "electric", "gdes")
+SUMMED_APART = (
+    *("electra", "electra_15", "tied_generator", "mlm", "replace_mlm", "all_tokens_mlm", "electric", "gdes"),
+    "correction",
+)
 
 
 def batch(rows: int = 8) -> Batch:
@@ -126,7 +129,12 @@ def test_shared_embeddings_are_pulled_by_both_losses() -> None:
 
 @pytest.mark.parametrize(
     ("name", "main"),
-    [("gdes", "discriminator"), ("electric_gdes", "discriminator"), ("all_tokens_mlm_gdes", "prediction")],
+    [
+        ("gdes", "discriminator"),
+        ("electric_gdes", "discriminator"),
+        ("all_tokens_mlm_gdes", "prediction"),
+        ("correction_gdes", "correction"),
+    ],
 )
 def test_gradient_disentangled_embeddings(name: str, main: str) -> None:
     """The generator's loss alone moves the common tables; the other loss alone moves what it adds to them."""
@@ -178,6 +186,16 @@ def test_a_main_tower_that_predicts_words_does_not_train_the_generator(name: str
     assert max(pull(name, "prediction", "generator")) == 0
     assert min(pull(name, "prediction", "discriminator")) > 0
     assert max(pull(name, "generator", "discriminator")) == 0
+
+
+@pytest.mark.parametrize("name", ["correction", "correction_gdes"])
+def test_the_choice_trains_the_discriminator_and_never_the_generator(name: str) -> None:
+    assert max(pull(name, "correction", "generator")) == 0
+    assert min(pull(name, "correction", "discriminator/encoder")) > 0
+    assert min(pull(name, "correction", "discriminator/correction")) > 0
+    # Each head has its own loss.
+    assert max(pull(name, "correction", "discriminator/head")) == 0
+    assert max(pull(name, "discriminator", "discriminator/correction")) == 0
 
 
 def test_the_discriminator_of_electra_15_is_judged_at_masked_positions_only() -> None:

@@ -18,6 +18,7 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.model.electra import EMBEDDING_SHARING, generator_config
 from electra_jax.pretraining import flops, original, registry, steps
+from electra_jax.pretraining.correction import CorrectedDetection
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.language_model import LanguageModel
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
@@ -93,7 +94,7 @@ def test_every_switch_of_the_reference_differs_from_the_default() -> None:
     ours = bound()
     gin_files.parse(["gin/reference.gin"], [], [str(ROOT)])
     theirs = bound()
-    assert len(theirs) == 10
+    assert len(theirs) == 11
     assert {field for field, value in theirs.items() if ours[field] == value} == set()
 
 
@@ -102,6 +103,7 @@ def test_the_reference_goes_with_fine_tuning() -> None:
     files = ["gin/runs/finetune.gin", "gin/reference.gin"]
     run = gin_files.build(FinetuningRun, files, settings, search_paths=[str(ROOT)])
     assert (run.loss_reduction, run.heads.classification, run.num_epochs) == ("sum", "reference", 3)
+    assert run.pool_batches == 1
     assert (run.task.row_length, run.task.null_threshold) == (128, -2.75)
     assert run.optimizer(num_train_steps=9, num_warmup_steps=1).top_layer_exponent == 2
 
@@ -171,6 +173,7 @@ def test_senseless_combinations_are_refused_by_name(name: str) -> None:
 ALL_OBJECTIVES = (
     OBJECTIVE,
     dataclasses.replace(OBJECTIVE, discriminate_at="masked"),
+    CorrectedDetection(**TWO, discriminate_at="all", correction_weight=20.0, num_candidates=5),
     TwoTowerDetection(**TWO),
     Electric(**TWO),
     MaskedLanguageModel(1.0),
@@ -250,6 +253,7 @@ def test_what_is_taken_is_what_makes_sense() -> None:
     pairs = {(type(objective), kind) for objective, kind, *_ in taken}
     assert pairs == {
         *((ReplacedTokenDetection, kind) for kind in ("small", "tied", "uniform")),
+        (CorrectedDetection, "small"),
         *((objective, "two_tower") for objective in (TwoTowerDetection, Electric)),
         *((objective, "small") for objective in (ReplaceMlm, AllTokensMlm)),
         *((objective, "none") for objective in (MaskedLanguageModel, LanguageModel)),

@@ -212,7 +212,7 @@ def test_no_request_compiles(folder: Path) -> None:
                             min(words + 3 - (values is ids), 32)
                         ] * count
         assert compiled == []
-        model.logits([[2, 3]])
+        model.logits([[2, 3]] * 3)
         assert compiled != []
     finally:
         jax.monitoring.clear_event_listeners()
@@ -352,7 +352,7 @@ def test_what_cannot_be_served_is_a_sentence(
 ) -> None:
     write_tuned(tmp_path / "choice", "multiple_choice", labels=(), task=None, head_kind="sequence_classification")
     assert main(["serve", str(tmp_path / "choice")]) == 2
-    assert "a model of multiple choice, which reads no text" in capsys.readouterr().err
+    assert "a model of multiple choice, which is not served: ask it by electra predict" in capsys.readouterr().err
     assert main(["serve", str(folder / "one"), "--gin.HOST='203.0.113.1'"]) == 2
     assert "cannot listen at 203.0.113.1, port 8000 (Cannot assign requested address)" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "uvicorn", None)

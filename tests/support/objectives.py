@@ -10,6 +10,7 @@ from electra_jax.model.config import EncoderConfig
 from electra_jax.model.electra import generator_config
 from electra_jax.model.types import PyTree
 from electra_jax.pretraining import registry, steps
+from electra_jax.pretraining.correction import CorrectedDetection
 from electra_jax.pretraining.electric import Electric, TwoTowerDetection
 from electra_jax.pretraining.language_model import LanguageModel
 from electra_jax.pretraining.masked_lm import AllTokensMlm, MaskedLanguageModel, ReplaceMlm
@@ -18,6 +19,7 @@ from support.tiny_model import OBJECTIVE, small_encoder
 
 SAMPLING = {"temperature": 1.0, "disallow_correct": False, "sampler": "inverse_cdf"}
 TWO = {"gen_weight": 1.0, "disc_weight": 50.0, **SAMPLING}
+CORRECTION = {**TWO, "discriminate_at": "all", "correction_weight": 20.0, "num_candidates": 4}
 WORDS = {"gen_weight": 1.0, "prediction_weight": 2.0, **SAMPLING}
 
 # These programs run once and are small: what they cost is their compilation.
@@ -73,6 +75,8 @@ VARIANTS = {
     "temperature": Variant(dataclasses.replace(OBJECTIVE, temperature=2.0)),
     "tied_generator": Variant(OBJECTIVE, kind="tied"),
     "uniform_generator": Variant(OBJECTIVE, kind="uniform"),
+    "correction": Variant(CorrectedDetection(**CORRECTION)),
+    "correction_gdes": Variant(CorrectedDetection(**CORRECTION), sharing="gdes"),
     "mlm": Variant(MaskedLanguageModel(weight=1.0), kind="none"),
     "lm": Variant(LanguageModel(weight=1.0), kind="none"),
     "replace_mlm": Variant(ReplaceMlm(**WORDS)),

@@ -24,11 +24,12 @@ VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "a", "b"], lowercase=True, strip_accen
 QUESTION_ANSWERING = {"squad_v1", "squad_v2", "newsqa", "naturalqs", "triviaqa", "searchqa", "qa"}
 TAGGING = {"chunk", "ner", "tagging"}
 VECTORS = {"similarity", "retrieval"}
+CHOICES = {"multiple_choice", "swag", "race"}
 
 
 def test_the_names() -> None:
     text = "cola sst2 mrpc stsb qqp mnli qnli rte wnli ax classification regression pair_classification package_of"
-    assert set(NAMES) == {*text.split(), *VECTORS, *QUESTION_ANSWERING, *TAGGING}
+    assert set(NAMES) == {*text.split(), *VECTORS, *CHOICES, "prompt", *QUESTION_ANSWERING, *TAGGING}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,19 +40,25 @@ def test_a_task_of_every_name_and_its_rebuilt_self(tmp_path: Path, name: str) ->
     paragraphs = [{"context": f"a b {word}", "qas": [question | {"id": word}]} for word in "cd"]
     content = {"data": [{"paragraphs": paragraphs}]}
     (tmp_path / "train.json").write_text(json.dumps(content))
-    columns = {"text_column": "text", "text_b_column": "other", "label_column": "label"}
+    columns: dict[str, Any] = {"text_column": "text", "text_b_column": "other", "label_column": "label"}
     if name in QUESTION_ANSWERING:
         file, kind, length = "train.json", "question_answering", 512
     elif name in TAGGING:
         file, kind, length = "train.txt", "tagging", 256
     elif name in VECTORS:
         file, kind, length = "train.tsv", name, 128
+    elif name in CHOICES:
+        file, kind, length = "train.tsv", "multiple_choice", 512 if name == "race" else 128
+        columns |= {"choice_columns": ("text", "other")}
+    elif name == "prompt":
+        file, kind, length = "train.tsv", name, 128
+        columns |= {"template": "{text}, {text_b}: {label}", "label_words": {"1": "a", "2": "b"}}
     else:
         file, kind, length = "train.tsv", "regression" if name in ("stsb", "regression") else "classification", 128
     options = task_options(name, train_file=None if name == "ax" else str(tmp_path / file), **columns)
     task = make_task(options, VOCABULARY)
     assert (task.name, task.kind, task.length) == (name, kind, length)
-    assert (len(task.labels) > 1) == (kind in ("classification", "tagging"))
+    assert (len(task.labels) > 1) == (kind in ("classification", "tagging", "prompt"))
     facts = json.loads(json.dumps(task.describe()))
     rebuilt = task_from_facts(facts, VOCABULARY)
     assert rebuilt.describe() == task.describe()

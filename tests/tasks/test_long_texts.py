@@ -14,7 +14,7 @@ from electra_jax.tasks.tagging.task import TaggingTask
 from electra_jax.tasks.text.tables import TextExample
 from electra_jax.tasks.text.task import TextTask
 from electra_jax.tasks.vocabulary import Vocabulary
-from support.finetuned_model import TAGGING, TOKENS, text_facts
+from support.finetuned_model import QA, TAGGING, TOKENS, text_facts
 from support.tiny_model import task_options
 
 VOCABULARY = Vocabulary(TOKENS, lowercase=True, strip_accents=True)
@@ -61,6 +61,20 @@ def test_the_words_of_a_long_sentence_that_are_cut_off_are_counted() -> None:
     assert count == CutCount(8, texts=1, num_texts=3, tokens=5, num_tokens=19)
     windows = tagging_task(8, "windows")
     assert cut_count(windows.rows(windows.raw_examples([LETTERS]), training=False), 8).tokens == 0
+
+
+def test_what_is_cut_off_of_questions_is_counted_once_for_all_their_windows() -> None:
+    task = task_from_facts(QA, VOCABULARY)
+    # Of 6 word pieces at most; the context of the first has two windows or more.
+    asked = [{"question": LETTERS, "context": LETTERS}, {"question": "who sat ?", "context": "cat"}]
+    rows = task.rows(task.raw_examples(asked), training=False)
+    assert len(rows) > 2
+    count = cut_count(rows, task.length)
+    assert count == CutCount(6, texts=1, num_texts=2, tokens=4, num_tokens=13, unit="questions")
+    assert str(count) == ("1 of 2 questions, 31 % of tokens, cut at 6: fine-tune with a larger MAX_QUESTION_LENGTH")
+    # As results.json has it, and as earlier versions wrote it, of texts.
+    assert CutCount(**count.to_json()) == count
+    assert CutCount(length=8, texts=1, num_texts=2, tokens=3, num_tokens=4).unit == "texts"
 
 
 def test_windows_over_texts_overlap_by_half_and_keep_every_token() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.parts import halves, has_gold
+from electra_jax.tasks.parts import halves, has_gold, warn_of_few
 from electra_jax.tasks.qa.files import QAExample
 from electra_jax.tasks.seqio_import import RegisteredExample
 from electra_jax.tasks.tagging.sentences import TaggedSentence
@@ -34,6 +34,25 @@ def test_halves_are_exact_and_share_no_text() -> None:
     first, second = halves(sentences)
     assert len(first) == 15
     assert {one.words for one in first}.isdisjoint(one.words for one in second)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (1, "only 1 example; each is 100 % of it"),
+        (2, "only 2 examples; each is 50 % of it"),
+        (99, "1 % of it"),
+        (100, ""),
+    ],
+)
+def test_few_examples_are_warned_of(number: int, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_few(number, "dev_report")
+    if not said:
+        assert caplog.messages == []
+        return
+    (message,) = caplog.messages
+    assert message.startswith("the dev_report split has only")
+    assert f"{said}, and a score of 100.00 may be luck" in message
 
 
 def test_one_text_cannot_be_divided() -> None:

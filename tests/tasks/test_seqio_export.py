@@ -18,6 +18,7 @@ from electra_jax.finetuning.results import collapse, record_of
 from electra_jax.seqio_tasks import register_downstream_task
 from electra_jax.tasks import seqio_export
 from electra_jax.tasks.catalog import make_task, task_from_facts
+from electra_jax.tasks.long_texts import CutCount, cut_count
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.seqio_export import FEATURE_CONVERTERS, register, sequence_lengths
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
@@ -117,6 +118,15 @@ def test_several_labels_are_refused(tmp_path: Path) -> None:
     columns = {"text_column": "t", "label_column": "y"}
     with pytest.raises(UserError, match="classification gives a text several labels, and a SeqIO task of ours has one"):
         registered("classification", train_file=written(tmp_path / "train.jsonl", *rows), **columns)
+
+
+def test_choices_are_refused(tmp_path: Path) -> None:
+    file = written(tmp_path / "train.csv", "t,x,y,right", "a,a,b,0")
+    columns = {"text_column": "t", "choice_columns": ("x", "y"), "label_column": "right"}
+    with pytest.raises(
+        UserError, match="multiple_choice reads a row for each choice or label, which SeqIO has no place"
+    ):
+        registered("multiple_choice", train_file=file, **columns)
 
 
 def test_a_test_set_is_padded_but_not_scored(tmp_path: Path) -> None:
@@ -304,6 +314,11 @@ def test_foreign_tasks_that_cannot_be_read() -> None:
         make("foreign").examples("train")
     with pytest.raises(UserError, match="foreign has no test split in SeqIO's registry, but train, dev"):
         make("foreign").examples("test")
+    with pytest.raises(UserError, match="LONG_TEXTS is 'windows': foreign of SeqIO's registry has one row a text"):
+        make_task(task_options("foreign", long_texts="windows"), VOCABULARY)
+    short = make_task(task_options("foreign", length=4), VOCABULARY)
+    texts = short.rows(short.raw_examples(["a b c", "a"]), training=False)
+    assert cut_count(texts, 4) == CutCount(4, texts=1, num_texts=2, tokens=1, num_tokens=4)
     made = make("foreign")
     seqio.TaskRegistry.remove("foreign")
     # Raw input is read without it.

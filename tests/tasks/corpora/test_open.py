@@ -50,6 +50,20 @@ def test_blank_lines_separate_documents(tmp_path: pathlib.Path, suffix: str) -> 
     assert corpus.size_bytes > 0
 
 
+def test_a_file_whose_name_is_a_pattern(tmp_path: pathlib.Path) -> None:
+    for name in ("a[1].txt", "a1.txt", "b[2]/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert texts(opened(tmp_path / "a[1].txt")) == ["a[1].txt"]
+    assert texts(opened(tmp_path / "b[2]/c.txt")) == ["b[2]/c.txt"]
+    # Where it is the name of no file, it is a pattern.
+    (tmp_path / "a[1].txt").unlink()
+    assert texts(opened(tmp_path / "a[1].txt")) == ["a1.txt"]
+    with pytest.raises(UserError, match=r"no file matches .*; a \[ that belongs to a name is written \[\[\]"):
+        opened(tmp_path / "b[2]/*.txt")
+    assert texts(opened(tmp_path / "b[[]2]/*.txt")) == ["b[2]/c.txt"]
+
+
 @pytest.mark.parametrize("suffix", COMPRESS)
 def test_jsonl(tmp_path: pathlib.Path, suffix: str) -> None:
     records = [{"text": "One.\n\nTwo.", "id": 1}, {"text": "  "}, {"text": "Three é."}]

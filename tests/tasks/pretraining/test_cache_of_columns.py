@@ -41,7 +41,7 @@ def write_corpus(folder: pathlib.Path) -> None:
 
 def opened(folder: pathlib.Path) -> Corpus:
     corpus = open_corpus(str(folder / "*.*"), text_format="auto", text_field="text", skip_undecodable=False)
-    return divide(filtered(corpus, Filters(10, None, 0.0, "exact")))
+    return divide(filtered(corpus, Filters(10, None, 0.0, "exact")), sequence_length=128)
 
 
 def build(folder: pathlib.Path, cache_dir: pathlib.Path) -> pathlib.Path:

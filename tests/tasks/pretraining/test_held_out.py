@@ -24,6 +24,29 @@ def build(folder: pathlib.Path, text: str, *, held_out_fraction: float) -> str:
     return cache.build_cache(corpus, VOCABULARY, cache_dir=str(folder / "c"), **options)
 
 
+def is_refused(documents: int, tokens: int, *, of: int, fraction: float) -> bool:
+    totals = {
+        "train": {"documents": 9, "examples": 9, "tokens": of - tokens},
+        "validation": {"documents": documents, "examples": documents, "tokens": tokens},
+    }
+    try:
+        cache._check_held_out(totals, {"held_out_fraction": fraction, "corpus": "text"})
+    except UserError:
+        return True
+    return False
+
+
+def test_over_five_times_the_share_is_refused() -> None:
+    assert is_refused(3, 260, of=1000, fraction=0.05)
+    assert not is_refused(3, 240, of=1000, fraction=0.05)
+    # The least that a small corpus can hold out is a document, unless it is most of the text.
+    assert not is_refused(1, 260, of=1000, fraction=0.005)
+    assert is_refused(1, 510, of=1000, fraction=0.005)
+    # What is little anyway is no loss.
+    assert not is_refused(2, 90, of=1000, fraction=0.005)
+    assert is_refused(2, 110, of=1000, fraction=0.005)
+
+
 def test_one_long_document_is_not_held_out(tmp_path: pathlib.Path) -> None:
     """Of a long document and a short one, the hash of the text chooses one to hold out."""
     refused = []

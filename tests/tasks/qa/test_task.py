@@ -95,7 +95,8 @@ def test_rows_are_what_the_model_reads(tmp_path: Path) -> None:
     examples = made("squad_v2", tmp_path, length=64).examples("train").examples
     rows = task.rows(examples, training=True)
     names = {"input_ids", "token_type_ids", "answer_mask", "start_positions", "end_positions", "is_impossible"}
-    assert all(row.keys() == names | {"example", "window"} for row in rows)
+    of_host = {"example", "window", "num_tokens", "num_cut", "question_length"}
+    assert all(row.keys() == names | of_host for row in rows)
     assert all(array.dtype == np.int32 for row in rows for array in row.values())
     tokens = [VOCABULARY.tokens[token] for token in rows[1]["input_ids"]]
     assert tokens[rows[1]["start_positions"] : rows[1]["end_positions"] + 1] == ["1895", "-", "1943"]
@@ -105,8 +106,7 @@ def test_rows_are_what_the_model_reads(tmp_path: Path) -> None:
         "input_ids",
         "token_type_ids",
         "answer_mask",
-        "example",
-        "window",
+        *of_host,
     }
 
 

@@ -1,7 +1,6 @@
 """Tables as people bring them: rows that are not what the header says, missing labels, lists as labels."""
 
 import json
-import logging
 from collections import Counter
 from pathlib import Path
 
@@ -10,9 +9,7 @@ import pytest
 from electra_jax.errors import UserError
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.text.records import column_names
-from electra_jax.tasks.text.sources import table_sources
 from electra_jax.tasks.text.tables import Classes, Columns, discover_target, read_table
-from support.tiny_model import task_options
 
 COLUMNS = Columns("text", None, "label")
 TARGET = Classes(("0", "1"))
@@ -142,29 +139,3 @@ def test_lists_as_labels_are_refused_where_a_text_has_one(tmp_path: Path, suffix
     bracketed = written(tmp_path, ".tsv", "text\tlabel", "a\t[POS]", "b\t(NEG")
     found = discover_target(bracketed, columns=COLUMNS, regression=False, multi_label=None, skip_bad_rows=False)
     assert found == Classes(("(NEG", "[POS]"))
-
-
-@pytest.mark.parametrize(("rows", "dev_fraction"), [(20, 0.05), (99, None), (100, None)])
-def test_a_small_dev_split_is_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: int, dev_fraction: float | None
-) -> None:
-    lines = ("text,label", *(f"a{number},{number % 2}" for number in range(rows)))
-    changes = {"dev_file": str(written(tmp_path, ".csv", *lines))}
-    if dev_fraction is not None:
-        changes = {"dev_fraction": dev_fraction}
-    options = task_options(
-        "classification",
-        train_file=str(written(tmp_path, ".csv", *lines)),
-        text_column="text",
-        label_column="label",
-        **changes,
-    )
-    sources, _ = table_sources(options, regression=False, target=None)
-    with caplog.at_level(logging.WARNING):
-        sources.readers["train"]()
-        assert caplog.messages == []
-        dev = sources.readers["dev"]()
-    number = len(dev.examples)
-    # Of every score: a table may have several labels, or numbers.
-    told = f"; each is {100 / number:.0f} % of its score, and"
-    assert [told in message for message in caplog.messages] == [True] * (number < 100)

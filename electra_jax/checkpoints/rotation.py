@@ -1,0 +1,56 @@
+"""List the checkpoints of a directory, and read them while a run writes newer ones and removes old ones."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from etils import epath
+
+from electra_jax.checkpoints.seal import COMMITTED
+from electra_jax.errors import UserError
+from electra_jax.files import is_remote
+
+Read = TypeVar("Read")
+
+
+def complete_steps(directory: epath.Path) -> list[int]:
+    """Return the steps of the committed checkpoints, without those of interrupted saves."""
+    if not directory.is_dir():
+        return []
+    steps = [path for path in directory.iterdir() if path.name.isdigit()]
+    return [int(path.name) for path in steps if not is_remote(path) or (path / COMMITTED).exists()]
+
+
+def despite_rotation(directory: epath.Path, read: Callable[[], Read]) -> Read:
+    """Return what `read` reads of a directory of checkpoints that a run may be writing.
+
+    A run removes old checkpoints as it writes newer ones, also one that is being read: reading then begins anew.
+
+    Args:
+        directory: of the checkpoints.
+        read: reads the newest one, or several.
+
+    Raises:
+        UserError: as `read`, if no newer checkpoint was finished meanwhile.
+    """
+    while True:
+        newest = max(complete_steps(directory), default=None)
+        try:
+            return read()
+        except UserError:
+            if max(complete_steps(directory), default=None) == newest:
+                raise
+
+
+def check_not_removed(directory: epath.Path, step: int, steps: Sequence[int]) -> None:
+    """Check that the run that writes in a directory has not removed a checkpoint that cannot be read.
+
+    Args:
+        directory: of the checkpoints.
+        step: of the one that cannot be read.
+        steps: of all that were there before.
+
+    Raises:
+        UserError: if there is a newer one now, for which `despite_rotation` begins anew.
+    """
+    if max(complete_steps(directory), default=step) > max(steps):
+        raise UserError(f"{directory / str(step)} was removed by the run that trains there: try again")

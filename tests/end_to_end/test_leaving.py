@@ -1,0 +1,168 @@
+"""What was fine-tuned here says the same in transformers, and here again after `electra import`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import electra_jax
+from support.transformers_process import ask_transformers
+from support.tuned_runs import DRAW, NOUNS, OTHERS, VERBS, electra, sentence, tune
+
+pytestmark = pytest.mark.usefixtures("compilations")
+
+
+class Kind(NamedTuple):
+    """A kind of task.
+
+    Attributes:
+        task: its name.
+        rows: writes the files of a split, given the folder and how many examples.
+        macros: what else is set.
+        inputs: what the model is asked.
+        asked: how transformers is asked; None where it has no pipeline.
+    """
+
+    task: str
+    rows: Callable[[int], str]
+    macros: dict[str, Any]
+    inputs: list[Any]
+    asked: str | None
+
+
+def table(header: str, row: Callable[[int], list[str]]) -> Callable[[int], str]:
+    return lambda number: "\n".join([header, *(",".join(row(index)) for index in range(number))]) + "\n"
+
+
+def text_of(index: int) -> str:
+    return sentence(NOUNS if index % 2 else VERBS, 5)
+
+
+def tagged(number: int) -> str:
+    lines = (
+        f"{DRAW.choice(NOUNS)} B-per\n{DRAW.choice(NOUNS)} I-per\n{DRAW.choice(OTHERS)} O\n" for _ in range(number)
+    )
+    return "\n".join(lines)
+
+
+def questions(number: int) -> str:
+    entries = []
+    for index in range(number):
+        words = sentence(NOUNS, 8).split()
+        context, place = " ".join(words), index % 8
+        answers = [{"text": words[place], "answer_start": len(" ".join(words[:place])) + (place > 0)}]
+        qas = [{"id": str(index), "question": words[place], "answers": answers}]
+        entries.append({"title": "", "paragraphs": [{"context": context, "qas": qas}]})
+    return json.dumps({"version": "1.1", "data": entries})
+
+
+TEXTS = [text_of(0), text_of(1), sentence(OTHERS, 5)]
+PAIRS = [list(pair) for pair in zip(TEXTS, TEXTS[::-1], strict=True)]
+QUESTIONS = [{"question": NOUNS[3], "context": sentence(NOUNS, 8)} for _ in range(3)]
+TEXT, PAIR = {"TEXT_COLUMN": "text", "LABEL_COLUMN": "label"}, {"TEXT_B_COLUMN": "other"}
+QA = {"MAX_QUESTION_LENGTH": 4, "DOC_STRIDE": 8, "SUFFIX": "json"}
+KINDS = {
+    "classification": Kind(
+        "classification",
+        table("text,label", lambda index: [text_of(index), "Mm"[index % 2]]),
+        TEXT,
+        TEXTS,
+        "scores",
+    ),
+    "regression": Kind(
+        "regression",
+        table("text,label", lambda index: [text_of(index), f"{1_000_000 + 88_000_000 * (index % 2)}"]),
+        TEXT,
+        TEXTS,
+        "scores",
+    ),
+    "pair": Kind(
+        "pair_classification",
+        table("text,other,label", lambda index: [text_of(index), text_of(index // 2), "yn"[index % 2]]),
+        TEXT | PAIR,
+        PAIRS,
+        "scores",
+    ),
+    "several": Kind(
+        "classification",
+        table("text,noun,verb", lambda index: [text_of(index), *("01" if index % 2 else "10")]),
+        {"TEXT_COLUMN": "text", "LABEL_COLUMN": ("noun", "verb")},
+        TEXTS,
+        "scores",
+    ),
+    "tagging": Kind("tagging", tagged, {"TAG_ENCODING": "BIOES"}, TEXTS, "entities"),
+    "questions": Kind("qa", questions, {"QA_HEAD": "transformers"} | QA, QUESTIONS, "answers"),
+    "independent": Kind("qa", questions, {"QA_HEAD": "independent"} | QA, QUESTIONS, "answers"),
+    "similarity": Kind(
+        "similarity",
+        table("text,other,label", lambda index: [text_of(index), text_of(index // 2), str(index % 4)]),
+        TEXT | PAIR,
+        [tuple(pair) for pair in PAIRS],
+        None,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def tuned(whole: Path, place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each of `KINDS` with the run, its export `out`, and `again`, which was imported from that."""
+    folder = tmp_path_factory.mktemp("leaving")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ELECTRA_CACHE_DIR", str(place / "cache"))
+        for name, kind in KINDS.items():
+            (folder / name).mkdir()
+            macros = dict(kind.macros)
+            suffix = macros.pop("SUFFIX", "txt" if name == "tagging" else "csv")
+            files = {f"{split.upper()}_FILE": str(folder / name / f"{split}.{suffix}") for split in ("train", "dev")}
+            for file, number in zip(files.values(), (32, 12), strict=True):
+                Path(file).write_text(kind.rows(number))
+            tune(whole, folder / name, kind.task, EPOCHS=2, **files, **macros)
+            electra("export", str(folder / name / "run"), str(folder / name / "out"), "--format", "transformers")
+            electra("import", str(folder / name / "out"), str(folder / name / "again"))
+    return folder
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_back_again(name: str, tuned: Path) -> None:
+    """Every answer, with its probabilities and its characters."""
+    before, after = (electra_jax.load(tuned / name / part) for part in ("run", "again"))
+    assert after.description.task == before.description.task
+    for records in zip(before(KINDS[name].inputs), after(KINDS[name].inputs), strict=True):
+        flat = [json.dumps(rounded(record), sort_keys=True) for record in records]
+        assert flat[0] == flat[1]
+
+
+def rounded(value: Any) -> Any:
+    """Return a record without the digits that differ by rounding."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(one) for one in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def test_transformers_says_the_same(tuned: Path) -> None:
+    asked = {name: kind for name, kind in KINDS.items() if kind.asked is not None}
+    found = ask_transformers(
+        [{"of": kind.asked, "folder": str(tuned / name / "out"), "inputs": kind.inputs} for name, kind in asked.items()]
+    )
+    for (name, kind), answers in zip(asked.items(), found, strict=True):
+        records = electra_jax.load(tuned / name / "run")([given(value) for value in kind.inputs])
+        for record, answer in zip(records, answers, strict=True):
+            if kind.asked == "entities":
+                assert answer == [
+                    [one["type"], one["start"], one["end"], pytest.approx(one["score"], abs=1e-5)]
+                    for one in record["entities"]
+                ]
+            elif kind.asked == "answers":
+                assert answer == [record["answer"], record["start"], record["end"]]
+            else:
+                expected = {"LABEL_0": record["value"]} if "value" in record else record["probabilities"]
+                assert answer == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def given(value: Any) -> Any:
+    """Return an input as `electra_jax.load` reads it: JSON has no tuples."""
+    return tuple(value) if isinstance(value, list) else value
