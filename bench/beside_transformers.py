@@ -188,7 +188,7 @@ def read_examples(path: Path, source: Source) -> list[tuple[tuple[str, ...], int
 
 
 def make_optimizer(model: "torch.nn.Module", num_steps: int) -> tuple["torch.optim.Optimizer", Any]:
-    """Return AdamW without decay of biases and layer norms, and our schedule (`training.optimizer.learning_rate`)."""
+    """Return AdamW without decay of biases and layer norms, and its schedule."""
     import torch
 
     decayed, others = [], []
@@ -196,9 +196,12 @@ def make_optimizer(model: "torch.nn.Module", num_steps: int) -> tuple["torch.opt
         (others if name.endswith("bias") or "LayerNorm" in name else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": RECIPE["WEIGHT_DECAY"]}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=RECIPE["LEARNING_RATE"], **ADAM)
-    warmup = RECIPE["WARMUP_FRACTION"] * num_steps
-    factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - step / num_steps) * min(1.0, step / warmup))
-    return optimizer, factor
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, num_steps))
+
+
+def share_of_rate(step: int, num_steps: int) -> float:
+    """Return the share of the learning rate at an update, counted from 0: warm-up times decay, as ELECTRA has both."""
+    return (1 - step / num_steps) * min(1.0, step / (RECIPE["WARMUP_FRACTION"] * num_steps))
 
 
 def scores_of(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:

@@ -17,7 +17,10 @@ PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 # Stands for the configuration that a model directory recorded.
 RECORDED = "gin/runs/small.gin"
 # What an ellipsis, or the record of a run, has.
-LEFT_OUT = [*(f"{name} = 'left out'" for name in ("MODEL_DIR", "CORPUS", "TOKENIZER")), "FLOPS = 1.0"]
+LEFT_OUT = [
+    *(f"{name} = 'left out'" for name in ("MODEL_DIR", "CORPUS", "TOKENIZER", "INIT_FROM", "TASK")),
+    "FLOPS = 1.0",
+]
 
 
 def commands_of(text: str) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 
 from bench import (
     beside_published,
+    beside_transformers,
     device_parity,
     device_steps,
     finetune_step,
@@ -29,6 +30,8 @@ from bench.pretrain_step import synthetic_blocks
 from electra_jax.config import gin_files
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.data.buckets import TrainingBatches
+from electra_jax.tasks.text import glue_metrics
+from electra_jax.training.optimizer import learning_rate
 
 
 def test_dtype_is_the_models() -> None:
@@ -265,3 +268,41 @@ def test_a_program_that_does_not_compile_is_told_and_does_not_end_the_others() -
     told = device_steps.attempt(too_long, recipe)
     assert isinstance(told, str)
     assert "Error" in told
+
+
+def test_both_sides_of_the_comparison_with_transformers_have_one_recipe() -> None:
+    recipe = beside_transformers.RECIPE
+    unneeded = {"TASK": "mrpc", "INIT_FROM": "weights", "MODEL_DIR": "run", "LAYERWISE_LR_DECAY": 1.0}
+    run = gin_files.build(
+        FinetuningRun,
+        ["gin/runs/finetune.gin", "gin/optimizers/adamw.gin"],
+        [f"{name} = {value!r}" for name, value in {**recipe, **unneeded}.items()],
+        search_paths=[],
+    )
+    steps = 40
+    ours = run.optimizer(num_train_steps=steps, num_warmup_steps=steps * run.warmup_fraction)
+    assert {"betas": (ours.beta_1, ours.beta_2), "eps": ours.epsilon} == beside_transformers.ADAM
+    assert (ours.clip_norm, ours.weight_decay_rate) == (beside_transformers.CLIP_NORM, recipe["WEIGHT_DECAY"])
+    assert (run.dropout_prob, run.attention_dropout_prob) == (recipe["DROPOUT"], recipe["DROPOUT"])
+    theirs = [recipe["LEARNING_RATE"] * beside_transformers.share_of_rate(step, steps) for step in range(steps)]
+    np.testing.assert_allclose([learning_rate(ours, step) for step in range(steps)], theirs, rtol=1e-5)
+
+
+def test_scores_beside_transformers_are_those_of_glue() -> None:
+    gold, predicted = np.random.default_rng(0).integers(0, 2, (2, 60)).tolist()
+    expected = {"accuracy": glue_metrics.accuracy(gold, predicted), "f1": glue_metrics.f1(gold, predicted)}
+    assert beside_transformers.scores_of(gold, predicted) == pytest.approx(expected)
+    assert beside_transformers.scores_of([0, 0], [0, 0]) == {"accuracy": 100.0, "f1": 0.0}
+
+
+def test_a_part_of_the_training_rows_keeps_the_header(tmp_path: Path) -> None:
+    (tmp_path / "SST-2").mkdir()
+    for split in ("train", "dev"):
+        (tmp_path / "SST-2" / f"{split}.tsv").write_text(
+            "sentence\tlabel\n" + 'so " good\t1\n' * 3, encoding="utf-8-sig"
+        )
+    options = argparse.Namespace(data=tmp_path, runs=tmp_path, task="sst2", rows=2)
+    files = [beside_transformers.part_of(options, split) for split in ("train", "dev")]
+    source = beside_transformers.SOURCES["sst2"]
+    examples = [beside_transformers.read_examples(path, source) for path in files]
+    assert examples == [[(('so " good',), 1)] * 2, [(('so " good',), 1)] * 3]

@@ -64,13 +64,6 @@ QUESTIONS = [{"question": NOUNS[3], "context": sentence(NOUNS, 8)} for _ in rang
 TEXT, PAIR = {"TEXT_COLUMN": "text", "LABEL_COLUMN": "label"}, {"TEXT_B_COLUMN": "other"}
 QA = {"MAX_QUESTION_LENGTH": 4, "DOC_STRIDE": 8, "SUFFIX": "json"}
 KINDS = {
-    "classification": Kind(
-        "classification",
-        table("text,label", lambda index: [text_of(index), "Mm"[index % 2]]),
-        TEXT,
-        TEXTS,
-        "scores",
-    ),
     "regression": Kind(
         "regression",
         table("text,label", lambda index: [text_of(index), f"{1_000_000 + 88_000_000 * (index % 2)}"]),
@@ -80,7 +73,7 @@ KINDS = {
     ),
     "pair": Kind(
         "pair_classification",
-        table("text,other,label", lambda index: [text_of(index), text_of(index // 2), "yn"[index % 2]]),
+        table("text,other,label", lambda index: [text_of(index), text_of(index // 2), "Mm"[index % 2]]),
         TEXT | PAIR,
         PAIRS,
         "scores",
@@ -94,7 +87,6 @@ KINDS = {
     ),
     "tagging": Kind("tagging", tagged, {"TAG_ENCODING": "BIOES"}, TEXTS, "entities"),
     "questions": Kind("qa", questions, {"QA_HEAD": "transformers"} | QA, QUESTIONS, "answers"),
-    "independent": Kind("qa", questions, {"QA_HEAD": "independent"} | QA, QUESTIONS, "answers"),
     "similarity": Kind(
         "similarity",
         table("text,other,label", lambda index: [text_of(index), text_of(index // 2), str(index % 4)]),
@@ -118,7 +110,7 @@ def tuned(whole: Path, place: Path, tmp_path_factory: pytest.TempPathFactory) ->
             files = {f"{split.upper()}_FILE": str(folder / name / f"{split}.{suffix}") for split in ("train", "dev")}
             for file, number in zip(files.values(), (32, 12), strict=True):
                 Path(file).write_text(kind.rows(number))
-            tune(whole, folder / name, kind.task, EPOCHS=2, **files, **macros)
+            tune(whole, folder / name, kind.task, EPOCHS=1, EVALUATE_EVERY=2, **files, **macros)
             electra("export", str(folder / name / "run"), str(folder / name / "out"), "--format", "transformers")
             electra("import", str(folder / name / "out"), str(folder / name / "again"))
     return folder
