@@ -53,6 +53,18 @@ def check(command_line: str) -> None:
     gin_files.check_types()
 
 
+def written_by(command_line: str) -> str | None:
+    """Return the folder or tokenizer that a command makes and refuses to find made otherwise; None for any other."""
+    words = shlex.split(command_line, comments=True)[1:]
+    options, bindings = parse_arguments([word for word in words if not word.endswith("...")])
+    if options.command in ("pretrain", "finetune", "probe", "compare", "sweep"):
+        return bound(bindings, "MODEL_DIR")
+    if options.command == "vocab":
+        # A vocab.txt and the tokenizer.json beside it are one.
+        return (bound(bindings, "TOKENIZER") or "").replace("/vocab.txt", "/tokenizer.json") or None
+    return getattr(options, "dest", None)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_can_be_parsed(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
@@ -63,3 +75,12 @@ def test_every_command_can_be_parsed(page: Path, monkeypatch: pytest.MonkeyPatch
         except (UserError, SystemExit) as error:
             refused.append((command_line, error))
     assert refused == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_two_commands_of_a_page_write_to_one_place(page: Path) -> None:
+    """The second would be refused, or resume the first."""
+    commands = {" ".join(line.split()) for line in commands_of(page.read_text(encoding="utf-8"))}
+    # DEST and OUT stand for any name.
+    places = [place for place in map(written_by, commands) if place is not None and not place.isupper()]
+    assert sorted(place for place in set(places) if places.count(place) > 1) == []

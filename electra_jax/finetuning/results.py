@@ -195,7 +195,8 @@ def table_of(
         step = f", step {entry['best_step']}" if "best_step" in entry else ""
         failed = "" if entry["failed"] is None else ", failed"
         lines.append((f"{name_of(entry)}{step}{failed}", "red" if failed else "", entry["metrics"]))
-    if found:
+    # One number has no spread.
+    if sum(entry["failed"] is None for entry in entries) > 1:
         for statistic in ("median", "mean", "std", "best"):
             lines.append((statistic, "", {name: found[name][statistic] for name in names}))
     title = f"{results['task']} ({results['num_examples'][split]} {split} examples), {selection_of(results)}"

@@ -170,8 +170,7 @@ def read_text(path: epath.Path) -> str:
     """
     if not path.exists():
         raise UserError(
-            f"There is no {path.name} in {path.parent}, and the report is made from it; run "
-            f"`electra {_WRITERS[path.name]}` with this MODEL_DIR first."
+            f"there is no {path.name} in {path.parent}: run `electra {_WRITERS[path.name]}` with this MODEL_DIR first"
         )
     return json_files.read_text(path)
 

@@ -160,7 +160,7 @@ class HashIndex:
 
 
 class SimilarityIndex:
-    """Remember texts by MinHash, in memory: about 10 kB each."""
+    """Remember texts by MinHash, in memory: about 4 kB each."""
 
     what = "near-copies of documents"
 
