@@ -99,7 +99,8 @@ AS_PUBLISHED = {
     FinetuningRun: "model_dir init_from vocab_file lowercase dropout_prng dtype attention remat_policy allow_unknown "
     "selection keep_state",
     TaskOptions: "task source data_dir tfds_data_dir train_file dev_file test_file text_column text_b_column "
-    "multi_label main_metric tag_scheme tag_encoding clip_predictions long_texts double_unordered skip_bad_rows template",
+    "multi_label main_metric tag_scheme tag_encoding clip_predictions long_texts double_unordered skip_bad_rows "
+    "template",
 }
 
 

@@ -94,6 +94,15 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
         **describe_run(configuration, params, corpus=data.name),
     }
     show(values, result)
+    write(configuration, result)
+
+
+def write(configuration: PretrainingRun, result: dict[str, Any]) -> None:
+    """Write evaluation.json and report.html.
+
+    Raises:
+        UserError: if MODEL_DIR cannot be written.
+    """
     path = path_of(configuration.model_dir) / EVALUATION
     try:
         replace_file(path, json.dumps(result, indent=1) + "\n")

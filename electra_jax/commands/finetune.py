@@ -124,7 +124,9 @@ def fine_tune(configuration: FinetuningRun) -> bool:
         # Positions begin anew at the second of two texts in a row.
         warn_of_long_rows(begun, min(longest, task.length))
         for name, part in context.parts.by_name.items():
-            warn_of_few(len(part.examples), name)
+            # The scores of all folds together are of all examples.
+            if configuration.task.folds is None:
+                warn_of_few(len(part.examples), name)
     check_settings(configuration, context)
     # A mesh that does not divide the model is refused before anything is written.
     sharding.check_model(jax.eval_shape(context.init, jax.random.key(0)), mesh, configuration.mesh)

@@ -19,6 +19,8 @@ from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file
 from electra_jax.finetuning.results import summary
 from electra_jax.run_directory import CHECKPOINTS, RESULTS
+from electra_jax.tasks.encoding import WORD_MARK
+from electra_jax.tasks.pretraining.cache_worker import largest_size
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.tagging.probing import Asked, ask, check_asks, draw_of, probe_sources
 from electra_jax.tasks.tagging.sentences import TaggedSentence
@@ -76,7 +78,8 @@ def training_text(configuration: TrigramRun, vocabulary: Vocabulary) -> list[Tok
     for source, _ in cache.source.parts:
         part = dataclasses.replace(cache, source=source)
         path = cache_path(part, vocabulary, max_bytes=cache.max_auto_cache_bytes)
-        texts.append(blocks_of_cache(path, "train", vocab_size=vocabulary.vocab_size, cache_dir=cache.cache_dir))
+        size = largest_size(vocabulary.vocab_size, word_marks=cache.word_marks)
+        texts.append(blocks_of_cache(path, "train", vocab_size=size, cache_dir=cache.cache_dir))
     return texts
 
 
@@ -100,7 +103,11 @@ def score_seed(
     check_asks(asked, task.task, "test", len(sentences))
     special = vocabulary.cls_id, vocabulary.sep_id, vocabulary.mask_id, vocabulary.pad_id
     found = trigrams.predict(
-        texts, contexts_of(asked, vocabulary.mask_id), vocab_size=vocabulary.vocab_size, never=special
+        texts,
+        contexts_of(asked, vocabulary.mask_id),
+        vocab_size=vocabulary.vocab_size,
+        never=special,
+        word_mark=WORD_MARK if configuration.cache.word_marks else None,
     )
     right = [vocabulary.tokens[token] == answer for token, answer in zip(found, asked.answers, strict=True)]
     return {

@@ -42,6 +42,7 @@ def predict(
     *,
     vocab_size: int,
     never: Collection[int],
+    word_mark: int | None,
     piece: int = PIECE,
 ) -> np.ndarray:
     """Return the likeliest token after each context, int64 [x].
@@ -57,11 +58,12 @@ def predict(
             if that is the nearest one, nothing is.
         vocab_size: V, above every id.
         never: tokens that are never predicted.
+        word_mark: what is added to the id of a token that goes on with a word, above every id; None for no marks.
         piece: tokens that are counted at a time.
     """
     pairs_x, singles_x = numbered(contexts_x2, vocab_size), numbered(contexts_x2[:, 1:], vocab_size)
     pairs, singles, whole = (
-        count(texts, numbers_x, order, vocab_size=vocab_size, never=never, piece=piece)
+        count(texts, numbers_x, order, vocab_size=vocab_size, never=never, word_mark=word_mark, piece=piece)
         for order, numbers_x in ((2, pairs_x), (1, singles_x), (0, np.zeros(1, np.int64)))
     )
     # How often each token stands in the text.
@@ -102,13 +104,14 @@ def count(
     *,
     vocab_size: int,
     never: Collection[int],
+    word_mark: int | None,
     piece: int,
 ) -> Counts:
     """Count what follows contexts of `order` tokens, given as numbers of which `NONE` is left out."""
     asked = np.unique(numbers_x[numbers_x != NONE])
     followers, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for text in texts:
-        for contexts, tokens in windows(text, order, vocab_size=vocab_size, piece=piece):
+        for contexts, tokens in windows(text, order, vocab_size=vocab_size, word_mark=word_mark, piece=piece):
             places = asked.searchsorted(contexts)
             counted = ~np.isin(tokens, list(never)) & (places < len(asked))
             counted[counted] = asked[places[counted]] == contexts[counted]
@@ -120,7 +123,9 @@ def count(
     return Counts(asked, followers, counts)
 
 
-def windows(text: TokenBlocks, order: int, *, vocab_size: int, piece: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def windows(
+    text: TokenBlocks, order: int, *, vocab_size: int, word_mark: int | None, piece: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield, piece by piece, the number of the `order` tokens before each token and the token, both int64 [x].
 
     Tokens that do not have so many before them in their own example are left out.
@@ -128,6 +133,8 @@ def windows(text: TokenBlocks, order: int, *, vocab_size: int, piece: int) -> It
     for start in range(0, len(text.tokens), piece):
         begin, end = max(0, start - order), min(start + piece, len(text.tokens))
         tokens = np.asarray(text.tokens[begin:end], np.int64)
+        if word_mark is not None:
+            tokens %= word_mark
         firsts = text.offsets[np.searchsorted(text.offsets, begin) : np.searchsorted(text.offsets, end)] - begin
         inside = np.ones(len(tokens), bool)
         for place in range(order):

@@ -253,14 +253,6 @@ class TextWindows(NamedTuple):
     num_cut: int
 
 
-def text_features(
-    texts: Sequence[tuple[str, str | None]], *, vocabulary: Vocabulary, length: int, read_mask: bool = False
-) -> list[TextFeatures]:
-    """Turn texts into word pieces, a row each; the arguments are those of `text_windows`."""
-    made = text_windows(texts, vocabulary=vocabulary, length=length, long_texts="cut", read_mask=read_mask)
-    return [windows.rows[0] for windows in made]
-
-
 def text_windows(
     texts: Sequence[tuple[str, str | None]],
     *,

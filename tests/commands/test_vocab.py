@@ -9,11 +9,11 @@ from tokenizers import Tokenizer
 
 from electra_jax.cli import main
 from electra_jax.errors import UserError
-from electra_jax.tasks.text.tables import text_features
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.tokenizer_file import load_tokenizer
 from electra_jax.tasks.tokenizer_training import train_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
+from support.text_rows import text_features
 from support.tokenizers import NASTY, TEXTS
 
 

@@ -1,6 +1,7 @@
 """A trigram model: counts by hand, what it backs off to, a grammar that it must know, and another way of counting."""
 
 import collections
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -22,7 +23,7 @@ def text_of(*examples: Sequence[int]) -> TokenBlocks:
 
 def after(contexts: Sequence[tuple[int, int]], *texts: TokenBlocks, piece: int = 100) -> list[int]:
     asked = np.array(contexts)
-    return predict(texts, asked, vocab_size=VOCAB_SIZE, never=(CLS, SEP), piece=piece).tolist()
+    return predict(texts, asked, vocab_size=VOCAB_SIZE, never=(CLS, SEP), word_mark=None, piece=piece).tolist()
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 5, 100])
@@ -66,6 +67,14 @@ def test_the_text_may_have_several_parts_and_empty_examples() -> None:
     assert after([(A, B)], first) == [C]
     assert after([(A, B)], first, second) == [D]
     assert after([(A, B)], text_of()) == [0]
+
+
+def test_marks_of_words_are_no_part_of_a_token() -> None:
+    text = text_of([A, B, C], [A, B, D], [A, B, D])
+    tokens = text.tokens.astype(np.uint32) + 2**24 * np.array([0, 1, 0, 0, 0, 1, 1, 1, 0], np.uint32)
+    marked_text = dataclasses.replace(text, tokens=tokens, vocab_size=VOCAB_SIZE + 2**24)
+    found = predict([marked_text], np.array([[A, B]]), vocab_size=VOCAB_SIZE, never=(), word_mark=2**24)
+    assert found.tolist() == [D]
 
 
 def test_a_deterministic_grammar_is_known_wholly() -> None:

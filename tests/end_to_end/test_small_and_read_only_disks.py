@@ -1,6 +1,6 @@
 """What cannot be written is said in one sentence, and nothing of it is left; what is only read needs no writing."""
 
-import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -50,7 +50,8 @@ COMMANDS: Commands = {
         f"--gin.INIT_FROM='{given / 'model'}'",
         f"--gin.MODEL_DIR='{disk / 'new'}'",
         "--gin.TASK='classification'",
-        *(f"--gin.{split}_FILE='{given / 'table.csv'}'" for split in ("TRAIN", "DEV")),
+        f"--gin.TRAIN_FILE='{given / 'train.csv'}'",
+        f"--gin.DEV_FILE='{given / 'dev.csv'}'",
         *(f"--gin.{binding}" for binding in COLUMNS),
     ],
 }
@@ -58,13 +59,14 @@ COMMANDS: Commands = {
 
 @pytest.fixture
 def given(place: Path, tmp_path: Path) -> Path:
-    """A folder with `text.txt`, `vocab.txt`, `table.csv` and `model`."""
+    """A folder with `text.txt`, `vocab.txt`, `train.csv`, `dev.csv` and `model`."""
     folder = tmp_path / "given"
     write_tuned(folder / "model", "discriminator", labels=(), task=None)
     for name in ("text.txt", "vocab.txt"):
         shutil.copy(place / name, folder)
-    rows = "".join(f"{text},{label}\n" for text, label in [("the cat", "good"), ("a dog", "bad")] * 8)
-    (folder / "table.csv").write_text(f"text,label\n{rows}")
+    for split, end in (("train", "ran"), ("dev", "sat")):
+        rows = [f"{text} {end},{label}" for text, label in [("the cat", "good"), ("a dog", "bad")] * 8]
+        (folder / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     return folder
 
 
@@ -95,10 +97,7 @@ def test_a_read_only_directory(
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert main(["evaluate", f"--gin.MODEL_DIR='{run}'"]) == 2
     said = capsys.readouterr()
-    metrics = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
-    assert metrics["split"] == "validation"
-    assert f"{metrics['generator_loss']:.2f}" in said.out
-    assert "discriminator_auc" in said.out
+    assert re.search(r"discriminator_auc\W+[01]\.\d{4}", said.out)
     (sentence,) = said.err.splitlines()
     assert sentence.startswith(f"electra: {run} cannot be written (Read-only file system): its metrics stand above")
     # What reads alone does not mind.

@@ -14,9 +14,9 @@ import electra_jax
 from electra_jax.checkpoints import model_dir
 from electra_jax.cli import main
 from electra_jax.data.blocks import open_blocks
-from electra_jax.tasks.text.tables import text_features
 from electra_jax.tasks.tokenizer_file import load_tokenizer
 from support.command_line import FILES, SMALL, STEPS
+from support.text_rows import text_features
 from support.tokenizers import NASTY, SIZE, TEXTS, tokenizer_json, write_tokenizer_json
 
 SHAPES = ["modernbert", "xlm_roberta"]

@@ -9,7 +9,7 @@ import pytest
 
 from electra_jax.finetuning.steps import LossConfig, loss_of, prompt_losses
 
-LOSS = LossConfig("prompt", 0.5, "mean", None, 0.05)
+LOSS = LossConfig("prompt", 0.5, 1.0, None, 0.05)
 # Two labels; the word of the first is one piece, that of the second two. Two examples, and one that only fills up.
 MASK = np.zeros((3, 2, 4), np.float32)
 MASK[:, 0, 1] = MASK[:, 1, 1] = MASK[:, 1, 2] = 1.0

@@ -34,10 +34,10 @@ def test_answers_and_scores_without_training(kind: str, tmp_path: Path, capsys: 
     shares = np.exp(scores) / np.exp(scores).sum()
     assert list(found["probabilities"].values()) == pytest.approx(shares, abs=1e-5)
     assert found["label"] == ("far", "near")[int(np.argmax(scores))]
-    (tmp_path / "dev.csv").write_text(f"text,label\nthe dog ran,{found['label']}\n")
+    (tmp_path / "dev.csv").write_text("text,label\nthe dog ran,far\nthe dog ran,near\n")
     data = [f"--gin.DEV_FILE={str(tmp_path / 'dev.csv')!r}", "--gin.TEXT_COLUMN='text'", "--gin.LABEL_COLUMN='label'"]
     assert main(["evaluate", f"--gin.MODEL_DIR={str(model_dir)!r}", *PROMPT, *data]) == 0
-    assert json.loads((model_dir / "prompt.json").read_text())["metrics"]["accuracy"] == 100.0
+    assert json.loads((model_dir / "prompt.json").read_text())["metrics"]["accuracy"] == 50.0
     assert not (model_dir / "evaluation.json").exists()
     # Without a prompt it answers as before.
     assert "replaced_probability" in electra_jax.load(model_dir)("the dog ran")[0]

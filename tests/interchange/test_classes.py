@@ -65,10 +65,10 @@ def test_of_other_classes_the_encoder_is_taken(
 def test_of_modernbert_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tuned(tmp_path / "model", "encoder", labels=(), task=None, encoder=modern_encoder())
     assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--format", "transformers"]) == 0
-    edit(tmp_path / "out", architectures=["ModernBertForMultipleChoice"])
+    edit(tmp_path / "out", architectures=["ModernBertForSarcasm"])
     rename(tmp_path / "out", "", "wrapped.model.")
     again = imported(tmp_path / "out", tmp_path / "again")
-    assert "ModernBertForMultipleChoice is none of the classes" in capsys.readouterr().err
+    assert "ModernBertForSarcasm is none of the classes" in capsys.readouterr().err
     np.testing.assert_array_equal(again.logits(IDS), electra_jax.load(tmp_path / "model").logits(IDS))
 
 

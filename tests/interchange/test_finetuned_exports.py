@@ -34,6 +34,7 @@ from support.finetuned_model import (
     write_tuned,
 )
 from support.hf_models import refusal
+from support.records import assert_alike
 
 WRITTEN = "electra_task is not what `electra export` writes"
 
@@ -141,21 +142,6 @@ def test_choices_and_prompts_come_back(name: str, tmp_path: Path) -> None:
         tuned, _, again = exported(tmp_path / "foreign", carried=False, **case)
         assert_alike(tuned(inputs)[1], again(inputs)[1])
         assert again(inputs)[0]["probabilities"] != pytest.approx(tuned(inputs)[0]["probabilities"], abs=1e-6)
-
-
-def assert_alike(before: Any, after: Any) -> None:
-    """Compare records: numbers within the rounding of float32."""
-    if isinstance(before, dict):
-        assert before.keys() == after.keys()
-        for key, value in before.items():
-            assert_alike(value, after[key])
-    elif isinstance(before, list):
-        for pair in zip(before, after, strict=True):
-            assert_alike(*pair)
-    elif isinstance(before, float):
-        assert after == pytest.approx(before, rel=1e-5, abs=1e-6)
-    else:
-        assert after == before
 
 
 def test_several_labels_are_a_problem_type(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from tokenizers import Tokenizer
 import electra_jax
 from electra_jax.cli import main
 from electra_jax.interchange import hf
-from electra_jax.tasks.text.tables import text_features
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.tokenizer_file import TokenizerFile, tokenizer_of
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.hf_models import model_with
+from support.text_rows import text_features
 from support.tokenizers import NASTY, SHAPES, tokenizer_json
 
 PAIRS = [("the cat sat", "on the mat"), ("naïf", "我是")]

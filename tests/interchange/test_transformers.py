@@ -15,12 +15,12 @@ import electra_jax
 from electra_jax.cli import main
 from electra_jax.inference.api import Model
 from electra_jax.interchange import hf
-from electra_jax.tasks.text.tables import text_features
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.tokenizer_file import tokenizer_of
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.finetuned_model import CASES, write_tuned
 from support.hf_models import model_with
+from support.text_rows import text_features
 from support.tiny_model import modern_encoder
 from support.tokenizers import NASTY, SHAPES, tokenizer_json
 from support.transformers_process import ask_transformers, transformers_python

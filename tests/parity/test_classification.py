@@ -10,9 +10,10 @@ import pytest
 from electra_jax.tasks.original.text import precision_recall_f1_of_predicted
 from electra_jax.tasks.text.glue import GLUE, read_glue
 from electra_jax.tasks.text.glue_metrics import accuracy, f1, matthews, pearson, precision_recall_f1, spearman
-from electra_jax.tasks.text.tables import Interval, pair_lengths, text_features
+from electra_jax.tasks.text.tables import Interval, pair_lengths
 from electra_jax.tasks.vocabulary import load_vocabulary
 from support.shared import ORACLE, skipped
+from support.text_rows import text_features
 
 ROOT = ORACLE / "finetune"
 

@@ -12,9 +12,9 @@ from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.qa.files import Answer, QAExample
 from electra_jax.tasks.qa.windows import STANDARD_RULES, WindowConfig, span_text, training_windows
 from electra_jax.tasks.tagging.sentences import complete_positions
-from electra_jax.tasks.text.tables import text_features
 from electra_jax.tasks.tokenizer_file import load_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
+from support.text_rows import text_features
 from support.tokenizers import NASTY, SHAPES, tokenizer_json, write_tokenizer_json
 
 

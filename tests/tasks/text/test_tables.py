@@ -21,10 +21,10 @@ from electra_jax.tasks.text.tables import (
     discover_target,
     pair_lengths,
     read_table,
-    text_features,
 )
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS
 from electra_jax.tasks.vocabulary import Vocabulary
+from support.text_rows import text_features
 
 VOCABULARY = Vocabulary([*SPECIAL_TOKENS, "a", "b", "c", "d"], lowercase=True, strip_accents=True)
 CLS, SEP, A, B = 2, 3, 5, 6
