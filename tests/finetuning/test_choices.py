@@ -17,7 +17,8 @@ from electra_jax.model.finetuned import FinetunedModel, head_outputs
 from electra_jax.training.state import Batch
 from support.tiny_model import CLS, SEP, VOCAB_SIZE, head_config, small_encoder
 
-LOSS = LossConfig("multiple_choice", 0.5, 1.0, None, 0.05)
+# A batch of three examples.
+LOSS = LossConfig("multiple_choice", 0.5, 3.0, None, 0.05)
 NUM_CHOICES = (3, 2, 3)
 RIGHT = (2, 0, 1)
 

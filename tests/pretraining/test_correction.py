@@ -6,16 +6,16 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from electra_jax.model.types import Corrupted, Masked, Tokens
 from electra_jax.pretraining import corruption, flops, metrics, steps
 from electra_jax.pretraining.correction import CorrectedDetection
 from electra_jax.pretraining.objective import Keys
+from electra_jax.training.optimizer import make_optimizer
 from electra_jax.training.state import TrainState
 from support.objectives import COMPILE_FAST, CORRECTION, VARIANTS
-from support.tiny_model import MASKING, VOCAB_SIZE, random_batch
+from support.tiny_model import MASKING, VOCAB_SIZE, optimizer_config, random_batch
 
 VARIANT = VARIANTS["correction"]
 OBJECTIVE = CorrectedDetection(**CORRECTION)
@@ -150,7 +150,7 @@ def test_a_repeated_word_is_learnt() -> None:
     ids_BL = np.repeat(draw.integers(5, VOCAB_SIZE, (64, 1)), 32, axis=1).astype(np.int32)
     ids_BL[:, 0], ids_BL[:, -1] = MASKING.cls_id, MASKING.sep_id
     batch = {"input_ids": ids_BL, "token_type_ids": 0 * ids_BL, "attention_mask": 0 * ids_BL + 1}
-    rule = optax.adam(3e-3)
+    rule = make_optimizer(optimizer_config(learning_rate=5e-3, num_train_steps=1500, weight_decay_rate=0.0))
     params = VARIANT.params()
     state = TrainState(jnp.zeros((), jnp.int32), params, rule.init(params), jax.random.key_data(jax.random.key(5)))
     step = functools.partial(
@@ -163,7 +163,7 @@ def test_a_repeated_word_is_learnt() -> None:
     )
     step = jax.jit(step, compiler_options=COMPILE_FAST)
     accuracies = []
-    for _ in range(120):
+    for _ in range(360):
         state, sums = step(state, batch)
         found = metrics.finish(jax.device_get(sums), VARIANT.objective.loss_weights)
         accuracies.append(found["correction_accuracy"])
