@@ -264,10 +264,10 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     if context.chosen is not None:
         asked["vectors"] = context.chosen
     held = record.get("finetuning", {})
-    if record and not held:
-        raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
     if (model_dir / FOLDS).exists():
         raise UserError(f"{model_dir} holds a run with FOLDS: use another MODEL_DIR")
+    if record and not held:
+        raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
     # Seeds of earlier versions chose their checkpoints on the dev split and report that.
     known = {"selection": LAST, BATCHES: EACH_BY_ITSELF, **held} if held else {}
     results = [model_dir / SEEDS / str(seed) / SEED_RESULT for seed in configuration.seeds]

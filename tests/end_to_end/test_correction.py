@@ -23,6 +23,7 @@ def test_a_run_is_resumed_evaluated_and_used(place: Path, tmp_path: Path) -> Non
     whole = train("whole", until=6)
     train("parts", until=3)
     assert parameters_sha256(train("parts", until=6)) == parameters_sha256(whole)
+    assert main(["evaluate", f"--gin.MODEL_DIR={str(whole)!r}"]) == 0
     found = json.loads((whole / "evaluation.json").read_text())["metrics"]
     assert 0 <= found["correction_accuracy"] <= 1
     assert found["loss"] == pytest.approx(
