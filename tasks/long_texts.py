@@ -52,7 +52,7 @@ class CutCount:
         """Return a sentence on what was cut off, and what to do."""
         share = 100 * self.tokens / max(1, self.num_tokens)
         percent = f"{share:.0f}" if share >= 1 else f"{share:.1g}"
-        of_texts = 'MAX_SEQ_LENGTH, or LONG_TEXTS = "windows"'
+        of_texts = 'MAX_SEQ_LENGTH, or LONG_TEXTS = "windows" for classes, values and tags'
         return (
             f"{self.texts:,} of {self.num_texts:,} {self.unit}, {percent} % of tokens, cut at {self.length}: fine-tune "
             f"with a larger {'MAX_QUESTION_LENGTH' if self.unit == 'questions' else of_texts}"
