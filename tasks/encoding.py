@@ -5,13 +5,11 @@ from collections.abc import Iterable, Iterator
 
 from tokenizers import Tokenizer
 
+from electra_jax.data.blocks import WORD_MARK
 from electra_jax.tasks.text_sample import cut_before_spaces
 
 # Characters that are tokenised at once: of a part of a text, and of all parts together.
 LONGEST_PART, LARGEST_BATCH = 2**17, 2**20
-
-# Larger than any id: it is added to that of a token that goes on with a word, where spaces of the text mark the words.
-WORD_MARK = 2**24
 
 
 def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[int]]:

@@ -12,14 +12,13 @@ from electra_jax.config import gin_files
 from electra_jax.config.data import cache_path
 from electra_jax.config.probing import TrigramRun
 from electra_jax.data import trigrams
-from electra_jax.data.blocks import TokenBlocks
+from electra_jax.data.blocks import WORD_MARK, TokenBlocks
 from electra_jax.distributed.owner import owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file
 from electra_jax.finetuning.results import summary
 from electra_jax.run_directory import CHECKPOINTS, RESULTS
-from electra_jax.tasks.encoding import WORD_MARK
 from electra_jax.tasks.pretraining.cache_worker import largest_size
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.tagging.probing import Asked, ask, check_asks, draw_of, probe_sources

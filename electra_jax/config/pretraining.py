@@ -10,6 +10,7 @@ from flax import linen as nn
 from electra_jax import ranges
 from electra_jax.config.corpora import CorpusConfig
 from electra_jax.data.batch_shapes import SHORTEST_TARGET, BatchShape, BatchShapes, Warmup
+from electra_jax.data.blocks import WORD_MARK
 from electra_jax.errors import UserError
 from electra_jax.model.config import FULL, SLIDING, EncoderConfig
 from electra_jax.model.electra import generator_config
@@ -23,7 +24,6 @@ from electra_jax.pretraining.phases import Phases, PhasesConfig
 from electra_jax.pretraining.rules import PretrainingRules
 from electra_jax.pretraining.steps import PretrainingSetup, init_params
 from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, PROCESSES, SEED, SHARE, UNDER_1, Checked, Range
-from electra_jax.tasks.encoding import WORD_MARK
 from electra_jax.training.loop import LoopConfig
 from electra_jax.training.optimizer import GENERATOR, OptimizerConfig, make_optimizer
 from electra_jax.training.schedules import Schedule, check_schedule

@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from electra_jax.data.blocks import token_dtype
+from electra_jax.data.blocks import WORD_MARK, token_dtype
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.tasks.corpora.corpus import example_id
-from electra_jax.tasks.encoding import WORD_MARK
 from electra_jax.tasks.pretraining.packing import Packing, pack_document
 from electra_jax.tasks.unknown import Unknown, commonest, count_unknown, what_became_unknown
 from electra_jax.tasks.vocabulary import Vocabulary

@@ -12,11 +12,12 @@ import pytest
 from electra_jax.cli import main
 from electra_jax.config import data, gin_files
 from electra_jax.config.pretraining import PretrainingRun
+from electra_jax.data.blocks import WORD_MARK
 from electra_jax.errors import UserError
 from electra_jax.model.types import Tokens
 from electra_jax.pretraining import corruption
 from electra_jax.pretraining.mask_units import MarkedWords
-from electra_jax.tasks.encoding import WORD_MARK, encode_texts, encode_with_marks
+from electra_jax.tasks.encoding import encode_texts, encode_with_marks
 from electra_jax.tasks.pretraining import cache
 from electra_jax.tasks.pretraining.cache_worker import run_job
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
