@@ -138,7 +138,7 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
             f"{corpus.name} is {corpus.size_bytes / 1e9:.1f} GB: tokenise it once with `electra cache` and the same "
             "--gin bindings, then start this run again (or raise CacheConfig.max_auto_cache_bytes)"
         )
-    return finished_cache(cache, corpus, vocabulary) or build_cache(
+    return earlier_cache(cache, corpus, vocabulary) or build_cache(
         divide(corpus, sequence_length=cache.sequence_length),
         vocabulary,
         num_processes=cache.num_processes or os.cpu_count() or 1,
@@ -157,16 +157,19 @@ def made_how(cache: CacheConfig) -> dict[str, Any]:
 
 
 def finished_cache(cache: CacheConfig, corpus: Corpus, vocabulary: Vocabulary) -> str | None:
-    """Return the directory of the cache of an open corpus, None if there is none.
-
-    One that an earlier version made is read as it is: checkpoints hold a place in it. The first versions divided no
-    document, and later ones not those of a small corpus.
-    """
+    """Return the directory of the cache of an open corpus, None if there is none."""
     divided = divide(corpus, sequence_length=cache.sequence_length)
-    for each in (corpus, divide_as_before(corpus), divided):
-        if found := find_cache(each, vocabulary, **made_how(cache)):
-            return found
-    return None
+    return earlier_cache(cache, corpus, vocabulary) or find_cache(divided, vocabulary, **made_how(cache))
+
+
+def earlier_cache(cache: CacheConfig, corpus: Corpus, vocabulary: Vocabulary) -> str | None:
+    """Return the directory of the cache that an earlier version made of an open corpus, None if there is none.
+
+    It is read as it is: checkpoints hold a place in it. The first versions divided no document, and later ones not
+    those of a small corpus.
+    """
+    earlier = (find_cache(each, vocabulary, **made_how(cache)) for each in (corpus, divide_as_before(corpus)))
+    return next((found for found in earlier if found), None)
 
 
 def cache_for_run(run: PretrainingRun, source: CorpusConfig, vocabulary: Vocabulary) -> str:

@@ -312,7 +312,7 @@ def test_the_mean_of_the_last_checkpoints_is_evaluated_and_exported(place: Path,
     folder = tmp_path / "out" / "discriminator"
     exported = load_file(folder / "model.safetensors")["electra.embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(exported, ((last.astype(np.float64) + before) / 2).astype(np.float32))
-    assert "| mean of the checkpoints | [40, 36] |" in (folder / "README.md").read_text()
+    assert "| mean of the checkpoints | 40, 36 |" in (folder / "README.md").read_text()
 
 
 def test_what_a_resumed_run_changes_is_said_and_recorded(place: Path, whole: Path, tmp_path: Path) -> None:
