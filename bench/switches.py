@@ -206,7 +206,7 @@ def asked_of(arm: Arm, vocabulary: Vocabulary, conll2000: Path) -> dict[str, Ask
     """Return what the probe of chunk tags asks of each split, by the settings of gin/runs/probe.gin."""
     probe = probe_settings(conll2000)
     sources = probe_sources(probe.task)
-    origin = Origin(arm.run.encoder, vocabulary, None)
+    origin = Origin(arm.run.encoder, vocabulary, None, {})
     return {
         split: ask_split(
             probe, origin, split, sources.read(probe.task.task, split).examples, draw_of(probe.seed, split)

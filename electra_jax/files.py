@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,9 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 # What the system answers where a user may not write.
 NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
+
+# How often a directory is removed in which something may still write, and the seconds between.
+REMOVALS, REMOVAL_PAUSE = 40, 0.05
 
 AnyPath = TypeVar("AnyPath", Path, "epath.Path")
 
@@ -216,8 +220,17 @@ def replacing_directory(directory: Path) -> Iterator[Path]:
             shutil.rmtree(directory, ignore_errors=True)
             part.rename(directory)
         except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
+            _remove_while_written(part)
             raise
+
+
+def _remove_while_written(directory: Path) -> None:
+    """Remove a directory in which threads of a library that has failed may still write for a moment."""
+    for _ in range(REMOVALS):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(REMOVAL_PAUSE)
 
 
 @contextlib.contextmanager
