@@ -42,6 +42,26 @@ class Sources:
         raise UserError(f"{task} has no {split} split: {self.missing}.")
 
 
+class FromSources:
+    """Read the splits of a task that has `name` and `sources`."""
+
+    name: str
+    sources: Sources
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Return the names of the splits that can be read."""
+        return tuple(self.sources.readers)
+
+    def examples(self, split: str) -> Examples:
+        """Read the examples of a split.
+
+        Raises:
+            UserError: if there is no such split or file, or nothing in it can be used.
+        """
+        return self.sources.read(self.name, split)
+
+
 _NAME_THE_FILE = "name the file itself by TRAIN_FILE, DEV_FILE or TEST_FILE"
 # The sources of a task that was rebuilt from its record, which reads raw input alone.
 NO_SOURCES = Sources({}, f"it was made without data files; set DATA_DIR, or {_NAME_THE_FILE}")

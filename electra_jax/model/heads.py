@@ -33,8 +33,9 @@ from flax import linen as nn
 from electra_jax import ranges
 from electra_jax.model import matmul
 from electra_jax.model.config import EncoderConfig
-from electra_jax.model.layers import LayerNorm, Linear, expand_to, gelu, logical, take_positions
+from electra_jax.model.layers import Linear, expand_to, gelu, logical, take_positions
 from electra_jax.model.pooling import POOLINGS, normalized, pooled
+from electra_jax.model.transform import transformed
 from electra_jax.model.types import Tokens
 from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, UNDER_1
 
@@ -294,18 +295,9 @@ class PredictionHead(nn.Module):
     @nn.compact
     def __call__(self, hidden: jax.Array, *, deterministic: bool) -> jax.Array:
         """Map [..., D] to float32 [..., labels]."""
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
-        dense = Linear(
-            config.hidden_size,
-            ("embed", None),
-            config.output_initializer,
-            dtype,
-            config.classifier_bias,
-            name="dense",
-        )
-        norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, name="layer_norm")
-        hidden = nn.Dropout(self.head.dropout_prob)(norm(gelu(dense(hidden))), deterministic=deterministic)
-        init = nn.initializers.truncated_normal(config.hidden_size**-0.5)
+        hidden = transformed(hidden, self.config.hidden_size, self.config)
+        hidden = nn.Dropout(self.head.dropout_prob)(hidden, deterministic=deterministic)
+        init = nn.initializers.truncated_normal(self.config.hidden_size**-0.5)
         return Linear(self.head.num_labels, ("embed", None), init, jnp.float32, name="prediction")(hidden)
 
 

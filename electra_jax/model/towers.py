@@ -12,7 +12,8 @@ from electra_jax.model import matmul
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.embeddings import Embeddings
 from electra_jax.model.encoder import Encoder
-from electra_jax.model.layers import LayerNorm, Linear, expand_to, gelu, logical, take_positions
+from electra_jax.model.layers import Linear, expand_to, gelu, logical, take_positions
+from electra_jax.model.transform import transformed
 from electra_jax.model.types import Masked, Tokens
 
 
@@ -25,16 +26,7 @@ class MaskedLmHead(nn.Module):
     def __call__(self, hidden_BKD: jax.Array, word_embeddings_VE: jax.Array) -> jax.Array:
         """Map [B, K, D] to float32 logits [B, K, V]."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        dense = Linear(
-            config.embedding_size,
-            ("embed", None),
-            config.output_initializer,
-            dtype,
-            config.classifier_bias,
-            name="dense",
-        )
-        norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, name="layer_norm")
-        hidden_BKE = norm(gelu(dense(hidden_BKD)))
+        hidden_BKE = transformed(hidden_BKD, config.embedding_size, config)
         rows = (config.padded_vocab_size,)
         bias_V = self.param("output_bias", logical(nn.initializers.zeros, "vocab"), rows, jnp.float32)
         logits_BKV = matmul.einsum("BKE,VE->BKV", hidden_BKE, word_embeddings_VE, dtype, result=jnp.float32)
@@ -76,17 +68,7 @@ class CorrectionHead(nn.Module):
     @nn.compact
     def __call__(self, hidden_BKD: jax.Array, candidates_BKPE: jax.Array) -> jax.Array:
         """Map [B, K, D], and the word embeddings of the candidates, to float32 logits [B, K, P]."""
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
-        dense = Linear(
-            config.embedding_size,
-            ("embed", None),
-            config.output_initializer,
-            dtype,
-            config.classifier_bias,
-            name="dense",
-        )
-        norm = LayerNorm(config.layer_norm_eps, "embed", dtype, config.norm_bias, name="layer_norm")
-        hidden_BKE = norm(gelu(dense(hidden_BKD)))
+        hidden_BKE = transformed(hidden_BKD, self.config.embedding_size, self.config)
         # A batch of products as small as these costs more as matrix products.
         return jnp.sum(hidden_BKE[..., None, :].astype(jnp.float32) * candidates_BKPE, axis=-1)
 

@@ -89,15 +89,7 @@ class CorrectedDetection(ReplacedTokenDetection):
         """Run both towers once: mask -> generate -> sample -> replace -> discriminate and choose."""
         generator, discriminator = bind_towers(model, params, keys, deterministic=deterministic)
         logits_BKV = generator(masked, method="generate")
-        corrupted = corrupt(
-            masked,
-            logits_BKV,
-            keys.sample,
-            temperature=self.temperature,
-            disallow_correct=self.disallow_correct,
-            sampler=self.sampler,
-            masking=masking,
-        )
+        corrupted = corrupt(self, masked, logits_BKV, keys.sample, masking)
         candidates_BKP, counted_BKP = self.candidates(masked, corrupted, logits_BKV, keys.sample)
         logits_BL, choice_BKP = discriminator(
             corrupted.tokens, masked.masked_positions, candidates_BKP, method="correct"

@@ -74,15 +74,7 @@ class TwoTowerDetection:
         generator, main = bind_towers(model, params, keys, deterministic=deterministic)
         cloze_BLV = generator(original, method="cloze")
         logits_BKV = take_positions(cloze_BLV, masked.masked_positions)
-        corrupted = corrupt(
-            masked,
-            logits_BKV,
-            keys.sample,
-            temperature=self.temperature,
-            disallow_correct=self.disallow_correct,
-            sampler=self.sampler,
-            masking=masking,
-        )
+        corrupted = corrupt(self, masked, logits_BKV, keys.sample, masking)
         energies_BL = main(corrupted.tokens, method="discriminate")
         logits_BL, labels_BL = self.logits_and_labels(masked, corrupted, energies_BL, cloze_BLV, masking)
         corrupted = corrupted._replace(labels_BL=labels_BL)

@@ -99,15 +99,7 @@ class ReplaceMlm:
         """Run both towers once: mask -> generate -> sample -> replace -> predict words."""
         generator, main = bind_towers(model, params, keys, deterministic=deterministic)
         logits_BKV = generator(masked, method="generate")
-        corrupted = corrupt(
-            masked,
-            logits_BKV,
-            keys.sample,
-            temperature=self.temperature,
-            disallow_correct=self.disallow_correct,
-            sampler=self.sampler,
-            masking=masking,
-        )
+        corrupted = corrupt(self, masked, logits_BKV, keys.sample, masking)
         prediction, main_BKV = self.predict(main, masked, corrupted)
         terms = {
             "generator": losses.masked_lm_loss(logits_BKV, masked.masked_ids, masked.masked_weights),

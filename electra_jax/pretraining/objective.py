@@ -117,29 +117,34 @@ def bind_towers(model: nn.Module, params: PyTree, keys: Keys, *, deterministic: 
     return Towers(bound(keys.generator_dropout), bound(keys.discriminator_dropout))
 
 
+class Sampling(Protocol):
+    """The settings of an objective that samples from its generator.
+
+    Attributes:
+        temperature: divides the logits.
+        disallow_correct: never draw the original token.
+        sampler: see `corruption.sample`.
+    """
+
+    temperature: Any
+    disallow_correct: bool
+    sampler: str
+
+
 def corrupt(
-    masked: Masked,
-    logits_BKV: jax.Array,
-    keys_B: jax.Array,
-    *,
-    temperature: jax.Array | float,
-    disallow_correct: bool,
-    sampler: str,
-    masking: MaskingConfig,
+    settings: Sampling, masked: Masked, logits_BKV: jax.Array, keys_B: jax.Array, masking: MaskingConfig
 ) -> Corrupted:
     """Sample from the generator and write the samples at the masked positions.
 
     Args:
+        settings: how to sample; `temperature` is that of the step.
         masked: the generator's input.
         logits_BKV: the generator's output.
         keys_B: see `corruption.sample`.
-        temperature: divides the logits.
-        disallow_correct: never draw the original token.
-        sampler: see `corruption.sample`.
         masking: which sample is written where a position was drawn more than once.
     """
-    if disallow_correct:
+    if settings.disallow_correct:
         logits_BKV = corruption.forbid(logits_BKV, masked.masked_ids)
-    sampled_BK = corruption.sample(keys_B, logits_BKV, temperature, sampler)
+    sampled_BK = corruption.sample(keys_B, logits_BKV, settings.temperature, settings.sampler)
     written_BK = masking.positions.settle(masked, sampled_BK)
     return corruption.replace(masked, written_BK)._replace(sampled_ids_BK=sampled_BK)

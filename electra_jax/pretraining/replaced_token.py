@@ -86,15 +86,7 @@ class ReplacedTokenDetection:
         """
         generator, discriminator = bind_towers(model, params, keys, deterministic=deterministic)
         logits_BKV = generator(masked, method="generate")
-        corrupted = corrupt(
-            masked,
-            logits_BKV,
-            keys.sample,
-            temperature=self.temperature,
-            disallow_correct=self.disallow_correct,
-            sampler=self.sampler,
-            masking=masking,
-        )
+        corrupted = corrupt(self, masked, logits_BKV, keys.sample, masking)
         logits_BL = discriminator(corrupted.tokens, method="discriminate")
         terms = {
             "generator": losses.masked_lm_loss(logits_BKV, masked.masked_ids, masked.masked_weights),

@@ -13,8 +13,8 @@ from electra_jax.tasks.multiple_choice.examples import ChoiceExample
 from electra_jax.tasks.multiple_choice.sources import choice_sources
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.probabilities import softmax
-from electra_jax.tasks.protocol import Examples, Row
-from electra_jax.tasks.split_files import NO_SOURCES, Sources
+from electra_jax.tasks.protocol import Row
+from electra_jax.tasks.split_files import NO_SOURCES, FromSources, Sources
 from electra_jax.tasks.text.tables import TextWindows, text_windows
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -38,7 +38,7 @@ class ChoicePrediction:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ChoiceTask:
+class ChoiceTask(FromSources):
     """A task of multiple choice: a `protocol.DownstreamTask`.
 
     Attributes:
@@ -69,19 +69,6 @@ class ChoiceTask:
     def main_metric(self) -> str:
         """Return the name of the score by which the best checkpoint is chosen."""
         return "accuracy"
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Return the names of the splits that can be read."""
-        return tuple(self.sources.readers)
-
-    def examples(self, split: str) -> Examples:
-        """Read the `ChoiceExample`s of a split.
-
-        Raises:
-            UserError: if there is no such split or file, or nothing in it can be used.
-        """
-        return self.sources.read(self.name, split)
 
     def raw_examples(self, inputs: Sequence[Mapping[str, Any]]) -> list[ChoiceExample]:
         """Return the examples of mappings with "text", "text_b" (None without a question) and "choices"."""

@@ -27,12 +27,12 @@ from electra_jax.tasks.qa.decoding import (
 from electra_jax.tasks.qa.files import QAExample, raw_example
 from electra_jax.tasks.qa.sources import check_answered, metric_of, qa_sources, scoring_of
 from electra_jax.tasks.qa.windows import QARules, WindowConfig, answer_tokens, prediction_windows, training_windows
-from electra_jax.tasks.split_files import NO_SOURCES, Sources, reads_tfds
+from electra_jax.tasks.split_files import NO_SOURCES, FromSources, Sources, reads_tfds
 from electra_jax.tasks.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
-class QATask:
+class QATask(FromSources):
     """Questions about contexts: a `protocol.DownstreamTask`.
 
     Attributes:
@@ -66,11 +66,6 @@ class QATask:
     def main_metric(self) -> str:
         """Return the name of F1; for SQuAD 2.0 that at the best threshold, which does not depend on an older one."""
         return "best_f1" if self.scoring == "squad_v2" else "f1"
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Return the names of the splits that can be read."""
-        return tuple(self.sources.readers)
 
     @property
     def length(self) -> int:

@@ -16,7 +16,15 @@ from electra_jax.tasks.long_texts import check_long_texts, count_fields
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.rows import without_surrogates
-from electra_jax.tasks.split_files import NO_SOURCES, Sources, file_sources, reads_tfds, split_paths, tfds_sources
+from electra_jax.tasks.split_files import (
+    NO_SOURCES,
+    FromSources,
+    Sources,
+    file_sources,
+    reads_tfds,
+    split_paths,
+    tfds_sources,
+)
 from electra_jax.tasks.tagging.columns import column_sentences
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, EntityEvaluation, Span, evaluate_tags
 from electra_jax.tasks.tagging.prediction import Entity, TaggingPrediction, entities_of
@@ -42,7 +50,7 @@ TAGGING_TASKS: dict[str, tuple[str, str] | None] = {"chunk": None, "ner": ("conl
 
 
 @dataclasses.dataclass(frozen=True)
-class TaggingTask:
+class TaggingTask(FromSources):
     """Sentences of words with a tag each: a `protocol.DownstreamTask`.
 
     Attributes:
@@ -76,11 +84,6 @@ class TaggingTask:
     def main_metric(self) -> str:
         """Return the name of the entities' F1, or of the tags' accuracy where they mark none."""
         return "accuracy" if self.scheme == PLAIN else "f1"
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Return the names of the splits that can be read."""
-        return tuple(self.sources.readers)
 
     def examples(self, split: str) -> Examples:
         """Read the `TaggedSentence`s of a split.

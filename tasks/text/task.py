@@ -11,8 +11,8 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.long_texts import check_long_texts, count_fields
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.probabilities import sigmoid, softmax
-from electra_jax.tasks.protocol import Examples, Row
-from electra_jax.tasks.split_files import NO_SOURCES, Sources
+from electra_jax.tasks.protocol import Row
+from electra_jax.tasks.split_files import NO_SOURCES, FromSources, Sources
 from electra_jax.tasks.text.glue import GLUE
 from electra_jax.tasks.text.glue_metrics import TASK_METRICS, f1
 from electra_jax.tasks.text.label_sets import METRICS as LABEL_SET_METRICS
@@ -86,7 +86,7 @@ TextPrediction = LabelPrediction | LabelsPrediction | ValuePrediction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextTask:
+class TextTask(FromSources):
     """A classification or regression: a `protocol.DownstreamTask`.
 
     Attributes:
@@ -131,19 +131,6 @@ class TextTask:
     def main_metric(self) -> str:
         """Return the name of the score by which the best checkpoint is chosen."""
         return self.metrics[0]
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Return the names of the splits that can be read."""
-        return tuple(self.sources.readers)
-
-    def examples(self, split: str) -> Examples:
-        """Read the `TextExample`s of a split.
-
-        Raises:
-          UserError: if there is no such split or file, or nothing in it can be used.
-        """
-        return self.sources.read(self.name, split)
 
     def raw_examples(self, inputs: Sequence[Any]) -> list[TextExample]:
         """Return the examples of raw input: texts; pairs of texts; or mappings with "text" and "text_b".

@@ -13,7 +13,7 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.long_texts import count_fields
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples, Row
-from electra_jax.tasks.split_files import NO_SOURCES, Sources
+from electra_jax.tasks.split_files import NO_SOURCES, FromSources, Sources
 from electra_jax.tasks.text.glue_metrics import METRICS
 from electra_jax.tasks.text.sources import table_sources
 from electra_jax.tasks.text.tables import Classes, Interval, TextExample, TextWindows, text_windows
@@ -42,7 +42,7 @@ class PairPrediction:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VectorTask:
+class VectorTask(FromSources):
     """A task on vectors of texts: a `protocol.DownstreamTask`.
 
     Attributes:
@@ -73,11 +73,6 @@ class VectorTask:
     def main_metric(self) -> str:
         """Return the name of the score by which the best checkpoint is chosen."""
         return VECTOR_METRICS[self.kind][0]
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Return the names of the splits that can be read."""
-        return tuple(self.sources.readers)
 
     def examples(self, split: str) -> Examples:
         """Read the pairs of a split; those of retrieval have the label 1, because they belong together.
