@@ -63,6 +63,13 @@ def test_a_small_case_by_hand() -> None:
     assert collections.Counter(found) == {0: 4, 1: 4}
 
 
+def test_the_share_of_a_class_comes_before_the_size() -> None:
+    """Three copies of a make its fold the larger one, and yet the two texts of y are apart."""
+    found = draw_folds(["a", "a", "a", "b", "c", "d"], ["x", "x", "x", "x", "y", "y"], folds=2, seed=0)
+    assert found[0] == found[1] == found[2] != found[3]
+    assert found[4] != found[5]
+
+
 def test_neighbouring_values_are_in_different_folds() -> None:
     values = [3.5, 0.1, 2.0, 9.0, 0.2, 2.1]
     examples = [TextExample(number, f"text {number}", None, value) for number, value in enumerate(values)]
