@@ -27,7 +27,8 @@ def test_two_evaluations_without_a_better_score(metric: str, scores: list[float]
     for number, score in enumerate(scores, start=1):
         patience.add(score)
         never.add(score)
-        if patience.after_step():
+        assert patience.after_step() == patience.after_evaluation()
+        if patience.after_evaluation():
             stopped.append(number)
         # Interrupted here, a run counts on.
         again = Patience(2, metric, earlier=scores[:number], stop=Stop())

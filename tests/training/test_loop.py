@@ -174,6 +174,21 @@ def test_stopping_saves_what_was_done(tmp_path: Path) -> None:
     assert recorder.steps("train") + again.steps("train") == [4, 8, 10]
 
 
+class _Satisfied(Stop):
+    def after_evaluation(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("save_every", "saved"), [(3, [3, 5]), (5, [5])])
+def test_an_evaluation_may_end_a_run_which_saves_what_was_evaluated(
+    tmp_path: Path, save_every: int, saved: list[int]
+) -> None:
+    recorder, reached = _run(tmp_path, save_every=save_every, stop=_Satisfied())
+    assert reached == 5
+    assert recorder.steps("validation") == [5]
+    assert sorted(complete_steps(tmp_path / "checkpoints")) == saved
+
+
 def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     def interrupt() -> None:
         signal.raise_signal(signal.SIGINT)
