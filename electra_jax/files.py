@@ -34,8 +34,9 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # What the system answers where a user may not write.
 NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
 
-# How often a directory is removed in which something may still write, and the seconds between.
-REMOVALS, REMOVAL_PAUSE = 40, 0.05
+# A directory in which something may still write is looked at so often, with so many seconds between, until it was
+# absent so many times in a row.
+LOOKS, PAUSE, ABSENCES = 100, 0.05, 10
 
 AnyPath = TypeVar("AnyPath", Path, "epath.Path")
 
@@ -226,11 +227,13 @@ def replacing_directory(directory: Path) -> Iterator[Path]:
 
 def _remove_while_written(directory: Path) -> None:
     """Remove a directory in which threads of a library that has failed may still write for a moment."""
-    for _ in range(REMOVALS):
-        shutil.rmtree(directory, ignore_errors=True)
-        if not directory.exists():
+    absent = 0
+    for _ in range(LOOKS):
+        absent = 0 if directory.exists() else absent + 1
+        if absent == ABSENCES:
             return
-        time.sleep(REMOVAL_PAUSE)
+        shutil.rmtree(directory, ignore_errors=True)
+        time.sleep(PAUSE)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 import fcntl
 import os
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,28 @@ def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
         write_half()
     assert os.listdir(directory) == ["new"]
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_a_thread_writes_late_into_a_failed_directory_is_removed(tmp_path: Path) -> None:
+    """As a library's threads do, which make the folder that they miss."""
+
+    def write_late(part: Path) -> None:
+        while part.exists():
+            time.sleep(0.001)
+        time.sleep(0.1)
+        (part / "late").mkdir(parents=True)
+
+    def fail() -> None:
+        with replacing_directory(tmp_path / "model") as part:
+            writers.append(threading.Thread(target=write_late, args=[part]))
+            writers[0].start()
+            raise OSError("the disk is full")
+
+    writers: list[threading.Thread] = []
+    with pytest.raises(OSError, match="the disk is full"):
+        fail()
+    writers[0].join()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_directory_is_filled_by_one_process(tmp_path: Path) -> None:

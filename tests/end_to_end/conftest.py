@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from support.command_line import STEPS, electra, small_run, write_small_text
+from support.tuned_runs import DRAW
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,12 @@ def whole(place: Path) -> Path:
     done = electra(small_run(place, place / "whole", **STEPS), place / "cache")
     assert done.returncode == 0, done
     return place / "whole"
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """What a test draws does not depend on the tests before it."""
+    DRAW.seed(3)
 
 
 @pytest.fixture
