@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 # The spellings of a table's yes and no: a column for each label.
-_YES, _NO = {"1", "1.0", "True", "true"}, {"0", "0.0", "False", "false"}
+_YES, _NO = {"1", "1.0", "True", "true", "TRUE"}, {"0", "0.0", "False", "false", "FALSE"}
 
 # The probability from which a label is given where no threshold was chosen, as in `transformers`.
 EVEN = 0.5
