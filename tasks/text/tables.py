@@ -2,11 +2,9 @@
 
 import collections
 import dataclasses
-import logging
 import math
 import os
 import reprlib
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,11 +12,17 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.long_texts import token_windows
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import BadRows
-from electra_jax.tasks.text.label_sets import LabelSets, as_list, is_indicator, labels_of_columns
+from electra_jax.tasks.text.label_sets import (
+    LabelSets,
+    as_list,
+    is_indicator,
+    labels_of_columns,
+    number_of,
+    plain_label,
+    warn_of_single_labels,
+)
 from electra_jax.tasks.text.records import column_names, records
 from electra_jax.tasks.vocabulary import Vocabulary
-
-logger = logging.getLogger(__name__)
 
 # How pandas.read_csv spells a missing value (its na_values by default, pandas 2).
 _MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"} | {
@@ -27,8 +31,6 @@ _MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan"
 
 # From this share of rows on with 0 or 1, a column is one of a label's, and its other values are mistakes.
 _INDICATOR_SHARE = 0.9
-# So many labels that one row alone has are named.
-_NAMED_LABELS = 3
 
 
 class TextExample(NamedTuple):
@@ -56,7 +58,7 @@ class Classes:
 
     def parse(self, label: str) -> int:
         """Return the label's number, or raise ValueError."""
-        return self.labels.index(label if label in self.labels else plain_label(label))
+        return number_of(label, self.labels)
 
     @property
     def expected(self) -> str:
@@ -191,7 +193,7 @@ def discover_target(
     else:
         found = [row.label for row in _table_rows(path, columns, bad_rows, lists=multi_label is not False)]
         target = _target_of_labels(found, path, multi_label)
-        _warn_of_single_labels(found, path)
+        warn_of_single_labels(found, path)
         different = len(target.labels)
     least = 1 if isinstance(target, LabelSets) else 2
     if different < least:
@@ -213,7 +215,7 @@ def _target_of_labels(
             f"{path}: MULTI_LABEL is True, and no label is a list: write lists, or one column of 0 and 1 for each "
             "label and name all of them by LABEL_COLUMN"
         )
-    labels = {name for label in lists for name in label} if lists else set(map(plain_label, rows))
+    labels = set(map(plain_label, (name for label in lists for name in label) if lists else rows))
     names = tuple(sorted(labels, key=_number_or_text))
     return LabelSets(names) if lists else Classes(names)
 
@@ -374,23 +376,6 @@ def _label(record: Mapping[str, object], column: str | tuple[str, ...]) -> str |
         found = as_list(value)
         return str(value) if found is None else found
     return None if any(name not in record for name in column) else labels_of_columns(record, column)
-
-
-def plain_label(label: str) -> str:
-    """Return a label without white space around it and with composed characters: what looks alike is one class."""
-    return unicodedata.normalize("NFC", label.strip())
-
-
-def _warn_of_single_labels(found: Iterable[str | tuple[str, ...] | None], path: str | os.PathLike[str]) -> None:
-    """Warn of labels that one row alone has: a slip, a row of another kind, or texts in the place of labels."""
-    counts = collections.Counter(plain_label(label) for label in found if isinstance(label, str))
-    single = sorted(label for label, count in counts.items() if count == 1)
-    if single and counts.total() > 2 * _NAMED_LABELS:
-        logger.warning(
-            "%s: %d of %d labels stand in one row alone, such as %s: correct them if they are slips; a class of one "
-            "example cannot be both learnt and scored.",
-            path, len(single), len(counts), ", ".join(map(repr, single[:_NAMED_LABELS])),
-        )  # fmt: skip
 
 
 def is_missing(value: object, *, label: bool) -> bool:
