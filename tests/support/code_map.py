@@ -8,9 +8,9 @@ ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "code.md"
 HEAD = """# Every file of the code
 
-What each file is for, as its first line says it; search this page for what you look for. The order of the rooms, and who may
-import whom, is in the [README](../README.md#the-code). `python -m tests.support.code_map` writes this page, and a
-test compares it with the code.
+What each file is for, as its first line says it: search this page. The order of the rooms, and who may import whom,
+is in the [README](../README.md#the-code). `python -m tests.support.code_map` writes this page, and a test compares it
+with the code.
 """
 
 
