@@ -14,12 +14,28 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+# Formats that are sent under the names of tables and columns, by their first bytes, and what to do about them.
+_OTHER_FORMATS = (
+    (rb"PK\x03\x04", "a zip archive, or an Excel workbook", "save the sheet as CSV in UTF-8, or unpack the archive"),
+    (rb"\xd0\xcf\x11\xe0", "an old Excel workbook", "save the sheet as CSV in UTF-8"),
+    (rb"\x1f\x8b|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd", "compressed", "decompress it"),
+    (rb"PAR1|ARROW1", "a Parquet or Arrow file", "write it as CSV or JSON lines"),
+    (
+        rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]",
+        "text in UTF-16",
+        "convert it, as with iconv -f UTF-16 -t UTF-8",
+    ),
+)
+
 
 def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """Yield line numbers (from 1) and lines of a UTF-8 file, without line ends; only line feeds separate lines.
+    """Yield line numbers (from 1) and lines of a UTF-8 file, without line ends.
+
+    Only line feeds separate lines, unless there is none: then carriage returns do, as on an old Macintosh.
 
     Raises:
-        UserError: if the file is missing, unreadable or empty, or if a line is not UTF-8.
+        UserError: if the file is missing, unreadable or empty, is of a format that is no text, or if a line is not
+            UTF-8.
     """
     try:
         content = regular(pathlib.Path(path)).read_bytes().removeprefix(_BYTE_ORDER_MARK)
@@ -27,7 +43,11 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     if not content.strip():
         raise UserError(f"{path} is empty.")
-    for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
+    for magic, what, remedy in _OTHER_FORMATS:
+        if re.match(magic, content):
+            raise UserError(f"{path} is {what}: {remedy}.")
+    end = b"\n" if b"\n" in content else b"\r"
+    for number, raw in enumerate(content.removesuffix(end).split(end), start=1):
         try:
             yield number, raw.removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError as error:

@@ -14,6 +14,7 @@ from electra_jax.config.pretraining import CacheConfig, CorpusConfig, Pretrainin
 from electra_jax.ranges import declared
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.training.optimizer import OptimizerConfig
+from support.code_map import PAGE, code_map
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")])
@@ -123,3 +124,14 @@ def test_the_page_of_differences_links_each_row_to_its_tests() -> None:
     rows = [line for line in page.splitlines() if re.match(r"\| (?!behaviour)\w", line)]
     assert len(rows) > 50
     assert [row for row in rows if not re.search(r"\]\(\.\./tests/[\w/]+\.py\)", row)] == []
+
+
+def test_the_map_of_the_code_is_that_of_the_code() -> None:
+    """Written anew by python -m tests.support.code_map."""
+    assert PAGE.read_text() == code_map()
+
+
+def test_every_file_says_in_one_line_what_it_is_for() -> None:
+    lines = [line for line in code_map().splitlines() if line.startswith("* `")]
+    assert len(lines) > 250
+    assert [line for line in lines if not re.fullmatch(r"\* `\w+\.py`: .{10,150}", line)] == []

@@ -63,10 +63,9 @@ class ByteProgress:
     def _print_line(self) -> None:
         self._last_line = time.monotonic()
         rate = max(self._done - self._skipped, 1) / max(self._last_line - self._start, 1e-3)
-        left = max(self._total - self._done, 0) / rate
-        print(
-            f"{self._title}: {self._done / 1e6:.1f} of {max(self._total, self._done) / 1e6:.1f} MB, "
-            f"{rate / 1e6:.2f} MB/s, {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        if self._done <= self._total:
+            share = f"{self._done / 1e6:.1f} of {self._total / 1e6:.1f} MB"
+            left = f"{(self._total - self._done) / rate:.0f} s left"
+        else:
+            share, left = f"{self._done / 1e6:.1f} MB", "more than the estimate"
+        print(f"{self._title}: {share}, {rate / 1e6:.2f} MB/s, {left}", file=sys.stderr, flush=True)

@@ -26,7 +26,7 @@ def column_sentences(path: str | os.PathLike[str]) -> Iterator[list[ColumnRow]]:
 
     Columns are separated by tabs if each row has one, so that a word may hold spaces; else by ASCII white space, for
     a no-break space is part of a word. Before a sentence stand comments: lines that begin with `#` and have another
-    number of columns than the words, or say `# key = value`.
+    number of columns than the words, or say `# key = value`. A document's beginning ends a sentence.
 
     Raises:
       UserError: if there is no such file, or it is empty or not UTF-8.
@@ -37,7 +37,7 @@ def column_sentences(path: str | os.PathLike[str]) -> Iterator[list[ColumnRow]]:
     width = len(_columns(words[0], tabs)) if words else None
     rows: list[ColumnRow] = []
     for number, line in numbered:
-        if not line.strip():
+        if not line.strip() or _columns(line, tabs)[0] == _DOCUMENT_START:
             if rows:
                 yield rows
             rows = []
@@ -45,7 +45,7 @@ def column_sentences(path: str | os.PathLike[str]) -> Iterator[list[ColumnRow]]:
         columns = _columns(line, tabs)
         comment = not rows and line.startswith("#") and (len(columns) != width or _COMMENT.match(line) is not None)
         unseen = len(columns) == _CONLLU_COLUMNS and _NOT_A_WORD.fullmatch(columns[0]) is not None
-        if not (comment or unseen or columns[0] == _DOCUMENT_START):
+        if not (comment or unseen):
             rows.append((number, columns))
     if rows:
         yield rows

@@ -19,8 +19,11 @@ _IOBES_LETTERS = {"L": "E", "U": "S", "M": "I"}
 # "O", and what stands for it in files that people bring.
 _OUTSIDE_TAGS = frozenset({OUTSIDE, "o", "-", "_"})
 
-_PREFIXED = re.compile(r"(?P<letter>[BIESLUM])[-_](?P<kind>.+)", re.IGNORECASE)
-_SUFFIXED = re.compile(r"(?P<kind>.+)[-_](?P<letter>[BIESLUM])", re.IGNORECASE)
+_PREFIXED = re.compile(r"(?P<letter>[BIESLUM])[-_.:](?P<kind>.+)", re.IGNORECASE)
+_SUFFIXED = re.compile(r"(?P<kind>.+)[-_.:](?P<letter>[BIESLUM])", re.IGNORECASE)
+
+# CoNLL-2005's and CoNLL-2012's notation of spans: "(PER*", "*", "*)", "(LOC)".
+_BRACKETED = re.compile(r"\([^()*]+\*?\)?|\*\)+|\*")
 
 
 @functools.cache
@@ -75,10 +78,17 @@ def recognised_scheme(sentences: Iterable[Sequence[str]]) -> str:
                 starts[letter] += 1
             last_kind = kind
     types = bare.keys() - _OUTSIDE_TAGS
-    if sum(bare[tag] for tag in types) > letters.total():
+    # Beside marked tags one bare type is not a part of speech, but stands where O is expected.
+    if sum(bare[tag] for tag in types) > letters.total() and not (len(types) == 1 and letters["B"] + letters["I"]):
         # Tags of one letter, O among them, are parts of speech or marks without a type.
         return "IO" if bare[OUTSIDE] and any(len(tag) > 1 for tag in types) else PLAIN
     return _scheme_of_letters(letters, starts)
+
+
+def is_bracketed(tags: Iterable[str]) -> bool:
+    """Return whether all tags are brackets around spans, one of them the opening one, rather than tags of words."""
+    tags = set(tags)
+    return any(tag.startswith("(") for tag in tags) and all(map(_BRACKETED.fullmatch, tags))
 
 
 def _scheme_of_letters(letters: collections.Counter[str], starts: collections.Counter[str]) -> str:

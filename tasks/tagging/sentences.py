@@ -1,5 +1,6 @@
 """Read CoNLL column files, and turn tags into labels and sentences into word pieces."""
 
+import collections
 import dataclasses
 import itertools
 import os
@@ -76,8 +77,8 @@ def read_tagged_file(
       skip_bad_rows: leave out a sentence with a bad row and count it, rather than stop.
 
     Raises:
-      UserError: if there is no such file or scheme, the file is empty, a row has fewer columns than the first, a
-        tag does not belong to the scheme, or the columns cannot be words and tags.
+      UserError: if there is no such file or scheme, the file is empty, a row has not as many columns as most, a tag
+        does not belong to the scheme, or the columns cannot be words and tags.
     """
     if scheme not in SCHEMES:
         raise UserError(f"the tag scheme {scheme!r} is unknown: use one of {', '.join(SCHEMES)}")
@@ -88,9 +89,9 @@ def read_tagged_file(
     found = list(column_sentences(path))
     if tag_column is not None:
         check_columns(path, found, word_column=word_column, tag_column=tag_column)
-    for number, rows in enumerate(found):
-        if number == 0:
-            num_columns = max(num_columns, len(rows[0][1]))
+    widths = collections.Counter(len(columns) for rows in found for _, columns in rows)
+    num_columns = max(num_columns, *(width for width, _ in widths.most_common(1)), 0)
+    for rows in found:
         problem = _problem(rows, num_columns, tag_column, scheme)
         if problem is not None:
             bad_rows.report(*problem)
@@ -286,8 +287,9 @@ def _problem(
 ) -> tuple[int, str, str] | None:
     """Return the first bad row: line, what is wrong, what was expected."""
     for number, columns in rows:
-        if len(columns) < num_columns:
-            return number, f"{len(columns)} columns", f"{num_columns} (separated by white space)"
+        if len(columns) != num_columns:
+            remedy = "" if len(columns) < num_columns else "; a word that holds spaces needs tabs between the columns"
+            return number, f"{len(columns)} columns", f"{num_columns} (separated by white space{remedy})"
         if tag_column is None:
             continue
         if read_tag(columns[tag_column], scheme) is None:

@@ -28,7 +28,7 @@ from electra_jax.tasks.split_files import (
 from electra_jax.tasks.tagging.columns import column_sentences
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, EntityEvaluation, Span, evaluate_tags
 from electra_jax.tasks.tagging.prediction import Entity, TaggingPrediction, entities_of
-from electra_jax.tasks.tagging.schemes import PLAIN, READ_AS, read_tag, recognised_scheme
+from electra_jax.tasks.tagging.schemes import PLAIN, READ_AS, is_bracketed, read_tag, recognised_scheme
 from electra_jax.tasks.tagging.sentences import (
     TaggedSentence,
     TaggingRules,
@@ -274,7 +274,7 @@ def make_tagging_task(
         options = dataclasses.replace(options, tag_encoding=PLAIN)
     return TaggingTask(
         name=options.task,
-        labels=tuple(_labels(options, sources, rules)),
+        labels=tuple(_labels(options, rules)),
         vocabulary=vocabulary,
         length=options.row_length,
         long_texts=options.long_texts,
@@ -307,7 +307,9 @@ def tagging_sources(options: TaskOptions) -> Sources:
     return tfds_sources(options, dataset=dataset[0], read=functools.partial(_examples_of_tfds, dataset[1]))
 
 
-def _labels(options: TaskOptions, sources: Sources, rules: TaggingRules) -> list[str]:
+def _labels(options: TaskOptions, rules: TaggingRules) -> list[str]:
+    # A type is known whichever part of the training file has it, also one that stands in for a dev file.
+    sources = tagging_sources(dataclasses.replace(options, dev_fraction=0.0))
     if not sources.readers:
         raise UserError(f"{options.task} has no training split to take its labels from: {sources.missing}")
     return rules.labels((sources.read(options.task, split).examples for split in sources.readers), options.tag_encoding)
@@ -330,6 +332,11 @@ def _scheme(options: TaskOptions, recorded: Mapping[str, Any] | None) -> str:
         # A row that is too short is told when the sentences are read.
         tags = [[row[place] for row in sentence if -len(row) <= place < len(row)] for sentence in rows]
         found = recognised_scheme(tags)
+        if options.tag_scheme is None and is_bracketed(tag for each in tags for tag in each):
+            raise UserError(
+                f"{path}: the tags of column {place} are brackets around entities, as {tags[0][0]!r}, and not a tag of "
+                "each word: write them as B-TYPE, I-TYPE and O, or set TAG_SCHEME = 'plain' to learn them as they are"
+            )
         if options.tag_scheme is None:
             number = len({tag for each in tags for tag in each})
             logger.info("%s: the %d different tags are read as %s (TAG_SCHEME sets another).", path, number, found)

@@ -1,13 +1,22 @@
 """Read the labels of texts that may have several or none, decide them by a threshold each, and score them by F1."""
 
 import ast
+import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+import logging
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+logger = logging.getLogger(__name__)
+
 # The spellings of a table's yes and no: a column for each label.
-_YES, _NO = {"1", "1.0", "True", "true"}, {"0", "0.0", "False", "false"}
+_YES, _NO = {"1", "1.0", "True", "true", "TRUE"}, {"0", "0.0", "False", "false", "FALSE"}
+
+# So many labels that one row alone has are named.
+_NAMED_LABELS = 3
 
 # The probability from which a label is given where no threshold was chosen, as in `transformers`.
 EVEN = 0.5
@@ -23,7 +32,7 @@ class LabelSets:
         """Return the numbers of a text's labels, or raise ValueError if they are no list, or one is unknown."""
         if isinstance(label, str):
             raise ValueError(label)
-        return tuple(sorted(self.labels.index(name) for name in label))
+        return tuple(sorted({number_of(name, self.labels) for name in label}))
 
     @property
     def expected(self) -> str:
@@ -45,6 +54,28 @@ class LabelSets:
         """
         limits = thresholds or (EVEN,) * len(self.labels)
         return tuple(name for name, limit in zip(self.labels, limits, strict=True) if probabilities[name] >= limit)
+
+
+def plain_label(label: str) -> str:
+    """Return a label without white space around it and with composed characters: what looks alike is one class."""
+    return unicodedata.normalize("NFC", label.strip())
+
+
+def number_of(label: str, labels: Sequence[str]) -> int:
+    """Return the number of a label as it is, or else as `plain_label` has it; raise ValueError if there is none."""
+    return labels.index(label if label in labels else plain_label(label))
+
+
+def warn_of_single_labels(found: Iterable[str | tuple[str, ...] | None], path: str | os.PathLike[str]) -> None:
+    """Warn of labels that one row alone has: a slip, a row of another kind, or texts in the place of labels."""
+    counts = collections.Counter(plain_label(label) for label in found if isinstance(label, str))
+    single = sorted(label for label, count in counts.items() if count == 1)
+    if single and counts.total() > 2 * _NAMED_LABELS:
+        logger.warning(
+            "%s: %d of %d labels stand in one row alone, such as %s: correct them if they are slips; a class of one "
+            "example cannot be both learnt and scored.",
+            path, len(single), len(counts), ", ".join(map(repr, single[:_NAMED_LABELS])),
+        )  # fmt: skip
 
 
 def as_list(label: object) -> tuple[str, ...] | None:

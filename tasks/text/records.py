@@ -14,7 +14,11 @@ from electra_jax.tasks.rows import BadRows, numbered_lines
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl")
 
 # What to do about a row with too many columns, by delimiter.
-_REMEDIES = {",": " (a text that holds a comma must be quoted)", "\t": " (no text may hold a tab)"}
+_REMEDIES = {
+    ",": " (a text that holds a comma must be quoted)",
+    ";": " (a text that holds a semicolon must be quoted)",
+    "\t": " (no text may hold a tab)",
+}
 
 # A quoted field over so many lines, each of which is a row by itself, was opened by a stray quote.
 _LINES_OF_STRAY_QUOTE = 6
@@ -41,7 +45,8 @@ def records(path: str | os.PathLike[str], used: Sequence[str], bad_rows: BadRows
 
     Args:
       path: a .tsv, a .csv (quoted as spreadsheets do) or a .jsonl (an object a line). A .tsv is quoted like a .csv if
-        the whole of it can be read so and must be; otherwise its quotes are text.
+        the whole of it can be read so and must be; otherwise its quotes are text. Semicolons or tabs separate the
+        columns of a .csv whose first line has them and no comma, as where a comma is the decimal point.
       used: the names of the columns that are needed.
       bad_rows: is told of a row with more or fewer columns than the header, of quotes that do not match, and of what is
         no JSON object.
@@ -57,7 +62,7 @@ def _table_records(path: str | os.PathLike[str], suffix: str, used: Sequence[str
     lines = _lines(path)
     header, quoted, after = _header(path, lines, suffix)
     _check_header(path, header, used)
-    delimiter = _delimiter(suffix)
+    delimiter = _delimiter(suffix, lines[0])
     while after < len(lines):
         start = after
         try:
@@ -134,7 +139,7 @@ def _header(path: str | os.PathLike[str], lines: Sequence[str], suffix: str) -> 
     """Return the names of the columns, whether fields may be quoted, and the place of the first row."""
     quoted = suffix == ".csv" or _is_quoted_tsv(lines)
     try:
-        header, after = _fields(lines, 0, _delimiter(suffix)) if quoted else _unquoted(lines, 0)
+        header, after = _fields(lines, 0, _delimiter(suffix, lines[0])) if quoted else _unquoted(lines, 0)
     except csv.Error as error:
         raise UserError(f"{path}, line 1: not CSV ({error}); its first line must name the columns") from error
     return header, quoted, after
@@ -153,8 +158,10 @@ def _check_header(path: str | os.PathLike[str], header: Sequence[str], used: Seq
             )
 
 
-def _delimiter(suffix: str) -> str:
-    return "\t" if suffix == ".tsv" else ","
+def _delimiter(suffix: str, header: str) -> str:
+    if suffix == ".tsv":
+        return "\t"
+    return next((delimiter for delimiter in ",;\t" if delimiter in header), ",")
 
 
 def _count(columns: int) -> str:

@@ -137,7 +137,14 @@ def _columns(options: TaskOptions, path: pathlib.Path, target: Target | None) ->
         label = target.labels
     if label is not None and not isinstance(label, str):
         label = tuple(dict.fromkeys(label))
-    return Columns(options.text_column, options.text_b_column, label or None)
+    columns = Columns(options.text_column, options.text_b_column, label or None)
+    twice = next((name for name in columns.used if columns.used.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"the column {twice!r} of {path} is named twice by TEXT_COLUMN, TEXT_B_COLUMN and LABEL_COLUMN: name "
+            f"another (it has: {', '.join(column_names(path))})"
+        )
+    return columns
 
 
 def _with_labels(columns: Columns, options: TaskOptions, path: pathlib.Path, *, regression: bool) -> Columns:

@@ -1,8 +1,10 @@
 """Read a user's own tables of texts with a class or a number, and turn texts into word pieces."""
 
+import collections
 import dataclasses
 import math
 import os
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,7 +12,15 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.long_texts import token_windows
 from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import BadRows
-from electra_jax.tasks.text.label_sets import LabelSets, as_list, is_indicator, labels_of_columns
+from electra_jax.tasks.text.label_sets import (
+    LabelSets,
+    as_list,
+    is_indicator,
+    labels_of_columns,
+    number_of,
+    plain_label,
+    warn_of_single_labels,
+)
 from electra_jax.tasks.text.records import column_names, records
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -18,6 +28,9 @@ from electra_jax.tasks.vocabulary import Vocabulary
 _MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"} | {
     *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
 }
+
+# From this share of rows on with 0 or 1, a column is one of a label's, and its other values are mistakes.
+_INDICATOR_SHARE = 0.9
 
 
 class TextExample(NamedTuple):
@@ -36,13 +49,16 @@ class TextExample(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """The labels of a classification; a label's place is its number."""
+    """The labels of a classification; a label's place is its number.
+
+    The labels of a training file are `plain_label`s; those that an earlier version recorded may have blanks.
+    """
 
     labels: tuple[str, ...]
 
     def parse(self, label: str) -> int:
         """Return the label's number, or raise ValueError."""
-        return self.labels.index(label)
+        return number_of(label, self.labels)
 
     @property
     def expected(self) -> str:
@@ -177,6 +193,7 @@ def discover_target(
     else:
         found = [row.label for row in _table_rows(path, columns, bad_rows, lists=multi_label is not False)]
         target = _target_of_labels(found, path, multi_label)
+        warn_of_single_labels(found, path)
         different = len(target.labels)
     least = 1 if isinstance(target, LabelSets) else 2
     if different < least:
@@ -198,7 +215,7 @@ def _target_of_labels(
             f"{path}: MULTI_LABEL is True, and no label is a list: write lists, or one column of 0 and 1 for each "
             "label and name all of them by LABEL_COLUMN"
         )
-    labels = {name for label in lists for name in label} if lists else set(rows)
+    labels = set(map(plain_label, (name for label in lists for name in label) if lists else rows))
     names = tuple(sorted(labels, key=_number_or_text))
     return LabelSets(names) if lists else Classes(names)
 
@@ -206,18 +223,21 @@ def _target_of_labels(
 def indicator_columns(path: str | os.PathLike[str], *, texts: Sequence[str]) -> tuple[str, ...]:
     """Return the columns of a table, apart from those of texts, in which every row has 0 or 1.
 
-    A missing value is passed over, as `read_table` will report it, and so is a row that cannot be read.
+    A missing value is passed over, as `read_table` will report it, and so is a row that cannot be read. Few values that
+    are neither 0 nor 1 do not lose a label: `read_table` will report them too.
     """
     names = [name for name in column_names(path) if name not in texts]
-    seen: set[str] = set()
+    seen: collections.Counter[str] = collections.Counter()
+    others: collections.Counter[str] = collections.Counter()
     for _, record in records(path, texts, BadRows(path, skip=True)):
         if record is None:
             continue
         there = [name for name in names if not is_missing(record.get(name), label=True)]
-        others = {name for name in there if not is_indicator(record[name])}
-        names = [name for name in names if name not in others]
-        seen |= set(there) - others
-    return tuple(dict.fromkeys(name for name in names if name in seen))
+        seen.update(there)
+        others.update(name for name in there if not is_indicator(record[name]))
+    return tuple(
+        dict.fromkeys(name for name in names if seen[name] and others[name] <= (1 - _INDICATOR_SHARE) * seen[name])
+    )
 
 
 def understood(rows: Iterable[RawRow], target: Target, bad_rows: BadRows, path: str | os.PathLike[str]) -> Examples:
@@ -337,9 +357,13 @@ def _table_rows(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRow
         if missing:
             bad_rows.report(line, f"no {', '.join(map(repr, missing))}", f"the columns {', '.join(columns.used)}")
             continue
+        nested = [name for name in (columns.text_a, columns.text_b) if isinstance(record.get(name), (list, dict, bool))]
+        if nested:
+            bad_rows.report(line, f"no text in {nested[0]!r}", f"a text, not {reprlib.repr(record[nested[0]])}")
+            continue
         if label is None and columns.label is not None:
             values = ", ".join(f"{name} {record[name]!r}" for name in columns.labels if not is_indicator(record[name]))
-            bad_rows.report(line, values, "0 or 1 in each column of LABEL_COLUMN")
+            bad_rows.report(line, values, "0 or 1 in each column of LABEL_COLUMN, which names those of the labels")
             continue
         text_b = None if columns.text_b is None else str(record[columns.text_b])
         yield RawRow(line, index, str(record[columns.text_a]), text_b, label)

@@ -76,6 +76,7 @@ def test_columns_that_are_no_words_are_refused(tmp_path: Path) -> None:
         ("B-P M-P E-P S-P O", "BMES", "B-P I-P E-P S-P O"),
         ("P-B P-I P-B - LOC-B", "IOB2", "B-P I-P B-P O B-LOC"),
         ("b-org i-org o b_org", "IOB2", "B-org I-org O B-org"),
+        ("B.P I.P O B:L", "IOB2", "B-P I-P O B-L"),
         ("PER PER O LOC", "IO", "I-PER I-PER O I-LOC"),
         ("DET NN-PL -LRB- _", "plain", "DET NN-PL -LRB- _"),
         ("O O", "IOB2", "O O"),
@@ -123,3 +124,46 @@ def test_the_scheme_is_said_and_a_wrong_one_warned_of(tmp_path: Path, caplog: py
     assert "set TAG_SCHEME = 'IOB1'" in caplog.text
     bilou = made(written(file, "Ann U-P\nruns O\n"))
     assert (bilou.scheme, bilou.examples("train").examples[0].tags) == ("IOBES", ("S-P", "O"))
+
+
+def test_each_row_has_as_many_columns_as_most(tmp_path: Path) -> None:
+    # A word with a space in it loses its end where spaces separate the columns.
+    for text, line in (("10 000 O\nAnn B-P\nx O\n", 1), ("Ann B-P\nx O\n\nNew York B-P\n", 4)):
+        with pytest.raises(UserError, match=rf"a\.txt, line {line}: 3 columns; expected 2 .* needs tabs"):
+            words_and_tags(written(tmp_path / "a.txt", text))
+
+
+def test_a_document_begins_a_sentence(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.txt", "-DOCSTART- O\nAnn B-P\n-DOCSTART- O\nBob B-P\n")
+    assert words_and_tags(file) == [(("Ann",), ("B-P",)), (("Bob",), ("B-P",))]
+
+
+def test_line_ends_of_an_old_macintosh(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"Ann B-P\rruns O\r\rBob B-P\r")
+    assert words_and_tags(file) == [(("Ann", "runs"), ("B-P", "O")), (("Bob",), ("B-P",))]
+
+
+def test_what_stands_for_outside_is_no_part_of_speech(tmp_path: Path) -> None:
+    assert recognised_scheme([["B-P", "I-P", "0", "0", "0"]]) == "IOB2"
+    with pytest.raises(UserError, match=r"a\.txt, line 2: '0' is not a tag of IOB2"):
+        made(written(tmp_path / "a.txt", "Ann B-P\nruns 0\nfast 0\n"))
+
+
+def test_brackets_around_entities_are_no_tags(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.txt", "Ann (PER*\nLee *)\nruns *\nRome (LOC)\n")
+    with pytest.raises(UserError, match=r"a\.txt: the tags of column -1 are brackets around entities"):
+        made(file)
+    assert made(file, tag_scheme="plain").labels == ("(LOC)", "(PER*", "*", "*)")
+    assert made(written(file, "( (\nAnn NOUN\n")).scheme == "plain"
+
+
+def test_a_rare_type_is_known_where_the_dev_split_has_it(tmp_path: Path) -> None:
+    held_out = set()
+    for month in ("April", "May", "June", "July"):
+        text = "".join(f"Ann{number} B-PER\n\n" for number in range(9)) + f"{month} B-DATE\n"
+        file = written(tmp_path / "a.txt", text)
+        task = make_task(task_options("tagging", train_file=str(file), dev_fraction=0.5), VOCABULARY)
+        assert {"B-DATE", "B-PER"} <= set(task.labels)
+        held_out |= {tag for each in task.examples("dev").examples for tag in each.tags}
+    assert "B-DATE" in held_out

@@ -133,7 +133,7 @@ def test_lists_are_refused_by_a_model_of_one_label_and_by_a_regression(tmp_path:
     with pytest.raises(UserError, match=r"line 1: the label \[.*\] is a list"):
         make_task(task_options("regression", **columns), VOCABULARY)
     with pytest.raises(UserError, match=r"names 2 columns, .* a regression has one: name one column"):
-        make_task(task_options("regression", **columns | {"label_column": ("t", "y")}), VOCABULARY)
+        make_task(task_options("regression", **columns | {"label_column": ("y", "z")}), VOCABULARY)
 
 
 def test_f1_is_that_of_scikit_learn() -> None:

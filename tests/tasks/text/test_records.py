@@ -1,5 +1,6 @@
 """Tables as people bring them: rows that are not what the header says, missing labels, lists as labels."""
 
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -8,8 +9,11 @@ import pytest
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.protocol import Examples
+from electra_jax.tasks.text.label_sets import LabelSets
 from electra_jax.tasks.text.records import column_names
-from electra_jax.tasks.text.tables import Classes, Columns, discover_target, read_table
+from electra_jax.tasks.text.sources import table_sources
+from electra_jax.tasks.text.tables import Classes, Columns, Target, discover_target, indicator_columns, read_table
+from support.tiny_model import task_options
 
 COLUMNS = Columns("text", None, "label")
 TARGET = Classes(("0", "1"))
@@ -139,3 +143,89 @@ def test_lists_as_labels_are_refused_where_a_text_has_one(tmp_path: Path, suffix
     bracketed = written(tmp_path, ".tsv", "text\tlabel", "a\t[POS]", "b\t(NEG")
     found = discover_target(bracketed, columns=COLUMNS, regression=False, multi_label=None, skip_bad_rows=False)
     assert found == Classes(("(NEG", "[POS]"))
+
+
+def discovered(path: Path) -> Target:
+    return discover_target(path, columns=COLUMNS, regression=False, multi_label=None, skip_bad_rows=False)
+
+
+@pytest.mark.parametrize("text", ['["a", "b"]', '{"body": "a"}', "true"])
+def test_a_text_is_no_list_or_object(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, ".jsonl", '{"text": "a", "label": 1}', f'{{"text": {text}, "label": 0}}')
+    with pytest.raises(UserError, match=r"line 2: no text in 'text'; expected a text, not"):
+        read(path)
+    assert read(path, skip=True).examples == [(0, "a", None, 1)]
+
+
+def test_labels_that_look_alike_are_one(tmp_path: Path) -> None:
+    path = written(tmp_path, ".csv", "text,label", "a,caf\u00e9", "b,cafe\u0301 ", "c,\u00a0tea", "d,tea", "e,Tea")
+    target = discovered(path)
+    assert target == Classes(("Tea", "caf\u00e9", "tea"))
+    rows = read_table(path, columns=COLUMNS, target=target, skip_bad_rows=False).examples
+    assert [row.label for row in rows] == [1, 1, 2, 2, 0]
+    lists = written(tmp_path, ".jsonl", '{"text": "a", "label": ["x ", "y"]}', '{"text": "b", "label": ["x", "x "]}')
+    assert discovered(lists) == LabelSets(("x", "y"))
+    rows = read_table(lists, columns=COLUMNS, target=LabelSets(("x", "y")), skip_bad_rows=False).examples
+    assert [row.label for row in rows] == [(0, 1), (0,)]
+    # A model of an earlier version keeps the blanks of its labels.
+    assert Classes((" tea", "tea")).parse(" tea") == 0
+
+
+def test_labels_of_one_row_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [f"t,{label}" for label in ("neg", "pos") * 4]
+    discovered(written(tmp_path, ".csv", "text,label", *rows))
+    assert not caplog.records
+    discovered(written(tmp_path, ".csv", "text,label", *rows, "Total:,8"))
+    assert "train.csv: 1 of 3 labels stand in one row alone, such as '8'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'text;label\na, b;1\n"c;d";0\n',
+        "text\tlabel\na, b\t1\nc;d\t0\n",
+        'text,label\r"a, b",1\rc;d,0\r',  # as Excel for the old Macintosh wrote it
+    ],
+)
+def test_the_separators_of_other_countries_and_machines(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "train.csv"
+    path.write_bytes(content.encode())
+    assert column_names(path) == ["text", "label"]
+    assert read(path).examples == [(0, "a, b", None, 1), (1, "c;d", None, 0)]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"PK\x03\x04\x14", "is a zip archive, or an Excel workbook: save the sheet as CSV in UTF-8"),
+        (b"\xd0\xcf\x11\xe0\xa1", "is an old Excel workbook: save"),
+        (gzip.compress(b"text,label\na,1\n"), "is compressed: decompress it"),
+        ("text,label\na,1\n".encode("utf-16"), "is text in UTF-16: convert it"),
+        ("text,label\na,1\n".encode("utf-16-le"), "is text in UTF-16: convert it"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "train.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"train\.csv {told}"):
+        read(path, skip=True)
+
+
+def test_a_column_of_labels_with_a_slip_is_not_lost(tmp_path: Path) -> None:
+    rows = [f"t{number},{number % 2},{'TRUE' if number % 3 else 'FALSE'},{number % 4}" for number in range(20)]
+    rows[7] = "t7,-1,TRUE,3"
+    path = written(tmp_path, ".csv", "text,toxic,rude,votes", *rows)
+    names = indicator_columns(path, texts=("text",))
+    assert names == ("toxic", "rude")
+    columns = Columns("text", None, names)
+    with pytest.raises(UserError, match="line 9: toxic '-1'; expected 0 or 1 in each column of LABEL_COLUMN"):
+        read_table(path, columns=columns, target=LabelSets(names), skip_bad_rows=False)
+    kept = read_table(path, columns=columns, target=LabelSets(names), skip_bad_rows=True)
+    assert (len(kept.examples), kept.examples[1].label) == (19, (0, 1))
+
+
+def test_no_column_is_text_and_label(tmp_path: Path) -> None:
+    path = written(tmp_path, ".csv", "text,label", "a,1", "b,0")
+    options = task_options("classification", train_file=str(path), text_column="text", label_column="text")
+    with pytest.raises(UserError, match=r"the column 'text' of .*train\.csv is named twice by TEXT_COLUMN"):
+        table_sources(options, regression=False, target=None)
