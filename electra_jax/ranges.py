@@ -67,7 +67,7 @@ AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
 # Far beyond the cores of any machine: a number that is a mistake is refused before processes are started.
 PROCESSES = Range(0, 4096)
-# Of trainings that one command does, or has side by side; all are listed before the first begins.
+# Of trainings or probes that one command does, or has side by side: a number that is a mistake has no end.
 RUNS = Range(1, 10_000)
 # Of an axis of an array, which has 32-bit indices on a device.
 SIZE = Range(1, 2**31 - 1)

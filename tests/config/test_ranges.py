@@ -72,7 +72,8 @@ def test_a_pre_training_out_of_range_is_refused(binding: str, sentence: str) -> 
         ),
         ("MAX_SEQ_LENGTH=1", "MAX_SEQ_LENGTH (task_options.TaskOptions.length) is 1: it must be at least 3"),
         ("MAX_SEQ_LENGTH=-5", "MAX_SEQ_LENGTH (task_options.TaskOptions.length) is -5: it must be at least 3"),
-        ("NUM_SEEDS=0", "NUM_SEEDS (finetune_run.FinetuningRun.num_seeds) is 0: it must be at least 1"),
+        ("NUM_SEEDS=9223372036854775808", "num_seeds) is 9223372036854775808: it must be from 1 to 10000"),
+        ("NUM_SEEDS=0", "NUM_SEEDS (finetune_run.FinetuningRun.num_seeds) is 0: it must be from 1 to 10000"),
         (
             "WARMUP_FRACTION=1.5",
             "WARMUP_FRACTION (finetune_run.FinetuningRun.warmup_fraction) is 1.5: it must be",
