@@ -67,6 +67,8 @@ AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
 # Far beyond the cores of any machine: a number that is a mistake is refused before processes are started.
 PROCESSES = Range(0, 4096)
+# Of trainings or probes that one command does, or has side by side: a number that is a mistake has no end.
+RUNS = Range(1, 10_000)
 # Of an axis of an array, which has 32-bit indices on a device.
 SIZE = Range(1, 2**31 - 1)
 # Of a vocabulary: the tokenizers' trainers make room for all of it before they begin.
@@ -81,6 +83,8 @@ UNDER_1 = Range(0, 1, below_high=True)
 # NumPy's generators take none below 0, and `jax.random.key` none of more than 64 bits; further seeds count on from it.
 SEED = Range(0, 2**62)
 NAMED = Named()
+# Of a whole number in place of a float.
+_MOST_WHOLE = 2**31 - 1
 
 
 class Declared(NamedTuple):
@@ -112,6 +116,11 @@ class Declared(NamedTuple):
         elif isinstance(value, list | tuple):
             values = value
         for one in values:
+            # JAX holds an int as one of 32 bits, also beside floats.
+            if isinstance(one, int) and abs(one) > _MOST_WHOLE and _is_float(self.kind):
+                raise UserError(
+                    f"{name} is {value!r}: a whole number for a float must be within {_MOST_WHOLE}: write it as in 1e10"
+                )
             if isinstance(one, str) and not is_text(one):
                 raise UserError(f"{name} is {value!r}: it holds a character that no text or path can hold")
             if self.allowed is not None and one is not None and not self.allowed.holds(one):
@@ -155,6 +164,11 @@ def fits(value: object, kind: Any) -> bool:
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _is_float(kind: Any) -> bool:
+    """Return whether a type is that of a float, if any; `int | float` takes whole numbers as they are."""
+    return kind is float or (isinstance(kind, types.UnionType) and {*typing.get_args(kind)} == {float, types.NoneType})
 
 
 def name_of(kind: Any) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
-from rich.console import Console
 from rich.table import Table
 
 from electra_jax.checkpoints.averages import read_average
@@ -23,6 +22,7 @@ from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import NOT_WRITABLE, path_of, replace_file
 from electra_jax.model.types import Masked, PyTree
+from electra_jax.monitoring.console import PlainConsole
 from electra_jax.monitoring.watch import describe_run
 from electra_jax.pretraining import corruption, evaluation
 from electra_jax.pretraining.corruption import MaskingConfig
@@ -222,4 +222,4 @@ def show(values: dict[str, float], result: dict[str, Any]) -> None:
     )
     for name, value in values.items():
         table.add_row(name, f"{value:.4f}", beside.get(name, ""))
-    Console().print(table)
+    PlainConsole().print(table)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 import electra_jax
@@ -17,6 +16,7 @@ from electra_jax.inference.minimal_pairs import overall, score_pairs
 from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
+from electra_jax.monitoring.console import PlainConsole
 from electra_jax.run_directory import EVALUATION, PAIRS, PROMPT_SCORES
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.long_texts import CutCount
@@ -78,7 +78,7 @@ def score_minimal_pairs(configuration: EvaluationRun) -> None:
     )
     for name, found in {**scores, "all files": whole}.items():
         table.add_row(name, str(found["num_pairs"]), *(f"{found[way][by]:.2f}" for way, by in columns))
-    Console().print(table)
+    PlainConsole().print(table)
     save(result, configuration.output or path_of(model_dir) / PAIRS)
 
 
@@ -157,7 +157,7 @@ def show(splits: dict[str, Scores], title: str) -> None:
     table = Table("metric", *splits, title=title, min_width=len(title) + 2)
     for name in next(iter(splits.values())):
         table.add_row(name, *(str(metrics[name]) for metrics in splits.values()))
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 def save(result: dict[str, Any], path: str | Path) -> None:

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from electra_jax.config.selection import selection_of
 from electra_jax.errors import UserError
+from electra_jax.monitoring.console import PlainConsole
 from electra_jax.reports.finetuning import read_results
 from electra_jax.run_directory import RESULTS
 from electra_jax.tasks.text.glue_metrics import AVERAGED, glue_average
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
             scores[task] = {metric: summary["median"]}
         cells = ("-", "0") if summary is None else (f"{summary['median']:.2f}", str(summary["n"]))
         table.add_row(task, metric, *cells, str(found[task]["num_failed"]), selection_of(found[task]))
-    Console().print(table)
+    PlainConsole().print(table)
     others = sorted(found.keys() - AVERAGED.keys())
     if others:
         print(f"not averaged by the paper: {', '.join(others)}", file=sys.stderr)

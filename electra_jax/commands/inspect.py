@@ -8,7 +8,6 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from jax.sharding import AbstractMesh
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from electra_jax.commands.trial import try_run
@@ -16,6 +15,7 @@ from electra_jax.config.budget import flops_of
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.model.config import SLIDING, EncoderConfig
 from electra_jax.model.types import PyTree
+from electra_jax.monitoring.console import PlainConsole
 from electra_jax.pretraining.steps import init_state
 from electra_jax.training import sharding
 from electra_jax.training.state import TrainState
@@ -43,7 +43,7 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
         leaf = leaves[name]
         part = placement.shard_shape(leaf.shape)
         table.add_row(name, str(leaf.shape), f"{leaf.size:,}", str(tuple(placement.spec)), str(part))
-    console = Console()
+    console = PlainConsole()
     # Names must not be cut off: a narrow terminal wraps them, and a log has no width.
     console.width = max(console.width, table.__rich_measure__(console, console.options.update(width=10_000)).maximum)
     console.print(table)

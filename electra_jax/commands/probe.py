@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from electra_jax.checkpoints import model_dir as loading
@@ -23,6 +22,7 @@ from electra_jax.files import local, replace_file
 from electra_jax.finetuning import probes
 from electra_jax.finetuning.results import summary
 from electra_jax.finetuning.start import Origin, find_encoder
+from electra_jax.monitoring.console import PlainConsole
 from electra_jax.run_directory import CHECKPOINTS, RESULTS
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.tagging.probing import SPLITS, Asked, ask, check_asks, draw_of, probe_sources
@@ -147,7 +147,7 @@ def show(results: Mapping[str, Any]) -> None:
     for each in zip(*(seed["layers"] for seed in results["seeds"]), strict=True):
         means = (statistics.fmean(layer[split] for layer in each) for split in ("dev", "test"))
         table.add_row(str(each[0]["layer"]), *(f"{mean:.2f}" for mean in means))
-    Console().print(table)
+    PlainConsole().print(table)
     for seed in results["seeds"]:
         print_on_leader(
             f"seed {seed['seed']}: layer {seed['best_layer']} is best on dev, and finds "

@@ -207,6 +207,18 @@ def advice(found: Survey, algorithm: str) -> list[str]:
     return [f"note: WordPiece reads a run of more than {MAX_WORD_CHARACTERS} letters in parts; take ALGORITHM {better}"]
 
 
+def file_to_write(configuration: VocabularyRun) -> epath.Path:
+    """Return the path of the tokenizer.
+
+    Raises:
+        UserError: if it is the working folder or the root, which end in no name.
+    """
+    path = path_of(configuration.vocab_file)
+    if not path.name:
+        raise UserError(f"TOKENIZER is {path}, which is a folder: name the file to write, such as vocab.txt")
+    return path
+
+
 def files_of(configuration: VocabularyRun) -> list[epath.Path]:
     """Return the files that are written: the vocab.txt and a tokenizer.json beside it, or the tokenizer.json alone.
 
@@ -217,7 +229,7 @@ def files_of(configuration: VocabularyRun) -> list[epath.Path]:
         raise UserError(
             f"ALGORITHM is {configuration.algorithm!r}: it must be one of {', '.join(map(repr, ALGORITHMS))}"
         )
-    path = path_of(configuration.vocab_file)
+    path = file_to_write(configuration)
     is_wordpiece = configuration.algorithm == "wordpiece"
     if is_wordpiece == (path.suffix == ".json"):
         wanted = (
@@ -235,7 +247,7 @@ def files_of_extension(configuration: VocabularyRun, base: Vocabulary) -> list[e
     Raises:
         UserError: if the suffix of TOKENIZER is that of the other kind.
     """
-    path = path_of(configuration.vocab_file)
+    path = file_to_write(configuration)
     is_json = isinstance(base, TokenizerFile)
     if is_json != (path.suffix == ".json"):
         kind = "tokenizer.json" if is_json else "vocab.txt"

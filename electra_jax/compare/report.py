@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from electra_jax.compare.items import TRUNK
@@ -20,6 +19,7 @@ from electra_jax.compare.results import (
 )
 from electra_jax.compare.spread import DEVIATIONS
 from electra_jax.config.comparison import PAIRS, RANDOM, TRIGRAM
+from electra_jax.monitoring.console import PlainConsole
 from electra_jax.reports.charts import Series, log_axis, plot, value_axis
 from electra_jax.reports.figures import BASELINE, PANEL, Panel, draw_figure, look_of, write_figure
 from electra_jax.reports.page import Making, Table, Verdict, counted, write_page
@@ -224,9 +224,9 @@ def show(comparison: Mapping[str, Any]) -> None:
     lines: Sequence[tuple[str, list[str]]] = table_of(comparison)
     for name, cells in lines:
         table.add_row(name, *cells)
-    console = Console()
+    console = PlainConsole()
     needed = console.measure(table, options=console.options.update(width=1000)).maximum
-    console = console if needed <= console.width else Console(width=needed)
+    console = console if needed <= console.width else PlainConsole(width=needed)
     console.print(table)
     for fraction, found in comparison["ahead"].items():
         for variant, others in found.items():

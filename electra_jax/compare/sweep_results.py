@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from electra_jax.compare.records import Records
@@ -15,6 +14,7 @@ from electra_jax.compare.results import published
 from electra_jax.compare.trials import Trial
 from electra_jax.config.sweeping import SweepRun
 from electra_jax.finetuning.results import rank
+from electra_jax.monitoring.console import PlainConsole
 from electra_jax.reports.page import counted
 
 
@@ -89,13 +89,13 @@ def show(sweep: Mapping[str, Any]) -> None:
     for entry in entries:
         best = entry["directory"] == sweep["chosen"]["directory"]
         table.add_row(*(repr(entry["values"][name]) for name in names), text_of(entry), style="bold" if best else "")
-    console = Console()
+    console = PlainConsole()
     needed = console.measure(table, options=console.options.update(width=1000)).maximum
-    (console if needed <= console.width else Console(width=needed)).print(table)
+    (console if needed <= console.width else PlainConsole(width=needed)).print(table)
     reported = [f"{split} {metric} {found[metric]['mean']:.2f}" for split, found in sweep["chosen"]["reported"].items()]
     chosen = ", ".join(f"{name} = {value!r}" for name, value in sweep["chosen"]["values"].items())
     own = "; ".join(reported) or f"the best of {len(entries)} scores is a little too high: score it on a TEST_FILE"
-    console.print(f"best: {chosen}; {own}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"best: {chosen}; {own}", soft_wrap=True, highlight=False)
 
 
 def text_of(entry: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 from electra_jax import ranges
 from electra_jax.errors import UserError
-from electra_jax.ranges import AT_LEAST_1, NAMED, POSITIVE, POSITIVE_SHARE, SEED, SHARE
+from electra_jax.ranges import NAMED, POSITIVE, POSITIVE_SHARE, RUNS, SEED, SHARE
 from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, ITEMS_LOCK, LOCK, REPORT
 
 # The name, in place of a variant's, of the fine-tunings that start from random weights.
@@ -85,17 +85,17 @@ class ComparisonRun:
     model_dir: Annotated[str, NAMED]
     vocab_file: str
     corpus: str | None
-    flops: Annotated[float, POSITIVE]
+    flops: Annotated[int | float, POSITIVE]
     fractions: Sequence[float]
     variants: Sequence[str | Sequence[str]]
     tasks: Sequence[str | Sequence[str]]
-    num_seeds: Annotated[int, AT_LEAST_1]
-    pretraining_seeds: Annotated[int, AT_LEAST_1]
+    num_seeds: Annotated[int, RUNS]
+    pretraining_seeds: Annotated[int, RUNS]
     cool_down: Annotated[float | None, POSITIVE_SHARE]
     tune: Sequence[Sequence[float]]
     tune_share: Annotated[float, POSITIVE_SHARE]
     seed: Annotated[int, SEED]
-    processes: Annotated[int, AT_LEAST_1]
+    processes: Annotated[int, RUNS]
     warmup_fraction: Annotated[float, SHARE]
     random_baseline: bool
     pretraining: Sequence[str]
@@ -178,7 +178,7 @@ def _check_fractions(fractions: Sequence[float]) -> None:
         raise UserError(f"FRACTIONS is {fractions!r}: it must be a list of numbers, as in (0.25, 0.5, 1.0)")
     outside = [one for one in fractions if not 0 < one <= 1]
     if outside:
-        raise UserError(f"FRACTIONS has {outside[0]:g}: a fraction of the budget is above 0 and at most 1")
+        raise UserError(f"FRACTIONS has {outside[0]!r}: a fraction of the budget is above 0 and at most 1")
     if list(fractions) != sorted(set(fractions)):
         raise UserError(f"FRACTIONS is {tuple(fractions)}: it must rise, as in (0.25, 0.5, 1.0)")
 

@@ -11,7 +11,7 @@ from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.pooling import POOLINGS
-from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, SEED, SHARE, UNDER_1
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, RUNS, SEED, SHARE, UNDER_1
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.training.optimizer import OptimizerConfig
 from electra_jax.training.sharding import MeshConfig
@@ -217,7 +217,7 @@ class FinetuningRun:
     save_every: Annotated[int, AT_LEAST_1]
     selection: str
     allow_unknown: bool
-    num_seeds: Annotated[int, AT_LEAST_1]
+    num_seeds: Annotated[int, RUNS]
     seed: Annotated[int, SEED]
 
     def __post_init__(self) -> None:

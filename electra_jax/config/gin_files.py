@@ -108,6 +108,10 @@ def _explained() -> Iterator[None]:
         yield
     except (ValueError, NameError, SyntaxError, ImportError, AttributeError, OSError, tokenize.TokenError) as error:
         raise UserError(explain(error, files=shipped(), names=bound_names())) from error
+    except RecursionError as error:
+        raise UserError(
+            "a value in the Gin files or bindings nests too deeply to be read: use fewer brackets"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -102,7 +102,7 @@ class VocabularyRun(Checked):
     """
 
     source: CorpusConfig
-    vocab_file: str
+    vocab_file: Annotated[str, NAMED]
     extend: str | None
     algorithm: str
     vocab_size: Annotated[int, ranges.ENTRIES]

@@ -7,7 +7,7 @@ from typing import Annotated
 from electra_jax.config.pretraining import CacheConfig
 from electra_jax.errors import UserError
 from electra_jax.model.config import EncoderConfig
-from electra_jax.ranges import AT_LEAST_1, NAMED, POSITIVE, POSITIVE_SHARE, SEED, Checked
+from electra_jax.ranges import AT_LEAST_1, NAMED, POSITIVE, POSITIVE_SHARE, RUNS, SEED, Checked
 from electra_jax.tasks.options import TaskOptions
 
 
@@ -41,7 +41,7 @@ class ProbeRun(Checked):
     penalty: Annotated[float, POSITIVE]
     max_iterations: Annotated[int, AT_LEAST_1]
     batch_size: Annotated[int, AT_LEAST_1]
-    num_seeds: Annotated[int, AT_LEAST_1]
+    num_seeds: Annotated[int, RUNS]
     seed: Annotated[int, SEED]
 
     @property
@@ -65,7 +65,7 @@ class TrigramRun(Checked):
     cache: CacheConfig
     task: TaskOptions
     mask_prob: Annotated[float, POSITIVE_SHARE]
-    num_seeds: Annotated[int, AT_LEAST_1]
+    num_seeds: Annotated[int, RUNS]
     seed: Annotated[int, SEED]
 
     def __post_init__(self) -> None:

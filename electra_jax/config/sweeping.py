@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from electra_jax import ranges
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.errors import UserError
-from electra_jax.ranges import AT_LEAST_1, NAMED, SEED
+from electra_jax.ranges import NAMED, RUNS, SEED
 
 # What has one value in all trials: seeds are no settings to choose among, and scores of other examples, or by other
 # rules, do not compare.
@@ -66,9 +66,9 @@ class SweepRun:
 
     model_dir: Annotated[str, NAMED]
     space: Mapping[str, Any]
-    trials: Annotated[int | None, AT_LEAST_1]
+    trials: Annotated[int | None, RUNS]
     trials_seed: Annotated[int, SEED]
-    processes: Annotated[int, AT_LEAST_1]
+    processes: Annotated[int, RUNS]
     finetuning: Callable[[], FinetuningRun]
 
     def __post_init__(self) -> None:
@@ -88,6 +88,9 @@ class SweepRun:
                     f"SPACE has the range {values!r} for {name}, of which there is no end: set TRIALS to the number of "
                     "random samples, or list values"
                 )
+        count = math.prod(len(values) for values in self.space.values())
+        if self.trials is None and not RUNS.holds(count):
+            raise UserError(f"SPACE has {count} combinations: set TRIALS to the number of random samples")
 
     @property
     def combinations(self) -> list[dict[str, Any]]:

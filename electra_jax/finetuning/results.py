@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from electra_jax.config.selection import selection_of
 from electra_jax.files import replace_file
+from electra_jax.monitoring.console import PlainConsole
 from electra_jax.run_directory import PREDICTIONS
 from electra_jax.tasks.protocol import DownstreamTask, Prediction
 from electra_jax.tasks.text.metrics import LOWER_IS_BETTER
@@ -166,16 +166,14 @@ def show(results: Mapping[str, Any]) -> None:
     tables = {results["split"]: (entries, results["summary"])}
     for name, found in results["other_splits"].items():
         tables[name] = on_split(entries, name), found
-    console = Console()
+    console = PlainConsole()
     for split, (shown, found) in tables.items():
         table = table_of(results, split, shown, found)
         needed = console.measure(table, options=console.options.update(width=1000)).maximum
-        (console if needed <= console.width else Console(width=needed)).print(table)
+        (console if needed <= console.width else PlainConsole(width=needed)).print(table)
     for entry in entries:
         if entry["failed"] is not None:
-            console.print(
-                f"{name_of(entry)} failed and is not averaged: {entry['failed']}", soft_wrap=True, markup=False
-            )
+            console.print(f"{name_of(entry)} failed and is not averaged: {entry['failed']}", soft_wrap=True)
 
 
 def name_of(entry: Mapping[str, Any]) -> str:

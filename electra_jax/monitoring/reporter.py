@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from electra_jax.files import path_of
+from electra_jax.monitoring.console import PlainConsole
 from electra_jax.monitoring.health_checks import Finding
 from electra_jax.monitoring.metrics_file import by_step, drop_after, line_of, read_rows
 from electra_jax.run_directory import METRICS
@@ -36,7 +36,7 @@ COLUMNS: Columns = {
 }
 
 
-class RunConsole(Console):
+class RunConsole(PlainConsole):
     """A console whose reader may go, which its caller is told."""
 
     def on_broken_pipe(self) -> None:
@@ -110,7 +110,7 @@ class RunReporter:
         self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
         text = f"warning: {finding.words} Usual cause: {finding.cause}. What to try: {finding.remedy}."
-        self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, style="yellow", highlight=False, soft_wrap=True)
 
     def time_left(self) -> str:
         """Return the time left as hours:minutes:seconds, at the speed since this process started."""
@@ -148,7 +148,7 @@ class LiveView:
 
     ROWS = 12
 
-    def __init__(self, console: Console, start_step: int, num_train_steps: int, columns: Columns) -> None:
+    def __init__(self, console: PlainConsole, start_step: int, num_train_steps: int, columns: Columns) -> None:
         """Start drawing."""
         self._columns = columns
         self._progress = Progress(

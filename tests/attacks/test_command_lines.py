@@ -2,12 +2,14 @@
 
 import random
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from electra_jax.commands.table import COMMANDS
-from support.attacks import FEW_AND_MANY, attack
+from support.attacks import FEW_AND_MANY, attack, outcome
 from support.command_line import FILES, SMALL, write_small_text
 from support.finetuned_model import text_facts, write_tuned
 
@@ -97,14 +99,15 @@ WORDS = (
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a text, its vocabulary, a model `tuned`, and `table.csv` for a task."""
+    """A folder with a text, its vocabulary, a model `tuned`, and `table.csv` for a task, `tags.txt` for a probe."""
     folder = tmp_path_factory.mktemp("attacks")
     write_small_text(folder)
-    facts = text_facts("own", ("bad", "good"), pair=False)
+    facts = text_facts("classification", ("bad", "good"), pair=False)
     write_tuned(folder / "tuned", "sequence_classification", labels=("bad", "good"), task=facts)
     write_tuned(folder / "pretrained", "discriminator", labels=(), task=None)
     (folder / "table.csv").write_text("text,label\nthe cat,good\nthe dog,bad\n")
     (folder / "empty.csv").write_text("text,label\n")
+    (folder / "tags.txt").write_text("the DT B-NP\ncat NN I-NP\nsat VB B-VP\n\n" * 6)
     return folder
 
 
@@ -136,36 +139,69 @@ def test_command_lines(many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert sum(end.code == 2 for end in ends) > len(ends) / 2
 
 
+def sound_settings(text: Path, place: Path) -> dict[str, dict[str, Any]]:
+    """Settings with which a command succeeds, or ends before it trains, serves or starts other processes."""
+    corpus = {"CORPUS": str(text / "text.txt"), "TOKENIZER": str(text / "vocab.txt"), "CACHE_DIR": str(text / "caches")}
+    run, encoder = {"MODEL_DIR": str(place / "run")}, {"INIT_FROM": str(text / "pretrained")}
+    table, tags = str(text / "table.csv"), str(text / "tags.txt")
+    columns = {"TEXT_COLUMN": "text", "LABEL_COLUMN": "label", "DEV_FILE": table}
+    # A train split without an example.
+    untrained = {
+        **encoder,
+        **columns,
+        **run,
+        "TASK": "classification",
+        "TRAIN_FILE": str(text / "empty.csv"),
+        "MAX_SEQ_LENGTH": 32,
+        "BUCKETS": (32,),
+    }
+    cache = {"SEQUENCE_LENGTH": 32, "NUM_PROCESSES": 1, "HELD_OUT_FRACTION": 0.1}
+    splits = {"TRAIN_FILE": tags, "DEV_FILE": tags, "TEST_FILE": tags, "MAX_SEQ_LENGTH": 32}
+    return {
+        "inspect": SMALL | corpus,
+        "vocab": {"CORPUS": corpus["CORPUS"], "VOCAB_SIZE": 60, "TOKENIZER": str(place / "new.txt")},
+        "predict": {"MODEL_DIR": str(text / "tuned")},
+        "evaluate": columns | {"MODEL_DIR": str(text / "tuned"), "OUTPUT": str(place / "scores.json")},
+        "probe": {"TASK": "chunk", "MAX_ITERATIONS": 2, **splits, **encoder, **run},
+        "trigram": corpus | cache | splits | run,
+        "finetune": untrained,
+        "sweep": untrained | {"SPACE": {"LEARNING_RATE": (1e-4, 2e-4)}},
+        # No step for so few FLOPs.
+        "compare": {name: corpus[name] for name in ("CORPUS", "TOKENIZER")} | run | {"FLOPS": 1, "TASKS": ("rte",)},
+        # An address of documentation, which no machine has.
+        "serve": {"MODEL_DIR": str(text / "tuned"), "HOST": "203.0.113.1", "MAX_BATCH_SIZE": 1},
+    }
+
+
+SUCCEED = ("inspect", "vocab", "predict", "evaluate", "probe", "trigram")
+# What would let a command begin what takes long.
+KEPT = ("FLOPS", "HOST", "comparison.ComparisonRun.flops", "serving.ServingRun.host")
+FEW = {"inspect": 60, "vocab": 25, "finetune": 25, "predict": 25, "evaluate": 25}
+
+
 @pytest.mark.parametrize("many", FEW_AND_MANY)
-@pytest.mark.parametrize("command", ["inspect", "vocab", "finetune", "predict", "evaluate"])
+@pytest.mark.parametrize("command", [*SUCCEED, "finetune", "sweep", "compare", "serve"])
 def test_gin_values(command: str, many: bool, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One or two settings of a sound command have values of another type, or that nothing can be."""
-    places = {"CORPUS": str(text / "text.txt"), "TOKENIZER": str(text / "vocab.txt"), "CACHE_DIR": str(text / "caches")}
-    tuned, table = str(text / "tuned"), str(text / "table.csv")
-    # A train split without an example ends what would train.
-    task = {"TASK": "own", "TRAIN_FILE": str(text / "empty.csv"), "DEV_FILE": table}
-    sound = {
-        "inspect": SMALL | places,
-        "vocab": {"CORPUS": places["CORPUS"], "VOCAB_SIZE": 60},
-        "finetune": {"INIT_FROM": str(text / "pretrained"), **task},
-        "predict": {"MODEL_DIR": tuned},
-        "evaluate": {"MODEL_DIR": tuned, "DEV_FILE": table},
-    }[command]
     files = {"inspect": [file.partition("=")[2] for file in FILES]}.get(command, [f"gin/runs/{command}.gin"])
-    settings = settings_of(*files)
+    settings = [name for name in settings_of(*files) if name not in KEPT]
     assert len(settings) > 12
 
-    def case(draw: random.Random, place: Path) -> list[str]:
+    def arguments(place: Path, changes: Mapping[str, str]) -> list[str]:
         # A glob such as '*' finds nothing here.
         monkeypatch.chdir(place)
-        own = {"vocab": {"TOKENIZER": str(place / "new.txt")}, "finetune": {"MODEL_DIR": str(place / "run")}}
-        bindings = {name: repr(value) for name, value in (sound | own.get(command, {})).items()}
-        for name in draw.sample(settings, k=1 if draw.random() < 0.8 else 2):
-            bindings[name] = draw.choice(VALUES)
+        bindings = {name: repr(value) for name, value in sound_settings(text, place)[command].items()} | changes
         given = [*(f"--gin_file={file}" for file in files), *(f"--gin.{name}={one}" for name, one in bindings.items())]
         return [command, *given, *(["the cat"] if command == "predict" else [])]
 
-    ends = attack(
-        case, name=command, count=1000 if many else {"inspect": 60, "vocab": 25}.get(command, 25), folder=tmp_path
-    )
+    def case(draw: random.Random, place: Path) -> list[str]:
+        names = draw.sample(settings, k=1 if draw.random() < 0.8 else 2)
+        return arguments(place, {name: draw.choice(VALUES) for name in names})
+
+    (tmp_path / "sound").mkdir()
+    sound = outcome(arguments(tmp_path / "sound", {}))
+    assert sound.code == (0 if command in SUCCEED else 2), sound
+    ends = attack(case, name=command, count=1000 if many else FEW.get(command, 15), folder=tmp_path)
     assert sum(end.code == 2 for end in ends) > len(ends) / 4
+    # What is given reaches what it is for, and is not all refused for the same reason.
+    assert len({end.stderr for end in ends if end.stderr != sound.stderr}) > len(ends) / 4

@@ -32,8 +32,13 @@ from support.comparison import refusal
             "the fractions 0.2 and 0.25 of FLOPS 6e+07 are both step 1 of 'electra': leave one out, or raise FLOPS",
         ),
         ({"FLOPS": -1.0}, "FLOPS (comparison.ComparisonRun.flops) is -1.0: it must be positive"),
-        ({"FRACTIONS": (0.0, 1.0)}, "FRACTIONS has 0: a fraction of the budget is above 0 and at most 1"),
+        ({"FRACTIONS": (0.0, 1.0)}, "FRACTIONS has 0.0: a fraction of the budget is above 0 and at most 1"),
         ({"FRACTIONS": (0.5, 1.5)}, "FRACTIONS has 1.5: a fraction of the budget is above 0 and at most 1"),
+        ({"FRACTIONS": (10**400,)}, "0: a fraction of the budget is above 0 and at most 1"),
+        (
+            {"NUM_SEEDS": 10**9},
+            "NUM_SEEDS (comparison.ComparisonRun.num_seeds) is 1000000000: it must be from 1 to 10000",
+        ),
         ({"FRACTIONS": (1.0, 0.5)}, "FRACTIONS is (1.0, 0.5): it must rise"),
         ({"FRACTIONS": (0.5, 0.5)}, "FRACTIONS is (0.5, 0.5): it must rise"),
         ({"FRACTIONS": ()}, "FRACTIONS is (): it must be a list of numbers"),
@@ -49,7 +54,7 @@ from support.comparison import refusal
         ),
         (
             {"PRETRAINING_SEEDS": 0},
-            "PRETRAINING_SEEDS (comparison.ComparisonRun.pretraining_seeds) is 0: it must be at",
+            "PRETRAINING_SEEDS (comparison.ComparisonRun.pretraining_seeds) is 0: it must be from",
         ),
         ({"COOL_DOWN": 1.5}, "COOL_DOWN (comparison.ComparisonRun.cool_down) is 1.5: it must be above 0 and at most 1"),
         (
@@ -68,8 +73,8 @@ from support.comparison import refusal
             {"TUNE": ((1e-3,), (0.1,)), "TUNE_SHARE": 1e-3, "VARIANTS": ["electra"]},
             "TUNE_SHARE 0.001 of FLOPS 1e+09 makes less than one step of 'electra' (a step is 1.165e+07 FLOPs): raise",
         ),
-        ({"NUM_SEEDS": 0}, "NUM_SEEDS (comparison.ComparisonRun.num_seeds) is 0: it must be at least 1"),
-        ({"PROCESSES": 0}, "PROCESSES (comparison.ComparisonRun.processes) is 0: it must be at least 1"),
+        ({"NUM_SEEDS": 0}, "NUM_SEEDS (comparison.ComparisonRun.num_seeds) is 0: it must be from 1 to 10000"),
+        ({"PROCESSES": 0}, "PROCESSES (comparison.ComparisonRun.processes) is 0: it must be from 1 to 10000"),
         (
             {"WARMUP_FRACTION": 1.5},
             "WARMUP_FRACTION (comparison.ComparisonRun.warmup_fraction) is 1.5: it must be from 0 to 1",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,10 @@ RUN, ENCODER, OPTIMIZER = "run_config.PretrainingRun", "encoder.EncoderConfig", 
         ),
         ("sharding.MeshConfig.rules=%gin.REQUIRED", "rules has no value: set it with --gin.sharding.MeshConfig.rules="),
         (f"{RUN}.generator_width_fraction=1e308", "_fraction is 1e+308: it must be above 0 and at most 1000"),
+        (
+            f"{ENCODER}.layer_norm_eps=2147483648",
+            "_eps is 2147483648: a whole number for a float must be within 2147483647",
+        ),
         ("SCHEDULE_STEPS=0", f"SCHEDULE_STEPS ({RUN}.schedule_steps) is 0: it must be at least 1"),
     ],
 )
@@ -67,10 +72,15 @@ def test_a_pre_training_out_of_range_is_refused(binding: str, sentence: str) -> 
         ),
         ("MAX_SEQ_LENGTH=1", "MAX_SEQ_LENGTH (task_options.TaskOptions.length) is 1: it must be at least 3"),
         ("MAX_SEQ_LENGTH=-5", "MAX_SEQ_LENGTH (task_options.TaskOptions.length) is -5: it must be at least 3"),
-        ("NUM_SEEDS=0", "NUM_SEEDS (finetune_run.FinetuningRun.num_seeds) is 0: it must be at least 1"),
+        ("NUM_SEEDS=9223372036854775808", "num_seeds) is 9223372036854775808: it must be from 1 to 10000"),
+        ("NUM_SEEDS=0", "NUM_SEEDS (finetune_run.FinetuningRun.num_seeds) is 0: it must be from 1 to 10000"),
         (
             "WARMUP_FRACTION=1.5",
             "WARMUP_FRACTION (finetune_run.FinetuningRun.warmup_fraction) is 1.5: it must be",
+        ),
+        (
+            "WARMUP_FRACTION=-9999999999",
+            "is -9999999999: a whole number for a float must be within 2147483647: write it as in 1e10",
         ),
         ("MODEL_DIR=''", "MODEL_DIR (finetune_run.FinetuningRun.model_dir) is '': it must be a name that is not empty"),
     ],
@@ -118,6 +128,15 @@ def test_what_is_unusual_is_no_mistake() -> None:
     assert (run.seed, run.cache.seed) == (20261126093512,) * 2
     weight = "finetune_run.FinetuningRun.answerable_weight=2"
     assert gin_files.build(FinetuningRun, ["gin/runs/finetune.gin"], [*FINETUNING, weight], search_paths=[])
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_value_that_nests_too_deeply_is_refused(in_file: bool, tmp_path: Path) -> None:
+    binding = "SEED = " + "[" * 3000 + "]" * 3000
+    (tmp_path / "deep.gin").write_text(f"{binding}\n")
+    files, bindings = ([str(tmp_path / "deep.gin")], []) if in_file else ([], [binding])
+    with pytest.raises(UserError, match="nests too deeply to be read"):
+        gin_files.build(PretrainingRun, ["gin/runs/small.gin", *files], [*PRETRAINING, *bindings], search_paths=[])
 
 
 def test_macros_that_stand_for_each_other_are_refused() -> None:

@@ -173,6 +173,16 @@ def test_the_table_has_every_score_and_says_what_failed(capsys: pytest.CaptureFi
         assert all(name in said for name in metrics)
 
 
+def test_labels_that_look_like_markup_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """A library takes `[/b]` for the end of what never began, `[b]` for bold, and `:cat:` for a picture."""
+    names = ("f1_[/b]", "f1_[b]", "f1_:cat:")
+    seeds = [{"seed": 0, "best_step": 3, "metrics": dict.fromkeys(names, 50.0), "failed": "no [/x] is found"}]
+    results = {"task": "[/own]", "num_examples": {"dev": 7}, "split": "dev", "main_metric": names[0], "seeds": seeds}
+    show(results | {"selection": "last", "other_splits": {}, "summary": summary(seeds)})
+    said = capsys.readouterr().out
+    assert all(one in said for one in (*names, "[/own] (7 dev examples)", "not averaged: no [/x] is found"))
+
+
 def test_a_score_that_is_not_a_number_is_never_the_best(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nan = float("nan")
     scores = iter([nan, 50.0, nan, 49.0, 51.0])
