@@ -103,19 +103,22 @@ def run(command: list[str], memory: list[dict[int, int]]) -> None:
 
 
 def resident(root: int) -> dict[int, int]:
-    """Return the memory that a process and those that it started hold, in bytes, by their numbers (on Linux)."""
+    """Return the memory that a process and those that it started hold, in bytes, by their numbers (on Linux).
+
+    Pages of files that are mapped, as the finished cache is, do not count: the system takes them back when it likes.
+    """
     found: dict[int, int] = {}
     left = [root]
     while left:
         number = left.pop()
         try:
-            pages = int(Path(f"/proc/{number}/statm").read_text().split()[1])
+            _, pages, of_files, *_ = map(int, Path(f"/proc/{number}/statm").read_text().split())
             # Each thread has children of its own.
             threads = Path(f"/proc/{number}/task").iterdir()
             children = [child for thread in threads for child in (thread / "children").read_text().split()]
         except OSError:
             continue  # it ended meanwhile
-        found[number] = pages * os.sysconf("SC_PAGE_SIZE")
+        found[number] = (pages - of_files) * os.sysconf("SC_PAGE_SIZE")
         left += map(int, children)
     return found
 

@@ -153,5 +153,5 @@ def state_unknown(found: Unknown, *, what: str, allow_unknown: bool) -> str:
     stated = "; ".join([stated, *lists])
     advice = "learn a vocabulary from this text with `electra vocab`, or name one that fits it"
     if found.share > REFUSED_SHARE and not allow_unknown:
-        raise UserError(f"{stated}: {advice}; ALLOW_UNKNOWN=True goes on all the same")
+        raise UserError(f"{stated}: {advice}; ALLOW_UNKNOWN=True continues anyway")
     return f"warning: {stated}: {advice}"

@@ -188,7 +188,9 @@ def line_chart(title: str, series: Sequence[Series], value_text: Callable[[float
     points = [point for line in drawn for point in line.finite]
     steps = [x for x, _ in points]
     low, high = min(steps), max(max(steps), min(steps) + 1)
-    x_axis = Axis(low, high, [(tick, short_count(tick)) for tick in nice_ticks(low, high, 5) if low <= tick <= high])
+    # There is no step between two steps, as few as there may be of them.
+    ticks = [tick for tick in nice_ticks(low, high, 5) if low <= tick <= high and tick == round(tick)]
+    x_axis = Axis(low, high, [(tick, short_count(tick)) for tick in ticks])
     y_axis = value_axis([y for _, y in points], value_text)
     last_values = ", ".join(f"{line.name} {value_text(line.finite[-1][1])}" for line in drawn)
     chart = plot(f"{title}; last values: {last_values}", [], x=x_axis, y=y_axis, box=Box())

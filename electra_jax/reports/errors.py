@@ -104,7 +104,7 @@ def _class_error(record: Mapping[str, Any]) -> Error | None:
         return None
     probabilities = prediction.get("probabilities", {})
     sure, right = number(probabilities, prediction["label"]), number(probabilities, gold)
-    words = f"{percent(sure)} sure; of the right one {percent(right)}"
+    words = f"{percent(sure)} sure; {percent(right)} for the right answer"
     return Error(_finite(sure), words, prediction["label"], str(gold), _texts(record))
 
 
@@ -113,7 +113,7 @@ def _choice_error(record: Mapping[str, Any]) -> Error | None:
     if prediction["label"] == gold:
         return None
     sure, right = (number({"p": prediction["probabilities"][place]}, "p") for place in (prediction["label"], gold))
-    words = f"{percent(sure)} sure; of the right one {percent(right)}"
+    words = f"{percent(sure)} sure; {percent(right)} for the right answer"
     return Error(_finite(sure), words, prediction["choice"], record["choices"][gold], _texts(record))
 
 

@@ -26,11 +26,12 @@ _WRITERS = {EVALUATION: "evaluate", METRICS: "pretrain", RESULTS: "finetune"}
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """The outcome of a run in words: green, or a warning if there are `warnings`."""
+    """The outcome of a run in words: green, a warning if there are `warnings`, or of no colour if `plain`."""
 
     head: str
     text: str
     warnings: Sequence[str] = ()
+    plain: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ def verdict(
     if findings:
         return Verdict("Read with care.", course, [finding.words for finding in findings])
     if caveats(evaluation):
-        return Verdict("It has learned little so far.", course)
+        return Verdict("It has learned little so far.", course, plain=True)
     clear = number(evaluation["metrics"], "discriminator_auc") >= _CLEAR_AUC
     return Verdict("It learned." if clear else "It has begun to learn.", course)
 

@@ -143,7 +143,9 @@ class TextReader:
                     self.skipped["rows without text"] += 1
                 yield joined_lines((text or "").split("\n"))
         except csv.Error as error:
-            raise UserError(f"{place}, line {rows.line_num}: not a table ({error}); mend the row's quotes.") from error
+            raise UserError(
+                f"{place}, line {rows.line_num + 1}: not a table ({error}); mend the row's quotes."
+            ) from error
 
     def _decoded(self, numbered: Iterable[tuple[int, bytes]], place: str, unit: str) -> Iterator[tuple[int, str]]:
         """Yield the lines (or pages) that are UTF-8, with their numbers; the others are counted, or an error."""

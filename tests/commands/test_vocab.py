@@ -105,7 +105,7 @@ def test_wordpiece_is_the_default_and_has_both_files(tmp_path: Path, capfd: pyte
         ("vocab.txt", {}, "tokenizer.json exists: nothing was written"),
         ("vocab.txt", {"STRIP_ACCENTS": True}, "STRIP_ACCENTS is True, and would change"),
         ("vocab.txt", {"VOCAB_SIZE": 40}, "VOCAB_SIZE 40 cannot hold the text's alphabet"),
-        ("vocab.txt", {"LIMIT_ALPHABET": 3}, "ALLOW_UNKNOWN=True goes on all the same"),
+        ("vocab.txt", {"LIMIT_ALPHABET": 3}, "ALLOW_UNKNOWN=True continues anyway"),
         (
             "vocab.txt",
             {"LIMIT_ALPHABET": 0},

@@ -142,7 +142,7 @@ def test_the_twenty_surest_errors_are_shown_and_the_surest_comes_first() -> None
     html = errors_html("classification", records)
     assert [int(number) for number in re.findall(r"text (\d+) end", html)] == list(range(24, 4, -1))
     assert "25 of 26 dev examples are wrong" in html
-    assert html.index("74.0\N{NO-BREAK SPACE}% sure; of the right one 26.0\N{NO-BREAK SPACE}%") < html.index("73.0")
+    assert html.index("74.0\N{NO-BREAK SPACE}% sure; 26.0\N{NO-BREAK SPACE}% for the right answer") < html.index("73.0")
 
 
 def test_values_far_off_come_first() -> None:

@@ -38,7 +38,7 @@ HELD_OUT: dict[str, dict[str, Any]] = {
 
 def verdicts(html: str) -> list[tuple[bool, str]]:
     """Whether each verdict of a page is a warning, and its text."""
-    found = re.findall(r'<div class="verdict( warn)?">(.*?)</div>', html, flags=re.DOTALL)
+    found = re.findall(r'<div class="verdict(?: plain|( warn)?)">(.*?)</div>', html, flags=re.DOTALL)
     return [(bool(warning), Page(text).text) for warning, text in found]
 
 

@@ -181,6 +181,13 @@ def test_curves_hold_every_point_and_break_at_a_missing_one() -> None:
     assert float(moves[79][2]) < float(moves[236][2])  # the crest stands above the trough
 
 
+@pytest.mark.parametrize(("steps", "ticks"), [([67], ["67", "68"]), ([10, 12], ["10", "11", "12"]), ([0, 3000], None)])
+def test_every_tick_is_a_whole_step(steps: list[int], ticks: list[str] | None) -> None:
+    chart = line_chart("loss", [Series("training", "train", [(step, 0.5) for step in steps])], str)
+    assert chart is not None
+    assert [tick.text for tick in chart.x_ticks] == (ticks or ["0", "1k", "2k", "3k"])
+
+
 def test_each_validation_value_can_be_read_off_a_curve(tmp_path: Path) -> None:
     write_run(tmp_path, passages=[passage()], metrics=GOOD, record=None)
     rows = [{"step": s, "split": "validation", **GOOD, "discriminator_auc": s / 100} for s in (40, 60, 50, 60)]
@@ -229,12 +236,25 @@ def test_figures_stand_beside_what_they_must_be_compared_with(tmp_path: Path) ->
 )
 def test_failures_are_said_in_words(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     write_run(tmp_path, passages=[], metrics=GOOD | change, record=None)
-    text = Page(read_page(tmp_path)).text
-    # The first is found in the training lines too: by the health checks.
-    assert ("Read with care." if change == {"discriminator_auc": 0.51} else "It has learned little so far.") in text
+    page = Page(read_page(tmp_path))
+    text = page.text
+    # The first is found in the training lines too: by the health checks. Neither verdict is green.
+    warned = change == {"discriminator_auc": 0.51}
+    assert ("Read with care." if warned else "It has learned little so far.") in text
+    first = next(value for name, value in page.attributes if name == "class" and str(value).startswith("verdict"))
+    assert first == ("verdict warn" if warned else "verdict plain")
     assert words in text
     assert "It learned." not in text
     assert "begun to learn" not in text
+
+
+def test_the_steps_of_averaged_weights_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path, passages=[], metrics=GOOD, record=None)
+    assert "mean of the weights" not in read_page(tmp_path)
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation | {"mean_of_steps": [30, 20]}))
+    text = Page(read_page(tmp_path)).text
+    assert "On 7 held-out passages, read with the mean of the weights of steps 20, 30, the generator" in text
 
 
 def test_a_fallen_auc_is_said() -> None:

@@ -102,7 +102,7 @@ def test_what_is_no_text_is_refused_by_name(tmp_path: pathlib.Path, content: byt
     [
         ("id,text\n0,One.\n1,Two, three.\n", r"a\.csv, line 3: 3 columns, expected 2 as the first line has: quote"),
         ("text,id,text\nOne.,0,Two.\n", r"a\.csv: several columns are named 'text'"),
-        ('id,text\n0,"One.\n1,Two.\n2,"Three."\n3,Four.\n', r"a\.csv, line 4: not a table .* mend the row's quotes"),
+        ('id,text\n0,"One.\n1,Two.\n2,"Three."\n3,Four.\n', r"a\.csv, line 2: not a table .* mend the row's quotes"),
     ],
 )
 def test_rows_that_are_not_what_the_header_says(tmp_path: pathlib.Path, content: str, message: str) -> None:
