@@ -104,6 +104,14 @@ def content_of(stream: BinaryIO) -> Content:
     return Content(head, io.BufferedReader(_Rejoined(head, stream), 1 << 16), seekable=False)
 
 
+def with_line_feeds(content: Content) -> Content:
+    """Return a content with line feeds in the place of carriage returns that end its lines, as on an old Macintosh."""
+    # A carriage return at the very end of the head may stand before a line feed.
+    if b"\n" in content.head or b"\r" not in content.head[:-1]:
+        return content
+    return Content(content.head.replace(b"\r", b"\n"), io.BufferedReader(_LineFeeds(content.stream)), seekable=False)
+
+
 def compression_of(head: bytes) -> str | None:
     """Return the usual suffix of the compression that a file begins with, or None."""
     if head[:3] == b"BZh" and head[4:10] in _BZIP2_MAGIC:
@@ -126,6 +134,21 @@ class _Rejoined(io.RawIOBase):
         self._head = self._head[len(buffer) :]
         buffer[: len(ready)] = ready
         return len(ready)
+
+
+class _LineFeeds(io.RawIOBase):
+    """Read a stream with line feeds in the place of its carriage returns."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        found = self._stream.read(len(buffer))
+        buffer[: len(found)] = found.replace(b"\r", b"\n")
+        return len(found)
 
 
 class _ZstandardReader(io.RawIOBase):

@@ -56,10 +56,11 @@ _UNREADABLE_BYTES = (
     (rb"\x7fELF|GGUF|.{8}\{\"__metadata__\"", "a program or a model's weights", "name text files"),
     (rb"\xff\xfe|\xfe\xff", "text in UTF-16", "convert it with iconv -f UTF-16 -t UTF-8"),
 )
-_FASTA = r">\S.*\r?\n[A-Z*\-]{20,}\r?\n"
+_FASTA = r">\S.*\r?\n([A-Z*\-]{20,}|[ACGTUNacgtun]{20,})\r?\n"
 _UNREADABLE_TEXT = (
     (r"(<\?xml[^>]*>\s*)?<mediawiki\b", "MediaWiki's XML", "extract its text with wikiextractor first"),
     (_FASTA, "a FASTA file", "write its sequences without their headers, with spaces between k-mers"),
+    (r"(#.*\n)*1(-\d+)?\t([^\t\n]+\t){8}[^\t\n]+\n", "a CoNLL-U file", "write its sentences, the comments `# text =`"),
     (r"@\S.*\n[ACGTNacgtn.]{10,}\n\+", "a FASTQ file", "write its sequences alone"),
     (r"(?i)<!doctype html|<html\b", "an HTML page", "extract its text, for example with trafilatura"),
     (r"<\?xml\b", "an XML file", "extract its text"),

@@ -12,7 +12,7 @@ from electra_jax.errors import UserError
 from electra_jax.json_files import parse_json
 from electra_jax.tasks.corpora import columnar
 from electra_jax.tasks.corpora.archives import members, wet_records
-from electra_jax.tasks.corpora.byte_streams import EXPANSION, Content, content_of, decompressed
+from electra_jax.tasks.corpora.byte_streams import EXPANSION, Content, content_of, decompressed, with_line_feeds
 from electra_jax.tasks.corpora.corpus import joined_lines
 from electra_jax.tasks.corpora.records import json_values, text_of
 from electra_jax.tasks.corpora.text_format import DELIMITERS, container_of, recognise
@@ -49,6 +49,7 @@ class TextReader:
             UserError: if it is of a format that is recognised and cannot be read.
         """
         container = container_of(content.head)
+        content = content if container else with_line_feeds(content)
         if self.text_format != "auto" and container not in ("zip", "tar"):
             return self.text_format
         name = pathlib.PurePosixPath(place)
@@ -66,6 +67,7 @@ class TextReader:
             UserError: if something in it cannot be read as text.
         """
         kind = self.format_of(content, place)
+        content = content if container_of(content.head) else with_line_feeds(content)
         if kind in ("zip", "parquet", "arrow") and not content.seekable:
             raise UserError(f"{place} is compressed, or within an archive, where it cannot be read: unpack it first.")
         if kind in ("zip", "tar"):
@@ -115,9 +117,21 @@ class TextReader:
 
     def _texts_of_table(self, lines: Iterable[str], place: str, delimiter: str) -> Iterator[str]:
         csv.field_size_limit(_LONGEST_DOCUMENT)  # a text may be longer than the 131,072 that csv allows of itself
-        rows = csv.DictReader(lines, delimiter=delimiter)
+        # A stray quote of a .tsv is text more often than not.
+        rows = csv.DictReader(lines, delimiter=delimiter, strict=delimiter != DELIMITERS["tsv"])
         try:
+            header = list(rows.fieldnames or ())
+            if header.count(self.text_field) > 1:
+                raise UserError(f"{place}: several columns are named {self.text_field!r}: rename all but one.")
             for row in rows:
+                # Empty cells at the end are a spreadsheet's.
+                if any(row.get(None, ())):
+                    found = len(header) + len(row[None])
+                    raise UserError(
+                        f"{place}, line {rows.line_num}: {found} columns, expected {len(header)} "
+                        "as the first line has: quote the text that holds a separator, or, if it is plain text, set "
+                        "--gin.TEXT_FORMAT='\"documents\"'."
+                    )
                 if self.text_field not in row:
                     fields = ", ".join(map(repr, rows.fieldnames or ()))
                     raise UserError(
@@ -129,7 +143,9 @@ class TextReader:
                     self.skipped["rows without text"] += 1
                 yield joined_lines((text or "").split("\n"))
         except csv.Error as error:
-            raise UserError(f"{place}, line {rows.line_num}: not a table ({error}); mend the row's quotes.") from error
+            raise UserError(
+                f"{place}, line {rows.line_num + 1}: not a table ({error}); mend the row's quotes."
+            ) from error
 
     def _decoded(self, numbered: Iterable[tuple[int, bytes]], place: str, unit: str) -> Iterator[tuple[int, str]]:
         """Yield the lines (or pages) that are UTF-8, with their numbers; the others are counted, or an error."""

@@ -30,6 +30,8 @@ def read(path: pathlib.Path, text_format: str = "auto", text_field: str = "text"
         ("dna.txt", "ACGT" * 50_000, ["ACGT" * 50_000]),
         ("long.csv", "id,text\n0," + "A" * 200_000, ["A" * 200_000]),
         ("old_mac.txt", "One,\rtwo\n", ["One,\rtwo"]),
+        ("mac.txt", "One.\rTwo.\r\rThree.\r", ["One.\nTwo.", "Three."]),
+        ("mac.csv", "id,text\r0,One.\r1,Two.\r", ["One.", "Two."]),
         ("a.json", '[{"text": "One."},\n {"text": "Two."}]', ["One.", "Two."]),
         ("strings.json", json.dumps(["One.", "Twö."], ensure_ascii=False), ["One.", "Twö."]),
         ("pretty.json", json.dumps({"text": "One."}, indent=1) * 2, ["One.", "One."]),
@@ -65,6 +67,8 @@ def test_a_file_is_read_as_its_first_lines_show(
         ('<?xml version="1.0"?>\n<TEI>\n', "an XML file"),
         ("-- MySQL dump 10.1\n", "SQL dump"),
         ("1\n00:00:01,000 --> 00:00:02,000\nOne.", "subtitles"),
+        (">chr1\nacgtacgtacgtnnnnacgtacgt\n", "FASTA"),
+        ("# sent_id = 1\n1\tOne\tone" + "\t_" * 7 + "\n", "CoNLL-U"),
         ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     ],
 )
@@ -91,6 +95,22 @@ def test_what_is_no_text_is_refused_by_name(tmp_path: pathlib.Path, content: byt
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(UserError, match=message):
         read(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,text\n0,One.\n1,Two, three.\n", r"a\.csv, line 3: 3 columns, expected 2 as the first line has: quote"),
+        ("text,id,text\nOne.,0,Two.\n", r"a\.csv: several columns are named 'text'"),
+        ('id,text\n0,"One.\n1,Two.\n2,"Three."\n3,Four.\n', r"a\.csv, line 2: not a table .* mend the row's quotes"),
+    ],
+)
+def test_rows_that_are_not_what_the_header_says(tmp_path: pathlib.Path, content: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("id,text,\n0,One.,\n1,Two.,,\n")
+    assert read(tmp_path / "a.csv")[0] == ["One.", "Two."]
 
 
 def test_a_table_without_the_column_is_refused(tmp_path: pathlib.Path) -> None:
