@@ -138,7 +138,9 @@ def _progress(comparison: Mapping[str, Any]) -> Verdict:
     if pieces["done"] == pieces["all"]:
         return Verdict("Complete.", f"All {pieces['all']} pre-trainings and fine-tunings are done.")
     text = f"{pieces['done']} of {pieces['all']} pre-trainings and fine-tunings are done."
-    return Verdict("Not complete.", text, failed or ["What is missing below is still to come."])
+    if not failed:
+        return Verdict("Not complete.", f"{text} What is missing below is still to come.", plain=True)
+    return Verdict("Not complete.", text, failed)
 
 
 def _tuning(comparison: Mapping[str, Any]) -> Table:

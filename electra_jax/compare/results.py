@@ -300,7 +300,7 @@ def is_void(comparison: Mapping[str, Any], variant: str, fraction: float) -> boo
 
 
 def text_of(cell: Mapping[str, Any] | None, wanted: int | None) -> str:
-    """Return the center and standard deviation of a cell, "" for None.
+    """Return the center of a cell and, of several scores, their standard deviation; "" for None.
 
     Args:
         cell: see `spread.cells_of`.
@@ -310,12 +310,15 @@ def text_of(cell: Mapping[str, Any] | None, wanted: int | None) -> str:
         return ""
     failed = f" ({len(cell['failed_seeds'])} failed)" if cell["failed_seeds"] else ""
     part = f" ({cell['n']} of {wanted} pre-trainings)" if wanted is not None and cell["n"] < wanted else ""
-    return f"{cell['center']:.2f} ± {cell['sd']:.2f}{failed}{part}"
+    spread = f" ± {cell['sd']:.2f}" if cell["n"] > 1 else ""
+    return f"{cell['center']:.2f}{spread}{failed}{part}"
 
 
 def heading_of(comparison: Mapping[str, Any]) -> str:
     """Return, in words, what a cell of the table holds."""
     seeds, pretrainings = len(comparison["seeds"]), len(comparison["pretraining_seeds"])
+    if pretrainings == seeds == 1:
+        return "one fine-tuning of one pre-training"
     if pretrainings == 1:
         return f"median ± standard deviation over {counted(seeds, 'fine-tuning')} of one pre-training"
     each = "" if seeds == 1 else f", each the mean of {counted(seeds, 'fine-tuning')}"

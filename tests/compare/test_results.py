@@ -122,6 +122,8 @@ def test_the_spread_is_over_pre_trainings() -> None:
     heading = {"seeds": [0, 1], "pretraining_seeds": [0, 1, 2]}
     assert heading_of(heading) == ("mean ± standard deviation over 3 pre-trainings, each the mean of 2 fine-tunings")
     assert heading_of(heading | {"pretraining_seeds": [0]}).endswith("over 2 fine-tunings of one pre-training")
+    # One score has no spread.
+    assert heading_of({"pretraining_seeds": [0], "seeds": [0]}) == "one fine-tuning of one pre-training"
 
 
 def test_ahead_is_more_than_two_pooled_deviations() -> None:

@@ -126,7 +126,7 @@ def test_what_is_void_is_marked_in_the_json_the_table_and_the_page(
     assert found["void"] == {"1": {"electra": False, "mlm": True}}
     assert found["ahead"] == {"1": {"electra": []}}
     lines = dict(table_of(found))
-    assert lines["trigram model"] == ["", "20.00 ± 0.00", ""]
+    assert lines["trigram model"] == ["", "20.00", ""]
     assert "mlm, 1 (void)" in lines
     assert "electra, 1" in lines
     show(found)
