@@ -1,12 +1,15 @@
 """Tokenise texts of any length in a bounded memory."""
 
+import contextlib
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from electra_jax.data.blocks import WORD_MARK
+from electra_jax.errors import UserError
 from electra_jax.tasks.text_sample import cut_before_spaces
+from electra_jax.tasks.tokenizer_json import is_of_tokenizers
 
 # Characters that are tokenised at once: of a part of a text, and of all parts together.
 LONGEST_PART, LARGEST_BATCH = 2**17, 2**20
@@ -20,7 +23,7 @@ def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[int]]:
     """
     found: list[list[int]] = []
     for batch in _batches((number, part) for number, text in enumerate(texts) for part in parts_of(text)):
-        encodings = tokenizer.encode_batch_fast([part for _, part in batch], add_special_tokens=False)
+        encodings = read([part for _, part in batch], tokenizer)
         for (number, _), encoding in zip(batch, encodings, strict=True):
             if number == len(found):
                 found.append(encoding.ids)
@@ -39,7 +42,7 @@ def encode_with_marks(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[i
     for text in texts:
         marked: list[int] = []
         for part in parts_of(text):
-            encoding = tokenizer.encode(part, add_special_tokens=False)
+            encoding = read_with_places(part, tokenizer)
             goes_on = False
             for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
                 stands_alone = all(unicodedata.category(character)[0] in "PS" for character in part[start:end].strip())
@@ -48,6 +51,39 @@ def encode_with_marks(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[i
                 goes_on = not stands_alone
         found.append(marked)
     return found
+
+
+def read(texts: Sequence[str], tokenizer: Tokenizer) -> list[Encoding]:
+    """Return what a tokenizer makes of texts, without special tokens and without the places of tokens.
+
+    Raises:
+        UserError: if it cannot read one, such as a character that it does not know where it names no unknown token.
+    """
+    with _errors_for_users():
+        return tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+
+
+def read_with_places(text: str, tokenizer: Tokenizer) -> Encoding:
+    """Return what a tokenizer makes of a text, without special tokens, and with the place of each token.
+
+    Raises:
+        UserError: as `read`.
+    """
+    with _errors_for_users():
+        return tokenizer.encode(text, add_special_tokens=False)
+
+
+@contextlib.contextmanager
+def _errors_for_users() -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if not is_of_tokenizers(error):
+            raise
+        raise UserError(
+            f"the tokenizer cannot read a text ({error}): correct its tokenizer.json, as for the token of what is "
+            "unknown, or learn another with `electra vocab`"
+        ) from error
 
 
 def parts_of(text: str) -> Iterator[str]:

@@ -17,9 +17,12 @@ from electra_jax import run_directory
 from electra_jax.errors import UserError
 from electra_jax.files import path_of, regular, replace_file
 from electra_jax.tasks import tokenizer_json
-from electra_jax.tasks.encoding import encode_texts
+from electra_jax.tasks.encoding import encode_texts, read_with_places
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary, read_vocab_file, write_vocab_file
+
+# Far beyond any vocabulary: an id above it is a mistake, for which no memory is taken.
+MOST_ENTRIES = 2**24
 
 # The files of `transformers` that name the special tokens, the first to say so first.
 STATING_FILES = ("tokenizer_config.json", "special_tokens_map.json")
@@ -169,7 +172,7 @@ class TokenizerFile(Vocabulary):
         after a space. A piece that holds only the space belongs to the word after it.
         """
         text = " ".join(words)
-        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        encoding = read_with_places(text, self.tokenizer)
         starts = list(itertools.accumulate((len(word) + 1 for word in words[:-1]), initial=0))
         pieces: list[list[int]] = [[] for _ in words]
         for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
@@ -252,7 +255,10 @@ def tokenizer_of(definition: str, stated: Sequence[Mapping[str, Any]]) -> Vocabu
     """
     values = tokenizer_json.parse(definition)
     ids = tokenizer_json.build(values).get_vocab(with_added_tokens=True)
-    tokens = [""] * (max(ids.values(), default=-1) + 1)
+    last = max(ids, key=ids.__getitem__, default=None)
+    if last is not None and ids[last] >= MOST_ENTRIES:
+        raise ValueError(f"the token {last!r} has the id {ids[last]}, and there may be {MOST_ENTRIES} entries")
+    tokens = [""] * (ids[last] + 1 if last is not None else 0)
     for token, index in ids.items():
         tokens[index] = token
     ours = tokenizer_json.reading_of_ours(values)

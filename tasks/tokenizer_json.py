@@ -52,8 +52,18 @@ def build(values: Mapping[str, Any]) -> Tokenizer:
     """
     try:
         return Tokenizer.from_str(json.dumps(values))
-    except Exception as error:  # `tokenizers` raises nothing more special.
+    except BaseException as error:
+        if not is_of_tokenizers(error):
+            raise
         raise ValueError(str(error)) from error
+
+
+def is_of_tokenizers(error: BaseException) -> bool:
+    """Return whether an error is what `tokenizers` raises: a bare `Exception`, or the panic of a Rust program.
+
+    A panic's class is no `Exception`, and has no name to import it by.
+    """
+    return type(error) is Exception or type(error).__name__ == "PanicException"
 
 
 def reader(values: Mapping[str, Any], special: SpecialTokens, *, read_mask: bool) -> Tokenizer:

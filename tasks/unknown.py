@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.encoding import parts_of
+from electra_jax.tasks.encoding import parts_of, read_with_places
 from electra_jax.tasks.protocol import Row
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -68,7 +68,7 @@ def what_became_unknown(
     if "unk" not in vocabulary.special_ids:
         return words, characters
     for part in (part for text in texts for part in parts_of(text)):
-        encoding = vocabulary.tokenizer.encode(part, add_special_tokens=False)
+        encoding = read_with_places(part, vocabulary.tokenizer)
         places = zip(encoding.ids, encoding.offsets, strict=True)
         words.update(part[start:end].strip() for index, (start, end) in places if index == vocabulary.unk_id)
     known = set().union(*vocabulary.tokens)

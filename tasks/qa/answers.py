@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from electra_jax.tasks.encoding import parts_of
+from electra_jax.tasks.encoding import parts_of, read_with_places
 from electra_jax.tasks.qa.files import Answer
 from electra_jax.tasks.vocabulary import Vocabulary
 
@@ -35,7 +35,7 @@ def tokenize_context(vocabulary: Vocabulary, text: str) -> TokenizedContext:
     """Return the word pieces of a context; the last few are kept, for the questions about one follow each other."""
     ids, offsets, begin = [], [], 0
     for part in parts_of(text):
-        encoding = vocabulary.tokenizer.encode(part, add_special_tokens=False)
+        encoding = read_with_places(part, vocabulary.tokenizer)
         # Byte-level and SentencePiece pieces take the space before a word along.
         places = [(end - len(part[start:end].lstrip()), end) for start, end in encoding.offsets]
         ids.append(np.array(encoding.ids, np.int32))

@@ -1,8 +1,11 @@
 """A text of any length is tokenised in parts, with the ids and the places that it has whole."""
 
 import pytest
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding, Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
 
+from electra_jax.errors import UserError
 from electra_jax.tasks import encoding
 from electra_jax.tasks.qa.answers import tokenize_context
 from electra_jax.tasks.vocabulary import Vocabulary
@@ -42,3 +45,14 @@ def test_a_long_context_has_the_offsets_that_it_would_have_whole(monkeypatch: py
     assert len(whole.ids_T) > 40
     assert found.ids_T.tolist() == whole.ids_T.tolist()
     assert found.offsets_T2.tolist() == whole.offsets_T2.tolist()
+
+
+def test_what_a_tokenizer_cannot_read_is_said() -> None:
+    """One without an unknown token raises an `Exception`, and an endless pattern a panic, which is none."""
+    closed = Tokenizer(WordLevel({"cat": 0}, unk_token="[UNK]"))
+    endless = Tokenizer(WordLevel({"cat": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    endless.pre_tokenizer = Split(Regex("(a+)+$"), "isolated")
+    for tokenizer, text, reason in ((closed, "dog", r"Missing \[UNK\]"), (endless, "a" * 40 + "!", "retry-limit")):
+        for read in (encoding.encode_texts, encoding.encode_with_marks):
+            with pytest.raises(UserError, match=rf"the tokenizer cannot read a text \(.*{reason}.*\): correct its"):
+                read(["", text], tokenizer)

@@ -181,6 +181,18 @@ def test_a_tokenizer_without_a_classification_token_is_refused(tmp_path: Path) -
         ("tokenizer.json", "{", "cannot be read"),
         ("tokenizer.json", "[]", "it is not the JSON of a tokenizer"),
         ("tokenizer.json", '{"model": {"type": "Strange"}}', "cannot be read"),
+        (
+            "tokenizer.json",
+            '{"model": {"type": "WordPiece", "vocab": {"a": 4294967295, "b": 0}, "unk_token": "[UNK]", '
+            '"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}}',
+            "the token 'a' has the id 4294967295, and there may be 16777216 entries",
+        ),
+        (
+            "tokenizer.json",
+            '{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, "model": {"type": "WordLevel", '
+            '"vocab": {"[UNK]": 0}, "unk_token": "[UNK]"}}',
+            "Cannot parse precompiled_charsmap",
+        ),
         ("vocab.json", '{"the": 0}', "it is not the JSON of a tokenizer"),
         ("spm.model", "x", "is a SentencePiece model: save its tokenizer.json"),
         ("missing.json", None, "cannot be read .No such file"),
