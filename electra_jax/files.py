@@ -98,12 +98,23 @@ def check_no_pattern(directory: str | os.PathLike[str]) -> None:
     """Check that checkpoints can be written below a directory: Orbax looks for the parts of one by patterns.
 
     Raises:
-        UserError: if its path holds a character of a pattern.
+        UserError: if its path holds a character of a pattern, or a backslash.
     """
+    check_no_backslash(directory)
     if re.search(r"[*?[]", os.fspath(directory)):
         raise UserError(
             f"{os.fspath(directory)} holds one of * ? [, which Orbax takes for a pattern: name another directory"
         )
+
+
+def check_no_backslash(directory: str | os.PathLike[str]) -> None:
+    """Check that the checkpoints below a directory can be found.
+
+    Raises:
+        UserError: if its path holds a backslash.
+    """
+    if "\\" in os.fspath(directory):
+        raise UserError(f"{os.fspath(directory)} holds a backslash, which Orbax takes for a /: rename the directory")
 
 
 def has_client() -> bool:

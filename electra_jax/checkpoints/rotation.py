@@ -7,15 +7,20 @@ from etils import epath
 
 from electra_jax.checkpoints.seal import COMMITTED
 from electra_jax.errors import UserError
-from electra_jax.files import is_remote
+from electra_jax.files import check_no_backslash, is_remote
 
 Read = TypeVar("Read")
 
 
 def complete_steps(directory: epath.Path) -> list[int]:
-    """Return the steps of the committed checkpoints, without those of interrupted saves."""
+    """Return the steps of the committed checkpoints, without those of interrupted saves.
+
+    Raises:
+        UserError: if there are checkpoints that cannot be read for a backslash in their path.
+    """
     if not directory.is_dir():
         return []
+    check_no_backslash(directory)
     steps = [path for path in directory.iterdir() if path.name.isdigit()]
     return [int(path.name) for path in steps if not is_remote(path) or (path / COMMITTED).exists()]
 

@@ -56,6 +56,18 @@ def test_a_directory_whose_name_is_a_pattern_is_read_and_not_written(tmp_path: P
     _assert_holds(restore_latest(tmp_path / name, _abstract(_state(0))), 1)
 
 
+def test_a_directory_with_a_backslash_is_neither_written_nor_read(tmp_path: Path) -> None:
+    """Orbax would look for its arrays in another folder."""
+    said = r"a\\b.* holds a backslash, which Orbax takes for a /: rename the directory"
+    with pytest.raises(UserError, match=said):
+        Checkpoints(tmp_path / "a\\b", keep=1)
+    assert list(tmp_path.iterdir()) == []
+    _save(tmp_path / "run", [1])
+    (tmp_path / "run").rename(tmp_path / "a\\b")
+    with pytest.raises(UserError, match=said):
+        restore_latest(tmp_path / "a\\b", _abstract(_state(0)))
+
+
 def test_a_directory_that_cannot_be_written_is_not_called_full(small_disk: Path) -> None:
     checkpoints = Checkpoints(small_disk / "run", keep=1)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
