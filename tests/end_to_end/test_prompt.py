@@ -35,7 +35,7 @@ def test_prompts(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     before = json.loads(capsys.readouterr().out)
     assert sum(before["probabilities"].values()) == pytest.approx(1.0)
     # A random word says nothing of the text, and 128 examples teach what it means.
-    results = tune(whole, tmp_path, "prompt", **PROMPT, EPOCHS=40, EVALUATE_EVERY=160)
+    results = tune(whole, tmp_path, "prompt", **PROMPT, EPOCHS=40, EVALUATE_EVERY=160, LEARNING_RATE=1e-3)
     said = capsys.readouterr().out
     assert "the embeddings, the encoder and the head of replaced tokens" in said
     assert "new:  nothing" in said
