@@ -63,7 +63,7 @@ def hidden_states(model: Model) -> np.ndarray:
     """Return the last hidden states of a pre-trained pair's discriminator."""
     config, tokens = model.description.encoder, Tokens(jnp.asarray(IDS), jnp.zeros_like(IDS), jnp.asarray(MASK))
     embedded = network.embed(config, model.params["embeddings"], tokens)
-    return np.asarray(network.encode(config, model.params["discriminator"]["encoder"], embedded, tokens))
+    return np.asarray(network.encode(config, model.params["discriminator"]["encoder"], embedded, tokens.attention_mask))
 
 
 def linear(head: dict[str, np.ndarray], name: str, values_BLD: np.ndarray) -> np.ndarray:
