@@ -158,8 +158,8 @@ def test_numbers(name: str, told: dict[str, tuple[Model, list[Any]]]) -> None:
 
 # Words around the limits of BERT's tokenizer, 100 letters in some programs and 200 in others.
 LONG = ["a" * 100, "b" * 101, "c" * 200, "d" * 201, "ΑΣ " + "ΑΒΓΣ" * 30]
-# Of two texts that are cut to the same length, an odd token is the first's here and in the original; `tokenizers` leaves
-# it to the longer one.
+# Of two texts that are cut to the same length, an odd token is the first's here and in the original, and the longer
+# one's in `tokenizers`.
 PAIRS = [["the cat sat", "on the mat"], ["naïf", "我是"], ["a b c d " * 20, "the cat " * 9], ["a " * 40, "b"]]
 
 

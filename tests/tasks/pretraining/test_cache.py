@@ -6,8 +6,6 @@ import json
 import os
 import pathlib
 import random
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +17,6 @@ import numpy as np
 import pytest
 import seqio
 
-from electra_jax.cli import main
 from electra_jax.data.blocks import open_blocks
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.open import Corpus, open_corpus
@@ -32,7 +29,6 @@ from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import COMPLETE, Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords, encode_example, frame
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
-from support.command_line import SMALL, small_run, write_small_text
 
 WORDS = [f"{a}{b}" for a in "bcdfghjklmnprstvw" for b in "aeiou"]
 PACKING = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1, builder=COMPLETE)
@@ -214,23 +210,6 @@ def test_empty_corpus(tmp_path: pathlib.Path, vocabulary: Vocabulary, held_out_f
     with pytest.raises(UserError, match="empty"):
         build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **options)
     assert not list((tmp_path / "c").glob("*/COMPLETED"))
-
-
-def test_a_cache_without_its_validation_split_is_refused_before_a_run_begins(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_small_text(tmp_path)
-    made = {name: SMALL[name] for name in ("SEQUENCE_LENGTH", "HELD_OUT_FRACTION", "NUM_PROCESSES")}
-    places = {"CORPUS": "text.txt", "VOCAB_FILE": "vocab.txt", "CACHE_DIR": "caches"}
-    made |= {name: str(tmp_path / place) for name, place in places.items()}
-    assert main(["cache", *(f"--gin.{name}={value!r}" for name, value in made.items())]) == 0
-    (lost,) = tmp_path.glob("caches/*/validation.blocks")
-    shutil.rmtree(lost)
-    assert main(small_run(tmp_path, tmp_path / "run")) == 2
-    *_, sentence = capsys.readouterr().err.splitlines()
-    assert re.search(r"caches/\S+ holds 0 of the \d+ examples of its validation split: it was copied in part", sentence)
-    assert not lost.exists()
-    assert not (tmp_path / "run/checkpoints").exists()
 
 
 def test_full_disk(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
