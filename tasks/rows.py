@@ -8,24 +8,13 @@ from collections.abc import Iterator
 
 from electra_jax.errors import UserError
 from electra_jax.files import regular
+from electra_jax.tasks.corpora.byte_streams import HEAD_BYTES, compression_of
+from electra_jax.tasks.corpora.text_format import FORMATS, container_of, has_zeros, unreadable_as
 
 # Halves of a character, which JSON and a command line can spell but no tokenizer accepts.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-# Formats that are sent under the names of tables and columns, by their first bytes, and what to do about them.
-_OTHER_FORMATS = (
-    (rb"PK\x03\x04", "a zip archive, or an Excel workbook", "save the sheet as CSV in UTF-8, or unpack the archive"),
-    (rb"\xd0\xcf\x11\xe0", "an old Excel workbook", "save the sheet as CSV in UTF-8"),
-    (rb"\x1f\x8b|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd", "compressed", "decompress it"),
-    (rb"PAR1|ARROW1", "a Parquet or Arrow file", "write it as CSV or JSON lines"),
-    (
-        rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]",
-        "text in UTF-16",
-        "convert it, as with iconv -f UTF-16 -t UTF-8",
-    ),
-)
 
 
 def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
@@ -43,15 +32,27 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     if not content.strip():
         raise UserError(f"{path} is empty.")
-    for magic, what, remedy in _OTHER_FORMATS:
-        if re.match(magic, content):
-            raise UserError(f"{path} is {what}: {remedy}.")
+    if what := _format_of_no_text(content[:HEAD_BYTES]):
+        raise UserError(f"{path} is {what}: save what it holds as text in UTF-8, as a .csv, .tsv or .jsonl.")
     end = b"\n" if b"\n" in content else b"\r"
     for number, raw in enumerate(content.removesuffix(end).split(end), start=1):
         try:
             yield number, raw.removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason}); convert the file.") from error
+
+
+def _format_of_no_text(head: bytes) -> str | None:
+    if compression_of(head):
+        return "compressed"
+    kind = container_of(head)
+    if kind == "zip":
+        return "a zip archive, or an Excel workbook"
+    if kind is not None:
+        return FORMATS[kind]
+    if unreadable := unreadable_as(head):
+        return unreadable[0]
+    return "text in UTF-16, or no text" if has_zeros(head) else None
 
 
 def without_surrogates(text: str) -> str:

@@ -46,14 +46,14 @@ _UNREADABLE_BYTES = (
     (rb"\x89HDF\r\n", "an HDF5 file", _CONVERT),
     (rb"\xd0\xcf\x11\xe0", "an old Office document (.doc, .xls, .ppt)", _CONVERT),
     (rb"\{\\rtf", "an RTF document", _CONVERT),
-    (rb"7z\xbc\xaf|Rar!", "a 7z or RAR archive", "unpack it, or make it a .zip or .tar.gz"),
+    (rb"7z\xbc\xaf|Rar!\x1a", "a 7z or RAR archive", "unpack it, or make it a .zip or .tar.gz"),
     (rb"\x04\x22\x4d\x18", "an LZ4 file", "decompress it with lz4"),
     (rb"Obj\x01", "an Avro file", "write it as Parquet or JSON lines"),
-    (rb"ORC", "an ORC file", "write it as Parquet or JSON lines"),
+    (rb"ORC.{0,60}[\0-\x08\x0e-\x1f]", "an ORC file", "write it as Parquet or JSON lines"),
     (rb"FEA1", "a Feather file of version 1", "write it as Parquet"),
-    (rb"RDX|RDA", "an R data file", _CONVERT),
-    (rb"\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*", "an image", "read its text with a program for OCR"),
-    (rb"\x7fELF|GGUF|.{8}\{\"__metadata__\"", "a program or a model's weights", "name text files"),
+    (rb"RD[XA][0-9]\n", "an R data file", _CONVERT),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*", "an image", "read its text with a program for OCR"),
+    (rb"\x7fELF|GGUF.{3}\0|.{8}\{\"__metadata__\"", "a program or a model's weights", "name text files"),
     (rb"\xff\xfe|\xfe\xff", "text in UTF-16", "convert it with iconv -f UTF-16 -t UTF-8"),
 )
 _FASTA = r">\S.*\r?\n([A-Z*\-]{20,}|[ACGTUNacgtun]{20,})\r?\n"
@@ -93,10 +93,10 @@ def recognise(head: bytes, *, suffix: str, text_field: str, place: str) -> str:
     """
     if container := container_of(head):
         return container
-    for pattern, what, advice in _UNREADABLE_BYTES:
-        if re.match(pattern, head, re.DOTALL):
-            raise UserError(f"{place} is {what}, which is not read: {advice}.")
-    if head.count(0) > _MOST_NULS * len(head):
+    if unreadable := unreadable_as(head):
+        what, advice = unreadable
+        raise UserError(f"{place} is {what}, which is not read: {advice}.")
+    if has_zeros(head):
         raise UserError(f"{place} holds bytes of 0, which no text in UTF-8 has: convert it, or leave it out of CORPUS.")
     start = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
     for pattern, what, advice in _UNREADABLE_TEXT:
@@ -120,6 +120,17 @@ def container_of(head: bytes) -> str | None:
     if head[_TAR_MAGIC] == b"ustar":
         return "tar"
     return next((kind for magic, kind in _BINARY if head.startswith(magic)), None)
+
+
+def unreadable_as(head: bytes) -> tuple[str, str] | None:
+    """Return what a file is that is neither text nor holds texts, and what to do about it; None for others."""
+    matching = (rest for pattern, *rest in _UNREADABLE_BYTES if re.match(pattern, head, re.DOTALL))
+    return next(((what, advice) for what, advice in matching), None)
+
+
+def has_zeros(head: bytes) -> bool:
+    """Return whether a file has more bytes of 0 than a text in UTF-8, as one in UTF-16 without a mark does."""
+    return head.count(0) > _MOST_NULS * len(head)
 
 
 def zip_application(names: Sequence[str]) -> tuple[str, str] | None:

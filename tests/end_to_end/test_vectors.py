@@ -1,20 +1,18 @@
 """`electra finetune` of similarity and of retrieval, from a pre-training run, to `evaluate`, `embed` and exports."""
 
 import json
-import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
 import electra_jax
-from electra_jax.cli import main
 from support.command_line import WORDS
+from support.tuned_runs import DRAW, NOUNS, VERBS, electra, sentence
 
-DRAW = random.Random(2)
+pytestmark = pytest.mark.usefixtures("compilations")
+
 SETTINGS = {
     "BUCKETS": (16, 32),
     "MAX_SEQ_LENGTH": 16,
@@ -30,23 +28,10 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def compilations(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compiled programs are kept where the tests keep theirs, and only while a test lasts."""
-    monkeypatch.setenv("ELECTRA_CACHE_DIR", str(place / "cache"))
-    kept = jax.config.jax_compilation_cache_dir
-    yield
-    jax.config.update("jax_compilation_cache_dir", kept)
-
-
-def electra(verb: str, *arguments: str, **macros: Any) -> None:
-    assert main([verb, *arguments, *(f"--gin.{name}={value!r}" for name, value in macros.items())]) == 0
-
-
 def pair() -> tuple[str, str, int]:
     """Two texts, each of words of one of two kinds, and 3 if it is the same kind, else 0: no word says it by itself."""
-    kinds = [DRAW.choice((WORDS[:25], WORDS[25:50])) for _ in range(2)]
-    one, other = (" ".join(DRAW.choices(words, k=4)) for words in kinds)
+    kinds = [DRAW.choice((NOUNS, VERBS)) for _ in range(2)]
+    one, other = (sentence(words, 4) for words in kinds)
     return one, other, 3 * (kinds[0] == kinds[1])
 
 
@@ -90,7 +75,7 @@ def test_similarity(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     # Its layer, length and pooling go out and come back.
     electra("export", str(tmp_path / "run"), str(tmp_path / "out"), "--format", "transformers")
     electra("import", str(tmp_path / "out"), str(tmp_path / "again"))
-    long_text = " ".join(DRAW.choices(WORDS, k=40))
+    long_text = sentence(WORDS, 40)
     texts = [one, other, long_text]
     again = electra_jax.load(tmp_path / "again").encode(texts)
     np.testing.assert_allclose(again, model.encode(texts), rtol=0, atol=1e-5)

@@ -22,13 +22,13 @@ def purpose(path: Path) -> str:
 
 def code_map() -> str:
     """Return the page: a section a folder, a line a file."""
-    paths = sorted(path for top in ("electra_jax", "tasks") for path in (ROOT / top).rglob("*.py"))
+    paths = [path for top in ("electra_jax", "tasks") for path in (ROOT / top).rglob("*.py")]
     sections = [HEAD]
     for folder, files in groupby(sorted(paths, key=lambda path: (path.parent, path)), key=lambda path: path.parent):
         lines = [f"## {folder.relative_to(ROOT)}/", ""]
         for path in files:
             said = purpose(path)
-            lines += [f"{said}", ""] if path.name == "__init__.py" else [f"* `{path.name}`: {said}"]
+            lines += [said, ""] if path.name == "__init__.py" else [f"* `{path.name}`: {said}"]
         sections.append("\n".join(lines) + "\n")
     return "\n".join(sections)
 

@@ -30,6 +30,9 @@ def read(path: pathlib.Path, text_format: str = "auto", text_field: str = "text"
         ("dna.txt", "ACGT" * 50_000, ["ACGT" * 50_000]),
         ("long.csv", "id,text\n0," + "A" * 200_000, ["A" * 200_000]),
         ("old_mac.txt", "One,\rtwo\n", ["One,\rtwo"]),
+        ("caps.txt", "ORCHARDS AND GARDENS", ["ORCHARDS AND GARDENS"]),
+        ("formats.txt", "GGUF is a format.", ["GGUF is a format."]),
+        ("r.txt", "RDA is a rule of libraries.", ["RDA is a rule of libraries."]),
         ("mac.txt", "One.\rTwo.\r\rThree.\r", ["One.\nTwo.", "Three."]),
         ("mac.csv", "id,text\r0,One.\r1,Two.\r", ["One.", "Two."]),
         ("a.json", '[{"text": "One."},\n {"text": "Two."}]', ["One.", "Two."]),
@@ -89,6 +92,9 @@ def test_what_is_recognised_and_not_read_is_refused(tmp_path: pathlib.Path, cont
         ("One.\nTwo.".encode("utf-16"), "UTF-16.*iconv"),
         ("One.\nTwo.".encode("utf-16-le"), "bytes of 0"),
         (b"\x89PNG\r\n\x1a\n", "an image"),
+        (b"ORC\n\x1b\n\x03\n", "an ORC file"),
+        (b"RDX3\nX\n", "an R data file"),
+        (b"GGUF\x03\0\0\0", "a program or a model's weights"),
     ],
 )
 def test_what_is_no_text_is_refused_by_name(tmp_path: pathlib.Path, content: bytes, message: str) -> None:

@@ -197,17 +197,19 @@ def test_the_separators_of_other_countries_and_machines(tmp_path: Path, content:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"PK\x03\x04\x14", "is a zip archive, or an Excel workbook: save the sheet as CSV in UTF-8"),
-        (b"\xd0\xcf\x11\xe0\xa1", "is an old Excel workbook: save"),
-        (gzip.compress(b"text,label\na,1\n"), "is compressed: decompress it"),
-        ("text,label\na,1\n".encode("utf-16"), "is text in UTF-16: convert it"),
-        ("text,label\na,1\n".encode("utf-16-le"), "is text in UTF-16: convert it"),
+        (b"PK\x03\x04\x14", "a zip archive, or an Excel workbook"),
+        (b"\xd0\xcf\x11\xe0\xa1", r"an old Office document \(\.doc, \.xls, \.ppt\)"),
+        (b"PAR1\x15\x04", "a Parquet file"),
+        (b"%PDF-1.7\n", "a PDF file"),
+        (gzip.compress(b"text,label\na,1\n"), "compressed"),
+        ("text,label\na,1\n".encode("utf-16"), "text in UTF-16"),
+        ("text,label\na,1\n".encode("utf-16-le"), "text in UTF-16"),
     ],
 )
 def test_what_is_no_text_is_refused_by_name(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "train.csv"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"train\.csv {told}"):
+    with pytest.raises(UserError, match=rf"train\.csv is {told}.*: save what it holds as text in UTF-8"):
         read(path, skip=True)
 
 
