@@ -342,5 +342,11 @@ def test_table_figure_and_page(
     page = Page((half_done / "elsewhere/report.html").read_text())
     assert "4 of 20 pre-trainings and fine-tunings are done." in page.text
     assert "mlm/0.2/pretrain: ended with <exit> code 1" in page.text
+    assert ("class", "verdict warn") in page.attributes
     assert found["checkpoints"][0]["parameters_sha256"][:16] in page.text
     assert [name for name, value in page.attributes if name in ("src", "href") and not value.startswith("data:")] == []
+    # What is still to come is no warning.
+    write_report(found | {"pieces": found["pieces"] | {"failed": {}}}, half_done / "elsewhere")
+    page = Page((half_done / "elsewhere/report.html").read_text())
+    assert ("class", "verdict plain") in page.attributes
+    assert "4 of 20 pre-trainings and fine-tunings are done. What is missing below is still to come." in page.text
