@@ -1,7 +1,9 @@
 """Documents point at what is there, say no score that no JSON holds, and name every switch of the reference."""
 
+import dataclasses
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,64 @@ def test_every_number_of_the_ablation_is_that_of_its_runs() -> None:
                 mean, deviation = map(float, cell.split(" ± "))
                 digits = len(cell.split(" ± ")[0].partition(".")[2])
                 assert (mean, deviation) == (round(np.mean(drawn), digits), round(np.std(drawn, ddof=1), digits)), row
+
+
+def test_every_mean_of_a_stage_is_that_of_its_pre_trainings() -> None:
+    """The tables that name a comparison and its tasks: a column for each task at each budget, "mean ± deviation (n)"."""
+    stated = 0
+    for page in DOCUMENTS:
+        for name, tasks, table in re.findall(r"<!-- means: (\S+) (.+) -->\n((?:\|.*\n)+)", page.read_text()):
+            comparison = json.loads((page.parent / name).read_text())
+            budgets = [(task, fraction) for task in tasks.split() for fraction in comparison["fractions"]]
+            for row in table.splitlines()[2:]:
+                first, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+                variant = {"random weights": "random", "trigram model": "trigram"}.get(first) or first.split("`")[1]
+                trained = variant in comparison["variants"]
+                for (task, fraction), cell in zip(budgets, cells, strict=True):
+                    drawn = [
+                        score["mean"]
+                        for score in comparison["scores"]
+                        if (score["variant"], score["task"]) == (variant, task)
+                        and score["fraction"] == (fraction if trained else 0)
+                    ]
+                    whole = len(comparison["pretraining_seeds"]) if trained else 1
+                    assert cell.strip("*") == in_words(drawn, whole), row
+                    stated += bool(cell)
+                if trained:
+                    void = all(comparison["void"][f"{fraction:.10g}"][variant] for fraction in comparison["fractions"])
+                    assert ("(void" in first) == void, row
+    assert stated > 40
+
+
+def in_words(drawn: list[float], whole: int) -> str:
+    """Return a mean, its standard deviation, and the number of pre-trainings where some are missing."""
+    if len(drawn) < 2:
+        return f"{drawn[0]:.1f}" if drawn else ""
+    missing = "" if len(drawn) == whole else f" ({len(drawn)})"
+    return f"{np.mean(drawn):.1f} ± {np.std(drawn, ddof=1):.1f}{missing}"
+
+
+def test_replaced_token_detection_overtakes_where_the_readme_says() -> None:
+    """By the rule of docs/efficiency/design.md, which `electra compare` applies where all seeds are scored."""
+    stage = json.loads((ROOT / "docs" / "efficiency" / "stage_b.json").read_text())
+    complete = [fraction for fraction, ahead in stage["ahead"].items() if ahead]
+    assert complete == ["0.1", "0.2", "0.4"]
+    assert all(stage["ahead"][fraction]["two_tower"] == ["mlm_30_15"] for fraction in complete)
+    assert all(stage["ahead"][fraction]["mlm_30_15"] == [] for fraction in complete)
+
+
+def test_the_recipe_that_won_is_the_one_that_was_run() -> None:
+    """gin/runs/small_budget.gin against the command that docs/efficiency/stage_b.json has of the arm."""
+    stage = json.loads((ROOT / "docs" / "efficiency" / "stage_b.json").read_text())
+    command = next(one["command"] for one in stage["checkpoints"] if one["directory"] == "two_tower/1/pretrain")
+    arguments = shlex.split(command)
+    files = [one.removeprefix("--gin_file=") for one in arguments if one.startswith("--gin_file=")]
+    bindings = [one.removeprefix("--gin.") for one in arguments if one.startswith("--gin.")]
+    required = [one for one in bindings if one.startswith(("MODEL_DIR=", "CORPUS=", "VOCAB_FILE="))]
+    ran = gin_files.build(PretrainingRun, files, bindings, search_paths=[])
+    shipped = gin_files.build(PretrainingRun, ["gin/runs/small_budget.gin"], required, search_paths=[])
+    # How many checkpoints are kept changes no result.
+    assert dataclasses.replace(shipped, loop=dataclasses.replace(shipped.loop, keep=ran.loop.keep)) == ran
 
 
 def test_the_page_of_differences_names_every_switch_and_no_other() -> None:

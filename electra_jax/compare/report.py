@@ -73,12 +73,18 @@ def draw(comparison: Mapping[str, Any]) -> Markup:
     """Draw a panel for each task and one for their mean: scores against FLOPs on a logarithmic axis."""
     names = list(comparison["variants"])
     panels = [_panel(comparison, task) for task in tasks_of(comparison)]
-    keys = [(look_of(number), name) for number, name in enumerate(names)]
+    keys = [(look_of(number), _marked(comparison, name)) for number, name in enumerate(names)]
     if comparison["random_baseline"]:
         keys.append((BASELINE, "random weights"))
     lines = (f"{name}: {', '.join(cells)}" for name, cells in table_of(comparison))
     label = f"score against FLOPs on {', '.join(tasks_of(comparison))}; {'; '.join(lines)}"
     return draw_figure(panels, keys, columns=3, label=label)
+
+
+def _marked(comparison: Mapping[str, Any], variant: str) -> str:
+    """Return a variant's name, marked if it is void at every fraction."""
+    void = all(is_void(comparison, variant, fraction) for fraction in comparison["fractions"])
+    return f"{variant} (void)" if void else variant
 
 
 def _panel(comparison: Mapping[str, Any], task: str) -> Panel:

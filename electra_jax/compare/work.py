@@ -208,7 +208,7 @@ def gpu_share(slot: int, processes: int, gpus: Sequence[str]) -> dict[str, str]:
     sharing = len(range(slot % len(gpus), processes, len(gpus)))
     environment = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]}
     if sharing > 1:
-        environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / sharing:.2f}"
+        environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / sharing:.3g}"
     return environment
 
 

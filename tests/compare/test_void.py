@@ -14,6 +14,7 @@ from electra_jax.compare.spread import ahead_of, cells_of, statistics_of, void_a
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun
 from electra_jax.config.probing import TrigramRun
+from electra_jax.run_directory import FIGURE
 from support.comparison import MACROS, configured, refusal
 from support.pages import Page
 
@@ -136,3 +137,6 @@ def test_what_is_void_is_marked_in_the_json_the_table_and_the_page(
     page = Page((tmp_path / "report.html").read_text()).text
     assert "It predicts 20.00 % of the words that probe_words masks." in " ".join(page.split())
     assert "mlm, 1 (void)" in page
+    legend = Page((tmp_path / FIGURE).read_text()).text.split("pre-training FLOPs")[-1]
+    assert "mlm (void)" in legend
+    assert "electra (void)" not in legend
