@@ -54,13 +54,22 @@ _UNREADABLE_BYTES = (
     (rb"RD[XA][0-9]\n", "an R data file", _CONVERT),
     (rb"\x89PNG|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*", "an image", "read its text with a program for OCR"),
     (rb"\x7fELF|GGUF.{3}\0|.{8}\{\"__metadata__\"", "a program or a model's weights", "name text files"),
+    (rb"\xff\xfe\0\0|\0\0\xfe\xff", "text in UTF-32", "convert it with iconv -f UTF-32 -t UTF-8"),
     (rb"\xff\xfe|\xfe\xff", "text in UTF-16", "convert it with iconv -f UTF-16 -t UTF-8"),
+    (rb".{0,4000}?\x1b(\$[@B]|\(J)", "text in ISO-2022-JP", "convert it with iconv -f ISO-2022-JP -t UTF-8"),
+    (rb".{0,4000}?\x1b\$\)C", "text in ISO-2022-KR", "convert it with iconv -f ISO-2022-KR -t UTF-8"),
 )
 _FASTA = r">\S.*\r?\n([A-Z*\-]{20,}|[ACGTUNacgtun]{20,})\r?\n"
+# Four words, each with its tags, of which the last is one of IOB's.
+_TAGGED = r"(-DOCSTART-.*\r?\n\s*)?(\S+[ \t](\S+[ \t])*([BIES]-\S+|O)\r?\n){4}"
 _UNREADABLE_TEXT = (
     (r"(<\?xml[^>]*>\s*)?<mediawiki\b", "MediaWiki's XML", "extract its text with wikiextractor first"),
     (_FASTA, "a FASTA file", "write its sequences without their headers, with spaces between k-mers"),
     (r"(#.*\n)*1(-\d+)?\t([^\t\n]+\t){8}[^\t\n]+\n", "a CoNLL-U file", "write its sentences, the comments `# text =`"),
+    (_TAGGED, "a CoNLL file of tagged words", "write its sentences, the words of its first column with spaces between"),
+    (r"##fileformat=VCF", "a VCF file of genetic variants", "write the texts of one of its columns, if there are any"),
+    (r"LOCUS {3,}\S", "a GenBank file", "write its sequences or its texts alone"),
+    (r"<(TEI|teiCorpus)\b", "TEI's XML", "extract its text"),
     (r"@\S.*\n[ACGTNacgtn.]{10,}\n\+", "a FASTQ file", "write its sequences alone"),
     (r"(?i)<!doctype html|<html\b", "an HTML page", "extract its text, for example with trafilatura"),
     (r"<\?xml\b", "an XML file", "extract its text"),

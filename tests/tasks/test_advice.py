@@ -66,6 +66,10 @@ ADVICE = {
     ),
     "convert": Advice((SENTENCE + "\n").encode("latin1") * 30, {"skip_undecodable": True}, "iconv", PLAIN, {}),
     "convert UTF-16": Advice(SENTENCE.encode("utf-16"), {}, "iconv -f UTF-16 -t UTF-8", PLAIN, {}),
+    "convert UTF-32": Advice(SENTENCE.encode("utf-32"), {}, "iconv -f UTF-32 -t UTF-8", PLAIN, {}),
+    "four lines with a letter O": Advice(
+        b"Sing, O\nthe old O\nand new O\nand last O\n" + PLAIN, {}, "TEXT_FORMAT", b"", {"text_format": "documents"}
+    ),
     "plain text all the same": Advice(
         b"<?xml to me> is\n" + PLAIN, {}, "TEXT_FORMAT='\"documents\"'", b"", {"text_format": "documents"}
     ),

@@ -73,6 +73,11 @@ def test_a_file_is_read_as_its_first_lines_show(
         (">chr1\nacgtacgtacgtnnnnacgtacgt\n", "FASTA"),
         ("# sent_id = 1\n1\tOne\tone" + "\t_" * 7 + "\n", "CoNLL-U"),
         ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("Confidence NN B-NP\nin IN B-PP\nthe DT B-NP\npound NN I-NP\n", "a CoNLL file of tagged words"),
+        ("-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nwill MD B-VP O\n, , O O\nnot RB O O\n", "a CoNLL file"),
+        ("##fileformat=VCFv4.2\n#CHROM\tPOS\n20\t14370\n", "a VCF file"),
+        ("LOCUS       SCU49845     5028 bp    DNA\nDEFINITION  TCP1-beta gene.\n", "a GenBank file"),
+        ("<TEI xmlns='http://www.tei-c.org/ns/1.0'>\n<text>One.</text></TEI>\n", "TEI's XML"),
     ],
 )
 def test_what_is_recognised_and_not_read_is_refused(tmp_path: pathlib.Path, content: str, message: str) -> None:
@@ -90,6 +95,9 @@ def test_what_is_recognised_and_not_read_is_refused(tmp_path: pathlib.Path, cont
         (pickle.dumps([{"text": "One."}]), "a pickle"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Office document"),
         ("One.\nTwo.".encode("utf-16"), "UTF-16.*iconv"),
+        ("One.\nTwo.".encode("utf-32"), "UTF-32.*iconv"),
+        ("A cat: 吾輩は猫である。".encode("iso2022_jp"), "ISO-2022-JP.*iconv"),
+        ("나는 고양이다.".encode("iso2022_kr"), "ISO-2022-KR.*iconv"),
         ("One.\nTwo.".encode("utf-16-le"), "bytes of 0"),
         (b"\x89PNG\r\n\x1a\n", "an image"),
         (b"ORC\n\x1b\n\x03\n", "an ORC file"),
