@@ -33,7 +33,7 @@ def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[int]]:
 
 
 def encode_with_marks(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """Return the token ids of each text, with `WORD_MARK` added where a token goes on with the word before it.
+    """Return the token ids of each text, with `WORD_MARK` added where a token continues the word before it.
 
     A word begins at the beginning of a text and after white space, whatever the tokenizer makes of it; punctuation and
     symbols are words of their own.

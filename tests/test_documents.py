@@ -79,7 +79,7 @@ def test_every_number_of_the_ablation_is_that_of_its_runs() -> None:
 
 
 def test_every_mean_of_a_stage_is_that_of_its_pre_trainings() -> None:
-    """The tables that name a comparison and its tasks: a column for each task at each budget, "mean ± deviation (n)"."""
+    """The tables that name a comparison and its tasks: a column for each task at each budget, "mean ± sd (n)"."""
     stated = 0
     for page in DOCUMENTS:
         for name, tasks, table in re.findall(r"<!-- means: (\S+) (.+) -->\n((?:\|.*\n)+)", page.read_text()):

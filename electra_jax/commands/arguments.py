@@ -14,7 +14,7 @@ electra predict --gin.MODEL_DIR='"runs/x"' --gin.SPLIT='"test"'
 
 INPUT is a file if there is one of that name, standard input if it is - or left out, and otherwise the text itself. Each
 input gives one record, in order: its `index` from 0, its `id` where it has one (ID_COLUMN), and the answer; or an
-`error`, after which the job goes on.
+`error`, after which the job continues.
 
   a .csv or .tsv     columns as in training, TEXT_COLUMN (or "text") and TEXT_B_COLUMN (or "text_pair"); or those of
                      question answering, "question" and "context"
@@ -39,7 +39,7 @@ electra embed MODEL_DIR [INPUT]
 
 INPUT is a file if there is one of that name, standard input if it is - or left out, and otherwise the text itself; see
 electra predict --help. Each text gives one record, in order: its `index` from 0, its `id` where it has one, and its
-`vector`; or an `error` (in a .npy a row of NaN), after which the job goes on.
+`vector`; or an `error` (in a .npy a row of NaN), after which the job continues.
 """
 
 SERVE_USAGE = """\

@@ -237,7 +237,7 @@ def _pretraining_item(
     needs: WorkItem | None,
     folders: Sequence[str],
 ) -> WorkItem:
-    """Return a pre-training that goes on from another one, if any."""
+    """Return a pre-training that continues another one, if any."""
     made = _pretraining(run, budget.variant, course, directory_of(run, name), folders)
     return WorkItem(
         name=name,

@@ -169,7 +169,7 @@ class FinetuningRun:
             embeddings; 0 for the embeddings alone; None to train everything.
         accumulation_steps: micro-batches that a batch is cut into, one after the other, to save memory.
         patience: evaluations in a row without a better score after which a seed stops; None to train to the end.
-        keep_state: keep the last state of a finished seed, from which it goes on where `epochs` is raised.
+        keep_state: keep the last state of a finished seed, from which it continues where `epochs` is raised.
         log_every, save_every: steps between reports, and between checkpoints to resume from.
         evaluate_every: steps between evaluations on the dev split; None for once an epoch. There is one more at the
             end.

@@ -100,7 +100,7 @@ class BatchShapes:
 
 
 def cut(batch: dict[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
-    """Cut rows to a smaller length; an example that goes on beyond it loses its end, but not its last token, [SEP].
+    """Cut rows to a smaller length; an example that reaches beyond it loses its end, but not its last token, [SEP].
 
     Args:
         batch: int32 [B, L] arrays under BERT's names, and `example_ids` where several examples share a row.

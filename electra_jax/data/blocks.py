@@ -18,7 +18,7 @@ from electra_jax.json_files import read_json
 SEAL = "integrity.json"
 # Enough to tell texts apart, and read at once from a cold disk.
 CHECKED_EXAMPLES = 256
-# Larger than any id: it is added to that of a token that goes on with a word, where spaces of the text mark the words.
+# Larger than any id: it is added to that of a token that continues a word, where spaces of the text mark the words.
 WORD_MARK = 2**24
 
 

@@ -58,7 +58,7 @@ def predict(
             if that is the nearest one, nothing is.
         vocab_size: V, above every id.
         never: tokens that are never predicted.
-        word_mark: what is added to the id of a token that goes on with a word, above every id; None for no marks.
+        word_mark: what is added to the id of a token that continues a word, above every id; None for no marks.
         piece: tokens that are counted at a time.
     """
     pairs_x, singles_x = numbered(contexts_x2, vocab_size), numbered(contexts_x2[:, 1:], vocab_size)

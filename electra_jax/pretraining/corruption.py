@@ -65,7 +65,7 @@ class MaskingConfig:
             generator samples it all the same.
         positions: how the masked positions of a row are drawn.
         cls_id, sep_id, mask_id: ids that are never masked.
-        word_mark: what batches add to the id of a token that goes on with a word; None for ids alone.
+        word_mark: what batches add to the id of a token that continues a word; None for ids alone.
         share: share of the steps that are over, at which the schedule of `mask_prob` is read: see `at`.
     """
 

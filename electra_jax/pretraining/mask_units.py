@@ -81,7 +81,7 @@ class MarkedWords(WholeWords):
     """`WholeWords` of a text whose words are marked, whatever its tokens are.
 
     Attributes:
-        word_mark: what is added to the id of a token that goes on with a word.
+        word_mark: what is added to the id of a token that continues a word.
     """
 
     word_mark: int
@@ -172,7 +172,7 @@ def position_rule(
         unit: one of `MASK_UNITS`.
         of_tokens: the rule for "token".
         begins_word: whether each token begins a word; for "token", and where words are marked, it is not read.
-        word_mark: what is added to the id of a token that goes on with a word; None where tokens show it.
+        word_mark: what is added to the id of a token that continues a word; None where tokens show it.
     """
     if unit == "token":
         return of_tokens

@@ -62,7 +62,7 @@ def evaluate_or_warn(
             if step == last_step or jax.process_count() > 1 or is_full_disk(error):
                 raise
             words = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            logger.warning("the evaluation after step %d failed and training goes on (%s)", step, words)
+            logger.warning("the evaluation after step %d failed and training continues (%s)", step, words)
             return
         if held_out:
             reporter.report(step, "validation", held_out)

@@ -1,4 +1,4 @@
-"""A checkpoint goes on with another number of devices: the same numbers in other shards, and the next examples."""
+"""A checkpoint is continued on another number of devices: the same numbers in other shards, and the next examples."""
 
 import functools
 from pathlib import Path

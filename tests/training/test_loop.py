@@ -314,7 +314,7 @@ def test_a_failed_evaluation_ends_no_run_that_can_train(tmp_path: Path, caplog: 
     failing[:] = [False, True]
     recorder, reached = _run(tmp_path / "middle", evaluate=evaluate)
     assert (reached, recorder.steps("validation")) == (10, [10])
-    expected = "evaluation after step 5 failed and training goes on (RuntimeError: RESOURCE_EXHAUSTED: out of memory)"
+    expected = "evaluation after step 5 failed and training continues (RuntimeError: RESOURCE_EXHAUSTED: out of memory)"
     assert expected in caplog.text
     # After the last step there is nothing left to train: all of it is saved, and the error is told.
     failing[:] = [True, False]

@@ -1,4 +1,4 @@
-"""A cache of Parquet and archives: a build that was interrupted goes on, and gives what an undisturbed one gives."""
+"""A cache of Parquet and archives: a build that was interrupted continues, and gives what an undisturbed one gives."""
 
 import io
 import json

@@ -27,7 +27,7 @@ from electra_jax.tasks.vocabulary import Vocabulary, write_vocab_file
 CHARACTERS = "研究生使用语言模型，。的"
 VOCABULARY = Vocabulary([*SPECIAL_TOKENS, *CHARACTERS, "bert", "##s"], lowercase=True, strip_accents=False)
 SEGMENTED = "研究生 使用 语言 模型 ， 的 BERTs 模型。"
-# Where a token goes on with a word.
+# Where a token continues a word.
 GOES_ON = [0, 1, 1, 0, 1, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0]
 
 
