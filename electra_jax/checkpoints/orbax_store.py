@@ -77,6 +77,8 @@ class Checkpoints:
             max_to_keep=keep,
             cleanup_tmp_directories=True,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
+            # Orbax names what processes wait for after the step alone, and two stores may write the same step at once.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self._model_dir.name),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers())
 

@@ -214,3 +214,28 @@ def test_processes_that_disagree_are_refused(runs: Runs, what: str) -> None:
             # Each calls it by its own name for it.
             assert re.search(rf"wrote to {runs.folder}/MODEL_DIR [01]: MODEL_DIR must be on", done.stderr)
     assert not list(runs.folder.glob(f"{what} *//checkpoints"))
+
+
+def test_two_stores_of_checkpoints_write_the_same_step_at_once(tmp_path: Path) -> None:
+    """As a fine-tuning does at its last step: its state, and the model that it keeps."""
+    port = free_port()
+    one_device = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    group = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER.with_name("two_stores.py")), str(tmp_path)],
+            env=os.environ
+            | {
+                "XLA_FLAGS": one_device,
+                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(index),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    done = finish(group)
+    assert [one.returncode for one in done] == [0, 0], done
+    assert [os.listdir(tmp_path / name / "checkpoints") for name in ("run", "best")] == [["12"], ["12"]]
