@@ -20,17 +20,17 @@ from electra_jax.distributed.group import free_port
 
 STEPS, SAVE_EVERY = 24, 5
 SHARDED, MIXED = [1, -1, 1], [2, -1, 1]
-WORKER = Path(__file__).parent / "worker.py"
+WORKER, TWO_STORES = (Path(__file__).with_name(f"{name}.py") for name in ("worker", "two_stores"))
 Done = subprocess.CompletedProcess[str]
 
 
 class Runs:
-    """Processes of `worker.py`, which share compiled programs; each method is one story, told in its own MODEL_DIR."""
+    """Processes that share compiled programs; each method is one story, told in its own MODEL_DIR."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def start(self, name: str, count: int, **changes: Any) -> list[subprocess.Popen[str]]:
+    def start(self, name: str, count: int, *, script: Path = WORKER, **changes: Any) -> list[subprocess.Popen[str]]:
         port = free_port()
         explicit = [
             {
@@ -40,13 +40,16 @@ class Runs:
             }
             for index in range(count)
         ]
-        return [self.process(self.folder / name, where, **changes) for where in (explicit if count > 1 else [{}])]
+        places = explicit if count > 1 else [{}]
+        return [self.process(self.folder / name, where, script=script, **changes) for where in places]
 
-    def process(self, model_dir: Path, where: dict[str, str], **changes: Any) -> subprocess.Popen[str]:
+    def process(
+        self, model_dir: Path, where: dict[str, str], *, script: Path = WORKER, **changes: Any
+    ) -> subprocess.Popen[str]:
         options = {"steps": STEPS, "save_every": SAVE_EVERY, "mesh": SHARDED, "pace": 0.0} | changes
         one_device = "--xla_force_host_platform_device_count=1"
         return subprocess.Popen(
-            [sys.executable, str(WORKER), str(model_dir), json.dumps(options)],
+            [sys.executable, str(script), str(model_dir), json.dumps(options)],
             env=os.environ
             | {
                 "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {one_device}",
@@ -216,26 +219,8 @@ def test_processes_that_disagree_are_refused(runs: Runs, what: str) -> None:
     assert not list(runs.folder.glob(f"{what} *//checkpoints"))
 
 
-def test_two_stores_of_checkpoints_write_the_same_step_at_once(tmp_path: Path) -> None:
+def test_two_stores_of_checkpoints_write_the_same_step_at_once(runs: Runs) -> None:
     """As a fine-tuning does at its last step: its state, and the model that it keeps."""
-    port = free_port()
-    one_device = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
-    group = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER.with_name("two_stores.py")), str(tmp_path)],
-            env=os.environ
-            | {
-                "XLA_FLAGS": one_device,
-                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": str(index),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    done = finish(group)
+    done = finish(runs.start("stores", 2, script=TWO_STORES))
     assert [one.returncode for one in done] == [0, 0], done
-    assert [os.listdir(tmp_path / name / "checkpoints") for name in ("run", "best")] == [["12"], ["12"]]
+    assert [os.listdir(runs.folder / "stores" / name / "checkpoints") for name in ("run", "best")] == [["12"], ["12"]]
