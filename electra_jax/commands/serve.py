@@ -35,10 +35,6 @@ def run(configuration: ServingRun, options: argparse.Namespace) -> None:
 
     keep_compilations()
     model = electra_jax.load(configuration.model_dir)
-    if model.description.kind == "multiple_choice":
-        raise UserError(
-            f"{configuration.model_dir} is a model of multiple choice, which is not served: ask it by electra predict"
-        )
     _ = model.pieces
     with bound_socket(configuration.host, configuration.port) as server:
         shapes = served_shapes(model, configuration.max_batch_size)

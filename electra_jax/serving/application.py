@@ -111,9 +111,12 @@ class Service:
         """Return an input.
 
         Raises:
-            UserError: if the model does not read it, or its row is longer than any that was compiled.
+            UserError: if the model does not read it, or its row has a shape that was not compiled.
         """
         item = item_of(value, self._model, self._columns, where, index)
+        if item.ids is not None and self._model.description.kind == "multiple_choice":
+            # Each number of choices would be a shape of its own.
+            raise UserError(f'{where} has input_ids, and this server reads {{"text": ..., "choices": [..., ...]}}')
         if item.ids is not None and len(item.ids["input_ids"]) > self._longest:
             raise UserError(
                 f"{where} has {len(item.ids['input_ids'])} input_ids, and this server takes {self._longest}: send fewer"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.exceptions import HTTPException
@@ -23,6 +24,7 @@ class Field:
     name: str
     label: str
     lines: int
+    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,12 @@ def fields_of(model: Network) -> list[Field]:
     """Return what the form of a model asks for."""
     if TASK_KINDS.get(model.description.kind) == "question_answering":
         return [Field("context", "Passage", 8), Field("question", "Question", 2)]
+    if model.description.kind == "multiple_choice":
+        return [
+            Field("text", "Text", 6),
+            Field("text_pair", "Question, if there is one", 2, required=False),
+            Field("choices", "Choices, one on each line", 4),
+        ]
     if (model.description.task or {}).get("pair"):
         return [Field("text", "First text", 3), Field("text_pair", "Second text", 3)]
     return [Field("text", "Text", 4)]
@@ -86,7 +94,7 @@ def read_form(body: bytes) -> dict[str, str]:
     return {name: values[-1].replace("\r\n", "\n") for name, values in read.items()}
 
 
-def input_of(model: Network, given: Mapping[str, str]) -> dict[str, str]:
+def input_of(model: Network, given: Mapping[str, str]) -> dict[str, Any]:
     """Return the input that a form holds, as `POST /predict` takes it.
 
     Raises:
@@ -96,7 +104,10 @@ def input_of(model: Network, given: Mapping[str, str]) -> dict[str, str]:
     missing = [field.label for field in fields if field.name not in given]
     if missing:
         raise HTTPException(400, f"the form has no {missing[0]}: send it from the page, or POST /predict")
-    return {field.name: given[field.name] for field in fields}
+    value: dict[str, Any] = {field.name: given[field.name] for field in fields if field.required or given[field.name]}
+    if "choices" in value:
+        value["choices"] = [line for line in value["choices"].split("\n") if line.strip()]
+    return value
 
 
 def shown(model: Network, given: Mapping[str, str], record: Record) -> Shown:
@@ -110,6 +121,9 @@ def shown(model: Network, given: Mapping[str, str], record: Record) -> Shown:
         bars = [Bar(entry["text"] or "no answer", entry["probability"]) for entry in record["nbest"]]
         if record["start"] is not None:
             parts = parts_of(given["context"], [(record["start"], record["end"], "", "the answer")])
+    elif "choice" in record:
+        answer = record["choice"]
+        bars = list(map(Bar, input_of(model, given)["choices"], record["probabilities"]))
     elif isinstance(record.get("probabilities"), Mapping):
         answer = record["label"] if "label" in record else ", ".join(record["labels"]) or "no label"
         bars = sorted((Bar(*entry) for entry in record["probabilities"].items()), key=lambda bar: -bar.share)

@@ -30,8 +30,10 @@ def served_shapes(model: Network, batch_size: int) -> list[tuple[int, int]]:
 
 def warm_up(model: Network, shapes: Sequence[tuple[int, int]]) -> None:
     """Run a model once with each shape; the compiled programs stay with it."""
+    chooses = model.description.kind == "multiple_choice"
     for shape in shapes:
-        model.logits(np.zeros(shape, np.int32))
+        ids = np.zeros(shape, np.int32)
+        model.logits(ids[:, None] if chooses else ids)
         # Masks are filled a row at a time.
         if shape[0] == 1 and model.description.generator is not None:
-            model.generator_logits(np.zeros(shape, np.int32))
+            model.generator_logits(ids)

@@ -1,5 +1,6 @@
 """`electra serve`: what requests get, what is refused, and that no request compiles."""
 
+import contextlib
 import dataclasses
 import json
 import socket
@@ -29,6 +30,7 @@ from support.finetuned_model import QA, QUESTION, TAGGING, TAGS, text_facts, wri
 from support.pages import Page
 
 LABELS = ("bad", "<b>fair</b>", "good")
+CHOICES = {"text": "the dog ran home", "text_pair": "who ran?", "choices": ["the cat", "the dog"]}
 RUN = ServingRun(
     model_dir="runs/<one>",
     host="127.0.0.1",
@@ -53,6 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tuned(path / "tags", "token_classification", labels=TAGS, task=TAGGING)
     write_tuned(path / "plain_tags", "token_classification", labels=("NOUN", "VERB"), task=None)
     write_tuned(path / "answers", "question_answering", labels=(), task=QA)
+    write_tuned(path / "choices", "multiple_choice", labels=(), task=None, head_kind="sequence_classification")
     write_tuned(path / "pretraining", "pretraining", labels=(), task=None)
     return path
 
@@ -84,6 +87,7 @@ def sentence(response: Any, status: int) -> str:
         ("value", ["the cat sat"]),
         ("tags", [{"words": ["john", "ran"]}, "in paris"]),
         ("answers", [QUESTION | {"id": "q"}]),
+        ("choices", [CHOICES, {"text": "who ran", "choices": ["the dog", "john", "a cat in paris"]}]),
         ("pretraining", ["the cat [MASK] home", {"input_ids": [2, 9, 10, 3], "attention_mask": [1, 1, 1, 1]}]),
     ],
 )
@@ -188,6 +192,19 @@ def test_a_failure_is_told_and_the_server_goes_on(client: TestClient, monkeypatc
     assert client.post("/predict", json="the cat").status_code == 200
 
 
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """What is compiled meanwhile."""
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+    try:
+        yield compiled
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
 def test_no_request_compiles(folder: Path) -> None:
     """One of every size and length, and masks to fill, after the shapes were compiled."""
     model = electra_jax.load(folder / "pretraining")
@@ -195,12 +212,8 @@ def test_no_request_compiles(folder: Path) -> None:
     shapes = served_shapes(model, 2)
     assert shapes == [(size, length) for length in (16, 24, 32) for size in (1, 2)]
     warm_up(model, shapes)
-    compiled: list[str] = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
-    )
-    try:
-        run = dataclasses.replace(RUN, max_body_bytes=10**5, max_inputs=8, max_queue=8)
+    run = dataclasses.replace(RUN, max_body_bytes=10**5, max_inputs=8, max_queue=8)
+    with compilations() as compiled:
         with TestClient(make_application(model, run)) as client:
             for words in (1, 20, 100):
                 for count in (1, 2, 5):
@@ -214,8 +227,18 @@ def test_no_request_compiles(folder: Path) -> None:
         assert compiled == []
         model.logits([[2, 3]] * 3)
         assert compiled != []
-    finally:
-        jax.monitoring.clear_event_listeners()
+
+
+def test_no_number_of_choices_compiles(folder: Path) -> None:
+    model = electra_jax.load(folder / "choices")
+    warm_up(model, served_shapes(model, RUN.max_batch_size))
+    with compilations() as compiled, TestClient(make_application(model, RUN)) as client:
+        for count in (2, 3, 7):
+            found = client.post("/predict", json=CHOICES | {"choices": ["the dog", *["cat " * 20] * (count - 1)]})
+            assert len(found.json()["probabilities"]) == count
+        assert compiled == []
+        refused = client.post("/predict", json={"input_ids": [[2, 9, 3], [2, 10, 3]]})
+        assert 'has input_ids, and this server reads {"text": ..., "choices": [' in sentence(refused, 400)
 
 
 def test_a_task_is_served_at_its_own_length(folder: Path, tmp_path: Path) -> None:
@@ -323,6 +346,20 @@ class TestPage:
         before, after = fields["context"][: record["start"]], fields["context"][record["end"] :]
         assert f'dir="auto">{before}<mark title="the answer">{record["answer"]}</mark>{after}</p>' in text
 
+    @pytest.mark.parametrize("question", ["who ran?", ""])
+    def test_choices_have_their_probabilities_in_the_order_given(self, folder: Path, question: str) -> None:
+        fields = {"text": CHOICES["text"], "text_pair": question, "choices": "the cat\r\n\r\nthe dog\r\n"}
+        found, _ = self.ask(folder, "choices", **fields)
+        value = {name: one for name, one in CHOICES.items() if question or name != "text_pair"}
+        (record,) = electra_jax.load(folder / "choices")(value)
+        assert f"Answer {record['choice']} " in found.text
+        bars = (
+            f"{name}{100 * share:.1f}\N{NO-BREAK SPACE}%"
+            for name, share in zip(CHOICES["choices"], record["probabilities"], strict=True)
+        )
+        places = [found.text.index(bar) for bar in bars]
+        assert places == sorted(places)
+
     def test_a_form_that_is_refused_is_shown_again(self, folder: Path) -> None:
         found, _ = self.ask(folder, "one", status=413, text="a" * 3000)
         assert "Not answered: the body has more than 2,000 bytes" in found.text
@@ -348,11 +385,8 @@ def test_an_address_that_is_taken_is_a_sentence(folder: Path, capsys: pytest.Cap
 
 
 def test_what_cannot_be_served_is_a_sentence(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_tuned(tmp_path / "choice", "multiple_choice", labels=(), task=None, head_kind="sequence_classification")
-    assert main(["serve", str(tmp_path / "choice")]) == 2
-    assert "a model of multiple choice, which is not served: ask it by electra predict" in capsys.readouterr().err
     assert main(["serve", str(folder / "one"), "--gin.HOST='203.0.113.1'"]) == 2
     assert "cannot listen at 203.0.113.1, port 8000 (Cannot assign requested address)" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "uvicorn", None)
