@@ -14,7 +14,7 @@ from electra_jax.reports.charts import Box, Chart
 from electra_jax.reports.page import render
 
 # The colours of Okabe and Ito, which also people who do not see all colours tell apart, black first; used again with
-# other dashes.
+# other dashes and markers.
 _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("", "6 3", "2 2.5")
 # Outlines around the point: a circle, a square, a diamond, triangles up and down, a bar, a cross.
@@ -61,11 +61,12 @@ class Key:
 
 
 def look_of(index: int) -> Look:
-    """Return the look of the series of this number, unlike that of the 20 others next to it."""
+    """Return the look of the series of this number, unlike that of the 20 others next to it, also where it is a point."""
+    again = index // len(_COLOURS)
     return Look(
         _COLOURS[index % len(_COLOURS)],
-        _DASHES[index // len(_COLOURS) % len(_DASHES)],
-        _MARKERS[index % len(_MARKERS)],
+        _DASHES[again % len(_DASHES)],
+        _MARKERS[(index + again) % len(_MARKERS)],
     )
 
 

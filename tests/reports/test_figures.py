@@ -17,6 +17,12 @@ def panel(title: str) -> Panel:
     return Panel(title, chart, [look_of(0)], labelled=True)
 
 
+def test_points_of_many_series_differ_without_their_lines() -> None:
+    looks = [look_of(number) for number in range(21)]
+    assert len({(look.colour, look.marker) for look in looks}) == 21
+    assert len({(look.colour, look.dash) for look in looks}) == 21
+
+
 def test_panels_stand_in_rows_over_a_legend_with_room_for_every_name() -> None:
     names = [f"a variant <of> a long name & {number}" for number in range(9)]
     figure = draw_figure(
