@@ -7,7 +7,7 @@ them has a role: "main/encoder", "generator/head".
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -169,25 +169,6 @@ def disentangle(values: Arrays, params: PyTree) -> None:
         values[common] = held.get(common, held.get(mine))
         total = held.get(mine, values[common])
         values[mine] = total if path.startswith("layer_norm/") else total - values[common]
-
-
-def by_token(leaves: Mapping[str, np.ndarray], pieces_V: Sequence[Sequence[int]]) -> Arrays:
-    """Return leaves with the rows of a vocabulary in the order of another one.
-
-    Args:
-        leaves: by path.
-        pieces_V: for each token of the other vocabulary the rows here whose mean becomes its own, a single one where
-            both vocabularies have the token; none for a row of zeros.
-    """
-    return {path: _means(leaf, pieces_V) if VOCABULARY_ROWS.search(path) else leaf for path, leaf in leaves.items()}
-
-
-def _means(leaf: np.ndarray, pieces_V: Sequence[Sequence[int]]) -> np.ndarray:
-    found = np.zeros((len(pieces_V), *leaf.shape[1:]), leaf.dtype)
-    for row, pieces in enumerate(pieces_V):
-        if pieces:
-            found[row] = leaf[list(pieces)].mean(axis=0) if len(pieces) > 1 else leaf[pieces[0]]
-    return found
 
 
 def with_positions(leaves: Mapping[str, np.ndarray], rows: int, extension: str) -> Arrays:

@@ -1,6 +1,6 @@
 """Rows of a vocabulary's tables that a new run takes from a model with another vocabulary."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,27 @@ def pieces_by_token(source: epath.Path, vocabulary: Vocabulary, *, map_vocabular
     for row, pieces in zip(others, found.encode_batch(texts), strict=True):
         pieces_V[row] = [] if found.unk_id in pieces else pieces
     return pieces_V
+
+
+def by_token(leaves: Mapping[str, np.ndarray], pieces_V: Sequence[Sequence[int]]) -> roles.Arrays:
+    """Return leaves with the rows of a vocabulary in the order of another one.
+
+    Args:
+        leaves: by path.
+        pieces_V: for each token of the other vocabulary the rows here whose mean becomes its own, a single one where
+            both vocabularies have the token; none for a row of zeros.
+    """
+    return {
+        path: _means(leaf, pieces_V) if roles.VOCABULARY_ROWS.search(path) else leaf for path, leaf in leaves.items()
+    }
+
+
+def _means(leaf: np.ndarray, pieces_V: Sequence[Sequence[int]]) -> np.ndarray:
+    found = np.zeros((len(pieces_V), *leaf.shape[1:]), leaf.dtype)
+    for row, pieces in enumerate(pieces_V):
+        if pieces:
+            found[row] = leaf[list(pieces)].mean(axis=0) if len(pieces) > 1 else leaf[pieces[0]]
+    return found
 
 
 def counted(pieces_V: Sequence[Sequence[int]]) -> str:

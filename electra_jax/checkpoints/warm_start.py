@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from electra_jax.checkpoints import model_dir, orbax_store, roles
 from electra_jax.checkpoints.orbax_store import named_shapes
-from electra_jax.checkpoints.vocabulary_rows import counted, keep_new_rows, pieces_by_token
+from electra_jax.checkpoints.vocabulary_rows import by_token, counted, keep_new_rows, pieces_by_token
 from electra_jax.errors import UserError
 from electra_jax.files import path_of
 from electra_jax.model.config import EncoderConfig
@@ -162,7 +162,7 @@ def read_adapted(
     if pieces_V is not None:
         # No token has the rows that pad the table.
         pieces_V += [[]] * (encoder.padded_vocab_size - encoder.vocab_size)
-        leaves, known_V = roles.by_token(leaves, pieces_V), np.array([bool(pieces) for pieces in pieces_V])
+        leaves, known_V = by_token(leaves, pieces_V), np.array([bool(pieces) for pieces in pieces_V])
     if extended:
         leaves = roles.with_positions(leaves, encoder.max_position_embeddings, extend_positions)
         notes.append(

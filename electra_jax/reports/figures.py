@@ -61,7 +61,7 @@ class Key:
 
 
 def look_of(index: int) -> Look:
-    """Return the look of the series of this number, unlike that of the 20 others next to it, also where it is a point."""
+    """Return the look of the series of this number, unlike that of the 20 others next to it, its points too."""
     again = index // len(_COLOURS)
     return Look(
         _COLOURS[index % len(_COLOURS)],
