@@ -1,17 +1,14 @@
 """Keep the records of many runs' items on disk: what is done, with which settings, from which weights."""
 
 import datetime
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-import numpy as np
-from flax.traverse_util import flatten_dict
-
 from electra_jax.checkpoints import orbax_store
+from electra_jax.checkpoints.checksum import params_sha256
 from electra_jax.compare.item import Item
 from electra_jax.compare.plan import Timing
 from electra_jax.config.comparison import PAIRS
@@ -214,10 +211,5 @@ def command_of(item: Item) -> str:
 
 
 def parameters_sha256(model_dir: Path) -> str:
-    """Return a checksum of the newest checkpoint's parameters: their names, types, shapes and values."""
-    checksum = hashlib.sha256()
-    params = orbax_store.read_item(absolute(model_dir), "params").tree
-    for name, leaf in sorted(flatten_dict(params, sep="/").items()):
-        checksum.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
-        checksum.update(np.ascontiguousarray(leaf).tobytes())
-    return checksum.hexdigest()
+    """Return the checksum of the newest checkpoint's parameters."""
+    return params_sha256(orbax_store.read_item(absolute(model_dir), "params").tree)

@@ -95,17 +95,17 @@ def folder_of(bindings: Sequence[str]) -> str:
 
 
 def data_of(run: FinetuningRun) -> dict[str, str]:
-    """Return a hash of each split of a fine-tuning's data, labels included, and of the vocabulary.
+    """Return a hash of each split of a fine-tuning's data, labels included, of the vocabulary and of the first weights.
 
     Raises:
         UserError: if the data cannot be read, or cannot be divided as FOLDS says.
     """
-    vocabulary = resolve_init(run).vocabulary
+    origin = resolve_init(run)
     options = run.task
     if options.folds is not None and options.fold is None:
         options = dataclasses.replace(options, fold=0)
-    task = make_task(options, vocabulary)
-    hashes = {"vocabulary": vocabulary.fingerprint}
+    task = make_task(options, origin.vocabulary)
+    hashes = {"weights": origin.weights_hash, "vocabulary": origin.vocabulary.fingerprint}
     for split in ("train", "dev", "test"):
         if split != "test" or any(name.startswith(split) for name in task.splits):
             hashes[split] = hash_of([task.labels, *task.examples(split).examples])

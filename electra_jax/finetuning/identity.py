@@ -9,6 +9,7 @@ from electra_jax.finetuning.seed_run import SeedContext
 
 # What a run is trained on and scored by, and what is said of it where it is another one by now.
 DATA = {
+    "the weights' hash": "INIT_FROM has other weights by now",
     "the vocabulary's hash": "INIT_FROM has another vocabulary by now",
     "the training data's hash": "the training file has changed",
     "the dev data's hash": "the dev file has changed",
@@ -26,10 +27,11 @@ CLASSES = {"optimizer": "OptimizerConfig", "task": "TaskOptions", "heads": "Head
 
 
 def data_identity(context: SeedContext) -> dict[str, str]:
-    """Return a hash of everything that the settings of a run do not say: its data, labels included."""
+    """Return a hash of everything that the settings of a run do not say: its weights and data, labels included."""
     labels, parts = context.task.labels, context.parts.by_name
     dev = [example for name, part in parts.items() if name != "test" for example in part.examples]
     hashes = [
+        context.origin.weights_hash,
         context.origin.vocabulary_hash,
         hash_of([labels, *context.train.examples]),
         hash_of([labels, *dev]),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.checkpoints import model_dir, warm_start
+from electra_jax.checkpoints.checksum import params_sha256
 from electra_jax.checkpoints.model_record import check_finds_replaced
 from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.probing import ProbeRun
@@ -40,12 +41,14 @@ class Origin(NamedTuple):
         vocabulary: of the encoder.
         pretraining_length: of pre-training's rows; None where it is not known, as of an import or of random weights.
         source: the fact about the imported model that the encoder comes from, see `Description.source`.
+        weights_hash: checksum of INIT_FROM's parameters; "" for random weights. A run is not resumed from others.
     """
 
     encoder: EncoderConfig
     vocabulary: Vocabulary
     pretraining_length: int | None
     source: dict[str, Any]
+    weights_hash: str
 
     @property
     def vocabulary_hash(self) -> str:
@@ -116,7 +119,7 @@ def find_encoder(run: FinetuningRun | ProbeRun) -> Origin:
                 f"{run.vocab_file} has {len(vocabulary.tokens)} entries and the model's Gin file says VOCAB_SIZE = "
                 f"{encoder.vocab_size}: set --gin.VOCAB_SIZE={len(vocabulary.tokens)}"
             )
-        return Origin(encoder, vocabulary, None, {})
+        return Origin(encoder, vocabulary, None, {}, weights_hash="")
     found = init_from_checkpoint(run.init_from, run.vocab_file, run.lowercase)
     different = [
         f"{name} {getattr(found.encoder, name)} there, {getattr(given, name)} here"
@@ -178,8 +181,10 @@ def init_from_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool
             f"TOKENIZER {vocab_file} has {len(vocabulary.tokens)} entries and the embedding table of {init_from} "
             f"{encoder.vocab_size} rows: this is another model's vocabulary"
         )
-    description = model.description
-    return Origin(encoder, vocabulary, description.facts.get("sequence length"), description.source)
+    facts = model.description.facts
+    return Origin(
+        encoder, vocabulary, facts.get("sequence length"), model.description.source, params_sha256(model.params)
+    )
 
 
 def warn_of_long_rows(origin: Origin, longest: int) -> None:

@@ -25,7 +25,7 @@ def test_scores_are_those_of_the_products_probe(tmp_path: Path) -> None:
         (tmp_path / f"{split}.txt").write_text("\n".join(lines))
     settings, encoder = switches.probe_settings(tmp_path), small_encoder()
     assert (settings.num_train_sentences, settings.penalty, settings.max_iterations) == (2000, 10.0, 100)
-    origin = Origin(encoder, Vocabulary(TOKENS, True, True), None, {})
+    origin = Origin(encoder, Vocabulary(TOKENS, True, True), None, {}, "")
     sources = probe_sources(settings.task)
     asked = {
         split: command.ask_split(settings, origin, split, sources.read("chunk", split).examples, draw_of(0, split))

@@ -1,5 +1,6 @@
 """`electra sweep` without training: what is tried, what is refused, which trial is chosen, and what is said of it."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,7 @@ def test_the_best_mean_on_dev_is_chosen(
 def test_a_cross_validation_counts_by_its_folds(places: dict[str, Any]) -> None:
     run = configured(places, FOLDS=2, SPACE={"EPOCHS": (3,)})
     (trial,) = trials = make_trials(run)
-    assert (trial.folds, trial.data.keys()) == (2, {"vocabulary", "train", "dev"})
+    assert (trial.folds, trial.data.keys()) == (2, {"weights", "vocabulary", "train", "dev"})
     records = Records(Path(run.model_dir), trials, range(1))
     folds = [{**seed(0, score), "fold": number} for number, score in enumerate((40.0, 60.0))]
     write_results(records, trial, {"seeds": [seed(0, 50.0)], "folds": folds})
@@ -251,3 +252,6 @@ def test_trials_of_other_settings_or_data_are_not_taken_over(
     records = Records(Path(run.model_dir), corrected, range(2))
     with pytest.raises(UserError, match=r"made from other data \(changed since: train\): use another MODEL_DIR"):
         check_data(records, corrected)
+    trained_on = [dataclasses.replace(trial, data=dict(trial.data) | {"weights": "other"}) for trial in trials]
+    with pytest.raises(UserError, match=r"made from other data \(changed since: weights\): use another MODEL_DIR"):
+        check_data(records, trained_on)

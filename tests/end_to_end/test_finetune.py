@@ -3,16 +3,21 @@
 import inspect
 import json
 import re
+import shutil
 import textwrap
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 import electra_jax
+from electra_jax.checkpoints import model_dir
+from electra_jax.checkpoints.model_dir import write_model
 from electra_jax.cli import main
 from electra_jax.tasks import seqio_export
 from support.command_line import WORDS
+from support.finetuned_model import write_tuned
 from support.tuned_runs import (
     DRAW,
     NOUNS,
@@ -102,6 +107,29 @@ def test_classification(
     said = capsys.readouterr()
     assert json.loads(said.out) == {"index": 0} | electra_jax.load(str(tmp_path / "run"))(long_text)[0]
     assert "1 of 1 texts, 85 % of tokens, cut at 32" in caplog.text
+
+
+def test_weights_that_changed_since_are_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an encoder that was trained on: its scores are not those of the run that is there."""
+    start = write_tuned(tmp_path / "start", "discriminator", labels=(), task=None)
+    rows = "".join(f"the {word},{word}\n" for word in ("cat", "dog") * 20)
+    (tmp_path / "train.csv").write_text(f"text,label\n{rows}")
+    columns = {"TRAIN_FILE": str(tmp_path / "train.csv"), "TEXT_COLUMN": "text", "LABEL_COLUMN": "label"}
+    settings = SETTINGS | settings_of(start, tmp_path, "classification") | columns | {"EPOCHS": 1, "NUM_SEEDS": 1}
+    electra("finetune", **settings)
+    electra("finetune", **settings)
+    results = (tmp_path / "run/results.json").read_text()
+    model = model_dir.load(start)
+    shutil.rmtree(start)
+    start.mkdir()
+    params = jax.tree.map(lambda leaf: 1.01 * leaf, model.params)
+    write_model(start, model.description, {"params": params}, step=4, vocabulary=model.vocabulary)
+    capsys.readouterr()
+    assert main(["finetune", *(f"--gin.{name}={value!r}" for name, value in settings.items())]) == 2
+    assert (
+        "run holds another run (INIT_FROM has other weights by now): use another MODEL_DIR" in capsys.readouterr().err
+    )
+    assert (tmp_path / "run/results.json").read_text() == results
 
 
 def test_texts_whose_last_word_decides(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
