@@ -62,11 +62,18 @@ _UNREADABLE_BYTES = (
 _FASTA = r">\S.*\r?\n([A-Z*\-]{20,}|[ACGTUNacgtun]{20,})\r?\n"
 # Four words, each with its tags, of which the last is one of IOB's.
 _TAGGED = r"(-DOCSTART-.*\r?\n\s*)?(\S+[ \t](\S+[ \t])*([BIES]-\S+|O)\r?\n){4}"
+# Eight words with a tag each, "The/DT dog/NN": the letters of a tag, or the sign that a punctuation mark has for one.
+_SLASHED = r"(\S*[^\s/]/([A-Za-z][A-Za-z$*+-]{0,9}|[^\w\s/]{1,3})\s+){8}"
+_VERTICAL = r"(<[^>\n]+>[ \t]*\r?\n)+([^\s<]+\t[^\n]+\n){2}"
 _UNREADABLE_TEXT = (
     (r"(<\?xml[^>]*>\s*)?<mediawiki\b", "MediaWiki's XML", "extract its text with wikiextractor first"),
     (_FASTA, "a FASTA file", "write its sequences without their headers, with spaces between k-mers"),
     (r"(#.*\n)*1(-\d+)?\t([^\t\n]+\t){8}[^\t\n]+\n", "a CoNLL-U file", "write its sentences, the comments `# text =`"),
     (_TAGGED, "a CoNLL file of tagged words", "write its sentences, the words of its first column with spaces between"),
+    (_VERTICAL, "a vertical file of words with tags", "write its sentences, the words of its first column alone"),
+    (_SLASHED, "a text of words with their tags", "write its words alone"),
+    (r"T\d+\t\S+ \d+ \d+(;\d+ \d+)*\t", "brat's annotations", "name the .txt files beside them"),
+    (r"1\t[^\t\n]+\n2\t[^\t\n]+\n3\t[^\t\n]+\n", "a file of numbered lines", "remove the numbers with cut -f2"),
     (r"##fileformat=VCF", "a VCF file of genetic variants", "write the texts of one of its columns, if there are any"),
     (r"LOCUS {3,}\S", "a GenBank file", "write its sequences or its texts alone"),
     (r"<(TEI|teiCorpus)\b", "TEI's XML", "extract its text"),
@@ -107,7 +114,7 @@ def recognise(head: bytes, *, suffix: str, text_field: str, place: str) -> str:
         raise UserError(f"{place} is {what}, which is not read: {advice}.")
     if has_zeros(head):
         raise UserError(f"{place} holds bytes of 0, which no text in UTF-8 has: convert it, or leave it out of CORPUS.")
-    start = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    start = head.decode("utf-8", "replace").lstrip("\ufeff\x1e \t\r\n")
     for pattern, what, advice in _UNREADABLE_TEXT:
         if re.match(pattern, start):
             raise UserError(f"{place} is {what}, which is not read: {advice}, {_FORCE}.")

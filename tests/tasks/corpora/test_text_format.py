@@ -30,6 +30,18 @@ def read(path: pathlib.Path, text_format: str = "auto", text_field: str = "text"
         ("dna.txt", "ACGT" * 50_000, ["ACGT" * 50_000]),
         ("long.csv", "id,text\n0," + "A" * 200_000, ["A" * 200_000]),
         ("old_mac.txt", "One,\rtwo\n", ["One,\rtwo"]),
+        (
+            "ends.txt",
+            "One\fTwo\n\fThree\u0085Four\u2028\u2029Five\vSix\n\f\nSeven\n",
+            ["One\nTwo\nThree\nFour\nFive\nSix", "Seven"],
+        ),
+        ("ends.jsonl", '{"text": "One\u2028Two\\fThree"}\n', ["One\nTwo\nThree"]),
+        (
+            "slashes.txt",
+            "and/or he/she it/they a/b c/d e/f 1/2 3/4 5/6\n",
+            ["and/or he/she it/they a/b c/d e/f 1/2 3/4 5/6"],
+        ),
+        ("numbered.txt", "1\tOne.\n3\tThree.\n", ["1\tOne.\n3\tThree."]),
         ("caps.txt", "ORCHARDS AND GARDENS", ["ORCHARDS AND GARDENS"]),
         ("formats.txt", "GGUF is a format.", ["GGUF is a format."]),
         ("r.txt", "RDA is a rule of libraries.", ["RDA is a rule of libraries."]),
@@ -77,6 +89,10 @@ def test_a_file_is_read_as_its_first_lines_show(
         ("-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nwill MD B-VP O\n, , O O\nnot RB O O\n", "a CoNLL file"),
         ("##fileformat=VCFv4.2\n#CHROM\tPOS\n20\t14370\n", "a VCF file"),
         ("LOCUS       SCU49845     5028 bp    DNA\nDEFINITION  TCP1-beta gene.\n", "a GenBank file"),
+        ("<s>\nThe\tDT\tthe\ndog\tNN\tdog\n</s>\n", "a vertical file of words with tags"),
+        ("The/at Fulton/np-tl County/nn-tl Jury/nn-tl said/vbd ,/, an/at end/nn\n", "a text of words with their tags"),
+        ("T1\tPerson 0 3\tAnn\nR1\tIn Arg1:T1 Arg2:T1\n", r"brat's annotations.*the \.txt files"),
+        ("1\tOne.\n2\tTwo.\n3\tThree.\n", "a file of numbered lines.*cut -f2"),
         ("<TEI xmlns='http://www.tei-c.org/ns/1.0'>\n<text>One.</text></TEI>\n", "TEI's XML"),
     ],
 )
@@ -140,6 +156,11 @@ def test_fields_of_json_lines(tmp_path: pathlib.Path) -> None:
     assert read(path, text_field="content.text") == (["One.", "Two.\n3."], {"null texts": 1})
     path.write_text('{"content": null}\n{"content": {"text": ["One.", null]}}\n')
     assert read(path, text_field="content.text") == (["One."], {"null texts": 1})
+    path.write_text('"One."\n"Two."\n')
+    assert read(path)[0] == ["One.", "Two."]
+    # Lists of records, as of chats and papers; a name that stands twice elsewhere loses no text.
+    path.write_text('{"a": [{"b": "One."}, {"b": ["Two.", ["3."]]}], "c": 1, "c": 2}\n{"a": []}\n')
+    assert read(path, text_field="a.b") == (["One.\nTwo.\n3."], {})
     path.write_text('{"text": "bad \\ud83d half"}\n')
     assert read(path)[0] == ["bad \ufffd half"]
 
@@ -152,6 +173,16 @@ def test_fields_of_json_lines(tmp_path: pathlib.Path) -> None:
         ('[{"text": "One."}] [', r"goes on after the end of its JSON array"),
         ('[{"body": "One."}]', r"a, element 1: no text in the field 'text' \(fields: 'body'\)"),
         ('{"content": {"text": 5}}', r"a, line 1: no text in the field 'text' \(fields: 'content.text'\)"),
+        ('{"text": [{"en": "One."}]}', r"a, line 1: no text in the field 'text', which holds a list; .*'text.en'"),
+        (
+            '{"text": "One.", "text": "Two."}',
+            r"a, line 1 cannot be read \(the field 'text' stands twice in one object\): mend",
+        ),
+        (
+            '[{"text": "One.", "text": "Two."}]',
+            r"a, element 1: the field 'text' stands twice in one object; remove or rena",
+        ),
+        ('\x1e{"text": "One."}', r"a, line 1 is not JSON"),
         ('{"text": {"en": "One."}}', r"a, line 1: no text in the field 'text', which holds an object; .*'text.en'"),
     ],
 )
