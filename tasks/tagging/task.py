@@ -317,7 +317,7 @@ def _labels(options: TaskOptions, rules: TaggingRules) -> list[str]:
     parts = (sources.read(options.task, split).examples for split in sources.readers)
     first = next(parts)
     tags = {tag for sentence in first for tag in sentence.tags}
-    if len(tags) == 1:
+    if len(tags) == 1 and (options.tag_encoding == PLAIN or tags == {OUTSIDE}):
         raise UserError(
             f"{options.task}: every word has the tag {tags.pop()!r}, from which nothing can be learnt; set TAG_COLUMN, "
             f"now {options.tag_column}, to the column of the tags"
