@@ -74,6 +74,7 @@ _UNREADABLE_TEXT = (
     (_SLASHED, "a text of words with their tags", "write its words alone"),
     (r"T\d+\t\S+ \d+ \d+(;\d+ \d+)*\t", "brat's annotations", "name the .txt files beside them"),
     (r"1\t[^\t\n]+\n2\t[^\t\n]+\n3\t[^\t\n]+\n", "a file of numbered lines", "remove the numbers with cut -f2"),
+    (r"@(UTF8|Begin)[ \t]*\r?\n@", "a transcript in CHAT, as CHILDES has them", "extract its utterances"),
     (r"##fileformat=VCF", "a VCF file of genetic variants", "write the texts of one of its columns, if there are any"),
     (r"LOCUS {3,}\S", "a GenBank file", "write its sequences or its texts alone"),
     (r"<(TEI|teiCorpus)\b", "TEI's XML", "extract its text"),
@@ -91,6 +92,8 @@ _JSON_OBJECT = re.compile(r'\{\s*("(?:[^"\\]|\\.)*"\s*:|\})')
 _JSON_ARRAY = re.compile(r'\[\s*(\{\s*("|\})|"|\[)')
 # Rows of a table that must have the cells of its header, if the header does not name the text.
 _FEWEST_ROWS = 3
+# Lines with tags; prose may have one.
+_FEWEST_TAGS = 3
 # A share of NULs that no text in UTF-8 has, and text in UTF-16 without a mark does.
 _MOST_NULS = 0.05
 
@@ -126,6 +129,8 @@ def recognise(head: bytes, *, suffix: str, text_field: str, place: str) -> str:
         return "json"
     if suffix == ".jsonl":
         return "jsonl"
+    if suffix != ".md" and _is_markup(start):
+        raise UserError(f"{place} is text between tags of SGML or XML, which is not read: extract its text, {_FORCE}.")
     if re.match(r"<doc\s[^>]*>", start):
         return "doc"
     return _kind_of_table(start, suffix, text_field) or "documents"
@@ -162,6 +167,15 @@ def zip_application(names: Sequence[str]) -> tuple[str, str] | None:
         if any(re.fullmatch(pattern, name) for name in names):
             return what, advice
     return None
+
+
+def _is_markup(start: str) -> bool:
+    """Return whether a text begins with a line that is a tag, and others begin with tags, but for wikiextractor's."""
+    if re.match(r"<doc\s[^>]*\b(title|url)=", start):
+        return False
+    first, *lines = start.split("\n")
+    tags = [line for line in lines if re.match(r"\s*</?[A-Za-z][^<>]*>", line) and not re.match("</?doc[ >]", line)]
+    return re.fullmatch(r"<[A-Za-z][^<>]*>\s*", first) is not None and len(tags) >= _FEWEST_TAGS
 
 
 def _kind_of_json(start: str) -> str | None:

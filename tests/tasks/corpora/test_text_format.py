@@ -42,6 +42,7 @@ def read(path: pathlib.Path, text_format: str = "auto", text_field: str = "text"
             ["and/or he/she it/they a/b c/d e/f 1/2 3/4 5/6"],
         ),
         ("numbered.txt", "1\tOne.\n3\tThree.\n", ["1\tOne.\n3\tThree."]),
+        ("tag.txt", "<note>\nOne <b>two</b>.\n</note>\n", ["<note>\nOne <b>two</b>.\n</note>"]),
         ("caps.txt", "ORCHARDS AND GARDENS", ["ORCHARDS AND GARDENS"]),
         ("formats.txt", "GGUF is a format.", ["GGUF is a format."]),
         ("r.txt", "RDA is a rule of libraries.", ["RDA is a rule of libraries."]),
@@ -93,6 +94,16 @@ def test_a_file_is_read_as_its_first_lines_show(
         ("The/at Fulton/np-tl County/nn-tl Jury/nn-tl said/vbd ,/, an/at end/nn\n", "a text of words with their tags"),
         ("T1\tPerson 0 3\tAnn\nR1\tIn Arg1:T1 Arg2:T1\n", r"brat's annotations.*the \.txt files"),
         ("1\tOne.\n2\tTwo.\n3\tThree.\n", "a file of numbered lines.*cut -f2"),
+        (
+            '<DOC id="A" type="story" >\n<HEADLINE>\nOne.\n</HEADLINE>\n<TEXT>\n<P>\nTwo.\n',
+            "between tags of SGML or XML",
+        ),
+        (
+            '<doc docid="a">\n<p>\n<seg id="1">One.</seg>\n<seg id="2">Two.</seg>\n</p>\n</doc>\n',
+            "between tags of SGML",
+        ),
+        ("<CHAPTER ID=1>\nOne.\n<SPEAKER ID=1>\nTwo.\n<P>\nThree.\n<P>\n", "between tags of SGML or XML"),
+        ("@UTF8\n@Begin\n@Languages:\teng\n*CHI:\tmore cookie .\n", "a transcript in CHAT"),
         ("<TEI xmlns='http://www.tei-c.org/ns/1.0'>\n<text>One.</text></TEI>\n", "TEI's XML"),
     ],
 )
@@ -141,6 +152,13 @@ def test_rows_that_are_not_what_the_header_says(tmp_path: pathlib.Path, content:
         read(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("id,text,\n0,One.,\n1,Two.,,\n")
     assert read(tmp_path / "a.csv")[0] == ["One.", "Two."]
+
+
+def test_tags_in_a_page_of_markdown_or_in_a_document_of_wikiextractor_are_text(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.md").write_text("<p>\n<img src='a'>\n</p>\n<b>\nOne.")
+    assert read(tmp_path / "a.md")[0] == ["<p>\n<img src='a'>\n</p>\n<b>\nOne."]
+    (tmp_path / "wiki_00").write_text('<doc id="1" url="u" title="A">\n<br>One.\n<br>\n<br>\n</doc>\n')
+    assert read(tmp_path / "wiki_00")[0] == ["<br>One.\n<br>\n<br>"]
 
 
 def test_a_table_without_the_column_is_refused(tmp_path: pathlib.Path) -> None:
