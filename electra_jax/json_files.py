@@ -4,6 +4,7 @@ import json
 import reprlib
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,14 @@ def read_text(path: "Path | epath.Path", *, remedy: str = REMEDY) -> str:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}: {remedy}") from error
 
 
-def parse_json(text: str, kind: Any, place: object, *, remedy: str = REMEDY) -> Any:
+def parse_json(
+    text: str,
+    kind: Any,
+    place: object,
+    *,
+    remedy: str = REMEDY,
+    hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
     """Return the value of a JSON text.
 
     Args:
@@ -57,19 +65,20 @@ def parse_json(text: str, kind: Any, place: object, *, remedy: str = REMEDY) -> 
             `TypedDict`, whose keys are those that are read; others may stand beside them.
         place: the file, and the line where it has lines of JSON, for the message.
         remedy: what a user can do about a text that is not what it should be.
+        hook: makes the value of an object of its names and values, or raises a ValueError that says what is wrong.
 
     Raises:
         UserError: if the text is not JSON, nests too deeply or has a number of too many digits to be read, or the value
             is of another type.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=hook)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise UserError(f"{place} is not JSON ({error.msg}, {where}): {remedy}") from error
     except RecursionError as error:
         raise UserError(f"{place} is JSON that nests too deeply to be read: {remedy}") from error
-    # A number of more than 4,300 digits.
+    # A number of more than 4,300 digits, or an object that the hook refuses.
     except ValueError as error:
         raise UserError(f"{place} cannot be read ({error}): {remedy}") from error
     wrong = fault_of(value, kind, "")

@@ -11,7 +11,7 @@ from electra_jax.tasks.corpora.corpus import text_hash
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.parts import shared_text
 from electra_jax.tasks.protocol import DownstreamTask, Examples
-from electra_jax.tasks.qa.files import QAExample
+from electra_jax.tasks.qa.questions import QAExample
 from electra_jax.tasks.tagging.sentences import TaggedSentence
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.corpus import text_hash
 from electra_jax.tasks.multiple_choice.examples import ChoiceExample
-from electra_jax.tasks.qa.files import QAExample
+from electra_jax.tasks.qa.questions import QAExample
 from electra_jax.tasks.split_files import held_out_hashes
 from electra_jax.tasks.tagging.sentences import TaggedSentence
 from electra_jax.tasks.text.tables import TextExample

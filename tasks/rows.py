@@ -32,7 +32,7 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     if not content.strip():
         raise UserError(f"{path} is empty.")
-    if what := _format_of_no_text(content[:HEAD_BYTES]):
+    if what := format_of_no_text(content[:HEAD_BYTES]):
         raise UserError(f"{path} is {what}: save what it holds as text in UTF-8, as a .csv, .tsv or .jsonl.")
     end = b"\n" if b"\n" in content else b"\r"
     for number, raw in enumerate(content.removesuffix(end).split(end), start=1):
@@ -42,7 +42,8 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
             raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason}); convert the file.") from error
 
 
-def _format_of_no_text(head: bytes) -> str | None:
+def format_of_no_text(head: bytes) -> str | None:
+    """Return what a file is that is no text in UTF-8, by its first bytes; None for a text."""
     if compression_of(head):
         return "compressed"
     kind = container_of(head)

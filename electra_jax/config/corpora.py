@@ -1,6 +1,7 @@
 """Name a corpus, or a mixture of corpora with weights, and what of it is left out."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Self
 
@@ -79,5 +80,5 @@ def _is_weighted(pair: object) -> bool:
         and len(pair) == 2
         and isinstance(pair[0], str)
         and isinstance(pair[1], int | float)
-        and 0 < pair[1] < float("inf")
+        and 0 < pair[1] <= sys.float_info.max
     )

@@ -12,7 +12,7 @@ from electra_jax.config.cache_checks import check_marks_of, check_no_marks, chec
 from electra_jax.config.pretraining import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, evaluation_batches
 from electra_jax.data.blocks import TokenBlocks
-from electra_jax.data.mixture import WeightedBlocks, concatenated
+from electra_jax.data.mixture import PERIOD, WeightedBlocks, concatenated, rows_of_period
 from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
@@ -34,6 +34,9 @@ from electra_jax.training import sharding
 
 # Names for people, of corpora whose own name says little.
 CORPORA = {"embedded": "the docstrings of the installed Python packages"}
+
+# A share of a mixture that differs by more from what its weight says is told.
+_ROUNDED = 0.1
 
 
 class PretrainingData(NamedTuple):
@@ -279,13 +282,15 @@ def fingerprint_of_blocks(train: Sequence[WeightedBlocks], validation: TokenBloc
 
 
 def state_epochs(run: PretrainingRun, train: Sequence[WeightedBlocks], batches: BlockBatches) -> None:
-    """Print how often a run goes through each part of its mixture."""
+    """Print the share that each part of a mixture has, and how often the run goes through it."""
     num_rows = run.batch_shapes.num_rows(0, run.loop.num_train_steps)
-    total = sum(part.weight for part in train)
-    for part, epochs in zip(train, batches.epochs(num_rows), strict=True):
+    weights = [part.weight for part in train]
+    for part, rows, epochs in zip(train, rows_of_period(weights), batches.epochs(num_rows), strict=True):
+        share, meant = rows / PERIOD, part.weight / sum(weights)
+        rounded = f" (its weight says {meant:.2g}, and no share is finer than 1 in {PERIOD:,})"
         print_on_leader(
-            f"{part.name}: {part.weight / total:.1%} of the rows, {len(part.blocks):,} examples, {epochs:.2f} epochs "
-            f"in {run.loop.num_train_steps:,} steps"
+            f"{part.name}: {share:.1%} of the rows{rounded if abs(share - meant) > _ROUNDED * meant else ''}, "
+            f"{len(part.blocks):,} examples, {epochs:.2f} epochs in {run.loop.num_train_steps:,} steps"
         )
 
 

@@ -73,8 +73,10 @@ def wet_records(stream: BinaryIO, place: str) -> Iterator[bytes]:
             name, _, value = header.decode("utf-8", "replace").partition(":")
             fields[name.strip().lower()] = value.strip()
         kind, length = fields.get("warc-type"), fields.get("content-length", "")
-        if kind in ("response", "resource", "request"):
-            raise UserError(f"{place} is a WARC file of fetched pages, which is not read: take its WET file.")
+        if kind in ("response", "resource", "request", "metadata"):
+            raise UserError(
+                f"{place} is a WARC file of fetched pages or of facts about them, which is not read: take its WET file."
+            )
         if not length.isdigit():
             raise DamagedError("a record has no length")
         content = stream.read(int(length))

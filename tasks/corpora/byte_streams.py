@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
@@ -22,6 +23,10 @@ EXPANSION = {".gz": 2.6, ".xz": 3.3, ".zst": 2.8, ".bz2": 3.4}
 HEAD_BYTES = 1 << 14
 
 _MAGIC = {b"\x1f\x8b\x08": ".gz", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+# A frame that holds no text begins each of the frames that pzstd writes.
+_ZSTANDARD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+# How far back a frame may refer (`zstd --long=31`), which is memory while it is read.
+_LARGEST_WINDOW = 1 << 31
 # A block of text or, in an empty file, the end follows the header of a .bz2 file.
 _BZIP2_MAGIC = (b"1AY&SY", b"\x17rE8P\x90")
 
@@ -116,6 +121,8 @@ def compression_of(head: bytes) -> str | None:
     """Return the usual suffix of the compression that a file begins with, or None."""
     if head[:3] == b"BZh" and head[4:10] in _BZIP2_MAGIC:
         return ".bz2"
+    if _ZSTANDARD_SKIPPABLE.match(head):
+        return ".zst"
     return next((suffix for magic, suffix in _MAGIC.items() if head.startswith(magic)), None)
 
 
@@ -184,7 +191,7 @@ class _ZstandardReader(io.RawIOBase):
         return size
 
     def _decompress(self) -> None:
-        frame = self._frame or self._zstandard.ZstdDecompressor().decompressobj()
+        frame = self._frame or self._zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj()
         try:
             self._ready = frame.decompress(self._compressed)
         except self._zstandard.ZstdError as error:

@@ -5,6 +5,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,10 @@ from electra_jax.errors import UserError
 
 SPLITS = ("train", "validation")
 _HASHES = 2**64
+
+# Vertical tab, form feed, separators of files and records, next line, and Unicode's separators of lines and paragraphs.
+# A carriage return is white space to every tokenizer.
+_OTHER_LINE_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +93,12 @@ def fingerprint_of(*parts: object) -> str:
 
 
 def joined_lines(lines: Iterable[str]) -> str:
-    """Join the lines that are not blank, stripped, by line ends: the text of a Document."""
-    stripped = (line.strip() for line in lines)
+    """Join the lines that are not blank, stripped, by line ends: the text of a Document.
+
+    What else ends a line in Unicode ends one here too: a tokenizer that removes control characters would join the words
+    on its two sides.
+    """
+    stripped = (part.strip() for line in lines for part in _OTHER_LINE_ENDS.split(line))
     return "\n".join(line for line in stripped if line)
 
 

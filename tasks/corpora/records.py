@@ -1,6 +1,7 @@
 """Take the text out of records: JSON objects, rows of Parquet and Arrow files."""
 
 import collections
+import functools
 import json
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -20,8 +21,8 @@ def text_of(record: object, field: str, *, place: str, skipped: collections.Coun
 
     Args:
         record: a JSON value; only an object has fields.
-        field: a name, or several joined by dots, which lead into nested records; see `_has_field`. A list of strings
-            there is joined by line ends.
+        field: a name, or several joined by dots, which lead into nested records and lists of them; see `_has_field`. A
+            list of strings there, also one of lists, is joined by line ends.
         place: where the record stands, for the error.
         skipped: where nulls are counted.
 
@@ -36,6 +37,8 @@ def text_of(record: object, field: str, *, place: str, skipped: collections.Coun
             "name the one that holds the text with --gin.TEXT_FIELD."
         )
     text = _field(record, field)
+    if isinstance(text, list):
+        text = _flat(text)
     if text is None:
         skipped["null texts"] += 1
         return ""
@@ -49,13 +52,32 @@ def text_of(record: object, field: str, *, place: str, skipped: collections.Coun
     return joined_lines(without_surrogates(text).split("\n"))
 
 
-def json_values(stream: BinaryIO, place: str) -> Iterator[object]:
+class RepeatedFieldError(ValueError):
+    """A JSON object has the field of the text twice."""
+
+
+def object_with_one(field: str, pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object of its names and values.
+
+    Raises:
+        RepeatedFieldError: if a name that leads to the field stands there twice, so that a text would be lost.
+    """
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        counts = collections.Counter(name for name, _ in pairs)
+        twice = next((name for name in (field, *field.split(".")) if counts[name] > 1), None)
+        if twice is not None:
+            raise RepeatedFieldError(f"the field {twice!r} stands twice in one object")
+    return record
+
+
+def json_values(stream: BinaryIO, field: str, place: str) -> Iterator[object]:
     """Yield the elements of a JSON array, or JSON values that follow one another, as they are read.
 
     Raises:
-        UserError: if something is not JSON, or breaks off.
+        UserError: if something is not JSON, breaks off, or has the field of the text twice.
     """
-    buffer, at_end, number = _Text(stream, place), False, 0
+    buffer, at_end, number = _Text(stream, field, place), False, 0
     in_array = buffer.skip(" \t\r\n\ufeff") == "["
     if in_array:
         buffer.drop(1)
@@ -78,9 +100,9 @@ def json_values(stream: BinaryIO, place: str) -> Iterator[object]:
 class _Text:
     """Decode a stream piece by piece, and JSON values from it."""
 
-    def __init__(self, stream: BinaryIO, place: str) -> None:
+    def __init__(self, stream: BinaryIO, field: str, place: str) -> None:
         self._stream, self._place = stream, place
-        self._decoder = json.JSONDecoder()
+        self._decoder = json.JSONDecoder(object_pairs_hook=functools.partial(object_with_one, field))
         self._bytes, self._text, self._start = b"", "", 0
         self._ended = False
 
@@ -104,6 +126,8 @@ class _Text:
                 value, end = self._decoder.raw_decode(self._text, self._start)
             except RecursionError as error:
                 raise UserError(f"{self._place}, element {number}: JSON that nests too deeply to be read.") from error
+            except RepeatedFieldError as error:
+                raise UserError(f"{self._place}, element {number}: {error}; remove or rename one.") from error
             except ValueError as error:
                 # A value that is cut off is read again with twice as much text.
                 left = len(self._text) - self._start
@@ -142,8 +166,15 @@ def _whole_characters(data: bytes) -> int:
     return end - 1 if end and data[end - 1] & 0x80 else len(data)
 
 
+def _flat(values: list[object]) -> list[object]:
+    """Return what a list holds, and what the lists in it hold."""
+    return [one for value in values for one in (_flat(value) if isinstance(value, list) else [value])]
+
+
 def _fields(record: object, outer: str = "") -> list[str]:
-    """Return the names of a record's fields, those of nested records after a dot."""
+    """Return the names of a record's fields, those of nested records after a dot; a list has those of its first."""
+    if isinstance(record, list):
+        return _fields(record[0], outer) if record else []
     found: list[str] = []
     for name, value in record.items() if isinstance(record, dict) else ():
         nested = _fields(value, f"{outer}{name}.")
@@ -154,8 +185,10 @@ def _fields(record: object, outer: str = "") -> list[str]:
 def _has_field(record: object, name: str) -> bool:
     """Return whether a record has a field; a dot leads into a nested record unless a field's name holds it.
 
-    A nested record that is null has all fields, and they are null.
+    A nested record that is null has all fields, and they are null; a list has those that all of its records have.
     """
+    if isinstance(record, list):
+        return all(_has_field(one, name) for one in record)
     if not isinstance(record, dict):
         return False
     outer, dot, inner = name.partition(".")
@@ -165,7 +198,9 @@ def _has_field(record: object, name: str) -> bool:
 
 
 def _field(record: object, name: str) -> object:
-    """Return the value of a field (see `_has_field`), or None."""
+    """Return the value of a field (see `_has_field`), or None; of a list the values of its records."""
+    if isinstance(record, list):
+        return [_field(one, name) for one in record]
     if not isinstance(record, dict) or not _has_field(record, name):
         return None
     outer, _, inner = name.partition(".")

@@ -62,11 +62,19 @@ _UNREADABLE_BYTES = (
 _FASTA = r">\S.*\r?\n([A-Z*\-]{20,}|[ACGTUNacgtun]{20,})\r?\n"
 # Four words, each with its tags, of which the last is one of IOB's.
 _TAGGED = r"(-DOCSTART-.*\r?\n\s*)?(\S+[ \t](\S+[ \t])*([BIES]-\S+|O)\r?\n){4}"
+# Eight words with a tag each, "The/DT dog/NN": the letters of a tag, or the sign that a punctuation mark has for one.
+_SLASHED = r"(\S*[^\s/]/([A-Za-z][A-Za-z$*+-]{0,9}|[^\w\s/]{1,3})\s+){8}"
+_VERTICAL = r"(<[^>\n]+>[ \t]*\r?\n)+([^\s<]+\t[^\n]+\n){2}"
 _UNREADABLE_TEXT = (
     (r"(<\?xml[^>]*>\s*)?<mediawiki\b", "MediaWiki's XML", "extract its text with wikiextractor first"),
     (_FASTA, "a FASTA file", "write its sequences without their headers, with spaces between k-mers"),
     (r"(#.*\n)*1(-\d+)?\t([^\t\n]+\t){8}[^\t\n]+\n", "a CoNLL-U file", "write its sentences, the comments `# text =`"),
     (_TAGGED, "a CoNLL file of tagged words", "write its sentences, the words of its first column with spaces between"),
+    (_VERTICAL, "a vertical file of words with tags", "write its sentences, the words of its first column alone"),
+    (_SLASHED, "a text of words with their tags", "write its words alone"),
+    (r"T\d+\t\S+ \d+ \d+(;\d+ \d+)*\t", "brat's annotations", "name the .txt files beside them"),
+    (r"1\t[^\t\n]+\n2\t[^\t\n]+\n3\t[^\t\n]+\n", "a file of numbered lines", "remove the numbers with cut -f2"),
+    (r"@(UTF8|Begin)[ \t]*\r?\n@", "a transcript in CHAT, as CHILDES has them", "extract its utterances"),
     (r"##fileformat=VCF", "a VCF file of genetic variants", "write the texts of one of its columns, if there are any"),
     (r"LOCUS {3,}\S", "a GenBank file", "write its sequences or its texts alone"),
     (r"<(TEI|teiCorpus)\b", "TEI's XML", "extract its text"),
@@ -84,6 +92,8 @@ _JSON_OBJECT = re.compile(r'\{\s*("(?:[^"\\]|\\.)*"\s*:|\})')
 _JSON_ARRAY = re.compile(r'\[\s*(\{\s*("|\})|"|\[)')
 # Rows of a table that must have the cells of its header, if the header does not name the text.
 _FEWEST_ROWS = 3
+# Lines with tags; prose may have one.
+_FEWEST_TAGS = 3
 # A share of NULs that no text in UTF-8 has, and text in UTF-16 without a mark does.
 _MOST_NULS = 0.05
 
@@ -107,7 +117,7 @@ def recognise(head: bytes, *, suffix: str, text_field: str, place: str) -> str:
         raise UserError(f"{place} is {what}, which is not read: {advice}.")
     if has_zeros(head):
         raise UserError(f"{place} holds bytes of 0, which no text in UTF-8 has: convert it, or leave it out of CORPUS.")
-    start = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    start = head.decode("utf-8", "replace").lstrip("\ufeff\x1e \t\r\n")
     for pattern, what, advice in _UNREADABLE_TEXT:
         if re.match(pattern, start):
             raise UserError(f"{place} is {what}, which is not read: {advice}, {_FORCE}.")
@@ -119,6 +129,8 @@ def recognise(head: bytes, *, suffix: str, text_field: str, place: str) -> str:
         return "json"
     if suffix == ".jsonl":
         return "jsonl"
+    if suffix != ".md" and _is_markup(start):
+        raise UserError(f"{place} is text between tags of SGML or XML, which is not read: extract its text, {_FORCE}.")
     if re.match(r"<doc\s[^>]*>", start):
         return "doc"
     return _kind_of_table(start, suffix, text_field) or "documents"
@@ -155,6 +167,15 @@ def zip_application(names: Sequence[str]) -> tuple[str, str] | None:
         if any(re.fullmatch(pattern, name) for name in names):
             return what, advice
     return None
+
+
+def _is_markup(start: str) -> bool:
+    """Return whether a text begins with a line that is a tag, and others begin with tags, but for wikiextractor's."""
+    if re.match(r"<doc\s[^>]*\b(title|url)=", start):
+        return False
+    first, *lines = start.split("\n")
+    tags = [line for line in lines if re.match(r"\s*</?[A-Za-z][^<>]*>", line) and not re.match("</?doc[ >]", line)]
+    return re.fullmatch(r"<[A-Za-z][^<>]*>\s*", first) is not None and len(tags) >= _FEWEST_TAGS
 
 
 def _kind_of_json(start: str) -> str | None:

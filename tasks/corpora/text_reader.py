@@ -3,6 +3,7 @@
 import collections
 import csv
 import dataclasses
+import functools
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from electra_jax.tasks.corpora import columnar
 from electra_jax.tasks.corpora.archives import members, wet_records
 from electra_jax.tasks.corpora.byte_streams import EXPANSION, Content, content_of, decompressed, with_line_feeds
 from electra_jax.tasks.corpora.corpus import joined_lines
-from electra_jax.tasks.corpora.records import json_values, text_of
+from electra_jax.tasks.corpora.records import json_values, object_with_one, text_of
 from electra_jax.tasks.corpora.text_format import DELIMITERS, container_of, recognise
 
 # A file without blank lines would be one document however large: it is cut so that memory stays bounded.
@@ -77,7 +78,7 @@ class TextReader:
         elif kind in columnar.KINDS:
             yield from self._texts_of_columns(content.stream, kind, place)
         elif kind == "json":
-            for number, value in enumerate(json_values(content.stream, place), start=1):
+            for number, value in enumerate(json_values(content.stream, self.text_field, place), start=1):
                 record = {self.text_field: value} if isinstance(value, str) else value
                 yield self._text_of(record, f"{place}, element {number}")
         elif kind == "wet":
@@ -96,7 +97,7 @@ class TextReader:
         elif kind == "doc":
             yield from _split_at_doc_tags(line for _, line in lines)
         elif kind == "lines":
-            yield from (line.strip() for _, line in lines)
+            yield from (joined_lines([line]) for _, line in lines)
         else:
             yield from _split_at_blank_lines(line for _, line in lines)
 
@@ -112,8 +113,7 @@ class TextReader:
                 self.skipped["undecodable texts"] += 1
                 _check_undecodable(undecodable, number + 1, place, "rows")
                 continue
-            value = next(iter(record.values()))
-            yield self._text_of(record if isinstance(value, dict) else {self.text_field: value}, where)
+            yield self._text_of({self.text_field: None} if None in record.values() else record, where)
 
     def _texts_of_table(self, lines: Iterable[str], place: str, delimiter: str) -> Iterator[str]:
         csv.field_size_limit(_LONGEST_DOCUMENT)  # a text may be longer than the 131,072 that csv allows of itself
@@ -171,8 +171,9 @@ class TextReader:
     def _text_of_json(self, line: str, place: str) -> str:
         if not line.strip():
             return ""
-        remedy = "mend the line, or leave it out"
-        return self._text_of(parse_json(line, Any, place, remedy=remedy), place)
+        hook = functools.partial(object_with_one, self.text_field)
+        value = parse_json(line, Any, place, remedy="mend the line, or leave it out", hook=hook)
+        return self._text_of({self.text_field: value} if isinstance(value, str) else value, place)
 
     def _text_of(self, record: object, place: str) -> str:
         return text_of(record, self.text_field, place=place, skipped=self.skipped)
@@ -196,7 +197,7 @@ def _split_at_doc_tags(lines: Iterable[str]) -> Iterator[str]:
     """Yield the texts between wikiextractor's <doc ...> and </doc>; blank lines within one do not divide it."""
     document: list[str] = []
     for line in lines:
-        text = line.strip()
+        text = joined_lines([line])
         if re.fullmatch(r"</doc>|<doc\s[^>]*>", text):
             yield "\n".join(document)
             document = []
@@ -209,7 +210,7 @@ def _split_at_blank_lines(lines: Iterable[str]) -> Iterator[str]:
     document: list[str] = []
     size = 0
     for line in lines:
-        text = line.strip()
+        text = joined_lines([line])
         if text:
             document.append(text)
             size += len(text)

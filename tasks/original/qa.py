@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from electra_jax.tasks.qa.answers import TokenizedContext, UnusableAnswerError
-from electra_jax.tasks.qa.files import Answer
+from electra_jax.tasks.qa.questions import Answer
 from electra_jax.tasks.qa.windows import QARules, Window, cut_spans
 from electra_jax.tasks.vocabulary import Vocabulary
 

@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import re
+import unicodedata
+from collections.abc import Iterator
 
 import numpy as np
 
 from electra_jax.tasks.encoding import parts_of, read_with_places
-from electra_jax.tasks.qa.files import Answer
+from electra_jax.tasks.qa.questions import Answer
 from electra_jax.tasks.vocabulary import Vocabulary
 
 
@@ -47,22 +49,32 @@ def tokenize_context(vocabulary: Vocabulary, text: str) -> TokenizedContext:
 def locate_answer(text: str, answer: Answer) -> tuple[int, int]:
     """Return the characters of an answer, [start, end): where the annotation says, else its nearest occurrence.
 
-    White space counts as equal to other white space, and capitals to small letters.
+    A start that is no character of the answer may count bytes of UTF-8, or units of UTF-16 as JavaScript does. Of an
+    answer without a start the first occurrence is taken, of those that do not cut a word if there are any. White space
+    counts as equal to other white space, capitals to small letters, and a letter with its accent to the two apart.
 
     Raises:
       UnusableAnswerError: if the text has no such answer, or the answer is empty.
     """
-    words = answer.text.split()
+    words = unicodedata.normalize("NFC", answer.text).split()
     if not words:
         raise UnusableAnswerError("the answer is empty")
-    start, end = answer.start, answer.end
-    if start >= 0 and _comparable(text[start:end]) == _comparable(answer.text):
-        return start, end
-    pattern = re.compile(r"\s+".join(map(re.escape, words)), re.IGNORECASE)
+    length = answer.end - answer.start
+    for start in _annotated_starts(text, answer.start):
+        if _comparable(text[start : start + length]) == _comparable(answer.text):
+            return start, start + length
+    pattern = re.compile(r"\s+".join(map(_pattern, words)), re.IGNORECASE)
     spans = [match.span() for match in pattern.finditer(text)]
     if not spans:
         raise UnusableAnswerError("the answer is not in its context")
-    return min(spans, key=lambda span: abs(span[0] - start))
+    if answer.start < 0:
+        return min(spans, key=lambda span: (_cuts_a_word(text, span), span))
+    return min(spans, key=lambda span: abs(span[0] - answer.start))
+
+
+def is_where_it_says(text: str, answer: Answer) -> bool:
+    """Return whether an answer stands at the characters that its annotation names."""
+    return answer.start >= 0 and _comparable(text[answer.start : answer.end]) == _comparable(answer.text)
 
 
 def align_by_characters(context: TokenizedContext, answer: Answer, vocabulary: Vocabulary) -> tuple[int, int]:
@@ -80,5 +92,36 @@ def align_by_characters(context: TokenizedContext, answer: Answer, vocabulary: V
     return int(tokens[0]), int(tokens[-1])
 
 
+def _annotated_starts(text: str, start: int) -> Iterator[int]:
+    """Yield the character that a start names: the start itself, then as a place in UTF-8 and in UTF-16."""
+    if start < 0:
+        return
+    yield start
+    for encoding, unit in (("utf-8", 1), ("utf-16-le", 2)):
+        try:
+            yield len(text.encode(encoding)[: start * unit].decode(encoding))
+        except UnicodeDecodeError:
+            continue
+
+
+def _pattern(word: str) -> str:
+    """Return a pattern of a word whose letters may be composed or decomposed."""
+    parts = [(letter, unicodedata.normalize("NFD", letter)) for letter in word]
+    return "".join(
+        re.escape(composed) if composed == apart else f"(?:{re.escape(composed)}|{re.escape(apart)})"
+        for composed, apart in parts
+    )
+
+
+def _cuts_a_word(text: str, span: tuple[int, int]) -> bool:
+    """Return whether a span begins or ends within a number, or within a word of a script with spaces and capitals."""
+    return any(_is_joined(text[place - 1 : place], text[place : place + 1]) for place in span)
+
+
+def _is_joined(before: str, after: str) -> bool:
+    have_case = before.lower() != before.upper() and after.lower() != after.upper()
+    return have_case or (before.isdigit() and after.isdigit())
+
+
 def _comparable(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()

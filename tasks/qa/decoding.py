@@ -11,7 +11,7 @@ import numpy as np
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.tasks.probabilities import softmax
-from electra_jax.tasks.qa.files import QAExample
+from electra_jax.tasks.qa.questions import QAExample
 from electra_jax.tasks.qa.windows import QARules, Window, span_characters
 from electra_jax.tasks.vocabulary import Vocabulary
 

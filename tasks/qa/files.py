@@ -1,89 +1,63 @@
-"""Read question-answering files in their public formats: SQuAD 1.1 and 2.0, MRQA, and predictions."""
+"""Read question-answering files in their public formats: SQuAD 1.1 and 2.0, rows, MRQA, and predictions."""
 
 import collections
 import contextlib
-import dataclasses
 import gzip
 import json
 import math
 import pathlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.files import regular
+from electra_jax.tasks.corpora.byte_streams import HEAD_BYTES
 from electra_jax.tasks.protocol import Examples
-from electra_jax.tasks.rows import without_surrogates
+from electra_jax.tasks.qa.questions import (
+    QAExample,
+    mrqa_example,
+    shown,
+    squad_example,
+    value_of,
+    with_names_of_squad,
+)
+from electra_jax.tasks.rows import format_of_no_text
 
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """An annotated answer: its text and the characters of the context that it claims to be, the end excluded."""
-
-    text: str
-    start: int
-    end: int
-
-
-@dataclasses.dataclass(frozen=True)
-class QAExample:
-    """A question about a context.
-
-    Attributes:
-      example_id: the name that predictions go by.
-      answers: where the annotators found it; the first is learnt from. Empty if there is none, or none is given.
-      gold_texts: what predictions are scored against. Empty if there is no answer, or none is given.
-      is_impossible: whether the file says that the context holds no answer (SQuAD 2.0).
-    """
-
-    example_id: str
-    question: str
-    context: str
-    answers: tuple[Answer, ...]
-    gold_texts: tuple[str, ...]
-    is_impossible: bool
+# What is read beside SQuAD's own format, for messages.
+_ROWS = "JSON lines with 'id', 'context', 'question' and 'answers' ({'text': [...], 'answer_start': [...]})"
 
 
 def read_squad(file: str, *, skip_bad_rows: bool) -> Examples:
     """Read the `QAExample`s of SQuAD 1.1 or 2.0 JSON, plain or .gz. Answers may be absent, as in a test set.
 
-    Rows as hubs have them, `{"id", "context", "question", "answers": {"text": [...], "answer_start": [...]}}`, are
-    read too: a list of them, alone or as "data", or JSON lines (.jsonl).
+    Rows as hubs have them, `{"id", "context", "question", "answers": {"text": [...], "answer_start": [...]}}`, and
+    contexts with their questions, `{"context", "qas"}`, are read too: a list of them, alone or as "data", or JSON
+    lines. So are the names of CMRC 2018's own files.
 
     Args:
       file: its path.
       skip_bad_rows: leave out malformed records and count them by what is wrong with them, rather than stop.
 
     Raises:
-      UserError: if the file is unreadable, empty, damaged or not JSON; a record is malformed; or two questions have
-        one id.
+      UserError: if the file is unreadable, empty, damaged or not JSON; its layout is none of these; a record is
+        malformed; or two questions have one id.
     """
     skipped: collections.Counter[str] = collections.Counter()
     counted = skipped if skip_bad_rows else None
-    text = _read_text(file)
-    lines = file.removesuffix(".gz").endswith(".jsonl")
-    if lines:
-        numbered = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        data = [_json(line, file, number) for number, line in numbered]
-    else:
-        whole = _json(text, file, 1)
-        data = whole if _is_flat(whole) else _get(whole, "data", list, f"{file}")
-    examples = []
-    for article, entry in enumerate(data):
-        if _is_flat([entry]):
-            place = f"{file}, line {numbered[article][0]}" if lines else f"{file}, row {article}"
-            with _malformed(place, counted):
-                examples.append(squad_example(entry, _get(entry, "context", str, place), place))
-            continue
-        paragraphs = _get(entry, "paragraphs", list, f"{file}, data[{article}]")
-        for number, paragraph in enumerate(paragraphs):
-            place = f"{file}, data[{article}].paragraphs[{number}]"
-            with _malformed(place, counted):
-                context = _get(paragraph, "context", str, place)
-                for index, question in enumerate(_get(paragraph, "qas", list, place)):
-                    with _malformed(f"{place}.qas[{index}]", counted):
-                        examples.append(squad_example(question, context, f"{place}.qas[{index}]"))
+    examples: list[QAExample] = []
+    for number, (place, entry) in enumerate(_entries(_read_text(file), file, counted)):
+        if number == 0:
+            _check_layout(entry, place)
+        for inner, paragraph in _paragraphs(entry, place):
+            with _malformed(inner, counted):
+                context = value_of(paragraph, "context", str, inner)
+                if "qas" not in paragraph:
+                    examples.append(squad_example(paragraph, context, inner))
+                    continue
+                for index, question in enumerate(value_of(paragraph, "qas", list, inner)):
+                    with _malformed(f"{inner}.qas[{index}]", counted):
+                        examples.append(squad_example(with_names_of_squad(question), context, f"{inner}.qas[{index}]"))
     _check_ids(examples, file)
     return Examples(examples, skipped)
 
@@ -102,33 +76,16 @@ def read_mrqa(file: str, *, skip_bad_rows: bool) -> Examples:
     skipped: collections.Counter[str] = collections.Counter()
     counted = skipped if skip_bad_rows else None
     examples = []
-    # Not splitlines(): JSON may hold what it takes for line ends, such as U+2028.
-    for number, line in enumerate(_read_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{file}, line {number}"
+    for place, record in _lines(_read_text(file), file, counted):
         with _malformed(place, counted):
-            record = _json(line, file, number)
-            if isinstance(record, dict) and "header" in record:
+            if _is_header(record):
                 continue
-            context = _get(record, "context", str, place)
-            for index, question in enumerate(_get(record, "qas", list, place)):
+            context = value_of(record, "context", str, place)
+            for index, question in enumerate(value_of(record, "qas", list, place)):
                 with _malformed(f"{place}, qas[{index}]", counted):
                     examples.append(mrqa_example(question, context, f"{place}, qas[{index}]"))
     _check_ids(examples, file)
     return Examples(examples, skipped)
-
-
-def raw_example(record: Any, place: str) -> QAExample:
-    """Return a question that a user asks: {"question": ..., "context": ...}, with an optional "id", else `place`.
-
-    Raises:
-      UserError: if a field is missing or is not a text.
-    """
-    fields = {name: _get(record, name, str, place) for name in ("question", "context")}
-    return QAExample(
-        _get(record, "id", str, place, default=place), **fields, answers=(), gold_texts=(), is_impossible=False
-    )
 
 
 def read_predictions(file: str) -> dict[str, str]:
@@ -153,80 +110,75 @@ def read_null_odds(file: str) -> dict[str, float]:
     return odds
 
 
-def squad_example(question: Any, context: str, place: str) -> QAExample:
-    """Return a question of a SQuAD paragraph from its JSON object; `place` is for messages.
+def _entries(text: str, file: str, skipped: collections.Counter[str] | None) -> Iterator[tuple[str, Any]]:
+    """Yield the records of a file, which are articles, contexts with questions or rows, and their places."""
+    if text.lstrip()[0] not in "{[":
+        raise UserError(f"{file} is no JSON: write its questions in SQuAD's format, or {_ROWS}")
+    if _is_json_lines(text, file):
+        yield from ((place, each) for place, each in _lines(text, file, skipped) if not _is_header(each))
+        return
+    whole = _json(text, file, 1)
+    if isinstance(whole, dict) and "data" not in whole:
+        yield file, whole
+        return
+    for number, entry in enumerate(whole if isinstance(whole, list) else value_of(whole, "data", list, file)):
+        rows = isinstance(entry, dict) and "question" in entry and "paragraphs" not in entry
+        yield f"{file}, row {number}" if rows else f"{file}, data[{number}]", entry
+
+
+def _is_json_lines(text: str, file: str) -> bool:
+    """Return whether each line is a record, as the name of the file says, or as its first line does."""
+    if text.lstrip().startswith("["):
+        return False
+    first, _, rest = text.strip().partition("\n")
+    if not rest:
+        return False
+    try:
+        return file.removesuffix(".gz").endswith(".jsonl") or isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _lines(text: str, file: str, skipped: collections.Counter[str] | None) -> Iterator[tuple[str, Any]]:
+    """Yield the records of JSON lines with their places."""
+    # Not splitlines(): JSON may hold what it takes for line ends, such as U+2028.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{file}, line {number}"
+        found = []
+        with _malformed(place, skipped):
+            found.append(_json(line, file, number))
+        yield from ((place, record) for record in found)
+
+
+def _check_layout(entry: Any, place: str) -> None:
+    """Refuse a file of another layout by its first record.
 
     Raises:
-      UserError: if a field is missing or has another type.
+      UserError: if it is none of those that are read.
     """
-    answers = []
-    for index, record in enumerate(_answer_records(question, place)):
-        text = _get(record, "text", str, f"{place}.answers[{index}]")
-        start = _get(_whole(record, "answer_start"), "answer_start", int, f"{place}.answers[{index}]")
-        answers.append(Answer(text, start, start + len(text)))
-    return QAExample(
-        example_id=_get(_named(question, "id"), "id", str, place),
-        question=_get(question, "question", str, place),
-        context=context,
-        answers=tuple(answers),
-        gold_texts=tuple(answer.text for answer in answers),
-        is_impossible=_get(question, "is_impossible", bool, place, default=False),
-    )
+    if not isinstance(entry, dict):
+        raise UserError(f"{place}: SQuAD's object with 'data' is expected, or {_ROWS}, not {shown(entry)}")
+    names = with_names_of_squad(entry)
+    if not ("paragraphs" in names or "qas" in names or "question" in names):
+        raise UserError(
+            f"{place}: the layout is not known (fields: {', '.join(map(repr, entry))}); write the questions in SQuAD's "
+            f"format, an object with 'data', or {_ROWS}"
+        )
 
 
-def mrqa_example(question: Any, context: str, place: str) -> QAExample:
-    """Return a question of an MRQA context, as `squad_example`; spans include their last character."""
-    answers = []
-    for index, record in enumerate(_get(question, "detected_answers", list, place, default=[])):
-        text = _get(record, "text", str, f"{place}.detected_answers[{index}]")
-        for span in _get(record, "char_spans", list, f"{place}.detected_answers[{index}]"):
-            if not (isinstance(span, list) and len(span) == 2 and all(type(border) is int for border in span)):
-                raise UserError(f"{place}.detected_answers[{index}]: char_spans holds {span!r}, not two whole numbers")
-            answers.append(Answer(text, span[0], span[1] + 1))
-    gold_texts = _get(question, "answers", list, place, default=[])
-    if not all(isinstance(text, str) for text in gold_texts):
-        raise UserError(f"{place}: 'answers' must be a list of texts")
-    return QAExample(
-        example_id=_get(_named(question, "qid"), "qid", str, place),
-        question=_get(question, "question", str, place),
-        context=context,
-        answers=tuple(answers),
-        gold_texts=tuple(gold_texts),
-        is_impossible=False,
-    )
+def _paragraphs(entry: Any, place: str) -> list[tuple[str, Any]]:
+    """Return the contexts with their questions, or the row, of a record, and their places."""
+    if isinstance(entry, dict) and "paragraphs" in entry:
+        found = value_of(entry, "paragraphs", list, place)
+        return [(f"{place}.paragraphs[{number}]", each) for number, each in enumerate(found)]
+    return [(place, with_names_of_squad(entry))]
 
 
-def _is_flat(rows: Any) -> bool:
-    """Return whether records are questions with their contexts, rather than articles with paragraphs."""
-    return (
-        isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and "question" in rows[0]
-        and "paragraphs" not in rows[0]
-    )  # fmt: skip
-
-
-def _answer_records(question: Any, place: str) -> list[Any]:
-    """Return the answers as objects; hubs keep them as lists of texts and of starts, and none as null."""
-    if not isinstance(question, Mapping) or question.get("answers", []) is None:
-        return []
-    if not isinstance(question.get("answers"), Mapping):
-        return _get(question, "answers", list, place, default=[])
-    columns = question["answers"]
-    texts, starts = (_get(columns, name, list, f"{place}.answers") for name in ("text", "answer_start"))
-    if len(texts) != len(starts):
-        raise UserError(f"{place}.answers: {len(texts)} texts, but {len(starts)} of 'answer_start'")
-    return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
-
-
-def _whole(record: Any, field: str) -> Any:
-    """Return the record with 12.0, which spreadsheets make of 12, as the whole number that it is."""
-    value = record.get(field) if isinstance(record, Mapping) else None
-    return {**record, field: int(value)} if type(value) is float and value.is_integer() else record
-
-
-def _named(question: Any, field: str) -> Any:
-    """Return the question with a number for its id as text, by which predictions go."""
-    value = question.get(field) if isinstance(question, Mapping) else None
-    return {**question, field: str(value)} if type(value) is int else question
+def _is_header(record: Any) -> bool:
+    """Return whether a record is the first line of MRQA's files."""
+    return isinstance(record, dict) and "header" in record
 
 
 def _check_ids(examples: list[QAExample], file: str) -> None:
@@ -259,31 +211,13 @@ def _malformed(place: str, skipped: collections.Counter[str] | None) -> Iterator
         skipped[str(error)[len(place) :].partition(": ")[2]] += 1
 
 
-def _get(record: Any, field: str, kind: type, place: str, **default: Any) -> Any:
-    if not isinstance(record, Mapping):
-        raise UserError(f"{place}: an object with the field {field!r} is expected, not {_shown(record)}")
-    if field not in record and default:
-        return default["default"]
-    if field not in record:
-        raise UserError(f"{place}: the field {field!r} is missing (fields: {', '.join(map(repr, record))})")
-    # type(): True would pass for a whole number.
-    if type(record[field]) is not kind:
-        raise UserError(f"{place}: {field!r} must be of type {kind.__name__}, not {_shown(record[field])}")
-    return without_surrogates(record[field]) if kind is str else record[field]
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
 def _read_object(file: str, kind: type | tuple[type, ...], content: str) -> dict[str, Any]:
     record = _json(_read_text(file), file, 1)
     if not isinstance(record, dict):
-        raise UserError(f"{file} must be a JSON object of {content} by question, not {_shown(record)}")
+        raise UserError(f"{file} must be a JSON object of {content} by question, not {shown(record)}")
     for example_id, value in record.items():
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise UserError(f"{file}: question {example_id!r} has {_shown(value)}; {content} are expected")
+            raise UserError(f"{file}: question {example_id!r} has {shown(value)}; {content} are expected")
     return record
 
 
@@ -303,6 +237,8 @@ def _read_text(file: str) -> str:
         content = regular(path).read_bytes()
         if path.suffix == ".gz" and content:
             content = gzip.decompress(content)
+        if what := format_of_no_text(content[:HEAD_BYTES]):
+            raise UserError(f"{file} is {what}: write what it holds as JSON in UTF-8")
         text = content.decode("utf-8-sig")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{file} is truncated or damaged ({error}); fetch or make the file again") from error

@@ -5,8 +5,8 @@ import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.qa.files import QAExample
 from electra_jax.tasks.qa.languages import LANGUAGE_METRICS, AnswerMetric, bag_f1
+from electra_jax.tasks.qa.questions import QAExample
 
 # Question ids with what may be answered; no texts where the right answer is none. A list, for ids may come twice.
 Gold = Sequence[tuple[str, Sequence[str]]]

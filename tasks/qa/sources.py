@@ -12,9 +12,10 @@ from typing import Any
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
-from electra_jax.tasks.qa.files import QAExample, mrqa_example, read_mrqa, read_squad, squad_example
+from electra_jax.tasks.qa.files import read_mrqa, read_squad
 from electra_jax.tasks.qa.languages import recognised_metric
 from electra_jax.tasks.qa.metrics import METRICS, SQUAD
+from electra_jax.tasks.qa.questions import QAExample, mrqa_example, squad_example
 from electra_jax.tasks.rows import text_of
 from electra_jax.tasks.split_files import Sources, file_sources, reads_tfds, tfds_sources
 
@@ -105,11 +106,15 @@ def scoring_of(options: TaskOptions, sources: Sources) -> str:
 def _marked(found: Examples) -> Examples:
     """Mark the questions without an answer as impossible if the file, as hubs have SQuAD 2.0, marks none.
 
-    A file in which no question has an answer is one to predict.
+    An answer without text is none. A file in which no question has an answer is one to predict.
     """
-    if any(example.is_impossible for example in found.examples) or not any(each.answers for each in found.examples):
+    answered = [any(text.strip() for text in example.gold_texts) for example in found.examples]
+    if any(example.is_impossible for example in found.examples) or not any(answered):
         return found
-    examples = [dataclasses.replace(example, is_impossible=not example.answers) for example in found.examples]
+    examples = [
+        example if has_answer else dataclasses.replace(example, answers=(), gold_texts=(), is_impossible=True)
+        for example, has_answer in zip(found.examples, answered, strict=True)
+    ]
     return dataclasses.replace(found, examples=examples)
 
 

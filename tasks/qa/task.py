@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from electra_jax.tasks.long_texts import count_fields
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples, Row
 from electra_jax.tasks.qa import metrics
-from electra_jax.tasks.qa.answers import UnusableAnswerError
+from electra_jax.tasks.qa.answers import UnusableAnswerError, is_where_it_says
 from electra_jax.tasks.qa.decoding import (
     Candidates,
     DecodingConfig,
@@ -24,11 +25,13 @@ from electra_jax.tasks.qa.decoding import (
     joint_candidates,
     write_predictions,
 )
-from electra_jax.tasks.qa.files import QAExample, raw_example
+from electra_jax.tasks.qa.questions import QAExample, raw_example
 from electra_jax.tasks.qa.sources import check_answered, metric_of, qa_sources, scoring_of
 from electra_jax.tasks.qa.windows import QARules, WindowConfig, answer_tokens, prediction_windows, training_windows
 from electra_jax.tasks.split_files import NO_SOURCES, FromSources, Sources, reads_tfds
 from electra_jax.tasks.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +87,7 @@ class QATask(FromSources):
         if split != "train":
             return whole
         kept, skipped = [], collections.Counter(whole.skipped)
+        moved: list[QAExample] = []
         for example in whole.examples:
             try:
                 if not example.is_impossible:
@@ -92,9 +96,17 @@ class QATask(FromSources):
                 skipped[str(error)] += 1
             else:
                 kept.append(example)
+                if example.answers and not is_where_it_says(example.context, example.answers[0]):
+                    moved.append(example)
         if not kept:
             reasons = "; ".join(f"{reason}: {number}" for reason, number in skipped.items())
             raise UserError(f"{self.name}: none of the training questions can be learnt ({reasons}); correct the file")
+        if moved:
+            logger.warning(
+                "%s: %d of %d training answers are not where 'answer_start' says, or it is not said, such as that of "
+                "question %r: the nearest place of the same text in the context is learnt, or the first.",
+                self.name, len(moved), len(kept), moved[0].example_id,
+            )  # fmt: skip
         return Examples(kept, skipped)
 
     def raw_examples(self, inputs: Iterable[Mapping[str, str]]) -> list[QAExample]:

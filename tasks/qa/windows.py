@@ -8,7 +8,7 @@ import numpy as np
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.qa.answers import TokenizedContext, UnusableAnswerError, align_by_characters, tokenize_context
-from electra_jax.tasks.qa.files import Answer, QAExample
+from electra_jax.tasks.qa.questions import Answer, QAExample
 from electra_jax.tasks.vocabulary import Vocabulary
 
 

@@ -1,8 +1,9 @@
 """Read the rows of column files: CoNLL's, GermEval's, WNUT's, CoNLL-U's."""
 
+import collections
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.rows import numbered_lines
@@ -16,6 +17,15 @@ _COMMENT = re.compile(r"#\s*(\w[\w.:-]*\s*=|newdoc\b|newpar\b|(begin|end) docume
 # CoNLL-U: a word of several ("1-2") repeats what its words say, and an empty node ("1.1") is not in the text.
 _CONLLU_COLUMNS = 10
 _NOT_A_WORD = re.compile(r"\d+[-.]\d+")
+
+# brat's "T1<tab>Person 0 5<tab>Anna", "R1<tab>LivesIn Arg1:T1 Arg2:T2".
+_BRAT = re.compile(r"T\d+\t\S+ \d+ \d+(;\d+ \d+)*\t")
+
+# WikiANN's mark of the language before each word.
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)?:(?=.)")
+
+_EXPECTED = "a word a line, with tabs between the columns and a blank line after each sentence"
+_SHOWN = 40
 
 # The number of a line and its columns.
 ColumnRow = tuple[int, list[str]]
@@ -57,11 +67,15 @@ def check_columns(
     """Refuse columns that cannot be words and their tags.
 
     Raises:
-      UserError: if the two are one column, commas separate the columns, or the words are the numbers of the words.
+      UserError: if the file has another layout, the two are one column, commas separate the columns, or the words are
+        the numbers of the words or begin with a mark of their language.
     """
     sentences = [rows for rows in sentences if rows]
     if not sentences:
         return
+    rows = [row for rows in sentences for row in rows]
+    if other := _other_layout(rows):
+        raise UserError(f"{path}, line {rows[0][0]}: {other}; write {_EXPECTED}")
     width = len(sentences[0][0][1])
     if not all(-width <= column < width for column in (word_column, tag_column)):
         return  # Rows that are too short are told one by one.
@@ -72,17 +86,36 @@ def check_columns(
         )
     tags = [columns[tag_column] for rows in sentences for _, columns in rows if len(columns) == width]
     if all("," in tag and len(tag) > 1 for tag in tags):
-        raise UserError(
-            f"{path}: commas separate the columns ({tags[-1]!r}); write a word a line, with tabs between the columns "
-            f"and a blank line after each sentence"
-        )
+        raise UserError(f"{path}: commas separate the columns ({tags[-1]!r}); write {_EXPECTED}")
     numbers = [[columns[word_column] for _, columns in rows if len(columns) == width] for rows in sentences]
+    marks = {_LANGUAGE.match(word) and _LANGUAGE.match(word)[0] for words in numbers for word in words}
+    if len(marks) == 1 and None not in marks:
+        raise UserError(
+            f"{path}: each word begins with {marks.pop()!r}, the mark of its language: remove it from the words"
+        )
     counted = all(words == [str(number) for number in range(1, len(words) + 1)] for words in numbers)
     if counted and max(map(len, numbers)) > 1:
         raise UserError(
             f"{path}: column {word_column} numbers the words 1, 2, ...; set WORD_COLUMN (and TAG_COLUMN) to the "
             f"columns of the words and of their tags, counted from 0"
         )
+
+
+def _other_layout(rows: Sequence[ColumnRow]) -> str | None:
+    """Return what a file is taken for that has no word and its tag in each line; None if it has."""
+    first = rows[0][1]
+    if first[0].startswith("{") and first[-1].endswith("}"):
+        return f"an object of JSON, {' '.join(first)[:_SHOWN]!r}"
+    if _BRAT.match("\t".join(first)):
+        return "brat's annotations apart from their text (brat's own anntoconll.py brings them together)"
+    cells = [cell for _, columns in rows for cell in columns]
+    joined = next((mark for mark in "/_|" if all(mark in cell[1:-1] for cell in cells)), None)
+    if joined is not None:
+        return f"words and tags joined by {joined!r}, as {cells[0]!r}"
+    widths = collections.Counter(len(columns) for _, columns in rows)
+    if len(rows) > 2 and 2 * max(widths.values()) < len(rows):
+        return f"from {min(widths)} to {max(widths)} columns a line, as lines of text have"
+    return None
 
 
 def _columns(line: str, tabs: bool) -> list[str]:

@@ -5,6 +5,7 @@ import functools
 import re
 from collections.abc import Iterable, Sequence
 
+from electra_jax.errors import UserError
 from electra_jax.tasks.tagging.conlleval import OUTSIDE
 
 PLAIN = "plain"
@@ -14,6 +15,7 @@ SCHEMES = {"IOB1": "IB", "IOB2": "IB", "IOBES": "IBES", "BILOU": "BILU", "BMES":
 
 # What is IOBES with other letters is read, learnt and written as IOBES.
 READ_AS = {"BILOU": "IOBES", "BMES": "IOBES"}
+_LETTERS = frozenset("BIESLUM")
 _IOBES_LETTERS = {"L": "E", "U": "S", "M": "I"}
 
 # "O", and what stands for it in files that people bring.
@@ -21,6 +23,10 @@ _OUTSIDE_TAGS = frozenset({OUTSIDE, "o", "-", "_"})
 
 _PREFIXED = re.compile(r"(?P<letter>[BIESLUM])[-_.:](?P<kind>.+)", re.IGNORECASE)
 _SUFFIXED = re.compile(r"(?P<kind>.+)[-_.:](?P<letter>[BIESLUM])", re.IGNORECASE)
+
+# "B", "B-": a letter without a type, where no tag of the file has one; the type that such entities get.
+_TYPELESS = re.compile(r"(?P<letter>[BIESLUM])[-_.:]?", re.IGNORECASE)
+ONLY_TYPE = "ENTITY"
 
 # CoNLL-2005's and CoNLL-2012's notation of spans: "(PER*", "*", "*)", "(LOC)".
 _BRACKETED = re.compile(r"\([^()*]+\*?\)?|\*\)+|\*")
@@ -33,19 +39,27 @@ def marked_tag(tag: str) -> tuple[str, str] | None:
     return None if match is None else (match["letter"].upper(), match["kind"])
 
 
+def are_typeless(tags: Iterable[str]) -> bool:
+    """Return whether the tags of a file are a scheme's letters alone, B among them or nothing but I, and what is O."""
+    found = [_TYPELESS.fullmatch(tag) for tag in set(tags) - _OUTSIDE_TAGS]
+    letters = {match["letter"].upper() for match in found if match is not None}
+    return None not in found and ("B" in letters or letters == {"I"})
+
+
 @functools.cache
-def read_tag(tag: str, scheme: str) -> str | None:
+def read_tag(tag: str, scheme: str, *, typeless: bool = False) -> str | None:
     """Return a tag of a file as `O` or `B-PER`, in IOB or IOBES letters; None if it does not belong to the scheme.
 
     Args:
       tag: as the file has it.
       scheme: a name of `SCHEMES`. Plain tags stay as they are.
+      typeless: whether the tags of its file have no types, see `are_typeless`: they get `ONLY_TYPE`.
     """
     if scheme == PLAIN:
         return tag
     if tag in _OUTSIDE_TAGS:
         return OUTSIDE
-    marked = marked_tag(tag)
+    marked = _typeless_tag(tag) if typeless else marked_tag(tag)
     if marked is not None and marked[0] in SCHEMES[scheme]:
         letter, kind = marked
         return f"{_IOBES_LETTERS.get(letter, letter) if scheme in READ_AS else letter}-{kind}"
@@ -61,13 +75,15 @@ def recognised_scheme(sentences: Iterable[Sequence[str]]) -> str:
     Args:
       sentences: the tags of each, as the file has them.
     """
+    sentences = list(sentences)
+    split = _typeless_tag if are_typeless(tag for tags in sentences for tag in tags) else marked_tag
     letters: collections.Counter[str] = collections.Counter()
     starts: collections.Counter[str] = collections.Counter()
     bare: collections.Counter[str] = collections.Counter()
     for tags in sentences:
         last_kind = None
         for tag in tags:
-            marked = None if tag in _OUTSIDE_TAGS else marked_tag(tag)
+            marked = None if tag in _OUTSIDE_TAGS else split(tag)
             if marked is None:
                 bare[tag] += 1
                 last_kind = None
@@ -80,15 +96,38 @@ def recognised_scheme(sentences: Iterable[Sequence[str]]) -> str:
     types = bare.keys() - _OUTSIDE_TAGS
     # Beside marked tags one bare type is not a part of speech, but stands where O is expected.
     if sum(bare[tag] for tag in types) > letters.total() and not (len(types) == 1 and letters["B"] + letters["I"]):
-        # Tags of one letter, O among them, are parts of speech or marks without a type.
+        # Tags of one letter, O among them, are parts of speech.
         return "IO" if bare[OUTSIDE] and any(len(tag) > 1 for tag in types) else PLAIN
     return _scheme_of_letters(letters, starts)
 
 
-def is_bracketed(tags: Iterable[str]) -> bool:
-    """Return whether all tags are brackets around spans, one of them the opening one, rather than tags of words."""
+def check_notation(tags: Iterable[str], place: str) -> None:
+    """Refuse tags that mark entities in a notation that is not read; `place` says where they are.
+
+    Raises:
+      UserError: if they are brackets around spans, or letters and types without a mark in between (`BPER`).
+    """
     tags = set(tags)
-    return any(tag.startswith("(") for tag in tags) and all(map(_BRACKETED.fullmatch, tags))
+    problem = None
+    if any(tag.startswith("(") for tag in tags) and all(map(_BRACKETED.fullmatch, tags)):
+        problem = f"are brackets around entities, as {min(tags)!r}, and not a tag of each word"
+    elif not are_typeless(tags) and not any(map(marked_tag, tags)):
+        kinds = collections.defaultdict[str, set[str]](set)
+        for tag in tags - _OUTSIDE_TAGS:
+            kinds[tag[0].upper()].add(tag[1:])
+        both = sorted(kinds["I"] & kinds["B"] - {""})
+        if both and kinds["I"] <= kinds["B"] and kinds.keys() <= _LETTERS:
+            problem = f"have no hyphen between the letter and the type, as {'B' + both[0]!r} and {'I' + both[0]!r}"
+    if problem is not None:
+        raise UserError(
+            f"{place} {problem}: write them as B-TYPE, I-TYPE and O, or set TAG_SCHEME = 'plain' to learn them as they "
+            "are"
+        )
+
+
+def _typeless_tag(tag: str) -> tuple[str, str] | None:
+    match = _TYPELESS.fullmatch(tag)
+    return None if match is None else (match["letter"].upper(), ONLY_TYPE)
 
 
 def _scheme_of_letters(letters: collections.Counter[str], starts: collections.Counter[str]) -> str:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from electra_jax.tasks.protocol import Examples
 from electra_jax.tasks.rows import BadRows
 from electra_jax.tasks.tagging.columns import ColumnRow, check_columns, column_sentences
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, Span, conlleval_spans, split_tag
-from electra_jax.tasks.tagging.schemes import PLAIN, SCHEMES, read_tag
+from electra_jax.tasks.tagging.schemes import PLAIN, SCHEMES, are_typeless, read_tag
 from electra_jax.tasks.vocabulary import Vocabulary
 
 
@@ -91,13 +92,16 @@ def read_tagged_file(
         check_columns(path, found, word_column=word_column, tag_column=tag_column)
     widths = collections.Counter(len(columns) for rows in found for _, columns in rows)
     num_columns = max(num_columns, *(width for width, _ in widths.most_common(1)), 0)
+    whole = [columns for rows in found for _, columns in rows if len(columns) == num_columns]
+    typeless = tag_column is not None and are_typeless(columns[tag_column] for columns in whole)
+    read = functools.partial(read_tag, scheme=scheme, typeless=typeless)
     for rows in found:
-        problem = _problem(rows, num_columns, tag_column, scheme)
+        problem = _problem(rows, num_columns, tag_column, scheme, read)
         if problem is not None:
             bad_rows.report(*problem)
             continue
         words = tuple(columns[word_column] for _, columns in rows)
-        tags = () if tag_column is None else tuple(read_tag(columns[tag_column], scheme) or "" for _, columns in rows)
+        tags = () if tag_column is None else tuple(read(columns[tag_column]) or "" for _, columns in rows)
         sentences.append(TaggedSentence(words, tags, rows[0][0]))
     if not sentences:
         raise UserError(f"{path} holds no sentence that can be used")
@@ -283,7 +287,11 @@ STANDARD_RULES = TaggingRules(
 
 
 def _problem(
-    rows: Sequence[ColumnRow], num_columns: int, tag_column: int | None, scheme: str
+    rows: Sequence[ColumnRow],
+    num_columns: int,
+    tag_column: int | None,
+    scheme: str,
+    read: Callable[[str], str | None],
 ) -> tuple[int, str, str] | None:
     """Return the first bad row: line, what is wrong, what was expected."""
     for number, columns in rows:
@@ -292,7 +300,7 @@ def _problem(
             return number, f"{len(columns)} columns", f"{num_columns} (separated by white space{remedy})"
         if tag_column is None:
             continue
-        if read_tag(columns[tag_column], scheme) is None:
+        if read(columns[tag_column]) is None:
             letters = ", ".join(f"{letter}-TYPE" for letter in SCHEMES[scheme])
             return number, f"{columns[tag_column]!r} is not a tag of {scheme}", f"O, {letters}"
     return None

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import itertools
 import logging
 import pathlib
 import re
@@ -28,7 +29,7 @@ from electra_jax.tasks.split_files import (
 from electra_jax.tasks.tagging.columns import column_sentences
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, EntityEvaluation, Span, evaluate_tags
 from electra_jax.tasks.tagging.prediction import Entity, TaggingPrediction, entities_of
-from electra_jax.tasks.tagging.schemes import PLAIN, READ_AS, is_bracketed, read_tag, recognised_scheme
+from electra_jax.tasks.tagging.schemes import PLAIN, READ_AS, are_typeless, check_notation, read_tag, recognised_scheme
 from electra_jax.tasks.tagging.sentences import (
     TaggedSentence,
     TaggingRules,
@@ -220,7 +221,8 @@ class TaggingTask(FromSources):
         scheme = recognised_scheme([self.labels]) if self.scheme is None else self.scheme
         if scheme == PLAIN:
             return None
-        read = [read_tag(tag, scheme) or OUTSIDE for tag in tags] if self.scheme is None else tags
+        typeless = are_typeless(self.labels)
+        read = [read_tag(tag, scheme, typeless=typeless) or OUTSIDE for tag in tags] if self.scheme is None else tags
         return entities_of(example, self.rules.spans_of(read), probabilities)
 
     def _written(self, tags: Sequence[str]) -> list[str]:
@@ -312,7 +314,15 @@ def _labels(options: TaskOptions, rules: TaggingRules) -> list[str]:
     sources = tagging_sources(dataclasses.replace(options, dev_fraction=0.0))
     if not sources.readers:
         raise UserError(f"{options.task} has no training split to take its labels from: {sources.missing}")
-    return rules.labels((sources.read(options.task, split).examples for split in sources.readers), options.tag_encoding)
+    parts = (sources.read(options.task, split).examples for split in sources.readers)
+    first = next(parts)
+    tags = {tag for sentence in first for tag in sentence.tags}
+    if len(tags) == 1 and (options.tag_encoding == PLAIN or tags == {OUTSIDE}):
+        raise UserError(
+            f"{options.task}: every word has the tag {tags.pop()!r}, from which nothing can be learnt; set TAG_COLUMN, "
+            f"now {options.tag_column}, to the column of the tags"
+        )
+    return rules.labels(itertools.chain([first], parts), options.tag_encoding)
 
 
 def _scheme(options: TaskOptions, recorded: Mapping[str, Any] | None) -> str:
@@ -332,12 +342,8 @@ def _scheme(options: TaskOptions, recorded: Mapping[str, Any] | None) -> str:
         # A row that is too short is told when the sentences are read.
         tags = [[row[place] for row in sentence if -len(row) <= place < len(row)] for sentence in rows]
         found = recognised_scheme(tags)
-        if options.tag_scheme is None and is_bracketed(tag for each in tags for tag in each):
-            raise UserError(
-                f"{path}: the tags of column {place} are brackets around entities, as {tags[0][0]!r}, and not a tag of "
-                "each word: write them as B-TYPE, I-TYPE and O, or set TAG_SCHEME = 'plain' to learn them as they are"
-            )
         if options.tag_scheme is None:
+            check_notation((tag for each in tags for tag in each), f"{path}: the tags of column {place}")
             number = len({tag for each in tags for tag in each})
             logger.info("%s: the %d different tags are read as %s (TAG_SCHEME sets another).", path, number, found)
         elif {options.tag_scheme, found} == {"IOB1", "IOB2"}:

@@ -3,6 +3,7 @@
 import ast
 import collections
 import dataclasses
+import json
 import logging
 import os
 import unicodedata
@@ -17,6 +18,9 @@ _YES, _NO = {"1", "1.0", "True", "true", "TRUE"}, {"0", "0.0", "False", "false",
 
 # So many labels that one row alone has are named.
 _NAMED_LABELS = 3
+
+# What joins several labels in one cell.
+_JOINING = "|;,/"
 
 # The probability from which a label is given where no threshold was chosen, as in `transformers`.
 EVEN = 0.5
@@ -76,6 +80,23 @@ def warn_of_single_labels(found: Iterable[str | tuple[str, ...] | None], path: s
             "example cannot be both learnt and scored.",
             path, len(single), len(counts), ", ".join(map(repr, single[:_NAMED_LABELS])),
         )  # fmt: skip
+
+
+def warn_of_joined_labels(labels: Iterable[str], path: str | os.PathLike[str]) -> None:
+    """Warn of labels such as `neg|toxic` beside `neg`: classes of their own, where several labels may be meant."""
+    labels = list(labels)
+    for mark in _JOINING:
+        parts = {label: {part.strip() for part in label.split(mark)} - {""} for label in labels}
+        counts = collections.Counter(part for each in parts.values() for part in each)
+        joined = [label for label, each in parts.items() if len(each) > 1 and any(counts[part] > 1 for part in each)]
+        if joined:
+            logger.warning(
+                "%s: %d of %d labels join others by %r, such as %r, and each is read as a class of its own: if a text "
+                "may have several labels, write them as a list, %s, or as a column of 0 and 1 for each label.",
+                path, len(joined), len(labels), mark, joined[0],
+                json.dumps(sorted(parts[joined[0]]), ensure_ascii=False),
+            )  # fmt: skip
+            return
 
 
 def as_list(label: object) -> tuple[str, ...] | None:

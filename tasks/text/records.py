@@ -186,7 +186,10 @@ def _was_swallowed(lines: Sequence[str], delimiter: str, columns: int) -> bool:
 
 
 def _is_quoted_tsv(lines: Sequence[str]) -> bool:
-    """Say whether a .tsv was written with quotes, as pandas does: it can be read so, and some field needs them."""
+    """Say whether a .tsv was written with quotes, as pandas does: it can be read so, and it needs them.
+
+    That is so if a field does, or if all names of the columns are quoted, as R writes them.
+    """
     columns, needed, after = None, False, 0
     while after < len(lines):
         start = after
@@ -198,6 +201,7 @@ def _is_quoted_tsv(lines: Sequence[str]) -> bool:
         if fields and len(fields) != columns:
             return False
         plain = lines[start].split("\t")
+        needed |= start == 0 and all(len(raw) > 1 and raw[0] == raw[-1] == '"' for raw in plain)
         if after > start + 1:
             # Lines that are rows by themselves are no longer one.
             if all(line.count("\t") == columns - 1 for line in lines[start:after]):

@@ -19,6 +19,7 @@ from electra_jax.tasks.text.label_sets import (
     labels_of_columns,
     number_of,
     plain_label,
+    warn_of_joined_labels,
     warn_of_single_labels,
 )
 from electra_jax.tasks.text.records import column_names, records
@@ -194,6 +195,8 @@ def discover_target(
         found = [row.label for row in _table_rows(path, columns, bad_rows, lists=multi_label is not False)]
         target = _target_of_labels(found, path, multi_label)
         warn_of_single_labels(found, path)
+        if isinstance(target, Classes):
+            warn_of_joined_labels(target.labels, path)
         different = len(target.labels)
     least = 1 if isinstance(target, LabelSets) else 2
     if different < least:

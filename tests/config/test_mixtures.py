@@ -68,6 +68,13 @@ def test_a_run_reads_each_part_in_its_share(folder: Path, capsys: pytest.Capture
     examples = [int(line.split(" examples")[0].rsplit(" ", 1)[1]) for line in said.splitlines() if " epochs " in line]
     assert f"a.txt: 75.0% of the rows, {examples[0]} examples, {1536 / examples[0]:.2f} epochs in 64 steps" in said
     assert f"*.jsonl: 25.0% of the rows, {examples[1]} examples, {512 / examples[1]:.2f} epochs in 64 steps" in said
+    # A share that is too small to be kept is not said to be.
+    uneven = f"CORPUS={[(f'{folder}/a.txt', 1e4), (f'{folder}/b.jsonl', 1)]!r}"
+    small = built(PretrainingRun, "gin/runs/pretrain.gin", folder, *more, uneven)
+    data.open_data(small, vocabulary, process_index=0, process_count=1)
+    said = capsys.readouterr().out
+    assert f"a.txt: 99.9% of the rows, {examples[0]} examples" in said
+    assert "b.jsonl: 0.1% of the rows (its weight says 0.0001, and no share is finer than 1 in 1,024), " in said
     other = data.open_data(
         built(PretrainingRun, "gin/runs/pretrain.gin", folder, *more, f"CORPUS={str(folder / 'a.txt')!r}"),
         vocabulary,
@@ -101,7 +108,7 @@ def test_what_is_no_list(folder: Path, corpus: object) -> None:
         built(CacheRun, "gin/runs/cache.gin", folder, f"CORPUS={corpus!r}")
 
 
-@pytest.mark.parametrize("corpus", [[], [("a.txt", 0.0)], [("a.txt",)], ["a.txt", "b.txt"]])
+@pytest.mark.parametrize("corpus", [[], [("a.txt", 0.0)], [("a.txt", 10**400)], [("a.txt",)], ["a.txt", "b.txt"]])
 def test_what_is_no_mixture(folder: Path, corpus: object) -> None:
     with pytest.raises(
         UserError, match=r"CORPUS is .*must be a name, or a mixture of names with weights above 0, as in"

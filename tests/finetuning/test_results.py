@@ -14,7 +14,7 @@ from electra_jax.finetuning.results import answer_of, best_seed, collapse, recor
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.protocol import DownstreamTask
 from electra_jax.tasks.qa.decoding import QAPrediction, ScoredText
-from electra_jax.tasks.qa.files import Answer, QAExample
+from electra_jax.tasks.qa.questions import Answer, QAExample
 from electra_jax.tasks.tagging.prediction import TaggingPrediction
 from electra_jax.tasks.tagging.sentences import TaggedSentence
 from electra_jax.tasks.text.tables import TextExample

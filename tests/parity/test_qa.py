@@ -19,7 +19,8 @@ from electra_jax.tasks.qa.answers import (
     UnusableAnswerError,
     tokenize_context,
 )
-from electra_jax.tasks.qa.files import QAExample, read_mrqa, read_squad
+from electra_jax.tasks.qa.files import read_mrqa, read_squad
+from electra_jax.tasks.qa.questions import QAExample
 from electra_jax.tasks.qa.windows import Window, WindowConfig, max_context_spans, prediction_windows, training_windows
 from electra_jax.tasks.vocabulary import Vocabulary
 from support.shared import ORACLE, skipped

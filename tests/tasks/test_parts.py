@@ -5,7 +5,7 @@ import pytest
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.parts import halves, has_gold, warn_of_few
-from electra_jax.tasks.qa.files import QAExample
+from electra_jax.tasks.qa.questions import QAExample
 from electra_jax.tasks.seqio_import import RegisteredExample
 from electra_jax.tasks.tagging.sentences import TaggedSentence
 from electra_jax.tasks.text.tables import TextExample

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from electra_jax.errors import UserError
 from electra_jax.tasks.catalog import make_task
 from electra_jax.tasks.options import TaskOptions
-from electra_jax.tasks.qa.files import Answer, QAExample
+from electra_jax.tasks.qa.questions import Answer, QAExample
 from electra_jax.tasks.qa.windows import STANDARD_RULES, WindowConfig, span_text, training_windows
 from electra_jax.tasks.tagging.sentences import complete_positions
 from electra_jax.tasks.tokenizer_file import load_tokenizer

@@ -69,6 +69,16 @@ def test_nested_columns_and_lists(tmp_path: pathlib.Path, write: Write) -> None:
     write(tmp_path / "a", table)
     assert read(tmp_path / "a", text_field="content.text") == (["One."], {"null texts": 2})
     assert read(tmp_path / "a", text_field="parts") == (["Two.\n3."], {"null texts": 1})
+    write(tmp_path / "a", pa.table({"turns": [[{"who": "a", "text": "One."}, {"who": "b", "text": "Two."}], None]}))
+    assert read(tmp_path / "a", text_field="turns.text") == (["One.\nTwo."], {"null texts": 1})
+    with pytest.raises(
+        UserError, match=r"row 0: no text in the field 'turns', .*\(fields: 'turns\.who', 'turns\.text'\)"
+    ):
+        read(tmp_path / "a", text_field="turns")
+    with pytest.raises(
+        UserError, match=r"row 0: no text in the field 'turns\.text\.en' \(fields: 'turns\.who', 'turns\.te"
+    ):
+        read(tmp_path / "a", text_field="turns.text.en")
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -204,6 +214,9 @@ def test_wet_files(tmp_path: pathlib.Path) -> None:
         read(path)
     (tmp_path / "b").write_bytes(warc_record("warcinfo", "x") + warc_record("response", "<html>"))
     with pytest.raises(UserError, match=r"a WARC file of fetched pages.*WET"):
+        read(tmp_path / "b")
+    (tmp_path / "b").write_bytes(warc_record("warcinfo", "x") + warc_record("metadata", "{}"))
+    with pytest.raises(UserError, match=r"a WARC file of fetched pages or of facts about them.*WET"):
         read(tmp_path / "b")
 
 

@@ -6,6 +6,7 @@ import lzma
 import os
 import pathlib
 import pickle
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -93,6 +94,18 @@ def test_several_frames_and_members_are_one_text(tmp_path: pathlib.Path) -> None
     for suffix, compress in COMPRESS.items():
         (tmp_path / f"a.txt{suffix}").write_bytes(compress(b"One\n") + compress(b"two.\n\nThree."))
         assert texts(opened(tmp_path / f"a.txt{suffix}")) == ["One\ntwo.", "Three."]
+
+
+def test_zstandard_as_pzstd_and_its_long_mode_write_it(tmp_path: pathlib.Path) -> None:
+    frame = zstandard.compress(b"One\n")
+    # pzstd writes the size of each frame before it, in a frame to be skipped.
+    skippable = b"\x50\x2a\x4d\x18" + struct.pack("<II", 4, len(frame))
+    (tmp_path / "a.txt.zst").write_bytes((skippable + frame) * 2)
+    assert texts(opened(tmp_path / "a.txt.zst")) == ["One\nOne"]
+    settings = zstandard.ZstdCompressionParameters(window_log=31)
+    long = zstandard.ZstdCompressor(compression_params=settings).compressobj()
+    (tmp_path / "a.txt.zst").write_bytes(long.compress(b"One\n") + long.flush())
+    assert texts(opened(tmp_path / "a.txt.zst")) == ["One"]
 
 
 def test_keys_are_unique_and_survive_a_move(tmp_path: pathlib.Path) -> None:

@@ -30,6 +30,19 @@ def read(path: pathlib.Path, text_format: str = "auto", text_field: str = "text"
         ("dna.txt", "ACGT" * 50_000, ["ACGT" * 50_000]),
         ("long.csv", "id,text\n0," + "A" * 200_000, ["A" * 200_000]),
         ("old_mac.txt", "One,\rtwo\n", ["One,\rtwo"]),
+        (
+            "ends.txt",
+            "One\fTwo\n\fThree\u0085Four\u2028\u2029Five\vSix\n\f\nSeven\n",
+            ["One\nTwo\nThree\nFour\nFive\nSix", "Seven"],
+        ),
+        ("ends.jsonl", '{"text": "One\u2028Two\\fThree"}\n', ["One\nTwo\nThree"]),
+        (
+            "slashes.txt",
+            "and/or he/she it/they a/b c/d e/f 1/2 3/4 5/6\n",
+            ["and/or he/she it/they a/b c/d e/f 1/2 3/4 5/6"],
+        ),
+        ("numbered.txt", "1\tOne.\n3\tThree.\n", ["1\tOne.\n3\tThree."]),
+        ("tag.txt", "<note>\nOne <b>two</b>.\n</note>\n", ["<note>\nOne <b>two</b>.\n</note>"]),
         ("caps.txt", "ORCHARDS AND GARDENS", ["ORCHARDS AND GARDENS"]),
         ("formats.txt", "GGUF is a format.", ["GGUF is a format."]),
         ("r.txt", "RDA is a rule of libraries.", ["RDA is a rule of libraries."]),
@@ -77,6 +90,20 @@ def test_a_file_is_read_as_its_first_lines_show(
         ("-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nwill MD B-VP O\n, , O O\nnot RB O O\n", "a CoNLL file"),
         ("##fileformat=VCFv4.2\n#CHROM\tPOS\n20\t14370\n", "a VCF file"),
         ("LOCUS       SCU49845     5028 bp    DNA\nDEFINITION  TCP1-beta gene.\n", "a GenBank file"),
+        ("<s>\nThe\tDT\tthe\ndog\tNN\tdog\n</s>\n", "a vertical file of words with tags"),
+        ("The/at Fulton/np-tl County/nn-tl Jury/nn-tl said/vbd ,/, an/at end/nn\n", "a text of words with their tags"),
+        ("T1\tPerson 0 3\tAnn\nR1\tIn Arg1:T1 Arg2:T1\n", r"brat's annotations.*the \.txt files"),
+        ("1\tOne.\n2\tTwo.\n3\tThree.\n", "a file of numbered lines.*cut -f2"),
+        (
+            '<DOC id="A" type="story" >\n<HEADLINE>\nOne.\n</HEADLINE>\n<TEXT>\n<P>\nTwo.\n',
+            "between tags of SGML or XML",
+        ),
+        (
+            '<doc docid="a">\n<p>\n<seg id="1">One.</seg>\n<seg id="2">Two.</seg>\n</p>\n</doc>\n',
+            "between tags of SGML",
+        ),
+        ("<CHAPTER ID=1>\nOne.\n<SPEAKER ID=1>\nTwo.\n<P>\nThree.\n<P>\n", "between tags of SGML or XML"),
+        ("@UTF8\n@Begin\n@Languages:\teng\n*CHI:\tmore cookie .\n", "a transcript in CHAT"),
         ("<TEI xmlns='http://www.tei-c.org/ns/1.0'>\n<text>One.</text></TEI>\n", "TEI's XML"),
     ],
 )
@@ -127,6 +154,13 @@ def test_rows_that_are_not_what_the_header_says(tmp_path: pathlib.Path, content:
     assert read(tmp_path / "a.csv")[0] == ["One.", "Two."]
 
 
+def test_tags_in_a_page_of_markdown_or_in_a_document_of_wikiextractor_are_text(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.md").write_text("<p>\n<img src='a'>\n</p>\n<b>\nOne.")
+    assert read(tmp_path / "a.md")[0] == ["<p>\n<img src='a'>\n</p>\n<b>\nOne."]
+    (tmp_path / "wiki_00").write_text('<doc id="1" url="u" title="A">\n<br>One.\n<br>\n<br>\n</doc>\n')
+    assert read(tmp_path / "wiki_00")[0] == ["<br>One.\n<br>\n<br>"]
+
+
 def test_a_table_without_the_column_is_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "a.csv").write_text("id,body\n0,One.\n")
     with pytest.raises(UserError, match=r"no column 'text' .columns: 'id', 'body'.*TEXT_FIELD"):
@@ -140,6 +174,11 @@ def test_fields_of_json_lines(tmp_path: pathlib.Path) -> None:
     assert read(path, text_field="content.text") == (["One.", "Two.\n3."], {"null texts": 1})
     path.write_text('{"content": null}\n{"content": {"text": ["One.", null]}}\n')
     assert read(path, text_field="content.text") == (["One."], {"null texts": 1})
+    path.write_text('"One."\n"Two."\n')
+    assert read(path)[0] == ["One.", "Two."]
+    # Lists of records, as of chats and papers; a name that stands twice elsewhere loses no text.
+    path.write_text('{"a": [{"b": "One."}, {"b": ["Two.", ["3."]]}], "c": 1, "c": 2}\n{"a": []}\n')
+    assert read(path, text_field="a.b") == (["One.\nTwo.\n3."], {})
     path.write_text('{"text": "bad \\ud83d half"}\n')
     assert read(path)[0] == ["bad \ufffd half"]
 
@@ -152,6 +191,16 @@ def test_fields_of_json_lines(tmp_path: pathlib.Path) -> None:
         ('[{"text": "One."}] [', r"goes on after the end of its JSON array"),
         ('[{"body": "One."}]', r"a, element 1: no text in the field 'text' \(fields: 'body'\)"),
         ('{"content": {"text": 5}}', r"a, line 1: no text in the field 'text' \(fields: 'content.text'\)"),
+        ('{"text": [{"en": "One."}]}', r"a, line 1: no text in the field 'text', which holds a list; .*'text.en'"),
+        (
+            '{"text": "One.", "text": "Two."}',
+            r"a, line 1 cannot be read \(the field 'text' stands twice in one object\): mend",
+        ),
+        (
+            '[{"text": "One.", "text": "Two."}]',
+            r"a, element 1: the field 'text' stands twice in one object; remove or rena",
+        ),
+        ('\x1e{"text": "One."}', r"a, line 1 is not JSON"),
         ('{"text": {"en": "One."}}', r"a, line 1: no text in the field 'text', which holds an object; .*'text.en'"),
     ],
 )

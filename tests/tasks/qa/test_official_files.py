@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from electra_jax.errors import UserError
-from electra_jax.tasks.qa.files import Answer, QAExample, read_mrqa, read_null_odds, read_predictions, read_squad
+from electra_jax.tasks.qa.files import read_mrqa, read_null_odds, read_predictions, read_squad
+from electra_jax.tasks.qa.questions import Answer, QAExample
 
 CONTEXT = "The leader was John Smith (1895-1943). He liked  double  spaces."
 
@@ -52,7 +53,9 @@ def test_mrqa_file_with_spans_that_include_their_end(tmp_path: Path, header: boo
     [
         ("", "is empty"),
         ('{"data": [}', "line 1, column 11"),
-        ("[1]", "'data' is expected"),
+        ("[1]", "object with 'data' is expected"),
+        ('{"Data": []}', r"the layout is not known \(fields: 'Data'\); write"),
+        ('{"data": 1}', "'data' must be of type list"),
         ('{"data": []}', "holds no question"),
         (json.dumps(_squad(question=None)), r"data\[0\].paragraphs\[0\].qas\[0\]: 'question' must be"),
         (json.dumps(_squad(answers=[{"text": "x"}])), r"qas\[0\].answers\[0\]: the field 'answer_start' is missing"),

@@ -13,7 +13,7 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.protocol import Row
 from electra_jax.tasks.qa.decoding import QAPrediction, ScoredText
-from electra_jax.tasks.qa.files import QAExample
+from electra_jax.tasks.qa.questions import QAExample
 from electra_jax.tasks.qa.task import QATask
 from support.questions import CONTEXT, OTHER, QUESTIONS, VOCABULARY, made, mrqa, squad, written
 

@@ -16,7 +16,8 @@ from electra_jax.tasks.qa import decoding as qa_decoding
 from electra_jax.tasks.qa import metrics
 from electra_jax.tasks.qa.answers import UnusableAnswerError, align_by_characters, locate_answer, tokenize_context
 from electra_jax.tasks.qa.decoding import Candidates, DecodingConfig, QAPrediction, ScoredText, decode
-from electra_jax.tasks.qa.files import Answer, QAExample, read_null_odds, read_predictions, read_squad
+from electra_jax.tasks.qa.files import read_null_odds, read_predictions, read_squad
+from electra_jax.tasks.qa.questions import Answer, QAExample
 from electra_jax.tasks.qa.windows import (
     STANDARD_RULES,
     Window,

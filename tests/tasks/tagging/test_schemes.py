@@ -158,6 +158,82 @@ def test_brackets_around_entities_are_no_tags(tmp_path: Path) -> None:
     assert made(written(file, "( (\nAnn NOUN\n")).scheme == "plain"
 
 
+@pytest.mark.parametrize(
+    ("tags", "scheme", "spans"),
+    [
+        ("B I O B B", "IOB2", [(0, 1), (3, 3), (4, 4)]),
+        ("B- I- O B- B-", "IOB2", [(0, 1), (3, 3), (4, 4)]),
+        ("B E O S S", "IOBES", [(0, 1), (3, 3), (4, 4)]),
+        ("b l o u u", "IOBES", [(0, 1), (3, 3), (4, 4)]),
+        # A segmentation of words, in which no character is outside.
+        ("B M E B E", "IOBES", [(0, 2), (3, 4)]),
+        ("I I O I O", "IOB1", [(0, 1), (3, 3)]),
+    ],
+)
+def test_letters_without_types_are_entities_of_one_type(
+    tmp_path: Path, tags: str, scheme: str, spans: list[tuple[int, int]]
+) -> None:
+    text = "".join(f"w{number}\t{tag}\n" for number, tag in enumerate(tags.split()))
+    task = made(written(tmp_path / "a.txt", text))
+    (example,) = task.examples("train").examples
+    assert (task.scheme, task.main_metric) == (scheme, "f1")
+    assert task.rules.spans_of(example.tags) == [(start, end, "ENTITY") for start, end in spans]
+    # Where other tags have a type, a letter alone is a slip; where there are other letters, it is a part of speech.
+    with pytest.raises(UserError, match=r"a\.txt, line 7: 'B' is not a tag of IOB2"):
+        made(written(tmp_path / "a.txt", "a B-P\nb I-P\nc O\n\na B-P\n\nx B\n"))
+    assert made(written(tmp_path / "a.txt", "a B\nb N\nc I\n")).scheme == "plain"
+
+
+@pytest.mark.parametrize(("first", "second"), [("BPER", "IPER"), ("B/PER", "I/PER"), ("B|PER", "I|PER")])
+def test_a_letter_without_its_hyphen_is_no_type(tmp_path: Path, first: str, second: str) -> None:
+    file = written(tmp_path / "a.txt", f"Ann {first}\nLee {second}\nruns O\nRome {first[:-3]}LOC\n")
+    message = rf"column -1 have no hyphen between the letter and the type, as '{first}' and '{second}': write them as"
+    with pytest.raises(UserError, match=message.replace("|", r"\|")):
+        made(file)
+    assert first in made(file, tag_scheme="plain").labels
+    # Types that begin with these letters.
+    assert made(written(file, "Ann BOSS\nLee IDOL\nruns O\nRome BOSS\n")).scheme == "IO"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "The/DT dog/NN barks/VBZ ./.\nA/DT cat/NN sleeps/VBZ ./.\n",
+            "joined by '/', as 'The/DT'; write a word a line",
+        ),
+        ("Ann_NNP\nruns_VBZ\n", "joined by '_', as 'Ann_NNP'; write a word a line"),
+        (
+            '{"tokens": ["Ann", "runs"], "ner_tags": [1, 0]}\n' * 2,
+            r"an object of JSON, '{\"tokens\": \[\"Ann\", .*write a",
+        ),
+        ("T1\tPerson 0 3\tAnn\nR1\tIn Arg1:T1 Arg2:T2\n", r"brat's annotations apart from their text .*anntoconll\.py"),
+        (
+            "Ann runs .\nBob sleeps .\nWe all went home early .\nSo it is said .\nYes .\n",
+            "from 2 to 6 columns a line, as",
+        ),
+    ],
+)
+def test_another_layout_than_columns_is_told(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"a\.txt, line 1: .*{message}"):
+        made(written(tmp_path / "a.txt", text))
+
+
+def test_marks_of_the_language_are_no_part_of_a_word(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.txt: each word begins with 'en:', the mark of its language: remove it"):
+        made(written(tmp_path / "a.txt", "en:Ann\tB-PER\nen:runs\tO\n"))
+    assert made(written(tmp_path / "a.txt", "en:Ann\tB-PER\nruns\tO\n")).scheme == "IOB2"
+
+
+def test_a_single_tag_cannot_be_learnt(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.txt", "Ann B-P O\nruns O O\n")
+    with pytest.raises(
+        UserError, match="every word has the tag 'O', from which nothing can be learnt; set TAG_COLUMN, now"
+    ):
+        made(file)
+    assert made(file, tag_column=1).scheme == "IOB2"
+
+
 def test_a_rare_type_is_known_where_the_dev_split_has_it(tmp_path: Path) -> None:
     held_out = set()
     for month in ("April", "May", "June", "July"):

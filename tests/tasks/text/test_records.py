@@ -91,6 +91,8 @@ def test_a_tsv_that_pandas_quoted(tmp_path: Path) -> None:
     path = written(tmp_path, ".tsv", "text\tlabel", '"she said ""hm"""\t1', '"two\nlines\tand a tab"\t0', "plain\t1")
     assert [example.text_a for example in read(path).examples] == ['she said "hm"', "two\nlines\tand a tab", "plain"]
     assert column_names(path) == ["text", "label"]
+    path = written(tmp_path, ".tsv", '"text"\t"label"', '"a"\t1', "b\t0")
+    assert (column_names(path), [row.text_a for row in read(path).examples]) == (["text", "label"], ["a", "b"])
     # Quotes that need not be there are text, as they were, and so are those that swallow rows.
     for lines in (('"a"\t1', 'b "c"\t0'), ('"a\t1', 'b"\t0'), ('"a\t1', '"b" c\t0')):
         texts = [line.split("\t")[0] for line in lines]
@@ -177,6 +179,20 @@ def test_labels_of_one_row_are_said(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert not caplog.records
     discovered(written(tmp_path, ".csv", "text,label", *rows, "Total:,8"))
     assert "train.csv: 1 of 3 labels stand in one row alone, such as '8'" in caplog.text
+
+
+@pytest.mark.parametrize("mark", ["|", ";", "/", ", "])
+def test_several_labels_in_one_cell_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, mark: str) -> None:
+    names = ["neg", mark.join(["neg", "toxic"]), mark.join(["rude", "toxic"])]
+    found = discovered(written(tmp_path, ".csv", "text,label", *(f'a,"{name}"' for name in names * 2)))
+    assert sorted(found.labels) == sorted(names)
+    assert f"train.csv: 2 of 3 labels join others by {mark.strip()!r}, such as {names[1]!r}" in caplog.text
+    assert 'write them as a list, ["neg", "toxic"], or as a column of 0 and 1 for each label' in caplog.text
+    caplog.clear()
+    # Signs within names, and lists.
+    discovered(written(tmp_path, ".csv", "text,label", *(f'a,"{mark.join(pair)}"' for pair in ("ab", "cd") * 2)))
+    discovered(written(tmp_path, ".jsonl", *(json.dumps({"text": "a", "label": names}) for _ in range(2))))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
