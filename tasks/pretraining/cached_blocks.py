@@ -174,7 +174,7 @@ def _convert(cache: epath.Path, split: str, directory: pathlib.Path, vocab_size:
             for batch in dataset:
                 ids, types = batch["input_ids"], batch["token_type_ids"]
                 _add(writer, ids.values.numpy(), types.values.numpy(), ids.row_splits.numpy(), cache)
-        except tf.errors.DataLossError as error:
+        except tf.errors.OpError as error:
             raise UserError(f"A file of the cache {cache} is damaged ({reason_of(error)}): build it anew.") from error
 
 
