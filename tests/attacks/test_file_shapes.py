@@ -6,8 +6,8 @@ import json
 import lzma
 import os
 import random
-import zipfile
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
