@@ -163,6 +163,16 @@ def test_an_edited_file_is_read_or_refused_in_a_sentence(name: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["electra", "modernbert"])
+@pytest.mark.parametrize("value", [[[]], ["electra"], {"a": {}}, 7])
+def test_a_model_type_that_is_no_name_is_refused(name: str, value: Any, tmp_path: Path) -> None:
+    write_sound(name, tmp_path / name)
+    path = tmp_path / name / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": value}))
+    with pytest.raises(UserError, match=r"config\.json: the architecture .* is not read"):
+        read_config(path.parent)
+
+
+@pytest.mark.parametrize("name", ["electra", "modernbert"])
 @pytest.mark.parametrize("depth", [10**9, 10**400])
 def test_a_depth_beyond_any_model_is_refused_before_its_layers_are_listed(
     name: str, depth: int, tmp_path: Path
