@@ -161,7 +161,8 @@ def tfds_sources(
     builder = tfds.prepared_builder(dataset, options.tfds_data_dir)
 
     def examples(split: str) -> Examples:
-        return read(tfds.records(builder, split), builder.info.features, f"tfds:{dataset}:{split}")
+        with tfds.sentences_of(f"{builder.info.full_name}, {split}"):
+            return read(tfds.records(builder, split), builder.info.features, f"tfds:{dataset}:{split}")
 
     there = {
         split: next((name for name in names if name in builder.info.splits), None)

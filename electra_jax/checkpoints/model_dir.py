@@ -21,6 +21,7 @@ from electra_jax.checkpoints.model_record import (
     write_model_record,
 )
 from electra_jax.checkpoints.rotation import despite_rotation
+from electra_jax.checkpoints.stored_arrays import named_shapes
 from electra_jax.config.data import vocabulary_for
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.resuming import recorded_run
@@ -235,10 +236,10 @@ def check_params(params: PyTree, description: Description, directory: epath.Path
     Raises:
         UserError: if a parameter is missing or of another shape.
     """
-    found = orbax_store.named_shapes(params)
+    found = named_shapes(params)
     differences = [
         f"{name} is {found.get(name, 'missing')} and should be {shape}"
-        for name, shape in orbax_store.named_shapes(abstract_params(description)).items()
+        for name, shape in named_shapes(abstract_params(description)).items()
         if found.get(name) != shape
     ]
     if differences:

@@ -18,6 +18,14 @@ from etils import epath
 from electra_jax.checkpoints import t5x_layout
 from electra_jax.checkpoints.rotation import check_not_removed, complete_steps, despite_rotation
 from electra_jax.checkpoints.seal import CorruptCheckpointError, check_seal, check_seal_everywhere, seal
+from electra_jax.checkpoints.stored_arrays import (
+    check_metadata,
+    check_shapes,
+    first_line,
+    is_array,
+    metadata_of,
+    named_shapes,
+)
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError, is_full_disk
 from electra_jax.files import absolute, check_no_pattern, is_remote
@@ -253,45 +261,19 @@ def load_step(directory: epath.Path, step: int, abstract: PyTree) -> Restored | 
     )
     try:
         stored = manager.item_metadata(step).state.tree
+        check_metadata(stored, directory / str(step))
         if hasattr(abstract, "opt_state") and "opt_state" not in stored:
             return None
         check_shapes(stored, abstract, directory / str(step))
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
         restored = manager.restore(step, args=items)
-    except UserError:
+    except (UserError, CorruptCheckpointError):
         raise
     except Exception as error:
-        raise CorruptCheckpointError(str(error).splitlines()[0] if str(error) else repr(error)) from error
+        raise CorruptCheckpointError(first_line(error)) from error
     finally:
         manager.close()
     return Restored(step, restored.state, restored.data)
-
-
-def check_shapes(stored: PyTree, abstract: PyTree, path: epath.Path) -> None:
-    """Refuse a checkpoint whose arrays differ from the run's in name or shape.
-
-    Raises:
-        UserError: if any array differs.
-    """
-    found, wanted = named_shapes(stored), named_shapes(abstract)
-    differences = [
-        f"{name} {found.get(name, 'missing')} there, {wanted.get(name, 'missing')} here"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name) and not name.startswith("opt_state")
-    ]
-    if not differences and found != wanted:
-        differences = ["the optimizer's state"]
-    if differences:
-        shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
-        raise UserError(
-            f"{path} holds another run's checkpoint ({shown}): use another MODEL_DIR, or the configuration that made it"
-        )
-
-
-def named_shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    """Return shapes by path; a named tuple, a list and a dict with the same names give the same paths."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_array)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def is_of_t5x(directory: epath.Path) -> bool:
@@ -304,18 +286,24 @@ def sound_states(directory: epath.Path) -> Iterator[StoredState]:
     if is_of_t5x(directory):
         for step in sorted(t5x_layout.complete_steps(directory), reverse=True):
             folder = t5x_layout.state_of(absolute(directory), step)
-            stored = ocp.PyTreeCheckpointHandler().metadata(folder).tree
             names = t5x_layout.ENTRIES
-            yield StoredState(step, folder, {ours: stored[theirs] for ours, theirs in names.items()}, names)
+            try:
+                stored = metadata_of(folder)
+            except CorruptCheckpointError as error:
+                logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
+                continue
+            yield StoredState(
+                step, folder, {ours: stored[theirs] for ours, theirs in names.items() if theirs in stored}, names
+            )
         return
     folder = absolute(directory) / CHECKPOINTS
     steps = complete_steps(folder)
     for step in sorted(steps, reverse=True):
         try:
             check_seal(folder / str(step))
-            stored = ocp.PyTreeCheckpointHandler().metadata(folder / str(step) / "state").tree
+            stored = metadata_of(folder / str(step) / "state")
             yield StoredState(step, folder / str(step) / "state", stored, {name: name for name in stored})
-        except (CorruptCheckpointError, FileNotFoundError) as error:
+        except CorruptCheckpointError as error:
             check_not_removed(folder, step, steps)
             logger.warning("checkpoint %d is corrupt (%s): trying the one before", step, error)
 
@@ -356,14 +344,15 @@ def read_item_of(state: StoredState, item: str) -> StoredItem:
     if item not in items:
         raise UserError(f"{folder.parent} holds {', '.join(sorted(items))} but no {item}")
     name = names[item]
-    wanted = {name: jax.tree.map(_host_array, items[item], is_leaf=_is_array)}
+    wanted = {name: jax.tree.map(_host_array, items[item], is_leaf=is_array)}
     arguments = ocp.args.PyTreeRestore(
         item=wanted, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), wanted), partial_restore=True
     )
     try:
         restored = ocp.PyTreeCheckpointHandler().restore(folder, args=arguments)
-    except (ValueError, OSError, KeyError) as error:
-        raise UserError(f"{folder.parent} cannot be read ({str(error).splitlines()[0]})") from error
+    # As many types of errors as in `metadata_of`.
+    except Exception as error:
+        raise UserError(f"{folder.parent} cannot be read ({first_line(error)}): bring back a copy") from error
     return StoredItem(step, restored[name])
 
 
@@ -387,10 +376,6 @@ def _find_moments(tree: PyTree) -> dict[str, PyTree] | None:
         return tree
     children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (list, tuple)) else ()
     return next((found for child in children if (found := _find_moments(child)) is not None), None)
-
-
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "shape")
 
 
 def _host_array(leaf: Any) -> jax.ShapeDtypeStruct:

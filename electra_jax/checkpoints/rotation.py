@@ -1,5 +1,6 @@
 """List the checkpoints of a directory, and read them while a run writes newer ones and removes old ones."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -11,6 +12,9 @@ from electra_jax.files import check_no_backslash, is_remote
 
 Read = TypeVar("Read")
 
+# The number of a step, as it is written.
+STEP = re.compile("0|[1-9][0-9]{0,17}")
+
 
 def complete_steps(directory: epath.Path) -> list[int]:
     """Return the steps of the committed checkpoints, without those of interrupted saves.
@@ -21,7 +25,7 @@ def complete_steps(directory: epath.Path) -> list[int]:
     if not directory.is_dir():
         return []
     check_no_backslash(directory)
-    steps = [path for path in directory.iterdir() if path.name.isdigit()]
+    steps = [path for path in directory.iterdir() if STEP.fullmatch(path.name)]
     return [int(path.name) for path in steps if not is_remote(path) or (path / COMMITTED).exists()]
 
 

@@ -7,7 +7,6 @@ A checkpoint is a tree that Orbax stores in `MODEL_DIR/checkpoint_<step>/state`:
     state/param_states    the optimizer's state, where a tuple is a dict by index, and empty nodes are left out
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from electra_jax.checkpoints.rotation import STEP
 from electra_jax.model.types import PyTree
 
 # Our names of a state's entries, and the names that T5X has for them.
@@ -30,8 +30,8 @@ def complete_steps(directory: Path) -> list[int]:
     """Return the steps whose checkpoints are complete; until then Orbax gives their folders other names."""
     if not directory.is_dir():
         return []
-    names = (re.fullmatch(r"checkpoint_(\d+)", path.name) for path in directory.iterdir())
-    steps = (int(name[1]) for name in names if name)
+    names = (path.name.partition("checkpoint_") for path in directory.iterdir())
+    steps = (int(number) for before, prefix, number in names if prefix and not before and STEP.fullmatch(number))
     return [step for step in steps if state_of(directory, step).is_dir()]
 
 

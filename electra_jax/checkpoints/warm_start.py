@@ -9,7 +9,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from electra_jax.checkpoints import model_dir, orbax_store, roles
-from electra_jax.checkpoints.orbax_store import named_shapes
+from electra_jax.checkpoints.stored_arrays import named_shapes
 from electra_jax.checkpoints.vocabulary_rows import by_token, counted, keep_new_rows, pieces_by_token
 from electra_jax.errors import UserError
 from electra_jax.files import path_of

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import pathlib
+import tokenize
 import zlib
 from types import TracebackType
 from typing import Self
@@ -87,7 +88,7 @@ def open_blocks(directory: str | pathlib.Path) -> TokenBlocks:
     """Map the arrays that `BlocksWriter` wrote in `directory`; the tokens stay on disk until they are read.
 
     All files are read once and compared with the seal, at about a second a gigabyte. Blocks of an earlier version have
-    none; of those only the sizes are compared with each other.
+    none; of all, the sizes are compared with each other, and the ids with their number.
 
     Raises:
         UserError: if a file is missing, cut off or not what was written.
@@ -102,10 +103,13 @@ def open_blocks(directory: str | pathlib.Path) -> TokenBlocks:
             # A file without a byte of content cannot be mapped.
             tokens = np.load(directory / "tokens.npy", mmap_mode="r" if offsets[-1] else None)
             blocks = TokenBlocks(tokens, offsets, second_starts, int(vocab_size))
-            if blocks.fits_together():
+            if not blocks.fits_together():
+                fault = "its files are of different lengths"
+            elif int(tokens.max(initial=0)) >= max(blocks.vocab_size, 1):
+                fault = f"it holds the token id {tokens.max()} of {blocks.vocab_size}"
+            else:
                 return blocks
-            fault = "its files are of different lengths"
-        except (OSError, ValueError, TypeError, IndexError, EOFError, MemoryError) as error:
+        except (OSError, ValueError, TypeError, IndexError, EOFError, MemoryError, tokenize.TokenError) as error:
             fault = str(error)
     raise UserError(f"{directory} is damaged ({fault}): remove it, and build the cache anew or copy it again")
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -331,6 +332,10 @@ def table_fields(model: Network, columns: InputColumns, header: list[str]) -> di
     return first | {"text_pair": second or SECOND[0]}
 
 
+# What NumPy meets where the bytes of an .npz are not those of its format.
+NOT_AN_ARCHIVE = (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+
+
 def read_arrays(path: Path) -> Iterator[Item]:
     """Yield the rows of an .npz with `input_ids` and, if it has them, the other two.
 
@@ -341,7 +346,7 @@ def read_arrays(path: Path) -> Iterator[Item]:
         with np.load(path) as arrays:
             found = {name: arrays[name] for name in FIELDS if name in arrays.files}
     # A file that is cut off, that is no archive, or that is an array alone.
-    except (OSError, ValueError, TypeError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except (*NOT_AN_ARCHIVE, OSError, ValueError, TypeError, EOFError, KeyError, MemoryError) as error:
         raise UserError(f"{path} cannot be read ({error}): write it with numpy.savez") from error
     if "input_ids" not in found:
         raise UserError(f"{path} has no array input_ids")

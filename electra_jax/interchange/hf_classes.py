@@ -158,4 +158,5 @@ def architecture_of(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
     names = config.get("architectures") or None
     architecture = str(names[0] if isinstance(names, list) else names) if names else None
     told = architecture and architecture.partition("For")[0].removesuffix("Model").lower()
-    return architecture, config.get("model_type") or told
+    stated = config.get("model_type")
+    return architecture, str(stated) if stated else told

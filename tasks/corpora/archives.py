@@ -13,6 +13,9 @@ from electra_jax.tasks.corpora.text_format import zip_application
 # What macOS and archivers add, and no user means.
 _NOT_MEANT = re.compile(r"(.*/)?(__MACOSX/.*|\._[^/]*|\.DS_Store|Thumbs\.db)")
 
+# Bytes of a page: as many as are stated are kept in memory. Common Crawl cuts pages at a megabyte.
+_LONGEST_RECORD = 1 << 27
+
 
 def members(stream: BinaryIO, kind: str, place: str) -> Iterator[tuple[str, BinaryIO]]:
     """Yield the name and the bytes of each file in an archive, "zip" or "tar", in the order in which they stand there.
@@ -77,8 +80,10 @@ def wet_records(stream: BinaryIO, place: str) -> Iterator[bytes]:
             raise UserError(
                 f"{place} is a WARC file of fetched pages or of facts about them, which is not read: take its WET file."
             )
-        if not length.isdigit():
+        if not re.fullmatch("[0-9]{1,18}", length):
             raise DamagedError("a record has no length")
+        if int(length) > _LONGEST_RECORD:
+            raise DamagedError(f"a record of {length} bytes is longer than any page")
         content = stream.read(int(length))
         if len(content) < int(length):
             raise DamagedError(f"a record of {length} bytes has {len(content)}")

@@ -7,8 +7,7 @@ import tensorflow_datasets as tfds
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.corpus import Corpus, Document, fingerprint_of, joined_lines
-from electra_jax.tasks.host_tensorflow import reason_of, tf
-from electra_jax.tasks.tfds import prepared_builder
+from electra_jax.tasks.tfds import prepared_builder, sentences_of
 
 # NAME[/CONFIG][:VERSION][:SPLIT]; a version looks like 1.0.0, and a split may hold colons: train[:10%]
 _ADDRESS = re.compile(r"(?P<name>[^:]+(:\d+\.(\d+|\*)\.(\d+|\*))?)(:(?P<split>.+))?")
@@ -59,23 +58,21 @@ class TfdsText(Corpus):
         return fingerprint_of(self._full_name, self.name, self._num_examples, self._text_field, self._skip_undecodable)
 
     def documents(self, unit: str) -> Iterator[Document]:
-        """Yield the texts of a shard, in the order of its file."""
+        """Yield the texts of a shard, in the order of its file.
+
+        Raises:
+            UserError: if a text is not UTF-8, or a file is not as TFDS prepares it.
+        """
         read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-        dataset = prepared_builder(self._name, None).as_dataset(
-            split=unit, shuffle_files=False, read_config=read, decoders=tfds.decode.PartialDecoding([self._text_field])
-        )
-        number = 0
-        try:
-            for example in dataset.as_numpy_iterator():
+        only_text = tfds.decode.PartialDecoding([self._text_field])
+        with sentences_of(f"{self.name}, {unit}"):
+            dataset = prepared_builder(self._name, None).as_dataset(
+                split=unit, shuffle_files=False, read_config=read, decoders=only_text
+            )
+            for number, example in enumerate(dataset.as_numpy_iterator()):
                 text = self._decode(example[self._text_field], unit, number)
                 if text:
                     yield Document(f"{self.name}/{unit}#{number}", text)
-                number += 1
-        except tf.errors.DataLossError as error:
-            raise UserError(
-                f"{self.name}, {unit}, example {number}: a truncated or corrupt file ({reason_of(error)}); "
-                f"prepare the dataset again."
-            ) from error
 
     def _decode(self, value: bytes, unit: str, number: int) -> str:
         try:

@@ -174,8 +174,10 @@ def _convert(cache: epath.Path, split: str, directory: pathlib.Path, vocab_size:
             for batch in dataset:
                 ids, types = batch["input_ids"], batch["token_type_ids"]
                 _add(writer, ids.values.numpy(), types.values.numpy(), ids.row_splits.numpy(), cache)
-        except tf.errors.DataLossError as error:
-            raise UserError(f"A file of the cache {cache} is damaged ({reason_of(error)}): build it anew.") from error
+        # TensorFlow cannot say in UTF-8 what is wrong with bytes that are none.
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            reason = reason_of(error) if isinstance(error, tf.errors.OpError) else "a record is no example"
+            raise UserError(f"A file of the cache {cache} is damaged ({reason}): build it anew.") from error
 
 
 def _add(writer: BlocksWriter, ids: np.ndarray, types: np.ndarray, splits: np.ndarray, cache: epath.Path) -> None:

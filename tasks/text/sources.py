@@ -92,13 +92,14 @@ def table_sources(options: TaskOptions, *, regression: bool, target: Target | No
 
 
 def _glue_of_tfds(task: GlueTask, options: TaskOptions) -> Sources:
-    from electra_jax.tasks.tfds import prepared_builder, records  # imports TensorFlow
+    from electra_jax.tasks.tfds import prepared_builder, records, sentences_of  # imports TensorFlow
 
     builder = prepared_builder(f"glue/{task.name}", options.tfds_data_dir)
     names = None if isinstance(task.target, Interval) else builder.info.features["label"].names
 
     def read(split: str, tfds_split: str) -> Examples:
-        examples = examples_of_tfds(task, records(builder, tfds_split), label_names=names)
+        with sentences_of(f"{builder.info.full_name}, {tfds_split}"):
+            examples = examples_of_tfds(task, records(builder, tfds_split), label_names=names)
         found = Examples(examples, collections.Counter())
         doubled = options.double_unordered and task.unordered and split == "train"
         return in_both_orders(found) if doubled else found

@@ -7,6 +7,7 @@ import lzma
 import os
 import random
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -227,6 +228,15 @@ def array_alone() -> bytes:
     return buffer.getvalue()
 
 
+def stored(**files: bytes) -> bytes:
+    """An .npz whose arrays are these bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"{name}.npy", content)
+    return buffer.getvalue()
+
+
 IDS = np.ones((2, 3), np.int32)
 
 
@@ -239,6 +249,7 @@ IDS = np.ones((2, 3), np.int32)
         (cut(arrays(input_ids=IDS)), "cannot be read"),
         (arrays(input_ids=IDS).replace(b"NUMPY", b"numpy"), "cannot be read"),
         (array_alone(), "cannot be read"),
+        (stored(input_ids=array_alone().replace(b")", b" ")), "cannot be read"),
         (arrays(ids=IDS), "has no array input_ids"),
         (arrays(input_ids=np.int32(7)), "must have as many rows each"),
         (arrays(input_ids=IDS, token_type_ids=IDS[:1]), "must have as many rows each"),

@@ -4,7 +4,6 @@ Edits are drawn from a seed: a value anywhere in the file becomes one of another
 is left out; or the file itself is cut off, nested too deeply, or no text.
 """
 
-import copy
 import json
 import random
 import shutil
@@ -27,30 +26,11 @@ from electra_jax.interchange.tensors import read_tensors
 from electra_jax.model.config import FULL, SLIDING
 from electra_jax.reports.finetuning import read_results
 from electra_jax.tasks.vocabulary import Vocabulary, read_vocab_file, write_vocab_file
+from support.edits import edited
 from support.finetuned_model import TOKENS, write_tuned
 from support.hf_models import SUBSET
 
 EDITS = 100
-VALUES = (
-    None,
-    True,
-    -1,
-    0,
-    2.5,
-    10**9,
-    10**400,
-    float("nan"),
-    float("inf"),
-    "",
-    "wide",
-    "\ud800",
-    [],
-    [[]],
-    {},
-    {"a": {}},
-)
-TEXTS = (b"", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b"null", b"[]", b'"model"', b"\x00" * 100)
-
 # As version 5 of `transformers` writes it.
 ROPE = {kind: {"rope_theta": theta, "rope_type": "default"} for kind, theta in ((FULL, 160000.0), (SLIDING, 10000.0))}
 MODERNBERT = {
@@ -72,30 +52,6 @@ MODERNBERT = {
     "id2label": {"0": "no", "1": "yes"},
     "label2id": {"no": 0, "yes": 1},
 }
-
-Places = list[tuple[Any, Any]]
-
-
-def places_of(value: Any) -> Places:
-    """Return every (container, key) in a JSON value."""
-    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    return [place for key in keys for place in ((value, key), *places_of(value[key]))]
-
-
-def edited(original: bytes, draw: random.Random) -> bytes:
-    """Return the content of a file after one edit."""
-    kind = draw.random()
-    if kind < 0.1:
-        return draw.choice(TEXTS)
-    if kind < 0.2:
-        return original[: draw.randrange(len(original))]
-    value = copy.deepcopy(json.loads(original))
-    container, key = draw.choice(places_of(value))
-    if kind < 0.4:
-        del container[key]
-    else:
-        container[key] = draw.choice(VALUES)
-    return json.dumps(value).encode()
 
 
 def read_index(directory: Path) -> None:
@@ -204,6 +160,16 @@ def test_an_edited_file_is_read_or_refused_in_a_sentence(name: str, tmp_path: Pa
     # Most edits of what is read are mistakes; not all are, and the rest of a file is not looked at.
     assert len(refusals) >= EDITS // 5
     assert not [sentence for sentence in refusals if "\n" in sentence]
+
+
+@pytest.mark.parametrize("name", ["electra", "modernbert"])
+@pytest.mark.parametrize("value", [[[]], ["electra"], {"a": {}}, 7])
+def test_a_model_type_that_is_no_name_is_refused(name: str, value: Any, tmp_path: Path) -> None:
+    write_sound(name, tmp_path / name)
+    path = tmp_path / name / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": value}))
+    with pytest.raises(UserError, match=r"config\.json: the architecture .* is not read"):
+        read_config(path.parent)
 
 
 @pytest.mark.parametrize("name", ["electra", "modernbert"])

@@ -112,6 +112,36 @@ def test_an_unfinished_writer_leaves_nothing_that_opens(tmp_path: pathlib.Path) 
         open_blocks(tmp_path)
 
 
+def test_files_that_are_not_what_was_written(tmp_path: pathlib.Path) -> None:
+    """Without a seal, or with one of whoever changed them."""
+    folder = tmp_path / "train.blocks"
+    folder.mkdir()
+    with BlocksWriter(folder, vocab_size=64) as writer:
+        writer.add(np.arange(40), np.array([10, 10, 20]), np.array([5, 10, 8]))
+    assert open_blocks(folder).vocab_size == 40
+    for name in ("offsets", "second_starts", "vocab_size", "tokens"):
+        path = folder / f"{name}.npy"
+        whole = path.read_bytes()
+        # Its header ends within a bracket, or is that of an array larger than any memory.
+        for content in (whole.replace(b")", b" "), whole.replace(b"(", b"((" + b"9" * 15 + b",", 1)[: len(whole)]):
+            path.write_bytes(content)
+            with pytest.raises(UserError, match="is damaged"):
+                open_blocks(folder)
+        path.write_bytes(whole)
+    np.save(folder / "tokens.npy", np.full(40, 40, np.uint16))
+    with pytest.raises(UserError, match="it holds the token id 40 of 40"):
+        open_blocks(folder)
+
+
+def test_records_of_other_features_are_refused(tmp_path: pathlib.Path) -> None:
+    """TensorFlow calls them no lost data."""
+    path = pathlib.Path(_cache(tmp_path / "cache", [_examples(3, 100)]))
+    (shard,) = path.glob("train.tfrecord*")
+    shard.write_bytes(frame([b"\xff" * 20]))
+    with pytest.raises(UserError, match="is damaged"):
+        blocks_of_cache(str(path), "train", vocab_size=100)
+
+
 def test_blocks_need_numpy_only() -> None:
     code = "import sys, electra_jax.data.blocks; print([m for m in ('tensorflow', 'seqio', 'jax') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -220,6 +220,14 @@ def test_wet_files(tmp_path: pathlib.Path) -> None:
         read(tmp_path / "b")
 
 
+@pytest.mark.parametrize("length", ["", "-1", "²", "9" * 12, "9" * 5000])
+def test_a_wet_record_of_no_page(length: str, tmp_path: pathlib.Path) -> None:
+    record = f"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: {length}\r\n\r\ntext\r\n\r\n"
+    (tmp_path / "a.wet").write_bytes(warc_record("warcinfo", "x: y") + record.encode())
+    with pytest.raises(UserError, match=r"a record has no length|is longer than any page"):
+        read(tmp_path / "a.wet")
+
+
 class Hub(types.ModuleType):
     """Stands for huggingface_hub."""
 
