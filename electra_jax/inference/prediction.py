@@ -16,7 +16,7 @@ from electra_jax.data.forward import INPUTS, RowRunner, row_outputs
 from electra_jax.errors import UserError
 from electra_jax.inference.inputs import FIELDS, as_input, as_list
 from electra_jax.inference.network import Network
-from electra_jax.tasks.answering import predict_rows
+from electra_jax.tasks.answering import RunRows, predict_rows
 from electra_jax.tasks.catalog import task_from_facts
 from electra_jax.tasks.long_texts import CutCount, count_fields
 from electra_jax.tasks.probabilities import sigmoid, softmax
@@ -133,8 +133,10 @@ def predict_examples(
     return found
 
 
-def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
+def row_runner(model: Network, batch_size: int, num_rows: int) -> RunRows:
     """Return a model's forward pass of rows, on one device; a row of multiple choice is one choice.
+
+    It raises UserError where the outputs are no numbers.
 
     Args:
         model: the model.
@@ -146,12 +148,33 @@ def row_runner(model: Network, batch_size: int, num_rows: int) -> RowRunner:
     def launch(batch: Mapping[str, np.ndarray]) -> Any:
         return model.launch(*(batch[name][:, None] if choices else batch[name] for name in FIELDS))
 
-    return RowRunner(
+    runner = RowRunner(
         launch=launch,
         per_token=per_token_outputs(model.description.kind),
         batch_size=rows_of_batch(num_rows, batch_size),
         buckets=model.lengths,
     )
+
+    def run(rows: Sequence[Row]) -> list[dict[str, np.ndarray]]:
+        outputs = runner(rows)
+        for output in outputs:
+            check_numbers(output)
+        return outputs
+
+    return run
+
+
+def check_numbers(outputs: Mapping[str, np.ndarray]) -> None:
+    """Check that the outputs of a row are numbers: JSON has none for others, and no answer could be drawn from them.
+
+    Raises:
+        UserError: if one is NaN or infinite; minus infinity is the logit of what is impossible.
+    """
+    if any((np.isnan(values) | np.isposinf(values)).any() for values in outputs.values()):
+        raise UserError(
+            "the model's outputs are NaN or infinite, which are no numbers: its weights are damaged, or its training "
+            "diverged"
+        )
 
 
 def rows_of_batch(num_rows: int, batch_size: int) -> int:
@@ -220,7 +243,8 @@ def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_
         batch_size: the most rows of a batch.
 
     Raises:
-        UserError: if the arrays of an example have different shapes, or the model does not read them.
+        UserError: if the arrays of an example have different shapes, the model does not read them, or its outputs are
+            no numbers.
     """
     batch = in_bucket(model, examples, batch_size=batch_size)
     per_token = per_token_outputs(model.description.kind)
@@ -229,6 +253,7 @@ def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_
     for slot, example in enumerate(examples):
         ids = np.asarray(example["input_ids"])
         outputs = row_outputs(result, slot, ids.shape[-1], per_token)
+        check_numbers(outputs)
         if "logits" in outputs:
             described = describe_logits(model, outputs["logits"])
         else:

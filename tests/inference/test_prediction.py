@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from scipy.special import softmax
 
 import electra_jax
-from electra_jax.checkpoints.model_dir import Loaded
+from electra_jax.checkpoints import model_dir
+from electra_jax.checkpoints.model_dir import Loaded, write_model
 from electra_jax.cli import main
 from electra_jax.errors import UserError
 from electra_jax.inference.api import Model
@@ -54,6 +56,25 @@ def test_a_vocabulary_without_a_special_token_reads_no_text() -> None:
     assert Vocabulary(TOKENS, lowercase=True, strip_accents=True).encode_batch(["The cats"]) == [ids("the cat ##s")]
     with pytest.raises(UserError, match=r"lacks \[MASK\]"):
         _ = Vocabulary(TOKENS[:4], lowercase=True, strip_accents=True).tokenizer
+
+
+@pytest.mark.parametrize("kind", ["one", "answers", "tags", "pretraining"])
+def test_outputs_that_are_no_numbers_are_no_answers(folder: Path, tmp_path: Path, kind: str) -> None:
+    """Of weights that overflow: JSON has no NaN, and the likeliest of NaNs is nobody's answer."""
+    model = model_dir.load(folder / kind)
+    (tmp_path / "model").mkdir()
+    params = jax.tree.map(lambda leaf: np.full_like(leaf, 1e38), model.params)
+    write_model(tmp_path / "model", model.description, {"params": params}, step=1, vocabulary=model.vocabulary)
+    asked = electra_jax.load(tmp_path / "model")
+    for value in (QUESTION if kind == "answers" else "the cat sat", {"input_ids": ids("[CLS] the cat [SEP]")}):
+        (tmp_path / "in.jsonl").write_text(json.dumps(value) + "\n")
+        assert (
+            main(["predict", str(tmp_path / "model"), str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "o")]) == 2
+        )
+    with pytest.raises(
+        UserError, match="the model's outputs are NaN or infinite, which are no numbers: its weights are"
+    ):
+        asked(QUESTION if kind == "answers" else "the cat sat")
 
 
 class TestClassification:
