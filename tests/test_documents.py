@@ -151,6 +151,11 @@ def test_fine_tuned_it_is_the_other_way_round_as_the_pages_say() -> None:
     assert f"ahead by {ahead:.1f} points on the probe, as on the GPU (two pooled deviations are {bound:.1f})" in page
     assert f"and behind by {behind:.1f} of F1 when fine-tuned ({tuned_bound:.1f})" in page
     assert f"ahead by {behind:.1f} points of F1.**" in page
+    runs = json.loads((ROOT / "docs" / "efficiency" / "stage_b_finetuning.json").read_text())["runs"]
+    for arm, (first, _) in zip(("two_tower", "mlm_30_15"), scored, strict=True):
+        found = {(run["learning_rate"], run["epochs"]): run["dev_f1"] for run in runs if run["variant"] == arm}
+        row = (found[3e-4, 1], first, found[1e-3, 3], found[3e-3, 1])
+        assert f"| `{arm}` | {' | '.join(f'{score:.1f}' for score in row)} |" in page
     towers, mlm = (in_words(drawn, 2) for drawn in scored)
     assert f"an F1 of {mlm} from it and of {towers} from the two towers (two seeds)" in readme
 

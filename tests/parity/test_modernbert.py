@@ -23,6 +23,9 @@ from electra_jax.model.types import PyTree, Tokens
 from support.shared import ORACLE, skipped
 
 LOGITS, GRADIENTS = 2e-5, 3e-6
+# Eight units in a logit's last place: processors add in other orders. Of the 72,000 logits of `maskedlm` the record is
+# up to 2.03e-5 from the same sums in float64, and ours up to 1.51e-5 on a Zen 4; there three differ by over 2e-5.
+LAST_PLACES = 1e-6
 ROUNDING = 4e-8  # of the largest gradient of all, a third of a float32's
 
 
@@ -82,7 +85,7 @@ def test_logits(case: Case) -> None:
         values = np.asarray(values)
         if case.description.kind != "sequence_classification":
             values, recorded = values[real], recorded[real]
-        np.testing.assert_allclose(values, recorded, rtol=0, atol=LOGITS, err_msg=name)
+        np.testing.assert_allclose(values, recorded, rtol=LAST_PLACES, atol=LOGITS, err_msg=name)
 
 
 @pytest.mark.parametrize("unroll", [1, 3, 5])
