@@ -42,7 +42,8 @@ def check_metadata(stored: PyTree, folder: epath.Path) -> None:
     """Check the metadata of the arrays in a folder.
 
     Raises:
-        CorruptCheckpointError: if it is not that of named arrays of numbers, or they are far larger than the files.
+        CorruptCheckpointError: if it is not that of named arrays of numbers, they are far larger than the files, or a
+            file is removed meanwhile.
     """
     if not isinstance(stored, dict):
         raise CorruptCheckpointError(f"the arrays in {folder} have no names")
@@ -51,7 +52,10 @@ def check_metadata(stored: PyTree, folder: epath.Path) -> None:
         if not is_array(leaf) or not jnp.issubdtype(leaf.dtype, jnp.number):
             raise CorruptCheckpointError(f"{_name(path)} in {folder} is no array of numbers")
         total += math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
-    on_disk = sum(size_and_time(place / name)[0] for place, _, names in folder.walk() for name in names)
+    try:
+        on_disk = sum(size_and_time(place / name)[0] for place, _, names in folder.walk() for name in names)
+    except OSError as error:
+        raise CorruptCheckpointError(f"{error.filename} cannot be read ({error.strerror})") from error
     if total > EXPANSION * on_disk + ALLOWANCE:
         raise CorruptCheckpointError(f"its arrays would take {total:,} bytes, and its files have {on_disk:,}")
 

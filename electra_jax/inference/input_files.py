@@ -39,6 +39,9 @@ FILE_NAME = re.compile(r"\S*\w\.[A-Za-z]\w{1,7}")
 TABLE_ENDS = (".csv", ".tsv")
 JSON_ENDS = (".jsonl", ".json")
 
+# What NumPy meets where the bytes of an .npz are not those of its format.
+NOT_AN_ARCHIVE = (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+
 
 class Item(NamedTuple):
     """One input, by its place.
@@ -330,10 +333,6 @@ def table_fields(model: Network, columns: InputColumns, header: list[str]) -> di
     if pair is False or (pair is None and second not in header):
         return first
     return first | {"text_pair": second or SECOND[0]}
-
-
-# What NumPy meets where the bytes of an .npz are not those of its format.
-NOT_AN_ARCHIVE = (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 def read_arrays(path: Path) -> Iterator[Item]:
