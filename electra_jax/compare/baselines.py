@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from electra_jax.compare.items import COMPARED, Configured, WorkItem, configured, directory_of, flags_of, folds_of
+from electra_jax.compare.compared_item import COMPARED, Configured, WorkItem, configured, directory_of, flags_of
+from electra_jax.compare.task_items import folds_of
 from electra_jax.config.comparison import PAIRS, RANDOM, TRIGRAM, ComparisonRun
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.probing import ProbeRun

@@ -5,15 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from electra_jax.compare.baselines import random_weights, trigram_model
+from electra_jax.compare.compared_item import WorkItem
 from electra_jax.compare.item import Item
-from electra_jax.compare.items import (
-    WorkItem,
-    budget_of,
-    finetuning_of,
-    stages_of,
-    task_of,
-    trials_of,
-)
+from electra_jax.compare.pretraining_items import budget_of, stages_of, trials_of
+from electra_jax.compare.task_items import finetuning_of, task_of
 from electra_jax.config import gin_files
 from electra_jax.config.comparison import ComparisonRun, GridPoint
 

@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 from rich.table import Table as TerminalTable
 
-from electra_jax.compare.items import TRUNK
+from electra_jax.compare.compared_item import TRUNK
 from electra_jax.compare.results import (
     MEAN,
     checkpoints_counted,

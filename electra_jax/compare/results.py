@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from electra_jax.compare.items import COMPARED, TUNING, WorkItem
+from electra_jax.compare.compared_item import COMPARED, TUNING, WorkItem
 from electra_jax.compare.plan import Plan, own_work
 from electra_jax.compare.records import Records
 from electra_jax.compare.spread import ahead_of, cells_of, main_scores, statistics_of, void_at

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from electra_jax.compare.items import TUNING
+from electra_jax.compare.compared_item import TUNING
 from electra_jax.compare.records import Records
 from electra_jax.compare.spread import tuning_scores
 from electra_jax.config.comparison import ComparisonRun, GridPoint

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from electra_jax.compare.items import COMPARED, TRUNK, TUNING, WorkItem
+from electra_jax.compare.compared_item import COMPARED, TRUNK, TUNING, WorkItem
 from electra_jax.compare.plan import Plan, Timing, make_plan, own_work, ready, seconds_left
 from electra_jax.compare.work import gpu_share, last_words
 from electra_jax.config import gin_files
