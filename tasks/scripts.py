@@ -19,6 +19,8 @@ WITHOUT_SPACES = IDEOGRAPHIC | {"Thai", "Lao", "Khmer", "Myanmar"}
 _WITH_ACCENTS = {"Latin", "Greek"}
 # A run of letters this long on average, over all letters, is no word.
 _LONGEST_MEAN_WORD = 20
+# Words of ideographs and kana that a segmenter has put spaces between have fewer letters each, in the mean.
+_LONGEST_SEGMENTED_WORD = 6
 _APOSTROPHES = "'’ʼ"
 # Shares of the letters: over the first what destroys them is refused; scripts under the second are not named.
 _REFUSED_SHARE = 0.01
@@ -34,22 +36,31 @@ class Survey(NamedTuple):
         characters: how often each character occurs, spaces left out.
         scripts: the share of each script among the letters and marks, the largest first.
         mean_run: letters of the run, unbroken by spaces and punctuation, that a letter stands in on average.
+        spaces: how many spaces stand within the lines.
     """
 
     characters: Mapping[str, int]
     scripts: Mapping[str, float]
     mean_run: float
+    spaces: int
 
     @property
     def has_spaces(self) -> bool:
         """Return whether spaces stand between the words."""
         ideographs = sum(share for script, share in self.scripts.items() if script in IDEOGRAPHIC)
-        return ideographs < 0.5 and self.mean_run <= _LONGEST_MEAN_WORD
+        if ideographs < 0.5:
+            return self.mean_run <= _LONGEST_MEAN_WORD
+        # Punctuation and short verses make short runs too, without a space.
+        return self.spaces * _LONGEST_SEGMENTED_WORD >= self.num_letters
 
     def share(self, characters: Iterable[str]) -> float:
         """Return the share of some characters among the letters and marks."""
-        letters = sum(count for character, count in self.characters.items() if script_of(character))
-        return sum(self.characters.get(character, 0) for character in characters) / max(letters, 1)
+        return sum(self.characters.get(character, 0) for character in characters) / max(self.num_letters, 1)
+
+    @property
+    def num_letters(self) -> int:
+        """Return the number of letters and marks."""
+        return sum(count for character, count in self.characters.items() if script_of(character))
 
     def __str__(self) -> str:
         """Return the scripts, their shares and whether there are spaces, as a clause."""
@@ -96,8 +107,9 @@ def survey(texts: Collection[str]) -> Survey:
     # What is neither letter nor mark ends a run, except for apostrophes.
     ends = {ord(each): " " for each in characters if unicodedata.category(each)[0] not in "LM"}
     ends |= dict.fromkeys(map(ord, _APOSTROPHES))
-    letters = squares = 0
+    letters = squares = spaces = 0
     for text in texts:
+        spaces += sum(max(len(line.split()) - 1, 0) for line in text.split("\n"))
         for run in unicodedata.normalize("NFC", text).translate(ends).split():
             letters += len(run)
             squares += len(run) ** 2
@@ -108,7 +120,7 @@ def survey(texts: Collection[str]) -> Survey:
             scripts[script] += count
     total = max(scripts.total(), 1)
     shares = {script: count / total for script, count in scripts.most_common()}
-    return Survey(characters, shares, squares / max(letters, 1))
+    return Survey(characters, shares, squares / max(letters, 1), spaces)
 
 
 def choose_casing(found: Survey, *, lowercase: bool | None, strip_accents: bool | None, wordpiece: bool) -> Casing:

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh
 from rich import box
 from rich.table import Table
 
-from electra_jax.commands.trial import try_run
+from electra_jax.commands.trial import corpus_line, try_run
 from electra_jax.config.budget import flops_of
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.model.config import SLIDING, EncoderConfig
@@ -47,7 +47,8 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
     # Names must not be cut off: a narrow terminal wraps them, and a log has no width.
     console.width = max(console.width, table.__rich_measure__(console, console.options.update(width=10_000)).maximum)
     console.print(table)
-    for line in [*towers(configuration), *sizes(state, placements, mesh), *costs(configuration)]:
+    said = [*towers(configuration), *sizes(state, placements, mesh), *costs(configuration), corpus_line(configuration)]
+    for line in said:
         console.print(line, highlight=False)
     for line in try_run(configuration) if options.trial else ():
         console.print(line, highlight=False, soft_wrap=True)

@@ -49,7 +49,7 @@ def run(configuration: PretrainingRun) -> None:
     model_dir, last_step = path_of(configuration.model_dir), configuration.loop.num_train_steps
     start_step = int(jax.device_get(state.step))
     if start_step >= last_step:
-        print_on_leader(f"{model_dir} has had its {last_step} steps: nothing left to do")
+        print_on_leader(nothing_left(configuration, start_step))
         return
     if processes.leader():
         facts = describe_run(configuration, state.params, corpus=data.name)
@@ -77,6 +77,18 @@ def run(configuration: PretrainingRun) -> None:
         end_early(stop, f" at step {reached}")
     else:
         print_on_leader(f"done: {reached} steps in {model_dir}")
+
+
+def nothing_left(configuration: PretrainingRun, step: int) -> str:
+    """Return what a run has had that is at its last step, or beyond it: TRAIN_STEPS counts those before this start."""
+    model_dir, last_step = configuration.model_dir, configuration.loop.num_train_steps
+    if step == last_step:
+        return f"{model_dir} has had its {last_step} steps: nothing left to do"
+    return (
+        f"{model_dir} has had {step} steps, and TRAIN_STEPS is {last_step}, which counts from its first one: nothing "
+        f"left to do; for {last_step} more, set TRAIN_STEPS to {step + last_step}, or begin anew in another MODEL_DIR "
+        f"with --gin.INIT_FROM='\"{model_dir}\"'"
+    )
 
 
 class PretrainingJob:

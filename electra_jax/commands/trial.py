@@ -88,7 +88,7 @@ def try_run(configuration: PretrainingRun) -> list[str]:
     if memory.fits:
         new = sharding.initialise(setup.init, jax.random.key(configuration.seed), mesh, configuration.mesh)
         lines += time_lines(configuration, seconds_of_step(compiled, new, batch, mesh))
-    return [*lines, corpus_line(configuration)]
+    return lines
 
 
 def batch_of(configuration: PretrainingRun) -> Batch:

@@ -1,5 +1,6 @@
 """`electra vocab`: learns a tokenizer from text, or extends one by words of a text."""
 
+import collections
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -50,7 +51,7 @@ def run(configuration: VocabularyRun) -> None:
             print_on_leader(line)
     corpus_name = " and ".join(corpus.name for corpus in corpora)
     sample = sample_lines(texts(corpora), max_bytes=configuration.sample_mb * MEGABYTE)
-    print_on_leader(f"{corpus_name}: {size_of(sample)}")
+    print_on_leader(f"{corpus_name}: {size_of(sample)}{left_out(corpora)}")
     if base is None:
         vocabulary = choose_and_learn(configuration, sample.lines)
     else:
@@ -196,6 +197,12 @@ def size_of(sample: Sample) -> str:
     if sample.is_whole:
         return f"{seen} of text"
     return f"{seen} of text, of which a random sample of {kept} is learned from (VOCAB_SAMPLE_MB)"
+
+
+def left_out(corpora: Iterable[Corpus]) -> str:
+    """Return a clause on what was left out of corpora that have been read; "" if that is nothing."""
+    skipped = sum((corpus.skipped for corpus in corpora), collections.Counter[str]())
+    return "".join(f", {count:,} {what} skipped" for what, count in skipped.items())
 
 
 def advice(found: Survey, algorithm: str) -> list[str]:

@@ -16,7 +16,8 @@ from electra_jax.tasks.pretraining.cache_worker import run_job
 from electra_jax.tasks.tokenizer_file import load_tokenizer
 from electra_jax.tasks.unknown import count_unknown
 from electra_jax.tasks.vocabulary import Vocabulary
-from support.command_line import WORDS
+from support.command_line import FILES, WORDS
+from support.finetuned_model import write_tuned
 
 DRAW = random.Random(0)
 IDEOGRAPHS = [chr(0x4E00 + number) for number in range(1500)]
@@ -118,3 +119,34 @@ def test_a_vocabulary_that_does_not_fit_the_text_is_refused(tmp_path: Path, caps
     record = Path(line) / "made_by.json"
     record.write_text(record.read_text().replace('"unknown": {', '"other": {'))
     assert electra("cache", **arguments | {"CORPUS": line}) == 0
+
+
+def test_pre_training_and_fine_tuning_refuse_what_is_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An English vocabulary and Korean text, in the two commands that train."""
+    (tmp_path / "text.txt").write_text(text_of("korean"), encoding="utf-8")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    files = {"CORPUS": str(tmp_path / "text.txt"), "TOKENIZER": str(tmp_path / "vocab.txt"), "NUM_PROCESSES": 1}
+    files |= {"CACHE_DIR": str(tmp_path / "c"), "MODEL_DIR": str(tmp_path / "run"), "VOCAB_SIZE": len(vocabulary)}
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary))
+    arguments = [f"--gin.{name}={value!r}" for name, value in files.items()]
+    assert main(["pretrain", *FILES, *arguments, "--gin.BATCH_SIZE=8", "--gin.HELD_OUT_FRACTION=0.1"]) == 2
+    assert "are [UNK]; the commonest characters of them: " in capsys.readouterr().err
+    assert not (tmp_path / "run/config.gin").exists()
+    lines = text_of("korean").split("\n\n")
+    for split in ("train", "dev"):
+        rows = [f"{line}\t{number % 2}" for number, line in enumerate(lines[:8])]
+        (tmp_path / f"{split}.tsv").write_text("\n".join(["text\tlabel", *rows]), encoding="utf-8")
+    model = write_tuned(tmp_path / "model", "discriminator", labels=(), task=None)
+    settings = {"TASK": "classification", "TEXT_COLUMN": "text", "LABEL_COLUMN": "label", "INIT_FROM": str(model)}
+    settings |= {
+        "DATA_DIR": str(tmp_path),
+        "MODEL_DIR": str(tmp_path / "tuned"),
+        "MAX_SEQ_LENGTH": 32,
+        "BUCKETS": (32,),
+    }
+    assert electra("finetune", **settings) == 2
+    said = capsys.readouterr().err
+    assert "tokens of the train split are [UNK]; the commonest characters of them: " in said
+    assert "ALLOW_UNKNOWN=True continues anyway" in said

@@ -1,5 +1,6 @@
 """`electra vocab` learns WordPiece, byte-level BPE or Unigram, and writes what every other command reads."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,16 @@ def test_a_sample_is_stated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     text = write(tmp_path, "\n".join(f"word {number} of a longer line" for number in range(50_000)))
     assert vocab(tmp_path, "vocab.txt", CORPUS=str(text), VOCAB_SAMPLE_MB=1) == 0
     assert "1.34 MB of text, of which a random sample of 1.00 MB is learned from" in capsys.readouterr().out
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = ["the cat sat", None, "the cat sat", "x"]
+    text = write(tmp_path, "\n".join(json.dumps({"text": each}) for each in records))
+    settings = {"CORPUS": str(text), "VOCAB_SIZE": 60, "MIN_CHARACTERS": 5, "DEDUPLICATE": "exact"}
+    assert vocab(tmp_path, "vocab.txt", **settings) == 0
+    said = capsys.readouterr().out
+    for count in (", 1 null texts skipped", ", 1 copies of documents skipped", ", 1 documents of under 5 characters"):
+        assert count in said
 
 
 def write(folder: Path, text: str) -> Path:

@@ -48,6 +48,11 @@ def test_shares_are_those_of_letters() -> None:
         ("हिन्दी में मात्राएँ होती हैं", True),
         ("我是一个学生。", False),
         ("ガラスの門を開ける。", False),
+        # A segmenter's spaces; verses of four ideographs, and a number between spaces, are none.
+        ("人人 生而 自由 ， 在 尊严 和 权利 上 一律 平等 。", True),
+        ("ガラス の 門 を 開ける 。", True),
+        ("天地玄黃\n宇宙洪荒\n日月盈昃\n辰宿列張", False),
+        ("我们在 2020 年开始写这本关于语言的书。", False),
         ("ภาษาไทยไม่มีช่องว่างระหว่างคำ", False),
         ("GATTACA" * 9, False),
     ],
