@@ -69,13 +69,29 @@ def read_tensors(directory: Path) -> tuple[Tensors, str]:
     if not name.endswith(".index.json"):
         return read_file(directory / name), name
     index = read_json(directory / name, WeightIndex, remedy="it is no index of weight files; copy or download it again")
-    shards = sorted(set(index["weight_map"].values()))
     tensors: Tensors = {}
-    for shard in shards:
-        if not (directory / shard).is_file():
-            raise UserError(f"{directory / name} names {shard}, which is not there: copy it beside the index")
-        tensors |= read_file(directory / shard)
+    for shard in sorted(set(index["weight_map"].values())):
+        check_shard(directory, name, shard)
+        found = read_file(directory / shard)
+        twice = sorted(tensors.keys() & found.keys())
+        if twice:
+            raise UserError(
+                f"{directory / shard} holds {twice[0]}, and so does another file of {name}: download the model again"
+            )
+        tensors |= found
     return tensors, name
+
+
+def check_shard(directory: Path, index: str, shard: str) -> None:
+    """Refuse what an index names beside itself that is no file there: a model's directory reads no other one.
+
+    Raises:
+        UserError: if it is a path to another directory, or there is no such file.
+    """
+    if "\0" in shard or Path(shard).is_absolute() or ".." in Path(shard).parts:
+        raise UserError(f"{directory / index} names {shard!r}, which is no file beside it: download the model again")
+    if not (directory / shard).is_file():
+        raise UserError(f"{directory / index} names {shard}, which is not there: copy it beside the index")
 
 
 def read_file(path: Path) -> Tensors:
