@@ -162,7 +162,7 @@ class _Reader:
         self._chunks = self._dataset()
 
     def _next_chunk(self) -> Batch | None:
-        with _reading(self._provider.name):
+        with reading(self._provider.name):
             return next(self._chunks, None)
 
     def _next_epoch(self) -> None:
@@ -192,7 +192,7 @@ class _Reader:
 
 
 @contextlib.contextmanager
-def _reading(name: str) -> Iterator[None]:
+def reading(name: str) -> Iterator[None]:
     """Turn what TensorFlow says of a file of a task or mixture into a sentence.
 
     Raises:
@@ -284,7 +284,7 @@ def stream_evaluation_batches(
     )
     batches = dataset.batch(batch_size).as_numpy_iterator()
     while True:
-        with _reading(mixture_or_task_name):
+        with reading(mixture_or_task_name):
             batch = next(batches, None)
         if batch is None:
             return
