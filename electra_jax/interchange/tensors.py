@@ -26,6 +26,12 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+# Weights of other libraries, and what tells `transformers` to read them.
+OTHER_WEIGHTS = {"flax_model.msgpack": "from_flax", "tf_model.h5": "from_tf"}
+
+# PyTorch's DataParallel saves a model as the part "module" of itself.
+WRAPPER = "module."
+
 # What the numbers of a written file may be.
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
@@ -65,9 +71,15 @@ def read_tensors(directory: Path) -> tuple[Tensors, str]:
     """
     name = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
     if name is None:
+        other = next((other for other in OTHER_WEIGHTS if (directory / other).is_file()), None)
+        if other is not None:
+            raise UserError(
+                f"{directory} holds {other} alone, which is not read: save it as model.safetensors by "
+                f"AutoModel.from_pretrained(..., {OTHER_WEIGHTS[other]}=True).save_pretrained(...) of transformers 4"
+            )
         raise UserError(f"{directory} holds no weights: looked for {', '.join(WEIGHT_FILES)}")
     if not name.endswith(".index.json"):
-        return read_file(directory / name), name
+        return without_wrapper(read_file(directory / name)), name
     index = read_json(directory / name, WeightIndex, remedy="it is no index of weight files; copy or download it again")
     tensors: Tensors = {}
     for shard in sorted(set(index["weight_map"].values())):
@@ -79,7 +91,14 @@ def read_tensors(directory: Path) -> tuple[Tensors, str]:
                 f"{directory / shard} holds {twice[0]}, and so does another file of {name}: download the model again"
             )
         tensors |= found
-    return tensors, name
+    return without_wrapper(tensors), name
+
+
+def without_wrapper(tensors: Tensors) -> Tensors:
+    """Return tensors without the prefix that PyTorch's DataParallel puts before every name."""
+    if not all(name.startswith(WRAPPER) for name in tensors):
+        return tensors
+    return {name.removeprefix(WRAPPER): tensor for name, tensor in tensors.items()}
 
 
 def check_shard(directory: Path, index: str, shard: str) -> None:

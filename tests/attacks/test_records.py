@@ -202,3 +202,17 @@ def test_a_tensor_in_two_files_of_an_index_is_neither(tmp_path: Path) -> None:
     save_file(both, tmp_path / "index/part1.safetensors")
     with pytest.raises(UserError, match=r"part1\.safetensors holds w0, and so does another file"):
         read_index(tmp_path / "index")
+
+
+@pytest.mark.parametrize(("file", "flag"), [("flax_model.msgpack", "from_flax"), ("tf_model.h5", "from_tf")])
+def test_weights_of_other_libraries_alone_are_told_what_to_do(file: str, flag: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_bytes(b"weights")
+    with pytest.raises(UserError, match=rf"{file} alone, which is not read: save it as model\.safetensors by .*{flag}"):
+        read_tensors(tmp_path)
+
+
+def test_the_prefix_of_data_parallel_is_no_part_of_a_name(tmp_path: Path) -> None:
+    save_file({f"module.{name}": np.ones(2, np.float32) for name in "ab"}, tmp_path / "model.safetensors")
+    assert sorted(read_tensors(tmp_path)[0]) == ["a", "b"]
+    save_file({name: np.ones(2, np.float32) for name in ("module.a", "b")}, tmp_path / "model.safetensors")
+    assert sorted(read_tensors(tmp_path)[0]) == ["b", "module.a"]
