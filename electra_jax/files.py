@@ -13,13 +13,14 @@ import logging
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from electra_jax.errors import UserError, causes
 
@@ -163,8 +164,18 @@ def replacing(path: AnyPath, *, durable: bool = False) -> Iterator[AnyPath]:
         path: local or remote.
         durable: whether the file must survive a crash of the machine: a local file is then synced to the disk before
             it takes its name, and its folder after it.
+
+    Raises:
+        UserError: if a directory has its name.
     """
+    if not is_remote(path) and os.path.isdir(path):
+        raise UserError(f"{path} is a directory, and a file is to be written there: rename or remove it")
     part = path.with_name(f"{path.name}.part")
+    if not is_remote(part):
+        # A directory that somebody else made may hold a link there, or a pipe: nothing is written through it.
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG(os.lstat(part).st_mode):
+                os.unlink(part)
     try:
         yield part
         if durable and not is_remote(part):
@@ -298,6 +309,19 @@ def disk_errors_for_users(directory: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
+def open_lock(path: Path) -> IO[str]:
+    """Open the file of a lock for reading and writing, made where there is none; a link is not followed.
+
+    Raises:
+        OSError: if it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
+    return os.fdopen(descriptor, "r+", encoding="utf-8")
+
+
 @contextlib.contextmanager
 def sole_builder(lock_file: Path) -> Iterator[int]:
     """Hold a lock that the system frees when its last holder dies, waiting for other processes that hold it.
@@ -306,7 +330,7 @@ def sole_builder(lock_file: Path) -> Iterator[int]:
         The lock's file descriptor; a child process that inherits it holds the lock too.
     """
     lock_file.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock_file, "w") as file:
+    with open_lock(lock_file) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

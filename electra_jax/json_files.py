@@ -1,10 +1,14 @@
-"""Read JSON that may be damaged, or another program's: what is not the JSON that is asked for ends in one sentence."""
+"""Read JSON that may be damaged, or another program's, in a sentence; write JSON that every program reads.
+
+JSON has no NaN and no infinity: they are written as null, and of scores null is read as NaN.
+"""
 
 import json
+import math
 import reprlib
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +23,35 @@ if TYPE_CHECKING:
 NAMES = {dict: "an object", list: "a list"}
 
 REMEDY = "restore the file, or make it again"
+
+# Of a record of scores the parts that hold them, at any depth below.
+SCORES = ("metrics", "chosen_by", "scores_by_split", "summary", "other_splits")
+# A record of scores has no more values within each other.
+_DEPTH = 8
+
+
+def json_text(value: Any, *, indent: int | None = 1, ensure_ascii: bool = True) -> str:
+    """Return a value as JSON, with null for each number that is not finite, and a newline at the end."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=ensure_ascii, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def with_nan(record: Any, *, depth: int = _DEPTH, within: bool = False) -> Any:
+    """Return a record of scores as it was before `json_text` wrote it: with NaN for null in the parts `SCORES`."""
+    if record is None and within:
+        return math.nan
+    if not depth or not isinstance(record, dict | list):
+        return record
+    if isinstance(record, list):
+        return [with_nan(one, depth=depth - 1, within=within) for one in record]
+    return {name: with_nan(one, depth=depth - 1, within=within or name in SCORES) for name, one in record.items()}
 
 
 def read_json(path: "Path | epath.Path", kind: Any, *, remedy: str = REMEDY) -> Any:

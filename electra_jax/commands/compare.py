@@ -1,6 +1,5 @@
 """`electra compare`: pre-train variants for the same FLOPs, fine-tune them, and draw score against FLOPs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, local, replace_file, sole_builder
+from electra_jax.json_files import json_text
 from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, ITEMS_LOCK, REPORT
 from electra_jax.training.stop import Stop
 
@@ -103,9 +103,7 @@ def work_on(
 
     def write() -> dict[str, Any]:
         comparison = comparison_of(configuration, plan, records, failures=failures, config=config)
-        replace_file(
-            absolute(records.model_dir / COMPARISON), json.dumps(comparison, indent=1, ensure_ascii=False) + "\n"
-        )
+        replace_file(absolute(records.model_dir / COMPARISON), json_text(comparison, ensure_ascii=False))
         report.write_report(comparison, records.model_dir)
         return comparison
 

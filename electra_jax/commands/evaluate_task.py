@@ -1,6 +1,5 @@
 """`electra evaluate` on a task: the scores of a fine-tuned model, of a file of predictions, or on minimal pairs."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from electra_jax.inference.minimal_pairs import overall, score_pairs
 from electra_jax.inference.network import Network
 from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, splits_of
+from electra_jax.json_files import json_text
 from electra_jax.monitoring.console import PlainConsole
 from electra_jax.run_directory import EVALUATION, PAIRS, PROMPT_SCORES
 from electra_jax.runtime import keep_compilations
@@ -167,7 +167,7 @@ def save(result: dict[str, Any], path: str | Path) -> None:
         UserError: if the file cannot be written.
     """
     try:
-        replace_file(path_of(path), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        replace_file(path_of(path), json_text(result, ensure_ascii=False))
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): name another OUTPUT") from error
     print_on_leader(f"metrics: {path}")

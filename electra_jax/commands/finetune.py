@@ -1,7 +1,6 @@
 """`electra finetune`: trains a task's head on a pre-trained encoder with every seed, and reports the scores."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from electra_jax.finetuning.seed_run import SeedContext, Split, evaluate, evalua
 from electra_jax.finetuning.selection import Parts, parts_of
 from electra_jax.finetuning.start import Origin, resolve_init, warn_of_long_rows
 from electra_jax.interchange.finetuned_task import head_problem
+from electra_jax.json_files import json_text
 from electra_jax.model.finetuned import FinetunedModel, PromptedModel, Trainable
 from electra_jax.model.pooling import with_layers
 from electra_jax.reports.finetuning import read_results, write_finetune_report
@@ -333,7 +333,7 @@ def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -
         "predictions": PREDICTIONS,
     }
     path = model_dir / RESULTS
-    replace_file(path, json.dumps(results, indent=1) + "\n", durable=True)
+    replace_file(path, json_text(results), durable=True)
     finetune_results.show(results)
     print_on_leader(f"results: {path}")
     print_on_leader(f"report: {write_finetune_report(model_dir)}")
@@ -350,7 +350,7 @@ def finish_folds(configuration: FinetuningRun, found: Sequence[dict[str, Any]], 
     """
     model_dir = Path(configuration.model_dir)
     results = results_of_folds(found, directories)
-    path, text = model_dir / RESULTS, json.dumps(results, indent=1) + "\n"
+    path, text = model_dir / RESULTS, json_text(results)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         task = configuration.task
         write_run_record(

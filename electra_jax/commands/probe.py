@@ -1,6 +1,5 @@
 """`electra probe`: scores what linear maps find in the hidden states of every layer of an encoder."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from electra_jax.files import local, replace_file
 from electra_jax.finetuning import probes
 from electra_jax.finetuning.results import summary
 from electra_jax.finetuning.start import Origin, find_encoder
+from electra_jax.json_files import json_text
 from electra_jax.monitoring.console import PlainConsole
 from electra_jax.run_directory import CHECKPOINTS, RESULTS
 from electra_jax.runtime import keep_compilations
@@ -62,7 +62,7 @@ def run(configuration: ProbeRun) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     write_run_record(directory, gin_files.resolved(), {"probe": task})
     path = directory / RESULTS
-    replace_file(path, json.dumps(results, indent=1) + "\n", durable=True)
+    replace_file(path, json_text(results), durable=True)
     show(results)
     print_on_leader(f"results: {path}")
 

@@ -1,11 +1,10 @@
 """`electra sweep`: fine-tunes with several values of a few settings, and chooses the best by the dev split."""
 
-import json
 from typing import Any
 
 import jax
 
-from electra_jax.compare.records import Records
+from electra_jax.compare.records import Records, SweptSeeds
 from electra_jax.compare.sweep_results import show, sweep_of, text_of
 from electra_jax.compare.trials import check_data, make_trials
 from electra_jax.compare.work import Work, failed, progress
@@ -16,6 +15,7 @@ from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, local, replace_file, sole_builder
+from electra_jax.json_files import json_text
 from electra_jax.run_directory import BEST_CONFIG, CONFIG, ITEMS_LOCK, TRIALS, TRIALS_RECORD
 
 
@@ -36,7 +36,7 @@ def run(configuration: SweepRun) -> None:
     with sole_builder(model_dir / ITEMS_LOCK) as lock, stop_signals() as stop:
         if (model_dir / CONFIG).exists() and not (model_dir / TRIALS).exists():
             raise UserError(f"{model_dir} holds a run that is no sweep: use another MODEL_DIR")
-        records = Records(model_dir, trials, configuration.finetuning().seeds)
+        records = Records(model_dir, trials, configuration.finetuning().seeds, SweptSeeds)
         check_data(records, trials)
         (model_dir / TRIALS).mkdir(exist_ok=True)
         replace_file(absolute(model_dir / CONFIG), gin_files.resolved())
@@ -46,7 +46,7 @@ def run(configuration: SweepRun) -> None:
 
         def write() -> dict[str, Any]:
             sweep = sweep_of(configuration, trials, records, failures)
-            replace_file(absolute(model_dir / TRIALS_RECORD), json.dumps(sweep, indent=1, ensure_ascii=False) + "\n")
+            replace_file(absolute(model_dir / TRIALS_RECORD), json_text(sweep, ensure_ascii=False))
             return sweep
 
         def tell(line: str, ended: bool) -> None:

@@ -1,7 +1,6 @@
 """`electra trigram`: scores how often a trigram model of a corpus predicts the masked words of a probe."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import local, replace_file
 from electra_jax.finetuning.results import summary
+from electra_jax.json_files import json_text
 from electra_jax.run_directory import CHECKPOINTS, RESULTS
 from electra_jax.tasks.pretraining.cache_worker import largest_size
 from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
@@ -57,7 +57,7 @@ def run(configuration: TrigramRun) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     write_run_record(directory, gin_files.resolved(), {"trigram": configuration.task.task})
     path = directory / RESULTS
-    replace_file(path, json.dumps(results, indent=1) + "\n", durable=True)
+    replace_file(path, json_text(results), durable=True)
     for seed in seeds:
         print_on_leader(
             f"seed {seed['seed']}: a trigram model predicts {seed['metrics']['accuracy']:.2f} % of "

@@ -3,6 +3,7 @@
 import datetime
 import json
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -14,8 +15,9 @@ from electra_jax.compare.plan import Timing
 from electra_jax.config.comparison import PAIRS
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, replace_file
-from electra_jax.json_files import read_json
+from electra_jax.json_files import read_json, with_nan
 from electra_jax.monitoring.metrics_file import read_rows
+from electra_jax.ranges import AT_LEAST_0, SHARE
 from electra_jax.run_directory import FOLDS, METRICS, RESULTS, RUN, SEED_RESULT, SEEDS
 from electra_jax.run_directory import PAIRS as SCORED_PAIRS
 
@@ -26,7 +28,7 @@ class ScoredSeed(TypedDict):
     """Declare what is read of a seed of a fine-tuning."""
 
     seed: int
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     failed: str | None
 
 
@@ -34,11 +36,37 @@ class ScoredSeeds(TypedDict):
     """Declare what is read of the results.json of a fine-tuning."""
 
     main_metric: str
+    tuning_metric: NotRequired[str]
     num_examples: dict[str, int]
     seeds: list[ScoredSeed]
     split: NotRequired[str]
     selection: NotRequired[str | None]
     kind: NotRequired[str]
+
+
+class SweptFold(TypedDict):
+    """Declare what a sweep reads of a fold of a cross-validation."""
+
+    fold: int
+    failed: str | None
+    chosen_by: dict[str, float | None]
+
+
+class SweptSeed(ScoredSeed):
+    """Declare what a sweep reads of a seed of a fine-tuning: also what its checkpoint was chosen by."""
+
+    chosen_by: dict[str, float | None]
+
+
+class SweptSeeds(TypedDict):
+    """Declare what a sweep reads of the results.json of a fine-tuning."""
+
+    main_metric: str
+    seeds: list[SweptSeed]
+    split: str
+    folds: NotRequired[list[SweptFold]]
+    summary: dict[str, dict[str, float | None]]
+    other_splits: dict[str, dict[str, dict[str, float | None]]]
 
 
 class ScoredPairs(TypedDict):
@@ -58,24 +86,33 @@ class ItemRecord(TypedDict):
     sha256: NotRequired[str]
     source_sha256: str | None
     settings: dict[str, str]
+    data: NotRequired[dict[str, str]]
+
+
+class MadeOn(TypedDict):
+    """Declare what is read of the run.json of an item."""
+
+    machine: dict[str, str | int | None]
+    versions: dict[str, str]
 
 
 class Records:
     """The files of the items of a comparison or a sweep; `done` holds the records of those that are done, by name."""
 
-    def __init__(self, model_dir: Path, items: Sequence[Item], seeds: Sequence[int]) -> None:
+    def __init__(self, model_dir: Path, items: Sequence[Item], seeds: Sequence[int], kind: Any = ScoredSeeds) -> None:
         """Read the records that are there.
 
         Args:
             model_dir: the directory of the whole.
             items: all items; what one needs comes before it.
             seeds: the seeds that every fine-tuning must have.
+            kind: the type of what is read of their results, see `parse_json`.
 
         Raises:
             UserError: if a record is damaged, or an item was done with other settings, or from weights that have been
                 replaced since.
         """
-        self.model_dir, self.items, self._seeds = model_dir, items, seeds
+        self.model_dir, self.items, self._seeds, self._kind = model_dir, items, seeds, kind
         self.done: dict[str, Record] = {}
         for item in items:
             if (record := self._read(item)) is not None:
@@ -96,7 +133,15 @@ class Records:
         path = self.directory(item) / RESULTS
         if not path.exists():
             return None
-        results = read_json(path, ScoredSeeds, remedy=f"remove {path.parent} and its .json to fine-tune again")
+        remedy = f"remove {path.parent} and its .json to fine-tune again"
+        results = with_nan(read_json(path, self._kind, remedy=remedy))
+        asked = {results["main_metric"], results.get("tuning_metric", results["main_metric"])}
+        for one in [*results["seeds"], *results.get("folds", ())]:
+            # A fold is chosen by, and its scores are means.
+            found = {name: one["metrics"].get(name) for name in asked} if "seed" in one else {}
+            _check_scores(found, path, remedy)
+            if self._kind is SweptSeeds:
+                _check_scores(one["chosen_by"] or {"chosen_by": None}, path, remedy)
         return results if set(self._seeds) <= {seed["seed"] for seed in results["seeds"]} else None
 
     def _pairs(self, item: Item) -> Record | None:
@@ -107,9 +152,11 @@ class Records:
         path = self.directory(item) / SCORED_PAIRS
         if not path.exists():
             return None
-        found = read_json(path, ScoredPairs, remedy=f"remove {path.parent} and its .json to score again")
+        remedy = f"remove {path.parent} and its .json to score again"
+        found = read_json(path, ScoredPairs, remedy=remedy)
         ways = {way: scores for way, scores in found.items() if isinstance(scores, dict) and way != "files"}
         metrics = {f"{way}, {by}": value for way, scores in ways.items() for by, value in scores.items()}
+        _check_scores(metrics or {"score": None}, path, remedy)
         return {
             "kind": "pairs",
             "main_metric": next(iter(metrics)),
@@ -120,12 +167,12 @@ class Records:
 
     def run_record(self, item: Item) -> Record:
         """Return the run.json of an item."""
-        return read_json(self.directory(item) / RUN, Record)
+        return read_json(self.directory(item) / RUN, MadeOn)
 
     def held_out(self, item: Item) -> Record:
         """Return the last metrics on held-out text that a pre-training reported; empty if it reported none."""
         rows = [row for row in self._metrics(item) if row["split"] == "validation"]
-        return {name: value for name, value in rows[-1].items() if name != "split"} if rows else {}
+        return {name: value for name, value in rows[-1].items() if isinstance(value, int | float)} if rows else {}
 
     def share(self, item: Item) -> float:
         """Return the share of an item that is there: of its own steps, or of its seeds."""
@@ -136,7 +183,8 @@ class Records:
             return found / (item.folds * len(self._seeds))
         rows = self._metrics(item)
         before = next((one.steps for one in self.items if one.name == item.needs), 0)
-        return max(0, rows[-1]["step"] - before) / (item.steps - before) if rows else 0.0
+        own = item.steps - before
+        return min(own, max(0, rows[-1]["step"] - before)) / own if rows else 0.0
 
     def timings(self) -> dict[str, Timing]:
         """Return the timings of the items that are done."""
@@ -175,7 +223,12 @@ class Records:
         path, directory = self._path(item), self.directory(item)
         if not path.exists():
             return None
-        record = read_json(path, ItemRecord, remedy=f"remove it and {directory}")
+        remedy = f"remove it and {directory}"
+        record = read_json(path, ItemRecord, remedy=remedy)
+        if not (AT_LEAST_0.holds(record["seconds"]) and SHARE.holds(record["share"])):
+            raise UserError(f"{path} has seconds or a share that no item can have: {remedy}")
+        if item.task is None and "sha256" not in record:
+            raise UserError(f"{path} has no sha256 of the weights: {remedy}")
         different = different_settings(record["settings"], item.settings)
         if different:
             raise UserError(
@@ -190,6 +243,18 @@ class Records:
                 "folder and its .json to fine-tune again"
             )
         return record if self.results(item) is not None else None
+
+
+def _check_scores(scores: Mapping[str, Any], path: Path, remedy: str) -> None:
+    """Check that scores are numbers, or NaN.
+
+    Raises:
+        UserError: if one is missing, or no number.
+    """
+    for name, score in scores.items():
+        # A whole number can be too large for any float.
+        if not isinstance(score, int | float) or abs(score) > sys.float_info.max:
+            raise UserError(f"{path} has no number for {name}: {remedy}")
 
 
 def different_settings(held: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:

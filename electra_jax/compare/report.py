@@ -1,5 +1,6 @@
 """Draw a comparison: its figure, its page and the table for the terminal, made from comparison.json alone."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def _marked(comparison: Mapping[str, Any], variant: str) -> str:
 
 def _panel(comparison: Mapping[str, Any], task: str) -> Panel:
     """Work out one task: of each variant the centers of its cells, their bars, and every seed."""
-    scores = [cell for cell in comparison["cells"] if cell["task"] == task]
+    # A score that is NaN has no place.
+    scores = [cell for cell in comparison["cells"] if cell["task"] == task and math.isfinite(cell["center"])]
     # The same axis in every panel, also while most of the points are to come.
     flops = [fraction * comparison["flops"] for fraction in comparison["fractions"]]
     x = log_axis(flops, _power, margin=1.25)

@@ -27,13 +27,23 @@ def scores_by(metric: str, results: Mapping[str, Any], seeds: Iterable[int]) -> 
     return {str(seed["seed"]): seed["metrics"][metric] for seed in results["seeds"] if seed["seed"] in asked}
 
 
+def deviation(values: Sequence[float]) -> float:
+    """Return the sample standard deviation: 0 of one value, and NaN where one is not finite."""
+    if len(values) < 2:
+        return 0.0
+    # `stdev` takes finite values alone.
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+
+
 def statistics_of(by_seed: Mapping[str, float]) -> dict[str, float]:
-    """Return median, mean, sample standard deviation (0 of one value), lowest and highest."""
+    """Return median, mean, sample standard deviation (0 of one value), lowest and highest; NaN where a score is."""
     values = list(by_seed.values())
+    if not all(map(math.isfinite, values)):
+        return {**dict.fromkeys(("median", "mean", "sd", "lowest", "highest"), math.nan), "n": len(values)}
     return {
         "median": statistics.median(values),
         "mean": statistics.fmean(values),
-        "sd": statistics.stdev(values) if len(values) > 1 else 0.0,
+        "sd": deviation(values),
         "lowest": min(values),
         "highest": max(values),
         "n": len(values),

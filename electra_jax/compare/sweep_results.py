@@ -11,6 +11,7 @@ from rich.table import Table
 
 from electra_jax.compare.records import Records
 from electra_jax.compare.results import published
+from electra_jax.compare.spread import deviation
 from electra_jax.compare.trials import Trial
 from electra_jax.config.sweeping import SweepRun
 from electra_jax.finetuning.results import rank
@@ -59,13 +60,11 @@ def _entry(trial: Trial, results: Mapping[str, Any] | None, failure: str | None)
     over = "fold" if "folds" in results else "seed"
     scores = {str(one[over]): next(iter(one["chosen_by"].values())) for one in results[f"{over}s"]}
     mean = statistics.fmean(scores.values())
-    # `stdev` refuses NaN.
-    spread = statistics.stdev(scores.values()) if len(scores) > 1 and not math.isnan(mean) else 0.0
     return {
         **entry,
         "scores": scores,
         "score": mean,
-        "sd": spread,
+        "sd": deviation(list(scores.values())),
         "failed": [str(one[over]) for one in results[f"{over}s"] if one["failed"] is not None],
     }
 

@@ -18,7 +18,7 @@ from typing import IO, Any, Concatenate, ParamSpec, Protocol
 
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
-from electra_jax.files import NO_LOCKS, check_no_pattern, is_remote, path_of
+from electra_jax.files import NO_LOCKS, check_no_pattern, is_remote, open_lock, path_of
 from electra_jax.run_directory import LOCK
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def _locked(path: Path) -> IO[str] | None:
         UserError: if another process has it.
     """
     while True:
-        file = path.open("a+", encoding="utf-8")
+        file = open_lock(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -15,13 +15,13 @@ class SeedResult(TypedDict):
     seed: int
     steps: int
     best_step: int
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     failed: str | None
     curve: list[dict[str, Any]]
     stopped_early: NotRequired[bool]
     selection: NotRequired[str]
-    chosen_by: NotRequired[dict[str, float]]
-    scores_by_split: NotRequired[dict[str, dict[str, float]]]
+    chosen_by: NotRequired[dict[str, float | None]]
+    scores_by_split: NotRequired[dict[str, dict[str, float | None]]]
 
 
 def scores_of(directory: Path, metric: str) -> list[float]:

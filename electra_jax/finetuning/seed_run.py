@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from electra_jax.finetuning.results import collapse
 from electra_jax.finetuning.seed_result import SeedResult, result_of, scores_of
 from electra_jax.finetuning.selection import Parts, keeps
 from electra_jax.finetuning.start import Origin, take_weights
-from electra_jax.json_files import read_json
+from electra_jax.json_files import json_text, read_json, with_nan
 from electra_jax.model.finetuned import FinetunedModel, Trainable, head_outputs
 from electra_jax.model.types import PyTree
 from electra_jax.monitoring.reporter import NullReporter, RunReporter, closing_after
@@ -315,7 +314,7 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
     """
     finished, loop = directory / SEED_RESULT, context.loop
     if finished.exists():
-        result = read_json(finished, SeedResult, remedy="remove it, and this seed is trained again")
+        result = with_nan(read_json(finished, SeedResult, remedy="remove it, and this seed is trained again"))
         # EPOCHS may have been raised since.
         if result["steps"] >= loop.num_train_steps or result.get("stopped_early"):
             return result
@@ -360,7 +359,7 @@ def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> di
         print_on_leader(f"seed {seed}: stopped at step {reached}, PATIENCE = {context.run.patience}")
     if processes.leader():
         result = result_of(directory, reached, main) | {"stopped_early": early}
-        replace_file(finished, json.dumps(result, indent=1) + "\n", durable=True)
+        replace_file(finished, json_text(result), durable=True)
         if not context.run.keep_state:
             shutil.rmtree(directory / CHECKPOINTS)
     return processes.gather(result)[0]

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import reprlib
 import sys
 import tokenize
 import zipfile
@@ -235,6 +236,9 @@ def item_of(value: Any, model: Network, columns: InputColumns, where: str, index
     try:
         if isinstance(value, dict) and "input_ids" in value:
             ids = {name: value[name] for name in FIELDS if name in value}
+            for name, one in ids.items():
+                if not isinstance(one, list):
+                    raise UserError(f"{where} has {name} that are no list of whole numbers: {reprlib.repr(one)}")
             check_integers(ids, where)
             return Item(index, identifier, ids)
         return Item(index, identifier, value=as_input(model, value, where))

@@ -11,6 +11,7 @@ from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.files import replacing
+from electra_jax.json_files import json_text
 from electra_jax.tasks.rows import without_surrogates
 
 Write = Callable[[Mapping[str, Any]], None]
@@ -64,8 +65,8 @@ def ending_with_reader() -> Iterator[None]:
 
 
 def as_json(record: Any) -> str:
-    """Return JSON values as a line."""
-    return without_surrogates(json.dumps(record, ensure_ascii=False))
+    """Return JSON values as a line; an id of the input that is NaN or infinite, which JSON has not, is null."""
+    return without_surrogates(json_text(record, indent=None, ensure_ascii=False).removesuffix("\n"))
 
 
 def lines_to_csv(path: Path) -> None:

@@ -26,6 +26,12 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+# Weights of other libraries, and what tells `transformers` to read them.
+OTHER_WEIGHTS = {"flax_model.msgpack": "from_flax", "tf_model.h5": "from_tf"}
+
+# PyTorch's DataParallel saves a model as the part "module" of itself.
+WRAPPER = "module."
+
 # What the numbers of a written file may be.
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
@@ -65,17 +71,46 @@ def read_tensors(directory: Path) -> tuple[Tensors, str]:
     """
     name = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
     if name is None:
+        other = next((other for other in OTHER_WEIGHTS if (directory / other).is_file()), None)
+        if other is not None:
+            raise UserError(
+                f"{directory} holds {other} alone, which is not read: save it as model.safetensors by "
+                f"AutoModel.from_pretrained(..., {OTHER_WEIGHTS[other]}=True).save_pretrained(...) of transformers 4"
+            )
         raise UserError(f"{directory} holds no weights: looked for {', '.join(WEIGHT_FILES)}")
     if not name.endswith(".index.json"):
-        return read_file(directory / name), name
+        return without_wrapper(read_file(directory / name)), name
     index = read_json(directory / name, WeightIndex, remedy="it is no index of weight files; copy or download it again")
-    shards = sorted(set(index["weight_map"].values()))
     tensors: Tensors = {}
-    for shard in shards:
-        if not (directory / shard).is_file():
-            raise UserError(f"{directory / name} names {shard}, which is not there: copy it beside the index")
-        tensors |= read_file(directory / shard)
-    return tensors, name
+    for shard in sorted(set(index["weight_map"].values())):
+        check_shard(directory, name, shard)
+        found = read_file(directory / shard)
+        twice = sorted(tensors.keys() & found.keys())
+        if twice:
+            raise UserError(
+                f"{directory / shard} holds {twice[0]}, and so does another file of {name}: download the model again"
+            )
+        tensors |= found
+    return without_wrapper(tensors), name
+
+
+def without_wrapper(tensors: Tensors) -> Tensors:
+    """Return tensors without the prefix that PyTorch's DataParallel puts before every name."""
+    if not all(name.startswith(WRAPPER) for name in tensors):
+        return tensors
+    return {name.removeprefix(WRAPPER): tensor for name, tensor in tensors.items()}
+
+
+def check_shard(directory: Path, index: str, shard: str) -> None:
+    """Refuse what an index names beside itself that is no file there: a model's directory reads no other one.
+
+    Raises:
+        UserError: if it is a path to another directory, or there is no such file.
+    """
+    if "\0" in shard or Path(shard).is_absolute() or ".." in Path(shard).parts:
+        raise UserError(f"{directory / index} names {shard!r}, which is no file beside it: download the model again")
+    if not (directory / shard).is_file():
+        raise UserError(f"{directory / index} names {shard}, which is not there: copy it beside the index")
 
 
 def read_file(path: Path) -> Tensors:

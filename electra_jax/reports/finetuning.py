@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from electra_jax.config.selection import selection_of
 from electra_jax.errors import UserError
-from electra_jax.json_files import parse_json
+from electra_jax.json_files import parse_json, with_nan
 from electra_jax.monitoring.metrics_file import Rows, by_step, parse_lines, read_rows
 from electra_jax.reports.answers import read_answers
 from electra_jax.reports.charts import Figure, Series, line_chart
@@ -39,6 +39,13 @@ class SeedResults(TypedDict):
     failed: str | None
 
 
+class Statistics(TypedDict):
+    """Declare what is read of a score over the seeds."""
+
+    median: float | None
+    n: int
+
+
 class Results(TypedDict):
     """The fields of results.json that a page, or the GLUE average, cannot do without."""
 
@@ -47,7 +54,7 @@ class Results(TypedDict):
     main_metric: str
     num_examples: dict[str, int]
     seeds: list[SeedResults]
-    summary: dict[str, dict[str, float | None]]
+    summary: dict[str, Statistics]
     num_failed: int
     best_seed: int
 
@@ -164,7 +171,10 @@ def read_results(path: Path) -> dict[str, Any]:
       UserError: if the file is missing, or lacks what a page needs.
     """
     remedy = "run `electra finetune` to write it anew"
-    results = parse_json(read_text(path), Results, path, remedy=remedy)
+    results = with_nan(parse_json(read_text(path), Results, path, remedy=remedy))
+    missing = [seed["seed"] for seed in results["seeds"] if results["main_metric"] not in seed["metrics"]]
+    if missing:
+        raise UserError(f"{path} has no {results['main_metric']} of seed {missing[0]}: {remedy}")
     if results["best_seed"] not in [seed["seed"] for seed in results["seeds"]]:
         raise UserError(f"{path} has no seed {results['best_seed']}, which it calls the best: {remedy}")
     return results

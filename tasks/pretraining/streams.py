@@ -1,5 +1,6 @@
 """Iterate over batches of any SeqIO task or mixture: this process's share, endless, resumable (see `data.batches`)."""
 
+import contextlib
 import functools
 import logging
 import re
@@ -161,17 +162,8 @@ class _Reader:
         self._chunks = self._dataset()
 
     def _next_chunk(self) -> Batch | None:
-        try:
+        with reading(self._provider.name):
             return next(self._chunks, None)
-        except tf.errors.OpError as error:
-            # What a source written in Python raises reaches us as text.
-            if raised := re.search(r"UserError: ([^\n]+)", error.message):
-                raise UserError(raised[1]) from error
-            if isinstance(error, tf.errors.DataLossError):
-                raise UserError(
-                    f"A file that {self._provider.name} reads is damaged ({reason_of(error)}): make it anew."
-                ) from error
-            raise
 
     def _next_epoch(self) -> None:
         if self.examples < self._size:
@@ -197,6 +189,26 @@ class _Reader:
         dataset = dataset.skip(self.examples).map(lambda x: {key: x[key] for key in self._feature_lengths})
         dataset = seqio.trim_and_pad_dataset(dataset, self._feature_lengths)
         return dataset.batch(self._size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what TensorFlow says of a file of a task or mixture into a sentence.
+
+    Raises:
+        UserError: if a file cannot be read, is damaged, or holds other records than the task's.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # What a source written in Python raises reaches us as text, with its traceback: that of a UserError is known.
+        if raised := re.search(r"UserError: ([^\n]+)", error.message):
+            raise UserError(raised[1]) from error
+        if "Traceback (most recent call last)" in error.message:
+            raise
+        raise UserError(
+            f"A file that {name} reads is damaged, gone or not of its kind ({reason_of(error)}): make it anew."
+        ) from error
 
 
 def is_cached(mixture_or_task_name: str) -> bool:
@@ -270,7 +282,12 @@ def stream_evaluation_batches(
     dataset = seqio.trim_and_pad_dataset(
         dataset.map(lambda x: {key: x[key] for key in feature_lengths}), dict(feature_lengths)
     )
-    for batch in dataset.batch(batch_size).as_numpy_iterator():
+    batches = dataset.batch(batch_size).as_numpy_iterator()
+    while True:
+        with reading(mixture_or_task_name):
+            batch = next(batches, None)
+        if batch is None:
+            return
         missing = batch_size - len(batch["input_ids"])
         mine = slice(process_index * local_size, (process_index + 1) * local_size)
         yield {key: np.pad(values, [(0, missing), (0, 0)])[mine] for key, values in batch.items()}

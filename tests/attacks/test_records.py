@@ -184,3 +184,35 @@ def test_a_depth_beyond_any_model_is_refused_before_its_layers_are_listed(
     path.write_text(json.dumps(stated))
     with pytest.raises(UserError, match=rf"config\.json: .*num_hidden_layers (=|is) {depth}"):
         read_config(path.parent)
+
+
+@pytest.mark.parametrize("shard", ["../part1.safetensors", "/part1.safetensors", "a/../../x.safetensors", "a\0b"])
+def test_an_index_names_no_file_elsewhere(shard: str, tmp_path: Path) -> None:
+    write_sound("index", tmp_path / "index")
+    (tmp_path / "part1.safetensors").write_bytes((tmp_path / "index/part1.safetensors").read_bytes())
+    weight_map = {"w0": "part0.safetensors", "w1": shard}
+    (tmp_path / "index/model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(UserError, match="which is no file beside it"):
+        read_index(tmp_path / "index")
+
+
+def test_a_tensor_in_two_files_of_an_index_is_neither(tmp_path: Path) -> None:
+    write_sound("index", tmp_path / "index")
+    both = {name: np.zeros(3, np.float32) for name in ("w0", "w1")}
+    save_file(both, tmp_path / "index/part1.safetensors")
+    with pytest.raises(UserError, match=r"part1\.safetensors holds w0, and so does another file"):
+        read_index(tmp_path / "index")
+
+
+@pytest.mark.parametrize(("file", "flag"), [("flax_model.msgpack", "from_flax"), ("tf_model.h5", "from_tf")])
+def test_weights_of_other_libraries_alone_are_told_what_to_do(file: str, flag: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_bytes(b"weights")
+    with pytest.raises(UserError, match=rf"{file} alone, which is not read: save it as model\.safetensors by .*{flag}"):
+        read_tensors(tmp_path)
+
+
+def test_the_prefix_of_data_parallel_is_no_part_of_a_name(tmp_path: Path) -> None:
+    save_file({f"module.{name}": np.ones(2, np.float32) for name in "ab"}, tmp_path / "model.safetensors")
+    assert sorted(read_tensors(tmp_path)[0]) == ["a", "b"]
+    save_file({name: np.ones(2, np.float32) for name in ("module.a", "b")}, tmp_path / "model.safetensors")
+    assert sorted(read_tensors(tmp_path)[0]) == ["b", "module.a"]

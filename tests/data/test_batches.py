@@ -16,7 +16,7 @@ from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, Prefetc
 from electra_jax.data.blocks import TokenBlocks
 from electra_jax.errors import UserError
 from electra_jax.tasks.host_tensorflow import tf
-from electra_jax.tasks.pretraining.streams import StreamBatches
+from electra_jax.tasks.pretraining.streams import StreamBatches, reading
 
 LENGTH = 6
 
@@ -315,3 +315,14 @@ def test_an_exception_in_the_thread_reaches_the_consumer_in_its_place() -> None:
 
 def test_tensorflow_sees_no_accelerator() -> None:
     assert {device.device_type for device in tf.config.get_visible_devices()} == {"CPU"}
+
+
+def test_records_that_cannot_be_read_are_one_sentence_and_a_users_own_code_keeps_its_traceback() -> None:
+    for error in (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.DataLossError):
+        with (
+            pytest.raises(UserError, match=r"x reads is damaged, gone or not of its kind \(no input_ids\)"),
+            reading("x"),
+        ):
+            raise error(None, None, "no input_ids")
+    with pytest.raises(tf.errors.UnknownError), reading("x"):
+        raise tf.errors.UnknownError(None, None, "ValueError: own\nTraceback (most recent call last):\n")

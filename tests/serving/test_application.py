@@ -392,3 +392,15 @@ def test_what_cannot_be_served_is_a_sentence(
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve", str(folder / "one")]) == 2
     assert "needs uvicorn, which is not installed: install electra-jax[serve]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ids", [0, None, "2 9 3", {"a": 2}, True, 1e400])
+def test_ids_that_are_no_list(client: TestClient, ids: Any) -> None:
+    content = json.dumps({"input_ids": ids})
+    assert "input_ids that are no list" in sentence(client.post("/predict", content=content), 400)
+
+
+def test_an_id_that_is_no_number_of_json_is_null(client: TestClient) -> None:
+    found = client.post("/predict", content='{"inputs": [{"text": "the cat", "id": NaN}, {"text": 5, "id": Infinity}]}')
+    records = json.loads(found.text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))["records"]
+    assert [record["id"] for record in records] == [None, None]
