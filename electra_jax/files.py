@@ -154,6 +154,19 @@ def refusal(error: BaseException) -> str | None:
     return None
 
 
+def check_replaceable(path: AnyPath) -> None:
+    """Refuse what a new file must not take the place of: root could otherwise replace /dev/null by its output.
+
+    Raises:
+        UserError: if a directory, a pipe or a device has this name.
+    """
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a directory, and a file is to be written there: rename or remove it")
+    with contextlib.suppress(OSError):
+        if not stat.S_ISREG(mode := os.lstat(path).st_mode) and not stat.S_ISLNK(mode):
+            raise UserError(f"{path} is a pipe or a device, and a file is to be written there: name another file")
+
+
 @contextlib.contextmanager
 def replacing(path: AnyPath, *, durable: bool = False) -> Iterator[AnyPath]:
     """Yield a path beside `path` for the body to write; it takes the place of `path` once the body has succeeded.
@@ -166,10 +179,10 @@ def replacing(path: AnyPath, *, durable: bool = False) -> Iterator[AnyPath]:
             it takes its name, and its folder after it.
 
     Raises:
-        UserError: if a directory has its name.
+        UserError: if a directory, a pipe or a device has its name.
     """
-    if not is_remote(path) and os.path.isdir(path):
-        raise UserError(f"{path} is a directory, and a file is to be written there: rename or remove it")
+    if not is_remote(path):
+        check_replaceable(path)
     part = path.with_name(f"{path.name}.part")
     if not is_remote(part):
         # A directory that somebody else made may hold a link there, or a pipe: nothing is written through it.

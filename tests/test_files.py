@@ -134,6 +134,16 @@ def test_a_directory_that_its_holder_renames_meanwhile_is_not_emptied(
     assert os.listdir(directory) == ["ours"]
 
 
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    """Root may rename a file onto /dev/null, which would then be a file for every program of the machine."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", path_of(tmp_path / "pipe")):
+        with pytest.raises(UserError, match="pipe is a pipe or a device"):
+            replace_file(path, "text")
+    assert stat.S_ISFIFO((tmp_path / "pipe").lstat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_a_pipe_or_a_device_is_no_file_to_read(tmp_path: Path) -> None:
     """Its reader may wait for ever; those that name none, and folders, are left to what reads them."""
     os.mkfifo(tmp_path / "pipe")
