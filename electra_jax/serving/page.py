@@ -49,7 +49,7 @@ class Shown:
     """Hold what the page shows of a record; a field that the kind of model does not have is empty.
 
     Attributes:
-        answer: a label, a value or an answer, in large type.
+        answer: a label, a value, a similarity or an answer, in large type.
         tokens: the tokens, shaded by how likely each was replaced.
         bars: probabilities, the largest first.
         parts: the text, with its spans or its answer marked.
@@ -129,6 +129,8 @@ def shown(model: Network, given: Mapping[str, str], record: Record) -> Shown:
         bars = sorted((Bar(*entry) for entry in record["probabilities"].items()), key=lambda bar: -bar.share)
     elif "value" in record:
         answer = f"{record['value']:.4g}"
+    elif "similarity" in record:
+        answer = f"{record['similarity']:.4g}"
     elif "tags" in record:
         parts = parts_of(given["text"], spans_of(given["text"], record))
     return Shown(answer, tokens, bars, parts, json.dumps(record, ensure_ascii=False, indent=1))

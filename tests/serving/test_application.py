@@ -314,6 +314,12 @@ class TestPage:
         found, _ = self.ask(folder, "value", text="the cat")
         assert f"Answer {electra_jax.load(folder / 'value')('the cat')[0]['value']:.4g} " in found.text
 
+    def test_a_similarity(self, model: Network) -> None:
+        pair = {"text": "x", "text_pair": "y"}
+        assert page.shown(model, pair, {"similarity": 0.123456}).answer == "0.1235"
+        # In the units of its training, where it has some.
+        assert page.shown(model, pair, {"similarity": 0.5, "value": 2.5}).answer == "2.5"
+
     def test_tags_stand_in_their_text(self, folder: Path) -> None:
         given = "john  ran home, the dog sat in paris"
         _, text = self.ask(folder, "plain_tags", text=given)
