@@ -328,10 +328,17 @@ def open_lock(path: Path) -> IO[str]:
     Raises:
         OSError: if it cannot be opened, or is no regular file.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(
+                errno.ELOOP, "it is a symbolic link, which a lock may not be: remove it", str(path)
+            ) from error
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
+        raise OSError(errno.EINVAL, "it is a pipe or a device, which a lock may not be: remove it", str(path))
     return os.fdopen(descriptor, "r+", encoding="utf-8")
 
 

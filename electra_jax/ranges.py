@@ -179,7 +179,7 @@ def _is_float(kind: Any) -> bool:
 
 
 def name_of(kind: Any) -> str:
-    """Return how a type is named to users: as Python names it, without what a collection holds but strings."""
+    """Return how a type is named to users: as Python names it; of what a collection holds only strings are named."""
     if isinstance(kind, types.UnionType):
         return " | ".join(map(name_of, typing.get_args(kind)))
     if kind is types.NoneType:

@@ -3,7 +3,6 @@
 import argparse
 import functools
 import itertools
-import json
 import math
 from typing import Any
 
@@ -21,6 +20,7 @@ from electra_jax.distributed import processes
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import NOT_WRITABLE, path_of, replace_file
+from electra_jax.json_files import json_text
 from electra_jax.model.types import Masked, PyTree
 from electra_jax.monitoring.console import PlainConsole
 from electra_jax.monitoring.watch import describe_run
@@ -105,7 +105,7 @@ def write(configuration: PretrainingRun, result: dict[str, Any]) -> None:
     """
     path = path_of(configuration.model_dir) / EVALUATION
     try:
-        replace_file(path, json.dumps(result, indent=1) + "\n")
+        replace_file(path, json_text(result))
         print_on_leader(f"evaluation: {path}")
         print_on_leader(f"report: {write_report(configuration.model_dir)}")
     except OSError as error:

@@ -10,7 +10,8 @@ from jax.sharding import AbstractMesh
 from rich import box
 from rich.table import Table
 
-from electra_jax.commands.trial import corpus_line, try_run
+from electra_jax.commands.run_text import corpus_line
+from electra_jax.commands.trial import try_run
 from electra_jax.config.budget import flops_of
 from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.model.config import SLIDING, EncoderConfig

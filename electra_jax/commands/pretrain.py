@@ -80,7 +80,7 @@ def run(configuration: PretrainingRun) -> None:
 
 
 def nothing_left(configuration: PretrainingRun, step: int) -> str:
-    """Return what a run has had that is at its last step, or beyond it: TRAIN_STEPS counts those before this start."""
+    """Return what is said of a run that has had its steps, or more: TRAIN_STEPS counts from the first start."""
     model_dir, last_step = configuration.model_dir, configuration.loop.num_train_steps
     if step == last_step:
         return f"{model_dir} has had its {last_step} steps: nothing left to do"

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from electra_jax.config.selection import selection_of
 from electra_jax.files import replace_file
+from electra_jax.json_files import json_text
 from electra_jax.monitoring.console import PlainConsole
 from electra_jax.run_directory import PREDICTIONS
 from electra_jax.tasks.protocol import DownstreamTask, Prediction
@@ -154,10 +155,10 @@ def write_predictions(
 ) -> None:
     """Write predictions.jsonl, a line per example of the split that is reported."""
     lines = (
-        json.dumps(record_of(task, example, prediction), ensure_ascii=False)
+        json_text(record_of(task, example, prediction), indent=None, ensure_ascii=False)
         for example, prediction in zip(examples, predictions, strict=True)
     )
-    replace_file(directory / PREDICTIONS, "".join(f"{line}\n" for line in lines))
+    replace_file(directory / PREDICTIONS, "".join(lines))
 
 
 def show(results: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import re
-import reprlib
 import sys
 import tokenize
 import zipfile
@@ -236,9 +235,6 @@ def item_of(value: Any, model: Network, columns: InputColumns, where: str, index
     try:
         if isinstance(value, dict) and "input_ids" in value:
             ids = {name: value[name] for name in FIELDS if name in value}
-            for name, one in ids.items():
-                if not isinstance(one, list):
-                    raise UserError(f"{where} has {name} that are no list of whole numbers: {reprlib.repr(one)}")
             check_integers(ids, where)
             return Item(index, identifier, ids)
         return Item(index, identifier, value=as_input(model, value, where))
@@ -370,5 +366,5 @@ def check_integers(ids: dict[str, Any], where: str) -> None:
             array = np.asarray(values)
         except ValueError as error:
             raise UserError(f"{where}: {name} is ragged") from error
-        if array.dtype.kind != "i" or not array.size:
+        if array.dtype.kind != "i" or not array.ndim or not array.size:
             raise UserError(f"{where}: {name} is no list of integers")

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import math
 import re
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from electra_jax.commands.evaluate import write as write_evaluation
 from electra_jax.errors import UserError
 from electra_jax.monitoring.health_checks import constant_guess_loss
 from electra_jax.reports.charts import Series, line_chart, nice_ticks, tick_texts
@@ -255,6 +257,17 @@ def test_the_steps_of_averaged_weights_are_named(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation | {"mean_of_steps": [30, 20]}))
     text = Page(read_page(tmp_path)).text
     assert "On 7 held-out passages, read with the mean of the weights of steps 20, 30, the generator" in text
+
+
+def test_an_evaluation_with_a_metric_that_is_not_finite_is_json_and_has_a_page(tmp_path: Path) -> None:
+    write_run(tmp_path, passages=[], metrics=GOOD, record=None)
+    path = tmp_path / "evaluation.json"
+    evaluation = json.loads(path.read_text())
+    metrics = dict.fromkeys(evaluation["metrics"], math.nan)
+    write_evaluation(types.SimpleNamespace(model_dir=str(tmp_path)), evaluation | {"metrics": metrics})
+    written = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert set(written["metrics"].values()) == {None}
+    assert (tmp_path / "report.html").exists()
 
 
 def test_a_fallen_auc_is_said() -> None:

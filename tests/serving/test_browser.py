@@ -13,27 +13,14 @@ import uvicorn
 
 import electra_jax
 from electra_jax.checkpoints.model_dir import write_model
-from electra_jax.config.serving import ServingRun
 from electra_jax.inference.network import Network
 from electra_jax.serving.application import make_application
 from electra_jax.serving.server import bound_socket, url_of
 from support.browser import Tab, browser_tab
 from support.finetuned_model import QA, QUESTION, text_facts, write_tuned
+from support.served import RUN
 
 LABELS = ("bad", "größer & <b>", "good")
-RUN = ServingRun(
-    model_dir="runs/one",
-    host="127.0.0.1",
-    port=0,
-    text_column=None,
-    text_b_column=None,
-    id_column="id",
-    max_batch_size=2,
-    max_wait_ms=0.0,
-    max_body_bytes=2000,
-    max_inputs=3,
-    max_queue=3,
-)
 
 
 @pytest.fixture
