@@ -1,6 +1,5 @@
 """When the loop steps, reports, evaluates and saves, with a state that counts."""
 
-import contextlib
 import errno
 import functools
 import itertools
@@ -25,6 +24,7 @@ from electra_jax.training import sharding
 from electra_jax.training.loop import LoopConfig, train
 from electra_jax.training.meter import Meter, Reporter
 from electra_jax.training.stop import Stop
+from support.disks import fill
 from support.job import Job
 from support.recorder import TIMED, Recorder
 from support.tiny_model import ONE_AXIS
@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
 def test_metrics_that_find_the_disk_full_lose_no_checkpoint(tmp_path: Path, small_disk: Path) -> None:
     reporter = RunReporter(small_disk, start_step=0, num_train_steps=100)
     with pytest.raises(UserError, match=r"No space left on device") as caught:
-        _run(tmp_path / "run", steps=100, log_every=1, reporter=reporter, on_batch={5: lambda: _fill(small_disk)})
+        _run(tmp_path / "run", steps=100, log_every=1, reporter=reporter, on_batch={5: lambda: fill(small_disk)})
     last = max(complete_steps(tmp_path / "run" / "checkpoints"))
     assert last >= 3
     assert f"the last good checkpoint is step {last};" in str(caught.value)
@@ -364,12 +364,6 @@ def test_a_closed_terminal_stops_a_run_unless_it_ignores_that(tmp_path: Path, nu
     with stop_signals():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     signal.signal(signal.SIGHUP, at_first)
-
-
-def _fill(disk: Path) -> None:
-    with contextlib.suppress(OSError), (disk / "filling").open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from electra_jax.tasks.pretraining.cached_blocks import blocks_of_cache
 from electra_jax.tasks.pretraining.packing import COMPLETE, Packing
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords, encode_example, frame
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
+from support.disks import fill
 
 WORDS = [f"{a}{b}" for a in "bcdfghjklmnprstvw" for b in "aeiou"]
 PACKING = Packing(length=32, one_segment_share=0.1, random_length_share=0.05, seed=1, builder=COMPLETE)
@@ -212,19 +213,19 @@ def test_empty_corpus(tmp_path: pathlib.Path, vocabulary: Vocabulary, held_out_f
     assert not list((tmp_path / "c").glob("*/COMPLETED"))
 
 
-def test_full_disk(tmp_path: pathlib.Path, vocabulary: Vocabulary) -> None:
+def test_full_disk(tmp_path: pathlib.Path, small_disk: pathlib.Path, vocabulary: Vocabulary) -> None:
     corpus = _corpus(tmp_path / "text", [_document(random.Random(n)) for n in range(20)])
     description = cache_description(corpus, vocabulary, packing=PACKING, held_out_fraction=0.1)
-    jobs = tmp_path / "c" / f"{cache_name(description)}.partial" / "jobs"
+    # What a build begins with is there, so that it is a worker that finds no room.
+    jobs = small_disk / "c" / f"{cache_name(description)}.partial" / "jobs"
     jobs.mkdir(parents=True)
     (jobs / "bytes_of_a_job").write_text("65536")
-    # Writing to this device fails as writing to a full disk does.
-    (jobs / "000000.train.npz.part").symlink_to("/dev/full")
+    filling = fill(small_disk)
     with pytest.raises(UserError, match=r"disk of .* is full"):
-        build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
-    assert not list((tmp_path / "c").glob("*/COMPLETED"))
-    (jobs / "000000.train.npz.part").unlink(missing_ok=True)
-    cache = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "c"), **OPTIONS)
+        build_cache(corpus, vocabulary, cache_dir=str(small_disk / "c"), **OPTIONS)
+    assert not list((small_disk / "c").glob("*/COMPLETED"))
+    filling.unlink()
+    cache = build_cache(corpus, vocabulary, cache_dir=str(small_disk / "c"), **OPTIONS)
     clean = build_cache(corpus, vocabulary, cache_dir=str(tmp_path / "clean"), **OPTIONS)
     assert _files(cache) == _files(clean)
 
