@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +17,17 @@ from electra_jax.files import replacing
 from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item, read_items
 from electra_jax.inference.item_records import write_records
 from electra_jax.inference.network import Network
-from electra_jax.inference.output_files import Write, check_free, record_writer
+from electra_jax.inference.output_files import Output, check_free, record_writer
 from electra_jax.inference.prediction import Record, in_bucket
+from electra_jax.inference.unfinished_output import job_of
 from electra_jax.inference.vectors import encode_texts, encoder_of
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.long_texts import CutCount
 
 logger = logging.getLogger(__name__)
+
+# The options that determine a vector; the batch's size changes its last digits.
+SETTINGS = ("layer", "pooling", "text_column", "id_column", "batch_size")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -42,9 +48,11 @@ def run(options: argparse.Namespace) -> None:
         CutCount(encoder.description.longest_row),
     )
     answer = functools.partial(vectors_of, encoder, batch_size=options.batch_size, cut=cut)
-    with writer(options.output, encoder.description.encoder.hidden_size) as write:
+    settings = {name: value for name, value in vars(options).items() if name in SETTINGS}
+    job = job_of(options.input, encoder, settings) if options.output else None
+    with writer(options.output, encoder.description.encoder.hidden_size, job) as output:
         lists = read_items(options.input, encoder, columns, most=SORTED_BATCHES * options.batch_size)
-        write_records(lists, answer, write)
+        write_records(lists, answer, output)
         if cut.texts:
             logger.warning("%s", cut)
 
@@ -65,25 +73,26 @@ def vectors_of(encoder: Network, items: Sequence[Item], *, batch_size: int, cut:
 
 
 @contextlib.contextmanager
-def writer(path: str | None, width: int) -> Iterator[Write]:
-    """Yield a function that writes a record with a `vector`.
+def writer(path: str | None, width: int, job: Mapping[str, Any] | None) -> Iterator[Output]:
+    """Yield where records with a `vector` go.
 
     Args:
-        path: a .npy, for one float32 array [N, D], in which an input without a vector is a row of NaN; any other path
-            as `record_writer` takes it.
+        path: a .npy, for one float32 array [N, D], in which an input without a vector is a row of NaN and with which no
+            job goes on; any other path as `record_writer` takes it.
         width: D.
+        job: what determines the records, see `job_of`.
 
     Raises:
-        UserError: if the file exists.
+        UserError: if the file exists, or another process writes it.
     """
     if path is None or not path.lower().endswith(".npy"):
-        with record_writer(path) as write:
-            yield lambda record: write(readable(record))
+        with record_writer(path, job) as output:
+            yield dataclasses.replace(output, write=lambda record: output.write(readable(record)))
         return
     check_free(path)
     found: list[np.ndarray] = []
     with replacing(Path(path)) as part:
-        yield lambda record: found.append(record.get("vector", np.full(width, np.nan, np.float32)))
+        yield Output(lambda record: found.append(record.get("vector", np.full(width, np.nan, np.float32))))
         with open(part, "wb") as file:
             np.save(file, np.stack(found) if found else np.zeros((0, width), np.float32))
 

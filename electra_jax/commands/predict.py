@@ -1,6 +1,7 @@
 """`electra predict`: a model's answers to text, to token ids, or to a split of its task."""
 
 import argparse
+import dataclasses
 import functools
 import logging
 import os
@@ -16,6 +17,7 @@ from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import record_writer
 from electra_jax.inference.prediction import predict_examples
 from electra_jax.inference.task_data import open_task, prompted, splits_of
+from electra_jax.inference.unfinished_output import job_of
 from electra_jax.run_directory import PREDICTIONS_FOLDER
 from electra_jax.runtime import keep_compilations
 from electra_jax.tasks.long_texts import CutCount
@@ -45,8 +47,9 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
     columns = InputColumns(task.text_column, task.text_b_column, task.choice_columns, configuration.id_column)
     cut = CutCount(model.description.row_length)
     answer = functools.partial(answered_together, model, batch_size=configuration.batch_size, cut=cut)
-    with record_writer(options.output) as write:
-        write_records(read_items(options.input, model, columns, most=most), answer, write)
+    job = job_of(options.input, model, dataclasses.asdict(configuration)) if options.output else None
+    with record_writer(options.output, job) as output:
+        write_records(read_items(options.input, model, columns, most=most), answer, output)
     if cut.texts:
         logger.warning("%s", cut)
 

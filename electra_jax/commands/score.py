@@ -23,11 +23,11 @@ def run(options: argparse.Namespace) -> None:
     # Before the input is read, which may be a person at the keyboard.
     electric_scores.check_electric(model)
     columns = InputColumns(None, None, None, None)
-    with record_writer(None) as write:
+    with record_writer(None) as output:
         for items in read_items(options.input, model, columns, most=SORTED_BATCHES * options.batch_size):
             sentences = [sentence_of(item) for item in items if not is_blank(item)]
             for record in model.score(sentences, batch_size=options.batch_size):
-                write(record)
+                output.write(record)
 
 
 def is_blank(item: Item) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from electra_jax.errors import UserError
 from electra_jax.inference.input_files import Item
 from electra_jax.inference.network import Network
-from electra_jax.inference.output_files import Write
+from electra_jax.inference.output_files import Output
 from electra_jax.inference.prediction import Record, answers, predict_ids
 from electra_jax.tasks.long_texts import CutCount
 
@@ -16,17 +16,19 @@ logger = logging.getLogger(__name__)
 Answer = Callable[[Sequence[Item]], list[Record]]
 
 
-def write_records(lists: Iterable[Sequence[Item]], answer: Answer, write: Write) -> None:
-    """Write the record of each input, in order; see `named_records`.
+def write_records(lists: Iterable[Sequence[Item]], answer: Answer, output: Output) -> None:
+    """Write the record of each input, in order, but those that are done; see `named_records`.
 
     Raises:
         UserError: if there were inputs, and none could be answered.
     """
-    number, errors = 0, []
+    number, errors = 0, list(output.errors)
     for items in lists:
-        for record in named_records(items, answer):
-            write(record)
-            errors += [record["error"]] if "error" in record else []
+        if output.done < number + len(items):
+            # A list that is done in part is answered whole, so that its batches, and the last digits, are the same.
+            for record in named_records(items, answer)[max(0, output.done - number) :]:
+                output.write(record)
+                errors += [record["error"]] if "error" in record else []
         number += len(items)
     if errors and len(errors) == number:
         raise UserError(errors[0] if number == 1 else f"none of the {number:,} inputs could be answered; {errors[0]}")

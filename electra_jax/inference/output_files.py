@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import json
 import os
 import sys
@@ -10,36 +11,58 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.files import replacing
+from electra_jax.inference.unfinished_output import unfinished
 from electra_jax.json_files import json_text
 from electra_jax.tasks.rows import without_surrogates
 
 Write = Callable[[Mapping[str, Any]], None]
 
 
-@contextlib.contextmanager
-def record_writer(path: str | None) -> Iterator[Write]:
-    """Yield a function that writes a record.
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Where records go.
 
-    A file takes its name only once the body has succeeded. Standard output is flushed after each record, and a reader
-    who closes it, as `head` does, ends the body without an error.
+    Attributes:
+        write: writes a record.
+        done: how many records an ended job has left there; they are not to be written again.
+        errors: the `error` of each of those that has one.
+    """
+
+    write: Write
+    done: int = 0
+    errors: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def record_writer(path: str | None, job: Mapping[str, Any] | None = None) -> Iterator[Output]:
+    """Yield where records go.
+
+    A file takes its name only once the body has succeeded; where a signal or a kill ends it, the same job goes on.
+    Standard output is flushed after each record, and a reader who closes it, as `head` does, ends the body without an
+    error.
 
     Args:
         path: a .csv, any other file for a JSON object a line, or None for standard output.
+        job: what determines the records, see `job_of`; None if they are not to be gone on with.
 
     Raises:
-        UserError: if the file exists.
+        UserError: if the file exists, or another process writes it.
     """
     if path is None:
         with ending_with_reader():
-            yield lambda record: print(as_json(record), flush=True)
+            yield Output(lambda record: print(as_json(record), flush=True))
         return
     check_free(path)
-    with replacing(Path(path)) as part:
-        with open(part, "w", encoding="utf-8") as file:
-            yield lambda record: print(as_json(record), file=file)
+    with unfinished(Path(path), job) as part:
+        if part.done:
+            print(f"going on after the {part.done:,} records that are in {part.path}", flush=True)
+        yield Output(lambda record: print(as_json(record), file=part.file), part.done, part.errors)
+        part.file.flush()
         if path.lower().endswith(".csv"):
-            lines_to_csv(part)
+            write_table(part.path, Path(path))
+            part.path.unlink()
+        else:
+            part.path.replace(path)
 
 
 def check_free(path: str) -> None:
@@ -69,21 +92,21 @@ def as_json(record: Any) -> str:
     return without_surrogates(json_text(record, indent=None, ensure_ascii=False).removesuffix("\n"))
 
 
-def lines_to_csv(path: Path) -> None:
-    """Replace a file of JSON lines by a CSV with a column for each field of any of them, in order of appearance.
+def write_table(records: Path, path: Path) -> None:
+    """Write JSON lines as a CSV with a column for each field of any of them, in order of appearance.
 
     A field that holds an object has a column for each of its fields, `field.name`; a list stands as JSON.
     """
     names: dict[str, None] = {}
-    with open(path, encoding="utf-8") as lines:
+    with open(records, encoding="utf-8") as lines:
         for line in lines:
             names |= dict.fromkeys(flat(json.loads(line)))
     # Beside the answers, where every reader looks last.
     if "error" in names:
         names["error"] = names.pop("error")
-    table = path.with_name(f"{path.name}.csv")
+    table = path.with_name(f"{path.name}.part.csv")
     try:
-        with open(path, encoding="utf-8") as lines, open(table, "w", encoding="utf-8", newline="") as file:
+        with open(records, encoding="utf-8") as lines, open(table, "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(names), lineterminator="\n")
             writer.writeheader()
             writer.writerows(flat(json.loads(line)) for line in lines)

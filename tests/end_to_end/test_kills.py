@@ -1,6 +1,8 @@
 """Commands that write, killed at many moments: the same command then gives what an undisturbed one gives."""
 
 import json
+import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import pytest
 import electra_jax
 from electra_jax.cli import main
 from electra_jax.errors import UserError
-from support.command_line import arrays, assert_same_arrays
+from support.command_line import arrays, assert_same_arrays, electra, finish, signal_when, start
 from support.finetuned_model import write_tuned
 from support.hf_models import SUBSET
 from support.kills import Kills, killing
@@ -176,9 +178,32 @@ def test_predict_killed(kills: Kills, model: Path, tmp_path: Path) -> None:
     folder.mkdir()
     for moment in range(1, changes + 1):
         assert kills.run(predicting(folder), folder, before=moment).code == KILLED, moment
-        assert not (folder / "answers.csv").exists()
+        if (folder / "answers.csv").exists():
+            assert (folder / "answers.csv").read_bytes() == whole["answers.csv"]
+            (folder / "answers.csv").unlink()
     assert main(predicting(folder)) == 0
     assert content(folder) == whole
+
+
+def test_predict_killed_goes_on(place: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("the cat sat on the mat\n" * 8_000)
+
+    def predicting(name: str) -> list[str]:
+        return command("predict", model, tmp_path / "in.txt", "--output", tmp_path / name, BATCH_SIZE=1)
+
+    process = start(predicting("out.jsonl"), place / "cache")
+    part = tmp_path / "out.jsonl.part"
+    signal_when(process, signal.SIGKILL, lambda: part.exists() and part.stat().st_size > 100_000)
+    assert finish(process).returncode == KILLED
+    assert not (tmp_path / "out.jsonl").exists()
+    again = electra(predicting("out.jsonl"), place / "cache")
+    assert again.returncode == 0, again
+    done = re.fullmatch(rf"going on after the ([\d,]+) records that are in {part}\n", again.stdout)
+    assert done, again
+    assert 0 < int(done[1].replace(",", "")) < 8_000
+    assert electra(predicting("whole.jsonl"), place / "cache").returncode == 0
+    assert sorted(os.listdir(tmp_path)) == ["in.txt", "out.jsonl", "whole.jsonl"]
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def tuning(model: Path, folder: Path) -> list[str]:

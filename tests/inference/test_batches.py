@@ -16,7 +16,7 @@ import electra_jax
 from electra_jax.cli import main
 from electra_jax.inference.api import Model
 from electra_jax.inference.input_files import arriving_lines
-from electra_jax.inference.output_files import lines_to_csv
+from electra_jax.inference.output_files import write_table
 from support.finetuned_model import QA, QUESTION, TAGGING, TAGS, text_facts, write_tuned
 
 LABELS = ("bad", "good")
@@ -174,8 +174,8 @@ def test_csv_out(folder: Path, tmp_path: Path) -> None:
 
 def test_lists_stand_in_a_table_as_json(tmp_path: Path) -> None:
     (tmp_path / "out").write_text('{"index": 0, "tags": ["B", "O"], "top": {"a": {"b": 1}}}\n')
-    lines_to_csv(tmp_path / "out")
-    assert (tmp_path / "out").read_text() == 'index,tags,top.a.b\n0,"[""B"", ""O""]",1\n'
+    write_table(tmp_path / "out", tmp_path / "table")
+    assert (tmp_path / "table").read_text() == 'index,tags,top.a.b\n0,"[""B"", ""O""]",1\n'
 
 
 def test_lines_are_given_when_they_have_arrived() -> None:

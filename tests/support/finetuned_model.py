@@ -60,6 +60,7 @@ def write_tuned(
     head_kind: str = "",
     encoder: EncoderConfig | None = None,
     facts: dict[str, Any] | None = None,
+    seed: int = 7,
     **head_fields: Any,
 ) -> Path:
     """A model directory of a kind of `description.KINDS`, whose facts hold `task`, if any, beside other `facts`."""
@@ -80,7 +81,7 @@ def write_tuned(
         facts=(facts or {}) | ({} if task is None else {"task": task}),
     )
     shapes, structure = jax.tree.flatten(abstract_params(description))
-    draw = np.random.default_rng(7)
+    draw = np.random.default_rng(seed)
     params = jax.tree.unflatten(structure, [draw.normal(0.0, 0.5, leaf.shape).astype(np.float32) for leaf in shapes])
     directory.mkdir(parents=True)
     write_model(directory, description, {"params": params}, step=3, vocabulary=Vocabulary(TOKENS, True, True))

@@ -1,0 +1,133 @@
+"""Go on with an output that a job was ended in, rather than answer its inputs twice.
+
+Records are written to `FILE.part`, and `FILE.part.json` says what made them. The same job goes on after the last whole
+one; any other begins anew.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from electra_jax.checkpoints.checksum import params_sha256
+from electra_jax.errors import UserError
+from electra_jax.files import NO_LOCKS, absolute, open_lock, replace_file, size_and_time
+from electra_jax.inference.network import Network
+from electra_jax.json_files import json_text, parse_json, read_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfinished:
+    """The part of an output that is being written.
+
+    Attributes:
+        path: its name while it is written.
+        file: where the next record goes.
+        done: how many records are there already.
+        errors: the `error` of each of those that has one.
+    """
+
+    path: Path
+    file: IO[str]
+    done: int
+    errors: tuple[str, ...]
+
+
+def job_of(source: str | None, model: Network, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what determines the records of a job, or None for standard input and for a text, which are not resumed.
+
+    Args:
+        source: the input, as `read_items` takes it.
+        model: what answers.
+        settings: everything else; JSON values.
+    """
+    if source is None or not os.path.isfile(source):
+        return None
+    return {
+        "input": str(absolute(source)),
+        "size_and_time": list(size_and_time(Path(source))),
+        "weights": params_sha256(model.params),
+        "vocabulary": None if model.vocabulary is None else model.vocabulary.fingerprint,
+        "settings": dict(settings),
+    }
+
+
+@contextlib.contextmanager
+def unfinished(path: Path, job: Mapping[str, Any] | None) -> Iterator[Unfinished]:
+    """Hold `path`.part open for the body, which gives it its name; it is removed if the body fails.
+
+    It stays where the process is killed or a signal ends it, so that the same job can go on.
+
+    Args:
+        path: the output.
+        job: what determines its records; None if they cannot be told from others'.
+
+    Raises:
+        UserError: if another process writes it.
+    """
+    part, facts = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
+    # A directory that somebody else made may hold a link there, or a pipe: nothing is written through it.
+    with contextlib.suppress(OSError):
+        if not stat.S_ISREG(os.lstat(part).st_mode):
+            os.unlink(part)
+    with open_lock(part) as file:
+        hold(file, path)
+        lines = whole_records(part) if job is not None and describes(facts, job) else []
+        file.truncate(sum(size for size, _ in lines))
+        if not lines and job is not None:
+            replace_file(facts, json_text(job))
+        file.seek(0, os.SEEK_END)
+        try:
+            yield Unfinished(part, file, len(lines), tuple(error for _, error in lines if error is not None))
+        except BaseException as error:
+            if job is None or isinstance(error, Exception):
+                part.unlink(missing_ok=True)
+                facts.unlink(missing_ok=True)
+            raise
+    facts.unlink(missing_ok=True)
+
+
+def hold(file: IO[str], path: Path) -> None:
+    """Lock the part of an output; without effect where there are no locks.
+
+    Raises:
+        UserError: if another process holds it, or has ended with it in this moment.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        raise UserError(f"{path} is being written by another process: wait until it ends, or name another") from error
+    if path.exists():
+        raise UserError(f"{path} was written by another process in this moment: nothing was done")
+
+
+def describes(facts: Path, job: Mapping[str, Any]) -> bool:
+    """Return whether the part was written by the same job."""
+    try:
+        return read_json(facts, dict[str, Any]) == parse_json(json_text(job), dict[str, Any], facts)
+    except UserError:
+        return False
+
+
+def whole_records(part: Path) -> list[tuple[int, str | None]]:
+    """Return the size in bytes and the `error`, if any, of each record up to the first that is not whole."""
+    found: list[tuple[int, str | None]] = []
+    with open(part, "rb") as lines:
+        for line in lines:
+            try:
+                record = parse_json(line.decode(), dict[str, Any], part)
+            except (UnicodeDecodeError, UserError):
+                break
+            if not line.endswith(b"\n") or record.get("index") != len(found):
+                break
+            found.append((len(line), str(record["error"]) if "error" in record else None))
+    return found
