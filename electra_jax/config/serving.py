@@ -5,7 +5,7 @@ from typing import Annotated
 
 from electra_jax import ranges
 from electra_jax.errors import UserError
-from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, Range
+from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, NAMED, POSITIVE, Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,7 @@ class ServingRun:
         max_batch_size: the most rows of a forward pass, and about the most inputs of requests that are joined.
         max_wait_ms: how long a request may wait for others to join it, where the device is idle, milliseconds.
         max_body_bytes: the largest body of a request, bytes.
+        max_body_seconds: how long a body may take to arrive, seconds.
         max_inputs: the most inputs of a request.
         max_queue: the most inputs that may wait to be answered.
     """
@@ -35,6 +36,7 @@ class ServingRun:
     max_batch_size: Annotated[int, AT_LEAST_1]
     max_wait_ms: Annotated[float, AT_LEAST_0]
     max_body_bytes: Annotated[int, AT_LEAST_1]
+    max_body_seconds: Annotated[float, POSITIVE]
     max_inputs: Annotated[int, AT_LEAST_1]
     max_queue: Annotated[int, AT_LEAST_1]
 

@@ -1,5 +1,6 @@
 """Answer HTTP requests: `POST /predict`, the page at `/`, `/health` and `/metrics`."""
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Sequence
@@ -65,7 +66,7 @@ class Service:
 
     async def predict(self, request: Request) -> Response:
         """Answer a JSON value by its record, and `{"inputs": [...]}` by `{"records": [...]}`."""
-        body = await read_body(request, self._run.max_body_bytes)
+        body = await read_body(request, self._run)
         try:
             value = read_json(body.decode("utf-8-sig"), "the body")
         except UnicodeDecodeError as error:
@@ -137,7 +138,7 @@ class Service:
         status, shown, problem = 200, None, ""
         if request.method == "POST":
             try:
-                given = page.read_form(await read_body(request, self._run.max_body_bytes))
+                given = page.read_form(await read_body(request, self._run))
                 value = page.input_of(self._model, given)
                 shown = page.shown(self._model, given, await self.record_of(value))
             except HTTPException as error:
@@ -178,19 +179,28 @@ def make_application(model: Network, run: ServingRun) -> Starlette:
     )
 
 
-async def read_body(request: Request, most: int) -> bytes:
+async def read_body(request: Request, run: ServingRun) -> bytes:
     """Return the body of a request.
 
     Raises:
-        HTTPException: if it has more than `most` bytes (413).
+        HTTPException: if it is larger than the run allows (413), or does not arrive in the time that it allows (408).
     """
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > DISCARDED * most:
-            break
-        if size <= most:
-            parts.append(part)
+    parts, size, most = [], 0, run.max_body_bytes
+    try:
+        # A client that never ends its request would keep the server from stopping.
+        async with asyncio.timeout(run.max_body_seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > DISCARDED * most:
+                    break
+                if size <= most:
+                    parts.append(part)
+    except TimeoutError as error:
+        raise HTTPException(
+            408,
+            f"the body did not arrive in {run.max_body_seconds:g} seconds: send it at once, or raise MAX_BODY_SECONDS",
+            {"Connection": "close"},
+        ) from error
     if size > most:
         raise HTTPException(
             413, f"the body has more than {most:,} bytes: send less in a request, or raise MAX_BODY_BYTES"

@@ -81,3 +81,25 @@ def test_many_clients_are_answered_and_a_stop_loses_no_request(place: Path, tmp_
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, "stopped\n", "")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_a_request_that_never_ends_is_refused_and_does_not_keep_the_server(place: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    write_tuned(directory, "sequence_classification", labels=LABELS, task=text_facts("own", LABELS, pair=False))
+    half = b'POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 20\r\n\r\n"the cat'
+    with served(directory, place / "cache", "--gin.MAX_BATCH_SIZE=1", "--gin.MAX_BODY_SECONDS=2.0") as (process, port):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            client.sendall(half)
+            # All of it: the server closes the connection.
+            head, _, body = b"".join(iter(lambda: client.recv(4096), b"")).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(body) == {
+            "error": "the body did not arrive in 2 seconds: send it at once, or raise MAX_BODY_SECONDS"
+        }
+        assert post(port, "the cat")[0] == 200
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            client.sendall(half.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+            # The server waits for the rest.
+            assert client.recv(4096).startswith(b"HTTP/1.1 100 ")
+            process.send_signal(signal.SIGTERM)
+            assert finish(process).returncode == 0

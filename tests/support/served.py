@@ -14,6 +14,7 @@ RUN = ServingRun(
     max_batch_size=2,
     max_wait_ms=0.0,
     max_body_bytes=2000,
+    max_body_seconds=30.0,
     max_inputs=3,
     max_queue=3,
 )
