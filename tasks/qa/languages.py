@@ -52,8 +52,15 @@ def bag_f1(predicted: Sequence[str], wanted: Sequence[str]) -> float:
 # CMRC 2018 (cmrc2018_evaluate.py, version 5). Its "……" is two characters, which no one character equals.
 _CMRC_IGNORED = set("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 _HAN = re.compile("[\u4e00-\u9fa5]")
-# What is not Chinese is cut into numbers, words and other characters, as NLTK's word_tokenize all but does.
-_HAN_OR_WORDS = re.compile(r"[\u4e00-\u9fa5]|\d[\d.,]*\d|[^\W\u4e00-\u9fa5]+|[^\w\s]")
+# What is not Chinese is cut as NLTK's word_tokenize all but does: at spaces and around most signs, but not between the
+# digits and letters of `3.5km` nor around an ellipsis.
+_HAN_OR_WORDS = re.compile(
+    r"""
+    (?: [^\s\u4e00-\u9fa5,.;@\#$%&?!()\[\]{}<>«»“”„‘"\u2012-\u2015] | ,(?=\d) | (?<!\.)\.(?=[^\s\u4e00-\u9fa5.]) )+
+    | \.+ | \S
+    """,
+    re.VERBOSE,
+)
 
 
 def cmrc_normalized(text: str) -> str:

@@ -59,6 +59,10 @@ def test_answers_by_hand(name: str, gold: str, prediction: str, exact: int, f1: 
 
 def test_tokens_by_hand() -> None:
     assert cmrc_tokens("于1901年 in New-York, 3.5万") == ["于", "1901", "年", "in", "newyork", ",", "3.5", "万"]
+    # As NLTK 3.10 cuts them: signs stand alone, but not a unit, nor an ellipsis.
+    assert cmrc_tokens("长3.5km（UN）……——20%(约12,000人).") == [
+        *("长", "3.5kmun……", "—", "—", "20", "%", "(", "约", "12,000", "人", ")", ".")
+    ]
     assert mlqa_normalized("Im Jahr 1901: die Stadt", "de") == "im jahr 1901 stadt"
 
 
