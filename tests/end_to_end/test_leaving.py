@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import onnxruntime
 import pytest
+from tokenizers import Tokenizer
 
 import electra_jax
 from support.records import assert_alike
@@ -73,6 +76,13 @@ KINDS = {
         TEXTS,
         "scores",
     ),
+    "classification": Kind(
+        "classification",
+        table("text,label", lambda index: [text_of(index), ("noun", "Noun", "verb")[index % 3]]),
+        TEXT,
+        TEXTS,
+        "scores",
+    ),
     "pair": Kind(
         "pair_classification",
         table("text,other,label", lambda index: [text_of(index), text_of(index // 2), "Mm"[index % 2]]),
@@ -87,8 +97,16 @@ KINDS = {
         TEXTS,
         "scores",
     ),
-    "tagging": Kind("tagging", tagged, {"TAG_ENCODING": "BIOES"}, TEXTS, "entities"),
+    # Long enough that there are entities.
+    "tagging": Kind("tagging", tagged, {"TAG_ENCODING": "BIOES", "EPOCHS": 40}, TEXTS, "entities"),
     "questions": Kind("qa", questions, {"QA_HEAD": "transformers"} | QA, QUESTIONS, "answers"),
+    "choices": Kind(
+        "multiple_choice",
+        table("text,a,b,label", lambda index: [text_of(index), text_of(0), text_of(1), str(index % 2)]),
+        {"TEXT_COLUMN": "text", "CHOICE_COLUMNS": ("a", "b"), "LABEL_COLUMN": "label"},
+        [{"text": TEXTS[0], "choices": TEXTS[1:]}, {"text": TEXTS[1], "choices": [*TEXTS, "k"]}],
+        "choices",
+    ),
     "similarity": Kind(
         "similarity",
         table("text,other,label", lambda index: [text_of(index), text_of(index // 2), str(index % 4)]),
@@ -100,7 +118,7 @@ KINDS = {
 
 
 # The others are covered without a fine-tuning by tests/interchange.
-SHORT = ["regression", "several", "tagging", "questions"]
+SHORT = ["regression", "classification", "several", "tagging", "questions", "choices"]
 REST = [name for name in KINDS if name not in SHORT]
 
 
@@ -118,7 +136,7 @@ def tuned(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
         files = {f"{split.upper()}_FILE": str(folder / f"{split}.{suffix}") for split in ("train", "dev")}
         for file, number in zip(files.values(), (32, 12), strict=True):
             Path(file).write_text(kind.rows(number))
-        tune(whole, folder, kind.task, EPOCHS=1, EVALUATE_EVERY=2, **files, **macros)
+        tune(whole, folder, kind.task, **{"EPOCHS": 1, "EVALUATE_EVERY": 2} | files | macros)
         electra("export", str(folder / "run"), str(folder / "out"), "--format", "transformers")
         electra("import", str(folder / "out"), str(folder / "again"))
         return folder
@@ -133,6 +151,8 @@ def test_back_again(name: str, tuned: Callable[[str], Path]) -> None:
     assert after.description.task == before.description.task
     for records in zip(before(KINDS[name].inputs), after(KINDS[name].inputs), strict=True):
         assert_alike(*records)
+    if name == "tagging":
+        assert before(TEXTS[1])[0]["entities"]
 
 
 @pytest.mark.parametrize("names", [SHORT, pytest.param(REST, marks=pytest.mark.long)], ids=["short", "rest"])
@@ -152,6 +172,8 @@ def test_transformers_says_the_same(names: list[str], tuned: Callable[[str], Pat
                 ]
             elif kind.asked == "answers":
                 assert answer == [record["answer"], record["start"], record["end"]]
+            elif kind.asked == "choices":
+                assert answer == pytest.approx(record["probabilities"], rel=1e-5, abs=1e-5)
             else:
                 expected = {"LABEL_0": record["value"]} if "value" in record else record["probabilities"]
                 assert answer == pytest.approx(expected, rel=1e-5, abs=1e-5)
@@ -160,3 +182,39 @@ def test_transformers_says_the_same(names: list[str], tuned: Callable[[str], Pat
 def given(value: Any) -> Any:
     """Return an input as `electra_jax.load` reads it: JSON has no tuples."""
     return tuple(value) if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("name", ["regression", "classification", "several", "tagging", "questions"])
+def test_onnx_says_the_same(name: str, tuned: Callable[[str], Path]) -> None:
+    """From a text to the answer, with nothing of this package: the tokenizer and the graph that were exported."""
+    kind, dest = KINDS[name], tuned(name) / "onnx"
+    electra("export", str(tuned(name) / "run"), str(dest), "--format", "onnx")
+    session = onnxruntime.InferenceSession(dest / "model.onnx", providers=["CPUExecutionProvider"])
+    tokenizer = Tokenizer.from_file(str(dest / "tokenizer.json"))
+    labels = json.loads(session.get_modelmeta().custom_metadata_map.get("labels", "[]"))
+    for value, record in zip(kind.inputs, electra_jax.load(tuned(name) / "run")(kind.inputs), strict=True):
+        encoding = tokenizer.encode(*([value["question"], value["context"]] if name == "questions" else [value]))
+        row = {
+            "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask,
+            "token_type_ids": encoding.type_ids,
+        }
+        outputs = session.run(None, {key: np.array([values], np.int64) for key, values in row.items()})
+        found = dict(zip([one.name for one in session.get_outputs()], [output[0] for output in outputs], strict=True))
+        if name == "regression":
+            assert found["logits"].tolist() == pytest.approx([record["value"]], rel=1e-5)
+        elif name == "questions":
+            within = [place for place, part in enumerate(encoding.sequence_ids) if part == 1]
+            spans = [(start, end) for start in within for end in within if start <= end]
+            start, end = max(spans, key=lambda span: found["start_logits"][span[0]] + found["end_logits"][span[1]])
+            assert (encoding.offsets[start][0], encoding.offsets[end][1]) == (record["start"], record["end"])
+        elif name == "tagging":
+            tags = [labels[place] for place in found["logits"].argmax(-1)]
+            words = encoding.word_ids
+            firsts = [place for place, word in enumerate(words) if word not in (None, words[place - 1])]
+            begun = [encoding.offsets[place][0] for place in firsts if tags[place].startswith("B-")]
+            assert begun == [entity["start"] for entity in record["entities"]]
+        else:
+            odds = np.exp(found["logits"])
+            expected = odds / (1 + odds) if name == "several" else odds / odds.sum()
+            assert record["probabilities"] == pytest.approx(dict(zip(labels, expected.tolist(), strict=True)), abs=1e-4)

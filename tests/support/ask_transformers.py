@@ -95,6 +95,19 @@ def best_span(model: Any, tokenizer: Any, *, question: str, context: str) -> lis
     return [context[slice(*characters)], *characters]
 
 
+def choices(folder: str, inputs: list[dict[str, Any]]) -> Any:
+    """Return the probabilities of the choices of each text."""
+    model, tokenizer = model_of(folder, "multiple-choice"), tokenizer_of(folder)
+    found = []
+    for given in inputs:
+        texts = [given["text"]] * len(given["choices"])
+        rows = tokenizer(texts, given["choices"], padding=True, return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**{name: values[None] for name, values in rows.items()}).logits
+        found.append(logits[0].softmax(-1).tolist())
+    return found
+
+
 def numbers(folder: str, inputs: dict[str, Any], asked: str) -> Any:
     """Return the logits, or the last states, of token ids [B, L]; for multiple choice [B, C, L]."""
     with torch.no_grad():
@@ -147,6 +160,7 @@ ASKED = {
     "entities": entities,
     "tags": tags,
     "answers": answers,
+    "choices": choices,
     "numbers": numbers,
     "rows": rows,
     "specials": specials,
