@@ -245,11 +245,19 @@ def item_of(value: Any, model: Network, columns: InputColumns, where: str, index
 
 
 def with_own_names(record: dict[str, Any], columns: InputColumns) -> dict[str, Any]:
-    """Return a record with the names of training under "text", "text_pair" and "choices"."""
+    """Return a record with the names of training under "text", "text_pair" and "choices".
+
+    A field without its name of training may have its own, so that {"text": ..., "text_pair": ...} always is a pair.
+    """
     if columns.text is None or columns.text not in record:
         return record
-    pair = {} if columns.text_pair not in record else {"text_pair": record[columns.text_pair]}
-    return {"text": record[columns.text]} | pair | with_choices(record, columns)
+    pair, choices = {}, with_choices(record, columns)
+    if columns.text_pair is not None:
+        named = next((name for name in (columns.text_pair, *SECOND) if name in record), None)
+        pair = {} if named is None else {"text_pair": record[named]}
+    if not choices and "choices" in record:
+        choices = {"choices": record["choices"]}
+    return {"text": record[columns.text]} | pair | choices
 
 
 def with_choices(record: Mapping[str, Any], columns: InputColumns) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -17,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 
 from electra_jax.compare.records import parameters_sha256
-from support.command_line import MODERN, SMALL, STEPS, WORDS, environment, finish, reported_steps, signal_when
+from support.command_line import MODERN, SMALL, STEPS, WORDS, finish, reported_steps, signal_when, start
 from support.pages import Page
 
 TRAIN_STEPS = STEPS["TRAIN_STEPS"]
@@ -74,14 +73,8 @@ class Comparison:
         return ["compare", *(f"--gin.{binding}" for binding in _bindings(macros))]
 
     def start(self, arguments: list[str] | None = None) -> subprocess.Popen[str]:
-        """The command that was installed beside this Python: the comparison, or another verb."""
-        return subprocess.Popen(
-            [str(Path(sys.executable).with_name("electra")), *(arguments or self.command())],
-            env=environment(self.place / "cache"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        """The comparison, or another verb, running."""
+        return start(arguments or self.command(), self.place / "cache")
 
     def end(self, process: subprocess.Popen[str]) -> None:
         """Keeps what it said, and what was done then: each record, and when its file was written."""

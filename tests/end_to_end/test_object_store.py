@@ -18,7 +18,7 @@ from electra_jax.checkpoints import orbax_store
 from electra_jax.commands import export, import_
 from electra_jax.errors import UserError
 from electra_jax.files import absolute, path_of
-from support.command_line import environment, small_run, write_small_text
+from support.command_line import COMMAND, environment, small_run, write_small_text
 from support.object_store import BUCKET, ObjectStore, object_store
 
 STEPS = {"TRAIN_STEPS": 4, "SAVE_EVERY": 2, "EVALUATE_EVERY": 4, "KEEP": 3}
@@ -41,7 +41,7 @@ class Run(NamedTuple):
         """`electra ARGUMENTS` on a machine with a disk of its own."""
         cache = self.folder / host
         return subprocess.run(
-            [sys.executable, "-m", "electra_jax", *arguments],
+            [COMMAND, *arguments],
             env=environment(cache) | self.store.environment,
             capture_output=True,
             text=True,

@@ -4,14 +4,13 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from electra_jax.cli import main
-from support.command_line import environment, finish, reported_steps, signal_when
+from support.command_line import finish, reported_steps, signal_when, start
 from support.tuned_runs import NOUNS, SETTINGS, VERBS, electra, sentence
 
 pytestmark = pytest.mark.usefixtures("compilations")
@@ -35,14 +34,8 @@ def flags(**macros: Any) -> list[str]:
 
 
 def sweep(place: Path, arguments: list[str]) -> subprocess.Popen[str]:
-    """The command that was installed beside this Python."""
-    return subprocess.Popen(
-        [str(Path(sys.executable).with_name("electra")), "sweep", *arguments],
-        env=environment(place / "cache"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    """`electra sweep`, running."""
+    return start(["sweep", *arguments], place / "cache")
 
 
 def test_a_sweep_is_killed_and_resumed(place: Path, tmp_path: Path, task: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from electra_jax.cli import main
 from electra_jax.inference.api import Model
 from electra_jax.inference.input_files import arriving_lines
 from electra_jax.inference.output_files import write_table
+from support.command_line import COMMAND
 from support.finetuned_model import QA, QUESTION, TAGGING, TAGS, text_facts, write_tuned
 
 LABELS = ("bad", "good")
@@ -130,6 +130,11 @@ def test_tables_of_pairs_words_and_questions(folder: Path, tmp_path: Path) -> No
     named = ["--gin.TEXT_COLUMN='x'", "--gin.TEXT_B_COLUMN='y'"]
     assert predicted(folder, tmp_path, "in.csv", "y,x\nran,the cat\n", *named, model="pairs") == pairs
     assert predicted(folder, tmp_path, "in.jsonl", '{"y": "ran", "x": "the cat"}\n', *named, model="pairs") == pairs
+    # Of two names one may be that of training: the form that every model of pairs reads is never cut to one text.
+    named = ["--gin.TEXT_COLUMN='text'", "--gin.TEXT_B_COLUMN='other'"]
+    for second in ("other", "text_pair", "text_b"):
+        line = json.dumps({"text": "the cat", second: "ran"})
+        assert predicted(folder, tmp_path, "in.jsonl", line, *named, model="pairs") == pairs
     tagged = predicted(folder, tmp_path, "in.csv", "words\nthe cat\n", model="tags")
     assert tagged == said(folder, ["the cat"], model="tags")
     table = f"question,id,context\n{QUESTION['question']},3,{QUESTION['context']}\n"
@@ -191,7 +196,7 @@ def test_lines_are_given_when_they_have_arrived() -> None:
 
 
 def test_a_typed_line_is_answered_and_a_closed_pipe_ends_it(folder: Path) -> None:
-    command = [sys.executable, "-m", "electra_jax", "predict", str(folder / "one")]
+    command = [COMMAND, "predict", str(folder / "one")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
     ) as process:

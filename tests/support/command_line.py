@@ -17,6 +17,8 @@ import orbax.checkpoint as ocp
 from electra_jax.distributed.group import free_port
 from support.tiny_model import MODERN_BLOCK
 
+# The command that was installed beside this Python.
+COMMAND = str(Path(sys.executable).with_name("electra"))
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [one + vowel + end for one in "bdkm" for vowel in "aeiou" for end in ("", "n", "ra", "lo")]
 SMALL = {
@@ -75,7 +77,7 @@ def environment(cache: Path, *, devices: int = 1) -> dict[str, str]:
 def start(arguments: list[str], cache: Path, *, devices: int = 1) -> subprocess.Popen[str]:
     """`electra ARGUMENTS`, running."""
     return subprocess.Popen(
-        [sys.executable, "-m", "electra_jax", *arguments],
+        [COMMAND, *arguments],
         env=environment(cache, devices=devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -88,7 +90,7 @@ def start_group(arguments: list[str], cache: Path, *, count: int) -> list[subpro
     address = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": str(count)}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "electra_jax", *arguments],
+            [COMMAND, *arguments],
             env=environment(cache) | address | {"JAX_PROCESS_ID": str(index)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
