@@ -19,7 +19,7 @@ from electra_jax.distributed.owner import owned, owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.files import local, replace_file, replacing_directory
+from electra_jax.files import local, replace_file, replacing, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.class_weights import weights_of_classes
 from electra_jax.finetuning.cross_validation import results_of_folds
@@ -376,6 +376,7 @@ def promote(source: Path, model_dir: Path) -> None:
     shutil.rmtree(model_dir / CHECKPOINTS, ignore_errors=True)
     for path in source.iterdir():
         if path.is_file():
-            shutil.copy2(path, model_dir / path.name)
+            with replacing(model_dir / path.name) as copy:
+                shutil.copy2(path, copy)
     with replacing_directory(model_dir / CHECKPOINTS) as part:
         shutil.copytree(source / CHECKPOINTS, part, dirs_exist_ok=True)

@@ -105,8 +105,10 @@ def write_table(records: Path, path: Path) -> None:
     if "error" in names:
         names["error"] = names.pop("error")
     table = path.with_name(f"{path.name}.part.csv")
+    # What was killed left one; a link of somebody else is not written through.
+    table.unlink(missing_ok=True)
     try:
-        with open(records, encoding="utf-8") as lines, open(table, "w", encoding="utf-8", newline="") as file:
+        with open(records, encoding="utf-8") as lines, open(table, "x", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(names), lineterminator="\n")
             writer.writeheader()
             writer.writerows(flat(json.loads(line)) for line in lines)

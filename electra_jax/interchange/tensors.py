@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from electra_jax.errors import UserError
-from electra_jax.json_files import read_json
+from electra_jax.json_files import parse_json, read_json
 
 Tensors = dict[str, np.ndarray]
 
@@ -90,6 +90,11 @@ def read_tensors(directory: Path) -> tuple[Tensors, str]:
             raise UserError(
                 f"{directory / shard} holds {twice[0]}, and so does another file of {name}: download the model again"
             )
+        elsewhere = sorted(one for one, of in index["weight_map"].items() if of == shard and one not in found)
+        if elsewhere:
+            raise UserError(
+                f"{directory / name} says that {shard} holds {elsewhere[0]}, and it does not: download the model again"
+            )
         tensors |= found
     return without_wrapper(tensors), name
 
@@ -126,13 +131,38 @@ def read_safetensors(path: Path) -> Tensors:
     """Read the tensors of a safetensors file.
 
     Raises:
-        UserError: if it is cut off or damaged.
+        UserError: if it is cut off or damaged, or names a tensor twice.
     """
     try:
         with safe_open(path, framework="np") as file:
+            check_names(path)
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is cut off or damaged ({error}): copy or download it again") from error
+
+
+def check_names(path: Path) -> None:
+    """Refuse a safetensors file whose header names a tensor twice: `safetensors` would read the last.
+
+    Raises:
+        UserError: if it does.
+    """
+    with path.open("rb") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+    parse_json(header.decode(), Any, f"{path}, header", remedy="download it again", hook=object_without_repeats)
+
+
+def object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON.
+
+    Raises:
+        ValueError: if it has one name twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
 
 
 def rounded(tensors: Tensors, dtype: str) -> Tensors:

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from electra_jax.commands.finetune import promote
 from electra_jax.compare.item import Item
 from electra_jax.compare.records import Records, SweptSeeds
 from electra_jax.compare.spread import cells_of, statistics_of
 from electra_jax.distributed.owner import owned
 from electra_jax.errors import UserError
 from electra_jax.files import replace_file, replacing, sole_builder
+from electra_jax.inference.output_files import record_writer
 from electra_jax.json_files import json_text, with_nan
+from support.finetuned_model import write_tuned
 
 ITEM = Item(name="tuned", task="cola", folds=1, arguments=("finetune",), settings={"EPOCHS": "2"}, needs=None)
 STATED = {"mean": 50.0}
@@ -143,6 +146,22 @@ def test_a_file_is_not_written_through_a_link_or_a_pipe_beside_it(tmp_path: Path
     os.mkfifo(tmp_path / "run.json.part")
     replace_file(tmp_path / "run.json", "{}")
     assert (tmp_path / "run.json").read_text() == "{}"
+
+
+def test_a_table_and_a_model_are_not_written_through_a_link(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    (tmp_path / "out.csv.part.csv").symlink_to(mine)
+    with record_writer(str(tmp_path / "out.csv")) as output:
+        output.write({"index": 0})
+    assert (mine.read_text(), (tmp_path / "out.csv").read_text()) == ("mine", "index\n0\n")
+    write_tuned(tmp_path / "seed", "discriminator", labels=(), task=None)
+    (tmp_path / "run").mkdir()
+    for name in ("model.json", "model.json.part"):
+        (tmp_path / "run" / name).symlink_to(mine)
+    promote(tmp_path / "seed", tmp_path / "run")
+    assert mine.read_text() == "mine"
+    assert (tmp_path / "run/model.json").read_text() == (tmp_path / "seed/model.json").read_text()
 
 
 def test_a_file_does_not_take_the_place_of_a_directory(tmp_path: Path) -> None:

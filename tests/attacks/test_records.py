@@ -204,6 +204,29 @@ def test_a_tensor_in_two_files_of_an_index_is_neither(tmp_path: Path) -> None:
         read_index(tmp_path / "index")
 
 
+@pytest.mark.parametrize(("tensor", "shard"), [("w0", "part1.safetensors"), ("w2", "part0.safetensors")])
+def test_an_index_is_right_about_the_file_of_each_tensor(tensor: str, shard: str, tmp_path: Path) -> None:
+    write_sound("index", tmp_path / "index")
+    weight_map = {"w0": "part0.safetensors", "w1": "part1.safetensors"} | {tensor: shard}
+    (tmp_path / "index/model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(UserError, match=rf"says that {shard} holds {tensor}, and it does not"):
+        read_index(tmp_path / "index")
+
+
+def test_a_tensor_that_a_header_names_twice_is_neither(tmp_path: Path) -> None:
+    """`safetensors` would read its numbers as those of the last name."""
+    entries = [f'"w": {{"dtype": "{dtype}", "shape": [2], "data_offsets": [0, 8]}}' for dtype in ("F32", "I32")]
+    path = tmp_path / "model.safetensors"
+    for number in range(2):
+        header = f"{{{entries[number]}}}"
+        path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(8))
+        assert read_tensors(tmp_path)[0]["w"].tolist() == [0, 0]
+    header = f"{{{', '.join(entries)}}}"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(8))
+    with pytest.raises(UserError, match=r"model\.safetensors, header cannot be read \(it has 'w' twice\): download"):
+        read_tensors(tmp_path)
+
+
 @pytest.mark.parametrize(("file", "flag"), [("flax_model.msgpack", "from_flax"), ("tf_model.h5", "from_tf")])
 def test_weights_of_other_libraries_alone_are_told_what_to_do(file: str, flag: str, tmp_path: Path) -> None:
     (tmp_path / file).write_bytes(b"weights")
