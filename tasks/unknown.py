@@ -111,6 +111,29 @@ def measure_unknown(texts: Collection[str], vocabulary: Vocabulary) -> Unknown:
     return Unknown(tokens, unknown, commonest(words), commonest(characters))
 
 
+def unknown_of_batches(batches: Iterable[Mapping[str, np.ndarray]], vocabulary: Vocabulary) -> Unknown:
+    """Return how much of some pre-training examples is [UNK]; what it was, ids do not say.
+
+    Args:
+        batches: of `input_ids` and `attention_mask`, with or without masks.
+        vocabulary: of the ids.
+
+    Raises:
+        UserError: if an id is outside the vocabulary.
+    """
+    tokens = unknown = 0
+    for batch in batches:
+        ids = batch["input_ids"][batch["attention_mask"] > 0]
+        if ids.max(initial=0) >= vocabulary.vocab_size:
+            raise UserError(
+                f"the examples hold the token id {ids.max()}, but the vocabulary has {vocabulary.vocab_size} entries: "
+                "name the one that they were made with as TOKENIZER"
+            )
+        found = count_unknown(ids, vocabulary)
+        tokens, unknown = tokens + found[0], unknown + found[1]
+    return Unknown(tokens, unknown, {}, {})
+
+
 def unknown_of_rows(rows: Sequence[Row], examples: Sequence[Any], vocabulary: Vocabulary) -> Unknown:
     """Return how much of a split of a downstream task is [UNK]; the first examples show what it is.
 

@@ -34,15 +34,17 @@ def pieces_by_token(source: epath.Path, vocabulary: Vocabulary, *, map_vocabular
     for role, row in vocabulary.special_ids.items():
         pieces_V[row] = [found.special_ids[role]] if role in found.special_ids else pieces_V[row]
     known = sum(map(bool, pieces_V))
-    own = next((str(source / name) for name in (VOCABULARY, TOKENIZER) if (source / name).exists()), "its own")
+    files = (source / name for name in (VOCABULARY, TOKENIZER) if (source / name).exists())
+    named = (f"set --gin.TOKENIZER='\"{path}\"' and --gin.VOCAB_SIZE={found.vocab_size}" for path in files)
+    own = next(named, "name its own")
     if not map_vocabulary:
         raise UserError(
-            f"{source} was trained with another vocabulary than TOKENIZER: name {own}; or set "
+            f"{source} was trained with another vocabulary than TOKENIZER: {own}; or set "
             f"--gin.MAP_VOCABULARY=True to take the rows of the {known} of {len(pieces_V)} tokens that it has, and "
             "start the others from those of their pieces"
         )
     if not known:
-        raise UserError(f"{source} has no token of TOKENIZER: name {own}")
+        raise UserError(f"{source} has no token of TOKENIZER: {own}")
     others = [row for row, pieces in enumerate(pieces_V) if not pieces and row not in vocabulary.special_ids.values()]
     texts = [vocabulary.shown_tokens[row].removeprefix(CONTINUES) for row in others]
     for row, pieces in zip(others, found.encode_batch(texts), strict=True):

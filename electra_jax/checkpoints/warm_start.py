@@ -184,7 +184,7 @@ def check_positions(source: epath.Path, there: EncoderConfig, here: EncoderConfi
         raise UserError(
             f"{source} has learned {there.max_position_embeddings} positions, and this run "
             f"{here.max_position_embeddings}: set --gin.EXTEND_POSITIONS='\"copy\"' or '\"interpolate\"' to make the "
-            f"others from them, or --gin.MAX_POSITIONS={there.max_position_embeddings}"
+            f"others from them, or --gin.MAX_POSITIONS={there.max_position_embeddings} and no larger SEQUENCE_LENGTH"
         )
     return longer
 

@@ -1,10 +1,20 @@
-"""Check a cache against the run that reads it: its vocabulary, its marks of words, and how much of it is [UNK]."""
+"""Check what a run reads against its settings: the vocabulary, marks of words, and how much of the text is [UNK]."""
 
-from electra_jax.config.pretraining import CacheConfig
+import itertools
+import math
+
+import numpy as np
+
+from electra_jax.config.pretraining import CacheConfig, PretrainingRun
+from electra_jax.data.batches import BatchIterator
+from electra_jax.data.blocks import TokenBlocks
 from electra_jax.errors import UserError
 from electra_jax.tasks.pretraining.cached_blocks import record_of_cache
-from electra_jax.tasks.unknown import Unknown, state_unknown
+from electra_jax.tasks.unknown import Unknown, state_unknown, unknown_of_batches
 from electra_jax.tasks.vocabulary import Vocabulary
+
+# Where no record tells the share of [UNK], it is counted in so many examples: enough for a share of some per cent.
+COUNTED_EXAMPLES = 1000
 
 
 def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
@@ -44,6 +54,19 @@ def check_no_marks(cache: CacheConfig) -> None:
         raise UserError("WORD_MARKS is for `electra pretrain`, and SeqIO's tasks mask tokens: set it to False")
 
 
+def check_masking_of_corpus(run: PretrainingRun) -> None:
+    """Refuse to train on a corpus with masks that are not drawn on the device.
+
+    Raises:
+        UserError: if MASKING is not "device".
+    """
+    if run.masking != "device":
+        raise UserError(
+            f"MASKING {run.masking!r} takes the masks of a MIXTURE_OR_TASK_NAME, and a corpus has none: set MASKING to "
+            "'device'"
+        )
+
+
 def unknown_in_cache(directory: str, *, allow_unknown: bool) -> str | None:
     """Return a sentence on how much of a cache's text is [UNK]; None of one of SeqIO or an earlier version.
 
@@ -54,3 +77,46 @@ def unknown_in_cache(directory: str, *, allow_unknown: bool) -> str | None:
     if "unknown" not in made_by:
         return None
     return state_unknown(Unknown(**made_by["unknown"]), what=f"the cache {directory}", allow_unknown=allow_unknown)
+
+
+def unknown_in_blocks(
+    directory: str, blocks: TokenBlocks, vocabulary: Vocabulary, *, allow_unknown: bool
+) -> str | None:
+    """Return a sentence on how much of a cache without a record of it is [UNK]; None of a cache with one.
+
+    Args:
+        directory: the cache.
+        blocks: its training examples, of which some are counted, evenly spaced.
+        vocabulary: of the ids.
+        allow_unknown: go on whatever it is.
+
+    Raises:
+        UserError: if it is more than a fifth, and that is not allowed.
+    """
+    if "unknown" in record_of_cache(directory) or not len(blocks):
+        return None
+    number = min(len(blocks), COUNTED_EXAMPLES)
+    rows_B = np.linspace(0, len(blocks) - 1, number).astype(np.int64)
+    found = unknown_of_batches([blocks.gather(rows_B, blocks.longest())], vocabulary)
+    return state_unknown(found, what=f"{number:,} examples of the cache {directory}", allow_unknown=allow_unknown)
+
+
+def unknown_in_stream(name: str, batches: BatchIterator, vocabulary: Vocabulary, *, allow_unknown: bool) -> str:
+    """Return a sentence on how much of the first examples of a stream is [UNK]; the stream is then where it was.
+
+    Args:
+        name: of the task or mixture.
+        batches: this process's share of it.
+        vocabulary: of the ids.
+        allow_unknown: go on whatever it is.
+
+    Raises:
+        UserError: if it is more than a fifth, and that is not allowed; or if an id is outside the vocabulary.
+    """
+    begin, first = batches.state(), next(batches)
+    rows = len(first["input_ids"])
+    number = math.ceil(COUNTED_EXAMPLES / rows)
+    found = unknown_of_batches(itertools.chain([first], itertools.islice(batches, number - 1)), vocabulary)
+    batches.restore(begin)
+    what = f"the first {number * rows:,} examples drawn from {name}"
+    return state_unknown(found, what=what, allow_unknown=allow_unknown)

@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from electra_jax.config.cache_checks import check_marks_of, check_no_marks, check_vocabulary_of, unknown_in_cache
+from electra_jax.config.cache_checks import (
+    check_marks_of,
+    check_masking_of_corpus,
+    check_no_marks,
+    check_vocabulary_of,
+    unknown_in_blocks,
+    unknown_in_cache,
+    unknown_in_stream,
+)
 from electra_jax.config.pretraining import CacheConfig, CorpusConfig, PretrainingRun
 from electra_jax.data.batches import Batch, BatchIterator, BlockBatches, evaluation_batches
 from electra_jax.data.blocks import TokenBlocks
@@ -230,7 +238,7 @@ def corpus_data(run: PretrainingRun, vocabulary: Vocabulary, *, share: dict[str,
         share: the batch size, and this process's index among how many.
 
     Raises:
-        UserError: as `cache_path`.
+        UserError: as `cache_path`, `unknown_in_cache` and `unknown_in_blocks`.
     """
     source, length = run.cache.source, run.cache.sequence_length
     train: list[WeightedBlocks] = []
@@ -246,6 +254,8 @@ def corpus_data(run: PretrainingRun, vocabulary: Vocabulary, *, share: dict[str,
             )
             for split in ("train", "validation")
         )
+        if stated := unknown_in_blocks(path, of_train, vocabulary, allow_unknown=run.cache.allow_unknown):
+            print_on_leader(stated)
         train.append(WeightedBlocks(str(part.corpus), of_train, weight))
         held_out.append(of_held_out)
     validation = concatenated(held_out) if source.is_mixture else held_out[0]
@@ -291,19 +301,6 @@ def state_epochs(run: PretrainingRun, train: Sequence[WeightedBlocks], batches: 
         print_on_leader(
             f"{part.name}: {share:.1%} of the rows{rounded if abs(share - meant) > _ROUNDED * meant else ''}, "
             f"{len(part.blocks):,} examples, {epochs:.2f} epochs in {run.loop.num_train_steps:,} steps"
-        )
-
-
-def check_masking_of_corpus(run: PretrainingRun) -> None:
-    """Refuse to train on a corpus with masks that are not drawn on the device.
-
-    Raises:
-        UserError: if MASKING is not "device".
-    """
-    if run.masking != "device":
-        raise UserError(
-            f"MASKING {run.masking!r} takes the masks of a MIXTURE_OR_TASK_NAME, and a corpus has none: set MASKING to "
-            "'device'"
         )
 
 
@@ -370,7 +367,7 @@ def stream_data(
         share: the batch size, and this process's index among how many.
 
     Raises:
-        UserError: if there is no such task or mixture.
+        UserError: if there is no such task or mixture; and as `unknown_in_stream`.
     """
     # Load SeqIO and TensorFlow, which a run that reads a cache does not need.
     from electra_jax.tasks.pretraining.streams import StreamBatches, is_cached, stream_evaluation_batches
@@ -379,11 +376,13 @@ def stream_data(
     name = mixture_or_task_name + (UNMASKED_SUFFIX if run.masking == "device" else "")
     lengths = feature_lengths(run.cache.sequence_length, mask_prob=run.mask_prob if run.masking == "task" else None)
     task = {"use_cached": is_cached(name), "feature_lengths": lengths, **share}
+    train = StreamBatches(name, split="train", seed=run.seed, **task)
+    print_on_leader(unknown_in_stream(name, train, vocabulary, allow_unknown=run.cache.allow_unknown))
     return PretrainingData(
         name,
         f"stream of {name}",
         name,
-        StreamBatches(name, split="train", seed=run.seed, **task),
+        train,
         lambda: stream_evaluation_batches(name, split="validation", **task),
         vocabulary,
         None,

@@ -137,7 +137,8 @@ def held_out_threshold(hashes: Iterable[int], held_out_fraction: float) -> int:
     if len(seen) == 1:
         raise UserError(
             "The corpus has no two different documents, therefore none can be held out for evaluation: "
-            "give more text, divide it with blank lines or TEXT_FORMAT 'lines', or set HELD_OUT_FRACTION to 0."
+            "give more text, divide plain text with blank lines or TEXT_FORMAT 'lines', a document a line, or set "
+            "HELD_OUT_FRACTION to 0."
         )
     return min(seen) + 1
 

@@ -307,9 +307,9 @@ def _finish(
         split: {key: sum(record[split][key] for record in records) for key in ("documents", "examples", "tokens")}
         for split in SPLITS
     }
+    _check_held_out(totals, description)
     if not totals["train"]["examples"]:
         raise UserError(f"The corpus {description['corpus']} is empty: nothing to train on was found in it.")
-    _check_held_out(totals, description)
     for split in SPLITS:
         pieces = (piece_path(setup.directory, index, split) for index in range(len(records)))
         size = largest_size(setup.vocabulary.vocab_size, word_marks=setup.packing.word_marks)
@@ -336,17 +336,17 @@ def _check_held_out(totals: dict[str, dict[str, int]], description: dict[str, An
 
     Raises:
         UserError: if over five times the tokens are held out that were asked for, in several documents that are over a
-            tenth of the text, or in one that is most of it.
+            tenth of the text, or in one that is most of it; or if all of them are.
     """
     train, held_out = (totals[split]["tokens"] for split in SPLITS)
     several = totals["validation"]["documents"] > 1 and held_out > _SMALL_SHARE * (train + held_out)
     too_much = held_out > _TOLERANCE * description["held_out_fraction"] * (train + held_out)
-    if too_much and (several or held_out > train):
+    if (too_much and (several or held_out > train)) or (held_out and not train):
         raise UserError(
             f"HELD_OUT_FRACTION {description['held_out_fraction']} of the documents of {description['corpus']} is "
             f"{held_out / (train + held_out):.0%} of its tokens ({totals['train']['examples']} training examples are "
-            "left), because the documents are few or of very unequal length: divide them with blank lines, set "
-            "TEXT_FORMAT to 'lines' for a document a line, or set HELD_OUT_FRACTION to 0"
+            "left), because the documents are few or of very unequal length: divide plain text with blank lines or "
+            "TEXT_FORMAT 'lines', a document a line, or set HELD_OUT_FRACTION to 0"
         )
 
 

@@ -291,7 +291,7 @@ def test_another_vocabulary_is_refused_or_mapped_by_token(tmp_path: Path) -> Non
         np.testing.assert_array_equal(found[name][60:], fresh[name][60:])
     assert_under(found, "discriminator", there, "discriminator")
     stranger = Vocabulary([f"[{number}]" for number in range(70)], True, True)
-    with pytest.raises(UserError, match=r"has no token of TOKENIZER: name .*vocab\.txt"):
+    with pytest.raises(UserError, match=r"has no token of TOKENIZER: set --gin.*vocab\.txt"):
         started(folder, here, stranger, map_vocabulary=True)
 
 

@@ -93,7 +93,7 @@ def test_what_is_right_is_what_a_count_by_hand_predicts(folder: Path, trigram: C
         (["CORPUS='nowhere.txt'"], "nowhere.txt"),
         (["DATA_DIR='nowhere'"], "words has no test split: it is not in nowhere as chunk/"),
         (["probing.TrigramRun.mask_prob=0.00001"], "the test split of words asks nothing in 8 sentences"),
-        (["HELD_OUT_FRACTION=0.9999"], "is empty: nothing to train on was found in it"),
+        (["HELD_OUT_FRACTION=0.9999"], "is 100% of its tokens (0 training examples are left)"),
     ],
 )
 def test_what_cannot_be_counted(

@@ -275,7 +275,7 @@ def test_vocabularies(place: Path, tmp_path: Path, refused: Refused) -> None:
     ("changes", "sentence"),
     [
         ({"INIT_FROM": "nowhere"}, "nowhere is not a model directory: there is no such directory"),
-        ({"VOCAB_FILE": "other"}, "was trained with another vocabulary than TOKENIZER: name "),
+        ({"VOCAB_FILE": "other"}, "was trained with another vocabulary than TOKENIZER: set "),
         ({"encoder.EncoderConfig.intermediate_size": 48}, "layers/intermediate/bias (2, 32) there, (2, 48) here"),
     ],
 )

@@ -59,4 +59,4 @@ def test_one_long_document_is_not_held_out(tmp_path: pathlib.Path) -> None:
             assert build(tmp_path / f"{seed}-0", text, held_out_fraction=0.0)
     assert 0 < len(refused) < 5
     assert "is 100% of its tokens (1 training examples are left)" in refused[0]
-    assert "set TEXT_FORMAT to 'lines'" in refused[0]
+    assert "TEXT_FORMAT 'lines'" in refused[0]

@@ -69,7 +69,7 @@ def batches(corpus: Path, process_index: int, process_count: int, **macros: Any)
     run = gin_files.build(
         PretrainingRun,
         ["gin/models/tiny.gin", "gin/runs/pretrain.gin"],
-        [*bindings, f"VOCAB_SIZE={5 + len(beam_corpus.WORDS)}"],
+        [f"VOCAB_SIZE={5 + len(beam_corpus.WORDS)}", *bindings],
         search_paths=[],
     )
     return open_data(
@@ -197,3 +197,49 @@ def test_seqio_is_told_of_a_cache_without_tfrecords_and_reads_it_once_they_are_a
     gin.clear_config(clear_constants=True)
     reader = batches(corpus, 0, 1, MIXTURE_OR_TASK_NAME=beam_corpus.TASK)
     assert sorted(taken(reader, len(wanted))) == wanted
+
+
+@pytest.mark.parametrize(
+    ("masking", "by_name", "what"),
+    [
+        ("device", True, "the first 1,000 examples drawn from beam_corpus_unmasked"),
+        ("task", True, "the first 1,000 examples drawn from beam_corpus"),
+        ("device", False, r"\d+ examples of the cache "),
+    ],
+)
+def test_unknown_tokens_that_no_record_counts_are_stated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], masking: str, by_name: bool, what: str
+) -> None:
+    """Of a task, with its own masks or without, and of a cache of SeqIO, which has no `made_by.json`."""
+    beam_corpus.write(tmp_path, FILES)
+    vocabulary = tmp_path / "vocab.txt"
+    # The text has every word equally often.
+    half = len(beam_corpus.WORDS) // 2
+    tokens = vocabulary.read_text().split()
+    vocabulary.write_text("\n".join([*tokens[:-half], *(f"other{number}" for number in range(half))]) + "\n")
+    built(tmp_path).rename(tmp_path / "cache")
+    cache = copied(tmp_path, tmp_path, num_files=2)
+    (cache / "made_by.json").unlink()
+    for split in ("train", "validation"):
+        shutil.rmtree(cache / f"{split}.blocks")
+    beam_corpus.register(tmp_path)
+    source = {"MIXTURE_OR_TASK_NAME": beam_corpus.TASK} if by_name else {"CORPUS": str(cache)}
+    with pytest.raises(UserError, match=rf"(4\d|5\d)\.\d\d % of the [\d,]+ tokens of {what}.* are \[UNK\]: learn a"):
+        batches(tmp_path, 0, 1, MASKING=masking, **source)
+    gin.clear_config(clear_constants=True)
+    reader = batches(tmp_path, 0, 1, MASKING=masking, ALLOW_UNKNOWN=True, **source)
+    assert "warning: " in capsys.readouterr().out
+    # What was counted is read all the same.
+    wanted = sorted(types for _, types in read(cache, "train").values())
+    assert sorted(types for _, types in taken(reader, len(wanted))) == wanted
+
+
+def test_a_task_of_another_vocabulary_is_refused(corpus: Path, tmp_path: Path) -> None:
+    copied(corpus, tmp_path, num_files=2)
+    beam_corpus.register(corpus)
+    tokens = (corpus / "vocab.txt").read_text().split()
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens[:-1]) + "\n")
+    with pytest.raises(
+        UserError, match=rf"hold the token id {len(tokens) - 1}, but the vocabulary has {len(tokens) - 1} "
+    ):
+        batches(tmp_path, 0, 1, MIXTURE_OR_TASK_NAME=beam_corpus.TASK, VOCAB_SIZE=len(tokens) - 1)
