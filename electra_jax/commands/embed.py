@@ -14,8 +14,9 @@ import numpy as np
 import electra_jax
 from electra_jax.errors import UserError
 from electra_jax.files import replacing
-from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item, read_items
+from electra_jax.inference.input_files import SORTED_BATCHES, read_items
 from electra_jax.inference.item_records import write_records
+from electra_jax.inference.items import InputColumns, Item
 from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import Output, check_free, record_writer
 from electra_jax.inference.prediction import Record, in_bucket

@@ -11,8 +11,9 @@ from electra_jax.config.prediction import PredictionRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
 from electra_jax.files import local
-from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, read_items
+from electra_jax.inference.input_files import SORTED_BATCHES, read_items
 from electra_jax.inference.item_records import answered_together, write_records
+from electra_jax.inference.items import InputColumns
 from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import record_writer
 from electra_jax.inference.prediction import predict_examples
@@ -44,7 +45,14 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
         predict_split(model, configuration, configuration.split)
         return
     task, most = configuration.task, SORTED_BATCHES * configuration.batch_size
-    columns = InputColumns(task.text_column, task.text_b_column, task.choice_columns, configuration.id_column)
+    columns = InputColumns(
+        task.text_column,
+        task.text_b_column,
+        task.choice_columns,
+        configuration.id_column,
+        task.word_column,
+        task.skip_bad_rows,
+    )
     cut = CutCount(model.description.row_length)
     answer = functools.partial(answered_together, model, batch_size=configuration.batch_size, cut=cut)
     job = job_of(options.input, model, dataclasses.asdict(configuration)) if options.output else None

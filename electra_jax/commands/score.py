@@ -5,7 +5,8 @@ import argparse
 import electra_jax
 from electra_jax.errors import UserError
 from electra_jax.inference import electric_scores
-from electra_jax.inference.input_files import SORTED_BATCHES, InputColumns, Item, read_items
+from electra_jax.inference.input_files import SORTED_BATCHES, read_items
+from electra_jax.inference.items import InputColumns, Item
 from electra_jax.inference.output_files import record_writer
 from electra_jax.runtime import keep_compilations
 

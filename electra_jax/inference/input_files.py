@@ -3,28 +3,27 @@
 Each input keeps its place: what cannot be read becomes an `Item` that says why, and the inputs after it are read.
 """
 
-import dataclasses
 import itertools
-import json
 import os
 import re
 import sys
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
-from electra_jax.checkpoints.model_record import TASK_KINDS
 from electra_jax.errors import UserError
-from electra_jax.inference.inputs import FIELDS, SECOND, as_input
+from electra_jax.inference.input_documents import JSON_ENDS, document_items
+from electra_jax.inference.input_tables import read_table
+from electra_jax.inference.inputs import FIELDS, as_input
+from electra_jax.inference.items import InputColumns, Item, item_of, read_json, read_value, reads_plain_text
 from electra_jax.inference.network import Network
-from electra_jax.tasks.rows import BadRows
-from electra_jax.tasks.text.records import column_names, records
+from electra_jax.tasks.rows import format_of_no_text
 
 # Number of batches that are read, where they are there, before their inputs are sorted by length.
 SORTED_BATCHES = 32
@@ -37,44 +36,9 @@ FILE_ENDS = (".npz", ".txt", ".json", ".jsonl", ".tsv", ".csv")
 FILE_NAME = re.compile(r"\S*\w\.[A-Za-z]\w{1,7}")
 
 TABLE_ENDS = (".csv", ".tsv")
-JSON_ENDS = (".jsonl", ".json")
 
 # What NumPy meets where the bytes of an .npz are not those of its format.
 NOT_AN_ARCHIVE = (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
-
-
-class Item(NamedTuple):
-    """One input, by its place.
-
-    Attributes:
-        index: its number, from 0.
-        identifier: what its column or field of ids holds; None where there is none.
-        ids: arrays of token ids, or None.
-        value: where there are no `ids`, a value for `prediction.answers`.
-        error: why it cannot be read; None where it can.
-    """
-
-    index: int
-    identifier: Any = None
-    ids: dict[str, Any] | None = None
-    value: Any = None
-    error: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class InputColumns:
-    """Names of the columns of a table, or of the fields of JSON objects.
-
-    Attributes:
-        text, text_pair: the texts, as in training; None for "text", and for "text_pair" or "text_b".
-        choices: those of multiple choice, as in training; None for "choices", which holds lists.
-        identifier: the ids, which are repeated in the output; None for none.
-    """
-
-    text: str | None
-    text_pair: str | None
-    choices: str | tuple[str, ...] | None
-    identifier: str | None
 
 
 def read_items(source: str | None, model: Network, columns: InputColumns, *, most: int) -> Iterator[list[Item]]:
@@ -83,9 +47,9 @@ def read_items(source: str | None, model: Network, columns: InputColumns, *, mos
     A list holds the inputs that have arrived, so that what is typed is answered at once.
 
     Args:
-        source: a .csv or a .tsv, whose first line names its columns; a .jsonl; an .npz; any other file holds a text a
-            line, but JSON where the model reads no plain text. On standard input an object or a list is JSON, and
-            every other line a text.
+        source: a .csv or a .tsv, whose first line names its columns; a .jsonl; an .npz; a file of `document_items`; any
+            other holds a text a line, but JSON where the model reads no plain text. On standard input an object or a
+            list is JSON, and every other line a text.
         model: what is to read the inputs.
         columns: names in tables and JSON objects.
         most: the most inputs of a list.
@@ -105,6 +69,8 @@ def read_items(source: str | None, model: Network, columns: InputColumns, *, mos
         yield from in_lists(read_table(source, model, columns), most)
     elif end == ".npz":
         yield from in_lists(read_arrays(Path(source)), most)
+    elif (found := document_items(source, model, columns)) is not None:
+        yield from in_lists(found, most)
     else:
         yield from read_lines(source, model, columns, most)
 
@@ -139,7 +105,11 @@ def read_lines(path: str | None, model: Network, columns: InputColumns, most: in
     numbers = itertools.count(1)
     try:
         with nullcontext(sys.stdin.buffer) if path is None else open(path, "rb") as stream:
-            for lines in arriving_lines(stream, most):
+            separator = b"\n"
+            if path is not None:
+                separator = separator_of(path, stream.read(READ_BYTES))
+                stream.seek(0)
+            for lines in arriving_lines(stream, most, separator):
                 yield [
                     read_line(line, model, columns, next(numbers), plain=plain, json_only=end in JSON_ENDS)
                     for line in lines
@@ -148,18 +118,22 @@ def read_lines(path: str | None, model: Network, columns: InputColumns, most: in
         raise UserError(f"{path or 'standard input'} cannot be read ({error.strerror})") from error
 
 
-def reads_plain_text(model: Network) -> bool:
-    """Return whether a line of plain text can be an input of the model."""
-    kind, task = model.description.kind, model.description.task or {}
-    reads_text = model.vocabulary is not None and kind not in ("question_answering", "multiple_choice")
-    return reads_text and task.get("pair") is not True
+def separator_of(path: str, head: bytes) -> bytes:
+    """Return what ends the lines of a file: a line feed, unless there is none, as on an old Macintosh.
+
+    Raises:
+        UserError: if its first bytes are those of another format than text.
+    """
+    if what := format_of_no_text(head):
+        raise UserError(f"{path} is {what}: save what it holds as text in UTF-8, as a .csv, a .tsv or a .jsonl")
+    return b"\r" if b"\r" in head and b"\n" not in head else b"\n"
 
 
-def arriving_lines(stream: BinaryIO, most: int) -> Iterator[list[bytes]]:
-    """Yield the lines of a stream that have arrived, at most `most` at a time; only line feeds separate lines."""
+def arriving_lines(stream: BinaryIO, most: int, separator: bytes = b"\n") -> Iterator[list[bytes]]:
+    """Yield the lines of a stream that have arrived, at most `most` at a time, without what separates them."""
     rest = b""
     while read := stream.read1(READ_BYTES):
-        *lines, rest = (rest + read).split(b"\n")
+        *lines, rest = (rest + read).split(separator)
         for start in range(0, len(lines), most):
             yield lines[start : start + most]
     if rest:
@@ -191,158 +165,6 @@ def read_line(line: bytes, model: Network, columns: InputColumns, number: int, *
         return Item(index, error=str(error))
 
 
-def read_value(text: str, model: Network, columns: InputColumns, where: str, index: int) -> Item:
-    """Return the input of a text that may also be a JSON object or list.
-
-    Raises:
-        UserError: if it is JSON of another form than the model reads.
-    """
-    value: Any = text
-    if text.lstrip()[:1] in ("{", "["):
-        try:
-            value = read_json(text, where)
-        except UserError:
-            # Both also begin plain text, such as "[MASK] is here".
-            if not reads_plain_text(model):
-                raise
-    return item_of(value, model, columns, where, index)
-
-
-def read_json(text: str, where: str) -> Any:
-    """Return the value of a JSON text.
-
-    Raises:
-        UserError: if it is not JSON.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: {f'not JSON ({error})' if text.strip() else 'an empty line'}") from error
-
-
-def item_of(value: Any, model: Network, columns: InputColumns, where: str, index: int) -> Item:
-    """Return the input of a text, or of a JSON value: an object, or a list of texts or of token ids.
-
-    Raises:
-        UserError: if the model does not read it.
-    """
-    identifier = None
-    if isinstance(value, dict):
-        identifier = value.get(columns.identifier) if columns.identifier is not None else None
-        value = with_own_names({name: one for name, one in value.items() if name != columns.identifier}, columns)
-    if isinstance(value, list) and not (value and all(isinstance(one, str) for one in value)):
-        value = {"input_ids": value}
-    try:
-        if isinstance(value, dict) and "input_ids" in value:
-            ids = {name: value[name] for name in FIELDS if name in value}
-            check_integers(ids, where)
-            return Item(index, identifier, ids)
-        return Item(index, identifier, value=as_input(model, value, where))
-    except UserError as error:
-        if identifier is None:
-            raise
-        return Item(index, identifier, error=str(error))
-
-
-def with_own_names(record: dict[str, Any], columns: InputColumns) -> dict[str, Any]:
-    """Return a record with the names of training under "text", "text_pair" and "choices".
-
-    A field without its name of training may have its own, so that {"text": ..., "text_pair": ...} always is a pair.
-    """
-    if columns.text is None or columns.text not in record:
-        return record
-    pair, choices = {}, with_choices(record, columns)
-    if columns.text_pair is not None:
-        named = next((name for name in (columns.text_pair, *SECOND) if name in record), None)
-        pair = {} if named is None else {"text_pair": record[named]}
-    if not choices and "choices" in record:
-        choices = {"choices": record["choices"]}
-    return {"text": record[columns.text]} | pair | choices
-
-
-def with_choices(record: Mapping[str, Any], columns: InputColumns) -> dict[str, Any]:
-    """Return the choices of a record under "choices": a list, or what the column of lists holds; {} without any."""
-    names = choice_names(columns)
-    if len(names) == 1:
-        return {"choices": record[names[0]]} if names[0] in record else {}
-    found = [record.get(name) for name in names]
-    # Records of fewer choices leave the last columns empty.
-    while found and found[-1] in (None, ""):
-        found.pop()
-    return {"choices": found} if found else {}
-
-
-def choice_names(columns: InputColumns) -> tuple[str, ...]:
-    """Return the names of the columns of choices: one of lists, or one for each choice."""
-    names = columns.choices or "choices"
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def read_table(path: str, model: Network, columns: InputColumns) -> Iterator[Item]:
-    """Yield the inputs of a .csv's or a .tsv's rows.
-
-    Raises:
-        UserError: if the file cannot be read, is empty, or lacks a column.
-    """
-    header = column_names(path)
-    fields = table_fields(model, columns, header)
-    chooses = model.description.kind == "multiple_choice"
-    needed = [*fields.values(), *(choice_names(columns) if chooses else ())]
-    missing = [name for name in needed if name not in header]
-    if missing:
-        raise UserError(
-            f"{path} has no column {', '.join(map(repr, missing))}: its first line names "
-            f"{', '.join(map(repr, header))}; set TEXT_COLUMN and TEXT_B_COLUMN to those of the texts"
-            f"{', CHOICE_COLUMNS to those of the choices' if chooses else ''}, or rename them"
-        )
-    identified = columns.identifier in header
-    problems = RowProblems(path)
-    used = [*needed, *([columns.identifier] if columns.identifier is not None and identified else [])]
-    for index, (line, record) in enumerate(records(path, used, problems)):
-        if record is None:
-            yield Item(index, error=problems.by_line.pop(line, f"line {line}: an empty line"))
-            continue
-        identifier = record[columns.identifier] if columns.identifier is not None and identified else None
-        try:
-            named = {name: record[column] for name, column in fields.items()}
-            if chooses:
-                named |= with_choices(record, columns)
-            value = as_input(model, named, f"line {line}")
-            yield Item(index, identifier, value=value)
-        except UserError as error:
-            yield Item(index, identifier, error=str(error))
-
-
-class RowProblems(BadRows):
-    """Keep what is wrong with rows, by line, instead of stopping."""
-
-    def __init__(self, path: str) -> None:
-        """Begin without problems."""
-        super().__init__(path, skip=True)
-        self.by_line: dict[int, str] = {}
-
-    def report(self, line: int, problem: str, expected: str) -> None:
-        """Keep a problem."""
-        self.by_line[line] = f"line {line}: {problem}; expected {expected}"
-
-
-def table_fields(model: Network, columns: InputColumns, header: list[str]) -> dict[str, str]:
-    """Return the columns that hold the fields of an input of the model, by the names of the fields."""
-    kind = TASK_KINDS.get(model.description.kind, model.description.kind)
-    if kind == "question_answering":
-        return {name: name for name in ("question", "context")}
-    if kind == "tagging":
-        return {"text": columns.text or ("words" if "words" in header else "text")}
-    first = {"text": columns.text or "text"}
-    if kind == "multiple_choice" and columns.text is not None and columns.text_pair is None:
-        return first
-    pair = (model.description.task or {}).get("pair")
-    second = columns.text_pair or next((name for name in SECOND if name in header), None)
-    if pair is False or (pair is None and second not in header):
-        return first
-    return first | {"text_pair": second or SECOND[0]}
-
-
 def read_arrays(path: Path) -> Iterator[Item]:
     """Yield the rows of an .npz with `input_ids` and, if it has them, the other two.
 
@@ -361,18 +183,3 @@ def read_arrays(path: Path) -> Iterator[Item]:
         raise UserError(f"the arrays of {path} must have as many rows each: {', '.join(found)}")
     for row in range(len(found["input_ids"])):
         yield Item(row, ids={name: values[row] for name, values in found.items()})
-
-
-def check_integers(ids: dict[str, Any], where: str) -> None:
-    """Check that fields are lists of integers.
-
-    Raises:
-        UserError: if one is not.
-    """
-    for name, values in ids.items():
-        try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise UserError(f"{where}: {name} is ragged") from error
-        if array.dtype.kind != "i" or not array.ndim or not array.size:
-            raise UserError(f"{where}: {name} is no list of integers")

@@ -124,12 +124,14 @@ def words(value: Any, where: str) -> str | list[str]:
     Raises:
         UserError: if the value is neither a text nor a list of words.
     """
+    found = value
     if isinstance(value, Mapping):
-        value = value.get("words", value.get("text"))
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Sequence) and all(isinstance(word, str) and word.strip() for word in value):
-        return list(value)
+        # Hubs call the words tokens.
+        found = next((value[name] for name in ("words", "tokens", "text") if name in value), None)
+    if isinstance(found, str):
+        return found
+    if isinstance(found, Sequence) and all(isinstance(word, str) and word.strip() for word in found):
+        return list(found)
     raise UserError(f'{where} is {shown(value)}: this model tags a text, a list of words, or {{"words": [...]}}')
 
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from electra_jax.errors import UserError
-from electra_jax.inference.input_files import Item
+from electra_jax.inference.items import Item
 from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import Output
 from electra_jax.inference.prediction import Record, answers, predict_ids

@@ -16,8 +16,8 @@ from starlette.routing import Route
 from electra_jax.config.serving import ServingRun
 from electra_jax.errors import UserError
 from electra_jax.files import absolute
-from electra_jax.inference.input_files import InputColumns, Item, item_of, read_json
 from electra_jax.inference.item_records import answered_together, named_records
+from electra_jax.inference.items import InputColumns, Item, item_of, read_json
 from electra_jax.inference.network import Network
 from electra_jax.inference.output_files import as_json
 from electra_jax.inference.prediction import Record

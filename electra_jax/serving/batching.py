@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from electra_jax.inference.input_files import Item
+from electra_jax.inference.items import Item
 from electra_jax.inference.prediction import Record
 
 Answer = Callable[[Sequence[Item]], list[Record]]
