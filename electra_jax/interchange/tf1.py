@@ -1,5 +1,6 @@
 """Read and write checkpoints of the original TensorFlow 1 code, ELECTRA's and BERT's."""
 
+import glob
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,14 @@ from electra_jax.checkpoints import orbax_store
 from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description, abstract_params
 from electra_jax.errors import UserError
+from electra_jax.files import regular
 from electra_jax.interchange import hf_tokenizer, layout
 from electra_jax.interchange.blocks import BERT, blocks_of
 from electra_jax.interchange.card import write_card
 from electra_jax.interchange.imported import Imported, Moments, check_vocabulary
 from electra_jax.interchange.layout import Layout, LeafLocation
 from electra_jax.interchange.tf1_config import Variables, describe, main_scope, task_of
+from electra_jax.json_files import read_text
 from electra_jax.model.heads import HeadConfig
 from electra_jax.model.types import PyTree
 from electra_jax.runtime import load_tensorflow_quietly
@@ -61,12 +64,14 @@ def checkpoint_prefix(source: Path) -> Path | None:
         None if there is no checkpoint.
 
     Raises:
-        UserError: if a folder holds several checkpoints, and no file `checkpoint` that chooses one.
+        UserError: if a folder holds several checkpoints, and no file `checkpoint` that chooses one, or if
+            that file is no text.
     """
     if source.is_dir():
         chosen = source / "checkpoint"
         if chosen.is_file():
-            match = re.search(r'^model_checkpoint_path: "(.*)"', chosen.read_text(encoding="utf-8"), re.MULTILINE)
+            text = read_text(chosen, remedy="remove it, or name a checkpoint of the folder")
+            match = re.search(r'^model_checkpoint_path: "(.*)"', text, re.MULTILINE)
             if match and (source / f"{Path(match[1]).name}.index").is_file():
                 return source / Path(match[1]).name
         found = sorted(source.glob("*.ckpt*.index"))
@@ -117,6 +122,8 @@ def read_variables(prefix: Path) -> Variables:
     """
     tensorflow = host_tensorflow()
     try:
+        for path in prefix.parent.glob(f"{glob.escape(prefix.name)}.*"):
+            regular(path)
         reader = tensorflow.train.load_checkpoint(str(prefix))
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     except (tensorflow.errors.OpError, ValueError, RuntimeError, OSError, IndexError) as error:

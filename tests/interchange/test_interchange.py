@@ -1,6 +1,7 @@
 """Import and export through the command line: what stays the same, and what is refused."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -389,3 +390,28 @@ class TestTensorFlow:
         data = next(folder.glob("*.data-*"))
         data.write_bytes(data.read_bytes()[:100])
         assert "cut off or damaged" in refusal(capsys, "import", folder, tmp_path / "model")
+        for file in (data, data.with_name("model.ckpt-7.index")):
+            file.unlink()
+            os.mkfifo(file)
+            # TensorFlow would wait for its writer.
+            assert "it is a pipe or a device" in refusal(capsys, "import", folder, tmp_path / "model")
+            file.unlink()
+            file.write_bytes(b"")
+        (folder / "checkpoint").write_bytes(b'model_checkpoint_path: "\xff"')
+        assert "checkpoint is not UTF-8 at byte 24: remove it" in refusal(capsys, "import", folder, tmp_path / "model")
+
+    def test_a_folder_without_the_file_that_chooses(
+        self, pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        variables = self.variables(pair, tmp_path, moments=False)
+        folder = self.write(tmp_path / "src", variables, 7)
+        assert not (folder / "checkpoint").exists()
+        assert main(["import", str(folder), str(tmp_path / "alone")]) == 0
+        for path in list(folder.iterdir()):
+            shutil.copy(path, path.with_name(path.name.replace("-7.", "-9.")))
+        error = refusal(capsys, "import", folder, tmp_path / "model")
+        assert (
+            f"holds several checkpoints (model.ckpt-7, model.ckpt-9): give one of them, as {folder}/model.ckpt-7"
+            in error
+        )
+        assert main(["import", str(folder / "model.ckpt-9"), str(tmp_path / "model")]) == 0
