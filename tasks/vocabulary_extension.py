@@ -38,7 +38,8 @@ def extend_wordpieces(
 ) -> Extension:
     """Add the words of a text that save the most pieces: those that are frequent, and read in many pieces.
 
-    A word that is [UNK] counts as one piece a character.
+    A word that is [UNK] counts as one piece a character, and as two at least. A run of signs, as a rule of a table is,
+    is no word.
 
     Args:
         vocabulary: of WordPiece, BERT's or ours.
@@ -58,7 +59,10 @@ def extend_wordpieces(
     saved = {
         word: counts[word] * (pieces - 1)
         for word, pieces in before.items()
-        if word not in known and counts[word] >= min_frequency and len(word) <= MAX_WORD_CHARACTERS
+        if word not in known
+        and counts[word] >= min_frequency
+        and len(word) <= MAX_WORD_CHARACTERS
+        and (len(word) == 1 or any(map(str.isalnum, word)))
     }
     useful = sorted((word for word, pieces in saved.items() if pieces > 0), key=lambda word: (-saved[word], word))
     words = useful[: len(slots) + vocab_size - vocabulary.vocab_size]
@@ -107,11 +111,12 @@ def check_places(num_entries: int, num_unused: int, vocab_size: int) -> None:
 
 
 def pieces_of(words: Iterable[str], vocabulary: Vocabulary) -> Mapping[str, int]:
-    """Return the number of pieces of each word; the number of its characters where it is [UNK]."""
+    """Return the number of pieces of each word; where it is [UNK], the number of its characters, and two at least."""
     words = list(words)
     ids = vocabulary.encode_batch(words)
     return {
-        word: len(word) if vocabulary.unk_id in pieces else len(pieces) for word, pieces in zip(words, ids, strict=True)
+        word: max(2, len(word)) if vocabulary.unk_id in pieces else len(pieces)
+        for word, pieces in zip(words, ids, strict=True)
     }
 
 

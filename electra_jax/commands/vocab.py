@@ -59,8 +59,8 @@ def run(configuration: VocabularyRun) -> None:
     unknown = measure_unknown(sample_lines(sample.lines, max_bytes=MEASURED_MB * MEGABYTE).lines, vocabulary)
     print_on_leader(state_unknown(unknown, what=corpus_name, allow_unknown=configuration.allow_unknown))
     write(configuration, vocabulary, written, corpus_name)
-    made = "learnt from" if base is None else f"those of {configuration.extend} and words of"
-    print_on_leader(f"{written[0]}: {vocabulary.vocab_size} entries {made} {corpus_name}")
+    made = " learnt from" if base is None else f", those of {configuration.extend} and words of"
+    print_on_leader(f"{written[0]}: {vocabulary.vocab_size} entries{made} {corpus_name}")
 
 
 def choose_and_learn(configuration: VocabularyRun, lines: list[str]) -> Vocabulary:

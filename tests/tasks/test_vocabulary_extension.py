@@ -52,6 +52,16 @@ def test_the_words_that_save_the_most_pieces_fill_the_slots_first(base: Vocabula
     assert base.unk_id not in again.vocabulary.encode("zz żż")
 
 
+def test_characters_that_are_unknown_are_added_and_runs_of_signs_are_not() -> None:
+    """An ideograph is a word of one character, which no piece of a vocabulary without it saves."""
+    text = ["the \u2500\u2500\u253c\u2500 covid 犬 🙂🙂 the 犬 \u2500\u2500\u253c\u2500 covid → 🙂🙂 →"] * 2
+    found = extend_wordpieces(BERT, text, vocab_size=len(TOKENS) + 9, min_frequency=2)
+    assert list(found.words) == ["covid", "→", "犬"]
+    # Six words, twice: the has a piece, covid has 3, and four are [UNK], of 4, 1, 2 and 1 characters.
+    assert found.pieces_before == pytest.approx((1 + 4 + 3 + 2 + 2 + 2) / 6)
+    assert found.pieces_after == pytest.approx((1 + 4 + 1 + 1 + 2 + 1) / 6)
+
+
 def test_slots_alone_keep_the_size() -> None:
     found = extend_wordpieces(BERT, TEXT, vocab_size=len(TOKENS), min_frequency=2)
     assert list(found.words) == ["covid", "covids"]
