@@ -203,7 +203,7 @@ def as_integers(name: str, values: ArrayLike) -> np.ndarray:
     """Return any rectangular nest of integers as an int32 array.
 
     Raises:
-        UserError: if the values are ragged, or no integers.
+        UserError: if the values are ragged, or no integers of 32 bits.
     """
     try:
         array = np.asarray(values)
@@ -213,6 +213,9 @@ def as_integers(name: str, values: ArrayLike) -> np.ndarray:
         ) from error
     if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and np.all(array == np.round(array))):
         raise UserError(f"{name} holds {array.dtype} numbers: it must hold integers")
+    bounds = np.iinfo(np.int32)
+    if array.size and (array.min() < bounds.min or array.max() > bounds.max):
+        raise UserError(f"{name} goes from {array.min()} to {array.max()}: no model has so many")
     return array.astype(np.int32)
 
 
@@ -220,7 +223,7 @@ def check_tokens(tokens: Tokens, config: EncoderConfig) -> None:
     """Check that tokens have one shape and index no table past its end, which JAX does silently.
 
     Raises:
-        UserError: if shapes differ, a row is too long, or an id is outside its table.
+        UserError: if shapes differ, a row is too long, an id is outside its table, or a mask is neither 0 nor 1.
     """
     ids, types, mask = tokens.input_ids, tokens.token_type_ids, tokens.attention_mask
     for name, array in (("attention_mask", mask), ("token_type_ids", types)):
@@ -235,6 +238,8 @@ def check_tokens(tokens: Tokens, config: EncoderConfig) -> None:
         # Without a table of types nothing reads them.
         if rows and (array.min() < 0 or array.max() >= rows):
             raise UserError(f"{name} goes from {array.min()} to {array.max()}: this model has 0 to {rows - 1}")
+    if mask.min() < 0 or mask.max() > 1:
+        raise UserError(f"attention_mask goes from {mask.min()} to {mask.max()}: 1 is a token, and 0 is padding")
 
 
 def embed(config: EncoderConfig, tables: PyTree, tokens: Tokens) -> jax.Array:

@@ -101,6 +101,12 @@ def test_a_record_that_lacks_a_field_is_refused(directory: Path, tmp_path: Path)
         (([[1, 2], [3]],), "not of one length"),
         (([[1.5, 2.0]],), "integers"),
         (([[1] * 13],), "1 to 12"),
+        (([[1, 2]], [[1, 5]]), "attention_mask goes from 1 to 5"),
+        (([[1, 2]], [[1, -1]]), "attention_mask goes from -1 to 1"),
+        # As 32 bits they would be 1, 5 and 2.
+        (([[1, 2**32 + 5]],), "input_ids goes from 1 to 4294967301"),
+        (([[2.0**32 + 1.0, 2.0]],), "input_ids goes from 2.0 to 4294967297.0"),
+        (([[1, 2]], None, [[0, 2**32]]), "token_type_ids goes from 0 to 4294967296"),
     ],
 )
 def test_what_would_index_past_a_table_is_refused(directory: Path, arguments: tuple, sentence: str) -> None:
