@@ -16,6 +16,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+# Tables of which a line is no row.
+WHOLE_SUFFIXES = (".json", ".parquet")
+
 
 def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """Yield line numbers (from 1) and lines of a UTF-8 file, without line ends.
@@ -56,6 +59,11 @@ def format_of_no_text(head: bytes) -> str | None:
     return "text in UTF-16, or no text" if has_zeros(head) else None
 
 
+def row_name(path: str | os.PathLike[str], number: int) -> str:
+    """Return how a message names a row of a file: by its line, or by its number where lines are no rows."""
+    return f"{'row' if pathlib.Path(path).suffix.lower() in WHOLE_SUFFIXES else 'line'} {number}"
+
+
 def without_surrogates(text: str) -> str:
     """Replace each half of a character by U+FFFD, one by one, so that positions in the text stay valid."""
     return _SURROGATE.sub("\ufffd", text)
@@ -92,7 +100,7 @@ class BadRows:
         """
         if not self._skip:
             raise UserError(
-                f"{self._path}, line {line}: {problem}; expected {expected}. "
-                f"Correct the line, or set SKIP_BAD_ROWS = True to leave out such lines and count them."
+                f"{self._path}, {row_name(self._path, line)}: {problem}; expected {expected}. "
+                f"Correct it, or set SKIP_BAD_ROWS = True to leave such rows out and count them."
             )
         self.skipped[problem] += 1

@@ -32,10 +32,10 @@ SORTED_BATCHES = 32
 READ_BYTES = 1 << 20
 
 # An input with one of these endings is meant to be a file, and so is any other word that ends as a file does.
-FILE_ENDS = (".npz", ".txt", ".json", ".jsonl", ".tsv", ".csv")
+FILE_ENDS = (".npz", ".txt", ".json", ".jsonl", ".tsv", ".csv", ".parquet")
 FILE_NAME = re.compile(r"\S*\w\.[A-Za-z]\w{1,7}")
 
-TABLE_ENDS = (".csv", ".tsv")
+TABLE_ENDS = (".csv", ".tsv", ".parquet")
 
 # What NumPy meets where the bytes of an .npz are not those of its format.
 NOT_AN_ARCHIVE = (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
@@ -47,9 +47,9 @@ def read_items(source: str | None, model: Network, columns: InputColumns, *, mos
     A list holds the inputs that have arrived, so that what is typed is answered at once.
 
     Args:
-        source: a .csv or a .tsv, whose first line names its columns; a .jsonl; an .npz; a file of `document_items`; any
-            other holds a text a line, but JSON where the model reads no plain text. On standard input an object or a
-            list is JSON, and every other line a text.
+        source: a .csv or a .tsv, whose first line names its columns; a .parquet; a .jsonl; an .npz; a file of
+            `document_items`; any other holds a text a line, but JSON where the model reads no plain text. On standard
+            input an object or a list is JSON, and every other line a text.
         model: what is to read the inputs.
         columns: names in tables and JSON objects.
         most: the most inputs of a list.

@@ -1,4 +1,4 @@
-"""Read a .csv or a .tsv of inputs; see `input_files`."""
+"""Read a table of inputs, a .csv, a .tsv or a .parquet; see `input_files`."""
 
 from collections.abc import Iterator
 
@@ -7,12 +7,13 @@ from electra_jax.errors import UserError
 from electra_jax.inference.inputs import SECOND, as_input
 from electra_jax.inference.items import InputColumns, Item, choice_names, with_choices
 from electra_jax.inference.network import Network
-from electra_jax.tasks.rows import BadRows
-from electra_jax.tasks.text.records import column_names, records
+from electra_jax.tasks.rows import BadRows, row_name
+from electra_jax.tasks.text.records import NAMED, column_names, records
+from electra_jax.tasks.text.whole_tables import is_whole
 
 
 def read_table(path: str, model: Network, columns: InputColumns) -> Iterator[Item]:
-    """Yield the inputs of a .csv's or a .tsv's rows.
+    """Yield the inputs of a table's rows.
 
     Raises:
         UserError: if the file cannot be read, is empty, or lacks a column.
@@ -24,7 +25,7 @@ def read_table(path: str, model: Network, columns: InputColumns) -> Iterator[Ite
     missing = [name for name in needed if name not in header]
     if missing:
         raise UserError(
-            f"{path} has no column {', '.join(map(repr, missing))}: its first line names "
+            f"{path} has no column {', '.join(map(repr, missing))}: {NAMED[is_whole(path)]} "
             f"{', '.join(map(repr, header))}; set TEXT_COLUMN and TEXT_B_COLUMN to those of the texts"
             f"{', CHOICE_COLUMNS to those of the choices' if chooses else ''}, or rename them"
         )
@@ -33,14 +34,14 @@ def read_table(path: str, model: Network, columns: InputColumns) -> Iterator[Ite
     used = [*needed, *([columns.identifier] if columns.identifier is not None and identified else [])]
     for index, (line, record) in enumerate(records(path, used, problems)):
         if record is None:
-            yield Item(index, error=problems.by_line.pop(line, f"line {line}: an empty line"))
+            yield Item(index, error=problems.by_line.pop(line, f"{row_name(path, line)}: an empty line"))
             continue
         identifier = record[columns.identifier] if columns.identifier is not None and identified else None
         try:
             named = {name: record[column] for name, column in fields.items()}
             if chooses:
                 named |= with_choices(record, columns)
-            value = as_input(model, named, f"line {line}")
+            value = as_input(model, named, row_name(path, line))
             yield Item(index, identifier, value=value)
         except UserError as error:
             yield Item(index, identifier, error=str(error))
@@ -56,7 +57,7 @@ class RowProblems(BadRows):
 
     def report(self, line: int, problem: str, expected: str) -> None:
         """Keep a problem."""
-        self.by_line[line] = f"line {line}: {problem}; expected {expected}"
+        self.by_line[line] = f"{row_name(self._path, line)}: {problem}; expected {expected}"
 
 
 def table_fields(model: Network, columns: InputColumns, header: list[str]) -> dict[str, str]:
@@ -65,7 +66,7 @@ def table_fields(model: Network, columns: InputColumns, header: list[str]) -> di
     if kind == "question_answering":
         return {name: name for name in ("question", "context")}
     if kind == "tagging":
-        return {"text": columns.text or ("words" if "words" in header else "text")}
+        return {"text": columns.text or next((name for name in ("words", "tokens") if name in header), "text")}
     first = {"text": columns.text or "text"}
     if kind == "multiple_choice" and columns.text is not None and columns.text_pair is None:
         return first

@@ -50,7 +50,7 @@ def choice_sources(options: TaskOptions) -> Sources:
 
 
 def read_choices(path: pathlib.Path, split: str, *, columns: ChoiceColumns, skip_bad_rows: bool) -> Examples:
-    """Read a table: .tsv, .csv or .jsonl; see `records`.
+    """Read a table; see `records`.
 
     Args:
         path: the file, UTF-8.

@@ -9,9 +9,13 @@ from typing import Any
 
 from electra_jax.errors import UserError
 from electra_jax.json_files import parse_json
-from electra_jax.tasks.rows import BadRows, numbered_lines
+from electra_jax.tasks.rows import WHOLE_SUFFIXES, BadRows, numbered_lines
+from electra_jax.tasks.text.whole_tables import RepeatedNameError, is_whole, whole_table, without_repeats
 
-TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl")
+TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", *WHOLE_SUFFIXES)
+
+# How a message begins to name the columns of a table, by whether it is none of lines.
+NAMED = {False: "its first line names", True: "its columns are"}
 
 # What to do about a row with too many columns, by delimiter.
 _REMEDIES = {
@@ -23,18 +27,21 @@ _REMEDIES = {
 # A quoted field over so many lines, each of which is a row by itself, was opened by a stray quote.
 _LINES_OF_STRAY_QUOTE = 6
 
-# Records with their lines; None for a blank line and for a row that was reported: both count as rows.
+# Records with their lines, or with their numbers where a line is no row; None for a blank line and for a row that was
+# reported: both count as rows.
 Records = Iterator[tuple[int, Mapping[str, object] | None]]
 
 
 def column_names(path: str | os.PathLike[str]) -> list[str]:
-    """Return the names of a table's columns: its first line, or the fields of the first object of a .jsonl.
+    """Return the names of a table's columns: its first line, or the fields of the first object of JSON.
 
     Raises:
       UserError: if the file is missing, empty or of another format, or the first line is not CSV or no JSON object.
     """
     suffix = _checked_suffix(path)
-    if suffix != ".jsonl":
+    if is_whole(path):
+        return whole_table(path)[0]
+    if suffix not in (".jsonl", ".json"):
         return _header(path, _lines(path), suffix)[0]
     first = next((text for _, text in numbered_lines(path) if text), "")
     return list(parse_json(first, dict[str, Any], f"{path}, its first line", remedy="write an object a line"))
@@ -46,7 +53,8 @@ def records(path: str | os.PathLike[str], used: Sequence[str], bad_rows: BadRows
     Args:
       path: a .tsv, a .csv (quoted as spreadsheets do) or a .jsonl (an object a line). A .tsv is quoted like a .csv if
         the whole of it can be read so and must be; otherwise its quotes are text. Semicolons or tabs separate the
-        columns of a .csv whose first line has them and no comma, as where a comma is the decimal point.
+        columns of a .csv whose first line has them and no comma, as where a comma is the decimal point. Or a .parquet,
+        or a .json, which holds an array of objects or an object a line.
       used: the names of the columns that are needed.
       bad_rows: is told of a row with more or fewer columns than the header, of quotes that do not match, and of what is
         no JSON object.
@@ -55,7 +63,14 @@ def records(path: str | os.PathLike[str], used: Sequence[str], bad_rows: BadRows
       UserError: if the file is missing, empty or of another format, or its header lacks a used name or has it twice.
     """
     suffix = _checked_suffix(path)
-    return _json_records(path, used, bad_rows) if suffix == ".jsonl" else _table_records(path, suffix, used, bad_rows)
+    if is_whole(path):
+        header, rows = whole_table(path)
+        if suffix == ".parquet":
+            _check_header(path, header, used)
+        return iter(list(enumerate(rows, start=1)))
+    if suffix in (".jsonl", ".json"):
+        return _json_records(path, used, bad_rows)
+    return _table_records(path, suffix, used, bad_rows)
 
 
 def _table_records(path: str | os.PathLike[str], suffix: str, used: Sequence[str], bad_rows: BadRows) -> Records:
@@ -96,10 +111,10 @@ def _json_records(path: str | os.PathLike[str], used: Sequence[str], bad_rows: B
             yield line, None
             continue
         try:
-            record = json.loads(text, object_pairs_hook=_without_repeats)
+            record = json.loads(text, object_pairs_hook=without_repeats)
             problem = "not a JSON object"
-        except _RepeatedNameError as error:
-            record, problem = None, f"the field {error} twice"
+        except RepeatedNameError as error:
+            record, problem = None, str(error)
         # A number of too many digits, or one object in another for ever.
         except (ValueError, RecursionError):
             record, problem = None, "not a JSON object"
@@ -107,19 +122,6 @@ def _json_records(path: str | os.PathLike[str], used: Sequence[str], bad_rows: B
             bad_rows.report(line, problem, f"an object with {', '.join(used)}")
             record = None
         yield line, record
-
-
-class _RepeatedNameError(Exception):
-    """A JSON object has a name twice."""
-
-
-def _without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    record: dict[str, object] = {}
-    for name, value in pairs:
-        if name in record:
-            raise _RepeatedNameError(repr(name))
-        record[name] = value
-    return record
 
 
 def _checked_suffix(path: str | os.PathLike[str]) -> str:
@@ -149,7 +151,7 @@ def _check_header(path: str | os.PathLike[str], header: Sequence[str], used: Seq
     names = ", ".join(map(repr, header))
     missing = [name for name in used if name not in header]
     if missing:
-        raise UserError(f"{path} has no column {', '.join(map(repr, missing))}: its first line names {names}")
+        raise UserError(f"{path} has no column {', '.join(map(repr, missing))}: {NAMED[is_whole(path)]} {names}")
     for name in used:
         if header.count(name) > 1:
             raise UserError(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from electra_jax.errors import UserError
 from electra_jax.tasks.long_texts import token_windows
 from electra_jax.tasks.protocol import Examples
-from electra_jax.tasks.rows import BadRows
+from electra_jax.tasks.rows import BadRows, row_name
 from electra_jax.tasks.text.label_sets import (
     LabelSets,
     as_list,
@@ -138,7 +138,7 @@ class Columns:
 
 
 def read_table(path: str | os.PathLike[str], *, columns: Columns, target: Target, skip_bad_rows: bool) -> Examples:
-    """Read a user's own file: .tsv, .csv or .jsonl; see `records`.
+    """Read a user's own file; see `records`.
 
     Tables begin with a line of column names. A label that pandas would read as missing is missing.
 
@@ -348,13 +348,13 @@ def _table_rows(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRow
             label = None if columns.label is None else _label(record, columns.label)
         except ValueError as error:
             raise UserError(
-                f"{path}, line {line}: the label {record[columns.labels[0]]} is neither one label nor a list of "
-                "labels: write one of these"
+                f"{path}, {row_name(path, line)}: the label {record[columns.labels[0]]} is neither one label nor a "
+                "list of labels: write one of these"
             ) from error
         if isinstance(columns.label, str) and isinstance(label, tuple) and not lists:
             raise UserError(
-                f"{path}, line {line}: the label {record[columns.label]} is a list, and here each row has one label: "
-                "give it one, or fine-tune on lists, with MULTI_LABEL = None or True"
+                f"{path}, {row_name(path, line)}: the label {record[columns.label]} is a list, and here each row has "
+                "one label: give it one, or fine-tune on lists, with MULTI_LABEL = None or True"
             )
         missing = [name for name in columns.used if is_missing(record.get(name), label=name in columns.labels)]
         if missing:

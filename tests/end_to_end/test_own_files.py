@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 import electra_jax
@@ -62,6 +64,29 @@ def test_several_labels(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     settings = SETTINGS | settings_of(whole, tmp_path, "classification") | columns | {"MULTI_LABEL": False}
     assert main(["finetune", *(f"--gin.{name}={value!r}" for name, value in settings.items())]) == 2
     assert "line 1: the label ['noun'] is a list, and here each row has one label" in capsys.readouterr().err
+
+
+def test_tables_from_a_hub(whole: Path, tmp_path: Path) -> None:
+    """Parquet whose labels are numbers with names, and an array of JSON with those names."""
+    names = ["noun", "verb"]
+    described = {"info": {"features": {"kind": {"names": names, "_type": "ClassLabel"}}}}
+    table = pyarrow.Table.from_pylist(
+        [{"body": sentence(NOUNS if row % 2 else VERBS, 6), "kind": 1 - row % 2} for row in range(96)]
+    ).replace_schema_metadata({"huggingface": json.dumps(described)})
+    pyarrow.parquet.write_table(table, tmp_path / "train-00000-of-00001.parquet")
+    dev = [{"body": sentence(NOUNS if row % 2 else VERBS, 6), "kind": names[1 - row % 2]} for row in range(40)]
+    (tmp_path / "dev.json").write_text(json.dumps(dev, indent=1))
+    files = {"TRAIN_FILE": str(tmp_path / "train-00000-of-00001.parquet"), "DEV_FILE": str(tmp_path / "dev.json")}
+    columns = {"TEXT_COLUMN": "body", "LABEL_COLUMN": "kind"}
+    results = tune(whole, tmp_path, "classification", **files, **columns)
+    assert results["num_examples"] == {"train": 96, "dev": 40}
+    assert best_of(results)["accuracy"] == 100.0
+    electra("predict", str(tmp_path / "run"), files["TRAIN_FILE"], "--output", str(tmp_path / "out.jsonl"))
+    electra("predict", str(tmp_path / "run"), files["DEV_FILE"], "--output", str(tmp_path / "dev.jsonl"))
+    found = [json.loads(line)["label"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert found == [names[1 - row % 2] for row in range(96)]
+    found = [json.loads(line)["label"] for line in (tmp_path / "dev.jsonl").read_text().splitlines()]
+    assert found == [row["kind"] for row in dev]
 
 
 def test_more_epochs_and_early_stopping(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,6 +178,16 @@ def test_lines_of_an_old_macintosh(folder: Path, tmp_path: Path) -> None:
     assert labels(found) == pytest.approx(labels(electra_jax.load(folder / "texts")(TEXTS)), abs=1e-6)
 
 
+def test_a_parquet_table(folder: Path, tmp_path: Path) -> None:
+    rows = [{"id": 7, "text": TEXTS[0]}, {"id": 8, "text": None}, {"id": 9, "text": TEXTS[1]}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "in.parquet")
+    first, second, third = predicted(folder / "texts", tmp_path / "in.parquet")
+    expected = electra_jax.load(folder / "texts")(TEXTS)
+    assert labels([first, third]) == pytest.approx(labels(expected), abs=1e-6)
+    assert [record["id"] for record in (first, second, third)] == [7, 8, 9]
+    assert second["error"].startswith("row 2 is {'text': None}")
+
+
 def parquet(path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS}), path)
 
@@ -185,7 +195,7 @@ def parquet(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "what"),
     [
-        ("in.parquet", parquet, "a Parquet file"),
+        ("in.txt", parquet, "a Parquet file"),
         ("in.jsonl.gz", lambda path: path.write_bytes(gzip.compress(b"the cat\n", mtime=0)), "compressed"),
         ("in.xlsx", lambda path: path.write_bytes(b"PK\x03\x04" + bytes(40)), "a zip archive, or an Excel workbook"),
         ("in.txt", lambda path: path.write_bytes("the cat\n".encode("utf-16")), "text in UTF-16"),

@@ -133,7 +133,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.tsv cannot be read"):
         made("rte", dev_file=tmp_path / "gone.tsv").examples("dev")
     with pytest.raises(
-        UserError, match=r"regression has no split at all: it is not in .* as regression/.*\.jsonl; set"
+        UserError, match=r"regression has no split at all: it is not in .* as regression/.*\.jsonl or .*\.parquet; set"
     ):
         made("regression", data_dir=tmp_path, text_column="text")
     with pytest.raises(UserError, match=r"'glue/rte' is not prepared under .*; run `tfds build glue/rte`"):
