@@ -3,8 +3,10 @@
 import argparse
 from collections.abc import Sequence
 
-from electra_jax.commands.gin_choice import bound
+from electra_jax.commands.gin_choice import bound, given_or_recorded
 from electra_jax.errors import UserError
+from electra_jax.files import path_of
+from electra_jax.run_directory import TOKENIZER, VOCABULARY
 
 PREDICT_USAGE = """\
 electra predict MODEL_DIR [INPUT]                    the first argument is the model, unless MODEL_DIR is bound:
@@ -86,9 +88,16 @@ def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]
 
 
 def place_inspect_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
-    """Return the binding that keeps the tokenizer of the command line, which the command needs for epochs alone."""
-    del options
+    """Return the binding of the tokenizer, which the command needs for epochs alone: of the command line, or a model's.
+
+    Raises:
+        UserError: if no file was given, and no directory says how it is pre-trained.
+    """
     tokenizer = bound(bindings, "VOCAB_FILE") or bound(bindings, "TOKENIZER")
+    if tokenizer is None and not options.gin_file:
+        (config,) = given_or_recorded([], bindings)
+        files = (path_of(str(config)).parent / name for name in (VOCABULARY, TOKENIZER))
+        tokenizer = next((str(file) for file in files if file.exists()), None)
     return [] if tokenizer is None else [f"VOCAB_FILE={tokenizer!r}"]
 
 

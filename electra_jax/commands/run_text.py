@@ -6,6 +6,7 @@ import math
 
 from electra_jax.config.data import finished_cache, is_cache, open_source, vocabulary_for
 from electra_jax.config.pretraining import CorpusConfig, PretrainingRun
+from electra_jax.errors import UserError
 from electra_jax.tasks.pretraining.cached_blocks import record_of_cache
 
 # What macros have that `electra inspect` does without.
@@ -27,7 +28,11 @@ def epochs(configuration: PretrainingRun, rows: int) -> str:
     if source.corpus is None:
         return "name CORPUS, and TOKENIZER, to learn how many epochs that is"
     total = sum(weight for _, weight in source.parts)
-    counts = [(part.name, rows * weight / total, rows_of(configuration, part)) for part, weight in source.parts]
+    try:
+        counts = [(part.name, rows * weight / total, rows_of(configuration, part)) for part, weight in source.parts]
+    except UserError as error:
+        # A run that was copied here is inspected without its text.
+        return f"how many epochs that is, cannot be told: {error}"
     return ", ".join(
         f"{drawn / size:,.2f} epochs of {name}"
         if size

@@ -63,8 +63,12 @@ _FASTA = r">\S.*\r?\n([A-Z*\-]{20,}|[ACGTUNacgtun]{20,})\r?\n"
 # Four words, each with its tags, of which the last is one of IOB's.
 _TAGGED = r"(-DOCSTART-.*\r?\n\s*)?(\S+[ \t](\S+[ \t])*([BIES]-\S+|O)\r?\n){4}"
 # Eight words with a tag each, "The/DT dog/NN": the letters of a tag, or the sign that a punctuation mark has for one.
-_SLASHED = r"(\S*[^\s/]/([A-Za-z][A-Za-z$*+-]{0,9}|[^\w\s/]{1,3})\s+){8}"
+_SLASHED = r"(\S*[^\s/]/([A-Za-z][A-Za-z$*+-]{0,9}|[^\w\s/]{1,3})\s+){8}|(\S+_([A-Z]{1,5}\$?|[^\w\s]{1,3})\s+){8}"
 _VERTICAL = r"(<[^>\n]+>[ \t]*\r?\n)+([^\s<]+\t[^\n]+\n){2}"
+# A tree of phrases, "(S (NP (DT The) (NN": labels in capitals or the numbers of a sentiment.
+_TREE = r"\(\s*([A-Z0-9][^\s()]*)?\s*(\([A-Z0-9][^\s()]*\s+)+[^\s()]+\)\s*[()]"
+_VECTORS = r"(\d+ \d+\r?\n)?\S+([ \t]-?\d+\.\d+(e-?\d+)?){10}"
+_SQL = r"(?i:-- (mysql|mariadb|postgresql|phpmyadmin) (database )?(sql )?dump)|INSERT INTO \S+ VALUES"
 _UNREADABLE_TEXT = (
     (r"(<\?xml[^>]*>\s*)?<mediawiki\b", "MediaWiki's XML", "extract its text with wikiextractor first"),
     (_FASTA, "a FASTA file", "write its sequences without their headers, with spaces between k-mers"),
@@ -81,10 +85,38 @@ _UNREADABLE_TEXT = (
     (r"@\S.*\n[ACGTNacgtn.]{10,}\n\+", "a FASTQ file", "write its sequences alone"),
     (r"(?i)<!doctype html|<html\b", "an HTML page", "extract its text, for example with trafilatura"),
     (r"<\?xml\b", "an XML file", "extract its text"),
-    (r"(?i)-- (mysql|mariadb|postgresql|phpmyadmin) (database )?(sql )?dump", "an SQL dump", "extract its text"),
-    (r"1\r?\n\d\d:\d\d:\d\d[,.]\d+ -->|WEBVTT\b", "a file of subtitles", "remove its numbers and times"),
+    (_SQL, "an SQL dump", "extract its text"),
+    (
+        r"1\r?\n\d\d:\d\d:\d\d[,.]\d+ -->|WEBVTT\b|\[Script Info\]",
+        "a file of subtitles",
+        "remove its numbers and times",
+    ),
+    (_TREE, "a treebank", "write the words of its trees"),
+    (_VECTORS, "a file of vectors", "name text files"),
+    (r"\\data\\\r?\nngram ", "a model of n-grams", "name text files"),
+    (r"((\d+[ \t]+){8,}\d+\s*\n){3}", "a file of numbers", "name the text if they are its token ids"),
+    (r"(\S+ \d+\r?\n){8}", "a list of words with their counts", "name text files"),
+    (r"#begin document\b", "a CoNLL file of tagged words", "write its sentences, the words with spaces between"),
+    (r"(__label__\S+[ \t].*\n){2}", "a file of fastText with labels", "remove them with sed 's/__label__[^ ]* //g'"),
+    (
+        r"\{'\w+': |(\[('[^'\n]*', )+'[^'\n]*'\]\r?\n){2}",
+        "a file of Python's values",
+        "write them with json.dumps, one a line",
+    ),
+    (r"window\.YTD\.", "a file of an archive of Twitter", "remove what stands before its JSON, and name it .json"),
+    (r"(#.*\n)*msgid \"", "a catalogue of gettext", "extract its texts"),
+    (r"@\w+\{[^,\s{}]+,\s*\n", "a file of BibTeX", "name text files"),
+    (r"From \S+ .*\d{4}\r?\n[A-Z][\w-]+: ", "a mailbox", "extract the texts of its messages"),
     (r"%!PS", "a PostScript file", "extract its text, for example with ps2ascii"),
     (r"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself with git lfs pull"),
+)
+# What is no text if it occurs so often in the first characters.
+_FREQUENT_IN = 2000
+_FREQUENT = (
+    (r"\w@@ |\S ##\w", 8, "text in subwords", "join them, or name the text that they were made from"),
+    (r"(?:^|\s)\u2581\w", 8, "text in subwords", "join them, or name the text that they were made from"),
+    (r"\\u[0-9a-fA-F]{4}|&#x?[0-9a-fA-F]{2,6};", 40, "text with escaped letters", "write the letters themselves"),
+    (r"=[0-9A-F]{2}=[0-9A-F]{2}", 40, "text in quoted-printable", "decode it, for example with qprint -d"),
 )
 _FORCE = "or, if it is plain text all the same, set --gin.TEXT_FORMAT='\"documents\"'"
 
@@ -92,7 +124,9 @@ _JSON_OBJECT = re.compile(r'\{\s*("(?:[^"\\]|\\.)*"\s*:|\})')
 _JSON_ARRAY = re.compile(r'\[\s*(\{\s*("|\})|"|\[)')
 # Rows of a table that must have the cells of its header, if the header does not name the text.
 _FEWEST_ROWS = 3
-# Lines with tags; prose may have one.
+# Lines of a table without a header, all of which have its columns.
+_FEWEST_LINES = 8
+# Tags; prose may have one.
 _FEWEST_TAGS = 3
 # A share of NULs that no text in UTF-8 has, and text in UTF-16 without a mark does.
 _MOST_NULS = 0.05
@@ -121,6 +155,9 @@ def recognise(head: bytes, *, suffix: str, text_field: str, place: str) -> str:
     for pattern, what, advice in _UNREADABLE_TEXT:
         if re.match(pattern, start):
             raise UserError(f"{place} is {what}, which is not read: {advice}, {_FORCE}.")
+    for pattern, times, what, advice in _FREQUENT:
+        if len(re.findall(pattern, start[:_FREQUENT_IN])) >= times and not start.startswith(("{", "[")):
+            raise UserError(f"{place} is {what}, which is not read: {advice}, {_FORCE}.")
     if suffix == ".jsonl" and not start.startswith("["):
         return "jsonl"
     if _JSON_OBJECT.match(start) and (layout := _kind_of_json(start)):
@@ -133,7 +170,14 @@ def recognise(head: bytes, *, suffix: str, text_field: str, place: str) -> str:
         raise UserError(f"{place} is text between tags of SGML or XML, which is not read: extract its text, {_FORCE}.")
     if re.match(r"<doc\s[^>]*>", start):
         return "doc"
-    return _kind_of_table(start, suffix, text_field) or "documents"
+    if table := _kind_of_table(start, suffix, text_field):
+        return table
+    if suffix != ".md" and _has_columns(start):
+        raise UserError(
+            f"{place} is a table without a header, which is not read: write its texts alone, for example with cut, or "
+            f"a first line of the names of its columns, {_FORCE}."
+        )
+    return "documents"
 
 
 def container_of(head: bytes) -> str | None:
@@ -170,9 +214,11 @@ def zip_application(names: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _is_markup(start: str) -> bool:
-    """Return whether a text begins with a line that is a tag, and others begin with tags, but for wikiextractor's."""
+    """Return whether a text begins with a tag, and others are closed or begin lines, but for wikiextractor's."""
     if re.match(r"<doc\s[^>]*\b(title|url)=", start):
         return False
+    if re.match(r"<[A-Za-z][^<>]*>", start) and len(re.findall(r"</(?!doc>)[A-Za-z]", start)) >= _FEWEST_TAGS:
+        return True
     first, *lines = start.split("\n")
     tags = [line for line in lines if re.match(r"\s*</?[A-Za-z][^<>]*>", line) and not re.match("</?doc[ >]", line)]
     return re.fullmatch(r"<[A-Za-z][^<>]*>\s*", first) is not None and len(tags) >= _FEWEST_TAGS
@@ -191,7 +237,8 @@ def _kind_of_json(start: str) -> str | None:
     rest = start[end:].split("\n")[0].strip()
     if "\n" in start[:end] or rest.startswith("{"):
         return "json"
-    return None if rest else "jsonl"
+    # With a comma after each, they are lines that have to be mended.
+    return None if rest not in ("", ",") else "jsonl"
 
 
 def _is_json_array(start: str) -> bool:
@@ -227,6 +274,17 @@ def _kind_of_table(start: str, suffix: str, text_field: str) -> str | None:
             if len(rows) >= _FEWEST_ROWS and all(len(row) == len(columns) for row in rows):
                 return kind
     return None
+
+
+def _has_columns(start: str) -> bool:
+    """Return whether lines have as many tabs as each other, or as many vertical bars; the last may be cut off."""
+    lines = [line.rstrip("\r ") for line in start.split("\n")[:-1] if line.strip()]
+    return any(
+        len(lines) >= _FEWEST_LINES
+        and lines[0].count(sign) > 0
+        and all(line.count(sign) == lines[0].count(sign) and not line.startswith(sign) for line in lines)
+        for sign in "\t|"
+    )
 
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:

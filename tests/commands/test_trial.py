@@ -16,6 +16,7 @@ from electra_jax.tasks.pretraining import cache
 from electra_jax.tasks.pretraining.cache_worker import run_job
 from electra_jax.training import sharding
 from support.command_line import WORDS
+from support.hf_models import SUBSET
 
 FILES = ["gin/models/tiny.gin", "gin/runs/pretrain.gin"]
 SMALL = {
@@ -73,6 +74,34 @@ def test_a_trial_measures_and_says_what_fits(
     )
     (made,) = (path.parent for path in (tmp_path / "c").glob("*/COMPLETED"))
     assert rows == 16_000 // len(np.load(made / "train.blocks/example_ids.npy"))
+
+
+def test_a_model_has_the_tokenizer_with_which_epochs_are_counted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command as that of the run, `electra pretrain --gin.INIT_FROM=... --gin.CORPUS=...`, names none."""
+    monkeypatch.setattr(cache._Worker, "run", lambda worker, job: run_job(worker._setup, job))
+    model = tmp_path / "model"
+    assert cli.main(["import", str(SUBSET / "pretraining"), str(model)]) == 0
+    size = int(re.search(r"^VOCAB_SIZE = (\d+)$", (model / "config.gin").read_text(), re.MULTILINE)[1])
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS[:20]]
+    tokens += [f"[unused{number}]" for number in range(size - len(tokens))]
+    (model / "vocab.txt").write_text("\n".join(tokens) + "\n")
+    (tmp_path / "text.txt").write_text("\n\n".join(" ".join(WORDS[:20]) for _ in range(40)))
+    text = {"CACHE_DIR": str(tmp_path / "c"), "NUM_PROCESSES": 1, "SEQUENCE_LENGTH": 12, "HELD_OUT_FRACTION": 0.0}
+    text["CORPUS"] = str(tmp_path / "text.txt")
+    cached = text | {"TOKENIZER": str(model / "vocab.txt")}
+    assert cli.main(["cache", *(f"--gin.{name}={value!r}" for name, value in cached.items())]) == 0
+    where = [f"--gin.INIT_FROM={str(model)!r}", f"--gin.MODEL_DIR={str(tmp_path / 'run')!r}", "--gin.BATCH_SIZE=8"]
+    capfd.readouterr()
+    for corpus, said in (
+        ("text.txt", r"tokens with padding; [\d,.]+ epochs of "),
+        ("gone.txt", "cannot be told: .*gone"),
+    ):
+        named = text | {"CORPUS": str(tmp_path / corpus)}
+        assert cli.main(["inspect", *where, *(f"--gin.{name}={value!r}" for name, value in named.items())]) == 0
+        printed = " ".join(capfd.readouterr().out.split())
+        assert re.search(said, printed), printed[-600:]
 
 
 def test_without_it_nothing_runs(capfd: pytest.CaptureFixture[str]) -> None:
