@@ -23,13 +23,14 @@ from electra_jax.tasks.qa.questions import (
     with_names_of_squad,
 )
 from electra_jax.tasks.rows import format_of_no_text
+from electra_jax.tasks.text.whole_tables import whole_table
 
 # What is read beside SQuAD's own format, for messages.
 _ROWS = "JSON lines with 'id', 'context', 'question' and 'answers' ({'text': [...], 'answer_start': [...]})"
 
 
 def read_squad(file: str, *, skip_bad_rows: bool) -> Examples:
-    """Read the `QAExample`s of SQuAD 1.1 or 2.0 JSON, plain or .gz. Answers may be absent, as in a test set.
+    """Read the `QAExample`s of SQuAD 1.1 or 2.0 JSON, plain or .gz, or of Parquet. Answers may be absent.
 
     Rows as hubs have them, `{"id", "context", "question", "answers": {"text": [...], "answer_start": [...]}}`, and
     contexts with their questions, `{"context", "qas"}`, are read too: a list of them, alone or as "data", or JSON
@@ -46,7 +47,11 @@ def read_squad(file: str, *, skip_bad_rows: bool) -> Examples:
     skipped: collections.Counter[str] = collections.Counter()
     counted = skipped if skip_bad_rows else None
     examples: list[QAExample] = []
-    for number, (place, entry) in enumerate(_entries(_read_text(file), file, counted)):
+    if pathlib.Path(file).suffix.lower() == ".parquet":
+        entries = ((f"{file}, row {number}", row) for number, row in enumerate(whole_table(file)[1], start=1))
+    else:
+        entries = _entries(_read_text(file), file, counted)
+    for number, (place, entry) in enumerate(entries):
         if number == 0:
             _check_layout(entry, place)
         for inner, paragraph in _paragraphs(entry, place):

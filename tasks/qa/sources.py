@@ -43,7 +43,11 @@ class QALayout:
     def suffixes(self) -> tuple[str, ...]:
         """Return the endings of the files."""
         lines = (".jsonl", ".jsonl.gz")
-        return lines if self.scoring == "mrqa" else (".json", ".json.gz", *(lines if self.scoring is None else ()))
+        return (
+            lines
+            if self.scoring == "mrqa"
+            else (".json", ".json.gz", *((*lines, ".parquet") if self.scoring is None else ()))
+        )
 
     @property
     def read(self) -> Callable[..., Examples]:

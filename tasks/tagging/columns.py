@@ -2,11 +2,13 @@
 
 import collections
 import os
+import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.rows import numbered_lines
+from electra_jax.tasks.tagging.listed import LISTED_SUFFIXES, listed_sentences
 
 # A line that separates the documents of CoNLL-2003; not a word.
 _DOCUMENT_START = "-DOCSTART-"
@@ -36,11 +38,15 @@ def column_sentences(path: str | os.PathLike[str]) -> Iterator[list[ColumnRow]]:
 
     Columns are separated by tabs if each row has one, so that a word may hold spaces; else by ASCII white space, for
     a no-break space is part of a word. Before a sentence stand comments: lines that begin with `#` and have another
-    number of columns than the words, or say `# key = value`. A document's beginning ends a sentence.
+    number of columns than the words, or say `# key = value`. A document's beginning ends a sentence. JSON and Parquet
+    are read by `listed_sentences`.
 
     Raises:
       UserError: if there is no such file, or it is empty or not UTF-8.
     """
+    if pathlib.Path(path).suffix.lower() in LISTED_SUFFIXES:
+        yield from listed_sentences(path)
+        return
     numbered = [(number, line) for number, line in numbered_lines(path)]
     words = [line for _, line in numbered if line.strip() and not line.startswith(("#", _DOCUMENT_START))]
     tabs = bool(words) and all("\t" in line.strip(" \t") for line in words)

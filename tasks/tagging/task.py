@@ -28,6 +28,7 @@ from electra_jax.tasks.split_files import (
 )
 from electra_jax.tasks.tagging.columns import column_sentences
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, EntityEvaluation, Span, evaluate_tags
+from electra_jax.tasks.tagging.listed import LISTED_SUFFIXES
 from electra_jax.tasks.tagging.prediction import Entity, TaggingPrediction, entities_of
 from electra_jax.tasks.tagging.schemes import PLAIN, READ_AS, are_typeless, check_notation, read_tag, recognised_scheme
 from electra_jax.tasks.tagging.sentences import (
@@ -298,7 +299,7 @@ def tagging_sources(options: TaskOptions) -> Sources:
         return file_sources(
             options,
             folders=(options.task,),
-            suffixes=(".txt",),
+            suffixes=(".txt", *LISTED_SUFFIXES),
             read=functools.partial(_read_file, options),
             # CoNLL-2000 has no dev file.
             text_of=None if options.task == "ner" else _joined_words,
@@ -334,7 +335,7 @@ def _scheme(options: TaskOptions, recorded: Mapping[str, Any] | None) -> str:
     own = "IOB2" if recorded is None or recorded["scheme"] is None else recorded["scheme"]
     if reads_tfds(options) or options.tag_column is None or own == PLAIN:
         return options.tag_scheme or own
-    for split, path in split_paths(options, folders=(options.task,), suffixes=(".txt",)).items():
+    for split, path in split_paths(options, folders=(options.task,), suffixes=(".txt", *LISTED_SUFFIXES)).items():
         rows = [[columns for _, columns in sentence] for sentence in column_sentences(path)]
         if split == "test" and rows and len(rows[0][0]) == 1:
             continue

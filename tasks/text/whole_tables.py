@@ -20,7 +20,7 @@ def whole_table(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str,
     """Return the names of the columns of a .json or a .parquet, and its rows.
 
     The columns of a .json are the fields of its first object. Where the `datasets` library has recorded the names of a
-    column's classes in a Parquet file, the names stand for their numbers.
+    column's classes in a Parquet file, the names stand for their numbers, also within lists.
 
     Raises:
       UserError: if the file is missing, empty, damaged or of another format, or the JSON is no array of objects or has
@@ -84,25 +84,31 @@ def _parquet(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, An
         raise UserError(f"{path} is empty.")
     for column, classes in _class_names(table.schema).items():
         for row in rows:
-            number = row[column]
-            if isinstance(number, int) and 0 <= number < len(classes):
-                row[column] = classes[number]
+            row[column] = _named(row[column], classes)
     return table.schema.names, rows
+
+
+def _named(value: Any, classes: list[str]) -> Any:
+    """Return the name of a number, or the names of a list of them; any other value as it is."""
+    if isinstance(value, list):
+        return [_named(one, classes) for one in value]
+    return classes[value] if isinstance(value, int) and 0 <= value < len(classes) else value
 
 
 def _class_names(schema: "pyarrow.Schema") -> dict[str, list[str]]:
     """Return the names of the classes of each column that has some, as the `datasets` library records them."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        found = {
-            name: feature["names"]
-            for name, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-        }
+        found = {name: _names_of(feature) for name, feature in features.items()}
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return {}
-    return {
-        name: names
-        for name, names in found.items()
-        if name in schema.names and isinstance(names, list) and all(isinstance(one, str) for one in names)
-    }
+    return {name: names for name, names in found.items() if name in schema.names and names is not None}
+
+
+def _names_of(feature: Any) -> list[str] | None:
+    """Return the names of a column's classes: of its values, or of those in its lists."""
+    inner = feature.get("feature", feature) if isinstance(feature, dict) else feature
+    # Before version 4 a list of values was described by a list.
+    inner = inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
+    names = inner.get("names") if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" else None
+    return names if isinstance(names, list) and all(isinstance(one, str) for one in names) else None

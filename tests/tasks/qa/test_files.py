@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from electra_jax.errors import UserError
@@ -15,6 +17,11 @@ from support.questions import CONTEXT, QUESTIONS, made, mrqa, squad, written
 
 ROW = {"id": 7, "context": CONTEXT, "question": "Who?", "answers": {"text": ["John"], "answer_start": [15.0]}}
 READ = QAExample("7", "Who?", CONTEXT, (Answer("John", 15, 19),), ("John",), False)
+
+
+def test_rows_of_hubs_in_parquet(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROW]), tmp_path / "a.parquet")
+    assert read_squad(str(tmp_path / "a.parquet"), skip_bad_rows=False).examples == [READ]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +119,7 @@ def test_the_layouts_of_korquad_2_cmrc_2018_and_mrqa(tmp_path: Path) -> None:
             b"id,question,context,answer\n",
             r"a\.csv is no JSON: write its questions in SQuAD's format, or JSON li",
         ),
-        ("a.parquet", b"PAR1\0\xff", r"a\.parquet is a Parquet file: write what it holds as JSON in UTF-8"),
+        ("a.parquet", b"PAR1\0\xff", r"a\.json is a Parquet file: write what it holds as JSON in UTF-8"),
         ("a.json", '{"data": []}'.encode("utf-16"), r"a\.json is text in UTF-16"),
         ("a.jsonl", b'{"document_text": ""}\n{}', r"a\.jsonl, line 1: the layout is not known \(fields: 'document_te"),
         (
