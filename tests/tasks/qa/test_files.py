@@ -119,7 +119,7 @@ def test_the_layouts_of_korquad_2_cmrc_2018_and_mrqa(tmp_path: Path) -> None:
             b"id,question,context,answer\n",
             r"a\.csv is no JSON: write its questions in SQuAD's format, or JSON li",
         ),
-        ("a.parquet", b"PAR1\0\xff", r"a\.json is a Parquet file: write what it holds as JSON in UTF-8"),
+        ("a.json", b"PAR1\0\xff", r"a\.json is a Parquet file: write what it holds as JSON in UTF-8"),
         ("a.json", '{"data": []}'.encode("utf-16"), r"a\.json is text in UTF-16"),
         ("a.jsonl", b'{"document_text": ""}\n{}', r"a\.jsonl, line 1: the layout is not known \(fields: 'document_te"),
         (
