@@ -369,9 +369,13 @@ def size_and_time(path: "Path | epath.Path") -> tuple[int, int]:
 
 
 def size_and_crc32(path: "Path | epath.Path") -> list[int]:
-    """Return [size in bytes, CRC-32] of a file's content, which is read once, in pieces."""
+    """Return [size in bytes, CRC-32] of a file's content, which is read once, in pieces.
+
+    Raises:
+        OSError: if the file cannot be read, or is a pipe or a device.
+    """
     size = crc = 0
-    with path.open("rb") as stream:
+    with regular(path).open("rb") as stream:
         while piece := stream.read(1 << 22):
             size += len(piece)
             crc = zlib.crc32(piece, crc)
