@@ -279,8 +279,11 @@ def _sole_filler(part: Path) -> Iterator[None]:
         UserError: if another process holds it.
     """
     while True:
+        # A link that somebody else left there may lead to what is not to be emptied.
+        if part.is_symlink():
+            part.unlink()
         part.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(part, os.O_RDONLY)
+        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
