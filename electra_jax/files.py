@@ -279,8 +279,11 @@ def _sole_filler(part: Path) -> Iterator[None]:
         UserError: if another process holds it.
     """
     while True:
+        # A link that somebody else left there may lead to what is not to be emptied.
+        if part.is_symlink():
+            part.unlink()
         part.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(part, os.O_RDONLY)
+        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -369,9 +372,13 @@ def size_and_time(path: "Path | epath.Path") -> tuple[int, int]:
 
 
 def size_and_crc32(path: "Path | epath.Path") -> list[int]:
-    """Return [size in bytes, CRC-32] of a file's content, which is read once, in pieces."""
+    """Return [size in bytes, CRC-32] of a file's content, which is read once, in pieces.
+
+    Raises:
+        OSError: if the file cannot be read, or is a pipe or a device.
+    """
     size = crc = 0
-    with path.open("rb") as stream:
+    with regular(path).open("rb") as stream:
         while piece := stream.read(1 << 22):
             size += len(piece)
             crc = zlib.crc32(piece, crc)

@@ -298,7 +298,7 @@ def _stated(directory: epath.Path) -> list[dict[str, Any]]:
     found = []
     for name in STATING_FILES:
         if (directory / name).exists():
-            values = json.loads((directory / name).read_text(encoding="utf-8"))
+            values = json.loads(regular(directory / name).read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise ValueError(f"{directory / name} is not a JSON object")
             found.append(values)

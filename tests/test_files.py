@@ -114,6 +114,17 @@ def test_what_a_killed_process_left_of_a_directory_is_emptied(tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["model"]
 
 
+def test_what_a_link_in_the_place_of_the_new_directory_leads_to_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file.txt").write_text("mine")
+    (tmp_path / "folder.part").symlink_to(tmp_path / "mine")
+    with replacing_directory(tmp_path / "folder") as part:
+        (part / "new.txt").write_text("new")
+    assert not (tmp_path / "folder").is_symlink()
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new.txt"]
+    assert (tmp_path / "mine/file.txt").read_text() == "mine"
+
+
 def test_a_directory_that_its_holder_renames_meanwhile_is_not_emptied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

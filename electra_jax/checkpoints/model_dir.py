@@ -27,7 +27,7 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.resuming import recorded_run
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
-from electra_jax.files import path_of, replacing_directory
+from electra_jax.files import path_of, regular, replacing_directory
 from electra_jax.model.types import PyTree
 from electra_jax.run_directory import CHECKPOINTS, CONFIG, MODEL, TOKENIZER, VOCABULARY
 from electra_jax.tasks.tokenizer_file import read_of_directory, read_tokenizer, write_tokenizer
@@ -282,7 +282,7 @@ def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
     found, place = read_of_directory(directory), str(directory)
     if found is None:
         recorded = directory / CONFIG
-        text = recorded.read_text(encoding="utf-8") if recorded.exists() else ""
+        text = regular(recorded).read_text(encoding="utf-8") if recorded.exists() else ""
         match = re.search(r"^(?:TOKENIZER|VOCAB_FILE) = \\?\s*['\"](.*)['\"]", text, re.MULTILINE)
         if match is None or not path_of(match[1]).exists():
             return None

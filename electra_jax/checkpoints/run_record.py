@@ -15,7 +15,7 @@ from etils import epath
 
 from electra_jax import run_directory
 from electra_jax.distributed import processes
-from electra_jax.files import replace_file, set_aside
+from electra_jax.files import regular, replace_file, set_aside
 
 PACKAGES = [
     "jax",
@@ -70,14 +70,14 @@ def keep_configuration(model_dir: epath.Path, *, unlike: str) -> None:
         unlike: the configuration of this start; an equal one is not copied.
     """
     path = model_dir / run_directory.CONFIG
-    if not path.exists() or (held := path.read_bytes()) == unlike.encode():
+    if not path.exists() or (held := regular(path).read_bytes()) == unlike.encode():
         return
     number, newest = 1, None
     while (model_dir / run_directory.EARLIER_CONFIG.format(number)).exists():
         newest = model_dir / run_directory.EARLIER_CONFIG.format(number)
         number += 1
     # A start that was killed between the copy and its own configuration has left the copy.
-    if newest is None or newest.read_bytes() != held:
+    if newest is None or regular(newest).read_bytes() != held:
         replace_file(model_dir / run_directory.EARLIER_CONFIG.format(number), held, durable=True)
 
 
@@ -87,7 +87,7 @@ def read_run_record(model_dir: epath.Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(regular(path).read_text(encoding="utf-8"))
         if not isinstance(record, dict) or not isinstance(record.get("starts", []), list):
             raise ValueError("it is not the record of a run")
         return record

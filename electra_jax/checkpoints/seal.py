@@ -6,7 +6,7 @@ from etils import epath
 
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
-from electra_jax.files import replace_file, size_and_crc32
+from electra_jax.files import regular, replace_file, size_and_crc32, size_and_time
 from electra_jax.json_files import read_json
 
 SEAL = "integrity.json"
@@ -23,7 +23,7 @@ class CorruptCheckpointError(Exception):
 
 def seal(directory: epath.Path) -> None:
     """Write the checksums of a checkpoint's final files beside them."""
-    final = {name: sums for name, sums in checksums(directory).items() if name not in AFTER_SEAL}
+    final = {name: size_and_crc32(path) for name, path in sealable(directory).items() if name not in AFTER_SEAL}
     replace_file(directory / SEAL, json.dumps(final, indent=1), durable=True)
 
 
@@ -40,15 +40,19 @@ def check_seal(directory: epath.Path) -> None:
         sealed = read_json(directory / SEAL, dict[str, list[int]])
     except UserError as error:
         raise CorruptCheckpointError(f"{SEAL} cannot be read") from error
+    found = sealable(directory)
     try:
-        found = checksums(directory)
+        for path in found.values():
+            # Orbax would wait for a pipe's writer.
+            regular(path)
+        for name, expected in sealed.items():
+            if name not in found:
+                raise CorruptCheckpointError(f"{name} is missing")
+            # The size tells most damage without reading.
+            if expected[:1] != [size_and_time(found[name])[0]] or expected != size_and_crc32(found[name]):
+                raise CorruptCheckpointError(f"{name} is not what was written")
     except OSError as error:
         raise CorruptCheckpointError(f"{error.filename} cannot be read ({error.strerror})") from error
-    for name, expected in sealed.items():
-        if name not in found:
-            raise CorruptCheckpointError(f"{name} is missing")
-        if found[name] != expected:
-            raise CorruptCheckpointError(f"{name} is not what was written")
 
 
 def check_seal_everywhere(directory: epath.Path) -> None:
@@ -68,7 +72,7 @@ def check_seal_everywhere(directory: epath.Path) -> None:
         raise CorruptCheckpointError(found)
 
 
-def checksums(directory: epath.Path) -> dict[str, list[int]]:
-    """Return [size, CRC-32] of every file below a checkpoint directory except the seal, by relative path."""
+def sealable(directory: epath.Path) -> dict[str, epath.Path]:
+    """Return every file below a checkpoint directory except the seal, by relative path."""
     files = [folder / name for folder, _, names in directory.walk() for name in names if not name.startswith(SEAL)]
-    return {str(path.relative_to(directory)): size_and_crc32(path) for path in sorted(files)}
+    return {str(path.relative_to(directory)): path for path in sorted(files)}

@@ -19,7 +19,7 @@ from electra_jax.distributed.owner import owned, owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.files import local, replace_file, replacing, replacing_directory
+from electra_jax.files import local, regular, replace_file, replacing, replacing_directory
 from electra_jax.finetuning import results as finetune_results
 from electra_jax.finetuning.class_weights import weights_of_classes
 from electra_jax.finetuning.cross_validation import results_of_folds
@@ -351,7 +351,7 @@ def finish_folds(configuration: FinetuningRun, found: Sequence[dict[str, Any]], 
     model_dir = Path(configuration.model_dir)
     results = results_of_folds(found, directories)
     path, text = model_dir / RESULTS, json_text(results)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    if not path.exists() or regular(path).read_text(encoding="utf-8") != text:
         task = configuration.task
         write_run_record(
             model_dir, gin_files.resolved(), {"cross_validation": {"folds": task.folds, "fold_seed": task.fold_seed}}

@@ -16,7 +16,7 @@ from electra_jax.compare.plan import Timing, ready, seconds_left
 from electra_jax.compare.records import Records, command_of
 from electra_jax.config.comparison import PAIRS
 from electra_jax.errors import PREEMPTED
-from electra_jax.files import replacing_directory
+from electra_jax.files import regular, replacing_directory
 from electra_jax.training.stop import STOP_AT_EOF, Stop
 
 # Seconds between looks at the processes, and between lines that say what is running when nothing else happens.
@@ -190,7 +190,7 @@ def how_it_ended(code: int) -> str:
 
 def last_words(log: Path) -> str:
     """Return the sentence that `electra` ended with, or else the last line that a process wrote."""
-    text = log.read_text(encoding="utf-8", errors="replace").rpartition("\n$ electra ")[2]
+    text = regular(log).read_text(encoding="utf-8", errors="replace").rpartition("\n$ electra ")[2]
     lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
     return next((line for line in reversed(lines[-20:]) if line.startswith("electra: ")), (lines or ["none"])[-1])
 

@@ -332,7 +332,7 @@ def definitions(files: list[epath.Path]) -> dict[str, str]:
     """Return the macros that the files set, each with its first file and line."""
     found: dict[str, str] = {}
     for path in files:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(regular(path).read_text(encoding="utf-8").splitlines(), start=1):
             if defined := re.match(r"(\w+)\s*=", line):
                 found.setdefault(defined[1], f"{path}, line {number}")
     return found
@@ -342,7 +342,7 @@ def references(files: list[epath.Path]) -> dict[str, str]:
     """Return the macros that the files use, each with its first file and line."""
     found: dict[str, str] = {}
     for path in files:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(regular(path).read_text(encoding="utf-8").splitlines(), start=1):
             for name in macros_written_in(line.partition("#")[0]):
                 found.setdefault(name, f"{path}, line {number}")
     return found

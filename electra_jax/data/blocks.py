@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from electra_jax.errors import UserError
-from electra_jax.files import replace_file, size_and_crc32
+from electra_jax.files import regular, replace_file, size_and_crc32
 from electra_jax.json_files import read_json
 
 # The checksums of the other files of a split.
@@ -98,10 +98,10 @@ def open_blocks(directory: str | pathlib.Path) -> TokenBlocks:
     if fault is None:
         try:
             offsets, second_starts, vocab_size = (
-                np.load(directory / f"{name}.npy") for name in ("offsets", "second_starts", "vocab_size")
+                np.load(regular(directory / f"{name}.npy")) for name in ("offsets", "second_starts", "vocab_size")
             )
             # A file without a byte of content cannot be mapped.
-            tokens = np.load(directory / "tokens.npy", mmap_mode="r" if offsets[-1] else None)
+            tokens = np.load(regular(directory / "tokens.npy"), mmap_mode="r" if offsets[-1] else None)
             blocks = TokenBlocks(tokens, offsets, second_starts, int(vocab_size))
             if not blocks.fits_together():
                 fault = "its files are of different lengths"

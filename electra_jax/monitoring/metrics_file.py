@@ -4,7 +4,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from electra_jax.files import replace_file, set_aside
+from electra_jax.files import regular, replace_file, set_aside
 from electra_jax.json_files import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def drop_after(path: "epath.Path | Path", step: int) -> None:
     if not path.exists():
         return
     kept, damaged = [], []
-    *lines, last = path.read_bytes().split(b"\n")
+    *lines, last = regular(path).read_bytes().split(b"\n")
     # A run that was killed while it wrote leaves half a line at the end, without its newline.
     for number, line in enumerate([*lines, last] if _row(last) else lines, start=1):
         row = _row(line)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from electra_jax.errors import UserError
+from electra_jax.files import regular
 from electra_jax.tasks.multiple_choice.examples import BadRecordError, ChoiceColumns, ChoiceExample, example_of
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
@@ -114,7 +115,7 @@ def read_race(folder: pathlib.Path, split: str, *, skip_bad_rows: bool) -> Examp
 def _race_questions(path: pathlib.Path, bad_rows: BadRows) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Yield the questions of a passage with their numbers, from 1: each a record with the fields of `_RACE_COLUMNS`."""
     try:
-        passage = json.loads(path.read_text(encoding="utf-8-sig"))
+        passage = json.loads(regular(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError):

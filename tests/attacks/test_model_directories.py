@@ -1,5 +1,6 @@
 """Model directories of which one file is damaged: the same answer as before, or 2 and one sentence."""
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -39,7 +40,25 @@ def replace_by_another(path: Path, draw: random.Random) -> None:
     shutil.copy(draw.choice(sorted(other for other in top.rglob("*") if other.is_file() and other != path)), path)
 
 
-DAMAGES = (truncate, flip, delete, replace_by_a_folder, replace_by_another)
+def replace_by_a_pipe(path: Path, draw: random.Random) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_a_device(path: Path, draw: random.Random) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+DAMAGES = (
+    truncate,
+    flip,
+    delete,
+    replace_by_a_folder,
+    replace_by_another,
+    replace_by_a_pipe,
+    replace_by_a_device,
+)
 COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
     "predict": lambda model, place: ["predict", str(model), "the cat sat on the mat"],
     "export": lambda model, place: ["export", str(model), str(place / "new"), "--format=transformers"],
@@ -91,3 +110,19 @@ def test_a_damaged_file(name: str, command: str, many: bool, models: dict[str, P
         assert sound
         changed = {str(file) for file, end in zip(damaged, ends, strict=True) if end.code == 0 and end.stdout != sound}
         assert not [file for file in changed if file.startswith("checkpoints/")]
+
+
+@pytest.mark.parametrize("damage", [replace_by_a_pipe, replace_by_a_device])
+@pytest.mark.parametrize(("name", "command"), [("tuned", "predict"), ("theirs", "import")])
+def test_no_file_is_waited_for_or_read_without_end(
+    name: str, command: str, damage: Callable[..., None], models: dict[str, Path], tmp_path: Path
+) -> None:
+    """A pipe would keep its reader waiting, and a device never ends; each file is one in turn."""
+    files = sorted(path.relative_to(models[name]) for path in models[name].rglob("*") if path.is_file())
+
+    def case(draw: random.Random, place: Path) -> list[str]:
+        copy = Path(shutil.copytree(models[name], place / "model"))
+        damage(copy / files[int(place.name.rpartition(" ")[2])], draw)
+        return COMMANDS[command](copy, place)
+
+    attack(case, name="no file", count=len(files), folder=tmp_path)
