@@ -89,6 +89,27 @@ def test_tables_from_a_hub(whole: Path, tmp_path: Path) -> None:
     assert found == [row["kind"] for row in dev]
 
 
+def test_tagged_records_from_a_hub(whole: Path, tmp_path: Path) -> None:
+    names = ["O", "B-noun", "I-noun"]
+    tags = {"feature": {"names": names, "_type": "ClassLabel"}, "_type": "Sequence"}
+    described = {"huggingface": json.dumps({"info": {"features": {"ner_tags": tags}}})}
+    for split, number in (("train", 96), ("dev", 24)):
+        rows = [
+            {"tokens": [*DRAW.choices(NOUNS, k=2), *DRAW.choices(VERBS, k=2)], "ner_tags": [1, 2, 0, 0]}
+            for _ in range(number)
+        ]
+        table = pyarrow.Table.from_pylist(rows).replace_schema_metadata(described)
+        pyarrow.parquet.write_table(table, tmp_path / f"{split}.parquet")
+    results = tune(whole, tmp_path, "tagging")
+    assert results["num_examples"] == {"train": 96, "dev": 24}
+    assert best_of(results)["f1"] > 90
+    electra("predict", str(tmp_path / "run"), str(tmp_path / "dev.parquet"), "--output", str(tmp_path / "out.jsonl"))
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [record["words"] for record in found] == [row["tokens"] for row in rows]
+    right = sum(record["tags"] == ["B-noun", "I-noun", "O", "O"] for record in found)
+    assert right >= 20
+
+
 def test_more_epochs_and_early_stopping(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At a constant rate, one epoch and then another are two epochs; without progress a seed stops."""
     for split, number in (("train", 48), ("dev", 20)):
