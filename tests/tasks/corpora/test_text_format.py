@@ -80,6 +80,31 @@ def test_a_file_is_read_as_its_first_lines_show(
 
 
 @pytest.mark.parametrize(
+    ("rows", "texts"),
+    [
+        # A quote that is not closed is text, and so are those of a word at the beginning.
+        (['1\t"One', "2\tTwo", "3\tThree"], ['"One', "Two", "Three"]),
+        (['1\t"One', "2\tTwo", '3\tThree"', "4\tFour"], ['"One', "Two", 'Three"', "Four"]),
+        (['1\t"One", he said', '2\t"Two"', '3\t""Three'], ['"One", he said', "Two", '""Three']),
+        (['1\t"One', '2\t"Two', "3\tThree"], ['"One', '"Two', "Three"]),
+        (['1\ta "b" c', "2\tTwo"], ['a "b" c', "Two"]),
+        # As pandas writes quotes and line ends.
+        (['1\t"One ""a""', "", 'two"', "2\tTwo"], ['One "a"\ntwo', "Two"]),
+        (['1\t"One ""a"""', '2\t"Two', "lines", 'three"', "3\tFour"], ['One "a"', "Two\nlines\nthree", "Four"]),
+    ],
+)
+def test_quotes_of_a_tab_separated_table(tmp_path: pathlib.Path, rows: list[str], texts: list[str]) -> None:
+    for end in ("\n", "\r\n"):
+        (tmp_path / "a.tsv").write_bytes(end.join(["id\ttext", *rows, ""]).encode())
+        assert read(tmp_path / "a.tsv")[0] == texts
+    (tmp_path / "a.tsv").write_text('text\nOne\n"Two\nThree\n"Four"\n"Five"" six\n')
+    assert read(tmp_path / "a.tsv")[0] == ["One", '"Two', "Three", "Four", '"Five"" six']
+    middle = [row.replace("\t", "\tx\t", 1) for row in rows]
+    (tmp_path / "a.tsv").write_text("\n".join(["id\tkind\ttext", *middle, ""]))
+    assert read(tmp_path / "a.tsv")[0] == texts
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("<mediawiki>\n<page>\n", "MediaWiki's XML.*wikiextractor"),
