@@ -140,6 +140,10 @@ class TextReader:
                         f"{place}: no column {self.text_field!r} (columns: {fields}); name the one that holds the text "
                         "with --gin.TEXT_FIELD, or, if it is plain text, set --gin.TEXT_FORMAT='\"documents\"'."
                     )
+                # As where tables were joined end to end.
+                if len(header) > 1 and [*row.values()] == header:
+                    self.skipped["repeated headers"] += 1
+                    continue
                 text = row[self.text_field]
                 if text is None:
                     self.skipped["rows without text"] += 1

@@ -60,6 +60,7 @@ def read(path: pathlib.Path, text_format: str = "auto", text_field: str = "text"
         ("strings.json", json.dumps(["One.", "Twö."], ensure_ascii=False), ["One.", "Twö."]),
         ("pretty.json", json.dumps({"text": "One."}, indent=1) * 2, ["One.", "One."]),
         ("long.json", json.dumps([{"text": "ä" * 300_000}, {"text": "b"}], ensure_ascii=False), ["ä" * 300_000, "b"]),
+        ("joined.csv", "id,text\n0,One.\nid,text\n0,Two.\n", ["One.", "Two."]),
         ("german.csv", "id;text\n0;One, two.\n", ["One, two."]),
         ("quoted.txt", '["Yes," he said] and left.\n', ['["Yes," he said] and left.']),
         ("set.txt", '{"a": 1} is an object.\n', ['{"a": 1} is an object.']),
@@ -166,6 +167,7 @@ def test_quotes_of_a_tab_separated_table(tmp_path: pathlib.Path, rows: list[str]
         ("=E4=B8=AD=E6=96=87=\n" * 20, "quoted-printable"),
         ("One sentence.\tUne phrase.\n" * 8, "a table without a header.*cut.*names of its columns"),
         ("a1|One sentence.|One.\n\n" * 8, "a table without a header"),
+        (json.dumps(json.dumps({"text": "One."})) + "\n", "JSON in strings of JSON"),
         ('{"text": "One."},\n{"text": "Two."},\n', "line 1 is not JSON .Extra data.*mend the line"),
     ],
 )
