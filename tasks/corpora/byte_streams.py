@@ -200,9 +200,46 @@ class _ZstandardReader(io.RawIOBase):
         self._frame = None if frame.eof else frame
 
 
+class _StreamsReader(io.RawIOBase):
+    """Read the streams of a .bz2 or .xz file, one after another.
+
+    The library's own readers take what follows the first one for nothing if it is damaged, or of another kind.
+    """
+
+    def __init__(self, file: BinaryIO, new: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:
+        self._file, self._new = file, new
+        self._stream = new()
+        self._begun = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        while True:
+            given = b""
+            if self._stream.eof:
+                given = self._stream.unused_data
+                self._stream, self._begun = self._new(), False
+            if not given and self._stream.needs_input:
+                given = self._file.read(1 << 16)
+                if not given and not self._begun:
+                    return 0
+                if not given:
+                    raise EOFError("the last stream is not complete")
+            # Zeros may fill up the blocks of a tape.
+            given = given if self._begun else given.lstrip(b"\0")
+            if not given and not self._begun:
+                continue
+            self._begun = True
+            found = self._stream.decompress(given, len(buffer))
+            if found:
+                buffer[: len(found)] = found
+                return len(found)
+
+
 _OPENERS: dict[str, Callable[[BinaryIO, str], BinaryIO]] = {
     ".gz": lambda stream, _: gzip.GzipFile(fileobj=stream),
-    ".xz": lambda stream, _: lzma.LZMAFile(stream),  # noqa: SIM115 - who opened the file closes it
-    ".bz2": lambda stream, _: bz2.BZ2File(stream),
+    ".xz": lambda stream, _: io.BufferedReader(_StreamsReader(stream, lzma.LZMADecompressor), 1 << 16),
+    ".bz2": lambda stream, _: io.BufferedReader(_StreamsReader(stream, bz2.BZ2Decompressor), 1 << 16),
     ".zst": lambda stream, place: io.BufferedReader(_ZstandardReader(stream, place)),
 }

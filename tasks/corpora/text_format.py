@@ -103,6 +103,7 @@ _UNREADABLE_TEXT = (
         "a file of Python's values",
         "write them with json.dumps, one a line",
     ),
+    (r'"\{\s*\\"\w+\\"\s*:', "JSON in strings of JSON", "write the objects themselves, one a line"),
     (r"window\.YTD\.", "a file of an archive of Twitter", "remove what stands before its JSON, and name it .json"),
     (r"(#.*\n)*msgid \"", "a catalogue of gettext", "extract its texts"),
     (r"@\w+\{[^,\s{}]+,\s*\n", "a file of BibTeX", "name text files"),

@@ -16,6 +16,7 @@ from electra_jax.tasks.corpora.archives import members, wet_records
 from electra_jax.tasks.corpora.byte_streams import EXPANSION, Content, content_of, decompressed, with_line_feeds
 from electra_jax.tasks.corpora.corpus import joined_lines
 from electra_jax.tasks.corpora.records import json_values, object_with_one, text_of
+from electra_jax.tasks.corpora.stray_quotes import with_quoted_strays
 from electra_jax.tasks.corpora.text_format import DELIMITERS, container_of, recognise
 
 # A file without blank lines would be one document however large: it is cut so that memory stays bounded.
@@ -118,6 +119,7 @@ class TextReader:
     def _texts_of_table(self, lines: Iterable[str], place: str, delimiter: str) -> Iterator[str]:
         csv.field_size_limit(_LONGEST_DOCUMENT)  # a text may be longer than the 131,072 that csv allows of itself
         # A stray quote of a .tsv is text more often than not.
+        lines = with_quoted_strays(lines) if delimiter == DELIMITERS["tsv"] else lines
         rows = csv.DictReader(lines, delimiter=delimiter, strict=delimiter != DELIMITERS["tsv"])
         try:
             header = list(rows.fieldnames or ())
@@ -138,6 +140,10 @@ class TextReader:
                         f"{place}: no column {self.text_field!r} (columns: {fields}); name the one that holds the text "
                         "with --gin.TEXT_FIELD, or, if it is plain text, set --gin.TEXT_FORMAT='\"documents\"'."
                     )
+                # As where tables were joined end to end.
+                if len(header) > 1 and [*row.values()] == header:
+                    self.skipped["repeated headers"] += 1
+                    continue
                 text = row[self.text_field]
                 if text is None:
                     self.skipped["rows without text"] += 1

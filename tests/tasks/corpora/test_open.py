@@ -1,5 +1,6 @@
 """Every kind of corpus is read as written, streams, and says where it is damaged."""
 
+import bz2
 import gzip
 import json
 import lzma
@@ -26,6 +27,7 @@ DOCUMENTS = ["First line.\nSecond line.", "Another document: é.", "A third."]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     ".gz": gzip.compress,
+    ".bz2": bz2.compress,
     ".xz": lzma.compress,
     ".zst": zstandard.ZstdCompressor().compress,
 }
@@ -94,6 +96,19 @@ def test_several_frames_and_members_are_one_text(tmp_path: pathlib.Path) -> None
     for suffix, compress in COMPRESS.items():
         (tmp_path / f"a.txt{suffix}").write_bytes(compress(b"One\n") + compress(b"two.\n\nThree."))
         assert texts(opened(tmp_path / f"a.txt{suffix}")) == ["One\ntwo.", "Three."]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_what_follows_compressed_text_is_read_or_refused(tmp_path: pathlib.Path, suffix: str) -> None:
+    """Zeros are the rest of a tape's block; text that is not compressed would be lost, as would a damaged stream."""
+    path, compress = tmp_path / f"a.txt{suffix}", COMPRESS[suffix]
+    for rest in (b"Two.\n", b"\1" + compress(b"Two.")[1:], bytes(512) + b"Two.\n"):
+        path.write_bytes(compress(b"One.\n\n") + rest)
+        with pytest.raises(UserError, match=r"damaged"):
+            texts(opened(path))
+    if suffix != ".zst":
+        path.write_bytes(compress(b"One.\n\n") + bytes(70_000) + compress(b"Two.") + bytes(512))
+        assert texts(opened(path)) == ["One.", "Two."]
 
 
 def test_zstandard_as_pzstd_and_its_long_mode_write_it(tmp_path: pathlib.Path) -> None:
@@ -180,7 +195,7 @@ def test_undecodable_bytes(tmp_path: pathlib.Path, suffix: str) -> None:
     assert not opened(path, skip_undecodable=True).skipped  # though the line was read to find the first text
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_truncated_compressed_files(tmp_path: pathlib.Path, suffix: str, share: float) -> None:
     whole = COMPRESS[suffix](" ".join(str(number**7) for number in range(50_000)).encode())
@@ -190,7 +205,7 @@ def test_truncated_compressed_files(tmp_path: pathlib.Path, suffix: str, share: 
         texts(opened(path))
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
 def test_damaged_compressed_files(tmp_path: pathlib.Path, suffix: str) -> None:
     path = tmp_path / f"a.txt{suffix}"
     path.write_bytes(b"This is no compressed text, whatever its name says.")

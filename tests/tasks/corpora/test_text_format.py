@@ -60,6 +60,7 @@ def read(path: pathlib.Path, text_format: str = "auto", text_field: str = "text"
         ("strings.json", json.dumps(["One.", "Twö."], ensure_ascii=False), ["One.", "Twö."]),
         ("pretty.json", json.dumps({"text": "One."}, indent=1) * 2, ["One.", "One."]),
         ("long.json", json.dumps([{"text": "ä" * 300_000}, {"text": "b"}], ensure_ascii=False), ["ä" * 300_000, "b"]),
+        ("joined.csv", "id,text\n0,One.\nid,text\n0,Two.\n", ["One.", "Two."]),
         ("german.csv", "id;text\n0;One, two.\n", ["One, two."]),
         ("quoted.txt", '["Yes," he said] and left.\n', ['["Yes," he said] and left.']),
         ("set.txt", '{"a": 1} is an object.\n', ['{"a": 1} is an object.']),
@@ -77,6 +78,31 @@ def test_a_file_is_read_as_its_first_lines_show(
     (tmp_path / "no_suffix").write_bytes(gzip.compress(bz2.compress(content.encode())))
     if not name.endswith(".csv"):
         assert read(tmp_path / "no_suffix")[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "texts"),
+    [
+        # A quote that is not closed is text, and so are those of a word at the beginning.
+        (['1\t"One', "2\tTwo", "3\tThree"], ['"One', "Two", "Three"]),
+        (['1\t"One', "2\tTwo", '3\tThree"', "4\tFour"], ['"One', "Two", 'Three"', "Four"]),
+        (['1\t"One", he said', '2\t"Two"', '3\t""Three'], ['"One", he said', "Two", '""Three']),
+        (['1\t"One', '2\t"Two', "3\tThree"], ['"One', '"Two', "Three"]),
+        (['1\ta "b" c', "2\tTwo"], ['a "b" c', "Two"]),
+        # As pandas writes quotes and line ends.
+        (['1\t"One ""a""', "", 'two"', "2\tTwo"], ['One "a"\ntwo', "Two"]),
+        (['1\t"One ""a"""', '2\t"Two', "lines", 'three"', "3\tFour"], ['One "a"', "Two\nlines\nthree", "Four"]),
+    ],
+)
+def test_quotes_of_a_tab_separated_table(tmp_path: pathlib.Path, rows: list[str], texts: list[str]) -> None:
+    for end in ("\n", "\r\n"):
+        (tmp_path / "a.tsv").write_bytes(end.join(["id\ttext", *rows, ""]).encode())
+        assert read(tmp_path / "a.tsv")[0] == texts
+    (tmp_path / "a.tsv").write_text('text\nOne\n"Two\nThree\n"Four"\n"Five"" six\n')
+    assert read(tmp_path / "a.tsv")[0] == ["One", '"Two', "Three", "Four", '"Five"" six']
+    middle = [row.replace("\t", "\tx\t", 1) for row in rows]
+    (tmp_path / "a.tsv").write_text("\n".join(["id\tkind\ttext", *middle, ""]))
+    assert read(tmp_path / "a.tsv")[0] == texts
 
 
 @pytest.mark.parametrize(
@@ -141,6 +167,7 @@ def test_a_file_is_read_as_its_first_lines_show(
         ("=E4=B8=AD=E6=96=87=\n" * 20, "quoted-printable"),
         ("One sentence.\tUne phrase.\n" * 8, "a table without a header.*cut.*names of its columns"),
         ("a1|One sentence.|One.\n\n" * 8, "a table without a header"),
+        (json.dumps(json.dumps({"text": "One."})) + "\n", "JSON in strings of JSON"),
         ('{"text": "One."},\n{"text": "Two."},\n', "line 1 is not JSON .Extra data.*mend the line"),
     ],
 )
