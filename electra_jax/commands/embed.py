@@ -78,8 +78,8 @@ def writer(path: str | None, width: int, job: Mapping[str, Any] | None) -> Itera
     """Yield where records with a `vector` go.
 
     Args:
-        path: a .npy, for one float32 array [N, D], in which an input without a vector is a row of NaN and with which no
-            job goes on; any other path as `record_writer` takes it.
+        path: a .npy, for one float32 array [N, D], in which an input without a vector is a row of NaN, and which no job
+            continues; any other path as `record_writer` takes it.
         width: D.
         job: what determines the records, see `job_of`.
 

@@ -37,13 +37,13 @@ class Output:
 def record_writer(path: str | None, job: Mapping[str, Any] | None = None) -> Iterator[Output]:
     """Yield where records go.
 
-    A file takes its name only once the body has succeeded; where a signal or a kill ends it, the same job goes on.
+    A file takes its name only once the body has succeeded; where a signal or a kill ends it, the same job continues.
     Standard output is flushed after each record, and a reader who closes it, as `head` does, ends the body without an
     error.
 
     Args:
         path: a .csv, any other file for a JSON object a line, or None for standard output.
-        job: what determines the records, see `job_of`; None if they are not to be gone on with.
+        job: what determines the records, see `job_of`; None for one that is not to be continued.
 
     Raises:
         UserError: if the file exists, or another process writes it.
@@ -55,7 +55,7 @@ def record_writer(path: str | None, job: Mapping[str, Any] | None = None) -> Ite
     check_free(path)
     with unfinished(Path(path), job) as part:
         if part.done:
-            print(f"going on after the {part.done:,} records that are in {part.path}", flush=True)
+            print(f"continuing after the {part.done:,} records in {part.path}", flush=True)
         yield Output(lambda record: print(as_json(record), file=part.file), part.done, part.errors)
         part.file.flush()
         if path.lower().endswith(".csv"):

@@ -1,7 +1,7 @@
-"""Go on with an output that a job was ended in, rather than answer its inputs twice.
+"""Continue an output whose job was killed or stopped, rather than answer its inputs twice.
 
-Records are written to `FILE.part`, and `FILE.part.json` says what made them. The same job goes on after the last whole
-one; any other begins anew.
+Records are written to `FILE.part`, and `FILE.part.json` says what made them. The same job continues after the last
+whole one; any other begins anew.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def job_of(source: str | None, model: Network, settings: Mapping[str, Any]) -> d
 def unfinished(path: Path, job: Mapping[str, Any] | None) -> Iterator[Unfinished]:
     """Hold `path`.part open for the body, which gives it its name; it is removed if the body fails.
 
-    It stays where the process is killed or a signal ends it, so that the same job can go on.
+    It stays where the process is killed or a signal ends it, so that the same job can continue.
 
     Args:
         path: the output.

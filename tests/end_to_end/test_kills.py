@@ -198,7 +198,7 @@ def test_predict_killed_goes_on(place: Path, model: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "out.jsonl").exists()
     again = electra(predicting("out.jsonl"), place / "cache")
     assert again.returncode == 0, again
-    done = re.fullmatch(rf"going on after the ([\d,]+) records that are in {part}\n", again.stdout)
+    done = re.fullmatch(rf"continuing after the ([\d,]+) records in {part}\n", again.stdout)
     assert done, again
     assert 0 < int(done[1].replace(",", "")) < 8_000
     assert electra(predicting("whole.jsonl"), place / "cache").returncode == 0

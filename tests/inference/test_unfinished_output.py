@@ -1,4 +1,4 @@
-"""A job of `electra predict` or `embed` that was ended goes on, and what it writes is what it would have written."""
+"""A job of `electra predict` or `embed` that was ended continues, and what it writes is what it would have written."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_goes_on(
         assert main(command(folder, name)) == 0
     # What stands there is not answered again, but for a list of which a part is missing.
     assert sizes == ([64, 22] if cut else [22])
-    assert capsys.readouterr().out == f"going on after the {done} records that are in {part}\n"
+    assert capsys.readouterr().out == f"continuing after the {done} records in {part}\n"
     assert caplog.messages == [warning]
     assert (folder / name).read_bytes() == (folder / f"whole-{name}").read_bytes()
     assert sorted(os.listdir(folder)) == ["in.jsonl", "model", name, f"whole-{name}"]
@@ -132,7 +132,7 @@ def test_another_job_begins_anew(
         assert main(predicting(folder, "out.jsonl")) == 2
     more = change(folder)
     assert main(predicting(folder, "out.jsonl", *more)) == 0
-    assert "going on" not in capsys.readouterr().out
+    assert "continuing" not in capsys.readouterr().out
     assert main(predicting(folder, "whole.jsonl", *more)) == 0
     assert (folder / "out.jsonl").read_bytes() == (folder / "whole.jsonl").read_bytes()
     indices = [json.loads(line)["index"] for line in (folder / "out.jsonl").read_text().splitlines()]
