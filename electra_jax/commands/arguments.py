@@ -18,10 +18,11 @@ INPUT is a file if there is one of that name, standard input if it is - or left 
 input gives one record, in order: its `index` from 0, its `id` where it has one (ID_COLUMN), and the answer; or an
 `error`, after which the job continues.
 
-  a .csv or .tsv     columns as in training, TEXT_COLUMN (or "text") and TEXT_B_COLUMN (or "text_pair"); or those of
-                     question answering, "question" and "context"
-  a .jsonl           a JSON value a line, see below
+  a .csv, .tsv       columns as in training, TEXT_COLUMN (or "text") and TEXT_B_COLUMN (or "text_pair"); or those of
+  or .parquet        question answering, "question" and "context"
+  a .jsonl or .json  a JSON value a line, see below; an array of objects; SQuAD's or MRQA's files
   an .npz            arrays of token ids
+  a tagged file      for a tagger, a word a line with a blank line after each sentence; tags in it are not read
   any other file     a text a line, whatever it begins with; JSON where the model reads no plain text
   standard input     a line at a time, as it comes: JSON objects and lists, and every other line a text
 

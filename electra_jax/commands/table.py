@@ -192,7 +192,8 @@ COMMANDS = {
         (
             Argument("arguments", {"nargs": "*", "metavar": "[MODEL_DIR] [INPUT]", "help": "see above"}),
             Argument(
-                "--output", {"metavar": "PATH", "help": "a .csv, or any other file for JSON lines; it must not exist"}
+                "--output",
+                {"metavar": "PATH", "help": "a .csv or .tsv, or any other file for JSON lines; it must not exist"},
             ),
             Argument("--batch_size", {"type": int, "help": "as --gin.BATCH_SIZE"}),
         ),
@@ -209,7 +210,10 @@ COMMANDS = {
             Argument("input", {"nargs": "?", "metavar": "INPUT", "help": "as electra predict reads it"}),
             Argument(
                 "--output",
-                {"metavar": "PATH", "help": "a .npy for one array [N, D], a .csv, or any other file for JSON lines"},
+                {
+                    "metavar": "PATH",
+                    "help": "a .npy for one array [N, D], a .csv or .tsv, or any other file for JSON lines",
+                },
             ),
             *VECTORS,
             Argument("--text_column", {"metavar": "NAME", "help": 'of a table or of JSON objects, otherwise "text"'}),

@@ -17,6 +17,11 @@ from electra_jax.tasks.rows import without_surrogates
 
 Write = Callable[[Mapping[str, Any]], None]
 
+# What separates the columns of a table, by the ending of its name.
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+# Endings that promise another format than is written.
+OTHER_FORMATS = frozenset({".parquet", ".arrow", ".xlsx", ".xls", ".npy", ".npz", ".gz", ".xz", ".bz2", ".zst", ".zip"})
+
 
 @dataclasses.dataclass(frozen=True)
 class Output:
@@ -42,24 +47,27 @@ def record_writer(path: str | None, job: Mapping[str, Any] | None = None) -> Ite
     error.
 
     Args:
-        path: a .csv, any other file for a JSON object a line, or None for standard output.
+        path: a .csv or a .tsv, any other file for a JSON object a line, or None for standard output.
         job: what determines the records, see `job_of`; None for one that is not to be continued.
 
     Raises:
-        UserError: if the file exists, or another process writes it.
+        UserError: if the file exists, its name promises another format, or another process writes it.
     """
     if path is None:
         with ending_with_reader():
             yield Output(lambda record: print(as_json(record), flush=True))
         return
     check_free(path)
+    end = Path(path).suffix.lower()
+    if end in OTHER_FORMATS:
+        raise UserError(f"{path}: records are not written as {end}; name a .csv, a .tsv or a .jsonl")
     with unfinished(Path(path), job) as part:
         if part.done:
             print(f"continuing after the {part.done:,} records in {part.path}", flush=True)
         yield Output(lambda record: print(as_json(record), file=part.file), part.done, part.errors)
         part.file.flush()
-        if path.lower().endswith(".csv"):
-            write_table(part.path, Path(path))
+        if end in DELIMITERS:
+            write_table(part.path, Path(path), DELIMITERS[end])
             part.path.unlink()
         else:
             part.path.replace(path)
@@ -92,8 +100,8 @@ def as_json(record: Any) -> str:
     return without_surrogates(json_text(record, indent=None, ensure_ascii=False).removesuffix("\n"))
 
 
-def write_table(records: Path, path: Path) -> None:
-    """Write JSON lines as a CSV with a column for each field of any of them, in order of appearance.
+def write_table(records: Path, path: Path, delimiter: str) -> None:
+    """Write JSON lines as a table with a column for each field of any of them, in order of appearance.
 
     A field that holds an object has a column for each of its fields, `field.name`; a list stands as JSON.
     """
@@ -109,7 +117,7 @@ def write_table(records: Path, path: Path) -> None:
     table.unlink(missing_ok=True)
     try:
         with open(records, encoding="utf-8") as lines, open(table, "x", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(names), lineterminator="\n")
+            writer = csv.DictWriter(file, list(names), delimiter=delimiter, lineterminator="\n")
             writer.writeheader()
             writer.writerows(flat(json.loads(line)) for line in lines)
         table.replace(path)

@@ -177,9 +177,27 @@ def test_csv_out(folder: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "o.csv"]
 
 
+def test_tsv_out(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"id": "a\\tb", "text": "the cat"}\n')
+    assert main(["predict", str(folder / "one"), str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "o.tsv")]) == 0
+    with open(tmp_path / "o.tsv", newline="") as file:
+        (record,) = csv.DictReader(file, delimiter="\t")
+    (found,) = load(folder / "one")("the cat")
+    assert (record["id"], record["label"]) == ("a\tb", found["label"])
+
+
+@pytest.mark.parametrize("name", ["o.parquet", "o.xlsx", "o.jsonl.gz", "o.npy"])
+def test_an_output_of_another_format_is_refused(
+    name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(folder / "one"), "the cat", "--output", str(tmp_path / name)]) == 2
+    assert f"{name}: records are not written as {Path(name).suffix}; name a .csv" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
 def test_lists_stand_in_a_table_as_json(tmp_path: Path) -> None:
     (tmp_path / "out").write_text('{"index": 0, "tags": ["B", "O"], "top": {"a": {"b": 1}}}\n')
-    write_table(tmp_path / "out", tmp_path / "table")
+    write_table(tmp_path / "out", tmp_path / "table", ",")
     assert (tmp_path / "table").read_text() == 'index,tags,top.a.b\n0,"[""B"", ""O""]",1\n'
 
 
