@@ -91,8 +91,9 @@ def split_paths(
         if options.data_dir is not None:
             root = pathlib.Path(options.data_dir)
             looked += [root / folder / f"{split}{suffix}" for folder in (*folders, "") for suffix in suffixes]
-        # A file that was named is opened even if it does not exist, so that the error names it.
-        found = next((path for path in looked if named_path is not None or path.exists()), None)
+        # A file that was named, or to which a link leads, is opened even if it does not exist: the error names it.
+        there = (path for path in looked if named_path is not None or path.exists() or path.is_symlink())
+        found = next(there, None)
         if found is not None:
             paths[split] = found
     return paths

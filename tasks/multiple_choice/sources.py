@@ -135,7 +135,7 @@ def _with_val(options: TaskOptions, folders: tuple[str, ...]) -> TaskOptions:
     if options.dev_file is not None or options.data_dir is None:
         return options
     places = (pathlib.Path(options.data_dir) / folder / "val.csv" for folder in (*folders, ""))
-    found = next((str(place) for place in places if place.exists()), None)
+    found = next((str(place) for place in places if place.exists() or place.is_symlink()), None)
     return dataclasses.replace(options, dev_file=found)
 
 

@@ -296,3 +296,12 @@ def test_real_chunks_have_the_published_counts(tmp_path: Path) -> None:
     predictions = whole.predictions(examples, rows, outputs)
     scores = whole.score(examples, predictions)
     assert scores == dict.fromkeys(("f1", "precision", "recall", "accuracy"), 100.0)
+
+
+def test_a_split_whose_link_leads_nowhere_is_no_split_that_is_missing(tmp_path: Path) -> None:
+    """Its disk may not be mounted; a part of the training examples would take its place."""
+    written(tmp_path / "chunk/train.txt", "Ann X B-NP\n\nsleeps X B-VP\n")
+    (tmp_path / "chunk/dev.txt").symlink_to(tmp_path / "nowhere.txt")
+    task = made("chunk", tmp_path)
+    with pytest.raises(UserError, match=r"chunk/dev\.txt"):
+        task.examples("dev")
