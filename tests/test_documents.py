@@ -156,6 +156,10 @@ def test_fine_tuned_it_is_the_other_way_round_as_the_pages_say() -> None:
         found = {(run["learning_rate"], run["epochs"]): run["dev_f1"] for run in runs if run["variant"] == arm}
         row = (found[3e-4, 1], first, found[1e-3, 3], found[3e-3, 1])
         assert f"| `{arm}` | {' | '.join(f'{score:.1f}' for score in row)} |" in page
+    sentences = json.loads((ROOT / "docs" / "efficiency" / "stage_b_sentences.json").read_text())["runs"]
+    accuracies = {run["task"]: run["accuracy"] for run in sentences}
+    assert all(run["accuracy"] == accuracies[run["task"]] for run in sentences)
+    assert "accuracy {sst2:.1f}, {mrpc:.1f} and {rte:.1f};".format_map(accuracies) in page
     towers, mlm = (in_words(drawn, 2) for drawn in scored)
     assert f"an F1 of {mlm} from it and of {towers} from the two towers (two seeds)" in readme
 
