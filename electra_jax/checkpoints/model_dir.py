@@ -303,7 +303,9 @@ def check_trained_with(directory: epath.Path, vocabulary: Vocabulary, place: str
     Raises:
         UserError: if it was trained with another one.
     """
-    trained = orbax_store.newest_data_state(directory / CHECKPOINTS).get("vocabulary", vocabulary.fingerprint)
+    trained = orbax_store.newest_data_state(directory / CHECKPOINTS).get(
+        orbax_store.TRAINED_WITH, vocabulary.fingerprint
+    )
     if trained != vocabulary.fingerprint:
         raise UserError(
             f"the vocabulary of {place} is not the one that {directory} was trained with (other entries, another order "
@@ -365,6 +367,6 @@ def write_model(
             write_tokenizer(directory, vocabulary)
     writer = orbax_store.Checkpoints(directory, keep=1)
     try:
-        writer.save(step, state, {})
+        writer.save(step, state, {} if vocabulary is None else {orbax_store.TRAINED_WITH: vocabulary.fingerprint})
     finally:
         writer.close()

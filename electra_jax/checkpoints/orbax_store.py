@@ -35,6 +35,9 @@ from electra_jax.run_directory import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
+# What in the `data_state` of a checkpoint is the fingerprint of the vocabulary.
+TRAINED_WITH = "vocabulary"
+
 
 class Restored(NamedTuple):
     """The content of a checkpoint, placed on devices."""
@@ -183,7 +186,12 @@ def handlers() -> dict[str, ocp.CheckpointHandler]:
 
 def is_of_run(directory: epath.Path, step: int) -> bool:
     """Return whether a training run wrote a checkpoint: only those have a place in the data, not imported weights."""
-    return _data_state(directory, step) != {}
+    return has_place(_data_state(directory, step))
+
+
+def has_place(data_state: dict[str, Any]) -> bool:
+    """Return whether the `data_state` of a checkpoint has a place in the data, and not the vocabulary alone."""
+    return not data_state.keys() <= {TRAINED_WITH}
 
 
 def newest_data_state(directory: epath.Path) -> dict[str, Any]:

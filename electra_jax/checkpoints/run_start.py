@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from electra_jax.checkpoints.orbax_store import Checkpoints, complete_steps
+from electra_jax.checkpoints.orbax_store import Checkpoints, complete_steps, has_place
 from electra_jax.checkpoints.warm_start import initialize_from
 from electra_jax.config.data import PretrainingData
 from electra_jax.config.pretraining import PretrainingRun
@@ -46,7 +46,7 @@ def begin(configuration: PretrainingRun, setup: PretrainingSetup, mesh: Mesh, da
         checkpoints, source = open_checkpoints(configuration), configuration.model_dir
         restored = checkpoints.restore(sharding.abstract(setup.init, key, mesh, configuration.mesh))
         if restored is not None:
-            if restored.data_state:
+            if has_place(restored.data_state):
                 resume_data(configuration, data, restored.data_state, step=restored.step)
                 print_on_leader(f"resuming from step {restored.step} of {source}")
             else:

@@ -126,3 +126,31 @@ def test_no_file_is_waited_for_or_read_without_end(
         return COMMANDS[command](copy, place)
 
     attack(case, name="no file", count=len(files), folder=tmp_path)
+
+
+def other_order(path: Path) -> None:
+    first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*rest[:20], first, *rest[20:]]))
+
+
+def other_casing(path: Path) -> None:
+    path.with_suffix(".json").write_text(path.with_suffix(".json").read_text().replace("true", "false"))
+
+
+@pytest.mark.parametrize("change", [other_order, other_casing])
+@pytest.mark.parametrize("imported", [False, True])
+def test_a_vocabulary_that_has_changed_is_refused(
+    imported: bool, change: Callable[[Path], None], models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of what was fine-tuned and of what was imported, as of a pre-training."""
+    model = tmp_path / "model"
+    if imported:
+        assert outcome(["export", str(models["tuned"]), str(tmp_path / "out"), "--format", "transformers"]).code == 0
+        assert outcome(["import", str(tmp_path / "out"), str(model)]).code == 0
+    else:
+        shutil.copytree(models["tuned"], model)
+    assert outcome(["predict", str(model), "the cat"]).code == 0
+    change(model / "vocab.txt")
+    end = outcome(["predict", str(model), "the cat"])
+    assert end.code == 2
+    assert f"is not the one that {model} was trained with" in end.stderr
