@@ -42,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tuned(folder / "generator", "generator", labels=(), task=None)
     facts = text_facts("rte", LABELS, pair=True)
     write_tuned(folder / "tuned", "sequence_classification", labels=LABELS, task=facts)
-    shutil.copytree(folder / "pair", folder / "bare", ignore=shutil.ignore_patterns("vocab.*"))
+    write_tuned(folder / "bare", "pretraining", labels=(), task=None, vocabulary=None)
     # What an objective that predicts words trained is recorded as a generator; it is what the run was for.
     for source, name in (("generator", "words"), ("pair", "pretrained")):
         shutil.copytree(folder / source, folder / name)

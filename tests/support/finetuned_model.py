@@ -61,6 +61,7 @@ def write_tuned(
     encoder: EncoderConfig | None = None,
     facts: dict[str, Any] | None = None,
     seed: int = 7,
+    vocabulary: Vocabulary | None = Vocabulary(TOKENS, True, True),  # noqa: B008  (never changed)
     **head_fields: Any,
 ) -> Path:
     """A model directory of a kind of `description.KINDS`, whose facts hold `task`, if any, beside other `facts`."""
@@ -84,7 +85,7 @@ def write_tuned(
     draw = np.random.default_rng(seed)
     params = jax.tree.unflatten(structure, [draw.normal(0.0, 0.5, leaf.shape).astype(np.float32) for leaf in shapes])
     directory.mkdir(parents=True)
-    write_model(directory, description, {"params": params}, step=3, vocabulary=Vocabulary(TOKENS, True, True))
+    write_model(directory, description, {"params": params}, step=3, vocabulary=vocabulary)
     return directory
 
 
