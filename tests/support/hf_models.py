@@ -1,8 +1,10 @@
 """Provide small models and directories of transformers, and run imports of damaged ones."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -46,3 +48,11 @@ def model_with(vocabulary: Vocabulary, *, head: bool = False) -> Loaded:
     draw = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(np.float32), abstract_params(description))
     return Loaded(description, params, vocabulary, step=0)
+
+
+def write_vocabulary(folder: Path, size: int, **casing: Any) -> None:
+    """Write a vocabulary of letters, and its casing."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += [*"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnop")]
+    (folder / "vocab.txt").write_text("\n".join(words[:size]) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, **casing}))
