@@ -164,6 +164,24 @@ def test_fine_tuned_it_is_the_other_way_round_as_the_pages_say() -> None:
     assert f"an F1 of {mlm} from it and of {towers} from the two towers (two seeds)" in readme
 
 
+def test_the_layer_that_is_chosen_is_ahead_of_the_last_as_the_page_says() -> None:
+    runs = json.loads((ROOT / "docs" / "efficiency" / "stsb_layers.json").read_text())["runs"]
+    chosen, last = ([run for run in runs if run["chosen"] is whether] for whether in (True, False))
+    before = [
+        [one["spearman"] for run in chosen for one in run["before_training"] if (one["layer"], one["pooling"]) == asked]
+        for asked in [(layer, "mean") for layer in (1, 2, 3, 4)]
+    ]
+    after = [[run["spearman"] for run in found] for found in (chosen, last)]
+    assert [(run["layer"], run["pooling"]) for run in chosen] == [(1, "mean")] * 2
+    assert min(before[0]) > max(before[3]) + 5
+    assert min(after[0]) > max(after[1]) + 5
+    first, *others = (", ".join(f"{score:.1f}" for score in scores) for scores in before)
+    trained, of_last = (", ".join(f"{score:.1f}" for score in scores) for scores in after)
+    page = (ROOT / "docs" / "vectors.md").read_text().replace("**", "")
+    assert f"| before training | {' | '.join([first, *others])} |" in page
+    assert f"| trained on STS-B, two epochs | {trained} | | | {of_last} |" in page
+
+
 def chunks_of(comparison: dict[str, Any], variant: str, fraction: float, task: str = "probe_chunk") -> list[float]:
     """Return the scores on chunks of every pre-training of an arm at a fraction."""
     asked = (variant, fraction, task)
