@@ -12,6 +12,7 @@ from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.config.probing import ProbeRun
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.errors import UserError
+from electra_jax.files import path_of
 from electra_jax.model.config import MAX_UNROLLED_LAYERS, EncoderConfig
 from electra_jax.model.types import PyTree
 from electra_jax.tasks.text.prompts import PROMPT
@@ -162,6 +163,8 @@ def init_from_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool
     if found is None and vocab_file is None:
         raise UserError(f"{init_from} has no vocabulary: name the one that it was trained with by TOKENIZER")
     given = None if vocab_file is None else load_tokenizer(vocab_file, lowercase=lowercase)
+    if found is None and given is not None:
+        model_dir.check_trained_with(path_of(init_from), given, str(vocab_file))
     if given is not None and found is not None and not same_ids(given, found):
         raise UserError(
             f"TOKENIZER {vocab_file} is not the vocabulary that {init_from} was trained with "

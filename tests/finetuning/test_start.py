@@ -36,13 +36,14 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`pair`, `generator` and `tuned`, all of `small_encoder`'s sizes; the pair again without a vocabulary."""
+    """`pair`, `generator` and `tuned` of `small_encoder`'s sizes; the pair again without a vocabulary, or having lost it."""
     folder = tmp_path_factory.mktemp("models")
     write_tuned(folder / "pair", "pretraining", labels=(), task=None)
     write_tuned(folder / "generator", "generator", labels=(), task=None)
     facts = text_facts("rte", LABELS, pair=True)
     write_tuned(folder / "tuned", "sequence_classification", labels=LABELS, task=facts)
     write_tuned(folder / "bare", "pretraining", labels=(), task=None, vocabulary=None)
+    shutil.copytree(folder / "pair", folder / "lost", ignore=shutil.ignore_patterns("vocab.*"))
     # What an objective that predicts words trained is recorded as a generator; it is what the run was for.
     for source, name in (("generator", "words"), ("pair", "pretrained")):
         shutil.copytree(folder / source, folder / name)
@@ -152,6 +153,8 @@ def test_what_agrees_may_be_given_again(models: Path, tmp_path: Path, configured
     )
     bare = resolve_init(configured(init_from=models / "bare", VOCAB_FILE=file))
     assert bare.vocabulary == Vocabulary(TOKENS, True, True)
+    lost = resolve_init(configured(init_from=models / "lost", VOCAB_FILE=file))
+    assert lost.vocabulary == Vocabulary(TOKENS, True, True)
 
 
 def test_random_weights(tmp_path: Path, configured: Configured) -> None:
@@ -168,6 +171,9 @@ def test_random_weights(tmp_path: Path, configured: Configured) -> None:
         ({"init_from": "pair", "VOCAB_FILE": "other"}, "is not the vocabulary that {models}/pair was trained with"),
         ({"init_from": "pair", "VOCAB_FILE": "shorter"}, "(63 entries against 64, or others): leave TOKENIZER out"),
         ({"init_from": "bare", "VOCAB_FILE": "shorter"}, "63 entries and the embedding table of {models}/bare 64 rows"),
+        # The checkpoint remembers what its directory has lost.
+        ({"init_from": "lost", "VOCAB_FILE": "other"}, "is not the one that {models}/lost was trained with"),
+        ({"init_from": "lost", "VOCAB_FILE": "cased"}, "is not the one that {models}/lost was trained with"),
         ({"init_from": "bare"}, "{models}/bare has no vocabulary: name the one"),
         ({"init_from": "pair", "LOWERCASE": False}, "lower-cased text, and LOWERCASE says otherwise"),
         ({"init_from": "pair", "VOCAB_FILE": "cased"}, "lower-cased text, and {files}/cased.txt says otherwise"),
