@@ -36,7 +36,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`pair`, `generator` and `tuned` of `small_encoder`'s sizes; the pair again without a vocabulary, or having lost it."""
+    """`pair`, `generator` and `tuned` of `small_encoder`'s sizes; the pair without a vocabulary, or having lost it."""
     folder = tmp_path_factory.mktemp("models")
     write_tuned(folder / "pair", "pretraining", labels=(), task=None)
     write_tuned(folder / "generator", "generator", labels=(), task=None)
