@@ -112,3 +112,16 @@ def place_serve_arguments(options: argparse.Namespace, bindings: Sequence[str]) 
         both = "" if options.model is None else f", and MODEL_DIR is bound beside {options.model}"
         raise UserError(f"electra serve needs one model: electra serve MODEL_DIR, or --gin.MODEL_DIR=...{both}")
     return [] if options.model is None else [f"MODEL_DIR={options.model!r}"]
+
+
+def place_vocab_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
+    """Return the binding of the vocabulary that `--extend` names.
+
+    Raises:
+        UserError: if EXTEND is bound too.
+    """
+    if options.extend is None:
+        return []
+    if bound(bindings, "EXTEND") is not None:
+        raise UserError(f"EXTEND is bound beside --extend {options.extend}: give one of them")
+    return [f"EXTEND={options.extend!r}"]

@@ -11,6 +11,7 @@ from electra_jax.commands.arguments import (
     place_inspect_arguments,
     place_predict_arguments,
     place_serve_arguments,
+    place_vocab_arguments,
 )
 from electra_jax.commands.gin_choice import (
     GinFile,
@@ -253,8 +254,15 @@ COMMANDS = {
     "vocab": Command(
         "learn a tokenizer from text",
         "vocab",
+        (
+            Argument(
+                "--extend",
+                {"metavar": "PATH", "help": "a WordPiece vocabulary to add the text's words to; the same as EXTEND"},
+            ),
+        ),
         configuration="pretraining.VocabularyRun",
         gin_files=given_or("gin/runs/vocab.gin"),
+        place_arguments=place_vocab_arguments,
         reads_text=True,
         processes="leader",
     ),

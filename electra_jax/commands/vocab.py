@@ -1,5 +1,6 @@
 """`electra vocab`: learns a tokenizer from text, or extends one by words of a text."""
 
+import argparse
 import collections
 import sys
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,7 @@ MEASURED_MB = 10
 SHOWN_WORDS = 10
 
 
-def run(configuration: VocabularyRun) -> None:
+def run(configuration: VocabularyRun, options: argparse.Namespace) -> None:
     """Read the corpus (or a whole mixture) once, say what it is written in and what was chosen, write the tokenizer.
 
     Raises:
@@ -38,6 +39,8 @@ def run(configuration: VocabularyRun) -> None:
             destroys the text's script, too much of the text is unknown to the tokenizer, or a file exists: models may
             depend on it.
     """
+    # The vocabulary that the command line names is part of the configuration.
+    del options
     base = None if configuration.extend is None else vocabulary_to_extend(configuration)
     written = files_of(configuration) if base is None else files_of_extension(configuration, base)
     check_free(written)

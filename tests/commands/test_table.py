@@ -114,3 +114,12 @@ def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) 
         parse_arguments(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"electra-jax {importlib.metadata.version('electra-jax')}\n"
+
+
+def test_the_vocabulary_to_extend_is_an_option_of_electra_vocab() -> None:
+    options, bindings = parse_arguments(["vocab", "--extend", "old/vocab.txt", "--gin.VOCAB_SIZE=9"])
+    assert COMMANDS["vocab"].place_arguments(options, bindings) == ["EXTEND='old/vocab.txt'"]
+    assert COMMANDS["vocab"].place_arguments(*parse_arguments(["vocab"])) == []
+    options, bindings = parse_arguments(["vocab", "--extend", "old", "--gin.EXTEND='other'"])
+    with pytest.raises(UserError, match="EXTEND is bound beside --extend old: give one of them"):
+        COMMANDS["vocab"].place_arguments(options, bindings)

@@ -87,8 +87,8 @@ def test_no_place_no_word_and_no_wordpiece_are_refused() -> None:
 def extend(folder: Path, source: Path, target: str, **macros: object) -> int:
     text = folder / "text.txt"
     text.write_text("\n\n".join(TEXT) + "\n", encoding="utf-8")
-    values = {"CORPUS": str(text), "EXTEND": str(source), "TOKENIZER": str(folder / target), "VOCAB_SIZE": 19} | macros
-    return main(["vocab", *(f"--gin.{name}={value!r}" for name, value in values.items())])
+    values = {"CORPUS": str(text), "TOKENIZER": str(folder / target), "VOCAB_SIZE": 19} | macros
+    return main(["vocab", "--extend", str(source), *(f"--gin.{name}={value!r}" for name, value in values.items())])
 
 
 def test_the_command_writes_what_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
