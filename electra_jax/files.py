@@ -185,10 +185,7 @@ def replacing(path: AnyPath, *, durable: bool = False) -> Iterator[AnyPath]:
         check_replaceable(path)
     part = path.with_name(f"{path.name}.part")
     if not is_remote(part):
-        # A directory that somebody else made may hold a link there, or a pipe: nothing is written through it.
-        with contextlib.suppress(OSError):
-            if not stat.S_ISREG(os.lstat(part).st_mode):
-                os.unlink(part)
+        remove_unless_regular(part)
     try:
         yield part
         if durable and not is_remote(part):
@@ -200,6 +197,31 @@ def replacing(path: AnyPath, *, durable: bool = False) -> Iterator[AnyPath]:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def remove_unless_regular(path: AnyPath) -> None:
+    """Remove what is to be written anew, unless it is an ordinary file.
+
+    A directory that somebody else made may hold a link there, or a pipe: nothing is written through it.
+    """
+    with contextlib.suppress(OSError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            os.unlink(path)
+
+
+def try_lock(file: IO[str] | int) -> bool:
+    """Take the system's lock on an open file, and return whether no other process holds it.
+
+    Where a file system has no locks, nobody does.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return True
 
 
 def _sync(path: "Path | epath.Path") -> None:
@@ -284,17 +306,11 @@ def _sole_filler(part: Path) -> Iterator[None]:
             part.unlink()
         part.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not try_lock(descriptor):
             os.close(descriptor)
             raise UserError(
                 f"{part} is being written by another process: wait until it ends, or name another destination"
-            ) from error
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                os.close(descriptor)
-                raise
+            )
         # The holder before this process may have renamed it between its opening and its locking.
         if part.exists() and os.path.samestat(os.fstat(descriptor), part.stat()):
             break
@@ -354,9 +370,7 @@ def sole_builder(lock_file: Path) -> Iterator[int]:
     """
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with open_lock(lock_file) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(file):
             print(f"waiting for another process that holds {lock_file}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()

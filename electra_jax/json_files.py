@@ -35,6 +35,24 @@ def json_text(value: Any, *, indent: int | None = 1, ensure_ascii: bool = True) 
     return json.dumps(_finite(value), indent=indent, ensure_ascii=ensure_ascii, allow_nan=False) + "\n"
 
 
+class RepeatedNameError(ValueError):
+    """A JSON object has a name twice."""
+
+
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object of its names and values, as a `hook` of `parse_json`.
+
+    Raises:
+        RepeatedNameError: if a name stands in it twice.
+    """
+    record: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in record:
+            raise RepeatedNameError(f"the field {name!r} twice")
+        record[name] = value
+    return record
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -92,7 +93,7 @@ def split_paths(
             root = pathlib.Path(options.data_dir)
             looked += [root / folder / f"{split}{suffix}" for folder in (*folders, "") for suffix in suffixes]
         # A file that was named, or to which a link leads, is opened even if it does not exist: the error names it.
-        there = (path for path in looked if named_path is not None or path.exists() or path.is_symlink())
+        there = (path for path in looked if named_path is not None or os.path.lexists(path))
         found = next(there, None)
         if found is not None:
             paths[split] = found

@@ -7,9 +7,9 @@ from electra_jax.errors import UserError
 from electra_jax.inference.inputs import SECOND, as_input
 from electra_jax.inference.items import InputColumns, Item, choice_names, with_choices
 from electra_jax.inference.network import Network
+from electra_jax.tasks.records import NAMED, column_names, records
 from electra_jax.tasks.rows import BadRows, row_name
-from electra_jax.tasks.text.records import NAMED, column_names, records
-from electra_jax.tasks.text.whole_tables import is_whole
+from electra_jax.tasks.whole_tables import is_whole
 
 
 def read_table(path: str, model: Network, columns: InputColumns) -> Iterator[Item]:

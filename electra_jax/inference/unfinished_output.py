@@ -6,17 +6,14 @@ whole one; any other begins anew.
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from electra_jax.checkpoints.checksum import params_sha256
 from electra_jax.errors import UserError
-from electra_jax.files import NO_LOCKS, absolute, open_lock, replace_file, size_and_time
+from electra_jax.files import absolute, open_lock, remove_unless_regular, replace_file, size_and_time, try_lock
 from electra_jax.inference.network import Network
 from electra_jax.json_files import json_text, parse_json, read_json
 
@@ -71,12 +68,12 @@ def unfinished(path: Path, job: Mapping[str, Any] | None) -> Iterator[Unfinished
         UserError: if another process writes it.
     """
     part, facts = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
-    # A directory that somebody else made may hold a link there, or a pipe: nothing is written through it.
-    with contextlib.suppress(OSError):
-        if not stat.S_ISREG(os.lstat(part).st_mode):
-            os.unlink(part)
+    remove_unless_regular(part)
     with open_lock(part) as file:
-        hold(file, path)
+        if not try_lock(file):
+            raise UserError(f"{path} is being written by another process: wait until it ends, or name another")
+        if path.exists():
+            raise UserError(f"{path} was written by another process in this moment: nothing was done")
         lines = whole_records(part) if job is not None and describes(facts, job) else []
         file.truncate(sum(size for size, _ in lines))
         if not lines and job is not None:
@@ -90,24 +87,6 @@ def unfinished(path: Path, job: Mapping[str, Any] | None) -> Iterator[Unfinished
                 facts.unlink(missing_ok=True)
             raise
     facts.unlink(missing_ok=True)
-
-
-def hold(file: IO[str], path: Path) -> None:
-    """Lock the part of an output; without effect where there are no locks.
-
-    Raises:
-        UserError: if another process holds it, or has ended with it in this moment.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            return
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
-        raise UserError(f"{path} is being written by another process: wait until it ends, or name another") from error
-    if path.exists():
-        raise UserError(f"{path} was written by another process in this moment: nothing was done")
 
 
 def describes(facts: Path, job: Mapping[str, Any]) -> bool:

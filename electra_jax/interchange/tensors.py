@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from electra_jax.errors import UserError
-from electra_jax.json_files import parse_json, read_json
+from electra_jax.json_files import parse_json, read_json, without_repeats
 
 Tensors = dict[str, np.ndarray]
 
@@ -149,20 +149,7 @@ def check_names(path: Path) -> None:
     """
     with path.open("rb") as file:
         header = file.read(int.from_bytes(file.read(8), "little"))
-    parse_json(header.decode(), Any, f"{path}, header", remedy="download it again", hook=object_without_repeats)
-
-
-def object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON.
-
-    Raises:
-        ValueError: if it has one name twice.
-    """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it has {next(name for name in names if names.count(name) > 1)!r} twice")
-    return found
+    parse_json(header.decode(), Any, f"{path}, header", remedy="download it again", hook=without_repeats)
 
 
 def rounded(tensors: Tensors, dtype: str) -> Tensors:

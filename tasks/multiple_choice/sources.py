@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,9 +14,9 @@ from electra_jax.files import regular
 from electra_jax.tasks.multiple_choice.examples import BadRecordError, ChoiceColumns, ChoiceExample, example_of
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
+from electra_jax.tasks.records import TABLE_SUFFIXES, column_names, records
 from electra_jax.tasks.rows import BadRows
 from electra_jax.tasks.split_files import Sources, file_sources, split_paths, what_is_missing
-from electra_jax.tasks.text.records import TABLE_SUFFIXES, column_names, records
 
 # The files of rowanz/swagaf (Zellers et al., 2018): https://github.com/rowanz/swagaf/tree/master/data
 SWAG_COLUMNS = ChoiceColumns("sent1", "sent2", tuple(f"ending{number}" for number in range(4)), "label")
@@ -135,7 +136,7 @@ def _with_val(options: TaskOptions, folders: tuple[str, ...]) -> TaskOptions:
     if options.dev_file is not None or options.data_dir is None:
         return options
     places = (pathlib.Path(options.data_dir) / folder / "val.csv" for folder in (*folders, ""))
-    found = next((str(place) for place in places if place.exists() or place.is_symlink()), None)
+    found = next((str(place) for place in places if os.path.lexists(place)), None)
     return dataclasses.replace(options, dev_file=found)
 
 

@@ -23,7 +23,7 @@ from electra_jax.tasks.qa.questions import (
     with_names_of_squad,
 )
 from electra_jax.tasks.rows import format_of_no_text
-from electra_jax.tasks.text.whole_tables import whole_table
+from electra_jax.tasks.whole_tables import whole_table
 
 # What is read beside SQuAD's own format, for messages.
 _ROWS = "JSON lines with 'id', 'context', 'question' and 'answers' ({'text': [...], 'answer_start': [...]})"

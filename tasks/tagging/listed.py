@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.records import column_names, records
 from electra_jax.tasks.rows import BadRows, row_name
-from electra_jax.tasks.text.records import column_names, records
 
 logger = logging.getLogger(__name__)
 

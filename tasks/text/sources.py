@@ -9,10 +9,10 @@ import pathlib
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
 from electra_jax.tasks.protocol import Examples
+from electra_jax.tasks.records import TABLE_SUFFIXES, column_names
 from electra_jax.tasks.split_files import Sources, file_sources, reads_tfds, split_paths, what_is_missing
 from electra_jax.tasks.text.glue import GlueTask, examples_of_tfds, in_both_orders, read_glue
 from electra_jax.tasks.text.label_sets import LabelSets
-from electra_jax.tasks.text.records import TABLE_SUFFIXES, column_names
 from electra_jax.tasks.text.tables import (
     Columns,
     Interval,

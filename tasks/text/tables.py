@@ -11,6 +11,7 @@ from typing import NamedTuple
 from electra_jax.errors import UserError
 from electra_jax.tasks.long_texts import token_windows
 from electra_jax.tasks.protocol import Examples
+from electra_jax.tasks.records import column_names, records
 from electra_jax.tasks.rows import BadRows, row_name
 from electra_jax.tasks.text.label_sets import (
     LabelSets,
@@ -22,7 +23,6 @@ from electra_jax.tasks.text.label_sets import (
     warn_of_joined_labels,
     warn_of_single_labels,
 )
-from electra_jax.tasks.text.records import column_names, records
 from electra_jax.tasks.vocabulary import Vocabulary
 
 # How pandas.read_csv spells a missing value (its na_values by default, pandas 2).

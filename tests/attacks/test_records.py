@@ -223,7 +223,7 @@ def test_a_tensor_that_a_header_names_twice_is_neither(tmp_path: Path) -> None:
         assert read_tensors(tmp_path)[0]["w"].tolist() == [0, 0]
     header = f"{{{', '.join(entries)}}}"
     path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(8))
-    with pytest.raises(UserError, match=r"model\.safetensors, header cannot be read \(it has 'w' twice\): download"):
+    with pytest.raises(UserError, match=r"model\.safetensors, header cannot be read \(the field 'w' twice\): download"):
         read_tensors(tmp_path)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from electra_jax.errors import UserError
-from electra_jax.json_files import parse_json
+from electra_jax.json_files import RepeatedNameError, parse_json, without_repeats
 from electra_jax.tasks.rows import WHOLE_SUFFIXES, BadRows, numbered_lines
-from electra_jax.tasks.text.whole_tables import RepeatedNameError, is_whole, whole_table, without_repeats
+from electra_jax.tasks.whole_tables import is_whole, whole_table
 
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", *WHOLE_SUFFIXES)
 

@@ -9,8 +9,8 @@ import pytest
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.protocol import Examples
+from electra_jax.tasks.records import column_names
 from electra_jax.tasks.text.label_sets import LabelSets
-from electra_jax.tasks.text.records import column_names
 from electra_jax.tasks.text.sources import table_sources
 from electra_jax.tasks.text.tables import Classes, Columns, Target, discover_target, indicator_columns, read_table
 from support.tiny_model import task_options

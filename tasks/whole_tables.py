@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from electra_jax.errors import UserError
 from electra_jax.files import regular
-from electra_jax.json_files import parse_json
+from electra_jax.json_files import parse_json, without_repeats
 from electra_jax.tasks.rows import WHOLE_SUFFIXES, numbered_lines
 
 if TYPE_CHECKING:
@@ -45,24 +45,6 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
         return not isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
         return True
-
-
-class RepeatedNameError(ValueError):
-    """A JSON object has a name twice."""
-
-
-def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object.
-
-    Raises:
-      RepeatedNameError: if a name stands in it twice.
-    """
-    record: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in record:
-            raise RepeatedNameError(f"the field {name!r} twice")
-        record[name] = value
-    return record
 
 
 def _parquet(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, Any]]]:

@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from electra_jax.errors import UserError
+from electra_jax.tasks.records import column_names, records
 from electra_jax.tasks.rows import BadRows
-from electra_jax.tasks.text.records import column_names, records
 from electra_jax.tasks.text.tables import Columns, discover_target, read_table
 
 ROWS = [
