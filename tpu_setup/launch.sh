@@ -11,14 +11,16 @@ parse_options "$@"
 [ "${#rest[@]}" -gt 0 ] || fail "no command for the workers: give a command of electra and its arguments, such as pretrain"
 load_config PROJECT ZONE NAME DIRECTORY
 
-# The kernel releases the lock however the run ends, even if the machine goes down.
+# The run inherits the lock, so that no second one can begin while it starts. The kernel releases it however the run ends, even
+# if the machine goes down.
 on_every_worker "set -eu
 cd $(quoted "$DIRECTORY")
 test -x .venv/bin/electra || { echo \"\$(hostname): nothing is installed here: run install.sh\" >&2; exit 1; }
 mkdir -p logs
 log=logs/\$(hostname).log
-flock --nonblock logs/lock true || { echo \"\$(hostname): a run is under way, see \$log\"; exit 0; }
+exec 9>> logs/lock
+flock --nonblock 9 || { echo \"\$(hostname): a run is under way, see \$log\"; exit 0; }
 rm -f logs/exit
-nohup setsid flock --nonblock logs/lock sh -c '\"\$@\"; echo \$? > logs/exit' run .venv/bin/electra $(quoted "${rest[@]}") \\
+nohup setsid sh -c '\"\$@\"; echo \$? > logs/exit' run .venv/bin/electra $(quoted "${rest[@]}") \\
   >> \"\$log\" 2>&1 < /dev/null &
 echo \"\$(hostname): started, output in \$log\""

@@ -265,6 +265,25 @@ def test_launch_runs_the_command_detached_once_with_its_arguments_intact(scripts
     assert [json.loads(line) for line in log.read_text().splitlines()] == [ARGUMENTS, ARGUMENTS]
 
 
+def test_launch_twice_in_a_moment_starts_once(
+    scripts: Scripts, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine the first run is still starting when the second command comes."""
+    slow = worker.home / "bin" / "nohup"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\nsleep 1\nexec {shutil.which("nohup")} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}{os.pathsep}{os.environ['PATH']}")
+    assert scripts.run("launch.sh", *ARGUMENTS).returncode == 0
+    command = worker_command(scripts)
+    assert ": started" in worker.run(command).stdout
+    assert ": a run is under way" in worker.run(command).stdout
+    worker.let_the_run_end()
+    subprocess.run(["flock", worker.repository / "logs" / "lock", "true"], check=True, timeout=60)
+    (log,) = (worker.repository / "logs").glob("*.log")
+    assert [json.loads(line) for line in log.read_text().splitlines()] == [ARGUMENTS]
+
+
 def test_launch_before_install_says_so(scripts: Scripts, worker: Worker) -> None:
     (worker.repository / ".venv" / "bin" / "electra").unlink()
     assert scripts.run("launch.sh", "pretrain").returncode == 0
