@@ -73,8 +73,8 @@ def gin_text(description: Description, dest: Path, *, generator: EncoderConfig, 
 # Set these: MODEL_DIR, CORPUS (or MIXTURE_OR_TASK_NAME); TOKENIZER if none stands beside this file
 # Often overridden: TRAIN_STEPS, LEARNING_RATE, WARMUP_STEPS, BATCH_SIZE, SEQUENCE_LENGTH; see gin/runs/pretrain.gin
 from __gin__ import dynamic_registration
-from electra_jax import encoder
-from electra_jax import run_config
+from electra_jax.model import encoder
+from electra_jax.config import pretraining as run_config
 
 include 'gin/models/bert.gin'
 include 'gin/runs/pretrain.gin'

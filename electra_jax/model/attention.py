@@ -80,7 +80,8 @@ class SelfAttention(nn.Module):
         if config.attention_bias:
             bias_Z = jnp.stack(biases).astype(projected_Z.dtype)
             projected_Z += bias_Z[:, None, None] if layout == "BLHC" else bias_Z[:, None, :, None]
-        query, key, value = projected_Z
+        # Cut in one operation, whose gradient is one concatenation and not a sum of three padded arrays.
+        query, key, value = (part.squeeze(0) for part in jax.lax.split(projected_Z, (1, 1, 1)))
         if config.qk_norm:
             norm = partial(LayerNorm, config.layer_norm_eps, "kv", query.dtype, config.norm_bias)
             query, key = norm(name="query_layer_norm")(query), norm(name="key_layer_norm")(key)

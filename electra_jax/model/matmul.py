@@ -3,7 +3,11 @@
 XLA's CPU compiler (jaxlib 0.10.2) converts bfloat16 operands to float32 and multiplies those, unless the result is
 float32 and the left operand is summed over its last axes: then it calls kernels that use the processor's bfloat16
 instructions (AVX-512 BF16, AMX), about twice as fast as float32. On CPU, a bfloat16 product therefore has a float32
-result, and its gradient consists of such products too. On other backends the compiler is left alone.
+result, and its gradient consists of such products too.
+
+It also transposes the left operand of a product that sums over rows, as the gradient of a kernel does, and JAX puts the
+incoming gradient there. On CPU, the gradient of a float32 kernel therefore has the smaller operand on the left. On
+other backends the compiler is left alone.
 """
 
 import functools
@@ -31,6 +35,8 @@ def backend() -> str:
 def dense(inputs: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Multiply [..., in] by [in, out] in `dtype`; the result has that dtype, but float32 for bfloat16 on CPU."""
     if not has_layout_rule(dtype):
+        if backend() == "cpu" and jnp.dtype(dtype) == jnp.float32:
+            return float32_dense(inputs.astype(dtype), kernel.astype(dtype))
         return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype), precision=precision(dtype))
     rows = inputs.reshape(-1, inputs.shape[-1])
     return product(rows, kernel, False).reshape(*inputs.shape[:-1], kernel.shape[-1])
@@ -101,6 +107,36 @@ def storing_mean(values: jax.Array) -> jax.Array:
         return jnp.mean(values, axis=-1, keepdims=True)
     ones = jnp.ones((values.shape[-1], 1), values.dtype)
     return jnp.matmul(values, ones, precision=precision(values.dtype)) / values.shape[-1]
+
+
+@jax.custom_vjp
+def float32_dense(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiply float32 [..., in] by [in, out]; the kernel's gradient transposes the smaller of its two operands.
+
+    These are the inputs and the incoming gradient. If the compiler can fuse the gradient with its transposition, it
+    computes it once for that, in an order that is slow to read, and once more for the gradient of the inputs: that of
+    a gated feed-forward without biases.
+    """
+    return jnp.matmul(inputs, kernel, precision=precision(inputs.dtype))
+
+
+def _float32_forward(inputs: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return float32_dense(inputs, kernel), (inputs, kernel)
+
+
+def _float32_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    inputs, kernel = kept
+    rows = tuple(range(inputs.ndim - 1))
+
+    def over_rows(left: jax.Array, right: jax.Array) -> jax.Array:
+        return lax.dot_general(left, right, ((rows, rows), ((), ())), precision=precision(left.dtype))
+
+    inputs_move = kernel.shape[0] <= kernel.shape[1]
+    to_kernel = over_rows(inputs, gradient) if inputs_move else over_rows(gradient, inputs).T
+    return jnp.matmul(gradient, kernel.T, precision=precision(gradient.dtype)), to_kernel
+
+
+float32_dense.defvjp(_float32_forward, _float32_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

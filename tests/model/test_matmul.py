@@ -1,4 +1,4 @@
-"""Products on CPU in bfloat16: exact to float32 rounding, and compiled to what the fast kernels take."""
+"""Products on CPU: exact to float32 rounding, and in bfloat16 compiled to what the fast kernels take."""
 
 import math
 import re
@@ -66,6 +66,22 @@ def test_dense_rounds_its_operands_and_keeps_their_dtypes(shape: tuple[int, ...]
     assert (of_inputs.dtype, of_kernel.dtype) == (jnp.bfloat16, jnp.float32)
     # A kernel's gradient is not rounded on its way back.
     expected = np.broadcast_to(rounded[0].reshape(-1, 5).sum(0)[:, None], (5, 4))
+    np.testing.assert_allclose(of_kernel, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("features", [4, 9])
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5)])
+def test_the_gradients_of_a_float32_dense_are_those_of_its_product(shape: tuple[int, ...], features: int) -> None:
+    """With fewer features than inputs, and with more: either operand of the kernel's gradient is transposed."""
+    draw = np.random.default_rng(features)
+    inputs, kernel = draw.normal(size=shape), draw.normal(size=(5, features))
+    gradient = draw.normal(size=(*shape[:-1], features))
+    single = [jnp.asarray(array, jnp.float32) for array in (inputs, kernel, gradient)]
+    found, pull = jax.vjp(lambda *both: matmul.dense(*both, jnp.float32), *single[:2])
+    np.testing.assert_allclose(found, inputs @ kernel, rtol=1e-5, atol=1e-5)
+    of_inputs, of_kernel = pull(single[2])
+    np.testing.assert_allclose(of_inputs, gradient @ kernel.T, rtol=1e-5, atol=1e-5)
+    expected = inputs.reshape(-1, 5).T @ gradient.reshape(-1, features)
     np.testing.assert_allclose(of_kernel, expected, rtol=1e-5, atol=1e-5)
 
 
