@@ -18,12 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend import backend as backends
 from jax.typing import DTypeLike
 
 logger = logging.getLogger(__name__)
 
 ATTENTIONS = ("exact", "fused")
+# What rematerialization knows the products by whose gradients are written here: their dots are hidden from its policies.
+OWN_PRODUCT = "product"
 
 
 def backend() -> str:
@@ -36,10 +39,11 @@ def dense(inputs: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Multiply [..., in] by [in, out] in `dtype`; the result has that dtype, but float32 for bfloat16 on CPU."""
     if not has_layout_rule(dtype):
         if backend() == "cpu" and jnp.dtype(dtype) == jnp.float32:
-            return float32_dense(inputs.astype(dtype), kernel.astype(dtype))
+            return checkpoint_name(float32_dense(inputs.astype(dtype), kernel.astype(dtype)), OWN_PRODUCT)
         return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype), precision=precision(dtype))
     rows = inputs.reshape(-1, inputs.shape[-1])
-    return product(rows, kernel, False).reshape(*inputs.shape[:-1], kernel.shape[-1])
+    found = checkpoint_name(product(rows, kernel, False), OWN_PRODUCT)
+    return found.reshape(*inputs.shape[:-1], kernel.shape[-1])
 
 
 def einsum(
@@ -77,6 +81,8 @@ def einsum(
     right_last = of_right.endswith("".join(summed))
     groups = (both, columns, summed) if right_last else (both, summed, columns)
     found = product(arranged(left, of_left, both, rows, summed), arranged(right, of_right, *groups), right_last)
+    if not both:
+        found = checkpoint_name(found, OWN_PRODUCT)
     axes = [*both, *rows, *columns]
     return found.reshape([sizes[axis] for axis in axes]).transpose([axes.index(axis) for axis in to])
 

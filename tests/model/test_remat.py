@@ -1,6 +1,7 @@
 """Rematerialisation changes what the backward pass keeps, and nothing that it computes."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from flax import linen as nn
 
 from electra_jax.errors import UserError
+from electra_jax.model import matmul
 from electra_jax.model.config import REMAT_POLICIES
 from electra_jax.model.encoder import Encoder
 from electra_jax.model.types import PyTree
@@ -52,6 +54,26 @@ def test_policies_give_the_same_gradient_and_scanned_keep_less(unroll: int) -> N
         # In an unrolled stack XLA's CPU compiler undoes it.
         assert memory < most or unroll > 1, policy
         most = memory
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_minimal_keeps_the_products_with_kernels(dtype: str) -> None:
+    """Of a feed-forward, both; and of an attention, that of queries, keys and values, and not the scores."""
+
+    def forward(hidden_BLD: jax.Array, kernels: list[jax.Array]) -> jax.Array:
+        kernel_ZDHC, inner_DF, output_FD = kernels
+        query, key, _ = matmul.einsum("BLD,ZDHC->ZBHLC", hidden_BLD, kernel_ZDHC, dtype)
+        scores = jnp.sin(matmul.einsum("BHLC,BHSC->BHLS", jnp.sin(query), jnp.sin(key), dtype))
+        inner_BLF = jnp.sin(matmul.dense(hidden_BLD, inner_DF, dtype))
+        return jnp.sum(scores) + jnp.sum(jnp.sin(matmul.dense(inner_BLF, output_FD, dtype)))
+
+    shapes = (2, 5, 8), [(3, 8, 2, 4), (8, 16), (16, 8)]
+    hidden_BLD, kernels = jax.tree.map(jnp.ones, shapes, is_leaf=lambda leaf: all(isinstance(n, int) for n in leaf))
+    _, pull = jax.vjp(jax.checkpoint(forward, policy=REMAT_POLICIES["minimal"]), hidden_BLD, kernels)
+    queries_keys_and_values, inner, scores = (math.prod(shape) for shape in ((3, 2, 2, 5, 4), (2, 5, 16), (2, 2, 5, 5)))
+    kept = {leaf.size for leaf in jax.tree.leaves(pull)}
+    assert {queries_keys_and_values, inner} <= kept
+    assert scores not in kept
 
 
 def test_an_unknown_policy_is_refused_with_those_that_there_are() -> None:
