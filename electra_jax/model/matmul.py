@@ -25,7 +25,7 @@ from jax.typing import DTypeLike
 logger = logging.getLogger(__name__)
 
 ATTENTIONS = ("exact", "fused")
-# What rematerialization knows the products by whose gradients are written here: their dots are hidden from its policies.
+# The name by which rematerialization knows the products whose gradients are written here: it does not see their dots.
 OWN_PRODUCT = "product"
 
 
