@@ -152,7 +152,6 @@ def test_a_repeated_word_is_learnt() -> None:
     batch = {"input_ids": ids_BL, "token_type_ids": 0 * ids_BL, "attention_mask": 0 * ids_BL + 1}
     rule = make_optimizer(optimizer_config(learning_rate=5e-3, num_train_steps=1500, weight_decay_rate=0.0))
     params = VARIANT.params()
-    state = TrainState(jnp.zeros((), jnp.int32), params, rule.init(params), jax.random.key_data(jax.random.key(5)))
     step = functools.partial(
         steps.pretrain_step,
         model=VARIANT.model,
@@ -162,11 +161,19 @@ def test_a_repeated_word_is_learnt() -> None:
         accumulation_steps=1,
     )
     step = jax.jit(step, compiler_options=COMPILE_FAST)
-    accuracies = []
-    for _ in range(360):
-        state, sums = step(state, batch)
-        found = metrics.finish(jax.device_get(sums), VARIANT.objective.loss_weights)
-        accuracies.append(found["correction_accuracy"])
+    first, last = [], []
+    # How soon it is learnt depends on the draws, and where these are unlucky on the rounding of a sum.
+    for seed in (5, 6, 7):
+        state = TrainState(
+            jnp.zeros((), jnp.int32), params, rule.init(params), jax.random.key_data(jax.random.key(seed))
+        )
+        accuracies = []
+        for _ in range(240):
+            state, sums = step(state, batch)
+            found = metrics.finish(jax.device_get(sums), VARIANT.objective.loss_weights)
+            accuracies.append(found["correction_accuracy"])
+        first.append(np.mean(accuracies[:5]))
+        last.append(np.mean(accuracies[-10:]))
     # Of four candidates.
-    assert np.mean(accuracies[:5]) < 0.5
-    assert np.mean(accuracies[-10:]) > 0.8
+    assert np.median(first) < 0.5
+    assert np.median(last) > 0.8
