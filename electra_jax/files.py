@@ -1,4 +1,4 @@
-"""Name, replace and lock files, on the local disk and in Google Cloud Storage.
+"""Name and replace files, on the local disk and in Google Cloud Storage.
 
 Paths are those of `etils.epath`, which Orbax and TFDS use too. A `gs://` path is read and written through TensorFlow,
 which is imported at the first of them.
@@ -6,7 +6,6 @@ which is imported at the first of them.
 
 import contextlib
 import errno
-import fcntl
 import importlib.util
 import itertools
 import logging
@@ -14,23 +13,20 @@ import os
 import re
 import shutil
 import stat
-import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from electra_jax.errors import UserError, causes
+from electra_jax.locks import try_lock
 
 if TYPE_CHECKING:
     from etils import epath
 
 logger = logging.getLogger(__name__)
-
-# What file systems answer that have no locks: NFS without its lock service, Lustre mounted without `flock`.
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 # What the system answers where a user may not write.
 NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
@@ -209,21 +205,6 @@ def remove_unless_regular(path: AnyPath) -> None:
             os.unlink(path)
 
 
-def try_lock(file: IO[str] | int) -> bool:
-    """Take the system's lock on an open file, and return whether no other process holds it.
-
-    Where a file system has no locks, nobody does.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    return True
-
-
 def _sync(path: "Path | epath.Path") -> None:
     """Let a local file or folder reach the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -339,41 +320,6 @@ def disk_errors_for_users(directory: str | os.PathLike[str]) -> Iterator[None]:
         if error.errno in NOT_WRITABLE:
             raise UserError(f"{directory} cannot be written ({error.strerror}): name another CACHE_DIR") from error
         raise
-
-
-def open_lock(path: Path) -> IO[str]:
-    """Open the file of a lock for reading and writing, made where there is none; a link is not followed.
-
-    Raises:
-        OSError: if it cannot be opened, or is no regular file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise OSError(
-                errno.ELOOP, "it is a symbolic link, which a lock may not be: remove it", str(path)
-            ) from error
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is a pipe or a device, which a lock may not be: remove it", str(path))
-    return os.fdopen(descriptor, "r+", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def sole_builder(lock_file: Path) -> Iterator[int]:
-    """Hold a lock that the system frees when its last holder dies, waiting for other processes that hold it.
-
-    Yields:
-        The lock's file descriptor; a child process that inherits it holds the lock too.
-    """
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    with open_lock(lock_file) as file:
-        if not try_lock(file):
-            print(f"waiting for another process that holds {lock_file}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
 
 
 def size_and_time(path: "Path | epath.Path") -> tuple[int, int]:

@@ -25,7 +25,7 @@ TABLE = (
     ("json_files",),
     ("model", "files"),
     ("ranges",),
-    ("errors", "runtime", "run_directory"),
+    ("errors", "runtime", "run_directory", "locks"),
 )
 PURE = ("model", "training", "pretraining", "data")
 PURE_LIBRARIES = {"jax", "flax", "optax", "numpy"}

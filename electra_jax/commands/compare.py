@@ -17,8 +17,9 @@ from electra_jax.distributed.owner import owning_model_dir
 from electra_jax.distributed.processes import print_on_leader
 from electra_jax.distributed.stop_signals import end_early, stop_signals
 from electra_jax.errors import UserError
-from electra_jax.files import absolute, local, replace_file, sole_builder
+from electra_jax.files import absolute, local, replace_file
 from electra_jax.json_files import json_text
+from electra_jax.locks import sole_builder
 from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, ITEMS_LOCK, REPORT
 from electra_jax.training.stop import Stop
 

@@ -18,7 +18,8 @@ from typing import IO, Any, Concatenate, ParamSpec, Protocol
 
 from electra_jax.distributed import processes
 from electra_jax.errors import UserError
-from electra_jax.files import NO_LOCKS, check_no_pattern, is_remote, open_lock, path_of
+from electra_jax.files import check_no_pattern, is_remote, path_of
+from electra_jax.locks import NO_LOCKS, open_lock
 from electra_jax.run_directory import LOCK
 
 logger = logging.getLogger(__name__)

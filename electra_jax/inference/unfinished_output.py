@@ -13,9 +13,10 @@ from typing import IO, Any
 
 from electra_jax.checkpoints.checksum import params_sha256
 from electra_jax.errors import UserError
-from electra_jax.files import absolute, open_lock, remove_unless_regular, replace_file, size_and_time, try_lock
+from electra_jax.files import absolute, remove_unless_regular, replace_file, size_and_time
 from electra_jax.inference.network import Network
 from electra_jax.json_files import json_text, parse_json, read_json
+from electra_jax.locks import open_lock, try_lock
 
 
 @dataclasses.dataclass(frozen=True)

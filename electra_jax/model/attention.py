@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from electra_jax.model import matmul, windows
 from electra_jax.model.config import FULL, EncoderConfig
-from electra_jax.model.layers import Dropout, LayerNorm, expand_to, logical
+from electra_jax.model.layers import Dropout, LayerNorm, expand_to, logical, unstacked
 from electra_jax.model.rotary import Rotation, rotate
 
 
@@ -80,8 +80,7 @@ class SelfAttention(nn.Module):
         if config.attention_bias:
             bias_Z = jnp.stack(biases).astype(projected_Z.dtype)
             projected_Z += bias_Z[:, None, None] if layout == "BLHC" else bias_Z[:, None, :, None]
-        # Cut in one operation, whose gradient is one concatenation and not a sum of three padded arrays.
-        query, key, value = (part.squeeze(0) for part in jax.lax.split(projected_Z, (1, 1, 1)))
+        query, key, value = unstacked(projected_Z)
         if config.qk_norm:
             norm = partial(LayerNorm, config.layer_norm_eps, "kv", query.dtype, config.norm_bias)
             query, key = norm(name="query_layer_norm")(query), norm(name="key_layer_norm")(key)

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from electra_jax.model.attention import SelfAttention
 from electra_jax.model.config import FULL, REMAT_POLICIES, EncoderConfig
-from electra_jax.model.layers import Dropout, LayerNorm, Linear, constrain, gelu
+from electra_jax.model.layers import Dropout, LayerNorm, Linear, constrain, gelu, unstacked
 from electra_jax.model.rotary import Rotation, rotation
 from electra_jax.model.types import PyTree
 
@@ -247,15 +247,10 @@ def scan_in_rounds(
 
 
 def unstack(tree: PyTree, count: int) -> list[PyTree]:
-    """Return the `count` rows of a tree with leaves [count, ...].
-
-    Numbers are cut in one operation, whose gradient is one concatenation and not a sum of padded rows.
-    """
+    """Return the `count` rows of a tree with leaves [count, ...]."""
     leaves, structure = jax.tree.flatten(tree)
 
     def rows(leaf: jax.Array) -> list[jax.Array]:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return list(leaf)
-        return [part.squeeze(0) for part in jax.lax.split(leaf, (1,) * count)]
+        return list(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else unstacked(leaf)
 
     return [structure.unflatten(row) for row in zip(*map(rows, leaves), strict=True)]

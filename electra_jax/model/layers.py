@@ -50,6 +50,14 @@ def gelu(inputs: jax.Array) -> jax.Array:
     return 0.5 * inputs * (1 + jax.lax.erf(inputs * 0.5**0.5))
 
 
+def unstacked(values: jax.Array) -> list[jax.Array]:
+    """Return the N arrays of [N, ...].
+
+    They are cut in one operation, whose gradient is one concatenation and not a sum of padded arrays.
+    """
+    return [part.squeeze(0) for part in jax.lax.split(values, (1,) * len(values))]
+
+
 def take_positions(values_BLx: jax.Array, positions_BK: jax.Array) -> jax.Array:
     """Gather [B, K, ...] from [B, L, ...], row by row."""
     return jax.vmap(lambda values, positions: jnp.take(values, positions, axis=0))(values_BLx, positions_BK)

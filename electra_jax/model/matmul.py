@@ -37,13 +37,14 @@ def backend() -> str:
 
 def dense(inputs: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Multiply [..., in] by [in, out] in `dtype`; the result has that dtype, but float32 for bfloat16 on CPU."""
-    if not has_layout_rule(dtype):
-        if backend() == "cpu" and jnp.dtype(dtype) == jnp.float32:
-            return checkpoint_name(float32_dense(inputs.astype(dtype), kernel.astype(dtype)), OWN_PRODUCT)
+    if has_layout_rule(dtype):
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        found = product(rows, kernel, False).reshape(*inputs.shape[:-1], kernel.shape[-1])
+    elif backend() == "cpu" and jnp.dtype(dtype) == jnp.float32:
+        found = float32_dense(inputs.astype(dtype), kernel.astype(dtype))
+    else:
         return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype), precision=precision(dtype))
-    rows = inputs.reshape(-1, inputs.shape[-1])
-    found = checkpoint_name(product(rows, kernel, False), OWN_PRODUCT)
-    return found.reshape(*inputs.shape[:-1], kernel.shape[-1])
+    return checkpoint_name(found, OWN_PRODUCT)
 
 
 def einsum(
@@ -119,9 +120,8 @@ def storing_mean(values: jax.Array) -> jax.Array:
 def float32_dense(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiply float32 [..., in] by [in, out]; the kernel's gradient transposes the smaller of its two operands.
 
-    These are the inputs and the incoming gradient. If the compiler can fuse the gradient with its transposition, it
-    computes it once for that, in an order that is slow to read, and once more for the gradient of the inputs: that of
-    a gated feed-forward without biases.
+    JAX would have the incoming gradient transposed. In a gated feed-forward without biases the compiler computes that
+    gradient twice for it: in the order of the transpose, which reads across rows, and once more for the inputs.
     """
     return jnp.matmul(inputs, kernel, precision=precision(inputs.dtype))
 

@@ -27,8 +27,9 @@ from etils import epath
 
 from electra_jax.data.blocks import BlocksWriter, save_array, seal_blocks
 from electra_jax.errors import UserError
-from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file, sole_builder
+from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file
 from electra_jax.json_files import read_json
+from electra_jax.locks import sole_builder
 from electra_jax.runtime import user_cache
 from electra_jax.tasks.corpora.corpus import SPLITS, Corpus, held_out_threshold, read_corpus
 from electra_jax.tasks.pretraining.cache_worker import (

@@ -10,16 +10,9 @@ from etils import epath
 
 from electra_jax.data.blocks import BlocksWriter, TokenBlocks, open_blocks, seal_blocks
 from electra_jax.errors import UserError
-from electra_jax.files import (
-    disk_errors_for_users,
-    is_remote,
-    is_writable,
-    path_of,
-    replacing_directory,
-    size_and_time,
-    sole_builder,
-)
+from electra_jax.files import disk_errors_for_users, is_remote, is_writable, path_of, replacing_directory, size_and_time
 from electra_jax.json_files import read_json
+from electra_jax.locks import sole_builder
 from electra_jax.runtime import user_cache
 
 EXAMPLES_AT_ONCE = 4096

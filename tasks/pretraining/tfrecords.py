@@ -15,7 +15,8 @@ from etils import epath
 
 from electra_jax.data.blocks import open_blocks
 from electra_jax.errors import UserError
-from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file, sole_builder
+from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace_file
+from electra_jax.locks import sole_builder
 from electra_jax.tasks.pretraining.cached_blocks import blocks_folder
 
 # Shape and type of each feature of an example; None is the number of its tokens.

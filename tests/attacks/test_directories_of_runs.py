@@ -15,9 +15,10 @@ from electra_jax.compare.records import Records, SweptSeeds
 from electra_jax.compare.spread import cells_of, statistics_of
 from electra_jax.distributed.owner import owned
 from electra_jax.errors import UserError
-from electra_jax.files import replace_file, replacing, sole_builder
+from electra_jax.files import replace_file, replacing
 from electra_jax.inference.output_files import record_writer
 from electra_jax.json_files import json_text, with_nan
+from electra_jax.locks import sole_builder
 from support.finetuned_model import write_tuned
 
 ITEM = Item(name="tuned", task="cola", folds=1, arguments=("finetune",), settings={"EPOCHS": "2"}, needs=None)

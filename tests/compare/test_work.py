@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax.files import sole_builder
+from electra_jax.locks import sole_builder
 from electra_jax.training.stop import STOP_AT_EOF
 
 HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
-from electra_jax.files import sole_builder
+from electra_jax.locks import sole_builder
 with sole_builder(Path(sys.argv[1])) as lock:
     # A process of an item, which takes a while to save.
     subprocess.Popen(["sleep", "2"], pass_fds=(lock,))
