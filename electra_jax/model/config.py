@@ -15,10 +15,7 @@ from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE, SIZE, UNDER_1, 
 # T5X's names -> what `jax.checkpoint` may keep of a layer; None where it is not used.
 REMAT_POLICIES = {
     "none": None,
-    "minimal": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names(matmul.OWN_PRODUCT),
-    ),
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

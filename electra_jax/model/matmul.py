@@ -18,15 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 from jax.extend import backend as backends
 from jax.typing import DTypeLike
 
 logger = logging.getLogger(__name__)
 
 ATTENTIONS = ("exact", "fused")
-# The name by which rematerialization knows the products whose gradients are written here: it does not see their dots.
-OWN_PRODUCT = "product"
 
 
 def backend() -> str:
@@ -39,12 +36,9 @@ def dense(inputs: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Multiply [..., in] by [in, out] in `dtype`; the result has that dtype, but float32 for bfloat16 on CPU."""
     if has_layout_rule(dtype):
         rows = inputs.reshape(-1, inputs.shape[-1])
-        found = product(rows, kernel, False).reshape(*inputs.shape[:-1], kernel.shape[-1])
-    elif backend() == "cpu" and jnp.dtype(dtype) == jnp.float32:
-        found = float32_dense(inputs.astype(dtype), kernel.astype(dtype))
-    else:
-        return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype), precision=precision(dtype))
-    return checkpoint_name(found, OWN_PRODUCT)
+        return product(rows, kernel, False).reshape(*inputs.shape[:-1], kernel.shape[-1])
+    multiply = float32_dense if backend() == "cpu" and jnp.dtype(dtype) == jnp.float32 else _multiplied
+    return multiply(inputs.astype(dtype), kernel.astype(dtype))
 
 
 def einsum(
@@ -82,8 +76,6 @@ def einsum(
     right_last = of_right.endswith("".join(summed))
     groups = (both, columns, summed) if right_last else (both, summed, columns)
     found = product(arranged(left, of_left, both, rows, summed), arranged(right, of_right, *groups), right_last)
-    if not both:
-        found = checkpoint_name(found, OWN_PRODUCT)
     axes = [*both, *rows, *columns]
     return found.reshape([sizes[axis] for axis in axes]).transpose([axes.index(axis) for axis in to])
 
@@ -123,11 +115,16 @@ def float32_dense(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     JAX would have the incoming gradient transposed. In a gated feed-forward without biases the compiler computes that
     gradient twice for it: in the order of the transpose, which reads across rows, and once more for the inputs.
     """
-    return jnp.matmul(inputs, kernel, precision=precision(inputs.dtype))
+    return _multiplied(inputs, kernel)
+
+
+def _multiplied(left: jax.Array, right: jax.Array) -> jax.Array:
+    return jnp.matmul(left, right, precision=precision(left.dtype))
 
 
 def _float32_forward(inputs: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return float32_dense(inputs, kernel), (inputs, kernel)
+    # Rematerialization would not see a product within `float32_dense`.
+    return _multiplied(inputs, kernel), (inputs, kernel)
 
 
 def _float32_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -139,7 +136,7 @@ def _float32_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) ->
 
     inputs_move = kernel.shape[0] <= kernel.shape[1]
     to_kernel = over_rows(inputs, gradient) if inputs_move else over_rows(gradient, inputs).T
-    return jnp.matmul(gradient, kernel.T, precision=precision(gradient.dtype)), to_kernel
+    return _multiplied(gradient, kernel.T), to_kernel
 
 
 float32_dense.defvjp(_float32_forward, _float32_backward)
