@@ -1,6 +1,7 @@
 """Who may import whom: a room imports what stands on a lower line of the table, a library only where it is at home."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,6 +78,21 @@ def imports(name: str) -> Iterator[str]:
 
 def test_every_room_stands_in_the_table() -> None:
     assert {name.partition(".")[0] for name in MODULES} == set(LINE)
+
+
+def test_the_readme_draws_the_table() -> None:
+    """Its entries go down line by line; what is "(beside X)" stands on the line of X."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = page[page.index("\nelectra_jax/\n") : page.index("\ntasks/  ")]
+    lines: list[set[str]] = []
+    for name, words in re.findall(r"^  (\w+)(?:/|\.py) +(.+)$", tree, re.MULTILINE):
+        beside = re.search(r"\(beside (\w+)(?:/|\.py)\)", words)
+        if beside is None:
+            lines.append(set())
+        else:
+            assert beside[1] in lines[-1], name
+        lines[-1].add(name)
+    assert lines == [set(rooms) - {"__init__"} for rooms in TABLE[1:]]
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
