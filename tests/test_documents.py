@@ -81,30 +81,30 @@ def test_every_number_of_the_ablation_is_that_of_its_runs() -> None:
 
 
 def test_every_mean_of_a_stage_is_that_of_its_pre_trainings() -> None:
-    """The tables that name a comparison and its tasks: a column for each task at each budget, "mean ± sd (n)"."""
+    """The tables that name comparisons and tasks: of each a column for each task at each budget, "mean ± sd (n)"."""
     stated = 0
     for page in DOCUMENTS:
-        for name, tasks, table in re.findall(r"<!-- means: (\S+) (.+) -->\n((?:\|.*\n)+)", page.read_text()):
-            comparison = json.loads((page.parent / name).read_text())
-            budgets = [(task, fraction) for task in tasks.split() for fraction in comparison["fractions"]]
+        for names, table in re.findall(r"<!-- means: (.+) -->\n((?:\|.*\n)+)", page.read_text()):
+            files = [name for name in names.split() if name.endswith(".json")]
+            columns = [
+                (comparison, task, fraction)
+                for comparison in (json.loads((page.parent / name).read_text()) for name in files)
+                for task in names.split()[len(files) :]
+                for fraction in comparison["fractions"]
+            ]
             for row in table.splitlines()[2:]:
                 first, *cells = [cell.strip() for cell in row.strip("|").split("|")]
                 variant = {"random weights": "random", "trigram model": "trigram"}.get(first) or first.split("`")[1]
-                trained = variant in comparison["variants"]
-                for (task, fraction), cell in zip(budgets, cells, strict=True):
-                    drawn = [
-                        score["mean"]
-                        for score in comparison["scores"]
-                        if (score["variant"], score["task"]) == (variant, task)
-                        and score["fraction"] == (fraction if trained else 0)
-                    ]
+                for (comparison, task, fraction), cell in zip(columns, cells, strict=True):
+                    trained = variant in comparison["variants"]
+                    drawn = scores_of(comparison, variant, fraction if trained else 0, task)
                     whole = len(comparison["pretraining_seeds"]) if trained else 1
                     assert cell.strip("*") == in_words(drawn, whole), row
                     stated += bool(cell)
-                if trained:
-                    rule = comparison["void"]
-                    void = rule and all(rule[f"{fraction:.10g}"][variant] for fraction in comparison["fractions"])
-                    assert ("(void" in first) == bool(void), row
+                    if trained:
+                        rule = comparison["void"]
+                        void = rule and all(rule[f"{one:.10g}"][variant] for one in comparison["fractions"])
+                        assert ("(void" in first) == bool(void), row
     assert stated > 40
 
 
@@ -120,7 +120,7 @@ def test_replaced_token_detection_overtakes_as_the_pages_say() -> None:
     """The leads and two pooled deviations in efficiency.md, and the numbers of README, from the scores of each seed."""
     folder = ROOT / "docs" / "efficiency"
     stage, wider = (json.loads((folder / f"{name}.json").read_text()) for name in ("stage_b", "stage_b_wider"))
-    probed = functools.partial(chunks_of, stage)
+    probed = functools.partial(scores_of, stage)
     leads, bounds = zip(
         *(lead(probed("two_tower", at), probed("mlm_30_15", at)) for at in stage["fractions"]), strict=True
     )
@@ -128,7 +128,7 @@ def test_replaced_token_detection_overtakes_as_the_pages_say() -> None:
     page = " ".join((ROOT / "docs" / "efficiency.md").read_text().split())
     said = "by {:.1f}, {:.1f}, {:.1f} and {:.1f} points, where two deviations are {:.1f}, {:.1f}, {:.1f} and {:.1f}."
     assert said.format(*leads, *bounds) in page
-    better = chunks_of(wider["electra"], "electra", 0.1)
+    better = scores_of(wider["electra"], "electra", 0.1)
     ahead, bound = lead(probed("two_tower", 0.1), better)
     assert ahead > bound
     assert f"alone, by {ahead:.1f}, where two pooled deviations are {bound:.1f}." in page
@@ -142,7 +142,7 @@ def test_replaced_token_detection_overtakes_as_the_pages_say() -> None:
 def test_fine_tuned_it_is_the_other_way_round_as_the_pages_say() -> None:
     tuned = json.loads((ROOT / "docs" / "efficiency" / "stage_b_tuned.json").read_text())
     probed, scored = (
-        [chunks_of(tuned, arm, 0.1, task) for arm in ("two_tower", "mlm_30_15")] for task in ("probe_chunk", "chunk")
+        [scores_of(tuned, arm, 0.1, task) for arm in ("two_tower", "mlm_30_15")] for task in ("probe_chunk", "chunk")
     )
     (ahead, bound), (behind, tuned_bound) = lead(*probed), lead(*reversed(scored))
     assert ahead > bound
@@ -182,8 +182,8 @@ def test_the_layer_that_is_chosen_is_ahead_of_the_last_as_the_page_says() -> Non
     assert f"| trained on STS-B, two epochs | {trained} | | | {of_last} |" in page
 
 
-def chunks_of(comparison: dict[str, Any], variant: str, fraction: float, task: str = "probe_chunk") -> list[float]:
-    """Return the scores on chunks of every pre-training of an arm at a fraction."""
+def scores_of(comparison: dict[str, Any], variant: str, fraction: float, task: str = "probe_chunk") -> list[float]:
+    """Return the scores of every pre-training of an arm at a fraction, by the probe of chunks or on another task."""
     asked = (variant, fraction, task)
     return [one["mean"] for one in comparison["scores"] if (one["variant"], one["fraction"], one["task"]) == asked]
 
