@@ -6,7 +6,7 @@ __all__ = ["load"]
 
 
 def __getattr__(name: str) -> Any:
-    """`electra_jax.load`, imported when it is first asked for: `import electra_jax` loads nothing."""
+    """Import `electra_jax.load` when it is first used: `import electra_jax` itself loads nothing."""
     if name == "load":
         from electra_jax.inference.api import load
 

@@ -1,6 +1,6 @@
-"""`electra COMMAND`: parses the command line, runs the command, and turns what went wrong into an exit code.
+"""`electra COMMAND`: parses the command line, runs the command, and turns errors into an exit code.
 
-Nothing heavy is imported before the arguments are understood, so that help and mistakes are answered at once.
+Nothing heavy is imported before the arguments are parsed, so that help and mistakes are answered at once.
 """
 
 import argparse
@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: command line after the program's name; None for this process's.
 
     Returns:
-        0; 2 after a mistake of the user's, which is one sentence on standard error; 75 where the platform asked to stop
-        and the same command is to be run again.
+        0; 2 after a user error, which is reported in one sentence on standard error; 75 if the platform asked to stop
+        and the same command should be run again.
     """
     with ended_by_signals():
         options, bindings = parse_arguments(sys.argv[1:] if arguments is None else arguments)
@@ -45,10 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class PrintVersion(argparse.Action):
-    """Print the version, which is looked up only then: a checkout that is not installed has none."""
+    """Print the version, which is looked up only on demand: a checkout that is not installed has none."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        """Print it, and exit."""
+        """Print the version, and exit."""
         print(f"electra-jax {importlib.metadata.version('electra-jax')}")
         parser.exit()
 
@@ -68,7 +68,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
     bindings = [argument.removeprefix("--gin.") for argument in arguments if argument.startswith("--gin.")]
     rest = [argument for argument in arguments if not argument.startswith("--gin.")]
     options, left = parser.parse_known_args(rest)
-    # argparse takes an open number of arguments from one place, and options may stand between them.
+    # argparse takes a variable number of arguments only as one group, but options may stand between them.
     if left and (not hasattr(options, "arguments") or any(one.startswith("-") and one != "-" for one in left)):
         parser.error(f"unrecognized arguments: {' '.join(left)}")
     if left:
@@ -77,7 +77,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
 
 
 def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
-    """Build the command's configuration from Gin, and call its module in every process that is to run it.
+    """Build the command's configuration from Gin, and call its module in every process that should run it.
 
     Raises:
         UserError: if there are Gin bindings for a command that takes none, or as the command raises it.
@@ -117,7 +117,7 @@ def run_command(options: argparse.Namespace, bindings: list[str]) -> None:
 
 
 def exit_code(action: Callable[[], None], *, verbose: bool) -> int:
-    """Run an action, print what went wrong, and tell the other processes of the run.
+    """Run an action, print its error, if any, and tell the other processes of the run.
 
     Returns:
         The exit code, see `main`.
@@ -146,10 +146,10 @@ def exit_code(action: Callable[[], None], *, verbose: bool) -> int:
 
 
 def fail(sentence: str, verbose: bool) -> int:
-    """Print what is wrong on standard error, under `--verbose` with the traceback, and return exit code 2."""
+    """Print an error on standard error, under `--verbose` with the traceback, and return exit code 2."""
     if verbose:
         traceback.print_exc()
-    # What a user gave may hold line ends, and worse for a terminal.
+    # User input may hold line ends, or control characters that affect a terminal.
     shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in sentence)
     write_last(sys.stderr, f"electra: {shown}\n")
     processes.leave(2, shown)
@@ -157,7 +157,7 @@ def fail(sentence: str, verbose: bool) -> int:
 
 
 def write_last(stream: TextIO, text: str) -> None:
-    """Write to standard output or standard error; where nobody reads it any more, let Python's end not fail of it."""
+    """Write to standard output or error; if its reader has gone, keep Python from failing on it at exit."""
     try:
         print(text, end="", file=stream, flush=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""The exceptions that end a run early, its exit codes, and sentences about errors of the file system."""
+"""Define the exceptions that end a run early, its exit codes, and sentences about file-system errors."""
 
 import errno
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ PREEMPTED = 75
 
 
 class UserError(Exception):
-    """A mistake that the user can put right: its message says in one sentence what is wrong, where, and what to do.
+    """A mistake that the user can fix: its message says in one sentence what is wrong, where, and what to do.
 
     The command line prints the sentence and exits with code 2; a traceback is shown only under `--verbose`.
     """
@@ -19,9 +19,9 @@ class Preempted(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal ended a command outside of a training loop; what lets Ctrl-C pass lets this pass.
+    """A signal ended a command outside of a training loop; code that lets Ctrl-C through lets this through.
 
-    The command line exits with `PREEMPTED`, since the same command finds all that was finished.
+    The command line exits with `PREEMPTED`, since the same command finds everything that was finished.
     """
 
 
@@ -49,9 +49,9 @@ def is_closed_output(error: BaseException) -> bool:
 
 
 def explain_os_error(error: BaseException) -> str | None:
-    """Return a sentence about an error of the file system, or None for any other error.
+    """Return a sentence about a file-system error, or None for any other error.
 
-    Closing files on a full disk raises further errors; the sentence of the first error is the one that helps.
+    Closing files on a full disk raises further errors; the sentence about the first error is the one that helps.
     """
     chain = list(causes(error))
     if is_full_disk(error):
@@ -60,7 +60,7 @@ def explain_os_error(error: BaseException) -> str | None:
         return next(known, f"the disk{next(places, '')} is full: free some space and run the same command again")
     if is_closed_output(error):
         return "standard output was closed by what read it: send the output to a file"
-    # For example, a folder cannot be made where a file is.
+    # For example, a folder cannot be made at the path of a file.
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename} cannot be used ({error.strerror}): name another path, or put this one right"
     return None

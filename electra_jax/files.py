@@ -1,7 +1,7 @@
 """Name and replace files, on the local disk and in Google Cloud Storage.
 
 Paths are those of `etils.epath`, which Orbax and TFDS use too. A `gs://` path is read and written through TensorFlow,
-which is imported at the first of them.
+which is imported at the first such path.
 """
 
 import contextlib
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What the system answers where a user may not write.
+# The errors of the system if a user has no permission to write.
 NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
 
-# A directory in which something may still write is looked at so often, with so many seconds between, until it was
-# absent so many times in a row.
+# The most checks of a directory to which a thread may still write, the seconds between them, and the number of checks
+# in a row that must find it absent.
 LOOKS, PAUSE, ABSENCES = 100, 0.05, 10
 
 AnyPath = TypeVar("AnyPath", Path, "epath.Path")
@@ -44,7 +44,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def path_of(name: str | os.PathLike[str]) -> "epath.Path":
-    """Turn a name that a user gave into a path: a local one, or `gs://BUCKET/...`.
+    """Turn a user-given name into a path: a local one, or `gs://BUCKET/...`.
 
     Raises:
         UserError: if it is in another kind of object store, its `gs://` is misspelt, or the package that `gs://` needs
@@ -65,7 +65,7 @@ def path_of(name: str | os.PathLike[str]) -> "epath.Path":
 
 
 def local(name: str | os.PathLike[str], what: str) -> Path:
-    """Turn a name that a user gave into a path on this machine's disk.
+    """Turn a user-given name into a path on this machine's disk.
 
     Args:
         name: the path.
@@ -80,22 +80,22 @@ def local(name: str | os.PathLike[str], what: str) -> Path:
 
 
 def regular(path: AnyPath) -> AnyPath:
-    """Return a path unless it is that of a pipe or a device, which may keep its reader waiting, or never end.
+    """Return a path unless it is a pipe or a device, which may keep its reader waiting, or never end.
 
     Raises:
         OSError: if it is.
     """
-    # `epath` takes everything that is no folder for a file.
+    # `epath` takes everything that is not a folder for a file.
     if not is_remote(path) and os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise OSError(errno.EINVAL, "it is a pipe or a device: write its content to a file", str(path))
     return path
 
 
 def check_no_pattern(directory: str | os.PathLike[str]) -> None:
-    """Check that checkpoints can be written below a directory: Orbax looks for the parts of one by patterns.
+    """Check that checkpoints can be written below a directory: Orbax finds the parts of a checkpoint by glob patterns.
 
     Raises:
-        UserError: if its path holds a character of a pattern, or a backslash.
+        UserError: if its path holds a glob character or a backslash.
     """
     check_no_backslash(directory)
     if re.search(r"[*?[]", os.fspath(directory)):
@@ -115,7 +115,7 @@ def check_no_backslash(directory: str | os.PathLike[str]) -> None:
 
 
 def has_client() -> bool:
-    """Return whether the library is installed that Orbax asks about a bucket."""
+    """Return whether the library that Orbax needs to query a bucket is installed."""
     try:
         return importlib.util.find_spec("google.cloud.storage") is not None
     except ModuleNotFoundError:
@@ -123,7 +123,7 @@ def has_client() -> bool:
 
 
 def absolute(name: str | os.PathLike[str]) -> "epath.Path":
-    """Turn a name that a user gave into an absolute path, as Orbax requires.
+    """Turn a user-given name into an absolute path, as Orbax requires.
 
     Raises:
         UserError: if `path_of` refuses the name.
@@ -135,7 +135,7 @@ def absolute(name: str | os.PathLike[str]) -> "epath.Path":
 def refusal(error: BaseException) -> str | None:
     """Return a sentence for the user about an object store's error, or None for any other error.
 
-    TensorFlow, TensorStore and Google's own client each have errors of their own; none is imported to recognise one.
+    TensorFlow, TensorStore and Google's own client each have their own errors; none is imported to recognise one.
     """
     for link in causes(error):
         library, text = type(link).__module__, " ".join(str(link).split())
@@ -151,7 +151,7 @@ def refusal(error: BaseException) -> str | None:
 
 
 def check_replaceable(path: AnyPath) -> None:
-    """Refuse what a new file must not take the place of: root could otherwise replace /dev/null by its output.
+    """Refuse a path that a new file must not replace: root could otherwise replace /dev/null by its output.
 
     Raises:
         UserError: if a directory, a pipe or a device has this name.
@@ -165,14 +165,14 @@ def check_replaceable(path: AnyPath) -> None:
 
 @contextlib.contextmanager
 def replacing(path: AnyPath, *, durable: bool = False) -> Iterator[AnyPath]:
-    """Yield a path beside `path` for the body to write; it takes the place of `path` once the body has succeeded.
+    """Yield a path next to `path` for the body to write; it replaces `path` once the body has succeeded.
 
-    Readers find the old file or the new one, whole. After an error the old one stays, and what was written is removed.
+    Readers find the old file or the new one, whole. After an error the old one stays, and the new one is removed.
 
     Args:
         path: local or remote.
-        durable: whether the file must survive a crash of the machine: a local file is then synced to the disk before
-            it takes its name, and its folder after it.
+        durable: whether the file must survive a crash of the machine: a local file is then synced to the disk before it
+            takes its name, and its folder afterwards.
 
     Raises:
         UserError: if a directory, a pipe or a device has its name.
@@ -196,9 +196,9 @@ def replacing(path: AnyPath, *, durable: bool = False) -> Iterator[AnyPath]:
 
 
 def remove_unless_regular(path: AnyPath) -> None:
-    """Remove what is to be written anew, unless it is an ordinary file.
+    """Remove a path that is about to be rewritten, unless it is an ordinary file.
 
-    A directory that somebody else made may hold a link there, or a pipe: nothing is written through it.
+    In a directory that somebody else made it may be a link or a pipe, which must not be written through.
     """
     with contextlib.suppress(OSError):
         if not stat.S_ISREG(os.lstat(path).st_mode):
@@ -206,7 +206,7 @@ def remove_unless_regular(path: AnyPath) -> None:
 
 
 def _sync(path: "Path | epath.Path") -> None:
-    """Let a local file or folder reach the disk."""
+    """Sync a local file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -215,7 +215,7 @@ def _sync(path: "Path | epath.Path") -> None:
 
 
 def set_aside(path: "Path | epath.Path", reason: str) -> None:
-    """Rename a damaged file to a free name beside it, and warn of it.
+    """Rename a damaged file to a free name next to it, and log a warning.
 
     Args:
         path: local or remote.
@@ -243,9 +243,9 @@ def replace_file(path: "Path | epath.Path", content: str | bytes, *, durable: bo
 
 @contextlib.contextmanager
 def replacing_directory(directory: Path) -> Iterator[Path]:
-    """Yield an empty local directory to fill; it takes the place of `directory` once the body has succeeded.
+    """Yield an empty local directory to fill; it replaces `directory` once the body has succeeded.
 
-    After an error the old directory stays, and the new one is removed; what a killed process left of one is emptied.
+    After an error the old directory stays, and the new one is removed; one that a killed process left is emptied first.
 
     Raises:
         UserError: if another process is filling it.
@@ -264,7 +264,7 @@ def replacing_directory(directory: Path) -> Iterator[Path]:
 
 
 def _remove_while_written(directory: Path) -> None:
-    """Remove a directory in which threads of a library that has failed may still write for a moment."""
+    """Remove a directory to which threads of a failed library call may still write for a moment."""
     absent = 0
     for _ in range(LOOKS):
         absent = 0 if directory.exists() else absent + 1
@@ -276,13 +276,13 @@ def _remove_while_written(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _sole_filler(part: Path) -> Iterator[None]:
-    """Make a directory unless it exists, and hold the system's lock on it; without effect where there are no locks.
+    """Make a directory unless it exists, and hold the system's lock on it; no effect if there are no locks.
 
     Raises:
         UserError: if another process holds it.
     """
     while True:
-        # A link that somebody else left there may lead to what is not to be emptied.
+        # A link that somebody else left may lead to a directory that must not be emptied.
         if part.is_symlink():
             part.unlink()
         part.mkdir(parents=True, exist_ok=True)
@@ -292,7 +292,7 @@ def _sole_filler(part: Path) -> Iterator[None]:
             raise UserError(
                 f"{part} is being written by another process: wait until it ends, or name another destination"
             )
-        # The holder before this process may have renamed it between its opening and its locking.
+        # The previous holder may have renamed it between its opening and its locking here.
         if part.exists() and os.path.samestat(os.fstat(descriptor), part.stat()):
             break
         os.close(descriptor)
@@ -304,7 +304,7 @@ def _sole_filler(part: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors_for_users(directory: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what the disk refuses (full, read-only, forbidden) into a UserError that names `directory`.
+    """Turn disk errors (full, read-only, forbidden) into a UserError that names `directory`.
 
     Raises:
         UserError: if the disk is full, or the directory cannot be written.
@@ -323,7 +323,7 @@ def disk_errors_for_users(directory: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def size_and_time(path: "Path | epath.Path") -> tuple[int, int]:
-    """Return a file's size in bytes and its time of change in nanoseconds; an object store knows only the seconds."""
+    """Return a file's size in bytes and modification time in nanoseconds; an object store knows only whole seconds."""
     if is_remote(path):
         state = path.stat()
         return state.length, state.mtime * 10**9
@@ -346,7 +346,7 @@ def size_and_crc32(path: "Path | epath.Path") -> list[int]:
 
 
 def is_writable(folder: Path) -> bool:
-    """Return whether a file can be made in a local folder; permissions alone do not tell it of a shared disk."""
+    """Return whether a file can be made in a local folder; permissions alone do not tell this on a shared disk."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

@@ -1,6 +1,6 @@
-"""Read JSON that may be damaged, or another program's, in a sentence; write JSON that every program reads.
+"""Read JSON that may be damaged or another program's, with one-sentence errors; write JSON that every program reads.
 
-JSON has no NaN and no infinity: they are written as null, and of scores null is read as NaN.
+JSON has no NaN and no infinity: they are written as null, and null scores are read as NaN.
 """
 
 import json
@@ -19,14 +19,14 @@ from electra_jax.ranges import fits
 if TYPE_CHECKING:
     from etils import epath
 
-# What holds other values, in words.
+# The types that hold other values, in words.
 NAMES = {dict: "an object", list: "a list"}
 
 REMEDY = "restore the file, or make it again"
 
-# Of a record of scores the parts that hold them, at any depth below.
+# The fields of a record of scores that hold the scores, at any depth below.
 SCORES = ("metrics", "chosen_by", "scores_by_split", "summary", "other_splits")
-# A record of scores has no more values within each other.
+# No record of scores is nested deeper.
 _DEPTH = 8
 
 
@@ -40,10 +40,10 @@ class RepeatedNameError(ValueError):
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object of its names and values, as a `hook` of `parse_json`.
+    """Return a JSON object from its names and values, as a `hook` of `parse_json`.
 
     Raises:
-        RepeatedNameError: if a name stands in it twice.
+        RepeatedNameError: if a name occurs twice.
     """
     record: dict[str, Any] = {}
     for name, value in pairs:
@@ -62,7 +62,7 @@ def _finite(value: Any) -> Any:
 
 
 def with_nan(record: Any, *, depth: int = _DEPTH, within: bool = False) -> Any:
-    """Return a record of scores as it was before `json_text` wrote it: with NaN for null in the parts `SCORES`."""
+    """Restore a record of scores from JSON written by `json_text`: NaN for null in the fields of `SCORES`."""
     if record is None and within:
         return math.nan
     if not depth or not isinstance(record, dict | list):
@@ -73,12 +73,12 @@ def with_nan(record: Any, *, depth: int = _DEPTH, within: bool = False) -> Any:
 
 
 def read_json(path: "Path | epath.Path", kind: Any, *, remedy: str = REMEDY) -> Any:
-    """Read a file of JSON.
+    """Read a JSON file.
 
     Args:
         path: local or remote.
         kind: the type of the value, see `parse_json`.
-        remedy: what a user can do about a file that is not what it should be.
+        remedy: what a user can do if the file is not as it should be.
 
     Raises:
         UserError: if the file cannot be read, or does not hold a value of that type as JSON.
@@ -87,7 +87,7 @@ def read_json(path: "Path | epath.Path", kind: Any, *, remedy: str = REMEDY) -> 
 
 
 def read_text(path: "Path | epath.Path", *, remedy: str = REMEDY) -> str:
-    """Read a file of text, local or remote; `remedy` is what a user can do about one that cannot be read.
+    """Read a text file, local or remote; `remedy` is what a user can do if it cannot be read.
 
     Raises:
         UserError: if the file cannot be read, or is not UTF-8.
@@ -113,10 +113,10 @@ def parse_json(
     Args:
         text: the text.
         kind: the type of the value: `Any`, a number, `str`, `bool`, None, a list or dict of such, a union of such, or a
-            `TypedDict`, whose keys are those that are read; others may stand beside them.
-        place: the file, and the line where it has lines of JSON, for the message.
-        remedy: what a user can do about a text that is not what it should be.
-        hook: makes the value of an object of its names and values, or raises a ValueError that says what is wrong.
+            `TypedDict`, whose keys are those that are read; the object may have others.
+        place: the file, and the line if the file has a JSON value a line, for the message.
+        remedy: what a user can do if the text is not as it should be.
+        hook: makes the value of an object from its names and values, or raises a ValueError that says what is wrong.
 
     Raises:
         UserError: if the text is not JSON, nests too deeply or has a number of too many digits to be read, or the value
@@ -139,7 +139,7 @@ def parse_json(
 
 
 def fault_of(value: Any, kind: Any, name: str) -> str | None:
-    """Return what of a value is not of a type, in words; None if all of it is.
+    """Describe the first part of a value that does not have its type; None if all parts do.
 
     Args:
         value: a JSON value.

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-# What file systems answer that have no locks: NFS without its lock service, Lustre mounted without `flock`.
+# The errors of file systems without locks: NFS without its lock service, Lustre mounted without `flock`.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def open_lock(path: Path) -> IO[str]:
-    """Open the file of a lock for reading and writing, made where there is none; a link is not followed.
+    """Open a lock file for reading and writing, creating it if needed; a link is not followed.
 
     Raises:
-        OSError: if it cannot be opened, or is no regular file.
+        OSError: if it cannot be opened, or is not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -37,7 +37,7 @@ def open_lock(path: Path) -> IO[str]:
 def try_lock(file: IO[str] | int) -> bool:
     """Take the system's lock on an open file, and return whether no other process holds it.
 
-    Where a file system has no locks, nobody does.
+    If a file system has no locks, the result is always True.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +51,7 @@ def try_lock(file: IO[str] | int) -> bool:
 
 @contextlib.contextmanager
 def sole_builder(lock_file: Path) -> Iterator[int]:
-    """Hold a lock that the system frees when its last holder dies, waiting for other processes that hold it.
+    """Hold a lock that the system frees when its last holder dies; wait while other processes hold it.
 
     Yields:
         The lock's file descriptor; a child process that inherits it holds the lock too.

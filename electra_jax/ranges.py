@@ -1,7 +1,7 @@
-"""Declare the range of a field of a configuration beside its type, `Annotated[int, AT_LEAST_1]`, and check both.
+"""Declare the range of a configuration field along with its type, `Annotated[int, AT_LEAST_1]`, and check both.
 
 Gin's values are checked before anything is built, under the names that a user binds; all others, such as those of a
-model.json or of another implementation's configuration, where the dataclass is made.
+model.json or of another implementation's configuration, when the dataclass is made.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ from electra_jax.errors import UserError
 
 
 class Range(NamedTuple):
-    """Limit a number, which is finite in any case.
+    """Limit a number, which must also be finite.
 
     Attributes:
         low, high: the limits.
-        above_low, below_high: whether a limit is itself outside.
+        above_low, below_high: whether the limit itself is excluded.
     """
 
     low: float = -math.inf
@@ -32,14 +32,14 @@ class Range(NamedTuple):
 
     def holds(self, value: object) -> bool:
         """Return whether a value is a number in the range."""
-        # A whole number can be too large for any float, which JAX would make of it.
+        # An integer can be too large for a float, which JAX would make of it.
         if not isinstance(value, Real) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
             return False
         over = value > self.low if self.above_low else value >= self.low
         return over and (value < self.high if self.below_high else value <= self.high)
 
     def __str__(self) -> str:
-        """Return what is allowed, to end a sentence with."""
+        """Describe the allowed numbers, to end a sentence with."""
         if self == FINITE:
             return "a number"
         if self.high == math.inf:
@@ -51,48 +51,48 @@ class Range(NamedTuple):
 
 
 class Named:
-    """Limit a text to one with a letter: an empty path is the working folder, which nobody means."""
+    """Limit a text to one that is not blank: an empty path would be the working folder, which nobody means."""
 
     def holds(self, value: object) -> bool:
         """Return whether a value is a text that is not blank."""
         return isinstance(value, str) and bool(value.strip())
 
     def __str__(self) -> str:
-        """Return what is allowed, to end a sentence with."""
+        """Describe the allowed texts, to end a sentence with."""
         return "a name that is not empty"
 
 
 FINITE = Range()
 AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
-# Far beyond the cores of any machine: a number that is a mistake is refused before processes are started.
+# Far beyond the cores of any machine, so that a mistyped number is refused before processes are started.
 PROCESSES = Range(0, 4096)
-# Of trainings or probes that one command does, or has side by side: a number that is a mistake has no end.
+# For trainings or probes that one command runs in total or side by side: a mistyped number would never finish.
 RUNS = Range(1, 10_000)
-# Of an axis of an array, which has 32-bit indices on a device.
+# For the axis of an array, which has 32-bit indices on a device.
 SIZE = Range(1, 2**31 - 1)
-# Of a vocabulary: the tokenizers' trainers make room for all of it before they begin.
+# For a vocabulary: the tokenizers' trainers allocate room for all of it before they begin.
 ENTRIES = Range(1, 10**7)
 POSITIVE = Range(0, above_low=True)
-# Of a size as a multiple of another one.
+# For a size as a multiple of another one.
 MULTIPLE = Range(0, 1000, above_low=True)
 SHARE = Range(0, 1)
 POSITIVE_SHARE = Range(0, 1, above_low=True)
-# Of dropout and of Adam's moments: 1 would divide by zero.
+# For dropout and Adam's moments: 1 would divide by zero.
 UNDER_1 = Range(0, 1, below_high=True)
-# NumPy's generators take none below 0, and `jax.random.key` none of more than 64 bits; further seeds count on from it.
+# NumPy's generators take no negative seed, and `jax.random.key` none of over 64 bits; further seeds count up from it.
 SEED = Range(0, 2**62)
 NAMED = Named()
-# Of a whole number in place of a float.
+# For an integer in place of a float.
 _MOST_WHOLE = 2**31 - 1
 
 
 class Declared(NamedTuple):
-    """Hold what is declared of a field.
+    """Hold the declared type and range of a field.
 
     Attributes:
         kind: its type.
-        allowed: its range; None where none is declared.
+        allowed: its range; None if none is declared.
     """
 
     kind: Any
@@ -116,7 +116,7 @@ class Declared(NamedTuple):
         elif isinstance(value, list | tuple):
             values = value
         for one in values:
-            # JAX holds an int as one of 32 bits, also beside floats.
+            # JAX holds an int in 32 bits, even next to floats.
             if isinstance(one, int) and abs(one) > _MOST_WHOLE and _is_float(self.kind):
                 raise UserError(
                     f"{name} is {value!r}: a whole number for a float must be within {_MOST_WHOLE}: write it as in 1e10"
@@ -130,7 +130,7 @@ class Declared(NamedTuple):
 
 
 def is_text(value: str) -> bool:
-    """Return whether a string can be written, and handed to the system as a path: what is none cannot be either."""
+    """Return whether a string can be written, and passed to the system as a path: some strings can be neither."""
     try:
         return b"\0" not in value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -139,16 +139,16 @@ def is_text(value: str) -> bool:
 
 @functools.cache
 def declared(kind: type) -> dict[str, Declared]:
-    """Return what is declared of each field of a dataclass."""
+    """Return the declared type and range of each field of a dataclass."""
     annotated = typing.get_type_hints(kind, include_extras=True)
     ranges = {name: getattr(hint, "__metadata__", (None,))[0] for name, hint in annotated.items()}
     return {name: Declared(hint, ranges[name]) for name, hint in typing.get_type_hints(kind).items()}
 
 
 def fits(value: object, kind: Any) -> bool:
-    """Return whether a value is of a type, or of one of a union; elements are looked at in a list of strings alone.
+    """Return whether a value is of a type, or of one type of a union; elements are checked only in lists of strings.
 
-    True for all types that are neither simple, nor collections, nor dataclasses.
+    The result is True for types that are neither simple types, nor collections, nor dataclasses.
     """
     if isinstance(kind, types.UnionType):
         return any(fits(value, one) for one in typing.get_args(kind))
@@ -169,17 +169,17 @@ def fits(value: object, kind: Any) -> bool:
 
 
 def _is_of_strings(kind: Any) -> bool:
-    """Return whether the type of a list says that each element is a string."""
+    """Return whether a list type declares its elements to be strings."""
     return typing.get_args(kind) in ((str,), (str, ...))
 
 
 def _is_float(kind: Any) -> bool:
-    """Return whether a type is that of a float, if any; `int | float` takes whole numbers as they are."""
+    """Return whether a type is `float` or `float | None`; `int | float` takes integers as they are."""
     return kind is float or (isinstance(kind, types.UnionType) and {*typing.get_args(kind)} == {float, types.NoneType})
 
 
 def name_of(kind: Any) -> str:
-    """Return how a type is named to users: as Python names it; of what a collection holds only strings are named."""
+    """Return a type's name for users: Python's own, but for collections an element type only if it is string."""
     if isinstance(kind, types.UnionType):
         return " | ".join(map(name_of, typing.get_args(kind)))
     if kind is types.NoneType:

@@ -1,6 +1,6 @@
 """Set up JAX, TensorFlow and the libraries' messages for a command, once per process.
 
-JAX is imported where it is needed: the command line uses this module before anything heavy is loaded.
+JAX is imported only where it is needed: the command line uses this module before anything heavy is loaded.
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
 def user_cache() -> Path:
-    """Return the folder for files that can be made again.
+    """Return the folder for files that can be recreated.
 
     It is `ELECTRA_CACHE_DIR` if that is set, otherwise electra_jax in the user's cache folder.
     """
@@ -27,7 +27,7 @@ def user_cache() -> Path:
 def keep_compilations() -> None:
     """Store compiled programs on disk, so that a run that starts again does not compile them again.
 
-    Programs that compile fast are stored too, because a start needs a dozen of them besides the steps.
+    Programs that compile fast are stored too, because a start needs a dozen of them besides the training steps.
     """
     import jax
 
@@ -38,32 +38,32 @@ def keep_compilations() -> None:
 def set_determinism(configuration: object) -> None:
     """Tell XLA to compute the same bits in every run on a GPU, if the mesh of a command's configuration asks for it.
 
-    Otherwise a GPU adds the terms of a scatter in the order in which its threads arrive, and XLA measures anew in each
-    process which of several kernels is the fastest. A CPU and a TPU have neither. It is called before JAX looks for
-    devices, because XLA reads its flags once.
+    Otherwise a GPU adds the terms of a scatter in the order in which its threads arrive, and XLA measures again in each
+    process which of several kernels is the fastest. A CPU and a TPU do neither. Call this before JAX looks for devices,
+    because XLA reads its flags only once.
 
     Args:
-        configuration: what Gin built; one without a mesh asks for nothing.
+        configuration: the object that Gin built; one without a mesh has no effect.
     """
     if getattr(getattr(configuration, "mesh", None), "deterministic", False):
-        # Of two values of a flag the last one counts.
+        # If a flag occurs twice, the last value counts.
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
 
 
 def quieten_libraries() -> None:
-    """Hide the messages of libraries that no user can act on."""
+    """Hide messages of libraries on which no user can act."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name in ("asyncio", "jax", "orbax", "tensorflow"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Orbax leaves coroutines behind when a save fails, which Python remarks on as it ends.
+    # When a save fails, Orbax leaves coroutines behind, about which Python warns at exit.
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
-    # Orbax's threads print what they raise, and it is raised again where the checkpoint is awaited.
+    # Orbax's threads print their errors, which are raised again when the checkpoint is awaited.
     threading.excepthook = lambda _: None
     sys.unraisablehook = lambda _: None
 
 
 def load_tensorflow_quietly() -> None:
-    """Import TensorFlow, where it is installed, with standard error closed.
+    """Import TensorFlow, if it is installed, with standard error closed.
 
     Whatever the log level, it prints there that it found no GPU, which it must not use anyway.
     """

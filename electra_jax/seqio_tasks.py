@@ -35,8 +35,8 @@ def register_downstream_task(name: str, *, vocab_file: str, lowercase: bool | No
 def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **macros: Any) -> None:
     """Register a corpus for pre-training as the tasks `name` (masked) and `name + "_unmasked"`.
 
-    Their examples are those that `electra cache` makes with the same macros, whatever reads the corpus: SeqIO while it
-    trains, or the workers of `seqio_cache_tasks`, each of which takes whole units (files) of it.
+    Their examples are those that `electra cache` makes with the same macros, whether SeqIO reads the corpus during
+    training or the workers of `seqio_cache_tasks` do, each of which takes whole units (files) of it.
 
     Args:
         name: letters, digits and underscores.
@@ -45,7 +45,7 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
         macros: macros of gin/runs/cache.gin: CORPUS="my-text/*.txt.gz", TOKENIZER="vocab.txt", SEQUENCE_LENGTH=128 ...
 
     Raises:
-        UserError: if there is no such macro or file, or if the corpus is empty.
+        UserError: if there is no such macro or file, or the corpus is empty.
     """
     cache = _build(CacheConfig, "gin/runs/cache.gin", macros)
     check_no_marks(cache)
@@ -63,6 +63,6 @@ def register_corpus(name: str, *, mask_prob: float, mask_token_prob: float, **ma
 
 def _build(configuration: type[T], file: str, macros: dict[str, Any]) -> T:
     bindings = [f"{key}={value!r}" for key, value in macros.items()]
-    # The caller may have a configuration of its own.
+    # The caller may have a Gin configuration of its own.
     with gin_files.isolated():
         return gin_files.build(configuration, [file], bindings, search_paths=[])

@@ -6,7 +6,7 @@ into T5X's own scripts (gin/t5x/; docs/outgrowing.md shows how to run them):
     python -m t5x.train --gin_file=gin/t5x/pretrain.gin ...
 
 T5X needs only methods of given names from a model. It has its own key for each step and its own checkpoints; the loss
-of a batch and a key is `steps.training_loss`, as in `electra pretrain`. T5X's modules are imported where they are
+for a batch and a key is `steps.training_loss`, as in `electra pretrain`. T5X's modules are imported where they are
 called, so all of this file except `optimizer_def`, `partitioner` and `summarize_config` runs without T5X.
 """
 
@@ -53,7 +53,7 @@ Metrics = dict[str, clu.metrics.Metric]
 
 
 def with_axes(boxed: PyTree) -> dict[str, PyTree]:
-    """Return what T5X expects of `init`: `params` without boxes, and `params_axes`, a tree of their logical axes.
+    """Return the variables that T5X expects of `init`: `params` without boxes, and their logical axes `params_axes`.
 
     A leaf of `params_axes` has the name of its parameter and `_axes` after it.
     """
@@ -63,7 +63,7 @@ def with_axes(boxed: PyTree) -> dict[str, PyTree]:
         for path, leaf in leaves.items()
         if isinstance(leaf, nn.Partitioned)
     }
-    # Unboxing adds sharding constraints if it finds axis rules, and T5X shards by its own.
+    # Unboxing adds sharding constraints if it finds axis rules, but T5X shards by its own.
     with nn.logical_axis_rules(()):
         return {"params": nn.unbox(boxed), "params_axes": traverse_util.unflatten_dict(axes)}
 
@@ -77,7 +77,7 @@ class Reported(clu.metrics.Metric):
     finish: Callable[[Mapping[str, np.ndarray]], Mapping[str, float]] = flax.struct.field(pytree_node=False)
 
     def merge(self, other: "Reported") -> "Reported":
-        """Return the metric of the sums of both."""
+        """Return the metric of both sums together."""
         return self.replace(sums=jax.tree.map(jnp.add, self.sums, other.sums))
 
     def compute(self) -> float:
@@ -120,9 +120,8 @@ class PretrainingModel:
         """Read the vocabulary.
 
         Raises:
-            UserError: if the run accumulates gradients, which T5X adds up as if each micro-batch were a batch, or has a
-                schedule of a weight, the temperature, the masks or its batches, or phases: T5X gives
-                a loss no step.
+            UserError: if the run accumulates gradients, which T5X adds up as if each micro-batch were a batch, or has
+                phases or a schedule of a weight, the temperature, the masks or its batches: T5X gives a loss no step.
         """
         if run.accumulation_steps != 1:
             raise UserError(
@@ -207,7 +206,7 @@ class PretrainingModel:
         return sum(weight * parts[name] for name, weight in weights.items()), reported(sums, self._finish)
 
     def register(self) -> str:
-        """Register the run's SeqIO task, tokenise a small corpus first, and return the task's name."""
+        """Register the run's SeqIO task, tokenising a small corpus first, and return the task's name."""
         run = self.run
         if run.mixture_or_task_name is None:
             return data.register_corpus_tasks(run, self.vocabulary)
@@ -230,7 +229,7 @@ class PretrainingModel:
         return dataclasses.replace(description, facts=facts), self.vocabulary
 
 
-# Settings that T5X's own trainer does not know, with the values that ask for nothing.
+# Settings that T5X's own trainer does not support, with the values that leave them unused.
 FINETUNE_ONLY = {"class_weights": None, "frozen_layers": None, "accumulation_steps": 1, "patience": None}
 
 
@@ -241,11 +240,11 @@ class FinetuningModel:
     """
 
     def __init__(self, run: FinetuningRun, num_train_steps: int | None) -> None:
-        """`num_train_steps` is of the schedule, None for a model that is only evaluated.
+        """Read the task; `num_train_steps` is for the schedule, None for a model that is only evaluated.
 
         Raises:
-            UserError: if the task is question answering, whose predictions T5X cannot write, or gives a text several
-                labels, or as `resolve_init`.
+            UserError: if T5X cannot write the task's predictions (question answering, multiple choice, prompts, vectors
+                or several labels a text) or does not support a setting, or as `resolve_init`.
         """
         begun = start.resolve_init(run)
         self.run, self.vocabulary, self._num_train_steps = run, begun.vocabulary, num_train_steps
@@ -290,7 +289,7 @@ class FinetuningModel:
         """Return the loss of a batch and its metrics; `dropout_rng` is the step's key, None to evaluate."""
         rows = batch | {"row_weight": jnp.ones(len(batch["input_ids"]), jnp.float32)}
         loss, term = finetuning.training_loss(params, rows, dropout_rng, model=self._model, loss=self._loss)
-        # T5X pads all rows to one length, so that any batch is a random one.
+        # T5X pads all rows to one length, so that every batch is a random one.
         divisor = jnp.where(term.weight > 0, term.weight, 1.0) if self.run.loss_reduction == "mean" else 1.0
         return loss / divisor, {"loss": clu.metrics.Average(total=term.sum, count=term.weight)}
 
@@ -299,7 +298,7 @@ class FinetuningModel:
         return self.loss_fn(params, batch, None)
 
     def predict_batch(self, params: PyTree, batch: Batch, rng: jax.Array | None = None) -> jax.Array:
-        """Return what `seqio_export` scores: classes int32 [B, 1], values float32 [B, 1] or labels int32 [B, L]."""
+        """Return predictions for `seqio_export`: classes int32 [B, 1], values float32 [B, 1] or labels int32 [B, L]."""
         del rng
         logits = head_outputs(params, finetuning.tokens_of(batch), model=self._model)
         if self.task.kind == "regression":
@@ -310,7 +309,7 @@ class FinetuningModel:
     def predict_batch_with_aux(
         self, params: PyTree, batch: Batch, rng: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the predictions, and the logits behind them."""
+        """Return the predictions, and the logits from which they come."""
         logits = head_outputs(params, finetuning.tokens_of(batch), model=self._model)
         return self.predict_batch(params, batch, rng), {"logits": logits}
 
@@ -372,11 +371,11 @@ def learning_rate_fn(model: Model) -> Callable[[jax.Array], jax.Array]:
 
 
 def partitioner(num_partitions: int, parameter_partitioning_dims: int) -> Any:
-    """Return T5X's partitioner with its standard rules, and on CPUs too a mesh of `num_partitions` to a model.
+    """Return T5X's partitioner with its standard rules, and a mesh of `num_partitions` devices a model on CPUs too.
 
     Args:
         num_partitions: devices that share one copy of the model; heads, ffn and vocabulary are divided among them.
-        parameter_partitioning_dims: 2 to divide parameters and optimizer among the other devices too.
+        parameter_partitioning_dims: 2 to divide parameters and optimizer state among the other devices too.
     """
     from t5x import partitioning
 
@@ -389,7 +388,7 @@ def partitioner(num_partitions: int, parameter_partitioning_dims: int) -> Any:
 
 
 def summarize_config(model_dir: str, summary_writer: Any, step: int, *, model: Model) -> None:
-    """Write T5X's record of the configuration, and beside it ours, with which `electra` reads the checkpoints."""
+    """Write T5X's record of the configuration, and next to it ours, with which `electra` reads the checkpoints."""
     from t5x import gin_utils
 
     gin_utils.summarize_gin_config(model_dir, summary_writer, step)

@@ -1,4 +1,4 @@
-"""Turn the rows of a task into its predictions: the one path of `electra finetune`, `evaluate` and `predict`."""
+"""Turn a task's rows into predictions: the shared path of `electra finetune`, `evaluate` and `predict`."""
 
 import dataclasses
 import re
@@ -18,14 +18,14 @@ def predict_rows(
 ) -> list[Prediction]:
     """Return a prediction for each example.
 
-    Outputs of the same name are one label, whose logit is the largest of theirs: an export's taggers have such.
+    Outputs with the same name are one label, whose logit is the largest of theirs: some exported taggers have such.
 
     Args:
-        task: makes predictions of a model's outputs.
-        examples: of the task.
-        rows: what `task.rows` made of the examples.
+        task: makes predictions from a model's outputs.
+        examples: the task's examples.
+        rows: the result of `task.rows` for the examples.
         run: returns the model's float32 outputs for each row: see `forward.RowRunner`.
-        labels: names of the model's outputs, by their number; () where its outputs have no names.
+        labels: names of the model's outputs, in order; () if its outputs have no names.
 
     Raises:
         UserError: if the labels are not those of the task.
@@ -42,9 +42,9 @@ def predict_rows(
 def fitted(
     task: DownstreamTask, examples: Sequence[Any], predictions: Sequence[Prediction]
 ) -> tuple[DownstreamTask, list[Prediction]]:
-    """Return a task with the thresholds that suit predictions best, where it has none yet, and the predictions by them.
+    """Return a task with the thresholds that suit predictions best, if it has none yet, and predictions that use them.
 
-    Questions that may have no answer have one threshold, and texts that may have several labels one for each.
+    Questions that may have no answer have one threshold; texts that may have several labels have one for each label.
     """
     if task.kind == "question_answering" and task.null_threshold is None:
         threshold = task.fit_threshold(examples, predictions)
@@ -56,10 +56,9 @@ def fitted(
 
 
 def label_order(task: DownstreamTask, labels: Sequence[str]) -> list[int]:
-    """Return which output of the model is each label of the task: another library may number or spell them otherwise.
+    """Return the model output of each label of the task: another library may order or spell labels differently.
 
-    Labels without names ("LABEL_0" ...) are taken in their order. Case is ignored only where that leaves every label
-    distinct.
+    Labels without names ("LABEL_0" ...) are taken in order. Case is ignored only if that leaves every label distinct.
 
     Raises:
         UserError: if they are not the same labels.

@@ -25,16 +25,16 @@ NAMES = (*text_task.NAMES, *vectors.NAMES, *CHOICE_TASKS, prompts.PROMPT, *QA_TA
 def make_task(
     options: TaskOptions, vocabulary: Vocabulary, *, recorded: Mapping[str, Any] | None = None
 ) -> DownstreamTask:
-    """Make a task with its data, of which FOLD of FOLDS is the dev split where these are set.
+    """Make a task with its data; if FOLD and FOLDS are set, that fold is the dev split.
 
     Args:
-        options: which task, and where its data is. A name that is none of `NAMES` is looked up in SeqIO's registry.
+        options: which task, and where its data is. A name that is not in `NAMES` is looked up in SeqIO's registry.
         vocabulary: tokenises the text.
-        recorded: what `describe` gave for the task that a model was fine-tuned on; its labels are then taken from there
-            rather than from the training file. None to train.
+        recorded: the result of `describe` for the task on which a model was fine-tuned, from which labels are then
+            taken instead of the training file. None to train.
 
     Raises:
-        UserError: if there is no such task, or no data for it, its rules cannot follow the vocabulary, or it cannot be
+        UserError: if there is no such task, or no data for it, its rules do not support the vocabulary, or it cannot be
             divided into folds.
     """
     task = _whole_task(options, vocabulary, recorded)
@@ -42,7 +42,7 @@ def make_task(
 
 
 def _whole_task(options: TaskOptions, vocabulary: Vocabulary, recorded: Mapping[str, Any] | None) -> DownstreamTask:
-    """Make a task with its data, whatever FOLDS says."""
+    """Make a task with its data, ignoring FOLDS."""
     name = options.task
     facts = None if recorded is None else choice.current_facts(recorded)
     if options.main_metric is not None and name not in (*text_task.NAMES, prompts.PROMPT):
@@ -82,14 +82,14 @@ def _whole_task(options: TaskOptions, vocabulary: Vocabulary, recorded: Mapping[
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is none of `NAMES` and not in SeqIO's registry.
+    """Refuse a name that is neither in `NAMES` nor in SeqIO's registry.
 
     Raises:
         UserError: if there is no task of that name.
     """
     if name in NAMES:
         return
-    import seqio  # and TensorFlow: only for what is not ours
+    import seqio  # loads TensorFlow, so only for tasks that are not ours
 
     if name not in seqio.TaskRegistry.names():
         near = difflib.get_close_matches(name.lower().replace("-", ""), NAMES, n=3) or NAMES
@@ -97,10 +97,10 @@ def check_name(name: str) -> None:
 
 
 def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> DownstreamTask:
-    """Rebuild a task from what `describe` gave: it reads raw input and makes predictions, but has no data.
+    """Rebuild a task from the result of `describe`: it reads raw input and makes predictions, but has no data.
 
     Args:
-        facts: what a fine-tuned model's record says of its task.
+        facts: the record of the task in a fine-tuned model.
         vocabulary: the model's vocabulary.
     """
     facts = choice.current_facts(facts)

@@ -1,4 +1,4 @@
-"""Tokenise texts of any length in a bounded memory."""
+"""Tokenise texts of any length in bounded memory."""
 
 import contextlib
 import unicodedata
@@ -18,8 +18,8 @@ LONGEST_PART, LARGEST_BATCH = 2**17, 2**20
 def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[int]]:
     """Return the token ids of each text, without special tokens.
 
-    The tokenizer's own objects take over a hundred bytes a character: it is given a bounded number of characters at a
-    time, and a longer text in parts that are cut before spaces, which gives the ids of the whole text.
+    The tokenizer's own objects take over a hundred bytes a character. It is therefore given a bounded number of
+    characters at a time, and a longer text in parts cut before spaces, which yields the ids of the whole text.
     """
     found: list[list[int]] = []
     for batch in _batches((number, part) for number, text in enumerate(texts) for part in parts_of(text)):
@@ -33,9 +33,9 @@ def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[int]]:
 
 
 def encode_with_marks(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """Return the token ids of each text, with `WORD_MARK` added where a token continues the word before it.
+    """Return the token ids of each text, with `WORD_MARK` added where a token continues a word.
 
-    A word begins at the beginning of a text and after white space, whatever the tokenizer makes of it; punctuation and
+    A word begins at the beginning of a text and after white space, however the tokenizer splits; punctuation marks and
     symbols are words of their own.
     """
     found: list[list[int]] = []
@@ -54,17 +54,17 @@ def encode_with_marks(texts: Iterable[str], tokenizer: Tokenizer) -> list[list[i
 
 
 def read(texts: Sequence[str], tokenizer: Tokenizer) -> list[Encoding]:
-    """Return what a tokenizer makes of texts, without special tokens and without the places of tokens.
+    """Encode texts without special tokens and without the offsets of tokens.
 
     Raises:
-        UserError: if it cannot read one, such as a character that it does not know where it names no unknown token.
+        UserError: if it cannot encode one, such as an unknown character if the tokenizer has no unknown token.
     """
     with _errors_for_users():
         return tokenizer.encode_batch_fast(texts, add_special_tokens=False)
 
 
 def read_with_places(text: str, tokenizer: Tokenizer) -> Encoding:
-    """Return what a tokenizer makes of a text, without special tokens, and with the place of each token.
+    """Encode a text without special tokens, with the offsets of each token.
 
     Raises:
         UserError: as `read`.
@@ -87,7 +87,7 @@ def _errors_for_users() -> Iterator[None]:
 
 
 def parts_of(text: str) -> Iterator[str]:
-    """Yield the parts of a text that are tokenised each by itself; joined they are the text."""
+    """Yield the parts of a text that are tokenised separately; joined they are the text."""
     return cut_before_spaces(text, LONGEST_PART) if len(text) > LONGEST_PART else iter((text,))
 
 

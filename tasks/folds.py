@@ -16,14 +16,14 @@ from electra_jax.tasks.tagging.sentences import TaggedSentence
 
 
 def in_folds(task: DownstreamTask, options: TaskOptions) -> DownstreamTask:
-    """Return a task whose dev split is the fold `options.fold` of its training examples, and training the others.
+    """Return a task whose dev split is the fold `options.fold` of its training examples; the others are for training.
 
     Args:
-        task: with all examples in its training split, and no dev split.
+        task: a task with all examples in its training split, and no dev split.
         options: `folds`, `fold` and `fold_seed`.
 
     Raises:
-        UserError: if the fold is none of the folds, or the task has a dev split of its own or is of SeqIO's registry.
+        UserError: if there is no such fold, or the task has a dev split of its own or is from SeqIO's registry.
     """
     folds, fold = options.folds, options.fold
     if folds is None:
@@ -49,15 +49,15 @@ def in_folds(task: DownstreamTask, options: TaskOptions) -> DownstreamTask:
 def draw_folds(texts: Sequence[str], strata: Sequence[Hashable], *, folds: int, seed: int) -> list[int]:
     """Draw the fold of each example, so that examples of one text share a fold.
 
-    Texts are dealt out stratum by stratum, within one those with most examples first and otherwise in the order of a
-    hash: each to the fold that has fewest of its stratum, of equal ones to the smallest fold. Where no two examples
-    have one text, both the folds and the folds' shares of each stratum differ by one example at most.
+    Texts are dealt out stratum by stratum; within a stratum, those with the most examples come first, then in the order
+    of a hash. Each goes to the fold that has fewest of its stratum, among equal folds to the smallest. If no two
+    examples share a text, the sizes of the folds and their shares of each stratum differ by at most one example.
 
     Args:
-        texts: what the examples that belong together have in common.
-        strata: what each fold is to have its share of, such as the label; of a text its most frequent one counts.
+        texts: the text of each example; examples with the same text belong together.
+        strata: the property, such as the label, of which each fold gets its share; a text counts by its most frequent.
         folds: number of folds.
-        seed: decides the draw.
+        seed: seed of the draw.
 
     Raises:
         UserError: if there are fewer different texts than folds.
@@ -92,14 +92,14 @@ def draw_folds(texts: Sequence[str], strata: Sequence[Hashable], *, folds: int, 
 
 
 def strata_of(kind: str, examples: Sequence[Any], folds: int) -> list[Hashable]:
-    """Return what each fold is to have its share of.
+    """Return the property of each example of which each fold gets its share.
 
-    That is the class, the set of labels, the types of a sentence's tags, whether a question has an answer, or a
-    value's place among the others: of as many neighbours as there are folds, each fold has one.
+    It is the class, the set of labels, the types of a sentence's tags, whether a question has an answer, or, for
+    values, their rank: of as many neighbours in rank as there are folds, each fold gets one.
 
     Args:
-        kind: of the task, one of `protocol.KINDS`.
-        examples: with gold answers.
+        kind: the task's kind, one of `protocol.KINDS`.
+        examples: examples with gold answers.
         folds: number of folds.
     """
     if kind in ("regression", "similarity"):
@@ -119,7 +119,7 @@ def _stratum(kind: str, example: Any) -> Hashable:
 
 
 def _part(read: Callable[[], Examples], options: TaskOptions, kind: str, held_out: bool) -> Examples:
-    """Return the examples of the fold, or all others; what was skipped counts with the latter."""
+    """Return the examples of the fold, or all others; skipped examples are counted with the latter."""
     whole = read()
     folds = draw_folds(
         [shared_text(example) for example in whole.examples],

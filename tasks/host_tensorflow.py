@@ -1,6 +1,6 @@
 """Import TensorFlow to read data, and keep it off the accelerators, which belong to JAX.
 
-Every module that uses TensorFlow takes it from here: `from electra_jax.tasks.host_tensorflow import tf`.
+Every module that uses TensorFlow imports it from here: `from electra_jax.tasks.host_tensorflow import tf`.
 """
 
 import re
@@ -14,5 +14,5 @@ __all__ = ["reason_of", "tf"]
 
 
 def reason_of(error: tf.errors.OpError) -> str:
-    """Return the message of an error, without the names of TensorFlow's own functions around it."""
+    """Return an error's message without the names of TensorFlow's own functions around it."""
     return re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message.split(";")[0], flags=re.DOTALL).strip()

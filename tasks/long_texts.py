@@ -1,4 +1,4 @@
-"""Decide what becomes of texts that are longer than a row, and count what is cut off."""
+"""Decide how texts longer than a row are handled, and count what is cut off."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ LEAST_WINDOW = 8
 
 @dataclasses.dataclass
 class CutCount:
-    """Count the texts of which tokens are in no row.
+    """Count the texts that have tokens in no row.
 
     Attributes:
-        texts: texts of which something was cut off.
-        num_texts: all texts.
-        tokens: tokens that were cut off.
-        num_tokens: all tokens, without the special ones.
+        texts: number of texts that were cut.
+        num_texts: number of all texts.
+        tokens: number of tokens that were cut off.
+        num_tokens: number of all tokens, without special tokens.
         length: the most tokens of a row, or of a question, whose context has windows.
         unit: "texts" or "questions".
     """
@@ -38,7 +38,7 @@ class CutCount:
     unit: str = "texts"
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Count the texts of rows, each once; rows that say nothing of it do not count."""
+        """Count the texts of rows, each once; rows without these counts are ignored."""
         told = [row for row in rows if "num_cut" in row]
         if told and "question_length" in told[0]:
             self.length, self.unit = int(told[0]["question_length"]), "questions"
@@ -64,22 +64,22 @@ class CutCount:
 
 
 def cut_count(rows: Sequence[Row], length: int) -> CutCount:
-    """Return the count of some rows."""
+    """Return the `CutCount` of some rows."""
     count = CutCount(length)
     count.add(rows)
     return count
 
 
 def count_fields(num_tokens: int, num_cut: int) -> Row:
-    """Return the fields of a row that `CutCount` reads: tokens of its whole text, and those that no row has."""
+    """Return the fields of a row that `CutCount` reads: tokens of its whole text, and those that are in no row."""
     return {"num_tokens": np.array(num_tokens, np.int32), "num_cut": np.array(num_cut, np.int32)}
 
 
 def check_long_texts(options: TaskOptions) -> None:
-    """Check what is to become of long texts.
+    """Check the setting for long texts.
 
     Raises:
-        UserError: if it is none of `LONG_TEXTS`, windows are too short, or the rules are the original's, which cuts.
+        UserError: if it is not in `LONG_TEXTS`, windows are too short, or the rules are the original's, which cuts.
     """
     if options.long_texts not in LONG_TEXTS:
         raise UserError(f"LONG_TEXTS is {options.long_texts!r}: it must be one of {', '.join(map(repr, LONG_TEXTS))}")
@@ -100,7 +100,7 @@ def word_windows(sizes: Sequence[int], room: int) -> list[tuple[int, int]]:
     """Return the (start, length), in words, of windows that overlap by about half and begin and end between words.
 
     Args:
-        sizes: tokens of each word; a word that has more than `room` is a window of its own.
+        sizes: tokens of each word; a word with more than `room` is a window of its own.
         room: the most tokens of a window.
     """
     windows, start = [], 0
@@ -116,5 +116,5 @@ def word_windows(sizes: Sequence[int], room: int) -> list[tuple[int, int]]:
 
 
 def window_of_words(windows: list[tuple[int, int]], num_words: int) -> list[int]:
-    """Return for each word the number of the window that shows most around it."""
+    """Return for each word the number of the window with the most context around it."""
     return max_context_spans(windows, num_words).tolist()

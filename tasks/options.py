@@ -20,37 +20,37 @@ class TaskOptions(Checked):
         data_dir: the folder that holds the task's folder or its files.
         tfds_data_dir: the folder in which TFDS's datasets are prepared; None for TFDS's own folder.
         train_file, dev_file, test_file: paths that are read instead of the files under `data_dir`.
-        text_column, text_b_column, label_column: names of columns of a user's own table; `label_column` may be several
-            names, of columns that hold 0 and 1 for one label each, or None to predict only, or to recognise those.
-        choice_columns: multiple choice: names of columns that hold a choice each, or of one whose values are lists.
+        text_column, text_b_column, label_column: names of columns of a user's own table. `label_column` may be several
+            names, of columns that hold 0 or 1 for one label each, or None to predict only, or to recognise those.
+        choice_columns: multiple choice: names of columns that hold one choice each, or of one column of lists.
         template: prompts: a text with {text}, {label} and, for pairs, {text_b}; None for that of the fine-tuned model.
-        label_words: prompts: the word that stands for each label in the template.
+        label_words: prompts: the word that replaces {label} for each label.
         multi_label: whether a text may have several labels, or none; None to recognise it from the training file.
-        label_threshold: the probability from which a text has a label, where it may have several; None for each label's
-            best on the dev split.
+        label_threshold: the probability from which a text gets a label, if it may have several; None for each label's
+            best threshold on the dev split.
         word_column, tag_column: numbers of columns of a column file, from 0, or negative ones from the end;
             `tag_column` may be None to predict only.
         tag_scheme: how the files write entities, a name of `tagging.schemes.SCHEMES`; None to recognise it from the
             tags of the first split.
         tag_encoding: the letters that the model predicts: "BIOES", "BIO" ...
-        dev_fraction: share of the training examples, chosen by their texts, that stands in for a missing dev file.
+        dev_fraction: share of the training examples, chosen by their texts, that replaces a missing dev file.
         folds: number of parts of the training examples, each of which is the dev split once (cross-validation), see
             `folds`; None for none.
-        fold: the one that is the dev split now, from 0; None for all, one after the other.
-        fold_seed: decides which examples are in which.
+        fold: the fold that is the dev split now, from 0; None for all, one after the other.
+        fold_seed: seed that decides which examples are in which fold.
         length: largest number of tokens of a row, special ones counted; None for that of `length_by_task`.
-        length_by_task: the length of each task; "default" is that of the others.
-        clip_predictions: whether the values that a regression predicts are brought into the interval of the training
+        length_by_task: the length for each task; "default" is for the others.
+        clip_predictions: whether the values that a regression predicts are clipped to the interval of the training
             split's (GLUE: 0 to 5).
-        long_texts: what becomes of texts and sentences longer than that, a name of `long_texts.LONG_TEXTS`.
+        long_texts: how texts and sentences longer than that are handled, a name of `long_texts.LONG_TEXTS`.
         double_unordered: whether to train on pairs whose order does not matter (mrpc, stsb) in both orders.
-        skip_bad_rows: whether to leave out and count rows that cannot be used, rather than stop.
+        skip_bad_rows: whether to leave out and count unusable rows, instead of stopping.
         examples_per_class: for package_of, the largest number of training examples of a class.
         max_question_length, doc_stride: see `qa.windows.WindowConfig`.
         n_best_size, max_answer_length: see `qa.decoding.DecodingConfig`.
-        main_metric: the score that chooses the best seed (and, if the best counts, the checkpoint) and stands first in
+        main_metric: the score that chooses the best seed (and, if the best counts, the checkpoint) and comes first in
             tables, one of the task's own; None for its first.
-        qa_metric: what compares answers, a name of `qa.metrics.METRICS`; None for that of the text's script.
+        qa_metric: the metric that compares answers, a name of `qa.metrics.METRICS`; None for that of the text's script.
         null_threshold: null odds above which the answer is ""; None for the best threshold on the dev split.
         rules: a name of `original.choice.NAMES`: the rules that decide where implementations differ.
     """

@@ -20,9 +20,9 @@ def write_outputs(
 ) -> list[Path]:
     """Write predictions as the task's leaderboard takes them, or in the format of its own files.
 
-    Question answering gives predictions.json, nbest.json and, where questions may have no answer, null_odds.json.
-    Tagging gives `<task>_<split>.txt`, which conlleval reads: a word a line with its gold tag, if it has one, and the
-    predicted tag. A split that GLUE's leaderboard takes gives `CoLA.tsv` and the like. Every other task gives
+    Question answering yields predictions.json, nbest.json and, if questions may have no answer, null_odds.json.
+    Tagging yields `<task>_<split>.txt`, which conlleval reads: a word a line with its gold tag, if it has one, and the
+    predicted tag. A split for GLUE's leaderboard yields `CoLA.tsv` and the like. Every other task yields
     `<task>_<split>.jsonl`, an object per example.
 
     Returns:
@@ -51,13 +51,13 @@ def write_outputs(
 
 
 def left_out(skipped: Mapping[str, int]) -> str:
-    """Say how many records of a split were left out, by reason, to stand after their number; "" if none was."""
+    """Describe how many records of a split were left out, by reason, to follow their number; "" if none were."""
     reasons = "; ".join(f"{number} left out: {reason}" for reason, number in skipped.items())
     return f" ({reasons})" if reasons else ""
 
 
 def submitted_split(task: GlueTask, split: str) -> str | None:
-    """Return GLUE's own name of the split, or None if its leaderboard takes no predictions of it."""
+    """Return GLUE's own name of the split, or None if its leaderboard takes no predictions for it."""
     own = "diagnostic" if task.name == "ax" else split
     return own if own in task.submissions else None
 
@@ -78,7 +78,7 @@ def columns(examples: Sequence[Any], predictions: Sequence[Any]) -> str:
 
 
 def lines(examples: Sequence[Any], predictions: Sequence[Prediction]) -> str:
-    """Lay out a JSON object an example, with the number of its row, or of the example where rows are not known."""
+    """Lay out a JSON object an example, with the number of its row, or of the example if rows are not known."""
     records = (
         {
             "index": example.index if isinstance(example, (TextExample, ChoiceExample)) else number,

@@ -26,17 +26,17 @@ def has_gold(example: Any) -> bool:
         return bool(example.tags)
     if isinstance(example, (TextExample, ChoiceExample)):
         return example.label is not None
-    # Of SeqIO's registry, where a leaderboard's test split has the class -1, or no targets.
+    # From SeqIO's registry, in which a leaderboard's test split has the class -1, or no targets.
     unknown = example.label is None or (isinstance(example.label, int) and example.label < 0)
     return bool(example.tags) or not unknown
 
 
 def warn_of_few(number: int, name: str) -> None:
-    """Warn of a part of the examples that is so small that its scores say little.
+    """Warn if a part of the examples is so small that its scores say little.
 
     Args:
-        number: of examples.
-        name: that of the part, such as "dev".
+        number: number of examples.
+        name: name of the part, such as "dev".
     """
     if number < _FEW_EXAMPLES:
         logger.warning(
@@ -50,13 +50,13 @@ def warn_of_few(number: int, name: str) -> None:
 
 
 def halves(examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Divide examples by the hashes of their texts into two halves, exact unless examples of one text would be divided.
+    """Divide examples by the hashes of their texts into two halves, equal unless examples of one text would be split.
 
-    The texts of a pair count in any order, and questions and choices by their context: what one half knows of a text,
-    the other half's scores do not.
+    The texts of a pair count in any order, and questions and choices by their context, so that scores on one half do
+    not profit from texts of the other.
 
     Raises:
-        UserError: if all examples have one text.
+        UserError: if all examples have the same text.
     """
     hashes = [text_hash(shared_text(example)) for example in examples]
     if len(set(hashes)) < 2:
@@ -73,12 +73,12 @@ def halves(examples: Sequence[Any]) -> tuple[list[Any], list[Any]]:
 
 
 def shared_text(example: Any) -> str:
-    """Return what examples that belong together have in common."""
+    """Return the text by which examples belong together."""
     if isinstance(example, QAExample):
         return example.context
     if isinstance(example, TaggedSentence):
         return " ".join(example.words)
     if isinstance(example, ChoiceExample):
         return example.text_a
-    # Of ours and of SeqIO's registry.
+    # These are our examples of texts, and those of SeqIO's registry.
     return "\t".join(sorted((example.text_a, example.text_b or "")))

@@ -6,7 +6,7 @@ import numpy as np
 def softmax(scores: np.ndarray) -> np.ndarray:
     """Return probabilities over the last axis, float64 and of the same shape.
 
-    Exponentials are taken in the scores' own type, in which parity with the original's is recorded.
+    Exponentials are computed in the scores' own dtype, in which parity with the original is recorded.
     """
     if not scores.size:
         return np.zeros(scores.shape)
@@ -15,5 +15,5 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def sigmoid(scores: np.ndarray) -> np.ndarray:
-    """Return the probability of each score by itself, float64 and of the same shape."""
+    """Return the probability of each score on its own, float64 and of the same shape."""
     return np.exp(-np.logaddexp(0.0, -scores.astype(np.float64)))

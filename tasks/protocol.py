@@ -1,8 +1,8 @@
-"""Define what fine-tuning asks of a task, whatever its family: examples, rows for the model, predictions, scores.
+"""Define the interface of tasks for fine-tuning, of any family: examples, rows for the model, predictions, scores.
 
 The families are `text.task` (classification and regression of texts and pairs), `tagging.task`, `qa.task` and
 `multiple_choice.task`. None of them needs TensorFlow: the same objects read raw text for
-`electra_jax.load(path)(texts)`. `seqio_export` makes SeqIO tasks of them.
+`electra_jax.load(path)(texts)`. `seqio_export` makes SeqIO tasks from them.
 """
 
 import collections
@@ -12,23 +12,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# What the model reads of one row, unpadded: `input_ids` and `token_type_ids` int32 [L]; `example`, int32 [], the number
-# of the example that it comes from; `num_tokens` and `num_cut`, int32 [], the tokens of the whole text, sentence or
-# question and those of them that no row has (of a question, `question_length`, the most that a row has); and the
-# targets of its kind, where the example has them:
+# The fields of one row that the model reads, unpadded: `input_ids` and `token_type_ids` int32 [L]; `example`, int32 [],
+# the number of the row's example; `num_tokens` and `num_cut`, int32 [], the tokens of the whole text, sentence or
+# question and those of them that are in no row (for a question, `question_length`, the most that a row has); and the
+# targets of its kind, if the example has them:
 #   classification      label int32 []
 #   multi_label_classification  labels float32 [C], 1 for each label that the text has
 #   regression          label float32 [], from 0 to 1
 #   tagging             label_ids int32 [L]; label_mask float32 [L], 1 at the first piece of each labelled word
 #   question_answering  start_positions, end_positions, is_impossible int32 []; always answer_mask int32 [L]
-#   similarity          label float32 [], from 0 to 1; like retrieval, in training both texts in a row, of which
-#                       example_ids int32 [L] is 1 and 2, and else a row for each, with its place, side int32 []
-#   multiple_choice     label int32 []; in training all choices in a row, the arrays of tokens [C, L], with
+#   similarity          label float32 [], from 0 to 1; like retrieval, in training both texts in a row, with
+#                       example_ids int32 [L] 1 and 2 for them, and otherwise a row for each, with its side int32 []
+#   multiple_choice     label int32 []; in training all choices in a row, with token arrays [C, L],
 #                       attention_mask int32 [C, L] and choice_mask float32 [C], 0 where there is no such choice; and
-#                       else a row for each, with its place, choice int32 []
+#                       otherwise a row for each, with its index, choice int32 []
 #   prompt              label int32 []; word_mask float32 [L], 1 at the pieces of the label's word; all labels in a row
-#                       or a row for each, choice, as of multiple_choice
-#   retrieval           in training first_id, second_id int32 []: the numbers of both texts among the different ones
+#                       or a row for each, choice, as for multiple_choice
+#   retrieval           in training first_id, second_id int32 []: the numbers of both texts among the distinct ones
 Row = dict[str, np.ndarray]
 
 KINDS = (
@@ -36,7 +36,7 @@ KINDS = (
     *("similarity", "retrieval", "multiple_choice", "prompt"),
 )
 
-# The kinds whose models give a vector for each text.
+# The kinds whose models compute a vector for each text.
 VECTOR_KINDS = ("similarity", "retrieval")
 
 
@@ -56,19 +56,19 @@ class Examples:
 
 
 class Prediction(Protocol):
-    """Hold what a model predicts of one example."""
+    """Hold a model's prediction for one example."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, for `electra predict`."""
 
 
 class DownstreamTask(Protocol):
-    """Name what a task offers, which has its vocabulary and its length.
+    """Name the interface of a task, which has its vocabulary and its row length.
 
     Attributes:
         name: its name in the catalogue.
         kind: one of `KINDS`.
-        labels: names of the outputs of classifications and tagging, by their number; () for the other kinds.
+        labels: names of the outputs of classifications and tagging, in order; () for the other kinds.
         main_metric: the score by which the best checkpoint is chosen; larger is better, unless it is one of
             `text.metrics.LOWER_IS_BETTER`.
         splits: the splits that can be read.
@@ -86,11 +86,11 @@ class DownstreamTask(Protocol):
         """Read a split; "dev" and "test" are the first ones of their kind.
 
         Raises:
-            UserError: if there is no such split or file, or nothing in it that can be used.
+            UserError: if there is no such split or file, or it has nothing that can be used.
         """
 
     def raw_examples(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Return the examples of what a user gives: see `electra_jax.inference.inputs.canonical`.
+        """Return examples from user inputs: see `electra_jax.inference.inputs.canonical`.
 
         Raises:
             UserError: if the task does not read such an input.
@@ -108,4 +108,4 @@ class DownstreamTask(Protocol):
         """Return the official metrics, per cent, the main one first."""
 
     def describe(self) -> dict[str, Any]:
-        """Return JSON values from which `catalog.task_from_facts` rebuilds what reads raw input, without data files."""
+        """Return JSON values from which `catalog.task_from_facts` rebuilds the task to read raw input, without data."""

@@ -1,4 +1,4 @@
-"""Read the records of a user's own table as they stand, and refuse rows that are not what its header says."""
+"""Read the records of a user's own table unchanged, and refuse rows that do not fit its header."""
 
 import csv
 import json
@@ -14,20 +14,20 @@ from electra_jax.tasks.whole_tables import is_whole, whole_table
 
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", *WHOLE_SUFFIXES)
 
-# How a message begins to name the columns of a table, by whether it is none of lines.
+# The beginning of a message about the columns of a table, by whether the table is not line-based.
 NAMED = {False: "its first line names", True: "its columns are"}
 
-# What to do about a row with too many columns, by delimiter.
+# How to fix a row with too many columns, by delimiter.
 _REMEDIES = {
     ",": " (a text that holds a comma must be quoted)",
     ";": " (a text that holds a semicolon must be quoted)",
     "\t": " (no text may hold a tab)",
 }
 
-# A quoted field over so many lines, each of which is a row by itself, was opened by a stray quote.
+# A quoted field over this many lines, each of which is a row by itself, was opened by a stray quote.
 _LINES_OF_STRAY_QUOTE = 6
 
-# Records with their lines, or with their numbers where a line is no row; None for a blank line and for a row that was
+# Records with their lines, or with their numbers if a row is not a line; None for a blank line and for a row that was
 # reported: both count as rows.
 Records = Iterator[tuple[int, Mapping[str, object] | None]]
 
@@ -36,7 +36,7 @@ def column_names(path: str | os.PathLike[str]) -> list[str]:
     """Return the names of a table's columns: its first line, or the fields of the first object of JSON.
 
     Raises:
-      UserError: if the file is missing, empty or of another format, or the first line is not CSV or no JSON object.
+        UserError: if the file is missing, empty or of another format, or the first line is not CSV or no JSON object.
     """
     suffix = _checked_suffix(path)
     if is_whole(path):
@@ -51,16 +51,16 @@ def records(path: str | os.PathLike[str], used: Sequence[str], bad_rows: BadRows
     """Yield the records of a table and the lines at which they begin.
 
     Args:
-      path: a .tsv, a .csv (quoted as spreadsheets do) or a .jsonl (an object a line). A .tsv is quoted like a .csv if
-        the whole of it can be read so and must be; otherwise its quotes are text. Semicolons or tabs separate the
-        columns of a .csv whose first line has them and no comma, as where a comma is the decimal point. Or a .parquet,
-        or a .json, which holds an array of objects or an object a line.
-      used: the names of the columns that are needed.
-      bad_rows: is told of a row with more or fewer columns than the header, of quotes that do not match, and of what is
-        no JSON object.
+        path: a .tsv, a .csv (quoted as spreadsheets do) or a .jsonl (an object a line). A .tsv is quoted like a .csv if
+            all of it can be read so and must be; otherwise its quotes are text. Semicolons or tabs separate the columns
+            of a .csv whose first line has them and no comma, as where a comma is the decimal point. Or a .parquet, or a
+            .json, which holds an array of objects or an object a line.
+        used: the names of the columns that are needed.
+        bad_rows: receives reports of rows with more or fewer columns than the header, quotes that do not match, and
+            values that are not JSON objects.
 
     Raises:
-      UserError: if the file is missing, empty or of another format, or its header lacks a used name or has it twice.
+        UserError: if the file is missing, empty or of another format, or its header lacks a used name or has it twice.
     """
     suffix = _checked_suffix(path)
     if is_whole(path):
@@ -115,7 +115,7 @@ def _json_records(path: str | os.PathLike[str], used: Sequence[str], bad_rows: B
             problem = "not a JSON object"
         except RepeatedNameError as error:
             record, problem = None, str(error)
-        # A number of too many digits, or one object in another for ever.
+        # A number with too many digits, or endlessly nested objects.
         except (ValueError, RecursionError):
             record, problem = None, "not a JSON object"
         if not isinstance(record, dict):
@@ -138,7 +138,7 @@ def _lines(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _header(path: str | os.PathLike[str], lines: Sequence[str], suffix: str) -> tuple[list[str], bool, int]:
-    """Return the names of the columns, whether fields may be quoted, and the place of the first row."""
+    """Return the names of the columns, whether fields may be quoted, and the index of the first row."""
     quoted = suffix == ".csv" or _is_quoted_tsv(lines)
     try:
         header, after = _fields(lines, 0, _delimiter(suffix, lines[0])) if quoted else _unquoted(lines, 0)
@@ -175,22 +175,22 @@ def _unquoted(lines: Sequence[str], start: int) -> tuple[list[str], int]:
 
 
 def _fields(lines: Sequence[str], start: int, delimiter: str) -> tuple[list[str], int]:
-    """Return the fields of the record that begins at a line, and the place after it, or raise csv.Error."""
-    # Whole lines with their ends go to the csv module, since a quoted field may hold line ends.
+    """Return the fields of the record that begins at a line, and the index after it, or raise csv.Error."""
+    # Whole lines with their ends go to the csv module, since a quoted field may contain line ends.
     rest = (f"{lines[place]}\n" for place in range(start, len(lines)))
     reader = csv.reader(rest, delimiter=delimiter, strict=True)
     return next(reader), start + reader.line_num
 
 
 def _was_swallowed(lines: Sequence[str], delimiter: str, columns: int) -> bool:
-    """Say whether the lines of one record are rows by themselves, swallowed by a stray quote."""
+    """Return whether the lines of one record are rows by themselves, swallowed by a stray quote."""
     return len(lines) >= _LINES_OF_STRAY_QUOTE and all(line.count(delimiter) == columns - 1 > 0 for line in lines)
 
 
 def _is_quoted_tsv(lines: Sequence[str]) -> bool:
-    """Say whether a .tsv was written with quotes, as pandas does: it can be read so, and it needs them.
+    """Return whether a .tsv was written with quotes, as pandas does: it can be read so, and needs them.
 
-    That is so if a field does, or if all names of the columns are quoted, as R writes them.
+    It does if a field needs them, or if all names of the columns are quoted, as R writes them.
     """
     columns, needed, after = None, False, 0
     while after < len(lines):
@@ -205,7 +205,7 @@ def _is_quoted_tsv(lines: Sequence[str]) -> bool:
         plain = lines[start].split("\t")
         needed |= start == 0 and all(len(raw) > 1 and raw[0] == raw[-1] == '"' for raw in plain)
         if after > start + 1:
-            # Lines that are rows by themselves are no longer one.
+            # Lines that are rows by themselves do not make one row.
             if all(line.count("\t") == columns - 1 for line in lines[start:after]):
                 return False
             needed = True

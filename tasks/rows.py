@@ -11,23 +11,22 @@ from electra_jax.files import regular
 from electra_jax.tasks.corpora.byte_streams import HEAD_BYTES, compression_of
 from electra_jax.tasks.corpora.text_format import FORMATS, container_of, has_zeros, unreadable_as
 
-# Halves of a character, which JSON and a command line can spell but no tokenizer accepts.
+# Surrogates, which JSON and a command line can spell but no tokenizer accepts.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# Tables of which a line is no row.
+# Tables whose rows are not lines.
 WHOLE_SUFFIXES = (".json", ".parquet")
 
 
 def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """Yield line numbers (from 1) and lines of a UTF-8 file, without line ends.
 
-    Only line feeds separate lines, unless there is none: then carriage returns do, as on an old Macintosh.
+    Only line feeds separate lines; if there is none, carriage returns do, as on an old Macintosh.
 
     Raises:
-        UserError: if the file is missing, unreadable or empty, is of a format that is no text, or if a line is not
-            UTF-8.
+        UserError: if the file is missing, unreadable or empty, has a format that is not text, or a line is not UTF-8.
     """
     try:
         content = regular(pathlib.Path(path)).read_bytes().removeprefix(_BYTE_ORDER_MARK)
@@ -46,7 +45,7 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
 
 
 def format_of_no_text(head: bytes) -> str | None:
-    """Return what a file is that is no text in UTF-8, by its first bytes; None for a text."""
+    """Return the name of a file's format by its first bytes, if it is not UTF-8 text; None for a text."""
     if compression_of(head):
         return "compressed"
     kind = container_of(head)
@@ -60,12 +59,12 @@ def format_of_no_text(head: bytes) -> str | None:
 
 
 def row_name(path: str | os.PathLike[str], number: int) -> str:
-    """Return how a message names a row of a file: by its line, or by its number where lines are no rows."""
+    """Return the name of a row of a file in messages: its line, or its number if rows are not lines."""
     return f"{'row' if pathlib.Path(path).suffix.lower() in WHOLE_SUFFIXES else 'line'} {number}"
 
 
 def without_surrogates(text: str) -> str:
-    """Replace each half of a character by U+FFFD, one by one, so that positions in the text stay valid."""
+    """Replace each surrogate by U+FFFD, one by one, so that positions in the text stay valid."""
     return _SURROGATE.sub("\ufffd", text)
 
 
@@ -78,11 +77,11 @@ class BadRows:
     """Stop at a row that cannot be used, or leave it out and count it.
 
     Attributes:
-        skipped: how many rows were left out, by what was wrong with them.
+        skipped: how many rows were left out, by problem.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, skip: bool) -> None:
-        """Decide what `report` does.
+        """Choose what `report` does.
 
         Args:
             path: the file, for the error.

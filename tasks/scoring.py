@@ -1,4 +1,4 @@
-"""Score predictions that stand in a file, whoever made them: no model and no vocabulary is needed."""
+"""Score predictions from a file of any origin: no model and no vocabulary is needed."""
 
 from electra_jax.errors import UserError
 from electra_jax.tasks.options import TaskOptions
@@ -22,14 +22,14 @@ def score_predictions(
         options: the task, and where its gold answers are.
         split: the split that was predicted. A tagged file holds its gold tags, so that no split is read.
         predictions_file: for question answering, JSON with an answer for each question; for tagging, lines whose last
-            two columns are the gold and the predicted tag (`tagged_file` gives its scores by type too); for GLUE, a
+            two columns are the gold and the predicted tag (`tagged_file` also gives the scores by type); for GLUE, a
             submission file.
-        null_odds_file: for SQuAD 2.0, JSON with a number for each question. Answers are withheld where it is above
+        null_odds_file: for SQuAD 2.0, JSON with a number for each question. Answers are withheld if it is above
             `options.null_threshold`, or else above the official script's threshold; the best threshold is found too.
 
     Raises:
-        UserError: if a file is malformed, if the predictions belong to another split, if the split has no gold labels,
-            or if predictions of the task have no such file.
+        UserError: if a file is malformed, the predictions belong to another split, the split has no gold labels, or
+            predictions of the task have no such file.
     """
     if options.task in QA_TASKS:
         return _score_answers(options, split, predictions_file, null_odds_file)
@@ -44,11 +44,11 @@ def score_predictions(
 
 
 def tagged_file(file: str, *, rules: str) -> EntityEvaluation:
-    """Return the scores of a tagged file, whose `report()` is what conlleval prints of it.
+    """Return the scores of a tagged file; their `report()` is conlleval's output for it.
 
     Args:
         file: lines whose last two columns are the gold and the predicted tag.
-        rules: whose rules read tags as entities, a name of `original.choice.NAMES`.
+        rules: the name in `original.choice.NAMES` of the rules that read tags as entities.
 
     Raises:
         UserError: if the file is missing, empty or malformed.
@@ -66,7 +66,7 @@ def _score_answers(
         sources.read(options.task, split).examples,
         read_predictions(predictions_file),
         null_odds=None if null_odds_file is None else read_null_odds(null_odds_file),
-        # Without odds nothing is left to withhold.
+        # Without odds no answer is withheld.
         null_threshold=None if null_odds_file is None else options.null_threshold,
         skip_unanswered=choice.qa_rules(options.rules).skip_unanswered,
         metric=qa_metrics.METRICS[metric_of(options, sources)],

@@ -8,35 +8,35 @@ from typing import NamedTuple
 
 from electra_jax.errors import UserError
 
-# The first words of characters' Unicode names that name no script, or another than they say.
+# First words of Unicode character names that name no script, or another script than they say.
 _NO_SCRIPT = {"COMBINING", "FEMININE", "MASCULINE", "MATHEMATICAL", "MICRO", "MODIFIER", "VARIATION"}
 _OTHER_NAMES = {"CJK": "Han", "KATAKANA-HIRAGANA": "Katakana", "IDEOGRAPHIC": "Han"}
 _WIDTHS = {"FULLWIDTH", "HALFWIDTH"}
 # Chinese and Japanese, which are written without spaces; BERT makes a word of each ideograph.
 IDEOGRAPHIC = {"Han", "Hiragana", "Katakana"}
 WITHOUT_SPACES = IDEOGRAPHIC | {"Thai", "Lao", "Khmer", "Myanmar"}
-# Where a letter without its combining marks is the same letter; elsewhere the marks are vowels, voicing or letters.
+# Scripts in which a letter without its combining marks is the same letter; elsewhere marks are vowels or voicing.
 _WITH_ACCENTS = {"Latin", "Greek"}
-# A run of letters this long on average, over all letters, is no word.
+# A run of letters of this mean length, weighted by letters, is not a word.
 _LONGEST_MEAN_WORD = 20
-# Words of ideographs and kana that a segmenter has put spaces between have fewer letters each, in the mean.
+# Words of ideographs and kana between which a segmenter has put spaces have fewer letters than this on average.
 _LONGEST_SEGMENTED_WORD = 6
 _APOSTROPHES = "'’ʼ"
-# Shares of the letters: over the first what destroys them is refused; scripts under the second are not named.
+# Shares of the letters: a setting that destroys more than the first is refused; scripts under the second are not named.
 _REFUSED_SHARE = 0.01
 _NAMED_SHARE = 0.001
-# The share of ı and İ among the letters that makes a text Turkish or Azerbaijani, whose capital I is no capital i.
+# The share of ı and İ among the letters that shows Turkish or Azerbaijani, in which I is not the capital of i.
 _DOTLESS_SHARE = 0.001
 
 
 class Survey(NamedTuple):
-    """Say what a text is written in.
+    """Describe the writing of a text.
 
     Attributes:
         characters: how often each character occurs, spaces left out.
         scripts: the share of each script among the letters and marks, the largest first.
-        mean_run: letters of the run, unbroken by spaces and punctuation, that a letter stands in on average.
-        spaces: how many spaces stand within the lines.
+        mean_run: mean length, over letters, of the run of letters unbroken by spaces and punctuation around each.
+        spaces: number of spaces within the lines.
     """
 
     characters: Mapping[str, int]
@@ -46,7 +46,7 @@ class Survey(NamedTuple):
 
     @property
     def has_spaces(self) -> bool:
-        """Return whether spaces stand between the words."""
+        """Return whether words are separated by spaces."""
         ideographs = sum(share for script, share in self.scripts.items() if script in IDEOGRAPHIC)
         if ideographs < 0.5:
             return self.mean_run <= _LONGEST_MEAN_WORD
@@ -75,7 +75,7 @@ class Survey(NamedTuple):
 
 
 class Casing(NamedTuple):
-    """Hold what is done to text before it is split, and what must be said of the choice.
+    """Hold how text is normalized before it is split, and the notes about the choice.
 
     Attributes:
         lowercase: whether it is lower-cased.
@@ -100,11 +100,11 @@ def script_of(character: str) -> str | None:
 
 
 def survey(texts: Collection[str]) -> Survey:
-    """Return what texts are written in."""
+    """Return a survey of the writing of some texts."""
     characters: collections.Counter[str] = collections.Counter()
     for text in texts:
         characters.update(unicodedata.normalize("NFC", text))
-    # What is neither letter nor mark ends a run, except for apostrophes.
+    # Characters other than letters and marks end a run, except for apostrophes.
     ends = {ord(each): " " for each in characters if unicodedata.category(each)[0] not in "LM"}
     ends |= dict.fromkeys(map(ord, _APOSTROPHES))
     letters = squares = spaces = 0
@@ -124,20 +124,20 @@ def survey(texts: Collection[str]) -> Survey:
 
 
 def choose_casing(found: Survey, *, lowercase: bool | None, strip_accents: bool | None, wordpiece: bool) -> Casing:
-    """Return the casing that is asked for, or else what follows from the text.
+    """Return the requested casing, or else the one that follows from the text.
 
-    WordPiece lower-cases by itself where most letters have capitals, as BERT's English does, except in Turkish and
-    Azerbaijani. Accents are kept unless asked for otherwise.
+    By default WordPiece lower-cases if most letters have capitals, as BERT's English does, except in Turkish and
+    Azerbaijani. Accents are kept unless their removal is requested.
 
     Args:
         found: the survey of the text.
         lowercase: None to choose by the script.
         strip_accents: None to keep accents.
-        wordpiece: whether the tokenizer is WordPiece; others keep capitals unless asked for otherwise.
+        wordpiece: whether the tokenizer is WordPiece; others keep capitals by default.
 
     Raises:
-        UserError: if accents are to be removed, and with them more than a hundredth of the letters of a script in
-            which they are no accents.
+        UserError: if accents are to be removed, and with them more than a hundredth of the letters of a script in which
+            they are not accents.
     """
     notes = []
     if lowercase is None:
@@ -160,7 +160,7 @@ def choose_casing(found: Survey, *, lowercase: bool | None, strip_accents: bool 
 
 
 def without_marks(text: str) -> str:
-    """Return a text without combining marks, composed: what STRIP_ACCENTS leaves of it."""
+    """Return a text without combining marks, composed: the result of STRIP_ACCENTS."""
     kept = (each for each in unicodedata.normalize("NFD", text) if unicodedata.category(each) != "Mn")
     return unicodedata.normalize("NFC", "".join(kept))
 
@@ -176,7 +176,7 @@ def _has_case(character: str) -> bool:
 
 
 def _shown(character: str) -> str:
-    """Return a character as a reader can see it: a mark on a dotted circle."""
+    """Return a character in visible form: a mark on a dotted circle."""
     return f"\u25cc{character}" if unicodedata.combining(character) or _is_mark(character) else character
 
 

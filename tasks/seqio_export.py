@@ -1,6 +1,6 @@
-"""Make SeqIO tasks of downstream tasks, for `seqio.get_dataset`, SeqIO's Evaluator and T5X.
+"""Make SeqIO tasks from downstream tasks, for `seqio.get_dataset`, SeqIO's Evaluator and T5X.
 
-Such a SeqIO task gives a row of word pieces for each example (or window of it), under these features:
+Such a SeqIO task yields a row of word pieces for each example (or window of it), with these features:
 
     input_ids, token_type_ids   int32 [L]
     targets                     classification: int32 [1], the class's number; regression: float32 [1], from 0 to 1;
@@ -12,7 +12,7 @@ Such a SeqIO task gives a row of word pieces for each example (or window of it),
 array for each row; for question answering, the best span [2] of each window, with `aux_values`: its `scores` and, if
 questions may have no answer, the `null_scores`.
 
-A task of your own is registered as any SeqIO task is, with `text` (and `text_b`) or word pieces as its features.
+A task of your own is registered like any SeqIO task, with `text` (and `text_b`) or word pieces as its features.
 `seqio_import.task_of_registry` reads it, so that `electra finetune --gin.TASK="weather"` finds it by its name:
 
     import numpy as np, seqio, tensorflow as tf
@@ -46,11 +46,11 @@ _ROW_FEATURES = ("input_ids", "token_type_ids")
 
 
 def register(task: DownstreamTask) -> None:
-    """Register a downstream task with SeqIO under its name, in place of any other task of that name.
+    """Register a downstream task with SeqIO under its name, replacing any other task of that name.
 
     Raises:
-        UserError: if examples may have several labels or choices, or the task is on vectors of texts, whose pairs
-            SeqIO's features have no place for.
+        UserError: if examples may have several labels or choices, or the task is on vectors of texts, for whose pairs
+            SeqIO's features have no place.
     """
     if task.kind in VECTOR_KINDS:
         raise UserError(f"{task.name} makes vectors, which SeqIO has no place for: use electra finetune")
@@ -99,7 +99,7 @@ class RowSource(seqio.DataSource):
     """Read the rows of a downstream task, with `row`, the number of each, and `split`, the task's name of the split."""
 
     def __init__(self, task: DownstreamTask) -> None:
-        """Take the task; nothing is read before the first dataset is asked for."""
+        """Take the task; nothing is read before the first dataset is requested."""
         self._task = task
         self._splits_of_task = {seqio_split(split): split for split in task.splits}
         super().__init__(splits=list(self._splits_of_task))
@@ -124,7 +124,7 @@ class RowSource(seqio.DataSource):
         """Return the rows in the order of the file or, if `shuffle`, in one drawn from `seed`.
 
         Raises:
-            UserError: if more than one shard is asked for.
+            UserError: if more than one shard is requested.
         """
         if shard_info is not None and shard_info.num_shards > 1:
             raise UserError(f"The split {split} of {self._task.name} is one shard: let SeqIO shard its examples.")
@@ -162,7 +162,7 @@ class RowFeatureConverter(seqio.FeatureConverter):
     def _convert_features(self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]) -> tf.data.Dataset:
         def prepare(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             kept = {key: features[key] for key in self.TASK_FEATURES}
-            # Padding with 0 must not look like a target.
+            # Add 1 so that padding with 0 does not look like a target.
             return kept | {"targets": kept["targets"] + 1, "attention_mask": tf.ones_like(kept["input_ids"])}
 
         def finish(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -173,7 +173,7 @@ class RowFeatureConverter(seqio.FeatureConverter):
         return self._pack_or_pad(ds.map(prepare), lengths).map(finish)
 
     def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> Mapping[str, int]:
-        """Return the length of a row for every feature; SeqIO ignores that of a target that is one number."""
+        """Return the length of a row for every feature; SeqIO ignores that of a scalar target."""
         return dict.fromkeys(self.MODEL_FEATURES, task_feature_lengths["input_ids"])
 
     def _model_targets(self, targets: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -187,7 +187,7 @@ def _specs(
 
 
 class ClassificationFeatureConverter(RowFeatureConverter):
-    """Give `label`, int32 []."""
+    """Produce `label`, int32 []."""
 
     TASK_FEATURES = _specs((*_ROW_FEATURES, "targets"))
     MODEL_FEATURES = _specs((*_ROW_FEATURES, "attention_mask")) | _specs(("label",), rank=0)
@@ -197,14 +197,14 @@ class ClassificationFeatureConverter(RowFeatureConverter):
 
 
 class RegressionFeatureConverter(ClassificationFeatureConverter):
-    """Give `label`, float32 [], from 0 to 1."""
+    """Produce `label`, float32 [], from 0 to 1."""
 
     TASK_FEATURES = _specs(_ROW_FEATURES) | _specs(("targets",), tf.float32)
     MODEL_FEATURES = _specs((*_ROW_FEATURES, "attention_mask")) | _specs(("label",), tf.float32, rank=0)
 
 
 class TaggingFeatureConverter(RowFeatureConverter):
-    """Give `label_ids`, int32 [L], and `label_mask`, float32 [L]."""
+    """Produce `label_ids`, int32 [L], and `label_mask`, float32 [L]."""
 
     TASK_FEATURES = _specs((*_ROW_FEATURES, "targets"))
     MODEL_FEATURES = _specs((*_ROW_FEATURES, "attention_mask", "label_ids")) | _specs(("label_mask",), tf.float32)
@@ -214,7 +214,7 @@ class TaggingFeatureConverter(RowFeatureConverter):
 
 
 class QuestionAnsweringFeatureConverter(RowFeatureConverter):
-    """Give `answer_mask`, int32 [L], and `start_positions`, `end_positions` and `is_impossible`, int32 []."""
+    """Produce `answer_mask`, int32 [L], and `start_positions`, `end_positions` and `is_impossible`, int32 []."""
 
     TASK_FEATURES = _specs((*_ROW_FEATURES, "answer_mask", "targets"))
     MODEL_FEATURES = _specs((*_ROW_FEATURES, "answer_mask", "attention_mask")) | _specs(
@@ -248,7 +248,7 @@ class _Scorer:
         return self._score_texts if isinstance(self._task, TextTask) else self._score_labels
 
     def postprocess(self, decoded: Any, *, example: Mapping[str, Any], is_target: bool) -> Any:
-        """Return the label of a text; for other families, the split and the number of a row stand for its target."""
+        """Return the label of a text; for other families, the split and the number of a row as its target."""
         if not isinstance(self._task, TextTask):
             place = (example["split"].decode(), int(example["row"]))
             return place if is_target else np.asarray(decoded)

@@ -1,4 +1,4 @@
-"""Make a downstream task of a task in SeqIO's registry, whoever added it: the inverse of `seqio_export`."""
+"""Make a downstream task from a task in SeqIO's registry, whoever added it: the inverse of `seqio_export`."""
 
 import collections
 import dataclasses
@@ -22,7 +22,7 @@ TARGETS = "targets"
 
 @dataclasses.dataclass(frozen=True)
 class RegisteredExample:
-    """Hold the features of an example as SeqIO gives them, and the same in a form to read; raw input has texts alone.
+    """Hold the features of an example from SeqIO, and the same in readable form; raw input has only texts.
 
     Attributes:
         features: the task's features.
@@ -49,7 +49,7 @@ class LabelsPrediction:
         label_ids: numbers of the labels of all tokens, int32 [L].
         words: the word pieces that the task labels.
         tags: names of their labels.
-        probabilities: the probability that the model gave each of those.
+        probabilities: the model's probability of each of those labels.
     """
 
     label_ids: np.ndarray
@@ -58,7 +58,7 @@ class LabelsPrediction:
     probabilities: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return `words` (word pieces), `tags`, and the `probabilities` that the model gave them."""
+        """Return `words` (word pieces), `tags`, and the model's `probabilities` of those tags."""
         return {"words": list(self.words), "tags": list(self.tags), "probabilities": list(self.probabilities)}
 
 
@@ -71,11 +71,11 @@ class RegisteredTask:
 
     Attributes:
         name: its name in the registry.
-        kind: "classification", "regression" or "tagging", as its targets are numbers of classes, values, or a number of
-            a class for each token.
-        labels: numbers of the classes, as texts.
+        kind: "classification", "regression" or "tagging", depending on whether its targets are class numbers, values,
+            or a class number for each token.
+        labels: the class numbers, as texts.
         interval: for a regression, the smallest and the largest value of the training split.
-        clips: whether predicted values are brought into the interval.
+        clips: whether predicted values are clipped to the interval.
         main_metric: the first score that its metrics return.
         vocabulary: tokenises texts; a task's own word pieces must belong to it.
         length: largest number of tokens of a row; longer ones are cut.
@@ -99,7 +99,7 @@ class RegisteredTask:
         """Read a split through all of its preprocessors.
 
         Raises:
-            UserError: if there is no such split, if it is empty, or if its word pieces belong to another vocabulary.
+            UserError: if there is no such split, it is empty, or its word pieces belong to another vocabulary.
         """
         names = [name for name in self.splits if name == split or name.startswith(f"{split}_")]
         if not names:
@@ -133,7 +133,7 @@ class RegisteredTask:
         return examples
 
     def rows(self, examples: Sequence[RegisteredExample], *, training: bool) -> list[Row]:
-        """Return a row per example, with its target where it has one."""
+        """Return a row per example, with its target if it has one."""
         del training
         return [self._row(number, example.features) for number, example in enumerate(examples)]
 
@@ -160,7 +160,7 @@ class RegisteredTask:
         return _metrics(task, targets, values)
 
     def describe(self) -> dict[str, Any]:
-        """Return what `task_from_facts` needs; raw input is read without the registry."""
+        """Return the facts that `task_from_facts` needs; raw input is read without the registry."""
         return {
             "task": self.name,
             "kind": self.kind,
@@ -184,7 +184,7 @@ class RegisteredTask:
     def _row(self, number: int, features: Mapping[str, Any]) -> Row:
         counts: Row = {}
         if "input_ids" in features:
-            # SeqIO has cut them, and does not say how many there were.
+            # SeqIO has already cut them, and does not report how many there were.
             ids = np.asarray(features["input_ids"], np.int32)
             types = np.asarray(features.get("token_type_ids", np.zeros_like(ids)), np.int32)
         else:
@@ -242,14 +242,14 @@ def task_of_registry(name: str, vocabulary: Vocabulary, *, length: int, clips: b
     """Return a task of SeqIO's registry as a downstream task.
 
     Its features must be `text` (and `text_b`) or `input_ids` (and `token_type_ids`), and `targets`: an integer (a
-    class; as many as the feature's vocabulary has entries), a float (a value), or an integer for each word piece (-1:
-    none).
+    class, with as many classes as entries in the feature's vocabulary), a float (a value), or an integer for each word
+    piece (-1: none).
 
     Args:
         name: a name in the registry.
         vocabulary: tokenises texts.
         length: largest number of tokens of a row.
-        clips: whether predicted values are brought into the interval of the training split's.
+        clips: whether predicted values are clipped to the interval of the training split's.
 
     Raises:
         UserError: if the task has other features, has no metric of `targets` and `predictions`, or has no example.
@@ -302,7 +302,7 @@ def task_of_registry(name: str, vocabulary: Vocabulary, *, length: int, clips: b
 
 
 def task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> RegisteredTask:
-    """Rebuild a task from what `RegisteredTask.describe` gave; only its splits and scores need the registry."""
+    """Rebuild a task from the result of `RegisteredTask.describe`; only its splits and scores need the registry."""
     return RegisteredTask(
         name=facts["task"],
         kind=facts["kind"],

@@ -1,4 +1,4 @@
-"""Give a `Vocabulary` the interface that SeqIO wants of the vocabularies of its features."""
+"""Give a `Vocabulary` the interface that SeqIO expects of the vocabularies of its features."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -19,7 +19,7 @@ class SeqioVocabulary(seqio.Vocabulary):
         self._vocabulary = vocabulary
 
     def __eq__(self, other: object) -> bool:
-        """Return whether both have the same entries and casing: SeqIO asks of the tasks of a mixture."""
+        """Return whether both have the same entries and casing, as SeqIO requires within a mixture."""
         return isinstance(other, SeqioVocabulary) and self._vocabulary == other._vocabulary
 
     def __hash__(self) -> int:
@@ -43,7 +43,7 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     @property
     def eos_id(self) -> None:
-        """Return None: [SEP] also stands between segments, and SeqIO's decode would cut the text at the first."""
+        """Return None: [SEP] also occurs between segments, and SeqIO's decode would cut the text at the first one."""
         return
 
     @property
@@ -58,7 +58,7 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
         def encode(text: Any) -> np.ndarray:
-            # Bytes in a graph, an array without dimensions outside of one.
+            # The value is bytes in a graph, and an array without dimensions outside of one.
             return np.asarray(self._encode(np.asarray(text).item().decode("utf-8")), np.int32)
 
         ids = tf.numpy_function(encode, [s], tf.int32)

@@ -1,4 +1,4 @@
-"""Find what a task's splits are read from: files in the public layout or named, or a prepared TFDS dataset."""
+"""Find the sources of a task's splits: files in the public layout or named, or a prepared TFDS dataset."""
 
 import collections
 import dataclasses
@@ -15,7 +15,7 @@ from electra_jax.tasks.protocol import Examples
 
 SPLITS = ("train", "dev", "test")
 
-# Names of our splits in TFDS, in the order in which they are looked for.
+# Names of our splits in TFDS, in search order.
 _TFDS_SPLITS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
 
 
@@ -24,7 +24,7 @@ class Sources:
     """Say which splits a task has, and how each is read.
 
     Attributes:
-        readers: a function for each split that is there, in the order of `SPLITS`.
+        readers: a function for each existing split, in the order of `SPLITS`.
         missing: the end of the error about any other split: where it was looked for, and what to do.
     """
 
@@ -64,12 +64,12 @@ class FromSources:
 
 
 _NAME_THE_FILE = "name the file itself by TRAIN_FILE, DEV_FILE or TEST_FILE"
-# The sources of a task that was rebuilt from its record, which reads raw input alone.
+# The sources of a task that was rebuilt from its record, which reads only raw input.
 NO_SOURCES = Sources({}, f"it was made without data files; set DATA_DIR, or {_NAME_THE_FILE}")
 
 
 def reads_tfds(options: TaskOptions) -> bool:
-    """Return whether the data is a TFDS dataset rather than files.
+    """Return whether the data is a TFDS dataset and not files.
 
     Raises:
         UserError: if `options.source` is neither "files" nor "tfds".
@@ -86,13 +86,13 @@ def split_paths(
     named = {"train": options.train_file, "dev": options.dev_file, "test": options.test_file}
     paths: dict[str, pathlib.Path] = {}
     for split in splits:
-        # The path of "dev" is that of the first dev split.
+        # The path for "dev" is that of the first dev split.
         named_path = named.pop(split.split("_")[0], None)
         looked = [] if named_path is None else [pathlib.Path(named_path)]
         if options.data_dir is not None:
             root = pathlib.Path(options.data_dir)
             looked += [root / folder / f"{split}{suffix}" for folder in (*folders, "") for suffix in suffixes]
-        # A file that was named, or to which a link leads, is opened even if it does not exist: the error names it.
+        # A file that was named, or is a broken link, is opened even though it does not exist: the error names it.
         there = (path for path in looked if named_path is not None or os.path.lexists(path))
         found = next(there, None)
         if found is not None:
@@ -121,15 +121,15 @@ def file_sources(
     read: Callable[[pathlib.Path, str], Examples],
     text_of: Callable[[Any], str] | None,
 ) -> Sources:
-    """Return the splits whose files are there: those named by path, and `{folder}/{split}{suffix}` under `data_dir`.
+    """Return the splits whose files exist: those named by path, and `{folder}/{split}{suffix}` under `data_dir`.
 
     Args:
         options: `data_dir`, the explicit paths, and `dev_fraction`: without a dev file and `folds`, that share of the
             training examples becomes the dev split.
-        folders: names of the task's folder, in the order in which they are looked for; then `data_dir` itself is.
-        suffixes: endings of the files, in their order.
-        read: returns the examples of a file, which is that of the split.
-        text_of: returns the text of an example, which decides whether it is held out: examples of one text stay
+        folders: names of the task's folder, in search order; `data_dir` itself comes last.
+        suffixes: suffixes of the files, in order.
+        read: returns the examples of a file, given its split.
+        text_of: returns the text of an example, which decides whether it is held out: examples with the same text stay
             together. None for a benchmark that has a dev file, whose absence is then a mistake.
     """
     paths = split_paths(options, folders=folders, suffixes=suffixes)
@@ -151,7 +151,7 @@ def tfds_sources(
     Args:
         options: `tfds_data_dir`.
         dataset: TFDS's name of it, with its configuration.
-        read: returns the examples of records (NumPy values), given TFDS's features too and the name of the split for
+        read: returns the examples of records (NumPy values), given also TFDS's features and the name of the split for
             messages.
 
     Raises:
@@ -177,9 +177,9 @@ def tfds_sources(
 def _share(
     read: Callable[[], Examples], dev_fraction: float, text_of: Callable[[Any], str], held_out: bool
 ) -> Examples:
-    """Return the examples that are held out of training, or the others; what was skipped counts with the latter.
+    """Return the examples that are held out of training, or the others; skipped ones are counted with the latter.
 
-    As many are held out as `dev_fraction` says, unless examples of one text would be divided.
+    As many are held out as `dev_fraction` says, unless examples with the same text would be divided.
     """
     whole = read()
     hashes = [text_hash(text_of(example)) for example in whole.examples]
@@ -194,9 +194,9 @@ def _share(
 
 
 def held_out_hashes(hashes: Sequence[int], number: int) -> set[int]:
-    """Return hashes that so many examples have: the least ones, without those of texts that would be too many.
+    """Return the hashes of a number of examples: the smallest ones, leaving out texts that would make too many.
 
-    If every text has more examples, it is that of the fewest.
+    If every text has more examples than that, it is the hash of the text with the fewest.
     """
     counts, chosen = collections.Counter(hashes), set()
     for value in sorted(counts):

@@ -1,22 +1,22 @@
-"""Take a sample of text that fits into memory, and cut what is too long for one piece."""
+"""Sample text that fits into memory, and cut lines that are too long for one piece."""
 
 import heapq
 import random
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-# A run that long without a space is no word of a language.
+# A longer run without a space is not a word of any language.
 LONGEST_PIECE = 2**14
 _SEED = 0
 
 
 class Sample(NamedTuple):
-    """Hold lines of text in their order.
+    """Hold lines of text in order.
 
     Attributes:
         lines: the lines, or parts of long ones.
         kept_bytes: their size in UTF-8.
-        seen_bytes: the size of the text that they were drawn from.
+        seen_bytes: the size of the text from which they were drawn.
     """
 
     lines: list[str]
@@ -30,10 +30,10 @@ class Sample(NamedTuple):
 
 
 def sample_lines(documents: Iterable[str], *, max_bytes: int) -> Sample:
-    """Draw lines of a stream of documents, each as likely as any other, until they fill `max_bytes`.
+    """Draw lines of a stream of documents, all equally likely, until they fill `max_bytes`.
 
-    Each line draws a number, and those with the smallest are kept (a reservoir of a bounded size): the same documents
-    give the same lines. Where all lines fit, all are kept. Blank lines are left out.
+    Each line draws a number, and those with the smallest are kept (a reservoir of bounded size): the same documents
+    yield the same lines. If all lines fit, all are kept. Blank lines are left out.
 
     Args:
         documents: texts; read once.
@@ -60,9 +60,9 @@ def sample_lines(documents: Iterable[str], *, max_bytes: int) -> Sample:
 
 
 def cut_before_spaces(line: str, longest: int) -> Iterator[str]:
-    """Yield a line in parts of at most `longest` characters, cut before the last space of each if there is one.
+    """Yield a line in parts of at most `longest` characters, each cut before its last space if there is one.
 
-    Words stay whole where there are spaces, and the parts joined are the line.
+    Words stay whole if there are spaces, and the parts joined are the line.
     """
     start = 0
     while len(line) - start > longest:

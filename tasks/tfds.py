@@ -14,27 +14,27 @@ from electra_jax.files import is_remote
 from electra_jax.json_files import read_json
 from electra_jax.tasks.host_tensorflow import reason_of, tf
 
-# Where TFDS writes which classes the fields of a dataset have, in DATA_DIR/NAME/[CONFIG/]VERSION, and the names under
-# which it has written them.
+# The file in which TFDS records the classes of a dataset's fields, in DATA_DIR/NAME/[CONFIG/]VERSION, and the keys
+# under which it has recorded them.
 FEATURES, CLASS_NAMES = "features.json", ("pythonClassName", "type")
 
 
 def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """Open a dataset that is prepared.
+    """Open a prepared dataset.
 
     Args:
         name: TFDS's name of it, with its configuration.
-        data_dir: the folder that it was prepared in; None for the environment's TFDS_DATA_DIR, or else TFDS's own.
+        data_dir: the folder in which it was prepared; None for the environment's TFDS_DATA_DIR, or else TFDS's own.
 
     Raises:
-        UserError: if there is no such dataset, or if it is not prepared, or not as TFDS prepares it.
+        UserError: if there is no such dataset, or it is not prepared, or not in TFDS's format.
     """
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     check_features(name, folder)
     try:
         builder = tfds.builder(name, data_dir=folder)
         prepared = builder.is_prepared()
-    # A name may hold arguments of the dataset's own class, and the files anything: each has errors of its own.
+    # A name may hold arguments of the dataset's own class, and files may hold anything: each raises errors of its own.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
@@ -54,10 +54,10 @@ def check_features(name: str, folder: str | None) -> None:
 
     Args:
         name: TFDS's name of the dataset.
-        folder: the folder that datasets were prepared in; None for TFDS's own.
+        folder: the folder in which datasets were prepared; None for TFDS's own.
 
     Raises:
-        UserError: if a class is neither TFDS's nor of a module that is imported already.
+        UserError: if a class is neither TFDS's nor in a module that is already imported.
     """
     root = os.path.expanduser(folder or tfds.core.constants.DATA_DIR)
     first = name.partition(":")[0].partition("/")[0]
@@ -85,7 +85,7 @@ def records(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str,
     """Yield the records of a split as NumPy values, in the order of its files; lists of lists as RaggedTensors.
 
     Raises:
-        UserError: if a file is truncated or corrupt, or not as TFDS prepares it.
+        UserError: if a file is truncated, corrupt or not in TFDS's format.
     """
     read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     with sentences_of(f"{builder.info.full_name}, {split}"):
@@ -94,19 +94,19 @@ def records(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str,
 
 @contextlib.contextmanager
 def sentences_of(place: str) -> Iterator[None]:
-    """Turn what TFDS and TensorFlow raise in the body, or what reads their records, into one sentence.
+    """Turn errors in the body, of TFDS, TensorFlow or readers of their records, into one sentence.
 
     Args:
         place: the dataset and the split.
 
     Raises:
-        UserError: if something is raised.
+        UserError: if an error is raised.
     """
     try:
         yield
     except UserError:
         raise
-    # The files of a dataset may be anything, and what is wrong with them has errors of many types.
+    # The files of a dataset may hold anything, and their faults raise errors of many types.
     except Exception as error:
         if isinstance(error, tf.errors.DataLossError):
             what = f"a truncated or corrupt file ({reason_of(error)})"

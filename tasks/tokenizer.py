@@ -11,10 +11,10 @@ class SpecialTokens(NamedTuple):
 
     Attributes:
         pad: fills a row; attention never reads it.
-        unk: stands for text that cannot be read.
+        unk: replaces text that cannot be read.
         cls: begins a row.
         sep: ends a segment.
-        mask: stands for a token to be guessed.
+        mask: replaces a token to be guessed.
     """
 
     pad: str | None
@@ -30,24 +30,24 @@ SPECIAL_TOKENS = SpecialTokens("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 # The original's limit; the library's own default of 100 turns longer words into [UNK].
 MAX_WORD_CHARACTERS = 200
 
-# BERT drops every character of a category C* but tab and the line ends, and U+FFFD. The library does so too, but lets
-# unassigned and private ones through, and format characters that its table is too old for; and what is dropped must be
-# gone before a sigma is looked at.
+# BERT drops every character of a category C* except tab and the line ends, and U+FFFD. The library does so too, but
+# keeps unassigned and private ones, and format characters that are newer than its table; and dropped characters must
+# be gone before a final sigma is looked for.
 _NOT_CHARACTERS = r"[\p{Cn}\p{Co}\p{Cs}\p{Cf}\x{0}-\x{8}\x{B}\x{C}\x{E}-\x{1F}\x{7F}-\x{9F}\x{FFFD}]"
 
 # The library's own tables of accents and of punctuation are older than its regular expressions.
 _COMBINING_MARK = r"\p{Mn}"
-# BERT counts ASCII's symbols as punctuation too.
+# BERT counts ASCII symbols as punctuation too.
 _PUNCTUATION = r"[\p{P}$+<=>^`|~]"
 
-# Parts of a word, each at most that long and not torn between a letter and its marks.
+# Parts of a word, each at most this long and not cut between a letter and its marks.
 _PARTS = rf".{{1,{MAX_WORD_CHARACTERS}}}(?!\p{{M}})|.{{1,{MAX_WORD_CHARACTERS}}}"
 
-# The library's table of ideographs misses the first 256 of extension E.
+# The library's table of ideographs lacks the first 256 of extension E.
 _MISSED_IDEOGRAPHS = "[\U0002b820-\U0002b91f]"
 
-# Python lower-cases a word-final capital sigma to its final form (the Unicode rule, with up to eight
-# ignorable characters looked back over, because a look-behind must be of bounded length).
+# Python lower-cases a word-final capital sigma to its final form (the Unicode rule, but looking back over at most eight
+# ignorable characters, because a look-behind must be of bounded length).
 _IGNORABLE = r"[\p{Mn}\p{Me}\p{Cf}\p{Lm}\p{Sk}'.:·‘’․‧]"
 _CASED = r"[\p{Lu}\p{Ll}\p{Lt}]"
 _FINAL_SIGMA = f"(?<={'|'.join(_CASED + _IGNORABLE * count for count in range(9))})Σ(?!{_IGNORABLE}*{_CASED})"
@@ -58,17 +58,17 @@ def build_tokenizer(
 ) -> Tokenizer:
     """Return a tokenizer whose ids equal those of BERT's own, whatever the text.
 
-    No token is registered as special, therefore text that contains "[MASK]" or "[SEP]" is split like any
-    other text, as in the original, and can never inject a special id. The object pickles (as JSON) and
-    gives offsets into the text that it was given.
+    No token is registered as special, so text that contains "[MASK]" or "[SEP]" is split like any other text, as in the
+    original, and can never inject a special id. The object can be pickled (as JSON) and gives offsets into the text
+    that it was given.
 
     Args:
-        tokens: the vocabulary; a token's place is its id. May be empty, before training.
+        tokens: the vocabulary; a token's index is its id. May be empty, before training.
         lowercase: whether to lower-case.
         strip_accents: whether to remove combining marks. The original does so only when lower-casing.
-        any_script: whether to differ from BERT where it loses text of other scripts: what is left of the text is
-            composed (NFC), so that a letter is one letter however it was typed and Korean stays in syllables, and a
-            word of more than `MAX_WORD_CHARACTERS` is read in parts instead of becoming [UNK].
+        any_script: whether to differ from BERT where it loses text of other scripts: the normalized text is composed
+            (NFC), so that a letter is one letter however it was typed and Korean stays in syllables, and a word of more
+            than `MAX_WORD_CHARACTERS` is read in parts instead of becoming [UNK].
     """
     tokenizer = Tokenizer(
         models.WordPiece(
@@ -96,8 +96,8 @@ def add_special_tokens(tokenizer: Tokenizer, *, mask: AddedToken) -> None:
     """Let a tokenizer find `SPECIAL_TOKENS` in text, and lay out rows as BERT does: for files that others read.
 
     Args:
-        tokenizer: of which they are entries.
-        mask: the mask token, with its way to treat the spaces around it.
+        tokenizer: a tokenizer that has them as entries.
+        mask: the mask token, including how it treats the spaces around it.
     """
     others = (token for token in SPECIAL_TOKENS if token != SPECIAL_TOKENS.mask)
     tokenizer.add_special_tokens([*(AddedToken(token, normalized=False, special=True) for token in others), mask])

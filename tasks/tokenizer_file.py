@@ -1,4 +1,4 @@
-"""Read any tokenizer: BERT's vocab.txt, or the tokenizer.json of the `tokenizers` library, and write it again."""
+"""Read any tokenizer, BERT's vocab.txt or the tokenizer.json of the `tokenizers` library, and write it again."""
 
 import bisect
 import dataclasses
@@ -21,10 +21,10 @@ from electra_jax.tasks.encoding import encode_texts, read_with_places
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary, read_vocab_file, write_vocab_file
 
-# Far beyond any vocabulary: an id above it is a mistake, for which no memory is taken.
+# Far beyond any vocabulary: a larger id is a mistake, for which no memory is allocated.
 MOST_ENTRIES = 2**24
 
-# The files of `transformers` that name the special tokens, the first to say so first.
+# The files of `transformers` that name the special tokens, in order of precedence.
 STATING_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 ROLE_NAMES = {
     "cls": "classification token (cls_token)",
@@ -35,13 +35,13 @@ ROLE_NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerFile(Vocabulary):
-    """Hold what a tokenizer.json describes; give the ids of text as the `tokenizers` library does.
+    """Hold the tokenizer of a tokenizer.json; give the ids of text as the `tokenizers` library does.
 
-    In text the tokens with a role are text like any other: no text can inject a mask or a separator. The tokenizer may
-    lack a padding token (its id counts as 0) and one for unknown text (the mask's id counts as its).
+    In text the tokens with a role are ordinary text, so no text can inject a mask or a separator. The tokenizer may
+    lack a padding token (its id is then 0) and one for unknown text (its id is then the mask's).
 
     Attributes:
-        tokens: the token of each id; "" for an id that stands for nothing.
+        tokens: the token of each id; "" for an unused id.
         definition: the tokenizer.json.
         named: the special tokens by their roles.
     """
@@ -52,7 +52,7 @@ class TokenizerFile(Vocabulary):
     __hash__ = Vocabulary.__hash__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what the tokenizer is made of; the rest is rebuilt."""
+        """Pickle the parts of the tokenizer; the rest is rebuilt."""
         return TokenizerFile, tuple(
             getattr(self, field.name) for field in dataclasses.fields(self) if not field.kw_only
         )
@@ -74,7 +74,7 @@ class TokenizerFile(Vocabulary):
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """Return the object that splits text and gives offsets. Pickle the vocabulary rather than this object.
+        """Return the object that splits text and gives offsets. Pickle the vocabulary instead of this object.
 
         Raises:
             UserError: if a special token is missing.
@@ -113,14 +113,14 @@ class TokenizerFile(Vocabulary):
 
     @functools.cached_property
     def between_ids(self) -> tuple[int, ...]:
-        """Return the ids between two segments of a row, as the post-processor has them, or else one separator."""
+        """Return the ids between two segments of a row, as in the post-processor, or else one separator."""
         ids, _ = tokenizer_json.row_of_nothing(self._values, pair=True)
         if len(ids) < 3 or (ids[0], ids[-1]) != (self.cls_id, self.sep_id):
             return (self.sep_id,)
         return tuple(ids[1:-1])
 
     def check_special_tokens(self) -> None:
-        """Refuse to read text with a tokenizer that is not whole.
+        """Refuse to read text with an incomplete tokenizer.
 
         Raises:
             UserError: if there is no classification token, separator or mask.
@@ -146,7 +146,7 @@ class TokenizerFile(Vocabulary):
     def with_rows(self, *, types: bool) -> str:
         """Return the tokenizer.json with a post-processor that lays rows out as this project does.
 
-        It is `definition` to the letter where its own post-processor does, and where it has no tokens for a row.
+        It is identical to `definition` if its own post-processor does so, or if it has no tokens for a row.
 
         Args:
             types: whether the second segment's token type must be 1.
@@ -166,10 +166,10 @@ class TokenizerFile(Vocabulary):
         return json.dumps(values, indent=2, ensure_ascii=False)
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each word of a sentence; none for a word that holds nothing readable.
+        """Return the ids of each word of a sentence; none for a word without readable characters.
 
-        The words are read as one text with spaces between them, because many tokenizers have other pieces for a word
-        after a space. A piece that holds only the space belongs to the word after it.
+        The words are read as one text with spaces between them, because many tokenizers split a word differently after
+        a space. A piece that is only the space belongs to the word after it.
         """
         text = " ".join(words)
         encoding = read_with_places(text, self.tokenizer)
@@ -185,14 +185,14 @@ class TokenizerFile(Vocabulary):
 
 
 def load_tokenizer(path: str | os.PathLike[str], *, lowercase: bool | None) -> Vocabulary:
-    """Read any tokenizer to read text with.
+    """Read any tokenizer, for reading text with it.
 
     Args:
         path: a vocab.txt, or a file with the suffix `.json` of the library `tokenizers`.
-        lowercase: see `vocabulary.read_vocab_file`; a tokenizer.json says itself how it reads capitals.
+        lowercase: see `vocabulary.read_vocab_file`; a tokenizer.json itself says how it reads capitals.
 
     Raises:
-        UserError: if the file cannot be read, a special token is missing, an entry of a vocab.txt stands twice, or
+        UserError: if the file cannot be read, a special token is missing, an entry of a vocab.txt occurs twice, or
             `lowercase` is given for a tokenizer.json.
     """
     if path_of(path).suffix not in (".json", ".model"):
@@ -225,9 +225,9 @@ def read_tokenizer(path: str | os.PathLike[str], *, lowercase: bool | None) -> V
 
 
 def read_tokenizer_file(path: str | os.PathLike[str]) -> Vocabulary:
-    """Read a tokenizer.json, and the names of its special tokens in the files beside it.
+    """Read a tokenizer.json, and the names of its special tokens in the files next to it.
 
-    What this project wrote of a vocab.txt is read as that vocab.txt.
+    A tokenizer.json that this project made from a vocab.txt is read as that vocab.txt.
 
     Raises:
         UserError: if the file cannot be read, or is not a tokenizer.json.
@@ -244,11 +244,11 @@ def read_tokenizer_file(path: str | os.PathLike[str]) -> Vocabulary:
 
 
 def tokenizer_of(definition: str, stated: Sequence[Mapping[str, Any]]) -> Vocabulary:
-    """Return what a tokenizer.json describes.
+    """Return the vocabulary that a tokenizer.json describes.
 
     Args:
         definition: the file's text.
-        stated: what the files beside it say of the special tokens; the first to say so counts.
+        stated: what the files next to it say about the special tokens; the first one to name a token counts.
 
     Raises:
         ValueError: if the text is not that of a tokenizer.
@@ -275,13 +275,13 @@ def write_tokenizer(directory: str | os.PathLike[str], vocabulary: Vocabulary) -
         write_vocab_file(folder / run_directory.VOCABULARY, vocabulary)
         return
     named = {f"{role}_token": token for role, token in vocabulary.named._asdict().items() if token is not None}
-    # The names first: killed in between, there is no tokenizer, rather than one whose special tokens are guessed.
+    # The names first, so that a process killed in between leaves no tokenizer whose special tokens must be guessed.
     replace_file(folder / STATING_FILES[1], json.dumps(named, indent=2, ensure_ascii=False) + "\n")
     replace_file(folder / run_directory.TOKENIZER, vocabulary.definition)
 
 
 def read_of_directory(directory: epath.Path) -> Vocabulary | None:
-    """Read the vocabulary of a model directory; None where there is none.
+    """Read the vocabulary of a model directory; None if there is none.
 
     Raises:
         UserError: if it is damaged.

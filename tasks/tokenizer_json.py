@@ -1,4 +1,4 @@
-"""Understand the JSON of the `tokenizers` library: which token has which role, and how text is read without them."""
+"""Interpret the JSON of the `tokenizers` library: which token has which role, and how text is read without them."""
 
 import itertools
 import json
@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders
 from electra_jax.tasks.scripts import WITHOUT_SPACES, script_of
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, build_tokenizer
 
-# The names of the roles in the files that `transformers` writes beside a tokenizer.json. A language model's tokenizer
-# has no classification token, and rows begin and end with its marks of a text's beginning and end.
+# The names of the roles in the files that `transformers` writes next to a tokenizer.json. A language model's tokenizer
+# has no classification token; its rows begin and end with its tokens for a text's beginning and end.
 STATED_NAMES = SpecialTokens(
     pad=("pad_token",),
     unk=("unk_token",),
@@ -21,7 +21,7 @@ STATED_NAMES = SpecialTokens(
     sep=("sep_token", "eos_token"),
     mask=("mask_token",),
 )
-# The tokens that public tokenizers have in these roles, for files with no other word about them.
+# The tokens that public tokenizers have in these roles, for files that do not name them.
 CUSTOMARY_TOKENS = SpecialTokens(
     pad=("[PAD]", "<pad>", "<|pad|>", "<|padding|>"),
     unk=("[UNK]", "<unk>", "<|unk|>"),
@@ -59,22 +59,22 @@ def build(values: Mapping[str, Any]) -> Tokenizer:
 
 
 def is_of_tokenizers(error: BaseException) -> bool:
-    """Return whether an error is what `tokenizers` raises: a bare `Exception`, or the panic of a Rust program.
+    """Return whether an error was raised by `tokenizers`: a bare `Exception`, or the panic of a Rust program.
 
-    A panic's class is no `Exception`, and has no name to import it by.
+    A panic's class is not an `Exception`, and has no name by which to import it.
     """
     return type(error) is Exception or type(error).__name__ == "PanicException"
 
 
 def reader(values: Mapping[str, Any], special: SpecialTokens, *, read_mask: bool) -> Tokenizer:
-    """Return a tokenizer to which the tokens with a role are text like any other.
+    """Return a tokenizer for which the tokens with a role are ordinary text.
 
     Tokens without a role that were added to the tokenizer, such as "[URL]", are read whole.
 
     Args:
-        values: what `parse` returned.
+        values: the result of `parse`.
         special: the tokens with a role.
-        read_mask: whether the mask token in a text is the mask.
+        read_mask: whether the mask token in a text is read as the mask.
     """
     hidden = {token for token in special if token is not None}
     readable = {special.mask} if read_mask else set()
@@ -95,13 +95,13 @@ def reader(values: Mapping[str, Any], special: SpecialTokens, *, read_mask: bool
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": [step for step in steps if step is not None]},
         }
     )
-    # Not part of the JSON, and lost when a `Tokenizer` is pickled.
+    # This is not part of the JSON, and is lost when a `Tokenizer` is pickled.
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
 def row_of_nothing(values: Mapping[str, Any], *, pair: bool) -> tuple[list[int], list[int]]:
-    """Return the ids and the token types of a row of one or two empty segments: what the post-processor adds."""
+    """Return the ids and the token types of a row of one or two empty segments: those that the post-processor adds."""
     tokenizer = build(values)
     nothing = tokenizer.encode("", add_special_tokens=False)
     row = tokenizer.post_process(nothing, nothing if pair else None)
@@ -111,10 +111,10 @@ def row_of_nothing(values: Mapping[str, Any], *, pair: bool) -> tuple[list[int],
 def row_processor(
     given: dict[str, Any] | None, *, cls: tuple[str, int], sep: tuple[str, int], num_between: int
 ) -> dict[str, Any]:
-    """Return a post-processor that gives the rows `cls A sep` and `cls A sep.. B sep`, with token type 1 from B on.
+    """Return a post-processor for the rows `cls A sep` and `cls A sep.. B sep`, with token type 1 from B on.
 
     Args:
-        given: the one that it replaces, whose trimming of offsets is kept.
+        given: the post-processor that it replaces, whose trimming of offsets is kept.
         cls, sep: the tokens and their ids.
         num_between: number of separators between A and B.
     """
@@ -142,11 +142,11 @@ def special_tokens(
 ) -> SpecialTokens:
     """Return the tokens with a role.
 
-    What the post-processor puts around a text comes first, then what the files beside the tokenizer.json say, then
-    custom.
+    The tokens that the post-processor puts around a text take precedence, then those named in the files next to the
+    tokenizer.json, then customary ones.
 
     Args:
-        values: what `parse` returned.
+        values: the result of `parse`.
         tokens: id by token.
         stated: tokenizer_config.json and special_tokens_map.json, as far as they exist.
     """
@@ -164,7 +164,7 @@ def special_tokens(
 
 
 def casing(values: Mapping[str, Any]) -> tuple[bool, bool] | tuple[None, None]:
-    """Return whether a WordPiece tokenizer lower-cases and strips accents; None for both of any other tokenizer."""
+    """Return whether a WordPiece tokenizer lower-cases and strips accents; None and None for any other tokenizer."""
     normalizer = values.get("normalizer") or {}
     if values["model"].get("type", "WordPiece") != "WordPiece" or normalizer.get("type") != "BertNormalizer":
         return None, None
@@ -173,10 +173,10 @@ def casing(values: Mapping[str, Any]) -> tuple[bool, bool] | tuple[None, None]:
 
 
 def reading_of_ours(values: Mapping[str, Any]) -> dict[str, bool] | None:
-    """Return how a tokenizer.json that this project wrote of a vocab.txt reads text; None for any other.
+    """Return how a tokenizer.json that this project made from a vocab.txt reads text; None for any other.
 
     Returns:
-        The arguments of `build_tokenizer` beside the entries.
+        The arguments of `build_tokenizer` other than the entries.
     """
     for choices in itertools.product((True, False), repeat=3):
         reading = dict(zip(("lowercase", "strip_accents", "any_script"), choices, strict=True))
@@ -200,13 +200,13 @@ def readable(values: Mapping[str, Any], tokens: Sequence[str]) -> list[str]:
 
 
 def word_beginnings(values: Mapping[str, Any], tokens: Sequence[str]) -> list[bool] | None:
-    """Return whether each token begins a word; None where the tokens do not show it.
+    """Return whether each token begins a word; None if the tokens do not show it.
 
-    A mark of going on with a word ("##") decides where the model has one. Otherwise a token begins a word if a space
-    stands before it, or if its first character is punctuation, a symbol, or of a script without spaces.
+    A prefix for continuing a word ("##") decides if the model has one. Otherwise a token begins a word if a space
+    precedes it, or if its first character is punctuation, a symbol, or of a script without spaces.
 
     Args:
-        values: what `parse` returned.
+        values: the result of `parse`.
         tokens: the token of each id.
     """
     model = values["model"]
@@ -223,7 +223,7 @@ def word_beginnings(values: Mapping[str, Any], tokens: Sequence[str]) -> list[bo
 
 
 def _stands_alone(character: str) -> bool:
-    """Return whether a character is no part of the word before it; one of which only some bytes are there may be."""
+    """Return whether a character is not part of the word before it; one with only some of its bytes may be."""
     if character == "\ufffd":
         return False
     return unicodedata.category(character)[0] in "PS" or script_of(character) in WITHOUT_SPACES
@@ -232,8 +232,8 @@ def _stands_alone(character: str) -> bool:
 def _apart(tokens: Iterable[str]) -> dict[str, Any] | None:
     """Return a pre-tokenizer after which no piece of text spells one of these tokens; None if there are none.
 
-    A Unigram model that has "<mask>" among its pieces would otherwise find it in text. The first character is set
-    apart.
+    A Unigram model that has "<mask>" among its pieces would otherwise find it in text. The token's first character is
+    separated.
     """
     spelled = sorted(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in tokens if len(token) > 1)
     if not spelled:
@@ -248,5 +248,5 @@ def _model_ids(values: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _content(token: Any) -> Any:
-    """Return a token that is stated as a string or as an object."""
+    """Return the text of a token that is given as a string or as an object."""
     return token.get("content") if isinstance(token, dict) else token

@@ -1,4 +1,4 @@
-"""Learn a tokenizer from text: byte-level BPE, or Unigram as SentencePiece has it. `wordpieces` learns BERT's kind."""
+"""Learn a tokenizer from text: byte-level BPE, or Unigram as in SentencePiece. `wordpieces` learns BERT's kind."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -24,28 +24,28 @@ def train_tokenizer(
 ) -> TokenizerFile:
     """Learn a tokenizer of byte-level BPE or Unigram.
 
-    BPE reads all bytes, so that no text is unknown to it; the same text gives the same tokenizer each time. Unigram
+    BPE reads all bytes, so that no text is unknown to it; the same text yields the same tokenizer each time. Unigram
     knows the characters of the text, after NFKC; its trainer's sums depend on the order of a randomly seeded hash
-    table, so that few entries differ from one run to the next.
+    table, so that a few entries differ from run to run.
 
     Args:
         documents: texts; read once, as a stream.
         algorithm: "bpe" or "unigram".
-        vocab_size: number of entries, the five special tokens included. A small corpus may give fewer.
+        vocab_size: number of entries, including the five special tokens. A small corpus may yield fewer.
         lowercase: whether text is lower-cased before it is split.
         strip_accents: whether combining marks are removed from it.
-        min_frequency: for BPE: a pair seen less often is not merged.
-        show_progress: whether to draw the trainer's bars.
+        min_frequency: for BPE: a pair that occurs less often is not merged.
+        show_progress: whether to draw the trainer's progress bars.
 
     Raises:
-        UserError: if there is no text, or if `vocab_size` is too small to hold every byte or character.
+        UserError: if there is no text, or `vocab_size` is too small to hold every byte or character.
     """
     lines = _NonEmpty(line for document in documents for line in document.split("\n"))
     learn = {"bpe": _learn_bpe, "unigram": _learn_unigram}[algorithm]
     tokenizer = learn(lines, vocab_size, min_frequency, show_progress, _casing_steps(lowercase, strip_accents))
     if not lines.seen:
         raise UserError("no tokenizer can be trained: the corpus holds no text.")
-    # As RoBERTa's and ModernBERT's mask: the space before it belongs to the token that it stands for.
+    # As for RoBERTa's and ModernBERT's mask, the space before it belongs to the token that it replaces.
     add_special_tokens(tokenizer, mask=AddedToken(SPECIAL_TOKENS.mask, normalized=False, special=True, lstrip=True))
     return tokenizer_of(tokenizer.to_str(pretty=True) + "\n", [])
 
@@ -65,7 +65,7 @@ class _NonEmpty:
 
 def _casing_steps(lowercase: bool, strip_accents: bool) -> list[Any]:
     steps = [normalizers.Lowercase()] if lowercase else []
-    # Composed again: Korean falls apart otherwise.
+    # Composed again, because Korean would otherwise fall apart.
     return [*steps, normalizers.NFD(), normalizers.StripAccents(), normalizers.NFC()] if strip_accents else steps
 
 
@@ -99,7 +99,7 @@ def _learn_unigram(
     lines: Iterable[str], vocab_size: int, min_frequency: int, show_progress: bool, casing: list[Any]
 ) -> Tokenizer:
     """Learn a tokenizer in the shape of XLM-R's and DeBERTaV3's: SentencePiece's NFKC, and "▁" for a space."""
-    del min_frequency  # Unigram keeps what makes the text likeliest.
+    del min_frequency  # Unigram keeps the pieces that make the text likeliest.
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Nmt(), normalizers.NFKC(), *casing, normalizers.Replace(Regex(" {2,}"), " ")]
@@ -111,7 +111,7 @@ def _learn_unigram(
     )
     try:
         tokenizer.train_from_iterator(lines, trainer)
-    except Exception as error:  # `tokenizers` raises nothing more special.
+    except Exception as error:  # `tokenizers` raises nothing more specific.
         if "not large enough" not in str(error):
             raise
         raise UserError(

@@ -1,4 +1,4 @@
-"""Measure how much of a text a vocabulary does not know, and say what it is: the tokens that became [UNK]."""
+"""Measure how much of a text a vocabulary does not know, and report the words and characters that became [UNK]."""
 
 import collections
 import dataclasses
@@ -14,7 +14,7 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 WARNED_SHARE = 0.01
 REFUSED_SHARE = 0.2
-# So many of the commonest characters and words are kept, and so many of them named.
+# The number of commonest characters and words that are kept, and of those that are named.
 KEPT, NAMED = 20, 5
 _LONGEST_NAMED = 24
 _EXAMPLES_LOOKED_AT = 1000
@@ -25,10 +25,10 @@ class Unknown:
     """Say how much of a text became [UNK].
 
     Attributes:
-        tokens: number of tokens, those without a role and [UNK].
+        tokens: number of tokens, without special tokens except [UNK].
         unknown: how many of them are [UNK].
-        words: how often each word became [UNK], the commonest first, as far as they were looked at.
-        characters: how often each character stands in such a word and in no entry of the vocabulary, likewise.
+        words: how often each word became [UNK], the commonest first, as far as text was examined.
+        characters: how often each character occurs in such a word and in no entry of the vocabulary, likewise.
     """
 
     tokens: int
@@ -47,11 +47,11 @@ class Unknown:
 
 
 def count_unknown(ids: np.ndarray, vocabulary: Vocabulary) -> tuple[int, int]:
-    """Return how many tokens of text there are, and how many of them are [UNK].
+    """Return the number of tokens of text, and how many of them are [UNK].
 
     Args:
-        ids: token ids of any shape; those of other special tokens than [UNK] are not counted.
-        vocabulary: of the ids.
+        ids: token ids of any shape; special tokens other than [UNK] are not counted.
+        vocabulary: the vocabulary of the ids.
     """
     roles = dict(vocabulary.special_ids)
     unknown = roles.pop("unk", None)
@@ -62,7 +62,7 @@ def count_unknown(ids: np.ndarray, vocabulary: Vocabulary) -> tuple[int, int]:
 def what_became_unknown(
     texts: Iterable[str], vocabulary: Vocabulary
 ) -> tuple[collections.Counter[str], collections.Counter[str]]:
-    """Return how often each word of some texts becomes [UNK], and how often each character that no entry holds."""
+    """Return how often each word of some texts becomes [UNK], and how often each character that is in no entry."""
     words: collections.Counter[str] = collections.Counter()
     characters: collections.Counter[str] = collections.Counter()
     if "unk" not in vocabulary.special_ids:
@@ -81,7 +81,7 @@ def what_became_unknown(
 
 
 def commonest(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return the `KEPT` most frequent entries, the commonest first; long words lose their end."""
+    """Return the `KEPT` most frequent entries, the commonest first; long words are cut at the end."""
     short: collections.Counter[str] = collections.Counter()
     for word, count in counts.items():
         cut = len(word) > _LONGEST_NAMED
@@ -90,7 +90,7 @@ def commonest(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def join_unknown(parts: Iterable[Unknown]) -> Unknown:
-    """Return what parts of a text have together."""
+    """Return the sums over parts of a text."""
     tokens = unknown = 0
     words: collections.Counter[str] = collections.Counter()
     characters: collections.Counter[str] = collections.Counter()
@@ -112,11 +112,11 @@ def measure_unknown(texts: Collection[str], vocabulary: Vocabulary) -> Unknown:
 
 
 def unknown_of_batches(batches: Iterable[Mapping[str, np.ndarray]], vocabulary: Vocabulary) -> Unknown:
-    """Return how much of some pre-training examples is [UNK]; what it was, ids do not say.
+    """Return how much of some pre-training examples is [UNK]; ids do not show which words it was.
 
     Args:
-        batches: of `input_ids` and `attention_mask`, with or without masks.
-        vocabulary: of the ids.
+        batches: batches with `input_ids` and `attention_mask`, with or without masks.
+        vocabulary: the vocabulary of the ids.
 
     Raises:
         UserError: if an id is outside the vocabulary.
@@ -135,12 +135,12 @@ def unknown_of_batches(batches: Iterable[Mapping[str, np.ndarray]], vocabulary: 
 
 
 def unknown_of_rows(rows: Sequence[Row], examples: Sequence[Any], vocabulary: Vocabulary) -> Unknown:
-    """Return how much of a split of a downstream task is [UNK]; the first examples show what it is.
+    """Return how much of a downstream task's split is [UNK]; the first examples show which words it is.
 
     Args:
-        rows: of the split, as the task made them.
-        examples: of the split; their texts are found by the names that every family of tasks has for them.
-        vocabulary: of the rows.
+        rows: the rows of the split, from the task.
+        examples: the examples of the split; their texts are found by the field names of all task families.
+        vocabulary: the vocabulary of the rows.
     """
     tokens, unknown = count_unknown(np.concatenate([row["input_ids"].ravel() for row in rows]), vocabulary)
     texts = [text for example in examples[:_EXAMPLES_LOOKED_AT] for text in _texts_of(example)] if unknown else []
@@ -154,12 +154,12 @@ def _texts_of(example: Any) -> list[str]:
 
 
 def state_unknown(found: Unknown, *, what: str, allow_unknown: bool) -> str:
-    """Return a sentence that states the share of [UNK], over a hundredth with its commonest characters and words.
+    """Return a sentence with the share of [UNK]; above a hundredth also with its commonest characters and words.
 
     Args:
-        found: what was measured.
+        found: the measurement.
         what: the text, for the sentence.
-        allow_unknown: whether to go on whatever the share is.
+        allow_unknown: whether to continue whatever the share is.
 
     Raises:
         UserError: if more than a fifth is [UNK], and that is not allowed.

@@ -21,12 +21,12 @@ from electra_jax.json_files import read_json
 from electra_jax.tasks.encoding import encode_texts
 from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, SpecialTokens, add_special_tokens, build_tokenizer
 
-# "[CLS]", "[unused17]": names of the vocabulary's own, which say nothing about its casing.
+# "[CLS]", "[unused17]": the vocabulary's own names, which say nothing about its casing.
 _BRACKETED = re.compile(r"\[.*\]")
-# What the words of other kinds of vocabularies begin with; an ordinary one may hold such a character.
+# Characters with which words begin in other kinds of vocabularies; an ordinary one may also have such an entry.
 _OTHER_KINDS = {"\u2581": "SentencePiece", "\u0120": "byte-level BPE"}
 _MOST_MARKED = 0.2
-# What marks a piece that continues a word, in WordPiece vocabularies.
+# The prefix of a piece that continues a word, in WordPiece vocabularies.
 CONTINUES = "##"
 
 
@@ -37,10 +37,10 @@ class Vocabulary:
     A vocabulary that lacks a special token (a model may come with one) can be held, but reads no text.
 
     Attributes:
-        tokens: the entries of vocab.txt; a token's place is its id.
-        lowercase: whether text is lower-cased before it is split; None where the tokenizer is not BERT's.
-        strip_accents: whether combining marks are removed from it; None where the tokenizer is not BERT's.
-        any_script: whether text is read as `electra vocab` has it since BERT, see `tokenizer.build_tokenizer`.
+        tokens: the entries of vocab.txt; a token's index is its id.
+        lowercase: whether text is lower-cased before it is split; None if the tokenizer is not BERT's.
+        strip_accents: whether combining marks are removed from it; None if the tokenizer is not BERT's.
+        any_script: whether `electra vocab`'s improvements on BERT's reading apply, see `tokenizer.build_tokenizer`.
     """
 
     tokens: list[str]
@@ -63,13 +63,13 @@ class Vocabulary:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Return a hash of the entries and the casing; equal fingerprints give equal ids."""
-        # Of vocabularies that are read as BERT's the hash is that of versions without `any_script`.
+        # Vocabularies that are read as BERT's keep the hash of versions without `any_script`.
         content = json.dumps([self.tokens, self.lowercase, self.strip_accents, *[True] * self.any_script])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """Return the object that splits text and gives offsets; it pickles: hand it to worker processes.
+        """Return the object that splits text and gives offsets; it can be pickled for worker processes.
 
         Raises:
             UserError: if a special token is missing.
@@ -79,7 +79,7 @@ class Vocabulary:
 
     @property
     def reading(self) -> dict[str, bool]:
-        """Return how text is read: the arguments of `build_tokenizer` beside the entries."""
+        """Return how text is read: the arguments of `build_tokenizer` other than the entries."""
         return {
             "lowercase": bool(self.lowercase),
             "strip_accents": bool(self.strip_accents),
@@ -93,12 +93,12 @@ class Vocabulary:
 
     @property
     def shown_tokens(self) -> list[str]:
-        """Return the tokens as people read them: of tokenizers that know the spaces between words, with the spaces."""
+        """Return the tokens as people read them; with spaces if the tokenizer knows the spaces between words."""
         return self.tokens
 
     @property
     def begins_word(self) -> list[bool]:
-        """Return whether each token begins a word, rather than going on with the word of the token before it.
+        """Return whether each token begins a word, as opposed to continuing that of the token before it.
 
         Raises:
             UserError: if the tokens of the vocabulary do not show it.
@@ -107,11 +107,11 @@ class Vocabulary:
 
     @property
     def between_ids(self) -> tuple[int, ...]:
-        """Return the ids between two segments of a row: one separator, or two where the tokenizer has it so."""
+        """Return the ids between two segments of a row: one separator, or two if the tokenizer uses two."""
         return (self.sep_id,)
 
     def check_special_tokens(self) -> None:
-        """Refuse to read text with a vocabulary that is not whole.
+        """Refuse to read text with an incomplete vocabulary.
 
         Raises:
             UserError: if a special token is missing.
@@ -170,19 +170,19 @@ class Vocabulary:
         return encode_texts([text], self.tokenizer)[0]
 
     def encode_batch(self, texts: Sequence[str], *, read_mask: bool = False) -> list[list[int]]:
-        """Return the ids of each text, by all the threads that `tokenizers` may use.
+        """Return the ids of each text, using all threads that `tokenizers` may use.
 
         Args:
             texts: the texts.
-            read_mask: whether the mask token in a text, such as "[MASK]", is the mask; no other token with a role is
-                ever read from text.
+            read_mask: whether the mask token in a text, such as "[MASK]", is read as the mask; no other token with a
+                role is ever read from text.
         """
         if read_mask:
             return [self._encode_with_mask(text) for text in texts]
         return encode_texts(texts, self.tokenizer)
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each word of a sentence; none for a word that holds nothing readable."""
+        """Return the ids of each word of a sentence; none for a word without readable characters."""
         return self.encode_batch(words)
 
     def _encode_with_mask(self, text: str) -> list[int]:
@@ -191,16 +191,16 @@ class Vocabulary:
 
 
 def read_vocab_file(vocab_file: str | os.PathLike[str], *, lowercase: bool | None = None) -> Vocabulary:
-    """Read a BERT vocab.txt and, if there is one, the record of its casing beside it (vocab.json).
+    """Read a BERT vocab.txt and, if there is one, the record of its casing next to it (vocab.json).
 
     Args:
         vocab_file: one token a line, UTF-8; the line number is the id.
-        lowercase: None takes what the record says; without a record the vocabulary is cased if and only if an ordinary
-            entry holds an upper-case letter. Accents are stripped as the record says, and without a record exactly when
+        lowercase: None takes the record's value; without a record the vocabulary is cased if and only if an ordinary
+            entry has an upper-case letter. Accents are stripped as the record says, and without a record exactly when
             lower-casing (as BERT does).
 
     Raises:
-        UserError: if the file or its record cannot be read, or if `lowercase` contradicts the record.
+        UserError: if the file or its record cannot be read, or `lowercase` contradicts the record.
     """
     tokens = read_entries(vocab_file)
     record = _read_record(vocab_file)
@@ -217,10 +217,10 @@ def read_vocab_file(vocab_file: str | os.PathLike[str], *, lowercase: bool | Non
 
 
 def load_vocabulary(vocab_file: str, *, lowercase: bool | None) -> Vocabulary:
-    """Read a vocabulary to read text with; the arguments are those of `read_vocab_file`.
+    """Read a vocabulary, for reading text with it; the arguments are those of `read_vocab_file`.
 
     Raises:
-        UserError: as `read_vocab_file`, or if a special token is missing, an entry stands twice, or the entries are
+        UserError: as `read_vocab_file`, or if a special token is missing, an entry occurs twice, or the entries are
             those of another kind of tokenizer, with which all text would be [UNK].
     """
     vocabulary = read_vocab_file(vocab_file, lowercase=lowercase)
@@ -253,11 +253,11 @@ def write_vocab_file(
     """Write vocab.txt and the record of its casing, each atomically.
 
     Args:
-        vocab_file: where to write; the record goes beside it with the suffix `.json`.
+        vocab_file: where to write; the record goes next to it with the suffix `.json`.
         vocabulary: its entries and casing.
-        facts: what the record shall say besides.
+        facts: further content of the record.
     """
-    # The record first: killed in between, there is no vocabulary, rather than one of unknown casing.
+    # The record first, so that a process killed in between leaves no vocabulary of unknown casing.
     write_casing(vocab_file, vocabulary, facts)
     write_entries(vocab_file, vocabulary)
 
@@ -278,7 +278,7 @@ def write_entries(vocab_file: str | os.PathLike[str], vocabulary: Vocabulary) ->
 
 
 def to_tokenizer_json(vocabulary: Vocabulary) -> str:
-    """Return BERT's tokenizer with a whole vocabulary as a tokenizer.json, which finds special tokens in text."""
+    """Return BERT's tokenizer with a complete vocabulary as a tokenizer.json, which finds special tokens in text."""
     tokenizer = build_tokenizer(vocabulary.tokens, **vocabulary.reading)
     add_special_tokens(tokenizer, mask=AddedToken(SPECIAL_TOKENS.mask, normalized=False, special=True))
     return tokenizer.to_str(pretty=True)
@@ -297,17 +297,17 @@ def read_entries(vocab_file: str | os.PathLike[str]) -> list[str]:
         raise UserError(
             f"the vocabulary {vocab_file} cannot be read ({reason}): name another, or learn one with `electra vocab`."
         ) from error
-    # Not splitlines(): a vocabulary may hold entries that it takes for line ends, such as U+2028.
+    # splitlines() would split at characters such as U+2028, which a vocabulary may have as entries.
     return [line.strip(" \t\r") for line in text.rstrip("\r\n").split("\n")]
 
 
 def is_cased(tokens: Sequence[str]) -> bool:
-    """Return whether an ordinary entry holds an upper-case letter."""
+    """Return whether an ordinary entry has an upper-case letter."""
     return any(token != token.lower() for token in tokens if not _BRACKETED.fullmatch(token))
 
 
 def record_path(vocab_file: str | os.PathLike[str]) -> epath.Path:
-    """Return the file that records the casing of a vocab.txt, beside it."""
+    """Return the file next to a vocab.txt that records its casing."""
     return path_of(vocab_file).with_suffix(".json")
 
 
@@ -324,6 +324,6 @@ def _read_record(vocab_file: str | os.PathLike[str]) -> dict[str, bool] | None:
     remedy = (
         'the record of the casing of the vocabulary beside it is {"lowercase": true or false, "strip_accents": ...}'
     )
-    # Records of vocabularies that are read as BERT's do not say so.
+    # Records of vocabularies that are read as BERT's lack this field.
     record = {"any_script": False} | read_json(path, _Casing, remedy=remedy)
     return {name: record[name] for name in ("lowercase", "strip_accents", "any_script")}

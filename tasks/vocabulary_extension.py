@@ -17,13 +17,13 @@ UNUSED = re.compile(r"\[unused\d+\]")
 
 
 class Extension(NamedTuple):
-    """Hold a vocabulary with new words, and what they change.
+    """Hold a vocabulary with new words, and their effect.
 
     Attributes:
-        vocabulary: the vocabulary; all ids but those of the [unusedN] that were filled stand for what they did.
+        vocabulary: the vocabulary; all ids keep their meaning, except those of the [unusedN] that were filled.
         words: the new words, those that save the most pieces first.
-        num_filled: how many of them, from the first, have the place of an [unusedN].
-        pieces_before, pieces_after: number of pieces of a word of the text, on average.
+        num_filled: how many of them, from the first, replace an [unusedN].
+        pieces_before, pieces_after: mean number of pieces of a word of the text.
     """
 
     vocabulary: Vocabulary
@@ -36,19 +36,19 @@ class Extension(NamedTuple):
 def extend_wordpieces(
     vocabulary: Vocabulary, documents: Iterable[str], *, vocab_size: int, min_frequency: int
 ) -> Extension:
-    """Add the words of a text that save the most pieces: those that are frequent, and read in many pieces.
+    """Add the words of a text that save the most pieces: those that are frequent, and split into many pieces.
 
-    A word that is [UNK] counts as one piece a character, and as two at least. A run of signs, as a rule of a table is,
-    is no word.
+    A word that is [UNK] counts as one piece a character, and as at least two. A run of signs, such as a rule of a
+    table, is not a word.
 
     Args:
-        vocabulary: of WordPiece, BERT's or ours.
+        vocabulary: a WordPiece vocabulary, BERT's or ours.
         documents: texts; read once.
         vocab_size: number of entries afterwards; a small text may fill fewer. [unusedN] entries are filled first.
-        min_frequency: a word seen less often is not added.
+        min_frequency: a word that occurs less often is not added.
 
     Raises:
-        UserError: if the tokenizer is another than WordPiece, `vocab_size` leaves no place, or there is no new word.
+        UserError: if the tokenizer is not WordPiece, `vocab_size` leaves no place, or there is no new word.
     """
     check_wordpiece(vocabulary)
     slots = [row for row, token in enumerate(vocabulary.tokens) if UNUSED.fullmatch(token)]
@@ -85,7 +85,7 @@ def check_wordpiece(vocabulary: Vocabulary) -> None:
     """Refuse a tokenizer to which no whole words can be added.
 
     Raises:
-        UserError: if it is another than WordPiece.
+        UserError: if it is not WordPiece.
     """
     if isinstance(vocabulary, TokenizerFile):
         model = json.loads(vocabulary.definition)["model"]
@@ -111,7 +111,7 @@ def check_places(num_entries: int, num_unused: int, vocab_size: int) -> None:
 
 
 def pieces_of(words: Iterable[str], vocabulary: Vocabulary) -> Mapping[str, int]:
-    """Return the number of pieces of each word; where it is [UNK], the number of its characters, and two at least."""
+    """Return the number of pieces of each word; for [UNK], the number of its characters, and at least two."""
     words = list(words)
     ids = vocabulary.encode_batch(words)
     return {
@@ -121,7 +121,7 @@ def pieces_of(words: Iterable[str], vocabulary: Vocabulary) -> Mapping[str, int]
 
 
 def with_tokens(vocabulary: Vocabulary, tokens: list[str]) -> Vocabulary:
-    """Return a WordPiece vocabulary with other tokens, which reads text as before."""
+    """Return a WordPiece vocabulary with other tokens that reads text as before."""
     if not isinstance(vocabulary, TokenizerFile):
         return dataclasses.replace(vocabulary, tokens=tokens)
     values = json.loads(vocabulary.definition)

@@ -1,4 +1,4 @@
-"""Read tables that are no lines: an array of JSON, and Parquet as hubs keep data sets."""
+"""Read tables that are not line-based: an array of JSON, and Parquet in the form of data sets on hubs."""
 
 import json
 import os
@@ -19,12 +19,12 @@ _REMEDY = "write an array of objects, or an object a line under the name .jsonl"
 def whole_table(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the names of the columns of a .json or a .parquet, and its rows.
 
-    The columns of a .json are the fields of its first object. Where the `datasets` library has recorded the names of a
-    column's classes in a Parquet file, the names stand for their numbers, also within lists.
+    The columns of a .json are the fields of its first object. If the `datasets` library has recorded the names of a
+    column's classes in a Parquet file, the names replace their numbers, also within lists.
 
     Raises:
-      UserError: if the file is missing, empty, damaged or of another format, or the JSON is no array of objects or has
-        a field twice.
+        UserError: if the file is missing, empty, damaged or of another format, or the JSON is not an array of objects
+            or has a field twice.
     """
     if pathlib.Path(path).suffix.lower() == ".parquet":
         return _parquet(path)
@@ -36,7 +36,7 @@ def whole_table(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str,
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:
-    """Return whether a table is none of lines: by its name, and of a .json unless its first line is an object."""
+    """Return whether a table is not line-based: by its name, and for a .json unless its first line is an object."""
     suffix = pathlib.Path(path).suffix.lower()
     if suffix != ".json":
         return suffix in WHOLE_SUFFIXES
@@ -48,7 +48,7 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
 
 
 def _parquet(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, Any]]]:
-    # A fifth of a second that other tables need not wait for.
+    # Importing takes a fifth of a second, which other tables need not wait for.
     import pyarrow
     from pyarrow import parquet
 
@@ -71,14 +71,14 @@ def _parquet(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, An
 
 
 def _named(value: Any, classes: list[str]) -> Any:
-    """Return the name of a number, or the names of a list of them; any other value as it is."""
+    """Return the name of a number, or the names of a list of them; any other value unchanged."""
     if isinstance(value, list):
         return [_named(one, classes) for one in value]
     return classes[value] if isinstance(value, int) and 0 <= value < len(classes) else value
 
 
 def _class_names(schema: "pyarrow.Schema") -> dict[str, list[str]]:
-    """Return the names of the classes of each column that has some, as the `datasets` library records them."""
+    """Return the class names of each column that has some, as the `datasets` library records them."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         found = {name: _names_of(feature) for name, feature in features.items()}

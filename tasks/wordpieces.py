@@ -11,7 +11,7 @@ from electra_jax.tasks.tokenizer import SPECIAL_TOKENS, build_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
 
 _REPEATS_A_STRING = 1000
-# The share of a text's characters that the alphabet covers where its size is not given.
+# The share of a text's characters that the alphabet covers if its size is not given.
 COVERAGE = 0.9999
 
 
@@ -20,8 +20,8 @@ class Learned(NamedTuple):
 
     Attributes:
         vocabulary: the vocabulary.
-        alphabet_size: number of the characters that it reads.
-        num_characters: number of the characters that occur.
+        alphabet_size: number of characters that it can read.
+        num_characters: number of characters that occur.
     """
 
     vocabulary: Vocabulary
@@ -41,21 +41,21 @@ def learn_wordpieces(
 ) -> Learned:
     """Learn a WordPiece vocabulary: the special tokens, the alphabet, then merges by frequency.
 
-    The documents are read once, as a stream; memory holds one count per distinct word. The same text gives the same
-    entries each time. An ideograph is a word of its own, and kana stand in words, as in BERT's multilingual vocabulary.
+    The documents are read once, as a stream; memory holds one count per distinct word. The same text yields the same
+    entries each time. An ideograph is a word of its own, and kana form words, as in BERT's multilingual vocabulary.
 
     Args:
         documents: texts.
-        vocab_size: number of entries wanted, the five special tokens included. A small corpus may give fewer.
-        lowercase: whether text is lower-cased before it is split, now and ever after.
+        vocab_size: number of entries wanted, including the five special tokens. A small corpus may yield fewer.
+        lowercase: whether text is lower-cased before it is split, now and whenever the vocabulary is used.
         strip_accents: whether combining marks are removed from it.
-        min_frequency: a pair seen less often is not merged.
+        min_frequency: a pair that occurs less often is not merged.
         limit_alphabet: at most this many single characters, the commonest; text with rarer ones becomes [UNK]. None
-            for as many as make `COVERAGE` of the text.
-        show_progress: whether to draw the trainer's bars, after the documents are read.
+            for as many as cover `COVERAGE` of the text.
+        show_progress: whether to draw the trainer's progress bars, after the documents are read.
 
     Raises:
-        UserError: if there is no text, or if `vocab_size` is too small to hold the alphabet.
+        UserError: if there is no text, or `vocab_size` is too small to hold the alphabet.
     """
     tokenizer = build_tokenizer([], lowercase=lowercase, strip_accents=strip_accents, any_script=True)
     counts = count_words(documents, tokenizer)
@@ -63,8 +63,8 @@ def learn_wordpieces(
         raise UserError("no vocabulary can be trained: the corpus holds no text.")
     frequency = _frequencies(counts)
     kept = _commonest(frequency, limit_alphabet)
-    # The trainer numbers the characters in the order of a randomly seeded hash table and breaks ties
-    # between merges by number; naming them all beforehand makes it give the same entries every time.
+    # The trainer numbers the characters in the order of a randomly seeded hash table and breaks ties between merges by
+    # number; naming all of them beforehand makes it yield the same entries every time.
     first_entries = [*SPECIAL_TOKENS, *_alphabet(counts, kept)]
     if len(first_entries) > vocab_size:
         raise UserError(
@@ -106,7 +106,7 @@ def _frequencies(counts: Mapping[str, int]) -> collections.Counter[str]:
 
 
 def _commonest(frequency: collections.Counter[str], limit: int | None) -> set[str]:
-    """Return the commonest characters, `limit` of them or those that make `COVERAGE` of the text."""
+    """Return the commonest characters: `limit` of them, or as many as cover `COVERAGE` of the text."""
     ordered = sorted(sorted(frequency), key=lambda character: -frequency[character])
     if limit is None:
         left, limit = COVERAGE * frequency.total(), 0
@@ -117,7 +117,7 @@ def _commonest(frequency: collections.Counter[str], limit: int | None) -> set[st
 
 
 def _alphabet(counts: Iterable[str], kept: Collection[str]) -> list[str]:
-    """Return the entries of single characters: each at the beginning of a word, and inside where it stands there."""
+    """Return the single-character entries: each at the beginning of a word, and as a continuation where it occurs."""
     continuing = {character for word in counts for character in word[1:]}
     return sorted(kept) + [f"##{character}" for character in sorted(kept) if character in continuing]
 

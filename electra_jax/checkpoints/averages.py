@@ -1,4 +1,4 @@
-"""The mean of the weights of a run's last checkpoints."""
+"""Average the weights of a run's last checkpoints."""
 
 import itertools
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Know weights again: a checksum of parameters."""
+"""Compute a checksum of parameters, which tells whether weights are the same."""
 
 import hashlib
 

@@ -34,7 +34,7 @@ from electra_jax.tasks.tokenizer_file import read_of_directory, read_tokenizer, 
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training.schedules import last_value
 
-# The value of a description's fact "made by" where a run of pre-training made the weights.
+# The value of a description's fact "made by" if a run of pre-training made the weights.
 PRETRAINED = "electra pretrain"
 
 
@@ -44,7 +44,7 @@ class Loaded(NamedTuple):
     Attributes:
         description: the model's kind, sizes, head and labels.
         params: the parameter tree, float32 numpy arrays: the plain towers, or the encoder and its head.
-        vocabulary: None where there is none.
+        vocabulary: the vocabulary; None if there is none.
         step: updates that the parameters have had, as the checkpoint counts them.
     """
 
@@ -59,7 +59,7 @@ def load(path: str | os.PathLike[str], *, average: int = 1) -> Loaded:
 
     Args:
         path: the directory; see `model_record` for what it holds.
-        average: number of checkpoints, the newest ones, whose mean the parameters are.
+        average: number of newest checkpoints whose parameters are averaged.
 
     Raises:
         UserError: if the path is no model directory, or the parts of the directory do not fit together.
@@ -98,7 +98,7 @@ def _load(directory: epath.Path, average: int) -> Loaded:
 
 
 def without_padding(description: Description, params: PyTree) -> tuple[Description, PyTree]:
-    """Return a model whose tables of words end with its tokens: the rows beyond serve the speed of pre-training."""
+    """Return a model without the padding rows of its word tables, which only serve the speed of pre-training."""
     size = description.encoder.vocab_size
     if description.encoder.padded_vocab_size == size:
         return description, params
@@ -113,7 +113,7 @@ def without_padding(description: Description, params: PyTree) -> tuple[Descripti
 
 
 def check_directory(directory: epath.Path) -> None:
-    """Check that a directory is a model directory, of a run, of `electra import` or of T5X.
+    """Check that a directory is a model directory: that of a run, of `electra import` or of T5X.
 
     Raises:
         UserError: if the directory does not exist or lacks a file that a model directory has.
@@ -160,7 +160,7 @@ def describe(directory: epath.Path) -> Description:
 
 
 def shapes_of_towers(params: PyTree) -> tuple[str, PyTree]:
-    """Return what `plain_towers.to_plain_towers` does of arrays, or of their metadata, as shapes."""
+    """Return the kind and the shapes that `to_plain_towers` would give, from arrays or their metadata."""
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params, is_leaf=lambda leaf: hasattr(leaf, "shape")
     )
@@ -186,7 +186,7 @@ def describe_towers(run: Any, kind: str, params: PyTree, origin: dict[str, Any])
 
     Args:
         run: the run's configuration, a `PretrainingRun`.
-        kind: what `plain_towers.to_plain_towers` said of the parameters.
+        kind: the kind that `plain_towers.to_plain_towers` returned.
         params: the plain towers, or their shapes.
         origin: facts about the weights that the run started from.
     """
@@ -231,7 +231,7 @@ def fold_of_t5x(record: Description, params: PyTree) -> PyTree:
 
 
 def check_params(params: PyTree, description: Description, directory: epath.Path) -> None:
-    """Check that parameters hold everything that the description needs; others may stand beside it.
+    """Check that parameters hold everything that the description needs; they may hold more.
 
     Raises:
         UserError: if a parameter is missing or of another shape.
@@ -250,14 +250,14 @@ def check_params(params: PyTree, description: Description, directory: epath.Path
 
 
 def write_run_model(run: PretrainingRun, params: PyTree, vocabulary: Vocabulary) -> None:
-    """Write the description and the vocabulary of a run of pre-training into its MODEL_DIR, which then needs no others.
+    """Write the description and the vocabulary of a run of pre-training into its MODEL_DIR, to make it self-contained.
 
-    Weights that `electra import` put there keep their description, which has to be that of the checkpoint.
+    Weights that `electra import` put there keep their description, which has to match the checkpoint.
 
     Args:
         run: the run.
         params: its parameters, or their shapes.
-        vocabulary: what its token ids stand for.
+        vocabulary: the vocabulary of its token ids.
     """
     directory = path_of(run.model_dir)
     record = read_model_record(directory) if (directory / MODEL).exists() else None
@@ -274,7 +274,7 @@ def source_of(init_from: str | None) -> dict[str, Any]:
 
 
 def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
-    """Return the directory's own vocabulary, or the one that its run recorded; None where there is none.
+    """Return the directory's own vocabulary, or the one that its run recorded; None if there is neither.
 
     Raises:
         UserError: if the vocabulary, or the record of its casing, is damaged, or a checkpoint was trained with another.
@@ -293,7 +293,7 @@ def read_vocabulary(directory: epath.Path) -> Vocabulary | None:
 
 
 def check_trained_with(directory: epath.Path, vocabulary: Vocabulary, place: str) -> None:
-    """Check that the newest checkpoint of a model directory, if it says so, was trained with a vocabulary.
+    """Check that the newest checkpoint of a model directory was trained with a vocabulary, if it records one.
 
     Args:
         directory: the model directory.
@@ -301,7 +301,7 @@ def check_trained_with(directory: epath.Path, vocabulary: Vocabulary, place: str
         place: where the vocabulary is from, for the error.
 
     Raises:
-        UserError: if it was trained with another one.
+        UserError: if the checkpoint was trained with another one.
     """
     trained = orbax_store.newest_data_state(directory / CHECKPOINTS).get(
         orbax_store.TRAINED_WITH, vocabulary.fingerprint
@@ -342,7 +342,7 @@ def new_directory(dest: Path) -> Iterator[Path]:
     """
     try:
         with replacing_directory(dest) as part:
-            # Nothing else makes it while this process fills its part.
+            # No other process creates `dest` while this one fills its part.
             check_new(dest)
             yield part
     except PermissionError as error:
@@ -356,10 +356,10 @@ def write_model(
 
     Args:
         directory: an existing directory, which may hold other files.
-        description: of `state["params"]`.
-        state: a tree with `params`; a whole `TrainState` where training is to resume from it.
-        step: of the checkpoint.
-        vocabulary: None where there is none.
+        description: the description of `state["params"]`.
+        state: a tree with `params`; a whole `TrainState` if training is to resume from it.
+        step: the step of the checkpoint.
+        vocabulary: the vocabulary; None if there is none.
     """
     if processes.leader():
         write_model_record(directory, description)

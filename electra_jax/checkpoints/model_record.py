@@ -4,16 +4,16 @@ A model directory holds
 
     checkpoints/<step>/    Orbax: item `state` with at least `params`; item `data`, the place in the data
     model.json             the description: towers, sizes, head, labels
-    vocab.txt, vocab.json  the vocabulary and its casing, where there is one, or else
+    vocab.txt, vocab.json  the vocabulary and its casing, if there is one, or else
     tokenizer.json, special_tokens_map.json  the tokenizer and its special tokens
-    config.gin             the configuration of the run, where there is one
+    config.gin             the configuration of the run, if there is one
 
 `electra import`, `finetune` and `pretrain` write `model.json`. A run of `electra pretrain` that began in
 a directory of `electra import`, and one of an earlier version, is described by its `config.gin`.
 
-Parameters stand at `embeddings`, `generator/{encoder,head}`, `discriminator/{encoder,head}`, whichever the model has;
-an untied generator's tables at `generator/embeddings`; a fine-tuning head, which takes the place of
-`discriminator/head`, at `head`.
+Parameters are at `embeddings`, `generator/{encoder,head}`, `discriminator/{encoder,head}`, whichever the model has; an
+untied generator's tables are at `generator/embeddings`; a fine-tuning head, which takes the place of
+`discriminator/head`, is at `head`.
 """
 
 import dataclasses
@@ -61,19 +61,19 @@ MODEL_KINDS = {
     "retrieval": "sentence_embedding",
     "similarity": "sentence_embedding",
 }
-# Of a model for vectors it is that which needs no other texts.
+# For a model of vectors it is "similarity", which needs no other texts.
 TASK_KINDS = {model: task for task, model in MODEL_KINDS.items() if task != "prompt"}
 
-# The fact about the model that `electra import` read, which holds for all that is made of it: license, language, name.
+# The fact about the model that `electra import` read, which every model made from it keeps: license, language, name.
 SOURCE = "source"
 
-# The fields that descriptions of earlier versions lack, with the values that stand for what those did.
+# The fields that descriptions of earlier versions lack, with the values that describe what those versions did.
 ADDED_FIELDS: dict[str, dict[str, Any]] = {
     "EncoderConfig": BERT_BLOCK | {"pad_vocab_size_multiple": 1},
     "HeadConfig": {"classifier_pooling": "cls"},
 }
 
-# Kinds of model whose `logits` are of every token.
+# Kinds of model that have `logits` for every token.
 KINDS_PER_TOKEN = ("pretraining", "discriminator", "generator", "encoder", "token_classification")
 
 
@@ -107,7 +107,7 @@ class Description:
 
     @property
     def encoder(self) -> EncoderConfig:
-        """Sizes of the tower that gives the model's logits: the discriminator, or a generator that stands alone."""
+        """Sizes of the tower that gives the model's logits: the discriminator, or a generator without one."""
         config = self.discriminator or self.generator
         assert config is not None
         return config
@@ -116,33 +116,33 @@ class Description:
     def task(self) -> dict[str, Any] | None:
         """Return what `electra finetune` recorded of the task; None for any other model."""
         recorded = self.facts.get("task")
-        # Of an imported checkpoint of the original it is the name alone.
+        # An imported checkpoint of the original has only the task's name.
         return recorded if isinstance(recorded, dict) else None
 
     @property
     def task_kind(self) -> str | None:
-        """Return the kind of task that the model answers; None for one that was made for no task."""
+        """Return the kind of task that the model answers; None for a model that was made for no task."""
         return (self.task or {}).get("kind", TASK_KINDS.get(self.kind))
 
     @property
     def finds_replaced(self) -> bool:
-        """Whether there is a head that tells replaced tokens, which prompts ask."""
+        """Whether there is a head that detects replaced tokens, which prompts need."""
         return self.kind in ("pretraining", "discriminator") and self.facts.get("objective") != "Electric"
 
     @property
     def source(self) -> dict[str, Any]:
-        """Return the fact about the imported model that this one was made of; nothing where there is none."""
+        """Return the fact about the imported model that this one was made from; an empty dict if there is none."""
         return {name: value for name, value in self.facts.items() if name == SOURCE}
 
     @property
     def longest_row(self) -> int:
-        """Return the most tokens of a row that the model was made for, as its import stated them, or may read."""
+        """Return the most tokens of a row that the model was made for, as its import states, or else can read."""
         most = self.encoder.max_position_embeddings
         return min(most, self.facts.get("longest row", most))
 
     @property
     def row_length(self) -> int:
-        """Return the most tokens of a row of the model's task, or else of the model."""
+        """Return the most tokens of a row of the model's task, or `longest_row` if it has none."""
         return (self.task or {}).get("length", self.longest_row)
 
     @property
@@ -162,7 +162,7 @@ class Description:
 
 
 class ModelRecord(TypedDict):
-    """A `Description` as JSON has it."""
+    """The JSON form of a `Description`."""
 
     format: int
     kind: str
@@ -183,8 +183,8 @@ def from_json(record: ModelRecord, path: epath.Path) -> Description:
     """Return the description that `to_json` wrote; `path` is for messages.
 
     Raises:
-        UserError: if the record has another format, a tower or a head lacks a field, has one that there is not or one
-            out of range, or the parts are not those of the kind of model.
+        UserError: if the record has another format, a tower or a head lacks a field, has an unknown one or one out of
+            range, or the parts are not those of the kind of model.
     """
 
     def built(kind: type, fields: dict[str, Any] | None) -> Any:
@@ -212,7 +212,7 @@ def check_parts(description: Description) -> None:
     """Check that a model has the parts of its kind.
 
     Raises:
-        ValueError: if one is missing, or the head has another number of outputs than labels.
+        ValueError: if a part is missing, or the head has another number of outputs than labels.
     """
     kind, head = description.kind, description.head
     parts = {"discriminator": description.discriminator, "generator": description.generator, "head": head}
@@ -226,7 +226,7 @@ def check_parts(description: Description) -> None:
 
 
 def check_finds_replaced(description: Description, where: str) -> None:
-    """Check that a model has a head that tells replaced tokens; `where` begins the message.
+    """Check that a model has a head that detects replaced tokens; `where` begins the message.
 
     Raises:
         UserError: if it has none.
@@ -260,7 +260,7 @@ def abstract_params(description: Description) -> PyTree:
 
 
 def _init(description: Description) -> PyTree:
-    """Initialize each part, at the place where the parameter tree has it."""
+    """Initialize each part, at its place in the parameter tree."""
     from flax import linen as nn
 
     key = jax.random.key(0)
@@ -291,6 +291,6 @@ def _init(description: Description) -> PyTree:
         if description.head is not None:
             tokens = Tokens(ids_BL, ids_BL, ids_BL)
             made_head = made(make_head(description.head, config), hidden_BLD, tokens, deterministic=True)
-            # That of vectors has none.
+            # The head of vectors has no parameters.
             params |= {"head": made_head} if made_head else {}
     return params

@@ -35,7 +35,7 @@ from electra_jax.run_directory import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
-# What in the `data_state` of a checkpoint is the fingerprint of the vocabulary.
+# The name of the vocabulary's fingerprint in the `data_state` of a checkpoint.
 TRAINED_WITH = "vocabulary"
 
 
@@ -88,7 +88,7 @@ class Checkpoints:
             max_to_keep=keep,
             cleanup_tmp_directories=True,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
-            # Orbax names what processes wait for after the step alone, and two stores may write the same step at once.
+            # Orbax names its barriers after the step alone, and two stores may write the same step at once.
             multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self._model_dir.name),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers())
@@ -97,7 +97,7 @@ class Checkpoints:
         """Start to write a checkpoint; return once the state is copied off the device.
 
         Raises:
-            UserError: if this checkpoint or the one before cannot be written; earlier ones are untouched.
+            UserError: if this checkpoint or the previous one cannot be written; earlier ones are untouched.
         """
         self.wait()
         self._saving = step
@@ -113,7 +113,7 @@ class Checkpoints:
         """Wait until the checkpoint that is being written is complete.
 
         Raises:
-            UserError: if it cannot be written.
+            UserError: if the checkpoint cannot be written.
         """
         try:
             self._manager.wait_until_finished()
@@ -142,7 +142,7 @@ class Checkpoints:
             None if the directory holds no checkpoint, or only weights.
 
         Raises:
-            UserError: if the checkpoint is of another model, or every checkpoint is corrupt.
+            UserError: if the checkpoint belongs to another model, or every checkpoint is corrupt.
         """
         restored, corrupt = newest_sound(self.directory, abstract)
         if corrupt:
@@ -180,24 +180,24 @@ class Checkpoints:
 
 
 def handlers() -> dict[str, ocp.CheckpointHandler]:
-    """Return how each item of a checkpoint is stored."""
+    """Return the handler that stores each item of a checkpoint, by name."""
     return {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
 
 
 def is_of_run(directory: epath.Path, step: int) -> bool:
-    """Return whether a training run wrote a checkpoint: only those have a place in the data, not imported weights."""
+    """Return whether a training run wrote a checkpoint: imported weights have no place in the data."""
     return has_place(_data_state(directory, step))
 
 
 def has_place(data_state: dict[str, Any]) -> bool:
-    """Return whether the `data_state` of a checkpoint has a place in the data, and not the vocabulary alone."""
+    """Return whether the `data_state` of a checkpoint has a place in the data, and not only the vocabulary."""
     return not data_state.keys() <= {TRAINED_WITH}
 
 
 def newest_data_state(directory: epath.Path) -> dict[str, Any]:
-    """Return the place in the data of the newest checkpoint in which it can be read; empty if there is none."""
+    """Return the `data_state` of the newest checkpoint in which it can be read; an empty dict if there is none."""
     for step in sorted(complete_steps(directory), reverse=True):
-        # Those that read the checkpoint itself find out about its damage.
+        # Readers of the checkpoint itself report its damage.
         with contextlib.suppress(UserError):
             return _data_state(directory, step)
     return {}
@@ -211,7 +211,7 @@ def restore_latest(model_dir: str | os.PathLike[str], abstract: PyTree) -> Resto
     """Restore the newest sound checkpoint of a run directory, which may be training, without writing anything there.
 
     Raises:
-        UserError: if there is none, or it is of another model.
+        UserError: if there is none, or it belongs to another model.
     """
     directory = absolute(model_dir) / CHECKPOINTS
 
@@ -233,7 +233,7 @@ def newest_sound(directory: epath.Path, abstract: PyTree) -> tuple[Restored | No
         None for the checkpoint if there is none, or if it holds only weights.
 
     Raises:
-        UserError: if the checkpoint is of another model, or every checkpoint is corrupt.
+        UserError: if the checkpoint belongs to another model, or every checkpoint is corrupt.
     """
     corrupt: list[int] = []
     steps = complete_steps(directory)
@@ -261,7 +261,7 @@ def load_step(directory: epath.Path, step: int, abstract: PyTree) -> Restored | 
 
     Raises:
         CorruptCheckpointError: if the checkpoint is not what was written.
-        UserError: if the checkpoint is sound, but of another model.
+        UserError: if the checkpoint is sound, but belongs to another model.
     """
     check_seal_everywhere(directory / str(step))
     manager = ocp.CheckpointManager(
@@ -337,7 +337,7 @@ def read_item(directory: epath.Path, item: str) -> StoredItem:
         item: a field of `TrainState`, such as "params".
 
     Raises:
-        UserError: if there is no checkpoint, or none with that item.
+        UserError: if there is no checkpoint, or the newest one has no such item or cannot be read.
     """
     return despite_rotation(absolute(directory) / CHECKPOINTS, lambda: read_item_of(newest_state(directory), item))
 
@@ -358,7 +358,7 @@ def read_item_of(state: StoredState, item: str) -> StoredItem:
     )
     try:
         restored = ocp.PyTreeCheckpointHandler().restore(folder, args=arguments)
-    # As many types of errors as in `metadata_of`.
+    # Errors are of many types, as in `metadata_of`.
     except Exception as error:
         raise UserError(f"{folder.parent} cannot be read ({first_line(error)}): bring back a copy") from error
     return StoredItem(step, restored[name])
@@ -368,7 +368,7 @@ def read_moments(directory: epath.Path) -> tuple[PyTree, PyTree] | None:
     """Read Adam's moments from the newest checkpoint, as trees like its parameters.
 
     Returns:
-        None if it has none, or not those of every parameter, as where Muon is the rule of some.
+        None if it has none, or not for every parameter, as when Muon updates some of them.
     """
     items = newest_state(directory).items
     found = _find_moments(items["opt_state"]) if "opt_state" in items else None

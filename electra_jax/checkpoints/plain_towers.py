@@ -1,7 +1,7 @@
 """Turn the parameters of any variant of pre-training into plain towers.
 
 Variants share encoders and embeddings in different ways (see `model.electra` and `model.two_towers`). Once trained,
-each is a plain discriminator, a plain generator, or both: tables that are added are summed, shared parts are repeated.
+each becomes a plain discriminator, a plain generator, or both: added tables are summed, shared parts are repeated.
 """
 
 import jax
@@ -16,12 +16,12 @@ def to_plain_towers(params: PyTree) -> tuple[str, PyTree]:
     """Return a pre-training model's parameters as plain towers.
 
     Args:
-        params: as any objective trains them.
+        params: the parameters as any objective trains them.
 
     Returns:
-        The kind ("pretraining", "discriminator" or "generator"), and the parameter tree that `model_record` has for
-        it. A main tower that predicts words is a generator. A two-tower generator, a copy gate and a head that chooses
-        among candidates are left out.
+        The kind ("pretraining", "discriminator" or "generator"), and its parameter tree (see `model_record`). A main
+        tower that predicts words becomes a generator. A two-tower generator, a copy gate and a head that chooses among
+        candidates are left out.
     """
     main, helper = params["discriminator"], params.get("generator", {})
     embeddings = {"embeddings": main_embeddings(params)}
@@ -41,7 +41,7 @@ def to_plain_towers(params: PyTree) -> tuple[str, PyTree]:
 
 
 def plain_tower_shapes(params: PyTree) -> tuple[str, PyTree]:
-    """Return what `to_plain_towers` does for a tree of shapes: `jax.ShapeDtypeStruct` leaves in and out."""
+    """Apply `to_plain_towers` to a tree of shapes: `jax.ShapeDtypeStruct` leaves in and out."""
     kinds = []
 
     def tree(params: PyTree) -> PyTree:
@@ -62,7 +62,7 @@ def main_embeddings(params: PyTree) -> PyTree:
 
 
 def sizes(params: PyTree, tower: str) -> dict[str, int]:
-    """Return the sizes of a plain tower that its shapes tell, by the field names of `EncoderConfig`."""
+    """Return the sizes of a plain tower that follow from its shapes, by the field names of `EncoderConfig`."""
     tables = params[tower].get("embeddings", params["embeddings"])
     layers = params[tower]["encoder"]["layers"]
     depth, hidden, heads, _ = np.shape(layers["attention"]["query_kernel"])

@@ -2,8 +2,8 @@
 
 Variants of pre-training keep the same part in different places: an encoder that is pre-trained to predict words has its
 head at `generator/head`, a generator may own its tables or read the discriminator's, and gradient-disentangled
-embeddings are a sum. Here a model is a main tower, which is kept after pre-training, and a generator, and each part of
-them has a role: "main/encoder", "generator/head".
+embeddings are a sum. Here a model is a main tower, which is kept after pre-training, and a generator, and each of their
+parts has a role: "main/encoder", "generator/head".
 """
 
 import re
@@ -36,9 +36,9 @@ class Filled(NamedTuple):
     """The values that a source has for the leaves of a model.
 
     Attributes:
-        values: by the paths of the model's leaves; new ones are not in it.
+        values: values by the paths of the model's leaves, without those of leaves that stay new.
         used: the places in the source that values were taken from.
-        notes: what the source has and does not fit, as sentences.
+        notes: why parts of the model stay new, as sentences.
     """
 
     values: Arrays
@@ -52,7 +52,7 @@ def parts_of(params: PyTree) -> dict[str, Part]:
     Embeddings that are a sum of two tables are represented by the table that the main tower adds.
 
     Args:
-        params: as any objective trains them, as plain towers, or with a fine-tuning head; arrays or shapes.
+        params: parameters as any objective trains them, as plain towers, or with a fine-tuning head; arrays or shapes.
     """
     main, helper = params.get("discriminator", {}), params.get("generator", {})
     parts = {}
@@ -61,7 +61,7 @@ def parts_of(params: PyTree) -> dict[str, Part]:
         parts["main/embeddings"] = part(main.get("embeddings", params["embeddings"]), *places)
         parts["main/encoder"] = part(main["encoder"], "discriminator/encoder")
         for name in main.keys() - {"encoder", "embeddings"}:
-            # The two kinds of head: one finds replaced tokens, the other predicts words.
+            # Of the two kinds of head, one detects replaced tokens, the other predicts words.
             role = "detector" if name == "head" and "prediction" in main["head"] else name
             parts[f"main/{role}"] = part(main[name], f"discriminator/{name}")
     if not {"encoder", "ltr"} & helper.keys():
@@ -74,15 +74,15 @@ def parts_of(params: PyTree) -> dict[str, Part]:
 
 
 def part(tree: PyTree, *places: str) -> Part:
-    """Return a tree as a part that is kept at these places."""
+    """Return a tree as a part of a model that keeps it at these places."""
     return Part(flatten_dict(tree, sep="/"), places)
 
 
 def fill(params: PyTree, source: PyTree) -> Filled:
     """Return the values that a source has for a new model, tower by tower.
 
-    The source's main tower becomes the model's, and its generator the model's where it has the same sizes. A source
-    with one tower, which predicts words, becomes the main tower, the generator or both, whichever has its sizes.
+    The source's main tower fills the model's, and its generator fills the model's if the sizes are the same. A source
+    with one tower, which predicts words, fills the main tower, the generator or both, whichever has its sizes.
 
     Args:
         params: the new model's parameters, or their shapes.
@@ -128,7 +128,7 @@ def unlike(model: Mapping[str, Part], tower: str, there: Mapping[str, Part], sou
             continue
         held = there.get(f"{source}/{name}", Part({}, ()))
         theirs, ours = ({path: leaf.shape for path, leaf in part.leaves.items()} for part in (held, wanted))
-        # A table or a bias too many makes another encoder, as one too few.
+        # An extra table or bias makes another encoder, just as a missing one does.
         found += [
             f"{wanted.places[-1]}/{path} {theirs.get(path, 'missing')} there, {ours.get(path, 'missing')} here"
             for path in ours | theirs
@@ -155,10 +155,10 @@ def take(filled: Filled, model: Mapping[str, Part], tower: str, there: Mapping[s
 
 
 def disentangle(values: Arrays, params: PyTree) -> None:
-    """Turn the main tower's own embeddings into what it adds to the common ones, where a model keeps them so.
+    """Turn the main tower's own embeddings into what it adds to the common ones, if the model keeps such a sum.
 
-    Common tables that no generator brought are the main tower's, and the other way round: a LayerNorm that was trained
-    under the common tables is the main tower's too.
+    Common tables that no generator filled are the main tower's, and the other way round: a LayerNorm that was trained
+    with the common tables fills the main tower's too.
     """
     own = params.get("discriminator", {}).get("embeddings")
     for path in flatten_dict(own or {}, sep="/"):

@@ -20,7 +20,7 @@ def complete_steps(directory: epath.Path) -> list[int]:
     """Return the steps of the committed checkpoints, without those of interrupted saves.
 
     Raises:
-        UserError: if there are checkpoints that cannot be read for a backslash in their path.
+        UserError: if there are checkpoints that cannot be read because of a backslash in their path.
     """
     if not directory.is_dir():
         return []
@@ -30,16 +30,16 @@ def complete_steps(directory: epath.Path) -> list[int]:
 
 
 def despite_rotation(directory: epath.Path, read: Callable[[], Read]) -> Read:
-    """Return what `read` reads of a directory of checkpoints that a run may be writing.
+    """Read from a directory of checkpoints that a run may be writing.
 
-    A run removes old checkpoints as it writes newer ones, also one that is being read: reading then begins anew.
+    A run removes old checkpoints as it writes newer ones, even one that is being read: reading then starts again.
 
     Args:
-        directory: of the checkpoints.
+        directory: the directory of the checkpoints.
         read: reads the newest one, or several.
 
     Raises:
-        UserError: as `read`, if no newer checkpoint was finished meanwhile.
+        UserError: as `read`, if no newer checkpoint was completed meanwhile.
     """
     while True:
         newest = max(complete_steps(directory), default=None)
@@ -51,15 +51,15 @@ def despite_rotation(directory: epath.Path, read: Callable[[], Read]) -> Read:
 
 
 def check_not_removed(directory: epath.Path, step: int, steps: Sequence[int]) -> None:
-    """Check that the run that writes in a directory has not removed a checkpoint that cannot be read.
+    """Check that an unreadable checkpoint was not removed by the run that writes in its directory.
 
     Args:
-        directory: of the checkpoints.
-        step: of the one that cannot be read.
-        steps: of all that were there before.
+        directory: the directory of the checkpoints.
+        step: the step of the unreadable one.
+        steps: the steps of all that were there before.
 
     Raises:
-        UserError: if there is a newer one now, for which `despite_rotation` begins anew.
+        UserError: if there is a newer one now, for which `despite_rotation` starts again.
     """
     if max(complete_steps(directory), default=step) > max(steps):
         raise UserError(f"{directory / str(step)} was removed by the run that trains there: try again")

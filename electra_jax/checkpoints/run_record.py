@@ -34,13 +34,13 @@ PACKAGES = [
 def write_run_record(
     model_dir: epath.Path, configuration: str, facts: dict[str, Any], *, weights: dict[str, Any] | None = None
 ) -> None:
-    """Write both files; a run that is resumed keeps the record of its earlier starts, and their configurations.
+    """Write both files; a resumed run keeps the record of its earlier starts, and their configurations.
 
     Args:
         model_dir: the run directory, which must exist.
         configuration: resolved Gin.
         facts: anything else worth knowing, such as the corpus and the number of parameters; JSON values.
-        weights: where this start took weights from; None where it resumes, or has random ones.
+        weights: where this start took weights from; None if it resumes, or has random ones.
     """
     path = model_dir / run_directory.RUN
     earlier = read_run_record(model_dir).get("starts", [])
@@ -76,7 +76,7 @@ def keep_configuration(model_dir: epath.Path, *, unlike: str) -> None:
     while (model_dir / run_directory.EARLIER_CONFIG.format(number)).exists():
         newest = model_dir / run_directory.EARLIER_CONFIG.format(number)
         number += 1
-    # A start that was killed between the copy and its own configuration has left the copy.
+    # A start that was killed after the copy and before writing its own configuration has left the copy.
     if newest is None or regular(newest).read_bytes() != held:
         replace_file(model_dir / run_directory.EARLIER_CONFIG.format(number), held, durable=True)
 

@@ -1,4 +1,4 @@
-"""Start a pre-training run: at its own checkpoint, from the weights of another model, or from SEED."""
+"""Start a pre-training run: from its own checkpoint, from the weights of another model, or from SEED."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from electra_jax.training.state import TrainState
 
 
 class Beginning(NamedTuple):
-    """The checkpoints of a run, the state that training starts from, and where its weights were taken from, if so."""
+    """The checkpoints of a run, the state that training starts from, and where its weights are from, if anywhere."""
 
     checkpoints: Checkpoints
     state: TrainState
@@ -71,7 +71,7 @@ def begin(configuration: PretrainingRun, setup: PretrainingSetup, mesh: Mesh, da
 
 
 def open_checkpoints(configuration: PretrainingRun) -> Checkpoints:
-    """Create MODEL_DIR where there is none, check that all processes share it, and open its checkpoints."""
+    """Create MODEL_DIR if there is none, check that all processes share it, and open its checkpoints."""
     model_dir = path_of(configuration.model_dir)
     if processes.leader():
         model_dir.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ AFTER_SEAL = (METADATA, COMMITTED)
 
 
 class CorruptCheckpointError(Exception):
-    """A checkpoint that is not what was written; the message names the file or the reason."""
+    """A checkpoint differs from what was written; the message names the file or the reason."""
 
 
 def seal(directory: epath.Path) -> None:
@@ -48,7 +48,7 @@ def check_seal(directory: epath.Path) -> None:
         for name, expected in sealed.items():
             if name not in found:
                 raise CorruptCheckpointError(f"{name} is missing")
-            # The size tells most damage without reading.
+            # The size reveals most damage without reading the file.
             if expected[:1] != [size_and_time(found[name])[0]] or expected != size_and_crc32(found[name]):
                 raise CorruptCheckpointError(f"{name} is not what was written")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Take the encoder of any model as one that gives a vector for each text."""
+"""Turn the encoder of any model into a model that gives a vector for each text."""
 
 from electra_jax.checkpoints.model_dir import Loaded
 from electra_jax.checkpoints.model_record import Description
@@ -7,12 +7,12 @@ from electra_jax.model.config import EncoderConfig
 from electra_jax.model.heads import WITHOUT_ANSWERS, HeadConfig
 from electra_jax.model.pooling import POOLINGS, truncated
 
-# The head whose vectors are as long as the states make them.
+# The head whose vectors keep the length that the states give, and the head whose vectors have length 1.
 PLAIN, NORMALIZED = "pooling", "normalized_pooling"
 
 
 def pooling_head(encoder: EncoderConfig, pooling: str, *, normalize: bool) -> HeadConfig:
-    """Return the head that makes a vector of the last states of an encoder.
+    """Return the head that makes a vector from the last states of an encoder.
 
     Args:
         encoder: the encoder.
@@ -33,8 +33,8 @@ def sentence_encoder(model: Loaded, *, layer: int | None, pooling: str | None) -
 
     Args:
         model: a model of any kind.
-        layer: from 1 to N, or from -1 (the last) to -N; None for the one that the model was made for, or the last.
-        pooling: a name of `pooling.POOLINGS`; None for that of the model, or the mean.
+        layer: from 1 to N, or from -1 (the last) to -N; None for the last, which a model of vectors was made for.
+        pooling: a name of `pooling.POOLINGS`; None for the model's own, or the mean if it has none.
 
     Raises:
         UserError: if there is no such layer or pooling.

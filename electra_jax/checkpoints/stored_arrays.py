@@ -1,7 +1,7 @@
-"""Look at the arrays that a checkpoint's state holds before they are read: their names, and shapes that its files fit.
+"""Check the arrays of a checkpoint's state before they are read: their names, and that their shapes fit the files.
 
 A seal says that nothing changed since it was written, not who wrote it: the metadata of another person's checkpoint may
-be anything, and an array of it larger than any memory.
+be anything, and may describe an array that is larger than any memory.
 """
 
 import math
@@ -18,8 +18,8 @@ from electra_jax.errors import UserError
 from electra_jax.files import size_and_time
 from electra_jax.model.types import PyTree
 
-# What arrays may be larger than the files that hold them. Compressed float32 weights take nine tenths of their size;
-# an optimizer's moments may be zero for most of a vocabulary.
+# How much larger arrays may be than the files that hold them: a factor, and a number of bytes. Compressed float32
+# weights take nine tenths of their size; an optimizer's moments may be zero for most of a vocabulary.
 EXPANSION, ALLOWANCE = 100, 2**28
 
 
@@ -31,7 +31,7 @@ def metadata_of(folder: epath.Path) -> PyTree:
     """
     try:
         stored = ocp.PyTreeCheckpointHandler().metadata(folder).tree
-    # Orbax and TensorStore meet what is no metadata with errors of many types.
+    # Orbax and TensorStore raise errors of many types for invalid metadata.
     except Exception as error:
         raise CorruptCheckpointError(first_line(error)) from error
     check_metadata(stored, folder)
@@ -42,8 +42,8 @@ def check_metadata(stored: PyTree, folder: epath.Path) -> None:
     """Check the metadata of the arrays in a folder.
 
     Raises:
-        CorruptCheckpointError: if it is not that of named arrays of numbers, they are far larger than the files, or a
-            file is removed meanwhile.
+        CorruptCheckpointError: if it does not describe named arrays of numbers, the arrays are far larger than the
+            files, or a file is removed meanwhile.
     """
     if not isinstance(stored, dict):
         raise CorruptCheckpointError(f"the arrays in {folder} have no names")
@@ -93,7 +93,7 @@ def is_array(leaf: Any) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what another library says of a checkpoint, without TensorStore's options."""
+    """Return the first line of another library's error about a checkpoint, without TensorStore's options."""
     return (str(error).strip().splitlines() or [repr(error)])[0].partition(" [tensorstore_spec=")[0]
 
 

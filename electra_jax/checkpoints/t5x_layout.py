@@ -4,7 +4,7 @@ A checkpoint is a tree that Orbax stores in `MODEL_DIR/checkpoint_<step>/state`:
 
     target                the parameters, with our names
     state/step            int32
-    state/param_states    the optimizer's state, where a tuple is a dict by index, and empty nodes are left out
+    state/param_states    the optimizer's state, in which a tuple is a dict by index, and empty nodes are left out
 """
 
 from pathlib import Path

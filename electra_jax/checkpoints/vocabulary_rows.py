@@ -1,4 +1,4 @@
-"""Rows of a vocabulary's tables that a new run takes from a model with another vocabulary."""
+"""Take rows of a vocabulary's tables from a model with another vocabulary, for a new run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,10 +14,10 @@ from electra_jax.tasks.vocabulary import CONTINUES, Vocabulary
 
 
 def pieces_by_token(source: epath.Path, vocabulary: Vocabulary, *, map_vocabulary: bool) -> list[list[int]] | None:
-    """Return for each token of a vocabulary the rows in a model directory that it starts from.
+    """Return the rows in a model directory that each token of a vocabulary is initialized from.
 
-    A token that both have, by its text or its special role, has one row. Another has those of the pieces as which the
-    directory's tokenizer reads it, and none where one of them is unknown there.
+    A token that both vocabularies have, by its text or its special role, has one row. Another token has the rows of the
+    pieces into which the directory's tokenizer splits it, or none if one of them is unknown there.
 
     Returns:
         None if the directory has the same vocabulary, or does not say which it has.
@@ -30,7 +30,7 @@ def pieces_by_token(source: epath.Path, vocabulary: Vocabulary, *, map_vocabular
         return None
     row_of = {token: row for row, token in enumerate(found.tokens)}
     pieces_V = [[row_of[token]] if token in row_of else [] for token in vocabulary.tokens]
-    # A mask is a mask, however it is spelled.
+    # Special tokens match by role, however they are spelled: a mask is a mask.
     for role, row in vocabulary.special_ids.items():
         pieces_V[row] = [found.special_ids[role]] if role in found.special_ids else pieces_V[row]
     known = sum(map(bool, pieces_V))
@@ -56,9 +56,9 @@ def by_token(leaves: Mapping[str, np.ndarray], pieces_V: Sequence[Sequence[int]]
     """Return leaves with the rows of a vocabulary in the order of another one.
 
     Args:
-        leaves: by path.
-        pieces_V: for each token of the other vocabulary the rows here whose mean becomes its own, a single one where
-            both vocabularies have the token; none for a row of zeros.
+        leaves: arrays by path.
+        pieces_V: for each token of the other vocabulary, the rows here whose mean becomes its own, a single one if both
+            vocabularies have the token; none for a row of zeros.
     """
     return {
         path: _means(leaf, pieces_V) if roles.VOCABULARY_ROWS.search(path) else leaf for path, leaf in leaves.items()
@@ -74,7 +74,7 @@ def _means(leaf: np.ndarray, pieces_V: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def counted(pieces_V: Sequence[Sequence[int]]) -> str:
-    """Return a sentence on how many rows are taken, means or new."""
+    """Return a sentence on how many rows are taken, are means, or are new."""
     taken, means = (sum(len(pieces) == 1 for pieces in pieces_V), sum(len(pieces) > 1 for pieces in pieces_V))
     new = len(pieces_V) - taken - means
     return (
@@ -83,7 +83,7 @@ def counted(pieces_V: Sequence[Sequence[int]]) -> str:
 
 
 def keep_new_rows(name: str, taken: jax.Array, new: jax.Array, known_V: np.ndarray) -> jax.Array:
-    """Return a parameter with the rows of the tokens that are known, and the new ones of the others."""
+    """Return a parameter with the taken rows of known tokens, and the new rows of the others."""
     if not roles.VOCABULARY_ROWS.search(name):
         return taken
     known = known_V.reshape(-1, *(1,) * (new.ndim - 1))

@@ -25,10 +25,10 @@ class Initialized(NamedTuple):
     """The parameters that a run starts from, and where they come from.
 
     Attributes:
-        params: in the shardings of the new ones.
+        params: the parameters, in the shardings of the new ones.
         source: the model directory.
         taken, new: paths of parameters, or prefixes that cover them.
-        left_over: the same of what the directory has and the run does not.
+        left_over: the same for the parameters of the directory that are not used.
         notes: why a part is new, and how many rows of the vocabulary are, as sentences.
     """
 
@@ -45,7 +45,7 @@ class Initialized(NamedTuple):
         return {name: value for name, value in self._asdict().items() if name != "params"}
 
     def check_generator(self, embedding_sharing: str) -> None:
-        """Check that a generator which is not to be trained is there as a whole.
+        """Check that a generator that is not to be trained was taken completely.
 
         Raises:
             UserError: if a part of it is new.
@@ -78,12 +78,12 @@ def initialize_from(
     """Fill the parameters of a new run of pre-training by role with those of a model directory (see `roles`).
 
     Args:
-        params: freshly initialized, in their shardings; what `source` lacks keeps these values.
+        params: newly initialized, in their shardings; what `source` lacks keeps these values.
         source: the model directory.
         vocabulary: the run's vocabulary.
         encoder: the run's encoder.
-        map_vocabulary: take the rows of another vocabulary by token; a token that it lacks starts from the mean of the
-            pieces that it reads there.
+        map_vocabulary: whether to take the rows of another vocabulary by token; a token that it lacks starts from the
+            mean of the pieces into which it is split there.
         extend_positions: how a shorter table of positions is made longer, see `longer_positions`; None to refuse it.
 
     Raises:
@@ -95,7 +95,7 @@ def initialize_from(
     held = read_adapted(source, vocabulary, encoder, map_vocabulary=map_vocabulary, extend_positions=extend_positions)
     wanted = flatten_dict(params, sep="/")
     if held.known_V is None and {name: leaf.shape for name, leaf in held.leaves.items()} == named_shapes(params):
-        # The same variant: also the sums that it trains are taken bit for bit.
+        # The same variant: even embeddings that are trained as a sum are taken bit for bit.
         filled = roles.Filled(held.leaves, set(held.leaves), [])
     else:
         try:
@@ -122,8 +122,8 @@ class Adapted(NamedTuple):
     """The parameters of a model directory, with the rows of tokens and positions that a run has.
 
     Attributes:
-        leaves: by path.
-        known_V: whether each token of the run has a row; None where both vocabularies are the same.
+        leaves: arrays by path.
+        known_V: whether each row of the run's word table has values; None if both word tables have the same rows.
         notes: what was done to rows, as sentences.
     """
 
@@ -147,7 +147,7 @@ def read_adapted(
     there = model_dir.describe(source).encoder
     theirs, ours = there.norm_placement, encoder.norm_placement
     if theirs != ours:
-        # Parameters do not tell it by their names.
+        # The names of parameters do not tell the placement.
         raise UserError(
             f"{source} is of another model: norm_placement {theirs!r} there, {ours!r} here, with which the same "
             "weights compute something else"
@@ -160,7 +160,7 @@ def read_adapted(
     elif there.vocab_size == encoder.vocab_size and there.padded_vocab_size != encoder.padded_vocab_size:
         pieces_V = [[row] for row in range(encoder.vocab_size)]
     if pieces_V is not None:
-        # No token has the rows that pad the table.
+        # The rows that pad the table belong to no token.
         pieces_V += [[]] * (encoder.padded_vocab_size - encoder.vocab_size)
         leaves, known_V = by_token(leaves, pieces_V), np.array([bool(pieces) for pieces in pieces_V])
     if extended:
@@ -176,7 +176,7 @@ def check_positions(source: epath.Path, there: EncoderConfig, here: EncoderConfi
     """Return whether a learned table of positions has to be made longer.
 
     Raises:
-        UserError: if it has, and `extension` does not say how.
+        UserError: if the table has to be made longer, and `extension` is None.
     """
     kinds = {config.position_embedding_type for config in (there, here)}
     longer = kinds == {"absolute"} and there.max_position_embeddings < here.max_position_embeddings
@@ -205,7 +205,7 @@ def shortest_prefixes(names: Iterable[str], every: Iterable[str]) -> list[str]:
 
 
 class WarmStart(NamedTuple):
-    """Parameters to start from; the paths of those that the directory lacked, and of those in it that were not used."""
+    """Parameters to start from, the paths of those that the directory lacks, and of its own that are not used."""
 
     params: PyTree
     fresh: list[str]
@@ -217,8 +217,8 @@ def start_from(path: str | os.PathLike[str], params: PyTree, *, layers: int | No
 
     Args:
         path: the model directory.
-        params: freshly initialized, in their shardings; what the directory lacks keeps these values.
-        layers: take the first layers of the encoder alone; None for all.
+        params: newly initialized, in their shardings; what the directory lacks keeps these values.
+        layers: number of the encoder's first layers to take; None for all.
 
     Raises:
         UserError: if the path is no model directory, no parameter has a name in common, or one has another shape.

@@ -1,4 +1,4 @@
-"""Say what the arguments of commands beside Gin bindings mean: the bindings that they add, and what their help says."""
+"""Turn the arguments of commands that are not Gin bindings into bindings, and hold the help on how to use them."""
 
 import argparse
 from collections.abc import Sequence
@@ -56,10 +56,10 @@ Requests that wait are answered in one batch. SIGTERM ends the server once it ha
 
 
 def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
-    """Tell the model directory from the input: the first argument is the model, unless MODEL_DIR is bound.
+    """Separate the model directory from the input: the first argument is the model, unless MODEL_DIR is bound.
 
     Args:
-        options: its `arguments` are read, and `input` is set, to None where there is no input.
+        options: `arguments` is read from it, and `input` is set on it: None if there is no input.
         bindings: Gin bindings of the command line.
 
     Returns:
@@ -89,10 +89,10 @@ def place_predict_arguments(options: argparse.Namespace, bindings: Sequence[str]
 
 
 def place_inspect_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
-    """Return the binding of the tokenizer, which the command needs for epochs alone: of the command line, or a model's.
+    """Return the binding of the tokenizer, which only the epoch counts need: the command line's or that of a model.
 
     Raises:
-        UserError: if no file was given, and no directory says how it is pre-trained.
+        UserError: if no file was given, and no model directory records how it was pre-trained.
     """
     tokenizer = bound(bindings, "VOCAB_FILE") or bound(bindings, "TOKENIZER")
     if tokenizer is None and not options.gin_file:
@@ -103,7 +103,7 @@ def place_inspect_arguments(options: argparse.Namespace, bindings: Sequence[str]
 
 
 def place_serve_arguments(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
-    """Return the binding of the model directory that the first argument names, none where MODEL_DIR is bound.
+    """Return the binding of the model directory that the first argument names; none if MODEL_DIR is bound.
 
     Raises:
         UserError: if both are given, or neither.

@@ -13,14 +13,14 @@ from electra_jax.tasks.tokenizer_file import load_tokenizer
 
 
 def run(configuration: CacheRun) -> None:
-    """Build a cache, or find it built already, and print where it is; of a mixture one for each part, in order."""
+    """Build a cache, or find an existing one, and print its path; for a mixture, one for each part, in order."""
     cache = configuration.cache
     if configuration.tfrecords:
         check_no_marks(cache)
     vocabulary = load_tokenizer(cache.vocab_file, lowercase=cache.lowercase)
     for source, _ in cache.source.parts:
         path = cache_path(dataclasses.replace(cache, source=source), vocabulary, max_bytes=None)
-        # Scripts read the path on standard output, and nothing else.
+        # Scripts read the path from standard output, which must hold nothing else.
         if (stated := unknown_in_cache(path, allow_unknown=cache.allow_unknown)) and processes.leader():
             print(stated, file=sys.stderr, flush=True)
         if configuration.tfrecords:

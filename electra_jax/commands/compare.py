@@ -26,7 +26,7 @@ from electra_jax.training.stop import Stop
 
 @owning_model_dir("electra compare")
 def run(configuration: ComparisonRun) -> None:
-    """Do what is left of the comparison; its report is there from the first item on.
+    """Do the remaining work of the comparison; its report exists from the first finished item on.
 
     Raises:
         UserError: if the settings cannot be compared or are not those of MODEL_DIR, or a process failed.
@@ -34,13 +34,13 @@ def run(configuration: ComparisonRun) -> None:
     """
     config = gin_files.resolved()
     model_dir = local(configuration.model_dir, "the MODEL_DIR of a comparison")
-    # This process only reads and writes files: the accelerator is for those that it starts.
+    # This process only reads and writes files: the accelerator is for the processes that it starts.
     jax.config.update("jax_platforms", "cpu")
     untuned = make_plan(configuration, {})
     failures: dict[str, str] = {}
-    # The processes that a killed comparison left are waited for.
+    # Processes that a killed comparison left running are waited for.
     with sole_builder(model_dir / ITEMS_LOCK) as lock, stop_signals() as stop:
-        # Variants are tuned first, and what is compared is known only then.
+        # Variants are tuned first, and only then is it known what is compared.
         plan, records = known_so_far(configuration, model_dir, untuned)
         while True:
             replace_file(absolute(model_dir / CONFIG), config)
@@ -64,12 +64,12 @@ def run(configuration: ComparisonRun) -> None:
 
 
 def known_so_far(configuration: ComparisonRun, model_dir: Path, untuned: Plan) -> tuple[Plan, Records]:
-    """Return the plan as far as the trials that are done have tuned its variants, and the records of its items.
+    """Return the plan as far as finished trials have tuned its variants, and the records of its items.
 
     Args:
         configuration: the comparison's settings.
         model_dir: its directory.
-        untuned: the plan while nothing is known of any trial.
+        untuned: the plan before any trial is finished.
     """
     records = Records(model_dir, untuned.items, configuration.seeds)
     tuned = chosen(configuration, trials(configuration, records))
@@ -89,16 +89,16 @@ def work_on(
     stop: Stop,
     config: str,
 ) -> dict[str, Any]:
-    """Do the items of a plan, with the report written after each, and return the comparison.
+    """Run the items of a plan, write the report after each, and return the comparison.
 
     Args:
         configuration: the comparison's settings.
         plan: its items.
-        records: those that are done.
-        failures: how items ended that failed since the start, by their names; these are not tried again, and what
-            fails now is added.
+        records: the records of the items that are done.
+        failures: how the items that failed since the start ended, by item name; these are not tried again, and new
+            failures are added.
         lock: see `Work`.
-        stop: asked between items.
+        stop: checked between items.
         config: the comparison's Gin.
     """
 

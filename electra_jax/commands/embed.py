@@ -27,7 +27,7 @@ from electra_jax.tasks.long_texts import CutCount
 
 logger = logging.getLogger(__name__)
 
-# The options that determine a vector; the batch's size changes its last digits.
+# The options that determine a vector; the batch size changes only its last digits.
 SETTINGS = ("layer", "pooling", "text_column", "id_column", "batch_size")
 
 
@@ -64,7 +64,7 @@ def vectors_of(encoder: Network, items: Sequence[Item], *, batch_size: int, cut:
     Raises:
         UserError: if the model refuses one of them.
     """
-    # First, because they may be refused, and texts are counted once.
+    # Token ids go first: they may be refused, and each text must be counted only once.
     of_ids = iter(
         [encoder.logits(**in_bucket(encoder, [item.ids], batch_size=1))[0] for item in items if item.ids is not None]
     )
@@ -75,13 +75,13 @@ def vectors_of(encoder: Network, items: Sequence[Item], *, batch_size: int, cut:
 
 @contextlib.contextmanager
 def writer(path: str | None, width: int, job: Mapping[str, Any] | None) -> Iterator[Output]:
-    """Yield where records with a `vector` go.
+    """Yield the output to which records with a `vector` are written.
 
     Args:
-        path: a .npy, for one float32 array [N, D], in which an input without a vector is a row of NaN, and which no job
-            continues; any other path as `record_writer` takes it.
+        path: a .npy for one float32 array [N, D], in which an input without a vector is a row of NaN, and which cannot
+            be continued by a later job; or any other path that `record_writer` takes.
         width: D.
-        job: what determines the records, see `job_of`.
+        job: the settings that determine the records, see `job_of`.
 
     Raises:
         UserError: if the file exists, or another process writes it.
@@ -99,7 +99,7 @@ def writer(path: str | None, width: int, job: Mapping[str, Any] | None) -> Itera
 
 
 def readable(record: Record) -> Record:
-    """Return a record whose vector is a list of the shortest decimals that are read back as the same float32."""
+    """Return a record whose vector is a list of the shortest decimals that parse back to the same float32 values."""
     if "vector" not in record:
         return record
     return record | {"vector": [float(str(value)) for value in record["vector"]]}

@@ -35,7 +35,7 @@ from electra_jax.training import sharding
 from electra_jax.training.sharding import to_device
 from electra_jax.training.state import Batch
 
-# Shorter passages show little, and longer ones are not read.
+# Shorter passages show little, and longer ones are not read by anyone.
 PASSAGE_TOKENS = (60, 130)
 
 
@@ -43,12 +43,12 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
     """Score the newest checkpoint on the whole held-out split, and write evaluation.json and report.html.
 
     Args:
-        configuration: what Gin built.
-        options: `average`, the number of checkpoints whose mean is scored.
+        configuration: the run.
+        options: `average` is the number of checkpoints whose mean is scored.
 
     Raises:
-        UserError: if there is no checkpoint, there are fewer than that, they are of another model, or no text is held
-            out.
+        UserError: if there is no checkpoint, there are fewer than `average`, they belong to another model, or no text
+            is held out.
     """
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
@@ -124,16 +124,16 @@ def summary(
     views: list[dict[str, np.ndarray]],
     tokens: list[str],
 ) -> dict[str, Any]:
-    """Return what evaluation.json says of the held-out text.
+    """Return the contents of evaluation.json about the held-out text.
 
     Args:
-        configuration: the run's.
-        sums, values: of `evaluation.held_out_sums` and `evaluation.finish`.
-        views: of `inspect_batch`, on the host.
-        tokens: entries of the vocabulary, as they are shown.
+        configuration: the run.
+        sums, values: the results of `evaluation.held_out_sums` and `evaluation.finish`.
+        views: the results of `inspect_batch`, on the host.
+        tokens: the vocabulary's entries as they are displayed.
     """
     masked = np.concatenate([view["masked_ids"][view["masked_weights"] > 0] for view in views])
-    # A generator of two towers never reads the token that it predicts.
+    # A two-tower generator never reads the token that it predicts.
     keeps = configuration.generator_kind != "two_tower"
     return {
         "metrics": {name: value if np.isfinite(value) else None for name, value in values.items()},
@@ -154,7 +154,7 @@ def inspect_batch(
     masking: MaskingConfig,
     accumulation_steps: int,
 ) -> dict[str, jax.Array]:
-    """Return what a person wants to see of a forward pass, arrays [B, ...]; see `evaluation.evaluate_step`."""
+    """Return the parts of a forward pass that the report shows, arrays [B, ...]; see `evaluation.evaluate_step`."""
     drawn = evaluation.draw(batch, key, masking)
 
     def view(rows: tuple[Masked, jax.Array]) -> dict[str, jax.Array]:
@@ -178,9 +178,9 @@ def inspect_batch(
 
 
 def choose_passages(views: list[dict[str, np.ndarray]], tokens: list[str], count: int) -> list[dict[str, Any]]:
-    """Return passages of a readable length, spread over the batches; others only where those do not suffice.
+    """Return passages of a readable length, spread over the batches; others only if there are too few of those.
 
-    There are none where the objective has no discriminator.
+    The list is empty if the objective has no discriminator.
     """
     if "logits_BL" not in views[0]:
         return []
@@ -206,7 +206,7 @@ def choose_passages(views: list[dict[str, np.ndarray]], tokens: list[str], count
 
 
 def show(values: dict[str, float], result: dict[str, Any]) -> None:
-    """Print the metrics as a table, each beside what a constant guess scores."""
+    """Print the metrics as a table, each next to the score of a constant guess."""
     guess = result["most_frequent_token"]
     steps = ", ".join(map(str, result["mean_of_steps"]))
     beside = {

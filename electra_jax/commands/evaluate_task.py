@@ -1,4 +1,4 @@
-"""`electra evaluate` on a task: the scores of a fine-tuned model, of a file of predictions, or on minimal pairs."""
+"""`electra evaluate` on a task: scores a fine-tuned model, a file of predictions, or a model on minimal pairs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ def run(configuration: EvaluationRun) -> None:
 
 
 def score_minimal_pairs(configuration: EvaluationRun) -> None:
-    """Score a pre-trained model on a folder of minimal pairs: how often the grammatical sentence is the likelier one.
+    """Score a pre-trained model on a folder of minimal pairs: how often the grammatical sentence is more likely.
 
     Raises:
         UserError: if the model or the folder is not named, or one of them cannot be used.
@@ -94,13 +94,13 @@ def score_model(configuration: EvaluationRun, model_dir: str) -> None:
     first = next(iter(splits.values()))
     result = {"task": task.name, "split": configuration.split, "step": model.step, **first, "splits": splits}
     show({split: found["metrics"] for split, found in splits.items()}, f"{task.name}, step {model.step}")
-    # In the directory of a pre-training the other file says how well that went.
+    # In a pre-training directory, evaluation.json holds the pre-training's own held-out metrics.
     name = PROMPT_SCORES if model.description.task is None and task.kind == PROMPT else EVALUATION
     save(result, configuration.output or path_of(model_dir) / name)
 
 
 def score_split(model: Network, task: DownstreamTask, split: str, *, batch_size: int) -> dict[str, Any]:
-    """Return the number of examples of a split, of those left out by reason and of those cut, and the official metrics.
+    """Return the number of examples in a split, the numbers left out (by reason) and cut, and the official metrics.
 
     Raises:
         UserError: if the split has no labels.
@@ -141,7 +141,7 @@ def score_file(configuration: EvaluationRun, predictions: str) -> None:
 
 
 def note_unanswered(configuration: EvaluationRun, predictions: str) -> None:
-    """Print how many questions have no answer in a file; the official scripts score the file all the same."""
+    """Print how many questions a file leaves unanswered; the official scripts score the file all the same."""
     sources = qa_sources(configuration.task)
     examples: Sequence[Any] = sources.read(configuration.task.task, configuration.split).examples
     missing = unanswered(gold_of(examples), read_predictions(predictions))

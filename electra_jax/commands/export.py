@@ -18,11 +18,11 @@ from electra_jax.tasks.tokenizer_file import write_tokenizer
 
 
 def run(options: argparse.Namespace) -> None:
-    """Load a model, write it, and print what could not be written; DEST does not exist if that fails.
+    """Load a model, write it, and print what could not be written; if that fails, DEST does not exist.
 
     Raises:
-        UserError: if SRC is not a model directory, DEST exists, the format has no place for the model's head, for an
-            average or for a dtype, or DEST cannot be uploaded.
+        UserError: if SRC is not a model directory, DEST exists, the format cannot hold the model's head, an average or
+            a dtype, or DEST cannot be uploaded.
     """
     source, dest = path_of(options.source), local(options.dest, "DEST")
     model_dir.check_new(dest)
@@ -62,11 +62,11 @@ def run(options: argparse.Namespace) -> None:
 
 
 def with_card_facts(model: Loaded, options: argparse.Namespace) -> Loaded:
-    """Return the model with the license and the languages that the command line gives for its card."""
+    """Return the model with the license and the languages that the command line gives for its model card."""
     given = {name: value for name in ("license", "language") if (value := getattr(options, name))}
     description = model.description
     source = description.source.get(SOURCE, {})
-    # Another license has another name and text.
+    # The name and text of the old license do not apply to a new one.
     kept = {name: value for name, value in source.items() if not ("license" in given and name.startswith("license"))}
     facts = description.facts | ({SOURCE: kept | given} if given else {})
     return model._replace(description=dataclasses.replace(description, facts=facts))
@@ -90,13 +90,13 @@ def write_onnx(model: Loaded, dest: Path) -> list[str]:
 def write_t5x(model: Loaded, source: epath.Path, dest: Path) -> list[str]:
     """Write a T5X checkpoint of the parameters as they were trained, with the model's record and vocabulary.
 
-    The checkpoint of an `electra pretrain` run keeps the optimizer, so that T5X resumes from its step.
+    The checkpoint of an `electra pretrain` run keeps the optimizer state, so that T5X resumes from its step.
 
     Returns:
         Notes for the user.
 
     Raises:
-        UserError: if SRC holds checkpoints of T5X.
+        UserError: if SRC holds T5X checkpoints.
     """
     if orbax_store.is_of_t5x(source):
         raise UserError(f"{source} holds checkpoints of T5X already")

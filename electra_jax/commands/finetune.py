@@ -52,7 +52,7 @@ from electra_jax.tasks.unknown import state_unknown, unknown_of_rows
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
-# A note names so many labels.
+# The most labels that a note lists by name.
 MOST_NAMED = 10
 
 
@@ -68,7 +68,7 @@ def run(configuration: FinetuningRun) -> None:
 
 
 def cross_validate(configuration: FinetuningRun, folds: int) -> None:
-    """Fine-tune on all folds but one, for each of them, and report the mean of their scores and its spread.
+    """Fine-tune on all folds but one, for each fold in turn, and report the mean and spread of their scores.
 
     Raises:
         UserError: if the directory holds another run.
@@ -83,7 +83,7 @@ def cross_validate(configuration: FinetuningRun, folds: int) -> None:
         own = dataclasses.replace(
             configuration, model_dir=place, task=dataclasses.replace(configuration.task, fold=fold)
         )
-        # What a fold records is the command that trains it alone.
+        # A fold records the command that trains this fold alone.
         with gin_files.varied([f"FOLD={fold}", f"MODEL_DIR={place!r}"]), owned(place, "electra finetune"):
             if not fine_tune(own):
                 return
@@ -121,10 +121,10 @@ def fine_tune(configuration: FinetuningRun) -> bool:
     if processes.leader():
         splits = [context.train, *context.parts.by_name.values()]
         longest = max(row["input_ids"].shape[-1] for split in splits for row in split.rows)
-        # Positions begin anew at the second of two texts in a row.
+        # Position ids restart at the second text of a pair.
         warn_of_long_rows(begun, min(longest, task.length))
         for name, part in context.parts.by_name.items():
-            # The scores of all folds together are of all examples.
+            # The folds together score all examples.
             if configuration.task.folds is None:
                 warn_of_few(len(part.examples), name)
     check_settings(configuration, context)
@@ -158,26 +158,26 @@ def check_settings(configuration: FinetuningRun, context: SeedContext) -> None:
 
 
 def listed(labels: Sequence[str]) -> str:
-    """Return the number of labels and the first of their names."""
+    """Return the number of labels and the names of the first ones."""
     rest = ", ..." if len(labels) > MOST_NAMED else ""
     return f"{len(labels)}: {', '.join(labels[:MOST_NAMED])}{rest}"
 
 
 def chosen_layer(configuration: FinetuningRun, task: DownstreamTask, begun: Origin, watched: Split) -> Chosen | None:
-    """Return what makes the vectors of a task on them, as MODEL_DIR records it, or else as it is chosen now.
+    """Return the layer and pooling that make a task's vectors: those that MODEL_DIR records, or else a new choice.
 
     Args:
         configuration: the run.
-        task: of any kind; those that make no vectors have no choice.
-        begun: what the run starts from.
-        watched: the part of the examples that chooses.
+        task: a task of any kind; the result is None for those that make no vectors.
+        begun: the encoder and vocabulary that the run starts from.
+        watched: the examples on which the choice is made.
 
     Raises:
-        UserError: if LAYER is no layer of the encoder.
+        UserError: if LAYER is not a layer of the encoder.
     """
     if task.kind not in VECTOR_KINDS:
         return None
-    # Checkpoints have so many layers, whatever became of INIT_FROM.
+    # Existing checkpoints have the recorded number of layers, even if INIT_FROM has changed since.
     recorded = read_run_record(Path(configuration.model_dir)).get("finetuning", {}).get("vectors")
     chosen = recorded or choose_layer(configuration, begun.encoder, task, watched.examples, watched.rows)
     print_on_leader(said(chosen, task.main_metric))
@@ -185,7 +185,7 @@ def chosen_layer(configuration: FinetuningRun, task: DownstreamTask, begun: Orig
 
 
 def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin, chosen: Chosen | None) -> Trainable:
-    """Return the encoder with the task's head on it, or for prompts with that of pre-training."""
+    """Return the encoder with the task's head, or, for prompts, with the pre-training head."""
     if task.kind == "prompt":
         return PromptedModel(begun.encoder)
     if chosen is not None:
@@ -199,7 +199,7 @@ def model_of(configuration: FinetuningRun, task: DownstreamTask, begun: Origin, 
 
 
 def read_parts(task: DownstreamTask, configuration: FinetuningRun, vocabulary: Vocabulary) -> Parts[Split]:
-    """Read the dev split, and the test split where there is one with labels, and say what chooses and what is scored.
+    """Read the dev split and, if it exists and has labels, the test split; decide which one selects and which scores.
 
     Raises:
         UserError: as `read_split`; or if the dev split is to be divided and cannot be.
@@ -217,14 +217,14 @@ def read_parts(task: DownstreamTask, configuration: FinetuningRun, vocabulary: V
 
 
 def labelled_test(task: DownstreamTask) -> bool:
-    """Return whether there is a test split that can be scored; one of a leaderboard has no labels."""
+    """Return whether there is a test split that can be scored; a leaderboard's has no labels."""
     if not any(name == "test" or name.startswith("test_") for name in task.splits):
         return False
     return any(has_gold(example) for example in task.examples("test").examples)
 
 
 def read_split(task: DownstreamTask, name: str, vocabulary: Vocabulary, *, allow_unknown: bool) -> Split:
-    """Read the examples and rows of a split, and print how many there are, left out or cut, and what is [UNK].
+    """Read the examples and rows of a split, and print how many there are, were left out or cut, and the [UNK] share.
 
     Raises:
         UserError: if nothing in the split can be used, the dev split has no labels, or more than a fifth of its tokens
@@ -246,7 +246,7 @@ def read_split(task: DownstreamTask, name: str, vocabulary: Vocabulary, *, allow
 
 
 def part_of(task: DownstreamTask, split: Split, examples: Sequence[Any]) -> Split:
-    """Return some examples of a split as one; what was left out counts with the whole."""
+    """Return some of a split's examples as a split of their own; skipped examples are counted as for the whole."""
     rows = task.rows(examples, training=False)
     return Split(examples, rows, split.skipped, cut_count(rows, task.length))
 
@@ -268,11 +268,11 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
         raise UserError(f"{model_dir} holds a run with FOLDS: use another MODEL_DIR")
     if record and not held:
         raise UserError(f"{model_dir} holds a run of another kind: use another MODEL_DIR")
-    # Seeds of earlier versions chose their checkpoints on the dev split and report that.
+    # Earlier versions chose checkpoints on the dev split and reported the scores of the same split.
     known = {"selection": LAST, BATCHES: EACH_BY_ITSELF, **held} if held else {}
     results = [model_dir / SEEDS / str(seed) / SEED_RESULT for seed in configuration.seeds]
     if all(path.exists() for path in results) and known.get("epochs") == asked["epochs"]:
-        # Nothing is left to train: the scores remain those of the batches that there were.
+        # Nothing is left to train: the scores are those of the batches with which the seeds were trained.
         asked[BATCHES] = known[BATCHES]
     more_epochs = adds_epochs(known, asked)
     if more_epochs and any(path.exists() and not (path.parent / CHECKPOINTS).exists() for path in results):
@@ -298,7 +298,7 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
 
 
 def finish(context: SeedContext, model_dir: Path, seeds: list[dict[str, Any]]) -> None:
-    """Make the best seed's checkpoint the model of MODEL_DIR, and write the results and their page."""
+    """Make the best seed's checkpoint the model of MODEL_DIR, and write the results and their report page."""
     task, parts = context.task, context.parts
     best = finetune_results.best_seed(seeds, task.main_metric)
     processes.on_leader(promote, model_dir / SEEDS / str(best) / KEPT, model_dir)
@@ -345,8 +345,8 @@ def finish_folds(configuration: FinetuningRun, found: Sequence[dict[str, Any]], 
 
     Args:
         configuration: the run.
-        found: results.json of each fold.
-        directories: the folds' directories below MODEL_DIR.
+        found: the results.json of each fold.
+        directories: the folds' directories, relative to MODEL_DIR.
     """
     model_dir = Path(configuration.model_dir)
     results = results_of_folds(found, directories)
@@ -366,7 +366,7 @@ def finish_folds(configuration: FinetuningRun, found: Sequence[dict[str, Any]], 
 
 
 def label_thresholds(task: DownstreamTask) -> dict[str, float] | None:
-    """Return the probability from which a text has each label, where it may have several; None for other tasks."""
+    """Return the probability from which a text gets each label, if a text may have several; None for other tasks."""
     thresholds = getattr(task, "thresholds", None)
     return None if thresholds is None else dict(zip(task.labels, thresholds, strict=True))
 

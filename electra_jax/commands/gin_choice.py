@@ -1,4 +1,4 @@
-"""Choose the Gin files of a command line: given ones, the package's, and those of model directories."""
+"""Choose the Gin files of a command line: the given ones, the package's, and those of model directories."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,21 +10,21 @@ from electra_jax.files import path_of
 from electra_jax.json_files import read_json
 from electra_jax.run_directory import CHECKPOINTS, CONFIG, CONTINUED, MODEL
 
-# A file that the user names, or one that is read because it stands in a model directory.
+# A file that the user names, or one that is read because it lies in a model directory.
 GinFile = str | RecordedFile
 
 
 def bound(bindings: Sequence[str], name: str) -> str | None:
-    """Return the text that the command line binds to a macro, without its quotes; None where it binds none."""
+    """Return the text that the command line binds to a macro, without its quotes; None if the macro is not bound."""
     values = [value.strip("\"' ") for key, _, value in (one.partition("=") for one in bindings) if key.strip() == name]
     return values[-1] if values and values[-1] != "None" else None
 
 
 def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[GinFile]:
-    """Return the given Gin files, or else the configuration that MODEL_DIR recorded, or that INIT_FROM did.
+    """Return the given Gin files, or else the configuration recorded in MODEL_DIR or, failing that, in INIT_FROM.
 
     Raises:
-        UserError: if no file was given and neither directory says how it is pre-trained.
+        UserError: if no file was given and neither directory records how it was pre-trained.
     """
     if given:
         return list(given)
@@ -46,27 +46,27 @@ def given_or_recorded(given: Sequence[str], bindings: Sequence[str]) -> list[Gin
 
 
 def given_or(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:
-    """Return a choice of the given Gin files, or else of a default."""
+    """Return a function that chooses the given Gin files, or else a default."""
     return lambda given, bindings: list(given) or [default]
 
 
 def default_first(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:
-    """Return a choice of a default and then the given Gin files, such as sizes of a model or a module of tasks."""
+    """Return a function that chooses a default, then the given Gin files, such as model sizes or a module of tasks."""
     return lambda given, bindings: [default, *(file for file in given if file != default)]
 
 
 def recorded_after(default: str) -> Callable[[Sequence[str], Sequence[str]], list[GinFile]]:
-    """Return a choice of a default, the record of the fine-tuning in MODEL_DIR, and then the given Gin files."""
+    """Return a function that chooses a default, MODEL_DIR's record of its fine-tuning, then the given Gin files."""
 
     def choose(given: Sequence[str], bindings: Sequence[str]) -> list[GinFile]:
         directory = bound(bindings, "MODEL_DIR")
         recorded = []
-        # T5X records Gin for its own scripts beside its own checkpoints, which stand in no folder CHECKPOINTS.
+        # T5X records Gin for its own scripts next to its own checkpoints, which are not in a folder CHECKPOINTS.
         if directory is not None and is_fine_tuned(directory):
             folder = path_of(directory)
             if all((folder / name).exists() for name in (CHECKPOINTS, CONFIG)):
                 path = str(folder / CONFIG)
-                # Given by the user, the same file is code like any other.
+                # If the user names this file, it is run as code like any other.
                 if all(os.path.realpath(file) != os.path.realpath(path) for file in given):
                     recorded = [RecordedFile(path, needs_imports=True)]
         return [default, *recorded, *(file for file in given if file != default)]
@@ -75,7 +75,7 @@ def recorded_after(default: str) -> Callable[[Sequence[str], Sequence[str]], lis
 
 
 def is_fine_tuned(directory: str) -> bool:
-    """Return whether a model directory records a fine-tuning head, or the task of a fine-tuning without one."""
+    """Return whether a model directory records a fine-tuning head, or the task of a fine-tuning without a head."""
     try:
         record = read_json(path_of(directory) / MODEL, dict[str, Any])
     except UserError:

@@ -16,7 +16,7 @@ from electra_jax.tasks.text.glue_metrics import AVERAGED, glue_average
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print each task's median score over its seeds and which checkpoint it is of, and the average of all eight tasks.
+    """Print each task's median score over its seeds, the checkpoint that it scores, and the average of all eight tasks.
 
     Raises:
         UserError: if a directory holds no results, or two directories hold results of the same task.

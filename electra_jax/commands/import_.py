@@ -12,7 +12,7 @@ from electra_jax.run_directory import CHECKPOINTS
 
 
 def run(options: argparse.Namespace) -> None:
-    """Read and check the sources, write DEST, and print what was found; DEST does not exist if that fails.
+    """Read and check the sources, write DEST, and print what was found; if that fails, DEST does not exist.
 
     Raises:
         UserError: if a source cannot be read, or DEST exists.

@@ -25,7 +25,7 @@ from electra_jax.training.state import TrainState
 def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
     """Print every parameter's shape and sharding, the bytes on each device, and the FLOPs of a step.
 
-    Nothing is allocated, and the mesh may have more devices than this machine; but for a trial.
+    Without --trial, nothing is allocated, and the mesh may have more devices than this machine.
     """
     mesh = sharding.planned_mesh(configuration.mesh, len(jax.devices()))
     for stage in configuration.batch_shapes.stages:
@@ -45,7 +45,7 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
         part = placement.shard_shape(leaf.shape)
         table.add_row(name, str(leaf.shape), f"{leaf.size:,}", str(tuple(placement.spec)), str(part))
     console = PlainConsole()
-    # Names must not be cut off: a narrow terminal wraps them, and a log has no width.
+    # Names must not be cut off: a narrow terminal then wraps them, and a log file has no width.
     console.width = max(console.width, table.__rich_measure__(console, console.options.update(width=10_000)).maximum)
     console.print(table)
     said = [*towers(configuration), *sizes(state, placements, mesh), *costs(configuration), corpus_line(configuration)]
@@ -56,14 +56,14 @@ def run(configuration: PretrainingRun, options: argparse.Namespace) -> None:
 
 
 def towers(configuration: PretrainingRun) -> list[str]:
-    """Return a line on the layers of each tower's encoder."""
+    """Return a line about the layers of each tower's encoder."""
     variant = configuration.variant
     encoders = {name: variant[name] for name in ("generator", "discriminator") if variant[name] is not None}
     return [f"{name}: {layers(encoder)}" for name, encoder in encoders.items()]
 
 
 def layers(encoder: EncoderConfig) -> str:
-    """Return what an encoder's layers are."""
+    """Describe an encoder's layers in words."""
     windows = encoder.kinds.count(SLIDING)
     kinds = f", {len(encoder.kinds) - windows} full and {windows} with windows of {encoder.local_attention}"
     biases = (encoder.attention_bias, encoder.mlp_bias, encoder.norm_bias)
@@ -79,7 +79,7 @@ def layers(encoder: EncoderConfig) -> str:
 
 
 def bytes_on_a_device(state: PyTree, placements: PyTree) -> int:
-    """Return the number of bytes of a state that each device holds."""
+    """Return the number of bytes of a state on each device."""
     parts = jax.tree.map(
         lambda leaf, placement: math.prod(placement.shard_shape(leaf.shape)) * leaf.dtype.itemsize, state, placements
     )
@@ -87,7 +87,7 @@ def bytes_on_a_device(state: PyTree, placements: PyTree) -> int:
 
 
 def sizes(state: TrainState, placements: TrainState, mesh: AbstractMesh) -> list[str]:
-    """Return lines on the number of parameters, the mesh, and the bytes on each device."""
+    """Return lines about the number of parameters, the mesh, and the bytes on each device."""
     here = len(jax.devices())
     parameters = bytes_on_a_device(state.params, placements.params)
     optimizer = bytes_on_a_device(state.opt_state, placements.opt_state)
@@ -102,7 +102,7 @@ def sizes(state: TrainState, placements: TrainState, mesh: AbstractMesh) -> list
 
 
 def costs(configuration: PretrainingRun) -> list[str]:
-    """Return lines on the batches and the FLOPs of their steps."""
+    """Return lines about the batches and the FLOPs of their steps."""
     lines = []
     for start, _, (rows, length) in configuration.batch_shapes.stages:
         slots = configuration.max_predictions(length)

@@ -63,7 +63,7 @@ def run(configuration: PredictionRun, options: argparse.Namespace) -> None:
 
 
 def predict_split(model: Network, configuration: PredictionRun, name: str) -> None:
-    """Predict every split of a name (MNLI has two dev splits), and write the files that leaderboards take."""
+    """Predict every split that a name stands for (MNLI has two dev splits), and write the files for leaderboards."""
     task = open_task(model, configuration.task)
     directory = configuration.output_dir or os.path.join(configuration.model_dir, PREDICTIONS_FOLDER)
     local(directory, "OUTPUT_DIR")

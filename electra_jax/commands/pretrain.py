@@ -30,7 +30,7 @@ from electra_jax.training.loop import train
 from electra_jax.training.optimizer import learning_rate
 from electra_jax.training.state import Batch, Sums, TrainState
 
-# Batches of so many dispatches are read ahead of the device.
+# The number of dispatches whose batches are read ahead of the device.
 DISPATCHES_AHEAD = 4
 
 
@@ -80,7 +80,7 @@ def run(configuration: PretrainingRun) -> None:
 
 
 def nothing_left(configuration: PretrainingRun, step: int) -> str:
-    """Return what is said of a run that has had its steps, or more: TRAIN_STEPS counts from the first start."""
+    """Return the message for a run that has completed all its steps: TRAIN_STEPS counts from the first start."""
     model_dir, last_step = configuration.model_dir, configuration.loop.num_train_steps
     if step == last_step:
         return f"{model_dir} has had its {last_step} steps: nothing left to do"
@@ -126,7 +126,7 @@ class PretrainingJob:
         return metrics.finish(sums, self._configuration.objective.loss_weights)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Return the metrics of the first `num_evaluation_examples` held-out examples; none where none is held out."""
+        """Return the metrics of the first `num_evaluation_examples` held-out examples; {} if no text is held out."""
         run = self._configuration
         sums = evaluation.held_out_sums(
             state.params,

@@ -1,4 +1,4 @@
-"""`electra probe`: scores what linear maps find in the hidden states of every layer of an encoder."""
+"""`electra probe`: scores linear classifiers on the hidden states of every layer of an encoder."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def run(configuration: ProbeRun) -> None:
         "task": task,
         "kind": "probe",
         "main_metric": "accuracy",
-        # What settings are chosen by, which the score that is reported must not be.
+        # Settings are chosen by the dev score; choosing by the reported test score would bias it.
         "tuning_metric": "dev_accuracy",
         "split": "test",
         "init_from": configuration.init_from,
@@ -74,19 +74,19 @@ def probe_seed(
     sentences: Mapping[str, Sequence[TaggedSentence]],
     seed: int,
 ) -> dict[str, Any]:
-    """Return the scores of one probe: those of every layer, and of the best one as its metrics.
+    """Return the scores of one probe: those of every layer, and those of the best layer as its metrics.
 
     Args:
         configuration: the probe's settings.
         begun: the encoder and its vocabulary.
-        model: its weights; None for random ones of the seed. An encoder is read as it was trained.
-        sentences: of each split.
-        seed: of the training sentences, the masks and random weights.
+        model: the weights; None for random weights drawn from the seed. An encoder is read as it was trained.
+        sentences: the sentences of each split.
+        seed: determines the training sentences, the masks and random weights.
     """
     asked = {
         split: ask_split(configuration, begun, split, found, draw_of(seed, split)) for split, found in sentences.items()
     }
-    # The fits take minutes.
+    # The fits take minutes, so the counts are printed before they start.
     asks = ", ".join(f"{len(one.answers):,} of {split}" for split, one in asked.items())
     print_on_leader(f"seed {seed}: answers at {begun.encoder.num_hidden_layers + 1} layers: {asks}")
     if model is None:
@@ -121,10 +121,10 @@ def ask_split(
     sentences: Sequence[TaggedSentence],
     draw: np.random.Generator,
 ) -> Asked:
-    """Return what a split asks: the training split of as many sentences as are to be drawn.
+    """Return the probe's questions on a split; of the training split, only the configured number of sentences is drawn.
 
     Raises:
-        UserError: if it asks nothing.
+        UserError: if there is nothing to ask.
     """
     task, number = configuration.task, configuration.num_train_sentences
     if split == "train" and number < len(sentences):
@@ -142,7 +142,7 @@ def ask_split(
 
 
 def show(results: Mapping[str, Any]) -> None:
-    """Print the mean scores of every layer as a table, and those of each seed's best layer."""
+    """Print the mean scores of every layer as a table, and the scores of each seed's best layer."""
     table = Table("layer", "dev", "test", title=f"{results['task']}, a linear map at each layer, per cent")
     for each in zip(*(seed["layers"] for seed in results["seeds"]), strict=True):
         means = (statistics.fmean(layer[split] for layer in each) for split in ("dev", "test"))

@@ -9,12 +9,12 @@ from electra_jax.config.pretraining import CorpusConfig, PretrainingRun
 from electra_jax.errors import UserError
 from electra_jax.tasks.pretraining.cached_blocks import record_of_cache
 
-# What macros have that `electra inspect` does without.
+# The value of macros that `electra inspect` can do without.
 UNNEEDED = "unneeded"
 
 
 def corpus_line(configuration: PretrainingRun) -> str:
-    """Return a line on the tokens of a run, and how often it goes through each part of its corpus."""
+    """Return a line about a run's tokens and how often it goes through each part of its corpus."""
     shapes, steps = configuration.batch_shapes, configuration.loop.num_train_steps
     bounds = [0, *(change for change in shapes.changes if change < steps), steps]
     tokens = sum((last - first) * math.prod(shapes.at(first)) for first, last in itertools.pairwise(bounds))
@@ -23,7 +23,7 @@ def corpus_line(configuration: PretrainingRun) -> str:
 
 
 def epochs(configuration: PretrainingRun, rows: int) -> str:
-    """Return a clause on how often so many rows go through each part of the corpus, as far as caches tell."""
+    """Return a clause about how often a number of rows goes through each part of the corpus, as far as caches tell."""
     source = configuration.cache.source
     if source.corpus is None:
         return "name CORPUS, and TOKENIZER, to learn how many epochs that is"
@@ -31,7 +31,7 @@ def epochs(configuration: PretrainingRun, rows: int) -> str:
     try:
         counts = [(part.name, rows * weight / total, rows_of(configuration, part)) for part, weight in source.parts]
     except UserError as error:
-        # A run that was copied here is inspected without its text.
+        # The text of a run that was copied to this machine may be missing.
         return f"how many epochs that is, cannot be told: {error}"
     return ", ".join(
         f"{drawn / size:,.2f} epochs of {name}"
@@ -42,7 +42,7 @@ def epochs(configuration: PretrainingRun, rows: int) -> str:
 
 
 def rows_of(configuration: PretrainingRun, part: CorpusConfig) -> float:
-    """Return the rows of an epoch of a corpus as its cache records them; 0 where no cache tells."""
+    """Return the number of rows in an epoch of a corpus, as its cache records them; 0 if no cache does."""
     cache = dataclasses.replace(configuration.cache, source=part)
     path = str(part.corpus) if is_cache(part.corpus) else None
     if path is None and cache.vocab_file != UNNEEDED:

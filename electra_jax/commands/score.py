@@ -1,4 +1,4 @@
-"""`electra score MODEL_DIR INPUT`: pseudo-log-likelihoods of sentences by Electric, a JSON object each."""
+"""`electra score MODEL_DIR INPUT`: scores sentences by Electric's pseudo-log-likelihood, a JSON object each."""
 
 import argparse
 
@@ -15,13 +15,13 @@ def run(options: argparse.Namespace) -> None:
     """Print the score of each sentence, in order; blank lines are left out.
 
     Raises:
-        UserError: if the model is not Electric's, or a sentence cannot be read.
+        UserError: if Electric did not train the model, or a sentence cannot be read.
     """
     if options.batch_size < 1:
         raise UserError(f"--batch_size {options.batch_size}: it must be at least 1")
     keep_compilations()
     model = electra_jax.load(options.model)
-    # Before the input is read, which may be a person at the keyboard.
+    # Check before reading the input, which a person may be typing.
     electric_scores.check_electric(model)
     columns = InputColumns(None, None, None, None)
     with record_writer(None) as output:
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def is_blank(item: Item) -> bool:
-    """Return whether an input is a text of white space alone."""
+    """Return whether an input is a text of nothing but white space."""
     return isinstance(item.value, str) and not item.value.strip()
 
 

@@ -17,10 +17,10 @@ def run(configuration: ServingRun, options: argparse.Namespace) -> None:
     """Serve a model until Ctrl-C or SIGTERM, after everything that requests may need is compiled.
 
     Raises:
-        UserError: if the model cannot be read or reads no text, the address cannot be had, or the extra `serve` is not
-            installed.
+        UserError: if the model cannot be read or reads no text, the address is not available, or the extra `serve` is
+            not installed.
     """
-    # The model that the command line names is part of the configuration.
+    # The model on the command line is already part of the configuration.
     del options
     for library in LIBRARIES:
         try:

@@ -22,18 +22,18 @@ from electra_jax.run_directory import BEST_CONFIG, CONFIG, ITEMS_LOCK, TRIALS, T
 
 @owning_model_dir("electra sweep")
 def run(configuration: SweepRun) -> None:
-    """Do the trials that are left, and write the configuration of the best one.
+    """Run the remaining trials, and write the configuration of the best one.
 
     Raises:
         UserError: if the settings cannot be tried or are not those of MODEL_DIR, or a trial failed.
         Preempted: if the platform asked to stop; all trials have saved.
     """
     model_dir = local(configuration.model_dir, "the MODEL_DIR of a sweep")
-    # This process only reads and writes files: the accelerator is for those that it starts.
+    # This process only reads and writes files: the accelerator is for the processes that it starts.
     jax.config.update("jax_platforms", "cpu")
     trials = make_trials(configuration)
     failures: dict[str, str] = {}
-    # The processes that a killed sweep left are waited for.
+    # Processes that a killed sweep left running are waited for.
     with sole_builder(model_dir / ITEMS_LOCK) as lock, stop_signals() as stop:
         if (model_dir / CONFIG).exists() and not (model_dir / TRIALS).exists():
             raise UserError(f"{model_dir} holds a run that is no sweep: use another MODEL_DIR")

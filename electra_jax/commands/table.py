@@ -27,7 +27,7 @@ GIN_HELP = "Any Gin value can be set: --gin.NAME=VALUE, strings in quotes, as in
 
 
 class Argument(NamedTuple):
-    """An argument of a command beside Gin bindings.
+    """An argument of a command that is not a Gin binding.
 
     Attributes:
         name: name of a positional argument, or an option with its dashes.
@@ -39,22 +39,22 @@ class Argument(NamedTuple):
 
 
 class Command(NamedTuple):
-    """One command, whose module below `commands` has a function `run`.
+    """A command, whose module in `commands` has a function `run`.
 
     Attributes:
-        help: one line.
-        module: name of the module. `run` takes the configuration, and the parsed arguments where there are any.
-        arguments: arguments beside Gin bindings, in order.
-        usage: more lines for the help of the command.
-        configuration: module below `config` and name of the dataclass that Gin builds; None for a command that takes no
+        help: one line of help.
+        module: name of the module. `run` takes the configuration, and the parsed arguments if there are any.
+        arguments: arguments that are not Gin bindings, in order.
+        usage: further lines for the command's help.
+        configuration: module in `config` and name of the dataclass that Gin builds; None for a command that takes no
             Gin bindings.
         gin_files: returns the Gin files to read, given those of the command line and the bindings.
         place_arguments: returns the bindings that the arguments add, and may change the arguments.
-        unneeded: required macros that the command runs without.
+        unneeded: required macros that the command can run without.
         reads_text: whether the command needs TensorFlow, which SeqIO loads.
         processes: what several processes do: "apart" (each runs alone), "leader" (process 0 runs, the others wait) or
             "together".
-        for_task: what the command is instead for a downstream task, see `evaluates_task`.
+        for_task: the command to run instead on a downstream task, see `evaluates_task`.
     """
 
     help: str
@@ -100,7 +100,7 @@ AVERAGE = Argument(
 )
 
 
-# What makes vectors of the states of an encoder.
+# The options of commands that turn an encoder's hidden states into vectors.
 VECTORS = (
     Argument(
         "--layer",
@@ -113,10 +113,10 @@ VECTORS = (
 
 
 def refuse_average(options: argparse.Namespace, bindings: Sequence[str]) -> list[str]:
-    """Check that a fine-tuned model is not to be averaged, and return no bindings.
+    """Check that no average of a fine-tuned model is asked for, and return no bindings.
 
     Raises:
-        UserError: if it is.
+        UserError: if one is.
     """
     del bindings
     if options.average != 1:

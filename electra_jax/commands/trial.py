@@ -14,14 +14,14 @@ from electra_jax.runtime import keep_compilations
 from electra_jax.training import sharding
 from electra_jax.training.state import Batch, TrainState
 
-# After one that is not timed.
+# These follow a first step that is not timed.
 TIMED_STEPS = 2
 # The share of a device's memory that a plan may fill: allocators leave gaps.
 FILLED = 0.9
 
 
 class StandIn(NamedTuple):
-    """The ids of a vocabulary that need not be there: a step costs the same, whatever the text is."""
+    """Stand in for a vocabulary that need not exist: a step costs the same, whatever the text is."""
 
     cls_id: int
     sep_id: int
@@ -34,8 +34,8 @@ class Memory(NamedTuple):
 
     Attributes:
         held: the state and the batch.
-        working: gradients, activations and whatever else the step computes on its way.
-        there: of the device; None where it does not say.
+        working: gradients, activations and everything else that the step computes on the way.
+        there: the memory of the device; None if the device does not report it.
     """
 
     held: int
@@ -44,20 +44,20 @@ class Memory(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether a device has room for it."""
+        """Whether the step fits into a device."""
         return self.there is None or self.held + self.working <= self.there
 
     def times_working(self) -> float:
-        """Return by what number `working` could be multiplied."""
+        """Return the factor by which `working` could grow and still fit, leaving gaps (see `FILLED`)."""
         assert self.there is not None
         return max(FILLED * self.there - self.held, 0.0) / max(self.working, 1)
 
 
 def try_run(configuration: PretrainingRun) -> list[str]:
-    """Compile an update of a run, run it if it fits, and return lines for people.
+    """Compile an update of a run, run it if it fits, and return lines to print.
 
     Raises:
-        UserError: if the mesh has other devices than this machine.
+        UserError: if the mesh does not fit this machine's devices.
     """
     keep_compilations()
     mesh = sharding.make_mesh(configuration.mesh, len(jax.devices()))
@@ -85,7 +85,7 @@ def try_run(configuration: PretrainingRun) -> list[str]:
 
 
 def batch_of(configuration: PretrainingRun) -> Batch:
-    """Return this process's rows of a batch of the full shape: random ids in rows without padding."""
+    """Return a global batch of the full shape: random ids in rows without padding."""
     rows, length = configuration.batch_shapes.full
     draw = np.random.default_rng(configuration.seed)
     ids_BL = draw.integers(4, max(configuration.encoder.vocab_size, 5), (rows, length), dtype=np.int32)
@@ -101,22 +101,22 @@ def batch_of(configuration: PretrainingRun) -> Batch:
 
 
 def memory_of(compiled: jax.stages.Compiled, mesh: Mesh) -> Memory:
-    """Return what XLA planned for a compiled update, and what a device of the mesh has."""
+    """Return the memory that XLA planned for a compiled update, and the memory of a device of the mesh."""
     plan = compiled.memory_analysis()
-    # Outputs in the place of donated arguments are no memory of their own.
+    # Outputs that reuse the memory of donated arguments need none of their own.
     working = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
     return Memory(plan.argument_size_in_bytes, working, device_bytes(mesh.devices.flat[0]))
 
 
 def device_bytes(device: jax.Device) -> int | None:
-    """Return the memory of a device that this process may use; processors share this machine's."""
+    """Return a device's memory that this process may use; CPU devices share this machine's."""
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
     return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def memory_line(configuration: PretrainingRun, memory: Memory, mesh: Mesh) -> str:
-    """Return whether a step fits into a device, and how many rows would."""
+    """Return a line on whether a step fits into a device, and how many rows would."""
     total = f"{(memory.held + memory.working) / 1e9:,.2f}"
     parts = (
         f"parameters, optimizer and batch {memory.held / 1e9:,.2f}, gradients and activations "
@@ -130,19 +130,19 @@ def memory_line(configuration: PretrainingRun, memory: Memory, mesh: Mesh) -> st
 
 
 def micro_rows(configuration: PretrainingRun, mesh: Mesh) -> int:
-    """Return the rows that a device computes at once."""
+    """Return the number of rows that a device computes at once."""
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     return configuration.batch_shapes.full.batch_size // (devices * configuration.accumulation_steps)
 
 
 def room(configuration: PretrainingRun, memory: Memory, mesh: Mesh) -> str:
-    """Return a clause on the rows that a device would have room for."""
+    """Return a clause about how many rows a device would have room for."""
     rows = micro_rows(configuration, mesh)
     return f"{rows} rows at once, and there is room for about {max(rows, int(rows * memory.times_working())):,}"
 
 
 def smaller(configuration: PretrainingRun, memory: Memory, mesh: Mesh) -> str:
-    """Return a clause on what to set so that a step may fit: more micro-batches where fewer rows are enough."""
+    """Return a clause about the settings that may make a step fit: more micro-batches if fewer rows are enough."""
     rows, steps = micro_rows(configuration, mesh), configuration.accumulation_steps
     fewer = [number for number in sharding.divisors(rows) if number <= rows * memory.times_working()]
     if fewer:
@@ -168,7 +168,7 @@ def seconds_of_step(compiled: jax.stages.Compiled, state: TrainState, batch: Bat
 
 
 def time_lines(configuration: PretrainingRun, seconds: float) -> list[str]:
-    """Return lines on the time of a step, and of the run: shorter and smaller batches take time by their FLOPs."""
+    """Return lines about the time of a step and of the run; the time of smaller batches is scaled by their FLOPs."""
     shape, steps = configuration.batch_shapes.full, configuration.loop.num_train_steps
     cost = configuration.step_flops(shape)
     total = seconds * flops_of(configuration, steps) / cost
@@ -180,7 +180,7 @@ def time_lines(configuration: PretrainingRun, seconds: float) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time with its two largest units."""
+    """Return a time in its two largest units."""
     units = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
     size, name = next(((size, name) for size, name in units if seconds >= size), units[-1])
     smaller_units = [unit for unit in units if unit[0] < size][:1]

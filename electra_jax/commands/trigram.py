@@ -67,7 +67,7 @@ def run(configuration: TrigramRun) -> None:
 
 
 def training_text(configuration: TrigramRun, vocabulary: Vocabulary) -> list[TokenBlocks]:
-    """Return the training split of the cache of each corpus, which is tokenised first; of a mixture all, each once.
+    """Return the training split of each corpus's cache, which is built first if needed; of a mixture, each part once.
 
     Raises:
         UserError: as `cache_path` and `blocks_of_cache`.
@@ -89,7 +89,7 @@ def score_seed(
     sentences: Sequence[TaggedSentence],
     seed: int,
 ) -> dict[str, Any]:
-    """Return the score of the model on the words of the test split that a seed of the probe masks."""
+    """Return the model's score on the words of the test split that the probe masks with this seed."""
     task = configuration.task
     asked = ask(
         task.task,
@@ -119,13 +119,13 @@ def score_seed(
 
 
 def contexts_of(asked: Asked, mask_id: int) -> np.ndarray:
-    """Return the two tokens before each masked one, the nearest last, int64 [x, 2]; `trigrams.NONE` for a masked one.
+    """Return the two tokens before each masked one, the nearer last, int64 [x, 2]; `trigrams.NONE` for a masked token.
 
-    They are read from the masked text, as an encoder reads it.
+    They are taken from the masked text, which is what an encoder reads.
     """
     contexts = []
     for row, places in zip(asked.rows, asked.positions, strict=True):
-        # Nothing stands before [CLS].
+        # No token precedes [CLS].
         ids_L = np.concatenate([[trigrams.NONE], row["input_ids"]]).astype(np.int64)
         ids_L[ids_L == mask_id] = trigrams.NONE
         contexts.append(np.stack([ids_L[places - 1], ids_L[places]], axis=1))

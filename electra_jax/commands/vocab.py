@@ -25,21 +25,21 @@ from electra_jax.tasks.vocabulary_extension import extend_wordpieces
 from electra_jax.tasks.wordpieces import COVERAGE, learn_wordpieces
 
 MEGABYTE = 10**6
-# So much of the sample is read again to measure the share of [UNK].
+# The part of the sample that is read again to measure the share of [UNK].
 MEASURED_MB = 10
-# So many of the new words are named.
+# The most new words that are listed by name.
 SHOWN_WORDS = 10
 
 
 def run(configuration: VocabularyRun, options: argparse.Namespace) -> None:
-    """Read the corpus (or a whole mixture) once, say what it is written in and what was chosen, write the tokenizer.
+    """Read the corpus (or a whole mixture) once, print its script and the settings chosen, and write the tokenizer.
 
     Raises:
         UserError: if there is no text, it is tokenised already, the file's name does not fit the algorithm, a setting
-            destroys the text's script, too much of the text is unknown to the tokenizer, or a file exists: models may
-            depend on it.
+            destroys the text's script, too much of the text is unknown to the tokenizer, or the file exists (models may
+            depend on it).
     """
-    # The vocabulary that the command line names is part of the configuration.
+    # The vocabulary on the command line is already part of the configuration.
     del options
     base = None if configuration.extend is None else vocabulary_to_extend(configuration)
     written = files_of(configuration) if base is None else files_of_extension(configuration, base)
@@ -67,7 +67,7 @@ def run(configuration: VocabularyRun, options: argparse.Namespace) -> None:
 
 
 def choose_and_learn(configuration: VocabularyRun, lines: list[str]) -> Vocabulary:
-    """Say what a text is written in and what is chosen for it, and return the vocabulary that is learned."""
+    """Print the script of a text and the settings chosen for it, and return the vocabulary learned from it."""
     found = survey(lines)
     casing = choose_casing(
         found,
@@ -86,10 +86,10 @@ def choose_and_learn(configuration: VocabularyRun, lines: list[str]) -> Vocabula
 
 
 def vocabulary_to_extend(configuration: VocabularyRun) -> Vocabulary:
-    """Read the vocabulary that EXTEND names, a file or a model directory.
+    """Read the vocabulary that EXTEND names: a file or a model directory.
 
     Raises:
-        UserError: if there is none, it cannot be read, or settings are for a vocabulary that is learned.
+        UserError: if there is none, it cannot be read, or a setting applies only to a vocabulary that is learned.
     """
     for name, value, unset in (
         ("ALGORITHM", configuration.algorithm, "wordpiece"),
@@ -109,7 +109,7 @@ def vocabulary_to_extend(configuration: VocabularyRun) -> Vocabulary:
 
 
 def extend(configuration: VocabularyRun, base: Vocabulary, lines: list[str]) -> Vocabulary:
-    """Return a vocabulary with words of a text; say how many there are, and how a model takes them."""
+    """Return a vocabulary extended by words of a text; print how many there are, and how a model takes them over."""
     extended = extend_wordpieces(
         base, lines, vocab_size=configuration.vocab_size, min_frequency=configuration.min_frequency
     )
@@ -128,10 +128,10 @@ def extend(configuration: VocabularyRun, base: Vocabulary, lines: list[str]) -> 
 
 
 def check_free(paths: list[epath.Path]) -> None:
-    """Check that no file of a tokenizer exists, but for what a killed command has left of it.
+    """Check that no file of a tokenizer exists, except for files that a killed command left.
 
-    A record of the casing without its vocab.txt, which is written last, was left by one. A tokenizer.json beside it is
-    then compared with the one that is learned.
+    A casing record without its vocab.txt, which is written last, shows that a command was killed. A tokenizer.json
+    next to it is compared later with the one that is learned.
 
     Raises:
         UserError: if one exists.
@@ -143,13 +143,13 @@ def check_free(paths: list[epath.Path]) -> None:
 
 
 def learn(configuration: VocabularyRun, lines: list[str], casing: Casing) -> tuple[Vocabulary, str]:
-    """Return the vocabulary, and a clause about its alphabet where it is chosen."""
+    """Return the learned vocabulary, and a clause about its alphabet if one was chosen."""
     settings = {
         "vocab_size": configuration.vocab_size,
         "lowercase": casing.lowercase,
         "strip_accents": casing.strip_accents,
         "min_frequency": configuration.min_frequency,
-        # In a file the trainer's bars would be empty lines.
+        # In a log file the trainer's progress bars would be empty lines.
         "show_progress": sys.stderr.isatty(),
     }
     if configuration.algorithm != "wordpiece":
@@ -166,7 +166,7 @@ def write(configuration: VocabularyRun, vocabulary: Vocabulary, paths: list[epat
     """Write the files of a vocabulary.
 
     Raises:
-        UserError: if one cannot be written, or the tokenizer.json beside a vocab.txt is another tokenizer's.
+        UserError: if one cannot be written, or the tokenizer.json next to a vocab.txt is another tokenizer's.
     """
     path = paths[0]
     try:
@@ -186,7 +186,7 @@ def write(configuration: VocabularyRun, vocabulary: Vocabulary, paths: list[epat
                 f"{paths[1]} exists and is another tokenizer's: nothing was written; name another TOKENIZER, or remove "
                 "it first"
             )
-        # The vocab.txt last: what a killed command leaves is no tokenizer.
+        # The vocab.txt is written last, so that a killed command leaves no usable tokenizer.
         write_casing(path, vocabulary, facts)
         replace_file(paths[1], beside)
         write_entries(path, vocabulary)
@@ -195,7 +195,7 @@ def write(configuration: VocabularyRun, vocabulary: Vocabulary, paths: list[epat
 
 
 def size_of(sample: Sample) -> str:
-    """Return how much text there is, and how much of it is learned from."""
+    """Describe how much text there is, and how much of it is learned from."""
     seen, kept = (f"{size / MEGABYTE:,.2f} MB" for size in (sample.seen_bytes, sample.kept_bytes))
     if sample.is_whole:
         return f"{seen} of text"
@@ -203,13 +203,13 @@ def size_of(sample: Sample) -> str:
 
 
 def left_out(corpora: Iterable[Corpus]) -> str:
-    """Return a clause on what was left out of corpora that have been read; "" if that is nothing."""
+    """Return a clause about what was left out of corpora that have been read; "" if nothing was."""
     skipped = sum((corpus.skipped for corpus in corpora), collections.Counter[str]())
     return "".join(f", {count:,} {what} skipped" for what, count in skipped.items())
 
 
 def advice(found: Survey, algorithm: str) -> list[str]:
-    """Return what to take instead of WordPiece for a text without spaces; an ideograph is a word to it already."""
+    """Return what to use instead of WordPiece for a text without spaces; to WordPiece each ideograph is a word."""
     script = next(iter(found.scripts), None)
     if found.has_spaces or algorithm != "wordpiece" or script in IDEOGRAPHIC:
         return []
@@ -221,7 +221,7 @@ def file_to_write(configuration: VocabularyRun) -> epath.Path:
     """Return the path of the tokenizer.
 
     Raises:
-        UserError: if it is the working folder or the root, which end in no name.
+        UserError: if it is the working folder or the root, whose paths end in no name.
     """
     path = path_of(configuration.vocab_file)
     if not path.name:
@@ -230,7 +230,7 @@ def file_to_write(configuration: VocabularyRun) -> epath.Path:
 
 
 def files_of(configuration: VocabularyRun) -> list[epath.Path]:
-    """Return the files that are written: the vocab.txt and a tokenizer.json beside it, or the tokenizer.json alone.
+    """Return the files to write: the vocab.txt and a tokenizer.json next to it, or the tokenizer.json alone.
 
     Raises:
         UserError: if there is no such algorithm, or the file's suffix does not fit it.
@@ -252,7 +252,7 @@ def files_of(configuration: VocabularyRun) -> list[epath.Path]:
 
 
 def files_of_extension(configuration: VocabularyRun, base: Vocabulary) -> list[epath.Path]:
-    """Return the files that are written of an extended vocabulary, which are of its own kind.
+    """Return the files to write for an extended vocabulary, which are of the same kind as the original's.
 
     Raises:
         UserError: if the suffix of TOKENIZER is that of the other kind.
@@ -266,7 +266,7 @@ def files_of_extension(configuration: VocabularyRun, base: Vocabulary) -> list[e
 
 
 def with_tokenizer_json(path: epath.Path) -> list[epath.Path]:
-    """Return a vocab.txt and the tokenizer.json beside it."""
+    """Return the paths of a vocab.txt and of the tokenizer.json next to it."""
     return [path, path.with_name("tokenizer.json" if path.stem == "vocab" else f"{path.stem}.tokenizer.json")]
 
 

@@ -1,4 +1,4 @@
-"""Make the items of what variants are compared with: random weights, and a trigram model of the same text."""
+"""Make the items of a comparison's baselines: random weights, and a trigram model of the same text."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from electra_jax.config.probing import ProbeRun
 
 
 def random_weights(run: ComparisonRun, tasks: Sequence[Configured], folders: Sequence[str]) -> list[WorkItem]:
-    """Return the fine-tunings of random weights, with the sizes that PRETRAINING binds.
+    """Return the fine-tunings of random weights, of the sizes that PRETRAINING binds.
 
-    An encoder without a head scores no minimal pairs.
+    There are none on minimal pairs, which an encoder without a head cannot score.
     """
     encoder = shared_pretraining(run, folders).encoder
     sizes = {f"EncoderConfig.{field.name}": repr(getattr(encoder, field.name)) for field in dataclasses.fields(encoder)}
@@ -46,14 +46,14 @@ def words_probe(tasks: Sequence[Configured]) -> Configured | None:
 
 
 def trigram_model(run: ComparisonRun, tasks: Sequence[Configured], folders: Sequence[str]) -> list[WorkItem]:
-    """Return a trigram model of the text of PRETRAINING, scored on what `words_probe` asks of an encoder.
+    """Return a trigram model of PRETRAINING's text, scored on what `words_probe` asks of an encoder.
 
-    There is none without that probe, nor where the text is a stream, which cannot be counted.
+    There is none without that probe, or if the text is a stream, which cannot be counted.
     """
     probe, shared = words_probe(tasks), shared_pretraining(run, folders)
     if probe is None or shared.cache.source.corpus is None:
         return []
-    # The words that the probe masks.
+    # The length of the rows in which the probe masks words.
     length = min(probe.built.task.row_length, shared.encoder.max_position_embeddings)
     task = dataclasses.replace(probe.built.task, length=length)
     given = {"CORPUS": run.corpus, "VOCAB_FILE": run.vocab_file, "NUM_SEEDS": run.num_seeds, "SEED": run.seed}
@@ -88,7 +88,7 @@ def trigram_model(run: ComparisonRun, tasks: Sequence[Configured], folders: Sequ
 
 
 def shared_pretraining(run: ComparisonRun, folders: Sequence[str]) -> PretrainingRun:
-    """Return what PRETRAINING binds for the first seed, as the pre-training of no variant."""
+    """Return the configuration that PRETRAINING binds for the first seed, without a variant's overrides."""
     shared = run.shared_pretraining
     own = [f"CORPUS={run.corpus!r}", f"VOCAB_FILE={run.vocab_file!r}", f"SEED={run.seed}"]
     own += [*shared.bindings, f"MODEL_DIR={run.model_dir!r}"]

@@ -14,9 +14,9 @@ from electra_jax.config.pretraining import PretrainingRun
 from electra_jax.config.probing import ProbeRun, TrigramRun
 from electra_jax.errors import UserError
 
-# What an item is done for: to be compared; to have others branch off it; or to choose the settings of a variant.
+# Why an item is done: to be compared; to have others branch off it; or to choose the settings of a variant.
 COMPARED, TRUNK, TUNING = "compared", "trunk", "tune"
-# They differ between items by design.
+# Settings that differ between items by design.
 _BY_ITEM = ("FinetuningRun.init_from", "EvaluationRun.output")
 
 
@@ -28,8 +28,8 @@ class WorkItem(Item):
         variant: the pre-training variant, or `RANDOM`, or `TRIGRAM`.
         role: `COMPARED`; `TRUNK`, a part of a pre-training that later ones branch off; or `TUNING`.
         seed: the seed of the pre-training.
-        fraction: share of the budget that its weights have had, or of a trunk that of its branch; 0 for random weights.
-        steps: updates that its weights have had in all.
+        fraction: share of the budget spent on its weights, for a trunk the share of its branch; 0 for random weights.
+        steps: total number of updates of its weights.
         flops: FLOPs of those updates.
         point: the pair of the grid that it is trained with; None without a grid.
     """
@@ -43,7 +43,7 @@ class WorkItem(Item):
     point: GridPoint | None
 
     def facts(self) -> dict[str, Any]:
-        """Return what else its record says: what its weights cost."""
+        """Return the further fields of its record: the cost of its weights."""
         return {"steps": self.steps, "flops": self.flops}
 
 

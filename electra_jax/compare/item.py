@@ -1,4 +1,4 @@
-"""Define what many runs that make one are made of: an item is one process, which leaves a directory and a record."""
+"""Define the items of a comparison or a sweep: an item is one process, which leaves a directory and a record."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from electra_jax.config import gin_files
 
-# Settings that decide where, how often or how fast.
+# Settings that decide only where, how often or how fast.
 _NOT_COMPARED = (
     "model_dir",
     "cache_dir",
@@ -25,12 +25,12 @@ class Item:
     """One process of `electra`.
 
     Attributes:
-        name: its directory below that of the whole; its record is beside that as .json, its output as .log.
+        name: its directory, relative to that of the whole; its record is next to it as .json, its output as .log.
         task: the task that is fine-tuned on; None for a pre-training.
-        folds: of a fine-tuning that is a cross-validation, the number of its folds; otherwise 1.
+        folds: number of folds of a fine-tuning that is a cross-validation; otherwise 1.
         arguments: the command line of `electra`, command first.
         settings: the values that Gin binds, as text, without those that cannot change the result.
-        needs: name of the item that must be done before; None if there is none.
+        needs: name of the item that must be done first; None if there is none.
     """
 
     name: str
@@ -41,15 +41,15 @@ class Item:
     needs: str | None
 
     def facts(self) -> dict[str, Any]:
-        """Return what else its record says, as JSON values."""
+        """Return the further fields of its record, as JSON values."""
         return {}
 
 
 def deciding_settings(*, but: Collection[str] = ()) -> dict[str, str]:
-    """Return the settings in force, as text, that decide what comes out of an item.
+    """Return the settings in force, as text, that decide an item's result.
 
     Args:
-        but: more settings that are left out, as `Class.field`.
+        but: further settings to leave out, as `Class.field`.
     """
     return {
         setting: value

@@ -19,9 +19,9 @@ class Plan:
 
     Attributes:
         items: in the order in which they are started: tuning first, then all items of a fraction before those of the
-            next, so that a comparison that is stopped has compared what there is.
-        pending: the items of variants that are not tuned yet, with the first settings of the grid in place of theirs.
-        step_flops: FLOPs of a step of each variant, the mean where they differ.
+            next, so that a comparison that is stopped early is complete up to a fraction.
+        pending: the items of variants that are not tuned yet, with the grid's first settings as placeholders.
+        step_flops: FLOPs of a step of each variant; the mean if steps differ.
         total_steps: steps of each variant's whole budget, over which its schedules run.
     """
 
@@ -43,11 +43,11 @@ class Timing(NamedTuple):
 
 
 def make_plan(run: ComparisonRun, tuned: Mapping[str, GridPoint]) -> Plan:
-    """Return every item of a comparison, checked by building its configuration; the caller's own Gin is kept.
+    """Return every item of a comparison, checked by building its configuration; the caller's own Gin is restored.
 
     Args:
         run: the comparison's settings.
-        tuned: of each variant that is tuned, its best pair of the grid; without a grid it is empty.
+        tuned: the best pair of the grid for each variant that is tuned; empty without a grid.
 
     Raises:
         UserError: if Gin refuses a file, binding or value, a task is unknown, or the budget is too small.
@@ -75,7 +75,7 @@ def make_plan(run: ComparisonRun, tuned: Mapping[str, GridPoint]) -> Plan:
 
 
 def ready(items: Sequence[Item], *, done: Collection[str], begun: Collection[str]) -> list[Item]:
-    """Return the items that can be started, in order: not begun or done, and what they need is done."""
+    """Return the items that can be started, in order: neither begun nor done, and the item that they need is done."""
     return [
         item
         for item in items
@@ -86,14 +86,14 @@ def ready(items: Sequence[Item], *, done: Collection[str], begun: Collection[str
 def seconds_left(
     items: Sequence[Item], timings: Mapping[str, Timing], *, processes: int
 ) -> tuple[float, Sequence[str]]:
-    """Estimate how long the rest takes side by side, and return it with the items that nothing is known of.
+    """Estimate how long the rest takes side by side; return the estimate and the items for which there is none.
 
-    A FLOP of pre-training takes as long as one of the same variant did, or of the others if that has not run; a
-    fine-tuning takes as long as others on its task did, or on any task.
+    A FLOP of pre-training is assumed to take as long as for the same variant, or for the others if it has not run; a
+    fine-tuning as long as others on its task, or on any task.
 
     Args:
         items: all items.
-        timings: of the items that are done or running.
+        timings: the timings of the items that are done or running.
         processes: number of processes side by side.
     """
     work = own_work(items)

@@ -22,7 +22,7 @@ from electra_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Say what the FLOPs of a comparison pay for in steps of a variant: the mean cost of a step, and the whole run."""
+    """The steps of a variant that a comparison's FLOPs pay for: a step's mean cost, their number, and the whole run."""
 
     variant: Overrides
     step_flops: int
@@ -36,12 +36,12 @@ class _Course:
 
     Attributes:
         seed: its seed.
-        total: steps over which its schedules other than the learning rate's run.
+        total: steps over which its schedules run, except the learning rate's.
         end: the step at which the learning rate reaches zero.
         steps: its last step.
         warmup: steps over which the learning rate rises.
-        cool_down: steps over which it falls; None for the settings of the variant.
-        point: the pair of the grid; None for the settings of the variant.
+        cool_down: steps over which it falls; None for the variant's settings.
+        point: the pair of the grid; None for the variant's settings.
     """
 
     seed: int
@@ -65,7 +65,7 @@ class _Course:
 
 
 def steps_of(variant: str, *, whole: PretrainingRun, flops: float, fractions: Sequence[float]) -> list[int]:
-    """Return the steps at each fraction of a budget, to the nearest whole number of the budget's own steps.
+    """Return the steps at each fraction of a budget, rounded to whole steps.
 
     Args:
         variant: its name.
@@ -74,7 +74,7 @@ def steps_of(variant: str, *, whole: PretrainingRun, flops: float, fractions: Se
         fractions: increasing shares of it.
 
     Raises:
-        UserError: if a fraction makes less than one step, or no more steps than the fraction before.
+        UserError: if a fraction pays for less than one step, or for no more steps than the fraction before.
     """
     step_flops = mean_step_flops(whole)
     spent = flops_of(whole, round(flops / step_flops))
@@ -94,7 +94,7 @@ def steps_of(variant: str, *, whole: PretrainingRun, flops: float, fractions: Se
 
 
 def budget_of(run: ComparisonRun, variant: Overrides, folders: Sequence[str]) -> Budget:
-    """Return what the budget pays for, in matrix FLOPs with the generator included."""
+    """Return the steps that the budget pays for, in matrix FLOPs with the generator included."""
     course = _Course(run.seed, total=1, end=1, steps=1, warmup=0, cool_down=None, point=None)
     step: PretrainingRun = _pretraining(run, variant, course, run.model_dir, folders).built
     step_flops = round(mean_step_flops(step))
@@ -122,7 +122,7 @@ def stages_of(
             fall = max(1, round(run.cool_down * steps))
             begun = 0 if before is None else before.steps
             check_trunk(name, fraction, steps=steps, fall=fall, warmup=warmup, before=begun)
-            # Whatever the trunk's own end is, it is not trained so far that the rate would fall.
+            # The trunk stops before the rate would fall, so the end of its schedule does not matter.
             last = max(1, round(run.cool_down * every[-1]))
             along = dataclasses.replace(course, end=every[-1], steps=steps - fall, cool_down=last)
             before = _pretraining_item(run, budget, along, f"{folder}/{TRUNK}", TRUNK, fraction, before, folders)
@@ -135,18 +135,18 @@ def stages_of(
 
 
 def check_trunk(name: str, fraction: float, *, steps: int, fall: int, warmup: int, before: int) -> None:
-    """Refuse a finished run whose fall of the learning rate would begin in its warm-up, or before the last branch.
+    """Refuse a finished run whose learning rate would begin to fall in its warm-up, or before the last branch.
 
     Args:
         name: the variant.
-        fraction: of the budget.
-        steps: of the finished run.
-        fall: its last steps, in which the rate falls.
-        warmup: its first steps, in which it rises.
-        before: the step at which the run of the fraction before branches off.
+        fraction: the fraction of the budget.
+        steps: steps of the finished run.
+        fall: number of its last steps, in which the rate falls.
+        warmup: number of its first steps, in which it rises.
+        before: the step at which the run of the previous fraction branches off.
 
     Raises:
-        UserError: if there is no step between.
+        UserError: if there is no step between them.
     """
     if steps - fall <= max(warmup, before):
         raise UserError(
@@ -163,7 +163,7 @@ def trials_of(
     items = []
     for budget in budgets:
         name = budget.variant.name
-        # A run of its own, whose schedules end with it.
+        # A trial is a run of its own, whose schedules end with it.
         steps = round(run.tune_share * run.flops / budget.step_flops)
         if steps < 1:
             raise UserError(
@@ -189,7 +189,7 @@ def _pretraining_item(
     needs: WorkItem | None,
     folders: Sequence[str],
 ) -> WorkItem:
-    """Return a pre-training that continues another one, if any."""
+    """Return a pre-training that continues another one if `needs` is given."""
     made = _pretraining(run, budget.variant, course, directory_of(run, name), folders)
     return WorkItem(
         name=name,

@@ -1,4 +1,4 @@
-"""Keep the records of many runs' items on disk: what is done, with which settings, from which weights."""
+"""Keep the records of a comparison's or sweep's items on disk: which are done, with which settings and weights."""
 
 import datetime
 import json
@@ -25,7 +25,7 @@ Record = dict[str, Any]
 
 
 class ScoredSeed(TypedDict):
-    """Declare what is read of a seed of a fine-tuning."""
+    """Declare the fields that are read from a seed of a fine-tuning."""
 
     seed: int
     metrics: dict[str, float | None]
@@ -33,7 +33,7 @@ class ScoredSeed(TypedDict):
 
 
 class ScoredSeeds(TypedDict):
-    """Declare what is read of the results.json of a fine-tuning."""
+    """Declare the fields that are read from the results.json of a fine-tuning."""
 
     main_metric: str
     tuning_metric: NotRequired[str]
@@ -45,7 +45,7 @@ class ScoredSeeds(TypedDict):
 
 
 class SweptFold(TypedDict):
-    """Declare what a sweep reads of a fold of a cross-validation."""
+    """Declare the fields that a sweep reads from a fold of a cross-validation."""
 
     fold: int
     failed: str | None
@@ -53,13 +53,13 @@ class SweptFold(TypedDict):
 
 
 class SweptSeed(ScoredSeed):
-    """Declare what a sweep reads of a seed of a fine-tuning: also what its checkpoint was chosen by."""
+    """Declare the fields that a sweep reads from a seed of a fine-tuning: also the score that chose its checkpoint."""
 
     chosen_by: dict[str, float | None]
 
 
 class SweptSeeds(TypedDict):
-    """Declare what a sweep reads of the results.json of a fine-tuning."""
+    """Declare the fields that a sweep reads from the results.json of a fine-tuning."""
 
     main_metric: str
     seeds: list[SweptSeed]
@@ -70,14 +70,14 @@ class SweptSeeds(TypedDict):
 
 
 class ScoredPairs(TypedDict):
-    """Declare what is read of the scores of minimal pairs, which also hold a percentage of each way of scoring."""
+    """Declare the fields that are read from the scores of minimal pairs, which also hold a percentage for each way."""
 
     step: int
     num_pairs: int
 
 
 class ItemRecord(TypedDict):
-    """Declare what is read of the record of an item that is done."""
+    """Declare the fields that are read from the record of an item that is done."""
 
     command: str
     date: str
@@ -90,7 +90,7 @@ class ItemRecord(TypedDict):
 
 
 class MadeOn(TypedDict):
-    """Declare what is read of the run.json of an item."""
+    """Declare the fields that are read from the run.json of an item."""
 
     machine: dict[str, str | int | None]
     versions: dict[str, str]
@@ -100,13 +100,13 @@ class Records:
     """The files of the items of a comparison or a sweep; `done` holds the records of those that are done, by name."""
 
     def __init__(self, model_dir: Path, items: Sequence[Item], seeds: Sequence[int], kind: Any = ScoredSeeds) -> None:
-        """Read the records that are there.
+        """Read the existing records.
 
         Args:
-            model_dir: the directory of the whole.
-            items: all items; what one needs comes before it.
+            model_dir: the directory of the comparison or sweep.
+            items: all items, each after the one that it needs.
             seeds: the seeds that every fine-tuning must have.
-            kind: the type of what is read of their results, see `parse_json`.
+            kind: the type of what is read from their results, see `parse_json`.
 
         Raises:
             UserError: if a record is damaged, or an item was done with other settings, or from weights that have been
@@ -127,7 +127,7 @@ class Records:
         return self.model_dir / f"{item.name}.log"
 
     def results(self, item: Item) -> Record | None:
-        """Return a fine-tuning's results; None if there are none, or not of all seeds."""
+        """Return a fine-tuning's results; None if there are none, or if a seed is missing."""
         if item.task is not None and item.task.startswith(PAIRS):
             return self._pairs(item)
         path = self.directory(item) / RESULTS
@@ -137,7 +137,7 @@ class Records:
         results = with_nan(read_json(path, self._kind, remedy=remedy))
         asked = {results["main_metric"], results.get("tuning_metric", results["main_metric"])}
         for one in [*results["seeds"], *results.get("folds", ())]:
-            # A fold is chosen by, and its scores are means.
+            # The scores of a fold are means, with a `chosen_by` of their own.
             found = {name: one["metrics"].get(name) for name in asked} if "seed" in one else {}
             _check_scores(found, path, remedy)
             if self._kind is SweptSeeds:
@@ -145,9 +145,9 @@ class Records:
         return results if set(self._seeds) <= {seed["seed"] for seed in results["seeds"]} else None
 
     def _pairs(self, item: Item) -> Record | None:
-        """Return the scores of minimal pairs like the results of a fine-tuning; None if there are none.
+        """Return the scores of minimal pairs in the form of a fine-tuning's results; None if there are none.
 
-        The main score is the sum over the tokens that the model's main tower gives: it stands first.
+        The main score is the model's main tower's sum over the tokens, which comes first in the file.
         """
         path = self.directory(item) / SCORED_PAIRS
         if not path.exists():
@@ -175,9 +175,9 @@ class Records:
         return {name: value for name, value in rows[-1].items() if isinstance(value, int | float)} if rows else {}
 
     def share(self, item: Item) -> float:
-        """Return the share of an item that is there: of its own steps, or of its seeds."""
+        """Return the share of an item that is finished: of its own steps, or of its seeds."""
         if item.task is not None:
-            # Of a cross-validation, each fold has its own.
+            # In a cross-validation, each fold has its own seeds.
             places = [f"{folder}{SEEDS}/{seed}/{SEED_RESULT}" for folder in ("", f"{FOLDS}/*/") for seed in self._seeds]
             found = sum(len(list(self.directory(item).glob(place))) for place in places)
             return found / (item.folds * len(self._seeds))
@@ -195,7 +195,7 @@ class Records:
 
         Args:
             item: the item.
-            seconds: how long the process took that finished it.
+            seconds: how long the process that finished it took.
             share: the share of the item that this process did.
         """
         record = {
@@ -212,7 +212,7 @@ class Records:
         self.done[item.name] = record
 
     def _metrics(self, item: Item) -> list[Record]:
-        """Return the lines that a pre-training reported so far."""
+        """Return the lines that a pre-training has reported so far."""
         path = self.directory(item) / METRICS
         return read_rows(path)
 
@@ -249,19 +249,19 @@ def _check_scores(scores: Mapping[str, Any], path: Path, remedy: str) -> None:
     """Check that scores are numbers, or NaN.
 
     Raises:
-        UserError: if one is missing, or no number.
+        UserError: if one is missing, or is not a number.
     """
     for name, score in scores.items():
-        # A whole number can be too large for any float.
+        # An integer can be too large for a float.
         if not isinstance(score, int | float) or abs(score) > sys.float_info.max:
             raise UserError(f"{path} has no number for {name}: {remedy}")
 
 
 def different_settings(held: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:
-    """Return, in words, the settings that two records both have and that differ.
+    """Describe in words the settings that two records both have and that differ.
 
-    A setting that only one of them has came or went with a version of the code: every setting has a value, none a
-    hidden default, so another choice shows in a setting that both have.
+    A setting that only one of them has was added or removed by a version of the code: every setting is bound and none
+    has a hidden default, so a different choice shows in a setting that both have.
     """
     return [
         f"{name} {held[name]} there, {asked[name]} here"
@@ -271,7 +271,7 @@ def different_settings(held: Mapping[str, str], asked: Mapping[str, str]) -> lis
 
 
 def command_of(item: Item) -> str:
-    """Return the command that does an item, to be pasted into a shell."""
+    """Return the command that runs an item, for pasting into a shell."""
     return shlex.join(["electra", *item.arguments])
 
 

@@ -26,13 +26,13 @@ from electra_jax.reports.figures import BASELINE, PANEL, Panel, draw_figure, loo
 from electra_jax.reports.page import Making, Table, Verdict, counted, write_page
 from electra_jax.run_directory import FIGURE, REPORT
 
-# Points of several variants at the same FLOPs stand beside each other, this factor apart.
+# Points of several variants at the same FLOPs are drawn next to each other, this factor apart.
 _APART = 1.025
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def write_report(comparison: Mapping[str, Any], directory: Path) -> None:
-    """Write the figure, and the page with the figure inside; nothing is fetched when it is opened.
+    """Write the figure, and the page that contains it; opening the page fetches nothing.
 
     Args:
         comparison: the content of comparison.json.
@@ -89,10 +89,10 @@ def _marked(comparison: Mapping[str, Any], variant: str) -> str:
 
 
 def _panel(comparison: Mapping[str, Any], task: str) -> Panel:
-    """Work out one task: of each variant the centers of its cells, their bars, and every seed."""
-    # A score that is NaN has no place.
+    """Work out the panel of a task: the centers and bars of each variant's cells, and every seed."""
+    # A NaN score cannot be drawn.
     scores = [cell for cell in comparison["cells"] if cell["task"] == task and math.isfinite(cell["center"])]
-    # The same axis in every panel, also while most of the points are to come.
+    # The axis is the same in every panel, even while most points are missing.
     flops = [fraction * comparison["flops"] for fraction in comparison["fractions"]]
     x = log_axis(flops, _power, margin=1.25)
     baseline = of_checkpoint(scores, RANDOM, 0.0).get(task)
@@ -135,7 +135,7 @@ def _series(name: str, found: Sequence[Mapping[str, Any]], apart: float) -> Seri
 
 
 def _power(flops: float) -> str:
-    """Write a number with three digits and a power of ten."""
+    """Write a number with three significant digits and a power of ten."""
     digits, _, exponent = f"{flops:.3g}".partition("e+")
     return f"{digits} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}" if exponent else digits
 
@@ -152,7 +152,7 @@ def _progress(comparison: Mapping[str, Any]) -> Verdict:
 
 
 def _tuning(comparison: Mapping[str, Any]) -> Table:
-    """Return a line for each variant: the pair that its trials chose, their scores, and what they cost."""
+    """Return a row for each variant: the pair that its trials chose, the scores of the trials, and their cost."""
     rows = []
     for variant, found in comparison["tuning"].items():
         best = found["chosen"]
@@ -166,7 +166,7 @@ def _tuning(comparison: Mapping[str, Any]) -> Table:
 
 
 def _ahead(comparison: Mapping[str, Any]) -> Table:
-    """Return a line for each variant: which others it is ahead of at each fraction."""
+    """Return a row for each variant: the variants that it is ahead of at each fraction."""
     fractions = list(comparison["ahead"])
     rows = [
         [variant, *(_ahead_at(comparison, variant, fraction) for fraction in comparison["fractions"])]
@@ -187,7 +187,7 @@ def _ahead_at(comparison: Mapping[str, Any], variant: str, fraction: float) -> s
 
 
 def _trigram(comparison: Mapping[str, Any]) -> str | None:
-    """Return, in words, how often the trigram model is right; None where that is not known."""
+    """Describe how often the trigram model is right; None if that is not known."""
     found = of_checkpoint(comparison["cells"], TRIGRAM, 0.0)
     return next((f"{cell['mean']:.2f} % of the words that {task} masks" for task, cell in found.items()), None)
 
@@ -207,7 +207,7 @@ def _checkpoints(comparison: Mapping[str, Any]) -> Table:
 
 
 def _name(one: Mapping[str, Any]) -> str:
-    """Return what a checkpoint or a score is of."""
+    """Return the name of the checkpoint that an entry describes or scores."""
     trunk = ", trunk" if one.get("role") == TRUNK else ""
     return f"{one['variant']}, {one['fraction']:g}, seed {one['pretraining_seed']}{trunk}"
 
@@ -222,7 +222,7 @@ def _making(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show(comparison: Mapping[str, Any]) -> None:
-    """Print the table on the terminal, however narrow that is."""
+    """Print the table on the terminal, however narrow it is."""
     table = TerminalTable(
         title=f"{heading_of(comparison)}; {comparison['flops']:.4g} FLOPs each; {checkpoints_counted(comparison)}"
     )

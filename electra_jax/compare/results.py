@@ -1,4 +1,4 @@
-"""Collect what a comparison found: the scores of every seed by variant, fraction and task, as JSON values."""
+"""Collect the results of a comparison: the scores of every seed by variant, fraction and task, as JSON values."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from electra_jax.config.comparison import PAIRS, RANDOM, TRIGRAM, ComparisonRun
 from electra_jax.config.selection import selection_of
 from electra_jax.reports.page import counted
 
-# Stands for the mean over all tasks where a task's name does.
+# Used instead of a task's name for the mean over all tasks.
 MEAN = "mean of the tasks"
 # Kinds of results that no fine-tuning wrote.
 NOT_TUNED = ("probe", "trigram", "pairs")
@@ -26,17 +26,17 @@ NOT_TUNED = ("probe", "trigram", "pairs")
 def comparison_of(
     run: ComparisonRun, plan: Plan, records: Records, *, failures: Mapping[str, str], config: str
 ) -> dict[str, Any]:
-    """Return the contents of comparison.json: all that is done so far, with no path of this machine.
+    """Return the contents of comparison.json: everything done so far, without any path of this machine.
 
     Args:
         run: the comparison's settings.
         plan: its items.
         records: the records of the items that are done.
-        failures: what went wrong since the last start, by the items' names.
+        failures: what went wrong since the last start, by item name.
         config: the comparison's Gin.
     """
     done = [item for item in plan.items if item.name in records.done]
-    # The scores of pairs are a file alone.
+    # Minimal pairs leave a single file and no run.json.
     recorded = [item for item in done if item.task is None or not item.task.startswith(PAIRS)]
     made = records.run_record(recorded[-1]) if recorded else {"machine": {}, "versions": {}}
     tasks = {entry.name: [*entry.files, *entry.bindings] for entry in run.named_tasks}
@@ -84,7 +84,7 @@ def comparison_of(
 
 
 def variants_of(run: ComparisonRun, plan: Plan) -> dict[str, dict[str, Any]]:
-    """Return what each variant overrides, and the cost and number of its steps."""
+    """Return each variant's overrides, and the cost and number of its steps."""
     return {
         entry.name: {
             "overrides": [*entry.files, *entry.bindings],
@@ -96,7 +96,7 @@ def variants_of(run: ComparisonRun, plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def tuning_of(run: ComparisonRun, records: Records) -> dict[str, Any]:
-    """Return each variant's trials, their cost, and the chosen pair once all of them are done; {} without a grid."""
+    """Return each variant's trials, their cost, and the chosen pair once all are done; {} without a grid."""
     if not run.grid:
         return {}
     found = trials(run, records)
@@ -114,9 +114,9 @@ def tuning_of(run: ComparisonRun, records: Records) -> dict[str, Any]:
 
 
 def spent_flops(done: Sequence[WorkItem]) -> dict[str, dict[str, float]]:
-    """Return the pre-training FLOPs that each variant's finished items took in all, tuning apart.
+    """Return the pre-training FLOPs that each variant's finished items took in total, with tuning counted separately.
 
-    An item that resumes another one counts with what it added.
+    An item that resumes another one counts only the FLOPs that it added.
     """
     work = own_work(done)
     found: dict[str, dict[str, float]] = {}
@@ -131,7 +131,7 @@ def spent_flops(done: Sequence[WorkItem]) -> dict[str, dict[str, float]]:
 def void_by_fraction(
     run: ComparisonRun, plan: Plan, cells: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, bool]] | None:
-    """Return, as far as it is known, which variants are void at each fraction; None without a trigram model."""
+    """Return, as far as known, which variants are void at each fraction; None without a trigram model."""
     words = next((item.task for item in plan.items if item.variant == TRIGRAM), None)
     if words is None:
         return None
@@ -145,7 +145,7 @@ def void_by_fraction(
 def ahead_by_fraction(
     run: ComparisonRun, cells: Sequence[Mapping[str, Any]], void: Mapping[str, Mapping[str, bool]] | None
 ) -> dict[str, dict[str, list[str]]]:
-    """Return which variants are ahead of which at each fraction; {} with one pre-training of each, which cannot say."""
+    """Return which variants are ahead of which at each fraction; {} with one pre-training each, which cannot tell."""
     if run.pretraining_seeds == 1:
         return {}
     return {
@@ -161,12 +161,12 @@ def ahead_by_fraction(
 
 
 def published(value: Any, model_dir: str) -> Any:
-    """Return JSON values without the folders of this machine.
+    """Return JSON values without this machine's folders.
 
-    MODEL_DIR's own path becomes "MODEL_DIR"; of any other absolute path the last part is left.
+    MODEL_DIR's own path becomes "MODEL_DIR"; any other absolute path is cut to its last part.
 
     Args:
-        value: JSON values. In a text, whatever begins at the root counts as a path; in quotes it may hold blanks.
+        value: JSON values. Within a text, everything that begins at the root is a path; in quotes it may hold spaces.
         model_dir: the comparison's directory, absolute.
     """
     if isinstance(value, Mapping):
@@ -183,13 +183,13 @@ def published(value: Any, model_dir: str) -> Any:
 def score_of(item: WorkItem, record: Mapping[str, Any], results: Mapping[str, Any], seeds: Sequence[int]) -> dict:
     """Return the scores of a fine-tuned checkpoint.
 
-    A seed that failed counts with its score: to leave it out would favour what fails more often.
+    A failed seed counts with its score: leaving it out would favour variants that fail more often.
 
     Args:
         item: the fine-tuning.
         record: its record.
         results: results.json of `electra finetune`.
-        seeds: the seeds that are asked for; there may be more.
+        seeds: the requested seeds; there may be more.
     """
     asked = [seed for seed in results["seeds"] if seed["seed"] in set(seeds)]
     by_seed = main_scores(results, seeds)
@@ -206,14 +206,14 @@ def score_of(item: WorkItem, record: Mapping[str, Any], results: Mapping[str, An
         "failed_seeds": [seed["seed"] for seed in asked if seed["failed"] is not None],
         "num_examples": results["num_examples"],
         "split": results.get("split", "dev"),
-        # What is not fine-tuned has no checkpoints to choose from.
+        # Without fine-tuning there are no checkpoints to select.
         **({} if results.get("kind") in NOT_TUNED else {"selection": results.get("selection")}),
         **made_by(record),
     }
 
 
 def checkpoint_of(item: WorkItem, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a pre-training cost, the checksum of its parameters, and the command that did it."""
+    """Return a pre-training's cost, the checksum of its parameters, and its command."""
     return {
         "variant": item.variant,
         "role": item.role,
@@ -258,7 +258,7 @@ def means_of(scores: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[
 
 
 def of_checkpoint(cells: Sequence[Mapping[str, Any]], variant: str, fraction: float) -> dict[str, Mapping[str, Any]]:
-    """Return the cells of a variant at a fraction by task, the mean among them; `RANDOM` is at fraction 0."""
+    """Return the cells of a variant at a fraction by task, their mean included; `RANDOM` is at fraction 0."""
     return {cell["task"]: cell for cell in cells if (cell["variant"], cell["fraction"]) == (variant, fraction)}
 
 
@@ -269,14 +269,14 @@ def tasks_of(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def averaged(tasks: Iterable[str]) -> list[str]:
-    """Return the tasks whose mean is shown: pairs are scored in other ways by other variants."""
+    """Return the tasks that count in the mean: not pairs, which different variants score in different ways."""
     return [task for task in tasks if not task.startswith(PAIRS)]
 
 
 def table_of(comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Return a line for each checkpoint: its name, and what each column has, "" if not known yet; see `heading_of`.
+    """Return a row for each checkpoint: its name and the text of each cell, "" if unknown so far; see `heading_of`.
 
-    Variants are marked where they are void.
+    Void variants are marked.
     """
     lines, asked = [], len(comparison["pretraining_seeds"])
     baselines = {RANDOM: "random weights", TRIGRAM: "trigram model"}
@@ -300,11 +300,11 @@ def is_void(comparison: Mapping[str, Any], variant: str, fraction: float) -> boo
 
 
 def text_of(cell: Mapping[str, Any] | None, wanted: int | None) -> str:
-    """Return the center of a cell and, of several scores, their standard deviation; "" for None.
+    """Return the center of a cell and, if it has several scores, their standard deviation; "" for None.
 
     Args:
         cell: see `spread.cells_of`.
-        wanted: pre-trainings that it is to be of; None where it is of fine-tunings.
+        wanted: the number of pre-trainings that a whole cell covers; None if cells are over fine-tunings.
     """
     if cell is None:
         return ""
@@ -315,7 +315,7 @@ def text_of(cell: Mapping[str, Any] | None, wanted: int | None) -> str:
 
 
 def heading_of(comparison: Mapping[str, Any]) -> str:
-    """Return, in words, what a cell of the table holds."""
+    """Describe in words the contents of a cell of the table."""
     seeds, pretrainings = len(comparison["seeds"]), len(comparison["pretraining_seeds"])
     if pretrainings == seeds == 1:
         return "one fine-tuning of one pre-training"
@@ -326,5 +326,5 @@ def heading_of(comparison: Mapping[str, Any]) -> str:
 
 
 def checkpoints_counted(comparison: Mapping[str, Any]) -> str:
-    """Return, in words, which checkpoint of each fine-tuning the scores are of."""
+    """Describe in words which checkpoint of each fine-tuning is scored."""
     return "; ".join(sorted({selection_of(score) for score in comparison["scores"] if "selection" in score}))

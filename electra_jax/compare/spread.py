@@ -7,36 +7,36 @@ from typing import Any
 
 from electra_jax.config.comparison import RANDOM, TRIGRAM
 
-# A variant is ahead by more than so many pooled standard deviations.
+# A variant is ahead by more than this many pooled standard deviations.
 DEVIATIONS = 2.0
 
 
 def main_scores(results: Mapping[str, Any], seeds: Iterable[int]) -> dict[str, float]:
-    """Return the main score of each of the fine-tuning seeds that are asked for, of a results.json."""
+    """Return the main score of each requested fine-tuning seed from a results.json."""
     return scores_by(results["main_metric"], results, seeds)
 
 
 def tuning_scores(results: Mapping[str, Any], seeds: Iterable[int]) -> dict[str, float]:
-    """Return the scores that settings are chosen by: those of the dev split of a probe, and otherwise `main_scores`."""
+    """Return the scores by which settings are chosen: a probe's dev scores, otherwise `main_scores`."""
     return scores_by(results.get("tuning_metric", results["main_metric"]), results, seeds)
 
 
 def scores_by(metric: str, results: Mapping[str, Any], seeds: Iterable[int]) -> dict[str, float]:
-    """Return a score of each of the seeds that are asked for, of a results.json."""
+    """Return a metric's score for each requested seed from a results.json."""
     asked = set(seeds)
     return {str(seed["seed"]): seed["metrics"][metric] for seed in results["seeds"] if seed["seed"] in asked}
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Return the sample standard deviation: 0 of one value, and NaN where one is not finite."""
+    """Return the sample standard deviation: 0 for one value, and NaN if a value is not finite."""
     if len(values) < 2:
         return 0.0
-    # `stdev` takes finite values alone.
+    # `stdev` accepts only finite values.
     return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def statistics_of(by_seed: Mapping[str, float]) -> dict[str, float]:
-    """Return median, mean, sample standard deviation (0 of one value), lowest and highest; NaN where a score is."""
+    """Return median, mean, sample standard deviation (0 for one value), lowest and highest; NaN if a score is NaN."""
     values = list(by_seed.values())
     if not all(map(math.isfinite, values)):
         return {**dict.fromkeys(("median", "mean", "sd", "lowest", "highest"), math.nan), "n": len(values)}
@@ -51,18 +51,18 @@ def statistics_of(by_seed: Mapping[str, float]) -> dict[str, float]:
 
 
 def cells_of(scores: Sequence[Mapping[str, Any]], num_pretrainings: int) -> list[dict[str, Any]]:
-    """Return what tables and figure show of each variant at each fraction on each task.
+    """Return the cells that tables and the figure show: one for each variant, fraction and task.
 
     Args:
-        scores: of each pre-training's fine-tunings on a task, or of their means over the tasks.
-        num_pretrainings: pre-trainings of each variant that are asked for.
+        scores: the scores of each pre-training's fine-tunings on a task, or of their means over the tasks.
+        num_pretrainings: requested pre-trainings of each variant.
 
     Returns:
-        The `scores` themselves with one pre-training of each variant: their spread is that of fine-tuning. With
-        several, a cell has `by_seed` of pre-training the mean score of its fine-tunings, and the statistics of these;
-        random weights, of which every fine-tuning draws others, and the trigram model, which is not trained, keep the
-        spread of fine-tuning. `center`, `low` and
-        `high` are what is drawn: the median and the range, or the mean and one standard deviation to both sides.
+        With one pre-training of each variant, the `scores` themselves: their spread is over fine-tunings. With several,
+        `by_seed` of a cell holds the mean score of the fine-tunings of each pre-training seed, and the statistics are
+        over these; random weights, which every fine-tuning draws again, and the trigram model, which is not trained,
+        keep the spread over fine-tunings. `center`, `low` and `high` are drawn: the median and the range, or the mean
+        and one standard deviation on either side.
     """
     if num_pretrainings == 1:
         return [
@@ -92,7 +92,7 @@ def _over_pretrainings(own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def pooled_deviation(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
-    """Return the standard deviation that two samples have in common: of their variances weighted by n - 1."""
+    """Return the pooled standard deviation of two samples: their variances are weighted by n - 1."""
     freedom = first["n"] + second["n"] - 2
     squares = sum((one["n"] - 1) * one["sd"] ** 2 for one in (first, second))
     return math.sqrt(squares / freedom)
@@ -101,7 +101,7 @@ def pooled_deviation(first: Mapping[str, Any], second: Mapping[str, Any]) -> flo
 def is_ahead(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Return whether one cell's mean is above another's by more than `DEVIATIONS` pooled standard deviations.
 
-    Of fewer than two pre-trainings nothing can be said.
+    With fewer than two pre-trainings the answer is always False.
     """
     if min(first["n"], second["n"]) < 2:
         return False
@@ -111,13 +111,13 @@ def is_ahead(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 def void_at(cells: Sequence[Mapping[str, Any]], *, words: str, fraction: float, num_scores: int) -> dict[str, bool]:
     """Return, by variant, whether it is void at a fraction: it predicts masked words less often than the trigram model.
 
-    Means are compared. A variant of which a score is missing is left out, and all are until the model's own is known.
+    Means are compared. A variant with a missing score is left out; without the trigram model's score, all are.
 
     Args:
         cells: see `cells_of`.
         words: the task that scores the prediction of masked words.
-        fraction: of the budget.
-        num_scores: scores of a whole cell: its pre-trainings, or, of one pre-training, its fine-tunings.
+        fraction: the fraction of the budget.
+        num_scores: scores of a whole cell: its pre-trainings, or, with one pre-training, its fine-tunings.
     """
     of_words = [cell for cell in cells if cell["task"] == words]
     model = next((cell for cell in of_words if cell["variant"] == TRIGRAM), None)
@@ -138,10 +138,10 @@ def ahead_of(
     num_pretrainings: int,
     void: Mapping[str, bool] | None,
 ) -> dict[str, list[str]]:
-    """Return, by variant, which others it is ahead of on the primary task at a fraction of the budget.
+    """Return, by variant, the others that it is ahead of on the primary task at a fraction of the budget.
 
-    A variant of which a pre-training is missing is left out, and so is one that is void or may be: it is neither ahead
-    nor behind. `void` is None where there is no trigram model to tell, see `void_at`.
+    A variant with a missing pre-training is left out, and so is one that is void or may be: it is neither ahead nor
+    behind. `void` is None if there is no trigram model, see `void_at`.
     """
     found = {
         cell["variant"]: cell

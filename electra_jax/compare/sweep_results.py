@@ -1,4 +1,4 @@
-"""Collect what a sweep found: the scores of every trial, the one that is chosen, and its scores on other examples."""
+"""Collect the results of a sweep: the scores of every trial, the chosen trial, and its scores on other examples."""
 
 import json
 import math
@@ -20,16 +20,16 @@ from electra_jax.reports.page import counted
 
 
 def sweep_of(run: SweepRun, trials: Sequence[Trial], records: Records, failures: Mapping[str, str]) -> dict[str, Any]:
-    """Return the contents of trials.json: all that is known so far, with no path of this machine and no times.
+    """Return the contents of trials.json: all that is known so far, without any path of this machine or any times.
 
-    Trials are chosen by the examples that choose checkpoints too, which is the dev split or a part of it; only of the
-    chosen one scores of other examples are read.
+    Trials are chosen by the examples that also choose checkpoints: the dev split or a part of it. Scores on other
+    examples are read only for the chosen trial.
 
     Args:
         run: the sweep's settings.
         trials: all trials.
-        records: of those that are done.
-        failures: how trials ended that failed since the start, by their names.
+        records: the records of the trials that are done.
+        failures: how the trials that failed since the start ended, by trial name.
     """
     results = {trial.name: records.results(trial) for trial in trials if trial.name in records.done}
     found = [_entry(trial, results.get(trial.name), failures.get(trial.name)) for trial in trials]
@@ -48,12 +48,12 @@ def sweep_of(run: SweepRun, trials: Sequence[Trial], records: Records, failures:
     if scored:
         best = max(scored, key=lambda entry: rank(entry["score"], sweep["metric"]))
         sweep["chosen"] = {**best, "reported": _reported(results[best["directory"]], sweep["chosen_on"])}
-    # Lists in place of tuples, as the file has them.
+    # JSON turns tuples into lists, as the file has them.
     return published(json.loads(json.dumps(sweep)), os.path.abspath(run.model_dir))
 
 
 def _entry(trial: Trial, results: Mapping[str, Any] | None, failure: str | None) -> dict[str, Any]:
-    """Return what is known of a trial: its `score` if it is done, or how it ended, `error`."""
+    """Return what is known of a trial: its `score` if it is done, or `error`, how it ended."""
     entry = {"values": dict(trial.values), "directory": trial.name}
     if results is None:
         return entry if failure is None else {**entry, "error": failure}
@@ -70,13 +70,13 @@ def _entry(trial: Trial, results: Mapping[str, Any] | None, failure: str | None)
 
 
 def _reported(results: Mapping[str, Any], chosen_on: str) -> dict[str, Any]:
-    """Return, by split, the statistics of the scores that are not of the examples that chose."""
+    """Return, by split, the statistics of the scores on examples that were not used for choosing."""
     splits = {results["split"]: results["summary"], **results["other_splits"]}
     return {split: found for split, found in splits.items() if split != chosen_on and found}
 
 
 def show(sweep: Mapping[str, Any]) -> None:
-    """Print all trials, the best first, and what the chosen one scores on other examples."""
+    """Print all trials, the best first, and the chosen trial's scores on other examples."""
     metric, names = sweep["metric"], list(sweep["space"])
     number = max((len(entry.get("scores", ())) for entry in sweep["trials"]), default=1)
     spread = f", mean ± standard deviation over {counted(number, sweep['over'].rstrip('s'))}" if number > 1 else ""
@@ -98,7 +98,7 @@ def show(sweep: Mapping[str, Any]) -> None:
 
 
 def text_of(entry: Mapping[str, Any]) -> str:
-    """Return the score of a trial and its spread, or that it has none."""
+    """Return the score of a trial and its spread, or a note that it has none."""
     if "score" not in entry:
         return "failed" if "error" in entry else ""
     spread = f" ± {entry['sd']:.2f}" if len(entry["scores"]) > 1 else ""

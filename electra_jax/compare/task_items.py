@@ -1,4 +1,4 @@
-"""Make the items of a comparison that say what weights are worth: fine-tunings, probes and minimal pairs."""
+"""Make the items of a comparison that evaluate its checkpoints: fine-tunings, probes and minimal pairs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _TASK_FILES = {
 
 
 def task_of(run: ComparisonRun, entry: Overrides, folders: Sequence[str]) -> Configured:
-    """Configure a task's fine-tuning, a probe or minimal pairs, as far as it is the same for every checkpoint.
+    """Configure the part of a fine-tuning, a probe or minimal pairs that is the same for every checkpoint.
 
     Raises:
         UserError: if Gin refuses it, there is no such task or probe, or no folder of pairs is named.
@@ -39,7 +39,7 @@ def task_of(run: ComparisonRun, entry: Overrides, folders: Sequence[str]) -> Con
 
 
 def pairs_of(run: ComparisonRun, entry: Overrides, folders: Sequence[str]) -> Configured:
-    """Configure the scores of minimal pairs: `electra evaluate` of a checkpoint, which is trained no further.
+    """Configure the scoring of minimal pairs: `electra evaluate` on a checkpoint, without further training.
 
     Raises:
         UserError: if Gin refuses it, or no folder is named.
@@ -54,7 +54,7 @@ def pairs_of(run: ComparisonRun, entry: Overrides, folders: Sequence[str]) -> Co
 
 
 def finetuning_of(run: ComparisonRun, stage: WorkItem, task: Configured) -> WorkItem:
-    """Return the fine-tuning of a checkpoint on a task, or what scores it without one."""
+    """Return the fine-tuning of a checkpoint on a task, or the item that scores it without fine-tuning."""
     name = f"{stage.name.removesuffix(PRETRAIN)}{task.name}"
     directories = [f"INIT_FROM={directory_of(run, stage.name)!r}", f"MODEL_DIR={directory_of(run, name)!r}"]
     if task.name.startswith(PAIRS):
@@ -73,6 +73,6 @@ def finetuning_of(run: ComparisonRun, stage: WorkItem, task: Configured) -> Work
 
 
 def folds_of(task: Configured) -> int:
-    """Return the number of folds of a task's cross-validation, 1 without one."""
+    """Return the number of folds of a task's cross-validation; 1 without cross-validation."""
     options = task.built.task
     return options.folds if options.folds is not None and options.fold is None else 1

@@ -18,7 +18,7 @@ from electra_jax.finetuning.start import resolve_init
 from electra_jax.run_directory import TRIALS
 from electra_jax.tasks.catalog import make_task
 
-# Longer names of directories are cut.
+# Longer directory names are cut.
 _LONGEST_NAME = 100
 
 
@@ -27,9 +27,9 @@ class Trial(Item):
     """A fine-tuning, or a cross-validation, with some values of the settings that are tried.
 
     Attributes:
-        values: the values, by the names of the settings.
-        config: the whole configuration as the text of a Gin file, but for its MODEL_DIR.
-        data: hashes of what it is trained on and scored by.
+        values: the values, by setting name.
+        config: the whole configuration as the text of a Gin file, except its MODEL_DIR.
+        data: hashes of its training and scoring data.
     """
 
     values: Mapping[str, Any]
@@ -37,7 +37,7 @@ class Trial(Item):
     data: Mapping[str, str]
 
     def facts(self) -> dict[str, Any]:
-        """Return what else its record says."""
+        """Return the further fields of its record."""
         return {"values": dict(self.values), "data": dict(self.data)}
 
 
@@ -45,15 +45,15 @@ def make_trials(run: SweepRun) -> list[Trial]:
     """Return every trial of a sweep, checked by building its configuration.
 
     Args:
-        run: the sweep's settings, those that Gin built last.
+        run: the sweep's settings, which must be the last that Gin built.
 
     Raises:
-        UserError: if SPACE names a setting that there is not, Gin refuses a value, or there is no data for the task.
+        UserError: if SPACE names an unknown setting, Gin refuses a value, or there is no data for the task.
     """
     with gin_files.varied([], without=SweepRun):
         known = gin_files.macros_written_in(gin_files.resolved())
     for name in run.space:
-        # Gin itself knows the fields of its configurables.
+        # For a dotted name, Gin itself knows the fields.
         if "." not in name and name not in known:
             raise UserError(f"SPACE names {name}, which is no setting of electra finetune{nearest(name, known)}")
     data = data_of(run.finetuning())
@@ -86,7 +86,7 @@ def _trial(run: SweepRun, values: Mapping[str, Any], data: Mapping[str, str]) ->
 
 
 def folder_of(bindings: Sequence[str]) -> str:
-    """Return a name for the directory of a trial, from which its values can be read; different for other values."""
+    """Return a name for the directory of a trial that shows its values, and differs for different values."""
     text = ",".join(bindings)
     plain = re.sub(r"[^\w.=,+-]+", "_", text)
     if plain == text and len(text) <= _LONGEST_NAME:
@@ -95,7 +95,7 @@ def folder_of(bindings: Sequence[str]) -> str:
 
 
 def data_of(run: FinetuningRun) -> dict[str, str]:
-    """Return a hash of each split of a fine-tuning's data, labels included, of the vocabulary and of the first weights.
+    """Return a hash of each split of a fine-tuning's data, labels included, of the vocabulary and of initial weights.
 
     Raises:
         UserError: if the data cannot be read, or cannot be divided as FOLDS says.
@@ -113,10 +113,10 @@ def data_of(run: FinetuningRun) -> dict[str, str]:
 
 
 def check_data(records: Records, trials: Sequence[Trial]) -> None:
-    """Check that trials that are done had the data that there is now: their scores would not compare.
+    """Check that finished trials had today's data: scores on different data cannot be compared.
 
     Raises:
-        UserError: if they had other data.
+        UserError: if one had other data.
     """
     for trial in trials:
         held = records.done.get(trial.name, {}).get("data", {})

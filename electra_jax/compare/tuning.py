@@ -1,7 +1,7 @@
 """Choose the learning rate and the warm-up of each variant of a comparison from its trials, all on the same grid.
 
-A trial is a pre-training of its own at a share of the budget, with a seed that no compared pre-training has, fine-tuned
-on the primary task: a held-out loss says nothing about detection, whose loss rises as its generator gets better.
+A trial is a pre-training of its own on a share of the budget, with a seed that no compared pre-training has. It is
+fine-tuned on the primary task, because the held-out detection loss rises as a variant's generator gets better.
 """
 
 import statistics
@@ -16,11 +16,11 @@ from electra_jax.finetuning.results import rank
 
 
 def trials(run: ComparisonRun, records: Records) -> dict[str, list[dict[str, Any]]]:
-    """Return what is known of each variant's trials, in the order of the grid.
+    """Return the results of each variant's finished trials, in the order of the grid.
 
     Returns:
-        By variant, for each trial whose score is known, its `learning_rate`, `warmup`, `steps`, `flops`, the `metric`
-        of its scores, those of its fine-tunings, `by_seed`, and their mean `score`.
+        By variant, for each trial whose score is known: its `learning_rate`, `warmup`, `steps` and `flops`, the
+        `metric` of its scores, the scores of its fine-tunings as `by_seed`, and their mean as `score`.
     """
     found: dict[str, list[dict[str, Any]]] = {entry.name: [] for entry in run.named_variants}
     for item in records.items:
@@ -48,7 +48,7 @@ def at_the_edge(run: ComparisonRun, point: GridPoint) -> bool:
 
 
 def chosen(run: ComparisonRun, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, GridPoint]:
-    """Return the pair of the best score of each variant whose trials are all known; of equal ones the first."""
+    """Return the pair with the best score for each variant whose trials are all done; the first of equal ones."""
     best = {}
     for variant, entries in found.items():
         if run.grid and len(entries) == len(run.grid):

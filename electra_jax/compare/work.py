@@ -19,12 +19,12 @@ from electra_jax.errors import PREEMPTED
 from electra_jax.files import regular, replacing_directory
 from electra_jax.training.stop import STOP_AT_EOF, Stop
 
-# Seconds between looks at the processes, and between lines that say what is running when nothing else happens.
+# Seconds between polls of the processes, and between lines that say what is running when nothing else happens.
 _POLL, _SILENCE = 0.2, 60.0
 
 
 class _Running(NamedTuple):
-    """An item's process: the slot of the machine that it has, when it was started, what was done before it."""
+    """The process of an item: its slot on the machine, when it was started, and what was done before."""
 
     item: Item
     process: subprocess.Popen
@@ -35,7 +35,7 @@ class _Running(NamedTuple):
 
 
 class Work:
-    """The processes of a comparison or a sweep; `failures` says how those ended that failed, by the items' names."""
+    """The processes of a comparison or a sweep; `failures` says how those that failed ended, by item name."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class Work:
         lock: int,
         tell: Callable[[str, bool], None],
     ) -> None:
-        """Start nothing yet.
+        """Prepare the work without starting a process.
 
         Args:
-            records: what is done, and where the rest goes.
-            failures: how items ended that are not to be tried again; those that fail are added.
+            records: what is done, and where the rest is written.
+            failures: how items that are not to be tried again ended; new failures are added.
             processes: the largest number of processes side by side.
-            lock: the file descriptor of a lock that every process inherits, and that ends with the last of them.
-            tell: called with a line for everything that happens, and whether an item has ended.
+            lock: the file descriptor of a lock that every process inherits; the last of them to end releases it.
+            tell: called for every event with a line and whether an item has ended.
         """
         self.records, self.failures = records, failures
         self._processes, self._lock, self._tell_caller = processes, lock, tell
@@ -62,7 +62,7 @@ class Work:
         self._told = time.monotonic()
 
     def timings(self) -> dict[str, Timing]:
-        """Return the timings of what is done, and of what is running so far."""
+        """Return the timings of finished items, and of running ones so far."""
         found = self.records.timings()
         for name, run in self._running.items():
             share = self.records.share(run.item)
@@ -72,7 +72,7 @@ class Work:
     def run(self, stop: Stop) -> None:
         """Work until nothing is left that can be started, or until asked to stop; then the processes save and stop.
 
-        An item that fails ends neither the others nor what does not need it.
+        An item that fails stops neither the others nor items that do not need it.
         """
         try:
             while True:
@@ -108,7 +108,7 @@ class Work:
             self._tell(f"begun: {item.name}", ended=False)
 
     def _start(self, item: Item, slot: int) -> _Running:
-        """Start an item's process; a later fraction resumes from a copy of the one before."""
+        """Start the process of an item; a later fraction resumes from a copy of the one before."""
         directory = self.records.directory(item)
         directory.parent.mkdir(parents=True, exist_ok=True)
         if item.task is not None and item.task.startswith(PAIRS):
@@ -124,7 +124,7 @@ class Work:
             [sys.executable, "-m", "electra_jax", *item.arguments],
             stdout=log,
             stderr=subprocess.STDOUT,
-            # The pipe ends with this process: what a killed comparison or sweep left saves and stops.
+            # The pipe closes with this process: what a killed comparison or sweep leaves running then saves and stops.
             stdin=subprocess.PIPE,
             env=os.environ | gpu_share(slot, self._processes, visible_gpus()) | {STOP_AT_EOF: "1"},
             pass_fds=(self._lock,),
@@ -139,7 +139,7 @@ class Work:
         item, code, seconds = run.item, run.process.returncode, time.monotonic() - run.started
         run.log.close()
         del self._running[item.name]
-        # One that is told to stop before it has begun to train has nothing to save.
+        # A process that is told to stop before it has begun to train has nothing to save.
         if code == PREEMPTED or (self._stopping and code == -signal.SIGTERM):
             self._tell(f"stopped: {item.name}", ended=True)
         elif code == 0 and (item.task is None or self.records.results(item) is not None):
@@ -154,11 +154,11 @@ class Work:
 
 
 def progress(work: Work, items: Sequence[Item], processes: int) -> str:
-    """Return how many items are done, and how long the rest takes as far as that is known.
+    """Describe how many items are done and, as far as is known, how long the rest takes.
 
     Args:
         work: the processes.
-        items: all items, those included that are not to be started yet.
+        items: all items, including those that must not be started yet.
         processes: number of processes side by side.
     """
     seconds, unknown = seconds_left(items, work.timings(), processes=processes)
@@ -169,7 +169,7 @@ def progress(work: Work, items: Sequence[Item], processes: int) -> str:
 
 
 def failed(failures: Mapping[str, str]) -> str:
-    """Return one sentence on what failed."""
+    """Return one sentence about what failed."""
     first, *others = failures
     more = f"; {len(others)} more failed: {', '.join(others)}" if others else ""
     return f"{first} {failures[first]}{more}; the same command tries again what is not done"
@@ -182,21 +182,21 @@ def readable(seconds: float) -> str:
 
 
 def how_it_ended(code: int) -> str:
-    """Return the words for a process's exit code, negative for a signal."""
+    """Describe a process's exit code, which is negative for a signal."""
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}"
     return "ended without its result" if code == 0 else f"ended with exit code {code}"
 
 
 def last_words(log: Path) -> str:
-    """Return the sentence that `electra` ended with, or else the last line that a process wrote."""
+    """Return the sentence with which `electra` ended, or else the last line that a process wrote."""
     text = regular(log).read_text(encoding="utf-8", errors="replace").rpartition("\n$ electra ")[2]
     lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
     return next((line for line in reversed(lines[-20:]) if line.startswith("electra: ")), (lines or ["none"])[-1])
 
 
 def visible_gpus() -> list[str]:
-    """Return the numbers of this machine's NVIDIA GPUs, or those that CUDA_VISIBLE_DEVICES names."""
+    """Return the indices of this machine's NVIDIA GPUs, or those that CUDA_VISIBLE_DEVICES names."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [path.name[6:] for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
 
@@ -213,11 +213,11 @@ def gpu_share(slot: int, processes: int, gpus: Sequence[str]) -> dict[str, str]:
 
 
 def pin(process: int, slot: int, processes: int) -> None:
-    """Keep a process, which has only just started, to its share of the cores, where the system can."""
+    """Pin a newly started process to its share of the cores, if the system can."""
     if not hasattr(os, "sched_setaffinity"):
         return
     cores = sorted(os.sched_getaffinity(0))
     if 1 < processes <= len(cores):
-        # It may have ended already.
+        # The process may have ended already.
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(process, cores[slot::processes])

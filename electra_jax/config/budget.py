@@ -1,4 +1,4 @@
-"""The FLOPs of a pre-training whose steps do not all cost the same, and the steps that a budget pays for."""
+"""Compute the FLOPs of a pre-training whose steps differ in cost, and the number of steps that a budget pays for."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,14 +7,14 @@ from electra_jax.config.pretraining import PretrainingRun
 
 
 class Priced(NamedTuple):
-    """Updates of one cost: their number, and the matrix FLOPs of each."""
+    """A number of updates of the same cost, and the matrix FLOPs of each."""
 
     num_steps: int
     step_flops: int
 
 
 def prices(run: PretrainingRun) -> tuple[Priced, ...]:
-    """Return the stages of a run with the cost of a step of each, in order; first those of a generator alone."""
+    """Return the stages of a run, in order, with the cost of a step of each; generator-only stages come first."""
     priced, alone = [], run.generator_steps
     for stage in run.batch_shapes.stages:
         border = min(max(alone, stage.start), stage.end)
@@ -25,12 +25,12 @@ def prices(run: PretrainingRun) -> tuple[Priced, ...]:
     return tuple(priced)
 
 
-# So many that every share of them is a whole number, as far as people write shares.
+# A number of steps of which every share that people write is a whole number.
 MANY_STEPS = 10**6
 
 
 def mean_step_flops(run: PretrainingRun) -> float:
-    """Return the mean matrix FLOPs of a step over a whole run, however many steps it has."""
+    """Return the mean matrix FLOPs of a step over a whole run, independent of its number of steps."""
     priced = prices(dataclasses.replace(run, schedule_steps=MANY_STEPS))
     return sum(stage.num_steps * stage.step_flops for stage in priced) / MANY_STEPS
 
@@ -45,7 +45,7 @@ def flops_of(run: PretrainingRun, num_steps: int) -> int:
 
 
 def steps_within(run: PretrainingRun, flops: float) -> int:
-    """Return the number of updates, of those of a run, whose FLOPs are nearest to a budget."""
+    """Return the number of a run's first updates whose FLOPs are nearest to a budget."""
     steps, left = 0, flops
     for stage in prices(run):
         taken = min(stage.num_steps, round(left / stage.step_flops))

@@ -1,4 +1,4 @@
-"""Check what a run reads against its settings: the vocabulary, marks of words, and how much of the text is [UNK]."""
+"""Check a run's data against its settings: the vocabulary, word marks, and how much of the text is [UNK]."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from electra_jax.tasks.pretraining.cached_blocks import record_of_cache
 from electra_jax.tasks.unknown import Unknown, state_unknown, unknown_of_batches
 from electra_jax.tasks.vocabulary import Vocabulary
 
-# Where no record tells the share of [UNK], it is counted in so many examples: enough for a share of some per cent.
+# The number of examples in which [UNK] is counted if no record has its share: enough for a share of some per cent.
 COUNTED_EXAMPLES = 1000
 
 
@@ -32,10 +32,10 @@ def check_vocabulary_of(directory: str, vocabulary: Vocabulary) -> None:
 
 
 def check_marks_of(directory: str, *, word_marks: bool) -> None:
-    """Refuse a cache that has marks of words where none are read, or none where they are.
+    """Refuse a cache that has word marks although none are read, or has none although they are.
 
     Raises:
-        UserError: if its record says so.
+        UserError: if the cache's record says so.
     """
     if record_of_cache(directory).get("word_marks", False) != word_marks:
         raise UserError(
@@ -45,10 +45,10 @@ def check_marks_of(directory: str, *, word_marks: bool) -> None:
 
 
 def check_no_marks(cache: CacheConfig) -> None:
-    """Refuse marks of words where others than `electra pretrain` read the examples.
+    """Refuse word marks if anything other than `electra pretrain` reads the examples.
 
     Raises:
-        UserError: if the ids of the cache have marks.
+        UserError: if the ids of the cache have word marks.
     """
     if cache.word_marks:
         raise UserError("WORD_MARKS is for `electra pretrain`, and SeqIO's tasks mask tokens: set it to False")
@@ -68,10 +68,10 @@ def check_masking_of_corpus(run: PretrainingRun) -> None:
 
 
 def unknown_in_cache(directory: str, *, allow_unknown: bool) -> str | None:
-    """Return a sentence on how much of a cache's text is [UNK]; None of one of SeqIO or an earlier version.
+    """Return a sentence on how much of a cache's text is [UNK]; None for a cache of SeqIO or of an earlier version.
 
     Raises:
-        UserError: if it is more than a fifth, and that is not allowed. The cache stays.
+        UserError: if it is more than a fifth and that is not allowed. The cache is kept.
     """
     made_by = record_of_cache(directory)
     if "unknown" not in made_by:
@@ -82,16 +82,16 @@ def unknown_in_cache(directory: str, *, allow_unknown: bool) -> str | None:
 def unknown_in_blocks(
     directory: str, blocks: TokenBlocks, vocabulary: Vocabulary, *, allow_unknown: bool
 ) -> str | None:
-    """Return a sentence on how much of a cache without a record of it is [UNK]; None of a cache with one.
+    """Return a sentence on how much of a cache is [UNK] if its record does not say; None if the record does.
 
     Args:
         directory: the cache.
-        blocks: its training examples, of which some are counted, evenly spaced.
-        vocabulary: of the ids.
-        allow_unknown: go on whatever it is.
+        blocks: its training examples, some of which, evenly spaced, are counted.
+        vocabulary: the vocabulary of the ids.
+        allow_unknown: continue whatever the share is.
 
     Raises:
-        UserError: if it is more than a fifth, and that is not allowed.
+        UserError: if it is more than a fifth and that is not allowed.
     """
     if "unknown" in record_of_cache(directory) or not len(blocks):
         return None
@@ -102,16 +102,16 @@ def unknown_in_blocks(
 
 
 def unknown_in_stream(name: str, batches: BatchIterator, vocabulary: Vocabulary, *, allow_unknown: bool) -> str:
-    """Return a sentence on how much of the first examples of a stream is [UNK]; the stream is then where it was.
+    """Return a sentence on how much of a stream's first examples is [UNK]; the stream's position is then restored.
 
     Args:
-        name: of the task or mixture.
+        name: name of the task or mixture.
         batches: this process's share of it.
-        vocabulary: of the ids.
-        allow_unknown: go on whatever it is.
+        vocabulary: the vocabulary of the ids.
+        allow_unknown: continue whatever the share is.
 
     Raises:
-        UserError: if it is more than a fifth, and that is not allowed; or if an id is outside the vocabulary.
+        UserError: if it is more than a fifth and that is not allowed, or an id is outside the vocabulary.
     """
     begin, first = batches.state(), next(batches)
     rows = len(first["input_ids"])

@@ -11,17 +11,17 @@ from electra_jax.errors import UserError
 from electra_jax.ranges import NAMED, POSITIVE, POSITIVE_SHARE, RUNS, SEED, SHARE
 from electra_jax.run_directory import COMPARISON, CONFIG, FIGURE, ITEMS_LOCK, LOCK, REPORT
 
-# The name, in place of a variant's, of the fine-tunings that start from random weights.
+# Takes the place of a variant's name for fine-tunings that start from random weights.
 RANDOM = "random"
-# The same of the trigram model, by which variants are void.
+# The same for the trigram model, by which variants are found void.
 TRIGRAM = "trigram"
-# The folder of a fraction's pre-training, beside those of its fine-tunings.
+# The folder of a fraction's pre-training, next to those of its fine-tunings.
 PRETRAIN = "pretrain"
-# How the name of a probe begins, in place of a task's: "probe_chunk" is the task `chunk` of `electra probe`.
+# The prefix that turns a task's name into that of a probe: "probe_chunk" is the task `chunk` of `electra probe`.
 PROBE = "probe_"
-# How that of minimal pairs begins: each checkpoint is scored on them by `electra evaluate`.
+# The prefix for minimal pairs: each checkpoint is scored on them by `electra evaluate`.
 PAIRS = "pairs_"
-# The names in MODEL_DIR that no variant can have, and the ends of the files beside its folders.
+# The names in MODEL_DIR that no variant can have, and the suffixes of the files next to its folders.
 _TAKEN = (RANDOM, TRIGRAM, COMPARISON, FIGURE, REPORT, CONFIG, LOCK, ITEMS_LOCK)
 _SUFFIXES = (".json", ".log", ".part")
 # What `electra compare` binds itself in every process: another value would have no effect.
@@ -31,7 +31,7 @@ _BOUND_HERE = {
 }
 
 
-# What TUNE and COOL_DOWN bind besides.
+# What TUNE and COOL_DOWN bind in addition.
 _TUNED = ("LEARNING_RATE", "WARMUP_STEPS")
 _COOLED = ("LR_DECAY_SHARE", "SCHEDULE_STEPS")
 
@@ -44,7 +44,7 @@ class GridPoint(NamedTuple):
 
 
 class Overrides(NamedTuple):
-    """A variant or a task: its name, its Gin files, and its bindings (NAME=VALUE), which come after the shared ones."""
+    """A variant or a task: its name, Gin files, and bindings (NAME=VALUE), which come after the shared ones."""
 
     name: str
     files: tuple[str, ...]
@@ -56,30 +56,30 @@ class ComparisonRun:
     """Everything that determines a comparison.
 
     Attributes:
-        model_dir: the directory of the comparison; one that exists is resumed.
+        model_dir: the directory of the comparison; an existing one is resumed.
         vocab_file: BERT's vocab.txt or any tokenizer.json, for every pre-training.
         corpus: the text of every pre-training, as `electra pretrain` takes it.
         flops: matrix FLOPs of each pre-training, backward pass and generator included; see `flops`.
-        fractions: increasing fractions of `flops` at which a checkpoint is fine-tuned.
+        fractions: increasing fractions of `flops`; a checkpoint is fine-tuned at each.
         variants: variants of pre-training: (name, override, ...), where an override is a Gin file (it ends in .gin) or
             a binding ("DROPOUT = 0.0"). A name alone is a variant without overrides.
         tasks: tasks to fine-tune on, written like `variants`. The name is the task's, unless an override binds TASK.
-            One that begins with `PROBE` is a probe, and one that begins with `PAIRS` a folder of minimal pairs; both
-            take their own overrides alone. The first is the primary one, by which variants are tuned and compared.
+            A name that begins with `PROBE` is a probe, and one that begins with `PAIRS` a folder of minimal pairs; both
+            take only their own overrides. The first task is the primary one, by which variants are tuned and compared.
         num_seeds: fine-tunings of each checkpoint on each task.
         pretraining_seeds: pre-trainings of each variant; with several, spreads are over these.
         seed: seed of the first pre-training of each variant, and of the first fine-tuning; the others count up.
         cool_down: share of each finished run, at its end, in which the learning rate falls to zero; before that it is
             constant. Each fraction is then a branch of one trunk with a cool-down of its own ("warm-up-stable-decay":
             Hu et al., 2024, MiniCPM, section 4). None for one schedule over the whole budget.
-        tune: learning rates, and warm-ups as shares of the steps: each variant is tried with every pair of them, and
-            pre-trained with its best one, see `compare.tuning`. () for none.
+        tune: learning rates, and warm-ups as shares of the steps: every pair of them is tried for each variant, which
+            is then pre-trained with its best pair, see `compare.tuning`. () for none.
         tune_share: share of `flops` that each of these trials takes.
         processes: number of pre-trainings and fine-tunings that run side by side.
         warmup_fraction: share of each pre-training's own steps, or, with `cool_down`, of its first finished run's.
         random_baseline: whether to fine-tune random weights too, of the size that `pretraining` binds.
         pretraining: Gin files and bindings of every pre-training.
-        finetuning: Gin files (beside gin/runs/finetune.gin) and bindings of every fine-tuning.
+        finetuning: Gin files (in addition to gin/runs/finetune.gin) and bindings of every fine-tuning.
     """
 
     model_dir: Annotated[str, NAMED]
@@ -159,7 +159,7 @@ class ComparisonRun:
 
     @property
     def tuning_seed(self) -> int:
-        """The seed of the pre-trainings of tuning: none of those that are compared."""
+        """The seed of the tuning pre-trainings, which none of the compared ones has."""
         return self.seed + self.pretraining_seeds
 
     @property

@@ -1,4 +1,4 @@
-"""Name a corpus, or a mixture of corpora with weights, and what of it is left out."""
+"""Name a corpus, or a mixture of corpora with weights, and the documents of it that are left out."""
 
 import dataclasses
 import sys
@@ -16,7 +16,7 @@ class Corpora:
 
     Attributes:
         corpus: the directory of a cache, or what `tasks.corpora.open` opens; or a mixture, [(corpus, weight), ...],
-            whose parts have shares of the rows in proportion to their weights.
+            whose parts get shares of the rows in proportion to their weights.
         min_characters, max_characters, min_letter_share, deduplicate: see `tasks.corpora.filtered.Filters`.
     """
 
@@ -30,7 +30,7 @@ class Corpora:
         """Check the settings.
 
         Raises:
-            UserError: if one is out of range, or a mixture is no list of pairs of a name and a weight above 0.
+            UserError: if one is out of range, or a mixture is not a list of pairs of a name and a weight above 0.
         """
         ranges.check(self)
         if self.corpus is None or isinstance(self.corpus, str):
@@ -44,27 +44,27 @@ class Corpora:
 
     @property
     def is_mixture(self) -> bool:
-        """Return whether there are weights."""
+        """Return whether this is a mixture, with weights."""
         return self.corpus is not None and not isinstance(self.corpus, str)
 
     @property
     def parts(self) -> list[tuple[Self, float]]:
-        """Return the corpora of a mixture and their weights; a corpus alone has weight 1."""
+        """Return the corpora of a mixture and their weights; a single corpus has weight 1."""
         pairs = self.corpus if self.is_mixture else [(self.corpus, 1.0)]
         return [(dataclasses.replace(self, corpus=name), float(weight)) for name, weight in pairs]
 
     @property
     def name(self) -> str | None:
-        """Return the name of the corpus for people."""
+        """Return the readable name of the corpus."""
         return " + ".join(f"{weight:g} x {name}" for name, weight in self.corpus) if self.is_mixture else self.corpus
 
 
 @dataclasses.dataclass(frozen=True)
 class CorpusConfig(Corpora):
-    """The text: where it comes from, what of it is left out (see `Corpora`) and how it is read.
+    """The text: its source, which of it is left out (see `Corpora`), and how it is read.
 
     Attributes:
-        text_format: how text files are divided; "auto" for what their first bytes show.
+        text_format: how text files are divided; "auto" to tell from their first bytes.
         text_field: the field, column or feature that holds the text.
         skip_undecodable: skip and count lines that are not UTF-8 instead of stopping.
     """

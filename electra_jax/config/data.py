@@ -40,26 +40,26 @@ from electra_jax.tasks.tokenizer_file import load_tokenizer
 from electra_jax.tasks.vocabulary import Vocabulary
 from electra_jax.training import sharding
 
-# Names for people, of corpora whose own name says little.
+# Readable names for corpora whose own name says little.
 CORPORA = {"embedded": "the docstrings of the installed Python packages"}
 
-# A share of a mixture that differs by more from what its weight says is told.
+# A share of a mixture that differs from its weight by more than this fraction is reported.
 _ROUNDED = 0.1
 
 
 class PretrainingData(NamedTuple):
-    """Hold what a run reads.
+    """Hold the data that a run reads.
 
     Attributes:
-        name: a name of the source for people.
-        kind: what reads it; a checkpoint holds a place in the data for this reader alone.
-        fingerprint: a text that differs where the examples do, as far as is known without reading them.
+        name: a readable name of the source.
+        kind: the reader of the data; a checkpoint's place in the data is valid for this reader only.
+        fingerprint: a text that differs if the examples do, as far as is known without reading them.
         train: endless batches of the training split.
-        held_out: starts one pass over the validation split, in the same order each time; over nothing if no text is
-            held out.
-        vocabulary: what the token ids stand for.
+        held_out: starts one pass over the validation split, in the same order each time; the pass is empty if no text
+            is held out.
+        vocabulary: maps the token ids to tokens.
         epochs: returns how often a number of updates have gone through the corpus, or through each part of a mixture;
-            None of a stream, whose end is not known.
+            None for a stream, whose end is not known.
     """
 
     name: str
@@ -90,7 +90,7 @@ def open_source(source: CorpusConfig) -> Corpus:
     """Open the corpus that a configuration names.
 
     Raises:
-        UserError: if CORPUS is not set, or if the corpus is not found, not readable or empty.
+        UserError: if CORPUS is not set, or the corpus is not found, not readable or empty.
     """
     if source.corpus is None:
         raise UserError("CORPUS is not set: bind it, for example --gin.CORPUS='\"embedded\"' or a glob of text files")
@@ -129,15 +129,15 @@ def is_cache(corpus: object) -> bool:
 
 
 def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | None) -> str:
-    """Return the directory of the tokenised corpus, which is built first if it is not there.
+    """Return the directory of the tokenised corpus, which is built first if it does not exist.
 
     Args:
         cache: the corpus and how it is tokenised.
         vocabulary: the vocabulary of `cache.vocab_file`.
-        max_bytes: the largest corpus that is tokenised; None for no limit.
+        max_bytes: the size of the largest corpus that is tokenised; None for no limit.
 
     Raises:
-        UserError: if the corpus is larger than that, empty or unreadable, or if it is a cache of another vocabulary.
+        UserError: if the corpus is larger than that, empty or unreadable, or it is a cache of another vocabulary.
     """
     if is_cache(cache.source.corpus):
         check_vocabulary_of(str(cache.source.corpus), vocabulary)
@@ -159,7 +159,7 @@ def cache_path(cache: CacheConfig, vocabulary: Vocabulary, *, max_bytes: int | N
 
 
 def made_how(cache: CacheConfig) -> dict[str, Any]:
-    """Return the arguments that `find_cache` and `build_cache` share, beside the corpus and the vocabulary."""
+    """Return the arguments that `find_cache` and `build_cache` share, other than the corpus and the vocabulary."""
     return {
         "cache_dir": cache.cache_dir or str(user_cache() / "examples"),
         "packing": packing_of(cache),
@@ -168,16 +168,16 @@ def made_how(cache: CacheConfig) -> dict[str, Any]:
 
 
 def finished_cache(cache: CacheConfig, corpus: Corpus, vocabulary: Vocabulary) -> str | None:
-    """Return the directory of the cache of an open corpus, None if there is none."""
+    """Return the directory of the cache of an open corpus; None if there is none."""
     divided = divide(corpus, sequence_length=cache.sequence_length)
     return earlier_cache(cache, corpus, vocabulary) or find_cache(divided, vocabulary, **made_how(cache))
 
 
 def earlier_cache(cache: CacheConfig, corpus: Corpus, vocabulary: Vocabulary) -> str | None:
-    """Return the directory of the cache that an earlier version made of an open corpus, None if there is none.
+    """Return the directory of the cache that an earlier version made of an open corpus; None if there is none.
 
-    It is read as it is: checkpoints hold a place in it. The first versions divided no document, and later ones not
-    those of a small corpus.
+    It is read unchanged, because checkpoints hold a place in it. The first versions divided no documents, and later
+    ones none of a small corpus.
     """
     earlier = (find_cache(each, vocabulary, **made_how(cache)) for each in (corpus, divide_as_before(corpus)))
     return next((found for found in earlier if found), None)
@@ -189,7 +189,7 @@ def cache_for_run(run: PretrainingRun, source: CorpusConfig, vocabulary: Vocabul
     Args:
         run: the run.
         source: its corpus, or one part of its mixture.
-        vocabulary: of the run.
+        vocabulary: the run's vocabulary.
 
     Raises:
         UserError: as `cache_path` and `unknown_in_cache`.
@@ -204,14 +204,14 @@ def cache_for_run(run: PretrainingRun, source: CorpusConfig, vocabulary: Vocabul
 def open_data(
     run: PretrainingRun, vocabulary: Vocabulary, *, process_index: int, process_count: int
 ) -> PretrainingData:
-    """Open what the run reads; a small corpus is tokenised first.
+    """Open the data that a run reads; a small corpus is tokenised first.
 
-    A corpus is read at random from its memory-mapped cache, packed if asked where it is trained on, and masked on the
-    device. A named task or mixture is read through SeqIO, from its cache if it has one; with MASKING "task" it draws
-    its own masks, example by example.
+    A corpus is read in random order from its memory-mapped cache, packed on the fly if `packing` is set, and masked on
+    the device. A named task or mixture is read through SeqIO, from its cache if it has one; with MASKING "task" it
+    draws its own masks, example by example.
 
     Raises:
-        UserError: if there is no such corpus or task, if the corpus is too large to tokenise without being asked, or if
+        UserError: if there is no such corpus or task, the corpus is too large to tokenise without being asked, or
             MASKING is "task" and the source is a corpus.
     """
     share: dict[str, Any] = {
@@ -230,12 +230,12 @@ def open_data(
 def corpus_data(run: PretrainingRun, vocabulary: Vocabulary, *, share: dict[str, Any]) -> PretrainingData:
     """Return batches of a corpus or a mixture of corpora, each of which is tokenised first.
 
-    A mixture's held-out text is that of all its parts, each by its own share.
+    The held-out text of a mixture is that of all its parts, each with its own held-out share.
 
     Args:
         run: names the corpora.
-        vocabulary: of the run.
-        share: the batch size, and this process's index among how many.
+        vocabulary: the run's vocabulary.
+        share: the batch size, this process's index, and the number of processes.
 
     Raises:
         UserError: as `cache_path`, `unknown_in_cache` and `unknown_in_blocks`.
@@ -283,7 +283,7 @@ def corpus_data(run: PretrainingRun, vocabulary: Vocabulary, *, share: dict[str,
 
 
 def fingerprint_of_blocks(train: Sequence[WeightedBlocks], validation: TokenBlocks) -> str:
-    """Return a text that differs where the examples of a run do, or the weights of its mixture."""
+    """Return a text that differs if the examples of a run or the weights of its mixture do."""
     if len(train) == 1:
         blocks = train[0].blocks
         return f"{len(blocks)} and {len(validation)} examples with checksum {blocks.checksum():08x}"
@@ -292,7 +292,7 @@ def fingerprint_of_blocks(train: Sequence[WeightedBlocks], validation: TokenBloc
 
 
 def state_epochs(run: PretrainingRun, train: Sequence[WeightedBlocks], batches: BlockBatches) -> None:
-    """Print the share that each part of a mixture has, and how often the run goes through it."""
+    """Print the share of each part of a mixture, and how often the run goes through it."""
     num_rows = run.batch_shapes.num_rows(0, run.loop.num_train_steps)
     weights = [part.weight for part in train]
     for part, rows, epochs in zip(train, rows_of_period(weights), batches.epochs(num_rows), strict=True):
@@ -307,7 +307,7 @@ def state_epochs(run: PretrainingRun, train: Sequence[WeightedBlocks], batches: 
 def share_data(run: PretrainingRun, vocabulary: Vocabulary, mesh: Mesh) -> PretrainingData:
     """Open this process's share of the data.
 
-    The leader tokenises a corpus first; the other processes find its cache, or make their own on another machine.
+    The leader tokenises a corpus first; the other processes find its cache, or, on another machine, make their own.
 
     Raises:
         UserError: if there is no such corpus, or the processes found different text or vocabularies.
@@ -361,10 +361,10 @@ def stream_data(
     """Return batches of a SeqIO task or mixture.
 
     Args:
-        run: says how long examples are and who draws their masks.
-        mixture_or_task_name: as it is registered; its variant without masks is read where the device draws them.
-        vocabulary: of the run.
-        share: the batch size, and this process's index among how many.
+        run: determines the length of examples and whether the task or the device draws masks.
+        mixture_or_task_name: its registered name; if the device draws masks, its variant without masks is read.
+        vocabulary: the run's vocabulary.
+        share: the batch size, this process's index, and the number of processes.
 
     Raises:
         UserError: if there is no such task or mixture; and as `unknown_in_stream`.

@@ -27,14 +27,14 @@ QA_HEADS = {
     "independent": ("question_answering", True, "start"),
     "transformers": ("question_answering", False, "none"),
 }
-# What "transformers" names on an encoder with pre-LayerNorm, and the head of tagging there: the heads of ModernBERT.
+# The heads that "transformers" names on a pre-LayerNorm encoder, for tagging too: the heads of ModernBERT.
 MODERNBERT_HEADS = {
     "sequence_classification": "modernbert_sequence_classification",
     "token_classification": "modernbert_token_classification",
     "question_answering": "modernbert_question_answering",
 }
 
-# A run may be resumed with other values of these: they decide where, how often or how fast, not what comes out.
+# A run may be resumed with other values of these: they decide where, how often or how fast, not the result.
 RESUME_IGNORES = (
     "model_dir",
     "mesh",
@@ -47,28 +47,28 @@ RESUME_IGNORES = (
     "allow_unknown",
     "keep_state",
 )
-# These are compared field by field, or are no settings.
+# These are compared field by field, or are not settings.
 NESTED = ("encoder", "task", "heads", "optimizer", "epochs_by_task")
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadOptions:
-    """The head on the encoder, by kind of task.
+    """The heads on the encoder, by kind of task.
 
     Attributes:
-        classification: for classification and regression, "transformers" (dense, GELU, projection; on an encoder with
-            pre-LayerNorm ModernBERT's head, which has a LayerNorm more) or "reference" (the original's single layer,
-            which transformers has no class for).
-        classifier_pooling: what the head of classification reads: "cls", or, for ModernBERT's, "mean": the mean of the
+        classification: for classification and regression, "transformers" (dense, GELU, projection; on a pre-LayerNorm
+            encoder ModernBERT's head, which adds a LayerNorm) or "reference" (the original's single layer, for which
+            transformers has no class).
+        classifier_pooling: the input of the classification head: "cls", or, for ModernBERT's, "mean", the mean of the
             row's tokens.
-        question_answering: "joint" (the end given the start, with a beam, and answerability: the original's, which
-            transformers has no class for), "independent" (start and end apart, and answerability) or "transformers"
-            (start and end apart, and nothing else: what transformers loads).
+        question_answering: "joint" (the end given the start, with a beam, and answerability: the original's, for which
+            transformers has no class), "independent" (start and end separately, and answerability) or "transformers"
+            (start and end separately, and nothing else, which transformers can load).
         dropout_prob: dropout before the projections of classification and tagging.
         beam_size: beam of the joint head.
-        layer: similarity and retrieval: the layer whose states become vectors, from 1, or from the last one, -1; the
-            layers beyond it are left out. None to choose it on the dev split.
-        pooling: the same: "mean" or "cls"; None to choose it.
+        layer: for similarity and retrieval, the layer whose states become vectors, counted from 1, or from the last as
+            -1; later layers are left out. None to choose it on the dev split.
+        pooling: for the same tasks, "mean" or "cls"; None to choose it.
     """
 
     classification: str
@@ -102,7 +102,7 @@ class HeadOptions:
         """Return the head for a kind of task on an encoder.
 
         Raises:
-            UserError: if the mean is asked for and the head reads [CLS].
+            UserError: if the mean is asked for but the head reads [CLS].
         """
         name, mask_questions, answerable, outputs = "token_classification", False, "none", num_labels
         if kind == "question_answering":
@@ -137,47 +137,48 @@ class FinetuningRun:
     Attributes:
         model_dir: the run directory.
         init_from: the model directory whose discriminator's encoder is the initial one; None for random weights.
-        vocab_file: BERT's vocab.txt or any tokenizer.json, needed for random weights; otherwise checked against the
+        vocab_file: BERT's vocab.txt or any tokenizer.json; needed for random weights, otherwise checked against the
             model's own.
         lowercase: None to take the casing from the record of a vocab.txt; otherwise checked against it.
-        encoder: returns the sizes of random weights, from a file of gin/models/; only checked with `init_from`.
+        encoder: returns the sizes of random weights, from a file of gin/models/; with `init_from` only checked.
         task: the task, and where its data is.
         heads: the head on the encoder.
-        dropout_prob: dropout of the encoder, except for
-        attention_dropout_prob: dropout of attention's probabilities.
-        dtype: "float32" or "bfloat16", in which matrices are multiplied.
+        dropout_prob: dropout of the encoder, except that of attention probabilities.
+        attention_dropout_prob: dropout of the attention probabilities.
+        dtype: "float32" or "bfloat16", the dtype of matrix products.
         dropout_prng, attention, remat_policy: see `encoder.EncoderConfig`.
-        scan_unroll: layers per iteration of the loop over layers, at most all of them; None for what the Gin file of
-            random weights says, and to unroll a checkpoint's if they are at most 12 and `remat_policy` is "none",
-            because rematerialisation needs the loop.
+        scan_unroll: layers per iteration of the loop over layers, at most all of them. None for the value in the Gin
+            file of random weights; a checkpoint's layers are then unrolled if there are at most 12 and `remat_policy`
+            is "none", because rematerialisation needs the loop.
         optimizer: returns the update rule for `num_train_steps` and `num_warmup_steps`.
         mesh: the device mesh.
         batch_size: rows of a global batch.
         evaluation_batch_size: rows of a batch in evaluation; changes only the speed.
         buckets: increasing lengths that rows are padded to; those beyond the task's length are not used.
-        pool_batches: batches whose rows are sorted by length among themselves, so that little is padded: see
+        pool_batches: number of batches whose rows are sorted by length together, to reduce padding: see
             `buckets.epoch_order`.
         epochs: epochs over the training split; None for those of `epochs_by_task`.
-        epochs_by_task: epochs by the name of the task; "default" for all others.
-        warmup_fraction: share of the steps.
-        loss_reduction: "mean" over the rows (tagging: the labelled words) of the average batch, so that each weighs the
-            same in any batch; or "sum", as the original.
+        epochs_by_task: epochs by task name; "default" for all others.
+        warmup_fraction: share of the steps in which the learning rate warms up.
+        loss_reduction: "mean", in which a batch's sum is divided by the rows (tagging: the labelled words) of the
+            average batch, so that each weighs the same in any batch; or "sum", as in the original.
         answerable_weight, temperature: see `finetuning.LossConfig`.
-        class_weights: classification: "balanced", or weights by the names of classes, of which the others weigh 1; None
+        class_weights: for classification, "balanced", or weights by class name, where classes not named weigh 1; None
             for 1 each: see `class_weights.weights_of_classes`.
-        frozen_layers: how many of the encoder's layers, from the lowest up, keep their weights, and with them the
+        frozen_layers: how many of the encoder's layers, from the lowest up, keep their weights together with the
             embeddings; 0 for the embeddings alone; None to train everything.
-        accumulation_steps: micro-batches that a batch is cut into, one after the other, to save memory.
+        accumulation_steps: micro-batches that a batch is cut into and processed one after the other, to save memory.
         patience: evaluations in a row without a better score after which a seed stops; None to train to the end.
-        keep_state: keep the last state of a finished seed, from which it continues where `epochs` is raised.
+        keep_state: whether to keep the last state of a finished seed, from which it continues if `epochs` is raised.
         log_every, save_every: steps between reports, and between checkpoints to resume from.
-        evaluate_every: steps between evaluations on the dev split; None for once an epoch. There is one more at the
+        evaluate_every: steps between evaluations on the dev split; None for once an epoch. A final one follows at the
             end.
-        selection: which checkpoint counts, a name of `selection.SELECTIONS`: "last"; or "best" on the dev split, if
-            the test split has labels and is reported, or else on one half of it, of which the other is reported.
-        allow_unknown: go on where more than a fifth of a split's tokens are [UNK].
+        selection: which checkpoint counts, a name of `selection.SELECTIONS`: "last", or "best". The best one is chosen
+            on the dev split if a labelled test split is reported, otherwise on one half of it while the other half is
+            reported.
+        allow_unknown: continue even if more than a fifth of a split's tokens are [UNK].
         num_seeds: number of runs; the score of each is reported.
-        seed: seed of the first run; the others count up. It determines the head's weights, the order of the rows and
+        seed: seed of the first run; the others count up. It determines the head's weights, the order of the rows, and
             dropout.
     """
 
@@ -256,7 +257,7 @@ class FinetuningRun:
         return range(self.seed, self.seed + self.num_seeds)
 
     def identity(self, optimizer: OptimizerConfig) -> dict[str, Any]:
-        """Return the settings that a run must share with the one it resumes, by their names, as JSON values.
+        """Return the settings that a run must share with the run that it resumes, by name, as JSON values.
 
         Args:
             optimizer: the update rule of the run.

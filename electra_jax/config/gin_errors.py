@@ -1,4 +1,4 @@
-"""Say in one sentence what Gin found wrong, with the name that may have been meant."""
+"""Explain Gin's errors in one sentence, with the name that may have been meant."""
 
 import difflib
 import importlib
@@ -16,8 +16,8 @@ def explain(error: Exception, *, files: Iterable[str], names: Iterable[str]) -> 
 
     Args:
         error: what Gin raised.
-        files: the Gin files that there are.
-        names: the names that are bound, and the modules that these are in.
+        files: the existing Gin files.
+        names: the names that are bound, and their modules.
     """
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno} is not Gin (a string needs quotes): {(error.text or '').strip()}"
@@ -63,6 +63,6 @@ def modules_of(package: str) -> list[str]:
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return a suggestion to end a sentence with, "" if no valid name is near."""
+    """Return a suggestion to end a sentence with; "" if no valid name is near."""
     matches = difflib.get_close_matches(name, sorted(set(valid)), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]}?" if matches else ""

@@ -32,8 +32,8 @@ def build(kind: type[T], files: Sequence[str | RecordedFile], bindings: list[str
 
     Args:
         kind: the dataclass to build.
-        files: Gin files in order; a later binding replaces an earlier one. The user's run as code; recorded ones are
-            checked first, and do not.
+        files: Gin files in order; a later binding replaces an earlier one. The user's files run as code; recorded ones
+            are checked first, and do not.
         bindings: NAME=VALUE as on the command line.
         search_paths: folders to search after the working folder and before the package.
 
@@ -50,7 +50,7 @@ def built(kind: type[T], place: str) -> T:
 
     Args:
         kind: the dataclass to build.
-        place: where the configuration is from, for messages.
+        place: where the configuration comes from, for messages.
 
     Raises:
         UserError: if a value is missing or of the wrong type.
@@ -59,7 +59,7 @@ def built(kind: type[T], place: str) -> T:
     try:
         return gin.get_configurable(kind)()
     except (UserError, ValueError) as error:
-        # Gin appends where it was called from; the sentence is the first line.
+        # Gin appends the place of the call; the message itself is the first line.
         raise UserError(str(error).splitlines()[0]) from error
     except TypeError as error:
         missing = re.search(r"(\w+)\.__init__\(\) missing \d+ required positional arguments?: ([^\n]*)", str(error))
@@ -73,11 +73,11 @@ def built(kind: type[T], place: str) -> T:
 
 @contextlib.contextmanager
 def varied(bindings: Sequence[str], *, without: type | None = None) -> Iterator[None]:
-    """Bind other values in the configuration in force for the body, and restore it afterwards.
+    """Bind other values in the configuration in force during the body, and restore it afterwards.
 
     Args:
         bindings: NAME=VALUE as on the command line.
-        without: a dataclass whose own bindings are left out, and with them the macros that it alone uses.
+        without: a dataclass whose own bindings are left out, together with the macros that it alone uses.
 
     Raises:
         UserError: if Gin refuses a binding.
@@ -99,10 +99,10 @@ def varied(bindings: Sequence[str], *, without: type | None = None) -> Iterator[
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Turn what Gin raises in the body into one sentence.
+    """Turn Gin's errors in the body into one sentence.
 
     Raises:
-        UserError: if Gin raises something.
+        UserError: if Gin raises an error.
     """
     try:
         yield
@@ -116,7 +116,7 @@ def _explained() -> Iterator[None]:
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """Restore the caller's own Gin configuration afterwards: a library must not clear its user's."""
+    """Restore the caller's Gin configuration after the body: a library must not clear its user's."""
     names = ("_CONFIG", "_SINGLETONS", "_CONSTANTS", "_IMPORTS", "_OPERATIVE_CONFIG")
     kept = {name: getattr(gin_internals, name) for name in names}
     lists = [(place, list(place)) for place in (gin_internals._LOCATION_PREFIXES, gin_internals._FILE_READERS)]
@@ -140,11 +140,11 @@ def parse(files: Sequence[str | RecordedFile], bindings: list[str], search_paths
         UserError: if a file is not found or Gin refuses something.
     """
     gin.clear_config(clear_constants=True)
-    # In an installed package gin/ is inside it, in a checkout beside it: "gin/runs/x.gin" is found in both.
+    # gin/ is inside an installed package but next to it in a checkout: "gin/runs/x.gin" is found in both.
     folders = ["", *search_paths, str(PACKAGE), str(PACKAGE.parent)]
     gin_internals._LOCATION_PREFIXES[:] = folders
-    # Instead of Gin's own: the configuration that a run recorded may be in an object store, and its second reader looks
-    # inside Python packages and logs an error for every folder that has no such file.
+    # These replace Gin's own readers: a run's recorded configuration may be in an object store, and Gin's second reader
+    # looks inside Python packages and logs an error for every folder that has no such file.
     gin_internals._FILE_READERS[:] = [(_open_with_moved_imports, lambda path: epath.Path(path).is_file())]
     given = [file for file in files if not isinstance(file, RecordedFile)]
     for file in given:
@@ -165,7 +165,7 @@ def parse(files: Sequence[str | RecordedFile], bindings: list[str], search_paths
 
 
 def imported_by(files: Sequence[str]) -> set[str]:
-    """Return the modules that Gin files and their includes import; they are imported by that."""
+    """Return the modules that Gin files and their includes import; finding them imports them."""
     with isolated():
         for file in files:
             gin.parse_config_file(file)
@@ -177,12 +177,12 @@ def _parse_recorded(file: RecordedFile, modules: set[str]) -> list[epath.Path]:
 
     Args:
         file: the file.
-        modules: those that the user's files import.
+        modules: the modules that the user's files import.
     """
     stream = _open_with_moved_imports(file.path)
     stream = _named(checked(stream.getvalue(), file, also=modules), file.path)
     folders = list(gin_internals._LOCATION_PREFIXES)
-    # A working folder may be the directory's own.
+    # The working folder may be the model directory itself.
     gin_internals._LOCATION_PREFIXES[:] = package = [str(PACKAGE), str(PACKAGE.parent)]
     try:
         includes, _ = gin.parse_config(stream)
@@ -204,7 +204,7 @@ def _named(text: str, path: str) -> io.StringIO:
 
 
 def _open_with_moved_imports(path: str) -> io.StringIO:
-    """Open a Gin file, its imports, switches and fields of earlier versions rewritten to those of today."""
+    """Open a Gin file, with the imports, switches and fields of earlier versions rewritten to current ones."""
     text = with_current_imports(
         with_current_fields(with_current_switches(regular(epath.Path(path)).read_text(encoding="utf-8")))
     )
@@ -212,12 +212,12 @@ def _open_with_moved_imports(path: str) -> io.StringIO:
 
 
 def search_paths() -> list[str]:
-    """Return the folders, beside the working folder and the package, that the last configuration was searched in."""
+    """Return the folders in which the last configuration was searched, besides the working folder and the package."""
     return gin_internals._LOCATION_PREFIXES[1:-2]
 
 
 def shipped() -> list[str]:
-    """Return the names of the package's Gin files, as they are given."""
+    """Return the names of the package's Gin files, as they are given on the command line."""
     return [str(path.relative_to(root)) for root in (PACKAGE, PACKAGE.parent) for path in root.glob("gin/**/*.gin")]
 
 
@@ -239,13 +239,13 @@ def parse_binding(binding: str) -> None:
 
 
 def bound_names() -> list[str]:
-    """Return the names that the files bind, and the modules that these are in."""
+    """Return the names that the files bind, and their modules."""
     names = [selector for _, selector in gin_internals._CONFIG]
     return [*macros(), *(part for name in names for part in (name.split(".")[-2], name.split(".")[-1]))]
 
 
 def macros() -> dict[str, Any]:
-    """Return every macro that has a value, with the value."""
+    """Return every macro that has a value, with that value."""
     return {
         scope: values["value"] for (scope, selector), values in gin_internals._CONFIG.items() if selector == "gin.macro"
     }
@@ -258,7 +258,7 @@ def check_macros(files: list[epath.Path], bindings: list[str]) -> None:
         UserError: if one has no value or is not used.
     """
     values, uses, defined = macros(), references(files), definitions(files)
-    # A later binding may have replaced what a file used.
+    # A later binding may have replaced the value in which a file used a macro.
     for name in sorted(macros_in(list(gin_internals._CONFIG.values()))):
         # Gin holds `X = %gin.REQUIRED` as a reference that fails only when it is evaluated.
         if str(values.get(name, "%gin.REQUIRED")) == "%gin.REQUIRED":
@@ -275,7 +275,7 @@ def check_macros(files: list[epath.Path], bindings: list[str]) -> None:
 
 
 def macros_in(value: Any) -> set[str]:
-    """Return the names of the macros that a value as Gin holds it refers to, itself or anywhere in its collections."""
+    """Return the names of the macros in a value as Gin holds it, including those inside its collections."""
     if isinstance(value, Mapping):
         return macros_in([*value.keys(), *value.values()])
     if isinstance(value, list | tuple):
@@ -287,7 +287,7 @@ def macros_in(value: Any) -> set[str]:
 
 
 def check_types() -> None:
-    """Check that every field of a dataclass that is a number, a string or a truth value is bound to one in its range.
+    """Check that every number, string or bool field of a dataclass is bound to a value of its type and in its range.
 
     Raises:
         UserError: if a value is of another type, or out of range.
@@ -310,14 +310,14 @@ def check_types() -> None:
 
 
 def behind_macros(value: object, values: Mapping[str, Any]) -> tuple[str | None, Any]:
-    """Return the last macro that a value stands for, which may stand for another, and what that one is bound to.
+    """Follow a value through macros that refer to other macros; return the last macro and the value bound to it.
 
     Args:
         value: what a field is bound to.
         values: the value of each macro.
 
     Raises:
-        UserError: if macros stand for each other in a circle.
+        UserError: if macros refer to each other in a circle.
     """
     names: list[str] = []
     while macro := re.fullmatch(r"%(\w+)", str(value)):
@@ -360,9 +360,9 @@ def locate(file: str, folders: list[str]) -> epath.Path | None:
 
 
 def resolved() -> str:
-    """Return the configuration as the text of one file that builds the same object again."""
+    """Return the configuration in force as the text of one file that builds the same object again."""
     text = gin.config_str(max_line_length=110)
-    # A macro loses its last use where the command line binds the field itself, or the later macro that was set by it.
+    # A macro is no longer used if the command line binds its field directly, or its only user was a later macro.
     for name in reversed(macros()):
         if not re.search(rf"%{name}\b", text):
             text = re.sub(rf"^{name} =.*\n(?:[ \t]+\S.*\n)*", "", text, flags=re.MULTILINE)
@@ -380,12 +380,12 @@ def settings() -> dict[str, str]:
 
 
 def macro_names() -> dict[str, str]:
-    """Return the macro that each field which has one takes its value from, by `Class.field`."""
+    """Return, by `Class.field`, the macro from which each field with one takes its value."""
     return {field: macro for field, (_, macro) in _bound_fields().items() if macro is not None}
 
 
 def _bound_fields() -> dict[str, tuple[Any, str | None]]:
-    """Return the value of each bound field, and the macro that holds it, by `Class.field`."""
+    """Return, by `Class.field`, the value of each bound field and the macro that holds it."""
     values, found = macros(), {}
     for (_, selector), fields in gin_internals._CONFIG.items():
         if selector == "gin.macro":

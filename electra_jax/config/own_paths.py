@@ -1,4 +1,4 @@
-"""Paths in the config.gin of a model directory that was written without them, or has been moved or copied since."""
+"""Find the tokenizer of a model directory whose config.gin names none, or that has been moved or copied since."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,15 +8,15 @@ from electra_jax.run_directory import CONFIG, CONTINUED, TOKENIZER, VOCABULARY
 
 
 def tokenizer_bindings(file: str, values: Mapping[str, Any]) -> list[str]:
-    """Return the bindings with which a Gin file of a model directory names the tokenizer that stands beside it.
+    """Return the bindings that make a model directory's Gin file name the tokenizer next to it.
 
     Args:
         file: a Gin file.
         values: the macros that have been bound so far.
 
     Returns:
-        Bindings of the tokenizer's macros that have no value, or name a file that does not exist; none where `file` is
-        not one that this package writes there, or no tokenizer stands beside it.
+        Bindings of the tokenizer macros that have no value, or name a file that does not exist; none if `file` is not
+        one that this package writes there, or there is no tokenizer next to it.
     """
     path = path_of(file)
     own = next((path.parent / name for name in (VOCABULARY, TOKENIZER) if (path.parent / name).exists()), None)

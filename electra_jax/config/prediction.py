@@ -35,13 +35,14 @@ class EvaluationRun:
     """Everything that determines an `electra evaluate` on a downstream task.
 
     Attributes:
-        model_dir: a fine-tuned model, or for minimal pairs a pre-trained one; None to score `predictions`.
+        model_dir: a fine-tuned model, or, for minimal pairs, a pre-trained one; None to score `predictions`.
         task: the task and where its data is; without a name, the task that the model was fine-tuned on.
         split: the split to score; "dev" stands for both dev splits of MNLI.
         predictions: a file of predictions to score without a model.
         null_odds: the file null_odds.json that belongs to predictions of SQuAD 2.0.
         output: the file for the metrics; None for evaluation.json in the model directory (minimal_pairs.json for
-            those, prompt.json for a prompt to a pre-trained model), or `predictions` with .metrics.json appended.
+            minimal pairs, prompt.json for a prompt to a pre-trained model), or for `predictions` with .metrics.json
+            appended.
         batch_size: rows of a batch; changes only the speed.
     """
 

@@ -39,19 +39,19 @@ class CacheConfig(Checked):
         source: the text.
         vocab_file: BERT's vocab.txt, or any tokenizer.json.
         lowercase: None to take the casing from the record of a vocab.txt.
-        cache_dir: the folder of all caches, one directory for each combination of these settings, and of what is made
-            of a CORPUS that is a read-only cache; None for the user's cache folder.
+        cache_dir: the folder of all caches, with a directory for each combination of these settings; it also holds
+            files made from a CORPUS that is a read-only cache. None for the user's cache folder.
         sequence_length: length of an example, [CLS] and [SEP] included.
         one_segment_share: share of examples with one segment.
         random_length_share: share of examples that aim at a random, shorter length.
-        word_marks: whether the spaces of the text mark its words, also where the tokenizer does not keep them: as of
-            Chinese that a segmenter has divided. MASK_UNIT then goes by them.
+        word_marks: whether the spaces of the text mark its words even if the tokenizer does not keep them, as in
+            Chinese that a segmenter has divided. MASK_UNIT then follows these marks.
         held_out_fraction: share of documents held out for validation.
         num_processes: number of processes that tokenise; 0 for one per core.
         max_auto_cache_bytes: size up to which `electra pretrain` caches a corpus without being asked.
         seed: seed for the segments and lengths that are drawn.
         example_building: how documents become examples, a name that `tasks.original.choice.example_builder` takes.
-        allow_unknown: go on where more than a fifth of the text's tokens are [UNK].
+        allow_unknown: continue even if more than a fifth of the text's tokens are [UNK].
     """
 
     source: CorpusConfig
@@ -89,16 +89,16 @@ class VocabularyRun(Checked):
 
     Attributes:
         source: the text to learn from.
-        vocab_file: the file to write: a vocab.txt, beside which a tokenizer.json is written, or a tokenizer.json.
+        vocab_file: the file to write: a vocab.txt, next to which a tokenizer.json is written, or a tokenizer.json.
         extend: a WordPiece vocabulary to which words of the text are added, a file or a model directory; None to learn
-            one.
+            a new one.
         algorithm: "wordpiece", "bpe" (byte-level) or "unigram".
         vocab_size: number of entries.
-        lowercase, strip_accents: what is done to text before it is split, see `tasks.scripts.choose_casing`.
-        min_frequency: number of times that a pair of pieces must occur to be merged; without effect on "unigram".
+        lowercase, strip_accents: how text is normalized before it is split, see `tasks.scripts.choose_casing`.
+        min_frequency: number of times that a pair of pieces must occur to be merged; no effect on "unigram".
         limit_alphabet: for "wordpiece", the largest number of single characters; None for 99.99 % of the text.
-        sample_mb: megabytes of text to learn from, drawn at random where there is more.
-        allow_unknown: go on where more than a fifth of the text becomes [UNK].
+        sample_mb: megabytes of text to learn from, drawn at random if there is more.
+        allow_unknown: continue even if more than a fifth of the text becomes [UNK].
     """
 
     source: CorpusConfig
@@ -122,14 +122,14 @@ class PretrainingRun:
         model_dir: the run directory.
         init_from: a model directory to initialize a new run's weights from, by role: see `checkpoints.roles`; None for
             random weights.
-        map_vocabulary: take the rows of an `init_from` that has another vocabulary by token; those of tokens that it
-            lacks are new.
-        extend_positions: what the rows of a learned table of positions start from that an `init_from` with a shorter
-            one lacks, a name of `embeddings.EXTENSIONS`; None to refuse it.
+        map_vocabulary: whether to match the embedding rows of an `init_from` with another vocabulary by token; tokens
+            that it lacks get new rows.
+        extend_positions: how to initialize the rows of a learned position table that a shorter one in `init_from`
+            lacks, a name of `embeddings.EXTENSIONS`; None to refuse a shorter table.
         encoder: the discriminator's encoder.
         generator_width_fraction, generator_depth_fraction: the generator's sizes as fractions of the discriminator's;
-            without effect if the generator has no encoder of its own.
-        generator_encoder: the generator's sizes themselves, as `electra import` binds those of a pair; None for the
+            no effect if the generator has no encoder of its own.
+        generator_encoder: the generator's explicit sizes, as `electra import` binds those of a pair; None to use the
             fractions.
         generator_kind: "small" (an encoder of its own), "tied" (the discriminator's), "uniform" (any token),
             "two_tower" (an encoder for each direction) or "none".
@@ -140,7 +140,7 @@ class PretrainingRun:
         mask_prob, mask_token_prob: see `MaskingConfig`.
         masking: "device" draws masks in the jitted step; "task" takes those that a named task or mixture draws itself,
             on the host (a corpus is always masked on the device).
-        mask_unit: what is masked as a whole, one of `mask_units.MASK_UNITS`.
+        mask_unit: the unit that is masked as a whole, one of `mask_units.MASK_UNITS`.
         optimizer: the settings of the update rule.
         mesh: the device mesh.
         cache: the tokenised text.
@@ -155,11 +155,11 @@ class PretrainingRun:
         schedule_steps: steps over which the schedules of hyperparameters run (see `training.schedules`).
         generator_first, copy_generator, freeze_generator: see `phases.PhasesConfig`.
         batch_size_warmup, sequence_length_warmup: smaller batches and shorter rows in the first steps, as
-            (share of the steps up to which, size) pairs: see `data.batch_shapes.BatchShapes`. An example is cut to a
-            shorter row, and what is cut off is not trained on.
+            (share of the steps up to which, size) pairs: see `data.batch_shapes.BatchShapes`. Examples are cut to the
+            shorter rows, and the rest of them is not trained on.
         packing: whether several examples of the corpus share a row if they fit, each attending only to its own tokens;
             held-out text keeps one example a row.
-        rules: whose rules draw masks and report metrics where implementations differ, a name of `registry.RULES`.
+        rules: the implementation whose rules draw masks and report metrics if they differ, a name of `registry.RULES`.
     """
 
     model_dir: Annotated[str, NAMED]
@@ -242,7 +242,7 @@ class PretrainingRun:
         phases.check(self.phases_config, **self.variant, own_rate=rates != (None, None), init_from=self.init_from)
 
     def _check_schedules(self) -> None:
-        """Check what changes over the steps."""
+        """Check the settings that change over the steps."""
         check_schedule(
             "MASK_PROB", self.mask_prob, valid=lambda share: 0 < share < 1, rule="must be above 0 and under 1"
         )
@@ -295,7 +295,7 @@ class PretrainingRun:
 
     @property
     def phases_config(self) -> PhasesConfig:
-        """When each tower is trained."""
+        """The schedule of when each tower is trained."""
         return PhasesConfig(self.generator_first, self.copy_generator, self.freeze_generator)
 
     @property
@@ -309,28 +309,28 @@ class PretrainingRun:
         )
 
     def max_predictions(self, sequence_length: int) -> int:
-        """Return the most positions that are masked in a row of this length at any step."""
+        """Return the largest number of positions that are masked in a row of this length at any step."""
         return max_predictions(self.mask_prob, sequence_length)
 
     @property
     def generator_steps(self) -> int:
-        """The updates of the generator alone."""
+        """The number of updates of the generator alone."""
         stages = ((stage.end - stage.start, stage.shape) for stage in self.batch_shapes.stages)
         costs = [(count, self.generator_step_flops(shape), self.step_flops(shape)) for count, shape in stages]
         return phases.generator_steps(self.generator_first, costs) if self.generator_first else 0
 
     def generator_step_flops(self, shape: BatchShape) -> int:
-        """Return the matrix FLOPs of a training step of the generator alone, with batches of a shape."""
+        """Return the matrix FLOPs of a step that trains the generator alone, with batches of a shape."""
         return self._step_flops(shape, trained="generator")
 
     def step_flops(self, shape: BatchShape) -> int:
-        """Return the matrix FLOPs of a training step after those of a generator alone, with batches of a shape."""
+        """Return the matrix FLOPs of a step after the generator-only steps, with batches of a shape."""
         return self._step_flops(shape, trained="main" if self.freeze_generator else "both")
 
     def _step_flops(self, shape: BatchShape, *, trained: str) -> int:
         """Return the FLOPs of a step that trains some towers (see `flops.step_flops`), with batches of a shape.
 
-        Those of the optimizer count: Muon's products do not become fewer where a batch is small.
+        The optimizer's FLOPs count: Muon's products do not become fewer with a smaller batch.
         """
         arguments = {name: value for name, value in self.variant.items() if name != "embedding_sharing"}
         slots = self.max_predictions(shape.sequence_length)
@@ -346,7 +346,7 @@ class PretrainingRun:
         return nn.unbox(jax.eval_shape(lambda key: init_params(key, self.model, length), jax.random.key(0)))
 
     def update_rule(self) -> optax.GradientTransformation:
-        """Return the optimizer; a learning rate of the generator is of all that only the generator's loss trains."""
+        """Return the optimizer; a generator learning rate applies to everything only the generator's loss trains."""
         disentangled = self.embedding_sharing == "gdes"
         rule = make_optimizer(self.optimizer, generator=f"({GENERATOR}|embeddings/)" if disentangled else GENERATOR)
         return phases.for_main(rule, self.embedding_sharing) if self.phases_config.ready else rule
@@ -354,7 +354,7 @@ class PretrainingRun:
     def masking_config(
         self, *, cls_id: int, sep_id: int, mask_id: int, begins_word: list[bool] | None = None
     ) -> MaskingConfig:
-        """Return the masking with a vocabulary's special ids and, unless MASK_UNIT is "token", what begins a word."""
+        """Return the masking with a vocabulary's special ids and, unless MASK_UNIT is "token", its word beginnings."""
         word_mark = WORD_MARK if self.cache.word_marks else None
         return MaskingConfig(
             mask_prob=self.mask_prob,
@@ -367,10 +367,10 @@ class PretrainingRun:
         )
 
     def masking_of(self, vocabulary: WordTokens) -> MaskingConfig:
-        """Return the masking of a vocabulary's tokens.
+        """Return the masking for a vocabulary.
 
         Raises:
-            UserError: if words are masked, and the vocabulary does not say where they begin.
+            UserError: if words are masked but the vocabulary does not say where they begin.
         """
         reads_tokens = self.mask_unit != "token" and not self.cache.word_marks
         begins_word = vocabulary.begins_word if reads_tokens else None
@@ -378,7 +378,7 @@ class PretrainingRun:
         return self.masking_config(**special, begins_word=begins_word)
 
     def setup(self, vocabulary: WordTokens) -> PretrainingSetup:
-        """Return what the training steps are made of, with a vocabulary's special ids; raises as `masking_of`."""
+        """Return the parts of the training steps, with a vocabulary's special ids; raises as `masking_of`."""
         return PretrainingSetup(
             model=self.model,
             objective=self.objective,

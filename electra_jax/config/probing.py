@@ -1,4 +1,4 @@
-"""Configure `electra probe`, what is read from the hidden states of which encoder, and `electra trigram` beside it."""
+"""Configure `electra probe`, which encoder is probed for which labels, and its baseline `electra trigram`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class ProbeRun(Checked):
         vocab_file, lowercase, encoder: see `finetuning.FinetuningRun`.
         task: the probe, a name of `tasks.tagging.probing.COLUMNS`, and where its sentences are.
         num_train_sentences: training sentences, drawn by the seed; all if there are no more.
-        mask_prob: for "words", the share of the tokens that are masked.
+        mask_prob: share of the tokens that are masked, for "words".
         penalty: see `softmax_regression.fit`.
         max_iterations: iterations of a fit.
         batch_size: sentences of a batch; changes only the speed.
@@ -72,7 +72,7 @@ class TrigramRun(Checked):
         """Check the settings.
 
         Raises:
-            UserError: if a number is out of range, or the task asks for no tokens under masks.
+            UserError: if a number is out of range, or the task is not "words".
         """
         super().__post_init__()
         if self.task.task != "words":

@@ -1,11 +1,11 @@
-"""The config.gin of a model directory: how it is named, and how those that earlier versions recorded are read."""
+"""Name the config.gin of a model directory, and rewrite one that an earlier version recorded to current names."""
 
 import re
 from typing import NamedTuple
 
 from electra_jax.errors import UserError
 
-# Where the modules stand that a config.gin recorded by version 0.1 imports from `electra_jax` or `electra_jax.tasks`.
+# The current modules of classes that a config.gin of version 0.1 imports from `electra_jax` or `electra_jax.tasks`.
 MOVED_MODULES = {
     "comparison": "electra_jax.config.comparison",
     "electric": "electra_jax.pretraining.electric",
@@ -24,12 +24,12 @@ MOVED_MODULES = {
 
 
 class RecordedFile(NamedTuple):
-    """Name a config.gin that is read because it stands in a model directory: data, which may not run code.
+    """Name a config.gin that is read because it lies in a model directory: it is data, and must not run code.
 
     Attributes:
         path: the file.
-        needs_imports: whether the run's own modules are needed, such as one that registers a SeqIO task; without,
-            their imports are left out.
+        needs_imports: whether the run's own modules are needed, such as one that registers a SeqIO task; if not, their
+            imports are left out.
     """
 
     path: str
@@ -41,13 +41,13 @@ class RecordedFile(NamedTuple):
 
 
 class Switch(NamedTuple):
-    """One of today's switches, and the fields of version 0.1 in its place.
+    """A current switch, and the fields that version 0.1 had instead.
 
     Attributes:
         owner: the dataclass that has them.
-        name: the field of today.
+        name: the current field.
         standard, original: its values, as Gin writes them.
-        fields: those of version 0.1, with the value that stands for `original`, as Gin writes it.
+        fields: the fields of version 0.1, with the value that means `original`, as Gin writes it.
     """
 
     owner: str
@@ -92,13 +92,13 @@ SWITCHES = (
 
 
 class Field(NamedTuple):
-    """A field that a dataclass has gained since configurations were recorded without it.
+    """A field that was added to a dataclass after configurations had been recorded without it.
 
     Attributes:
         owner: the dataclass that has it.
         name: the field.
-        beside: a field that every recorded configuration of the dataclass binds, in a line of its own.
-        value: what earlier versions did, as Gin writes it; or the place of an older field with the same value, as
+        beside: a field that every recorded configuration of the dataclass binds on a line of its own.
+        value: the behaviour of earlier versions, as Gin writes it; or an older field with the same value, as
             "Class.field".
     """
 
@@ -131,10 +131,10 @@ FIELDS = (
     Field("FinetuningRun", "accumulation_steps", "save_every", "1"),
     Field("FinetuningRun", "patience", "save_every", "None"),
     Field("FinetuningRun", "keep_state", "save_every", "False"),
-    # Earlier versions weighed the rows of each batch by themselves, which no value does: see `identity.BATCHES`.
+    # Earlier versions weighed the rows of each batch separately, which no value does: see `identity.BATCHES`.
     Field("FinetuningRun", "pool_batches", "save_every", "64"),
     Field("FinetuningRun", "scan_unroll", "save_every", "1"),
-    # Earlier versions reported the best score of the examples that chose the checkpoint, which no value does.
+    # Earlier versions reported the best score on the examples that chose the checkpoint, which no value does.
     Field("FinetuningRun", "selection", "save_every", "'last'"),
     Field("ComparisonRun", "pretraining_seeds", "random_baseline", "1"),
     Field("ComparisonRun", "cool_down", "random_baseline", "None"),
@@ -167,7 +167,7 @@ FIELDS = (
 
 def added_fields() -> tuple[Field, ...]:
     """Return all fields that were added, those of BERT's encoder included."""
-    # The command line answers before JAX is imported.
+    # Imported here because the command line answers before JAX is imported.
     from electra_jax.model.config import BERT_BLOCK
 
     block = (Field("EncoderConfig", name, "initializer_range", repr(value)) for name, value in BERT_BLOCK.items())
@@ -175,10 +175,10 @@ def added_fields() -> tuple[Field, ...]:
 
 
 def with_current_fields(text: str) -> str:
-    """Return a configuration that earlier versions recorded with the fields that they did not have.
+    """Add the fields that an earlier version did not have to a configuration that it recorded.
 
     Args:
-        text: a Gin file. Others than recorded ones are returned as they are.
+        text: a Gin file. Files that were not recorded are returned unchanged.
     """
     for field in added_fields():
         owner = re.search(rf"^(\w+\.{field.owner})\.{field.beside} = ", text, flags=re.MULTILINE)
@@ -190,15 +190,15 @@ def with_current_fields(text: str) -> str:
 
 
 def with_current_switches(text: str) -> str:
-    """Return a configuration with each group of version 0.1's switches, where all are bound, replaced by today's one.
+    """Replace each group of version 0.1's switches in a configuration, if all are bound, by the current switch.
 
     Args:
-        text: a Gin file. Other files than those that version 0.1 recorded are returned as they are.
+        text: a Gin file. Files that version 0.1 did not record are returned unchanged.
 
     Raises:
         UserError: if some switches of a group follow the original and others do not.
     """
-    # The only macro that stood for such a switch. It stays, without use.
+    # The only macro that held such a switch. It stays, although nothing uses it.
     macro = re.search(r"^LAYERWISE_EXPONENTS = ('\w+')$", text, flags=re.MULTILINE)
     if macro:
         text = text.replace("%LAYERWISE_EXPONENTS", macro[1])
@@ -220,7 +220,7 @@ def with_current_switches(text: str) -> str:
 
 
 def with_current_imports(text: str) -> str:
-    """Return a config.gin whose imports of version 0.1 are those of today's modules."""
+    """Return a config.gin whose imports of version 0.1 are replaced by the current modules."""
 
     def moved(line: re.Match[str]) -> str:
         if line[1] not in MOVED_MODULES:

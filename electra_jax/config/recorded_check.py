@@ -1,4 +1,4 @@
-"""Check the config.gin of a model directory before Gin parses it: a directory is data, and runs no code."""
+"""Check the config.gin of a model directory before Gin parses it: a directory is data, and must not run code."""
 
 import tokenize
 from collections.abc import Collection
@@ -9,8 +9,8 @@ from gin import config_parser
 from electra_jax.config.recorded import RecordedFile
 from electra_jax.errors import UserError
 
-# What a recorded configuration may import, and of each module the dataclasses that it may bind and refer to. Those of
-# `electra predict`, `evaluate`, `compare`, `sweep` and `serve` are recorded for no model, and say where to write.
+# The modules that a recorded configuration may import, and the dataclasses in each that it may bind and refer to. Those
+# of `electra predict`, `evaluate`, `compare`, `sweep` and `serve` are not recorded for a model, and name output paths.
 CLASSES = {
     "electra_jax.config.comparison": (),
     "electra_jax.config.corpora": ("CorpusConfig",),
@@ -31,13 +31,13 @@ CLASSES = {
     "electra_jax.training.loop": ("LoopConfig",),
     "electra_jax.training.optimizer": ("OptimizerConfig",),
     "electra_jax.training.sharding": ("MeshConfig",),
-    # Gin's own, which it records beside a macro that names another: nothing of it may be bound.
+    # Gin's own module, which it records for a macro that names another macro: nothing in it may be bound.
     "gin.config": (),
 }
-# The files that `electra import` includes; they are found in the package alone.
+# The files that `electra import` includes; they are searched only in the package.
 SHIPPED = ("gin/models/bert.gin", "gin/models/modern.gin", "gin/objectives/electric.gin", "gin/runs/pretrain.gin")
-# Macros of `electra evaluate` and `electra predict` that say what is scored, and where the answers are written; and of
-# `electra serve`, which say who can ask and for how much.
+# Macros of `electra evaluate` and `electra predict` that say what is scored and where the results are written, and of
+# `electra serve`, which say who may send requests and how large they may be.
 COMMAND_LINE = (
     *("NULL_ODDS", "OUTPUT", "OUTPUT_DIR", "PREDICTIONS", "SPLIT"),
     *("HOST", "PORT", "MAX_BATCH_SIZE", "MAX_WAIT_MS", "MAX_BODY_BYTES", "MAX_INPUTS", "MAX_QUEUE"),
@@ -52,14 +52,14 @@ class Macro(NamedTuple):
 
 
 class Names(config_parser.ParserDelegate):
-    """Collect the references that Gin's parser comes across, wherever in a value; nothing is looked up."""
+    """Collect the references that Gin's parser finds anywhere in a value; nothing is looked up."""
 
     def __init__(self) -> None:
         """Start without references."""
         self.references: list[str] = []
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
-        """Note a reference."""
+        """Record a reference."""
         self.references.append(scoped_configurable_name.rpartition("/")[2])
         return f"@{scoped_configurable_name}"
 
@@ -69,14 +69,14 @@ class Names(config_parser.ParserDelegate):
 
 
 def checked(text: str, file: RecordedFile, *, also: Collection[str]) -> str:
-    """Return the text for Gin to parse, in which nothing but dataclasses of this package is imported, bound or named.
+    """Return the text for Gin to parse, in which only dataclasses of this package are imported, bound or named.
 
-    Imports of the user's modules are blanked where they are not needed, or are in `also`.
+    Imports of the user's modules are blanked if they are not needed or are in `also`.
 
     Args:
         text: the contents of the file, read once.
-        file: where the text is from.
-        also: modules that Gin files of the user import.
+        file: the file that the text comes from.
+        also: modules that the user's Gin files import.
 
     Raises:
         UserError: if the text has an import, include, binding or reference of another kind, or is not Gin.
@@ -85,7 +85,7 @@ def checked(text: str, file: RecordedFile, *, also: Collection[str]) -> str:
     for first, last in _statements(text, file, also=also, blanks=True):
         lines[first - 1 : last] = [""] * (last - first + 1)
     text = "\n".join(lines)
-    # What is parsed is what was checked.
+    # Check again, so that exactly the text that is parsed has been checked.
     _statements(text, file, also=(), blanks=False)
     return text
 
@@ -107,7 +107,7 @@ def _statements(text: str, file: RecordedFile, *, also: Collection[str], blanks:
                 elif statement.module in CLASSES:
                     imported[statement.bound_name()] = statement
                 elif blanks and (statement.module in also or not file.needs_imports):
-                    # The parser stands at the statement after this one.
+                    # The parser is already at the statement after this one.
                     blanked.append((line, max(line, parser.current_token.start[0] - 1)))
                 else:
                     raise _foreign_import(statement, file)
@@ -135,7 +135,7 @@ def _statements(text: str, file: RecordedFile, *, also: Collection[str], blanks:
 
 
 def _may_be_bound(selector: str, imported: dict[str, config_parser.ImportStatement]) -> bool:
-    """Return whether a selector is a dataclass of `CLASSES`, found in the way that Gin finds it."""
+    """Return whether a selector names a dataclass of `CLASSES`, resolved as Gin resolves it."""
     root, _, rest = selector.partition(".")
     if root not in imported:
         return False

@@ -1,4 +1,4 @@
-"""Resume a run at its place in the data, and say how its settings differ from those of its last start."""
+"""Resume a run at its place in the data, and report how its settings differ from those of its last start."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from electra_jax.training.optimizer import learning_rate
 
 
 def data_state(run: PretrainingRun, batches: State, data: PretrainingData) -> dict[str, Any]:
-    """Return the place of all processes in the data, and what it belongs to, for a checkpoint."""
+    """Return the place of all processes in the data, and the data that it belongs to, for a checkpoint."""
     return {
         "batches": whole_state(processes.gather(batches)),
         "kind": data.kind,
@@ -30,7 +30,7 @@ def data_state(run: PretrainingRun, batches: State, data: PretrainingData) -> di
 
 
 def order_of(run: PretrainingRun, data: PretrainingData) -> dict[str, Any]:
-    """Return what decides which rows a run reads after which, by the names that users know; JSON values."""
+    """Return the settings that decide the order in which a run reads rows, by their user-facing names; JSON values."""
     return {
         "the text of CORPUS": data.fingerprint,
         "SEQUENCE_LENGTH": run.cache.sequence_length,
@@ -44,8 +44,8 @@ def resume_data(run: PretrainingRun, data: PretrainingData, held: Mapping[str, A
 
     Args:
         run: the run that resumes.
-        data: what it reads.
-        held: the checkpoint's `data_state`; those of earlier versions have no "order".
+        data: the data that it reads.
+        held: the checkpoint's `data_state`; that of an earlier version has no "order".
         step: the checkpoint's step.
 
     Raises:
@@ -74,18 +74,18 @@ def resume_data(run: PretrainingRun, data: PretrainingData, held: Mapping[str, A
             "this one: give what it was started with, or begin anew in another MODEL_DIR, with "
             f"--gin.INIT_FROM='\"{run.model_dir}\"' to take its weights along"
         )
-    # Each step takes one batch; checkpoints of version 0.1 do not say it again.
+    # Each step takes one batch, so checkpoints of version 0.1 do not store their number separately.
     data.train.restore({"step": step, **held["batches"]})
     for line in changes_since_the_last_start(run, step):
         print_on_leader(line)
 
 
 def changes_since_the_last_start(run: PretrainingRun, step: int) -> list[str]:
-    """Return lines about the settings of a run that differ from those that its MODEL_DIR records; none if all agree.
+    """Return lines about the settings in which a run differs from the record in its MODEL_DIR; none if all agree.
 
     Args:
         run: the run that resumes.
-        step: updates it has had.
+        step: number of updates so far.
     """
     try:
         last = recorded_run(path_of(run.model_dir))
@@ -103,11 +103,11 @@ def changes_since_the_last_start(run: PretrainingRun, step: int) -> list[str]:
 
 
 def differences(last: Any, now: Any, names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return the values of two configurations that differ, as they are written, by the names that users know.
+    """Return the values in which two configurations differ, as text, by their user-facing names.
 
     Args:
         last: a dataclass, whose fields may be dataclasses.
-        now: another of its kind.
+        now: another one of the same class.
         names: the macros of fields that have one, by `Class.field`.
     """
     found: dict[str, tuple[str, str]] = {}
@@ -129,9 +129,9 @@ def recorded_run(directory: epath.Path) -> PretrainingRun:
     """Return the configuration that a run of `electra pretrain` recorded in its MODEL_DIR.
 
     Raises:
-        UserError: if the record cannot be read, or refers to more than this package's dataclasses.
+        UserError: if the record cannot be read, or refers to anything but this package's dataclasses.
     """
-    # The caller may be a run of its own, whose configuration is still to be read from.
+    # The caller may be a run itself, whose own configuration is still needed.
     with gin_files.isolated():
         recorded = RecordedFile(str(directory / CONFIG), needs_imports=False)
         return gin_files.build(PretrainingRun, [recorded], [], search_paths=[])

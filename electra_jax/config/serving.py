@@ -14,13 +14,13 @@ class ServingRun:
 
     Attributes:
         model_dir: a model directory.
-        host: the address to listen at: an IP address, or a name that stands for one.
-        port: the TCP port; 0 for one that is free.
+        host: the address to listen on: an IP address, or a name that resolves to one.
+        port: the TCP port; 0 for any free one.
         text_column, text_b_column: the fields of JSON objects that hold the texts; None for "text", and for "text_pair"
             or "text_b".
         id_column: the field that holds an id to repeat in the record.
         max_batch_size: the most rows of a forward pass, and about the most inputs of requests that are joined.
-        max_wait_ms: how long a request may wait for others to join it, where the device is idle, milliseconds.
+        max_wait_ms: how long a request may wait for others to join it while the device is idle, milliseconds.
         max_body_bytes: the largest body of a request, bytes.
         max_body_seconds: how long a body may take to arrive, seconds.
         max_inputs: the most inputs of a request.

@@ -13,8 +13,8 @@ from electra_jax.config.finetuning import FinetuningRun
 from electra_jax.errors import UserError
 from electra_jax.ranges import NAMED, RUNS, SEED
 
-# What has one value in all trials: seeds are no settings to choose among, and scores of other examples, or by other
-# rules, do not compare.
+# Settings that have one value in all trials: seeds are not settings to choose among, and scores on other examples or
+# by other rules cannot be compared.
 _SHARED = {
     "MODEL_DIR": "each trial has its own below that of the sweep",
     "SEED": "a seed is nothing to choose, and NUM_SEEDS gives each trial several",
@@ -30,19 +30,19 @@ _SHARED = {
 # Names as in SciPy and Ray Tune.
 _RANGE = re.compile(r"(uniform|loguniform)\(([^,()]+),([^,()]+)\)")
 _EXAMPLE = '{"LEARNING_RATE": (1e-4, 3e-4), "EPOCHS": (3, 10)}'
-# Draws for each trial before the different ones are taken to be exhausted.
+# Draws for each trial before the different combinations are taken to be exhausted.
 _MOST_DRAWS = 1000
 
 
 class Interval(NamedTuple):
-    """The values between two, or those whose logarithms are between the logarithms of two."""
+    """The values between two limits, or those whose logarithms are between the logarithms of two limits."""
 
     low: float
     high: float
     logarithmic: bool
 
     def at(self, share: float) -> float:
-        """Return the value at a share of the way from the lowest to the highest, to four digits."""
+        """Return the value at a fraction of the way from the lowest to the highest, to four digits."""
         if self.logarithmic:
             value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
         else:
@@ -55,13 +55,13 @@ class SweepRun:
     """Everything that determines a sweep.
 
     Attributes:
-        model_dir: the directory of the sweep; one that exists is resumed.
-        space: by the names of settings of `electra finetune`, the values to try; or, with `trials`, a range to draw
+        model_dir: the directory of the sweep; an existing one is resumed.
+        space: the values to try, by the names of settings of `electra finetune`; or, with `trials`, a range to draw
             them from: "uniform(0.0, 0.2)", or "loguniform(1e-5, 1e-3)", uniform in the logarithm.
         trials: number of random samples; None for all combinations of the values.
-        trials_seed: decides the random samples; with more trials the first ones remain.
+        trials_seed: seed of the random samples; with more trials the first ones stay the same.
         processes: number of trials that run side by side.
-        finetuning: returns what all trials have in common.
+        finetuning: returns the configuration that all trials have in common.
     """
 
     model_dir: Annotated[str, NAMED]
@@ -94,15 +94,15 @@ class SweepRun:
 
     @property
     def combinations(self) -> list[dict[str, Any]]:
-        """The values of each trial, by the names of the settings.
+        """The values of each trial, by setting name.
 
         Raises:
-            UserError: if there are fewer different ones than `trials`.
+            UserError: if there are fewer different combinations than `trials`.
         """
         read = {name: _read(name, values) for name, values in self.space.items()}
         if self.trials is None:
             return [dict(zip(read, values, strict=True)) for values in itertools.product(*read.values())]
-        # The sequence of `random.random` is the same in all versions of Python.
+        # `random.random` gives the same sequence in all versions of Python.
         draw = random.Random(self.trials_seed).random
         found: dict[str, dict[str, Any]] = {}
         for _ in range(_MOST_DRAWS * self.trials):
@@ -146,5 +146,5 @@ def _read(name: str, values: Any) -> Interval | Sequence[Any]:
 
 
 def _sample(values: Interval | Sequence[Any], share: float) -> Any:
-    """Return the value at a share, from 0 to under 1, of a range or a list."""
+    """Return the value at a fraction, from 0 to under 1, of a range or a list."""
     return values.at(share) if isinstance(values, Interval) else values[int(share * len(values))]

@@ -1,4 +1,4 @@
-"""Shapes of batches that grow over the steps of a run, and rows that are cut to a smaller length."""
+"""Grow the shapes of batches over the steps of a run, and cut rows to a smaller length."""
 
 import dataclasses
 import itertools
@@ -36,9 +36,9 @@ class BatchShapes:
 
     Attributes:
         full: the shape after the warm-ups.
-        batch_size_warmup: smaller numbers of rows, at first.
-        sequence_length_warmup: smaller lengths, at first.
-        num_steps: the steps that shares are of.
+        batch_size_warmup: smaller numbers of rows at the beginning.
+        sequence_length_warmup: smaller lengths at the beginning.
+        num_steps: the steps of the run, to which shares refer.
     """
 
     full: BatchShape
@@ -50,7 +50,7 @@ class BatchShapes:
         """Check the warm-ups.
 
         Raises:
-            UserError: if shares or sizes do not increase, or reach the whole run or the full size.
+            UserError: if shares or sizes do not increase, or they reach the whole run or the full size.
         """
         for name, warmup, full in (
             ("BATCH_SIZE", self.batch_size_warmup, self.full.batch_size),
@@ -94,20 +94,20 @@ class BatchShapes:
         return tuple(stage.start for stage in self.stages[1:])
 
     def num_rows(self, start: int, end: int) -> int:
-        """Return the rows of the global batches of the updates from `start` up to `end`, counted from 0."""
+        """Return how many rows the global batches of the updates from `start` up to `end`, counted from 0, have."""
         bounds = [start, *(change for change in self.changes if start < change < end), end]
         return sum((last - first) * self.at(first).batch_size for first, last in itertools.pairwise(bounds))
 
 
 def cut(batch: dict[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
-    """Cut rows to a smaller length; an example that reaches beyond it loses its end, but not its last token, [SEP].
+    """Cut rows to a smaller length; an example that extends beyond it loses its end, but not its last token, [SEP].
 
     Args:
         batch: int32 [B, L] arrays under BERT's names, and `example_ids` where several examples share a row.
         length: tokens to keep, fewer than L.
     """
     examples_BL = batch.get("example_ids", batch["attention_mask"])
-    # The examples of a row follow one another, and so the last token of one is where its number ends.
+    # The examples of a row are consecutive, so the last token of one is the last place that has its number.
     last_B = examples_BL.shape[1] - 1 - np.argmax(examples_BL[:, ::-1] == examples_BL[:, length - 1 : length], axis=1)
     shorter = {name: values[:, :length].copy() for name, values in batch.items()}
     shorter["input_ids"][:, -1] = np.take_along_axis(batch["input_ids"], last_B[:, None], axis=1)[:, 0]

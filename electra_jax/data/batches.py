@@ -17,7 +17,7 @@ from electra_jax.data.mixture import MixedRows, ShuffledRows, WeightedBlocks, ro
 from electra_jax.data.packed_rows import pack_rows
 from electra_jax.errors import UserError
 
-# Of the order of held-out examples, which is the same for every run of a corpus.
+# The seed of the order of held-out examples, which is the same for every run on a corpus.
 _EVALUATION_SEED = 0
 
 Batch = dict[str, np.ndarray]
@@ -25,7 +25,7 @@ State = Mapping[str, Any]
 
 
 class BatchIterator(Protocol):
-    """Name what the training loop asks of its batches."""
+    """Interface of the training loop to its batches."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Return itself."""
@@ -37,7 +37,7 @@ class BatchIterator(Protocol):
         """Return where the next batch starts, as far as this process knows."""
 
     def restore(self, state: State) -> None:
-        """Go to where the `whole_state` of all processes says."""
+        """Resume from the `whole_state` of all processes."""
 
 
 def whole_state(states: Sequence[State]) -> State:
@@ -51,7 +51,7 @@ class BlockBatches:
 
     A row of a batch is one example or, if rows are packed, as many as fit. The permutations of the rows, drawn from
     (seed, epoch), follow one another without end. Global batch i holds positions i * B to (i + 1) * B of that sequence,
-    and each process takes a contiguous slice of it. A state is therefore restored at once, also with another number of
+    and each process takes a contiguous slice of it. A state is therefore restored at once, even with another number of
     processes or another batch size.
     """
 
@@ -73,7 +73,7 @@ class BlockBatches:
             blocks: the split, or the splits of a mixture, which have epochs of their own.
             batch_size: rows of a global batch.
             sequence_length: tokens of a row.
-            seed: of the order of the rows.
+            seed: seed of the order of the rows.
             process_index: number of this process.
             process_count: number of all processes.
             packed: whether several examples share a row where they fit; batches then have `example_ids`, see
@@ -103,7 +103,7 @@ class BlockBatches:
         return self
 
     def __next__(self) -> Batch:
-        """Return int32 [B / process_count, L] arrays `input_ids`, `token_type_ids`, `attention_mask`."""
+        """Return int32 [B / process_count, L] arrays under BERT's names, and `example_ids` if rows are packed."""
         shape = self._shapes.at(self._step)
         local_size = local_batch_size(shape.batch_size, self._process_count)
         places_B = self._examples + self._process_index * local_size + np.arange(local_size)
@@ -113,21 +113,20 @@ class BlockBatches:
         return batch if shape.sequence_length == self._length else cut(batch, shape.sequence_length)
 
     def epochs(self, num_rows: int) -> list[float]:
-        """Return how often the first `num_rows` rows go through the split, or through each split of a mixture."""
+        """Return how many epochs of the split, or of each split of a mixture, the first `num_rows` rows are."""
         return self._rows.epochs(num_rows)
 
     def epochs_after(self, step: int) -> list[float]:
-        """Return how often a run has gone through the split, or through each split of a mixture.
+        """Return how many epochs of the split, or of each split of a mixture, a run has trained on.
 
         Args:
-            step: number of batches that were trained on, however many are read ahead; not before the place that was
-                restored.
+            step: number of batches that were trained on, however many are read ahead; not before the restored step.
         """
         restored = self._restored
         return self.epochs(restored["examples"] + self._shapes.num_rows(restored["step"], step))
 
     def state(self) -> State:
-        """Return {"examples": number of rows that all processes have been given so far, "step": that of batches}."""
+        """Return {"examples": number of rows handed out to all processes so far, "step": number of global batches}."""
         return {"examples": self._examples, "step": self._step}
 
     def restore(self, state: State) -> None:
@@ -201,11 +200,11 @@ class Prefetch:
         return item
 
     def state(self) -> State:
-        """Return the state after the batch that was last handed out, however far the thread is."""
+        """Return the state after the batch that was last handed out, however far the thread has read."""
         return self._state
 
     def restore(self, state: State) -> None:
-        """Drop the batches that wait, and go to where `state` says."""
+        """Drop the waiting batches, and resume from `state`."""
         self.close()
         self._batches.restore(state)
         self._start()

@@ -17,9 +17,9 @@ from electra_jax.json_files import read_json
 
 # The checksums of the other files of a split.
 SEAL = "integrity.json"
-# Enough to tell texts apart, and read at once from a cold disk.
+# Enough to tell texts apart, and quickly read from a cold disk.
 CHECKED_EXAMPLES = 256
-# Larger than any id: it is added to that of a token that continues a word, where spaces of the text mark the words.
+# Larger than any id: it is added to the id of a token that continues a word, if spaces of the text mark the words.
 WORD_MARK = 2**24
 
 
@@ -30,7 +30,7 @@ class TokenBlocks:
     Attributes:
         tokens: the ids of every example, uint16 or uint32, one after another.
         offsets: int64 [N + 1]; example n is `tokens[offsets[n]:offsets[n + 1]]`.
-        second_starts: int64 [N]; place in example n where segment B starts, its length if it has none.
+        second_starts: int64 [N]; place in example n where segment B starts, or the example's length if it has none.
         vocab_size: one more than the largest id.
     """
 
@@ -44,7 +44,7 @@ class TokenBlocks:
         return len(self.second_starts)
 
     def fits_together(self) -> bool:
-        """Return whether the arrays are of one split: of N examples, and of as many tokens as these have."""
+        """Return whether the arrays belong to one split: they agree on the numbers of examples and of tokens."""
         if self.offsets.dtype != np.int64 or self.offsets.shape != (len(self.second_starts) + 1,):
             return False
         lengths_N = np.diff(self.offsets)
@@ -87,8 +87,8 @@ class TokenBlocks:
 def open_blocks(directory: str | pathlib.Path) -> TokenBlocks:
     """Map the arrays that `BlocksWriter` wrote in `directory`; the tokens stay on disk until they are read.
 
-    All files are read once and compared with the seal, at about a second a gigabyte. Blocks of an earlier version have
-    none; of all, the sizes are compared with each other, and the ids with their number.
+    All files are read once and compared with the seal, at about a second per gigabyte. Blocks of an earlier version
+    have no seal. In any case the sizes are compared with each other, and the ids with `vocab_size`.
 
     Raises:
         UserError: if a file is missing, cut off or not what was written.
@@ -100,7 +100,7 @@ def open_blocks(directory: str | pathlib.Path) -> TokenBlocks:
             offsets, second_starts, vocab_size = (
                 np.load(regular(directory / f"{name}.npy")) for name in ("offsets", "second_starts", "vocab_size")
             )
-            # A file without a byte of content cannot be mapped.
+            # An empty array cannot be mapped.
             tokens = np.load(regular(directory / "tokens.npy"), mmap_mode="r" if offsets[-1] else None)
             blocks = TokenBlocks(tokens, offsets, second_starts, int(vocab_size))
             if not blocks.fits_together():
@@ -115,27 +115,27 @@ def open_blocks(directory: str | pathlib.Path) -> TokenBlocks:
 
 
 def seal_blocks(directory: pathlib.Path) -> None:
-    """Write the size and CRC-32 of each file of a split, and of what else stands in its folder, beside them."""
+    """Write the size and CRC-32 of every file in a split's folder to a file of its own in that folder."""
     sums = {path.name: size_and_crc32(path) for path in sorted(directory.iterdir()) if path.name != SEAL}
     replace_file(directory / SEAL, json.dumps(sums, indent=1) + "\n", durable=True)
 
 
 def _broken_seal(directory: pathlib.Path) -> str | None:
-    """Return what of a split is not as it was sealed, in words; None where all is, or nothing was sealed."""
+    """Return in words how a split differs from its seal; None if it does not, or has no seal."""
     if not (directory / SEAL).exists():
         return None
     for name, sealed in read_json(directory / SEAL, dict[str, list[int]]).items():
         path = directory / name
         if not path.is_file():
             return f"{name} is missing"
-        # The size tells most damage without reading.
+        # The size reveals most damage without reading the file.
         if sealed[:1] != [path.stat().st_size] or sealed != size_and_crc32(path):
             return f"{name} is not what was written"
     return None
 
 
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:
-    """Write an array to a file; unlike `numpy.save`, say why where the disk refuses."""
+    """Write an array to a file; unlike with `numpy.save`, an error says why the disk refused it."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     path.write_bytes(buffer.getbuffer())
@@ -147,10 +147,10 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 
 class BlocksWriter:
-    """Write blocks chunk by chunk, in a `with` statement; they are whole only after it."""
+    """Write blocks chunk by chunk, in a `with` statement; they are complete only after it."""
 
     def __init__(self, directory: str | pathlib.Path, *, vocab_size: int) -> None:
-        """Write into `directory`, which must exist, ids below `vocab_size`."""
+        """Prepare to write ids below `vocab_size` into `directory`, which must exist."""
         self._directory = pathlib.Path(directory)
         self._vocab_size = vocab_size
         self._dtype = token_dtype(vocab_size)
@@ -176,7 +176,7 @@ class BlocksWriter:
                 save_array(self._directory / "vocab_size.npy", np.array(self._largest + 1, np.int64))
 
     def add(self, tokens: np.ndarray, lengths: np.ndarray, second_starts: np.ndarray) -> None:
-        """Append examples: their tokens end to end, the number of each, where each one's segment B starts.
+        """Append examples, given by their tokens end to end, their lengths, and the starts of their segments B.
 
         Raises:
             UserError: if an id is outside the vocabulary.
@@ -193,7 +193,7 @@ class BlocksWriter:
         self._second_starts.append(second_starts)
 
     def _write_header(self) -> None:
-        # NumPy leaves room in the header for the first dimension to grow, therefore it can be written again.
+        # NumPy leaves room in the header for the first dimension to grow, so the header can be written again.
         self._file.seek(0)
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._num_tokens,)}
         np.lib.format.write_array_header_1_0(self._file, header)

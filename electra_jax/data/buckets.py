@@ -1,7 +1,7 @@
 """Batch rows of different lengths: each batch is padded to the shortest of a few lengths that holds it.
 
-There are few lengths, so that each is compiled once. Rows that are padded to one length stand together, so that little
-is computed for padding, and which of them share a batch is drawn anew in each epoch.
+There are few lengths, so that each is compiled once. Rows that are padded to one length are batched together, so that
+little is computed for padding, and which of them share a batch is drawn again in each epoch.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 
 Row = Mapping[str, np.ndarray]
 
-# Arrays of a row that have no axis of tokens: all rows have them of one shape.
+# Arrays of a row that have no axis of tokens: their shapes are the same in all rows.
 OF_WHOLE_ROW = ("labels", "choice_mask")
 
 
@@ -31,8 +31,8 @@ def stack(rows: Sequence[Row], *, length: int, size: int) -> dict[str, np.ndarra
         size: number of rows of the batch; copies of the last row fill it up.
 
     Returns:
-        Arrays [size, length] or [size, C, length], [size, ...] of `OF_WHOLE_ROW`, and [size], with `attention_mask`,
-        int32, and `row_weight`, float32 [size]: 0 for a row that only fills up.
+        Arrays [size, length] or [size, C, length], [size, ...] for `OF_WHOLE_ROW`, and [size] for scalars, with
+        `attention_mask`, int32, and `row_weight`, float32 [size]: 0 for a row that only fills up the batch.
     """
     filled = [*rows, *[rows[-1]] * (size - len(rows))]
     batch = {}
@@ -59,15 +59,15 @@ def epoch_order(padded_N: np.ndarray, *, batch_size: int, pool_batches: int, see
     """Return the row numbers of each batch of an epoch: every row once, one batch perhaps smaller than the others.
 
     Rows are shuffled and cut into pools. Those of a pool are sorted by the length that they are padded to, in random
-    order within each length, so that two rows of one length meet in a batch by chance. Pools are cut into batches,
-    which are shuffled in turn. The small batch is a random one of the last pool, whatever its length. The result
-    depends on the arguments alone.
+    order within each length, so that rows of one length share a batch by chance. Pools are cut into batches, which are
+    shuffled in turn. The small batch is a random one of the last pool, whatever its length. The result depends only on
+    the arguments.
 
     Args:
         padded_N: the length that each row is padded to, int [N].
         batch_size: rows of a batch.
-        pool_batches: batches of a pool. With 1, batches are drawn from all rows, and all are padded to their longest.
-        seed: of the run.
+        pool_batches: batches of a pool. With 1, batches are drawn from all rows, and each is padded to its longest.
+        seed: the run's seed.
         epoch: number of the epoch.
     """
     draw = np.random.default_rng([seed, epoch])
@@ -92,7 +92,7 @@ class TrainingBatches:
         batch_size: rows of a batch.
         buckets: increasing lengths to which batches are padded.
         pool_batches: batches whose rows are sorted by length among themselves; see `epoch_order`.
-        seed: of the order of the rows.
+        seed: seed of the order of the rows.
         step: number of batches handed out so far, which a checkpoint holds.
     """
 

@@ -1,4 +1,4 @@
-"""Run rows of different lengths through a model's forward pass: the one way of evaluation and of prediction."""
+"""Run rows of different lengths through a model's forward pass, for all evaluation and prediction."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -31,10 +31,10 @@ class RowRunner:
     buckets: Sequence[int]
 
     def __call__(self, rows: Sequence[Row]) -> list[dict[str, np.ndarray]]:
-        """Return the outputs for each row, by name; those of tokens are cut to the row's length.
+        """Return the outputs of each row, by name; those of tokens are cut to the row's length.
 
-        Rows run beside others of about their length, so that little is computed for padding. What a row gives does
-        not depend on its neighbours, but for the rounding of float32.
+        Rows are batched with others of about their length, so that little is computed for padding. The outputs of a row
+        do not depend on the other rows, except for the rounding of float32.
         """
         outputs: list[dict[str, np.ndarray]] = [{} for _ in rows]
         for numbers, found in self._batches(rows):

@@ -1,4 +1,4 @@
-"""Draw rows of one or several splits in a random order without end: any position of it in constant time."""
+"""Draw rows of one or several splits in an endless random order, any position of it in constant time."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from electra_jax.data.blocks import TokenBlocks
 from electra_jax.data.packed_rows import PackedRows
 from electra_jax.errors import UserError
 
-# Positions after which the pattern of a mixture repeats; a weight is rounded to a part of it.
+# Positions after which the pattern of a mixture repeats; weights are rounded to multiples of 1 / PERIOD.
 PERIOD = 1024
 
 
@@ -17,7 +17,7 @@ class WeightedBlocks(NamedTuple):
     """One split of a mixture.
 
     Attributes:
-        name: for people.
+        name: a name for people to read.
         blocks: its examples.
         weight: its share of the rows, in proportion to the other weights.
     """
@@ -28,7 +28,7 @@ class WeightedBlocks(NamedTuple):
 
 
 class ShuffledRows:
-    """Hold the rows of a split in the order of permutations, one an epoch, that follow one another without end."""
+    """Hold the rows of a split in an endless order of permutations, one per epoch."""
 
     def __init__(self, rows: TokenBlocks | PackedRows, *, seed: Sequence[int]) -> None:
         """Take the rows, at least one, and the seed of the permutations."""
@@ -50,7 +50,7 @@ class ShuffledRows:
         return self._rows.gather(rows_B, sequence_length)
 
     def epochs(self, num_rows: int) -> list[float]:
-        """Return how often the first `num_rows` rows go through the split."""
+        """Return how many epochs of the split the first `num_rows` rows are."""
         return [num_rows / len(self)]
 
     def _permutation_of(self, epoch: int) -> np.ndarray:
@@ -64,12 +64,12 @@ class ShuffledRows:
 class MixedRows:
     """Hold the rows of several splits in one endless order, in which each split has its share.
 
-    The splits of `PERIOD` positions that follow one another are drawn once and repeat; a split gives its rows in the
-    order of its own permutations, and begins its next epoch whenever they are used up.
+    The splits of `PERIOD` consecutive positions are drawn once and repeat; each split gives its rows in the order of
+    its own permutations, and begins its next epoch whenever its rows are used up.
     """
 
     def __init__(self, splits: Sequence[ShuffledRows], counts: Sequence[int], *, seed: int) -> None:
-        """Take the splits, and how many rows of each period are of each (see `rows_of_period`)."""
+        """Take the splits, and how many rows of each period come from each split (see `rows_of_period`)."""
         self._splits = list(splits)
         self._counts_S = np.array(counts)
         self._pattern_P = np.repeat(np.arange(len(splits)), self._counts_S)
@@ -96,16 +96,16 @@ class MixedRows:
         return batch
 
     def epochs(self, num_rows: int) -> list[float]:
-        """Return how often the first `num_rows` rows go through each split."""
+        """Return how many epochs of each split the first `num_rows` rows are."""
         shares_S = self._counts_S / PERIOD
         return [num_rows * share / len(split) for share, split in zip(shares_S, self._splits, strict=True)]
 
 
 def rows_of_period(weights: Sequence[float]) -> list[int]:
-    """Return how many of `PERIOD` rows are of each split: its share, rounded so that they add up, and at least one.
+    """Return how many of `PERIOD` rows come from each split: its share, rounded so that all add up, and at least one.
 
     Raises:
-        UserError: if a weight is not above 0, or there are more splits than rows.
+        UserError: if a weight is not a finite number above 0, or there are more splits than rows in a period.
     """
     if not all(0 < weight < float("inf") for weight in weights):
         raise UserError(f"the weights of CORPUS are {', '.join(map(str, weights))}: each must be a number above 0")
@@ -121,7 +121,7 @@ def rows_of_period(weights: Sequence[float]) -> list[int]:
 
 
 def concatenated(splits: Sequence[TokenBlocks]) -> TokenBlocks:
-    """Return the examples of several splits, which are small, as one split in memory."""
+    """Concatenate several small splits into one split in memory."""
     ends = np.cumsum([0, *(len(split.tokens) for split in splits)])
     offsets = [split.offsets[1:] + start for split, start in zip(splits, ends[:-1], strict=True)]
     return TokenBlocks(

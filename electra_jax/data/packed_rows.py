@@ -14,7 +14,7 @@ from electra_jax.data.blocks import TokenBlocks
 
 
 class Pattern(NamedTuple):
-    """Say how many rows hold examples of these lengths."""
+    """A number of rows, and the lengths of the examples that each of them holds."""
 
     rows: int
     lengths: tuple[int, ...]
@@ -38,7 +38,7 @@ def best_fit(counts: Sequence[int], row_length: int) -> list[Pattern]:
         for room in range(length, row_length + 1):
             if not left:
                 break
-            # Added one by one, they would fill a row before they begin another one with as much room.
+            # Added one by one, examples of this length would fill a row before the next one with as much room.
             most = room // length
             if room == row_length:
                 open_here = [Pattern(-(-left // most), ())]
@@ -57,7 +57,7 @@ def best_fit(counts: Sequence[int], row_length: int) -> list[Pattern]:
 
 @dataclasses.dataclass(frozen=True)
 class PackedRows:
-    """Say which examples of a split stand in each of R rows; each example stands in one of them.
+    """Assign each example of a split to one of R rows.
 
     Attributes:
         blocks: the split.
@@ -102,12 +102,12 @@ class PackedRows:
 
 
 def pack_rows(blocks: TokenBlocks, row_length: int, *, seed: int) -> PackedRows:
-    """Pack all examples of a split, none longer than a row; `seed` decides which of equal length stand together."""
+    """Pack all examples of a split, none longer than a row; `seed` decides which of equal length share a row."""
     lengths = np.diff(blocks.offsets).astype(np.min_scalar_type(row_length))
     counts = np.bincount(lengths, minlength=row_length + 1)
     # The spawn key keeps these draws apart from those of the same seed that shuffle rows.
     draw = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
-    # Neighbours are often alike, as the descriptions of a package's parts are.
+    # Neighbouring examples are often alike, such as the descriptions of a package's parts.
     shuffled = draw.permutation(len(lengths)).astype(np.min_scalar_type(len(lengths)))
     by_length = shuffled[np.argsort(lengths[shuffled], kind="stable")]
     given = np.cumsum(counts) - counts

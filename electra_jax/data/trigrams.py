@@ -1,8 +1,8 @@
-"""Predict tokens by a trigram model: the token that followed the same two tokens most often in a tokenised text.
+"""Predict tokens with a trigram model: the token that followed the same two tokens most often in a tokenised text.
 
-Only what follows the contexts that are asked is counted. In memory are one piece of the text, and a number for each
-pair of an asked context and a token that followed it somewhere: no more than the text has tokens, and no more than the
-asked contexts times the vocabulary, however long the text is.
+Only the tokens that follow queried contexts are counted. Memory holds one piece of the text, and a count for each pair
+of a queried context and a token that followed it: no more than the text has tokens, and no more than the queried
+contexts times the vocabulary, however long the text is.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -14,17 +14,17 @@ from electra_jax.data.blocks import TokenBlocks
 
 # Tokens that are counted at a time; a piece takes about 100 bytes for each.
 PIECE = 2**21
-# Stands for a token that a context has not.
+# Stands for a token that a context lacks.
 NONE = -1
 
 
 class Counts(NamedTuple):
-    """Count the tokens that follow some contexts of one length.
+    """Hold the counts of the tokens that follow some contexts of one length.
 
     Attributes:
         contexts: int64 [x], sorted: each context as a number, see `numbered`.
         followers: int64 [y], sorted: place of the context in `contexts` x V + the token that followed it.
-        counts: int64 [y], how often.
+        counts: int64 [y], how often that token followed.
     """
 
     contexts: np.ndarray
@@ -32,7 +32,7 @@ class Counts(NamedTuple):
     counts: np.ndarray
 
     def of(self, places: np.ndarray, tokens: np.ndarray, vocab_size: int) -> np.ndarray:
-        """Return how often each token followed the context at each place, which it must have done."""
+        """Return how often each token followed the context at each place; each must have followed it at least once."""
         return self.counts[np.searchsorted(self.followers, places * vocab_size + tokens)]
 
 
@@ -47,18 +47,17 @@ def predict(
 ) -> np.ndarray:
     """Return the likeliest token after each context, int64 [x].
 
-    It is the token that followed both tokens of the context most often. Where these two never stood together, the model
-    backs off to the last token alone, and from there to the most frequent token. Of tokens that are equally frequent
-    there, the one that followed the shorter context more often is taken, and at last the one with the lowest id. An
-    n-gram lies within one example.
+    It is the token that followed both tokens of the context most often. If nothing followed these two, the model backs
+    off to the last token alone, and from there to the most frequent token. Ties go to the token that followed the
+    shorter context more often, and finally to the one with the lowest id. An n-gram lies within one example.
 
     Args:
         texts: the text that is counted, in one or several parts.
-        contexts_x2: int [x, 2], the two tokens before each place, the nearest last. `NONE` where a token is not known;
-            if that is the nearest one, nothing is.
+        contexts_x2: int [x, 2], the two tokens before each place, the nearest last. `NONE` for an unknown token; if the
+            nearest one is unknown, the other is too.
         vocab_size: V, above every id.
         never: tokens that are never predicted.
-        word_mark: what is added to the id of a token that continues a word, above every id; None for no marks.
+        word_mark: the number added to the id of a token that continues a word, above every id; None for no marks.
         piece: tokens that are counted at a time.
     """
     pairs_x, singles_x = numbered(contexts_x2, vocab_size), numbered(contexts_x2[:, 1:], vocab_size)
@@ -66,7 +65,7 @@ def predict(
         count(texts, numbers_x, order, vocab_size=vocab_size, never=never, word_mark=word_mark, piece=piece)
         for order, numbers_x in ((2, pairs_x), (1, singles_x), (0, np.zeros(1, np.int64)))
     )
-    # How often each token stands in the text.
+    # How often each token occurs in the text.
     frequency_V = np.zeros(vocab_size, np.int64)
     frequency_V[whole.followers] = whole.counts
 
@@ -107,7 +106,7 @@ def count(
     word_mark: int | None,
     piece: int,
 ) -> Counts:
-    """Count what follows contexts of `order` tokens, given as numbers of which `NONE` is left out."""
+    """Count what follows contexts of `order` tokens, given as numbers (see `numbered`); `NONE` is left out."""
     asked = np.unique(numbers_x[numbers_x != NONE])
     followers, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for text in texts:
@@ -128,7 +127,7 @@ def windows(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield, piece by piece, the number of the `order` tokens before each token and the token, both int64 [x].
 
-    Tokens that do not have so many before them in their own example are left out.
+    Tokens with fewer tokens before them in their own example are left out.
     """
     for start in range(0, len(text.tokens), piece):
         begin, end = max(0, start - order), min(start + piece, len(text.tokens))

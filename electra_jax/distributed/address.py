@@ -1,6 +1,6 @@
 """Find out from the environment whether this process is one of several, and where the others are.
 
-It is read in this order (docs/outgrowing.md has the commands):
+The environment is read in this order (docs/outgrowing.md has the commands):
 
     JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES, JAX_PROCESS_ID    an explicit address
     JAX_NUM_PROCESSES=1                                                     alone, whatever else is set
@@ -15,7 +15,7 @@ from electra_jax.errors import UserError
 
 
 class ProcessAddress(NamedTuple):
-    """The coordinator's HOST:PORT, the number of processes, this one's index, and the devices it may use."""
+    """The coordinator's HOST:PORT, the number of processes, this process's index, and the devices it may use."""
 
     coordinator: str
     count: int
@@ -24,12 +24,12 @@ class ProcessAddress(NamedTuple):
 
 
 def cluster() -> str | None:
-    """Return what in the environment says that this is one of several processes, or None if it is alone."""
+    """Return the platform by which the environment makes this one of several processes; None if it is alone."""
     if os.environ.get("JAX_NUM_PROCESSES") == "1":
         return None
     if "JAX_COORDINATOR_ADDRESS" in os.environ:
         return "JAX_COORDINATOR_ADDRESS"
-    # A batch script's own shell, without srun, is no step: it is alone.
+    # The shell of a batch script, without srun, is not a step: it is alone.
     if "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1":
         return "SLURM"
     if "JOB_COMPLETION_INDEX" in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ:
@@ -49,7 +49,7 @@ def find_address() -> ProcessAddress | None:
     found_by = cluster()
     if found_by is None:
         return None
-    # JAX's own detection, which reads what is missing from SLURM's variables, the pod's Job or the TPU's metadata.
+    # JAX's own detection, which reads the missing parts from SLURM's variables, the pod's Job or the TPU's metadata.
     from jax._src.clusters import ClusterEnv
 
     coordinator, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(

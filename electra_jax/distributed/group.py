@@ -1,11 +1,11 @@
 """Meet the other processes of a run, and end together with them.
 
 JAX's coordination service carries the values that processes exchange and the step after which they stop
-(`processes`, `stop_signals`). Two things it does not do (jaxlib 0.10; tests/distributed/test_group.py has the tests):
-a process that cannot reach the others, and one whose neighbour is killed, are aborted from C++ with a stack trace
-and exit code 134, the second only after a heartbeat's timeout. Here process 0 listens, the others connect, and each
-sends one line of JSON before it closes its socket. A socket that closes without that line, or a host that the kernel's
-keep-alive finds gone, ends all processes at once with one sentence and an exit code.
+(`processes`, `stop_signals`). It handles two cases badly (jaxlib 0.10; see tests/distributed/test_group.py): a process
+that cannot reach the others, and one whose neighbour is killed, are aborted from C++ with a stack trace and exit code
+134, the second only after a heartbeat's timeout. Here process 0 listens, the others connect, and each sends one line
+of JSON before it closes its socket. A socket that closes without that line, or a host that the kernel's keep-alive
+finds gone, ends all processes at once with one sentence and an exit code.
 """
 
 import json
@@ -21,8 +21,8 @@ from typing import IO, Any
 from electra_jax.errors import PREEMPTED, UserError
 
 Message = dict[str, Any]
-# Seconds of silence before the kernel asks, seconds between its questions, and how many may stay unanswered:
-# a host that is gone is noticed within 40 seconds.
+# Seconds of silence before the kernel probes, seconds between its probes, and how many may stay unanswered: a host that
+# is gone is noticed within 40 seconds.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 6}
 RETRY_SECONDS = 0.2
 
@@ -31,17 +31,17 @@ class Link:
     """A socket to another process that carries lines of JSON."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """Wrap a connected socket, and let the kernel watch over it."""
+        """Wrap a connected socket, and turn on the kernel's keep-alive."""
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEPALIVE.items():
-            # Only Linux has all of them.
+            # Only Linux has all of these options.
             if hasattr(socket, name):
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._connection = connection
         self._lines: IO[bytes] = connection.makefile("rb")
 
     def send(self, message: Message) -> None:
-        """Write a message; a broken connection is noticed by whoever reads."""
+        """Write a message; a broken connection is noticed by the reader."""
         with suppress(OSError):
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
@@ -64,13 +64,13 @@ class Group:
     """The processes of one run. Process 0 has a link to every other process; the others have one to process 0."""
 
     def __init__(self, index: int, hosts: list[str], port: int, links: dict[int, Link]) -> None:
-        """Start to watch the links.
+        """Start watching the links.
 
         Args:
-            index: of this process.
+            index: index of this process.
             hosts: the name of each process's machine.
-            port: a free port of process 0's machine, for JAX's coordinator.
-            links: by the index of the process at the other end.
+            port: a free port on process 0's machine, for JAX's coordinator.
+            links: the links by the index of the process at the other end.
         """
         self.index = index
         self.hosts = hosts
@@ -98,7 +98,7 @@ class Group:
             self._send_to_all({"left": self.index, "code": code, "sentence": sentence})
 
     def _watch(self, other: int, link: Link) -> None:
-        """Wait for another process's last message, and end this process unless the run is done."""
+        """Wait for another process's last message, and end this process unless that message says the run is done."""
         killed = {"left": other, "code": PREEMPTED, "sentence": "it was killed, or its machine is gone"}
         message = link.receive() or killed
         if message["code"] == 0:
@@ -120,16 +120,16 @@ class Group:
 
 
 def connect(address: str, index: int, count: int, *, seconds: int) -> Group:
-    """Wait until all processes are there, and return their group.
+    """Wait until all processes are connected, and return their group.
 
     Args:
         address: HOST:PORT, on which process 0 listens.
-        index: of this process.
+        index: index of this process.
         count: the number of processes.
         seconds: how long to wait.
 
     Raises:
-        UserError: if process 0 cannot be reached, or another process does not come in time.
+        UserError: if process 0 cannot be reached, or another process does not connect in time.
     """
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + seconds
@@ -137,7 +137,7 @@ def connect(address: str, index: int, count: int, *, seconds: int) -> Group:
         return _accept_all(address, int(port), count, seconds, deadline)
     link = _reach(host.strip("[]"), int(port), index, count, seconds, deadline)
     link.send({"hello": index, "count": count, "host": socket.gethostname()})
-    # Process 0 gives up earlier, and then says which processes it missed.
+    # Process 0 gives up earlier, and then says which processes are missing.
     answer = link.receive(max(1.0, deadline - time.monotonic()) + seconds)
     if answer is None:
         raise UserError(
@@ -149,7 +149,7 @@ def connect(address: str, index: int, count: int, *, seconds: int) -> Group:
 
 
 def free_port() -> int:
-    """Return a port of this machine on which nobody listens."""
+    """Return a port of this machine on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
@@ -170,7 +170,7 @@ def _reach(host: str, port: int, index: int, count: int, seconds: int, deadline:
 
 
 def _accept_all(address: str, port: int, count: int, seconds: int, deadline: float) -> Group:
-    """Accept the other processes, and answer them when all are there."""
+    """Accept the other processes, and answer them when all are connected."""
     hosts, links = {0: socket.gethostname()}, {}
     with _listener(port) as listener:
         while len(links) < count - 1:
@@ -186,7 +186,7 @@ def _accept_all(address: str, port: int, count: int, seconds: int, deadline: flo
                 for waiting in links.values():
                     waiting.send({"refused": sentence})
                 raise UserError(sentence) from None
-            # A stranger that stays silent must not hold up the others.
+            # An unrelated connection that stays silent must not hold up the others.
             hello = link.receive(5.0) or {}
             other = hello.get("hello")
             if hello.get("count") != count or not isinstance(other, int) or not 0 < other < count or other in links:
@@ -207,7 +207,7 @@ def _accept_all(address: str, port: int, count: int, seconds: int, deadline: flo
 
 @contextmanager
 def _listener(port: int) -> Iterator[socket.socket]:
-    """Listen on a port of this machine, on IPv6 as well where the machine has it."""
+    """Listen on a port of this machine, on IPv6 as well if the machine has it."""
     both = socket.has_dualstack_ipv6()
     try:
         listener = socket.create_server(

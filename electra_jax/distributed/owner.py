@@ -1,7 +1,7 @@
-"""Give a MODEL_DIR one owner: while a run writes there, another one is refused.
+"""Give a MODEL_DIR one owner: while a run writes there, other runs are refused.
 
 The lock is the kernel's (flock) on a file in the directory, and it ends with the process that holds it, however that
-process ends: a file that a killed run left is taken over. Of several processes of one run, the leader holds it.
+process ends: a file that a killed run left is taken over. If a run has several processes, its leader holds the lock.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ Others = ParamSpec("Others")
 
 
 class HasModelDir(Protocol):
-    """Name what a run's configuration has."""
+    """Declare the field of a run's configuration that is used here."""
 
     model_dir: str
 
@@ -37,10 +37,10 @@ Run = Callable[Concatenate[Any, Others], None]
 
 
 def owning_model_dir(command: str) -> Callable[[Run], Run]:
-    """Return a decorator for a command's `run`: it owns its configuration's MODEL_DIR until it ends.
+    """Return a decorator for a command's `run`, which then owns its configuration's MODEL_DIR until it ends.
 
     Args:
-        command: its name, for those that are refused.
+        command: the command's name, for runs that are refused.
     """
 
     def decorate(run: Run) -> Run:
@@ -56,13 +56,13 @@ def owning_model_dir(command: str) -> Callable[[Run], Run]:
 
 @contextlib.contextmanager
 def owned(model_dir: str | os.PathLike[str], command: str) -> Iterator[None]:
-    """Own a directory for the body; it is made if it does not exist, and removed again if it is empty afterwards.
+    """Own a directory during the body; it is made if it does not exist, and removed again if it is empty afterwards.
 
-    An object store has no locks: there, and on a file system without them, nothing is refused.
+    An object store has no locks: there, and on a file system without locks, nothing is refused.
 
     Args:
         model_dir: the directory.
-        command: the name of the command that asks, for those that are refused.
+        command: the name of the command that asks, for runs that are refused.
 
     Raises:
         UserError: if another run owns it, or checkpoints cannot be written below it.
@@ -74,7 +74,7 @@ def owned(model_dir: str | os.PathLike[str], command: str) -> Iterator[None]:
     directory = Path(path_of(model_dir))
     with _made(directory), contextlib.ExitStack() as stack:
         if (file := _locked(directory / LOCK)) is not None:
-            # Closing the file ends the lock, which must be the last of both.
+            # Closing the file releases the lock, so it must come after removing the file.
             stack.enter_context(file)
             stack.callback((directory / LOCK).unlink, missing_ok=True)
             file.truncate(0)
@@ -97,10 +97,10 @@ def _made(directory: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> IO[str] | None:
-    """Return a file with an exclusive lock; None where the file system has no locks.
+    """Return a file with an exclusive lock; None if the file system has no locks.
 
     Raises:
-        UserError: if another process has it.
+        UserError: if another process holds the lock.
     """
     while True:
         file = open_lock(path)
@@ -124,14 +124,14 @@ def _locked(path: Path) -> IO[str] | None:
                 error.strerror,
             )
             return None
-        # The holder before this one may have removed the file between its opening and its locking.
+        # The previous holder may have removed the file between its opening and its locking here.
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
         file.close()
 
 
 def _holder(command: str) -> dict[str, Any]:
-    """Return what a refused run is told of this process."""
+    """Return the facts about this process that a refused run is told."""
     since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"command": command, "process": os.getpid(), "host": platform.node(), "since": since}
 
@@ -141,5 +141,5 @@ def _words(holder: str) -> str:
     try:
         return "`{command}` (process {process} on {host}, since {since})".format_map(json.loads(holder))
     except (ValueError, KeyError, TypeError):
-        # It has not written it yet.
+        # The holder has not written it yet.
         return "another process"

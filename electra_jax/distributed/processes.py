@@ -1,6 +1,6 @@
 """Run several processes as one: connect them before JAX starts, let them agree, and end them together.
 
-A process that is alone, as on a laptop, imports nothing for this and waits for nobody. Where there are several,
+A process that is alone, as on a laptop, imports nothing for this and waits for no other. If there are several,
 `process_group` makes them one JAX runtime, and `leader`, `gather`, `on_leader` and `leader_first` coordinate them.
 """
 
@@ -23,9 +23,9 @@ from electra_jax.distributed.address import ProcessAddress, find_address, wait_s
 from electra_jax.distributed.group import Group, connect
 from electra_jax.errors import Preempted, UserError
 
-# JAX's own watch stands behind ours, for a process that hangs without being dead.
+# JAX's own heartbeat backs up ours, for a process that hangs without being dead.
 HEARTBEAT_SECONDS = 60
-# An error may be caused by another process's death: wait so long for that death to be noticed, and report it instead.
+# An error may be caused by another process's death: wait this long for that death to be noticed, and report it instead.
 GRACE_SECONDS = 5
 # A process that dies ends the wait of `gather`, so it needs no shorter limit.
 GATHER_MILLISECONDS = 30 * 24 * 3600 * 1000
@@ -36,12 +36,12 @@ _gathers = itertools.count()
 
 
 def group() -> Group | None:
-    """Return the processes that this one belongs to, or None if it is alone."""
+    """Return the group that this process belongs to, or None if it is alone."""
     return _group
 
 
 def leader() -> bool:
-    """Return whether this process prints and writes records: the only one, or process 0."""
+    """Return whether this process prints and writes records: it is the only one, or process 0."""
     return _group is None or _group.index == 0
 
 
@@ -56,7 +56,7 @@ def gather(value: Any) -> list[Any]:
     """Return every process's value, by index; all processes must call this, in the same order.
 
     Args:
-        value: anything that JSON can hold.
+            value: anything that JSON can hold.
     """
     if _group is None:
         return [value]
@@ -66,7 +66,7 @@ def gather(value: Any) -> list[Any]:
         json.loads(client.blocking_key_value_get(f"electra/{number}/{index}", GATHER_MILLISECONDS))
         for index in range(_group.count)
     ]
-    # All have come to this one, so all have read the one before.
+    # Every process has reached this gather, so every one has read the values of the previous one.
     if number:
         client.key_value_delete(f"electra/{number - 1}/{_group.index}")
     return values
@@ -74,7 +74,7 @@ def gather(value: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def leader_first() -> Iterator[None]:
-    """Run the body in process 0, and then in the others, which find what it made."""
+    """Run the body in process 0, and then in the others, which find its results."""
     if not leader():
         gather(None)
     yield
@@ -97,10 +97,10 @@ def print_on_leader(sentence: str) -> None:
 
 @contextlib.contextmanager
 def process_group(configuration: str) -> Iterator[None]:
-    """Make this process one of its group for the body; a process that is alone only runs the body.
+    """Make this process one of its group during the body; a process that is alone only runs the body.
 
     Args:
-        configuration: a setting a line, which must be the same in every process.
+        configuration: one setting a line, the same in every process.
 
     Raises:
         UserError: if the others cannot be found or reached, or have another configuration.
@@ -127,7 +127,7 @@ def start_jax(address: ProcessAddress, port: int) -> None:
     import jax
 
     delay_aborts()
-    # It would take over SIGTERM for good: `stop_signals` does so during the training loop, and counts steps as it does.
+    # JAX's service would take over SIGTERM for good; `stop_signals` does so only during the loop, and by its steps.
     jax.config.update("jax_enable_preemption_service", False)
     host = address.coordinator.rpartition(":")[0]
     jax.distributed.initialize(
@@ -154,16 +154,16 @@ def check_devices() -> None:
 
 
 def delay_aborts() -> None:
-    """Let the process sleep for some seconds before it aborts.
+    """Make the process sleep for some seconds before it aborts.
 
     JAX aborts it a moment after process 0 is gone, from a thread of its own and with a stack trace. During these
-    seconds our watch, which may have to wait until the main thread lets it run, notices the same death, prints what
-    happened and exits with the code that stands for it.
+    seconds our own watch, which may have to wait until the main thread lets it run, notices the same death, prints what
+    happened and exits with the corresponding code.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
     libc.signal.restype = ctypes.c_void_p
-    # A handler is called with the signal's number, and `sleep` takes it for seconds: 6.
+    # The handler is called with the signal's number, which `sleep` takes as seconds: 6.
     libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
 
 
@@ -187,7 +187,7 @@ def leave(code: int, sentence: str) -> None:
     """
     if _group is None:
         return
-    # Only a user's own mistake cannot be the echo of another process's death.
+    # Only a user's own mistake cannot be the consequence of another process's death.
     if code != 2:
         time.sleep(GRACE_SECONDS)
     _group.leave(code, sentence)
@@ -198,11 +198,11 @@ def leave(code: int, sentence: str) -> None:
 
 
 def check_same_everywhere(what: str, facts: Mapping[str, Any]) -> None:
-    """Compare facts that must be the same in every process.
+    """Check that facts are the same in every process.
 
     Args:
-        what: what the facts are about, for the message, such as "the configuration".
-        facts: by name; values that JSON can hold.
+        what: the subject of the facts, for the message, such as "the configuration".
+        facts: values that JSON can hold, by name.
 
     Raises:
         UserError: if the facts of two processes differ.
@@ -239,7 +239,7 @@ def parse_settings(configuration: str) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that compute."""
+    """Return the versions of the libraries that affect results."""
     return {f"the version of {name}": importlib.metadata.version(name) for name in VERSIONS}
 
 
@@ -247,7 +247,7 @@ def check_shared(directory: Path) -> None:
     """Check that all processes see the same directory.
 
     Args:
-        directory: it must exist where process 0 is.
+        directory: it must exist on process 0's machine.
 
     Raises:
         UserError: if a process does not see what process 0 wrote there.

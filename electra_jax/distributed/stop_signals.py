@@ -1,4 +1,4 @@
-"""Stop all processes of a run after the same step, when one of them gets Ctrl-C, SIGHUP or the platform's SIGTERM."""
+"""Stop all processes of a run after the same step when one of them gets Ctrl-C, SIGHUP or the platform's SIGTERM."""
 
 import signal
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from electra_jax.training.stop import Stop, handled_by, hang_ups
 
 
 class GroupStop(Stop):
-    """A request that reaches one process and stops all of them after the same step."""
+    """A stop request that reaches one process and stops all of them after the same step."""
 
     def __init__(self, manager: Any) -> None:
         """Start without a request.
@@ -34,7 +34,7 @@ class GroupStop(Stop):
         signal.raise_signal(signal.SIGTERM)
 
     def after_step(self) -> bool:
-        """Return whether this is the step on which all processes agreed; each asks after each of its steps."""
+        """Return whether this is the step on which all processes agreed; each calls this after each of its steps."""
         self._steps += 1
         if self._manager.reached_sync_point(self._steps):
             self.requested = "SIGINT" if any(processes.gather(self._interrupted)) else "SIGTERM"
@@ -43,7 +43,7 @@ class GroupStop(Stop):
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Turn Ctrl-C, SIGTERM and SIGHUP into a request to stop after the step under way, for the body."""
+    """Turn Ctrl-C, SIGTERM and SIGHUP into a request to stop after the current step, during the body."""
     if processes.group() is None:
         stop = Stop()
         with handled_by(stop):
@@ -51,8 +51,8 @@ def stop_signals() -> Iterator[Stop]:
         return
     from jax._src.lib import _jax
 
-    # One of our own: JAX's global one would take SIGTERM over for good, so that nothing but a training loop could be
-    # ended by it, and Orbax would ask it too, with steps where a loop may count dispatches of several steps.
+    # A manager of our own: JAX's global one would take over SIGTERM for good, so that it could end nothing but a
+    # training loop. Orbax would also ask the global one, with steps where a loop may count dispatches of several steps.
     manager = _jax.create_preemption_sync_manager()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, *hang_ups())}
     manager.initialize(processes.coordination_client())
@@ -75,10 +75,10 @@ def end_early(stop: Stop, where: str) -> None:
         where: the place in the run, such as " at step 7".
 
     Raises:
-        Preempted: if it was the platform that asked, not a person at the terminal.
+        Preempted: if the platform asked, not a person at the terminal.
     """
     sentence = f"stopped by {stop.requested}{where}, saved: the same command resumes from there"
-    # A terminal that was closed takes no more words.
+    # A terminal that was closed accepts no output.
     with suppress(OSError):
         processes.print_on_leader(sentence)
     if stop.requested != "SIGINT":

@@ -1,4 +1,4 @@
-"""Weigh the classes of a classification in its loss, as given or by their numbers of training examples."""
+"""Weight the classes of a classification in its loss, as given or by their numbers of training examples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,18 +16,20 @@ ClassWeights = str | Mapping[str, float] | None
 def weights_of_classes(
     setting: ClassWeights, task: DownstreamTask, examples: Sequence[Any]
 ) -> tuple[float, ...] | None:
-    """Return the weight of each class, by its number; None where all weigh the same.
+    """Return the weight of each class, by its number; None if all weigh the same.
 
-    "balanced" gives a class of n_c among n examples of C classes n / (C n_c), as scikit-learn (King and Zeng, 2001);
-    and a label, of which an example may have several, (n - n_c) / n_c: as much for those with it as for the others.
+    "balanced" gives a class with n_c of n examples, among C classes, the weight n / (C n_c), as scikit-learn does (King
+    and Zeng, 2001). If an example may have several labels, a label gets (n - n_c) / n_c: the same total weight for the
+    examples with it as for the others.
 
     Args:
-        setting: "balanced", or weights by the names of classes, of which those that are left out weigh 1.
+        setting: "balanced", or weights by the names of classes; a class that is left out has weight 1.
         task: the classification.
-        examples: those of training.
+        examples: the training examples.
 
     Raises:
-        UserError: if the task is no classification of texts, a class is unknown, or a class has no example to weigh.
+        UserError: if the task is not a classification of texts, a class is unknown, or "balanced" is asked for and a
+            class has no example.
     """
     if setting is None:
         return None

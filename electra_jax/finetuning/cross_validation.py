@@ -1,4 +1,4 @@
-"""Sum up a cross-validation: the scores of each fold, which no example of its training has seen, and their spread."""
+"""Summarize a cross-validation: the scores of each fold, on examples unseen in its training, and their spread."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,16 +10,16 @@ from electra_jax.finetuning.results import best_seed, on_split, summary
 def results_of_folds(found: Sequence[Mapping[str, Any]], directories: Sequence[str]) -> dict[str, Any]:
     """Return the results.json of a cross-validation.
 
-    Its `summary` is over the folds, whose scores are the means of their seeds that worked. The scores of `seeds` are
+    Its `summary` is over the folds, whose scores are means over the seeds that did not fail. The scores of `seeds` are
     means over all folds; a seed that failed in one of them has failed.
 
     Args:
-        found: results.json of each fold.
+        found: the results.json of each fold.
         directories: the folds' directories below MODEL_DIR.
     """
     first = found[0]
     every = [seed["metrics"] for results in found for seed in results["seeds"]]
-    # A fold whose questions all have answers has no score of those that have none.
+    # A fold whose questions all have answers has no score for questions without answers.
     names = [name for name in every[0] if all(name in scores for scores in every)]
     folds = [_of_fold(number, *one, names) for number, one in enumerate(zip(found, directories, strict=True))]
     seeds = [_of_seed([results["seeds"][place] for results in found], names) for place in range(len(first["seeds"]))]
@@ -63,7 +63,7 @@ def _of_seed(by_fold: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict
 
 
 def _means(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """Return the means of the scores of several trainings: reported, that chose the checkpoint, and of each split."""
+    """Return the means of several trainings' scores: reported, choosing the checkpoint, and on each split."""
     return {
         "metrics": _mean([entry["metrics"] for entry in entries], names),
         "chosen_by": _mean([entry["chosen_by"] for entry in entries], entries[0]["chosen_by"]),

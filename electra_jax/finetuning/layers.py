@@ -1,8 +1,8 @@
 """Choose the layer of an encoder, and the pooling of its states, that make the best vectors for a task.
 
-The last layer of a discriminator knows of replaced tokens, and vectors of it are its worst (Rep et al., 2024). All
-layers are scored on the dev split as they are before training, in one pass over it, and the layers beyond the best are
-left out: they are neither trained nor kept.
+The last layer of a discriminator specializes in replaced tokens, and gives its worst vectors (Rep et al., 2024). All
+layers are scored on the dev split before training, in one pass over it, and the layers beyond the best are left out:
+they are neither trained nor kept.
 """
 
 import functools
@@ -25,9 +25,9 @@ from electra_jax.tasks.protocol import DownstreamTask, Row
 
 
 class Chosen(TypedDict):
-    """Declare what run.json, results.json and model.json say of the choice.
+    """Declare what run.json, results.json and model.json record of the choice.
 
-    `candidates` have their `layer`, `pooling` and score, by its name; () where there was no choice.
+    Each of `candidates` has its `layer`, its `pooling` and its score, by its name; [] if there was no choice.
     """
 
     layer: int
@@ -39,16 +39,16 @@ class Chosen(TypedDict):
 def choose_layer(
     run: FinetuningRun, encoder: EncoderConfig, task: DownstreamTask, examples: Sequence[Any], rows: Sequence[Row]
 ) -> Chosen:
-    """Return the layer and the pooling with the best score on the dev split, of those that the run leaves open.
+    """Return the layer and the pooling with the best score on the dev split, among those that the run leaves open.
 
-    Of equal scores the deepest layer is taken, and the mean. Random weights have nothing to choose by: it is then the
-    last layer.
+    Ties go to the deepest layer, and to the mean. Random weights give nothing to choose by: the last layer is taken
+    unless LAYER says otherwise.
 
     Args:
         run: the run.
         encoder: the encoder that it starts from.
-        task: of vectors.
-        examples, rows: of the dev split, or the part of it that chooses.
+        task: a task of vectors.
+        examples, rows: the dev split, or the part of it that chooses.
 
     Raises:
         UserError: if LAYER is no layer of the encoder.
@@ -65,13 +65,13 @@ def choose_layer(
             outputs = [{"logits": output[pooling][layer - 1]} for output in found]
             score = task.score(examples, task.predictions(examples, rows, outputs))[task.main_metric]
             candidates.append({"layer": layer, "pooling": pooling, task.main_metric: score})
-    # The first of equal ones.
+    # Among equal scores, `max` takes the first: the deepest layer, and the mean.
     best = max(candidates, key=lambda candidate: rank(candidate[task.main_metric], task.main_metric))
     return Chosen(layer=best["layer"], of_layers=most, pooling=best["pooling"], candidates=candidates)
 
 
 def vectors_of_layers(run: FinetuningRun, task: DownstreamTask, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return for each row its vectors by pooling, float32 [N, D], from the weights that the run starts from."""
+    """Return each row's vectors by pooling, float32 [N, D], from the weights that the run starts from."""
     assert run.init_from is not None
     config, params = warm_start.encoder_for_finetuning(model_dir.load(run.init_from))
     assert config is not None

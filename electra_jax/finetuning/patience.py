@@ -7,13 +7,13 @@ from electra_jax.training.stop import Stop
 
 
 class Patience(Stop):
-    """Ask to stop after some evaluations in a row without a better score than before, or when another stop asks to."""
+    """Ask to stop after several evaluations in a row without a better score, or when another stop asks to."""
 
     def __init__(self, evaluations: int | None, metric: str, *, earlier: Sequence[float], stop: Stop) -> None:
-        """Count on from an interrupted run.
+        """Continue the count of an interrupted run.
 
         Args:
-            evaluations: how many evaluations without a better score are too many; None for no limit.
+            evaluations: how many evaluations without a better score end the training; None for no limit.
             metric: the name of the score, which tells whether small or large ones are good.
             earlier: scores of the evaluations so far, in order.
             stop: the other stop.
@@ -26,7 +26,7 @@ class Patience(Stop):
             self.add(score)
 
     def add(self, score: float) -> None:
-        """Take the score of an evaluation."""
+        """Count the score of an evaluation."""
         value = rank(score, self._metric)
         if self._best is None or value > self._best:
             self._best, self._without = value, 0

@@ -1,7 +1,7 @@
-"""Probe an encoder: score what a linear map finds in the hidden states of each layer, the encoder left as it is.
+"""Probe an encoder: score what a linear map finds in the hidden states of each layer, with the encoder unchanged.
 
-Fine-tuning changes an encoder, and shows little of it after little pre-training. The last layer of one that detects
-replaced tokens is known to be its worst, so the layer is chosen, on the dev split.
+Fine-tuning changes an encoder, and after short pre-training it shows little of what the encoder has learned. The last
+layer of one that detects replaced tokens is known to be its worst, so the layer is chosen on the dev split.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ from electra_jax.model.types import PyTree, Tokens
 from electra_jax.tasks.tagging.probing import Asked
 from electra_jax.training import softmax_regression
 
-# As scikit-learn's default.
+# The default of scikit-learn.
 TOLERANCE = 1e-4
 # Lengths that rows are padded to, up to that of the longest one.
 LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-# Rows whose states are held at a time, of which only those that are asked for are kept.
+# Rows whose states are held at a time; afterwards only the states that are asked for are kept.
 ROWS_HELD = 256
 
 
@@ -35,9 +35,9 @@ class LayerScore(NamedTuple):
     """Hold what a linear map finds in the states of a layer.
 
     Attributes:
-        layer: 0 for what the first layer reads.
+        layer: the number of the layer; 0 for the input of the first layer.
         dev, test: percentage of the answers that are found.
-        iterations: iterations of its fit.
+        iterations: iterations of the fit.
     """
 
     layer: int
@@ -47,7 +47,7 @@ class LayerScore(NamedTuple):
 
 
 def init_encoder(key: jax.Array, config: EncoderConfig) -> PyTree:
-    """Return new weights of embeddings and encoder, at the places where a discriminator's are."""
+    """Return new weights of embeddings and encoder, at the places of a discriminator's."""
     embeddings_key, encoder_key = jax.random.split(key)
     ids_BL = jnp.zeros((1, 1), jnp.int32)
     embedded_BLE = jnp.zeros((1, 1, config.embedding_size))
@@ -60,9 +60,9 @@ def hidden_states(params: PyTree, tokens: Tokens, *, config: EncoderConfig, left
     """Return the hidden states of every layer by token, float32 [B, L, N + 1, D]; see `layer_states`.
 
     Args:
-        params: with embeddings, and the encoder as the discriminator's.
-        tokens: what is read.
-        config: the encoder's.
+        params: parameters with embeddings, and the encoder as the discriminator's.
+        tokens: the input.
+        config: the encoder's configuration.
         left_to_right: whether the encoder reads as `language_model` trained it, no token seeing those after it.
     """
     encoder = params["discriminator"]["encoder"]
@@ -78,7 +78,7 @@ _fit = jax.jit(softmax_regression.fit, static_argnames=("num_classes", "max_iter
 def features(
     params: PyTree, config: EncoderConfig, asked: Asked, *, left_to_right: bool, batch_size: int
 ) -> np.ndarray:
-    """Return the states of every layer at the tokens that are asked, float32 [x, N + 1, D]."""
+    """Return the states of every layer at the tokens that are asked for, float32 [x, N + 1, D]."""
     longest = max(len(row["input_ids"]) for row in asked.rows)
     placed = jax.device_put(params)
 
@@ -106,9 +106,9 @@ def probe_layers(
     max_iterations: int,
     batch_size: int,
 ) -> list[LayerScore]:
-    """Fit a linear map to the training split's answers for each layer, and score it on the other two.
+    """Fit a linear map to the training split's answers for each layer, and score it on the other two splits.
 
-    An answer that training never gave counts as not found.
+    An answer that does not occur in training counts as not found.
 
     Args:
         params, config, left_to_right: see `hidden_states`.
@@ -142,5 +142,5 @@ def probe_layers(
 
 
 def best_layer(scores: Sequence[LayerScore]) -> LayerScore:
-    """Return the layer with the best score on the dev split, the lowest of equal ones."""
+    """Return the layer with the best score on the dev split, the lowest if several are equal."""
     return max(scores, key=lambda score: score.dev)

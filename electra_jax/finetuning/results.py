@@ -1,4 +1,4 @@
-"""Sum up a fine-tuning run: scores of every seed and their spread, failures, and predictions with the gold answers."""
+"""Summarize a fine-tuning run: scores of every seed and their spread, failures, and predictions with gold answers."""
 
 import functools
 import json
@@ -29,12 +29,12 @@ LEAST_SPREAD = 0.01
 
 
 def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequence[Prediction]) -> str | None:
-    """Return why a run counts as failed, which is that it predicts the same for every example; None if it does not.
+    """Return why a run counts as failed: it predicts the same for every example; None if it does not.
 
-    A split whose gold answers are all the same cannot show it.
+    A split whose gold answers are all the same cannot show a failure.
     """
     if task.kind == "retrieval":
-        # Vectors that are all the same find nothing, and the scores say so.
+        # If all vectors are the same, they find nothing, and the scores show it.
         return None
     if task.kind in ("regression", "similarity"):
         values = [prediction.to_json()["value"] for prediction in predictions]
@@ -57,7 +57,7 @@ def collapse(task: DownstreamTask, examples: Sequence[Any], predictions: Sequenc
 
 
 def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
-    """Return what is compared of predictions: the class, the labels, the place of a choice, the tags or the answer."""
+    """Return the part of a prediction to compare: the class, labels, place of a choice, tags or answer."""
     if task.kind in ("classification", "prompt", "multiple_choice"):
         return prediction["label"]
     if task.kind == "multi_label_classification":
@@ -68,7 +68,7 @@ def answer_of(task: DownstreamTask, prediction: Mapping[str, Any]) -> Any:
 
 
 def gold_of(task: DownstreamTask, example: Any) -> Any:
-    """Return an example's gold class, labels, value, place, tags, or accepted answers ([] where there is none)."""
+    """Return an example's gold class, labels, value, place, tags, or accepted answers ([] if there is none)."""
     if task.kind in ("classification", "prompt"):
         return task.labels[example.label]
     if task.kind == "multi_label_classification":
@@ -93,9 +93,9 @@ def record_of(task: DownstreamTask, example: Any, prediction: Prediction) -> dic
 
 
 def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return each score's median, mean, sample standard deviation (0 of one) and best, over the seeds that worked.
+    """Return each score's median, mean, sample standard deviation and best, over the seeds that did not fail.
 
-    A score that is NaN does not count; `n` is the number of those that do.
+    A NaN score does not count; `n` is the number of scores that do. The standard deviation of one score is 0.
     """
     worked = [seed["metrics"] for seed in seeds if seed["failed"] is None]
     if not worked:
@@ -114,7 +114,7 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def rank(score: float, metric: str) -> float:
-    """Return a score as it compares with others, the best above all; NaN, which is neither, is below all.
+    """Return a number that ranks a score, the larger the better; NaN ranks below all others.
 
     Args:
         score: the score.
@@ -126,7 +126,7 @@ def rank(score: float, metric: str) -> float:
 
 
 def best_seed(seeds: Sequence[Mapping[str, Any]], main_metric: str) -> int:
-    """Return the seed with the best main score on what chooses checkpoints; one that failed only if all did."""
+    """Return the seed with the best main score on the part that chooses checkpoints; a failed one only if all did."""
 
     def order(seed: Mapping[str, Any]) -> tuple[bool, float]:
         (score,) = seed.get("chosen_by", {main_metric: seed["metrics"][main_metric]}).values()
@@ -162,7 +162,7 @@ def write_predictions(
 
 
 def show(results: Mapping[str, Any]) -> None:
-    """Print every seed's or fold's scores and their spread, a table for each split, as wide as it needs to be."""
+    """Print every seed's or fold's scores and their spread, in one table per split, as wide as it needs to be."""
     entries = results.get("folds", results["seeds"])
     tables = {results["split"]: (entries, results["summary"])}
     for name, found in results["other_splits"].items():
@@ -178,7 +178,7 @@ def show(results: Mapping[str, Any]) -> None:
 
 
 def name_of(entry: Mapping[str, Any]) -> str:
-    """Return, in words, whose scores an entry of results.json has: those of a fold or of a seed."""
+    """Return the name of an entry of results.json: a fold or a seed, with its number."""
     return f"fold {entry['fold']}" if "fold" in entry else f"seed {entry['seed']}"
 
 
@@ -188,7 +188,7 @@ def table_of(
     entries: Sequence[Mapping[str, Any]],
     found: Mapping[str, Mapping[str, float]],
 ) -> Table:
-    """Return the table of a split: its title says which checkpoint the scores are of."""
+    """Return the table of a split, whose title says which checkpoint has these scores."""
     names, lines = list(entries[0]["metrics"]), []
     for entry in entries:
         step = f", step {entry['best_step']}" if "best_step" in entry else ""

@@ -1,4 +1,4 @@
-"""Record what became of a seed: the checkpoint that counts, its scores, and the curve on the part that was watched."""
+"""Record the result of a seed: the checkpoint that counts, its scores, and the curve on the part that was watched."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from electra_jax.run_directory import KEPT, METRICS
 
 
 class SeedResult(TypedDict):
-    """Declare what SEED_DIR/result.json holds, see `result_of`; earlier versions have fewer."""
+    """Declare the entries of SEED_DIR/result.json, see `result_of`; earlier versions wrote fewer."""
 
     seed: int
     steps: int
@@ -27,7 +27,7 @@ class SeedResult(TypedDict):
 def scores_of(directory: Path, metric: str) -> list[float]:
     """Return the scores of the dev split that a seed has reported so far, in order."""
     found = [row[metric] for row in read_rows(directory / METRICS) if row["split"] == "validation"]
-    # What is not finite is written as null.
+    # A score that is not finite is written as null.
     return [math.nan if score is None else score for score in found]
 
 

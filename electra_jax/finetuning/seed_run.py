@@ -51,7 +51,7 @@ HOST_ONLY = ("example", "window", "answer_mask", "num_tokens", "num_cut", "quest
 
 
 class Split(NamedTuple):
-    """Hold the examples of a split, their rows, how many examples were left out, by reason, and how many were cut."""
+    """Hold a split's examples and rows, the numbers of examples left out, by reason, and the count of cut ones."""
 
     examples: Sequence[Any]
     rows: list[Row]
@@ -60,7 +60,7 @@ class Split(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """Hold predictions of a part of the examples, their scores, and the task with what was fitted to predictions."""
+    """Hold predictions for a part of the examples, their scores, and the task with what was fitted to predictions."""
 
     predictions: list[Prediction]
     scores: dict[str, float]
@@ -146,7 +146,7 @@ class SeedContext:
         return sharding.jit_forward(forward, self.mesh, self.run.mesh)
 
     def runner(self, params: PyTree) -> RowRunner:
-        """Return the forward pass of rows with these parameters, over the mesh."""
+        """Return the runner of rows through the model with these parameters, over the mesh."""
 
         def launch(batch: Batch) -> Any:
             return self._forward(params, to_device(local_rows(batch, self.mesh), sharding.batch_sharding(self.mesh)))
@@ -162,12 +162,12 @@ class SeedContext:
         """Return the description of the fine-tuned model, with further facts for its card."""
         return Description(
             kind=MODEL_KINDS[task.kind],
-            # Rows to predict may have their padding anywhere, and few of them come at any one length.
+            # Rows to predict may have padding anywhere, and only few rows share a length.
             discriminator=dataclasses.replace(self.model.config, attention="exact", scan_unroll=1),
             generator=None,
             generator_embeddings=False,
             head=self.model.head_config if isinstance(self.model, FinetunedModel) else None,
-            # The head of replaced tokens has no labels: those of prompts are the task's.
+            # The head of replaced tokens has no labels: the labels of prompts are the task's.
             labels=task.labels if isinstance(self.model, FinetunedModel) else (),
             facts={
                 "made by": "electra finetune",
@@ -184,7 +184,7 @@ class SeedContext:
 
 
 def evaluate(context: SeedContext, params: PyTree) -> Evaluated:
-    """Predict and score the part that is watched; thresholds that Gin leaves open are fitted to the predictions."""
+    """Predict and score the watched part; thresholds that Gin leaves open are fitted to the predictions."""
     examples = context.parts.watched.examples
     found = evaluate_part(context, params, context.parts.watched, context.task)
     task, predictions = fitted(context.task, examples, found.predictions)
@@ -192,12 +192,12 @@ def evaluate(context: SeedContext, params: PyTree) -> Evaluated:
 
 
 def evaluate_scored(context: SeedContext, params: PyTree, watched: Evaluated) -> dict[str, Evaluated]:
-    """Predict and score, by their names, the parts that a kept checkpoint is scored on.
+    """Predict and score the parts that a kept checkpoint is scored on; return them by name.
 
     Args:
-        context: of the run.
-        params: of the checkpoint.
-        watched: what they gave on the part that is watched, a threshold that was fitted to it included.
+        context: the context of the run.
+        params: the parameters of the checkpoint.
+        watched: their evaluation on the watched part, including a threshold that was fitted to it.
     """
     parts = context.parts
     return {
@@ -216,17 +216,17 @@ class Kept:
     """Keep the checkpoint that counts as a model directory of its own, `SEED_DIR/best`, with its scores."""
 
     def __init__(self, context: SeedContext, directory: Path, seed: int, patience: Patience) -> None:
-        """Read the score that chose the checkpoint that an interrupted run kept; `patience` is told each score."""
+        """Read the score of the checkpoint that an interrupted run kept; `patience` receives each new score."""
         self._context, self._directory, self._seed = context, directory / KEPT, seed
         self._patience = patience
         self._score: float | None = None
         if self._directory.exists():
-            # Earlier versions chose on other examples, and do not name them.
+            # Earlier versions chose on other examples, and did not name them.
             chosen_by = read_model_record(self._directory).facts.get("chosen by", {})
             self._score = chosen_by.get(context.parts.watched_name)
 
     def __call__(self, params: PyTree, step: int) -> dict[str, float]:
-        """Score the parameters after a step on the part that is watched, and keep them if they count by now."""
+        """Score the parameters after a step on the watched part, and keep them if `selection.keeps` says so."""
         watched = evaluate(self._context, params)
         main = self._context.task.main_metric
         score = watched.scores[main]
@@ -240,7 +240,7 @@ class Kept:
         return watched.scores
 
     def _save(self, params: PyTree, step: int, watched: Evaluated) -> None:
-        """Write beside the directory, then rename: the earlier checkpoint is there until then."""
+        """Write a new directory, then rename it over the old one, which is there until then."""
         context, parts = self._context, self._context.parts
         scored = evaluate_scored(context, params, watched)
         headline = scored[parts.headline]
@@ -266,15 +266,15 @@ class Kept:
 
 
 class FinetuningJob:
-    """One seed's `TrainingJob`."""
+    """The `TrainingJob` of one seed."""
 
     def __init__(self, context: SeedContext, batches: TrainingBatches, kept: Kept) -> None:
-        """Train on `batches`, and hand every evaluated state to `kept`."""
+        """Set up training on `batches`, with every evaluated state handed to `kept`."""
         self.mesh = context.mesh
         self._context, self._batches, self._kept = context, batches, kept
 
     def update(self, state: TrainState, batches: Batch) -> tuple[TrainState, Sums]:
-        """Update the state by each of the stacked batches."""
+        """Update the state with each of the stacked batches."""
         return self._context.update(state, batches)
 
     def finish(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
@@ -282,7 +282,7 @@ class FinetuningJob:
         return {"loss": float(sums["loss"] / sums["loss_weight"])}
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Return the scores of the part that is watched, and keep the state if it counts by now."""
+        """Return the scores on the watched part, and keep the state if `selection.keeps` says so."""
         return self._kept(state.params, int(jax.device_get(state.step)))
 
     def learning_rate(self, step: int) -> float:
@@ -295,19 +295,19 @@ class FinetuningJob:
 
 
 def make_empty(directory: Path) -> None:
-    """Make a new directory in place of whatever stood there."""
+    """Make an empty directory in place of whatever was there."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
 
 
 def replace_directory(source: Path, directory: Path) -> None:
-    """Rename a directory over whatever stood there."""
+    """Rename a directory to another path, replacing whatever was there."""
     shutil.rmtree(directory, ignore_errors=True)
     source.rename(directory)
 
 
 def run_seed(context: SeedContext, seed: int, directory: Path, stop: Stop) -> dict[str, Any] | None:
-    """Train with one seed, resuming where it was interrupted; a seed that has finished is only trained further.
+    """Train with one seed, resuming where it was interrupted; a finished seed resumes only if the run is longer now.
 
     Returns:
         The record of `SEED_DIR/result.json`; None if the run was asked to stop before the end.
@@ -372,7 +372,7 @@ def training_batches(context: SeedContext, seed: int, step: int) -> TrainingBatc
         {name: value for name, value in row.items() if name not in HOST_ONLY}
         for row in weighted(kind, context.train.rows)
     ]
-    # Two texts a row, each as long as the task's rows.
+    # Two texts per row, each as long as the task's rows.
     longest = context.task.length * (2 if kind in VECTOR_KINDS else 1)
     return TrainingBatches(rows, run.batch_size, context.buckets(longest), run.pool_batches, seed, step)
 

@@ -14,8 +14,9 @@ class Parts(NamedTuple, Generic[Part]):
 
     Attributes:
         watched_name: the name of `watched` in results.
-        watched: scored at every evaluation; with SELECTION "best" it chooses the checkpoint, and is not reported.
-        scored: by their names, the parts that the kept checkpoint is scored on, the one whose score counts first.
+        watched: the part scored at every evaluation; with SELECTION "best" it chooses the checkpoint, and is not
+            reported.
+        scored: the parts that the kept checkpoint is scored on, by name, first the one whose score counts.
     """
 
     watched_name: str
@@ -34,13 +35,13 @@ class Parts(NamedTuple, Generic[Part]):
 
 
 def parts_of(selection: str, dev: Part, test: Part | None, halves: tuple[Part, Part] | None = None) -> Parts[Part]:
-    """Return what is watched and what is scored, so that no score is of examples that chose its checkpoint.
+    """Return the watched and the scored parts, so that no score is on examples that chose its checkpoint.
 
     Args:
         selection: SELECTION, a name of `config.selection.SELECTIONS`.
         dev: the dev split.
-        test: the test split, if there is one with labels. With "last" it is scored beside the dev split.
-        halves: the dev split in two parts; needed with "best" where there is no test split. The first one chooses.
+        test: the test split, if there is one with labels. With "last" it is scored in addition to the dev split.
+        halves: the dev split in two parts; needed with "best" if there is no test split. The first one chooses.
     """
     of_test = {} if test is None else {"test": test}
     if selection == LAST:
@@ -54,15 +55,15 @@ def parts_of(selection: str, dev: Part, test: Part | None, halves: tuple[Part, P
 
 
 def keeps(selection: str, *, metric: str, score: float, best: float | None, step: int, last_step: int) -> bool:
-    """Return whether the checkpoint of a step is kept in place of the one before.
+    """Return whether the checkpoint of a step is kept in place of the previous one.
 
     Args:
         selection: SELECTION.
         metric: the name of the score.
-        score: its score on the part that is watched; NaN is below all others.
-        best: that of the checkpoint that is kept; None if there is none.
+        score: the checkpoint's score on the watched part; NaN is below all others.
+        best: the score of the checkpoint that is kept so far; None if there is none.
         step: updates so far.
-        last_step: those of the whole run.
+        last_step: updates of the whole run.
     """
     if selection == BEST:
         return best is None or rank(score, metric) >= rank(best, metric)

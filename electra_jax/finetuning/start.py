@@ -21,7 +21,7 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-# Sizes in which a checkpoint's encoder must agree with a model's Gin file, where one is given too.
+# Sizes in which a checkpoint's encoder must agree with a model's Gin file, if one is given too.
 SIZES = (
     "vocab_size",
     "hidden_size",
@@ -38,11 +38,11 @@ class Origin(NamedTuple):
     """Hold what fine-tuning starts from.
 
     Attributes:
-        encoder: to fine-tune, as this run trains it.
-        vocabulary: of the encoder.
-        pretraining_length: of pre-training's rows; None where it is not known, as of an import or of random weights.
+        encoder: the configuration of the encoder, as this run trains it.
+        vocabulary: the encoder's vocabulary.
+        pretraining_length: length of pre-training's rows; None if unknown, as for an import or random weights.
         source: the fact about the imported model that the encoder comes from, see `Description.source`.
-        weights_hash: checksum of INIT_FROM's parameters; "" for random weights. A run is not resumed from others.
+        weights_hash: checksum of INIT_FROM's parameters; "" for random weights. A run is not resumed if it differs.
     """
 
     encoder: EncoderConfig
@@ -53,7 +53,7 @@ class Origin(NamedTuple):
 
     @property
     def vocabulary_hash(self) -> str:
-        """Hash of the entries and the casing: a run is not resumed where INIT_FROM has another vocabulary by now."""
+        """Hash of the entries and the casing: a run is not resumed if INIT_FROM has another vocabulary by now."""
         return self.vocabulary.fingerprint
 
 
@@ -61,7 +61,7 @@ def resolve_init(run: FinetuningRun) -> Origin:
     """Return the encoder as a run of fine-tuning trains it, and its vocabulary: see `find_encoder`.
 
     Raises:
-        UserError: as `find_encoder`, or if rows are longer than the model reads, or prompts have no head to ask.
+        UserError: as `find_encoder`, or if rows are longer than the model can read, or prompts have no head.
     """
     if run.task.task == PROMPT and run.init_from is not None:
         check_finds_replaced(model_dir.load(run.init_from).description, f"INIT_FROM {run.init_from}")
@@ -86,11 +86,11 @@ def resolve_init(run: FinetuningRun) -> Origin:
 
 
 def layers_unrolled(run: FinetuningRun, encoder: EncoderConfig) -> int:
-    """Return the layers per iteration of the loop over layers: those of SCAN_UNROLL, or as pre-training has them.
+    """Return the layers per iteration of the loop over layers: SCAN_UNROLL, or the value that pre-training uses.
 
     Args:
         run: the run.
-        encoder: that of random weights, whose Gin file sets it, or of a checkpoint, which does not record it.
+        encoder: the encoder of random weights, whose Gin file sets the value, or of a checkpoint, which has no record.
     """
     layers = encoder.num_hidden_layers
     if run.scan_unroll is not None:
@@ -104,8 +104,8 @@ def find_encoder(run: FinetuningRun | ProbeRun) -> Origin:
     """Return the encoder and the vocabulary of INIT_FROM, or of a model's Gin file and TOKENIZER.
 
     Raises:
-        UserError: if INIT_FROM is no model directory or has no discriminator; if random weights have no sizes or no
-            vocabulary; or if a vocabulary, casing or size disagrees.
+        UserError: if INIT_FROM is not a model directory or has no encoder to fine-tune; if random weights have no sizes
+            or no vocabulary; or if a vocabulary, casing or size disagrees.
     """
     given = bound_encoder(run)
     if run.init_from is None:
@@ -140,7 +140,7 @@ def bound_encoder(run: FinetuningRun | ProbeRun) -> EncoderConfig | None:
     try:
         return run.encoder()
     except TypeError:
-        # Gin raises it where an argument has no binding.
+        # Gin raises TypeError if an argument has no binding.
         return None
 
 
@@ -149,11 +149,11 @@ def init_from_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool
 
     Args:
         init_from: the model directory.
-        vocab_file: the vocabulary, where the directory has none; otherwise compared with the directory's.
+        vocab_file: the vocabulary, if the directory has none; otherwise compared with the directory's.
         lowercase: the casing of `vocab_file`; otherwise compared with the directory's.
 
     Raises:
-        UserError: if the directory has no discriminator, there is no vocabulary, or what is given disagrees with it.
+        UserError: if the directory has no encoder to fine-tune or no vocabulary, or what is given disagrees with it.
     """
     model = model_dir.load(init_from)
     encoder, _ = warm_start.encoder_for_finetuning(model)
@@ -191,7 +191,7 @@ def init_from_checkpoint(init_from: str, vocab_file: str | None, lowercase: bool
 
 
 def warn_of_long_rows(origin: Origin, longest: int) -> None:
-    """Warn of rows of positions that pre-training never saw.
+    """Warn if rows have positions that pre-training never saw.
 
     Args:
         origin: what fine-tuning starts from.
@@ -209,20 +209,20 @@ def warn_of_long_rows(origin: Origin, longest: int) -> None:
 
 
 def same_ids(given: Vocabulary, found: Vocabulary) -> bool:
-    """Return whether two vocabularies give text the same ids, apart from the casing of BERT's."""
+    """Return whether two vocabularies give text the same ids, apart from the casing of BERT vocabularies."""
     if found.lowercase is None or given.lowercase is None:
         return given.fingerprint == found.fingerprint
     return given.tokens == found.tokens
 
 
 def take_weights(init_from: str | None, params: PyTree, *, quiet: bool, layers: int | None = None) -> PyTree:
-    """Fill new parameters by name from a model directory, and print which were taken, which are new and which left.
+    """Fill new parameters by name from a model directory, and print which are taken, new and left over.
 
     Args:
         init_from: the model directory; None leaves the parameters as they are.
-        params: in their shardings.
-        quiet: print nothing, as for every seed but the first.
-        layers: take the first layers alone; None for all.
+        params: the new parameters, in their shardings.
+        quiet: whether to print nothing, as for every seed but the first.
+        layers: number of first layers to take; None for all.
 
     Raises:
         UserError: if no parameter has a name in common, or one has another shape.
@@ -244,5 +244,5 @@ def take_weights(init_from: str | None, params: PyTree, *, quiet: bool, layers: 
 
 
 def groups(paths: list[str]) -> list[str]:
-    """Return the first two parts of each path, once."""
+    """Return the first two parts of each path, without repetitions."""
     return list(dict.fromkeys("/".join(path.split("/")[:2]) for path in paths))

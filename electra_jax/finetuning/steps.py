@@ -1,7 +1,7 @@
-"""Compute the losses of each kind of task, and update a fine-tuned model by them.
+"""Compute the loss of each kind of task, and update a fine-tuned model.
 
 A batch holds `input_ids`, `token_type_ids` and `attention_mask`, int32 [B, L], `row_weight`, float32 [B] (0 for a row
-that only fills up the batch), perhaps `example_weight`, float32 [B] (see `loss_weights.share_of_example`), and the
+that only fills up the batch), optionally `example_weight`, float32 [B] (see `loss_weights.share_of_example`), and the
 targets of its kind:
 
     classification      label int32 [B]
@@ -9,8 +9,8 @@ targets of its kind:
     regression          label float32 [B], from 0 to 1
     tagging             label_ids int32 [B, L]; label_mask float32 [B, L], 1 at the first piece of each word
     question_answering  start_positions, end_positions, is_impossible int32 [B]
-    similarity          label float32 [B], from 0 to 1; like retrieval, two texts a row, told apart by example_ids 1 and
-                        2, int32 [B, L]
+    similarity          label float32 [B], from 0 to 1; as for retrieval, a row has two texts, with example_ids 1 and 2,
+                        int32 [B, L]
     retrieval           first_id, second_id int32 [B]: the numbers of both texts, equal for the same text
     multiple_choice     label int32 [B]; the arrays of tokens are [B, C, L], a row for each choice; choice_mask float32
                         [B, C], 0 where an example has fewer choices
@@ -42,12 +42,12 @@ class LossConfig:
             cross-entropies), "regression", "tagging", "question_answering", "similarity", "retrieval",
             "multiple_choice" or "prompt".
         answerable_weight: question answering: the weight of the answerability head's cross-entropy (0.5 as published).
-        divisor: what the sum of a batch's losses is divided by: the weight of the run's average batch, so that examples
-            (tagging: words) weigh the same in every batch, however many are in it; or 1.0 for the sum, as the original:
-            its gradients are larger by about the batch size, which clipping and Adam all but hide.
-        class_weights: classification: the weight of the examples of each class, by its number; of several labels, the
-            weight of having each against that of not having it. None for 1.
-        temperature: retrieval: what cosines are divided by.
+        divisor: divides the sum of a batch's losses: the weight of the run's average batch, so that examples (tagging:
+            words) weigh the same in every batch, however many are in it; or 1.0 for the sum, as in the original, whose
+            gradients are larger by about the batch size, which clipping and Adam almost hide.
+        class_weights: classification: the weight of the examples of each class, by its number; with several labels, the
+            weight of having a label relative to not having it. None for 1.
+        temperature: retrieval: divides the cosines.
     """
 
     kind: str
@@ -122,13 +122,13 @@ def contrastive_losses(vectors_BPD: jax.Array, batch: Batch, *, temperature: flo
     """Return the cross-entropy of each first text's own second text among those of the whole batch, float32 [B].
 
     This is the loss of multiple negatives (Henderson et al., 2017, section 4.4; InfoNCE: van den Oord et al., 2018,
-    equation 4) on cosines over a temperature. The second text of a pair that shares a text with this one is none of its
-    negatives, because it belongs to it too, and neither is a row that only fills up the batch.
+    equation 4) on cosines over a temperature. The second text of a pair that shares a text with this one is not among
+    its negatives, because it is a match too, and neither is a row that only fills up the batch.
 
     Args:
-        vectors_BPD: of both texts of each pair, of length 1.
+        vectors_BPD: vectors of both texts of each pair, of length 1.
         batch: `first_id`, `second_id` and `row_weight`.
-        temperature: what cosines are divided by.
+        temperature: divides the cosines.
     """
     scores_BB = jnp.einsum("BD,CD->BC", vectors_BPD[:, 0], vectors_BPD[:, 1]) / temperature
     shares_BB = jnp.zeros(scores_BB.shape, bool)
@@ -143,7 +143,7 @@ def contrastive_losses(vectors_BPD: jax.Array, batch: Batch, *, temperature: flo
 def prompt_losses(logits: jax.Array, batch: Batch) -> jax.Array:
     """Return each example's binary cross-entropies, summed over its labels (Xia et al., 2022, section 3).
 
-    The word of the right label is original, and every other is replaced. Of several pieces a word has their mean.
+    The word of the right label is original, and every other is replaced. A word of several pieces has their mean loss.
 
     Args:
         logits: float32 [B * C, L], positive where a token looks replaced.
@@ -173,7 +173,7 @@ def training_loss(
     params: PyTree, batch: Batch, dropout_key: jax.Array | None, *, model: Trainable, loss: LossConfig
 ) -> tuple[jax.Array, Loss]:
     """Return the loss to differentiate, and its sum and weight; `dropout_key` is None for no dropout."""
-    # Only this head reads a target: it learns the end of an answer given the true start.
+    # Only the joint head reads a target: it learns the end of an answer given the true start.
     joint = isinstance(model, FinetunedModel) and model.head_config.kind == "joint_question_answering"
     targets = {"start_positions_B": batch["start_positions"]} if joint else {}
     rngs = None if dropout_key is None else {"dropout": dropout_key}
@@ -191,7 +191,7 @@ def finetune_step(
     optimizer: optax.GradientTransformation,
     accumulation_steps: int,
 ) -> tuple[TrainState, Sums]:
-    """Update the state by one global batch.
+    """Update the state with one global batch.
 
     Every loss is divided by the same number, so that the gradients of micro-batches add up to that of the batch.
 
@@ -235,7 +235,7 @@ def accumulated(
     loss: LossConfig,
     accumulation_steps: int,
 ) -> tuple[PyTree, Loss]:
-    """Return the gradient of a batch's loss, and its sum and weight, from one micro-batch after the other."""
+    """Return the gradient of a batch's loss, and the loss's sum and weight, from one micro-batch after the other."""
 
     def gradient(index: jax.Array, rows: Batch) -> tuple[PyTree, Loss]:
         key = jax.random.fold_in(dropout_key, index)

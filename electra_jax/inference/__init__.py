@@ -1,1 +1,1 @@
-"""Answers of a trained model to rows, raw text and token ids."""
+"""Answer rows, raw text and token ids with a trained model."""

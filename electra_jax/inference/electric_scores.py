@@ -50,7 +50,7 @@ def read(model: Network, value: str | Sequence[int]) -> Row:
     """Return a row of the model's input: [CLS] text [SEP], or the ids themselves.
 
     Raises:
-        UserError: if the row is longer than the model reads, or the ids are no integers.
+        UserError: if the row is longer than the model reads, or the ids are not integers.
     """
     if isinstance(value, str):
         ids_L = np.array([model.pieces.cls_id, *model.pieces.encode_batch([value])[0], model.pieces.sep_id], np.int32)

@@ -1,4 +1,4 @@
-"""Read files of which a line is no input: arrays of JSON, SQuAD's questions, and sentences of a word a line."""
+"""Read files whose inputs are not single lines: arrays of JSON, SQuAD's questions, and sentences with a word a line."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 JSON_ENDS = (".jsonl", ".json")
 COLUMN_ENDS = (".conll", ".conllu", ".bio", ".iob", ".iob2")
 
-# So many bytes tell whether the lines of a file are words.
+# The number of bytes that show whether the lines of a file are words.
 HEAD_BYTES = 1 << 16
 
 # The fields of SQuAD's and MRQA's files that lead to their questions.
@@ -30,10 +30,10 @@ FIELDS_OF_QUESTIONS = frozenset({"data", "paragraphs", "qas", "header"})
 
 
 def document_items(path: str, model: Network, columns: InputColumns) -> Iterator[Item] | None:
-    """Return the inputs of a file that are not its lines; None where each line is one.
+    """Return the inputs of a file that are not its lines; None if each line is one.
 
     Raises:
-        UserError: if the file cannot be read, or holds questions that are malformed.
+        UserError: if the file cannot be read, or holds malformed questions.
     """
     kind = TASK_KINDS.get(model.description.kind, model.description.kind)
     end = Path(path).suffix.lower()
@@ -41,7 +41,7 @@ def document_items(path: str, model: Network, columns: InputColumns) -> Iterator
         first, is_all = first_value(path)
         if kind == "question_answering" and holds_questions(first):
             return question_items(path, model, columns, mrqa="header" in first)
-        # One object, over several lines.
+        # A single object, over several lines.
         values = [first] if is_all and isinstance(first, dict) else first
         return entry_items(values, model, columns) if is_several(values) and end == ".json" else None
     if kind == "tagging" and (end in COLUMN_ENDS or holds_columns(path, model.labels)):
@@ -50,9 +50,9 @@ def document_items(path: str, model: Network, columns: InputColumns) -> Iterator
 
 
 def first_value(path: str) -> tuple[Any, bool]:
-    """Return the first line of a file as JSON, or all of it where the line is none, and whether it is all of it.
+    """Return a file's first line as JSON, or the whole file if that line is not JSON, and whether it is the whole file.
 
-    The value is None where both are no JSON.
+    The value is None if neither is JSON.
 
     Raises:
         UserError: if the file cannot be read.
@@ -85,7 +85,7 @@ def entry_items(values: Sequence[Any], model: Network, columns: InputColumns) ->
 
 
 def holds_questions(value: Any) -> bool:
-    """Return whether a JSON value, or the first of a list, leads to questions as SQuAD's and MRQA's files do."""
+    """Return whether a JSON value, or the first of a list, leads to questions as in SQuAD's and MRQA's files."""
     first = value[0] if is_several(value) else value
     return isinstance(first, dict) and not FIELDS_OF_QUESTIONS.isdisjoint(first)
 
@@ -94,7 +94,7 @@ def question_items(path: str, model: Network, columns: InputColumns, *, mrqa: bo
     """Yield the questions of a file in SQuAD's or MRQA's format, with their ids.
 
     Raises:
-        UserError: see `read_squad`.
+        UserError: as `read_squad`.
     """
     found = (read_mrqa if mrqa else read_squad)(path, skip_bad_rows=columns.skip_bad_rows)
     if found.skipped:
@@ -107,7 +107,7 @@ def question_items(path: str, model: Network, columns: InputColumns, *, mrqa: bo
 def holds_columns(path: str, labels: tuple[str, ...]) -> bool:
     """Return whether a file's first lines are words with a tag of the model, or single words with blank lines between.
 
-    Lines of text are sentences, and are nearly never of either kind.
+    Lines of ordinary text are sentences, and almost never either.
 
     Raises:
         UserError: if the file cannot be read.
@@ -134,10 +134,10 @@ def holds_columns(path: str, labels: tuple[str, ...]) -> bool:
 
 
 def sentence_items(path: str, model: Network, columns: InputColumns) -> Iterator[Item]:
-    """Yield the sentences of a file of a word a line.
+    """Yield the sentences of a file with a word a line.
 
     Raises:
-        UserError: if the file cannot be read, or a line has no such column of words.
+        UserError: if the file cannot be read, or a line lacks the column of words.
     """
     sentences = list(column_sentences(path))
     logger.warning(

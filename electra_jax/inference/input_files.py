@@ -1,6 +1,6 @@
 """Read the input of `electra predict` and `electra score`: a file, standard input, arrays, or the text itself.
 
-Each input keeps its place: what cannot be read becomes an `Item` that says why, and the inputs after it are read.
+Each input keeps its place: one that cannot be read becomes an `Item` that says why, and the inputs after it are read.
 """
 
 import itertools
@@ -25,19 +25,19 @@ from electra_jax.inference.items import InputColumns, Item, item_of, read_json, 
 from electra_jax.inference.network import Network
 from electra_jax.tasks.rows import format_of_no_text
 
-# Number of batches that are read, where they are there, before their inputs are sorted by length.
+# The most batches that are read ahead, as far as inputs have arrived, to sort their inputs by length.
 SORTED_BATCHES = 32
 
 # The most bytes that are read before the lines in them are answered.
 READ_BYTES = 1 << 20
 
-# An input with one of these endings is meant to be a file, and so is any other word that ends as a file does.
+# An input with one of these endings is meant to be a file, and so is any other word that ends as a file name does.
 FILE_ENDS = (".npz", ".txt", ".json", ".jsonl", ".tsv", ".csv", ".parquet")
 FILE_NAME = re.compile(r"\S*\w\.[A-Za-z]\w{1,7}")
 
 TABLE_ENDS = (".csv", ".tsv", ".parquet")
 
-# What NumPy meets where the bytes of an .npz are not those of its format.
+# The errors that NumPy raises if the bytes of an .npz are not in its format.
 NOT_AN_ARCHIVE = (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
@@ -47,10 +47,10 @@ def read_items(source: str | None, model: Network, columns: InputColumns, *, mos
     A list holds the inputs that have arrived, so that what is typed is answered at once.
 
     Args:
-        source: a .csv or a .tsv, whose first line names its columns; a .parquet; a .jsonl; an .npz; a file of
-            `document_items`; any other holds a text a line, but JSON where the model reads no plain text. On standard
+        source: a .csv or a .tsv, whose first line names its columns; a .parquet; a .jsonl; an .npz; or a file of
+            `document_items`; any other file holds a text a line, or JSON if the model reads no plain text. On standard
             input an object or a list is JSON, and every other line a text.
-        model: what is to read the inputs.
+        model: the model that is to read the inputs.
         columns: names in tables and JSON objects.
         most: the most inputs of a list.
 
@@ -61,7 +61,7 @@ def read_items(source: str | None, model: Network, columns: InputColumns, *, mos
         yield from read_lines(None, model, columns, most)
         return
     end = Path(source).suffix.lower()
-    # Not Path.is_file, which fails on a text that is longer than a name may be.
+    # Path.is_file would fail on a text that is longer than a file name may be.
     if not os.path.isfile(source):
         check_is_text(source)
         yield [read_value(source, model, columns, "the input", 0)]
@@ -76,7 +76,7 @@ def read_items(source: str | None, model: Network, columns: InputColumns, *, mos
 
 
 def check_is_text(source: str) -> None:
-    """Check that what is no file does not look like one.
+    """Check that an input which is not a file does not look like one.
 
     Raises:
         UserError: if it looks like the path of a file, or is a folder.
@@ -89,7 +89,7 @@ def check_is_text(source: str) -> None:
 
 
 def in_lists(items: Iterator[Item], most: int) -> Iterator[list[Item]]:
-    """Yield items in lists of `most`, the last one of the rest."""
+    """Yield items in lists of `most`; the last list holds the rest."""
     while found := list(itertools.islice(items, most)):
         yield found
 
@@ -119,10 +119,10 @@ def read_lines(path: str | None, model: Network, columns: InputColumns, most: in
 
 
 def separator_of(path: str, head: bytes) -> bytes:
-    """Return what ends the lines of a file: a line feed, unless there is none, as on an old Macintosh.
+    """Return the line separator of a file: a line feed, or a carriage return if there is none, as on an old Macintosh.
 
     Raises:
-        UserError: if its first bytes are those of another format than text.
+        UserError: if its first bytes are those of a format that is not text.
     """
     if what := format_of_no_text(head):
         raise UserError(f"{path} is {what}: save what it holds as text in UTF-8, as a .csv, a .tsv or a .jsonl")
@@ -130,7 +130,7 @@ def separator_of(path: str, head: bytes) -> bytes:
 
 
 def arriving_lines(stream: BinaryIO, most: int, separator: bytes = b"\n") -> Iterator[list[bytes]]:
-    """Yield the lines of a stream that have arrived, at most `most` at a time, without what separates them."""
+    """Yield the lines of a stream that have arrived, at most `most` at a time, without their separators."""
     rest = b""
     while read := stream.read1(READ_BYTES):
         *lines, rest = (rest + read).split(separator)
@@ -141,13 +141,13 @@ def arriving_lines(stream: BinaryIO, most: int, separator: bytes = b"\n") -> Ite
 
 
 def read_line(line: bytes, model: Network, columns: InputColumns, number: int, *, plain: bool, json_only: bool) -> Item:
-    """Return the input of a line, or why it is none.
+    """Return the input of a line, or an item that says why it is none.
 
     Args:
         line: UTF-8, without its line feed.
-        model: what is to read it.
+        model: the model that is to read it.
         columns: names in JSON objects.
-        number: the line's, from 1.
+        number: the line's number, from 1.
         plain: whether it is a text whatever it begins with.
         json_only: whether it is JSON whatever it begins with.
     """
@@ -166,15 +166,15 @@ def read_line(line: bytes, model: Network, columns: InputColumns, number: int, *
 
 
 def read_arrays(path: Path) -> Iterator[Item]:
-    """Yield the rows of an .npz with `input_ids` and, if it has them, the other two.
+    """Yield the rows of an .npz with `input_ids` and, if present, `attention_mask` and `token_type_ids`.
 
     Raises:
-        UserError: if the file cannot be read, has no `input_ids`, or its arrays have not as many rows each.
+        UserError: if the file cannot be read, has no `input_ids`, or its arrays differ in their number of rows.
     """
     try:
         with np.load(path) as arrays:
             found = {name: arrays[name] for name in FIELDS if name in arrays.files}
-    # A file that is cut off, that is no archive, or that is an array alone.
+    # The file is truncated, is not an archive, or is a single array.
     except (*NOT_AN_ARCHIVE, OSError, ValueError, TypeError, EOFError, KeyError, MemoryError) as error:
         raise UserError(f"{path} cannot be read ({error}): write it with numpy.savez") from error
     if "input_ids" not in found:

@@ -1,4 +1,4 @@
-"""Read a table of inputs, a .csv, a .tsv or a .parquet; see `input_files`."""
+"""Read a table of inputs: a .csv, a .tsv or a .parquet; see `input_files`."""
 
 from collections.abc import Iterator
 
@@ -48,10 +48,10 @@ def read_table(path: str, model: Network, columns: InputColumns) -> Iterator[Ite
 
 
 class RowProblems(BadRows):
-    """Keep what is wrong with rows, by line, instead of stopping."""
+    """Keep the problems of rows, by line, instead of stopping."""
 
     def __init__(self, path: str) -> None:
-        """Begin without problems."""
+        """Start without problems."""
         super().__init__(path, skip=True)
         self.by_line: dict[int, str] = {}
 
@@ -61,7 +61,7 @@ class RowProblems(BadRows):
 
 
 def table_fields(model: Network, columns: InputColumns, header: list[str]) -> dict[str, str]:
-    """Return the columns that hold the fields of an input of the model, by the names of the fields."""
+    """Return the columns that hold the fields of the model's inputs, by field name."""
     kind = TASK_KINDS.get(model.description.kind, model.description.kind)
     if kind == "question_answering":
         return {name: name for name in ("question", "context")}

@@ -1,4 +1,4 @@
-"""Bring what a user gives a model into the form that each kind of task reads."""
+"""Convert user inputs to the form that each kind of task reads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,10 +30,10 @@ def as_list(inputs: Any) -> list[Any]:
 
 
 def as_input(model: Network, value: Any, where: str) -> Any:
-    """Return what a user gave in the form that the model reads: see `canonical`.
+    """Convert a user's input to the form that the model reads: see `canonical`.
 
     Raises:
-        UserError: if the value is of another form, or the model reads no text. The message begins with `where`.
+        UserError: if the value has another form, or the model reads no text. The message begins with `where`.
     """
     kind = model.description.kind
     pair = (model.description.task or {}).get("pair")
@@ -44,21 +44,21 @@ def as_input(model: Network, value: Any, where: str) -> Any:
 
 
 def canonical(value: Any, kind: str, pair: bool | None, where: str) -> Any:
-    """Return one input in the form that a kind of task takes.
+    """Convert one input to the form that a kind of task takes.
 
     Args:
-        value: what the user gave.
-        kind: of `protocol.KINDS`; a model of any other kind reads texts and pairs.
-        pair: whether the input must be two texts, or must not; None where it may.
+        value: the user's input.
+        kind: a kind of `protocol.KINDS`; a model of any other kind reads texts and pairs.
+        pair: whether the input must be two texts, or must not be; None if it may be.
         where: for messages, such as "input 3".
 
     Returns:
         Question answering: {"question", "context"} and the user's "id", if any. Multiple choice: {"text", "text_b",
-        "choices"}, `text_b` None without a question. Tagging: a text, or a list of words.
-        Else a text, or a tuple of two.
+        "choices"}, with `text_b` None if there is no question. Tagging: a text, or a list of words. Otherwise a text,
+        or a tuple of two.
 
     Raises:
-        UserError: if the value is of another form.
+        UserError: if the value has another form.
     """
     if kind == "question_answering":
         return question(value, where)
@@ -77,7 +77,7 @@ def question(value: Any, where: str) -> dict[str, str]:
     """Return a question and its context.
 
     Raises:
-        UserError: if one of them is missing or is no text.
+        UserError: if one of them is missing or is not a text.
     """
     missing = [name for name in ("question", "context") if not (isinstance(value, Mapping) and name in value)]
     if missing:
@@ -92,10 +92,10 @@ def question(value: Any, where: str) -> dict[str, str]:
 
 
 def choices(value: Any, where: str) -> dict[str, Any]:
-    """Return a text, perhaps a question on it, and the choices.
+    """Return a text, optionally a question on it, and the choices.
 
     Raises:
-        UserError: if one of them is missing or is no text.
+        UserError: if one of them is missing or is not a text.
     """
     if not isinstance(value, Mapping) or "text" not in value or "choices" not in value:
         raise UserError(
@@ -126,7 +126,7 @@ def words(value: Any, where: str) -> str | list[str]:
     """
     found = value
     if isinstance(value, Mapping):
-        # Hubs call the words tokens.
+        # Data sets on hubs call the words "tokens".
         found = next((value[name] for name in ("words", "tokens", "text") if name in value), None)
     if isinstance(found, str):
         return found
@@ -154,6 +154,6 @@ def texts(value: Any, where: str) -> str | tuple[str, str]:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it, cut where it is long."""
+    """Return a value as a message shows it, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,4 +1,4 @@
-"""Answer inputs that keep their place: each gets a record, and one that the model refuses spoils no other."""
+"""Answer inputs that keep their place: each gets a record, and one that the model refuses affects no other."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ Answer = Callable[[Sequence[Item]], list[Record]]
 
 
 def write_records(lists: Iterable[Sequence[Item]], answer: Answer, output: Output) -> None:
-    """Write the record of each input, in order, but those that are done; see `named_records`.
+    """Write the record of each input, in order, except those already written; see `named_records`.
 
     Raises:
         UserError: if there were inputs, and none could be answered.
@@ -25,7 +25,7 @@ def write_records(lists: Iterable[Sequence[Item]], answer: Answer, output: Outpu
     number, errors = 0, list(output.errors)
     for items in lists:
         if output.done < number + len(items):
-            # A list that is done in part is answered whole, so that its batches, and the last digits, are the same.
+            # A partly written list is answered whole, so that its batches, and hence the last digits, are the same.
             for record in named_records(items, answer)[max(0, output.done - number) :]:
                 output.write(record)
                 errors += [record["error"]] if "error" in record else []
@@ -46,25 +46,25 @@ def named_records(items: Sequence[Item], answer: Answer) -> list[Record]:
 
 
 def records_of(items: Sequence[Item], answer: Answer) -> list[Record]:
-    """Return a record for each input, with nothing but an `error` where it cannot be answered."""
+    """Return a record for each input, with only an `error` if it cannot be answered."""
     found = iter(answered([item for item in items if item.error is None], answer))
     return [next(found) if item.error is None else {"error": item.error} for item in items]
 
 
 def answered(items: Sequence[Item], answer: Answer) -> list[Record]:
-    """Return a record for each input that could be read, and an `error` where an input is refused."""
+    """Return a record for each input that could be read; its `error` if the model refuses it."""
     try:
         return answer(items)
     except UserError as error:
         if len(items) == 1:
             return [{"error": str(error)}]
-    # The halves are answered apart until the input that is refused stands alone.
+    # The halves are answered separately until a refused input is alone.
     middle = len(items) // 2
     return answered(items[:middle], answer) + answered(items[middle:], answer)
 
 
 def answered_together(model: Network, items: Sequence[Item], *, batch_size: int, cut: CutCount) -> list[Record]:
-    """Return a record for each input, and add to `cut` what was cut off of texts; see `answers`.
+    """Return a record for each input, and add to `cut` what was cut off from texts; see `answers`.
 
     Raises:
         UserError: if the model refuses one of them.

@@ -1,6 +1,6 @@
-"""Take one input of `electra predict`, `embed`, `score` or `serve` from a text or a JSON value.
+"""Convert one input of `electra predict`, `embed`, `score` or `serve` from a text or a JSON value.
 
-Each input keeps its place: what cannot be read becomes an `Item` that says why, and the inputs after it are read.
+Each input keeps its place: one that cannot be read becomes an `Item` that says why, and the inputs after it are read.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ from electra_jax.inference.network import Network
 
 
 class Item(NamedTuple):
-    """One input, by its place.
+    """One input, with its place.
 
     Attributes:
         index: its number, from 0.
-        identifier: what its column or field of ids holds; None where there is none.
+        identifier: the content of its id column or field; None if there is none.
         ids: arrays of token ids, or None.
-        value: where there are no `ids`, a value for `prediction.answers`.
-        error: why it cannot be read; None where it can.
+        value: if there are no `ids`, a value for `prediction.answers`.
+        error: why it cannot be read; None if it can.
     """
 
     index: int
@@ -35,13 +35,13 @@ class Item(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class InputColumns:
-    """Where the parts of an input are: the columns of a table, or the fields of JSON objects.
+    """Name the parts of an input: the columns of a table, or the fields of JSON objects.
 
     Attributes:
         text, text_pair: the texts, as in training; None for "text", and for "text_pair" or "text_b".
-        choices: those of multiple choice, as in training; None for "choices", which holds lists.
+        choices: the choices of multiple choice, as in training; None for "choices", which holds lists.
         identifier: the ids, which are repeated in the output; None for none.
-        word: the number of the words' column in a file of a word a line, from 0.
+        word: the number of the column of words in a file with a word a line, from 0.
         skip_bad_rows: whether malformed records of a file of questions are left out and counted.
     """
 
@@ -64,7 +64,7 @@ def read_value(text: str, model: Network, columns: InputColumns, where: str, ind
         try:
             value = read_json(text, where)
         except UserError:
-            # Both also begin plain text, such as "[MASK] is here".
+            # "[" and "{" also begin plain text, such as "[MASK] is here".
             if not reads_plain_text(model):
                 raise
     return item_of(value, model, columns, where, index)
@@ -116,9 +116,9 @@ def item_of(value: Any, model: Network, columns: InputColumns, where: str, index
 
 
 def with_own_names(record: dict[str, Any], columns: InputColumns) -> dict[str, Any]:
-    """Return a record with the names of training under "text", "text_pair" and "choices".
+    """Return a record with the fields that training named as "text", "text_pair" and "choices".
 
-    A field without its name of training may have its own, so that {"text": ..., "text_pair": ...} always is a pair.
+    A field missing under its training name may have its own, so {"text": ..., "text_pair": ...} is always a pair.
     """
     if columns.text is None or columns.text not in record:
         return record
@@ -132,19 +132,19 @@ def with_own_names(record: dict[str, Any], columns: InputColumns) -> dict[str, A
 
 
 def with_choices(record: Mapping[str, Any], columns: InputColumns) -> dict[str, Any]:
-    """Return the choices of a record under "choices": a list, or what the column of lists holds; {} without any."""
+    """Return the choices of a record under "choices": a list, or the value of the column of lists; {} without any."""
     names = choice_names(columns)
     if len(names) == 1:
         return {"choices": record[names[0]]} if names[0] in record else {}
     found = [record.get(name) for name in names]
-    # Records of fewer choices leave the last columns empty.
+    # Records with fewer choices leave the last columns empty.
     while found and found[-1] in (None, ""):
         found.pop()
     return {"choices": found} if found else {}
 
 
 def choice_names(columns: InputColumns) -> tuple[str, ...]:
-    """Return the names of the columns of choices: one of lists, or one for each choice."""
+    """Return the names of the choice columns: one column of lists, or one column for each choice."""
     names = columns.choices or "choices"
     return (names,) if isinstance(names, str) else tuple(names)
 

@@ -1,6 +1,6 @@
-"""Score minimal pairs without any training: does a model take the grammatical sentence to be the likelier one?
+"""Score minimal pairs without any training: does the model find the grammatical sentence more likely?
 
-Each of a model's towers scores a sentence by its tokens, in the way that it was trained for; see `scorers_of`.
+Each of a model's towers scores a sentence by its tokens, in the way for which it was trained; see `scorers_of`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ class SentenceScore(NamedTuple):
         return self.total / self.num_tokens
 
 
-# Of rows of token ids, int [L], [CLS] and [SEP] with the tokens between them, and a number of rows of a batch.
+# Takes rows of token ids, int [L], [CLS] and [SEP] with the tokens between them, and the number of rows of a batch.
 Scorer = Callable[[Sequence[np.ndarray], int], list[SentenceScore]]
 
 
@@ -62,7 +62,7 @@ def left_to_right_scorer(model: Network) -> Scorer:
         tokens = tokens_of(batch)
         logits_BLV = generator_outputs(model.description, params, tokens)
         nll_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, jnp.roll(tokens.input_ids, -1, axis=1))
-        # Neither [SEP] nor what comes after it is predicted.
+        # Neither [SEP] nor the padding after it is predicted.
         last_B1 = jnp.sum(tokens.attention_mask, axis=1, keepdims=True) - 2
         return -jnp.sum(jnp.where(jnp.arange(nll_BL.shape[1])[None] < last_B1, nll_BL, 0.0), axis=1)
 
@@ -81,8 +81,8 @@ def forward_of(
     """Return a function of rows and a batch size that gives a value for each row, float64 [rows].
 
     Args:
-        model: whose parameters `function` is given.
-        function: of the parameters and a batch (see `buckets.stack`), a value for each of its rows.
+        model: the model whose parameters are passed to `function`.
+        function: maps the parameters and a batch (see `buckets.stack`) to a value for each of its rows.
     """
     params, run = jax.device_put(model.params), jax.jit(function)
 
@@ -101,7 +101,7 @@ def tokens_of(batch: Mapping[str, jax.Array]) -> Tokens:
 
 
 def masked_rows(ids_L: np.ndarray, mask_id: int) -> list[Row]:
-    """Return a row for each token between [CLS] and [SEP], in which it is masked, with its position and itself."""
+    """Return a row for each token between [CLS] and [SEP], with that token masked, its position and its id."""
     rows = []
     for position in range(1, len(ids_L) - 1):
         hidden_L = ids_L.copy()
@@ -112,7 +112,7 @@ def masked_rows(ids_L: np.ndarray, mask_id: int) -> list[Row]:
 
 
 def discriminator_scorer(model: Network) -> Scorer:
-    """Return a scorer by the log-probability that no token was replaced, each for itself, in one pass."""
+    """Return a scorer by the log-probability that no token was replaced, each one independently, in one pass."""
     # log(1 - sigmoid(x)) is -log(1 + exp(x)).
     return token_scorer(model, lambda logits_L: -np.logaddexp(0.0, logits_L))
 
@@ -123,7 +123,7 @@ def energy_scorer(model: Network) -> Scorer:
 
 
 def token_scorer(model: Network, of_logits: Callable[[np.ndarray], np.ndarray]) -> Scorer:
-    """Return a scorer that adds what a function says of the logit of each token between [CLS] and [SEP]."""
+    """Return a scorer that sums a function of the logit of each token between [CLS] and [SEP]."""
 
     def score(rows: Sequence[np.ndarray], batch_size: int) -> list[SentenceScore]:
         named = [{"input_ids": ids_L, "token_type_ids": np.zeros_like(ids_L)} for ids_L in rows]
@@ -138,7 +138,7 @@ def scorers_of(model: Network) -> dict[str, Scorer]:
     """Return the ways in which a model scores sentences, by name.
 
     Raises:
-        UserError: if it has none, as a fine-tuned one.
+        UserError: if it has none, such as a fine-tuned model.
     """
     description = model.description
     found: dict[str, Scorer] = {}
@@ -161,9 +161,9 @@ def scorers_of(model: Network) -> dict[str, Scorer]:
 def score_pairs(
     model: Network, files: Mapping[str, Sequence[MinimalPair]], *, batch_size: int
 ) -> dict[str, dict[str, Any]]:
-    """Return for each file its number of pairs, and by each way of scoring the percentage that is told right.
+    """Return for each file its number of pairs, and for each way of scoring the percentage of correct pairs.
 
-    A pair is told right if the grammatical sentence has the higher score, by the sum over its tokens or by their mean.
+    A pair is correct if the grammatical sentence has the higher score, by the sum over its tokens or by their mean.
 
     Args:
         model: the model.
@@ -201,7 +201,7 @@ def read(model: Network, name: str, text: str) -> np.ndarray:
 
 
 def overall(files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what `score_pairs` says of all files together: of every pair alike."""
+    """Return the results of `score_pairs` over all files together, with every pair weighing the same."""
     counts = [found["num_pairs"] for found in files.values()]
     ways = [way for way in next(iter(files.values())) if way != "num_pairs"]
     return {"num_pairs": sum(counts)} | {

@@ -1,4 +1,4 @@
-"""Compute the logits of a loaded model, of any kind."""
+"""Compute the logits of a loaded model of any kind."""
 
 import functools
 from collections.abc import Callable
@@ -35,23 +35,23 @@ class Network:
     Attributes:
         description: its kind, sizes, head and labels.
         params: the parameter tree, float32 numpy arrays.
-        vocabulary: None where the directory holds none.
-        step: updates that the parameters have had, as the checkpoint counts them.
+        vocabulary: the vocabulary; None if the directory holds none.
+        step: number of updates of the parameters, as the checkpoint counts them.
     """
 
     def __init__(self, loaded: Loaded) -> None:
-        """Keep what was loaded; nothing is computed."""
+        """Keep the loaded parts; nothing is computed."""
         self.description, self.params, self.vocabulary, self.step = loaded
         self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the outputs of classification and tagging, by their number."""
+        """Names of the outputs of classification and tagging, in order."""
         return self.description.labels
 
     @property
     def pieces(self) -> Vocabulary:
-        """The vocabulary, to read text with.
+        """The vocabulary for reading text.
 
         Raises:
             UserError: if the model has no vocabulary, or one that lacks a special token.
@@ -80,8 +80,8 @@ class Network:
     ) -> Logits:
         """Return the logits of the model's head, computed in float32 without dropout.
 
-        Rows are padded to one of `lengths`, so that rows of a new length compile nothing, and the outputs are cut; not
-        for a head with a beam, which is compiled for each length.
+        Rows are padded to one of `lengths`, so that rows of a new length need no compilation, and the outputs are cut
+        again; a head with a beam is instead compiled for each length.
 
         Args:
             input_ids: int [B, L]; [B, C, L] for C choices.
@@ -89,11 +89,11 @@ class Network:
             token_type_ids: same shape; None for all zeros.
 
         Returns:
-            float32. A pre-trained pair or a discriminator: [B, L], positive where a token looks replaced (trained by
+            float32. A pre-trained pair or a discriminator: [B, L], positive if a token looks replaced (trained by
             Electric: each token's energy, which is minus its log-likelihood). A generator: [B, L, V], of the token
-            itself, or, of a left-to-right language model, of the next one. Classification:
-            [B, labels]; regression: [B, 1]; multiple choice: [B, C]; tagging: [B, L, labels]. Question answering: a
-            dict, see `heads`. A bare encoder: its last hidden states [B, L, D]. An encoder of sentences: [B, D].
+            itself, or, for a left-to-right language model, of the next one. Classification: [B, labels]; regression:
+            [B, 1]; multiple choice: [B, C]; tagging: [B, L, labels]. Question answering: a dict, see `heads`. A bare
+            encoder: its last hidden states [B, L, D]. A sentence encoder: [B, D].
 
         Raises:
             UserError: if shapes disagree, a row is too long, or an id is outside the model's tables.
@@ -110,7 +110,7 @@ class Network:
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> Any:
-        """Return the same as `logits`, padded and on the device: the call does not wait until they are computed."""
+        """Return the same as `logits`, but padded and on the device, without waiting for the computation."""
         return self._run(outputs, input_ids, attention_mask, token_type_ids)
 
     def hidden_states(
@@ -124,9 +124,9 @@ class Network:
         The arguments are those of `logits`, with rows [B, L] for every kind of model.
 
         Returns:
-            float32 [N + 1, B, L, D]: the embeddings, then each layer's output, of the discriminator where there is one.
-            With pre-LayerNorm they are the residuals, before the LayerNorm that the next layer begins with, and the
-            last of them has passed the last LayerNorm.
+            float32 [N + 1, B, L, D]: the embeddings, then each layer's output, of the discriminator if there is one.
+            With pre-LayerNorm they are the residuals, before the LayerNorm with which the next layer begins; only the
+            last of them has passed the final LayerNorm.
 
         Raises:
             UserError: as `logits`.
@@ -140,7 +140,7 @@ class Network:
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> np.ndarray:
-        """Return the probabilities with which tokens attend to others, float32 [N, B, H, L, L]; a query a row.
+        """Return the attention probabilities, float32 [N, B, H, L, L], one row for each query.
 
         The arguments are those of `hidden_states`.
 
@@ -176,7 +176,7 @@ class Network:
         attention_mask: ArrayLike | None,
         token_type_ids: ArrayLike | None,
     ) -> Any:
-        """Check the arguments, pad rows to one of `lengths`, and run a jitted function of the parameters and them."""
+        """Check the arguments, pad rows to one of `lengths`, and run a jitted function of the parameters and tokens."""
         choices = self.description.kind == "multiple_choice" and function is outputs
         ids = as_integers("input_ids", input_ids)
         if ids.ndim != (3 if choices else 2):
@@ -187,7 +187,7 @@ class Network:
         tokens = Tokens(ids, types, mask)
         check_tokens(tokens, self.description.encoder)
         length = ids.shape[-1]
-        # A beam that is wider than a row would name places of the padding.
+        # A beam that is wider than a row would point at positions in the padding.
         beam = self.description.head is not None and self.description.head.beam_size > 0
         room = [(0, 0)] * (ids.ndim - 1) + [(0, 0 if beam else bucket_of(length, self.lengths) - length)]
         tokens = jax.tree.map(lambda array: np.pad(array, room), tokens)
@@ -200,10 +200,10 @@ class Network:
 
 
 def as_integers(name: str, values: ArrayLike) -> np.ndarray:
-    """Return any rectangular nest of integers as an int32 array.
+    """Return any rectangular nesting of integers as an int32 array.
 
     Raises:
-        UserError: if the values are ragged, or no integers of 32 bits.
+        UserError: if the values are ragged, or are not 32-bit integers.
     """
     try:
         array = np.asarray(values)
@@ -235,7 +235,7 @@ def check_tokens(tokens: Tokens, config: EncoderConfig) -> None:
             "(max_position_embeddings)"
         )
     for name, array, rows in (("input_ids", ids, config.vocab_size), ("token_type_ids", types, config.type_vocab_size)):
-        # Without a table of types nothing reads them.
+        # Without a table of token types, the type ids are not read.
         if rows and (array.min() < 0 or array.max() >= rows):
             raise UserError(f"{name} goes from {array.min()} to {array.max()}: this model has 0 to {rows - 1}")
     if mask.min() < 0 or mask.max() > 1:

@@ -19,18 +19,18 @@ Write = Callable[[Mapping[str, Any]], None]
 
 # What separates the columns of a table, by the ending of its name.
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-# Endings that promise another format than is written.
+# Endings that promise another format than the one that is written.
 OTHER_FORMATS = frozenset({".parquet", ".arrow", ".xlsx", ".xls", ".npy", ".npz", ".gz", ".xz", ".bz2", ".zst", ".zip"})
 
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """Where records go.
+    """The destination of records.
 
     Attributes:
         write: writes a record.
-        done: how many records an ended job has left there; they are not to be written again.
-        errors: the `error` of each of those that has one.
+        done: number of records that an earlier job has left there; they must not be written again.
+        errors: the `error` of each of those records that has one.
     """
 
     write: Write
@@ -40,15 +40,15 @@ class Output:
 
 @contextlib.contextmanager
 def record_writer(path: str | None, job: Mapping[str, Any] | None = None) -> Iterator[Output]:
-    """Yield where records go.
+    """Yield the output to which records are written.
 
-    A file takes its name only once the body has succeeded; where a signal or a kill ends it, the same job continues.
-    Standard output is flushed after each record, and a reader who closes it, as `head` does, ends the body without an
-    error.
+    A file takes its name only once the body has succeeded; if a signal or a kill ends the body, the same job continues
+    it later. Standard output is flushed after each record, and a reader that closes it, as `head` does, ends the body
+    without an error.
 
     Args:
         path: a .csv or a .tsv, any other file for a JSON object a line, or None for standard output.
-        job: what determines the records, see `job_of`; None for one that is not to be continued.
+        job: the settings that determine the records, see `job_of`; None for a job that cannot be continued.
 
     Raises:
         UserError: if the file exists, its name promises another format, or another process writes it.
@@ -74,7 +74,7 @@ def record_writer(path: str | None, job: Mapping[str, Any] | None = None) -> Ite
 
 
 def check_free(path: str) -> None:
-    """Check that there is no file at a path that is to be written.
+    """Check that no file exists at a path that is to be written.
 
     Raises:
         UserError: if the file exists.
@@ -85,7 +85,7 @@ def check_free(path: str) -> None:
 
 @contextlib.contextmanager
 def ending_with_reader() -> Iterator[None]:
-    """End the body without an error where the reader of standard output has closed it."""
+    """End the body without an error if the reader of standard output has closed it."""
     try:
         yield
     except BrokenPipeError:
@@ -96,24 +96,24 @@ def ending_with_reader() -> Iterator[None]:
 
 
 def as_json(record: Any) -> str:
-    """Return JSON values as a line; an id of the input that is NaN or infinite, which JSON has not, is null."""
+    """Return JSON values as a line; an input id that is NaN or infinite, which JSON lacks, becomes null."""
     return without_surrogates(json_text(record, indent=None, ensure_ascii=False).removesuffix("\n"))
 
 
 def write_table(records: Path, path: Path, delimiter: str) -> None:
     """Write JSON lines as a table with a column for each field of any of them, in order of appearance.
 
-    A field that holds an object has a column for each of its fields, `field.name`; a list stands as JSON.
+    A field that holds an object has a column for each of its fields, `field.name`; a list is written as JSON.
     """
     names: dict[str, None] = {}
     with open(records, encoding="utf-8") as lines:
         for line in lines:
             names |= dict.fromkeys(flat(json.loads(line)))
-    # Beside the answers, where every reader looks last.
+    # The error column comes last, next to the answers.
     if "error" in names:
         names["error"] = names.pop("error")
     table = path.with_name(f"{path.name}.part.csv")
-    # What was killed left one; a link of somebody else is not written through.
+    # A killed process may have left one; writing must not follow a link that somebody else made.
     table.unlink(missing_ok=True)
     try:
         with open(records, encoding="utf-8") as lines, open(table, "x", encoding="utf-8", newline="") as file:
@@ -126,7 +126,7 @@ def write_table(records: Path, path: Path, delimiter: str) -> None:
 
 
 def flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record with single values alone, as a row of a table has them."""
+    """Return a record with only scalar values, as in a row of a table."""
     row: dict[str, Any] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
 """Answer texts and token ids: `electra_jax.load(path)(texts)`, `electra predict`, `electra evaluate`.
 
-A fine-tuned model answers as its task does. A pre-trained one says which tokens look replaced, and fills in [MASK].
+A fine-tuned model answers as its task does. A pre-trained one shows which tokens look replaced, and fills in [MASK].
 TensorFlow is not needed.
 """
 
@@ -31,7 +31,7 @@ NUM_FILLINGS = 5
 
 
 def predict(model: Network, inputs: Any, *, batch_size: int) -> list[Record]:
-    """Return a record for each input, in their order; see `Model.__call__`.
+    """Return a record for each input, in order; see `Model.__call__`.
 
     Raises:
         UserError: if an input has another form than the model reads, or the model reads no text.
@@ -45,7 +45,7 @@ def predict(model: Network, inputs: Any, *, batch_size: int) -> list[Record]:
 
 
 def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: CutCount) -> list[Record]:
-    """Return a record for each value that `as_input` returned, and add to `count` what was cut off of them.
+    """Return a record for each value that `as_input` returned, and add to `count` what was cut off from them.
 
     Raises:
         UserError: if the model's vocabulary lacks a special token, or a row is too long for the model.
@@ -57,7 +57,7 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: Cu
     facts = model.description.task
     task = task_from_facts(facts_of_head(model) if facts is None else facts, model.pieces)
     if facts is None and task.kind in ("classification", "multi_label_classification", "regression"):
-        # An imported model does not say whether it reads pairs: it reads what it is given.
+        # An imported model does not record whether it reads pairs, so it reads what it is given.
         pairs = map(as_pair, values)
         examples: Sequence[Any] = [TextExample(number, *pair, None) for number, pair in enumerate(pairs)]
     else:
@@ -67,14 +67,14 @@ def answers(model: Network, values: Sequence[Any], *, batch_size: int, count: Cu
 
 
 def as_pair(value: str | tuple[str, str]) -> tuple[str, str | None]:
-    """Return a text and its second text, None where there is none."""
+    """Return a text and its second text; the latter is None if there is none."""
     return (value, None) if isinstance(value, str) else value
 
 
 def facts_of_head(model: Network) -> Mapping[str, Any]:
     """Return the facts of a task for a model of another library, of which only the head is known.
 
-    Rows are as long as the directory states, or as the model reads.
+    Rows are as long as the directory states, or as the model can read.
     """
     kind, length = TASK_KINDS[model.description.kind], model.description.longest_row
     if kind == "tagging":
@@ -83,7 +83,7 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "kind": kind,
             "length": length,
             "labels": list(model.labels),
-            # Tags are given as the model has them: they need not be those of entities.
+            # Tags are returned as the model has them, because they may not mark entities.
             "scheme": None,
             "encoding": "BIO",
             "rules": "standard",
@@ -97,7 +97,7 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "doc_stride": min(128, length // 2),
         }
         decoding = {"n_best_size": 20, "max_answer_length": 30, "null_odds_against_best_span": True}
-        # SQuAD 2.0 gives null odds; without a threshold every question is answered all the same.
+        # SQuAD 2.0 scoring gives null odds; without a threshold, every question is answered anyway.
         return {
             "task": "this model",
             "kind": kind,
@@ -107,7 +107,7 @@ def facts_of_head(model: Network) -> Mapping[str, Any]:
             "null_threshold": None,
             "rules": "standard",
         }
-    # Numbers are given as they are, cosines too.
+    # Numbers are returned without clipping, cosines too.
     target = [-np.inf, np.inf] if kind in ("regression", "similarity") else list(model.labels)
     return {
         "task": "this model",
@@ -125,23 +125,23 @@ def predict_examples(
 ) -> list[Prediction]:
     """Return a prediction for each example of a task that the model's labels fit; see `answers` for `count`."""
     rows = task.rows(examples, training=False)
-    # A head of pre-training has no labels of its own.
+    # A pre-training head has no labels of its own.
     labels = model.labels or task.labels
     found = predict_rows(task, examples, rows, row_runner(model, batch_size, len(rows)), labels=labels)
-    # Not before: what is refused is asked again, in parts.
+    # Count only now: examples that are refused together are asked again in parts.
     count.add(rows)
     return found
 
 
 def row_runner(model: Network, batch_size: int, num_rows: int) -> RunRows:
-    """Return a model's forward pass of rows, on one device; a row of multiple choice is one choice.
+    """Return a function that runs a model on rows, on one device; a row of multiple choice is one choice.
 
-    It raises UserError where the outputs are no numbers.
+    It raises UserError if the outputs are not numbers.
 
     Args:
         model: the model.
         batch_size: the most rows of a batch.
-        num_rows: how many rows there are; see `rows_of_batch`.
+        num_rows: the total number of rows; see `rows_of_batch`.
     """
     choices = model.description.kind == "multiple_choice"
 
@@ -165,10 +165,10 @@ def row_runner(model: Network, batch_size: int, num_rows: int) -> RunRows:
 
 
 def check_numbers(outputs: Mapping[str, np.ndarray]) -> None:
-    """Check that the outputs of a row are numbers: JSON has none for others, and no answer could be drawn from them.
+    """Check that the outputs of a row are numbers: JSON has no others, and no answer could be drawn from them.
 
     Raises:
-        UserError: if one is NaN or infinite; minus infinity is the logit of what is impossible.
+        UserError: if one is NaN or infinite, except for minus infinity, the logit of an impossible output.
     """
     if any((np.isnan(values) | np.isposinf(values)).any() for values in outputs.values()):
         raise UserError(
@@ -178,17 +178,17 @@ def check_numbers(outputs: Mapping[str, np.ndarray]) -> None:
 
 
 def rows_of_batch(num_rows: int, batch_size: int) -> int:
-    """Return the size that rows are filled up to: a power of two or `batch_size`, so that few sizes are compiled."""
+    """Return the size to which a batch is filled up: a power of two or `batch_size`, so that few sizes are compiled."""
     return min(batch_size, 1 << max(0, num_rows - 1).bit_length())
 
 
 def describe_texts(
     model: Network, pairs: Sequence[tuple[str, str | None]], batch_size: int, count: CutCount
 ) -> list[Record]:
-    """Return a record of tokens for each text, by a model without a task: see `describe_logits`.
+    """Return a record of tokens for each text from a model without a task: see `describe_logits`.
 
-    Where there is a generator, "[MASK]" in a text is the mask, and `fillings` are its likeliest tokens there. A
-    discriminator beside it then reads the likeliest, as in pre-training.
+    If there is a generator, "[MASK]" in a text is the mask token, and `fillings` are its likeliest tokens there. A
+    discriminator of the same model then reads the likeliest one, as in pre-training.
     """
     pieces = model.pieces
     fills_masks = model.description.fills_masks
@@ -213,7 +213,7 @@ def describe_texts(
 def fill(model: Network, row: Row) -> list[Record]:
     """Return the likeliest tokens at each [MASK] of a row.
 
-    The likeliest is written into the row where the model has a discriminator, which is to read it.
+    If the model has a discriminator, which reads the row next, the likeliest token is written into the row.
     """
     count = len(row["input_ids"])
     batch = stack([{name: row[name] for name in INPUTS}], length=bucket_of(count, model.lengths), size=1)
@@ -234,17 +234,17 @@ def fill(model: Network, row: Row) -> list[Record]:
 def predict_ids(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_size: int) -> list[Record]:
     """Return a record for each example of token ids: `describe_tokens`, and the head's outputs without padding.
 
-    The outputs are the arrays of a head of question answering, and for other models what `describe_logits` returns.
+    The outputs are the arrays of a question-answering head, or for other models the result of `describe_logits`.
 
     Args:
         model: the model.
-        examples: mappings with `input_ids` [L] (multiple choice: [C, L]) and perhaps the other arguments of
+        examples: mappings with `input_ids` [L] (multiple choice: [C, L]) and optionally the other arguments of
             `Network.logits`; at most `batch_size`.
         batch_size: the most rows of a batch.
 
     Raises:
         UserError: if the arrays of an example have different shapes, the model does not read them, or its outputs are
-            no numbers.
+            not numbers.
     """
     batch = in_bucket(model, examples, batch_size=batch_size)
     per_token = per_token_outputs(model.description.kind)
@@ -270,12 +270,12 @@ def in_bucket(model: Network, examples: Sequence[Mapping[str, Any]], *, batch_si
 
 
 def padded_ids(examples: Sequence[Mapping[str, Any]], *, length: int, size: int) -> dict[str, np.ndarray]:
-    """Return the arguments of `Network.logits`, padded; the attention mask is 0 there.
+    """Return the arguments of `Network.logits`, padded; the attention mask of the padding is 0.
 
     Args:
         examples: as for `predict_ids`.
         length: length to which the rows are padded, at least that of the longest.
-        size: number of examples; copies of the last one fill them up.
+        size: number of examples; copies of the last one fill up the batch.
 
     Raises:
         UserError: if the arrays of an example have different shapes, or examples different numbers of axes.
@@ -289,7 +289,7 @@ def padded_ids(examples: Sequence[Mapping[str, Any]], *, length: int, size: int)
             if values.shape != ids.shape:
                 raise UserError(f"an example has {name} of shape {values.shape} and input_ids of {ids.shape}")
             padding = [(0, 0)] * (ids.ndim - 1) + [(0, length - ids.shape[-1])]
-            # By the last id of the row: what is said of ids that the model does not have is said of the user's.
+            # Ids are padded with the row's last one, so that an error about unknown ids concerns only the user's own.
             arrays[name].append(np.pad(values, padding, mode="edge" if name == "input_ids" else "constant"))
     try:
         return {name: np.stack(rows) for name, rows in arrays.items()}
@@ -308,9 +308,10 @@ def describe_tokens(model: Network, ids: np.ndarray) -> Record:
 def describe_logits(model: Network, logits: np.ndarray) -> Record:
     """Return the logits of one example as JSON values, with what they mean.
 
-    A discriminator's record has `logits` and `replaced_probability` for each token; a generator's `predicted_ids`,
-    `predicted_logits` and, with a vocabulary, `predictions`; that of any other head its `logits`, and of classification
-    and tagging `probabilities` and the likeliest `label`; of a head of several labels a text `probabilities` alone.
+    The record of a discriminator has `logits` and `replaced_probability` for each token; that of a generator
+    `predicted_ids`, `predicted_logits` and, with a vocabulary, `predictions`; that of any other head `logits`, for
+    classification and tagging also `probabilities` and the likeliest `label`, but only `probabilities` if a text may
+    have several labels.
     """
     kind = model.description.kind
     if model.description.gives_energies:

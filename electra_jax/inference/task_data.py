@@ -19,19 +19,19 @@ from electra_jax.tasks.text.prompts import PROMPT, prompt_task
 from electra_jax.tasks.text.tables import Interval
 from electra_jax.tasks.text.task import TextTask
 
-# The tasks of the families that are kinds of tasks too; all others are on texts.
+# The task families that are also kinds of tasks; all other tasks are on texts.
 FAMILIES = {"question_answering": QA_TASKS, "tagging": TAGGING_TASKS, "multiple_choice": CHOICE_TASKS}
 
 
 def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
     """Return the task that `options` name, as the model reads and answers it.
 
-    The labels, and the threshold for questions without an answer, are those that the model recorded. Without a name
-    in `options` the task is the one that the model was fine-tuned on.
+    The labels, and the threshold for questions without an answer, are those that the model recorded. If `options` name
+    no task, it is the one on which the model was fine-tuned.
 
     Raises:
-        UserError: if the model has no head (for prompts that of pre-training), no task is named, the task is of another
-            kind, or it has no data.
+        UserError: if the model has no head (for prompts: no pre-training head), no task is named, the task is of
+            another kind, or it has no data.
     """
     recorded = model.description.task
     name = options.task or ("" if recorded is None else recorded["task"])
@@ -49,19 +49,19 @@ def open_task(model: Network, options: TaskOptions) -> DownstreamTask:
     if name in NAMES and family_of(name) != (kind if kind in FAMILIES else "text"):
         raise UserError(f"{name} is a task of {readable(family_of(name))}, and the model was made for {readable(kind)}")
     if kind == "question_answering" and recorded is not None and recorded["task"] != name:
-        # The recorded scores and threshold are those of another task.
+        # The recorded scores and threshold belong to another task.
         recorded = None
     task = make_task(sized(model, options, name), model.pieces, recorded=recorded)
     if MODEL_KINDS[task.kind] != model.description.kind:
         raise UserError(f"{name} is a task of {readable(task.kind)}, and the model was made for {readable(kind)}")
     if recorded is None and isinstance(task, TextTask) and isinstance(task.target, Interval):
-        # A regression of another library gives values as they are, in no interval.
+        # A regression model of another library returns values without an interval.
         return dataclasses.replace(task, target=Interval(-math.inf, math.inf))
     return task
 
 
 def sized(model: Network, options: TaskOptions, name: str) -> TaskOptions:
-    """Return the options of a task of that name, with rows that the model reads unless their length is given."""
+    """Return the options of a named task; unless a length is set, rows have the task's, limited to the model's."""
     most = model.description.encoder.max_position_embeddings
     named = dataclasses.replace(options, task=name)
     length = min(named.row_length, most) if options.length is None else options.length
@@ -69,7 +69,7 @@ def sized(model: Network, options: TaskOptions, name: str) -> TaskOptions:
 
 
 def prompted(model: Network, options: TaskOptions) -> Network:
-    """Return a model that answers texts by the prompt of `options`, if these ask for one; any other as it is.
+    """Return a model that answers texts by the prompt of `options`, if they name one; otherwise the model unchanged.
 
     Raises:
         UserError: if the model has no head to ask, or the prompt cannot be used.
@@ -89,13 +89,13 @@ def prompted(model: Network, options: TaskOptions) -> Network:
 
 
 def recorded_prompt(model: Network) -> dict[str, Any] | None:
-    """Return what a model that was fine-tuned on a prompt records of it; None for any other."""
+    """Return the record of the prompt on which a model was fine-tuned; None for any other model."""
     recorded = model.description.task
     return recorded if recorded is not None and recorded["kind"] == PROMPT else None
 
 
 def splits_of(task: DownstreamTask, name: str) -> list[str]:
-    """Return the splits that a name stands for: MNLI's "dev" is two.
+    """Return the splits that a name stands for: "dev" is two splits for MNLI.
 
     Raises:
         UserError: if there is none.

@@ -1,7 +1,7 @@
-"""Continue an output whose job was killed or stopped, rather than answer its inputs twice.
+"""Continue an output whose job was killed or stopped, instead of answering its inputs twice.
 
-Records are written to `FILE.part`, and `FILE.part.json` says what made them. The same job continues after the last
-whole one; any other begins anew.
+Records are written to `FILE.part`, and `FILE.part.json` records the job that made them. The same job continues after
+the last whole record; any other starts over.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ class Unfinished:
     """The part of an output that is being written.
 
     Attributes:
-        path: its name while it is written.
-        file: where the next record goes.
-        done: how many records are there already.
-        errors: the `error` of each of those that has one.
+        path: its name while it is being written.
+        file: the file to which the next record is written.
+        done: number of records that it already holds.
+        errors: the `error` of each of those records that has one.
     """
 
     path: Path
@@ -37,12 +37,12 @@ class Unfinished:
 
 
 def job_of(source: str | None, model: Network, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what determines the records of a job, or None for standard input and for a text, which are not resumed.
+    """Return the facts that determine a job's records; None for standard input and for a text, which are not resumed.
 
     Args:
         source: the input, as `read_items` takes it.
-        model: what answers.
-        settings: everything else; JSON values.
+        model: the model that answers.
+        settings: all other settings; JSON values.
     """
     if source is None or not os.path.isfile(source):
         return None
@@ -57,13 +57,13 @@ def job_of(source: str | None, model: Network, settings: Mapping[str, Any]) -> d
 
 @contextlib.contextmanager
 def unfinished(path: Path, job: Mapping[str, Any] | None) -> Iterator[Unfinished]:
-    """Hold `path`.part open for the body, which gives it its name; it is removed if the body fails.
+    """Hold `path`.part open during the body, which gives it its final name; it is removed if the body fails.
 
-    It stays where the process is killed or a signal ends it, so that the same job can continue.
+    It is kept if the process is killed or a signal ends it, so that the same job can continue.
 
     Args:
         path: the output.
-        job: what determines its records; None if they cannot be told from others'.
+        job: the facts that determine its records; None if they cannot be told from those of other jobs.
 
     Raises:
         UserError: if another process writes it.
@@ -99,7 +99,7 @@ def describes(facts: Path, job: Mapping[str, Any]) -> bool:
 
 
 def whole_records(part: Path) -> list[tuple[int, str | None]]:
-    """Return the size in bytes and the `error`, if any, of each record up to the first that is not whole."""
+    """Return the size in bytes and the `error`, if any, of each record up to the first incomplete one."""
     found: list[tuple[int, str | None]] = []
     with open(part, "rb") as lines:
         for line in lines:

@@ -1,4 +1,4 @@
-"""Make a vector for each text: `electra_jax.load(path).encode(texts)`, `electra embed`."""
+"""Compute a vector for each text: `electra_jax.load(path).encode(texts)`, `electra embed`."""
 
 import logging
 from collections.abc import Sequence
@@ -31,12 +31,12 @@ def encode(encoder: Network, inputs: Any, *, batch_size: int) -> np.ndarray:
     """Return the vector of each text or pair of texts, float32 [N, D]; see `Model.encode`.
 
     Args:
-        encoder: of `encoder_of`.
+        encoder: the result of `encoder_of`.
         inputs: one text or pair, or a list of them.
         batch_size: rows at a time.
 
     Raises:
-        UserError: if an input is of another form, or the model reads no text.
+        UserError: if an input has another form, or the model reads no text.
     """
     values = [texts(value, f"input {number}") for number, value in enumerate(as_list(inputs), start=1)]
     count = CutCount(encoder.description.longest_row)

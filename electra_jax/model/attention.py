@@ -1,4 +1,4 @@
-"""Multi-head self-attention, of every token or of those in a window."""
+"""Compute multi-head self-attention, over the whole row or over a window."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ class SelfAttention(nn.Module):
     """Multi-head scaled dot-product attention; kernels [D, H, C] and [H, C, D].
 
     Attributes:
-        config: sizes and parts.
+        config: the encoder's sizes and parts.
         kind: "full_attention" or "sliding_attention".
     """
 
@@ -30,10 +30,10 @@ class SelfAttention(nn.Module):
         """Map [B, L, D] to [B, L, D].
 
         Args:
-            hidden_BLD: what is read.
+            hidden_BLD: the layer's input.
             attention_mask: int, [B, S] or [B, L, S], as `Encoder` takes it.
             turn: the rotation of the positions; None without rotary positions.
-            deterministic: without dropout.
+            deterministic: whether to run without dropout.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         layout = "BLHC" if config.attention == "fused" else "BHLC"
@@ -56,7 +56,7 @@ class SelfAttention(nn.Module):
     def project(
         self, hidden_BLD: jax.Array, layout: str, turn: Rotation | None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Return queries, keys and values, each in the layout "BHLC" or "BLHC", as attention compares them."""
+        """Return queries, keys and values in the layout "BHLC" or "BLHC", with any LayerNorm and rotation applied."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         heads, channels = config.num_attention_heads, config.head_size
 
@@ -91,14 +91,14 @@ class SelfAttention(nn.Module):
     def mix(
         self, query: jax.Array, key: jax.Array, value: jax.Array, attention_mask: jax.Array, *, deterministic: bool
     ) -> jax.Array:
-        """Return the mean of the values that each query attends to, in the layout of the queries."""
+        """Return the weighted mean of the values that each query attends to, in the layout of the queries."""
         fused = self.config.attention == "fused"
         attend = self.attend_fused if fused else partial(self.attend, deterministic=deterministic)
         if self.kind == FULL:
             return attend(query, key, value, attention_mask)
         axis, reach = 1 if fused else 2, self.config.local_attention // 2
         length = query.shape[axis]
-        # Probabilities that are asked for are those of whole rows.
+        # Recorded probabilities must be those of whole rows.
         if not windows.is_cut(length, reach) or self.is_mutable_collection("intermediates"):
             return attend(query, key, value, windows.seen_in_row(attention_mask, reach))
         cut = partial(windows.in_blocks, axis=axis, width=reach)
@@ -108,7 +108,7 @@ class SelfAttention(nn.Module):
         return windows.joined(context, axis=axis, length=length)
 
     def attend_fused(self, query: jax.Array, key: jax.Array, value: jax.Array, attention_mask: jax.Array) -> jax.Array:
-        """Compute attention by the backend's kernel; the arguments are those of `attend`, with L before H."""
+        """Compute attention with the backend's kernel; the arguments are those of `attend`, with L before H."""
         if query.ndim == 4:
             return matmul.fused_attention(query, key, value, attention_mask)
         flat = (array.reshape(-1, *array.shape[2:]) for array in (query, key, value))
@@ -118,13 +118,13 @@ class SelfAttention(nn.Module):
     def attend(
         self, query: jax.Array, key: jax.Array, value: jax.Array, attention_mask: jax.Array, *, deterministic: bool
     ) -> jax.Array:
-        """Compute attention with every probability written out, so that it can be dropped; return what `query` has.
+        """Compute attention with explicit probabilities, which dropout needs; the result has the shape of `query`.
 
         Args:
             query: [B, H, L, C]; [B, H, G, W, C] in blocks.
             key, value: [B, H, S, C]; [B, H, G, S, C].
-            attention_mask: int, 1 where it is seen, [B, S] or [B, L, S]; [B, G, W, S].
-            deterministic: without dropout.
+            attention_mask: int, 1 where a query may attend to a key, [B, S] or [B, L, S]; [B, G, W, S].
+            deterministic: whether to run without dropout.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         batch = "BH" if query.ndim == 4 else "BHG"

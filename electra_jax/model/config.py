@@ -1,4 +1,4 @@
-"""The sizes, parts and rates of an encoder."""
+"""Configure an encoder: its sizes, parts and dropout rates."""
 
 import dataclasses
 from typing import Annotated
@@ -12,7 +12,7 @@ from electra_jax.model import matmul
 from electra_jax.model.layers import DROPOUT_GENERATORS, DROPOUT_INTEGERS, Initializer
 from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE, SIZE, UNDER_1, Range
 
-# T5X's names -> what `jax.checkpoint` may keep of a layer; None where it is not used.
+# T5X's names -> what `jax.checkpoint` may keep of a layer; None if it is not applied.
 REMAT_POLICIES = {
     "none": None,
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -22,7 +22,7 @@ REMAT_POLICIES = {
 # The names that `transformers` has for a layer that attends to the whole row, and for one that attends to a window.
 FULL, SLIDING = "full_attention", "sliding_attention"
 
-# The fields that make BERT's layer of an encoder: those that ELECTRA's and BERT's own configurations do not have.
+# The values that give BERT's layer, for the fields that ELECTRA's and BERT's own configurations lack.
 BERT_BLOCK = {
     "position_embedding_type": "absolute",
     "norm_placement": "post",
@@ -38,9 +38,9 @@ BERT_BLOCK = {
     "local_rope_theta": 10000.0,
 }
 
-# Far beyond any encoder: a number that is a mistake is refused before its layers are listed.
+# Far more than any encoder has, so that a mistyped number is refused before its layers are listed.
 MOST_LAYERS = 10_000
-# Where nothing else is set: as in gin/models, where small and base are unrolled and large is not.
+# The default if nothing else is set; as in gin/models, small and base are unrolled and large is not.
 MAX_UNROLLED_LAYERS = 12
 
 CHOICES = {
@@ -58,12 +58,12 @@ class EncoderConfig:
     """The sizes, parts and rates of an encoder, with BERT's field names and, where BERT has none, ModernBERT's.
 
     `BERT_BLOCK` holds the fields that make it BERT's encoder, gin/models/modern.gin those that make it ModernBERT's
-    (Warner et al., 2024). Each of them can be chosen alone.
+    (Warner et al., 2024). Each field can be set on its own.
 
     Attributes:
-        vocab_size: the number of tokens.
-        pad_vocab_size_multiple: the rows V of the word table are the next multiple of it; 1 for as many as tokens. No
-            token has the rows beyond, and their words have probability 0.
+        vocab_size: the number of tokens in the vocabulary.
+        pad_vocab_size_multiple: V, the rows of the word table, is vocab_size rounded up to a multiple of this; 1 for
+            no padding. The rows beyond vocab_size belong to no token and have probability 0.
         hidden_size: D.
         embedding_size: E; where it differs from D, embeddings are projected.
         num_hidden_layers: N.
@@ -74,31 +74,31 @@ class EncoderConfig:
         position_embedding_type: "absolute", a learned table of positions; or "rotary", which turns queries and keys by
             angles in proportion to their positions (see `rotary`).
         norm_placement: "post", LayerNorm of the sum of a residual and its update, as in BERT; or "pre", LayerNorm of
-            what attention and feed-forward read, which leaves the residuals as they are. As in ModernBERT, nothing
-            normalizes the embeddings, which have a LayerNorm of their own, before the first attention, and a last
-            LayerNorm follows the last layer.
+            the inputs of attention and feed-forward, which leaves the residuals as they are. As in ModernBERT, the
+            first attention has no LayerNorm before it, because the embeddings have their own, and a final LayerNorm
+            follows the last layer.
         gated_mlp: whether the feed-forward multiplies its F activations by as many gates (GeGLU: Shazeer, 2020).
         qk_norm: whether each head's queries and keys have a LayerNorm (Dehghani et al., 2023, section 2).
-        attention_bias, mlp_bias, norm_bias: whether attention's four products, the feed-forward's, and every LayerNorm
-            add biases.
+        attention_bias, mlp_bias, norm_bias: whether attention's four products, the feed-forward's products, and every
+            LayerNorm add biases.
         classifier_bias: whether the first layer of a head that predicts words adds a bias.
-        layer_types: the kinds of the first layers, which all further ones repeat in turn: "full_attention", or
-            "sliding_attention", which attends to a window.
+        layer_types: the kinds of the first layers, which all later layers repeat in the same order: "full_attention",
+            or "sliding_attention", which attends to a window.
         local_attention: the window: a token of a sliding layer attends to `local_attention // 2` tokens on each side.
         global_rope_theta, local_rope_theta: the base of the rotary angles in full and in sliding layers.
         hidden_dropout_prob, attention_probs_dropout_prob: in [0, 1).
         dropout_bits: random bits for each decision of dropout, 8, 16 or 32: fewer are faster and round the rate to a
             multiple of 2^-bits (see `layers.keep_mask`).
         dropout_prng: "threefry2x32", or "rbg", the hardware's generator (see `layers.keep_mask`).
-        initializer_range: standard deviation of the normal distribution before it is truncated at two of them.
+        initializer_range: standard deviation of the normal distribution, before truncation at two standard deviations.
         layer_norm_eps: added to the variance.
         dtype: "float32" or "bfloat16", for matrix products.
         attention: "exact", written out, with dropout; or "fused", the backend's own kernel, which stores no attention
             matrix and has no dropout (see `matmul.fused_attention`).
         scan_unroll: layers per iteration of the loop over layers; the number of layers unrolls it completely.
         remat_policy: what the backward pass recomputes of a layer: "none", "minimal" (everything but its products with
-            parameters) or "full" (everything but its input). Use it with scan_unroll = 1: in an unrolled stack the
-            CPU's compiler merges both computations, and no memory is saved.
+            parameters) or "full" (everything but its input). Use it with scan_unroll = 1: in an unrolled stack XLA's
+            CPU compiler merges both computations, and no memory is saved.
     """
 
     vocab_size: Annotated[int, SIZE]
@@ -137,8 +137,8 @@ class EncoderConfig:
         """Check the values.
 
         Raises:
-            UserError: if a setting has an unknown value, fused attention is asked for with dropout, rotary positions
-                with heads of an odd size, or a window that is no window.
+            UserError: if a setting is out of range or has an unknown value, fused attention is combined with dropout,
+                rotary positions with an odd head size, or a sliding layer has no valid window.
             ValueError: if the heads do not divide the hidden size.
         """
         ranges.check(self)
@@ -147,7 +147,7 @@ class EncoderConfig:
                 raise UserError(
                     f"EncoderConfig.{name} is {getattr(self, name)!r}: it must be one of {', '.join(map(str, values))}"
                 )
-        # JSON has no tuples, and a configuration is hashed.
+        # JSON gives a list, and a configuration must be hashable.
         object.__setattr__(self, "layer_types", tuple(self.layer_types))
         if not self.layer_types or not {FULL, SLIDING}.issuperset(self.layer_types):
             raise UserError(
@@ -192,14 +192,17 @@ class EncoderConfig:
 
     @property
     def initializer(self) -> Initializer:
-        """Return BERT's truncated normal: cut at two standard deviations and not rescaled, which leaves 0.88 of one."""
+        """Return BERT's normal initializer, truncated at two standard deviations.
+
+        It is not rescaled: the standard deviation after truncation is 0.88 x `initializer_range`.
+        """
         return nn.initializers.truncated_normal(self.initializer_range)
 
     @property
     def output_initializer(self) -> Initializer:
         """Return the initializer of the kernels that write to the residuals.
 
-        Without LayerNorm between them the residuals add up, and ModernBERT divides the range by sqrt(2 N), as GPT-2.
+        With pre-LayerNorm the residuals add up, so ModernBERT divides the range by sqrt(2 N), as GPT-2 does.
         """
         if self.norm_placement == "post":
             return self.initializer

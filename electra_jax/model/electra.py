@@ -1,6 +1,6 @@
-"""Networks that pre-training trains: a generator and a discriminator, or one encoder in both places.
+"""Define the networks of pre-training: a generator and a discriminator, or one encoder in both roles.
 
-A network has a method for each tower and knows nothing of losses: the objectives in `pretraining` compose the methods.
+A network has a method for each tower and no losses: the objectives in `pretraining` compose the methods.
 """
 
 import dataclasses
@@ -33,8 +33,9 @@ def generator_config(
 ) -> EncoderConfig:
     """Return a generator's sizes as fractions of the discriminator's (ELECTRA, section 3.2, rounded as released).
 
-    It has one head for every 64 units of width, at least one, and a feed-forward of 4 x the width. Where the
-    discriminator's feed-forward is gated, it has the discriminator's size of heads, and a feed-forward in proportion.
+    The generator has one head for every 64 units of width, at least one, and a feed-forward of 4 x the width. If the
+    discriminator's feed-forward is gated, the generator has the discriminator's head size and the same ratio of
+    feed-forward to width.
 
     Args:
         discriminator: the discriminator's sizes.
@@ -43,7 +44,7 @@ def generator_config(
         embedding_size: the discriminator's where embeddings are shared; 0 for the generator's own hidden size.
 
     Raises:
-        UserError: if no layer is left, or the width is not divisible by the number of heads.
+        UserError: if no layer or no width is left, or the width is not divisible by the number of heads.
     """
     hidden_size = round(discriminator.hidden_size * width_fraction)
     layers = round(discriminator.num_hidden_layers * depth_fraction)
@@ -78,8 +79,8 @@ class Electra(nn.Module):
     Attributes:
         generator_config, discriminator_config: their sizes.
         embedding_sharing: "es": one set of embeddings, trained by both losses, as published. "gdes": the
-            discriminator reads the generator's and adds tables of its own, and its loss does not reach the generator's
-            (DeBERTaV3, section 3.3). "nes": each has its own, of sizes that may differ.
+            discriminator adds tables of its own to the generator's embeddings, which its loss does not train
+            (DeBERTaV3, section 3.3). "nes": each has its own embeddings, whose sizes may differ.
     """
 
     generator_config: EncoderConfig
@@ -199,7 +200,7 @@ class TiedElectra(Bert):
 
 
 class UniformElectra(nn.Module):
-    """A discriminator of tokens drawn uniformly from the vocabulary: no generator to train.
+    """A discriminator whose replacements are drawn uniformly from the vocabulary, without a generator to train.
 
     As in the original, any id may be drawn, and the generator's loss is the constant log V.
     """
@@ -227,7 +228,7 @@ class UniformElectra(nn.Module):
 
 
 class WordTower(Tower):
-    """The encoder that is kept after pre-training, where it predicts words."""
+    """The encoder that is kept after pre-training, with a head that predicts words."""
 
     def setup(self) -> None:
         """Declare the encoder and its head."""
@@ -255,7 +256,7 @@ class CopyingWordTower(WordTower):
 
 
 class ReplaceMlmModel(Electra):
-    """A generator, and a tower that predicts the words at the masked positions of what it wrote."""
+    """A generator, and a tower that predicts the original words at the positions where the generator's samples are."""
 
     def main_tower(self, embeddings: Embeddings) -> nn.Module:
         """Return the tower in the discriminator's place."""
@@ -272,7 +273,7 @@ class ReplaceMlmModel(Electra):
 
 
 class AllTokensMlmModel(Electra):
-    """A generator, and a tower that predicts every word of what it wrote."""
+    """A generator, and a tower that predicts every original word of the corrupted text."""
 
     def main_tower(self, embeddings: Embeddings) -> nn.Module:
         """Return the tower in the discriminator's place."""

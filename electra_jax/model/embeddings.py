@@ -1,4 +1,4 @@
-"""Embeddings of tokens: tables of words, positions and token types, and their LayerNorm."""
+"""Embed tokens with tables of words, positions and token types, and a LayerNorm."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,8 @@ from flax import linen as nn
 from electra_jax.model.config import EncoderConfig
 from electra_jax.model.layers import Dropout, Initializer, LayerNorm, constrain, logical
 
-# What the rows of a longer table of positions start from: the shorter one's, over and over (Longformer, Beltagy et al.,
-# 2020, section 5), or points between those of neighbours (Dosovitskiy et al., 2021, section 3.2, for images).
+# How a longer table of positions is filled from a shorter one: with its rows, repeated (Longformer, Beltagy et al.,
+# 2020, section 5), or by interpolation between its rows (Dosovitskiy et al., 2021, section 3.2, for images).
 EXTENSIONS = ("copy", "interpolate")
 
 
@@ -18,7 +18,7 @@ def longer_positions(table_LE: np.ndarray, rows: int, extension: str) -> np.ndar
 
     Args:
         table_LE: the learned table.
-        rows: at least as many as it has.
+        rows: the number of rows to return, at least as many as the table has.
         extension: "copy" keeps its rows and repeats them, "interpolate" spreads them over the longer range.
     """
     if extension == "copy":
@@ -62,7 +62,7 @@ class Embeddings(nn.Module):
     def lookup(
         self, input_ids_BL: jax.Array, token_type_ids_BL: jax.Array, position_ids_BL: jax.Array | None
     ) -> jax.Array:
-        """Sum the rows of each token, float32 [B, L, E]; without position ids, count along the row."""
+        """Sum the table rows of each token, float32 [B, L, E]; without position ids, count along the row."""
         embedded_BLE = jnp.take(self.word_embeddings, input_ids_BL, axis=0)
         if self.config.position_embedding_type == "absolute":
             if position_ids_BL is None:
@@ -96,7 +96,7 @@ class DisentangledEmbeddings(Embeddings):
     base: Embeddings
 
     def table_initializer(self) -> Initializer:
-        """Return zeros, with which the sum starts at the other tower's tables."""
+        """Return the zeros initializer, so that the sum starts as the other tower's tables."""
         return nn.initializers.zeros
 
     def word_table(self) -> jax.Array:
@@ -106,6 +106,6 @@ class DisentangledEmbeddings(Embeddings):
     def lookup(
         self, input_ids_BL: jax.Array, token_type_ids_BL: jax.Array, position_ids_BL: jax.Array | None
     ) -> jax.Array:
-        """Sum both towers' rows of each token, float32 [B, L, E]."""
+        """Sum the table rows of each token from both towers, float32 [B, L, E]."""
         common_BLE = self.base.lookup(input_ids_BL, token_type_ids_BL, position_ids_BL)
         return jax.lax.stop_gradient(common_BLE) + super().lookup(input_ids_BL, token_type_ids_BL, position_ids_BL)

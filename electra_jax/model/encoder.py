@@ -1,4 +1,4 @@
-"""The Transformer encoder: a stack of layers of attention and feed-forward, BERT's and ModernBERT's among them.
+"""Define the Transformer encoder: a stack of attention and feed-forward layers, as in BERT or ModernBERT.
 
 Parameters are float32 and carry logical axis names (see `layers`). Matrix products run in `config.dtype`; softmax and
 LayerNorm run in float32.
@@ -23,7 +23,7 @@ class Stream(NamedTuple):
 
     Attributes:
         hidden_BLD: normalized, in the encoder's dtype: what the next part reads.
-        residual_BLD: float32, what updates are added to; None where that is `hidden_BLD` (post-LayerNorm).
+        residual_BLD: float32, what updates are added to; None with post-LayerNorm, where `hidden_BLD` serves.
     """
 
     hidden_BLD: jax.Array
@@ -31,14 +31,14 @@ class Stream(NamedTuple):
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward; each update is dropped out, added to the residuals, and their sum normalized.
+    """Attention and feed-forward; each update passes dropout and is added to the residuals, and the sum is normalized.
 
-    With post-LayerNorm the normalized sum is the next residual too. With pre-LayerNorm the sum itself is, and the
-    LayerNorm after a layer is what `transformers` has before the attention of the next, or its last one.
+    With post-LayerNorm the normalized sum is also the next residual. With pre-LayerNorm the sum itself is, and the
+    LayerNorm at the end of a layer is the one that `transformers` has before the next attention, or its final one.
 
     Attributes:
-        config: sizes and parts.
-        deterministic: without dropout.
+        config: the encoder's sizes and parts.
+        deterministic: whether to run without dropout.
         kind: "full_attention" or "sliding_attention".
     """
 
@@ -113,8 +113,8 @@ class Encoder(nn.Module):
             embedded_BLE: embedded tokens.
             attention_mask: int, [B, S], 1 for a real token (fused attention needs padding to come last), or [B, L, S],
                 1 where token L may attend to token S.
-            position_ids_BL: int32, the positions that rotary embeddings turn by; None to count along the row.
-            deterministic: without dropout.
+            position_ids_BL: int32, the positions of rotary embeddings; None to count along the row.
+            deterministic: whether to run without dropout.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         hidden_BLD = embedded_BLE = constrain(embedded_BLE, "batch", None, None)
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         self.sow("intermediates", "embedded", hidden_BLD)
         stream = Stream(hidden_BLD, hidden_BLD.astype(jnp.float32) if config.norm_placement == "pre" else None)
         turns = self.rotations(position_ids_BL, hidden_BLD.shape[1])
-        # All layers have the same parameters, whatever their kind.
+        # Layers of every kind have the same parameters, so any kind can initialize them.
         if len(set(config.kinds)) == 1 or self.is_initializing():
             stream = self.scan(stream, attention_mask, turns[config.kinds[0]], deterministic=deterministic)
         else:
@@ -150,7 +150,7 @@ class Encoder(nn.Module):
         return {kind: rotation(positions_xL, config.head_size, theta) for kind, theta in thetas.items()}
 
     def scan(self, stream: Stream, attention_mask: jax.Array, turn: Rotation | None, *, deterministic: bool) -> Stream:
-        """Run layers of one kind, each step of a loop a layer."""
+        """Run layers of one kind in a loop, one layer per step."""
         config = self.config
         layer = EncoderLayer
         if (policy := REMAT_POLICIES[config.remat_policy]) is not None:
@@ -177,10 +177,10 @@ class Encoder(nn.Module):
         *,
         deterministic: bool,
     ) -> Stream:
-        """Run layers of two kinds, each step of a loop one round of `layer_types`: a layer costs what its kind costs.
+        """Run layers of two kinds in a loop, one round of `layer_types` per step, so that each layer costs its kind's.
 
-        The body of `nn.scan` would be one layer, of either kind. Here each layer is applied to its row of the same
-        stacked parameters.
+        The body of `nn.scan` would be one layer that could be of either kind. Here each layer is applied to its row of
+        the same stacked parameters.
         """
         config = self.config
         keys_N = None if deterministic else jax.random.split(self.make_rng("dropout"), config.num_hidden_layers)
@@ -210,16 +210,16 @@ class Encoder(nn.Module):
 def scan_in_rounds(
     run: Callable[[Stream, PyTree, str], tuple[Stream, PyTree]], stream: Stream, rows: PyTree, config: EncoderConfig
 ) -> tuple[Stream, PyTree]:
-    """Run a function of a stream, a row of every leaf and a layer's kind over all N rows.
+    """Run a function over the N rows of a tree, carrying the stream from layer to layer.
 
     Args:
-        run: returns the next stream, and what it says of the layer.
+        run: takes a stream, a row of every leaf and the layer's kind; returns the next stream and the layer's record.
         stream: the first layer's input.
         rows: a tree with leaves [N, ...].
-        config: says how many rounds are a loop: all whole ones, or none if it is unrolled completely.
+        config: tells how many rounds run in a loop: all whole ones, or none if it is unrolled completely.
 
     Returns:
-        The last stream, and what `run` says, stacked over layers.
+        The last stream, and the records, stacked over layers.
     """
     depth, period = config.num_hidden_layers, len(config.layer_types)
     looped = 0 if config.scan_unroll >= depth else depth - depth % period

@@ -15,7 +15,7 @@ from electra_jax.model.types import PyTree, Tokens
 
 
 class Trunk(nn.Module):
-    """Keep the encoder at the place in the parameter tree where pre-training has it."""
+    """Hold the encoder under the path that it has in the parameters of pre-training."""
 
     config: EncoderConfig
 
@@ -36,7 +36,7 @@ class Trunk(nn.Module):
 
 
 class FinetunedModel(nn.Module):
-    """Compute a head over the discriminator's encoder; parameters stand where a model directory has them."""
+    """Compute a head over the discriminator's encoder; its parameters have the paths of a model directory."""
 
     config: EncoderConfig
     head_config: HeadConfig
@@ -58,7 +58,7 @@ class FinetunedModel(nn.Module):
 
 
 class PromptedModel(nn.Module):
-    """Compute the head that pre-training leaves on the discriminator, which prompts ask."""
+    """Compute the replaced-token head that pre-training leaves on the discriminator, which scores prompts."""
 
     config: EncoderConfig
 
@@ -76,7 +76,7 @@ Trainable = FinetunedModel | PromptedModel
 
 
 def head_outputs(params: PyTree, tokens: Tokens, *, model: Trainable) -> Any:
-    """Return what the head says without dropout, at the precision of evaluation: an array, or a dict of them."""
+    """Return the head's outputs without dropout, at the precision of evaluation: an array, or a dict of arrays."""
     exact = model.clone(config=evaluation_config(model.config))
     with evaluation_precision():
         return exact.apply({"params": params}, tokens, deterministic=True)

@@ -1,7 +1,7 @@
-"""Heads for fine-tuning, which replace the replaced-token head on the discriminator's encoder.
+"""Define the heads of fine-tuning, which take the place of the replaced-token head on the discriminator's encoder.
 
 Each takes the last hidden states and the tokens, and returns float32 logits: an array, or a dict of arrays for
-question answering. Matrix products run in the encoder's `dtype`. Two heads exist in the form of the original and in
+question answering. Matrix products run in the encoder's `dtype`. Two heads exist in two forms, the original's and
 that of `transformers`:
 
     sequence_classification             dense, GELU, projection over [CLS]: ElectraForSequenceClassification
@@ -19,7 +19,7 @@ ModernBERT's heads (`ModernBertFor...`) each have one more layer before their pr
 
 Regression is sequence classification with one label, and so is the score of each choice in multiple choice.
 
-`pooling` makes a vector of the row's states as sentence-transformers does, `normalized_pooling` one of length 1.
+`pooling` makes one vector from the row's states as sentence-transformers does, `normalized_pooling` one of length 1.
 """
 
 import dataclasses
@@ -45,14 +45,14 @@ MASKED_LOGIT = 1000.0
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """The kind of a head, and its sizes.
+    """The kind and the sizes of a head.
 
     Attributes:
         kind: a key of `HEADS`.
         num_labels: outputs of classification and tagging; 1 for a score (regression, multiple choice); 2 for the start
             and the end of question answering; the width of a vector.
-        dropout_prob: before each projection of classification and tagging; 0.1 in the original. Question answering
-            has no dropout.
+        dropout_prob: dropout before each projection of classification and tagging, and of every ModernBERT head; 0.1 in
+            the original. ELECTRA's question answering has no dropout.
         mask_questions: for question answering, subtract 1000 from the logits of tokens that cannot be in an answer
             (all but [CLS] and segment 1), as the original does; `transformers` does not, so a head to be exported
             needs False.
@@ -61,8 +61,8 @@ class HeadConfig:
             "start" (from [CLS] and the expected start, the original's default).
         beam_size: for joint question answering, the number of starts kept, and of ends kept for each (20 in the
             original).
-        classifier_pooling: what ModernBERT's sequence classification and a vector are of: "cls", or "mean", of the
-            row's tokens.
+        classifier_pooling: what ModernBERT's sequence classification and a vector are computed from: "cls", or the
+            "mean" of the row's tokens.
     """
 
     kind: str
@@ -78,6 +78,7 @@ class HeadConfig:
         """Check the values.
 
         Raises:
+            UserError: if a number is out of range.
             ValueError: if `kind`, `answerable` or `classifier_pooling` has an unknown value.
         """
         ranges.check(self)
@@ -89,12 +90,12 @@ class HeadConfig:
             raise ValueError(f"classifier_pooling {self.classifier_pooling!r}: it must be cls or mean")
 
 
-# The fields for question answering, as the heads of `transformers` and of all other kinds of task have them.
+# The question-answering fields of the heads of `transformers`, and of all other kinds of task.
 WITHOUT_ANSWERS = {"mask_questions": False, "final_sep_answers": False, "answerable": "none", "beam_size": 0}
 
 
 def glorot_linear(features: int, dtype: Any, name: str) -> Linear:
-    """Return a layer initialized as in the original's heads, which name no initializer (QUIRKS 17)."""
+    """Return a layer initialized as in the original's heads, which name no initializer."""
     return Linear(features, ("embed", None), nn.initializers.glorot_uniform(), dtype, name=name)
 
 
@@ -122,7 +123,7 @@ class SequenceClassificationHead(nn.Module):
 
 
 class ReferenceClassificationHead(nn.Module):
-    """Dropout and one projection of [CLS]: the original's head (QUIRKS 34)."""
+    """Dropout and one projection of [CLS]: the original's head."""
 
     head: HeadConfig
     config: EncoderConfig
@@ -177,9 +178,9 @@ class AnswerableHead(nn.Module):
 
 
 class LinearOfPairs(Linear):
-    """A `Linear` of pairs of hidden states, the two of a pair side by side, none of which is written out.
+    """A `Linear` over concatenated pairs of hidden states, computed without storing the pairs.
 
-    The product of each half of the kernel is taken once for every state, and not once for every pair.
+    Each half of the kernel is multiplied with every state once, rather than with every pair.
     """
 
     @nn.compact
@@ -195,7 +196,7 @@ class LinearOfPairs(Linear):
 
 
 class QuestionAnsweringHead(nn.Module):
-    """Start and end, each with its own projection.
+    """Start and end logits, each with its own projection.
 
     The parameters `span_kernel` [2, D] and `span_bias` [2] hold first the start's, then the end's.
     """
@@ -207,7 +208,7 @@ class QuestionAnsweringHead(nn.Module):
     def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> dict[str, jax.Array]:
         """Return float32 `start_logits` and `end_logits` [B, L], and `answerable_logit` [B] if the head has one."""
         del deterministic
-        # Glorot-uniform for the [D, 1] kernel that each row is in the original.
+        # Each row is a [D, 1] kernel in the original, and is initialized as one.
         init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=1, out_axis=(), batch_axis=0)
         kernel_PD = self.param("span_kernel", logical(init, None, "embed"), (2, hidden_BLD.shape[-1]), jnp.float32)
         bias_P = self.param("span_bias", logical(nn.initializers.zeros, None), (2,), jnp.float32)
@@ -287,7 +288,7 @@ class JointQuestionAnsweringHead(nn.Module):
 
 
 class PredictionHead(nn.Module):
-    """Dense, GELU, LayerNorm, dropout and a projection: what all heads of ModernBERT are made of."""
+    """Dense, GELU, LayerNorm, dropout and a projection: the layers of every ModernBERT head."""
 
     head: HeadConfig
     config: EncoderConfig
@@ -325,7 +326,7 @@ class ModernBertTaggingHead(PredictionHead):
 
 
 class ModernBertQuestionAnsweringHead(PredictionHead):
-    """Start and end, from one projection to two labels."""
+    """Start and end logits, from one projection with two outputs."""
 
     def __call__(self, hidden_BLD: jax.Array, tokens: Tokens, *, deterministic: bool) -> dict[str, jax.Array]:
         """Map [B, L, D] to float32 `start_logits` and `end_logits` [B, L]."""
@@ -335,7 +336,7 @@ class ModernBertQuestionAnsweringHead(PredictionHead):
 
 
 class PoolingHead(nn.Module):
-    """Make a vector of each text; it has no parameters."""
+    """Make one vector per text, without parameters."""
 
     head: HeadConfig
     config: EncoderConfig

@@ -1,4 +1,4 @@
-"""The layers that encoders and heads are built of: linear maps, normalization, GELU and dropout.
+"""Define the layers that encoders and heads are built from: linear maps, normalization, GELU and dropout.
 
 Every parameter is float32 and declared at its true rank, with a logical name for each axis (T5X's vocabulary of names),
 so that one set of rules shards it over any mesh.
@@ -43,10 +43,10 @@ def expand_to(vector: jax.Array, values: jax.Array) -> jax.Array:
 
 def gelu(inputs: jax.Array) -> jax.Array:
     """Apply the exact (erf) Gaussian error linear unit."""
-    # In bfloat16 1 + erf(x) is 0 or half too large from x = -2 down, where erfc(-x) keeps its digits.
+    # In bfloat16, for x <= -2, 1 + erf(x) is 0 or too large by half; erfc(-x) keeps its digits.
     if inputs.dtype != jnp.float32:
         return jax.nn.gelu(inputs, approximate=False)
-    # It costs more on CPU, where all products are float32.
+    # erfc costs more on CPU, where all products are float32.
     return 0.5 * inputs * (1 + jax.lax.erf(inputs * 0.5**0.5))
 
 
@@ -115,7 +115,7 @@ class LayerNorm(nn.Module):
 
 
 def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float, bits: int, prng: str) -> tuple[jax.Array, float]:
-    """Draw which elements dropout keeps: bool of `shape`, independent, and the probability that one is kept.
+    """Draw which elements dropout keeps, independently, bool of `shape`; return also the probability of keeping one.
 
     A 32-bit draw is cut into 32 / `bits` integers, and an element is dropped where its integer is below
     rate x 2^bits. This rounds the rate to a multiple of 2^-bits; the returned probability is the rounded one, so that
@@ -128,8 +128,8 @@ def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float, bits: int, pr
         bits: 8 (0.1 becomes 0.1016), 16 (0.100006) or 32.
         prng: "threefry2x32" draws the same on every backend, and each device draws its own shard. "rbg" is XLA's
             generator, which is cheap where the hardware has one: it draws the same after a resume and whatever the
-            sharding, but not on another kind of device or, perhaps, with another version of XLA; each device draws the
-            whole array, and so it is for one device: several are warned of it once.
+            sharding, but not on another kind of device or, perhaps, with another version of XLA. Each device draws the
+            whole array, so it is meant for one device; a mesh of several logs one warning.
     """
     if prng == "rbg":
         if (devices := jax.sharding.get_abstract_mesh().size) > 1:
@@ -147,7 +147,7 @@ def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float, bits: int, pr
 
 @functools.cache
 def warn_of_whole_draws(devices: int) -> None:
-    """Log, once in a process, that a generator costs each of several devices what it costs one."""
+    """Warn, once per process, that each of several devices draws the dropout of the whole batch."""
     logger.warning(
         "PRNG 'rbg' draws the dropout of the whole batch on each of the %d devices of the mesh: 'threefry2x32' draws "
         "the device's own rows alone",

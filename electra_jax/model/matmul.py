@@ -1,13 +1,13 @@
-"""Matrix products and attention in the form that each backend computes fast; all backend-specific code is here.
+"""Compute matrix products and attention in the form that is fast on each backend; all backend-specific code is here.
 
 XLA's CPU compiler (jaxlib 0.10.2) converts bfloat16 operands to float32 and multiplies those, unless the result is
 float32 and the left operand is summed over its last axes: then it calls kernels that use the processor's bfloat16
 instructions (AVX-512 BF16, AMX), about twice as fast as float32. On CPU, a bfloat16 product therefore has a float32
 result, and its gradient consists of such products too.
 
-It also transposes the left operand of a product that sums over rows, as the gradient of a kernel does, and JAX puts the
-incoming gradient there. On CPU, the gradient of a float32 kernel therefore has the smaller operand on the left. On
-other backends the compiler is left alone.
+The same compiler transposes the left operand of a product that sums over rows, such as the gradient of a kernel, where
+JAX puts the incoming gradient. On CPU, the gradient of a float32 kernel therefore has the smaller operand on the left.
+Other backends get plain products.
 """
 
 import functools
@@ -86,21 +86,21 @@ def has_layout_rule(dtype: DTypeLike) -> bool:
 
 
 def precision(dtype: DTypeLike) -> lax.Precision | None:
-    """Return the precision to multiply operands of this dtype with: float32 is float32, on every device.
+    """Return the precision for products of operands of this dtype: float32 stays float32 on every device.
 
     This is the policy of all products of a model, in training, in evaluation and in prediction. GPUs otherwise round
-    float32 operands to TF32 and TPUs to bfloat16, so that a run would train with fewer digits than it asks for, and
-    than it is scored with. Who wants the faster products asks for bfloat16.
+    float32 operands to TF32 and TPUs to bfloat16, so that a run would train with fewer digits than it asks for and is
+    evaluated with. For the faster products, set the dtype to bfloat16.
     """
     return lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else None
 
 
 def storing_mean(values: jax.Array) -> jax.Array:
-    """Return the mean over the last axis, which stays with size 1; on CPU the values are stored for it.
+    """Return the mean over the last axis, kept with size 1; on CPU, force the values into memory.
 
-    XLA's CPU compiler computes a sum again in each reader that it can fuse with it. Residuals are a sum of all updates
-    before them, and LayerNorms read them many times, forward and backward: without this, those of a model of 12 layers
-    take half of its time. A matrix product cannot be fused, and wants its operand in memory.
+    XLA's CPU compiler recomputes a sum in each consumer that it is fused with. Residuals are a sum of all updates
+    before them, and LayerNorms read them many times, forward and backward: without this, the LayerNorms of a 12-layer
+    model take half of its time. A matrix product cannot be fused, and needs its operand in memory.
     """
     if backend() != "cpu":
         return jnp.mean(values, axis=-1, keepdims=True)
@@ -112,8 +112,8 @@ def storing_mean(values: jax.Array) -> jax.Array:
 def float32_dense(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiply float32 [..., in] by [in, out]; the kernel's gradient transposes the smaller of its two operands.
 
-    JAX would have the incoming gradient transposed. In a gated feed-forward without biases the compiler computes that
-    gradient twice for it: in the order of the transpose, which reads across rows, and once more for the inputs.
+    JAX would transpose the incoming gradient. In a gated feed-forward without biases the compiler then computes that
+    gradient twice: in transposed order, which reads across rows, and once more for the gradient of the inputs.
     """
     return _multiplied(inputs, kernel)
 
@@ -194,14 +194,14 @@ def fused_attention(
 ) -> jax.Array:
     """Compute attention without storing its probabilities; return [B, L, H, C] in the inputs' dtype.
 
-    On NVIDIA GPUs this is cuDNN's kernel where it accepts the inputs, elsewhere XLA's own. A GPU that falls back to
-    XLA's says so once.
+    On NVIDIA GPUs this is cuDNN's kernel if it accepts the inputs, elsewhere XLA's own. A fallback to XLA's on a GPU is
+    logged once.
 
     Args:
-        query_BLHC, key_BSHC, value_BSHC: by head.
+        query_BLHC, key_BSHC, value_BSHC: queries, keys and values of each head.
         attention_mask: int [B, S], 1 for a real token, with padding at the end of each row; or [B, L, S], 1 where
-            token L may attend to token S, as for packed segments. The result is undefined for a token that may attend
-            to none.
+            token L may attend to token S, as for packed examples. The result is undefined for a token that may attend
+            to no token.
     """
     seen: dict[str, jax.Array]
     if attention_mask.ndim == 3:
@@ -222,22 +222,22 @@ def fused_attention(
             implementation = "cudnn"
         else:
             warn_of_fallback(obstacle)
-    # It takes the precision of its products from the context alone.
+    # `dot_product_attention` takes the precision of its products from the context only.
     with jax.default_matmul_precision("highest" if precision(query_BLHC.dtype) is lax.Precision.HIGHEST else None):
         return jax.nn.dot_product_attention(query_BLHC, key_BSHC, value_BSHC, implementation=implementation, **seen)
 
 
 def compute_capability() -> tuple[int, ...]:
-    """Return the version of what this process's NVIDIA GPU can compute, such as (8, 0) of an A100."""
+    """Return the CUDA compute capability of this process's NVIDIA GPU, such as (8, 0) for an A100."""
     return tuple(map(int, backends.get_backend().local_devices()[0].compute_capability.split(".")))
 
 
 def obstacle_to_cudnn(
     capability: tuple[int, ...], dtype: np.dtype, lengths: tuple[int, int], channels: int, *, masked: bool
 ) -> str | None:
-    """Return why cuDNN's attention, forward and backward, does not accept such inputs; None where it does.
+    """Return why cuDNN's attention, forward and backward, does not accept such inputs; None if it does.
 
-    JAX checks the same, but for the capability, and raises an error.
+    JAX makes the same checks, except for the capability, and raises an error.
 
     Args:
         capability: see `compute_capability`.
@@ -261,5 +261,5 @@ def obstacle_to_cudnn(
 
 @functools.cache
 def warn_of_fallback(obstacle: str) -> None:
-    """Log, once in a process, why attention is not computed by cuDNN."""
+    """Warn, once per process, why attention is not computed by cuDNN."""
     logger.warning("ATTENTION 'fused' is computed by XLA's own code, not by cuDNN's kernel: %s", obstacle)

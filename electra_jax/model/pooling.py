@@ -1,4 +1,4 @@
-"""Make one vector of each text from the states of one layer of an encoder."""
+"""Make one vector per text from the states of one layer of an encoder."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ from electra_jax.model.layers import LayerNorm
 from electra_jax.model.states import layer_states
 from electra_jax.model.types import PyTree, Tokens
 
-# Over which tokens the mean is taken: all of a text with its special tokens, or its first one.
+# The mean is taken over all tokens of a text, special tokens included, or over its first token only.
 POOLINGS = ("mean", "cls")
 
-# As torch.nn.functional.normalize, which sentence-transformers calls.
+# The `eps` of torch.nn.functional.normalize, which sentence-transformers calls.
 LEAST_NORM = 1e-12
 
 
@@ -22,11 +22,11 @@ def pooled(hidden_BLD: jax.Array, tokens: Tokens, pooling: str) -> jax.Array:
 
     Args:
         hidden_BLD: states of any dtype.
-        tokens: a text a row, or the two of a pair in a row, told apart by `example_ids` 1 and 2.
+        tokens: one text per row, or the two texts of a pair in a row, distinguished by `example_ids` 1 and 2.
         pooling: "mean" or "cls".
 
     Returns:
-        [B, D]; of pairs [B, P, D], with P = 2.
+        [B, D]; for pairs [B, P, D], with P = 2.
     """
     if tokens.example_ids is None:
         members_BPL = tokens.attention_mask[:, None, :] > 0
@@ -47,9 +47,9 @@ def normalized(vectors: jax.Array) -> jax.Array:
 
 
 def layer_outputs(config: EncoderConfig, embeddings: PyTree, encoder: PyTree, tokens: Tokens) -> jax.Array:
-    """Return the states of every layer that `truncated` ends with, float32 [N, B, L, D], in one pass without dropout.
+    """Return the last states of the encoder truncated at each of its N layers, float32 [N, B, L, D].
 
-    The arguments are those of `layer_states`.
+    All come from one pass without dropout. The arguments are those of `layer_states`.
     """
     states_NBLD = layer_states(config, embeddings, encoder, tokens, left_to_right=False).hidden[1:]
     if config.norm_placement == "post":
@@ -62,19 +62,19 @@ def layer_outputs(config: EncoderConfig, embeddings: PyTree, encoder: PyTree, to
 
 
 def truncated(config: EncoderConfig, params: PyTree, layer: int) -> tuple[EncoderConfig, PyTree]:
-    """Return the encoder of the first layers, whose last states are those of `layer`.
+    """Return the configuration and the parameters of an encoder's first layers, up to `layer`.
 
-    With pre-LayerNorm these are the normalized states that the next layer's attention reads.
+    With pre-LayerNorm the last states are the normalized ones that the next layer's attention reads.
 
     Args:
-        config: of the whole encoder.
+        config: the configuration of the whole encoder.
         params: its parameters.
-        layer: from 1 to N.
+        layer: the last layer to keep, from 1 to N.
     """
     layers = jax.tree.map(lambda leaf: leaf[:layer], params["layers"])
     return with_layers(config, layer), {**params, "layers": layers}
 
 
 def with_layers(config: EncoderConfig, number: int) -> EncoderConfig:
-    """Return the configuration of an encoder with so many layers."""
+    """Return the configuration of an encoder with another number of layers."""
     return dataclasses.replace(config, num_hidden_layers=number, scan_unroll=min(config.scan_unroll, number))

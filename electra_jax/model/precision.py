@@ -21,6 +21,6 @@ def evaluation_config(config: EncoderConfig) -> EncoderConfig:
 def evaluation_precision() -> AbstractContextManager[None]:
     """Return a context in which matrix products that are traced multiply float32 operands in float32.
 
-    It holds `matmul.precision` for products that are not made by `matmul`.
+    It extends the policy of `matmul.precision` to products that are not computed by `matmul`.
     """
     return jax.default_matmul_precision("highest")

@@ -1,7 +1,7 @@
-"""Rotary position embeddings (Su et al., 2021): queries and keys are turned by angles in proportion to their positions.
+"""Apply rotary position embeddings (Su et al., 2021): rotate queries and keys by angles proportional to their position.
 
-Channels C are taken in pairs (c, c + C/2), as in `transformers`, and pair c turns by `position / theta^(2c/C)`, so that
-a product of a query and a key depends on the distance between their positions alone.
+Channels C are taken in pairs (c, c + C/2), as in `transformers`, and pair c is rotated by `position / theta^(2c/C)`, so
+that the product of a query and a key depends only on the distance between their positions.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ def rotation(position_ids_xL: jax.Array, channels: int, theta: float) -> Rotatio
     Args:
         position_ids_xL: int32 [B, L], or [1, L] for all rows.
         channels: C, even.
-        theta: the base of the angles; a larger one turns more slowly, for longer sequences.
+        theta: the base of the angles; a larger base rotates more slowly, for longer sequences.
     """
     frequencies = theta ** -(jnp.arange(0, channels, 2, dtype=jnp.float32) / channels)
     angles = position_ids_xL[..., None].astype(jnp.float32) * frequencies[None, None]
@@ -31,12 +31,12 @@ def rotation(position_ids_xL: jax.Array, channels: int, theta: float) -> Rotatio
 
 
 def rotate(values: jax.Array, turn: Rotation, *, length_axis: int) -> jax.Array:
-    """Turn each head's channels by their position; computed in float32 and returned in the dtype of `values`.
+    """Rotate each head's channels by their position, in float32; return them in the dtype of `values`.
 
     Args:
         values: queries or keys, [B, H, L, C] or [B, L, H, C].
         turn: the rotation of the L positions.
-        length_axis: 2 or 1, where L is.
+        length_axis: the axis of L, 2 or 1.
     """
     head_axis = 3 - length_axis
     cos, sin = (jnp.expand_dims(part, head_axis) for part in turn)

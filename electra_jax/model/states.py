@@ -1,4 +1,4 @@
-"""The hidden states and the attention of every layer of an encoder."""
+"""Compute the hidden states and the attention probabilities of every layer of an encoder."""
 
 from typing import NamedTuple
 
@@ -17,9 +17,9 @@ class LayerStates(NamedTuple):
     """Hold what the layers of an encoder compute, float32.
 
     Attributes:
-        hidden: [N + 1, B, L, D], the input of the first layer and what each layer returns. With pre-LayerNorm these are
-            the residuals, but for the last, which has passed the last LayerNorm.
-        attentions: the probabilities of attention, [N, B, H, L, L].
+        hidden: [N + 1, B, L, D], the input of the first layer and the output of each layer. With pre-LayerNorm these
+            are the residuals, except for the last, which has passed the final LayerNorm.
+        attentions: the attention probabilities, [N, B, H, L, L].
     """
 
     hidden: jax.Array
@@ -34,7 +34,7 @@ def layer_states(
     Args:
         config: the encoder's.
         embeddings, encoder: parameters.
-        tokens: what is read.
+        tokens: the input.
         left_to_right: whether no token sees those after it, as in a tower that `language_model` trained.
     """
     exact = evaluation_config(config)

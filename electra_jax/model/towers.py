@@ -1,4 +1,4 @@
-"""The parts of pre-training networks: heads, and towers of embeddings, encoder and head.
+"""Define the parts of pre-training networks: heads, and towers of embeddings, encoder and head.
 
 A tower is given its embeddings. Embeddings that it shares with another tower stay where they are in the parameter tree;
 those made for it alone (`Embeddings(config, parent=None)`) become its own parameters.
@@ -34,7 +34,7 @@ class MaskedLmHead(nn.Module):
 
 
 def forbid_padding(logits_BKV: jax.Array, config: EncoderConfig) -> jax.Array:
-    """Return the logits with the words of rows that no token has made impossible: see `pad_vocab_size_multiple`."""
+    """Set the logits of padding rows, which belong to no token, to -inf: see `pad_vocab_size_multiple`."""
     if config.padded_vocab_size == config.vocab_size:
         return logits_BKV
     is_token_V = jnp.arange(config.padded_vocab_size) < config.vocab_size
@@ -60,7 +60,7 @@ class ReplacedTokenHead(nn.Module):
 class CorrectionHead(nn.Module):
     """Dense, GELU, LayerNorm at the embedding size, then the product with each candidate's row of the word table.
 
-    It is TEAMS's head of multi-word selection (Shen et al., 2021, section 3): a `MaskedLmHead` of a few words.
+    This is TEAMS's head of multi-word selection (Shen et al., 2021, section 3): a `MaskedLmHead` over a few words.
     """
 
     config: EncoderConfig
@@ -69,12 +69,12 @@ class CorrectionHead(nn.Module):
     def __call__(self, hidden_BKD: jax.Array, candidates_BKPE: jax.Array) -> jax.Array:
         """Map [B, K, D], and the word embeddings of the candidates, to float32 logits [B, K, P]."""
         hidden_BKE = transformed(hidden_BKD, self.config.embedding_size, self.config)
-        # A batch of products as small as these costs more as matrix products.
+        # As batched matrix products, products as small as these cost more.
         return jnp.sum(hidden_BKE[..., None, :].astype(jnp.float32) * candidates_BKPE, axis=-1)
 
 
 def visible(tokens: Tokens) -> jax.Array:
-    """Return which tokens may be attended to: the real ones, int32 [B, S]; in packed rows [B, L, S], by example."""
+    """Return which tokens may be attended to, int32: real ones [B, S]; in packed rows, the same example's [B, L, S]."""
     if tokens.example_ids is None:
         return tokens.attention_mask
     # Padding sees padding, because fused attention leaves the result undefined for a token that sees nothing.
@@ -82,7 +82,7 @@ def visible(tokens: Tokens) -> jax.Array:
 
 
 def visible_before(tokens: Tokens) -> jax.Array:
-    """Return which tokens each may attend to where the text is read from the left: none after it, int32 [B, L, S]."""
+    """Return which tokens each token may attend to in a left-to-right model: none after it, int32 [B, L, S]."""
     seen = visible(tokens)
     seen_BxS = seen if seen.ndim == 3 else seen[:, None, :]
     return seen_BxS * jnp.tri(seen.shape[-1], dtype=seen.dtype)[None]
@@ -146,7 +146,7 @@ class Discriminator(Tower):
 
 
 class CorrectingDiscriminator(Discriminator):
-    """A discriminator that also says which of a few candidates stood at the masked positions."""
+    """A discriminator that also predicts which of a few candidates is the original at each masked position."""
 
     def setup(self) -> None:
         """Declare the encoder and its two heads."""

@@ -8,9 +8,9 @@ from electra_jax.model.layers import LayerNorm, Linear, gelu
 
 
 def transformed(hidden: jax.Array, size: int, config: EncoderConfig) -> jax.Array:
-    """Return dense, GELU and LayerNorm of hidden states [..., D], as [..., size].
+    """Apply dense, GELU and LayerNorm to hidden states [..., D]; return [..., size].
 
-    It is called by a compact method, whose module has the parameters, at `dense` and `layer_norm`.
+    Call it in a compact method: the parameters `dense` and `layer_norm` belong to that method's module.
     """
     dtype = jnp.dtype(config.dtype)
     dense = Linear(size, ("embed", None), config.output_initializer, dtype, config.classifier_bias, name="dense")

@@ -1,4 +1,4 @@
-"""A generator that reads the text once from each side, and the network that pairs it with a discriminator.
+"""Define a generator that reads the text once in each direction, and the network that pairs it with a discriminator.
 
 Such a generator gives q(token | all others) at every position, without any [MASK] (Electric, Clark et al., 2020b).
 """

@@ -1,4 +1,4 @@
-"""Structures of batches and losses, and the dimension key.
+"""Define the structures of batches and losses, and the dimension key.
 
 Array names end in the letters of their dimensions, outermost first:
 
@@ -33,8 +33,8 @@ class Tokens(NamedTuple):
 class Masked(NamedTuple):
     """Token sequences after masking, with the original tokens of the masked positions.
 
-    `tokens.input_ids` holds [MASK] at most of the masked positions. Of the K slots, those that are not used have
-    position 0, id 0 and weight 0, as in BERT's records; position 0 is [CLS] and is never masked.
+    `tokens.input_ids` holds [MASK] at most of the masked positions. Unused slots among the K have position 0, id 0 and
+    weight 0, as in BERT's records; position 0 is [CLS] and is never masked.
     """
 
     tokens: Tokens

@@ -1,4 +1,4 @@
-"""Attention to a window, computed in blocks so that it costs what the window costs.
+"""Compute attention to a window in blocks, so that a query costs what the window costs.
 
 A row of L tokens is cut into G blocks of W tokens, with W the number of tokens that a window has on each side. The
 queries of a block then attend to 3 W keys, those of the block and of its two neighbours, whatever L is.
@@ -7,8 +7,8 @@ queries of a block then attend to 3 W keys, those of the block and of its two ne
 import jax
 import jax.numpy as jnp
 
-# Rows from this many blocks on are cut; in shorter ones three blocks are nearly the whole row, and copying them costs
-# more than it saves.
+# Rows of at least this many blocks are cut; in shorter ones three blocks are nearly the whole row, and copying them
+# costs more than it saves.
 MIN_BLOCKS = 4
 
 
@@ -43,11 +43,11 @@ def _seen(seen: jax.Array, distances_LS: jax.Array, reach: int) -> jax.Array:
 
 
 def in_blocks(values: jax.Array, axis: int, width: int) -> jax.Array:
-    """Cut an axis of L into [G, W], filled up with zeros.
+    """Split an axis of length L into [G, W], padded with zeros.
 
     Args:
-        values: of any shape.
-        axis: which one, not negative.
+        values: an array of any shape.
+        axis: the axis to split, not negative.
         width: W.
     """
     length = values.shape[axis]
@@ -61,8 +61,8 @@ def with_neighbours(blocks: jax.Array, axis: int) -> jax.Array:
     """Join each block with the one before and the one after it, or with zeros at the ends of the row.
 
     Args:
-        blocks: with axes [..., G, W, ...].
-        axis: that of G.
+        blocks: an array with axes [..., G, W, ...].
+        axis: the axis of G.
 
     Returns:
         [..., G, 3 W, ...].
@@ -95,5 +95,5 @@ def seen_in_blocks(attention_mask: jax.Array, reach: int) -> jax.Array:
         around_BLS = jnp.pad(attention_mask, [(0, 0), (0, 0), (reach, reach + filled)])
         columns_GS = jnp.arange(count)[:, None] * reach + jnp.arange(3 * reach)[None]
         seen_BGWS = jnp.take_along_axis(in_blocks(around_BLS, 1, reach), columns_GS[None, :, None], axis=3)
-    # Key s stands s - W places after the first query.
+    # Key s is s - W positions after the first query.
     return _seen(seen_BGWS, jnp.arange(3 * reach)[None] - reach - jnp.arange(reach)[:, None], reach)

@@ -1,6 +1,6 @@
-"""Replaced-token detection whose discriminator also says which of a few candidates stood at each masked position.
+"""Add to replaced-token detection the choice of the original token at each masked position among a few candidates.
 
-The selection of a word is that of TEAMS (Shen et al., 2021, Training ELECTRA Augmented with Multi-word Selection,
+This is the multi-word selection of TEAMS (Shen et al., 2021, Training ELECTRA Augmented with Multi-word Selection,
 section 3). COCO-LM (Meng et al., 2021, section 3.2, corrective language modelling) chooses among the whole vocabulary
 instead, at every position, as `masked_lm.AllTokensMlm` does.
 """
@@ -23,12 +23,12 @@ from electra_jax.ranges import AT_LEAST_0, Range
 
 @dataclasses.dataclass(frozen=True)
 class CorrectedDetection(ReplacedTokenDetection):
-    """Detection, and the choice of the original token among candidates: a third loss, at the masked positions.
+    """Replaced-token detection with a third loss, at the masked positions: choosing the original among candidates.
 
     Attributes:
         gen_weight, disc_weight, temperature, disallow_correct, sampler, discriminate_at: see `ReplacedTokenDetection`.
         correction_weight: weight of the choice's loss.
-        num_candidates: the original token and those beside it (5 in TEAMS).
+        num_candidates: number of candidates, the original token included (5 in TEAMS).
     """
 
     correction_weight: Annotated[float, AT_LEAST_0]
@@ -40,7 +40,7 @@ class CorrectedDetection(ReplacedTokenDetection):
         return super().loss_weights | {"correction": self.correction_weight}
 
     def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:
-        """Return the number of masked positions, and of tokens that the discriminator's loss counts."""
+        """Return the weight of each loss, see `Objective`."""
         return super().denominators(masked, masking) | {"correction": jnp.sum(masked.masked_weights)}
 
     def candidates(
@@ -48,16 +48,15 @@ class CorrectedDetection(ReplacedTokenDetection):
     ) -> tuple[jax.Array, jax.Array]:
         """Return the candidates of each masked position, the original token first, and which of them count.
 
-        The others are drawn from the generator's distribution, at its temperature, without the original token. The
-        token that was written is one of these draws where it is not the original: otherwise a discriminator that finds
-        what it reads among the candidates would know that it is right. A token that was drawn before does not count
-        again.
+        The others are drawn from the generator's distribution, at its temperature, without the original token. If the
+        token that was written is not the original, it is one of these draws: otherwise a discriminator that finds the
+        token it reads among the candidates would know that it is the original. A repeated token does not count again.
 
         Args:
             masked: the generator's input.
             corrupted: what was written.
             logits_BKV: the generator's output.
-            keys_B: one key per row, see `corruption.sample`; the first draw of the key is the token that was written.
+            keys_B: one key per row, see `corruption.sample`; the written token was drawn with the key itself.
 
         Returns:
             int32 [B, K, P] and bool [B, K, P].

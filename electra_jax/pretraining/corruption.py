@@ -1,6 +1,6 @@
-"""Masking, sampling and replacement of tokens: pure functions of a key and a batch.
+"""Mask, sample and replace tokens, with pure functions of a key and a batch.
 
-The key of a random draw is folded with the number of the row, so that a row's masks and samples depend neither on the
+The key of a random draw is folded with the row's number, so that a row's masks and samples depend neither on the
 number of devices nor on how a batch is cut into micro-batches.
 """
 
@@ -17,23 +17,23 @@ from electra_jax.training.schedules import Schedule, largest_value, value_at
 
 
 class PositionRule(Protocol):
-    """How the masked positions of a row are drawn."""
+    """Interface to a rule that draws the masked positions of a row."""
 
     def draw(
         self, key: jax.Array, ids_L: jax.Array, candidate_L: jax.Array, wanted: jax.Array, num_slots: int
     ) -> tuple[jax.Array, jax.Array]:
-        """Return K positions of a row, int32 [K], and how many of them, from the first, are masked, int32 [].
+        """Return K positions of a row, int32 [K], and how many of them, counted from the first, are masked, int32 [].
 
         Args:
             key: PRNG key of the row.
-            ids_L: its token ids, int32, with the marks that they may have.
+            ids_L: its token ids, int32, with the marks of `MaskingConfig.word_mark` if there are any.
             candidate_L: bool, true at ordinary tokens; only these are masked.
             wanted: the most positions to mask, int32 [].
             num_slots: K.
         """
 
     def settle(self, masked: Masked, sampled_ids_BK: jax.Array) -> jax.Array:
-        """Return the ids to write, int32 [B, K], equal at equal positions: a scatter writes those in any order."""
+        """Return the ids to write, int32 [B, K]; slots of the same position get the same id, see `put_positions`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,30 +43,30 @@ class DistinctPositions:
     def draw(
         self, key: jax.Array, ids_L: jax.Array, candidate_L: jax.Array, wanted: jax.Array, num_slots: int
     ) -> tuple[jax.Array, jax.Array]:
-        """Return the positions of the K largest of random numbers, one for each candidate."""
+        """Draw a random number for each candidate, and return the positions of the K largest."""
         del ids_L
         order_L = jax.random.uniform(key, candidate_L.shape)
         positions_K = jax.lax.top_k(jnp.where(candidate_L, order_L, -1.0), num_slots)[1]
         return positions_K, jnp.minimum(wanted, jnp.sum(candidate_L))
 
     def settle(self, masked: Masked, sampled_ids_BK: jax.Array) -> jax.Array:
-        """Return the samples, of which no two are at the same position."""
+        """Return the samples as they are: no two are at the same position."""
         del masked
         return sampled_ids_BK
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskingConfig:
-    """How positions are masked (ELECTRA, section 2 and appendix A).
+    """Settings of masking (ELECTRA, section 2 and appendix A).
 
     Attributes:
-        mask_prob: share of the real tokens, [CLS] and [SEP] counted, that is masked; it may change over the steps.
+        mask_prob: share of the real tokens, [CLS] and [SEP] included, that is masked; it may change over the steps.
         mask_token_prob: probability that a masked position shows [MASK]; otherwise it keeps its token, and the
-            generator samples it all the same.
+            generator still samples a token for it.
         positions: how the masked positions of a row are drawn.
         cls_id, sep_id, mask_id: ids that are never masked.
-        word_mark: what batches add to the id of a token that continues a word; None for ids alone.
-        share: share of the steps that are over, at which the schedule of `mask_prob` is read: see `at`.
+        word_mark: number that batches add to the id of a token that continues a word; None for unmarked ids.
+        share: completed share of the steps, at which the schedule of `mask_prob` is evaluated: see `at`.
     """
 
     mask_prob: Schedule
@@ -79,7 +79,7 @@ class MaskingConfig:
     share: jax.Array | float = 1.0
 
     def at(self, share: jax.Array | float) -> Self:
-        """Return how positions are masked after a share of the steps."""
+        """Return the settings after a share of the steps."""
         return dataclasses.replace(self, share=share)
 
     @property
@@ -95,7 +95,7 @@ class MaskingConfig:
 def max_predictions(mask_prob: Schedule, sequence_length: int) -> int:
     """Return K, the most positions that are masked in a sequence of this length at any step, as published.
 
-    Shapes do not change with a schedule: K is that of its largest value, and slots are left unused at the others.
+    Shapes do not change over a schedule: K is that of its largest value, and smaller values leave slots unused.
     """
     return int((largest_value(mask_prob) + 0.005) * sequence_length)
 
@@ -117,7 +117,7 @@ class SpecialIds(Protocol):
 
 
 def row_keys(key: jax.Array, num_rows: int) -> jax.Array:
-    """Return one key for each row of a batch, [B]; a row keeps its key in whatever micro-batch it is."""
+    """Return one key for each row of a batch, [B]; a row's key does not depend on its micro-batch."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_rows))
 
 
@@ -130,7 +130,7 @@ def candidates(input_ids_BL: jax.Array, attention_mask_BL: jax.Array, special: S
 def num_to_mask(attention_mask_BL: jax.Array, config: MaskingConfig) -> jax.Array:
     """Return max(1, min(K, round(mask_prob * n))) for rows of n real tokens, int32 [B].
 
-    Rounding is half to even and in float32, as in the original. Of a schedule mask_prob and K are those of the step.
+    Rounding is half to even and in float32, as in the original. With a schedule, mask_prob and K are those of the step.
     """
     length, rate = attention_mask_BL.shape[1], config.rate
     most: jax.Array | int = config.max_predictions(length)
@@ -144,7 +144,7 @@ def num_to_mask(attention_mask_BL: jax.Array, config: MaskingConfig) -> jax.Arra
 def mask(key: jax.Array, tokens: Tokens, config: MaskingConfig) -> Masked:
     """Mask positions of every row, drawn among its ordinary tokens by the rule of `config.positions`.
 
-    A row gets `num_to_mask` of them, but no more than the rule can give it: none where it has no ordinary token.
+    A row gets `num_to_mask` of them, but no more than the rule can give it: none if it has no ordinary token.
 
     Args:
         key: PRNG key.
@@ -196,7 +196,7 @@ def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: jax.Array | fl
             by Gumbel-max, whatever the sampler.
         logits_BKV: logits of the generator.
         temperature: divides the logits; 1 is the published value.
-        sampler: "gumbel", as published: a noise for every word; or "inverse_cdf", the same distribution from two
+        sampler: "gumbel", as published: one noise value per word; or "inverse_cdf", the same distribution from two
             uniform numbers.
 
     Returns:
@@ -208,7 +208,7 @@ def sample(keys_B: jax.Array, logits_BKV: jax.Array, temperature: jax.Array | fl
     num_slots, vocab_size = logits_BKV.shape[1:]
     if sampler == "gumbel":
         return gumbel_max(draw_rows(keys_B, jax.random.gumbel, (num_slots, vocab_size)), logits_BKV)
-    # Drawn in one axis, because an axis of 2 takes 128 lanes of a TPU.
+    # Drawn in one axis, because an axis of size 2 takes 128 lanes of a TPU.
     pairs_Bx = draw_rows(keys_B, jax.random.uniform, (2 * num_slots,))
     return invert_cdf(pairs_Bx[:, 0::2], pairs_Bx[:, 1::2], logits_BKV)
 
@@ -226,9 +226,9 @@ def gumbel_max(noise_BKV: jax.Array, logits_BKV: jax.Array) -> jax.Array:
 def invert_cdf(of_block_BK: jax.Array, within_BK: jax.Array, logits_BKV: jax.Array) -> jax.Array:
     """Return the id at which softmax's cumulative sum passes a uniform number, int32 [B, K].
 
-    There are two levels, so that nothing of size [B, K, V] is written: the first number picks a block of ids by the
+    It works on two levels, so that no array of size [B, K, V] is stored: the first number picks a block of ids by the
     sum of their probabilities, the second an id within the block. Uniform numbers in float32 are multiples of 2^-23,
-    and so the probabilities of blocks, and of ids within a block, are rounded to such multiples.
+    so the probabilities of blocks, and of ids within a block, are rounded to such multiples.
 
     Args:
         of_block_BK, within_BK: uniform numbers in [0, 1).
@@ -265,16 +265,16 @@ def block_of(logits_BKV: jax.Array, block_BK: jax.Array) -> jax.Array:
 
 
 def passes(masses: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Return the first index, [..., 1], whose cumulative sum is above `uniform` x the total: never one that adds 0."""
+    """Return the first index, [..., 1], whose cumulative sum is above `uniform` x the total; its mass is never 0."""
     cumulative = jnp.cumsum(masses, axis=-1)
     index = jnp.sum(cumulative <= uniform * cumulative[..., -1:], axis=-1, keepdims=True)
-    # Sums in another order differ by a rounding, with which zeros at the end could seem to add something.
+    # Sums in another order round differently, so that trailing zeros could seem to add something.
     num_zeros = jnp.argmax(jnp.flip(masses, axis=-1) > 0, axis=-1, keepdims=True)
     return jnp.minimum(index, masses.shape[-1] - 1 - num_zeros)
 
 
 def forbid(logits_BKV: jax.Array, ids_BK: jax.Array) -> jax.Array:
-    """Return the logits with one id of each position made impossible."""
+    """Set the logit of one id per position to -inf."""
     ids_V = jnp.arange(logits_BKV.shape[-1])
     return jnp.where(ids_V[None, None] == ids_BK[..., None], -jnp.inf, logits_BKV)
 

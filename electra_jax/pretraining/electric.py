@@ -1,6 +1,6 @@
-"""Objectives with a two-tower generator, among them Electric, an energy-based cloze model (Clark et al., 2020b).
+"""Define objectives with a two-tower generator, among them Electric, an energy-based cloze model (Clark et al., 2020b).
 
-A two-tower generator gives q(token | all others) at every position without any [MASK], see `model.two_towers`.
+A two-tower generator gives q(token | all others) at every position without any [MASK]; see `model.two_towers`.
 Electric's discriminator learns the energy of each token by noise contrast against it.
 """
 
@@ -90,15 +90,15 @@ class TwoTowerDetection:
 class Electric(TwoTowerDetection):
     """Noise-contrastive estimation of the energy of each token in its context (Electric, section 2.2).
 
-    The logit of "this is noise" is E(x)_t + log q(x_t | others) + log(p / (1 - p)), with p the share of noise, and
-    every position that was re-sampled is noise, also where the sample is the original token. No gradient of it
-    reaches the generator.
+    The logit of "this is noise" is E(x)_t + log q(x_t | others) + log(p / (1 - p)), with p the share of noise. Every
+    re-sampled position is noise, even if the sample is the original token. No gradient of this loss reaches the
+    generator.
     """
 
     def logits_and_labels(
         self, masked: Masked, corrupted: Corrupted, energies_BL: jax.Array, cloze_BLV: jax.Array, masking: MaskingConfig
     ) -> tuple[jax.Array, jax.Array]:
-        """Return the logit of "this is noise", and 1 where there is noise; float32 [B, L]."""
+        """Return the logit of "this is noise", and 1 at positions that are noise; float32 [B, L]."""
         log_q_BLV = jax.nn.log_softmax(jax.lax.stop_gradient(cloze_BLV), axis=-1)
         log_q_BL = jnp.take_along_axis(log_q_BLV, corrupted.tokens.input_ids[..., None], axis=-1)[..., 0]
         odds = masking.rate / (1 - masking.rate)

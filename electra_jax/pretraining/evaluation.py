@@ -1,4 +1,4 @@
-"""Held-out metrics of a pre-trained model, and passages that show what it does."""
+"""Compute held-out metrics of a pre-trained model, and passages that show its predictions."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ EVALUATION_SEED = 20200323
 
 
 class Drawn(NamedTuple):
-    """A held-out batch after masking, the keys of its rows' samples, and the key that these are made of."""
+    """A held-out batch after masking, the sampling keys of its rows, and the key that these are derived from."""
 
     masked: Masked
     sample_keys_B: jax.Array
@@ -31,7 +31,7 @@ class Drawn(NamedTuple):
 
 
 def draw(batch: Batch, key: jax.Array, masking: MaskingConfig) -> Drawn:
-    """Mask a whole batch, and split the key of its samples by row."""
+    """Mask a whole batch, and derive a sampling key for each row."""
     mask_key, sample_key = jax.random.split(key)
     masked = as_masked(mask_key, batch, masking)
     return Drawn(masked, corruption.row_keys(sample_key, masked.masked_positions.shape[0]), sample_key)
@@ -42,7 +42,7 @@ def forward(
 ) -> tuple[dict[str, Loss], Outputs]:
     """Run the objective without dropout on a batch, or on a micro-batch.
 
-    Its schedules have their last value, so that a curve moves only with the model.
+    Its schedules are at their last value, so that a curve moves only with the model.
     """
     # The dropout keys are never drawn from: the pass is deterministic.
     keys = Keys(drawn.sample_keys_B, drawn.sample_key, drawn.sample_key)
@@ -62,7 +62,7 @@ def evaluate_step(
 ) -> Sums:
     """Return the metric sums of one held-out batch, those of `extra_metrics` with their prefix.
 
-    The batch is cut into as many micro-batches as in training, so that what fits there fits here.
+    The batch is cut into as many micro-batches as in training, so that it fits in memory if training does.
     """
     drawn = draw(batch, key, masking)
 
@@ -139,7 +139,7 @@ def passages(
     tokens: Sequence[str],
     attention_mask_BL: np.ndarray,
 ) -> list[dict[str, Any]]:
-    """Return examples as people read them: what the discriminator read, what stood there before, and its judgement.
+    """Return readable examples: the tokens that the discriminator read, the originals, and its predictions.
 
     Args:
         originals_BL: ids before masking.
@@ -171,7 +171,7 @@ def passages(
 
 
 def most_frequent(ids: np.ndarray, tokens: Sequence[str]) -> dict[str, Any]:
-    """Return the token that most often stands behind a mask, and its rate: the accuracy of a constant guess."""
+    """Return the most frequent of the masked tokens, and its rate: the accuracy of a constant guess."""
     counts = np.bincount(ids, minlength=len(tokens))
     best = int(counts.argmax())
     return {"token": tokens[best], "rate": float(counts[best] / max(1, counts.sum()))}

@@ -1,4 +1,4 @@
-"""Counted FLOPs of a training step: matrix products only, a multiply-add is two, backward is twice forward."""
+"""Count the FLOPs of a training step: matrix products only, two per multiply-add, backward twice as many as forward."""
 
 from electra_jax.model import windows
 from electra_jax.model.config import FULL, EncoderConfig
@@ -56,7 +56,7 @@ def step_flops(
 def encoder_flops(config: EncoderConfig, batch_size: int, sequence_length: int) -> int:
     """Return the forward matrix FLOPs of an encoder over [B, L], its embedding projection included.
 
-    A query of a sliding layer is multiplied with the keys of three blocks (see `windows`), or of a short row.
+    A query of a sliding layer is multiplied with the keys of three blocks (see `windows`), or of the whole short row.
     """
     width, inner = config.hidden_size, config.intermediate_size
     kernels = 4 * width * width + (3 if config.gated_mlp else 2) * width * inner
@@ -67,7 +67,7 @@ def encoder_flops(config: EncoderConfig, batch_size: int, sequence_length: int) 
 
 
 def word_head_flops(config: EncoderConfig, num_tokens: int, *, width: int) -> int:
-    """Return the forward matrix FLOPs of predicting `num_tokens` words from hidden states of a width."""
+    """Return the forward matrix FLOPs of predicting `num_tokens` words from hidden states of size `width`."""
     return 2 * num_tokens * config.embedding_size * (width + config.padded_vocab_size)
 
 

@@ -1,4 +1,4 @@
-"""A left-to-right language model: the encoder predicts each token from those before it."""
+"""Define the objective of a left-to-right language model: the encoder predicts each token from those before it."""
 
 import dataclasses
 from typing import Annotated, Self
@@ -19,7 +19,7 @@ from electra_jax.ranges import AT_LEAST_0
 class LanguageModel:
     """Prediction of every token but the first of an example from the tokens before it, on the full-size encoder.
 
-    Nothing is masked: the masks that a batch has are undone, and only say where the accuracy is counted.
+    Nothing is masked: the masks of a batch are undone, and only tell where the accuracy is counted.
 
     Attributes:
         weight: weight of the loss.

@@ -1,4 +1,4 @@
-"""Losses of pre-training, each a (sum, weight) pair and never a mean, in float32."""
+"""Compute the losses of pre-training in float32, each as a (sum, weight) pair and never as a mean."""
 
 import jax
 import jax.numpy as jnp

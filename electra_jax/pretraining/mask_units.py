@@ -1,8 +1,8 @@
-"""Mask whole words, or spans of them, drawn in the jitted step within the budget of single tokens.
+"""Mask whole words, or spans of them, drawn in the jitted step within the token budget of single-token masking.
 
 A word is a token that begins one and the ordinary tokens after it that do not; which tokens begin a word is a property
-of the vocabulary (`Vocabulary.begins_word`). No word reaches over a special token, and so none into another segment or
-another example of a packed row.
+of the vocabulary (`Vocabulary.begins_word`). No word extends across a special token, so none extends into another
+segment or another example of a packed row.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ MASK_UNITS = ("token", "word", "span")
 # SpanBERT, section 3.1: the words of a span are drawn from Geo(0.2), cut off at 10, which makes 3.8 on average.
 SPAN_STOP_PROB = 0.2
 LONGEST_SPAN = 10
-# Text without marks of words, such as DNA, would be one word that no budget holds.
+# Text without word boundaries, such as DNA, would otherwise be one word that exceeds every budget.
 LONGEST_WORD = 10
-# After so many passes over the words that still fit, next to nothing is left of a budget.
+# After this many passes over the words that still fit, next to nothing is left of a budget.
 NUM_PASSES = 4
 
 
@@ -37,13 +37,13 @@ class WordTokens(SpecialIds, Protocol):
 class WholeWords:
     """A `PositionRule` that masks all tokens of a word or none.
 
-    Words are taken in random order; one that is longer than what is left of the budget is passed over, as in BERT's
-    whole-word masking, therefore a long word is masked a little less often than a short one.
+    Words are taken in random order; one that is longer than what is left of the budget is skipped, as in BERT's
+    whole-word masking, so a long word is masked a little less often than a short one.
 
     Attributes:
         begins_V: whether each token begins a word, bool.
-        spans: whether words that stand side by side are drawn together, in spans of a random number of them; the last
-            span ends where the budget does.
+        spans: whether adjacent words are drawn together, in spans of a random number of words; the last span ends where
+            the budget does.
     """
 
     begins_V: np.ndarray
@@ -56,13 +56,13 @@ class WholeWords:
     def draw(
         self, key: jax.Array, ids_L: jax.Array, candidate_L: jax.Array, wanted: jax.Array, num_slots: int
     ) -> tuple[jax.Array, jax.Array]:
-        """Return the positions of whole words in the order in which these are drawn, and how many fit the budget."""
+        """Return the positions of whole words in the order of drawing, and how many positions fit the budget."""
         order_key, span_key = jax.random.split(key)
         begins_L = word_beginnings(self.begins(ids_L), candidate_L)
         unit_L = begins_L
         if self.spans:
             unit_L &= span_beginnings(span_key, begins_L, candidate_L)
-        # The tokens of a unit share the number of its first.
+        # All tokens of a unit have the unit's number.
         unit_of_L = jnp.maximum(jnp.cumsum(unit_L) - 1, 0)
         priority_L = jax.random.uniform(order_key, ids_L.shape)[unit_of_L]
         # A stable sort leaves the words of a span, and the tokens of a word, in their order.
@@ -71,17 +71,17 @@ class WholeWords:
         return order_L[:num_slots].astype(jnp.int32), count
 
     def settle(self, masked: Masked, sampled_ids_BK: jax.Array) -> jax.Array:
-        """Return the samples, of which no two are at the same position."""
+        """Return the samples as they are: no two are at the same position."""
         del masked
         return sampled_ids_BK
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MarkedWords(WholeWords):
-    """`WholeWords` of a text whose words are marked, whatever its tokens are.
+    """`WholeWords` for text whose word boundaries are marked in the ids, whatever the tokens are.
 
     Attributes:
-        word_mark: what is added to the id of a token that continues a word.
+        word_mark: the number added to the id of a token that continues a word.
     """
 
     word_mark: int
@@ -94,8 +94,8 @@ class MarkedWords(WholeWords):
 def word_beginnings(begins_L: jax.Array, candidate_L: jax.Array) -> jax.Array:
     """Return true at the first token of each word of a row, bool [L].
 
-    The first ordinary token of a row, and the first after a special one, begins a word whatever it is. A word of more
-    than `LONGEST_WORD` tokens is divided into parts of so many.
+    The first ordinary token of a row, and the first after a special one, always begins a word. A word of more than
+    `LONGEST_WORD` tokens is divided into parts of that length.
 
     Args:
         begins_L: whether the token begins a word by itself.
@@ -108,7 +108,7 @@ def word_beginnings(begins_L: jax.Array, candidate_L: jax.Array) -> jax.Array:
 
 
 def span_beginnings(key: jax.Array, begins_L: jax.Array, candidate_L: jax.Array) -> jax.Array:
-    """Return true where a span may begin, bool [L]: the words of a row cut into spans of random numbers of words.
+    """Cut the words of a row into spans of random numbers of words; return true where a span begins, bool [L].
 
     A special token ends a span early.
 
@@ -127,23 +127,23 @@ def span_beginnings(key: jax.Array, begins_L: jax.Array, candidate_L: jax.Array)
 
 
 def before(values_L: jax.Array) -> jax.Array:
-    """Return the value at the token before, bool [L]; false at the first."""
+    """Return the value at the previous token, bool [L]; false at the first."""
     return jnp.pad(values_L[:-1], (1, 0))
 
 
 def fill(
     order_L: jax.Array, begins_L: jax.Array, candidate_L: jax.Array, budget: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Take words in an order as long as they fit a budget, passing over those that do not.
+    """Take words in a given order if they fit the rest of the budget, and skip those that do not.
 
     Args:
-        order_L: the positions of a row in the order in which they are taken, those of a word side by side.
+        order_L: the positions of a row in the order in which they are taken, those of a word adjacent.
         begins_L: true at the first token of each word.
         candidate_L: true at ordinary tokens.
         budget: the most tokens to take.
 
     Returns:
-        The order with what is taken first, and the number of tokens that are, int32 [].
+        The order with the tokens that are taken first, and their number, int32 [].
     """
     places_L = jnp.arange(len(order_L))
     first_L = jax.lax.cummax(jnp.where(begins_L, places_L, 0))
@@ -166,13 +166,13 @@ def fill(
 def position_rule(
     unit: str, of_tokens: PositionRule, begins_word: list[bool] | None, word_mark: int | None
 ) -> PositionRule:
-    """Return how positions are drawn.
+    """Return the rule that draws positions.
 
     Args:
         unit: one of `MASK_UNITS`.
         of_tokens: the rule for "token".
-        begins_word: whether each token begins a word; for "token", and where words are marked, it is not read.
-        word_mark: what is added to the id of a token that continues a word; None where tokens show it.
+        begins_word: whether each token begins a word; not read for "token", or if words are marked.
+        word_mark: the number added to the id of a token that continues a word; None if the tokens show it.
     """
     if unit == "token":
         return of_tokens

@@ -1,7 +1,7 @@
-"""Objectives whose kept encoder predicts words: BERT's, and two ablations of ELECTRA (section 3.4).
+"""Define objectives whose kept encoder predicts words: BERT's, and two ablations of ELECTRA (section 3.4).
 
-Replace-MLM is BERT's with a generator's samples in place of [MASK]; all-tokens MLM predicts every token of such a
-text, with a gate that may copy the token it reads.
+Replace-MLM is BERT's with a generator's samples in place of [MASK]; all-tokens MLM predicts every original token of
+such a text, with a gate that may copy the token it reads.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from electra_jax.training.schedules import Schedule, value_at
 
 @dataclasses.dataclass(frozen=True)
 class MaskedLanguageModel:
-    """BERT's objective, with masks drawn anew in every epoch, on the full-size encoder.
+    """BERT's objective, with new masks in every epoch, on the full-size encoder.
 
     Attributes:
         weight: weight of the loss.
@@ -110,9 +110,9 @@ class ReplaceMlm:
 
 @dataclasses.dataclass(frozen=True)
 class AllTokensMlm(ReplaceMlm):
-    """Prediction of every token of the corrupted text, by copying it or by naming the word ("All-Tokens MLM").
+    """Prediction of every original token, by copying the token read or by naming the word ("All-Tokens MLM").
 
-    p(x) = D [x is what was read] + (1 - D) softmax(x), with D of each token from a sigmoid.
+    p(x) = D [x is what was read] + (1 - D) softmax(x), with a sigmoid D for each token.
     """
 
     def denominators(self, masked: Masked, masking: MaskingConfig) -> dict[str, jax.Array]:

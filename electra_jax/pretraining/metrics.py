@@ -1,4 +1,4 @@
-"""Metrics of training and evaluation: sums on the device, quotients on the host.
+"""Compute the metrics of training and evaluation: sums on the device, quotients on the host.
 
 The sums of several batches, devices or processes are added; only `finish` divides.
 """
@@ -22,7 +22,7 @@ AUC_LOGIT_RANGE = 12.0
 
 @dataclasses.dataclass(frozen=True)
 class ExtraMetrics:
-    """Metrics that evaluation reports beside those of `finish`.
+    """Metrics that evaluation reports in addition to those of `finish`.
 
     Attributes:
         prefix: prefix of the names of their sums and values, which keeps them apart from the others.
@@ -36,9 +36,9 @@ class ExtraMetrics:
 
 
 def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) -> Sums:
-    """Return sums over one batch of everything that `finish` reports; padding counts nowhere.
+    """Return sums over one batch of everything that `finish` reports; padding is never counted.
 
-    Sums of what the objective did not compute are left out.
+    Sums of outputs that the objective did not compute are left out.
 
     Returns:
         Float32 scalars, and two float32 histograms [AUC_BINS] of the discriminator's logits at replaced and at
@@ -58,10 +58,10 @@ def pretraining_sums(losses: dict[str, Loss], masked: Masked, outputs: Outputs) 
         ("correction", outputs.correction_logits_BKP, jnp.zeros_like(masked.masked_ids)),
     ):
         if logits_BKV is not None:
-            # The largest logit rather than its place: a maximum is reduced many times faster than an argmax on CPU.
+            # The largest logit rather than its index: on CPU a maximum is reduced many times faster than an argmax.
             own_BK1 = jnp.take_along_axis(logits_BKV, right_BK[..., None], axis=-1)
             largest_BK1 = jnp.max(logits_BKV, axis=-1, keepdims=True)
-            # Of n tokens with the largest logit one is right: a uniform generator guesses one in V.
+            # A tie of n tokens counts 1/n, so that a uniform generator has an accuracy of 1/V.
             tied_BK = jnp.sum((logits_BKV == largest_BK1).astype(jnp.float32), axis=-1)
             correct_BK = (own_BK1 == largest_BK1)[..., 0].astype(jnp.float32) / jnp.maximum(tied_BK, 1.0)
             sums[f"{name}_correct"] = jnp.sum(correct_BK * weights_BK)
@@ -106,8 +106,8 @@ def logit_bins(logits: jax.Array) -> jax.Array:
 def histogram(bins: jax.Array, weights: jax.Array) -> jax.Array:
     """Return the weighted count of each bin, float32 [AUC_BINS].
 
-    It is a matrix product over all tokens, of which one digit of the bin is the row and the other the column: exact for
-    weights of 0 and 1 in any precision, where a scatter would add up tokens of the same bin one after the other.
+    It is a matrix product over all tokens, with one digit of the bin as the row and the other as the column: exact for
+    weights of 0 and 1 in any precision, whereas a scatter would add up the tokens of a bin one after the other.
     """
     digits = jnp.arange(AUC_BASE)
     high_x, low_x = jnp.divmod(bins.ravel(), AUC_BASE)
@@ -127,14 +127,14 @@ def auc(positive_histogram: np.ndarray, negative_histogram: np.ndarray) -> float
 
 
 def finish(sums: dict[str, np.ndarray], loss_weights: dict[str, float]) -> dict[str, float]:
-    """Return the metrics of a run as a person reads them, from summed `pretraining_sums`.
+    """Return the metrics of a run from summed `pretraining_sums`.
 
-    `unreplaced_share` is the accuracy of calling every token original: `discriminator_accuracy` means something
-    only beside it. `generator_repetition` is the chance that two of the generator's samples in one text are the same
-    token; it is 1 for a generator that has collapsed to one token. There are no metrics of a generator or a
-    discriminator that the objective does not have.
+    `unreplaced_share` is the accuracy of calling every token original, the baseline for `discriminator_accuracy`.
+    `generator_repetition` is the chance that two of the generator's samples in one text are the same token; it is 1 for
+    a generator that has collapsed to one token. There are no metrics of a generator or a discriminator that the
+    objective does not have.
     """
-    # Steps of a generator alone count nothing of the discriminator.
+    # Steps that train the generator alone have no sums of the discriminator.
     counted = {name: float(sums[f"{name}_loss_weight"]) for name in loss_weights}
     run = [name for name in loss_weights if name == "generator" or counted[name] or not counted.get("generator")]
     parts = {f"{name}_loss": quotient(sums[f"{name}_loss"], sums[f"{name}_loss_weight"]) for name in run}

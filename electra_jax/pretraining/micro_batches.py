@@ -1,4 +1,4 @@
-"""Cut a batch into micro-batches, and add up or join what each of them gives."""
+"""Cut a batch into micro-batches, and add up or join their results."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,17 +12,17 @@ Added = TypeVar("Added", bound=PyTree)
 
 
 def split(rows: PyTree, number: int) -> PyTree:
-    """Cut arrays [B, ...] into [n, B / n, ...]: every n-th row, so that each device's rows stay on it."""
+    """Cut arrays [B, ...] into [n, B / n, ...], each of every n-th row, so that rows stay on their device."""
     return jax.tree.map(lambda leaf: leaf.reshape(-1, number, *leaf.shape[1:]).swapaxes(0, 1), rows)
 
 
 def join(micro: PyTree) -> PyTree:
-    """Return arrays [B, ...] of the [n, B / n, ...] that `split` makes of them."""
+    """Join arrays [n, B / n, ...] to [B, ...]: the inverse of `split`."""
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:]), micro)
 
 
 def accumulate(compute: Callable[..., Added], rows: tuple[PyTree, ...], accumulation_steps: int) -> Added:
-    """Add up what is computed of each micro-batch, one after the other: gradients and metric sums.
+    """Add up the results of each micro-batch, such as gradients and metric sums, one after the other.
 
     Args:
         compute: takes the number of the micro-batch, and its part of each tree of `rows`.

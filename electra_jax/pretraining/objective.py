@@ -1,4 +1,4 @@
-"""The interface between a training step and an objective, and the pieces that objectives share."""
+"""Define the interface between a training step and an objective, and the parts that objectives share."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, Checked
 class Keys(NamedTuple):
     """The random keys of one forward pass; `sample` holds one key per row (or see `corruption.sample`).
 
-    A generator without a key for dropout has none.
+    If a generator's dropout key is None, it runs without dropout.
     """
 
     sample: jax.Array
@@ -30,8 +30,8 @@ class Outputs(NamedTuple):
     """The outputs of a forward pass, for metrics and reports; a field that an objective does not compute is None.
 
     `prediction_logits_BKV` are those of a main tower that predicts words, at the masked positions;
-    `correction_logits_BKP` those of one that chooses among candidates there, of which the original token is the first:
-    -inf for a candidate that does not count.
+    `correction_logits_BKP` those of one that chooses among candidates there, the original token first, with -inf for a
+    candidate that does not count.
     """
 
     corrupted: Corrupted | None = None
@@ -72,13 +72,13 @@ class Objective(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class WeightSchedule(Checked):
-    """Changes the discriminator's weight over the steps, linearly from 1 x disc_weight to `disc_weight_end` x.
+    """Change the discriminator's weight linearly over the steps, from disc_weight to `disc_weight_end` x disc_weight.
 
-    The generator learns first, and cannot learn from the discriminator; a discriminator whose weight falls leaves more
-    of the gradient of shared tables to the generator, above all where the gradient is clipped. We know of no paper
-    that publishes such a schedule; ELECTRA's authors name a factor of the step as the way to weight the loss over time
-    (google-research/electra, issue 37). Reported losses keep the weights of the first step, so that their curves fall
-    by learning alone.
+    The generator learns first, and cannot learn from the discriminator; a falling weight of the discriminator leaves
+    more of the gradient of shared tables to the generator, above all if the gradient is clipped. We know of no paper
+    that publishes such a schedule; ELECTRA's authors suggest a factor that depends on the step for weighting the loss
+    over time (google-research/electra, issue 37). Reported losses keep the weights of the first step, so that their
+    curves fall only through learning.
 
     Attributes:
         disc_weight_end: share of disc_weight that is left at the last step; 1 for a constant weight, as published.
@@ -122,7 +122,7 @@ class Sampling(Protocol):
 
     Attributes:
         temperature: divides the logits.
-        disallow_correct: never draw the original token.
+        disallow_correct: whether to never draw the original token.
         sampler: see `corruption.sample`.
     """
 
@@ -141,7 +141,7 @@ def corrupt(
         masked: the generator's input.
         logits_BKV: the generator's output.
         keys_B: see `corruption.sample`.
-        masking: which sample is written where a position was drawn more than once.
+        masking: decides which id is written at a position that was drawn more than once.
     """
     if settings.disallow_correct:
         logits_BKV = corruption.forbid(logits_BKV, masked.masked_ids)

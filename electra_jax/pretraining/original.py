@@ -1,4 +1,4 @@
-"""Masking and evaluation exactly as the original's `run_pretraining.py`, faults included: to compare with."""
+"""Mask and evaluate exactly as the original's `run_pretraining.py` does, faults included, for comparison with it."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from electra_jax.pretraining.objective import Outputs
 from electra_jax.pretraining.rules import PretrainingRules
 from electra_jax.training.state import Sums
 
-# As TensorFlow 1 spaces the thresholds of its AUC.
+# The spacing of thresholds in TensorFlow 1's AUC.
 NUM_THRESHOLDS = 200
 AUC_EPSILON = 1e-6
 
@@ -22,14 +22,14 @@ AUC_EPSILON = 1e-6
 class RepeatedPositions:
     """A `corruption.PositionRule` that draws positions independently of each other.
 
-    Of 19 draws in 128 tokens 17.7 are distinct: 13.8 % of the tokens are selected in place of 15 %, and the
-    generator's loss counts a position once for each time it was drawn.
+    On average, 17.7 of 19 draws in 128 tokens are distinct: 13.8 % of the tokens are selected in place of 15 %, and
+    the generator's loss counts a position once for each time it was drawn.
     """
 
     def draw(
         self, key: jax.Array, ids_L: jax.Array, candidate_L: jax.Array, wanted: jax.Array, num_slots: int
     ) -> tuple[jax.Array, jax.Array]:
-        """Return positions drawn with replacement, and `wanted`, or 0 where there is no candidate."""
+        """Return positions drawn with replacement, and `wanted`, or 0 if there is no candidate."""
         del ids_L
         num_candidates = jnp.sum(candidate_L)
         rank_K = jax.random.uniform(key, (num_slots,)) * num_candidates.astype(jnp.float32)
@@ -37,9 +37,9 @@ class RepeatedPositions:
         return positions_K, jnp.where(num_candidates > 0, wanted, 0)
 
     def settle(self, masked: Masked, sampled_ids_BK: jax.Array) -> jax.Array:
-        """Return the average, rounded down, of the ids that were sampled at a position: a token that nobody drew.
+        """Return the average, rounded down, of the ids sampled at a position: mostly the id of a token never drawn.
 
-        Of 128 tokens 1.25 are at positions with more than one sample.
+        On average, 1.25 of 128 tokens are at positions with more than one sample.
         """
         positions_BK, used_BK = masked.masked_positions, masked.masked_weights > 0
         same_BKK = (positions_BK[:, :, None] == positions_BK[:, None, :]) & used_BK[:, None, :]
@@ -48,7 +48,7 @@ class RepeatedPositions:
 
 
 def thresholds() -> np.ndarray:
-    """Return thresholds evenly spaced over [0, 1], the ends just outside of it, float32."""
+    """Return thresholds evenly spaced over [0, 1], with the two ends just outside it, float32."""
     inner = [(i + 1) / (NUM_THRESHOLDS - 1) for i in range(NUM_THRESHOLDS - 2)]
     return np.array([-1e-7, *inner, 1 + 1e-7], np.float32)
 
@@ -100,7 +100,7 @@ def finish_metrics(sums: dict[str, np.ndarray]) -> dict[str, float]:
     Unlike those of `metrics.finish`: the discriminator's loss is a mean over rows of means over tokens; padding counts
     as original tokens with probability 0 in the AUC, which raises it; the AUC is a trapezoid over 200 thresholds; and
     what was never counted, such as precision where nothing was flagged, is 0. Rows without a token, which fill up our
-    last batch, count nowhere: the original has none.
+    last batch, are not counted: the original has none.
     """
 
     def share(part: str, whole: str) -> float:

@@ -1,6 +1,6 @@
-"""Phases of pre-training: a generator that learns alone first, and a generator that is ready and only writes.
+"""Divide pre-training into phases: train the generator alone first, or freeze a generator that is already trained.
 
-The phase of an update follows from its number alone, so that a run is resumed in any of them.
+The phase of an update follows from its number alone, so that a run can be resumed in any phase.
 """
 
 import dataclasses
@@ -24,22 +24,22 @@ from electra_jax.training.state import Batch, Sums, TrainState
 # The trees of parameters that each loss trains, by `embedding_sharing`: see `model.electra.Electra`.
 GENERATOR = {"es": ("embeddings", "generator"), "gdes": ("embeddings", "generator"), "nes": ("generator",)}
 MAIN = {"es": ("embeddings", "discriminator"), "gdes": ("discriminator",), "nes": ("embeddings", "discriminator")}
-# Kinds of generator that are trained apart from the discriminator.
+# Kinds of generator that can be trained separately from the discriminator.
 APART = ("small", "two_tower")
-# Sizes in which two encoders may differ that have the same parameters.
+# Fields in which two encoders with the same parameters may differ.
 _NOT_IN_PARAMETERS = ("scan_unroll", "remat_policy")
 
 
 @dataclasses.dataclass(frozen=True)
 class PhasesConfig:
-    """When the generator and the discriminator are trained.
+    """Settings of when the generator and the discriminator are trained.
 
     Attributes:
         generator_first: share of the run's FLOPs in which the generator is trained alone, from the first step on; 0 as
             published.
         copy_generator: whether the discriminator's encoder and embeddings then start from the generator's, as in the
-            two-stage training of ELECTRA (section 3.3), which may not learn at all without it.
-        freeze_generator: whether the generator is not trained after that. One that is ready from the beginning has no
+            two-stage training of ELECTRA (section 3.2), which may not learn at all without it.
+        freeze_generator: whether the generator is frozen after that. One that is frozen from the beginning has no
             optimizer state (Fast-ELECTRA: Dong et al., 2023).
     """
 
@@ -51,7 +51,7 @@ class PhasesConfig:
         """Check the share.
 
         Raises:
-            UserError: if it is not in [0, 1), or a copy is asked for without a generator that learns first.
+            UserError: if the share is not in [0, 1), or a copy is asked for without a generator that is trained first.
         """
         ranges.check(self)
         if self.copy_generator and not self.generator_first:
@@ -70,15 +70,15 @@ PUBLISHED = PhasesConfig(generator_first=0.0, copy_generator=False, freeze_gener
 
 
 def generator_steps(share: float, stages: Iterable[tuple[int, int, int]]) -> int:
-    """Return the updates of the generator alone: those whose FLOPs are nearest to their share of a run's.
+    """Return how many updates train the generator alone, so that their FLOPs are nearest to a share of the run's.
 
     Args:
-        share: of the FLOPs, above 0.
-        stages: for each part of the run its number of updates, and the FLOPs of one that trains the generator alone and
-            of one after those.
+        share: share of the FLOPs, above 0.
+        stages: for each part of the run, its number of updates, the FLOPs of an update that trains the generator alone,
+            and the FLOPs of an update after those.
     """
     stages, steps = list(stages), 0
-    # Each of them takes an update from those after it.
+    # Each update of the generator alone takes the place of a later one.
     left = sum(share * count * after for count, _, after in stages)
     for count, alone, after in stages:
         gained = (1 - share) * alone + share * after
@@ -104,11 +104,12 @@ def check(
         config: the phases.
         objective, generator_kind, embedding_sharing, generator, discriminator: see `registry.make_model`.
         own_rate: whether the generator has a learning rate or a clipping of its own.
-        init_from: where a generator that is ready comes from.
+        init_from: the model directory that a generator frozen from the beginning comes from.
 
     Raises:
         UserError: if there is no generator to train or freeze apart from the discriminator, if its sizes do not allow
-            a copy, if the discriminator would train the embeddings of a frozen one, or if none is ready.
+            a copy, if the discriminator would train a frozen generator's embeddings, or if a generator frozen from the
+            beginning has no source.
     """
     if own_rate and (generator_kind in ("none", "uniform") or config.ready):
         what = "FREEZE_GENERATOR is True" if config.ready else f"generator_kind is {generator_kind!r}"
@@ -149,7 +150,7 @@ def check_copy(generator_kind: str, generator: EncoderConfig, discriminator: Enc
     """Check that a generator's encoder can become the discriminator's.
 
     Raises:
-        UserError: if the generator has two encoders, or one of other sizes.
+        UserError: if the generator has two encoders, or one encoder of other sizes.
     """
     different = [
         f"{field.name} {getattr(generator, field.name)} there, {getattr(discriminator, field.name)} here"
@@ -186,9 +187,9 @@ class Phases:
         return MAIN[self.embedding_sharing] if self.config.freeze_generator else None
 
     def rates(self, step: jax.Array) -> dict[str, jax.Array]:
-        """Return factors of the learning rate of trees of parameters; those without one have 1.
+        """Return the learning-rate factors of trees of parameters, by name; a tree that is not listed has factor 1.
 
-        The discriminator's first update is as unsure as any run's: its moments are empty.
+        The discriminator has a warm-up of its own, because its moments are empty at its first update.
         """
         if not self.generator_steps or not self.warmup_steps:
             return {}
@@ -198,7 +199,7 @@ class Phases:
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorAlone:
-    """The generator's loss of an objective, and nothing of the discriminator's: the compiler drops what is unused."""
+    """The generator's part of an objective, without the discriminator's, which the compiler drops as unused."""
 
     objective: Objective
 
@@ -225,7 +226,7 @@ class GeneratorAlone:
         masking: MaskingConfig,
         deterministic: bool,
     ) -> tuple[dict[str, Loss], Outputs]:
-        """Return the generator's loss, its logits and what it would write."""
+        """Return the generator's loss, its logits and the corrupted text."""
         terms, outputs = self.objective.losses(
             model, params, masked, keys, masking=masking, deterministic=deterministic
         )
@@ -251,7 +252,7 @@ class Step(Protocol):
 def update(
     state: TrainState, batch: Batch, *, phases: Phases, objective: Objective, step: Step
 ) -> tuple[TrainState, Sums]:
-    """Return the state after the update that its phase asks for, and the batch's metric sums, 0 of what was not run."""
+    """Update the state as its phase asks; return it and the batch's metric sums, 0 for what was not computed."""
 
     def after(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         rates = phases.rates(state.step)
@@ -274,7 +275,7 @@ def update(
 
 
 def start_discriminator(params: PyTree) -> PyTree:
-    """Return parameters in which the discriminator's encoder and embeddings are the generator's."""
+    """Return the parameters with the generator's encoder and embeddings copied to the discriminator."""
     generator, main = params["generator"], params["discriminator"]
     params = params | {"discriminator": main | {"encoder": generator["encoder"]}}
     if "embeddings" in generator:

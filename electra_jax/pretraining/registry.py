@@ -1,4 +1,4 @@
-"""The model that each objective trains, the rules by name, and checks of settings that make no sense together."""
+"""Map each objective to its model and names to rules, and check that settings make sense together."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ from electra_jax.training.schedules import Schedule, check_schedule
 
 # The rules that draw masks and report metrics, by name.
 RULES = {rules.name: rules for rules in (STANDARD_RULES, original.RULES)}
-# (objective, generator_kind) -> network. One of two towers takes both configurations and embedding_sharing.
+# (objective, generator_kind) -> network. A network of two towers takes both configurations and embedding_sharing.
 TWO_TOWERS: dict[tuple[type, str], Callable[..., nn.Module]] = {
     (ReplacedTokenDetection, "small"): Electra,
     (CorrectedDetection, "small"): CorrectingElectra,
@@ -62,7 +62,7 @@ def make_model(
     Args:
         objective: what is minimised.
         generator_kind: "small" (an encoder of its own), "tied" (the discriminator's), "uniform" (draws any token),
-            "two_tower" (one encoder from each side) or "none".
+            "two_tower" (one encoder in each direction) or "none".
         embedding_sharing: see `model.electra.Electra`.
         generator: sizes of the generator; None where it has no encoder of its own.
         discriminator: sizes of the encoder that is kept.
@@ -84,7 +84,7 @@ def check(
     """Check that settings make sense together; the arguments are those of `make_model`.
 
     Raises:
-        UserError: if a setting has no such value, or two settings contradict each other.
+        UserError: if a setting has an unknown value, or two settings contradict each other.
     """
     name = type(objective).__name__
     for setting, value, valid in (
@@ -114,10 +114,10 @@ def check(
 
 
 def check_masking(masking: str, *, mask_unit: str, mask_prob: Schedule, rules: str) -> None:
-    """Check that what is masked, by what rules and where, make sense together: see `config.pretraining.PretrainingRun`.
+    """Check that the settings of masking make sense together: see `config.pretraining.PretrainingRun`.
 
     Raises:
-        UserError: if they do not.
+        UserError: if a setting has an unknown value, or two settings contradict each other.
     """
     for setting, value, valid in (
         ("MASKING", masking, ("device", "task")),
@@ -150,10 +150,10 @@ def check_masking(masking: str, *, mask_unit: str, mask_prob: Schedule, rules: s
 
 
 def check_sampling(objective: Objective, generator_kind: str) -> None:
-    """Check that the objective and the generator can use the way of sampling.
+    """Check that the settings of sampling suit the objective and the generator.
 
     Raises:
-        UserError: if they cannot.
+        UserError: if a setting is out of range, has an unknown value or does not suit them.
     """
     temperature = getattr(objective, "temperature", 1.0)
     check_schedule("temperature", temperature, valid=lambda value: value > 0, rule="must be above 0")
@@ -178,7 +178,7 @@ def check_weights(objective: Objective) -> None:
     """Check that the weights leave something to minimise.
 
     Raises:
-        UserError: if a weight is negative, or all are 0.
+        UserError: if a weight is negative, or all weights are 0.
     """
     weights = objective.loss_weights
     if any(weight < 0 for weight in weights.values()) or not any(weights.values()):

@@ -1,4 +1,4 @@
-"""ELECTRA's objective: replaced-token detection beside the generator's masked language modelling."""
+"""Define ELECTRA's objective: replaced-token detection, with masked language modelling for the generator."""
 
 import dataclasses
 from typing import Annotated, Self
@@ -12,7 +12,7 @@ from electra_jax.pretraining import corruption, losses
 from electra_jax.pretraining.corruption import MaskingConfig
 from electra_jax.pretraining.objective import Keys, Outputs, bind_towers, corrupt
 
-# Gin files bind it by this module's name.
+# Gin files bind WeightSchedule by this module's name.
 from electra_jax.pretraining.objective import WeightSchedule as WeightSchedule
 from electra_jax.ranges import AT_LEAST_0
 from electra_jax.training.schedules import Schedule, value_at
@@ -27,9 +27,9 @@ class ReplacedTokenDetection:
     Attributes:
         gen_weight: weight of the generator's loss (1 as published).
         disc_weight: weight of the discriminator's loss (50 as published).
-        temperature: of the generator's sampling (1 as published), which a schedule may change over the steps; the
-            generator's loss never sees it.
-        disallow_correct: never sample the original token, so that every masked position is a replaced one.
+        temperature: temperature of the generator's sampling (1 as published), which a schedule may change over the
+            steps; it does not affect the generator's loss.
+        disallow_correct: whether to never sample the original token, so that every masked position is replaced.
         sampler: "inverse_cdf" or "gumbel", the same distribution: see `corruption.sample`.
         discriminate_at: "all" tokens as published, or only the "masked" ones ("ELECTRA 15 %", section 3.4).
     """
@@ -80,9 +80,9 @@ class ReplacedTokenDetection:
             model: a network with the methods `generate` and `discriminate`, see `model.electra`.
             params: its parameters.
             masked: the masked batch.
-            keys: of sampling and dropout.
+            keys: the keys of sampling and dropout.
             masking: how `masked` was masked.
-            deterministic: run without dropout.
+            deterministic: whether to run without dropout.
         """
         generator, discriminator = bind_towers(model, params, keys, deterministic=deterministic)
         logits_BKV = generator(masked, method="generate")

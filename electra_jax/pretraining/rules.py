@@ -1,4 +1,4 @@
-"""Rules of pre-training in which implementations differ: how positions are masked, and what evaluation reports."""
+"""Define rules of pre-training in which implementations differ: how positions are masked, what evaluation reports."""
 
 import dataclasses
 
@@ -8,12 +8,12 @@ from electra_jax.pretraining.metrics import ExtraMetrics
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingRules:
-    """A choice where implementations differ: which positions are masked, and what evaluation reports in addition.
+    """The rules of one implementation: which positions are masked, and what evaluation reports in addition.
 
     Attributes:
         name: name that Gin binds.
         positions: how the masked positions of a row are drawn.
-        extra_metrics: metrics that evaluation reports beside `metrics.finish`; None for none.
+        extra_metrics: metrics that evaluation reports in addition to `metrics.finish`; None for none.
     """
 
     name: str

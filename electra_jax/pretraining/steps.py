@@ -1,4 +1,4 @@
-"""Pure training steps of pre-training; the caller jits them and donates the state."""
+"""Define the pure training steps of pre-training; the caller jits them and donates the state."""
 
 import dataclasses
 import functools
@@ -30,10 +30,10 @@ class PretrainingSetup:
         masking: how positions are masked.
         optimizer: update rule.
         sequence_length: L.
-        accumulation_steps: micro-batches of a global batch.
+        accumulation_steps: number of micro-batches of a global batch.
         weight_schedule: how the weights of the losses change over the steps.
         schedule_steps: steps over which the schedules of the objective and of the masking run.
-        phases: which parameters are trained by an update.
+        phases: decides which parameters an update trains.
     """
 
     model: nn.Module
@@ -82,7 +82,7 @@ def init_params(key: jax.Array, model: nn.Module, sequence_length: int) -> PyTre
 
 
 def as_masked(key: jax.Array, batch: Batch, masking: MaskingConfig) -> Masked:
-    """Return the batch masked with a key, or as it is where its task has masked it."""
+    """Return the batch masked with a key, or as it is if its task has masked it."""
     tokens = Tokens(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch.get("example_ids"))
     if "masked_positions" in batch:
         return Masked(tokens, batch["masked_positions"], batch["masked_ids"], batch["masked_weights"])
@@ -118,7 +118,7 @@ def training_loss(
 ) -> tuple[jax.Array, Sums]:
     """Return the weighted loss of a batch, or of its micro-batch `index`, and its metric sums.
 
-    `factors` multiply the objective's weights, see `WeightSchedule`; a loss without one keeps its weight.
+    `factors` multiply the objective's weights, see `WeightSchedule`; a loss that is not listed keeps its weight.
     """
     generator_key, discriminator_key = (
         None if key is None else jax.random.fold_in(key, index)
@@ -164,9 +164,9 @@ def pretrain_step(
         accumulation_steps: micro-batches that B is cut into.
         weight_schedule: how the weights of the losses change over the steps.
         schedule_steps: steps over which the schedules of the objective and of the masking run.
-        trained: names of the trees of parameters that are trained; None for all. A generator that is not only runs
-            forward, without dropout.
-        rates: factors of the learning rate of trees of parameters, by name; those without one have 1.
+        trained: names of the trees of parameters that are trained; None for all. A generator that is not trained runs
+            only forward, without dropout.
+        rates: learning-rate factors of trees of parameters, by name; a tree that is not listed has factor 1.
 
     Returns:
         The state after, and the batch's metric sums with the gradient's norm before clipping as `grad_norm`.
@@ -196,7 +196,7 @@ def apply_gradients(
     state: TrainState, grads: PyTree, optimizer: optax.GradientTransformation, rates: Mapping[str, jax.Array]
 ) -> tuple[PyTree, optax.OptState]:
     """Return the parameters and the optimizer's state after an update by the gradients of the trained trees."""
-    # What is not trained has no gradient, and keeps its values: weight decay would shrink them.
+    # Parameters that are not trained keep their values, which weight decay would shrink.
     no_grads = {name: optax.tree.zeros_like(tree) for name, tree in state.params.items() if name not in grads}
     updates, opt_state = optimizer.update(no_grads | grads, state.opt_state, state.params)
     updates = {name: updates[name] for name in grads}

@@ -1,4 +1,4 @@
-"""Keep the lowest parts of an encoder as they are while the rest is trained."""
+"""Freeze the embeddings and the lowest layers of an encoder while the rest is trained."""
 
 import re
 
@@ -12,11 +12,11 @@ from electra_jax.training.optimizer import LAYERWISE_GROUPS
 
 
 def trainable(params: PyTree, frozen_layers: int) -> PyTree:
-    """Return 0 for each parameter that keeps its value and 1 for the others: the embeddings and the lowest layers.
+    """Return 0 for each frozen parameter, those of the embeddings and the lowest layers, and 1 for the others.
 
     Args:
         params: embeddings, encoder (its n layers stacked) and head.
-        frozen_layers: how many of the encoder's layers, from the lowest up, are frozen beside the embeddings.
+        frozen_layers: how many of the encoder's layers, from the lowest up, are frozen in addition to the embeddings.
 
     Returns:
         Float32 factors that broadcast against the parameters: stacked layers have one for each layer.
@@ -44,5 +44,5 @@ def freeze(optimizer: optax.GradientTransformation, frozen_layers: int) -> optax
         del params
         return jax.tree.map(jnp.multiply, updates, trainable(updates, frozen_layers))
 
-    # Before it for the norms, after it for the decay.
+    # Masked before the optimizer, so that norms do not count them, and after it, because it adds weight decay.
     return optax.chain(optax.stateless(masked), optimizer, optax.stateless(masked))

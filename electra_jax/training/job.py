@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingJob(Protocol):
-    """The interface of the loop to the thing it trains: a model with its update rule, metrics and place in the data.
+    """Interface of the loop to what it trains: a model with its update rule, metrics and place in the data.
 
     Attributes:
         mesh: devices that batches are placed on.
@@ -24,13 +24,13 @@ class TrainingJob(Protocol):
     mesh: Mesh
 
     def update(self, state: TrainState, batches: Batch) -> tuple[TrainState, Sums]:
-        """Update a donated state by each of the stacked batches, arrays [n, B, ...], and return the stacked sums."""
+        """Update a donated state with each of the stacked batches, arrays [n, B, ...]; return it and stacked sums."""
 
     def finish(self, sums: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the metrics of a reported line from the added sums of its updates."""
+        """Return the metrics of a reported line from the added-up sums of its updates."""
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Return held-out metrics of a state; none where nothing is held out."""
+        """Return held-out metrics of a state; an empty dict if nothing is held out."""
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of an update, counted from 0."""
@@ -42,17 +42,17 @@ class TrainingJob(Protocol):
 def evaluate_or_warn(
     job: TrainingJob, state: TrainState, step: int, *, last_step: int, meter: Meter, reporter: Reporter
 ) -> None:
-    """Evaluate a state and report it; a failure is no reason to end a run that can train on, and becomes a warning.
+    """Evaluate a state and report its metrics; turn a failure into a warning, because the run can still train.
 
-    That of the last step is raised, and so is a full disk, which ends training too, and a failure of one among several
-    processes, for which the others would wait.
+    An error is raised if it occurs after the last step, if the disk is full, which ends training too, or if there are
+    several processes, because the others would wait for the one that fails.
 
     Args:
-        job: evaluates.
+        job: evaluates the state.
         state: the state after `step` updates.
         step: the number of updates.
         last_step: the number of updates of the whole run.
-        meter: leaves the time that it takes out of every speed.
+        meter: leaves the time of the evaluation out of every speed.
         reporter: receives the metrics.
     """
     with meter.paused():

@@ -1,4 +1,4 @@
-"""The training loop: when a step runs, when metrics are reported, and when a checkpoint is saved."""
+"""Run the training loop: run steps, report metrics and save checkpoints when each is due."""
 
 import dataclasses
 import functools
@@ -68,7 +68,7 @@ class LoopConfig:
 
         Args:
             step: number of updates so far.
-            shape_changes: numbers of updates after which batches have another shape: those of a dispatch have one.
+            shape_changes: numbers of updates after which batches have another shape: those of a dispatch share one.
         """
         together = self.steps_per_dispatch
         if step % together or step + together > self.num_train_steps:
@@ -130,7 +130,7 @@ def train(
             saved = stopping or loop.saves_after(step)
             if saved:
                 checkpoints.save(step, state, job.data_state())
-            # One that is asked to stop has no time for it.
+            # A run that is asked to stop has no time for an evaluation.
             if loop.evaluates_after(step) and (not stopping or step == loop.num_train_steps):
                 with saved_if_interrupted(checkpoints, step, state, job):
                     evaluate(state, step)

@@ -1,4 +1,4 @@
-"""Averages of training metrics between two reported lines, and the speed of training."""
+"""Average training metrics between two reported lines, and measure the speed of training."""
 
 import math
 import time
@@ -44,7 +44,7 @@ class Meter:
             reporter: receives the averages.
             steps: the updates that are left, counted from 0; a line is reported after the last of them, whether or not
                 it is a multiple of `log_every`.
-            finish: turns summed sums into metrics.
+            finish: turns added-up sums into metrics.
             learning_rate: returns the rate of an update, counted from 0.
             log_every: number of steps between two reports.
         """
@@ -58,7 +58,7 @@ class Meter:
         self._begin_interval()
 
     def record_dispatch(self, sums: Sums, batch_size: int) -> None:
-        """Flush the dispatch before, and keep the sums that the device is going to compute in this one.
+        """Flush the previous dispatch, and keep the sums that the device is going to compute in this one.
 
         Args:
             sums: sums of each update of the dispatch, stacked [n, ...].

@@ -1,4 +1,4 @@
-"""The optimizer: clipping, an update rule, decoupled weight decay, and the learning rates over the steps."""
+"""Build the optimizer: clipping, an update rule, decoupled weight decay, and learning rates over the steps."""
 
 import dataclasses
 import re
@@ -16,7 +16,7 @@ from electra_jax.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE, POSITIVE_SHARE,
 from electra_jax.training import update_rules
 
 RULES = ("bert_adam", "adamw", "stable_adamw", "muon")
-# Where a generator's parameters stand in a model, as a regular expression for the beginning of their paths.
+# A regular expression that matches the beginning of the paths of a generator's parameters.
 GENERATOR = "generator/"
 
 
@@ -26,7 +26,7 @@ class OptimizerConfig:
 
     Attributes:
         rule: "bert_adam" as published, without bias correction; "adamw", with it; "stable_adamw", which also limits
-            each parameter's update; or "muon" for hidden matrices and Adam for all else: see `update_rules`.
+            each parameter's update; or "muon", for hidden matrices, with Adam for all others: see `update_rules`.
         learning_rate: base rate, which warm-up and decay multiply.
         generator_learning_rate: base rate of the generator's parameters; None for `learning_rate`.
         num_warmup_steps: length of the linear warm-up, not necessarily a whole number; 0 for none.
@@ -34,7 +34,7 @@ class OptimizerConfig:
         lr_decay_power: exponent of the decay (1 is linear).
         weight_decay_rate: decoupled decay, multiplied by the learning rate.
         no_decay: regular expression; parameters whose path it matches are not decayed.
-        beta_1, beta_2, epsilon: Adam's; epsilon is added outside the root.
+        beta_1, beta_2, epsilon: Adam's; epsilon is added outside the square root.
         muon_momentum, muon_update_rms: see `update_rules.scale_by_muon_and_adam`; without effect in other rules.
         clip_norm: largest global norm of the gradient; None for no limit.
         generator_clip_norm: largest norm of the gradient of the generator's parameters, which then do not count for
@@ -42,7 +42,7 @@ class OptimizerConfig:
         layerwise_lr_decay: factor from each layer to the one below it, in (0, 1]; 1 for one learning rate.
         lr_decay_share: share of the steps, at the end, over which the rate falls; 1 as published. Below 1 the rate is
             constant between warm-up and decay ("warm-up-stable-decay": Hu et al., 2024, MiniCPM, section 4).
-        top_layer_exponent: of `layerwise_lr_decay`, for the top layer: see `layerwise_multipliers`.
+        top_layer_exponent: exponent of `layerwise_lr_decay` for the top layer: see `layerwise_multipliers`.
     """
 
     rule: str
@@ -68,8 +68,8 @@ class OptimizerConfig:
         """Check the settings.
 
         Raises:
-            UserError: if a setting is out of range, there is no such rule, or the generator's rate is no
-                multiple of the base rate.
+            UserError: if a setting is out of range, `rule` is unknown, `no_decay` is not a regular expression, or the
+                generator has a learning rate and the base rate is 0.
         """
         ranges.check(self)
         if self.rule not in RULES:
@@ -121,7 +121,7 @@ def layerwise_multipliers(params: PyTree, *, decay: float, top_exponent: int) ->
         params: embeddings, encoder (its n layers stacked) and head.
         decay: 0.8 for small and base, 0.9 for large, as published.
         top_exponent: the exponent of the top layer, 1 for one factor of `decay` between head and top layer. The head's
-            is 0, and each layer's, and then the embeddings', is larger by 1 than that of the layer above.
+            exponent is 0; each lower layer's, and then the embeddings', is larger by 1 than that of the layer above.
 
     Returns:
         Float32 factors that broadcast against the parameters: stacked layers have one for each layer.
@@ -185,7 +185,7 @@ def make_optimizer(config: OptimizerConfig, *, generator: str = GENERATOR) -> op
 
 
 def update_rule(config: OptimizerConfig, decay: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Return the transformation that `config.rule` names; "stable_adamw" takes the weight decay into its own."""
+    """Return the transformation that `config.rule` names; that of "stable_adamw" includes the weight decay."""
     adams = config.beta_1, config.beta_2, config.epsilon
     if config.rule == "bert_adam":
         return update_rules.scale_by_bert_adam(*adams)
@@ -198,7 +198,7 @@ def update_rule(config: OptimizerConfig, decay: optax.GradientTransformation) ->
 
 
 def clip(config: OptimizerConfig, generator: str) -> optax.GradientTransformation:
-    """Return a transformation that limits the norm of all gradients, or that of the generator's and the others'."""
+    """Return a transformation that limits the norm of all gradients, or of the generator's and the others' apart."""
 
     def at_most(norm: float | None) -> optax.GradientTransformation:
         return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
@@ -209,7 +209,7 @@ def clip(config: OptimizerConfig, generator: str) -> optax.GradientTransformatio
 
 
 def rate_factors(config: OptimizerConfig, generator: str) -> optax.GradientTransformation:
-    """Return a transformation that multiplies updates by their learning rate's share of the base rate."""
+    """Return a transformation that multiplies updates by the ratio of their learning rate to the base rate."""
     factors = []
     if config.layerwise_lr_decay != 1:
         factors.append(scale_by_layer(config.layerwise_lr_decay, config.top_layer_exponent))

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoints(Protocol):
-    """Where the loop saves its state."""
+    """Interface to the store in which the loop saves its state."""
 
     def save(self, step: int, state: TrainState, data_state: dict[str, Any]) -> None:
         """Start to save a state after `step` updates."""
@@ -26,11 +26,11 @@ class Checkpoints(Protocol):
         """Wait until the last save is complete."""
 
     def latest_step(self) -> int | None:
-        """Return the step of the newest complete checkpoint, None where there is none."""
+        """Return the step of the newest complete checkpoint; None if there is none."""
 
 
 class HasPlace(Protocol):
-    """Name what knows the place in the data."""
+    """Interface to what knows the place in the data."""
 
     def data_state(self) -> dict[str, Any]:
         """Return the place in the data after the last batch that was handed out."""
@@ -38,23 +38,23 @@ class HasPlace(Protocol):
 
 @contextlib.contextmanager
 def saved_if_interrupted(checkpoints: Checkpoints, step: int, state: TrainState, job: HasPlace) -> Iterator[None]:
-    """Save a state before an error of the body, which reports and evaluates, is raised again.
+    """Save a state if the body, which reports and evaluates, raises an error, and raise the error again.
 
-    A state that is not finite is not saved, nor one that was saved already, nor that of one among several processes,
-    which save together.
+    The state is not saved if it is not finite, if it was saved already, or if there are several processes, because
+    these can only save together.
 
     Args:
         checkpoints: where the state is saved.
-        step: the updates that it has had.
+        step: the number of updates that it has had.
         state: the state.
-        job: what trains it.
+        job: knows the place in the data.
     """
     try:
         yield
     except NotFiniteError:
         raise
     except Exception:
-        # An error of the rescue must not hide the one that it is for.
+        # An error of the rescue must not hide the original one.
         with contextlib.suppress(Exception):
             if jax.process_count() == 1 and is_finite(state.params):
                 checkpoints.wait()
@@ -72,10 +72,11 @@ def is_finite(tree: PyTree) -> bool:
 
 @contextlib.contextmanager
 def explain_failures(checkpoints: Checkpoints) -> Iterator[None]:
-    """Turn what ends a training early into a sentence that tells which checkpoint is left.
+    """Turn an error that ends training early into a sentence that names the last good checkpoint.
 
     Raises:
-        UserError: if a loss or gradient norm is not finite, metrics find the disk full, or their reader is gone.
+        UserError: if a loss or gradient norm is not finite, the disk is full when metrics are written, or standard
+            output is closed.
     """
     try:
         yield
@@ -100,7 +101,7 @@ def explain_failures(checkpoints: Checkpoints) -> Iterator[None]:
 
 
 def last_good_checkpoint(checkpoints: Checkpoints) -> str:
-    """Return a clause for an error message that tells which checkpoint is left."""
+    """Return a clause for an error message that names the last good checkpoint."""
     checkpoints.wait()
     last = checkpoints.latest_step()
     return "there is no checkpoint yet" if last is None else f"the last good checkpoint is step {last}"

@@ -1,4 +1,4 @@
-"""Hyperparameters that change over the steps of a run: a number, or points with straight lines between them."""
+"""Schedule hyperparameters over the steps of a run: a constant number, or linear interpolation between points."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ def check_schedule(name: str, schedule: Schedule, *, valid: Callable[[float], bo
         name: the setting, as the user knows it.
         schedule: a number, or points.
         valid: tells whether a value is in range.
-        rule: says which values are, such as "must be positive".
+        rule: the rest of the message "it ...", such as "must be positive".
 
     Raises:
         UserError: if the points are not pairs of increasing shares from 0 to 1 and numbers, or a value is out of range.
@@ -48,7 +48,7 @@ def progress(step: jax.Array | int, num_steps: int) -> jax.Array:
 
 
 def value_at(schedule: Schedule, share: jax.Array | float) -> jax.Array | float:
-    """Return the value after a share of the steps: a constant as the number that it is, otherwise float32 []."""
+    """Return the value after a share of the steps: a Python number if it is constant, otherwise float32 []."""
     if isinstance(schedule, int | float):
         return schedule
     shares, values = jnp.asarray(schedule, jnp.float32).T
@@ -56,10 +56,10 @@ def value_at(schedule: Schedule, share: jax.Array | float) -> jax.Array | float:
 
 
 def last_value(schedule: Schedule) -> float:
-    """Return the value at the end of a run: what a model is evaluated with, however far its training is."""
+    """Return the value at the end of a run, with which a model is evaluated at any point of its training."""
     return schedule if isinstance(schedule, int | float) else schedule[-1][1]
 
 
 def largest_value(schedule: Schedule) -> float:
-    """Return the largest value of a run: what has to be planned for."""
+    """Return the largest value of a run, for which shapes are planned."""
     return schedule if isinstance(schedule, int | float) else max(value for _, value in schedule)

@@ -1,4 +1,4 @@
-"""The device mesh, the rules that map logical axes onto it, and states and batches on it."""
+"""Build the device mesh, map logical axes onto it by rules, and place states and batches on it."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ class MeshConfig:
     """Sizes of the mesh's axes, and the mesh axis of each logical axis.
 
     Attributes:
-        data, fsdp, tensor: devices along each axis; one of them may be -1 for all that are left.
+        data, fsdp, tensor: devices along each axis; one of them may be -1 for all remaining devices.
         rules: (logical axis, mesh axis or None) pairs; the first whose mesh axis is free wins. A logical axis without
             a mesh axis is replicated.
         deterministic: whether the same program gives the same bits in every run on a GPU too, see
@@ -41,7 +41,8 @@ class MeshConfig:
         """Check sizes and rules.
 
         Raises:
-            UserError: if a size is not positive, more than one is -1, or a rule is no pair or has an unknown mesh axis.
+            UserError: if a size is neither positive nor -1, more than one is -1, or a rule is not a pair or has an
+                unknown mesh axis.
         """
         ranges.check(self)
         sizes = dict(zip(AXES, self.sizes, strict=True))
@@ -89,7 +90,7 @@ def divisors(number: int) -> list[int]:
 
 
 def either(numbers: list[int]) -> str:
-    """Return numbers as words: "2, 4 or 8"."""
+    """Join numbers with commas and "or", such as "2, 4 or 8"."""
     *others, last = map(str, numbers)
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -105,7 +106,7 @@ def make_mesh(config: MeshConfig, num_devices: int) -> Mesh:
 
 
 def planned_mesh(config: MeshConfig, num_devices: int) -> AbstractMesh:
-    """Return the mesh without its devices; where no axis is -1, it may have more devices than this machine.
+    """Return the mesh without its devices; if no axis is -1, it may have more devices than this machine.
 
     Raises:
         UserError: if the axis sizes do not fit, see `axis_sizes`.
@@ -120,12 +121,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of what is the same on every device, so that every process can fetch it."""
+    """Return the sharding of values that are replicated on every device, so that every process can fetch them."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def partitioned(function: Callable[..., PyTree], mesh: Mesh, config: MeshConfig) -> Callable[..., PyTree]:
-    """Return a function to jit whose activations `encoder.constrain` lays out over the mesh.
+    """Return a function to jit whose activations `layers.constrain` lays out over the mesh.
 
     Otherwise XLA moves activations to where the parameters are: with `fsdp` every device would hold a whole batch.
     """
@@ -185,7 +186,7 @@ def stack_to_device(batches: Sequence[dict[str, np.ndarray]], mesh: Mesh) -> dic
 
 
 def shard_like(values: PyTree, like: PyTree) -> PyTree:
-    """Place host arrays with the shardings and dtypes of `like`; every process holds all, a device gets its part."""
+    """Place host arrays with the shardings and dtypes of `like`; every process holds whole arrays, a device a part."""
 
     def placed(array: np.ndarray, leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
         return jax.make_array_from_callback(
@@ -213,9 +214,9 @@ def check_batch(batch_size: int, accumulation_steps: int, mesh: Mesh | AbstractM
 
 @functools.cache
 def process_share(mesh: Mesh) -> tuple[int, int]:
-    """Return the number of the part of every batch that this process feeds, and the number of equal parts.
+    """Return which part of every batch this process feeds, counted from 0, and the number of equal parts.
 
-    Processes whose devices hold the same rows, as where `tensor` spans processes, feed the same part.
+    Processes whose devices hold the same rows, as when `tensor` spans processes, feed the same part.
 
     Raises:
         UserError: if the rows of two processes overlap without being the same.
@@ -276,7 +277,7 @@ def initialise(init: Callable[[jax.Array], PyTree], key: jax.Array, mesh: Mesh, 
     """Initialize a state directly in its shards: no device ever holds a whole parameter that is not replicated.
 
     Args:
-        init: returns the boxed state of a key.
+        init: returns the boxed state for a key.
         key: PRNG key.
         mesh: devices.
         config: rules of the axes.

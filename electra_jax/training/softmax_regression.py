@@ -1,4 +1,4 @@
-"""Fit a linear classifier to fixed features by its whole training set at once: multinomial logistic regression."""
+"""Fit a linear classifier to fixed features, on the whole training set at once: multinomial logistic regression."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ class Classifier(NamedTuple):
     """A linear map from features to the logits of classes, float32.
 
     Attributes:
-        mean_D, deviation_D: what features are centred and scaled by first.
+        mean_D, deviation_D: mean and standard deviation with which features are standardized first.
         kernel_DY: weights, with Y classes.
         bias_Y: biases.
         gradient_norm: largest absolute derivative of the loss at the end of the fit, float32 [].
-        num_iterations: iterations that it took, int32 [].
+        num_iterations: iterations of the fit, int32 [].
     """
 
     mean_D: jax.Array
@@ -42,16 +42,16 @@ def fit(
 ) -> Classifier:
     """Minimize the mean cross-entropy of the labels plus `penalty` / (2 x) times the kernel's squared norm.
 
-    That is what scikit-learn's `LogisticRegression(C=1 / penalty)` minimizes on features of mean 0 and variance 1, and
-    by the same method, L-BFGS. The loss is convex and the fit begins at 0, so the result has no seed.
+    This is what scikit-learn's `LogisticRegression(C=1 / penalty)` minimizes on features of mean 0 and variance 1, by
+    the same method, L-BFGS. The loss is convex and the fit begins at 0, so the result depends on no seed.
 
     Args:
         features_xD: float32, one row per example.
-        labels_x: int32 numbers of classes.
+        labels_x: int32 class numbers.
         num_classes: Y.
-        penalty: the weight of the squared norm, in examples; the biases are free.
-        max_iterations: the fit ends after this many iterations of L-BFGS,
-        tolerance: or when no derivative of the loss is larger than this.
+        penalty: the weight of the squared norm, in examples; the biases are not penalized.
+        max_iterations: largest number of iterations of L-BFGS.
+        tolerance: the fit ends early when no derivative of the loss is larger than this.
     """
     mean_D, deviation_D = jnp.mean(features_xD, axis=0), jnp.std(features_xD, axis=0)
     # A feature that does not vary stays 0.

@@ -1,4 +1,4 @@
-"""The types that a training step takes and returns."""
+"""Define the types that a training step takes and returns."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
         params: the model's parameters.
         opt_state: the optimizer's state.
         key_data: the run's base key, uint32. The randomness of a step is a function of this key and of `step` alone,
-            and so is the same on one device and on eight, and after a resume.
+            so it is the same on one device and on eight, and after a resume.
     """
 
     step: jax.Array

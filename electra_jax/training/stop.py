@@ -1,4 +1,4 @@
-"""Take requests to stop: by Ctrl-C, SIGTERM or SIGHUP, or by the end of the parent process.
+"""Handle requests to stop: by Ctrl-C, SIGTERM or SIGHUP, or by the end of the parent process.
 
 A training loop stops after the step under way; everything else ends at once.
 """
@@ -15,7 +15,7 @@ from electra_jax.errors import PREEMPTED, Terminated
 
 # The environment variable of a process that is to stop when its standard input ends: `electra compare` sets it.
 STOP_AT_EOF = "ELECTRA_STOP_AT_EOF"
-# A command that a signal ends outside of a training loop has so long to put things in order.
+# How long a command that a signal ends outside of a training loop has for cleaning up.
 PATIENCE_SECONDS = 10.0
 
 
@@ -42,10 +42,10 @@ class Stop:
 
 
 class Ending:
-    """A signal handler for all but the training loop: raise `KeyboardInterrupt` or `Terminated`.
+    """A signal handler for everything but the training loop: raise `KeyboardInterrupt` or `Terminated`.
 
-    Either can be lost, in a library that catches everything or that calls Python from C; and while C code runs, which
-    can be a compilation of minutes, no handler does. A thread therefore sees to it that the process ends.
+    Either exception can be lost in a library that catches everything or calls Python from C, and no handler runs while
+    C code does, which can be a compilation of minutes. A thread therefore makes sure that the process ends.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Ending:
     def watch(self, pipe: int) -> None:
         """End the process if a signal, whose number can be read from `pipe`, has not done so in time.
 
-        A training loop that has begun since then handles it, and so does whatever follows this handler.
+        A training loop that has begun since then, or any other later handler, handles the signal instead.
         """
         while number := os.read(pipe, 1):
             if signal.getsignal(number[0]) is self:
@@ -74,10 +74,10 @@ class Ending:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and SIGHUP end the body by an exception, and the process where the exception is lost.
+    """Let Ctrl-C, SIGTERM and SIGHUP end the body by an exception, or the process if the exception is lost.
 
-    Signals that the process was told to ignore stay ignored. Only the main thread receives signals; in any other the
-    body is merely run.
+    Signals that the process was told to ignore stay ignored. Only the main thread receives signals; in any other thread
+    the body is merely run.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -102,7 +102,7 @@ def ended_by_signals() -> Iterator[None]:
 def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Let a handler, such as a `Stop`, handle Ctrl-C, SIGTERM and SIGHUP until the end of the body.
 
-    A `Stop` begins with a request whose exception was lost before.
+    A `Stop` takes over an earlier request whose exception was lost.
     """
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, *hang_ups())}
     if isinstance(handler, Stop):
@@ -116,14 +116,14 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
 
 
 def hang_ups() -> tuple[signal.Signals, ...]:
-    """Return SIGHUP, which a terminal sends as it closes; nothing if the process was told to ignore it, as by nohup."""
+    """Return SIGHUP, which a closing terminal sends; nothing if the process was told to ignore it, as by nohup."""
     return () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
 
 
 def stop_with_parent() -> None:
     """Send this process SIGTERM when standard input ends, if `STOP_AT_EOF` asks for it.
 
-    Standard input is then a pipe that nothing is written to, and that ends when the parent does, however it does.
+    Standard input is then a pipe that nothing is written to and that ends with the parent, however the parent ends.
     """
     if os.environ.pop(STOP_AT_EOF, None):
         threading.Thread(target=_signal_at_eof, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Update rules: what becomes of a gradient before weight decay, which is decoupled, and the learning rate."""
+"""Define update rules, which transform gradients before decoupled weight decay and the learning rate."""
 
 import math
 import re
@@ -15,10 +15,10 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 from electra_jax.errors import UserError
 from electra_jax.model.types import PyTree
 
-# A stack of layers has a leading axis: what stands in each layer is a parameter of its own.
+# A stack of layers has a leading axis: each layer's slice counts as a parameter of its own.
 STACKED = r"layers/"
-# Matrices from hidden states to hidden states: patterns of paths, of which the first that is found counts, and the axes
-# of a matrix's inputs and outputs from the end; further axes number the matrices. All heads of an attention kernel are
+# Matrices from hidden states to hidden states: patterns of paths, of which the first match counts, and the axes of a
+# matrix's inputs and outputs, counted from the end; other axes enumerate matrices. All heads of an attention kernel are
 # one matrix, and query, key and value are three, as published (Jordan et al., 2024).
 HIDDEN_MATRICES = (
     (r"encoder/.*attention/(query|key|value)_kernel$", MuonDimensionNumbers(-3, (-2, -1))),
@@ -26,14 +26,14 @@ HIDDEN_MATRICES = (
     (r"encoder/.*kernel$", MuonDimensionNumbers(-2, -1)),
     (r"(head|correction)/(dense|joint|answerable/hidden)/kernel$", MuonDimensionNumbers(-2, -1)),
 )
-# Embeddings, heads' output tables, biases and layer normalization: Adam's beside Muon.
+# Embeddings, heads' output tables, biases and layer normalization, which Adam updates when Muon updates the others.
 NO_HIDDEN_MATRICES = r"embeddings/|(prediction|start|end|span|copy_gate)[/_]kernel$|bias$|scale$"
-# Iterations of Newton and Schulz, with the coefficients of the published code.
+# Newton-Schulz iterations, with the coefficients of the published code.
 NUM_ITERATIONS = 5
 
 
 def by_path(label: Callable[[str], Any], params: PyTree) -> PyTree:
-    """Return the label of each parameter's path; a parameter in a box with its logical axes gets one for the box."""
+    """Return the label of each parameter's path; a parameter boxed with its logical axes gets one for the box."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: label(jax.tree_util.keystr(path, simple=True, separator="/")),
         params,
@@ -65,7 +65,7 @@ def scale_by_bert_adam(beta_1: float, beta_2: float, epsilon: float) -> optax.Gr
 
 
 def promoting(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Allow a rule of Optax to mix types: it corrects a bias by a float to the power of an integer count."""
+    """Allow a rule of Optax to mix dtypes: its bias correction is a float to the power of an integer count."""
 
     def update(updates: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
         with jax.numpy_dtype_promotion("standard"):
@@ -84,12 +84,12 @@ def scale_by_stable_adamw(
 ) -> optax.GradientTransformation:
     """Scale updates as AdamW with the clipping of Adafactor (StableAdamW: Wortsman et al., 2023, algorithm 2).
 
-    Where a parameter's gradients are larger than its second moment says, RMS = sqrt(mean(g^2 / max(v, epsilon^2))) is
+    If a parameter's gradients are larger than its second moment says, RMS = sqrt(mean(g^2 / max(v, epsilon^2))) is
     above 1, and Adam's update and the weight decay are divided by it. Each layer of a stack has an RMS of its own.
 
     Args:
         beta_1, beta_2, epsilon: Adam's, with bias correction.
-        decay: adds the weight decay; without a state.
+        decay: a transformation without state that adds the weight decay.
     """
     adam = scale_by_adam(beta_1, beta_2, epsilon)
 
@@ -112,7 +112,7 @@ def scale_by_stable_adamw(
 
 
 def matrix_axes(path: str) -> MuonDimensionNumbers | None:
-    """Return the axes of a parameter's matrices if it holds hidden matrices, which Muon updates; None for Adam's.
+    """Return the axes of a parameter's matrices if it holds hidden matrices, which Muon updates; None if Adam does.
 
     Raises:
         UserError: if the parameter does not belong to exactly one group.
@@ -129,16 +129,16 @@ def matrix_axes(path: str) -> MuonDimensionNumbers | None:
 def scale_by_muon_and_adam(
     momentum: float, update_rms: float, adam: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    """Orthogonalize the momentum of hidden matrices (Muon: Jordan et al., 2024), and scale all else by Adam.
+    """Orthogonalize the momentum of hidden matrices (Muon: Jordan et al., 2024), and scale all others by Adam.
 
-    A matrix [in, out] is multiplied by update_rms x sqrt(max(in, out)), after which all its entries have the root mean
-    square `update_rms`: with Adam's, one learning rate and one weight decay do for both (Liu et al., 2025, Muon is
-    scalable for LLM training, equation 4).
+    A matrix [in, out] is multiplied by update_rms x sqrt(max(in, out)), which makes `update_rms` the root mean square
+    of its entries: at that of Adam's updates, one learning rate and one weight decay suit both (Liu et al., 2025, Muon
+    is scalable for LLM training, equation 4).
 
     Args:
-        momentum: share of the momentum that is kept at each update; Nesterov's.
+        momentum: share of the Nesterov momentum that is kept at each update.
         update_rms: root mean square of a matrix's update.
-        adam: rule of all parameters that are no hidden matrices.
+        adam: rule of all parameters that are not hidden matrices.
     """
 
     def axes_of(updates: PyTree) -> PyTree:
@@ -168,7 +168,7 @@ def matrix_shape(shape: tuple[int, ...], axes: MuonDimensionNumbers) -> tuple[in
 
 
 def muon_flops(params: PyTree) -> int:
-    """Return the matrix FLOPs of the orthogonalization of all hidden matrices, of one update.
+    """Return the matrix FLOPs of orthogonalizing all hidden matrices in one update.
 
     An iteration on a matrix [m, n] with m <= n takes the products [m, n][n, m], [m, m][m, m] and [m, m][m, n].
     """

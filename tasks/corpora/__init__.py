@@ -1,1 +1,1 @@
-"""Readers of raw text: files, embedded text, TensorFlow Datasets, the original's TFRecords."""
+"""Read raw text: files, embedded text, TensorFlow Datasets, the original's TFRecords."""

@@ -10,21 +10,20 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.byte_streams import DamagedError
 from electra_jax.tasks.corpora.text_format import zip_application
 
-# What macOS and archivers add, and no user means.
+# Files that macOS and archivers add, and that no user means.
 _NOT_MEANT = re.compile(r"(.*/)?(__MACOSX/.*|\._[^/]*|\.DS_Store|Thumbs\.db)")
 
-# Bytes of a page: as many as are stated are kept in memory. Common Crawl cuts pages at a megabyte.
+# Largest record in bytes, because a whole record is kept in memory. Common Crawl cuts pages at a megabyte.
 _LONGEST_RECORD = 1 << 27
 
 
 def members(stream: BinaryIO, kind: str, place: str) -> Iterator[tuple[str, BinaryIO]]:
-    """Yield the name and the bytes of each file in an archive, "zip" or "tar", in the order in which they stand there.
+    """Yield the name and the bytes of each file in an archive, "zip" or "tar", in archive order.
 
-    A member is read before the next one is asked for.
+    Each member must be read before the next one is requested.
 
     Raises:
-        UserError: if a zip archive is the document of an application, needs a password, or is compressed in a way that
-            is not known.
+        UserError: if a zip archive is an application's document, needs a password, or uses an unknown compression.
         DamagedError, BadZipFile, TarError: if the archive is truncated or damaged.
     """
     return (_zip_members if kind == "zip" else _tar_members)(stream, place)
@@ -52,7 +51,7 @@ def _tar_members(stream: BinaryIO, place: str) -> Iterator[tuple[str, BinaryIO]]
     del place
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for entry in archive:
-            # A member that was yielded is not needed again, and millions of them would be kept.
+            # Members that were yielded are not needed again; `tarfile` would keep millions of them.
             archive.members = []
             member = archive.extractfile(entry) if entry.isfile() else None
             if member is not None and not _NOT_MEANT.fullmatch(entry.name):
@@ -63,8 +62,8 @@ def wet_records(stream: BinaryIO, place: str) -> Iterator[bytes]:
     """Yield the text of each page of a WET file (WARC/1.0, ISO 28500: records of the type "conversion").
 
     Raises:
-        UserError: if the file holds pages as they were fetched.
-        DamagedError: if a record breaks off, or something else stands there.
+        UserError: if the file holds pages as they were fetched (WARC or WAT).
+        DamagedError: if a record breaks off, or is not a record.
     """
     while line := _line(stream):
         if not line.strip():
@@ -92,5 +91,5 @@ def wet_records(stream: BinaryIO, place: str) -> Iterator[bytes]:
 
 
 def _line(stream: BinaryIO) -> bytes:
-    # No header is longer; a file of another kind may have no line end at all.
+    # No header is longer, and a file of another kind may have no line end at all.
     return stream.readline(1 << 16)

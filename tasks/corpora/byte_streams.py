@@ -1,4 +1,4 @@
-"""Open files plain or compressed, as their first bytes say, and turn what is wrong with their bytes into a sentence."""
+"""Open files, plain or compressed as their first bytes show, and turn damaged bytes into a one-sentence error."""
 
 import bz2
 import contextlib
@@ -16,18 +16,18 @@ from etils import epath
 
 from electra_jax.errors import UserError
 
-# How much larger English text is than its compressed form; only progress depends on it.
+# How much larger English text is than its compressed form; used only to show progress.
 EXPANSION = {".gz": 2.6, ".xz": 3.3, ".zst": 2.8, ".bz2": 3.4}
 
-# Bytes of a file that are looked at to recognise it; those of tar's magic are the last needed.
+# Bytes of a file that are examined to recognise it; the last ones needed are those of tar's magic.
 HEAD_BYTES = 1 << 14
 
 _MAGIC = {b"\x1f\x8b\x08": ".gz", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
-# A frame that holds no text begins each of the frames that pzstd writes.
+# pzstd begins each of its frames with a frame that holds no text.
 _ZSTANDARD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
-# How far back a frame may refer (`zstd --long=31`), which is memory while it is read.
+# How far back a frame may refer (`zstd --long=31`); a reader needs as much memory.
 _LARGEST_WINDOW = 1 << 31
-# A block of text or, in an empty file, the end follows the header of a .bz2 file.
+# The header of a .bz2 file is followed by a block of text or, in an empty file, by the end.
 _BZIP2_MAGIC = (b"1AY&SY", b"\x17rE8P\x90")
 
 _MOST_COMPRESSIONS = 4
@@ -48,14 +48,14 @@ class Content(NamedTuple):
 
 
 class DamagedError(Exception):
-    """Report bytes that are not what the file's kind demands."""
+    """Report bytes that the file's format does not allow."""
 
 
 @contextlib.contextmanager
 def open_content(path: epath.Path) -> Iterator[Content]:
     """Open a file, decompressed if its first bytes are those of a compression.
 
-    What goes wrong in the body while the file is read, by whichever library, ends in one sentence too.
+    Errors of any library while the body reads the file become one sentence too.
 
     Raises:
         UserError: if the file cannot be read, or is truncated or damaged.
@@ -79,21 +79,21 @@ def open_content(path: epath.Path) -> Iterator[Content]:
             f"{path} is damaged, truncated or not what its name and first bytes say ({error}); fetch or make it again."
         ) from error
     except OSError as error:
-        # Libraries raise it, without a number, for compressed data that is damaged.
+        # Libraries raise OSError without a number for damaged compressed data.
         reason = error.strerror or f"{error}; it may be damaged: fetch or make it again"
         raise UserError(f"{path} cannot be read ({reason}).") from error
 
 
 def decompressed(content: Content, place: str) -> Content:
-    """Return the content of a compressed content, also of one that was compressed several times.
+    """Return the decompressed content of a compressed one, even if it was compressed several times.
 
     Args:
-        content: what its first bytes say is compressed, or anything else, which is returned as it is.
-        place: where it stands, for the error.
+        content: a content that is compressed, as its first bytes show, or any other, which is returned unchanged.
+        place: its place, for the error.
 
     Raises:
         UserError: if the package that decompresses it is not installed.
-        DamagedError: if there is no end to it: a file may be made that decompresses to itself.
+        DamagedError: if decompression does not end: a file may decompress to itself.
     """
     for _ in range(_MOST_COMPRESSIONS):
         compression = compression_of(content.head)
@@ -104,14 +104,14 @@ def decompressed(content: Content, place: str) -> Content:
 
 
 def content_of(stream: BinaryIO) -> Content:
-    """Return the content of a stream, which is read from here on and need not be seekable."""
+    """Return the content of a stream, which is read from its current position and need not be seekable."""
     head = stream.read(HEAD_BYTES)
     return Content(head, io.BufferedReader(_Rejoined(head, stream), 1 << 16), seekable=False)
 
 
 def with_line_feeds(content: Content) -> Content:
-    """Return a content with line feeds in the place of carriage returns that end its lines, as on an old Macintosh."""
-    # A carriage return at the very end of the head may stand before a line feed.
+    """Return a content with line feeds in place of the carriage returns that end its lines, as on an old Macintosh."""
+    # A carriage return at the very end of the head may precede a line feed.
     if b"\n" in content.head or b"\r" not in content.head[:-1]:
         return content
     return Content(content.head.replace(b"\r", b"\n"), io.BufferedReader(_LineFeeds(content.stream)), seekable=False)
@@ -127,7 +127,7 @@ def compression_of(head: bytes) -> str | None:
 
 
 class _Rejoined(io.RawIOBase):
-    """Read a stream from its beginning again, of which the head was read already."""
+    """Read a stream from its beginning again after its head has been read."""
 
     def __init__(self, head: bytes, stream: BinaryIO) -> None:
         self._head = memoryview(head)
@@ -144,7 +144,7 @@ class _Rejoined(io.RawIOBase):
 
 
 class _LineFeeds(io.RawIOBase):
-    """Read a stream with line feeds in the place of its carriage returns."""
+    """Read a stream with its carriage returns replaced by line feeds."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -159,7 +159,7 @@ class _LineFeeds(io.RawIOBase):
 
 
 class _ZstandardReader(io.RawIOBase):
-    """Read the frames of a .zst file. (The library's own reader takes a truncated file for a complete one.)"""
+    """Read the frames of a .zst file. (The library's own reader accepts a truncated file as complete.)"""
 
     def __init__(self, file: BinaryIO, place: str) -> None:
         try:
@@ -203,7 +203,7 @@ class _ZstandardReader(io.RawIOBase):
 class _StreamsReader(io.RawIOBase):
     """Read the streams of a .bz2 or .xz file, one after another.
 
-    The library's own readers take what follows the first one for nothing if it is damaged, or of another kind.
+    The library's own readers silently ignore whatever follows the first stream if it is damaged or of another kind.
     """
 
     def __init__(self, file: BinaryIO, new: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:
@@ -226,7 +226,7 @@ class _StreamsReader(io.RawIOBase):
                     return 0
                 if not given:
                     raise EOFError("the last stream is not complete")
-            # Zeros may fill up the blocks of a tape.
+            # Zeros may pad the blocks of a tape.
             given = given if self._begun else given.lstrip(b"\0")
             if not given and not self._begun:
                 continue

@@ -1,4 +1,4 @@
-"""Read the text column of Parquet and Arrow files, some rows at a time."""
+"""Read the text column of Parquet and Arrow files, a few rows at a time."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,11 +21,11 @@ class UndecodableText:
 
 
 def column_records(stream: BinaryIO, kind: str, field: str, place: str) -> Iterator[dict[str, Any]]:
-    """Yield {column: value} of each row, in order; a value that is not UTF-8 is an `UndecodableText`.
+    """Yield {column: value} for each row, in order; a value that is not UTF-8 is an `UndecodableText`.
 
     Args:
-        stream: the file; one of `KINDS` but an Arrow stream must be seekable.
-        kind: which of `KINDS` it is.
+        stream: the file; it must be seekable unless it is an Arrow stream.
+        kind: its kind, one of `KINDS`.
         field: the column, or a column and the fields of nested records in it, joined by dots.
         place: the file, for the error.
 
@@ -33,7 +33,7 @@ def column_records(stream: BinaryIO, kind: str, field: str, place: str) -> Itera
         UserError: if there is no such column.
         DamagedError: if the file is truncated or damaged.
     """
-    # A fifth of a second that text files need not wait for.
+    # Importing takes a fifth of a second, which text files need not wait for.
     import pyarrow
 
     batches = _parquet_batches if kind == "parquet" else _arrow_batches
@@ -76,7 +76,7 @@ def _arrow_batches(stream: BinaryIO, kind: str, field: str, place: str) -> Itera
 
 
 def _column_of(schema: "pyarrow.Schema", field: str, place: str) -> str:
-    """Return the column that holds a field, or begins its path.
+    """Return the column that holds a field, or the beginning of its path.
 
     Raises:
         UserError: if there is none.

@@ -1,4 +1,4 @@
-"""Define what every source of text offers, and which of its documents are held out."""
+"""Define the interface of every source of text, and which of its documents are held out."""
 
 import abc
 import collections
@@ -16,7 +16,7 @@ from electra_jax.errors import UserError
 SPLITS = ("train", "validation")
 _HASHES = 2**64
 
-# Vertical tab, form feed, separators of files and records, next line, and Unicode's separators of lines and paragraphs.
+# Vertical tab, form feed, file and record separators, next line, and Unicode's line and paragraph separators.
 # A carriage return is white space to every tokenizer.
 _OTHER_LINE_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 
@@ -27,7 +27,7 @@ class Document:
 
     Attributes:
         key: a name that is stable, and unique in the corpus, such as "novels/a.txt.xz#17".
-        text: non-empty lines joined by line ends; packing takes each line for a sentence.
+        text: non-empty lines joined by line ends; packing takes each line as a sentence.
     """
 
     key: str
@@ -35,13 +35,13 @@ class Document:
 
 
 class Corpus(abc.ABC):
-    """Read documents from a source. A corpus pickles, and each unit can be read in another process.
+    """Read documents from a source. A corpus can be pickled, and each unit read in another process.
 
     Attributes:
-        name: a short name for people.
+        name: a short readable name.
         units: the parts that can be read independently (files, shards of a split, packages), in order.
-        skipped: how much was left out of the units that this object has read so far, by reason ("undecodable lines").
-        tokenised: whether the corpus holds token ids (`examples`) rather than text (`documents`).
+        skipped: how much was left out of the units read so far with this object, by reason ("undecodable lines").
+        tokenised: whether the corpus holds token ids (`examples`) instead of text (`documents`).
     """
 
     tokenised: bool = False
@@ -55,14 +55,14 @@ class Corpus(abc.ABC):
     @property
     @abc.abstractmethod
     def size_bytes(self) -> int:
-        """Return the bytes of text; an estimate where the text is compressed."""
+        """Return the bytes of text; an estimate if the text is compressed."""
 
     @abc.abstractmethod
     def fingerprint(self) -> str:
-        """Return a hash of all that determines the documents, without reading them."""
+        """Return a hash of everything that determines the documents, without reading them."""
 
     def description(self) -> Iterable[str]:
-        """Return lines for people on how the corpus is read.
+        """Return lines that tell the user how the corpus is read.
 
         Raises:
             UserError: if something cannot be read.
@@ -95,32 +95,32 @@ def fingerprint_of(*parts: object) -> str:
 def joined_lines(lines: Iterable[str]) -> str:
     """Join the lines that are not blank, stripped, by line ends: the text of a Document.
 
-    What else ends a line in Unicode ends one here too: a tokenizer that removes control characters would join the words
-    on its two sides.
+    Other line ends of Unicode separate lines here too: a tokenizer that removes control characters would join the words
+    on either side.
     """
     stripped = (part.strip() for line in lines for part in _OTHER_LINE_ENDS.split(line))
     return "\n".join(line for line in stripped if line)
 
 
 def text_hash(text: str | bytes) -> int:
-    """Return a hash of 64 bits."""
+    """Return a 64-bit hash."""
     data = text.encode("utf-8") if isinstance(text, str) else text
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
 
 
 def held_out_threshold(hashes: Iterable[int], held_out_fraction: float) -> int:
-    """Return the threshold under which the hash of a held-out document is.
+    """Return the threshold below which the hash of a held-out document lies.
 
-    The text of a document decides, so that copies of one always land on the same side. A
-    share so small that it would hold out none holds out the one with the smallest hash. `hashes` are read only up to
-    the first held-out document.
+    The hash is of a document's text, so that all copies of a document are on the same side. A share that is so small
+    that it would hold out none holds out the document with the smallest hash. `hashes` are read only up to the first
+    held-out document.
 
     Args:
         hashes: `text_hash` of every document of the corpus.
         held_out_fraction: share of the documents to hold out; 0 for none.
 
     Raises:
-        UserError: if the fraction is outside [0, 1), or if there are fewer than two different documents to divide.
+        UserError: if the fraction is outside [0, 1), or there are fewer than two different documents to divide.
     """
     if not 0 <= held_out_fraction < 1:
         raise UserError(f"HELD_OUT_FRACTION is {held_out_fraction}: it must be at least 0 and less than 1.")
@@ -152,7 +152,7 @@ def example_id(key: str, index: int) -> int:
 def read_corpus(corpus: Corpus, units: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (`text_hash`, {"key", "text"}) of each document.
 
-    A tokenised corpus gives (hash, {"example_id", "input_ids", "token_type_ids"}) of each example.
+    A tokenised corpus yields (hash, {"example_id", "input_ids", "token_type_ids"}) of each example.
     """
     for unit in units:
         if not corpus.tokenised:

@@ -1,22 +1,22 @@
-"""Divide long documents, so that a share of the text, and of each file, can be held out whatever the documents are."""
+"""Divide long documents, so that a share of the text, and of each file, can always be held out."""
 
 from collections.abc import Iterable, Iterator
 
 from electra_jax.tasks.corpora.corpus import Corpus, Document, fingerprint_of
 from electra_jax.tasks.text_sample import cut_before_spaces
 
-# Characters: a small part of a corpus, and many times an example.
+# Characters: a small part of a corpus, but many times an example.
 LONGEST_DOCUMENT = 2**15
-# A smaller corpus has so many parts, as long as each of them makes several examples.
+# A smaller corpus is cut into this many parts, as long as each of them makes several examples.
 NUM_PARTS = 64
 CHARACTERS_A_TOKEN, EXAMPLES_A_PART = 4, 8
 
 
 class DividedCorpus(Corpus):
-    """Read the documents of another corpus, none of them longer than a number of characters.
+    """Read the documents of another corpus, cut to a maximum number of characters.
 
-    A document that is longer is cut between its lines, and a line that is longer before a space; its parts have the
-    keys "<key>/0", "<key>/1" and so on. A shorter document keeps its key.
+    A longer document is cut between its lines, and a longer line before a space; its parts have the keys "<key>/0",
+    "<key>/1" and so on. A shorter document keeps its key.
     """
 
     def __init__(self, corpus: Corpus, longest: int) -> None:
@@ -31,11 +31,11 @@ class DividedCorpus(Corpus):
         return self._corpus.size_bytes
 
     def fingerprint(self) -> str:
-        """Return a hash of all that determines the documents."""
+        """Return a hash of everything that determines the documents."""
         return fingerprint_of(self._corpus.fingerprint(), self._longest)
 
     def description(self) -> Iterable[str]:
-        """Return lines for people on how the corpus is read."""
+        """Return lines that tell the user how the corpus is read."""
         return self._corpus.description()
 
     def documents(self, unit: str) -> Iterator[Document]:
@@ -49,7 +49,7 @@ class DividedCorpus(Corpus):
 
 
 def divide(corpus: Corpus, *, sequence_length: int) -> Corpus:
-    """Return a corpus without long documents; one that is tokenised already is returned as it is.
+    """Return a corpus without long documents; a tokenised corpus is returned unchanged.
 
     Args:
         corpus: any corpus.
@@ -59,7 +59,7 @@ def divide(corpus: Corpus, *, sequence_length: int) -> Corpus:
 
 
 def divide_as_before(corpus: Corpus) -> Corpus:
-    """Return a corpus as the first version divided it that divided any: however small it is."""
+    """Return a corpus divided as by the first version that divided any, however small the corpus is."""
     return corpus if corpus.tokenised else DividedCorpus(corpus, LONGEST_DOCUMENT)
 
 

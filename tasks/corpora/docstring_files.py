@@ -21,7 +21,7 @@ def prose_of_file(file: str) -> Iterator[Prose]:
         source = stream.read()
     try:
         with warnings.catch_warnings():
-            # Invalid escapes and the like are the business of those sources' authors.
+            # Warnings about invalid escapes and the like concern only the authors of those sources.
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
@@ -33,7 +33,7 @@ def prose_of_file(file: str) -> Iterator[Prose]:
 
 
 def _docstrings(node: ast.AST, qualname: str) -> Iterator[tuple[str, str]]:
-    """Yield every string that stands as a statement (an attribute's docstring too) or that `add_newdoc` is given."""
+    """Yield every string that is a statement (an attribute's docstring too) or an argument of `add_newdoc`."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _docstrings(child, f"{qualname}.{child.name}".lstrip("."))
@@ -47,7 +47,7 @@ def _docstrings(node: ast.AST, qualname: str) -> Iterator[tuple[str, str]]:
 
 
 def _new_docstrings(call: ast.Call) -> Iterator[tuple[str, str]]:
-    """Yield the docstrings that NumPy and SciPy give to what is written in C: add_newdoc(place, name, text)."""
+    """Yield the docstrings that NumPy and SciPy give to code written in C: add_newdoc(place, name, text)."""
     if not ast.unparse(call.func).endswith("add_newdoc"):
         return
     strings = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant)]

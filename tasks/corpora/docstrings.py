@@ -12,7 +12,7 @@ _GOOGLE_ITEM = re.compile(r"\*{0,2}`{0,2}[\w.\[\]*]+`{0,2}(,\s*`{0,2}\w+`{0,2})*
 _NUMPY_ITEM = re.compile(r"[\w.*\\`'\"\[\]{}, ]+ : \S.*|[\w.*\\`]+(, [\w.*\\`]+)*")
 _TABLE_ROW = re.compile(r"^\s*([|+]|[=\-]{2,}\s+[=\-]{2,})")
 _HEADING = re.compile(r"[A-Z][A-Za-z ]{2,20}:")
-# Sections that hold no prose: names, links, signatures.
+# Sections without prose: names, links, signatures.
 _LISTS = {"see also", "references", "methods", "index", "authors", "author"}
 
 _INLINE = (
@@ -43,7 +43,7 @@ _COMMON = frozenset(
         "from at can will when which was has have may should must you we its their than then each into only all any",
     )
 )
-# Code that stands in a paragraph of its own, neither marked nor prompted.
+# Code in a paragraph of its own, neither marked up nor after a prompt.
 _STATEMENT = re.compile(r"import \w|from [\w.]+ import|(class|def) \w+\(|@?[\w.]+(\(| = )")
 _FEWEST_WORDS = 4
 _LEAST_WORD_SHARE = 0.7
@@ -53,8 +53,8 @@ _LEAST_COMMON_SHARE = 0.1
 def prose_paragraphs(docstring: str) -> list[list[str]]:
     """Return the paragraphs of prose in a docstring, each a list of its sentences, in order.
 
-    Left out are doctests, literal, fenced and directive blocks, headings, tables, references, lists of names, the names
-    and types of parameters (their descriptions stay), and paragraphs that do not read as English.
+    The result leaves out doctests, literal, fenced and directive blocks, headings, tables, references, lists of names,
+    names and types of parameters (their descriptions stay), and paragraphs that do not read as English.
     """
     lines = inspect.cleandoc(docstring).expandtabs().split("\n")
     paragraphs = (_sentences(_plain(text)) for text in _blocks(_without_code(lines)))
@@ -66,7 +66,7 @@ def _indent(line: str) -> int:
 
 
 def _without_code(lines: list[str]) -> Iterator[str]:
-    """Yield the lines that are not code; a blank line stands for every removed block."""
+    """Yield the lines that are not code; a blank line replaces every removed block."""
     fenced = doctest = False
     block_indent: int | None = None  # of the line that introduced a literal block or a directive
     for line in lines:
@@ -105,7 +105,7 @@ def _blocks(lines: Iterator[str]) -> Iterator[str]:
         text = line.strip()
         underlined = bool(text) and bool(_UNDERLINE.match(following.strip()))
         if _UNDERLINE.match(text):
-            block = []  # what stands above the line is a heading
+            block = []  # the text above the line is a heading
         elif underlined or _HEADING.fullmatch(text):
             yield from _finished(block)
             block = []
@@ -158,7 +158,7 @@ def _plain(text: str) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    """Return the sentences of a paragraph that read as English; none if together they have too few words."""
+    """Return the sentences of a paragraph that read as English; none if they have too few words together."""
     sentences: list[str] = []
     for piece in _SENTENCE_END.split(text):
         if sentences and _ABBREVIATION.search(sentences[-1]):

@@ -1,7 +1,7 @@
-"""Read the embedded corpus: the prose of the docstrings of the Python packages installed beside the project.
+"""Read the embedded corpus: the prose of the docstrings of the Python packages installed in this environment.
 
 Sources are parsed, never imported. A unit is a package (a top-level name in site-packages, or "stdlib"). A document is
-a docstring; its key is "<package>/<module.path>:<qualname>", with "#2" after it for the second of a name.
+a docstring; its key is "<package>/<module.path>:<qualname>", followed by "#2" for the second docstring of a name.
 """
 
 import collections
@@ -24,19 +24,19 @@ from typing import Any
 from electra_jax.tasks.corpora import docstring_files
 from electra_jax.tasks.corpora.corpus import Corpus, Document, fingerprint_of
 
-# Raise it when the same sources would give other text, so that caches of the old text are not reused.
+# Raise this when the same sources would yield other text, so that caches of the old text are not reused.
 EXTRACTOR_VERSION = 1
 
 STANDARD_LIBRARY = "stdlib"
 _OUR_OWN = ("electra_jax", "__editable__")
-# Copies of other packages would repeat what those packages say.
+# Copies of other packages would repeat the text of those packages.
 _SKIPPED_FOLDERS = frozenset(
     ("_vendor", "_vendored", "vendored", "externals", "site-packages", "dist-packages", "__pycache__")
 )
 _FEWEST_CHARACTERS = 80
-# A process takes a tenth of a second to start and a second to read as much.
+# A process takes a tenth of a second to start and a second to read this much.
 _SOURCE_BYTES_A_PROCESS = 4 << 20
-# Of 200 MB of sources.
+# Measured on 200 MB of sources.
 _PROSE_SHARE = 0.08
 
 # (module, qualified name, the paragraphs of its prose: lists of sentences)
@@ -44,17 +44,17 @@ Docstring = tuple[str, str, list[list[str]]]
 
 
 def package_of(key: str) -> str:
-    """Return the package that a document of the embedded corpus comes from, such as "numpy" or "stdlib"."""
+    """Return the package of a document of the embedded corpus, such as "numpy" or "stdlib"."""
     return key.split("/", 1)[0]
 
 
 def module_of(key: str) -> str:
-    """Return the dotted module that a document of the embedded corpus comes from, such as "numpy.linalg"."""
+    """Return the dotted module of a document of the embedded corpus, such as "numpy.linalg"."""
     return key.split("/", 1)[1].split(":", 1)[0]
 
 
 def installed_packages() -> dict[str, pathlib.Path]:
-    """Return every package with Python sources beside the project, by name: a folder or a single .py file."""
+    """Return every installed package with Python sources, by name: a folder or a single .py file."""
     packages = {STANDARD_LIBRARY: pathlib.Path(sysconfig.get_path("stdlib"))}
     for folder in _package_folders():
         for path in sorted(folder.iterdir()):
@@ -66,7 +66,7 @@ def installed_packages() -> dict[str, pathlib.Path]:
 
 
 def _package_folders() -> list[pathlib.Path]:
-    """Return the folders of installed packages: this environment's own, then those that it sees beside them."""
+    """Return the folders of installed packages: this environment's own, then others that it can import from."""
     own = [sysconfig.get_path(scheme) for scheme in ("purelib", "platlib")]
     seen = [path for path in sys.path if pathlib.Path(path).name in ("site-packages", "dist-packages")]
     return [folder for folder in map(pathlib.Path, dict.fromkeys([*own, *seen])) if folder.is_dir()]
@@ -86,8 +86,8 @@ def package_versions(names: list[str]) -> dict[str, str]:
 def extract(packages: dict[str, pathlib.Path]) -> Iterator[tuple[str, list[Document]]]:
     """Yield the documents of each package in turn, by file name and then by place in the file; a line is a sentence.
 
-    A paragraph is left out if at least half of its sentences (letter case, digits and punctuation aside) were seen
-    before, in this package or an earlier one. A document of under 80 characters is left out too.
+    A paragraph is left out if at least half of its sentences (ignoring case, digits and punctuation) occurred before,
+    in this package or an earlier one. A document of under 80 characters is left out too.
     """
     seen: set[bytes] = set()
     chunks = ((package, files) for package, path in packages.items() for files in _chunks(package, path))
@@ -97,14 +97,14 @@ def extract(packages: dict[str, pathlib.Path]) -> Iterator[tuple[str, list[Docum
 
 
 class EmbeddedCorpus(Corpus):
-    """Read the docstrings of the installed packages, extracted package by package as they are asked for.
+    """Read the docstrings of the installed packages, extracted package by package on demand.
 
-    Extraction takes half a minute on two cores. What was extracted stays, compressed, in the object, and is pickled
-    with it, so that worker processes need not extract again.
+    Extraction takes half a minute on two cores. The extracted text stays in the object, compressed, and is pickled with
+    it, so that worker processes need not extract it again.
     """
 
     def __init__(self) -> None:
-        """Find out which packages there are; nothing is read yet."""
+        """List the packages; nothing is read yet."""
         self._packages = installed_packages()
         super().__init__(name="embedded", units=list(self._packages))
         self._extracted: dict[str, bytes] = {}
@@ -117,7 +117,7 @@ class EmbeddedCorpus(Corpus):
 
     @property
     def size_bytes(self) -> int:
-        """Return an estimate: the size of the sources times the share of them that prose was found to be."""
+        """Return an estimate: the size of the sources times the typical share of prose."""
         files = (file for path in self._packages.values() for file in _source_files(path))
         return int(_PROSE_SHARE * sum(file.stat().st_size for file in files))
 
@@ -140,7 +140,7 @@ class EmbeddedCorpus(Corpus):
 
 
 def _chunks(package: str, path: pathlib.Path) -> Iterator[list[tuple[str, str]]]:
-    """Yield (file, module) of every source file, as much at a time as one process reads."""
+    """Yield (file, module) of every source file, in chunks for one process each."""
     chunk: list[tuple[str, str]] = []
     size = 0
     for file in _source_files(path):
@@ -156,7 +156,7 @@ def _chunks(package: str, path: pathlib.Path) -> Iterator[list[tuple[str, str]]]
 def _results_in_order(
     chunks: Iterator[tuple[str, list[tuple[str, str]]]],
 ) -> Iterator[tuple[str, list[Docstring]]]:
-    """Yield (package, docstrings) of every chunk; only a few are read ahead, so that they delay no early exit."""
+    """Yield (package, docstrings) of every chunk; only a few are read ahead, so that stopping early costs little."""
     processes = os.cpu_count() or 1
     pool = concurrent.futures.ThreadPoolExecutor(processes)
     try:
@@ -169,12 +169,12 @@ def _results_in_order(
         for package, future in running:
             yield package, future.result()
     finally:
-        # Not awaited: a reader that stops early may be collected in one of the pool's own threads.
+        # Not awaited, because a generator that is stopped early may be collected in one of the pool's own threads.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _prose_of_files(files: list[tuple[str, str]]) -> list[Docstring]:
-    # Not `multiprocessing`, which forks this process's threads or runs its main module again.
+    # `multiprocessing` would fork this process's threads or run its main module again.
     answer = subprocess.run(
         [sys.executable, "-m", docstring_files.__name__],
         input=json.dumps(files),

@@ -1,4 +1,4 @@
-"""Leave out documents of a corpus: copies of earlier ones, those of a wrong length, and what is hardly text."""
+"""Leave out documents of a corpus: copies of earlier ones, those of a wrong length, and those with too few letters."""
 
 import dataclasses
 import functools
@@ -11,11 +11,11 @@ from typing import Any
 from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.corpus import Corpus, Document, fingerprint_of, text_hash
 
-# Of the memory of the index of hashes; what does not fit stands in a temporary file.
+# Memory for the index of hashes; the rest of it is in a temporary file.
 _INDEX_KILOBYTES = 64_000
 # MinHash as in Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better": 5-grams, Jaccard 0.8.
 _SHINGLE_WORDS, _SIMILARITY, _PERMUTATIONS = 5, 0.8, 128
-# Characters of a word and its space, in the mean, of a text with spaces between words.
+# Up to this mean number of characters of a word and its space, a text has spaces between words.
 _LONGEST_MEAN_WORD = 20
 _SEED = 1
 _NUMBER_BITS = 40
@@ -26,10 +26,10 @@ class Filters:
     """Say which documents are left out, in this order.
 
     Attributes:
-        min_characters, max_characters: the shortest and the longest document; None for no longest.
-        min_letter_share: the smallest share of letters and their marks among the characters that are no spaces.
+        min_characters, max_characters: the shortest and the longest document; None for no maximum.
+        min_letter_share: the smallest share of letters and their marks among the characters other than spaces.
         deduplicate: None; "exact" for documents whose text occurred before; "near" also for those that share most of
-            their runs of five words (or characters, where there are no spaces) with an earlier one.
+            their runs of five words (or characters, if there are no spaces) with an earlier one.
     """
 
     min_characters: int
@@ -41,7 +41,7 @@ class Filters:
         """Check the settings.
 
         Raises:
-            UserError: if DEDUPLICATE is unknown, or no length is left.
+            UserError: if DEDUPLICATE is unknown, or no length is possible.
         """
         if self.deduplicate not in (None, "exact", "near"):
             raise UserError(f"DEDUPLICATE is {self.deduplicate!r}: it must be None, 'exact' or 'near'")
@@ -52,7 +52,7 @@ class Filters:
             )
 
     def reason(self, text: str) -> str | None:
-        """Return why a document is left out whatever the others are, in words for many; None if it is kept."""
+        """Return why a document is left out regardless of the others, as a plural phrase; None if it is kept."""
         if len(text) < self.min_characters:
             return f"documents of under {self.min_characters} characters"
         if self.max_characters is not None and len(text) > self.max_characters:
@@ -65,8 +65,8 @@ class Filters:
 class FilteredCorpus(Corpus):
     """Read the documents of another corpus that are not left out; the others are counted in `skipped`.
 
-    Of copies the first is kept, in the order of the units, in whatever order units are read: to read one, those before
-    it are gone through first, once.
+    The first of several copies is kept, in the order of the units, regardless of the order of reading: before a unit is
+    read, those before it are gone through once.
     """
 
     def __init__(self, corpus: Corpus, filters: Filters) -> None:
@@ -82,11 +82,11 @@ class FilteredCorpus(Corpus):
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the indexes, which the other process makes anew."""
+        """Leave out the indexes, which the other process builds again."""
         return {key: value for key, value in self.__dict__.items() if key not in ("_indexes", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the rest."""
+        """Restore the state, with empty indexes."""
         self.__dict__.update(state)
         self._forget()
 
@@ -96,15 +96,15 @@ class FilteredCorpus(Corpus):
         return self._corpus.size_bytes
 
     def fingerprint(self) -> str:
-        """Return a hash of all that determines the documents."""
+        """Return a hash of everything that determines the documents."""
         return fingerprint_of(self._corpus.fingerprint(), dataclasses.asdict(self._filters))
 
     def description(self) -> Iterable[str]:
-        """Return lines for people on how the corpus is read."""
+        """Return lines that tell the user how the corpus is read."""
         return self._corpus.description()
 
     def documents(self, unit: str) -> Iterator[Document]:
-        """Yield the documents of a unit that are kept, in order."""
+        """Yield the kept documents of a unit, in order."""
         position = self.units.index(unit)
         if self._filters.deduplicate is not None:
             before = self.skipped.copy()
@@ -112,7 +112,7 @@ class FilteredCorpus(Corpus):
                 for _ in self._kept(self._indexed_units):
                     pass
                 self._indexed_units += 1
-            # They are counted when those units are read.
+            # The documents of earlier units are counted when those units are read.
             self.skipped.clear()
             self.skipped.update(before)
         yield from self._kept(position)
@@ -127,7 +127,7 @@ class FilteredCorpus(Corpus):
                 self.skipped[reason] += 1
 
     def _copy(self, text: str, position: int, number: int) -> str | None:
-        """Return what a document is a copy of an earlier one as, if it is."""
+        """Return the kind of copy that a document is of an earlier one; None if it is none."""
         if self._filters.deduplicate is None:
             return None
         with self._lock:
@@ -139,20 +139,20 @@ class FilteredCorpus(Corpus):
 
 
 class HashIndex:
-    """Remember where each text occurred first, by a hash of 64 bits, in a temporary file."""
+    """Remember where each text occurred first, by a 64-bit hash, in a temporary file."""
 
     what = "copies of documents"
 
     def __init__(self) -> None:
-        """Open an empty index; it is removed with the process."""
+        """Open an empty index, which is removed with the process."""
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         for setting in (f"cache_size = -{_INDEX_KILOBYTES}", "journal_mode = OFF", "synchronous = OFF"):
             self._database.execute(f"PRAGMA {setting}")
         self._database.execute("CREATE TABLE first (hash INTEGER PRIMARY KEY, place INTEGER)")
 
     def is_copy(self, text: str, place: int) -> bool:
-        """Return whether a text occurred before, at another place than this one, which is remembered if it did not."""
-        # SQLite's integers have a sign.
+        """Return whether a text occurred before at a place other than this one; if not, remember it."""
+        # SQLite's integers are signed.
         hashed = text_hash(text) - 2**63
         if self._database.execute("INSERT OR IGNORE INTO first VALUES (?, ?)", (hashed, place)).rowcount:
             return False
@@ -181,7 +181,7 @@ class SimilarityIndex:
         self._index = datasketch.MinHashLSH(threshold=_SIMILARITY, num_perm=_PERMUTATIONS)
 
     def is_copy(self, text: str, place: int) -> bool:
-        """Return whether a text is like an earlier one, at another place than this one; else it is remembered."""
+        """Return whether a text is similar to an earlier one at a place other than this one; if not, remember it."""
         if place in self._index:
             return False
         signature = self._minhash()
@@ -196,7 +196,7 @@ def filtered(corpus: Corpus, filters: Filters) -> Corpus:
     """Return a corpus without the documents that filters leave out; the corpus itself if they leave out none.
 
     Raises:
-        UserError: if they would leave out documents of a corpus that is tokenised already.
+        UserError: if they would leave out documents of a tokenised corpus.
     """
     if filters == Filters(0, None, 0.0, None):
         return corpus
@@ -209,7 +209,7 @@ def filtered(corpus: Corpus, filters: Filters) -> Corpus:
 
 
 def letter_share(text: str) -> float:
-    """Return the share of letters, and of the marks that belong to them, among the characters that are no spaces."""
+    """Return the share of letters and their combining marks among the characters other than spaces."""
     letters = others = 0
     for character in text:
         if character.isalpha() or unicodedata.category(character)[0] == "M":
@@ -220,7 +220,7 @@ def letter_share(text: str) -> float:
 
 
 def shingles(text: str) -> set[str]:
-    """Return the runs of five words of a text; of five characters where words are too few, as without spaces."""
+    """Return a text's runs of five words; of five characters if there are too few words, as without spaces."""
     words = text.lower().split()
     spaced = len(words) >= _SHINGLE_WORDS and len(text) <= _LONGEST_MEAN_WORD * len(words)
     units, gap = (words, " ") if spaced else (list("".join(words)), "")

@@ -1,4 +1,4 @@
-"""Fetch the files of a data set from the hub of Hugging Face into its cache on this machine."""
+"""Fetch the files of a data set from the Hugging Face hub into its cache on this machine."""
 
 import fnmatch
 import re
@@ -15,7 +15,7 @@ _SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv", ".txt", ".
 def fetch_dataset(address: str) -> tuple[list[Path], Path]:
     """Fetch the files of a data set that are not on this machine yet.
 
-    Without a glob, they are those of its training split, or all of a data set whose files name no split.
+    Without a glob, these are the files of its training split, or all files if their names name no split.
 
     Args:
         address: ORG/NAME, or ORG/NAME:GLOB for files in it.
@@ -24,8 +24,8 @@ def fetch_dataset(address: str) -> tuple[list[Path], Path]:
         The files, sorted, and the folder that holds all of them.
 
     Raises:
-        UserError: if the library is not installed, the hub cannot be reached, there is no such data set or file, or
-            the data set has files of several kinds and no glob chooses among them.
+        UserError: if the library is not installed, the hub cannot be reached, there is no such data set or file, or the
+            data set has files of several kinds and no glob chooses among them.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:
@@ -37,7 +37,7 @@ def fetch_dataset(address: str) -> tuple[list[Path], Path]:
         raise UserError(
             f"hf:{name} needs the package huggingface_hub: install it, or download the files and name them as CORPUS."
         ) from error
-    # The hub answers with an error of its own, the network with one of the client's, and both are OSErrors or not.
+    # The hub raises its own errors and the network those of the HTTP client; only some of them are OSErrors.
     try:
         files = huggingface_hub.HfApi().list_repo_files(name, repo_type="dataset")
         chosen = chosen_files(files, pattern, name)
@@ -58,7 +58,7 @@ def fetch_dataset(address: str) -> tuple[list[Path], Path]:
 
 
 def chosen_files(files: list[str], pattern: str | None, name: str) -> list[str]:
-    """Return the files of a data set that are read, sorted.
+    """Return the files of a data set to read, sorted.
 
     Args:
         files: all its files, by their paths in it.

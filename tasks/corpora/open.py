@@ -20,20 +20,20 @@ _TEXT_FORMATS = ("auto", "documents", "lines", "jsonl", "json", "csv", "tsv", "d
 
 
 def open_corpus(corpus: str, *, text_format: str, text_field: str, skip_undecodable: bool) -> Corpus:
-    """Open a corpus; only as much of it is read as shows that it is not empty.
+    """Open a corpus; only enough of it is read to show that it is not empty.
 
     Args:
         corpus: "embedded" (docstrings of the installed packages); "tfds:NAME[:split]" (a prepared dataset under
-            TFDS_DATA_DIR; split "train" unless named); "hf:ORG/NAME[:glob]" (a data set on the hub of Hugging Face);
-            a glob of files (text, tables, JSON, Parquet, Arrow, WET; compressed, or in .zip and .tar archives; `**` for
-            any depth); the folder of a data set that `save_to_disk` wrote; or a glob of *.tfrecord* files as the
-            original TensorFlow builder wrote them. A glob may begin with gs://, and has no `**` then.
+            TFDS_DATA_DIR; split "train" by default); "hf:ORG/NAME[:glob]" (a data set on the Hugging Face hub); a glob
+            of files (text, tables, JSON, Parquet, Arrow, WET; compressed, or in .zip and .tar archives; `**` for any
+            depth); the folder of a data set that `save_to_disk` wrote; or a glob of *.tfrecord* files written by the
+            original TensorFlow builder. A glob may begin with gs://, and then supports no `**`.
         text_format: how text files are divided: "documents" (a blank line between documents), "lines" (a document a
             line), "jsonl" (a JSON object a line), "json" (a JSON array), "csv" or "tsv" (a table with a header), "doc"
-            (wikiextractor's <doc>), or "auto" (what the first bytes of each file show).
+            (wikiextractor's <doc>), or "auto" (as the first bytes of each file show).
         text_field: the field of records, the column of tables or the feature of TFDS examples that holds the text; a
             dot leads into nested records.
-        skip_undecodable: whether lines that are not UTF-8 are left out and counted, instead of an error.
+        skip_undecodable: whether lines that are not UTF-8 are left out and counted, instead of raising an error.
 
     Raises:
         UserError: if the corpus is not found, not readable or empty. Damage that is found later is raised by the corpus
@@ -64,7 +64,7 @@ def _open_files(pattern: str, *, text_format: str, text_field: str, skip_undecod
     if (os.path.isdir(pattern) or not glob.has_magic(pattern)) and (paths := saved_dataset_files(path_of(pattern))):
         return TextFiles(paths, root=path_of(pattern), name=pattern, **how)
     if os.path.isfile(pattern):
-        # The name of a file, whatever pattern it could be.
+        # An existing file's name, whatever pattern it would be.
         pattern = glob.escape(pattern)
     paths = _matching(pattern)
     if not paths:

@@ -24,7 +24,7 @@ class OriginalTFRecords(Corpus):
         Args:
             paths: the files.
             root: a folder that holds all of them.
-            name: a short name for people.
+            name: a short readable name.
         """
         self._paths = {path.relative_to(root).as_posix(): path for path in paths}
         super().__init__(name=name, units=self._paths)
@@ -35,7 +35,7 @@ class OriginalTFRecords(Corpus):
         return sum(size_and_time(path)[0] for path in self._paths.values())
 
     def fingerprint(self) -> str:
-        """Return a hash of the units' names, sizes and times of change."""
+        """Return a hash of the units' names, sizes and modification times."""
         files = [(unit, *size_and_time(path)) for unit, path in self._paths.items()]
         return fingerprint_of("tfrecords", files)
 

@@ -1,4 +1,4 @@
-"""Take the text out of records: JSON objects, rows of Parquet and Arrow files."""
+"""Extract the text of records: JSON objects, rows of Parquet and Arrow files."""
 
 import collections
 import functools
@@ -10,24 +10,24 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.corpora.corpus import joined_lines
 from electra_jax.tasks.rows import without_surrogates
 
-# Characters of one value of a JSON array: memory stays bounded where a bracket is not closed.
+# Largest value of a JSON array in characters, so that memory stays bounded if a bracket is not closed.
 _LONGEST_VALUE = 1 << 27
 _CHUNK_BYTES = 1 << 16
 _NAMES = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
 
 
 def text_of(record: object, field: str, *, place: str, skipped: collections.Counter[str]) -> str:
-    """Return the text of a record, its lines stripped; "" of one whose text is null, which is counted.
+    """Return the text of a record, its lines stripped; "" if its text is null, which is counted.
 
     Args:
         record: a JSON value; only an object has fields.
         field: a name, or several joined by dots, which lead into nested records and lists of them; see `_has_field`. A
-            list of strings there, also one of lists, is joined by line ends.
-        place: where the record stands, for the error.
-        skipped: where nulls are counted.
+            list of strings, even in nested lists, is joined by line ends.
+        place: the record's place, for the error.
+        skipped: the counter for nulls.
 
     Raises:
-        UserError: if the record has no such field, or if the field holds no text.
+        UserError: if the record has no such field, or the field holds no text.
     """
     if not isinstance(record, dict):
         raise UserError(f"{place}: no text in the field {field!r} (fields: none, it is no JSON object).")
@@ -57,10 +57,10 @@ class RepeatedFieldError(ValueError):
 
 
 def object_with_one(field: str, pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object of its names and values.
+    """Return a JSON object from its names and values.
 
     Raises:
-        RepeatedFieldError: if a name that leads to the field stands there twice, so that a text would be lost.
+        RepeatedFieldError: if a name that leads to the field occurs twice, so that a text would be lost.
     """
     record = dict(pairs)
     if len(record) != len(pairs):
@@ -72,10 +72,10 @@ def object_with_one(field: str, pairs: list[tuple[str, object]]) -> dict[str, ob
 
 
 def json_values(stream: BinaryIO, field: str, place: str) -> Iterator[object]:
-    """Yield the elements of a JSON array, or JSON values that follow one another, as they are read.
+    """Yield the elements of a JSON array, or consecutive JSON values, as they are read.
 
     Raises:
-        UserError: if something is not JSON, breaks off, or has the field of the text twice.
+        UserError: if something is not JSON, breaks off, or has the text field twice.
     """
     buffer, at_end, number = _Text(stream, field, place), False, 0
     in_array = buffer.skip(" \t\r\n\ufeff") == "["
@@ -98,7 +98,7 @@ def json_values(stream: BinaryIO, field: str, place: str) -> Iterator[object]:
 
 
 class _Text:
-    """Decode a stream piece by piece, and JSON values from it."""
+    """Decode a stream piece by piece, and the JSON values in it."""
 
     def __init__(self, stream: BinaryIO, field: str, place: str) -> None:
         self._stream, self._place = stream, place
@@ -107,7 +107,7 @@ class _Text:
         self._ended = False
 
     def skip(self, characters: str) -> str:
-        """Drop these characters, and return the first other one; "" at the end."""
+        """Skip these characters, and return the first other one; "" at the end."""
         while True:
             while self._start < len(self._text):
                 if self._text[self._start] not in characters:
@@ -129,7 +129,7 @@ class _Text:
             except RepeatedFieldError as error:
                 raise UserError(f"{self._place}, element {number}: {error}; remove or rename one.") from error
             except ValueError as error:
-                # A value that is cut off is read again with twice as much text.
+                # A value that is cut off is parsed again with twice as much text.
                 left = len(self._text) - self._start
                 if left < _LONGEST_VALUE and self._more(max(left, _CHUNK_BYTES)):
                     continue
@@ -148,7 +148,7 @@ class _Text:
         found = self._stream.read(size)
         self._ended = not found
         self._bytes += found
-        # A character may be cut in two.
+        # A character may be split between two reads.
         cut = len(self._bytes) if self._ended else _whole_characters(self._bytes)
         try:
             text = self._bytes[:cut].decode("utf-8")
@@ -159,7 +159,7 @@ class _Text:
 
 
 def _whole_characters(data: bytes) -> int:
-    """Return the number of bytes up to the last character, which may be incomplete."""
+    """Return the number of bytes before a last, incomplete character; all if it is complete."""
     end = len(data)
     while end and len(data) - end < 3 and data[end - 1] & 0xC0 == 0x80:
         end -= 1
@@ -167,12 +167,12 @@ def _whole_characters(data: bytes) -> int:
 
 
 def _flat(values: list[object]) -> list[object]:
-    """Return what a list holds, and what the lists in it hold."""
+    """Return the items of a list and of the lists nested in it."""
     return [one for value in values for one in (_flat(value) if isinstance(value, list) else [value])]
 
 
 def _fields(record: object, outer: str = "") -> list[str]:
-    """Return the names of a record's fields, those of nested records after a dot; a list has those of its first."""
+    """Return a record's field names, nested ones after a dot; a list has those of its first record."""
     if isinstance(record, list):
         return _fields(record[0], outer) if record else []
     found: list[str] = []
@@ -183,9 +183,9 @@ def _fields(record: object, outer: str = "") -> list[str]:
 
 
 def _has_field(record: object, name: str) -> bool:
-    """Return whether a record has a field; a dot leads into a nested record unless a field's name holds it.
+    """Return whether a record has a field; a dot leads into a nested record unless a field's own name contains it.
 
-    A nested record that is null has all fields, and they are null; a list has those that all of its records have.
+    A nested record that is null has all fields, which are null; a list has those that all of its records have.
     """
     if isinstance(record, list):
         return all(_has_field(one, name) for one in record)
@@ -198,7 +198,7 @@ def _has_field(record: object, name: str) -> bool:
 
 
 def _field(record: object, name: str) -> object:
-    """Return the value of a field (see `_has_field`), or None; of a list the values of its records."""
+    """Return the value of a field (see `_has_field`), or None; for a list, the values of its records."""
     if isinstance(record, list):
         return [_field(one, name) for one in record]
     if not isinstance(record, dict) or not _has_field(record, name):

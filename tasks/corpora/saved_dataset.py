@@ -24,10 +24,10 @@ class _State(TypedDict):
 
 
 def saved_dataset_files(folder: epath.Path) -> list[epath.Path] | None:
-    """Return the Arrow files of a saved data set, of its split "train" if it has splits; None of another folder.
+    """Return the Arrow files of a saved data set, of its split "train" if it has splits; None for any other folder.
 
     Raises:
-        UserError: if it has splits, but none of that name; or if its files are not in order on their own.
+        UserError: if it has splits, but none of that name, or its files alone do not give the order of the rows.
     """
     if (folder / _SPLITS).exists():
         splits = read_json(folder / _SPLITS, _Splits, remedy=_REMEDY)["splits"]

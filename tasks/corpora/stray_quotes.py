@@ -1,24 +1,24 @@
-"""Keep the quotes of a tab-separated table that are text, so that none of them swallows the rows after it."""
+"""Keep quotes that are text in a tab-separated table, so that none of them swallows the rows after it."""
 
 import re
 from collections.abc import Iterable, Iterator
 
 _WELL_QUOTED = re.compile(r'"(?:[^"]|"")*"')
-# The last line of a cell over several lines, and any line after its first: quotes of its text are doubled.
+# The last line of a multi-line cell, and any line after its first: quotes in its text are doubled.
 _ENDS = re.compile(r'(?:[^"]|"")*"(?:\t.*)?', re.DOTALL)
 _WITHIN = re.compile(rf'(?:[^"]|"")*|{_ENDS.pattern}', re.DOTALL)
-# Characters of a cell over several lines; one that is longer was opened by a stray quote.
+# Most characters of a multi-line cell; a longer one was opened by a stray quote.
 _LONGEST_CELL = 1 << 24
 
 
 def with_quoted_strays(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a table with each cell quoted that begins with a quote and does not end with its own.
+    """Yield the lines of a table, quoting each cell that begins with a quote but does not end with its own.
 
-    A cell may be quoted over several lines, as pandas writes a text of several lines. It is not where one of them is a
-    row by itself, or has quotes that are not doubled, or the table ends before the cell does: its quote is text.
+    A cell may be quoted over several lines, as pandas writes a text of several lines. The quote is text, however, if
+    one of these lines is a row by itself, or has quotes that are not doubled, or if the table ends before the cell.
 
     Args:
-        lines: of a table whose cells are separated by tabs, with their ends, the names of its columns first.
+        lines: the lines of a tab-separated table, with their ends; the first one holds the column names.
     """
     columns: int | None = None
     opened: list[str] = []
@@ -46,12 +46,12 @@ def with_quoted_strays(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _is_open(row: str) -> bool:
-    """Return whether a cell of a line begins with a quote that is not closed in it."""
+    """Return whether a cell of a line begins with a quote that is not closed in that line."""
     return any(cell.startswith('"') and cell.count('"') % 2 for cell in row.split("\t"))
 
 
 def _quoted(line: str) -> str:
-    """Return a line whose cells are read as they stand where they begin with a quote that is none of a table."""
+    """Return a line in which each cell that begins with a stray quote is quoted, so that it is read literally."""
     row = line.rstrip("\r\n")
     cells = []
     for cell in row.split("\t"):

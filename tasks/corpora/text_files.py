@@ -1,4 +1,4 @@
-"""Read files of text as a corpus: as streams, with file and place of whatever is damaged."""
+"""Read files of text as a corpus, as streams, reporting the file and place of any damage."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,13 +10,13 @@ from electra_jax.tasks.corpora.corpus import Corpus, Document, fingerprint_of
 from electra_jax.tasks.corpora.text_format import FORMATS
 from electra_jax.tasks.corpora.text_reader import TextReader
 
-# Files that are described one by one; of more, the first of each format.
+# The most files that are described one by one; if there are more, the first of each format is described.
 _DESCRIBED = 20
 _SHOWN_CHARACTERS = 80
 
 
 class TextFiles(Corpus):
-    """Read files of text. A unit is a file, named by its path from `root` on; its keys are "<unit>#<number>"."""
+    """Read files of text. A unit is a file, named by its path relative to `root`; its keys are "<unit>#<number>"."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class TextFiles(Corpus):
         Args:
             paths: the files.
             root: a folder that holds all of them.
-            name: a short name for people.
+            name: a short readable name.
             text_format: see `open.open_corpus`.
             text_field: see `open.open_corpus`.
             skip_undecodable: see `open.open_corpus`.
@@ -49,10 +49,10 @@ class TextFiles(Corpus):
         return int(sum(size_and_time(path)[0] * EXPANSION.get(path.suffix, 1) for path in self._paths.values()))
 
     def fingerprint(self) -> str:
-        """Return a hash of the units' names, sizes and times of change, and of how they are read."""
+        """Return a hash of the units' names, sizes and modification times, and of how they are read."""
         files = [(unit, *size_and_time(path)) for unit, path in self._paths.items()]
         formats = {unit: self._format_of(unit) for unit in self._paths}
-        # Plain text and JSON lines by suffix keep the hash that caches of them are found by.
+        # Plain text and JSON lines with the usual suffix keep the hash by which existing caches are found.
         read = {unit: kind for unit, kind in formats.items() if kind != ("jsonl" if ".jsonl" in unit else "documents")}
         how = self._reader
         extra = [read] if how.text_format == "auto" and read else []
@@ -67,7 +67,7 @@ class TextFiles(Corpus):
                 yield Document(f"{unit}#{number}", text)
 
     def description(self) -> Iterator[str]:
-        """Yield what each file was taken for and the first line that came out of it; of many, the first of each kind.
+        """Yield the detected format and the first line of each file; of many files, only the first of each format.
 
         Raises:
             UserError: as `documents`.
@@ -84,7 +84,7 @@ class TextFiles(Corpus):
     def _first_line(self, unit: str) -> str:
         skipped = self.skipped.copy()
         first = next(self.documents(unit), None)
-        # They are counted when the file is read as a whole.
+        # The lines are counted when the whole file is read.
         self.skipped.clear()
         self.skipped.update(skipped)
         if first is None:

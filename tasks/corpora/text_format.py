@@ -1,4 +1,4 @@
-"""Recognise by its first bytes what a file holds, whatever its suffix says."""
+"""Recognise a file's content by its first bytes, whatever its suffix says."""
 
 import csv
 import json
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from electra_jax.errors import UserError
 
-# What a file can be taken for, in words.
+# The recognised formats, in words.
 FORMATS = {
     "documents": "plain text, a blank line between documents",
     "lines": "plain text, a document a line",
@@ -37,7 +37,7 @@ _BINARY = (
 _TAR_MAGIC = slice(257, 262)
 
 _CONVERT = "save its text as .txt, or as JSON lines"
-# What is recognised and not read, by its first bytes, and what to do about it.
+# First bytes of formats that are recognised but not read, their names, and what to do instead.
 _UNREADABLE_BYTES = (
     (rb"%PDF-", "a PDF file", "extract its text, for example with pdftotext"),
     (rb"SQLite format 3\0", "an SQLite database", _CONVERT),
@@ -60,9 +60,9 @@ _UNREADABLE_BYTES = (
     (rb".{0,4000}?\x1b\$\)C", "text in ISO-2022-KR", "convert it with iconv -f ISO-2022-KR -t UTF-8"),
 )
 _FASTA = r">\S.*\r?\n([A-Z*\-]{20,}|[ACGTUNacgtun]{20,})\r?\n"
-# Four words, each with its tags, of which the last is one of IOB's.
+# Four words, each with its tags, the last of which is an IOB tag.
 _TAGGED = r"(-DOCSTART-.*\r?\n\s*)?(\S+[ \t](\S+[ \t])*([BIES]-\S+|O)\r?\n){4}"
-# Eight words with a tag each, "The/DT dog/NN": the letters of a tag, or the sign that a punctuation mark has for one.
+# Eight words with a tag each, "The/DT dog/NN": the letters of a tag, or the sign that is a punctuation mark's tag.
 _SLASHED = r"(\S*[^\s/]/([A-Za-z][A-Za-z$*+-]{0,9}|[^\w\s/]{1,3})\s+){8}|(\S+_([A-Z]{1,5}\$?|[^\w\s]{1,3})\s+){8}"
 _VERTICAL = r"(<[^>\n]+>[ \t]*\r?\n)+([^\s<]+\t[^\n]+\n){2}"
 # A tree of phrases, "(S (NP (DT The) (NN": labels in capitals or the numbers of a sentiment.
@@ -111,7 +111,7 @@ _UNREADABLE_TEXT = (
     (r"%!PS", "a PostScript file", "extract its text, for example with ps2ascii"),
     (r"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself with git lfs pull"),
 )
-# What is no text if it occurs so often in the first characters.
+# Content is not text if one of these patterns occurs often enough in its first characters.
 _FREQUENT_IN = 2000
 _FREQUENT = (
     (r"\w@@ |\S ##\w", 8, "text in subwords", "join them, or name the text that they were made from"),
@@ -123,18 +123,18 @@ _FORCE = "or, if it is plain text all the same, set --gin.TEXT_FORMAT='\"documen
 
 _JSON_OBJECT = re.compile(r'\{\s*("(?:[^"\\]|\\.)*"\s*:|\})')
 _JSON_ARRAY = re.compile(r'\[\s*(\{\s*("|\})|"|\[)')
-# Rows of a table that must have the cells of its header, if the header does not name the text.
+# Rows of a table that must have as many cells as its header, if the header does not name the text.
 _FEWEST_ROWS = 3
-# Lines of a table without a header, all of which have its columns.
+# Lines of a table without a header, all of which have the same number of columns.
 _FEWEST_LINES = 8
-# Tags; prose may have one.
+# Number of tags that make markup; prose may have one.
 _FEWEST_TAGS = 3
-# A share of NULs that no text in UTF-8 has, and text in UTF-16 without a mark does.
+# A share of NULs that no UTF-8 text has, but UTF-16 text without a byte-order mark does.
 _MOST_NULS = 0.05
 
 
 def recognise(head: bytes, *, suffix: str, text_field: str, place: str) -> str:
-    """Return one of `FORMATS` for the content of a file.
+    """Return the format of a file's content, one of `FORMATS`.
 
     Args:
         head: the first bytes of the file, decompressed.
@@ -143,7 +143,7 @@ def recognise(head: bytes, *, suffix: str, text_field: str, place: str) -> str:
         place: the file, for the error.
 
     Raises:
-        UserError: if the file is of a format that is recognised and cannot be read.
+        UserError: if the file has a format that is recognised but cannot be read.
     """
     if container := container_of(head):
         return container
@@ -182,25 +182,25 @@ def recognise(head: bytes, *, suffix: str, text_field: str, place: str) -> str:
 
 
 def container_of(head: bytes) -> str | None:
-    """Return the format of a file that is never text, by its magic, or None."""
+    """Return the format of a file that is never text, by its magic; None for others."""
     if head[_TAR_MAGIC] == b"ustar":
         return "tar"
     return next((kind for magic, kind in _BINARY if head.startswith(magic)), None)
 
 
 def unreadable_as(head: bytes) -> tuple[str, str] | None:
-    """Return what a file is that is neither text nor holds texts, and what to do about it; None for others."""
+    """Return the name of a format that is neither text nor holds texts, and what to do; None for others."""
     matching = (rest for pattern, *rest in _UNREADABLE_BYTES if re.match(pattern, head, re.DOTALL))
     return next(((what, advice) for what, advice in matching), None)
 
 
 def has_zeros(head: bytes) -> bool:
-    """Return whether a file has more bytes of 0 than a text in UTF-8, as one in UTF-16 without a mark does."""
+    """Return whether a file has more zero bytes than UTF-8 text, as UTF-16 without a byte-order mark does."""
     return head.count(0) > _MOST_NULS * len(head)
 
 
 def zip_application(names: Sequence[str]) -> tuple[str, str] | None:
-    """Return what a zip archive is if it is the document of an application, and what to do; None for other archives."""
+    """Return which application's document a zip archive is, and what to do; None for other archives."""
     for pattern, what, advice in (
         (r"\[Content_Types\]\.xml", "a Word, Excel or PowerPoint document", _CONVERT),
         (r"META-INF/container\.xml", "an EPUB book", "extract its text, for example with pandoc"),
@@ -215,7 +215,7 @@ def zip_application(names: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _is_markup(start: str) -> bool:
-    """Return whether a text begins with a tag, and others are closed or begin lines, but for wikiextractor's."""
+    """Return whether a text begins with a tag and has closed tags or tags at line starts, except wikiextractor's."""
     if re.match(r"<doc\s[^>]*\b(title|url)=", start):
         return False
     if re.match(r"<[A-Za-z][^<>]*>", start) and len(re.findall(r"</(?!doc>)[A-Za-z]", start)) >= _FEWEST_TAGS:
@@ -226,19 +226,19 @@ def _is_markup(start: str) -> bool:
 
 
 def _kind_of_json(start: str) -> str | None:
-    """Return how the JSON objects are laid out that begin here, or None if it is prose that begins with one."""
+    """Return the layout of the JSON objects that begin here; None if it is prose that begins with one."""
     line, newline, _ = start.partition("\n")
     try:
         _, end = json.JSONDecoder().raw_decode(start)
     except json.JSONDecodeError as error:
-        # A line that is damaged is said to be when it is read.
+        # A damaged line is reported when it is read.
         return "json" if newline and error.pos > len(line) else "jsonl"
     except (ValueError, RecursionError):
         return "jsonl"
     rest = start[end:].split("\n")[0].strip()
     if "\n" in start[:end] or rest.startswith("{"):
         return "json"
-    # With a comma after each, they are lines that have to be mended.
+    # Objects with a comma after each are lines that have to be corrected.
     return None if rest not in ("", ",") else "jsonl"
 
 
@@ -257,7 +257,7 @@ def _is_json_array(start: str) -> bool:
 
 
 def _kind_of_table(start: str, suffix: str, text_field: str) -> str | None:
-    """Return the kind of the table that begins here, or None if it is no table."""
+    """Return the kind of the table that begins here; None if it is not a table."""
     header = start.split("\n", maxsplit=1)[0].rstrip("\r")
     field = text_field.split(".")[0]
     cells = {kind: next(iter(_rows(header, delimiter)), []) for kind, delimiter in DELIMITERS.items()}
@@ -270,7 +270,7 @@ def _kind_of_table(start: str, suffix: str, text_field: str) -> str | None:
         return "tsv"
     for kind, columns in cells.items():
         if len(columns) > 1 and all(re.fullmatch(r"[^\W\d]\w*", name) for name in columns):
-            # The last row may be cut off.
+            # The last row may be incomplete.
             rows = _rows(start, DELIMITERS[kind])[1:-1]
             if len(rows) >= _FEWEST_ROWS and all(len(row) == len(columns) for row in rows):
                 return kind
@@ -278,7 +278,7 @@ def _kind_of_table(start: str, suffix: str, text_field: str) -> str | None:
 
 
 def _has_columns(start: str) -> bool:
-    """Return whether lines have as many tabs as each other, or as many vertical bars; the last may be cut off."""
+    """Return whether all lines have the same number of tabs, or of vertical bars; the last may be incomplete."""
     lines = [line.rstrip("\r ") for line in start.split("\n")[:-1] if line.strip()]
     return any(
         len(lines) >= _FEWEST_LINES
@@ -289,7 +289,7 @@ def _has_columns(start: str) -> bool:
 
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:
-    """Return the rows of a table, or none if it is no table, such as a line with a carriage return inside."""
+    """Return the rows of a table; none if it is not a table, such as a line with a carriage return inside."""
     try:
         return list(csv.reader((f"{line}\n" for line in text.split("\n")), delimiter=delimiter))
     except csv.Error:

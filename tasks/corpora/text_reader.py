@@ -1,4 +1,4 @@
-"""Read the texts of one file, whatever it holds: lines, tables, records, or an archive of such files."""
+"""Read the texts of one file of any kind: lines, tables, records, or an archive of such files."""
 
 import collections
 import csv
@@ -19,12 +19,12 @@ from electra_jax.tasks.corpora.records import json_values, object_with_one, text
 from electra_jax.tasks.corpora.stray_quotes import with_quoted_strays
 from electra_jax.tasks.corpora.text_format import DELIMITERS, container_of, recognise
 
-# A file without blank lines would be one document however large: it is cut so that memory stays bounded.
+# A file without blank lines would be a single document: it is cut so that memory stays bounded.
 _LONGEST_DOCUMENT = 1 << 24  # characters
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# With SKIP_UNDECODABLE, a file of which more is left out is not one of UTF-8 with a few slips.
+# With SKIP_UNDECODABLE, a file that loses more than this is not UTF-8 with a few slips.
 _MOST_UNDECODABLE, _FEWEST_UNDECODABLE = 0.1, 10
 
 
@@ -33,10 +33,10 @@ class TextReader:
     """Say how files are read.
 
     Attributes:
-        text_format: "auto", or a format of text that all files have, see `open.open_corpus`.
+        text_format: "auto", or the text format of all files, see `open.open_corpus`.
         text_field: the field or column that holds the text.
-        skip_undecodable: whether texts that are not UTF-8 are left out and counted, instead of an error.
-        skipped: where everything that is left out is counted.
+        skip_undecodable: whether texts that are not UTF-8 are left out and counted, instead of raising an error.
+        skipped: counts everything that is left out.
     """
 
     text_format: str
@@ -45,10 +45,10 @@ class TextReader:
     skipped: collections.Counter[str]
 
     def format_of(self, content: Content, place: str) -> str:
-        """Return what a file is taken for, one of `text_format.FORMATS`.
+        """Return the format of a file, one of `text_format.FORMATS`.
 
         Raises:
-            UserError: if it is of a format that is recognised and cannot be read.
+            UserError: if it has a format that is recognised but cannot be read.
         """
         container = container_of(content.head)
         content = content if container else with_line_feeds(content)
@@ -59,7 +59,7 @@ class TextReader:
         return recognise(content.head, suffix=suffix, text_field=self.text_field, place=place)
 
     def texts(self, content: Content, place: str) -> Iterator[str]:
-        """Yield the texts of a file, some of them empty.
+        """Yield the texts of a file, some of which may be empty.
 
         Args:
             content: the file, decompressed.
@@ -117,8 +117,8 @@ class TextReader:
             yield self._text_of({self.text_field: None} if None in record.values() else record, where)
 
     def _texts_of_table(self, lines: Iterable[str], place: str, delimiter: str) -> Iterator[str]:
-        csv.field_size_limit(_LONGEST_DOCUMENT)  # a text may be longer than the 131,072 that csv allows of itself
-        # A stray quote of a .tsv is text more often than not.
+        csv.field_size_limit(_LONGEST_DOCUMENT)  # a text may be longer than csv's own limit of 131,072
+        # A stray quote in a .tsv usually is text.
         lines = with_quoted_strays(lines) if delimiter == DELIMITERS["tsv"] else lines
         rows = csv.DictReader(lines, delimiter=delimiter, strict=delimiter != DELIMITERS["tsv"])
         try:
@@ -126,7 +126,7 @@ class TextReader:
             if header.count(self.text_field) > 1:
                 raise UserError(f"{place}: several columns are named {self.text_field!r}: rename all but one.")
             for row in rows:
-                # Empty cells at the end are a spreadsheet's.
+                # Spreadsheets write empty cells at the end.
                 if any(row.get(None, ())):
                     found = len(header) + len(row[None])
                     raise UserError(
@@ -140,7 +140,7 @@ class TextReader:
                         f"{place}: no column {self.text_field!r} (columns: {fields}); name the one that holds the text "
                         "with --gin.TEXT_FIELD, or, if it is plain text, set --gin.TEXT_FORMAT='\"documents\"'."
                     )
-                # As where tables were joined end to end.
+                # Tables that were joined end to end repeat their header.
                 if len(header) > 1 and [*row.values()] == header:
                     self.skipped["repeated headers"] += 1
                     continue
@@ -154,7 +154,7 @@ class TextReader:
             ) from error
 
     def _decoded(self, numbered: Iterable[tuple[int, bytes]], place: str, unit: str) -> Iterator[tuple[int, str]]:
-        """Yield the lines (or pages) that are UTF-8, with their numbers; the others are counted, or an error."""
+        """Yield the lines (or pages) that are UTF-8, with their numbers; count the others, or raise an error."""
         offset = undecodable = number = 0
         for number, raw in numbered:
             start = len(_BYTE_ORDER_MARK) if number == 1 and raw.startswith(_BYTE_ORDER_MARK) else 0
@@ -189,7 +189,7 @@ def _check_undecodable(undecodable: int, number: int, place: str, units: str) ->
     """Refuse a file that is not UTF-8 at all.
 
     Raises:
-        UserError: if too many of its lines, or of what it consists of, are not UTF-8.
+        UserError: if too many of its lines (or other units) are not UTF-8.
     """
     if undecodable > _FEWEST_UNDECODABLE and undecodable > _MOST_UNDECODABLE * number:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Read a text dataset that TensorFlow Datasets has prepared, as a corpus."""
+"""Read a text dataset prepared by TensorFlow Datasets as a corpus."""
 
 import re
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ _ADDRESS = re.compile(r"(?P<name>[^:]+(:\d+\.(\d+|\*)\.(\d+|\*))?)(:(?P<split>.+
 
 
 class TfdsText(Corpus):
-    """Read one split of a dataset, "train" unless named. A unit is a shard of it, or a part that the split names."""
+    """Read one split of a dataset, "train" by default. A unit is a shard of it, or a part that the split names."""
 
     def __init__(self, address: str, *, text_field: str, skip_undecodable: bool) -> None:
-        """Look the dataset up under TFDS_DATA_DIR; nothing is read yet.
+        """Look up the dataset under TFDS_DATA_DIR; nothing is read yet.
 
         Args:
             address: NAME[:split], as TFDS writes them.
             text_field: the field of an example that holds the text.
-            skip_undecodable: whether texts that are not UTF-8 are left out and counted, instead of an error.
+            skip_undecodable: whether texts that are not UTF-8 are left out and counted, instead of raising an error.
 
         Raises:
-            UserError: if there is no such dataset, split or text field, or if the dataset is not prepared.
+            UserError: if there is no such dataset, split or text field, or the dataset is not prepared.
         """
         match = _ADDRESS.fullmatch(address)
         if match is None:
@@ -54,14 +54,14 @@ class TfdsText(Corpus):
         return self._size
 
     def fingerprint(self) -> str:
-        """Return a hash of the dataset's name, configuration and version, the split and the way that it is read."""
+        """Return a hash of the dataset's name, configuration and version, the split and how it is read."""
         return fingerprint_of(self._full_name, self.name, self._num_examples, self._text_field, self._skip_undecodable)
 
     def documents(self, unit: str) -> Iterator[Document]:
         """Yield the texts of a shard, in the order of its file.
 
         Raises:
-            UserError: if a text is not UTF-8, or a file is not as TFDS prepares it.
+            UserError: if a text is not UTF-8, or a file is not in TFDS's format.
         """
         read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         only_text = tfds.decode.PartialDecoding([self._text_field])

@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 from electra_jax.tasks.text.tables import is_missing
 
-# A table that pandas has written may spell the number of a choice as a float.
+# A table written by pandas may spell the number of a choice as a float.
 _NUMBER = re.compile(r"(\d{1,3})(?:\.0)?")
 _LETTER = re.compile(r"[A-Za-z]")
 
 
 class ChoiceExample(NamedTuple):
-    """A text, perhaps a question on it, and texts of which one is right.
+    """A text, optionally a question on it, and choices of which one is right.
 
-    `index`: the number of the record, from 0, also where records before it were skipped. `text_b`: the question; None
-    where there is none. `label`: the place of the right choice, from 0; None where it is not known.
+    `index`: the number of the record, from 0, also counting skipped records. `text_b`: the question; None if there is
+    none. `label`: the index of the right choice, from 0; None if it is not known.
     """
 
     index: int
@@ -32,7 +32,7 @@ class ChoiceExample(NamedTuple):
 class ChoiceColumns:
     """Names of a table's columns.
 
-    `text_b`: None without a question; `choices`: names of columns that hold a choice each, or of one that holds lists;
+    `text_b`: None without a question; `choices`: names of columns that hold one choice each, or of one column of lists;
     `label`: None for a file without labels.
     """
 
@@ -49,14 +49,15 @@ class ChoiceColumns:
 
 
 class BadRecordError(ValueError):
-    """A record is no example: its arguments are what is wrong, and what is expected."""
+    """A record is not an example: the arguments are the problem and what is expected."""
 
 
 def example_of(index: int, record: Mapping[str, object], columns: ChoiceColumns) -> ChoiceExample:
     """Return the example of a record.
 
     Raises:
-        BadRecordError: if a text or the label is missing, there are no two choices, or the label is none of them.
+        BadRecordError: if a text or the label is missing, there are fewer than two choices, or the label is none of
+            them.
     """
     texts = [name for name in (columns.text_a, columns.text_b) if name is not None]
     missing = [name for name in texts if is_missing(record.get(name), label=False)]
@@ -71,15 +72,15 @@ def example_of(index: int, record: Mapping[str, object], columns: ChoiceColumns)
 
 
 def choices_of(record: Mapping[str, object], columns: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the choices of a record; of several columns the last ones may be empty.
+    """Return the choices of a record; if they are in several columns, the last ones may be empty.
 
     Args:
         record: the record.
-        columns: the name of a column of lists, in JSON or as a table spells what Python prints; or names of columns
-            that hold a choice each.
+        columns: the name of a column of lists, in JSON or as Python prints them; or names of columns that hold one
+            choice each.
 
     Raises:
-        BadRecordError: if there are fewer than two, or one is empty or no text.
+        BadRecordError: if there are fewer than two, or one is empty or not a text.
     """
     found = _listed(record.get(columns)) if isinstance(columns, str) else [record.get(name) for name in columns]
     if found is None:
@@ -95,10 +96,10 @@ def choices_of(record: Mapping[str, object], columns: str | Sequence[str]) -> tu
 
 
 def place_of(label: object, choices: Sequence[str]) -> int:
-    """Return the place of a choice, from 0, by its number from 0, its letter or its text.
+    """Return the index of a choice, from 0, given its number from 0, its letter or its text.
 
     Raises:
-        BadRecordError: if it is none of them, or one choice is meant by its number or letter and another by its text.
+        BadRecordError: if it is none of them, or means one choice by its number or letter and another by its text.
     """
     said = str(label).strip()
     places = [place for place, choice in enumerate(choices) if choice.strip() == said]
@@ -121,7 +122,7 @@ def place_of(label: object, choices: Sequence[str]) -> int:
 
 
 def _listed(value: object) -> list[object] | None:
-    """Return a list, also one that a table spells; None for what is none."""
+    """Return a list, possibly one that a table spells out; None for any other value."""
     if isinstance(value, str):
         for read in (json.loads, ast.literal_eval):
             try:

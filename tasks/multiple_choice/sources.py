@@ -21,14 +21,14 @@ from electra_jax.tasks.split_files import Sources, file_sources, split_paths, wh
 # The files of rowanz/swagaf (Zellers et al., 2018): https://github.com/rowanz/swagaf/tree/master/data
 SWAG_COLUMNS = ChoiceColumns("sent1", "sent2", tuple(f"ending{number}" for number in range(4)), "label")
 
-# The fields of a passage of RACE (Lai et al., 2017), a .txt file of JSON below RACE/<split>/{middle,high}, and those
-# of one of its questions.
+# The fields of a RACE passage (Lai et al., 2017), a .txt file of JSON below RACE/<split>/{middle,high}, and those of
+# one of its questions.
 _RACE_LISTS = ("questions", "options", "answers")
 _RACE_COLUMNS = ChoiceColumns("article", "questions", "options", "answers")
 
 
 def choice_sources(options: TaskOptions) -> Sources:
-    """Return the splits of a task of multiple choice.
+    """Return the splits of a multiple-choice task.
 
     Raises:
         UserError: if they are not to be read from files, or the settings do not say how.
@@ -57,12 +57,12 @@ def read_choices(path: pathlib.Path, split: str, *, columns: ChoiceColumns, skip
     Args:
         path: the file, UTF-8.
         split: "test" need not have labels.
-        columns: which columns hold what.
-        skip_bad_rows: leave out a row that is no example and count it, rather than stop.
+        columns: the names of the columns.
+        skip_bad_rows: whether to leave out and count a row that is not an example, instead of stopping.
 
     Raises:
-        UserError: if the file is missing, empty or of another format, lacks a column, has a bad row, or has no row that
-            can be used.
+        UserError: if the file is missing, empty or of another format, lacks a column, has a bad row, or has no usable
+            row.
     """
     if split == "test" and columns.label not in column_names(path):
         columns = dataclasses.replace(columns, label=None)
@@ -85,11 +85,12 @@ def read_race(folder: pathlib.Path, split: str, *, skip_bad_rows: bool) -> Examp
 
     Args:
         folder: such as RACE/train, or RACE/train/middle; or a file.
-        split: without effect, because every split has answers.
-        skip_bad_rows: leave out a passage or a question that cannot be used and count it, rather than stop.
+        split: no effect, because every split has answers.
+        skip_bad_rows: whether to leave out and count an unusable passage or question, instead of stopping.
 
     Raises:
-        UserError: if there is no file, one cannot be read or is not as published, or no question can be used.
+        UserError: if there is no file, one cannot be read or differs from the published format, or no question is
+            usable.
     """
     del split
     paths = sorted(folder.rglob("*.txt")) if folder.is_dir() else [folder]
@@ -132,7 +133,7 @@ def _race_questions(path: pathlib.Path, bad_rows: BadRows) -> Iterator[tuple[int
 
 
 def _with_val(options: TaskOptions, folders: tuple[str, ...]) -> TaskOptions:
-    """Return options that name the file of the dev split, which is called val.csv as it was published."""
+    """Return options that name the file of the dev split, which was published as val.csv."""
     if options.dev_file is not None or options.data_dir is None:
         return options
     places = (pathlib.Path(options.data_dir) / folder / "val.csv" for folder in (*folders, ""))

@@ -20,13 +20,13 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 CHOICE_TASKS = ("multiple_choice", "swag", "race")
 
-# What a question of RACE has in the place of the answer.
+# RACE's mark for the place of the answer in a question.
 BLANK = "_"
 
 
 @dataclasses.dataclass(frozen=True)
 class ChoicePrediction:
-    """The likeliest choice of an example, by its place and its text, and the probability of each, in order."""
+    """The likeliest choice of an example, by its index and its text, and the probability of each, in order."""
 
     label: int
     choice: str
@@ -43,10 +43,10 @@ class ChoiceTask(FromSources):
 
     Attributes:
         name: its name in the catalogue.
-        fills_blanks: whether a choice is written into the blank of its question, "_", where there is one.
-        vocabulary: tokenises.
+        fills_blanks: whether a choice is written into the blank of its question, "_", if it has one.
+        vocabulary: tokenises the text.
         length: the most tokens of a row, which is one choice.
-        sources: where the splits are.
+        sources: its splits.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ChoiceTask(FromSources):
         return "accuracy"
 
     def raw_examples(self, inputs: Sequence[Mapping[str, Any]]) -> list[ChoiceExample]:
-        """Return the examples of mappings with "text", "text_b" (None without a question) and "choices"."""
+        """Return examples from mappings with "text", "text_b" (None without a question) and "choices"."""
         return [
             ChoiceExample(index, value["text"], value["text_b"], tuple(value["choices"]), None)
             for index, value in enumerate(inputs)
@@ -80,8 +80,8 @@ class ChoiceTask(FromSources):
     def rows(self, examples: Sequence[ChoiceExample], *, training: bool) -> list[Row]:
         """Tokenise: `[CLS] text [SEP] question choice [SEP]` for each choice, the longer part cut first.
 
-        In training an example is one row, with as many choices as any of the examples has; those that it lacks are
-        told by `choice_mask`. Otherwise each choice is a row.
+        In training an example is one row, with the largest number of choices of any example; `choice_mask` is 0 for
+        those that it lacks. Otherwise each choice is a row.
         """
         used = {number: each for number, each in enumerate(examples) if not training or each.label is not None}
         pairs = [
@@ -112,8 +112,8 @@ class ChoiceTask(FromSources):
 
         Args:
             examples: as they were given to `rows`.
-            rows: those for prediction, in any order.
-            outputs: of each row, `logits`: float32 [1], the score of one choice.
+            rows: the rows for prediction, in any order.
+            outputs: the outputs of each row: `logits`, float32 [1], the score of one choice.
         """
         logits = [np.zeros(len(example.choices), np.float64) for example in examples]
         for row, output in zip(rows, outputs, strict=True):
@@ -140,7 +140,7 @@ class ChoiceTask(FromSources):
         return {"accuracy": 100.0 * float(np.mean(right))}
 
     def describe(self) -> dict[str, Any]:
-        """Return what `choice_task_from_facts` needs."""
+        """Return the facts that `choice_task_from_facts` needs."""
         return {
             "task": self.name,
             "kind": self.kind,
@@ -167,11 +167,11 @@ def make_choice_task(options: TaskOptions, vocabulary: Vocabulary) -> ChoiceTask
     """Make a task with its data.
 
     Args:
-        options: which, and where its data is.
-        vocabulary: tokenises.
+        options: which task, and where its data is.
+        vocabulary: tokenises the text.
 
     Raises:
-        UserError: if there is no data, the settings do not say how to read it, or long texts are to have windows.
+        UserError: if there is no data, the settings do not say how to read it, or long texts should have windows.
     """
     if options.long_texts != "cut":
         raise UserError(
@@ -187,7 +187,7 @@ def make_choice_task(options: TaskOptions, vocabulary: Vocabulary) -> ChoiceTask
 
 
 def choice_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> ChoiceTask:
-    """Rebuild a task from what `ChoiceTask.describe` gave, to read raw input."""
+    """Rebuild a task from the result of `ChoiceTask.describe`, to read raw input."""
     return ChoiceTask(
         name=facts["task"],
         fills_blanks=facts["fills_blanks"],

@@ -1,1 +1,1 @@
-"""The rules of the original code where this project's differ, faults included; `choice` hands them to the tasks."""
+"""Provide the original code's rules where this project's differ, faults included; `choice` hands them to the tasks."""

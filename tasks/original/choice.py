@@ -21,7 +21,7 @@ from electra_jax.tasks.vocabulary import Vocabulary
 # "standard" rules are this project's; "original" ones those of google-research/electra, faults included.
 NAMES = ("standard", "original")
 
-# The settings that version 0.1 recorded one by one of a fine-tuned model, with the original's value of each.
+# The settings that version 0.1 recorded one by one for a fine-tuned model, with the original's value of each.
 _RECORDED_BY_0_1 = {
     "gold_counts_predicted": True,
     "span_reader": "reference",
@@ -37,7 +37,7 @@ _RECORDED_BY_0_1 = {
     "skip_unanswered": True,
 }
 
-# What models that did not record it did, by the kind of their task.
+# The behaviour of models that did not record it, by the kind of their task.
 _RECORDED_WITHOUT = {
     **{
         kind: {"long_texts": "cut", "clips": True, "thresholds": None}
@@ -51,10 +51,10 @@ _Chosen = TypeVar("_Chosen")
 
 
 def example_builder(name: str) -> ExampleBuilder:
-    """Return what builds pre-training examples from documents: "complete" or "original".
+    """Return the builder of pre-training examples from documents: "complete" or "original".
 
     Raises:
-      UserError: if there is no builder of that name.
+        UserError: if there is no builder of that name.
     """
     return _named(name, "example_building", packing.COMPLETE, original_packing.BUILDER)
 
@@ -63,7 +63,7 @@ def text_rules(name: str) -> TextRules:
     """Return the rules of that name for classification and regression.
 
     Raises:
-      UserError: if there are no rules of that name.
+        UserError: if there are no rules of that name.
     """
     return _named(name, "rules", task.STANDARD_RULES, original_text.RULES)
 
@@ -72,7 +72,7 @@ def tagging_rules(name: str) -> TaggingRules:
     """Return the rules of that name for tagging.
 
     Raises:
-      UserError: if there are no rules of that name.
+        UserError: if there are no rules of that name.
     """
     return _named(name, "rules", sentences.STANDARD_RULES, original_tagging.RULES)
 
@@ -81,16 +81,16 @@ def qa_rules(name: str) -> QARules:
     """Return the rules of that name for question answering.
 
     Raises:
-      UserError: if there are no rules of that name.
+        UserError: if there are no rules of that name.
     """
     return _named(name, "rules", windows.STANDARD_RULES, original_qa.RULES)
 
 
 def check_vocabulary(name: str, vocabulary: Vocabulary) -> None:
-    """Refuse to follow the original with another tokenizer than BERT's, whose word pieces its rules take apart.
+    """Refuse the original's rules with a tokenizer other than BERT's, whose word pieces they take apart.
 
     Raises:
-      UserError: if the rules are the original's, and the vocabulary is that of another tokenizer.
+        UserError: if the rules are the original's, and the vocabulary is that of another tokenizer.
     """
     if name == "original" and vocabulary.lowercase is None:
         raise UserError(
@@ -100,15 +100,15 @@ def check_vocabulary(name: str, vocabulary: Vocabulary) -> None:
 
 
 def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a fine-tuned model records of its task with the name of its `rules`, as this version writes it.
+    """Convert a fine-tuned model's record of its task to this version's form, with the name of its `rules`.
 
-    Version 0.1 recorded each rule by itself.
+    Version 0.1 recorded each rule separately.
 
     Args:
-      facts: what `DownstreamTask.describe` gave, in this version or in 0.1.
+        facts: the result of `DownstreamTask.describe`, in this version or in 0.1.
 
     Raises:
-      UserError: if some of the rules are the original's and others are not.
+        UserError: if some of the rules are the original's and others are not.
     """
     facts = _RECORDED_WITHOUT.get(facts.get("kind", ""), {}) | dict(facts)
     if "rules" in facts or facts.get("registered"):

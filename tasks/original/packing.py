@@ -1,4 +1,4 @@
-"""Two-segment packing exactly as the original's `build_pretraining_dataset.py`, with its losses: to compare with."""
+"""Pack two segments exactly as the original's `build_pretraining_dataset.py`, losses included, for comparison."""
 
 import random
 from collections.abc import Sequence
@@ -12,27 +12,27 @@ from electra_jax.tasks.pretraining.packing import (
     join_segments,
 )
 
-# What the original aims at for segment A when the example shall have one segment: more than any example holds.
+# The length that the original aims at for segment A if the example is to have one segment: more than any example holds.
 NO_BORDER = 100_000
 
 
 class OriginalPacker:
-    """Packs a stream of sentences as the original's `ExampleBuilder`, draw by draw.
+    """Pack a stream of sentences as the original's `ExampleBuilder`, draw by draw.
 
     Four things differ from `packing.pack`:
-      - the length aimed at and the generator live on from document to document, so that an example depends on
-        all that came before it (there: on its document alone);
-      - what does not fit an example is discarded (there: it goes on to the next);
+      - the target length and the generator are kept from document to document, so that an example depends on
+        everything before it (there: on its document alone);
+      - tokens that do not fit an example are discarded (there: they go on to the next);
       - a late short sentence may go back into segment A, in front of earlier ones (there: order is kept);
       - a drawn shorter target ends the collecting of sentences, but the example is not cut to it.
 
-    How much is discarded depends on the sentences: none where they are short, most of a sentence that is longer
+    How much is discarded depends on the sentences: nothing if they are short, most of a sentence that is longer
     than an example. Of novels (../shared/data/corpus/gutenberg-00, its first 8 MB, a paragraph a line) 35 % of the
     tokens at length 128 and 14 % at 512; of documentation (debian-00) 27 % and 9 %. `discarded` counts it.
 
     Attributes:
-      discarded: tokens that were given and are in no example, so far.
-      target: the number of tokens at which the next example is made.
+        discarded: number of tokens so far that were given and are in no example.
+        target: the number of tokens at which the next example is made.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class OriginalPacker:
     ) -> None:
         """Start with no sentences.
 
-        `length`: most tokens of an example, special ones counted. The published shares are 0.1 and 0.05.
+        `length`: largest number of tokens of an example, special ones counted. The published shares are 0.1 and 0.05.
 
         Raises:
-          UserError: if `length` is under 5.
+            UserError: if `length` is under 5.
         """
         if length < SHORTEST_TARGET:
             raise UserError(f"a sequence length of {length} is too short: {SHORTEST_TARGET} is the least")
@@ -72,17 +72,17 @@ class OriginalPacker:
         return self._make_example() if self._num_tokens >= self.target else None
 
     def end_document(self) -> Example | None:
-        """Return the example of what is left of the document, if anything is: a blank line, or the end of a file."""
+        """Return the example made of the rest of the document, if any; call it at a blank line or a file's end."""
         return self._make_example() if self._num_tokens else None
 
     def pack_document(self, sentences: Sequence[Sequence[int]]) -> list[Example]:
-        """Return the examples that a document completes; its end is a border."""
+        """Return the examples that a document completes; no example continues past its end."""
         examples = [self.add(sentence) for sentence in sentences]
         examples.append(self.end_document())
         return [example for example in examples if example is not None]
 
     def draw_target(self) -> None:
-        """Draw the length that the next example aims at."""
+        """Draw the target length of the next example."""
         short = self._rng.random() < self._random_length_share
         self.target = self._rng.randint(SHORTEST_TARGET, self._length) if short else self._length
 
@@ -92,7 +92,7 @@ class OriginalPacker:
         a: list[int] = []
         b: list[int] = []
         for sentence in self._sentences:
-            # The coin comes last: the original draws it only where the other conditions leave the question open.
+            # The random draw comes last: the original draws only if the other conditions leave the question open.
             if (
                 not a
                 or len(a) + len(sentence) < middle
@@ -119,7 +119,7 @@ def build_examples(
     random_length_share: float,
     rng: random.Random,
 ) -> tuple[list[Example], int]:
-    """Pack the sentences of one document as the original: see `packing.pack` for the arguments and the results."""
+    """Pack the sentences of one document as the original does: see `packing.pack` for the arguments and the results."""
     packer = OriginalPacker(
         length=length,
         cls_id=cls_id,
@@ -128,8 +128,8 @@ def build_examples(
         random_length_share=random_length_share,
         rng=rng,
     )
-    # The length aimed at is drawn anew for each example, here for the first one too: examples are distributed as in
-    # a packer that lives on from document to document, and yet depend on their document alone.
+    # The target length is drawn for each example, here for the first one too: examples are distributed as in a packer
+    # that is kept from document to document, and yet depend on their document alone.
     packer.draw_target()
     return packer.pack_document(sentences), packer.discarded
 

@@ -1,4 +1,4 @@
-"""Question answering exactly as the original's `finetune/qa`, faults included: to compare with."""
+"""Answer questions exactly as the original's `finetune/qa`, faults included, for comparison."""
 
 import dataclasses
 import functools
@@ -15,12 +15,12 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """A text as the original's words: what stands between five characters that it takes for white space.
+    """A text as the original's words: the parts between the five characters that it treats as white space.
 
     Attributes:
-      words: the words in order.
-      word_of_character: for each character of the text the number of its word, or of the word before it; -1
-        before the first.
+        words: the words in order.
+        word_of_character: for each character of the text the number of its word, or of the word before it; -1 before
+            the first.
     """
 
     words: list[str]
@@ -46,11 +46,11 @@ def split_words(text: str) -> Words:
 def word_span(text: str, answer: Answer) -> tuple[int, int]:
     """Return the original's `start_position` and `end_position`: the first and last word of an answer.
 
-    Its length is that of its text. It is refused unless the words hold its text with single spaces, small and
-    capital letters being equal. Text and words differ about U+00A0 and U+2028, and such answers are lost.
+    Its length is that of its text. It is refused unless the words contain its text with single spaces, ignoring case.
+    Text and words differ at U+00A0 and U+2028, and such answers are lost.
 
     Raises:
-      UnusableAnswerError: if it reaches beyond the context, or its words do not hold it.
+        UnusableAnswerError: if it reaches beyond the context, or its words do not contain it.
     """
     split = split_words(text)
     words, word_of_character = split.words, split.word_of_character
@@ -66,12 +66,12 @@ def word_span(text: str, answer: Answer) -> tuple[int, int]:
 def align_by_words(context: TokenizedContext, answer: Answer, vocabulary: Vocabulary) -> tuple[int, int]:
     """Return the original's pieces of an answer: those of its words, narrowed to the first run that spells it.
 
-    It loses the questions whose answer holds U+00A0 or U+2028 or stands elsewhere than the file says, and learns whole
-    words where its search fails: 2 in 1,000 targets of SQuAD 1.1 differ. Source: `_improve_answer_span` of the
-    original, after BERT's.
+    It loses the questions whose answer contains U+00A0 or U+2028 or is not where the file says, and learns whole words
+    if its search fails: 2 in 1,000 targets of SQuAD 1.1 differ. Source: `_improve_answer_span` of the original, after
+    BERT's.
 
     Raises:
-      UnusableAnswerError: if `word_span` refuses the answer.
+        UnusableAnswerError: if `word_span` refuses the answer.
     """
     first_word, last_word = word_span(context.text, answer)
     words_T = words_of_tokens(context)
@@ -91,7 +91,7 @@ def words_of_tokens(context: TokenizedContext) -> np.ndarray:
 
 
 def projected_span_text(context: str, window: Window, start: int, end: int, vocabulary: Vocabulary) -> str:
-    """Return the original's text of a span: its word pieces, found again in its words, which stand a space apart."""
+    """Return the original's text of a span: its word pieces, mapped back to its words, which are joined by spaces."""
     pieces = (vocabulary.tokens[token] for token in window.input_ids_L[start : end + 1].tolist())
     pieces_text = " ".join(pieces).replace(" ##", "").replace("##", "")
     split = split_words(context)
@@ -101,15 +101,15 @@ def projected_span_text(context: str, window: Window, start: int, end: int, voca
 
 
 def project(pieces_text: str, text: str, tokenizer: Tokenizer) -> str:
-    """Return the part of `text` that spells `pieces_text`, or the whole of it where that cannot be told.
+    """Return the part of `text` that spells `pieces_text`, or all of `text` if that cannot be determined.
 
-    "steve smith" in "Steve Smith's" is "Steve Smith". Source: BERT's `get_final_text`. It fails where lower-casing
+    "steve smith" in "Steve Smith's" is "Steve Smith". Source: BERT's `get_final_text`. It fails if lower-casing
     or stripping changes the number of characters, and finds the first of several occurrences.
 
     Args:
-      pieces_text: word pieces put together again.
-      text: the words of the context that hold them.
-      tokenizer: tells how text is cleaned and split.
+        pieces_text: word pieces joined again.
+        text: the words of the context that contain them.
+        tokenizer: determines how text is cleaned and split.
     """
     cleaned = tokenizer.normalizer.normalize_str(text)
     split_text = " ".join(part for part, _ in tokenizer.pre_tokenizer.pre_tokenize_str(cleaned))
@@ -126,9 +126,9 @@ def project(pieces_text: str, text: str, tokenizer: Tokenizer) -> str:
 
 
 # A window without the answer of its question counts as answerable, at [CLS]: 1 in 200 windows of SQuAD 1.1 and 1 in 80
-# of SQuAD 2.0 at length 512. `cut_spans` leaves gaps where the stride is longer than the window: at length and stride
-# 128, 2 in 100 answers of SQuAD 1.1 are in no window, and the gold spans score 98.5 F1 rather than 99.9. A context
-# without word pieces has no window.
+# of SQuAD 2.0 at length 512. `cut_spans` leaves gaps if the stride is longer than the window: at length and stride 128,
+# 2 in 100 answers of SQuAD 1.1 are in no window, and the gold spans score 98.5 F1 instead of 99.9. A context without
+# word pieces has no window.
 RULES = QARules(
     name="original",
     align=align_by_words,

@@ -1,4 +1,4 @@
-"""Tagging exactly as the original's `finetune/tagging`, faults included: to compare with."""
+"""Tag exactly as the original's `finetune/tagging`, faults included, for comparison."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -7,15 +7,15 @@ from electra_jax.tasks.tagging.conlleval import OUTSIDE, Span, split_tag
 from electra_jax.tasks.tagging.sentences import TaggedSentence, TaggingRules, encoded_tags
 from electra_jax.tasks.vocabulary import Vocabulary
 
-# ASCII characters that BERT takes for punctuation though Unicode calls them symbols.
+# ASCII characters that BERT treats as punctuation although Unicode calls them symbols.
 _SYMBOLS = "$+<=>^`|~"
 
 
 def read_spans(tags: Sequence[str]) -> list[Span]:
     """Read the entities of one sentence as the original does.
 
-    Only B, S and O end an entity: E and S do not, nor does a change of type, and the type is that of its last
-    tag. So `E-NP E-NP` is one entity (conlleval: two) and `B-NP I-VP` one VP (conlleval: an NP and a VP).
+    An entity ends only before B, S and O, not after E or S or at a change of type, and has the type of its last tag.
+    So `E-NP E-NP` is one entity (conlleval: two) and `B-NP I-VP` one VP (conlleval: an NP and a VP).
     """
     spans: list[Span] = []
     start = 0
@@ -33,8 +33,8 @@ def read_spans(tags: Sequence[str]) -> list[Span]:
 def word_pieces(words: Sequence[str], vocabulary: Vocabulary) -> list[list[int]]:
     """Return the word pieces of each word as the original's `tokenize_and_align` makes them.
 
-    It does not stand ideographs apart, so that a word of two is `first ##second`; a word of which cleaning
-    leaves nothing has no pieces; and the words "[CLS]" and "[SEP]" become the special tokens.
+    It does not separate ideographs, so that a word of two is `first ##second`; a word that cleaning empties has no
+    pieces; and the words "[CLS]" and "[SEP]" become the special tokens.
     """
     special = {"[CLS]": vocabulary.cls_id, "[SEP]": vocabulary.sep_id}
     pieces = []
@@ -56,11 +56,11 @@ def word_pieces(words: Sequence[str], vocabulary: Vocabulary) -> list[list[int]]
 def align(words: Sequence[str], vocabulary: Vocabulary, length: int) -> tuple[list[int], list[int]]:
     """Place words as the original: return the token ids, and the position of the first piece of each tagged word.
 
-    Three faults: the sentence is cut as if every word to come took one more token (60 words of one piece at
-    length 64 keep one), which at the published length of 256 happens to sentences of about 128 words or more; the
-    position of a word without pieces, such as U+200B, is that of the next word, so that the label of the later one
-    is learnt there; and a word "[CLS]" has no position, so that the labels of the words after it move by one. Where
-    the original stops with an assertion, at a word longer than the room that is left, the sentence is cut.
+    Three faults: the sentence is cut as if every later word took one more token (60 words of one piece at length
+    64 keep one), which at the published length of 256 affects sentences of about 128 words or more; the position
+    of a word without pieces, such as U+200B, is that of the next word, so that the label of the later one is learnt
+    there; and a word "[CLS]" has no position, so that the labels of the words after it move by one. Where the
+    original stops with an assertion, at a word longer than the remaining room, the sentence is cut.
     """
     pieces = [[vocabulary.cls_id], *word_pieces(words, vocabulary), [vocabulary.sep_id]]
     input_ids: list[int] = []

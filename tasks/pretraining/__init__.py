@@ -1,1 +1,1 @@
-"""From documents to cached pre-training examples and SeqIO tasks."""
+"""Turn documents into cached pre-training examples and SeqIO tasks."""

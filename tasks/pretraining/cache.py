@@ -1,8 +1,8 @@
 """Tokenise and pack a corpus once, in parallel processes: `electra cache`.
 
 A cache is the directory `CACHE_DIR/NAME`: `train.blocks` and `validation.blocks` (see `electra_jax.data.blocks`; with
-`example_ids.npy`, the number of each example), `made_by.json`, which says in words where it comes from, and
-`COMPLETED`. `tfrecords.add_tfrecords` adds what SeqIO and T5X read. A cache is built in `CACHE_DIR/NAME.partial`, which
+`example_ids.npy`, the number of each example), `made_by.json`, a readable record of its origin, and `COMPLETED`.
+`tfrecords.add_tfrecords` adds the files that SeqIO and T5X read. A cache is built in `CACHE_DIR/NAME.partial`, which
 is renamed at the end; the jobs that a killed run finished are kept.
 """
 
@@ -45,23 +45,23 @@ from electra_jax.tasks.pretraining.progress import ByteProgress
 from electra_jax.tasks.unknown import Unknown, join_unknown
 from electra_jax.tasks.vocabulary import Vocabulary
 
-# Raised whenever the same inputs would give other examples than before.
+# Raised whenever the same inputs would yield other examples than before.
 FORMAT_VERSION = 2
 
-# Bytes of text of a job: 64 jobs of a small corpus, more of a large one.
+# Bytes of text of a job: 64 jobs for a small corpus, more for a large one.
 SMALLEST_JOB, LARGEST_JOB, JOBS = 2**16, 2**26, 64
 
-# What may be held out: so many times the share that was asked for, or so much of the text whatever was.
+# Held-out text may be this many times the requested share, or in any case this share of the text.
 _TOLERANCE, _SMALL_SHARE = 5, 0.1
 
-# The size of a job, in the folder of the jobs. Its name changes with what a job's record holds.
+# The file with the size of a job, in the folder of the jobs. Its name changes with the contents of a job's record.
 _JOB_BYTES = "bytes_of_a_job"
 
 
 def cache_description(
     corpus: Corpus, vocabulary: Vocabulary, *, packing: Packing, held_out_fraction: float
 ) -> dict[str, Any]:
-    """Return everything that determines the content of a cache."""
+    """Return the facts that determine the content of a cache."""
     return {
         "corpus": corpus.name,
         "corpus_fingerprint": corpus.fingerprint(),
@@ -73,7 +73,7 @@ def cache_description(
         "packing": packing.builder.name,
         "held_out_fraction": held_out_fraction,
         "format_version": FORMAT_VERSION,
-        # The names of other caches are those of versions without marks.
+        # Only caches with marks have this entry, so that others keep the names of versions without marks.
         **({"word_marks": True} if packing.word_marks else {}),
     }
 
@@ -106,22 +106,22 @@ def build_cache(
 ) -> str:
     """Return the directory of the cache of `corpus`, building it if there is none.
 
-    The content does not depend on `num_processes`. A process that asks for a cache that another one is building waits
-    for it.
+    The content does not depend on `num_processes`. If another process is building the same cache, this one waits for
+    it.
 
     Args:
         corpus: text, or examples of the original's TFRecords, which keep their ids.
         vocabulary: tokenises the text.
-        cache_dir: a folder that may hold many caches; in an object store, a copy of what is built on the local disk.
+        cache_dir: a folder that may hold many caches; if it is in an object store, the cache is built on the local disk
+            and copied.
         packing: how documents become examples.
-        held_out_fraction: share of the documents, chosen by a hash of their text, that makes the validation
-            split; at least one document, and 0 for no such split.
-        num_processes: worker processes, beside this one, which reads.
-        show_progress: whether to say on standard error how far it is.
+        held_out_fraction: share of the documents, chosen by a hash of their text, for the validation split; at least
+            one document, or 0 for no such split.
+        num_processes: worker processes, in addition to this one, which reads.
+        show_progress: whether to show progress on standard error.
 
     Raises:
-        UserError: if the corpus is empty, or too small to hold anything out; if the disk is full; or if a worker was
-            killed.
+        UserError: if the corpus is empty or too small to hold anything out, the disk is full, or a worker was killed.
     """
     description = cache_description(corpus, vocabulary, packing=packing, held_out_fraction=held_out_fraction)
     if packing.word_marks and corpus.tokenised:
@@ -136,7 +136,7 @@ def build_cache(
     final = pathlib.Path(cache_dir) / name
     with disk_errors_for_users(cache_dir):
         if (final / "COMPLETED").exists():
-            # Left by a process that was killed after it had renamed its cache.
+            # A process that was killed after it had renamed its cache left these.
             shutil.rmtree(final / "jobs", ignore_errors=True)
             return str(final)
         with sole_builder(pathlib.Path(cache_dir) / f".{name}.lock"):
@@ -181,7 +181,7 @@ def store(build: Callable[..., str], stored: epath.Path) -> str:
 def _run_jobs(
     corpus: Corpus, setup: Setup, held_out_fraction: float, num_processes: int, progress: ByteProgress
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Have workers do the jobs without a record; return the records of all in order, and what was skipped."""
+    """Let workers run the jobs without a record; return the records of all in order, and what was skipped."""
     hashes = (hashed for hashed, _ in read_corpus(corpus, corpus.units))
     threshold = held_out_threshold(hashes, held_out_fraction)
     skipped_before = collections.Counter(corpus.skipped)
@@ -219,7 +219,7 @@ def _run_jobs(
 
 
 def _jobs(corpus: Corpus, threshold: int, job_bytes: int) -> Iterator[tuple[Job, int]]:
-    """Yield jobs of at least `job_bytes` (but the last), and the bytes of each."""
+    """Yield jobs of at least `job_bytes` (except the last), and the bytes of each."""
     documents, size, index = [], 0, 0
     for hashed, features in read_corpus(corpus, corpus.units):
         documents.append((hashed < threshold, features))
@@ -232,9 +232,9 @@ def _jobs(corpus: Corpus, threshold: int, job_bytes: int) -> Iterator[tuple[Job,
 
 
 def _jobs_folder(partial: pathlib.Path, corpus: Corpus) -> pathlib.Path:
-    """Return where jobs leave their work, made anew unless a build that was interrupted left jobs of this kind.
+    """Return the folder of the jobs' results, emptied unless an interrupted build left jobs of the same kind there.
 
-    The size of a job is kept there: if its estimate changed, the jobs of a resumed build would be others.
+    The size of a job is kept there: if its estimate changed, a resumed build would divide the text into other jobs.
     """
     folder = partial / "jobs"
     if not (folder / _JOB_BYTES).exists():
@@ -258,7 +258,7 @@ class _Worker:
                 [sys.executable, "-m", "electra_jax.tasks.pretraining.cache_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                # One thread each: the processes are the parallelism.
+                # One thread each, because the processes already run in parallel.
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TOKENIZERS_PARALLELISM": "false"},
             )
             self._send(self._setup)
@@ -299,7 +299,7 @@ def _finish(
     description: dict[str, Any],
     skipped: dict[str, int],
 ) -> str:
-    """Join the pieces, write what describes them, COMPLETED last; return a summary in words.
+    """Join the pieces and write their descriptions, COMPLETED last; return a readable summary.
 
     Raises:
         UserError: if there is nothing to train on.
@@ -331,13 +331,13 @@ def _finish(
 
 
 def _check_held_out(totals: dict[str, dict[str, int]], description: dict[str, Any]) -> None:
-    """Refuse a division that holds out too much of the text: documents are then too few, or of too unequal length.
+    """Refuse a split that holds out too much of the text: documents are then too few, or of too unequal length.
 
-    The least that can be held out of a small corpus is a document, which may be many times the share.
+    The least that can be held out of a small corpus is a document, which may be many times the requested share.
 
     Raises:
-        UserError: if over five times the tokens are held out that were asked for, in several documents that are over a
-            tenth of the text, or in one that is most of it; or if all of them are.
+        UserError: if over five times the requested tokens are held out, in several documents that are over a tenth of
+            the text, or in one that is most of it; or if all tokens are.
     """
     train, held_out = (totals[split]["tokens"] for split in SPLITS)
     several = totals["validation"]["documents"] > 1 and held_out > _SMALL_SHARE * (train + held_out)
@@ -352,7 +352,7 @@ def _check_held_out(totals: dict[str, dict[str, int]], description: dict[str, An
 
 
 def _join_pieces(directory: pathlib.Path, pieces: Iterable[pathlib.Path], vocab_size: int) -> None:
-    """Write the blocks of a split and, beside them, the number of each example, from which SeqIO's tasks draw masks."""
+    """Write the blocks of a split and, next to them, the number of each example, which seeds SeqIO's masks."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     example_ids = [np.zeros(0, np.int64)]

@@ -1,8 +1,8 @@
 """Tokenise and pack the documents of one job: `python -m electra_jax.tasks.pretraining.cache_worker`.
 
 `cache.build_cache` starts the process. It reads pickles from its standard input (a `Setup`, then one `Job` at a time)
-and answers each job with its record, or with the exception that stopped it. It ends when its input does, and so also
-when its parent is killed. It imports neither TensorFlow nor the caller's main module.
+and answers each job with its record, or with the exception that stopped it. It ends when its input does, and therefore
+also when its parent is killed. It imports neither TensorFlow nor the caller's main module.
 """
 
 import array
@@ -26,18 +26,18 @@ from electra_jax.tasks.pretraining.packing import Packing, pack_document
 from electra_jax.tasks.unknown import Unknown, commonest, count_unknown, what_became_unknown
 from electra_jax.tasks.vocabulary import Vocabulary
 
-# Characters of a job's text in which what became [UNK] is looked for; how many there are is counted everywhere.
+# Characters of a job's text in which the words that became [UNK] are looked for; their number is counted everywhere.
 _LOOKED_AT = 10**6
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """Hold what every job shares.
+    """Hold the settings that all jobs share.
 
     Attributes:
-        directory: where jobs leave their pieces and records.
+        directory: the folder for the jobs' pieces and records.
         vocabulary: tokenises the text; every id is below its size.
-        tokenised: whether the corpus holds ids already.
+        tokenised: whether the corpus already holds ids.
         packing: how documents become examples.
     """
 
@@ -49,7 +49,7 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Hold consecutive documents of the corpus: (whether held out, what `corpus.read_corpus` yields)."""
+    """Hold consecutive documents of the corpus: (whether held out, an item of `corpus.read_corpus`)."""
 
     index: int
     documents: Sequence[tuple[bool, dict[str, Any]]]
@@ -59,10 +59,10 @@ class Piece(NamedTuple):
     """Hold the examples of one job and split, in the layout of `blocks.TokenBlocks`, with the number of each.
 
     Attributes:
-        tokens: ids of every example end to end, uint16 or uint32.
+        tokens: ids of all examples end to end, uint16 or uint32.
         lengths: number of tokens of each example, int64 [N].
-        second_starts: place in each example where segment B starts, its length if it has none, int64 [N].
-        example_ids: `packing.example_id` of each, int64 [N].
+        second_starts: position in each example at which segment B starts, its length if it has none, int64 [N].
+        example_ids: `corpus.example_id` of each, int64 [N].
     """
 
     tokens: np.ndarray
@@ -72,23 +72,23 @@ class Piece(NamedTuple):
 
 
 def record_path(directory: pathlib.Path, index: int) -> pathlib.Path:
-    """Return where a finished job leaves its record; the job is unfinished as long as that file is missing."""
+    """Return the path of a finished job's record; the job is unfinished as long as that file is missing."""
     return directory / f"{index:06d}.json"
 
 
 def piece_path(directory: pathlib.Path, index: int, split: str) -> pathlib.Path:
-    """Return where a job leaves its `Piece` of one split."""
+    """Return the path of a job's `Piece` of one split."""
     return directory / f"{index:06d}.{split}.npz"
 
 
 def read_piece(path: pathlib.Path) -> Piece:
-    """Read what `run_job` wrote."""
+    """Read a piece that `run_job` wrote."""
     with np.load(path) as arrays:
         return Piece(**arrays)
 
 
 def largest_size(vocab_size: int, *, word_marks: bool) -> int:
-    """Return one more than the largest number that stands for a token in a cache."""
+    """Return one more than the largest number that represents a token in a cache."""
     return vocab_size + WORD_MARK * word_marks
 
 
@@ -136,7 +136,7 @@ def _commonest_unknown(setup: Setup, job: Job) -> tuple[dict[str, int], dict[str
 def _examples(
     setup: Setup, document: dict[str, Any], dropped: list[int]
 ) -> Iterator[tuple[int, Sequence[int], Sequence[int]]]:
-    """Yield (example_id, input_ids, token_type_ids) of a document, and add the tokens that are lost to `dropped`."""
+    """Yield (example_id, input_ids, token_type_ids) of a document, and add the number of lost tokens to `dropped`."""
     if setup.tokenised:
         yield document["example_id"], document["input_ids"], document["token_type_ids"]
         return
@@ -161,7 +161,7 @@ def _piece(setup: Setup, examples: Iterator[tuple[int, Sequence[int], Sequence[i
         UserError: if an example is too long, holds an id outside the vocabulary, or has segments that are not 0s and
             then 1s.
     """
-    # A list would take five times as much for each token.
+    # A list would take five times as much memory for each token.
     tokens = array.array("q")
     numbers, lengths, second_starts = [], [], []
     for number, input_ids, types in examples:
@@ -194,7 +194,7 @@ def _piece(setup: Setup, examples: Iterator[tuple[int, Sequence[int], Sequence[i
 
 def main() -> None:
     """Serve jobs until the input ends."""
-    # Ctrl-C reaches every process of the terminal: the parent decides what becomes of the workers.
+    # Ctrl-C reaches every process of the terminal, but the parent decides when to stop the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     setup = pickle.load(sys.stdin.buffer)
     while True:

@@ -1,4 +1,4 @@
-"""Open the memory-mapped blocks of a cache; make them first where the cache is of SeqIO, or in an object store."""
+"""Open the memory-mapped blocks of a cache; make them first if the cache is SeqIO's, or in an object store."""
 
 import hashlib
 import pathlib
@@ -20,13 +20,13 @@ COPY_AGAIN = "it was copied in part; copy it again, or remove it and build it an
 
 
 class SplitRecord(TypedDict):
-    """Declare what is read of the record of a split."""
+    """Declare the fields that are read from the record of a split."""
 
     examples: int
 
 
 class MadeBy(TypedDict, total=False):
-    """Declare what is read of the record of a cache."""
+    """Declare the fields that are read from the record of a cache."""
 
     vocabulary_fingerprint: str
     word_marks: bool
@@ -35,13 +35,13 @@ class MadeBy(TypedDict, total=False):
 
 
 class ShardInfo(TypedDict):
-    """Declare what is read of `info.SPLIT.json`."""
+    """Declare the fields that are read from `info.SPLIT.json`."""
 
     num_shards: int
 
 
 def record_of_cache(directory: str) -> MadeBy | dict[str, Any]:
-    """Return what made a cache, and its counts; nothing for a cache without a record."""
+    """Return the record of how a cache was made, and its counts; {} for a cache without a record."""
     record = path_of(directory) / "made_by.json"
     return read_json(record, MadeBy, remedy="run `electra cache` again") if record.exists() else {}
 
@@ -49,20 +49,20 @@ def record_of_cache(directory: str) -> MadeBy | dict[str, Any]:
 def blocks_of_cache(cache_path: str, split: str, *, vocab_size: int, cache_dir: str | None = None) -> TokenBlocks:
     """Return one split of a cache as blocks.
 
-    `electra cache` writes them. Of a SeqIO cache of `input_ids` and `token_type_ids` they are made here, once, in
+    `electra cache` writes them. For a SeqIO cache of `input_ids` and `token_type_ids` they are made here, once, in
     `cache_path/SPLIT.blocks`, or in `cache_dir` if the cache cannot be written. Those of a cache in an object store are
-    copied there too, since only a local file can be mapped. A split that the cache does not have gives blocks of no
-    example.
+    copied there too, since only a local file can be mapped. A split that the cache does not have yields blocks without
+    examples.
 
     Args:
         cache_path: the cache.
         split: "train" or "validation".
         vocab_size: number of entries of its vocabulary.
-        cache_dir: this machine's folder of caches; None, or one in an object store, for the user's.
+        cache_dir: this machine's folder of caches; None, or one in an object store, for the user's cache folder.
 
     Raises:
-        UserError: if the cache is not finished, copied in part, holds an id outside the vocabulary or is damaged, or if
-            the disk is full.
+        UserError: if the cache is not finished, copied only in part, holds an id outside the vocabulary or is damaged,
+            or the disk is full.
     """
     cache = path_of(cache_path)
     blocks = open_blocks(blocks_folder(cache, split, vocab_size=vocab_size, cache_dir=cache_dir))
@@ -103,9 +103,9 @@ def blocks_folder(cache: epath.Path, split: str, *, vocab_size: int, cache_dir: 
 
 
 def _local_folder(cache: epath.Path, split: str, cache_dir: str | None) -> pathlib.Path:
-    """Return where the blocks of a cache are, or are to be made.
+    """Return the existing or future folder of a cache's blocks.
 
-    Outside of the cache it is another folder once a cache of the same name is built anew.
+    If it is outside the cache, it changes when a cache of the same name is built again.
     """
     if not is_remote(cache) and ((cache / f"{split}.blocks").exists() or is_writable(pathlib.Path(cache))):
         return pathlib.Path(cache)
@@ -133,12 +133,12 @@ def check_shards(cache: epath.Path, split: str) -> None:
 
 
 def _tfrecords(cache: epath.Path, split: str) -> list[epath.Path]:
-    """Return the TFRecords of a split; not by `glob`, to which the name of the cache would be a pattern too."""
+    """Return the TFRecords of a split, without `glob`, which would take the cache's name as a pattern too."""
     return [path for path in cache.iterdir() if re.fullmatch(rf"{re.escape(split)}\.tfrecord-.*-of-.*", path.name)]
 
 
 def _check_count(cache: epath.Path, split: str, found: int) -> None:
-    """Compare the number of a split's examples with what the cache says of itself, if it does.
+    """Compare the number of a split's examples with the cache's own record of it, if any.
 
     Raises:
         UserError: if they differ.
@@ -154,7 +154,7 @@ def _check_count(cache: epath.Path, split: str, found: int) -> None:
 
 
 def _convert(cache: epath.Path, split: str, directory: pathlib.Path, vocab_size: int) -> None:
-    """Make blocks of a SeqIO cache's TFRecords."""
+    """Make blocks from a SeqIO cache's TFRecords."""
     # The blocks of `electra cache` need no TensorFlow.
     from electra_jax.tasks.host_tensorflow import reason_of, tf
 
@@ -167,14 +167,14 @@ def _convert(cache: epath.Path, split: str, directory: pathlib.Path, vocab_size:
             for batch in dataset:
                 ids, types = batch["input_ids"], batch["token_type_ids"]
                 _add(writer, ids.values.numpy(), types.values.numpy(), ids.row_splits.numpy(), cache)
-        # TensorFlow cannot say in UTF-8 what is wrong with bytes that are none.
+        # TensorFlow's own message about bytes that are not UTF-8 cannot be decoded.
         except (tf.errors.OpError, UnicodeDecodeError) as error:
             reason = reason_of(error) if isinstance(error, tf.errors.OpError) else "a record is no example"
             raise UserError(f"A file of the cache {cache} is damaged ({reason}): build it anew.") from error
 
 
 def _add(writer: BlocksWriter, ids: np.ndarray, types: np.ndarray, splits: np.ndarray, cache: epath.Path) -> None:
-    """Append examples whose tokens and types lie end to end, the n-th from `splits[n]` to `splits[n + 1]`."""
+    """Append examples whose tokens and types are end to end, the n-th from `splits[n]` to `splits[n + 1]`."""
     second_tokens = np.concatenate([np.zeros(1, np.int64), np.cumsum(types)])
     lengths = np.diff(splits)
     second_starts = lengths - np.diff(second_tokens[splits])

@@ -22,13 +22,13 @@ def mask_example(
     """Mask one unpadded example.
 
     The number of masked positions is max(1, min(K, round(mask_prob * n))), where n counts [CLS] and [SEP], rounded half
-    to even in float32, as published. They are distinct, and drawn uniformly from those that hold none of [CLS], [SEP]
+    to even in float32, as published. They are distinct, and drawn uniformly from the positions other than [CLS], [SEP]
     and [MASK]; if there are fewer of these, all of them are masked.
 
     Args:
         input_ids: int32 [n].
         token_type_ids: int32 [n].
-        seed: int [2]; decides every draw.
+        seed: int [2]; determines every draw.
         num_slots: K.
         mask_prob: share of the tokens to select.
         mask_token_prob: share of the selected tokens that become [MASK]; the others stay as they are.

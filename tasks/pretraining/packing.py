@@ -13,7 +13,7 @@ from electra_jax.data.batch_shapes import SHORTEST_TARGET
 from electra_jax.errors import UserError
 from electra_jax.tasks.encoding import encode_texts, encode_with_marks
 
-# The chance that a sentence which would reach past the middle still goes to segment A (ELECTRA's ExampleBuilder).
+# The chance that a sentence which would extend past the middle still goes to segment A (ELECTRA's ExampleBuilder).
 BORDER_COIN = 0.5
 
 
@@ -22,7 +22,7 @@ class Example(NamedTuple):
 
     Attributes:
         input_ids: token ids, at most `Packing.length` of them.
-        token_type_ids: as many; 0 up to and with the first [SEP], 1 after it.
+        token_type_ids: as many; 0 up to and including the first [SEP], 1 after it.
     """
 
     input_ids: list[int]
@@ -44,7 +44,7 @@ class ExampleBuilder:
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """Say how documents become examples: all that matters beside their text and the vocabulary.
+    """Say how documents become examples: all settings other than their text and the vocabulary.
 
     Attributes:
         length: largest number of tokens of an example, special ones counted.
@@ -106,8 +106,8 @@ def pack(
 ) -> tuple[list[Example], int]:
     """Pack the sentences of one document into examples.
 
-    This follows ELECTRA's `build_pretraining_dataset.py` with one change: what does not fit is left to the next
-    example, so that the examples hold every token of the document once, in order. (The original discards it, and may
+    This follows ELECTRA's `build_pretraining_dataset.py` with one change: tokens that do not fit are left to the next
+    example, so that the examples hold every token of the document once, in order. (The original discards them, and may
     move a late short sentence in front of earlier ones.)
 
     Args:
@@ -143,7 +143,7 @@ def pack(
     return examples, len(tokens) - kept
 
 
-# No token is lost: what does not fit an example is left to the next.
+# No token is lost: those that do not fit an example are left to the next.
 COMPLETE = ExampleBuilder("complete", pack)
 
 
@@ -156,7 +156,7 @@ def join_segments(a: list[int], b: list[int], cls_id: int, sep_id: int) -> Examp
 
 
 def _border(ends: Sequence[int], start: int, middle: int, rng: random.Random) -> int:
-    """Return where segment A ends: after the first sentence, or a later one around `start + middle`."""
+    """Return the end of segment A: after the first sentence, or a later one around `start + middle`."""
     border = ends[0]
     for end in ends[1:]:
         if end - start < middle or (border - start < middle and rng.random() < BORDER_COIN):

@@ -1,4 +1,4 @@
-"""Show how far a corpus is read."""
+"""Show how much of a corpus has been read."""
 
 import sys
 import time
@@ -12,13 +12,13 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class ByteProgress:
-    """Show on standard error how much of a corpus is read: a bar on a terminal, a line now and then in a log."""
+    """Show on standard error how much of a corpus has been read: a bar on a terminal, occasional lines in a log."""
 
     def __init__(self, title: str, total_bytes: int, *, show: bool) -> None:
         """Prepare the bar.
 
         Args:
-            title: what is being done.
+            title: description of the work.
             total_bytes: size of the corpus, which may be an estimate.
             show: False to print nothing.
         """
@@ -53,7 +53,7 @@ class ByteProgress:
             self._print_line()
 
     def advance(self, num_bytes: int, *, already_done: bool) -> None:
-        """Count bytes; those that an earlier run did (`already_done`) do not count for the speed."""
+        """Count bytes; those that an earlier run read (`already_done`) do not count for the speed."""
         self._done += num_bytes
         self._skipped += num_bytes if already_done else 0
         self._bar.update(self._task, completed=self._done, total=max(self._total, self._done))

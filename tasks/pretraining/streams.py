@@ -17,7 +17,7 @@ from electra_jax.tasks.host_tensorflow import reason_of, tf
 from electra_jax.tasks.pretraining.cached_blocks import check_shards
 from electra_jax.tasks.pretraining.tfrecords import has_tfrecords
 
-# Seeds stay below this, so that they fit int32 with what SeqIO adds to them.
+# Seeds stay below this, so that they fit into int32 with the numbers that SeqIO adds to them.
 _SEEDS = 2**30
 logger = logging.getLogger(__name__)
 
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 class StreamBatches:
     """Iterate over a SeqIO task or mixture, with as many readers as there were processes when the run began.
 
-    Each reader has its share of the examples, and gives its share of the rows of every batch. When a run resumes with
-    another number of processes, a process goes through the shares of several readers, or several processes through that
-    of one, so that the batches stay the same.
+    Each reader has its share of the examples, and yields its share of the rows of every batch. If a run resumes with
+    another number of processes, a process reads the shares of several readers, or several processes read that of one,
+    so that the batches stay the same.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class StreamBatches:
             use_cached: whether to read the tasks' caches.
             feature_lengths: the output features to read, and the length to which each is cut or padded.
             batch_size: rows of a global batch.
-            seed: of the order of the examples and of the masks.
+            seed: seed for the order of the examples and for the masks.
             process_index: number of this process.
             process_count: number of all processes.
 
         Raises:
-            UserError: if there is no such task or mixture, or if the processes cannot divide a batch evenly. The first
+            UserError: if there is no such task or mixture, or the processes cannot divide a batch evenly. The first
                 batch raises one if the split has fewer examples than a batch.
         """
         provider = _provider(mixture_or_task_name)
@@ -73,20 +73,20 @@ class StreamBatches:
         return self
 
     def __next__(self) -> Batch:
-        """Return [B / process_count, length] arrays of the features, as the task types them."""
+        """Return [B / process_count, length] arrays of the features, with the task's dtypes."""
         parts = [reader.take() for reader in self._readers.values()]
         return {key: np.concatenate([part[key] for part in parts])[self._rows] for key in parts[0]}
 
     def state(self) -> State:
-        """Return {"readers": number of them, "places": {reader: [epoch, examples that it gave in this epoch]}}.
+        """Return {"readers": number of them, "places": {reader: [epoch, examples that it yielded in this epoch]}}.
 
-        Only the readers of this process have a place in it.
+        Only the readers of this process have an entry in "places".
         """
         places = {str(number): [reader.epoch, reader.examples] for number, reader in self._readers.items()}
         return {"readers": self._num_readers, "places": places}
 
     def restore(self, state: State) -> None:
-        """Move each reader of this process to its place, by reading and dropping what came before.
+        """Move each reader of this process to its place, by reading and dropping everything before it.
 
         Raises:
             UserError: if the processes cannot divide the readers evenly.
@@ -128,7 +128,7 @@ class _Reader:
         feature_lengths: dict[str, int],
         seed: int,
     ) -> None:
-        """Start behind the `examples` that were given in this epoch already; `take` gives `rows` at a time."""
+        """Start after the first `examples` of this epoch, already yielded; `take` returns `rows` at a time."""
         self._provider = provider
         self._shard = shard
         self._size = rows
@@ -175,7 +175,7 @@ class _Reader:
         self._begin(self.epoch + 1, 0)
 
     def _dataset(self) -> Iterator[Batch]:
-        # Each epoch shuffles and masks anew, the same way in each run.
+        # Each epoch has its own shuffling and masks, which are the same in each run.
         seed = int(np.random.SeedSequence([self._seed, self.epoch]).generate_state(1)[0]) % _SEEDS
         dataset = self._provider.get_dataset(
             sequence_length=self._feature_lengths,
@@ -193,7 +193,7 @@ class _Reader:
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn what TensorFlow says of a file of a task or mixture into a sentence.
+    """Turn TensorFlow's errors about a file of a task or mixture into a sentence.
 
     Raises:
         UserError: if a file cannot be read, is damaged, or holds other records than the task's.
@@ -201,7 +201,7 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        # What a source written in Python raises reaches us as text, with its traceback: that of a UserError is known.
+        # Errors of a source written in Python arrive as text with a traceback, in which a UserError can be recognised.
         if raised := re.search(r"UserError: ([^\n]+)", error.message):
             raise UserError(raised[1]) from error
         if "Traceback (most recent call last)" in error.message:
@@ -215,7 +215,7 @@ def is_cached(mixture_or_task_name: str) -> bool:
     """Return whether every task of a task or mixture has a cache in SeqIO's cache directories.
 
     Raises:
-        UserError: if there is no such task or mixture, or if a cache has no TFRecords, or not all of them.
+        UserError: if there is no such task or mixture, or a cache has no TFRecords or lacks some of them.
     """
     caches = [task.cache_dir for task in seqio.get_subtasks(_provider(mixture_or_task_name))]
     for cache in filter(None, caches):
@@ -238,7 +238,7 @@ def _provider(name: str) -> seqio.Task | seqio.Mixture:
 
 
 def _warn_of_few_files(provider: seqio.Task | seqio.Mixture, split: str, use_cached: bool, process_count: int) -> None:
-    """Warn if there are too few files for each process to have its own: each reads all of them and drops most."""
+    """Warn if there are too few files for each process to have its own: each then reads all files and drops most."""
     for task in seqio.get_subtasks(provider):
         if use_cached and task.cache_dir:
             files = tf.io.gfile.glob(f"{task.cache_dir}/{split}.tfrecord-*")

@@ -25,11 +25,11 @@ CACHED_FEATURES = {key: tf.TensorSpec(shape, dtype) for key, (shape, dtype) in F
 class CorpusSource(seqio.DataSource):
     """Read the documents of the training or the validation split of a corpus, whose units are the shards.
 
-    A corpus of text yields {"key", "text"}, a tokenised one the cached features.
+    A text corpus yields {"key", "text"}, a tokenised one the cached features.
     """
 
     def __init__(self, corpus: Corpus, *, held_out_fraction: float) -> None:
-        """Take the corpus; nothing is read before the first dataset is asked for."""
+        """Take the corpus; nothing is read before the first dataset is requested."""
         super().__init__(splits=SPLITS if held_out_fraction else SPLITS[:1])
         self._corpus = corpus
         self._held_out_fraction = held_out_fraction
@@ -51,7 +51,7 @@ class CorpusSource(seqio.DataSource):
         shard_info: seqio.ShardInfo | None = None,
         **_unused: Any,
     ) -> tf.data.Dataset:
-        """Return the documents of the units, which are in an order drawn from `seed` if `shuffle`."""
+        """Return the documents of the units; if `shuffle`, the units are in an order drawn from `seed`."""
         units = list(self._corpus.units)
         if shard_info:
             units = units[shard_info.index :: shard_info.num_shards]
@@ -126,19 +126,19 @@ def register_pretraining_task(
     """Register the SeqIO tasks `name` (masked) and `name + "_unmasked"` (to be masked on the device).
 
     Both read the same documents or the same cache, in the splits "train" and, unless `held_out_fraction` is 0,
-    "validation". A name registered before is replaced. Examples longer than SeqIO's `sequence_length` lose their end
+    "validation". A name registered before is replaced. Examples longer than SeqIO's `sequence_length` are truncated
     before they are masked.
 
     Args:
         name: letters, digits and underscores.
-        corpus: where the text comes from; None if there is only a cache.
+        corpus: the source of the text; None if there is only a cache.
         vocabulary: tokenises the text.
         packing: how documents become examples.
-        held_out_fraction: share of the documents that make the validation split.
+        held_out_fraction: share of the documents for the validation split.
         mask_prob: share of the tokens to mask.
         mask_token_prob: share of the masked tokens that become [MASK].
         cache_path: a directory with TFRecords (`tfrecords.add_tfrecords`), or any SeqIO cache of `input_ids`,
-            `token_type_ids` and `example_id`; None looks for `name` in SeqIO's global cache directories.
+            `token_type_ids` and `example_id`; None to look for `name` in SeqIO's global cache directories.
 
     Raises:
         UserError: if there is neither a corpus nor a cache.
@@ -231,7 +231,7 @@ class UnmaskedFeatureConverter(seqio.FeatureConverter):
         return self._pack_or_pad(ds, task_feature_lengths)
 
     def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> Mapping[str, int]:
-        """Return the lengths as they are: features keep their names."""
+        """Return the lengths unchanged: features keep their names."""
         return task_feature_lengths
 
 
@@ -247,7 +247,7 @@ class MaskedFeatureConverter(UnmaskedFeatureConverter):
 
 
 def feature_lengths(sequence_length: int, *, mask_prob: float | None) -> dict[str, int]:
-    """Return SeqIO's `sequence_length` of a task: K for the masked features; `mask_prob` is None if it is unmasked."""
+    """Return SeqIO's `sequence_length` of a task: K for the masked features; `mask_prob` is None for unmasked tasks."""
     lengths = dict.fromkeys(UnmaskedFeatureConverter.TASK_FEATURES, sequence_length)
     if mask_prob is not None:
         slots = max_predictions(mask_prob, sequence_length)

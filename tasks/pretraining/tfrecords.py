@@ -19,38 +19,38 @@ from electra_jax.files import disk_errors_for_users, is_remote, path_of, replace
 from electra_jax.locks import sole_builder
 from electra_jax.tasks.pretraining.cached_blocks import blocks_folder
 
-# Shape and type of each feature of an example; None is the number of its tokens.
+# Shape and dtype of each feature of an example; None is the number of its tokens.
 FEATURES = {
     "example_id": ((), "int64"),
     "input_ids": ((None,), "int32"),
     "token_type_ids": ((None,), "int32"),
 }
 
-# Tokens of a file: 64 files of a small cache, more of a large one.
+# Tokens of a file: 64 files for a small cache, more for a large one.
 SMALLEST_FILE, LARGEST_FILE, FILES = 2**14, 2**24, 64
 RECORDS_AT_ONCE = 4096
 
 
 def has_tfrecords(cache: epath.Path) -> bool:
     """Return whether SeqIO can read the training split of a cache."""
-    # Written last.
+    # This file is written last.
     return (cache / "info.train.json").exists()
 
 
 def add_tfrecords(cache_path: str, *, vocab_size: int) -> None:
-    """Write the examples of a cache as TFRecords beside its blocks, unless they are there.
+    """Write the examples of a cache as TFRecords next to its blocks, unless they exist.
 
     Args:
         cache_path: a directory that `cache.build_cache` returned.
         vocab_size: number of entries of its vocabulary.
 
     Raises:
-        UserError: if the directory is no finished cache, or if the disk is full.
+        UserError: if the directory is not a finished cache, or the disk is full.
     """
     cache = path_of(cache_path)
     if has_tfrecords(cache):
         return
-    # An object in a store appears when it is whole, and every process would write the same.
+    # An object in a store appears only when it is complete, and every process would write the same.
     lock = contextlib.nullcontext() if is_remote(cache) else sole_builder(pathlib.Path(cache) / ".tfrecords.lock")
     with disk_errors_for_users(cache), lock:
         if not has_tfrecords(cache):
@@ -114,8 +114,8 @@ def masked_crcs(messages: Sequence[bytes]) -> np.ndarray:
     bytes_NL = np.frombuffer(b"".join(message.rjust(longest, b"\0") for message in messages), np.uint8)
     bytes_NL = bytes_NL.reshape(len(messages), longest).copy()
     starts_N = longest - np.array([len(message) for message in messages])
-    # Starting the register from all ones is inverting the first four bytes and starting it from zero, and a
-    # zero register passes over the zeros in front unchanged: so all messages are worked on in step.
+    # Starting the register from all ones is the same as inverting the first four bytes and starting from zero, and a
+    # zero register is unchanged by leading zeros: so all messages are processed in step, padded at the front.
     np.put_along_axis(
         bytes_NL,
         starts_N[:, None] + np.arange(4),

@@ -1,1 +1,1 @@
-"""Question answering: files, windows, decoding and scores."""
+"""Answer questions: files, windows, decoding and scores."""

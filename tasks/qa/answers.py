@@ -22,9 +22,9 @@ class TokenizedContext:
     """A context and its T word pieces.
 
     Attributes:
-      ids_T: int32.
-      offsets_T2: int32, the first character of each piece in `text` and the one after its last; white space that a
-        piece begins with is not counted.
+        ids_T: int32.
+        offsets_T2: int32, the first character of each piece in `text` and the one after its last; leading white space
+            of a piece is not counted.
     """
 
     text: str
@@ -34,11 +34,11 @@ class TokenizedContext:
 
 @functools.lru_cache(maxsize=8)
 def tokenize_context(vocabulary: Vocabulary, text: str) -> TokenizedContext:
-    """Return the word pieces of a context; the last few are kept, for the questions about one follow each other."""
+    """Return the word pieces of a context; the last few are cached, because a context's questions follow each other."""
     ids, offsets, begin = [], [], 0
     for part in parts_of(text):
         encoding = read_with_places(part, vocabulary.tokenizer)
-        # Byte-level and SentencePiece pieces take the space before a word along.
+        # Byte-level and SentencePiece pieces include the space before a word.
         places = [(end - len(part[start:end].lstrip()), end) for start, end in encoding.offsets]
         ids.append(np.array(encoding.ids, np.int32))
         offsets.append(np.array(places, np.int32).reshape(-1, 2) + np.int32(begin))
@@ -49,12 +49,12 @@ def tokenize_context(vocabulary: Vocabulary, text: str) -> TokenizedContext:
 def locate_answer(text: str, answer: Answer) -> tuple[int, int]:
     """Return the characters of an answer, [start, end): where the annotation says, else its nearest occurrence.
 
-    A start that is no character of the answer may count bytes of UTF-8, or units of UTF-16 as JavaScript does. Of an
-    answer without a start the first occurrence is taken, of those that do not cut a word if there are any. White space
-    counts as equal to other white space, capitals to small letters, and a letter with its accent to the two apart.
+    A start that does not fit the answer may count bytes of UTF-8, or units of UTF-16 as JavaScript does. For an answer
+    without a start the first occurrence is taken, if possible one that does not cut a word. All white space counts as
+    equal, as do capitals and small letters, and a letter with its accent in composed and decomposed form.
 
     Raises:
-      UnusableAnswerError: if the text has no such answer, or the answer is empty.
+        UnusableAnswerError: if the text has no such answer, or the answer is empty.
     """
     words = unicodedata.normalize("NFC", answer.text).split()
     if not words:
@@ -73,7 +73,7 @@ def locate_answer(text: str, answer: Answer) -> tuple[int, int]:
 
 
 def is_where_it_says(text: str, answer: Answer) -> bool:
-    """Return whether an answer stands at the characters that its annotation names."""
+    """Return whether an answer is at the characters that its annotation names."""
     return answer.start >= 0 and _comparable(text[answer.start : answer.end]) == _comparable(answer.text)
 
 
@@ -81,7 +81,7 @@ def align_by_characters(context: TokenizedContext, answer: Answer, vocabulary: V
     """Return the first and the last of the pieces that share a character with the answer.
 
     Raises:
-      UnusableAnswerError: if the answer is not in the context, or no piece holds any of it.
+        UnusableAnswerError: if the answer is not in the context, or no piece covers any of it.
     """
     del vocabulary  # Characters suffice; other ways to align tokenise the answer.
     start, end = locate_answer(context.text, answer)
@@ -93,7 +93,7 @@ def align_by_characters(context: TokenizedContext, answer: Answer, vocabulary: V
 
 
 def _annotated_starts(text: str, start: int) -> Iterator[int]:
-    """Yield the character that a start names: the start itself, then as a place in UTF-8 and in UTF-16."""
+    """Yield the characters that a start may mean: the one at that index, then at that offset in UTF-8 and in UTF-16."""
     if start < 0:
         return
     yield start
@@ -105,7 +105,7 @@ def _annotated_starts(text: str, start: int) -> Iterator[int]:
 
 
 def _pattern(word: str) -> str:
-    """Return a pattern of a word whose letters may be composed or decomposed."""
+    """Return a pattern for a word whose letters may be composed or decomposed."""
     parts = [(letter, unicodedata.normalize("NFD", letter)) for letter in word]
     return "".join(
         re.escape(composed) if composed == apart else f"(?:{re.escape(composed)}|{re.escape(apart)})"

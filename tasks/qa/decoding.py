@@ -24,11 +24,11 @@ class DecodingConfig:
     """How spans become answers.
 
     Attributes:
-      n_best_size: the most answers of a question.
-      max_answer_length: the most word pieces of an answer.
-      null_odds_against_best_span: whether null odds are the null score minus the best span's, as they must be where
-        both come from the span head; False where an answerability head gives the null score.
-      rules: how the text of a span is written, and the answer where no span is left.
+        n_best_size: the most answers of a question.
+        max_answer_length: the most word pieces of an answer.
+        null_odds_against_best_span: whether null odds are the null score minus the best span's, as they must be if both
+            come from the span head; False if an answerability head gives the null score.
+        rules: how the text of a span is written, and the answer if no span is left.
     """
 
     n_best_size: int
@@ -49,11 +49,11 @@ class Candidates:
 
 @dataclasses.dataclass(frozen=True)
 class ScoredText:
-    """An answer of the n-best list.
+    """An answer in the n-best list.
 
     Attributes:
-      text, probability, start_logit, end_logit: the official fields.
-      start, end: its characters in the context, [start, end); None where it is no span of it.
+        text, probability, start_logit, end_logit: the official fields.
+        start, end: its characters in the context, [start, end); None if it is not a span of it.
     """
 
     text: str
@@ -64,18 +64,18 @@ class ScoredText:
     end: int | None = None
 
     def official(self) -> dict[str, Any]:
-        """Return the fields that the official n-best list has."""
+        """Return the fields of the official n-best list."""
         return {name: value for name, value in vars(self).items() if name not in ("start", "end")}
 
 
 @dataclasses.dataclass(frozen=True)
 class QAPrediction:
-    """The answer to a question, and how sure it is.
+    """The answer to a question, and its confidence.
 
     Attributes:
-      nbest: distinct answers, best first; at least one.
-      null_odds: larger where it is likelier that there is no answer; None where every question has one.
-      null_threshold: null odds above it mean that there is no answer; None where no threshold was found yet.
+        nbest: distinct answers, best first; at least one.
+        null_odds: larger if it is more likely that there is no answer; None if every question has one.
+        null_threshold: null odds above it mean that there is no answer; None if no threshold has been found yet.
     """
 
     nbest: tuple[ScoredText, ...]
@@ -84,15 +84,15 @@ class QAPrediction:
 
     @property
     def text(self) -> str:
-        """Return the best answer, whether or not there is likely to be one."""
+        """Return the best answer, even if there is likely to be none."""
         return self.nbest[0].text
 
     def to_json(self) -> dict[str, Any]:
         """Return the prediction as JSON values.
 
         They are the `answer` ("" if there is likely to be none), its characters in the context [`start`, `end`), null
-        where there is none, the `probability` of the best span among those of `nbest`, and `null_odds` with their
-        `null_threshold`, where questions may have no answer.
+        if there is none, the `probability` of the best span among those of `nbest`, and, if questions may have no
+        answer, `null_odds` with their `null_threshold`.
         """
         (answer,) = final_answers({"": self}, null_threshold=self.null_threshold).values()
         start, end = (self.nbest[0].start, self.nbest[0].end) if answer else (None, None)
@@ -141,21 +141,21 @@ def decode(
 ) -> QAPrediction:
     """Return the answer to a question from the spans of all its windows.
 
-    A span must lie in the context, start where its window shows most around it, and be short enough.
+    A span must lie in the context, start in the window with the most context around its start, and be short enough.
 
     Args:
-      example: the question.
-      windows: its windows, as `prediction_windows` gives them.
-      candidates: the spans of each window.
-      null_scores: of each window, larger where it is likelier that there is no answer: the answerability logit;
-        without that head the start plus end logit of [CLS], or with the joint head the log-probability of starting
-        there (the original takes the bare logit). The least one counts: that of the window surest to hold an answer.
-        None where every question has an answer.
-      vocabulary: the one that made the windows.
-      config: what is kept.
+        example: the question.
+        windows: its windows, as `prediction_windows` returns them.
+        candidates: the spans of each window.
+        null_scores: a score for each window, larger if it is more likely that there is no answer: the answerability
+            logit; without that head the start plus end logit of [CLS], or with the joint head the log-probability of
+            starting there (the original takes the bare logit). The smallest one counts, of the window most certain to
+            hold an answer. None if every question has an answer.
+        vocabulary: the vocabulary with which the windows were made.
+        config: how spans become answers.
 
     Raises:
-      UserError: if a score is NaN.
+        UserError: if a score is NaN.
     """
     nbest = _best_texts(example, windows, candidates, vocabulary, config)
     if null_scores is None:
@@ -172,8 +172,8 @@ def final_answers(predictions: Mapping[str, QAPrediction], *, null_threshold: fl
     """Return the answer to each question: "" where the null odds exceed the threshold.
 
     Args:
-      predictions: by question.
-      null_threshold: None answers every question; the search for a threshold, `best_thresholds`, needs such answers.
+        predictions: by question.
+        null_threshold: None to answer every question, as the search for a threshold, `best_thresholds`, requires.
     """
     answers = {}
     for example_id, prediction in predictions.items():
@@ -186,13 +186,13 @@ def final_answers(predictions: Mapping[str, QAPrediction], *, null_threshold: fl
 def write_predictions(
     predictions: Mapping[str, QAPrediction], directory: str, *, null_threshold: float | None
 ) -> list[pathlib.Path]:
-    """Write predictions.json, nbest.json and, where there are null odds, null_odds.json in the official formats.
+    """Write predictions.json, nbest.json and, if there are null odds, null_odds.json in the official formats.
 
     Returns:
-      The files.
+        The files.
 
     Raises:
-      UserError: if they cannot be written.
+        UserError: if they cannot be written.
     """
     content: dict[str, dict[str, object]] = {
         "predictions.json": dict(final_answers(predictions, null_threshold=null_threshold)),
@@ -253,7 +253,7 @@ def _allowed(window: Window, spans: Candidates, config: DecodingConfig) -> Candi
     start_S, end_S = spans.start_S - window.context_start, spans.end_S - window.context_start
     allowed_S = (start_S >= 0) & (start_S < num_pieces) & (end_S >= start_S) & (end_S < num_pieces)
     allowed_S &= end_S - start_S < config.max_answer_length
-    # Positions outside the context are looked up nowhere.
+    # Positions outside the context have no entry in `is_max_context_C`.
     allowed_S[allowed_S] = window.is_max_context_C[start_S[allowed_S]]
     return Candidates(*(getattr(spans, field.name)[allowed_S] for field in dataclasses.fields(Candidates)))
 

@@ -25,24 +25,24 @@ from electra_jax.tasks.qa.questions import (
 from electra_jax.tasks.rows import format_of_no_text
 from electra_jax.tasks.whole_tables import whole_table
 
-# What is read beside SQuAD's own format, for messages.
+# The formats that are read besides SQuAD's own, for messages.
 _ROWS = "JSON lines with 'id', 'context', 'question' and 'answers' ({'text': [...], 'answer_start': [...]})"
 
 
 def read_squad(file: str, *, skip_bad_rows: bool) -> Examples:
     """Read the `QAExample`s of SQuAD 1.1 or 2.0 JSON, plain or .gz, or of Parquet. Answers may be absent.
 
-    Rows as hubs have them, `{"id", "context", "question", "answers": {"text": [...], "answer_start": [...]}}`, and
+    Rows in the form of hubs, `{"id", "context", "question", "answers": {"text": [...], "answer_start": [...]}}`, and
     contexts with their questions, `{"context", "qas"}`, are read too: a list of them, alone or as "data", or JSON
-    lines. So are the names of CMRC 2018's own files.
+    lines. So are the field names of CMRC 2018's own files.
 
     Args:
-      file: its path.
-      skip_bad_rows: leave out malformed records and count them by what is wrong with them, rather than stop.
+        file: its path.
+        skip_bad_rows: whether to leave out malformed records and count them by problem, instead of stopping.
 
     Raises:
-      UserError: if the file is unreadable, empty, damaged or not JSON; its layout is none of these; a record is
-        malformed; or two questions have one id.
+        UserError: if the file is unreadable, empty, damaged or not JSON, has none of these layouts, or has a malformed
+            record or two questions with the same id.
     """
     skipped: collections.Counter[str] = collections.Counter()
     counted = skipped if skip_bad_rows else None
@@ -73,10 +73,10 @@ def read_mrqa(file: str, *, skip_bad_rows: bool) -> Examples:
     Spans include their last character.
 
     Args:
-      file, skip_bad_rows: see `read_squad`.
+        file, skip_bad_rows: see `read_squad`.
 
     Raises:
-      UserError: if the file is unreadable, empty or damaged, or a line is not JSON or holds a malformed record.
+        UserError: if the file is unreadable, empty or damaged, or a line is not JSON or holds a malformed record.
     """
     skipped: collections.Counter[str] = collections.Counter()
     counted = skipped if skip_bad_rows else None
@@ -97,16 +97,16 @@ def read_predictions(file: str) -> dict[str, str]:
     """Read predictions in the official format: a JSON object of answer texts by question.
 
     Raises:
-      UserError: if the file is unreadable, empty or malformed.
+        UserError: if the file is unreadable, empty or malformed.
     """
     return _read_object(file, str, "answer texts")
 
 
 def read_null_odds(file: str) -> dict[str, float]:
-    """Read null odds in the official format: a JSON object of numbers by question, larger where no answer is likelier.
+    """Read null odds in the official format: a JSON object of numbers by question, larger if no answer is more likely.
 
     Raises:
-      UserError: if the file is unreadable, empty or malformed, or a number is infinite or NaN.
+        UserError: if the file is unreadable, empty or malformed, or a number is infinite or NaN.
     """
     odds = _read_object(file, (int, float), "numbers")
     for example_id, value in odds.items():
@@ -132,7 +132,7 @@ def _entries(text: str, file: str, skipped: collections.Counter[str] | None) -> 
 
 
 def _is_json_lines(text: str, file: str) -> bool:
-    """Return whether each line is a record, as the name of the file says, or as its first line does."""
+    """Return whether each line is a record, judging by the name of the file, or by its first line."""
     if text.lstrip().startswith("["):
         return False
     first, _, rest = text.strip().partition("\n")
@@ -146,7 +146,7 @@ def _is_json_lines(text: str, file: str) -> bool:
 
 def _lines(text: str, file: str, skipped: collections.Counter[str] | None) -> Iterator[tuple[str, Any]]:
     """Yield the records of JSON lines with their places."""
-    # Not splitlines(): JSON may hold what it takes for line ends, such as U+2028.
+    # splitlines() would split at characters such as U+2028, which JSON strings may contain.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -161,7 +161,7 @@ def _check_layout(entry: Any, place: str) -> None:
     """Refuse a file of another layout by its first record.
 
     Raises:
-      UserError: if it is none of those that are read.
+        UserError: if the layout is not supported.
     """
     if not isinstance(entry, dict):
         raise UserError(f"{place}: SQuAD's object with 'data' is expected, or {_ROWS}, not {shown(entry)}")
@@ -199,12 +199,12 @@ def _check_ids(examples: list[QAExample], file: str) -> None:
 
 
 class _MalformedError(UserError):
-    """A malformed record whose message already says what can be done about it."""
+    """A malformed record whose message already says how it can be fixed."""
 
 
 @contextlib.contextmanager
 def _malformed(place: str, skipped: collections.Counter[str] | None) -> Iterator[None]:
-    """Count a malformed record, or say what can be done about it."""
+    """Count a malformed record, or raise an error that says how it can be fixed."""
     try:
         yield
     except _MalformedError:

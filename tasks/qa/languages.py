@@ -1,4 +1,4 @@
-"""Score answers in other languages than English, as the official scripts of CMRC 2018, KorQuAD 1.0 and MLQA do it."""
+"""Score answers in languages other than English, as the official scripts of CMRC 2018, KorQuAD 1.0 and MLQA do."""
 
 import collections
 import dataclasses
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 @dataclasses.dataclass(frozen=True)
 class AnswerMetric:
-    """Say when two answers are equal, and how much they share.
+    """Say when two answers are equal, and how much they overlap.
 
     Attributes:
-      name: what `QA_METRIC` calls it.
-      normalize: what is compared of an answer for the exact match.
-      f1: of a prediction and a gold answer.
+        name: its name in `QA_METRIC`.
+        normalize: converts an answer to the form that the exact match compares.
+        f1: the F1 of a prediction and a gold answer.
     """
 
     name: str
@@ -25,18 +25,18 @@ class AnswerMetric:
     f1: Callable[[str, str], float]
 
     def exact_match(self, prediction: str, gold_text: str) -> bool:
-        """Whether the normalised texts are equal."""
+        """Return whether the normalised texts are equal."""
         return self.normalize(prediction) == self.normalize(gold_text)
 
     def f1_with_no_answer(self, prediction: str, gold_text: str) -> float:
-        """Return `f1`, but 1 where both texts are empty once normalised (SQuAD 2.0)."""
+        """Return `f1`, but 1 if both texts are empty once normalised (SQuAD 2.0)."""
         if not self.normalize(prediction) and not self.normalize(gold_text):
             return 1.0
         return self.f1(prediction, gold_text)
 
 
 def overlap_f1(predicted: Sequence[str], wanted: Sequence[str], num_shared: int) -> float:
-    """Return the F1 of `num_shared` tokens that two answers share; 0 where they share none."""
+    """Return the F1 of `num_shared` tokens that two answers share; 0 if they share none."""
     if num_shared == 0:
         return 0.0
     precision = num_shared / len(predicted)
@@ -49,11 +49,11 @@ def bag_f1(predicted: Sequence[str], wanted: Sequence[str]) -> float:
     return overlap_f1(predicted, wanted, (collections.Counter(predicted) & collections.Counter(wanted)).total())
 
 
-# CMRC 2018 (cmrc2018_evaluate.py, version 5). Its "……" is two characters, which no one character equals.
+# CMRC 2018 (cmrc2018_evaluate.py, version 5). Its "……" is two characters, which no single character equals.
 _CMRC_IGNORED = set("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 _HAN = re.compile("[\u4e00-\u9fa5]")
-# What is not Chinese is cut as NLTK's word_tokenize all but does: at spaces and around most signs, but not between the
-# digits and letters of `3.5km` nor around an ellipsis.
+# Text that is not Chinese is split almost as by NLTK's word_tokenize: at spaces and around most signs, but not between
+# the digits and letters of `3.5km` or around an ellipsis.
 _HAN_OR_WORDS = re.compile(
     r"""
     (?: [^\s\u4e00-\u9fa5,.;@\#$%&?!()\[\]{}<>«»“”„‘"\u2012-\u2015] | ,(?=\d) | (?<!\.)\.(?=[^\s\u4e00-\u9fa5.]) )+
@@ -100,7 +100,7 @@ def korquad_f1(prediction: str, gold_text: str) -> float:
     return bag_f1(*(korquad_normalized(text).replace(" ", "") for text in (prediction, gold_text)))
 
 
-# MLQA (mlqa_evaluation_v1.py): articles by language. The other branch of its Arabic pattern never holds.
+# MLQA (mlqa_evaluation_v1.py): articles by language. The other branch of its Arabic pattern never matches.
 _ARTICLES = {
     "en": r"\b(a|an|the)\b",
     "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
@@ -114,13 +114,13 @@ _ARTICLES = {
 
 @functools.cache
 def _unicode_punctuation() -> dict[int, None]:
-    """Return what MLQA removes: Unicode's punctuation, and ASCII's, which has symbols too."""
+    """Return the characters that MLQA removes: Unicode's punctuation, and ASCII's, which includes symbols."""
     marks = (number for number in range(sys.maxunicode) if unicodedata.category(chr(number)).startswith("P"))
     return dict.fromkeys([*marks, *map(ord, string.punctuation)])
 
 
 def mlqa_normalized(text: str, language: str) -> str:
-    """Return a text in lower case without punctuation and articles, with single spaces; Chinese characters apart."""
+    """Return a text in lower case without punctuation and articles, single-spaced; Chinese characters separated."""
     text = text.lower().translate(_unicode_punctuation())
     articles = _ARTICLES[language]
     if articles is not None:
@@ -159,7 +159,7 @@ LANGUAGE_METRICS = {
     "characters": AnswerMetric("characters", characters, characters_f1),
 }
 
-# Letters by which a metric is recognised. Kana mark Japanese, whose other letters are Chinese.
+# Letters by which a metric is recognised. Kana show that a text is Japanese, whose other letters are Chinese.
 _SCRIPTS = {
     "squad": re.compile("[A-Za-z\u00c0-\u058f\u1e00-\u1fff]"),
     "cmrc2018": _HAN,
@@ -174,10 +174,11 @@ _LEAST_KANA = 0.1
 
 
 def recognised_metric(texts: Iterable[str]) -> str:
-    """Return the name of the metric for the script that most letters of some texts are in.
+    """Return the name of the metric for the script of most letters in some texts.
 
-    Japanese, Thai and the like are compared by characters, Chinese as CMRC 2018, Korean as KorQuAD, Arabic and Hindi as
-    MLQA, and everything else as SQuAD: German, Spanish and Vietnamese are not told from English by their letters.
+    Japanese, Thai and the like are compared by characters, Chinese as in CMRC 2018, Korean as in KorQuAD, Arabic and
+    Hindi as in MLQA, and everything else as in SQuAD: German, Spanish and Vietnamese cannot be told from English by
+    their letters.
     """
     counts: collections.Counter[str] = collections.Counter()
     for text in texts:
@@ -185,5 +186,5 @@ def recognised_metric(texts: Iterable[str]) -> str:
     kana = counts.pop("kana", 0)
     if kana > _LEAST_KANA * (kana + counts["cmrc2018"]):
         counts["characters"] += kana + counts.pop("cmrc2018")
-    # Without letters, or with as many, SQuAD's, which stands first.
+    # Without letters, or in a tie, the result is SQuAD's, which comes first.
     return max(counts, key=counts.__getitem__, default="squad")

@@ -1,4 +1,4 @@
-"""Compute exact match and F1 as the official scripts of SQuAD 1.1, SQuAD 2.0 and MRQA, to the last digit."""
+"""Compute exact match and F1 as the official scripts of SQuAD 1.1, SQuAD 2.0 and MRQA do, to the last digit."""
 
 import re
 import string
@@ -8,10 +8,10 @@ from electra_jax.errors import UserError
 from electra_jax.tasks.qa.languages import LANGUAGE_METRICS, AnswerMetric, bag_f1
 from electra_jax.tasks.qa.questions import QAExample
 
-# Question ids with what may be answered; no texts where the right answer is none. A list, for ids may come twice.
+# Question ids with their acceptable answers; no texts if the right answer is none. A list, because ids may repeat.
 Gold = Sequence[tuple[str, Sequence[str]]]
 
-# What SQuAD 2.0's script takes unless told otherwise: null odds are probabilities, and none withholds an answer.
+# The default of SQuAD 2.0's script: null odds are probabilities, and none of them withholds an answer.
 OFFICIAL_NULL_THRESHOLD = 1.0
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -24,7 +24,7 @@ def gold_of(examples: Iterable[QAExample]) -> Gold:
 
 
 def unanswered(gold: Gold, predictions: Mapping[str, str]) -> list[str]:
-    """Return the questions that have no prediction. Each metric says how it counts them."""
+    """Return the questions that have no prediction. Each metric defines how it counts them."""
     return [example_id for example_id, _ in gold if example_id not in predictions]
 
 
@@ -34,18 +34,18 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, gold_text: str) -> bool:
-    """Whether the normalised texts are equal."""
+    """Return whether the normalised texts are equal."""
     return normalize_answer(prediction) == normalize_answer(gold_text)
 
 
 def f1(prediction: str, gold_text: str) -> float:
-    """Return the F1 of the normalised words as bags; 0 where none is shared, even if both are empty (not SQuAD 2.0)."""
+    """Return the F1 of the normalised words as bags; 0 if none is shared, even if both are empty (not SQuAD 2.0)."""
     return bag_f1(normalize_answer(prediction).split(), normalize_answer(gold_text).split())
 
 
 SQUAD = AnswerMetric("squad", normalize_answer, f1)
 
-# By the names of `QA_METRIC`.
+# The metrics by their names in `QA_METRIC`.
 METRICS = {"squad": SQUAD} | LANGUAGE_METRICS
 
 
@@ -53,7 +53,7 @@ def squad_v1_metrics(gold: Gold, predictions: Mapping[str, str], *, metric: Answ
     """Return SQuAD 1.1's `exact_match` and `f1`, per cent, over all questions; those without prediction count 0.
 
     Raises:
-      UserError: if there is no question, or one without gold answer.
+        UserError: if there is no question, or one without gold answer.
     """
     return _mean_scores(gold, [example_id for example_id, _ in gold], predictions, metric)
 
@@ -64,13 +64,13 @@ def mrqa_metrics(
     """Return MRQA's `exact_match` and `f1`, per cent.
 
     Args:
-      gold: of two entries with one id the later counts.
-      predictions: by question.
-      skip_unanswered: leave questions without prediction out, rather than count them 0.
-      metric: compares answers.
+        gold: if two entries have the same id, the later one counts.
+        predictions: by question.
+        skip_unanswered: whether to leave out questions without prediction, instead of counting them 0.
+        metric: compares answers.
 
     Raises:
-      UserError: if there is no question, or one without gold answer.
+        UserError: if there is no question, or one without gold answer.
     """
     last = list(dict(gold).items())
     counted = [example_id for example_id, _ in last if not skip_unanswered or example_id in predictions]
@@ -82,7 +82,7 @@ def squad_v2_raw_scores(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return exact match and F1 of each question that has a prediction, before any threshold.
 
-    Gold answers that normalise to nothing do not count; without any other the right answer is "".
+    Gold answers that are empty once normalised do not count; if there is no other, the right answer is "".
     """
     exact, overlap = {}, {}
     for example_id, gold_texts in gold:
@@ -105,18 +105,18 @@ def squad_v2_metrics(
 ) -> dict[str, float]:
     """Return the fields of SQuAD 2.0's official script, scores in per cent.
 
-    `exact`, `f1`, `total`, the same with the prefixes `HasAns_` and `NoAns_` where there are such questions, and with
-    null odds what `best_thresholds` finds. Questions without prediction are left out (where the script stops).
+    They are `exact`, `f1`, `total`, the same with the prefixes `HasAns_` and `NoAns_` if there are such questions, and
+    with null odds the result of `best_thresholds`. Questions without prediction are left out (the script stops there).
 
     Args:
-      gold: of two entries with one id the later counts.
-      predictions: by question; with null odds let them be answers to every question.
-      null_odds: by question; None for predictions that say "" by themselves.
-      null_threshold: questions with larger null odds are scored as if answered "".
-      metric: compares answers.
+        gold: if two entries have the same id, the later one counts.
+        predictions: by question; with null odds they should answer every question.
+        null_odds: by question; None if predictions already say "" where needed.
+        null_threshold: questions with larger null odds are scored as if answered "".
+        metric: compares answers.
 
     Raises:
-      UserError: if no question has a prediction, or one with a prediction has no null odds.
+        UserError: if no question has a prediction, or one with a prediction has no null odds.
     """
     has_answer = {example_id: bool(gold_texts) for example_id, gold_texts in gold}
     exact, overlap = squad_v2_raw_scores(gold, predictions, metric=metric)
@@ -146,7 +146,7 @@ def require_gold(examples: Sequence[QAExample]) -> None:
     """Refuse the questions of a test split, which have neither answers nor a mark that there is none.
 
     Raises:
-      UserError: if no question has an answer or is marked as impossible.
+        UserError: if no question has an answer or is marked as impossible.
     """
     if not any(example.gold_texts or example.is_impossible for example in examples):
         raise UserError(
@@ -168,15 +168,15 @@ def official_metrics(
     """Return the scores of "squad_v1", "squad_v2" or "mrqa", in the fields of their script.
 
     Args:
-      scoring: whose.
-      examples: the questions.
-      predictions: by question.
-      null_odds, null_threshold: as `squad_v2_metrics`, which alone reads them.
-      skip_unanswered: as `mrqa_metrics`.
-      metric: compares answers.
+        scoring: the name of the script.
+        examples: the questions.
+        predictions: by question.
+        null_odds, null_threshold: as in `squad_v2_metrics`; only "squad_v2" reads them.
+        skip_unanswered: as in `mrqa_metrics`.
+        metric: compares answers.
 
     Raises:
-      UserError: if no question has a gold answer, or none has a prediction.
+        UserError: if no question has a gold answer, or none has a prediction.
     """
     require_gold(examples)
     gold = gold_of(examples)
@@ -193,13 +193,13 @@ def official_metrics(
 def best_thresholds(
     gold: Gold, predictions: Mapping[str, str], null_odds: Mapping[str, float], *, metric: AnswerMetric = SQUAD
 ) -> dict[str, float]:
-    """Return `best_exact` and `best_f1`, per cent, and the null odds (`..._thresh`) beyond which "" scores so well.
+    """Return `best_exact` and `best_f1`, per cent, and the null odds (`..._thresh`) above which "" achieves them.
 
-    As the official script: the threshold is 0 if the best is never to answer, and unanswered questions count among
-    the "" that are right.
+    As in the official script, the threshold is 0 if it is best never to answer, and unanswered questions count among
+    those for which "" is right.
 
     Raises:
-      UserError: if no question has a prediction, or one with a prediction has no null odds.
+        UserError: if no question has a prediction, or one with a prediction has no null odds.
     """
     has_answer = {example_id: bool(gold_texts) for example_id, gold_texts in gold}
     exact, overlap = squad_v2_raw_scores(gold, predictions, metric=metric)

@@ -7,18 +7,18 @@ from typing import Any
 from electra_jax.errors import UserError
 from electra_jax.tasks.rows import without_surrogates
 
-# The names of CMRC 2018's own files, and SQuAD's for the same.
+# The field names of CMRC 2018's own files, and SQuAD's names for the same.
 _NAMES_OF_CMRC = {"context_text": "context", "query_text": "question", "query_id": "id"}
 
-# The start of an answer whose place its file does not say.
+# The start of an answer if its file does not state it.
 UNKNOWN_START = -1
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """An annotated answer: its text and the characters of the context that it claims to be, the end excluded.
+    """An annotated answer: its text and its claimed characters in the context, the end excluded.
 
-    Its start is negative where the file does not say it.
+    Its start is negative if the file does not state it.
     """
 
     text: str
@@ -31,10 +31,10 @@ class QAExample:
     """A question about a context.
 
     Attributes:
-      example_id: the name that predictions go by.
-      answers: where the annotators found it; the first is learnt from. Empty if there is none, or none is given.
-      gold_texts: what predictions are scored against. Empty if there is no answer, or none is given.
-      is_impossible: whether the file says that the context holds no answer (SQuAD 2.0).
+        example_id: the name by which predictions refer to it.
+        answers: the annotated answers; the first is learnt from. Empty if there is none, or none is given.
+        gold_texts: the texts against which predictions are scored. Empty if there is no answer, or none is given.
+        is_impossible: whether the file says that the context holds no answer (SQuAD 2.0).
     """
 
     example_id: str
@@ -46,10 +46,10 @@ class QAExample:
 
 
 def raw_example(record: Any, place: str) -> QAExample:
-    """Return a question that a user asks: {"question": ..., "context": ...}, with an optional "id", else `place`.
+    """Return a question from a user: {"question": ..., "context": ...}, with an optional "id", else `place`.
 
     Raises:
-      UserError: if a field is missing or is not a text.
+        UserError: if a field is missing or is not a text.
     """
     fields = {name: value_of(record, name, str, place) for name in ("question", "context")}
     return QAExample(
@@ -60,11 +60,11 @@ def raw_example(record: Any, place: str) -> QAExample:
 def squad_example(question: Any, context: str, place: str) -> QAExample:
     """Return a question of a SQuAD paragraph, or of a row, from its JSON object; `place` is for messages.
 
-    Answers are objects, texts without their places, one of either ("answer"), or a hub's two lists. A question that is
-    marked as impossible has none, whatever answers would have been plausible. One of MRQA has MRQA's fields.
+    Answers are objects, texts without positions, a single one of either ("answer"), or a hub's two lists. A question
+    marked as impossible has none, even if plausible answers are listed. A question of MRQA has MRQA's fields.
 
     Raises:
-      UserError: if a field is missing or has another type.
+        UserError: if a field is missing or has another type.
     """
     if isinstance(question, Mapping) and "detected_answers" in question:
         return mrqa_example(question, context, place)
@@ -105,7 +105,7 @@ def mrqa_example(question: Any, context: str, place: str) -> QAExample:
 
 
 def with_names_of_squad(record: Any) -> Any:
-    """Return a JSON object with SQuAD's names in the place of CMRC 2018's; other values as they are."""
+    """Return a JSON object with SQuAD's names in place of CMRC 2018's; other values unchanged."""
     if not isinstance(record, Mapping):
         return record
     return {name: value for name, value in record.items() if name not in _NAMES_OF_CMRC} | {
@@ -114,10 +114,10 @@ def with_names_of_squad(record: Any) -> Any:
 
 
 def value_of(record: Any, field: str, kind: type, place: str, **default: Any) -> Any:
-    """Return the value of a field of a JSON object; `default` if there is one, and the field is missing.
+    """Return the value of a field of a JSON object; `default`, if given, if the field is missing.
 
     Raises:
-      UserError: if the record is no object, the field is missing, or its value is not of this type.
+        UserError: if the record is not an object, the field is missing, or its value is not of this type.
     """
     if not isinstance(record, Mapping):
         raise UserError(f"{place}: an object with the field {field!r} is expected, not {shown(record)}")
@@ -125,7 +125,7 @@ def value_of(record: Any, field: str, kind: type, place: str, **default: Any) ->
         return default["default"]
     if field not in record:
         raise UserError(f"{place}: the field {field!r} is missing (fields: {', '.join(map(repr, record))})")
-    # type(): True would pass for a whole number.
+    # isinstance() would accept True as an integer.
     if type(record[field]) is not kind:
         raise UserError(f"{place}: {field!r} must be of type {kind.__name__}, not {shown(record[field])}")
     return without_surrogates(record[field]) if kind is str else record[field]
@@ -163,12 +163,12 @@ def _answer_records(question: Any, place: str) -> list[Any]:
 
 
 def _whole(record: Any, field: str) -> Any:
-    """Return the record with 12.0, which spreadsheets make of 12, as the whole number that it is."""
+    """Return the record with a float such as 12.0, which spreadsheets make of 12, as an integer."""
     value = record.get(field) if isinstance(record, Mapping) else None
     return {**record, field: int(value)} if type(value) is float and value.is_integer() else record
 
 
 def _named(question: Any, field: str) -> Any:
-    """Return the question with a number for its id as text, by which predictions go."""
+    """Return the question with a numeric id as text, since predictions refer to it by text."""
     value = question.get(field) if isinstance(question, Mapping) else None
     return {**question, field: str(value)} if type(value) is int else question

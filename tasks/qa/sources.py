@@ -1,4 +1,4 @@
-"""Find the data of the question-answering tasks: their files, TFDS's names, and whose scores count."""
+"""Find the data of the question-answering tasks: their files, TFDS's names, and whose scoring applies."""
 
 import collections
 import dataclasses
@@ -21,18 +21,18 @@ from electra_jax.tasks.split_files import Sources, file_sources, reads_tfds, tfd
 
 logger = logging.getLogger(__name__)
 
-# Number of questions whose text tells the language.
+# Number of questions whose text shows the language.
 RECOGNISED_BY = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class QALayout:
-    """Where a task's data is, and which format and scores it has.
+    """The place of a task's data, its format and its scoring.
 
     Attributes:
-      folders: ours, then the original's.
-      scoring: "squad_v1", "squad_v2" or "mrqa"; None for a user's own in SQuAD's format, where the files tell it.
-      tfds: TFDS's name; None if it has none.
+        folders: folder names, ours first, then the original's.
+        scoring: "squad_v1", "squad_v2" or "mrqa"; None for a user's own in SQuAD's format, for which the files tell it.
+        tfds: TFDS's name; None if it has none.
     """
 
     folders: tuple[str, ...]
@@ -41,7 +41,7 @@ class QALayout:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Return the endings of the files."""
+        """Return the suffixes of the files."""
         lines = (".jsonl", ".jsonl.gz")
         return (
             lines
@@ -69,10 +69,10 @@ QA_TASKS = {
 def qa_sources(options: TaskOptions) -> Sources:
     """Return the splits of the task that `options.task` names.
 
-    A user's own without a dev file has one held out of training, whose contexts are in no training question.
+    If a user's own data has no dev file, one is held out of training, with contexts that no training question has.
 
     Raises:
-      UserError: if the data is to come from TFDS, which has no such dataset.
+        UserError: if the data should come from TFDS, which has no such dataset.
     """
     layout = QA_TASKS[options.task]
     if reads_tfds(options):
@@ -81,7 +81,7 @@ def qa_sources(options: TaskOptions) -> Sources:
         return tfds_sources(options, dataset=layout.tfds, read=_examples_of_tfds)
 
     def read(path: pathlib.Path, split: str) -> Examples:
-        del split  # Questions are written alike in all of them.
+        del split  # All splits have the same format.
         found = layout.read(str(path), skip_bad_rows=options.skip_bad_rows)
         return _marked(found) if layout.scoring == "squad_v2" else found
 
@@ -95,7 +95,7 @@ def qa_sources(options: TaskOptions) -> Sources:
 
 
 def scoring_of(options: TaskOptions, sources: Sources) -> str:
-    """Return whose scores count; for a user's own SQuAD 2.0's if its training or dev file marks what has no answer."""
+    """Return the scoring; for a user's own data SQuAD 2.0's if its train or dev file marks unanswerable questions."""
     scoring = QA_TASKS[options.task].scoring
     if scoring is not None:
         return scoring
@@ -108,9 +108,9 @@ def scoring_of(options: TaskOptions, sources: Sources) -> str:
 
 
 def _marked(found: Examples) -> Examples:
-    """Mark the questions without an answer as impossible if the file, as hubs have SQuAD 2.0, marks none.
+    """Mark the questions without an answer as impossible if the file, like SQuAD 2.0 on hubs, marks none.
 
-    An answer without text is none. A file in which no question has an answer is one to predict.
+    An answer without text counts as none. A file in which no question has an answer is one to predict.
     """
     answered = [any(text.strip() for text in example.gold_texts) for example in found.examples]
     if any(example.is_impossible for example in found.examples) or not any(answered):
@@ -123,12 +123,12 @@ def _marked(found: Examples) -> Examples:
 
 
 def check_answered(examples: Sequence[QAExample], place: str) -> None:
-    """Refuse questions without an answer among others that have one, where each must have one.
+    """Refuse questions without an answer among others that have one, if each must have one.
 
     A file in which no question has an answer is one to predict.
 
     Raises:
-      UserError: if there are such questions.
+        UserError: if there are such questions.
     """
     empty = [example.example_id for example in examples if not example.answers]
     if empty and len(empty) < len(examples):
@@ -141,10 +141,10 @@ def check_answered(examples: Sequence[QAExample], place: str) -> None:
 def metric_of(options: TaskOptions, sources: Sources) -> str:
     """Return the name of the metric that compares answers: the one that is set, or that of the script of the text.
 
-    The published English tasks have SQuAD's, unless their files hold another language.
+    The published English tasks use SQuAD's, unless their files hold another language.
 
     Raises:
-      UserError: if there is no metric of that name, or a file is malformed.
+        UserError: if there is no metric of that name, or a file is malformed.
     """
     if options.qa_metric is not None:
         if options.qa_metric not in METRICS:

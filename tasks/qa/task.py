@@ -39,13 +39,13 @@ class QATask(FromSources):
     """Questions about contexts: a `protocol.DownstreamTask`.
 
     Attributes:
-      name: its name in the catalogue.
-      scoring: whose scores count: "squad_v1", "squad_v2" (questions may have no answer) or "mrqa".
-      metric: the name of what compares answers, see `metrics.METRICS`.
-      vocabulary: with its tokenizer.
-      windows, decoding: how contexts are cut, and how spans become answers.
-      null_threshold: null odds above it mean that there is no answer; None until `fit_threshold` found it.
-      sources: where the splits are.
+        name: its name in the catalogue.
+        scoring: whose scoring applies: "squad_v1", "squad_v2" (questions may have no answer) or "mrqa".
+        metric: the name of the metric that compares answers, see `metrics.METRICS`.
+        vocabulary: tokenises questions and contexts.
+        windows, decoding: how contexts are cut, and how spans become answers.
+        null_threshold: null odds above it mean that there is no answer; None until `fit_threshold` has found it.
+        sources: its splits.
     """
 
     name: str
@@ -62,12 +62,12 @@ class QATask(FromSources):
 
     @property
     def rules(self) -> QARules:
-        """Return what decides which answers are learnt and how they are written."""
+        """Return the rules for which answers are learnt and how they are written."""
         return self.windows.rules
 
     @property
     def main_metric(self) -> str:
-        """Return the name of F1; for SQuAD 2.0 that at the best threshold, which does not depend on an older one."""
+        """Return the name of F1; for SQuAD 2.0 that at the best threshold, which does not depend on an earlier one."""
         return "best_f1" if self.scoring == "squad_v2" else "f1"
 
     @property
@@ -76,12 +76,12 @@ class QATask(FromSources):
         return self.windows.max_sequence_length
 
     def examples(self, split: str) -> Examples:
-        """Read a split; of "train", the questions that cannot be learnt are left out and counted by their reason.
+        """Read a split; from "train", questions that cannot be learnt are left out and counted by reason.
 
-        Such are those without an answer that are not marked as impossible, or whose answer is not in the context.
+        These are questions without an answer that are not marked as impossible, or whose answer is not in the context.
 
         Raises:
-          UserError: if there is no such split or file, the file is malformed, or no question is left.
+            UserError: if there is no such split or file, the file is malformed, or no question is left.
         """
         whole = self.sources.read(self.name, split)
         if split != "train":
@@ -110,21 +110,21 @@ class QATask(FromSources):
         return Examples(kept, skipped)
 
     def raw_examples(self, inputs: Iterable[Mapping[str, str]]) -> list[QAExample]:
-        """Return the questions that a user asks: {"question": ..., "context": ...}, with an optional "id".
+        """Return the questions of a user: {"question": ..., "context": ...}, with an optional "id".
 
         Raises:
-          UserError: if a field is missing or is not a text.
+            UserError: if a field is missing or is not a text.
         """
         return [raw_example(record, f"input {number}") for number, record in enumerate(inputs, start=1)]
 
     def rows(self, examples: Sequence[QAExample], *, training: bool) -> list[Row]:
         """Return a row per window, int32.
 
-        `window` is its number among those of its example, and the tokens that are counted are the question's. In
-        training the questions that cannot be learnt have none; otherwise rows have no targets.
+        `window` is the row's number among those of its example, and the counted tokens are the question's. In training,
+        questions that cannot be learnt have no rows; otherwise rows have no targets.
 
         Raises:
-          UserError: if a question leaves no room for its context.
+            UserError: if a question leaves no room for its context.
         """
         rows, limit = [], self.windows.max_question_length
         for number, example in enumerate(examples):
@@ -135,7 +135,7 @@ class QATask(FromSources):
                 continue
             for window in windows:
                 features = window.features()
-                # The batch makes its own, for padded rows.
+                # The batch makes its own mask, because it pads rows.
                 del features["attention_mask"]
                 place = {"example": np.array(number, np.int32), "window": np.array(window.index, np.int32)}
                 counts = count_fields(window.question_tokens, max(0, window.question_tokens - limit))
@@ -145,18 +145,18 @@ class QATask(FromSources):
     def predictions(
         self, examples: Sequence[QAExample], rows: Sequence[Row], outputs: Sequence[dict[str, np.ndarray]]
     ) -> list[QAPrediction]:
-        """Return an answer to each question from the outputs of either head of question answering for its windows.
+        """Return an answer to each question from the outputs of either question-answering head for its windows.
 
-        Null odds are the answerability head's logit, and where there is none, the score of [CLS] as a span, against
-        the best span's: with the joint head, which scores no empty span, that of starting there.
+        Null odds are the answerability head's logit, or, without one, the score of [CLS] as a span minus the best
+        span's; with the joint head, which scores no empty span, the score of starting at [CLS].
 
         Args:
-          examples: the questions.
-          rows: `rows(examples, training=False)`, in any order.
-          outputs: of each row, with or without those for padding.
+            examples: the questions.
+            rows: `rows(examples, training=False)`, in any order.
+            outputs: the outputs of each row, with or without those for padding.
 
         Raises:
-          UserError: if a score is NaN.
+            UserError: if a score is NaN.
         """
         found = {
             (int(row["example"]), int(row["window"])): {
@@ -183,10 +183,10 @@ class QATask(FromSources):
         """Return the official scores in per cent, the main one first.
 
         SQuAD 2.0: `best_f1` and `best_exact` with their thresholds, as found on these predictions; the others at
-        `null_threshold`, or at the best one for F1 where there is none.
+        `null_threshold`, or, if it is None, at the best one for F1.
 
         Raises:
-          UserError: if the questions have no gold answers, as in a test split.
+            UserError: if the questions have no gold answers, as in a test split.
         """
         by_question = _by_question(examples, predictions)
         odds, threshold = None, self.null_threshold
@@ -196,7 +196,7 @@ class QATask(FromSources):
         scores = metrics.official_metrics(
             self.scoring,
             examples,
-            # The search for a threshold wants an answer to every question, also where the odds are against one.
+            # The search for a threshold needs an answer to every question, even where the odds are against one.
             final_answers(by_question, null_threshold=None),
             null_odds=odds,
             null_threshold=threshold,
@@ -206,11 +206,12 @@ class QATask(FromSources):
         return {self.main_metric: scores[self.main_metric]} | scores
 
     def fit_threshold(self, examples: Sequence[QAExample], predictions: Sequence[QAPrediction]) -> float | None:
-        """Return the null odds beyond which "" makes the best F1; None where every question has an answer.
+        """Return the null odds above which "" yields the best F1; None if every question has an answer.
 
-        The task with it, `dataclasses.replace(task, null_threshold=...)`, withholds answers so. It stands between the
-        odds that it divides, so that rounding moves no question across: the official `best_f1_thresh` is one of them.
-        That is 0 where never to answer is best, which odds that are logits may be below: here it is below all of them.
+        The task with this threshold, `dataclasses.replace(task, null_threshold=...)`, withholds answers by it. It lies
+        between the odds that it separates, so that rounding moves no question across, whereas the official
+        `best_f1_thresh` is one of them. The official one is 0 if it is best never to answer, and odds that are logits
+        may be below 0; here it is below all of them.
         """
         if self.scoring != "squad_v2":
             return None
@@ -235,15 +236,15 @@ class QATask(FromSources):
     ) -> list[pathlib.Path]:
         """Write predictions.json, nbest.json and, for SQuAD 2.0, null_odds.json in the official formats.
 
-        With a `null_threshold` predictions.json has "" beyond it; nbest.json has what was withheld.
+        With a `null_threshold`, predictions.json has "" above it; nbest.json has the withheld answers.
 
         Raises:
-          UserError: if they cannot be written.
+            UserError: if they cannot be written.
         """
         return write_predictions(_by_question(examples, predictions), directory, null_threshold=self.null_threshold)
 
     def describe(self) -> dict[str, Any]:
-        """Return JSON values of all but the vocabulary and the files: see `qa_task_from_facts`."""
+        """Return JSON values of everything but the vocabulary and the files: see `qa_task_from_facts`."""
         return {
             "task": self.name,
             "kind": self.kind,
@@ -288,7 +289,7 @@ def _null_odds(predictions: Mapping[str, QAPrediction]) -> dict[str, float]:
 
 
 def qa_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, rules: QARules) -> QATask:
-    """Rebuild a task from what `QATask.describe` gave, to read raw input; `rules` are those that it names."""
+    """Rebuild a task from the result of `QATask.describe`, to read raw input; `rules` are those that it names."""
     return QATask(
         name=facts["task"],
         scoring=facts["scoring"],
@@ -309,19 +310,19 @@ def make_qa_task(
     A user's own, "qa", is scored as SQuAD 2.0 if its training or dev file marks a question as impossible, else as 1.1.
 
     Args:
-      options: which, where its data is, and how it is cut and decoded.
-      vocabulary: with its tokenizer.
-      rules: what is learnt from a question, and how its answer is written.
-      recorded: what `QATask.describe` said of the task that a model was fine-tuned on: its threshold is taken where
-        the options have none, its scoring, and its metric likewise.
+        options: which task, where its data is, and how it is cut and decoded.
+        vocabulary: tokenises questions and contexts.
+        rules: what is learnt from a question, and how its answer is written.
+        recorded: the result of `QATask.describe` for the task on which a model was fine-tuned: its threshold and metric
+            are taken if the options have none, and its scoring.
 
     Raises:
-      UserError: if settings are invalid, a TFDS dataset is not prepared, a file of a user's own task is malformed, or
-        questions have no answer where SQuAD 1.1 wants one.
+        UserError: if settings are invalid, a TFDS dataset is not prepared, a file of a user's own task is malformed, or
+            questions have no answer although SQuAD 1.1 requires one.
     """
     sources = qa_sources(options)
     if recorded is None and options.task == "squad_v1" and "dev" in sources.readers and not reads_tfds(options):
-        # What cannot be scored after an epoch is told before the first.
+        # Data that could not be scored after an epoch is refused before the first.
         check_answered(sources.read(options.task, "dev").examples, f"{options.task}, dev split")
     null_threshold = options.null_threshold
     if null_threshold is None and recorded is not None:

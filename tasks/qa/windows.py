@@ -17,16 +17,16 @@ class QARules:
     """Decide what is learnt from a question and how its answer is written, where implementations differ.
 
     Attributes:
-      name: what a fine-tuned model records.
-      align: given a context, an answer and the vocabulary, returns the first and last word piece of the answer, or
-        raises `UnusableAnswerError`.
-      cut: see `overlapping_spans`, whose arguments and results it has.
-      answerless_windows_are_impossible: whether `is_impossible` is 1 for a training window that does not hold the
-        whole answer of its question.
-      final_sep_is_answerable: whether the last [SEP] may start or end an answer.
-      span_text: see `span_text`, whose arguments and results it has.
-      no_span_text: the answer to a question where no span is left.
-      skip_unanswered: whether MRQA's scores leave out the questions without a prediction.
+        name: the name that a fine-tuned model records.
+        align: given a context, an answer and the vocabulary, returns the first and last word piece of the answer, or
+            raises `UnusableAnswerError`.
+        cut: has the arguments and results of `overlapping_spans`.
+        answerless_windows_are_impossible: whether `is_impossible` is 1 for a training window that does not hold the
+            whole answer of its question.
+        final_sep_is_answerable: whether the last [SEP] may start or end an answer.
+        span_text: has the arguments and results of the function `span_text`.
+        no_span_text: the answer to a question for which no span is left.
+        skip_unanswered: whether MRQA's scores leave out the questions without a prediction.
     """
 
     name: str
@@ -44,10 +44,10 @@ class WindowConfig:
     """How a context is cut.
 
     Attributes:
-      max_sequence_length: the most tokens of a window, special ones included.
-      max_question_length: the most word pieces of a question; the rest is cut off.
-      doc_stride: word pieces of the context from one window's start to the next one's.
-      rules: where answers are, and which windows there are.
+        max_sequence_length: the most tokens of a window, special ones included.
+        max_question_length: the most word pieces of a question; the rest is cut off.
+        doc_stride: word pieces of the context from one window's start to the next one's.
+        rules: where answers are, and which windows there are.
     """
 
     max_sequence_length: int
@@ -56,10 +56,10 @@ class WindowConfig:
     rules: QARules
 
     def __post_init__(self) -> None:
-        """Refuse settings that could not move through a context.
+        """Refuse settings with which windows could not advance through a context.
 
         Raises:
-          UserError: if a size is below its least.
+            UserError: if a size is below its minimum.
         """
         for name, least in (("max_sequence_length", 4), ("max_question_length", 0), ("doc_stride", 1)):
             if getattr(self, name) < least:
@@ -71,17 +71,18 @@ class Window:
     """A question and C word pieces of its context: L = len(input_ids) tokens, unpadded.
 
     Attributes:
-      example_id: the question's name.
-      index: the number of the window among those of its question.
-      input_ids_L, token_type_ids_L: int32, [CLS] question [SEP] context [SEP]; types 0 before the context.
-      answer_mask_L: int32, 1 where an answer may start or end: the context, and [CLS] for "none here".
-      question_tokens: word pieces of the question, those that were cut off included.
-      context_start: position of the window's first word piece of the context.
-      first_piece: number of that piece in the whole context.
-      offsets_C2: int32, characters of the whole context [start, end) that each piece of it covers.
-      is_max_context_C: bool, whether no other window shows more around the piece.
-      start_position, end_position: where the answer starts and ends (inclusive), 0 without one; None when not training.
-      is_impossible: whether the window has no answer; None when not training.
+        example_id: the question's name.
+        index: the number of the window among those of its question.
+        input_ids_L, token_type_ids_L: int32, [CLS] question [SEP] context [SEP]; types 0 before the context.
+        answer_mask_L: int32, 1 where an answer may start or end: the context, and [CLS] for "none here".
+        question_tokens: number of word pieces of the question, including those that were cut off.
+        context_start: position of the window's first word piece of the context.
+        first_piece: number of that piece in the whole context.
+        offsets_C2: int32, characters of the whole context [start, end) that each of its pieces covers.
+        is_max_context_C: bool, whether no other window has more context around the piece.
+        start_position, end_position: where the answer starts and ends (inclusive), 0 without one; None when not
+            training.
+        is_impossible: whether the window has no answer; None when not training.
     """
 
     example_id: str
@@ -99,7 +100,7 @@ class Window:
     is_impossible: bool | None
 
     def features(self) -> dict[str, np.ndarray]:
-        """Return what the model reads, int32: [L] arrays, unpadded, and in training the scalar targets."""
+        """Return the model's inputs, int32: [L] arrays, unpadded, and in training the scalar targets."""
         features = {
             "input_ids": self.input_ids_L,
             "token_type_ids": self.token_type_ids_L,
@@ -117,22 +118,22 @@ def prediction_windows(example: QAExample, vocabulary: Vocabulary, config: Windo
     """Return all windows of a question, without targets.
 
     Args:
-      example: the question.
-      vocabulary: tokenises the question and the context.
-      config: how to cut.
+        example: the question.
+        vocabulary: tokenises the question and the context.
+        config: how to cut.
 
     Raises:
-      UserError: if the question leaves no room for its context.
+        UserError: if the question leaves no room for its context.
     """
     return _windows(example, tokenize_context(vocabulary, example.context), vocabulary, config)
 
 
 def training_windows(example: QAExample, vocabulary: Vocabulary, config: WindowConfig) -> list[Window]:
-    """Return all windows of a question, with its first answer as their target where they hold the whole of it.
+    """Return all windows of a question, with its first answer as their target if they hold the whole of it.
 
     Raises:
-      UserError: if the question leaves no room for its context.
-      UnusableAnswerError: if the question is answerable by its file, but has no answer that can be learnt.
+        UserError: if the question leaves no room for its context.
+        UnusableAnswerError: if the question is answerable by its file, but has no answer that can be learnt.
     """
     context = tokenize_context(vocabulary, example.context)
     answer = None if example.is_impossible else answer_tokens(example, vocabulary, config.rules)
@@ -144,7 +145,7 @@ def answer_tokens(example: QAExample, vocabulary: Vocabulary, rules: QARules) ->
     """Return the first and the last word piece, in the whole context, of the first answer: the one that is learnt from.
 
     Raises:
-      UnusableAnswerError: if no answer is given, or it cannot be learnt.
+        UnusableAnswerError: if no answer is given, or it cannot be learnt.
     """
     if not example.answers:
         raise UnusableAnswerError("no answer is given")
@@ -152,7 +153,7 @@ def answer_tokens(example: QAExample, vocabulary: Vocabulary, rules: QARules) ->
 
 
 def cut_spans(num_tokens: int, *, room: int, doc_stride: int) -> list[tuple[int, int]]:
-    """Return the (start, length) of each window over a context: `room` tokens at most, `doc_stride` further at most."""
+    """Return the (start, length) of each window over a context: `room` tokens at most, `doc_stride` apart at most."""
     spans = []
     start = 0
     while start < num_tokens:
@@ -165,22 +166,22 @@ def cut_spans(num_tokens: int, *, room: int, doc_stride: int) -> list[tuple[int,
 
 
 def overlapping_spans(num_tokens: int, *, room: int, doc_stride: int) -> list[tuple[int, int]]:
-    """Return the (start, length) of each window over a context, of which every token is well inside one of them.
+    """Return the (start, length) of each window over a context, so that every token is well inside one of them.
 
     Args:
-      num_tokens: of the context; an empty one has one empty window.
-      room: the most tokens of a window.
-      doc_stride: tokens from one window's start to the next one's; half the room where it would leave gaps.
+        num_tokens: tokens of the context; an empty one has one empty window.
+        room: the most tokens of a window.
+        doc_stride: tokens from one window's start to the next one's; half the room if it would leave gaps.
     """
     stride = max(1, room // 2) if doc_stride >= room else doc_stride
     return cut_spans(num_tokens, room=room, doc_stride=stride) or [(0, 0)]
 
 
 def max_context_spans(spans: list[tuple[int, int]], num_tokens: int) -> np.ndarray:
-    """Return for each token the number of the span that shows most around it, int32; -1 where none holds it.
+    """Return for each token the number of the span with the most context around it, int32; -1 if no span holds it.
 
-    What a span shows is the smaller of the tokens before and after, plus a hundredth of the span's length; the first
-    of equals is taken. Source: BERT's `_check_is_max_context`.
+    A span's context is the smaller of the numbers of tokens before and after, plus a hundredth of the span's length; in
+    a tie the first is taken. Source: BERT's `_check_is_max_context`.
     """
     best_T = np.full(num_tokens, -1, np.int32)
     score_T = np.full(num_tokens, -np.inf)
@@ -194,19 +195,19 @@ def max_context_spans(spans: list[tuple[int, int]], num_tokens: int) -> np.ndarr
 
 
 def span_text(context: str, window: Window, start: int, end: int, vocabulary: Vocabulary) -> str:
-    """Return the characters of `span_characters`."""
+    """Return the text of the characters of `span_characters`."""
     del vocabulary  # Characters suffice; other ways to write a span put its pieces together.
     first, last = span_characters(context, window, start, end)
     return context[first:last]
 
 
 def span_characters(context: str, window: Window, start: int, end: int) -> tuple[int, int]:
-    """Return the characters [first, last) of positions `start` to `end`, with the marks upon the last."""
+    """Return the characters [first, last) of positions `start` to `end`, with combining marks on the last one."""
     first = int(window.offsets_C2[start - window.context_start, 0])
     last = int(window.offsets_C2[end - window.context_start, 1])
     after = window.offsets_C2[end - window.context_start + 1 :, 0]
-    # A piece whose accents are stripped ends before a combining mark at its end. Some tokenizers strip the marks that
-    # take space too, and then no piece has them.
+    # A piece whose accents are stripped ends before a combining mark at its end. Some tokenizers also strip spacing
+    # marks, and then no piece has them.
     while last < len(context) and (
         unicodedata.category(context[last]) == "Mn"
         or (unicodedata.category(context[last]) in ("Mc", "Me") and not (after <= last).any())

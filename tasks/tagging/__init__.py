@@ -1,1 +1,1 @@
-"""Sequence tagging: column files, sentences and conlleval's score."""
+"""Tag sequences: column files, sentences and conlleval's score."""

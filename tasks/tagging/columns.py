@@ -13,10 +13,10 @@ from electra_jax.tasks.tagging.listed import LISTED_SUFFIXES, listed_sentences
 # A line that separates the documents of CoNLL-2003; not a word.
 _DOCUMENT_START = "-DOCSTART-"
 
-# "# id = 0", "# newdoc": comments whatever the number of their columns; a word "#" has no such neighbours.
+# "# id = 0", "# newdoc": comments whatever the number of their columns; a word "#" is never followed by these.
 _COMMENT = re.compile(r"#\s*(\w[\w.:-]*\s*=|newdoc\b|newpar\b|(begin|end) document\b)")
 
-# CoNLL-U: a word of several ("1-2") repeats what its words say, and an empty node ("1.1") is not in the text.
+# CoNLL-U: a multi-word token ("1-2") repeats its words, and an empty node ("1.1") is not in the text.
 _CONLLU_COLUMNS = 10
 _NOT_A_WORD = re.compile(r"\d+[-.]\d+")
 
@@ -34,15 +34,15 @@ ColumnRow = tuple[int, list[str]]
 
 
 def column_sentences(path: str | os.PathLike[str]) -> Iterator[list[ColumnRow]]:
-    """Yield the sentences of a file as the line number and the columns of each word.
+    """Yield the sentences of a file, each as the line number and the columns of every word.
 
-    Columns are separated by tabs if each row has one, so that a word may hold spaces; else by ASCII white space, for
-    a no-break space is part of a word. Before a sentence stand comments: lines that begin with `#` and have another
-    number of columns than the words, or say `# key = value`. A document's beginning ends a sentence. JSON and Parquet
-    are read by `listed_sentences`.
+    Columns are separated by tabs if each row has one, so that a word may contain spaces; otherwise by ASCII white
+    space, because a no-break space is part of a word. Comments precede a sentence: lines that begin with `#` and have
+    another number of columns than the words, or say `# key = value`. A document's beginning ends a sentence. JSON and
+    Parquet are read by `listed_sentences`.
 
     Raises:
-      UserError: if there is no such file, or it is empty or not UTF-8.
+        UserError: if there is no such file, or it is empty or not UTF-8.
     """
     if pathlib.Path(path).suffix.lower() in LISTED_SUFFIXES:
         yield from listed_sentences(path)
@@ -73,8 +73,8 @@ def check_columns(
     """Refuse columns that cannot be words and their tags.
 
     Raises:
-      UserError: if the file has another layout, the two are one column, commas separate the columns, or the words are
-        the numbers of the words or begin with a mark of their language.
+        UserError: if the file has another layout, both are the same column, commas separate the columns, or the words
+            are word numbers or begin with a language mark.
     """
     sentences = [rows for rows in sentences if rows]
     if not sentences:
@@ -84,7 +84,7 @@ def check_columns(
         raise UserError(f"{path}, line {rows[0][0]}: {other}; write {_EXPECTED}")
     width = len(sentences[0][0][1])
     if not all(-width <= column < width for column in (word_column, tag_column)):
-        return  # Rows that are too short are told one by one.
+        return  # Rows that are too short are reported one by one.
     if word_column % width == tag_column % width:
         raise UserError(
             f"{path}, line {sentences[0][0][0]}: column {word_column % width} of {width} is both WORD_COLUMN and "
@@ -108,7 +108,7 @@ def check_columns(
 
 
 def _other_layout(rows: Sequence[ColumnRow]) -> str | None:
-    """Return what a file is taken for that has no word and its tag in each line; None if it has."""
+    """Return the name of a file's layout if its lines are not a word and its tag each; None if they are."""
     first = rows[0][1]
     if first[0].startswith("{") and first[-1].endswith("}"):
         return f"an object of JSON, {' '.join(first)[:_SHOWN]!r}"

@@ -32,8 +32,8 @@ def split_tag(tag: str) -> tuple[str, str]:
 def conlleval_spans(tags: Sequence[str]) -> list[Span]:
     """Read the entities of one sentence's IOB1, IOB2 or IOBES tags by conlleval's rules.
 
-    A sequence that breaks its scheme is repaired as there: an entity starts at B or S, at I or E that follow
-    O, E or S, and wherever the type changes; it ends before the next one, before O, and after E or S.
+    A sequence that breaks its scheme is repaired as in conlleval: an entity starts at B or S, at I or E after O, E or
+    S, and wherever the type changes; it ends before the next one, before O, and after E or S.
     """
     spans: list[Span] = []
     start: int | None = None
@@ -54,7 +54,7 @@ def conlleval_spans(tags: Sequence[str]) -> list[Span]:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """How many entities are in the gold tags, how many were found, and how many of those are correct."""
+    """The numbers of gold entities, of entities found, and of correct ones among those."""
 
     gold: int
     found: int
@@ -62,12 +62,12 @@ class Scores:
 
     @property
     def precision(self) -> float:
-        """Return the per cent of the entities found that are correct; 0 if none was found."""
+        """Return the percentage of the entities found that are correct; 0 if none was found."""
         return 100.0 * self.correct / self.found if self.found else 0.0
 
     @property
     def recall(self) -> float:
-        """Return the per cent of the gold entities that were found; 0 if there are none."""
+        """Return the percentage of the gold entities that were found; 0 if there are none."""
         return 100.0 * self.correct / self.gold if self.gold else 0.0
 
     @property
@@ -79,7 +79,7 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class EntityEvaluation:
-    """Tokens and those with the right tag; scores of all entities, and of each type in alphabetical order."""
+    """The numbers of tokens and of right tags; scores of all entities, and of each type in alphabetical order."""
 
     num_tokens: int
     num_correct_tokens: int
@@ -88,7 +88,7 @@ class EntityEvaluation:
 
     @property
     def accuracy(self) -> float:
-        """Return the per cent of the tokens whose tag is right."""
+        """Return the percentage of the tokens whose tag is right."""
         return 100.0 * self.num_correct_tokens / self.num_tokens if self.num_tokens else 0.0
 
     def metrics(self) -> dict[str, float]:
@@ -97,7 +97,7 @@ class EntityEvaluation:
         return {"f1": total.f1, "precision": total.precision, "recall": total.recall, "accuracy": self.accuracy}
 
     def report(self) -> str:
-        """Return what conlleval prints, to the last digit."""
+        """Return conlleval's output, to the last digit."""
         total = self.overall
         lines = [
             f"processed {self.num_tokens} tokens with {total.gold} phrases; "
@@ -111,11 +111,11 @@ class EntityEvaluation:
 def evaluate_tags(
     gold: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]], *, spans_of: SpanReader
 ) -> EntityEvaluation:
-    """Score predicted tags against gold ones, sentence by sentence; the two have equal lengths.
+    """Score predicted tags against gold ones, sentence by sentence; both have equal lengths.
 
     Args:
-      gold, predicted: tags of each sentence.
-      spans_of: reads tags as entities, as `conlleval_spans` does.
+        gold, predicted: tags of each sentence.
+        spans_of: reads tags as entities, like `conlleval_spans`.
     """
     counts = {name: collections.Counter[str]() for name in ("gold", "found", "correct")}
     num_tokens = num_correct = 0
@@ -134,13 +134,13 @@ def evaluate_tags(
 
 
 def read_tagged_output(path: str | os.PathLike[str]) -> tuple[list[list[str]], list[list[str]]]:
-    """Read what conlleval reads: lines whose last two columns are the gold and the predicted tag.
+    """Read conlleval's input: lines whose last two columns are the gold and the predicted tag.
 
     Returns:
-      (gold, predicted): tags of each sentence; blank lines separate sentences.
+        (gold, predicted): tags of each sentence; blank lines separate sentences.
 
     Raises:
-      UserError: if the file is missing or empty, or a line has only one column.
+        UserError: if the file is missing or empty, or a line has only one column.
     """
     gold: list[list[str]] = [[]]
     predicted: list[list[str]] = [[]]

@@ -1,4 +1,4 @@
-"""Read tagged sentences as hubs keep them: a record with a list of words and a list of as many tags."""
+"""Read tagged sentences in the form of hubs: a record with a list of words and a list of as many tags."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 LISTED_SUFFIXES = (".jsonl", ".json", ".parquet")
 
 _WORDS = ("tokens", "words")
-# Of several lists beside the words the tags are the first of these.
+# If there are several lists besides the words, the tags are the first of these.
 _TAGS = ("tags", "labels", "ner_tags")
 _SHOWN = 60
 
@@ -22,12 +22,12 @@ _SHOWN = 60
 def listed_sentences(path: str | os.PathLike[str]) -> Iterator[list[tuple[int, list[str]]]]:
     """Yield each record of a .jsonl, a .json or a .parquet as the rows of a column file: [word, tag], or [word] alone.
 
-    Rows have the number of their record. The words are its `tokens` or `words`. The tags are the other list; of several
-    the one that is called `tags`, `labels` or `ner_tags`.
+    Rows have the number of their record. The words are its `tokens` or `words`. The tags are the other list; if there
+    are several, the one called `tags`, `labels` or `ner_tags`.
 
     Raises:
-      UserError: if the file cannot be read, has no such words, several lists none of which is called so, or a record
-        whose words and tags are not as many texts.
+        UserError: if the file cannot be read, has no such words, has several lists none of which has such a name, or
+            has a record whose words and tags are not the same number of texts.
     """
     names = column_names(path)
     words_name = next((name for name in _WORDS if name in names), None)

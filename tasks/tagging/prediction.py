@@ -1,4 +1,4 @@
-"""Hold what a model predicts of a sentence: tags, and the entities that they mark."""
+"""Hold a model's predictions for a sentence: tags, and the entities that they mark."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -15,10 +15,10 @@ class Entity:
     """An entity of a sentence.
 
     Attributes:
-      type: of the entity.
-      text: its words.
-      start, end: its characters in the sentence, [start, end); words that were given one by one stand a space apart.
-      score: the mean of its words' probabilities.
+        type: its type.
+        text: its words.
+        start, end: its characters in the sentence, [start, end); words that were given separately are joined by spaces.
+        score: the mean of its words' probabilities.
     """
 
     type: str
@@ -33,11 +33,11 @@ class TaggingPrediction:
     """The tags of a sentence.
 
     Attributes:
-      words: as they were given.
-      tags: a tag for each word, in the scheme of the task's files, repaired as conlleval would read them; "O" for
-        words that were cut off.
-      probabilities: for each word that of the chosen label; None for words that were cut off.
-      entities: those that the tags mark, in order; None for tags that mark none, such as parts of speech.
+        words: the words as they were given.
+        tags: a tag for each word, in the scheme of the task's files, repaired as conlleval would read them; "O" for
+            words that were cut off.
+        probabilities: for each word the probability of its label; None for words that were cut off.
+        entities: the entities that the tags mark, in order; None for tags that mark none, such as parts of speech.
     """
 
     words: tuple[str, ...]
@@ -52,7 +52,7 @@ class TaggingPrediction:
 
 
 def entities_of(sentence: TaggedSentence, spans: Iterable[Span], probabilities: Sequence[float]) -> tuple[Entity, ...]:
-    """Return the entities at spans of words, of which each has a probability."""
+    """Return the entities at spans of words, given a probability for each word."""
     places = sentence.places
     return tuple(
         Entity(

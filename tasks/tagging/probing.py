@@ -1,4 +1,4 @@
-"""Read what a probe tells from an encoder's hidden states: a column of a file of words, or the tokens under masks."""
+"""Read what a probe predicts from an encoder's hidden states: a column of a file of words, or masked tokens."""
 
 import functools
 import os
@@ -16,19 +16,19 @@ from electra_jax.tasks.tagging.sentences import STANDARD_RULES, TaggedSentence, 
 from electra_jax.tasks.vocabulary import Vocabulary
 
 # The column of each probe in the files of CoNLL-2000 and CoNLL-2003, which begin with the word and its part of speech;
-# the tokens under masks have none.
+# masked tokens have no column.
 COLUMNS = {"chunk": -1, "pos": 1, "words": None}
 SPLITS = ("train", "dev", "test")
 
 
 class Asked(NamedTuple):
-    """Hold what a probe is asked of a split.
+    """Hold the questions of a probe on a split.
 
     Attributes:
         rows: `input_ids` and `token_type_ids` of each sentence.
-        positions: of each row, the positions of the tokens whose states are read, int [number].
-        answers: the tag or the token of each of them, row by row.
-        num_cut: words that no row has room for, and that are not asked.
+        positions: for each row, the positions of the tokens whose states are read, int [number].
+        answers: the tag or the token at each of them, row by row.
+        num_cut: number of words that do not fit into a row and are not asked for.
     """
 
     rows: list[Row]
@@ -51,7 +51,7 @@ def probe_sources(options: TaskOptions) -> Sources:
     """Return the splits of the sentences that a probe reads, which have the layout of the task `chunk`.
 
     Raises:
-        UserError: if there is no such probe, or the sentences are to come from TFDS or to be divided into folds.
+        UserError: if there is no such probe, or the sentences should come from TFDS or be divided into folds.
     """
     check_probe(options.task)
     if options.source != "files":
@@ -68,9 +68,9 @@ def probe_sources(options: TaskOptions) -> Sources:
 
 
 def draw_of(seed: int, split: str) -> np.random.Generator:
-    """Return what a probe draws of a split by its seed, see `ask`.
+    """Return the generator of a probe's draws on a split, see `ask`.
 
-    It is a stream of chance for each split: another number of training sentences masks the same in the others.
+    Each split has a random stream of its own, so that the number of training sentences does not change other masks.
     """
     return np.random.default_rng([seed, SPLITS.index(split)])
 
@@ -84,15 +84,15 @@ def ask(
     mask_prob: float,
     draw: np.random.Generator,
 ) -> Asked:
-    """Return the rows of sentences and what a probe asks of them: of each word its tag, at its first piece; or tokens.
+    """Return the rows of sentences and the answers of a probe: each word's tag, at its first piece; or masked tokens.
 
     Args:
         probe: a name of `COLUMNS`.
-        sentences: with the tags of the probe's column.
+        sentences: sentences with the tags of the probe's column.
         vocabulary: the model's.
-        length: most tokens of a row; words beyond are cut off.
-        mask_prob: for "words", the chance of each token, [CLS] and [SEP] left out, to become [MASK] and be asked.
-        draw: for "words", what is masked.
+        length: most tokens of a row; words beyond it are cut off.
+        mask_prob: for "words", the chance of each token except [CLS] and [SEP] to become [MASK] and be asked for.
+        draw: for "words", the generator of the masks.
     """
     rows, positions, answers, num_cut = [], [], [], 0
     for sentence in sentences:
@@ -112,10 +112,10 @@ def ask(
 
 
 def check_asks(asked: Asked, probe: str, split: str, num_sentences: int) -> None:
-    """Check that a split asks something.
+    """Check that a split has something to ask for.
 
     Raises:
-        UserError: if it does not.
+        UserError: if it has nothing.
     """
     if not asked.answers:
         raise UserError(f"the {split} split of {probe} asks nothing in {num_sentences} sentences: give it more")

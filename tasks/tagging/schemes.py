@@ -10,25 +10,25 @@ from electra_jax.tasks.tagging.conlleval import OUTSIDE
 
 PLAIN = "plain"
 
-# The letters of a scheme's tags. IO has bare types, or I alone; plain tags, such as parts of speech, mark no entities.
+# The letters of a scheme's tags. IO has bare types, or only I; plain tags, such as parts of speech, mark no entities.
 SCHEMES = {"IOB1": "IB", "IOB2": "IB", "IOBES": "IBES", "BILOU": "BILU", "BMES": "BMES", "IO": "I", PLAIN: ""}
 
-# What is IOBES with other letters is read, learnt and written as IOBES.
+# Schemes that are IOBES with other letters are read, learnt and written as IOBES.
 READ_AS = {"BILOU": "IOBES", "BMES": "IOBES"}
 _LETTERS = frozenset("BIESLUM")
 _IOBES_LETTERS = {"L": "E", "U": "S", "M": "I"}
 
-# "O", and what stands for it in files that people bring.
+# "O", and its equivalents in users' files.
 _OUTSIDE_TAGS = frozenset({OUTSIDE, "o", "-", "_"})
 
 _PREFIXED = re.compile(r"(?P<letter>[BIESLUM])[-_.:](?P<kind>.+)", re.IGNORECASE)
 _SUFFIXED = re.compile(r"(?P<kind>.+)[-_.:](?P<letter>[BIESLUM])", re.IGNORECASE)
 
-# "B", "B-": a letter without a type, where no tag of the file has one; the type that such entities get.
+# "B", "B-": a letter without a type, if no tag of the file has one; and the type that such entities get.
 _TYPELESS = re.compile(r"(?P<letter>[BIESLUM])[-_.:]?", re.IGNORECASE)
 ONLY_TYPE = "ENTITY"
 
-# CoNLL-2005's and CoNLL-2012's notation of spans: "(PER*", "*", "*)", "(LOC)".
+# The bracket notation of spans in CoNLL-2005 and CoNLL-2012: "(PER*", "*", "*)", "(LOC)".
 _BRACKETED = re.compile(r"\([^()*]+\*?\)?|\*\)+|\*")
 
 
@@ -40,7 +40,7 @@ def marked_tag(tag: str) -> tuple[str, str] | None:
 
 
 def are_typeless(tags: Iterable[str]) -> bool:
-    """Return whether the tags of a file are a scheme's letters alone, B among them or nothing but I, and what is O."""
+    """Return whether the tags of a file are O and only a scheme's letters, with B among them or nothing but I."""
     found = [_TYPELESS.fullmatch(tag) for tag in set(tags) - _OUTSIDE_TAGS]
     letters = {match["letter"].upper() for match in found if match is not None}
     return None not in found and ("B" in letters or letters == {"I"})
@@ -51,9 +51,9 @@ def read_tag(tag: str, scheme: str, *, typeless: bool = False) -> str | None:
     """Return a tag of a file as `O` or `B-PER`, in IOB or IOBES letters; None if it does not belong to the scheme.
 
     Args:
-      tag: as the file has it.
-      scheme: a name of `SCHEMES`. Plain tags stay as they are.
-      typeless: whether the tags of its file have no types, see `are_typeless`: they get `ONLY_TYPE`.
+        tag: the tag in the file.
+        scheme: a name of `SCHEMES`. Plain tags are returned unchanged.
+        typeless: whether the tags of its file have no types, see `are_typeless`: they get `ONLY_TYPE`.
     """
     if scheme == PLAIN:
         return tag
@@ -69,11 +69,11 @@ def read_tag(tag: str, scheme: str, *, typeless: bool = False) -> str | None:
 def recognised_scheme(sentences: Iterable[Sequence[str]]) -> str:
     """Return the scheme of `SCHEMES` to which most tags belong.
 
-    Letters on fewer than one of a hundred marked tags are taken for faults. IOB1 and IOB2 differ in the letter of an
-    entity with none of its type right before it: I, or B.
+    Letters on fewer than one in a hundred marked tags are taken as errors. IOB1 and IOB2 differ in the first letter of
+    an entity that does not directly follow another one of its type: I, or B.
 
     Args:
-      sentences: the tags of each, as the file has them.
+        sentences: the tags of each sentence, as in the file.
     """
     sentences = list(sentences)
     split = _typeless_tag if are_typeless(tag for tags in sentences for tag in tags) else marked_tag
@@ -94,7 +94,7 @@ def recognised_scheme(sentences: Iterable[Sequence[str]]) -> str:
                 starts[letter] += 1
             last_kind = kind
     types = bare.keys() - _OUTSIDE_TAGS
-    # Beside marked tags one bare type is not a part of speech, but stands where O is expected.
+    # Next to marked tags, a single bare type is not a part of speech, but replaces O.
     if sum(bare[tag] for tag in types) > letters.total() and not (len(types) == 1 and letters["B"] + letters["I"]):
         # Tags of one letter, O among them, are parts of speech.
         return "IO" if bare[OUTSIDE] and any(len(tag) > 1 for tag in types) else PLAIN
@@ -102,10 +102,10 @@ def recognised_scheme(sentences: Iterable[Sequence[str]]) -> str:
 
 
 def check_notation(tags: Iterable[str], place: str) -> None:
-    """Refuse tags that mark entities in a notation that is not read; `place` says where they are.
+    """Refuse tags that mark entities in an unsupported notation; `place` says where they are.
 
     Raises:
-      UserError: if they are brackets around spans, or letters and types without a mark in between (`BPER`).
+        UserError: if they are brackets around spans, or letters and types without a separator (`BPER`).
     """
     tags = set(tags)
     problem = None

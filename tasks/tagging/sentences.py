@@ -22,11 +22,11 @@ class TaggedSentence:
     """Words with their tags.
 
     Attributes:
-      words: the words.
-      tags: as `schemes.read_tag` reads them; none where there are no tags.
-      line: of the first word.
-      starts: the place of each word's first character in the text; () where there is no text but the words, which then
-        stand a space apart.
+        words: the words.
+        tags: as `schemes.read_tag` reads them; empty if there are no tags.
+        line: the line of the first word.
+        starts: the index of each word's first character in the text; () if there is no text but the words, which are
+            then joined by spaces.
     """
 
     words: tuple[str, ...]
@@ -47,13 +47,13 @@ class TaggingRules:
     """Decide how tags become entities and labels, and words tokens, where implementations differ.
 
     Attributes:
-      name: what a fine-tuned model records.
-      spans_of: reads the tags of one sentence as entities that do not overlap.
-      align: see `complete_positions`, whose arguments and results it has.
-      token_type_id: type of every token of a sentence.
-      labels: given the sentences of each split, the training split first, and an encoding, returns the labels to
-        learn, sorted. Splits are read only when they are asked for.
-      encoding_of: by scheme, the encoding (see `tags_of`) in which predicted tags are written.
+        name: the name that a fine-tuned model records.
+        spans_of: reads the tags of one sentence as entities that do not overlap.
+        align: has the arguments and results of `complete_positions`.
+        token_type_id: type of every token of a sentence.
+        labels: given the sentences of each split, the training split first, and an encoding, returns the labels to
+            learn, sorted. Splits are read only on demand.
+        encoding_of: by scheme, the encoding (see `tags_of`) in which predicted tags are written.
     """
 
     name: str
@@ -70,16 +70,16 @@ def read_tagged_file(
     """Read the sentences of a file: a word a line in columns (see `column_sentences`), a blank line after a sentence.
 
     Args:
-      path: the file, UTF-8.
-      word_column: number of the word's column, from 0; negative ones count from the end.
-      tag_column: the same for the tag (the CoNLL files: -1); None for a file without tags.
-      scheme: a name of `SCHEMES`: which letters a tag may have. How tags that break their scheme are read is decided
-        by `TaggingRules.spans_of`.
-      skip_bad_rows: leave out a sentence with a bad row and count it, rather than stop.
+        path: the file, UTF-8.
+        word_column: number of the word's column, from 0; negative ones count from the end.
+        tag_column: the same for the tag (the CoNLL files: -1); None for a file without tags.
+        scheme: a name of `SCHEMES`, which determines the letters of tags. `TaggingRules.spans_of` decides how tags that
+            break their scheme are read.
+        skip_bad_rows: whether to leave out and count a sentence with a bad row, instead of stopping.
 
     Raises:
-      UserError: if there is no such file or scheme, the file is empty, a row has not as many columns as most, a tag
-        does not belong to the scheme, or the columns cannot be words and tags.
+        UserError: if there is no such file or scheme, the file is empty, a row has another number of columns than most,
+            a tag does not belong to the scheme, or the columns cannot be words and tags.
     """
     if scheme not in SCHEMES:
         raise UserError(f"the tag scheme {scheme!r} is unknown: use one of {', '.join(SCHEMES)}")
@@ -112,10 +112,10 @@ def tags_of(spans: Iterable[Span], num_words: int, *, encoding: str) -> list[str
     """Write entities as tags.
 
     Args:
-      spans: entities that do not overlap.
-      num_words: number of words of the sentence.
-      encoding: which letters mark more than I: "IO", "BIO" (IOB2), "BIOES" (IOBES, the published choice) ...; or
-        "IOB1": B only where an entity of the same type ends right before.
+        spans: entities that do not overlap.
+        num_words: number of words of the sentence.
+        encoding: the letters that mark more than I: "IO", "BIO" (IOB2), "BIOES" (IOBES, the published choice) ...; or
+            "IOB1": B only if an entity of the same type ends right before.
     """
     tags = [OUTSIDE] * num_words
     for start, end, kind in sorted(spans):
@@ -134,9 +134,9 @@ def tags_of(spans: Iterable[Span], num_words: int, *, encoding: str) -> list[str
 
 
 def encoded_tags(tags: Sequence[str], *, spans_of: Callable[[Sequence[str]], list[Span]], encoding: str) -> list[str]:
-    """Return the tags that a model is to learn: the file's, read as entities and written in `encoding`.
+    """Return the tags that a model learns: the file's, read as entities and written in `encoding`.
 
-    Where the encoding is "plain" they are the file's own.
+    If the encoding is "plain", they are the file's own.
     """
     if encoding == PLAIN:
         return list(tags)
@@ -146,7 +146,7 @@ def encoded_tags(tags: Sequence[str], *, spans_of: Callable[[Sequence[str]], lis
 def complete_labels(splits: Iterable[Sequence[TaggedSentence]], encoding: str) -> list[str]:
     """Return every tag that the types of the first split's sentences can take, sorted.
 
-    A tag that training happens to lack, such as I-LST of CoNLL-2000, can then be predicted if its type was seen.
+    A tag that training lacks by chance, such as I-LST of CoNLL-2000, can then be predicted if its type was seen.
     """
     if encoding == PLAIN:
         return sorted({tag for sentence in next(iter(splits)) for tag in sentence.tags})
@@ -158,17 +158,17 @@ def complete_labels(splits: Iterable[Sequence[TaggedSentence]], encoding: str) -
 def without_unseen_types(
     found: Examples, labels: Sequence[str], *, place: str, skip_bad_rows: bool, plain: bool = False
 ) -> Examples:
-    """Return the sentences without those that hold a type which no label has.
+    """Return the sentences without those that contain a type which no label has.
 
     Args:
-      found: sentences.
-      labels: what the model learns.
-      plain: whether the tags are plain, so that each is a type of its own.
-      place: where the sentences are from, for messages.
-      skip_bad_rows: leave out such sentences and count them, rather than stop.
+        found: sentences.
+        labels: the labels that the model learns.
+        plain: whether the tags are plain, so that each is a type of its own.
+        place: the source of the sentences, for messages.
+        skip_bad_rows: whether to leave out and count such sentences, instead of stopping.
 
     Raises:
-      UserError: if there is such a sentence and `skip_bad_rows` is False.
+        UserError: if there is such a sentence and `skip_bad_rows` is False.
     """
     known = set(labels) if plain else {split_tag(label)[1] for label in labels}
     bad_rows = BadRows(place, skip=skip_bad_rows)
@@ -189,10 +189,10 @@ class TaggingFeatures:
     """A sentence as the model reads it, without padding.
 
     Attributes:
-      input_ids: [CLS], word pieces, [SEP].
-      token_type_ids: as many.
-      word_positions: where the first piece of each word stands; as many as words that were not cut off.
-      label_ids: the label of each of those words; empty without tags.
+        input_ids: [CLS], word pieces, [SEP].
+        token_type_ids: as many.
+        word_positions: the position of the first piece of each word that was not cut off.
+        label_ids: the label of each of those words; empty without tags.
     """
 
     input_ids: list[int]
@@ -204,14 +204,14 @@ class TaggingFeatures:
 def tagging_features(
     words: Sequence[str], label_ids: Sequence[int], *, vocabulary: Vocabulary, length: int, rules: TaggingRules
 ) -> TaggingFeatures:
-    """Turn a sentence into word pieces, of which the first of each word carries its label.
+    """Turn a sentence into word pieces, with the label of each word on its first piece.
 
     Args:
-      words: the words.
-      label_ids: a label for each, or none.
-      vocabulary: its casing decides the words' casing.
-      length: most tokens, special ones counted; what does not fit is cut off.
-      rules: place the words, and give the type of the tokens.
+        words: the words.
+        label_ids: a label for each word, or none.
+        vocabulary: its casing decides the words' casing.
+        length: most tokens, special ones counted; the rest is cut off.
+        rules: the rules that place the words and give the tokens' type.
     """
     input_ids, positions = rules.align(words, vocabulary, length)
     token_type_ids = [rules.token_type_id] * len(input_ids)
@@ -220,7 +220,7 @@ def tagging_features(
 
 @dataclasses.dataclass(frozen=True)
 class TaggingWindow:
-    """A row of a sentence, and for each word that it places whether its tag is read from this row."""
+    """A row of a sentence, and for each of its words whether its tag is read from this row."""
 
     features: TaggingFeatures
     own_words: list[bool]
@@ -236,7 +236,7 @@ def tagging_windows(
 ) -> list[TaggingWindow]:
     """Turn a sentence into overlapping windows of whole words; the arguments are those of `tagging_features`.
 
-    The tag of each word is read from the window that shows most around it.
+    The tag of each word is read from the window with the most context around it.
     """
     sizes = [max(1, len(pieces)) for pieces in vocabulary.encode_words(words)]
     spans = word_windows(sizes, length - 2)
@@ -250,7 +250,7 @@ def tagging_windows(
 
 
 def predicted_tags(label_ids: Sequence[int], num_words: int, labels: Sequence[str]) -> list[str]:
-    """Return a tag for every word: those of the words that the model saw, and "O" for those cut off."""
+    """Return a tag for every word: the predicted one if the model saw the word, and "O" if it was cut off."""
     tags = [labels[i] for i in label_ids]
     return tags + [OUTSIDE] * (num_words - len(tags))
 
@@ -258,12 +258,12 @@ def predicted_tags(label_ids: Sequence[int], num_words: int, labels: Sequence[st
 def complete_positions(words: Sequence[str], vocabulary: Vocabulary, length: int) -> tuple[list[int], list[int]]:
     """Place every word that fits: return the token ids, and the position of each placed word's first piece.
 
-    A word of which cleaning leaves nothing is [UNK], so that each word has a position of its own.
+    A word that cleaning empties becomes [UNK], so that each word has a position of its own.
 
     Args:
-      words: the words of a sentence.
-      vocabulary: tokenises them.
-      length: the most tokens, [CLS] and [SEP] counted; words beyond it are cut off.
+        words: the words of a sentence.
+        vocabulary: tokenises them.
+        length: the most tokens, [CLS] and [SEP] counted; words beyond it are cut off.
     """
     input_ids = [vocabulary.cls_id]
     positions = []
@@ -293,7 +293,7 @@ def _problem(
     scheme: str,
     read: Callable[[str], str | None],
 ) -> tuple[int, str, str] | None:
-    """Return the first bad row: line, what is wrong, what was expected."""
+    """Return the first bad row: its line, the problem, and what was expected."""
     for number, columns in rows:
         if len(columns) != num_columns:
             remedy = "" if len(columns) < num_columns else "; a word that holds spaces needs tabs between the columns"

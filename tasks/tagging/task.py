@@ -46,7 +46,7 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-# For each task TFDS's dataset and the field of its tags, or None. CoNLL-2003 has chunks too, but the chunking task is
+# For each task, TFDS's dataset and the field of its tags, or None. CoNLL-2003 has chunks too, but the chunking task is
 # that of CoNLL-2000.
 TAGGING_TASKS: dict[str, tuple[str, str] | None] = {"chunk": None, "ner": ("conll2003", "ner"), "tagging": None}
 
@@ -56,17 +56,17 @@ class TaggingTask(FromSources):
     """Sentences of words with a tag each: a `protocol.DownstreamTask`.
 
     Attributes:
-      name: its name in the catalogue.
-      labels: the tags that the model learns, by their number.
-      vocabulary: with its tokenizer.
-      length: the most tokens of a row; words beyond it are tagged "O", unless `long_texts` is "windows".
-      long_texts: what becomes of longer sentences, a name of `long_texts.LONG_TEXTS`.
-      scheme: how entities are written: "IOB1", "IOB2", "IOBES" or "IO"; "plain" for tags that mark none, such as
-        parts of speech; None for the model's tags as they are, which need not mark entities.
-      encoding: how the model writes them: "BIOES", "BIO" ..., or "plain".
-      rules: how tags are read, and words placed.
-      skip_bad_rows: leave out and count the sentences of a split with a type that training never saw.
-      sources: where the splits are.
+        name: its name in the catalogue.
+        labels: the tags that the model learns, in order.
+        vocabulary: tokenises the words.
+        length: the most tokens of a row; words beyond it are tagged "O", unless `long_texts` is "windows".
+        long_texts: how longer sentences are handled, a name of `long_texts.LONG_TEXTS`.
+        scheme: how entities are written: "IOB1", "IOB2", "IOBES" or "IO"; "plain" for tags that mark none, such as
+            parts of speech; None for the model's tags unchanged, which need not mark entities.
+        encoding: how the model writes them: "BIOES", "BIO" ..., or "plain".
+        rules: how tags are read, and words placed.
+        skip_bad_rows: whether to leave out and count sentences with a type that training never saw.
+        sources: its splits.
     """
 
     name: str
@@ -84,14 +84,14 @@ class TaggingTask(FromSources):
 
     @property
     def main_metric(self) -> str:
-        """Return the name of the entities' F1, or of the tags' accuracy where they mark none."""
+        """Return the name of the entities' F1, or of the tags' accuracy if they mark none."""
         return "accuracy" if self.scheme == PLAIN else "f1"
 
     def examples(self, split: str) -> Examples:
         """Read the `TaggedSentence`s of a split.
 
         Raises:
-          UserError: if there is no such split or file, a row is bad, or an entity has a type that training never saw.
+            UserError: if there is no such split or file, a row is bad, or an entity has a type that training never saw.
         """
         whole = self.sources.read(self.name, split)
         place = whole.file or f"{self.name}, {split} split"
@@ -103,13 +103,13 @@ class TaggingTask(FromSources):
         return known
 
     def raw_examples(self, inputs: Iterable[str | Sequence[str]]) -> list[TaggedSentence]:
-        """Return the sentences that a user gives: lists of words, or texts with white space between the words."""
+        """Return the sentences of a user: lists of words, or texts with white space between the words."""
         return [_sentence_of(value) for value in inputs]
 
     def rows(self, examples: Sequence[TaggedSentence], *, training: bool) -> list[Row]:
         """Return a row per sentence: `input_ids`, `token_type_ids`; with tags `label_ids` and `label_mask` [L].
 
-        A long one has a row per window; each word is labelled in one of them, which shows most around it.
+        A long sentence has a row per window; each word is labelled in the window with the most context around it.
         """
         del training  # A sentence has one form.
         number_of = {label: number for number, label in enumerate(self.labels)}
@@ -163,7 +163,7 @@ class TaggingTask(FromSources):
     def score(self, examples: Sequence[TaggedSentence], predictions: Sequence[TaggingPrediction]) -> dict[str, float]:
         """Return `f1`, `precision` and `recall` of entities and `accuracy` of tags, per cent: see `evaluation`.
 
-        Plain tags have an accuracy alone.
+        Plain tags have only an accuracy.
         """
         evaluation = self.evaluation(examples, predictions)
         return {"accuracy": evaluation.accuracy} if self.scheme == PLAIN else evaluation.metrics()
@@ -171,12 +171,12 @@ class TaggingTask(FromSources):
     def evaluation(
         self, examples: Sequence[TaggedSentence], predictions: Sequence[TaggingPrediction]
     ) -> EntityEvaluation:
-        """Return the scores of all entities and of each type, counted over every word, also those that were cut off.
+        """Return the scores of all entities and of each type, counted over every word, including those cut off.
 
-        The accuracy is of the tags as the file has them: what conlleval says of the columns that are written.
+        The accuracy is that of the tags in the file's own scheme: conlleval's result on the written columns.
 
         Raises:
-          UserError: if the sentences have no tags, as in a test split.
+            UserError: if the sentences have no tags, as in a test split.
         """
         if not any(example.tags for example in examples):
             raise UserError(f"none of the {len(examples)} sentences of {self.name} has tags to score against")
@@ -187,7 +187,7 @@ class TaggingTask(FromSources):
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return JSON values of all but the vocabulary and the files: see `tagging_task_from_facts`."""
+        """Return JSON values of everything but the vocabulary and the files: see `tagging_task_from_facts`."""
         return {
             "task": self.name,
             "kind": self.kind,
@@ -207,7 +207,7 @@ class TaggingTask(FromSources):
         return [TaggingWindow(features, [True] * len(features.word_positions))]
 
     def _counts(self, example: TaggedSentence, windows: Sequence[TaggingWindow]) -> tuple[int, int]:
-        """Return the tokens of a sentence, and how many of them no row has."""
+        """Return the number of tokens of a sentence, and how many of them are in no row."""
         (*_, last), num_words = windows, sum(sum(window.own_words) for window in windows)
         kept = len(last.features.input_ids) - 2
         if len(windows) == 1 and num_words == len(example.words) and kept + 2 < self.length:
@@ -218,7 +218,7 @@ class TaggingTask(FromSources):
     def _entities(
         self, example: TaggedSentence, tags: Sequence[str], probabilities: Sequence[float]
     ) -> tuple[Entity, ...] | None:
-        # The labels of another library's model tell how it writes entities, if it does.
+        # The labels of another library's model show how it writes entities, if it does.
         scheme = recognised_scheme([self.labels]) if self.scheme is None else self.scheme
         if scheme == PLAIN:
             return None
@@ -233,7 +233,7 @@ class TaggingTask(FromSources):
 
 
 def tagging_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, rules: TaggingRules) -> TaggingTask:
-    """Rebuild a task from what `TaggingTask.describe` gave, to read raw input; `rules` are those that it names."""
+    """Rebuild a task from the result of `TaggingTask.describe`, to read raw input; `rules` are those that it names."""
     return TaggingTask(
         name=facts["task"],
         labels=tuple(facts["labels"]),
@@ -253,17 +253,17 @@ def make_tagging_task(
 ) -> TaggingTask:
     """Return the task of `TAGGING_TASKS` that `options.task` names.
 
-    Its labels are taken from the splits by `rules`, from the training split if it is there.
+    Its labels are taken from the splits by `rules`, from the training split if it exists.
 
     Args:
-      options: which, where its data is, and how it is read.
-      vocabulary: with its tokenizer.
-      rules: how tags are read, and words placed.
-      recorded: what `TaggingTask.describe` said of the task that a model was fine-tuned on: its labels and how it read
-        and wrote sentences are then taken, and the training file need not be there.
+        options: which task, where its data is, and how it is read.
+        vocabulary: tokenises the words.
+        rules: how tags are read, and words placed.
+        recorded: the result of `TaggingTask.describe` for the task on which a model was fine-tuned, from which the
+            labels and the way of reading and writing sentences are taken; the training file need not exist then.
 
     Raises:
-      UserError: if there is no split with tags, a file is malformed, or settings are invalid.
+        UserError: if there is no split with tags, a file is malformed, or settings are invalid.
     """
     check_long_texts(options)
     options = dataclasses.replace(options, tag_scheme=_scheme(options, recorded))
@@ -293,7 +293,7 @@ def tagging_sources(options: TaskOptions) -> Sources:
     """Return the splits of the task that `options.task` names.
 
     Raises:
-      UserError: if the data is to come from TFDS, which has no such dataset.
+        UserError: if the data should come from TFDS, which has no such dataset.
     """
     if not reads_tfds(options):
         return file_sources(
@@ -311,7 +311,7 @@ def tagging_sources(options: TaskOptions) -> Sources:
 
 
 def _labels(options: TaskOptions, rules: TaggingRules) -> list[str]:
-    # A type is known whichever part of the training file has it, also one that stands in for a dev file.
+    # Types count wherever they occur in the training file, even in the part that replaces a dev file.
     sources = tagging_sources(dataclasses.replace(options, dev_fraction=0.0))
     if not sources.readers:
         raise UserError(f"{options.task} has no training split to take its labels from: {sources.missing}")
@@ -327,9 +327,9 @@ def _labels(options: TaskOptions, rules: TaggingRules) -> list[str]:
 
 
 def _scheme(options: TaskOptions, recorded: Mapping[str, Any] | None) -> str:
-    """Return the scheme that is set, or else that of the tags of the first split that has some; say which.
+    """Return the scheme that is set, or else that of the tags of the first split that has some; print which.
 
-    A model's own scheme holds where no file has tags, and where its tags mark no entities.
+    A model's own scheme applies if no file has tags, or if its tags mark no entities.
     """
     # TFDS's datasets are IOB2.
     own = "IOB2" if recorded is None or recorded["scheme"] is None else recorded["scheme"]
@@ -340,7 +340,7 @@ def _scheme(options: TaskOptions, recorded: Mapping[str, Any] | None) -> str:
         if split == "test" and rows and len(rows[0][0]) == 1:
             continue
         place = options.tag_column
-        # A row that is too short is told when the sentences are read.
+        # A row that is too short is reported when the sentences are read.
         tags = [[row[place] for row in sentence if -len(row) <= place < len(row)] for sentence in rows]
         found = recognised_scheme(tags)
         if options.tag_scheme is None:
@@ -375,7 +375,7 @@ def _joined_words(sentence: TaggedSentence) -> str:
 
 def _read_file(options: TaskOptions, path: pathlib.Path, split: str) -> Examples:
     _, columns = next(column_sentences(path), [(0, [])])[0]
-    # A test file of words alone is one without tags.
+    # A test file that has only words has no tags.
     untagged = split == "test" and len(columns) == 1
     return read_tagged_file(
         path,

@@ -1,1 +1,1 @@
-"""Classification and regression of texts and pairs, GLUE among them."""
+"""Classify texts and pairs and predict values for them, as in GLUE."""

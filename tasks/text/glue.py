@@ -1,4 +1,4 @@
-"""Read GLUE's files and write those that its leaderboard takes."""
+"""Read GLUE's files and write those for its leaderboard."""
 
 import dataclasses
 import math
@@ -29,13 +29,13 @@ class GlueTask:
     """A task of GLUE.
 
     Attributes:
-      name: ours, which is TFDS's too ("glue/<name>").
-      folders: of its files, in the order in which they are looked for: the public script's, ours, the original's.
-      target: its classes, in the original's order, or the interval of its values.
-      layouts: of each split, which is the stem of its file ("train" is `train.tsv`).
-      tfds_texts: TFDS's names of the texts.
-      submissions: of each split that is predicted, the stem of the leaderboard's file.
-      unordered: whether the order of the two texts does not matter.
+        name: our name, which is TFDS's too ("glue/<name>").
+        folders: the folders of its files, in search order: the public script's, ours, the original's.
+        target: its classes, in the original's order, or the interval of its values.
+        layouts: the layout of each split, whose name is the stem of its file ("train" is `train.tsv`).
+        tfds_texts: TFDS's names of the texts.
+        submissions: for each split that is predicted, the stem of the leaderboard's file.
+        unordered: whether the order of the two texts does not matter.
     """
 
     name: str
@@ -47,7 +47,7 @@ class GlueTask:
     unordered: bool = False
 
     def split(self, name: str) -> str:
-        """Return the split of that name; "dev" and "test" are the matched ones of MNLI, "test" the only one of ax."""
+        """Return the split for a name; "dev" and "test" mean the matched ones of MNLI, "test" the only one of ax."""
         for candidate in (name, f"{name}_matched", "diagnostic" if name == "test" else name):
             if candidate in self.layouts:
                 return candidate
@@ -147,16 +147,16 @@ def read_glue(
     """Read a file of GLUE's public layout. Test splits have no labels, whatever their file says.
 
     Args:
-      task: the task.
-      path: the file.
-      split: which of the task's splits it is.
-      both_orders: append every pair of an unordered task (mrpc, stsb) with its texts swapped, as published for
-        training: twice the examples. The indices of the swapped ones continue those of the others.
-      skip_bad_rows: leave out and count rows that lack a column or whose label is unknown, such as MNLI's "-", rather
-        than stop.
+        task: the task.
+        path: the file.
+        split: the split of the task.
+        both_orders: whether to append every pair of an unordered task (mrpc, stsb) with its texts swapped, as published
+            for training: twice the examples. The indices of the swapped ones continue those of the others.
+        skip_bad_rows: whether to leave out and count rows that lack a column or whose label is unknown, such as MNLI's
+            "-", instead of stopping.
 
     Raises:
-      UserError: if the file is missing or empty, a row is bad, or no row can be used.
+        UserError: if the file is missing or empty, a row is bad, or no row can be used.
     """
     bad_rows = BadRows(path, skip=skip_bad_rows)
     found = understood(_rows(path, task.layouts[task.split(split)], bad_rows), task.target, bad_rows, path)
@@ -177,8 +177,8 @@ def examples_of_tfds(
 ) -> list[TextExample]:
     """Turn the records of TFDS's "glue/<name>" (numpy values) into examples.
 
-    `label_names`: TFDS's names of the classes (None for stsb). Its order is not the original's for MNLI, so that
-    labels are matched by name where ours are names, and by number where ours are numbers. A label of -1 is none.
+    `label_names`: TFDS's names of the classes (None for stsb). Its order differs from the original's for MNLI, so that
+    labels are matched by name if ours are names, and by number if ours are numbers. A label of -1 is none.
     """
     examples = []
     for record in records:
@@ -199,7 +199,7 @@ def write_submission(
 ) -> pathlib.Path:
     """Write the leaderboard's file of a test split: `index<TAB>prediction`, labels by name, values to three digits.
 
-    `predictions`: of each row's index, the class's number, or the value in the task's own interval.
+    `predictions`: for each row's index, the class number, or the value in the task's own interval.
     """
     path = pathlib.Path(directory) / f"{task.submissions[task.split(split)]}.tsv"
     lines = ["index\tprediction\n"]
@@ -212,13 +212,13 @@ def write_submission(
 
 
 def read_submission(task: GlueTask, path: str | os.PathLike[str]) -> dict[int, int | float]:
-    """Read such a file: of each index, the class's number or the value.
+    """Read such a file: for each index, the class number or the value.
 
     Raises:
-      UserError: if the file is missing or empty, or a line is not `index<TAB>prediction` or names an unknown label.
+        UserError: if the file is missing or empty, or a line is not `index<TAB>prediction` or names an unknown label.
     """
     predictions: dict[int, int | float] = {}
-    # A model may predict what lies outside.
+    # A model may predict values outside the interval.
     accepted = Interval(-math.inf, math.inf) if isinstance(task.target, Interval) else task.target
     for line, text in numbered_lines(path):
         index, _, label = text.partition("\t")
@@ -237,7 +237,7 @@ def _rows(path: str | os.PathLike[str], layout: ColumnLayout, bad_rows: BadRows)
     used = [column for column in (layout.text_a, layout.text_b, layout.label) if column is not None]
     num_columns = max(column + 1 if column >= 0 else -column for column in used)
     for line, text in numbered_lines(path):
-        # Not by the csv module: GLUE's files have no quoting, and texts begin with lone quotation marks.
+        # The csv module is not used: GLUE's files have no quoting, and texts begin with lone quotation marks.
         columns = text.split("\t")
         if line == 1 and layout.header:
             # A row may have more columns than are used, and columns counted from the end need all of them.

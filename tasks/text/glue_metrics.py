@@ -6,7 +6,7 @@ import numpy as np
 
 from electra_jax.errors import UserError
 
-# The tasks whose scores on the development sets the paper averages, with the score of each; WNLI is not among them.
+# The tasks whose development scores the paper averages, with the metric of each; WNLI is not among them.
 AVERAGED = {
     "cola": "matthews",
     "sst2": "accuracy",
@@ -18,7 +18,7 @@ AVERAGED = {
     "rte": "accuracy",
 }
 
-# The published scores of each task, the main one (by which the best checkpoint is chosen) first.
+# The published scores of each task, first the main one, by which the best checkpoint is chosen.
 TASK_METRICS = {
     "cola": ("matthews",),
     "sst2": ("accuracy",),
@@ -34,7 +34,7 @@ TASK_METRICS = {
 
 
 def accuracy(labels: Sequence[int], predictions: Sequence[int]) -> float:
-    """Return the per cent of the predictions that are right."""
+    """Return the percentage of the predictions that are right."""
     return 100.0 * float(np.mean(np.equal(labels, predictions)))
 
 
@@ -67,14 +67,14 @@ def matthews(labels: Sequence[int], predictions: Sequence[int]) -> float:
 
 
 def pearson(targets: Sequence[float], predictions: Sequence[float]) -> float:
-    """Return Pearson's correlation, per cent; 0, rather than undefined, if either side is constant."""
+    """Return Pearson's correlation, per cent; 0, instead of undefined, if either side is constant."""
     if np.ptp(targets) == 0 or np.ptp(predictions) == 0:
         return 0.0
     return 100.0 * float(np.corrcoef(np.asarray(targets, np.float64), np.asarray(predictions, np.float64))[0, 1])
 
 
 def spearman(targets: Sequence[float], predictions: Sequence[float]) -> float:
-    """Return Spearman's correlation, per cent: Pearson's of the ranks, equal values sharing their mean rank."""
+    """Return Spearman's correlation, per cent: Pearson's of the ranks; equal values share their mean rank."""
     return pearson(ranks(targets), ranks(predictions))
 
 
@@ -90,10 +90,10 @@ def glue_average(scores: Mapping[str, Mapping[str, float]]) -> float:
     """Return the mean of the eight tasks' scores that the ELECTRA paper averages: see `AVERAGED`.
 
     Args:
-      scores: by task, its scores by name, as `task_scores` gives them (for mnli the matched ones).
+        scores: the scores of each task by name, as `task_scores` returns them (for mnli the matched ones).
 
     Raises:
-      UserError: if a task or its score is missing.
+        UserError: if a task or its score is missing.
     """
     missing = [task for task, metric in AVERAGED.items() if metric not in scores.get(task, {})]
     if missing:
@@ -102,7 +102,7 @@ def glue_average(scores: Mapping[str, Mapping[str, float]]) -> float:
 
 
 def ranks(values: Sequence[float]) -> np.ndarray:
-    """Return the rank of each value, from 1 up; equal ones share their mean rank."""
+    """Return the rank of each value, from 1 up; equal values share their mean rank."""
     _, inverse, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2.0)[inverse]

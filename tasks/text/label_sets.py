@@ -13,38 +13,38 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
-# The spellings of a table's yes and no: a column for each label.
+# A table's spellings of yes and no, in columns for one label each.
 _YES, _NO = {"1", "1.0", "True", "true", "TRUE"}, {"0", "0.0", "False", "false", "FALSE"}
 
-# So many labels that one row alone has are named.
+# The most labels that occur in a single row only and are named.
 _NAMED_LABELS = 3
 
-# What joins several labels in one cell.
+# Characters that join several labels in one cell.
 _JOINING = "|;,/"
 
-# The probability from which a label is given where no threshold was chosen, as in `transformers`.
+# The probability from which a label is given if no threshold was chosen, as in `transformers`.
 EVEN = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelSets:
-    """The labels of a multi-label classification, of which a text has any number; a label's place is its number."""
+    """The labels of a multi-label classification, of which a text has any number; a label's index is its number."""
 
     labels: tuple[str, ...]
 
     def parse(self, label: str | tuple[str, ...]) -> tuple[int, ...]:
-        """Return the numbers of a text's labels, or raise ValueError if they are no list, or one is unknown."""
+        """Return the numbers of a text's labels; raise ValueError if they are not a list, or one is unknown."""
         if isinstance(label, str):
             raise ValueError(label)
         return tuple(sorted({number_of(name, self.labels) for name in label}))
 
     @property
     def expected(self) -> str:
-        """Say what a row may have."""
+        """Describe the allowed labels of a row."""
         return f"a list of none, one or several of {', '.join(map(repr, self.labels))}"
 
     def indicators(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return 1 at the place of each of a text's labels and 0 elsewhere, float32 [C]."""
+        """Return 1 at the index of each of a text's labels and 0 elsewhere, float32 [C]."""
         values_C = np.zeros(len(self.labels), np.float32)
         values_C[list(numbers)] = 1.0
         return values_C
@@ -53,25 +53,25 @@ class LabelSets:
         """Return the labels whose probability reaches their threshold, in order.
 
         Args:
-            probabilities: of each label.
-            thresholds: of each label; None for `EVEN`.
+            probabilities: the probability of each label.
+            thresholds: the threshold of each label; None for `EVEN`.
         """
         limits = thresholds or (EVEN,) * len(self.labels)
         return tuple(name for name, limit in zip(self.labels, limits, strict=True) if probabilities[name] >= limit)
 
 
 def plain_label(label: str) -> str:
-    """Return a label without white space around it and with composed characters: what looks alike is one class."""
+    """Return a label stripped and with composed characters, so that labels that look alike are one class."""
     return unicodedata.normalize("NFC", label.strip())
 
 
 def number_of(label: str, labels: Sequence[str]) -> int:
-    """Return the number of a label as it is, or else as `plain_label` has it; raise ValueError if there is none."""
+    """Return the number of a label, or else of its `plain_label`; raise ValueError if there is none."""
     return labels.index(label if label in labels else plain_label(label))
 
 
 def warn_of_single_labels(found: Iterable[str | tuple[str, ...] | None], path: str | os.PathLike[str]) -> None:
-    """Warn of labels that one row alone has: a slip, a row of another kind, or texts in the place of labels."""
+    """Warn of labels that only one row has: a slip, a row of another kind, or texts in place of labels."""
     counts = collections.Counter(plain_label(label) for label in found if isinstance(label, str))
     single = sorted(label for label, count in counts.items() if count == 1)
     if single and counts.total() > 2 * _NAMED_LABELS:
@@ -83,7 +83,7 @@ def warn_of_single_labels(found: Iterable[str | tuple[str, ...] | None], path: s
 
 
 def warn_of_joined_labels(labels: Iterable[str], path: str | os.PathLike[str]) -> None:
-    """Warn of labels such as `neg|toxic` beside `neg`: classes of their own, where several labels may be meant."""
+    """Warn of labels such as `neg|toxic` next to `neg`: they are classes of their own, but may mean several labels."""
     labels = list(labels)
     for mark in _JOINING:
         parts = {label: {part.strip() for part in label.split(mark)} - {""} for label in labels}
@@ -100,10 +100,10 @@ def warn_of_joined_labels(labels: Iterable[str], path: str | os.PathLike[str]) -
 
 
 def as_list(label: object) -> tuple[str, ...] | None:
-    """Return the labels of a list, each once, in JSON or as a table spells what Python prints; None for what is none.
+    """Return the labels of a list, each once, in JSON or as Python prints lists; None for any other value.
 
     Raises:
-        ValueError: if it is an object, or a list that holds something else than texts and numbers.
+        ValueError: if it is an object, or a list that contains anything other than texts and numbers.
     """
     if isinstance(label, str) and label.strip().startswith(("[", "(", "{")):
         try:
@@ -112,14 +112,14 @@ def as_list(label: object) -> tuple[str, ...] | None:
             return None
     if not isinstance(label, (list, tuple, set, dict)):
         return None
-    # NaN, which JSON may hold, is the one number that differs from itself.
+    # NaN, which JSON may contain, is the one number that differs from itself.
     if isinstance(label, dict) or not all(isinstance(one, (str, int, float)) and one == one for one in label):
         raise ValueError(label)
     return tuple(dict.fromkeys(map(str, label)))
 
 
 def is_indicator(value: object) -> bool:
-    """Say whether a value of a table says yes or no."""
+    """Return whether a value of a table says yes or no."""
     return str(value).strip() in _YES | _NO
 
 
@@ -131,12 +131,12 @@ def labels_of_columns(record: Mapping[str, object], names: Sequence[str]) -> tup
 
 
 def f1_micro(gold_NC: np.ndarray, found_NC: np.ndarray) -> float:
-    """Return the F1 of all labels of all texts counted together, per cent; 0 if there is none in gold and found."""
+    """Return the F1 of all labels of all texts counted together, per cent; 0 if there are none, gold or predicted."""
     return float(_f1(np.sum(gold_NC & found_NC), np.sum(found_NC), np.sum(gold_NC)))
 
 
 def f1_macro(gold_NC: np.ndarray, found_NC: np.ndarray) -> float:
-    """Return the mean of the labels' F1s, per cent; that of a label which is neither in gold nor in found is 0."""
+    """Return the mean of the labels' F1s, per cent; a label that is neither gold nor predicted counts 0."""
     return float(np.mean(_f1(np.sum(gold_NC & found_NC, 0), np.sum(found_NC, 0), np.sum(gold_NC, 0))))
 
 
@@ -144,17 +144,17 @@ METRICS = {"f1_micro": f1_micro, "f1_macro": f1_macro}
 
 
 def best_threshold(gold_N: np.ndarray, probabilities_N: np.ndarray) -> float:
-    """Return the threshold with the highest F1 of one label, of equal ones that nearest to `EVEN`.
+    """Return the threshold with the highest F1 for one label; in a tie, the one nearest to `EVEN`.
 
     Args:
         gold_N: bool, whether each text has the label.
-        probabilities_N: of the label, float64.
+        probabilities_N: the label's probabilities, float64.
     """
     if not gold_N.any():
         return EVEN
     every = np.sort(probabilities_N)
     steps = np.unique(np.concatenate([[0.0], every]))
-    # From 0 on every text has the label.
+    # With the threshold 0, every text has the label.
     candidates = np.array([EVEN, 0.0, *((steps[1:] + steps[:-1]) / 2)])
     found = len(every) - np.searchsorted(every, candidates)
     right = gold_N.sum() - np.searchsorted(np.sort(probabilities_N[gold_N]), candidates)

@@ -10,7 +10,7 @@ from electra_jax.tasks.text.glue_metrics import ranks
 from electra_jax.tasks.text.label_sets import LabelSets, f1_macro
 from electra_jax.tasks.text.tables import Classes, Target
 
-# Scores of which the smallest is the best.
+# Scores for which smaller is better.
 LOWER_IS_BETTER = ("rmse", "mae")
 
 # A score that needs the probabilities of class 1.
@@ -18,16 +18,16 @@ AUC = "auc"
 
 
 def f1_macro_of_classes(labels: Sequence[int], predictions: Sequence[int]) -> float:
-    """Return the mean of the classes' F1s, per cent, over the classes of either side."""
+    """Return the mean of the classes' F1s, per cent, over the classes that occur in labels or predictions."""
     classes_C = np.unique(np.concatenate([labels, predictions]))
     return f1_macro(*(np.equal(np.asarray(values)[:, None], classes_C) for values in (labels, predictions)))
 
 
 def auc(labels: Sequence[int], shares: Sequence[float]) -> float:
-    """Return the area under the ROC curve of class 1, per cent; NaN where labels are all the same.
+    """Return the area under the ROC curve of class 1, per cent; NaN if all labels are the same.
 
-    It is the chance that an example of class 1 has a larger share than one of class 0, an equal one counted as half
-    (Mann and Whitney, 1947).
+    It is the chance that an example of class 1 has a larger share than one of class 0, with ties counted as half (Mann
+    and Whitney, 1947).
     """
     positive = np.equal(labels, 1)
     many, few = float(positive.sum()), float((~positive).sum())
@@ -46,7 +46,7 @@ def mae(targets: Sequence[float], predictions: Sequence[float]) -> float:
     return float(np.mean(np.abs(np.subtract(targets, predictions))))
 
 
-# What takes the numbers of classes, or values, of gold and predictions.
+# The metrics, as functions of gold and predicted class numbers or values.
 METRICS: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
     **GLUE_METRICS,
     "f1_macro": f1_macro_of_classes,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from electra_jax.errors import UserError
 from electra_jax.tasks.rows import numbered_lines, without_surrogates
 
-# The name by which `electra evaluate` knows them.
+# Their task name for `electra evaluate`.
 MINIMAL_PAIRS = "minimal_pairs"
 
 _FIELDS = ("sentence_good", "sentence_bad")
@@ -22,10 +22,10 @@ class MinimalPair(NamedTuple):
 
 
 def read_minimal_pairs(folder: str | os.PathLike[str]) -> dict[str, list[MinimalPair]]:
-    """Return the pairs of every .jsonl file of a folder, by the file's name without its ending (BLiMP: Warstadt, 2020).
+    """Return the pairs of every .jsonl file of a folder, by the file's name without suffix (BLiMP: Warstadt, 2020).
 
     Raises:
-        UserError: if there is no such folder or no such file in it, a file cannot be read, or a line is no pair.
+        UserError: if there is no such folder or no such file in it, a file cannot be read, or a line is not a pair.
     """
     files = sorted(Path(folder).glob("*.jsonl"))
     if not files:

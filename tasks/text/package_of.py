@@ -2,7 +2,7 @@
 
 The classes are ten packages that are installed with this project, two of them with its extra `demo`. Modules, not
 docstrings, are divided among the splits; the packages' names are removed from the texts; and each class has as many
-examples as the others. Scores of environments whose packages have other versions differ a little.
+examples as the others. Scores differ a little between environments with other versions of the packages.
 """
 
 import collections
@@ -25,10 +25,10 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 NAME = "package_of"
 
-# Raise it when the same sources would give other examples: those that were kept are then not used.
+# Raise it when the same sources would yield other examples: kept ones are then not used.
 _VERSION = 1
 
-# Each with the other ways in which it is written. Names vanish wherever they stand, nicknames where they stand alone.
+# Each package with its other spellings. Names are removed wherever they occur, nicknames only as whole words.
 _NICKNAMES = {
     "flax": (),
     "jax": ("jnp",),
@@ -45,10 +45,10 @@ PACKAGES = tuple(_NICKNAMES)
 
 _FEWEST_CLASSES = 8
 
-# Of the modules, in per cent; the rest is for training.
+# Percentages of the modules; the rest is for training.
 _PERCENT = {"dev": 15, "test": 15}
 
-# For each training example of a class, as many of the other splits at most.
+# The most examples of each other split for each training example of a class.
 _EVALUATION_SHARE = 0.5
 
 _NAMES = re.compile(
@@ -67,12 +67,12 @@ _NAMES = re.compile(
 
 
 def without_names(text: str) -> str:
-    """Remove the names of all classes, in any case, also as a part of a dotted or longer name; join the lines."""
+    """Remove the names of all classes, in any case, also as part of a dotted or longer name; join the lines."""
     return " ".join(_NAMES.sub("", text).split())
 
 
 def split_of(module: str) -> str:
-    """Return the split that a module's docstrings are in: "train", "dev" or "test"."""
+    """Return the split of a module's docstrings: "train", "dev" or "test"."""
     share = text_hash(module) % 100
     return "dev" if share < _PERCENT["dev"] else "test" if share < sum(_PERCENT.values()) else "train"
 
@@ -83,15 +83,15 @@ def package_examples(
     """Divide the documents of each package into splits and cut them to one size.
 
     Args:
-      documents: of each class, its docstrings; classes are numbered in this order.
-      examples_per_class: the most of the training split; of the others half as many at most.
+        documents: the docstrings of each class; classes are numbered in this order.
+        examples_per_class: the most examples of a class in the training split; other splits have at most half as many.
 
     Returns:
-      The examples of "train", "dev" and "test". Every class has as many as the others: those of its documents
-      whose keys have the smallest hashes.
+        The examples of "train", "dev" and "test". Every class has the same number: those of its documents whose keys
+        have the smallest hashes.
 
     Raises:
-      UserError: if a class has no document in one of the splits.
+        UserError: if a class has no document in one of the splits.
     """
     found: dict[str, dict[str, list[tuple[int, str]]]] = {
         split: {package: [] for package in documents} for split in ("train", *_PERCENT)
@@ -120,12 +120,12 @@ def package_examples(
 def installed_examples(
     packages: Mapping[str, pathlib.Path], *, examples_per_class: int, keep_under: pathlib.Path
 ) -> dict[str, list[TextExample]]:
-    """Return `package_examples` of installed packages, read again only when one of them, or their number, changed.
+    """Return `package_examples` of installed packages; read again only if one of them, or their number, has changed.
 
     Args:
-      packages: each with its folder, as `embedded.installed_packages` gives them.
-      examples_per_class: the most of the training split.
-      keep_under: a folder for what was read.
+        packages: each package with its folder, from `embedded.installed_packages`.
+        examples_per_class: the most examples of a class in the training split.
+        keep_under: the folder in which the examples are kept.
     """
     versions = embedded.package_versions(list(packages))
     fingerprint = fingerprint_of(NAME, _VERSION, embedded.EXTRACTOR_VERSION, versions, examples_per_class)
@@ -143,7 +143,7 @@ def make_package_task(options: TaskOptions, vocabulary: Vocabulary) -> TextTask:
     """Make the task; its docstrings are read when the first split is.
 
     Raises:
-      UserError: if fewer than eight of the packages are installed.
+        UserError: if fewer than eight of the packages are installed.
     """
     installed = embedded.installed_packages()
     packages = {name: installed[name] for name in PACKAGES if name in installed}

@@ -1,7 +1,7 @@
-"""Classify texts by prompts: which label's word does the discriminator find the most original in a template?
+"""Classify texts by prompts: which label's word does the discriminator find most original in a template?
 
 Xia et al., "Prompting ELECTRA" (2022), section 3; Yao et al., "Prompt tuning for discriminative pre-trained language
-models" (2022), section 3. The head of replaced tokens is asked, and no other is made.
+models" (2022), section 3. The replaced-token head is used, and no new head is added.
 """
 
 import collections
@@ -28,7 +28,7 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 PROMPT = "prompt"
 
-# The places of a template that are filled.
+# The slots of a template that are filled.
 _SLOT = re.compile(r"\{(text|text_b|label)\}")
 
 Span = tuple[int, int]
@@ -36,7 +36,7 @@ Span = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A template with {text}, {label} and, for pairs, {text_b}; and the word of each label, by the labels' numbers."""
+    """A template with {text}, {label} and, for pairs, {text_b}; and the word of each label, in label order."""
 
     template: str
     words: tuple[str, ...]
@@ -47,7 +47,7 @@ class Prompt:
         return "{text_b}" in self.template
 
     def filled(self, example: TextExample, word: str) -> tuple[str, dict[str, Span]]:
-        """Return the template with an example's texts and a word in it, and the characters of each."""
+        """Fill the template with an example's texts and a word; return it with the characters of each slot."""
         values = {"text": example.text_a, "text_b": example.text_b or "", "label": word}
         # Every second part is the name of a slot.
         parts, text, places = _SLOT.split(self.template), "", {}
@@ -65,7 +65,7 @@ class Classified(Classes):
 
     @property
     def expected(self) -> str:
-        """Say what a row may have."""
+        """Describe the allowed labels of a row."""
         return f"{super().expected}, the labels to which LABEL_WORDS gives a word"
 
 
@@ -74,7 +74,7 @@ class PromptTask(TextTask):
     """A classification by prompts: a `protocol.DownstreamTask`, whose model is a discriminator.
 
     Attributes:
-        prompt: what is asked.
+        prompt: the template and its words.
     """
 
     prompt: Prompt
@@ -87,8 +87,8 @@ class PromptTask(TextTask):
     def rows(self, examples: Sequence[TextExample], *, training: bool) -> list[Row]:
         """Tokenise the template, filled for each label: `word_mask` is 1 at the pieces of the label's word.
 
-        In training an example is one row of arrays [C, L]; those that have a label. Otherwise each label is a row, with
-        its number, `choice`. What is too long is cut off the end of the texts.
+        In training an example with a label is one row of arrays [C, L]. Otherwise each label is a row, with its number,
+        `choice`. Texts that are too long are cut at the end.
 
         Raises:
             UserError: if the template alone is longer than a row.
@@ -103,7 +103,7 @@ class PromptTask(TextTask):
                 shared["label"] = np.array(example.label, np.int32)
             if training:
                 joined = joined_rows(apart, len(apart))
-                # Every example has every label.
+                # Every example has every label, so the mask is not needed.
                 del joined["choice_mask"]
                 rows.append(joined | shared)
             else:
@@ -116,12 +116,12 @@ class PromptTask(TextTask):
         """Return a prediction for each example.
 
         A label's score is the mean, over the pieces of its word, of the log-probability that the piece is original. The
-        probabilities are those scores' softmax.
+        probabilities are the softmax of these scores.
 
         Args:
             examples: as they were given to `rows`.
-            rows: those for prediction, in any order.
-            outputs: of each row, `logits`: float32 [L], positive where a token looks replaced.
+            rows: the rows for prediction, in any order.
+            outputs: the outputs of each row: `logits`, float32 [L], positive where a token looks replaced.
         """
         scores_NC = np.zeros((len(examples), len(self.labels)))
         for row, output in zip(rows, outputs, strict=True):
@@ -136,11 +136,11 @@ class PromptTask(TextTask):
         ]
 
     def describe(self) -> dict[str, Any]:
-        """Return what `prompt_task_from_facts` needs."""
+        """Return the facts that `prompt_task_from_facts` needs."""
         return super().describe() | {"template": self.prompt.template, "words": list(self.prompt.words)}
 
     def _row(self, example: TextExample, word: str) -> tuple[Row, Row]:
-        """Return the tokens of the filled template, with a mask of the word's pieces, and the counts of what is cut."""
+        """Return the tokens of the filled template, with a mask of the word's pieces, and the counts of cut tokens."""
         text, places = self.prompt.filled(example, word)
         tokenized = tokenize_context(self.vocabulary, text)
         starts_T, ends_T = tokenized.offsets_T2.T
@@ -178,10 +178,10 @@ def make_prompt_task(
 
     Args:
         options: the prompt, and where the data is.
-        vocabulary: tokenises.
-        rules: how it is scored, where implementations differ.
-        recorded: what `PromptTask.describe` said of the task that a model was fine-tuned on, whose prompt is taken if
-            the options have none.
+        vocabulary: tokenises the text.
+        rules: the rules of scoring, where implementations differ.
+        recorded: the result of `PromptTask.describe` for the task on which a model was fine-tuned, whose prompt is
+            taken if the options have none.
 
     Raises:
         UserError: if there is no data, or the prompt or the settings do not say how to read it.
@@ -223,10 +223,10 @@ def prompt_task(
 
 
 def prompt_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, rules: TextRules) -> PromptTask:
-    """Rebuild a task from what `PromptTask.describe` gave, to read raw input; `rules` are those that it names.
+    """Rebuild a task from the result of `PromptTask.describe`, to read raw input; `rules` are those that it names.
 
     Raises:
-        UserError: if the facts are none that `describe` gives.
+        UserError: if `describe` cannot have returned the facts.
     """
     prompt = Prompt(checked_template(facts["template"]), tuple(facts["words"]))
     if len(prompt.words) != len(facts["target"]):
@@ -265,7 +265,7 @@ def checked_template(template: str | None) -> str:
     """Return a template that can be filled.
 
     Raises:
-        UserError: if {text} or {label} does not stand in it once, or {text_b} more than once.
+        UserError: if {text} or {label} does not occur exactly once, or {text_b} occurs more than once.
     """
     counts = collections.Counter(_SLOT.findall(template or ""))
     wrong = [f"{{{name}}} {counts[name]} times" for name in ("text", "label") if counts[name] != 1]
@@ -279,10 +279,10 @@ def checked_template(template: str | None) -> str:
 
 
 def check_words(words: Sequence[str], vocabulary: Vocabulary) -> None:
-    """Check that the words of labels can be told apart by what the vocabulary reads of them.
+    """Check that the words of labels can be told apart by their tokens in the vocabulary.
 
     Raises:
-        UserError: if a word has no tokens or an unknown one, or two words have the same.
+        UserError: if a word has no tokens or an unknown one, or two words have the same tokens.
     """
     known: dict[tuple[int, ...], str] = {}
     for word, ids in zip(words, map(tuple, vocabulary.encode_batch(words)), strict=True):

@@ -23,12 +23,12 @@ from electra_jax.tasks.text.tables import (
     read_table,
 )
 
-# TFDS's names of the splits that it names otherwise. MNLI's diagnostic one is its dataset "ax".
+# TFDS's names of the splits that it names differently. MNLI's diagnostic split is its dataset "ax".
 _TFDS_SPLITS = {"dev": "validation", "dev_matched": "validation_matched", "dev_mismatched": "validation_mismatched"}
 
 _GLUE_SUFFIXES = (".tsv",)
 
-# Tasks of a user's own that are on pairs alone.
+# A user's own tasks that take only pairs.
 _PAIRS = ("pair_classification", "similarity", "retrieval")
 
 
@@ -36,7 +36,7 @@ def glue_sources(task: GlueTask, options: TaskOptions) -> Sources:
     """Return the splits of a GLUE task under their files' names; ax has only "test", the file diagnostic.tsv.
 
     Raises:
-      UserError: if `options.source` is unknown, or TFDS has not prepared the dataset.
+        UserError: if `options.source` is unknown, or TFDS has not prepared the dataset.
     """
     if reads_tfds(options):
         return _glue_of_tfds(task, options)
@@ -62,7 +62,7 @@ def table_sources(options: TaskOptions, *, regression: bool, target: Target | No
     """Return the splits of a user's own tables, and its labels: `target`, or those of the training file.
 
     Raises:
-      UserError: if there is no file or no text column, or the training file has no labels.
+        UserError: if there is no file or no text column, or the training file has no labels.
     """
     if options.source != "files":
         raise UserError(f"SOURCE is {options.source!r}: the task {options.task!r} is read from 'files'")
@@ -85,7 +85,7 @@ def table_sources(options: TaskOptions, *, regression: bool, target: Target | No
             multi_label=options.multi_label,
             skip_bad_rows=options.skip_bad_rows,
         )
-    # What lies outside the values of training is no mistake, though no prediction will.
+    # Values outside the training interval are no mistake, although no prediction will reach them.
     accepted = Interval(-math.inf, math.inf) if isinstance(target, Interval) else target
     read = functools.partial(_read_table, columns=columns, target=accepted, skip_bad_rows=options.skip_bad_rows)
     return file_sources(options, **looked, read=read, text_of=_texts_in_any_order), target
@@ -134,7 +134,7 @@ def _columns(options: TaskOptions, path: pathlib.Path, target: Target | None) ->
         raise UserError(_unset("TEXT_B_COLUMN", "second text", path))
     label = options.label_column
     if label is None and isinstance(target, LabelSets):
-        # The labels of a fine-tuned model that had a column each, and were recognised.
+        # A fine-tuned model had a column for each label, which were recognised.
         label = target.labels
     if label is not None and not isinstance(label, str):
         label = tuple(dict.fromkeys(label))
@@ -149,7 +149,7 @@ def _columns(options: TaskOptions, path: pathlib.Path, target: Target | None) ->
 
 
 def _with_labels(columns: Columns, options: TaskOptions, path: pathlib.Path, *, regression: bool) -> Columns:
-    """Return columns with those of a training file's labels, recognised where at least two columns hold 0 and 1."""
+    """Return columns with a training file's label columns; they are recognised if at least two hold only 0 and 1."""
     if columns.label is not None:
         return columns
     found = () if regression or options.multi_label is False else indicator_columns(path, texts=columns.used)

@@ -30,16 +30,15 @@ _MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan"
     *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
 }
 
-# From this share of rows on with 0 or 1, a column is one of a label's, and its other values are mistakes.
+# A column with at least this share of 0 and 1 is that of a label, and its other values are mistakes.
 _INDICATOR_SHARE = 0.9
 
 
 class TextExample(NamedTuple):
     """A text or a pair of texts.
 
-    `index`: the row's number in its file, from 0 and without the header, also where rows before it were skipped.
-    `label`: the class's number, the numbers of several labels, or the value of a regression as the file has it; None
-    where there is none.
+    `index`: the row's number in its file, from 0 without the header, also counting skipped rows. `label`: the class
+    number, the numbers of several labels, or the value of a regression as in the file; None if there is none.
     """
 
     index: int
@@ -50,9 +49,9 @@ class TextExample(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """The labels of a classification; a label's place is its number.
+    """The labels of a classification; a label's index is its number.
 
-    The labels of a training file are `plain_label`s; those that an earlier version recorded may have blanks.
+    Labels of a training file are `plain_label`s; those that an earlier version recorded may have white space around.
     """
 
     labels: tuple[str, ...]
@@ -63,19 +62,19 @@ class Classes:
 
     @property
     def expected(self) -> str:
-        """Say what a row may have."""
+        """Describe the allowed labels of a row."""
         return f"one of {', '.join(map(repr, self.labels))}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """The values of a regression: from `low` to `high`, both included; without bounds, what a model says as it is."""
+    """The values of a regression: from `low` to `high`, both included; without bounds, a model's outputs unchanged."""
 
     low: float
     high: float
 
     def parse(self, label: str) -> float:
-        """Return the number, or raise ValueError if it is none or outside."""
+        """Return the number; raise ValueError if it is not a number or is outside."""
         value = float(label)
         if not (math.isfinite(value) and self.low <= value <= self.high):
             raise ValueError(label)
@@ -83,7 +82,7 @@ class Interval:
 
     @property
     def expected(self) -> str:
-        """Say what a row may have."""
+        """Describe the allowed values of a row."""
         return "a number" if math.isinf(self.high - self.low) else f"a number from {self.low:g} to {self.high:g}"
 
     def normalised(self, value: float) -> float:
@@ -91,13 +90,13 @@ class Interval:
         return (value - self.low) / (self.high - self.low)
 
     def denormalised(self, prediction: float) -> float:
-        """Return the value of a model's output, which may lie outside the interval."""
+        """Return the value for a model's output, which may lie outside the interval."""
         if math.isinf(self.high - self.low):
             return prediction
         return self.low + prediction * (self.high - self.low)
 
     def nearest(self, value: float) -> float:
-        """Return the value of the interval that is nearest to a value."""
+        """Return the value of the interval that is nearest to a given value."""
         return min(max(value, self.low), self.high)
 
 
@@ -105,7 +104,7 @@ Target = Classes | Interval | LabelSets
 
 
 class RawRow(NamedTuple):
-    """A row as it was read, before its label, or its list of labels, is understood; `line` is for messages."""
+    """A row as it was read, before its label, or its list of labels, is parsed; `line` is for messages."""
 
     line: int
     index: int
@@ -118,7 +117,7 @@ class RawRow(NamedTuple):
 class Columns:
     """Names of a table's columns.
 
-    `text_b`: None without a second text; `label`: a name, the names of columns that say of one label each whether a
+    `text_b`: None without a second text; `label`: a name, the names of columns that say for one label each whether a
     text has it, or None for a file without labels.
     """
 
@@ -143,15 +142,15 @@ def read_table(path: str | os.PathLike[str], *, columns: Columns, target: Target
     Tables begin with a line of column names. A label that pandas would read as missing is missing.
 
     Args:
-      path: the file, UTF-8.
-      columns: which columns hold what.
-      target: what a label may be; `discover_target` finds it in the training file.
-      skip_bad_rows: leave out a row that has not the header's columns, no label or another one and count it, rather
-        than stop.
+        path: the file, UTF-8.
+        columns: the names of the columns.
+        target: the allowed labels; `discover_target` finds them in the training file.
+        skip_bad_rows: whether to leave out and count a row with other columns than the header's, or with a missing or
+            unknown label, instead of stopping.
 
     Raises:
-      UserError: if the file is missing, empty or of another format, lacks a column or has it twice, has a bad row or,
-        where each text has one label, a list as a label, or has no row that can be used.
+        UserError: if the file is missing, empty or of another format, lacks a column or has it twice, has a bad row or,
+            if each text has one label, a list as a label, or has no usable row.
     """
     bad_rows = BadRows(path, skip=skip_bad_rows)
     rows = _table_rows(path, columns, bad_rows, lists=isinstance(target, LabelSets))
@@ -164,16 +163,16 @@ def discover_target(
     """Return the labels of a training file, sorted (numbers by value), or the interval of its numbers.
 
     Args:
-      path: the file.
-      columns: which columns hold what. Labels with a column each keep the order of `columns`.
-      regression: whether labels are numbers.
-      multi_label: whether a text may have several labels, or none; None if that is so where a label is a list, or the
-        labels have a column each.
-      skip_bad_rows: see `read_table`.
+        path: the file.
+        columns: the names of the columns. Labels with a column each keep the order of `columns`.
+        regression: whether labels are numbers.
+        multi_label: whether a text may have several labels, or none; None to assume it if a label is a list, or the
+            labels have a column each.
+        skip_bad_rows: see `read_table`.
 
     Raises:
-      UserError: if `read_table` refuses the file, `columns.label` is None, there is only one label or one number (of
-        several labels: none), or lists and `multi_label` disagree.
+        UserError: if `read_table` refuses the file, `columns.label` is None, there is only one label or one number
+            (with several labels a text: none), or lists and `multi_label` disagree.
     """
     if columns.label is None:
         raise UserError(f"{path} is to be trained on: name the column of its labels")
@@ -210,7 +209,7 @@ def discover_target(
 def _target_of_labels(
     found: Iterable[str | tuple[str, ...] | None], path: str | os.PathLike[str], multi_label: bool | None
 ) -> Classes | LabelSets:
-    """Return the labels of a column, sorted: one of a text, or several where there are lists."""
+    """Return the labels of a column, sorted: one for each text, or several if there are lists."""
     rows = [label for label in found if label is not None]
     lists = [label for label in rows if isinstance(label, tuple)]
     if multi_label and not lists:
@@ -226,8 +225,8 @@ def _target_of_labels(
 def indicator_columns(path: str | os.PathLike[str], *, texts: Sequence[str]) -> tuple[str, ...]:
     """Return the columns of a table, apart from those of texts, in which every row has 0 or 1.
 
-    A missing value is passed over, as `read_table` will report it, and so is a row that cannot be read. Few values that
-    are neither 0 nor 1 do not lose a label: `read_table` will report them too.
+    Missing values and rows that cannot be read are ignored, because `read_table` will report them. A column with a few
+    values that are neither 0 nor 1 still counts: `read_table` will report those too.
     """
     names = [name for name in column_names(path) if name not in texts]
     seen: collections.Counter[str] = collections.Counter()
@@ -244,7 +243,7 @@ def indicator_columns(path: str | os.PathLike[str], *, texts: Sequence[str]) -> 
 
 
 def understood(rows: Iterable[RawRow], target: Target, bad_rows: BadRows, path: str | os.PathLike[str]) -> Examples:
-    """Give each row its label's number; report those whose label is none."""
+    """Give each row its label's number; report those whose label is invalid."""
     examples = []
     for row in rows:
         label = None
@@ -269,7 +268,7 @@ class TextFeatures(NamedTuple):
 
 
 class TextWindows(NamedTuple):
-    """The rows of a text or a pair, and how many of its word pieces are in none of them."""
+    """The rows of a text or a pair, and the number of its word pieces that are in none of them."""
 
     rows: list[TextFeatures]
     num_tokens: int
@@ -290,9 +289,9 @@ def text_windows(
         texts: texts or pairs; a second text without word pieces counts as none.
         vocabulary: tokenises the texts.
         length: largest number of tokens of a row.
-        long_texts: "cut": a row each, the longer text of a pair is cut first. "windows": as many rows as it takes; each
+        long_texts: "cut": a row each; the longer text of a pair is cut first. "windows": as many rows as needed; each
             row of a pair has the shorter text, cut to half of the row, and a window of the other.
-        read_mask: whether "[MASK]" in a text is the mask.
+        read_mask: whether "[MASK]" in a text is the mask token.
     """
     firsts = vocabulary.encode_batch([text_a for text_a, _ in texts], read_mask=read_mask)
     seconds = vocabulary.encode_batch([text_b or "" for _, text_b in texts], read_mask=read_mask)
@@ -310,7 +309,7 @@ def text_windows(
 
 
 def _parts(a: list[int], b: list[int], room: int, long_texts: str) -> tuple[list[tuple[list[int], list[int]]], int]:
-    """Return what each row has of two texts, the second perhaps empty, and how many tokens no row has."""
+    """Return the parts of two texts in each row (the second may be empty), and the number of tokens in no row."""
     if long_texts == "cut" or len(a) + len(b) <= room:
         kept_a, kept_b = pair_lengths(len(a), len(b), room) if b else (min(len(a), room), 0)
         return [(a[:kept_a], b[:kept_b])], len(a) + len(b) - kept_a - kept_b
@@ -340,7 +339,7 @@ def _number_or_text(label: str) -> tuple[bool, float, str]:
 
 
 def _table_rows(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRows, *, lists: bool) -> Iterator[RawRow]:
-    """Yield the rows of a table; `lists`: whether a list is several labels, rather than a mistake."""
+    """Yield the rows of a table; `lists`: whether a list means several labels, and is not a mistake."""
     for index, (line, record) in enumerate(records(path, columns.used, bad_rows)):
         if record is None:
             continue
@@ -373,7 +372,7 @@ def _table_rows(path: str | os.PathLike[str], columns: Columns, bad_rows: BadRow
 
 
 def _label(record: Mapping[str, object], column: str | tuple[str, ...]) -> str | tuple[str, ...] | None:
-    """Return the label of a row, or its labels; None if columns of labels hold something else than 0 and 1."""
+    """Return the label of a row, or its labels; None if label columns hold anything other than 0 and 1."""
     if isinstance(column, str):
         value = record.get(column)
         found = as_list(value)
@@ -382,7 +381,7 @@ def _label(record: Mapping[str, object], column: str | tuple[str, ...]) -> str |
 
 
 def is_missing(value: object, *, label: bool) -> bool:
-    """Say whether a value is none: null, NaN, or a label that is empty or spelt as one; an empty text is a text."""
+    """Return whether a value is missing: null, NaN, or an empty label or one spelt as missing; an empty text is not."""
     if label and isinstance(value, str):
         return value.strip() in _MISSING
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -22,7 +22,7 @@ from electra_jax.tasks.text.sources import glue_sources, table_sources
 from electra_jax.tasks.text.tables import Classes, Interval, Target, TextExample, text_windows
 from electra_jax.tasks.vocabulary import Vocabulary
 
-# A user's own.
+# A user's own tasks.
 OWN = ("classification", "pair_classification", "regression")
 
 NAMES = (*GLUE, *OWN)
@@ -36,8 +36,8 @@ class TextRules:
     """Decide how texts are scored, where implementations differ.
 
     Attributes:
-      name: what a fine-tuned model records.
-      f1: given labels and predictions, numbers of classes, returns the F1 of class 1, per cent.
+        name: the name that a fine-tuned model records.
+        f1: maps labels and predictions, both class numbers, to the F1 of class 1, per cent.
     """
 
     name: str
@@ -61,7 +61,7 @@ class LabelPrediction:
 
 @dataclasses.dataclass(frozen=True)
 class LabelsPrediction:
-    """The labels of an example, of which it may have several or none, and the probability of each."""
+    """The labels of an example, which may have several or none, and the probability of each."""
 
     labels: tuple[str, ...]
     probabilities: Mapping[str, float]
@@ -90,19 +90,19 @@ class TextTask(FromSources):
     """A classification or regression: a `protocol.DownstreamTask`.
 
     Attributes:
-      name: its name in the catalogue.
-      target: its classes, of which an example has one, its labels, of which it has any number, or the interval of its
-        values.
-      thresholds: of labels of which an example has any number, the probability from which it has each; None for 0.5,
-        until those are fitted to a dev split.
-      pair: whether examples are pairs.
-      clips: whether predicted values are brought into the interval.
-      metrics: names of its scores, the main one first.
-      rules: how it is scored, where implementations differ.
-      vocabulary: tokenises.
-      length: the most tokens of a row.
-      long_texts: what becomes of longer texts, a name of `long_texts.LONG_TEXTS`.
-      sources: where the splits are.
+        name: its name in the catalogue.
+        target: its classes, if an example has exactly one, its labels, if it has any number, or the interval of its
+            values.
+        thresholds: if an example has any number of labels, the probability from which it has each; None for 0.5, until
+            they are fitted to a dev split.
+        pair: whether examples are pairs.
+        clips: whether predicted values are clipped to the interval.
+        metrics: names of its scores, the main one first.
+        rules: the rules of scoring, where implementations differ.
+        vocabulary: tokenises the texts.
+        length: the most tokens of a row.
+        long_texts: how longer texts are handled, a name of `long_texts.LONG_TEXTS`.
+        sources: its splits.
     """
 
     name: str
@@ -133,15 +133,15 @@ class TextTask(FromSources):
         return self.metrics[0]
 
     def raw_examples(self, inputs: Sequence[Any]) -> list[TextExample]:
-        """Return the examples of raw input: texts; pairs of texts; or mappings with "text" and "text_b".
+        """Return examples from raw input: texts; pairs of texts; or mappings with "text" and "text_b".
 
         Raises:
-          UserError: if an input is a pair where the task's examples are single texts, or the other way round.
+            UserError: if an input is a pair but the task's examples are single texts, or the other way round.
         """
         return [self._raw_example(index, value) for index, value in enumerate(inputs)]
 
     def rows(self, examples: Sequence[TextExample], *, training: bool) -> list[Row]:
-        """Tokenise, a row per example, or per window of a long one; in training those that have a label."""
+        """Tokenise into a row per example, or per window of a long one; in training only examples with a label."""
         texts = [(example.text_a, example.text_b) for example in examples]
         rows = []
         made = text_windows(texts, vocabulary=self.vocabulary, length=self.length, long_texts=self.long_texts)
@@ -162,9 +162,9 @@ class TextTask(FromSources):
         """Return a prediction for each example, from the mean of its windows' logits.
 
         Args:
-          examples: as they were given to `rows`.
-          rows: all of them, in any order.
-          outputs: of each row, `logits`: float32 [C], of a regression [1] or [].
+            examples: as they were given to `rows`.
+            rows: all rows, in any order.
+            outputs: the outputs of each row: `logits`, float32 [C], for a regression [1] or [].
         """
         found: dict[int, list[np.ndarray]] = collections.defaultdict(list)
         for row, output in zip(rows, outputs, strict=True):
@@ -175,7 +175,7 @@ class TextTask(FromSources):
         """Return the official metrics, per cent, the main one first.
 
         Raises:
-          UserError: if examples have no labels, as in a test set.
+            UserError: if examples have no labels, as in a test set.
         """
         gold = [example.label for example in examples if example.label is not None]
         if not gold or len(gold) < len(examples):
@@ -199,11 +199,11 @@ class TextTask(FromSources):
     def fitted(
         self, examples: Sequence[TextExample], predictions: Sequence[LabelsPrediction]
     ) -> tuple["TextTask", list[LabelsPrediction]]:
-        """Return the task with each label's threshold of the highest F1, and the predictions by these thresholds.
+        """Return the task with each label's threshold of highest F1, and predictions by these thresholds.
 
         Args:
-          examples: of a dev split, all with labels.
-          predictions: of each.
+            examples: the examples of a dev split, all with labels.
+            predictions: their predictions.
         """
         gold_NC = self._indicators(example.label for example in examples)
         thresholds = tuple(
@@ -219,13 +219,13 @@ class TextTask(FromSources):
         return LabelsPrediction(self.target.named(probabilities, self.thresholds), probabilities)
 
     def value_of(self, output: float) -> float:
-        """Return the value that a regression's output stands for."""
+        """Return the value for a regression's output."""
         assert isinstance(self.target, Interval)
         value = self.target.denormalised(output)
         return self.target.nearest(value) if self.clips else value
 
     def describe(self) -> dict[str, Any]:
-        """Return what `text_task_from_facts` needs."""
+        """Return the facts that `text_task_from_facts` needs."""
         target = self.target
         return {
             "task": self.name,
@@ -283,17 +283,17 @@ class TextTask(FromSources):
 def make_text_task(
     options: TaskOptions, vocabulary: Vocabulary, *, rules: TextRules, recorded: Mapping[str, Any] | None = None
 ) -> TextTask:
-    """Make a task of GLUE or a user's own.
+    """Make a GLUE task or a user's own.
 
     Args:
-      options: which, and where its data is.
-      vocabulary: tokenises.
-      rules: how it is scored, where implementations differ.
-      recorded: what `TextTask.describe` said of the task that a model was fine-tuned on; its labels are then
-        taken rather than looked for in the training file, which need not be there.
+        options: which task, and where its data is.
+        vocabulary: tokenises the texts.
+        rules: the rules of scoring, where implementations differ.
+        recorded: the result of `TextTask.describe` for the task on which a model was fine-tuned; its labels are then
+            used instead of those in the training file, which need not exist.
 
     Raises:
-      UserError: if there is no data, or the settings do not say how to read it.
+        UserError: if there is no data, or the settings do not say how to read it.
     """
     check_long_texts(options)
     target = None if recorded is None else _target(recorded)
@@ -320,7 +320,7 @@ def make_text_task(
 
 
 def text_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary, *, rules: TextRules) -> TextTask:
-    """Rebuild a task from what `TextTask.describe` gave, to read raw input; `rules` are those that it names."""
+    """Rebuild a task from the result of `TextTask.describe`, to read raw input; `rules` are those that it names."""
     return TextTask(
         name=facts["task"],
         target=_target(facts),
@@ -344,10 +344,10 @@ def _target(facts: Mapping[str, Any]) -> Target:
 
 
 def main_first(metrics: tuple[str, ...], options: TaskOptions) -> tuple[str, ...]:
-    """Return the scores with the one that is to choose and to head the tables in front.
+    """Return the scores with the one first that chooses checkpoints and heads the tables.
 
     Raises:
-      UserError: if the task has no such score.
+        UserError: if the task has no such score.
     """
     if options.main_metric is None:
         return metrics

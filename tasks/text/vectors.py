@@ -1,6 +1,6 @@
-"""Define tasks that train the vectors of texts: pairs with a score of their similarity, and pairs that belong together.
+"""Define tasks that train the vectors of texts: pairs with a similarity score, and pairs that belong together.
 
-A pair's similarity is the cosine of the vectors of its two texts, which never see each other.
+A pair's similarity is the cosine of the vectors of its two texts, which do not attend to each other.
 """
 
 import dataclasses
@@ -19,25 +19,25 @@ from electra_jax.tasks.text.sources import table_sources
 from electra_jax.tasks.text.tables import Classes, Interval, TextExample, TextWindows, text_windows
 from electra_jax.tasks.vocabulary import Vocabulary
 
-# The scores of each task, which is also its kind; the main one first.
+# The scores of each task, whose name is also its kind; the main one first.
 VECTOR_METRICS = {"similarity": ("spearman", "pearson"), "retrieval": ("mrr", "accuracy_at_1")}
 
 NAMES = tuple(VECTOR_METRICS)
 
-# Queries whose scores with all candidates are in memory together.
+# Number of queries whose scores with all candidates are in memory at once.
 _QUERIES_AT_ONCE = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairPrediction:
-    """The vectors of a pair, their cosine, and what that is in the units of the task; None for retrieval."""
+    """The vectors of a pair, their cosine, and its value in the units of the task; None for retrieval."""
 
     vectors: tuple[np.ndarray, np.ndarray]
     similarity: float
     value: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return `similarity`, and `value` where the task has units."""
+        """Return `similarity`, and `value` if the task has units."""
         return {"similarity": self.similarity} | ({} if self.value is None else {"value": self.value})
 
 
@@ -47,10 +47,10 @@ class VectorTask(FromSources):
 
     Attributes:
         kind: "similarity" or "retrieval", and the task's name in the catalogue.
-        target: the interval of the scores of similarity; None for retrieval.
-        vocabulary: tokenises.
+        target: the interval of the similarity scores; None for retrieval.
+        vocabulary: tokenises the texts.
         length: the most tokens of a text, special ones counted.
-        sources: where the splits are.
+        sources: its splits.
     """
 
     kind: str
@@ -86,7 +86,7 @@ class VectorTask(FromSources):
         return dataclasses.replace(found, examples=[example._replace(label=1) for example in found.examples])
 
     def raw_examples(self, inputs: Sequence[Any]) -> list[TextExample]:
-        """Return the examples of pairs of texts.
+        """Return examples from pairs of texts.
 
         Raises:
             UserError: if an input is a single text.
@@ -99,7 +99,7 @@ class VectorTask(FromSources):
         return [TextExample(index, first, second, None) for index, (first, second) in enumerate(inputs)]
 
     def rows(self, examples: Sequence[TextExample], *, training: bool) -> list[Row]:
-        """Tokenise: both texts of a pair in a row to train on, and else a row for each.
+        """Tokenise: in training both texts of a pair in one row, otherwise a row for each.
 
         A text that is longer than `length` is cut.
         """
@@ -129,8 +129,8 @@ class VectorTask(FromSources):
 
         Args:
             examples: as they were given to `rows`.
-            rows: those for prediction, in any order.
-            outputs: of each row, `logits`: its vector, float32 [D], of any length.
+            rows: the rows for prediction, in any order.
+            outputs: the outputs of each row: `logits`, its vector, float32 [D], of any length.
         """
         vectors = np.zeros((len(examples), 2, len(outputs[0]["logits"])), np.float32)
         for row, output in zip(rows, outputs, strict=True):
@@ -147,7 +147,7 @@ class VectorTask(FromSources):
         """Return the metrics, per cent, the main one first.
 
         Raises:
-            UserError: if pairs that are to have a score have none.
+            UserError: if pairs that must have a score have none.
         """
         if self.kind == "retrieval":
             return retrieval_scores(examples, [prediction.vectors for prediction in predictions])
@@ -161,7 +161,7 @@ class VectorTask(FromSources):
         return {name: METRICS[name](gold, said) for name in VECTOR_METRICS[self.kind]}
 
     def describe(self) -> dict[str, Any]:
-        """Return what `vector_task_from_facts` needs."""
+        """Return the facts that `vector_task_from_facts` needs."""
         return {
             "task": self.name,
             "kind": self.kind,
@@ -186,21 +186,21 @@ class VectorTask(FromSources):
 
 
 def text_row(ids_L: np.ndarray) -> Row:
-    """Return the fields that the model reads of a single text, or of two whose states do not meet."""
+    """Return the model's inputs for a single text, or for two that do not attend to each other."""
     return {"input_ids": ids_L, "token_type_ids": np.zeros_like(ids_L)}
 
 
 def retrieval_scores(
     examples: Sequence[TextExample], vectors: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, float]:
-    """Return how well each first text finds a second text that belongs to it among all second texts, per cent.
+    """Return how well each first text finds a matching second text among all second texts, per cent.
 
-    Each different text is there once. Of several that belong to a query the nearest counts. A text that is just as
-    near as the right one stands before it: vectors that are all the same find nothing.
+    Each distinct text occurs once. If several texts match a query, the nearest counts. A text that is exactly as near
+    as the right one ranks before it, so that vectors that are all the same find nothing.
 
     Args:
         examples: the pairs.
-        vectors: of their texts, of length 1.
+        vectors: the vectors of their texts, of length 1.
 
     Returns:
         `mrr`, the mean of 1 / rank, and `accuracy_at_1`, the share of ranks 1, over the different first texts.
@@ -218,11 +218,11 @@ def retrieval_scores(
 
 
 def first_ranks(queries_ND: np.ndarray, candidates_MD: np.ndarray, belongs_NM: np.ndarray) -> np.ndarray:
-    """Return the rank of each query's nearest candidate among those that belong to it, from 1; equal ones before it.
+    """Return the rank of each query's nearest matching candidate, from 1; equally near ones rank before it.
 
     Args:
         queries_ND, candidates_MD: vectors; a larger product is nearer.
-        belongs_NM: whether a candidate belongs to a query; each query has one.
+        belongs_NM: whether a candidate matches a query; each query has at least one that does.
     """
     ranks = []
     for start in range(0, len(queries_ND), _QUERIES_AT_ONCE):
@@ -239,12 +239,12 @@ def make_vector_task(
     """Make a task on a user's own pairs.
 
     Args:
-        options: which, and where its data is. For retrieval no column of labels is read.
-        vocabulary: tokenises.
-        recorded: what `VectorTask.describe` said of the task that a model was fine-tuned on.
+        options: which task, and where its data is. For retrieval no label column is read.
+        vocabulary: tokenises the texts.
+        recorded: the result of `VectorTask.describe` for the task on which a model was fine-tuned.
 
     Raises:
-        UserError: if there is no data, the settings do not say how to read it, or long texts are to have windows.
+        UserError: if there is no data, the settings do not say how to read it, or long texts should have windows.
     """
     if options.long_texts != "cut":
         raise UserError(
@@ -262,7 +262,7 @@ def make_vector_task(
 
 
 def vector_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> VectorTask:
-    """Rebuild a task from what `VectorTask.describe` gave, to read raw input."""
+    """Rebuild a task from the result of `VectorTask.describe`, to read raw input."""
     return VectorTask(
         kind=facts["kind"],
         target=interval_of(facts),
@@ -273,5 +273,5 @@ def vector_task_from_facts(facts: Mapping[str, Any], vocabulary: Vocabulary) -> 
 
 
 def interval_of(facts: Mapping[str, Any]) -> Interval | None:
-    """Return the interval of the scores that a model was trained on; None for retrieval."""
+    """Return the interval of the scores on which a model was trained; None for retrieval."""
     return None if facts["target"] is None else Interval(*facts["target"])
