@@ -1,1 +1,1 @@
-"""Time parts of the project; RESULTS.md says how and with which results."""
+"""Time parts of the project; RESULTS.md has the methods and results."""

@@ -1,4 +1,4 @@
-"""Print fine-tuned scores beside those of the published ELECTRA-Small: python -m bench.beside_published RUN..."""
+"""Print fine-tuned scores next to those of the published ELECTRA-Small: python -m bench.beside_published RUN..."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from electra_jax.config.selection import selection_of
 from electra_jax.run_directory import RESULTS
 
-# ELECTRA-Small-OWT after 1M steps (google-research/electra, README): the GLUE development sets, and F1 of chunks.
+# ELECTRA-Small-OWT after 1M steps (google-research/electra, README): the GLUE development sets, and the F1 of chunking.
 PUBLISHED = {"cola": 56.8, "sst2": 88.3, "mrpc": 87.4, "stsb": 86.8, "rte": 68.5, "chunk": 96.5}
 
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def row_of(results: dict[str, Any]) -> str:
-    """Return the row of a task, which has no score if every seed failed."""
+    """Return the table row of a task, without scores if every seed failed."""
     metric = results["main_metric"]
     summary = results["summary"].get(metric)
     scores = f"{summary['median']:.1f} | {summary['std']:.1f} | {summary['n']}" if summary else "- | - | 0"

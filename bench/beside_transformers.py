@@ -1,14 +1,14 @@
-"""Fine-tune the same weights by `electra finetune` and by a plain loop of transformers, and print both scores.
+"""Fine-tune the same weights by `electra finetune` and by a plain loop with transformers, and print both scores.
 
     python -m bench.beside_transformers ours --weights=BERT --data=glue --runs=RUNS --task=mrpc --seed=0
     python -m bench.beside_transformers transformers --weights=BERT --data=glue --runs=RUNS --task=mrpc --seed=0
     python -m bench.beside_transformers table --runs=RUNS
 
-BERT is a directory as transformers saves it. Both sides have `RECIPE`: the same optimizer, schedule, batch size,
-epochs, longest row and dropout, one learning rate for all layers, and the head of `ElectraForSequenceClassification`.
-The order of the examples, the padding of a batch and the random numbers differ. The last checkpoint is scored on GLUE's
-dev split. The side of transformers needs PyTorch and transformers, and nothing of this project, so that each side may
-have a Python of its own.
+BERT is a directory that transformers saved. Both sides use `RECIPE`: the same optimizer, schedule, batch size, epochs,
+longest row and dropout, one learning rate for all layers, and the head of `ElectraForSequenceClassification`. The order
+of the examples, the padding of a batch and the random numbers differ. The last checkpoint is scored on GLUE's dev
+split. The transformers side needs PyTorch and transformers but no other part of this project, so each side may use a
+Python of its own.
 """
 
 import argparse
@@ -43,7 +43,7 @@ SIDES = ("ours", "transformers")
 
 
 class Source(NamedTuple):
-    """Say where a task's folder is, and in which columns its texts and its label are."""
+    """Name the folder of a task, and the columns of its texts and its label."""
 
     folder: str
     texts: tuple[str, ...]
@@ -58,7 +58,7 @@ SOURCES = {
 
 
 def main() -> int:
-    """Fine-tune on one side and keep the scores, or print the table of all; return the exit code."""
+    """Fine-tune on one side and write the scores, or print the table of all scores; return the exit code."""
     options = parse_arguments()
     if options.side == "table":
         print_table(options.runs)
@@ -98,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def part_of(options: argparse.Namespace, split: str) -> Path:
-    """Write the rows of a split that are used, for both sides to read, and return the file."""
+    """Write the rows of a split that both sides use to a file, and return its path."""
     lines = (options.data / SOURCES[options.task].folder / f"{split}.tsv").read_text(encoding="utf-8-sig").splitlines()
     rows = options.rows if split == "train" else None
     path = options.runs / f"{options.task}-{rows or 'all'}-{split}.tsv"
@@ -107,7 +107,7 @@ def part_of(options: argparse.Namespace, split: str) -> Path:
 
 
 def ours(options: argparse.Namespace, files: dict[str, Path]) -> dict[str, float]:
-    """Run `electra import` where that was not done, and `electra finetune`; return the scores."""
+    """Run `electra import`, unless that was done, and `electra finetune`; return the scores."""
     weights, model_dir = options.runs / "weights", options.runs / f"{options.task}-{options.seed}"
     if not weights.exists():
         electra("import", str(options.weights), str(weights))
@@ -120,7 +120,7 @@ def ours(options: argparse.Namespace, files: dict[str, Path]) -> dict[str, float
         "SEED": options.seed,
         "LAYERWISE_LR_DECAY": 1.0,
         "DOUBLE_UNORDERED": False,
-        # Few programs to compile, and no evaluation before the last step.
+        # Few lengths mean few programs to compile; the model is not evaluated before the last step.
         "BUCKETS": (16, 32, 48, RECIPE["MAX_SEQ_LENGTH"]),
         "EVALUATE_EVERY": 10**6,
     }
@@ -131,12 +131,12 @@ def ours(options: argparse.Namespace, files: dict[str, Path]) -> dict[str, float
 
 
 def electra(*arguments: str) -> None:
-    """Run a command of this project."""
+    """Run an `electra` command in a separate process."""
     subprocess.run([sys.executable, "-m", "electra_jax", *arguments], check=True)
 
 
 def theirs(options: argparse.Namespace, files: dict[str, Path]) -> dict[str, float]:
-    """Train as most code does that uses PyTorch and transformers, and return the scores."""
+    """Train in the customary way with PyTorch and transformers, and return the scores."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel, ElectraConfig, ElectraForSequenceClassification
 
@@ -149,7 +149,7 @@ def theirs(options: argparse.Namespace, files: dict[str, Path]) -> dict[str, flo
         | {f"{part}_dropout_prob": RECIPE["DROPOUT"] for part in ("hidden", "attention_probs")}
     )
     model = ElectraForSequenceClassification(config)
-    # ELECTRA's encoder is BERT's where embeddings are as wide as hidden states.
+    # ELECTRA's encoder is the same as BERT's if embeddings are as wide as hidden states.
     model.electra.load_state_dict(BertModel.from_pretrained(options.weights, add_pooling_layer=False).state_dict())
     tokenizer = AutoTokenizer.from_pretrained(options.weights)
     train, dev = (read_examples(files[split], SOURCES[options.task]) for split in ("train", "dev"))
@@ -181,14 +181,14 @@ def theirs(options: argparse.Namespace, files: dict[str, Path]) -> dict[str, flo
 
 
 def read_examples(path: Path, source: Source) -> list[tuple[tuple[str, ...], int]]:
-    """Return the texts of each row, and its label."""
+    """Return the texts and the label of each row."""
     with path.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     return [(tuple(row[name] for name in source.texts), LABELS[row[source.label]]) for row in rows]
 
 
 def make_optimizer(model: "torch.nn.Module", num_steps: int) -> tuple["torch.optim.Optimizer", Any]:
-    """Return AdamW without decay of biases and layer norms, and its schedule."""
+    """Return AdamW without weight decay of biases and layer norms, and its schedule."""
     import torch
 
     decayed, others = [], []
@@ -200,12 +200,12 @@ def make_optimizer(model: "torch.nn.Module", num_steps: int) -> tuple["torch.opt
 
 
 def share_of_rate(step: int, num_steps: int) -> float:
-    """Return the share of the learning rate at an update, counted from 0: warm-up times decay, as ELECTRA has both."""
+    """Return the factor of the learning rate at an update, counted from 0: warm-up times decay, as in ELECTRA."""
     return (1 - step / num_steps) * min(1.0, step / (RECIPE["WARMUP_FRACTION"] * num_steps))
 
 
 def scores_of(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
-    """Return the accuracy and the F1 of class 1, per cent."""
+    """Return the accuracy and the F1 of class 1, in per cent."""
     pairs = list(zip(gold, predicted, strict=True))
     right, hits = sum(one == other for one, other in pairs), pairs.count((1, 1))
     ones = list(gold).count(1) + list(predicted).count(1)
@@ -213,7 +213,7 @@ def scores_of(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]
 
 
 def print_table(runs: Path) -> None:
-    """Print the scores of both sides beside each other, in Markdown."""
+    """Print a table of the scores of both sides, in Markdown."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(runs.glob("*-*-*.json"))]
     print("| task | rows | score | side | seeds | mean | deviation | CPU time, s |\n|---|---|---|---|---|---|---|---|")
     for task in SOURCES:
@@ -227,7 +227,7 @@ def print_table(runs: Path) -> None:
 
 
 def statistics_of(records: Sequence[dict[str, Any]], metric: str) -> str:
-    """Return the cells of a side: every score, their mean and standard deviation, and the median of the CPU time."""
+    """Return the table cells of a side: all scores, their mean and standard deviation, and the median CPU time."""
     scores = [record["scores"][metric] for record in records]
     deviation = f"{statistics.stdev(scores):.1f}" if len(scores) > 1 else "-"
     listed = ", ".join(f"{score:.1f}" for score in scores)

@@ -1,9 +1,9 @@
 """Compare a pre-training step on an accelerator with the CPU: python -m bench.device_parity --model=small
 
 The losses and gradients of both towers are computed on the CPU in float32, and on the device in every setting that a
-user can choose there. Replaced tokens are drawn once, on the CPU, so that rounding cannot change what is learnt;
-dropout is off. Then `rbg` is checked to draw at the right rate and differently at each key, and several steps of one
-dispatch are compared with the same steps one by one. Prints one fact a line and writes them as JSON to --output.
+user can choose there. Replaced tokens are drawn once, on the CPU, so that rounding cannot change them; dropout is off.
+Then the program checks that `rbg` draws at the right rate and differently for each key, and compares several steps in
+one dispatch with the same steps one by one. It prints one fact per line and writes all of them as JSON to --output.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from electra_jax.training.state import TrainState
 
 
 class Setting(NamedTuple):
-    """Name a way to compute on the device: the dtype and attention of the encoder."""
+    """Name a setting of the computation on the device: the dtype and the attention of the encoder."""
 
     name: str
     dtype: str
@@ -45,12 +45,12 @@ SETTINGS = [
 ]
 
 
-# A loop over layers compiles several times faster than the layers one by one.
+# A loop over layers compiles several times faster than unrolled layers.
 LOOP = "encoder.EncoderConfig.scan_unroll = 1"
 
 
 class Case(NamedTuple):
-    """Hold parameters and a batch that is masked and corrupted already."""
+    """Hold parameters and a batch that is already masked and corrupted."""
 
     params: PyTree
     masked: Masked
@@ -58,7 +58,7 @@ class Case(NamedTuple):
 
 
 def main() -> None:
-    """Compare, print, and write the figures."""
+    """Compare the device with the CPU, and print and write the figures."""
     options = parse_arguments()
     print(machine(["jax", "jaxlib", "flax", "numpy"]))
     cpu, device = jax.devices("cpu")[0], jax.devices()[0]
@@ -66,7 +66,7 @@ def main() -> None:
     recipe = models.recipe(options.model, dtype="float32", bindings=["DROPOUT = 0.0", LOOP])
     with jax.default_device(cpu):
         case = make_case(recipe, options.batch_size, options.sequence_length)
-    # Compiling takes far longer than computing, and several programs compile at once.
+    # Compiling takes far longer than computing, so several programs compile at once.
     settings = [(SETTINGS[0], cpu), (SETTINGS[2], cpu), *((setting, device) for setting in SETTINGS)]
     with concurrent.futures.ThreadPoolExecutor() as pool:
         exact, *others = pool.map(lambda to: computed(recipe, jax.device_put(case, to[1]), to[0]), settings)
@@ -98,9 +98,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_case(recipe: models.Recipe, batch_size: int, length: int) -> Case:
-    """Return new parameters and a batch, whose replaced tokens the new generator draws."""
+    """Return new parameters and a batch whose replaced tokens are drawn from the new generator."""
     params = nn.unbox(jax.jit(recipe.init(length))(jax.random.key(0))).params
-    # New weights give nearly uniform attention, which would hide an error in it.
+    # New weights give nearly uniform attention, which would hide errors in attention.
     params = jax.tree.map(lambda leaf: leaf * 4 if leaf.ndim > 2 else leaf, params)
     rows = synthetic_blocks(batch_size, length, recipe.vocab_size, seed=1).gather(np.arange(batch_size), length)
     # The last row is half padding.
@@ -120,7 +120,7 @@ def make_case(recipe: models.Recipe, batch_size: int, length: int) -> Case:
 
 
 def computed(recipe: models.Recipe, case: Case, setting: Setting) -> tuple[dict[str, float], PyTree]:
-    """Return both losses and the gradient of their weighted sum, in a setting, on the device that holds the case."""
+    """Compute both losses and the gradient of their weighted sum in a setting, on the device that holds the case."""
     change = functools.partial(dataclasses.replace, dtype=setting.dtype, attention=setting.attention)
     model = recipe.model.clone(
         generator_config=change(recipe.model.generator_config),
@@ -156,7 +156,7 @@ def differences(exact: tuple[dict[str, float], PyTree], other: tuple[dict[str, f
 
 
 def rbg_facts() -> dict[str, float]:
-    """Return the share that dropout of 0.1 by `rbg` drops, and the share dropped twice by two keys (0.01)."""
+    """Return the share that dropout with `rbg` drops at a rate of 0.1, and the share that two keys both drop (0.01)."""
     draw = jax.jit(lambda key: keep_mask(key, (1024, 128, 256), 0.1, 16, "rbg")[0])
     first, second = (~np.asarray(draw(jax.random.key(seed))) for seed in (0, 1))
     repeated = ~np.asarray(draw(jax.random.key(0)))

@@ -1,8 +1,8 @@
 """Time the pre-training step in many settings on one accelerator: python -m bench.device_steps --peak_tflops=989
 
-Where a lent machine's minutes count: all programs are compiled at once, each in a thread, and then timed one after the
-other, several dispatches of each in turn. Prints a table and writes it as JSON to --output. See bench.pretrain_step for
-one setting alone.
+To save time on a lent machine, all programs are compiled at once, each in a thread, and then timed one after the other,
+several dispatches each. The results are printed, a line for each setting, and written as JSON to --output. See
+bench.pretrain_step for a single setting.
 """
 
 import argparse
@@ -37,7 +37,7 @@ DISPATCHES = 12
 
 
 class Variant(NamedTuple):
-    """Name a setting of the step; `bindings` are lines of Gin."""
+    """Hold a setting of the step; `bindings` are lines of Gin."""
 
     model: str
     batch_size: int
@@ -60,7 +60,7 @@ class Variant(NamedTuple):
 
 LOOP = ("encoder.EncoderConfig.scan_unroll = 1",)
 PLAIN = Variant("small", 128, 128)
-# The first has one thing changed in each of the next; then batch sizes, and the larger model.
+# The first setting; the same with one change at a time, and with three; then batch sizes and other models.
 VARIANTS = [
     PLAIN,
     PLAIN._replace(dtype="float32", fused=False),
@@ -81,7 +81,7 @@ VARIANTS = [
 
 
 def main() -> None:
-    """Compile all, time each, print the table."""
+    """Compile all programs, time each, and print and write the results."""
     options = parse_arguments()
     prepare(1)
     described = f"{machine(['jax', 'jaxlib', 'flax', 'numpy'])}; {jax.devices()[0].device_kind}"
@@ -90,7 +90,7 @@ def main() -> None:
     if options.shrink:
         kinds = itertools.product(options.only or models.SIZES, ("bfloat16", "float32"))
         variants = [Variant(model, 2, 32, dtype, together=2) for model, dtype in kinds]
-    # Gin's configuration is global, so that recipes are made in this thread.
+    # Gin's configuration is global, so recipes are made in this thread.
     recipes = [recipe_of(variant) for variant in variants]
     with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
         programs = list(pool.map(attempt, variants, recipes))
@@ -125,7 +125,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def attempt(variant: Variant, recipe: models.Recipe) -> Compiled | str:
-    """Compile a variant's program, or return the error in words, so that the others still run."""
+    """Compile a variant's program; return the traceback as text if that fails, so that the others still run."""
     try:
         mesh = data_mesh(1)
         shapes = jax.eval_shape(lambda: new_state(recipe, variant.sequence_length, 0, mesh))
@@ -149,7 +149,10 @@ def one_dispatch(variant: Variant, recipe: models.Recipe) -> Any:
 
 
 def timed(variant: Variant, recipe: models.Recipe, program: Compiled, peak_tflops: float) -> dict[str, Any]:
-    """Return the statistics of the median step, from `DISPATCHES` dispatches that repeat one of batches."""
+    """Return the statistics of a variant's step, from dispatches that repeat the same batches.
+
+    There are `DISPATCHES` dispatches of `STEPS_A_DISPATCH` steps, or proportionally more of fewer steps.
+    """
     mesh = data_mesh(1)
     state = new_state(recipe, variant.sequence_length, 0, mesh)
     dispatches = DISPATCHES * max(1, STEPS_A_DISPATCH // variant.together)

@@ -1,8 +1,8 @@
 """Time fine-tuning with and without padding: python -m bench.finetune_step --model=small --batch_size=32
 
-Steps of each length that rows are padded to take turns. Fine-tuning groups rows of similar length and pads a batch to
-the shortest length that holds it. The program counts the batches of each length in an epoch of rows as long as those
-of GLUE's tasks, and computes from both how much faster this is than padding every row to 128. Needs JAX, Flax, Optax,
+Fine-tuning groups rows of similar length and pads a batch to the shortest of a few lengths that holds it. The program
+times steps at each of these lengths in turn, counts the batches of each length in an epoch of rows as long as those of
+GLUE's tasks, and computes from both how much faster this is than padding every row to 128. Needs JAX, Flax, Optax,
 NumPy and Gin.
 """
 
@@ -82,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
 def time_buckets(
     step: Step, state: TrainState, vocab_size: int, options: argparse.Namespace
 ) -> tuple[dict[int, list[float]], list[float]]:
-    """Return the seconds of every timed step at each length, and the losses of the longest, whose batch is repeated."""
+    """Return the seconds of every timed step at each length, and the losses at `LONGEST`, where one batch repeats."""
     full = {
         length: synthetic_rows(np.full(options.batch_size, length), vocab_size, options.seed)
         for length in options.buckets
@@ -112,7 +112,7 @@ def time_buckets(
 
 
 def describe(config: EncoderConfig, options: argparse.Namespace, length: int, seconds: list[float]) -> str:
-    """Return the line of a length."""
+    """Return the output line of a length."""
     median = spread(seconds).median
     cost = 3 * flops.encoder_flops(config, options.batch_size, length)
     share = f", {cost / median / options.peak_tflops / 1e12:.1%} of the stated peak" if options.peak_tflops else ""
@@ -124,13 +124,13 @@ def describe(config: EncoderConfig, options: argparse.Namespace, length: int, se
 
 
 def gain(task: str, seconds: dict[int, list[float]], options: argparse.Namespace) -> str:
-    """Return a line that says what a task gains over padding all rows to the longest."""
+    """Return an output line with the gain of a task over padding all rows to `LONGEST`."""
     lengths_N = lengths(task, options.examples, options.seed)
     counts = batches_by_bucket(lengths_N, options.buckets, batch_size=options.batch_size, seed=options.seed)
     num_batches = sum(counts.values())
     computed = options.batch_size * sum(length * count for length, count in counts.items()) / lengths_N.sum()
     padded = options.batch_size * num_batches * LONGEST / lengths_N.sum()
-    # Both times of a ratio are of the same round, so that other load on the machine slows both.
+    # Both times of a ratio are from the same round, so that other load on the machine slows both.
     ratios = [
         num_batches * longest / sum(counts[length] * seconds[length][place] for length in counts)
         for place, longest in enumerate(seconds[LONGEST])

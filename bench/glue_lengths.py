@@ -1,4 +1,4 @@
-"""Make rows as long as those of GLUE's tasks, from token counts with BERT's vocabulary, at most 128."""
+"""Make rows as long as those of GLUE's tasks, at most 128 tokens, from lengths counted with BERT's vocabulary."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ POOL_BATCHES = 64
 
 
 def lengths(task: str, count: int, seed: int) -> np.ndarray:
-    """Draw lengths, int [N], distributed evenly between each two deciles."""
+    """Draw lengths, int [N], distributed uniformly between neighbouring deciles."""
     places = np.random.default_rng(seed).uniform(0, 10, count)
     return np.round(np.interp(places, range(11), DECILES[task])).astype(int)
 

@@ -1,9 +1,9 @@
 """Time the input pipeline: python -m bench.input_pipeline
 
-This times how fast batches are read from memory-mapped token blocks, either of a cache
-(`--blocks=CACHE/train.blocks`) or synthetic; masks are drawn later, on the device. With a `--vocab_file` it also
-times `electra cache` and the SeqIO task that masks example by example, which need the whole package. The parts take
-turns in each round, so that other load on the machine affects all of them alike.
+The program times reading batches from memory-mapped token blocks, either of a cache (`--blocks=CACHE/train.blocks`) or
+synthetic; masks are drawn later, on the device. With a `--vocab_file` it also times `electra cache` and the SeqIO task
+that masks example by example, which need the whole package. The parts take turns in each round, so that other load on
+the machine affects all of them alike.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def opened(options: argparse.Namespace, folder: Path) -> TokenBlocks:
-    """Open the blocks from disk, where synthetic ones are written first."""
+    """Open the blocks on disk, after writing synthetic ones if none are given."""
     if options.blocks is not None:
         return open_blocks(options.blocks)
     vocab_size = models.recipe("small", dtype="float32").vocab_size
@@ -89,7 +89,7 @@ def block_parts(blocks: TokenBlocks, options: argparse.Namespace) -> list[Part]:
 
 
 def batches_of(blocks: TokenBlocks, *, batch_size: int, sequence_length: int) -> BlockBatches:
-    """Return the reader that a run of one process has."""
+    """Return the reader that a run of one process uses."""
     return BlockBatches(
         blocks,
         batch_size=batch_size,

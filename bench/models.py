@@ -17,7 +17,7 @@ from electra_jax.training.state import Batch, Sums, TrainState
 
 SIZES = ("tiny", "small", "base", "large", "modern_tiny", "modern_small", "modern_base")
 
-# Of BERT's released vocabularies.
+# The ids of BERT's released vocabularies.
 CLS_ID, SEP_ID, MASK_ID = 101, 102, 103
 
 # Short, so that the loss falls within a few steps.
@@ -25,7 +25,7 @@ WARMUP_STEPS = 100
 
 
 class Recipe(NamedTuple):
-    """Hold what a pre-training step is made of."""
+    """Hold the parts of a pre-training step."""
 
     model: Electra
     objective: ReplacedTokenDetection
@@ -35,11 +35,11 @@ class Recipe(NamedTuple):
 
     @property
     def vocab_size(self) -> int:
-        """Return the number of words."""
+        """Return the number of tokens in the vocabulary."""
         return self.model.discriminator_config.vocab_size
 
     def init(self, sequence_length: int) -> Callable[[jax.Array], TrainState]:
-        """Return a function of a key that makes a new run's boxed state."""
+        """Return a function that makes a new run's boxed state from a key."""
         return functools.partial(
             steps.init_state,
             model=self.model,
@@ -48,7 +48,7 @@ class Recipe(NamedTuple):
         )
 
     def update(self) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
-        """Return the update of a state by a batch."""
+        """Return the function that updates a state by a batch."""
         return functools.partial(
             steps.pretrain_step,
             model=self.model,
@@ -66,9 +66,9 @@ def recipe(
 
     Args:
         name: one of `SIZES`.
-        dtype: of the matrix products.
-        fused: attention by the backend's kernel, without dropout of its probabilities.
-        prng: of dropout.
+        dtype: the dtype of matrix products.
+        fused: whether attention uses the backend's kernel, without dropout of its probabilities.
+        prng: the random number generator of dropout.
         bindings: further lines of Gin.
     """
     macros = {

@@ -1,9 +1,9 @@
-"""Make a Parquet corpus and measure how fast, and in how much memory, `electra cache` reads it.
+"""Make a Parquet corpus, and measure the speed and the memory of `electra cache` on it.
 
     python -m bench.parquet_cache --megabytes=2000
 
 The corpus is synthetic: words drawn by Zipf's law, documents of 20 to 2,000 words, a column `text` among others. A
-vocabulary of those words stands beside it. Both are kept in the folder, and made once.
+vocabulary of those words is next to it. Both are made once and kept if --folder is given.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def main() -> None:
-    """Print the speed and the memory."""
+    """Print the speed and the memory of `electra cache`."""
     parser = argparse.ArgumentParser(description="Measures `electra cache` on a Parquet corpus.")
     parser.add_argument("--megabytes", type=int, default=2000, help="of text")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that tokenise")
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def write_corpus(path: Path, num_bytes: int) -> None:
-    """Write a Parquet file of so much text, and the vocabulary of its words beside it."""
+    """Write a Parquet file with at least `num_bytes` of text, and the vocabulary of its words next to it."""
     draw = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = sorted({"".join(draw.choice(letters, draw.integers(2, 10))) for _ in range(NUM_WORDS)})
@@ -85,7 +85,7 @@ def write_corpus(path: Path, num_bytes: int) -> None:
 
 
 def run(command: list[str], memory: list[dict[int, int]]) -> None:
-    """Run a command, and add to `memory` now and then how much each of its processes holds, in bytes."""
+    """Run a command, and append the memory of each of its processes, in bytes, to `memory` every 0.2 s."""
     done = threading.Event()
     process = subprocess.Popen(command)
 
@@ -103,9 +103,9 @@ def run(command: list[str], memory: list[dict[int, int]]) -> None:
 
 
 def resident(root: int) -> dict[int, int]:
-    """Return the memory that a process and those that it started hold, in bytes, by their numbers (on Linux).
+    """Return the resident memory of a process and its descendants, in bytes, by process id (on Linux).
 
-    Pages of files that are mapped, as the finished cache is, do not count: the system takes them back when it likes.
+    Pages of memory-mapped files, such as the finished cache, do not count: the system can reclaim them at any time.
     """
     found: dict[int, int] = {}
     left = [root]
@@ -113,7 +113,7 @@ def resident(root: int) -> dict[int, int]:
         number = left.pop()
         try:
             _, pages, of_files, *_ = map(int, Path(f"/proc/{number}/statm").read_text().split())
-            # Each thread has children of its own.
+            # Linux lists child processes by the thread that started them.
             threads = Path(f"/proc/{number}/task").iterdir()
             children = [child for thread in threads for child in (thread / "children").read_text().split()]
         except OSError:

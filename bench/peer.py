@@ -1,6 +1,6 @@
-"""Build the step to compare with: PyTorch with the two ELECTRA heads of transformers, trained together.
+"""Build a PyTorch step to compare with: the two ELECTRA pre-training models of transformers, trained together.
 
-It follows the same recipe as `models.recipe`: masks drawn on the device, sampled replacements, tied embeddings,
+The step follows the recipe of `models.recipe`: masks drawn on the device, sampled replacements, tied embeddings,
 dropout, the loss 1 x generator + 50 x discriminator, clipping, Adam with decoupled weight decay. Needs PyTorch and
 transformers.
 """
@@ -21,7 +21,7 @@ IGNORED = -100
 class Pair(nn.Module):
     """Hold both models; `forward` is the whole objective, so that one compilation covers it.
 
-    The generator's head is run at all positions, as transformers writes it, or at the masked ones only (`gathered`).
+    The generator's head runs at all positions, as in transformers, or only at the masked ones (`gathered`).
     """
 
     def __init__(self, recipe: models.Recipe, *, gathered: bool) -> None:
@@ -34,7 +34,7 @@ class Pair(nn.Module):
         self.generator.generator_lm_head.weight = self.discriminator.electra.embeddings.word_embeddings.weight
 
     def forward(self, ids_BL: Tensor, types_BL: Tensor) -> Tensor:
-        """Return the loss of a batch of rows without padding, [B, L] ids and segment ids."""
+        """Return the loss of a batch of ids and segment ids, [B, L] each, without padding."""
         positions_BK, shown_BK = self.draw_masks(ids_BL)
         originals_BK = ids_BL.gather(1, positions_BK)
         masked_BL = ids_BL.scatter(1, positions_BK, torch.where(shown_BK, self.masking.mask_id, originals_BK))
@@ -49,7 +49,7 @@ class Pair(nn.Module):
         return self.objective.gen_weight * generator_loss + self.objective.disc_weight * discriminator_loss
 
     def draw_masks(self, ids_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw K distinct ordinary positions of each row, and which of them show [MASK]."""
+        """Draw K distinct positions of ordinary tokens in each row, and whether each of them shows [MASK]."""
         special_BL = (ids_BL == self.masking.cls_id) | (ids_BL == self.masking.sep_id)
         order_BL = torch.rand(ids_BL.shape, device=ids_BL.device).masked_fill(special_BL, -1.0)
         positions_BK = order_BL.topk(self.masking.max_predictions(ids_BL.shape[1])).indices
@@ -94,7 +94,7 @@ def peer_config(config: EncoderConfig) -> ElectraConfig:
 def make_step(
     recipe: models.Recipe, device: torch.device, *, gathered: bool, compiled: bool, bfloat16: bool
 ) -> Callable[[Tensor, Tensor], float]:
-    """Return a function of ids and segment ids [B, L] that trains one step, waits for it and returns the loss."""
+    """Return a function that trains one step on ids and segment ids [B, L], waits for it and returns the loss."""
     torch.manual_seed(0)
     pair = Pair(recipe, gathered=gathered).to(device).train()
     parameters = list(pair.parameters())
@@ -115,7 +115,7 @@ def make_step(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        # Reading the loss does not wait for the update.
+        # Reading the loss alone would not wait for the update.
         if device.type == "cuda":
             torch.cuda.synchronize()
         return loss.item()

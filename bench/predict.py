@@ -1,7 +1,7 @@
 """Time prediction and the forward pass alone: python -m bench.predict --model=small --batch_size=32
 
-`electra_jax.load(...)(texts)` tokenises, pads, computes, and puts its answers into words. The forward pass computes the
-same batches, which are on the device already. They take turns. Needs the tokeniser, but not TensorFlow.
+`electra_jax.load(...)(texts)` tokenises, pads, computes, and converts the outputs to answers. The forward pass computes
+the same batches, which are already on the device. The two take turns. Needs the tokeniser, but not TensorFlow.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def main() -> None:
-    """Print both times and their ratio."""
+    """Print the times of prediction and of the forward pass, and their ratio."""
     options = parse_arguments()
     prepare(1)
     print(machine(["jax", "jaxlib", "flax", "tokenizers", "numpy"]))

@@ -1,7 +1,7 @@
 """Time one pre-training step: python -m bench.pretrain_step --model=small --batch_size=8 --sequence_length=128
 
-Synthetic batches are on the devices before the clock starts, so that this is the step alone: masks, both towers,
-gradients, optimizer. Needs JAX, Flax, Optax, NumPy and Gin.
+Synthetic batches are on the devices before the clock starts, so only the step is timed: masks, both towers, gradients,
+optimizer. Needs JAX, Flax, Optax, NumPy and Gin.
 """
 
 import argparse
@@ -26,7 +26,7 @@ WARM_UP_STEPS = 3
 
 
 class Compiled(NamedTuple):
-    """Hold a compiled step, how long tracing and compiling took, and the bytes it needs besides its arguments."""
+    """Hold a compiled step, the seconds of tracing and compiling, and the bytes that it needs besides its arguments."""
 
     step: jax.stages.Compiled
     trace_seconds: float
@@ -35,7 +35,7 @@ class Compiled(NamedTuple):
 
 
 def main() -> None:
-    """Measure, and print one fact per line."""
+    """Time the step, and print one fact per line."""
     options = parse_arguments()
     prepare(options.devices)
     print(machine(["jax", "jaxlib", "flax", "numpy"]))
@@ -79,16 +79,16 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def prepare(devices: int) -> None:
-    """Make the settings that JAX needs before its first use."""
+    """Set the options of JAX that must be set before its first use."""
     if devices > 1:
-        # Only the number of CPU devices can be chosen.
+        # JAX can divide only a CPU into several devices.
         jax.config.update("jax_num_cpu_devices", devices)
-    # A program from the cache on disk would have no compile time.
+    # A program from the cache on disk would show no compile time.
     jax.config.update("jax_enable_compilation_cache", False)
 
 
 def data_mesh(devices: int) -> Mesh:
-    """Return a mesh of the first devices along the axis `data`."""
+    """Return a mesh of the first `devices` devices along the axis `data`."""
     return jax.make_mesh(
         (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices]
     )
@@ -109,7 +109,7 @@ def synthetic_blocks(num_examples: int, length: int, vocab_size: int, seed: int)
 def synthetic_batches(
     recipe: models.Recipe, batch_size: int, sequence_length: int, num_batches: int, seed: int, mesh: Mesh
 ) -> list[Batch]:
-    """Return different batches of synthetic blocks, their rows sharded over the mesh."""
+    """Return different batches of synthetic blocks, with rows sharded over the mesh."""
     vocab_size = recipe.vocab_size
     blocks = synthetic_blocks(num_batches * batch_size, sequence_length, vocab_size, seed)
     rows_NB = np.arange(len(blocks)).reshape(num_batches, batch_size)

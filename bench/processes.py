@@ -1,8 +1,8 @@
 """Time the pre-training step of 1, 2 and 4 processes on one machine: python -m bench.processes
 
 The processes are started as a user starts several hosts, and connect over loopback. They share the rows of a global
-batch of constant size. Because they also share the cores, the best possible result is no change; the loss is the cost
-of collectives between processes and of sharing the cores.
+batch of constant size. Because they also share the cores, the best possible result is an unchanged rate; any slowdown
+is the cost of collectives between processes and of sharing the cores.
 """
 
 import argparse
@@ -19,7 +19,7 @@ WARM_UP_STEPS = 3
 
 
 def main() -> None:
-    """Start a group of processes for each count, and print a line for it."""
+    """Start a group of processes for each count, and print a line of results for each group."""
     options = parse_arguments()
     if options.member:
         member(options)
@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run_group(count: int) -> dict[str, Any]:
-    """Return what process 0 measured: wall time and CPU time of each step in seconds, and the last loss."""
+    """Run a group, and return the wall time and all processes' CPU time of each step, in seconds, and the last loss."""
     from electra_jax.distributed.group import free_port
 
     group = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": str(count)}
@@ -70,7 +70,7 @@ def run_group(count: int) -> dict[str, Any]:
 
 
 def member(options: argparse.Namespace) -> None:
-    """Train on synthetic text as one process of a group; process 0 prints what was measured."""
+    """Train on synthetic text as one process of a group; process 0 prints the measurements as JSON."""
     import jax
 
     from electra_jax.distributed import processes as distributed
@@ -83,7 +83,7 @@ def member(options: argparse.Namespace) -> None:
 
 
 def time_steps(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the steps and wait for each."""
+    """Time each step of this process, and return the measurements that `run_group` returns."""
     import jax
     import numpy as np
 

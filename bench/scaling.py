@@ -1,9 +1,9 @@
 """Measure how cost grows with work: python -m bench.scaling
 
-The pre-training step against batch, length, layers and width, one of them changed at a time; the rate of the input
-against processes; time and memory of a checkpoint against parameters. Prints a table in Markdown, and draws it beside
-the time that the counted work would take at the rate of the largest point (`bench/scaling.svg`). Checkpoints need
-Orbax.
+The program measures the pre-training step against batch, length, layers and width, one of them changed at a time; the
+rate of the input against processes; and time and memory of a checkpoint against parameters. It prints a table in
+Markdown, and plots the times next to the time that the counted work would take at the rate of the largest point
+(`bench/scaling.svg`). Checkpoints need Orbax.
 """
 
 import argparse
@@ -46,10 +46,10 @@ class Point(NamedTuple):
     """Hold a measurement.
 
     Attributes:
-        series: name of the quantity that is changed.
-        value: of that quantity.
-        seconds: median time.
-        quartiles: lower and upper; of three measurements the fastest and the slowest.
+        series: the name of the quantity that is changed.
+        value: the value of that quantity.
+        seconds: the median time.
+        quartiles: the lower and upper quartile; if there are only three measurements, the fastest and the slowest.
         work: FLOPs, examples or bytes, to which the time should be proportional.
         note: text for the table.
     """
@@ -63,7 +63,7 @@ class Point(NamedTuple):
 
 
 def main() -> None:
-    """Measure, print and draw."""
+    """Measure all points, print the table and draw the figure."""
     options = parse_arguments()
     prepare(1)
     title = machine(["jax", "jaxlib", "flax", "numpy"])
@@ -100,7 +100,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def resized(recipe: models.Recipe, *, layers: int, width: int, fraction: float) -> models.Recipe:
-    """Return the recipe at another depth and width, with heads of the same size and four times the width inside."""
+    """Return the recipe at another depth and width, with heads of the same size and a feed-forward of 4 x the width."""
     config = recipe.model.discriminator_config
     channels = config.hidden_size // config.num_attention_heads
     config = dataclasses.replace(
@@ -118,7 +118,7 @@ def resized(recipe: models.Recipe, *, layers: int, width: int, fraction: float) 
 
 
 def step_points(options: argparse.Namespace) -> list[Point]:
-    """Measure the step; a point that several series share is measured once."""
+    """Measure the step in every series; a point that several series share is measured once."""
     base = models.recipe(options.model, dtype="float32")
     config, fraction = base.model.discriminator_config, base.generator_width_fraction
     middle = {
@@ -158,13 +158,13 @@ def step_point(recipe: models.Recipe, batch_size: int, length: int, options: arg
 
 
 def input_points(options: argparse.Namespace) -> list[Point]:
-    """Measure how long processes take until each of them has read the same number of batches."""
+    """Measure the time until each of several processes has read the same number of batches."""
     points = []
     context = get_context("spawn")
     for count in options.processes:
         together = context.Barrier(count)
         with ProcessPoolExecutor(count, mp_context=context, initializer=open_reader, initargs=(together,)) as pool:
-            # A first round, not timed, waits until all of them have started.
+            # A first round, which is not timed, waits until all processes have started.
             list(pool.map(read_blocks, [1] * count))
             seconds = []
             for _ in range(3):
@@ -191,8 +191,8 @@ def read_blocks(num_batches: int) -> int:
 
 
 def checkpoint_points(options: argparse.Namespace) -> list[Point]:
-    """Measure how long a state takes to save and to restore, the smallest first, because peak memory only grows."""
-    # The rest needs no Orbax.
+    """Measure saving and restoring states; give the smallest of `--checkpoints` first, as peak memory only grows."""
+    # Only this part needs Orbax.
     from electra_jax.checkpoints.orbax_store import Checkpoints
 
     points = []
@@ -230,7 +230,7 @@ def checkpoint_points(options: argparse.Namespace) -> list[Point]:
 
 
 def noise(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """Return values for a leaf: zeros for integers, and floats that can hardly be compressed."""
+    """Return values for a leaf: zeros for integers, random floats otherwise, which can hardly be compressed."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return jnp.zeros(leaf.shape, leaf.dtype)
     return jnp.asarray(np.random.default_rng(0).standard_normal(leaf.shape, np.float32), leaf.dtype)

@@ -1,4 +1,4 @@
-"""Draw what `scaling` measured: a panel for each series, with measured times and those that the work would take."""
+"""Plot the measurements of `scaling`: a panel for each series, with measured times and times in proportion to work."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ MEASURED, WORK = look_of(1), Look("#d55e00", "6 3", "")
 
 
 class Point(Protocol):
-    """Describe what is drawn, see `scaling.Point`."""
+    """Declare the fields of a point that are drawn; see `scaling.Point`."""
 
     series: str
     value: float
@@ -32,9 +32,9 @@ def draw(points: Sequence[Point], title: str, path: Path) -> None:
 
 
 def panel(name: str, points: Sequence[Point]) -> Panel:
-    """Work out one series, both axes logarithmic."""
+    """Lay out the panel of one series, with both axes logarithmic."""
     kind, _, against = name.partition(", ")
-    # The line of work goes through the point with most of it.
+    # The line of work goes through the point with the most work.
     largest = max(points, key=lambda point: point.work)
     ideal = [(point.value, largest.seconds * point.work / largest.work) for point in points]
     measured = Series(
@@ -59,10 +59,10 @@ def panel(name: str, points: Sequence[Point]) -> Panel:
 
 
 def readable(seconds: float) -> str:
-    """Return a time in seconds or milliseconds."""
+    """Format a time in seconds or milliseconds."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def counted(value: float) -> str:
-    """Return a number with at most three digits."""
+    """Format a number; from a million on, in millions with three digits."""
     return f"{value / 1e6:.3g} M" if value >= 1e6 else f"{value:g}"

@@ -1,8 +1,8 @@
-"""Time a server beside the bare forward pass: python -m bench.serve --model=small --clients=16 --requests=400
+"""Time a server and the forward pass alone: python -m bench.serve --model=small --clients=16 --requests=400
 
-`electra serve` runs in a process of its own, with random weights. Each client is a thread that sends one text a request
-over a connection that stays open, and the next one when it has the answer. The forward pass computes the same rows in
-this process, before the server starts: one at a time, and in batches as large as the server's.
+`electra serve` runs in a separate process, with random weights. Each client is a thread that sends one text per request
+over a persistent connection, and the next text when it has the answer. The forward pass computes the same rows in this
+process, before the server starts: one at a time, and in batches as large as the server's.
 """
 
 import argparse
@@ -70,13 +70,13 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def rows_of(model: Model, texts: Sequence[str]) -> list[Row]:
-    """Return the rows of texts, unpadded."""
+    """Tokenise texts to rows without padding."""
     ids = [[model.pieces.cls_id, *row, model.pieces.sep_id] for row in model.pieces.encode_batch(texts)]
     return [{"input_ids": np.array(row, np.int32), "token_type_ids": np.zeros(len(row), np.int32)} for row in ids]
 
 
 def forward_pass(model: Model, rows: Sequence[Row], batch_size: int) -> list[float]:
-    """Return how long each batch took, seconds, after every shape was compiled."""
+    """Return the seconds of each batch, after every shape was compiled."""
     batches = [batch for _, batch in in_order_of_length(rows, batch_size=batch_size, buckets=model.lengths)]
     run = functools.partial(run_batch, model)
     for batch in {batch["input_ids"].shape: batch for batch in batches}.values():
@@ -90,12 +90,12 @@ def forward_pass(model: Model, rows: Sequence[Row], batch_size: int) -> list[flo
 
 
 def run_batch(model: Model, batch: dict[str, np.ndarray]) -> None:
-    """Compute a batch."""
+    """Compute a batch and wait for the result."""
     jax.block_until_ready(model.launch(*(batch[name] for name in FIELDS)))
 
 
 def load(directory: Path, texts: Sequence[str], options: argparse.Namespace) -> tuple[float, list[float]]:
-    """Return how long a server took for all texts, and for each request, seconds."""
+    """Start a server, and return the seconds that it took for all texts, and for each request."""
     limits = [f"--gin.MAX_BATCH_SIZE={options.max_batch_size}", f"--gin.MAX_WAIT_MS={options.max_wait_ms}"]
     command = [sys.executable, "-m", "electra_jax", "serve", str(directory), "--gin.PORT=0", *limits]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -112,7 +112,7 @@ def load(directory: Path, texts: Sequence[str], options: argparse.Namespace) -> 
 
 
 def ask_all(port: int, texts: Sequence[str]) -> list[float]:
-    """Send each text in a request of its own, over one connection, and return how long each took, seconds."""
+    """Send each text in a separate request over one connection, and return the seconds of each request."""
     connection, seconds = http.client.HTTPConnection("127.0.0.1", port), []
     for text in texts:
         start = time.perf_counter()

@@ -1,8 +1,8 @@
 """Time the start of commands: python -m bench.startup
 
-These are `electra --help`, an import of the package and of its pure core, and a real `electra pretrain` until it has
-saved its first step. That is started twice: the first start tokenises its text, compiles, and stores the compiled
-programs. Everything runs in processes of its own, as a user runs it; nothing is imported here.
+The program times `electra --help`, an import of the package and of its pure core, and a real `electra pretrain` until
+it has saved its first step. The latter is started twice: the first start tokenises its text, compiles, and stores the
+compiled programs. Every command runs in a separate process, as a user runs it; this one does not import the package.
 """
 
 import argparse
@@ -20,7 +20,7 @@ IMPORTS = ("electra_jax", "electra_jax.pretraining.steps")
 
 
 def main() -> None:
-    """Print one line for each command."""
+    """Print one line of times for each command."""
     options = parse_arguments()
     print(machine(["jax", "jaxlib", "flax", "tensorflow", "seqio"]), flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ def pretrain(options: argparse.Namespace, model_dir: Path) -> list[str]:
 
 
 def started(command: list[str], environment: dict[str, str]) -> Elapsed:
-    """Run a command to its end; its output is shown only if it fails."""
+    """Run a command to its end and return its times; its output is shown only if it fails."""
 
     def work() -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -91,7 +91,7 @@ def started(command: list[str], environment: dict[str, str]) -> Elapsed:
 
 
 def describe(name: str, elapsed: list[Elapsed]) -> str:
-    """Return wall time and CPU time in words."""
+    """Return a line with the statistics of wall time and CPU time."""
     return f"{name}: {in_words([time.wall for time in elapsed])}; CPU time {in_words([time.cpu for time in elapsed])}"
 
 

@@ -1,12 +1,13 @@
 """Ablate the encoder's switches at equal FLOPs: python -m bench.switches --corpus novels.txt --vocabulary vocab.txt OUT
 
-Every arm is one switch of `gin/models/bert.gin`, or all of them, for masked language modelling and for replaced-token
-detection. Each arm's learning rate is chosen from the same grid by short runs with a schedule of their own, by held-out
-loss; then it is trained at several seeds, and its encoder is frozen and probed for chunk tags as by `electra probe`.
-One line of JSON per run is added to OUT; runs that stand there are not repeated, so that the same command resumes.
+Every arm changes one switch of `gin/models/bert.gin`, or all of them, for masked language modelling and for
+replaced-token detection; the arm "bert" changes none. Each arm's learning rate is chosen from the same grid by the
+held-out loss of short runs, each with a complete schedule. The arm is then trained at several seeds, and its encoder is
+frozen and probed for chunk tags as by `electra probe`. One line of JSON per run is added to OUT; runs that are already
+in OUT are not repeated, so the same command resumes.
 
-The lines of docs/efficiency/switches_*.jsonl have a `probe` instead, which commit e3b9393 measured: a ridge regression
-of its own, of which the best layer of 1,000 test sentences was reported.
+The lines of docs/efficiency/switches_*.jsonl have a `probe` instead, which commit e3b9393 measured: another probe, a
+ridge regression, with the score of the layer that was best on 1,000 test sentences.
 """
 
 import argparse
@@ -45,7 +46,7 @@ from electra_jax.training.state import Batch, Sums, TrainState
 SHARED = "docs/efficiency/switches.gin"
 _ROTARY = ('encoder.EncoderConfig.position_embedding_type = "rotary"',)
 _PRE_NORM = ('encoder.EncoderConfig.norm_placement = "pre"',)
-# Three kernels of 170 cost what two of 256 do.
+# Three kernels of 170 cost as much as two of 256.
 _GATED = ("encoder.EncoderConfig.gated_mlp = True", "encoder.EncoderConfig.intermediate_size = 170")
 _QK_NORM = ("encoder.EncoderConfig.qk_norm = True",)
 _NO_BIASES = tuple(f"encoder.EncoderConfig.{part}_bias = False" for part in ("attention", "mlp", "norm", "classifier"))
@@ -64,7 +65,7 @@ WARMUP_SHARE = 0.1
 
 
 class Arm(NamedTuple):
-    """An arm's run and its compiled steps, which take the schedule of the learning rate as arguments."""
+    """Hold an arm's run and its jitted steps, which take the learning rate and the number of steps as arguments."""
 
     run: PretrainingRun
     setup: PretrainingSetup
@@ -74,7 +75,7 @@ class Arm(NamedTuple):
 
 
 def main() -> None:
-    """Run what is missing in OUT."""
+    """Run every arm whose results are missing in OUT."""
     options = parse_arguments()
     if any("probe" in record for record in read_records(options.out)):
         raise SystemExit(f"{options.out} holds scores of another probe (commit e3b9393): name another OUT")
@@ -83,7 +84,7 @@ def main() -> None:
 
 
 def measure(objective: str, name: str, options: argparse.Namespace) -> None:
-    """Choose an arm's learning rate, and train it at every seed with it."""
+    """Choose an arm's learning rate, and train the arm with it at every seed."""
     arm = make_arm(objective, name, options)
     vocabulary = vocabulary_for(arm.run.cache, arm.run.encoder)
     asked = asked_of(arm, vocabulary, options.conll2000)
@@ -124,7 +125,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_records(out: Path) -> list[dict[str, Any]]:
-    """Return the runs that are done."""
+    """Return the records of the runs that are done."""
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
@@ -165,7 +166,7 @@ def optimizer_of(config: OptimizerConfig, rate: jax.Array | float) -> optax.Grad
 
 
 def rate_at(step: jax.Array, rate: jax.Array, num_steps: jax.Array) -> jax.Array:
-    """Return the learning rate of an update: a linear warm-up, and a linear decay to 0 at `num_steps`."""
+    """Return the learning rate at an update: a linear warm-up times a linear decay to 0 at `num_steps`."""
     return rate * (1 - step / num_steps) * jnp.minimum(1, step / (WARMUP_SHARE * num_steps))
 
 
@@ -179,7 +180,7 @@ def train(
     flops: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Train an arm from a seed for a budget, and return its held-out metrics and its probe's scores."""
+    """Train an arm from a seed for a budget of FLOPs, and return its held-out metrics and its probe's scores."""
     run = dataclasses.replace(arm.run, seed=seed)
     num_steps = steps_within(run, flops)
     data: PretrainingData = open_data(run, vocabulary, process_index=0, process_count=1)
@@ -203,7 +204,7 @@ def train(
 
 
 def asked_of(arm: Arm, vocabulary: Vocabulary, conll2000: Path) -> dict[str, Asked]:
-    """Return what the probe of chunk tags asks of each split, by the settings of gin/runs/probe.gin."""
+    """Return the questions of the probe of chunk tags on each split, with the settings of gin/runs/probe.gin."""
     probe = probe_settings(conll2000)
     sources = probe_sources(probe.task)
     origin = Origin(arm.run.encoder, vocabulary, None, {})
@@ -224,7 +225,7 @@ def probe_settings(conll2000: Path) -> ProbeRun:
 
 
 def probed(params: PyTree, encoder: EncoderConfig, asked: Mapping[str, Asked], probe: ProbeRun) -> dict[str, Any]:
-    """Return the score of the layer that the dev split chooses, and those of every layer."""
+    """Return the probe's scores of every layer, and those of the layer that is best on the dev split."""
     scores = probes.probe_layers(
         params,
         encoder,

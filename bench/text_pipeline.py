@@ -1,4 +1,4 @@
-"""Build the parts of `input_pipeline` that begin with text: `electra cache` and a SeqIO task."""
+"""Build the parts of `input_pipeline` that start from text: `electra cache` and a SeqIO task."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ from electra_jax.tasks.pretraining.tasks import feature_lengths, register_pretra
 from electra_jax.tasks.pretraining.tfrecords import add_tfrecords
 from electra_jax.tasks.vocabulary import Vocabulary, load_vocabulary
 
-# As in gin/, so that this is what `electra cache` writes and `electra pretrain` reads.
+# The values of gin/, so that the cache is the one that `electra cache` writes and `electra pretrain` reads.
 MASK_PROB, MASK_TOKEN_PROB, HELD_OUT_FRACTION = 0.15, 0.85, 0.005
 ONE_SEGMENT_SHARE, RANDOM_LENGTH_SHARE, SEED = 0.1, 0.05, 0
 TASK = "bench"
@@ -28,15 +28,15 @@ TASK = "bench"
 def text_parts(
     corpus_name: str, vocab_file: str, *, megabytes: float, length: int, batch_size: int, folder: Path
 ) -> Iterator[Part]:
-    """Yield `electra cache` with one worker and with one for each core, and the readers of its cache.
+    """Yield the parts for `electra cache`, with one worker and with one for each core, and for readers of its cache.
 
     Args:
         corpus_name: "embedded", a glob of text files, or tfds:NAME.
         vocab_file: BERT's vocab.txt.
-        megabytes: how much of the corpus is used.
+        megabytes: the amount of text of the corpus that is used.
         length: L.
         batch_size: B.
-        folder: where the caches are written.
+        folder: the folder where the caches are written.
     """
     vocabulary = load_vocabulary(vocab_file, lowercase=None)
     corpus = sample_of(open_text(corpus_name), folder, megabytes)
@@ -74,7 +74,7 @@ def open_text(corpus: str) -> Corpus:
 
 
 def sample_of(corpus: Corpus, folder: Path, megabytes: float) -> Corpus:
-    """Write the first documents of a corpus to a text file, so that the cost of its own format is left out."""
+    """Copy the first documents of a corpus to a text file, so that the cost of the corpus's format is not timed."""
     path, size = folder / "sample.txt", 0
     with open(path, "wb") as file, contextlib.closing(texts(corpus)) as documents:
         for text in documents:
@@ -98,7 +98,7 @@ def read(batches: BlockBatches | StreamBatches, count: int) -> None:
 
 
 def packing(length: int) -> Packing:
-    """Return the settings of gin/tasks/cache.gin."""
+    """Return the packing settings of gin/tasks/cache.gin."""
     return Packing(
         length=length,
         one_segment_share=ONE_SEGMENT_SHARE,

@@ -25,10 +25,10 @@ class Part(NamedTuple):
     """Describe a function to be timed.
 
     Attributes:
-        name: text for the output.
-        unit: of `amount`.
-        amount: how much one call of `work` handles.
-        work: the function; any state that it needs is made before.
+        name: its name in the output.
+        unit: the unit of `amount`.
+        amount: the amount that one call of `work` processes.
+        work: the function; any state that it needs is made beforehand.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Hold the median, the extremes and the quartiles of n numbers, interpolated linearly."""
+    """Hold the median, the extremes and the quartiles of n numbers, with linear interpolation."""
 
     n: int
     median: float
@@ -49,14 +49,14 @@ class Spread(NamedTuple):
 
 
 def stopwatch(work: Callable[[], None]) -> Elapsed:
-    """Run `work` once and measure it."""
+    """Run `work` once and measure its wall time and CPU time."""
     wall, cpu = time.perf_counter(), cpu_seconds()
     work()
     return Elapsed(time.perf_counter() - wall, cpu_seconds() - cpu)
 
 
 def cpu_seconds() -> float:
-    """Return user and system time so far, which other programs on the machine influence little."""
+    """Return the user and system time so far, which other programs on the machine hardly affect."""
     uses = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(use.ru_utime + use.ru_stime for use in uses)
 
@@ -68,7 +68,7 @@ def spread(numbers: Sequence[float]) -> Spread:
 
 
 def peak_memory_bytes() -> int:
-    """Return the largest resident set that this process has had."""
+    """Return the largest resident set size of this process so far."""
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -97,7 +97,7 @@ def processor() -> str:
 
 
 def in_words(seconds: Sequence[float]) -> str:
-    """Return the statistics of times in words, in milliseconds below ten seconds."""
+    """Format the statistics of times, in milliseconds if the median is below ten seconds."""
     found = spread(seconds)
     unit, scale = ("s", 1.0) if found.median >= 10 else ("ms", 1e3)
     median, low, high, best = (

@@ -1,9 +1,9 @@
-"""Time our step and one of PyTorch in turn: python -m bench.versus
+"""Time our step and PyTorch's in turn: python -m bench.versus
 
-The other side is PyTorch with the two ELECTRA heads of transformers (see `peer`), eager and compiled, in float32 and
-in bfloat16 autocast, with the generator's head at all positions, as transformers has it, or gathered by hand. All
-take turns in one process, step by step on the same batches, so that other load on the machine affects them alike.
-Every step is waited for. Needs the extra `bench`.
+The other side is PyTorch with the two ELECTRA pre-training models of transformers (see `peer`), eager and compiled, in
+float32 and in bfloat16 autocast, with the generator's head at all positions, as in transformers, or only at the masked
+ones, gathered by hand. All take turns in one process, step by step on the same batches, so that other load on the
+machine affects them alike. The clock stops when a step is complete. Needs the extra `bench`.
 """
 
 import argparse
@@ -31,8 +31,8 @@ class Contender(NamedTuple):
     """Name a step that is compared.
 
     Attributes:
-        name: on the command line and in the table.
-        make: builds the step, which waits for its result and returns the loss.
+        name: the name on the command line and in the output.
+        make: a function that builds the step, which waits for its result and returns the loss.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Contender(NamedTuple):
 
 
 def jax_step(options: argparse.Namespace, *, dtype: str) -> Step:
-    """Return our step, jitted as in `electra pretrain`."""
+    """Return our step, compiled as in `electra pretrain`."""
     recipe, mesh = models.recipe(options.model, dtype=dtype), data_mesh(1)
     state = new_state(recipe, options.sequence_length, options.seed, mesh)
     batch = jax.device_put(host_batches(options, 1)[0], jax.devices()[0])
@@ -55,7 +55,7 @@ def jax_step(options: argparse.Namespace, *, dtype: str) -> Step:
 
 
 def torch_step(options: argparse.Namespace, *, gathered: bool, compiled: bool, bfloat16: bool) -> Step:
-    """Return the step of `peer`."""
+    """Return PyTorch's step from `peer`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = models.recipe(options.model, dtype="float32")
     run = peer.make_step(recipe, device, gathered=gathered, compiled=compiled, bfloat16=bfloat16)
@@ -101,7 +101,7 @@ def main() -> None:
     for contender in chosen:
         started = time.perf_counter()
         stepping[contender.name] = contender.make(options)
-        # The first step compiles what was not compiled yet.
+        # The first step of a compiled PyTorch contender compiles it.
         losses[contender.name] = [stepping[contender.name](batch) for batch in batches[:WARM_UP_STEPS]]
         print(f"{contender.name}: ready after {time.perf_counter() - started:.1f} s", flush=True)
     rounds = [one_round(stepping, batch, losses) for batch in batches[WARM_UP_STEPS:]]
@@ -141,7 +141,7 @@ def one_round(stepping: dict[str, Step], batch: HostBatch, losses: dict[str, lis
 
 
 def describe(name: str, rounds: list[dict[str, Elapsed]], baseline: str, losses: list[float]) -> str:
-    """Return a line of the table."""
+    """Return the output line of a contender."""
     wall = spread([times[name].wall / times[baseline].wall for times in rounds])
     cpu = spread([times[name].cpu / times[baseline].cpu for times in rounds])
     return (

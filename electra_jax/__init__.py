@@ -1,4 +1,4 @@
-"""ELECTRA in JAX: pre-training and fine-tuning by replaced-token detection."""
+"""Pre-train encoders by replaced-token detection (ELECTRA) in JAX, and fine-tune them."""
 
 from typing import Any
 

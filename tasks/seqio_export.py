@@ -156,7 +156,7 @@ class RowFeatureConverter(seqio.FeatureConverter):
             UserError: if `pack` is True.
         """
         if pack:
-            raise UserError("A row of a downstream task stands alone: set pack to False.")
+            raise UserError("Rows of downstream tasks are not packed: set pack to False.")
         super().__init__(pack=pack, **kwargs)
 
     def _convert_features(self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]) -> tf.data.Dataset:
@@ -293,7 +293,7 @@ class _Scorer:
         examples, rows = self._read(targets[0][0])
         if len(targets) != len(rows):
             raise UserError(
-                f"{len(targets)} of the {len(rows)} rows of {self._task.name} were predicted: the official scores want "
+                f"{len(targets)} of the {len(rows)} rows of {self._task.name} were predicted: the official scores need "
                 "all, so leave num_examples unset."
             )
         found = {number: output for (_, number), output in zip(targets, outputs, strict=True)}

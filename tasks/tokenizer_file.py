@@ -130,7 +130,7 @@ class TokenizerFile(Vocabulary):
             raise UserError(
                 f"the tokenizer of {len(self.tokens)} entries has no {' and no '.join(missing)}: add it with "
                 f"add_special_tokens of the library `tokenizers` and save the file again, name the token that has this "
-                f"role in a {STATING_FILES[1]} beside the file, or learn another tokenizer with `electra vocab`"
+                f"role in a {STATING_FILES[1]} next to the file, or learn another tokenizer with `electra vocab`"
             )
 
     @property

@@ -1,1 +1,1 @@
-"""Write, read and describe what a run leaves behind: Orbax checkpoints and the records beside them."""
+"""Write, read and describe the files of a run: Orbax checkpoints and the records next to them."""

@@ -129,7 +129,7 @@ def check_directory(directory: epath.Path) -> None:
     if orbax_store.is_of_t5x(directory):
         if not (directory / MODEL).exists():
             raise UserError(
-                f"{directory} holds checkpoints of T5X without {MODEL}, which a run of gin/t5x/ writes beside them: "
+                f"{directory} holds checkpoints of T5X without {MODEL}, which a run of gin/t5x/ writes next to them: "
                 "copy it there from a run of the same model"
             )
         return
@@ -138,7 +138,9 @@ def check_directory(directory: epath.Path) -> None:
             f"{directory} is not a model directory but one of transformers (it holds config.json): "
             f"run `electra import {directory} DEST` and load DEST"
         )
-    raise UserError(f"{directory} is not a model directory: looked for checkpoints/ with {MODEL} or {CONFIG} beside it")
+    raise UserError(
+        f"{directory} is not a model directory: looked for checkpoints/ with {MODEL} or {CONFIG} next to it"
+    )
 
 
 def describe(directory: epath.Path) -> Description:
@@ -309,7 +311,7 @@ def check_trained_with(directory: epath.Path, vocabulary: Vocabulary, place: str
     if trained != vocabulary.fingerprint:
         raise UserError(
             f"the vocabulary of {place} is not the one that {directory} was trained with (other entries, another order "
-            f"or another casing): bring back the right one, as {directory / VOCABULARY} or {TOKENIZER} beside it"
+            f"or another casing): bring back the right one, as {directory / VOCABULARY} or {TOKENIZER} next to it"
         )
 
 

@@ -234,8 +234,8 @@ def check_finds_replaced(description: Description, where: str) -> None:
     if not description.finds_replaced:
         trained = " trained by Electric" if description.facts.get("objective") == "Electric" else ""
         raise UserError(
-            f"{where} is a model of kind {description.kind!r}{trained}, without a head that tells replaced tokens, "
-            "which prompts ask: name a discriminator as it was pre-trained"
+            f"{where} is a model of kind {description.kind!r}{trained}, without a head that detects replaced tokens, "
+            "which prompts need: name a discriminator as it was pre-trained"
         )
 
 

@@ -1,1 +1,1 @@
-"""The commands of `electra`, one module each."""
+"""Run the commands of `electra`, one module each."""

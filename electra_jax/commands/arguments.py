@@ -109,7 +109,7 @@ def place_serve_arguments(options: argparse.Namespace, bindings: Sequence[str]) 
         UserError: if both are given, or neither.
     """
     if (options.model is None) == (bound(bindings, "MODEL_DIR") is None):
-        both = "" if options.model is None else f", and MODEL_DIR is bound beside {options.model}"
+        both = "" if options.model is None else f", and MODEL_DIR is also bound, in addition to {options.model}"
         raise UserError(f"electra serve needs one model: electra serve MODEL_DIR, or --gin.MODEL_DIR=...{both}")
     return [] if options.model is None else [f"MODEL_DIR={options.model!r}"]
 
@@ -123,5 +123,5 @@ def place_vocab_arguments(options: argparse.Namespace, bindings: Sequence[str]) 
     if options.extend is None:
         return []
     if bound(bindings, "EXTEND") is not None:
-        raise UserError(f"EXTEND is bound beside --extend {options.extend}: give one of them")
+        raise UserError(f"EXTEND is bound in addition to --extend {options.extend}: give one of them")
     return [f"EXTEND={options.extend!r}"]

@@ -129,7 +129,7 @@ def score_file(configuration: EvaluationRun, predictions: str) -> None:
     """Score a file of predictions as the official script of its task does."""
     options, split = configuration.task, configuration.split
     if not options.task:
-        raise UserError(f"{predictions} is of which task? set TASK, and DATA_DIR to where its gold answers are")
+        raise UserError(f"{predictions} does not say its task: set TASK, and DATA_DIR to where its gold answers are")
     metrics = score_predictions(options, split, predictions, null_odds_file=configuration.null_odds)
     if options.task in TAGGING_TASKS:
         print(tagged_file(predictions, rules=options.rules).report(), end="")

@@ -277,14 +277,14 @@ def open_directory(configuration: FinetuningRun, context: SeedContext) -> Path:
     more_epochs = adds_epochs(known, asked)
     if more_epochs and any(path.exists() and not (path.parent / CHECKPOINTS).exists() for path in results):
         raise UserError(
-            f"{model_dir} has finished {held['epochs']:g} epochs and kept no state to go on from to "
-            f"{asked['epochs']:g}: use another MODEL_DIR, with KEEP_STATE = True where epochs may be added later"
+            f"{model_dir} has finished {held['epochs']:g} epochs and kept no state to continue from to "
+            f"{asked['epochs']:g}: use another MODEL_DIR, with KEEP_STATE = True if epochs may be added later"
         )
     different = [] if more_epochs else changes(known, asked)
     if different:
         raise UserError(
             f"{model_dir} holds another run ({'; '.join(different[:5])}): use another MODEL_DIR, or remove that one to "
-            "train anew"
+            "train again"
         )
     if not record and (model_dir / CHECKPOINTS).exists() and not (model_dir / SEEDS).exists():
         raise UserError(f"{model_dir} holds another model: use another MODEL_DIR")

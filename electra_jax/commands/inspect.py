@@ -97,7 +97,7 @@ def sizes(state: TrainState, placements: TrainState, mesh: AbstractMesh) -> list
         f"mesh: {axes} = {mesh.size} devices" + ("" if mesh.size == here else f" (this machine has {here})"),
         # A gradient has the sharding and dtype of its parameter.
         f"bytes per device: parameters {parameters:,}, optimizer state {optimizer:,}, gradients {parameters:,}; "
-        f"together {(2 * parameters + optimizer) / 1e6:,.1f} MB beside activations",
+        f"together {(2 * parameters + optimizer) / 1e6:,.1f} MB in addition to activations",
     ]
 
 

@@ -86,7 +86,7 @@ def nothing_left(configuration: PretrainingRun, step: int) -> str:
         return f"{model_dir} has had its {last_step} steps: nothing left to do"
     return (
         f"{model_dir} has had {step} steps, and TRAIN_STEPS is {last_step}, which counts from its first one: nothing "
-        f"left to do; for {last_step} more, set TRAIN_STEPS to {step + last_step}, or begin anew in another MODEL_DIR "
+        f"left to do; for {last_step} more, set TRAIN_STEPS to {step + last_step}, or start again in another MODEL_DIR "
         f"with --gin.INIT_FROM='\"{model_dir}\"'"
     )
 

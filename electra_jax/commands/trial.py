@@ -175,7 +175,7 @@ def time_lines(configuration: PretrainingRun, seconds: float) -> list[str]:
     return [
         f"time of a step: {seconds:.3g} s, {shape.batch_size / seconds:,.0f} examples/s, "
         f"{shape.batch_size * shape.sequence_length / seconds:,.0f} tokens/s, {cost / seconds / 1e12:.3g} TFLOP/s",
-        f"the run: {steps:,} steps in about {duration(total)}, beside evaluations and checkpoints",
+        f"the run: {steps:,} steps in about {duration(total)}, without evaluations and checkpoints",
     ]
 
 

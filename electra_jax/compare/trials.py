@@ -55,7 +55,7 @@ def make_trials(run: SweepRun) -> list[Trial]:
     for name in run.space:
         # For a dotted name, Gin itself knows the fields.
         if "." not in name and name not in known:
-            raise UserError(f"SPACE names {name}, which is no setting of electra finetune{nearest(name, known)}")
+            raise UserError(f"SPACE names {name}, which is not a setting of electra finetune{nearest(name, known)}")
     data = data_of(run.finetuning())
     return [_trial(run, values, data) for values in run.combinations]
 
@@ -124,5 +124,5 @@ def check_data(records: Records, trials: Sequence[Trial]) -> None:
         if changed:
             raise UserError(
                 f"{records.directory(trial)} was made from other data (changed since: {', '.join(changed)}): use "
-                f"another MODEL_DIR, or remove {records.model_dir / TRIALS} to try everything anew"
+                f"another MODEL_DIR, or remove {records.model_dir / TRIALS} to try everything again"
             )

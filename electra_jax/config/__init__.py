@@ -1,1 +1,1 @@
-"""Dataclasses that Gin binds, and the only code that reads Gin."""
+"""Configure every command: the dataclasses that Gin binds, and the only code that reads Gin."""

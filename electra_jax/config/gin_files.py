@@ -322,7 +322,7 @@ def behind_macros(value: object, values: Mapping[str, Any]) -> tuple[str | None,
     names: list[str] = []
     while macro := re.fullmatch(r"%(\w+)", str(value)):
         if macro[1] in names:
-            raise UserError(f"the macros {' and '.join(names)} stand for each other: bind one of them to a value")
+            raise UserError(f"the macros {' and '.join(names)} refer to each other: bind one of them to a value")
         names.append(macro[1])
         value = values.get(macro[1])
     return names[-1] if names else None, value

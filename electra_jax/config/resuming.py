@@ -71,7 +71,7 @@ def resume_data(run: PretrainingRun, data: PretrainingData, held: Mapping[str, A
     if different:
         raise UserError(
             f"{checkpoint} read its data in another order ({'; '.join(different)}), and its place means nothing in "
-            "this one: give what it was started with, or begin anew in another MODEL_DIR, with "
+            "this one: give what it was started with, or start again in another MODEL_DIR, with "
             f"--gin.INIT_FROM='\"{run.model_dir}\"' to take its weights along"
         )
     # Each step takes one batch, so checkpoints of version 0.1 do not store their number separately.

@@ -111,7 +111,7 @@ def open_blocks(directory: str | pathlib.Path) -> TokenBlocks:
                 return blocks
         except (OSError, ValueError, TypeError, IndexError, EOFError, MemoryError, tokenize.TokenError) as error:
             fault = str(error)
-    raise UserError(f"{directory} is damaged ({fault}): remove it, and build the cache anew or copy it again")
+    raise UserError(f"{directory} is damaged ({fault}): remove it, and rebuild the cache or copy it again")
 
 
 def seal_blocks(directory: pathlib.Path) -> None:
@@ -185,7 +185,7 @@ class BlocksWriter:
         if self._largest >= self._vocab_size:
             raise UserError(
                 f"The cache holds the token id {self._largest}, but the vocabulary has {self._vocab_size} entries: "
-                "name the vocabulary that it was made with, or build it anew."
+                "name the vocabulary that it was made with, or rebuild it."
             )
         self._file.write(tokens.astype(self._dtype).tobytes())
         self._num_tokens += len(tokens)

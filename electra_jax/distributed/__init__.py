@@ -1,1 +1,1 @@
-"""Run several processes as one: who leads, what all agree on, and how all stop together."""
+"""Run several processes as one: choose a leader, agree on decisions, and stop together."""

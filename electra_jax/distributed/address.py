@@ -74,8 +74,8 @@ def find_address() -> ProcessAddress | None:
     if missing:
         hint = " (or install the package kubernetes, and let the pod read its Job)" if found_by == "Kubernetes" else ""
         raise UserError(
-            f"this is one of several processes ({found_by}), and the rest cannot be found out: set "
-            f"{', '.join(missing)}{hint}; or JAX_NUM_PROCESSES=1 where it is alone"
+            f"this is one of several processes ({found_by}), and the rest cannot be determined: set "
+            f"{', '.join(missing)}{hint}; or JAX_NUM_PROCESSES=1 if it runs alone"
         )
     if not coordinator.rpartition(":")[2].isdigit():
         raise UserError(f"JAX_COORDINATOR_ADDRESS is {coordinator!r}: it must be HOST:PORT of process 0")

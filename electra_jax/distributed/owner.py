@@ -119,7 +119,7 @@ def _locked(path: Path) -> IO[str] | None:
                 raise
             path.unlink(missing_ok=True)
             logger.warning(
-                "the file system of %s has no locks (%s): see yourself that no other run writes there",
+                "the file system of %s has no locks (%s): make sure that no other run writes there",
                 path.parent,
                 error.strerror,
             )

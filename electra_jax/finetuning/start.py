@@ -111,7 +111,7 @@ def find_encoder(run: FinetuningRun | ProbeRun) -> Origin:
     if run.init_from is None:
         if given is None or run.vocab_file is None:
             raise UserError(
-                "INIT_FROM is None: random weights want their sizes and a vocabulary, as in "
+                "INIT_FROM is None: random weights need sizes and a vocabulary, as in "
                 "--gin_file=gin/models/small.gin --gin.TOKENIZER='\"vocab.txt\"'; or name a model directory"
             )
         encoder, vocabulary = given, load_tokenizer(run.vocab_file, lowercase=run.lowercase)

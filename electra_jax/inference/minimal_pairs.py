@@ -196,7 +196,7 @@ def read(model: Network, name: str, text: str) -> np.ndarray:
     """
     ids_L = electric_scores.read(model, text)["input_ids"]
     if len(ids_L) < 3:
-        raise UserError(f"{name} has the sentence {text!r}, of which the tokenizer leaves nothing: correct it")
+        raise UserError(f"{name} has the sentence {text!r}, from which the tokenizer makes no token: correct it")
     return ids_L
 
 

@@ -1,4 +1,4 @@
-"""Say which of the blocks that other libraries know an encoder is made of, and what none of them has a place for."""
+"""Tell which kind of block an encoder is made of, ELECTRA's or ModernBERT's, and which switches fit neither."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,10 +11,10 @@ BERT, MODERNBERT = "bert", "modernbert"
 
 NAMES = {BERT: "ELECTRA", MODERNBERT: "ModernBERT"}
 
-# The switches of each kind of block, with the one value that they have there. Those that are not here are sizes and
+# The switches of each kind of block, with the only value that the block allows. Fields that are not listed are sizes or
 # rates, or choices that the block has too.
 SWITCHES: Mapping[str, Mapping[str, Any]] = {
-    # Windows and angles are of no consequence to full layers with learned positions.
+    # Windows and rotary angles have no effect in full layers with learned positions.
     BERT: {
         name: value
         for name, value in BERT_BLOCK.items()
@@ -28,7 +28,7 @@ SWITCHES: Mapping[str, Mapping[str, Any]] = {
         "type_vocab_size": 0,
     },
 }
-# The same for switches whose value depends on others.
+# The same for switches whose allowed value depends on other fields.
 RULES: Mapping[str, Mapping[str, Callable[[EncoderConfig], tuple[bool, str]]]] = {
     BERT: {
         "layer_types": lambda config: (set(config.kinds) == {FULL}, f"{FULL!r} alone"),
@@ -44,11 +44,11 @@ RULES: Mapping[str, Mapping[str, Callable[[EncoderConfig], tuple[bool, str]]]] =
 
 
 def blocks_of(description: Description, *, known: tuple[str, ...], reader: str) -> str:
-    """Return which blocks a model's towers are made of.
+    """Return the kind of block that a model's towers are made of.
 
     Args:
-        description: of the model.
-        known: the blocks that the reader knows.
+        description: the description of the model.
+        known: the kinds of blocks that the reader knows.
         reader: the library that is to read the model, for the message.
 
     Raises:
@@ -68,7 +68,7 @@ def blocks_of(description: Description, *, known: tuple[str, ...], reader: str) 
 
 
 def misfits_of(config: EncoderConfig, blocks: str) -> list[str]:
-    """Return a phrase for each switch of an encoder that blocks of a kind do not have."""
+    """Return a phrase for each switch of an encoder that does not fit a kind of block."""
     rules = {name: (getattr(config, name) == value, repr(value)) for name, value in SWITCHES[blocks].items()} | {
         name: rule(config) for name, rule in RULES[blocks].items()
     }

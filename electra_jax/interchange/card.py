@@ -1,4 +1,4 @@
-"""Write the model card of an exported model: what hubs read of it, its sizes and scores, and how it was trained."""
+"""Write the model card of an exported model: front matter for hubs, its sizes and scores, and how it was trained."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from electra_jax.interchange.imported import parameter_count
 from electra_jax.interchange.source_card import CARD
 from electra_jax.tasks.text.glue import GLUE
 
-# What a kind of model is for, in the hub's words; a discriminator's own head is for nothing that they name.
+# The hub's name for the task of each kind of model; it has none for a discriminator's own head.
 PIPELINES = {
     "generator": "fill-mask",
     "encoder": "feature-extraction",
@@ -25,7 +25,7 @@ PIPELINES = {
     "question_answering": "question-answering",
     "sentence_embedding": "sentence-similarity",
 }
-# Public data sets by the names of tasks, beside GLUE's; any other is the user's own.
+# Public data sets by the names of tasks, besides GLUE's; any other is the user's own.
 DATASETS = {
     "squad_v1": "squad",
     "squad_v2": "squad_v2",
@@ -34,7 +34,7 @@ DATASETS = {
     "swag": "swag",
     "race": "race",
 }
-# The hub's names of scores, where they differ.
+# The hub's names of scores, where they differ from ours.
 METRICS = {
     "matthews": "matthews_correlation",
     "pearson": "pearsonr",
@@ -42,7 +42,7 @@ METRICS = {
     "exact": "exact_match",
     "auc": "roc_auc",
 }
-# Facts that say nothing of the machine that the model was trained on, by their names in the card.
+# Facts that reveal nothing about the machine that the model was trained on, and their names in the card.
 TRAINING = {
     "objective": "objective",
     "masked share": "masked share",
@@ -65,7 +65,7 @@ def write_card(folder: Path, model: Loaded, form: str, notes: Sequence[str] = ()
         folder: where to write.
         model: the exported model.
         form: the format of the directory, in words.
-        notes: on what the format cannot hold.
+        notes: notes on what the format cannot hold.
     """
     description = model.description
     data = front_matter(description)
@@ -82,7 +82,7 @@ def write_card(folder: Path, model: Loaded, form: str, notes: Sequence[str] = ()
 
 
 def front_matter(description: Description) -> ModelCardData:
-    """Return what hubs read of the card."""
+    """Return the front matter of the card, which hubs read."""
     source = description.source.get(SOURCE, {})
     vectors, modern = description.kind == "sentence_embedding", description.encoder.norm_placement == "pre"
     scores = results(description)
@@ -101,7 +101,7 @@ def front_matter(description: Description) -> ModelCardData:
 
 
 def results(description: Description) -> list[EvalResult]:
-    """Return the scores of a fine-tuned model, of every split that it was scored on."""
+    """Return the scores of a fine-tuned model on every split that it was scored on."""
     task = description.task
     if task is None:
         return []
@@ -110,7 +110,7 @@ def results(description: Description) -> list[EvalResult]:
     dataset = "glue" if glue else DATASETS.get(name, "own")
     return [
         EvalResult(
-            # A discriminator is for no task but one that asks it.
+            # A discriminator has a task only where a prompt asks it.
             task_type=PIPELINES.get(description.kind, "text-classification"),
             dataset_type=dataset,
             dataset_name=f"GLUE {name}" if glue else name if name in DATASETS else f"own files ({name})",
@@ -122,7 +122,7 @@ def results(description: Description) -> list[EvalResult]:
         )
         for split, scores in description.facts.get("scores by split", {}).items()
         for metric, value in scores.items()
-        # JSON's numbers; a score of labels that are all the same is none.
+        # JSON has no NaN, which a score is if all labels are the same.
         if isinstance(value, float) and math.isfinite(value)
     ]
 
@@ -156,7 +156,7 @@ def sizes(model: Loaded) -> list[tuple[str, str]]:
 
 
 def training(description: Description) -> list[tuple[str, str]]:
-    """Return the rows of the table of training: numbers and names, no place of a file."""
+    """Return the rows of the table of training: numbers and names, but no paths of files."""
     task, facts = description.task, description.facts
     rows = [("task", str(task["task"]))] if task is not None else []
     return rows + [(name, words(facts[fact])) for fact, name in TRAINING.items() if facts.get(fact) is not None]

@@ -1,8 +1,8 @@
-"""Carry in config.json what `transformers` does not know of a model, and read it again.
+"""Store in config.json what `transformers` does not know about a model, and restore it on import.
 
-`transformers` keeps the fields of a config.json that it does not know, and does nothing with them. With `TASK` the
-command `electra import` undoes what `finetuned_task.folded` does to weights and names, so that thresholds, windows,
-the scheme of tags and whether a model reads pairs are again those of the fine-tuned model.
+`transformers` keeps the fields of a config.json that it does not know, and does nothing with them. With the field
+`TASK`, `electra import` undoes what `finetuned_task.folded` does to weights and names, and restores the thresholds, the
+windows, the scheme of tags and whether the model reads pairs.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 TASK, HEAD, OBJECTIVE = "electra_task", "electra_head", "electra_objective"
 
-# What a head of question answering does to its logits without a parameter for it.
+# The settings of a question answering head that change its logits but have no parameters.
 MASKING = ("mask_questions", "final_sep_answers")
 
 
 class CarriedTask(TypedDict):
-    """Declare what tasks of any kind record: see their `describe`."""
+    """Declare the fields that a task of any kind records in its `describe`."""
 
     task: str
     kind: str
@@ -54,12 +54,12 @@ class CarriedTask(TypedDict):
 
 
 def fields_of(description: Description) -> dict[str, Any]:
-    """Return the fields of config.json that carry a model's task, and the objective that gives its logits a meaning.
+    """Return the fields of config.json that store a model's task, or the objective that gives its logits a meaning.
 
-    A task of SeqIO's registry is not carried, because it needs the module that registers it.
+    A task of SeqIO's registry is not stored, because it needs the module that registers it.
 
     Args:
-        description: of the model before `finetuned_task.folded`.
+        description: the description of the model before `finetuned_task.folded`.
     """
     if description.gives_energies:
         return {OBJECTIVE: description.facts["objective"]}
@@ -68,18 +68,18 @@ def fields_of(description: Description) -> dict[str, Any]:
         return {}
     if head is None or task["kind"] != "question_answering":
         return {TASK: dict(task)}
-    # A threshold for the answerability logit is of no use without it, and `folded` leaves it out.
+    # `folded` removes the answerability logit, and its threshold is useless without it.
     threshold = task["null_threshold"] if head.answerable == "none" else None
     return {TASK: {**task, "null_threshold": threshold}, HEAD: {name: getattr(head, name) for name in MASKING}}
 
 
 def restored(model: Imported, config: Mapping[str, Any], path: Path) -> Imported:
-    """Return an imported model with what `fields_of` put into its config.json, and weights and labels as they were.
+    """Restore the task of an imported model from what `fields_of` put into its config.json, and its weights and labels.
 
     Args:
-        model: what the other files of a directory describe.
+        model: the model that the other files of the directory describe.
         config: the content of config.json.
-        path: of config.json.
+        path: the path of config.json.
 
     Raises:
         UserError: if the task cannot be read.
@@ -98,29 +98,29 @@ def restored(model: Imported, config: Mapping[str, Any], path: Path) -> Imported
     params = model.params
     if task.kind == "regression":
         low, high = finetuned_task.interval_of(facts)
-        # The inverse of low + (high - low) * output.
+        # The inverse of `folded`'s low + (high - low) * output.
         params = finetuned_task.in_interval(params, -low / (high - low), (1.0 - low) / (high - low))
     masking = config.get(HEAD) or {}
     wrong = json_files.fault_of(masking, dict[str, bool], HEAD)
     if wrong is not None or not set(masking) <= set(MASKING):
         raise UserError(f"{path}: {wrong or f'{HEAD} has other names than {MASKING}'}: remove it")
     head = None if description.head is None else dataclasses.replace(description.head, **masking)
-    # The head of replaced tokens, which prompts ask, has no labels.
+    # The replaced-token head, which prompts use, has no labels.
     labels = task.labels if description.labels else ()
     return with_facts(model._replace(params=params), {"task": facts}, labels=labels, head=head)
 
 
 def with_facts(model: Imported, facts: dict[str, Any], **fields: Any) -> Imported:
-    """Return a model with more facts, and other fields of its description."""
+    """Return a model with facts added to its description, and with other fields of the description replaced."""
     description = model.description
     return model._replace(description=dataclasses.replace(description, facts=description.facts | facts, **fields))
 
 
 def read_task(carried: Any, vocabulary: Vocabulary, path: Path) -> tuple[dict[str, Any], DownstreamTask]:
-    """Return what a config.json carries of a task, and the task.
+    """Return the facts about a task that a config.json stores, and the task that they describe.
 
     Raises:
-        UserError: if no version of this project wrote it.
+        UserError: if no version of this project wrote these facts.
     """
     wrong = json_files.fault_of(carried, CarriedTask, TASK)
     if wrong is not None:
@@ -140,7 +140,7 @@ def read_task(carried: Any, vocabulary: Vocabulary, path: Path) -> tuple[dict[st
 
 
 def exported_labels(facts: Mapping[str, Any], task: DownstreamTask) -> tuple[str, ...]:
-    """Return the names under which a task's labels are exported; none where the head's outputs have no names."""
+    """Return the names under which a task's labels are exported; none if the head's outputs have no names."""
     if task.kind == "prompt":
         return ()
     return finetuned_task.bio_labels(task.labels) if finetuned_task.in_bio(facts) else task.labels

@@ -1,4 +1,4 @@
-"""Fold what a fine-tuned model's task does with its logits into the weights and names that `transformers` reads."""
+"""Fold what a fine-tuned model's task does to its logits into the weights and labels that `transformers` reads."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,21 +16,21 @@ from electra_jax.tasks.original import choice
 from electra_jax.tasks.protocol import VECTOR_KINDS
 from electra_jax.tasks.tagging.conlleval import OUTSIDE, split_tag
 
-# The macros of gin/runs/finetune.gin that choose the heads.
+# The macro of gin/runs/finetune.gin that chooses each head.
 HEAD_MACROS = {
     "sequence_classification": "CLASSIFICATION_HEAD",
     "sequence_classification_reference": "CLASSIFICATION_HEAD",
     "question_answering": "QA_HEAD",
     "joint_question_answering": "QA_HEAD",
 }
-# Those of vectors, which have no parameters and which sentence-transformers has.
+# The heads that make vectors: they have no parameters, and sentence-transformers has them.
 POOLING_HEADS = (PLAIN, NORMALIZED)
-# The letters that the pipelines of `transformers` group by, for those that tags of entities begin with here.
+# The letters by which the pipelines of `transformers` group tags of entities, in place of those that only we have.
 BIO_LETTERS = {"E": "I", "S": "B"}
 
 
 def task_of(description: Description) -> Mapping[str, Any] | None:
-    """Return what a fine-tuned model records of its task; None for any other model."""
+    """Return the facts that a fine-tuned model records about its task; None for any other model."""
     return None if description.task is None else choice.current_facts(description.task)
 
 
@@ -38,7 +38,7 @@ def head_problem(head: HeadConfig, *, modern: bool) -> str | None:
     """Return a sentence that says why `transformers` cannot load a head, and what to set; None if it can.
 
     Args:
-        head: of a fine-tuned model.
+        head: the head of a fine-tuned model.
         modern: whether the encoder is ModernBERT's.
     """
     known = modernbert_config.HEADS.values() if modern else modernbert_config.HEADS
@@ -52,13 +52,13 @@ def head_problem(head: HeadConfig, *, modern: bool) -> str | None:
 
 
 def folded(model: Loaded) -> Loaded:
-    """Return a model whose logits alone say what `electra predict` says of the original.
+    """Return a model whose logits alone mean what `electra predict` says with the original.
 
     - A regression's last layer gives values in the task's own interval, rather than from 0 to 1.
-    - A tagger's labels are B-TYPE, I-TYPE and O, whatever letters it has learnt. Two outputs then share a name: that of
-      the likeliest output is the tag, as it was.
-    - Where a task gives every token the type 1, type 0 is embedded as type 1, because other tokenizers give 0.
-    - The answerability logit, which has no place there, is left out.
+    - A tagger's labels are B-TYPE, I-TYPE and O, whatever letters it has learnt. Two outputs may then share a name; the
+      tag is still the name of the likeliest output.
+    - If a task gives every token the type 1, type 0 is embedded as type 1, because other tokenizers give 0.
+    - The answerability logit, for which `transformers` has no place, is left out.
 
     Args:
         model: one tower, with or without a head and a recorded task.
@@ -86,7 +86,7 @@ def folded(model: Loaded) -> Loaded:
 
 
 def without_answerability(model: Loaded) -> Loaded:
-    """Return a model of question answering without the logit of "has no answer"; any other model as it is."""
+    """Return a question answering model without the logit of "has no answer"; any other model as it is."""
     head = model.description.head
     if head is None or head.answerable == "none":
         return model
@@ -96,13 +96,13 @@ def without_answerability(model: Loaded) -> Loaded:
 
 
 def interval_of(task: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the least and the largest value of a regression's training split."""
+    """Return the smallest and the largest value of a regression's training split."""
     low, high = task["interval"] if task.get("registered") else task["target"]
     return low, high
 
 
 def in_interval(params: PyTree, low: float, high: float) -> PyTree:
-    """Return the parameters of a regression with `low + (high - low) * output` in place of each output."""
+    """Return the parameters of a regression that gives `low + (high - low) * output` in place of each output."""
     head = params["head"]
     last = head["prediction"]
     # In float64, so that each number is rounded once.
@@ -113,12 +113,12 @@ def in_interval(params: PyTree, low: float, high: float) -> PyTree:
 
 
 def in_bio(task: Mapping[str, Any]) -> bool:
-    """Return whether the labels of a task are tags of entities, which go out as BIO."""
+    """Return whether the labels of a task are tags of entities, which are exported as BIO."""
     return task["kind"] == "tagging" and task["encoding"] != "plain"
 
 
 def bio_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return tags of entities with B for S and I for E."""
+    """Replace the letters S by B and E by I in tags of entities."""
     named = []
     for label in labels:
         letter, kind = split_tag(label)
@@ -127,7 +127,7 @@ def bio_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def row_length(description: Description) -> int:
-    """Return the most tokens of a row: those of the fine-tuned model's task, or else those of the model."""
+    """Return the most tokens of a row: the limit of the fine-tuned model's task, or else that of the model."""
     most, task = description.encoder.max_position_embeddings, task_of(description)
     if task is None:
         return description.longest_row
@@ -136,7 +136,7 @@ def row_length(description: Description) -> int:
 
 
 def task_notes(description: Description) -> list[str]:
-    """Return notes on what `transformers` has no place for in a fine-tuned model's head and task."""
+    """Return notes on the parts of a fine-tuned model's head and task that `transformers` has no place for."""
     notes, head, task = [], description.head, task_of(description)
     if head is not None and head.mask_questions:
         notes.append("transformers does not mask questions: its logits there lack the -1000 that ours have")

@@ -1,4 +1,4 @@
-"""Read and write directories of `transformers`, without `transformers` or PyTorch."""
+"""Read and write directories of `transformers`, without installing `transformers` or PyTorch."""
 
 import dataclasses
 from pathlib import Path
@@ -81,7 +81,7 @@ def read_one(source: Path) -> Imported:
 
 
 def read_transformer(source: Path, config: dict[str, Any]) -> Imported:
-    """Read one directory of `transformers`, of which `config` is the content of config.json.
+    """Read one directory of `transformers`, given the content of its config.json.
 
     Raises:
         UserError: if a file cannot be read, or the files do not describe one model.
@@ -110,7 +110,7 @@ def read_transformer(source: Path, config: dict[str, Any]) -> Imported:
 
 
 def join(discriminator: Imported, generator: Imported) -> Imported:
-    """Join two towers to one model; the generator keeps its own embeddings if they differ from the discriminator's.
+    """Join two towers into one model; the generator keeps its own embeddings if they differ from the discriminator's.
 
     Raises:
         UserError: if the towers have different vocabularies.
@@ -144,7 +144,7 @@ def embeddings_equal(discriminator: Imported, generator: Imported) -> bool:
 
 
 def split(model: Loaded) -> dict[str, Loaded]:
-    """Return the models that `transformers` keeps in folders of their own, by folder; "" stands for DEST itself."""
+    """Split a model into those that `transformers` keeps in separate folders, by folder; "" is DEST itself."""
     description = model.description
     if description.kind != "pretraining":
         return {"": model}
@@ -169,21 +169,21 @@ def write(model: Loaded, dest: Path, *, dtype: str = "float32") -> list[str]:
     Args:
         model: the model.
         dest: the directory.
-        dtype: of the tensors in the files, a name of `tensors.DTYPES`.
+        dtype: the dtype of the tensors in the files, a name of `tensors.DTYPES`.
 
     Returns:
         Notes for the user.
 
     Raises:
-        UserError: if `transformers` has no class for the head, no place for a switch of the encoder, or the dtype none
-            for a number.
+        UserError: if `transformers` has no class for the head or no place for a switch of the encoder, or a number is
+            too large for the dtype.
     """
     notes = []
     for name, part in split(model).items():
         try:
             modern = blocks.blocks_of(part.description, known=BLOCKS, reader="transformers") == blocks.MODERNBERT
         except UserError as error:
-            # The discriminator is what a run is for.
+            # The discriminator is the result of a run, so the export goes on without the generator.
             if name != "generator":
                 raise
             notes.append(f"the generator was left out: {error}")
@@ -199,7 +199,7 @@ def write_part(part: Loaded, folder: Path, *, modern: bool, dtype: str) -> list[
     """Write the directory of one tower, with or without a head, as ModernBERT or as ELECTRA; return notes.
 
     Raises:
-        UserError: if `transformers` has no class for the head, or the dtype no place for a number.
+        UserError: if `transformers` has no class for the head, or a number is too large for the dtype.
     """
     limits = refuse_or_note(part.description, modern=modern)
     vectors, length = part.description.head, finetuned_task.row_length(part.description)
@@ -210,7 +210,7 @@ def write_part(part: Loaded, folder: Path, *, modern: bool, dtype: str) -> list[
     form = f"`{(modernbert_config if modern else hf_classes).ARCHITECTURES[description.kind]}` of transformers"
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in (hf_modernbert if modern else hf_electra).files_of(description, part.params).items():
-        # `save_file` makes a file that its owner alone can read, whatever the umask.
+        # `save_file` makes a file that only its owner can read, whatever the umask.
         (folder / name).write_bytes(save(rounded(tensors, dtype), metadata={"format": "pt"}))
     notes, special_ids = list(limits), {"pad": 0}
     if part.vocabulary is not None:
@@ -234,10 +234,10 @@ def write_part(part: Loaded, folder: Path, *, modern: bool, dtype: str) -> list[
 
 
 def refuse_or_note(description: Description, *, modern: bool) -> list[str]:
-    """Return notes on what `transformers` cannot hold of a model.
+    """Return notes on the parts of a model that `transformers` cannot hold.
 
     Raises:
-        UserError: if it has no class for the head, or none that reads from the left alone.
+        UserError: if it has no class for the head, or none for a model that reads from left to right.
     """
     if description.reads_left_to_right:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Tell what kind of model a class of `transformers` is, and refuse settings that our encoder does not implement."""
+"""Map classes of `transformers` to our kinds of models, and refuse settings that our encoder does not implement."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from electra_jax.errors import UserError
 from electra_jax.interchange.tensors import Tensors
 
-# The rest of the configuration tells regression from classification.
+# The rest of the configuration distinguishes regression and multi-label classification from classification.
 KINDS = {
     "ElectraForPreTraining": "discriminator",
     "ElectraForMaskedLM": "generator",
@@ -16,7 +16,7 @@ KINDS = {
     "ElectraForQuestionAnswering": "question_answering",
     "ElectraForMultipleChoice": "multiple_choice",
     "ElectraModel": "encoder",
-    # Of BERT only the encoder is imported, without its head.
+    # Only the encoder of a BERT is imported, without its head.
     "BertModel": "encoder",
     "BertForPreTraining": "encoder",
     "BertForMaskedLM": "encoder",
@@ -40,10 +40,10 @@ ARCHITECTURES = {
     "multi_label_classification": "ElectraForSequenceClassification",
 }
 
-# The number of heads that `transformers` assumes where an old config.json does not state it, by model_type.
+# The number of heads that `transformers` assumes if an old config.json does not state it, by model_type.
 SILENT_HEADS = {"electra": 4, "bert": 12}
 
-# Prefixes of tensors that tell the kind of model where config.json has no `architectures`; the first match counts.
+# Prefixes of tensors that tell the kind of model if config.json has no `architectures`; the first match counts.
 TELLING = {
     "discriminator_predictions.": "discriminator",
     "generator_predictions.": "generator",
@@ -62,13 +62,13 @@ FIXED = {
     "add_cross_attention": (False, None),
     "problem_type": ("single_label_classification", "multi_label_classification", "regression", None),
 }
-# A generator's output table is that of its embeddings; other kinds have none.
+# A generator's output table is its embedding table; other kinds have none.
 FIXED_GENERATOR: dict[str, tuple[Any, ...]] = {"tie_word_embeddings": (True, None)}
 FIXED_SUMMARY = {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"}
 
 
 def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
-    """Return the kind of model, from `architectures` or, where that is missing, from the names of the tensors.
+    """Return the kind of model, from `architectures` or, if that is missing, from the names of the tensors.
 
     Raises:
         UserError: if the architecture cannot be imported, or a setting has a value that our encoder does not implement.
@@ -82,7 +82,7 @@ def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
             f"{path}: the architecture {architecture} (model_type {model_type!r}) is not read; only {known} are"
         )
     if architecture not in (*KINDS, None):
-        # Only the encoder is taken, and `class_notes` tells of its direction.
+        # Only the encoder is imported, and `class_notes` reports the direction that it read in.
         check_fixed({name: config[name] for name in config.keys() - {"is_decoder", "problem_type"}}, FIXED, path)
         return "encoder"
     check_fixed(config, FIXED, path)
@@ -106,12 +106,12 @@ def kind_of(config: Mapping[str, Any], tensors: Tensors, path: Path) -> str:
 
 
 def class_notes(config: Mapping[str, Any], known: Mapping[str, str], path: Path) -> list[str]:
-    """Return a note where only the encoder is taken, because the class of the model is none of those that are known.
+    """Return a note if only the encoder is imported, because the class of the model is not a known one.
 
     Args:
         config: the content of config.json.
-        known: kinds of models by the classes that are read.
-        path: of config.json.
+        known: the kinds of models by the classes that are read.
+        path: the path of config.json.
     """
     architecture, _ = architecture_of(config)
     if architecture in (*known, None):
@@ -123,13 +123,13 @@ def class_notes(config: Mapping[str, Any], known: Mapping[str, str], path: Path)
 
 
 def prefix_of(tensors: Tensors, words: str, customary: tuple[str, ...], file: Path) -> str:
-    """Return what stands before the names of an encoder's tensors, whatever the class that holds it calls it.
+    """Return the prefix of the names of an encoder's tensors, whatever the class that holds the encoder calls it.
 
     Args:
-        tensors: by their names.
-        words: the name of the table of words without the prefix.
-        customary: prefixes, of which one counts where there is no table of words.
-        file: of the tensors, for the message.
+        tensors: the tensors by name.
+        words: the name of the word table without the prefix.
+        customary: prefixes to look for if there is no word table; the first match counts.
+        file: the file of the tensors, for the message.
 
     Raises:
         UserError: if there are several encoders.
@@ -146,7 +146,7 @@ def check_fixed(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]],
     """Check that settings have values that our encoder implements.
 
     Raises:
-        UserError: if one has another value.
+        UserError: if a setting has another value.
     """
     for name, values in fixed.items():
         if name in config and config[name] not in values:
@@ -154,7 +154,7 @@ def check_fixed(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]],
 
 
 def architecture_of(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return the first name in `architectures`, and `model_type` or what the name says of it."""
+    """Return the first name in `architectures`, and `model_type`, which the name implies if it is not stated."""
     names = config.get("architectures") or None
     architecture = str(names[0] if isinstance(names, list) else names) if names else None
     told = architecture and architecture.partition("For")[0].removesuffix("Model").lower()

@@ -17,7 +17,7 @@ from electra_jax.model.types import PyTree
 
 CONFIG = "config.json"
 
-# The values that `transformers` assumes where an old config.json does not state them.
+# The values that `transformers` assumes if an old config.json does not state them.
 SILENT = {
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
@@ -29,12 +29,12 @@ LARGEST = 2**63
 
 
 class Found(NamedTuple):
-    """Hold what config.json and the names of the tensors say.
+    """Hold what config.json and the names of the tensors say about a model.
 
     Attributes:
-        description: kind and sizes.
+        description: the kind and sizes of the model.
         template: the shapes of its parameters.
-        tensors: as the files have them, but for what is renamed, cut or left out.
+        tensors: the tensors of the files, apart from those that were renamed, split or removed.
         names: the location of every tensor that the model needs.
         notes: sentences for the user.
     """
@@ -61,10 +61,10 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def check_labels(config: Mapping[str, Any], path: Path) -> None:
-    """Check that labels, where config.json names them, are numbered from 0.
+    """Check that labels, if config.json names them, are numbered from 0.
 
     Raises:
-        UserError: if they are a list, or their numbers are others.
+        UserError: if they are a list, or numbered otherwise.
     """
     names = config.get("id2label")
     numbers = set(map(str, range(len(names)))) if isinstance(names, Mapping) else None
@@ -79,7 +79,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
     """Return the sizes of the encoder: those that config.json states, otherwise those of the tensors.
 
     Raises:
-        UserError: if a size is not stated and not told by the tensors, is not a number, or contradicts the word table.
+        UserError: if a size is neither stated nor shown by the tensors, is not a number, or contradicts the word table.
     """
     wanted = [
         *("vocab_size", "hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads"),
@@ -119,10 +119,10 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
 
 
 def check_numbers(settings: Mapping[str, Any], path: Path) -> None:
-    """Check that settings are numbers that a model can have: not NaN, infinite or of 400 digits.
+    """Check that settings are numbers that a model can have: not NaN, infinite or 400 digits long.
 
     Raises:
-        UserError: if one is not.
+        UserError: if a setting is no such number.
     """
     odd = [
         f"{name} = {value!r}"
@@ -134,7 +134,7 @@ def check_numbers(settings: Mapping[str, Any], path: Path) -> None:
 
 
 def sizes_of(tensors: Tensors, prefix: str) -> dict[str, int]:
-    """Return the sizes that the shapes of the tensors tell."""
+    """Return the sizes that the shapes of the tensors show."""
     sizes: dict[str, int] = {}
 
     def axis(field: str, name: str, number: int) -> None:
@@ -159,7 +159,7 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors, path: Pa
     """Return the fine-tuning head, with its number of labels from its shape; None for a kind without a head.
 
     Raises:
-        UserError: if the number of labels, or the rate of dropout, is none that a head has.
+        UserError: if the number of labels or the dropout rate is one that a head cannot have.
     """
     others = ("regression", "multi_label_classification", "multiple_choice")
     modules = dict.fromkeys(others, "sequence_classification")
@@ -195,7 +195,7 @@ def labels_of(kind: str, config: Mapping[str, Any], head: HeadConfig | None, pat
     """Return the names of the outputs of a classification, regression or tagging head.
 
     Raises:
-        UserError: if config.json names another number of labels than the head has outputs.
+        UserError: if config.json names more or fewer labels than the head has outputs.
     """
     if head is None or kind in ("multiple_choice", "question_answering"):
         return ()
@@ -210,10 +210,11 @@ def labels_of(kind: str, config: Mapping[str, Any], head: HeadConfig | None, pat
 def described(
     kind: str, encoder: EncoderConfig, head: HeadConfig | None, config: Mapping[str, Any], source: Path
 ) -> Description:
-    """Return the description of the model of a directory, one tower with or without a head.
+    """Return the description of a directory's model, one tower with or without a head.
 
     Raises:
-        UserError: if config.json names another number of labels than the head has outputs, or a regression has several.
+        UserError: if config.json names more or fewer labels than the head has outputs, or a regression has several
+            outputs.
     """
     if kind == "regression" and head is not None and head.num_labels != 1:
         raise UserError(
@@ -235,8 +236,8 @@ def to_config(description: Description, special_ids: Mapping[str, int]) -> dict[
     """Return the content of config.json for one tower, with or without a head.
 
     Args:
-        description: of the tower.
-        special_ids: of the special tokens, by their roles.
+        description: the description of the tower.
+        special_ids: the ids of the special tokens, by their roles.
     """
     encoder = description.encoder
     return {
@@ -266,9 +267,9 @@ def to_config(description: Description, special_ids: Mapping[str, int]) -> dict[
 
 
 def label_fields(description: Description) -> dict[str, Any]:
-    """Return what config.json says of the outputs of classification, regression and tagging."""
+    """Return the fields of config.json that describe the outputs of classification, regression and tagging."""
     fields: dict[str, Any] = {}
-    # Without names `transformers` takes two outputs for granted.
+    # Without names `transformers` assumes two outputs.
     labels = description.labels or (("LABEL_0",) if description.kind == "regression" else ())
     if labels:
         fields["id2label"] = {str(number): label for number, label in enumerate(labels)}

@@ -1,4 +1,4 @@
-"""Read and write the ELECTRA of `transformers`, and read the encoder of its BERT."""
+"""Read and write ELECTRA models of `transformers`, and read the encoders of its BERT models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,16 +15,16 @@ from electra_jax.model.types import PyTree
 
 
 def read(config: Mapping[str, Any], raw: Tensors, source: Path, file: str) -> Found:
-    """Return what the files of a directory describe.
+    """Return the model that the files of a directory describe.
 
     Args:
         config: the content of config.json.
         raw: the tensors as they are stored.
         source: the directory.
-        file: the name of the file of the tensors.
+        file: the name of the file that holds the tensors.
 
     Raises:
-        UserError: if the architecture is not read, or the files do not describe one model.
+        UserError: if the architecture is not supported, or the files do not describe one model.
     """
     path = source / hf_config.CONFIG
     tensors = modernised(raw)
@@ -60,7 +60,7 @@ def untie(tensors: Tensors, output: str, words: str, file: Path) -> None:
     """Remove the generator's output table from the tensors, because it must equal the embedding table.
 
     Args:
-        tensors: of a file.
+        tensors: the tensors of a file, which are changed in place.
         output, words: the names of the two tables.
         file: their file, for the message.
 
@@ -73,7 +73,7 @@ def untie(tensors: Tensors, output: str, words: str, file: Path) -> None:
 
 
 def files_of(description: Description, params: PyTree) -> dict[str, Tensors]:
-    """Return the files of tensors that hold the parameters of one tower, with or without a head, by name."""
+    """Return the tensors of each file, by its name, for the parameters of one tower with or without a head."""
     prefix = "" if description.kind == "encoder" else "electra."
     names = hf_names.layout(description, abstract_params(description), prefix=prefix)
     return {WEIGHTS: layout.disassemble(params, names)}

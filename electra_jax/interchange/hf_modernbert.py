@@ -1,7 +1,7 @@
-"""Read and write the ModernBERT of `transformers`.
+"""Read and write ModernBERT models of `transformers`.
 
-It has no class with a head that finds replaced tokens. That head stands in a file of its own, `HEAD`, beside the
-encoder, where `transformers` does not look and `electra import` does.
+`transformers` has no ModernBERT class with a head that detects replaced tokens. That head is in a separate file,
+`HEAD`, next to the encoder; `transformers` does not read the file, and `electra import` does.
 """
 
 from collections.abc import Mapping
@@ -22,16 +22,16 @@ HEAD = "replaced_token_head.safetensors"
 
 
 def read(config: Mapping[str, Any], raw: Tensors, source: Path, file: str) -> Found:
-    """Return what the files of a directory describe.
+    """Return the model that the files of a directory describe.
 
     Args:
         config: the content of config.json.
         raw: the tensors as they are stored.
         source: the directory.
-        file: the name of the file of the tensors.
+        file: the name of the file that holds the tensors.
 
     Raises:
-        UserError: if the architecture is not read, or the files do not describe one model.
+        UserError: if the architecture is not supported, or the files do not describe one model.
     """
     path = source / hf_config.CONFIG
     kind = modernbert_config.kind_of(config, raw, path)
@@ -60,9 +60,9 @@ def names_of(description: Description, template: PyTree, *, prefix: str) -> tupl
     """Return the locations of the tensors of `model.safetensors`, and of those of the replaced-token head.
 
     Args:
-        description: one tower, with or without a head.
+        description: the description of one tower, with or without a head.
         template: the shapes of its parameters.
-        prefix: of the encoder's tensors.
+        prefix: the prefix of the encoder's tensors.
     """
     if description.kind != "discriminator":
         tower = "generator" if description.kind == "generator" else "discriminator"
@@ -77,7 +77,7 @@ def names_of(description: Description, template: PyTree, *, prefix: str) -> tupl
 
 
 def files_of(description: Description, params: PyTree) -> dict[str, Tensors]:
-    """Return the files of tensors that hold the parameters of one tower, with or without a head, by name."""
+    """Return the tensors of each file, by its name, for the parameters of one tower with or without a head."""
     prefix = "" if description.kind in ("encoder", "discriminator") else "model."
     encoder, head = names_of(description, abstract_params(description), prefix=prefix)
     files = {WEIGHTS: modernbert_names.join_joint(layout.disassemble(params, encoder))}
@@ -85,7 +85,7 @@ def files_of(description: Description, params: PyTree) -> dict[str, Tensors]:
 
 
 def export_notes(description: Description) -> list[str]:
-    """Return notes on what `transformers` cannot hold."""
+    """Return notes on the parts of a model that `transformers` cannot hold."""
     notes = modernbert_config.export_notes(description.encoder)
     if description.kind == "discriminator":
         notes.append(

@@ -1,4 +1,4 @@
-"""Map the tensors of a `transformers` state dict to our parameters."""
+"""Map the tensors of an ELECTRA or BERT state dict of `transformers` to our parameters."""
 
 from flax.traverse_util import flatten_dict
 
@@ -50,7 +50,7 @@ def layout(description: Description, template: PyTree, *, prefix: str) -> Layout
     """Return the location of every tensor of a model's state dict.
 
     Args:
-        description: one tower, because a pair has two state dicts.
+        description: the description of one tower, because a pair has two state dicts.
         template: the shapes of our parameters.
         prefix: "electra." or "bert.", or "" for an encoder without a head.
 
@@ -66,7 +66,7 @@ def layout(description: Description, template: PyTree, *, prefix: str) -> Layout
                 names[name] = location(path, leaf.shape[1:], row=row, transposed=_is_matrix(path))
         elif path in ("head/span_kernel", "head/span_bias"):
             name = "qa_outputs.weight" if path == "head/span_kernel" else "qa_outputs.bias"
-            # [2, D] here and there.
+            # [2, D] on both sides.
             names[name] = location(path, leaf.shape, row=None, transposed=False)
         else:
             names[_whole(path, tower, description.kind, prefix)] = location(
@@ -87,7 +87,7 @@ def _whole(path: str, tower: str, kind: str, prefix: str) -> str:
 
 
 def _within(path: str, prefixes: dict[str, str]) -> str:
-    """Return the name in `transformers` of a parameter below a prefix, to which `/` or `_` joins the leaf."""
+    """Return the name in `transformers` of a parameter whose path is a known prefix, `/` or `_`, and a leaf."""
     for ours, theirs in prefixes.items():
         if path.startswith((f"{ours}/", f"{ours}_")) and path[len(ours) + 1 :] in LEAVES:
             return f"{theirs}.{LEAVES[path[len(ours) + 1 :]]}"

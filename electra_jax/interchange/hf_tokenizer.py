@@ -17,7 +17,7 @@ ADDED = "added_tokens.json"
 
 # The classes of `transformers` that read a vocab.txt as BERT does.
 BERT_CLASSES = {f"{name}Tokenizer{fast}" for name in ("Bert", "Electra", "DistilBert") for fast in ("", "Fast")}
-# What tokenizer_config.json can say of a normalizer of BERT's, by the names in tokenizer.json.
+# The fields of tokenizer_config.json that set BERT's normalizer, by the names in tokenizer.json.
 NORMALIZER_NAMES = {
     "lowercase": "do_lower_case",
     "strip_accents": "strip_accents",
@@ -26,7 +26,7 @@ NORMALIZER_NAMES = {
 
 
 class AddedEntry(TypedDict):
-    """Declare what is read of a token that tokenizer_config.json lists as added."""
+    """Declare the field that is read of a token that tokenizer_config.json lists as added."""
 
     content: str
 
@@ -35,11 +35,11 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
     """Read the tokenizer of a directory: its tokenizer.json, or else the vocab.txt of a tokenizer of BERT's kind.
 
     The casing of a vocab.txt comes from the first of these that states it: tokenizer_config.json, our own record
-    vocab.json, the entries. What tokenizer_config.json says of casing also goes before a tokenizer.json of BERT's, as
-    `transformers` reads it.
+    vocab.json, the entries. The casing that tokenizer_config.json states also overrides that of a tokenizer.json with
+    BERT's normalizer, as in `transformers`.
 
     Returns:
-        None if the directory has neither; `unread` then tells of a tokenizer of another kind.
+        The vocabulary; None if the directory has neither file, or if `unread` names a tokenizer of another kind.
 
     Raises:
         UserError: if a file cannot be read.
@@ -72,11 +72,11 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
 def with_stated_tokens(
     vocabulary: Vocabulary, stated: list[dict[str, Any]], kept_whole: list[AddedToken]
 ) -> Vocabulary:
-    """Return a vocabulary of BERT's kind with special tokens of other names, and with tokens that text keeps whole.
+    """Give a vocabulary of BERT's kind special tokens of other names, and tokens that are never split.
 
     Args:
         vocabulary: the entries, and how text is read.
-        stated: the files of the directory that name special tokens.
+        stated: the contents of the directory's files that name special tokens.
         kept_whole: entries without a role that were added to the tokenizer, such as "[URL]".
     """
     tokenizer = build_tokenizer(vocabulary.tokens, **vocabulary.reading)
@@ -89,16 +89,16 @@ def with_stated_tokens(
 
 
 def stated_by(directory: Path) -> list[dict[str, Any]]:
-    """Return the files of a directory that name special tokens, the first to say so first."""
+    """Return the contents of a directory's files that name special tokens, in order of precedence."""
     return [read_json(directory / name) or {} for name in STATING_FILES]
 
 
 def unread(directory: Path) -> str | None:
-    """Return the name of a tokenizer that only `transformers` can build from the directory; None for any other."""
+    """Name the tokenizer of a directory if only `transformers` can build it; None for any other."""
     config = read_json(directory / "tokenizer_config.json") or {}
     if (directory / TOKENIZER).is_file():
         return None
-    # Old directories name the class beside the model's sizes.
+    # Old directories name the class in config.json, with the model's sizes.
     name = first(config.get("tokenizer_class"), (read_json(directory / "config.json") or {}).get("tokenizer_class"), "")
     parts = [f"{key} {config[key]!r}" for key in ("word_tokenizer_type", "subword_tokenizer_type") if config.get(key)]
     parts += [f"{key} False" for key in ("tokenize_chinese_chars", "do_basic_tokenize") if config.get(key) is False]
@@ -109,14 +109,14 @@ def unread(directory: Path) -> str | None:
 
 
 def stated_length(directory: Path) -> int | None:
-    """Return the `model_max_length` of a directory's tokenizer, in tokens; None where it states none, or no length."""
+    """Return the `model_max_length` of a directory's tokenizer, in tokens; None if it states none, or no limit."""
     length = (read_json(directory / "tokenizer_config.json") or {}).get("model_max_length")
-    # Room for two special tokens, and for a pair a third. Where there is no limit, it is a huge number.
+    # Two special tokens need room, and a pair a third one. `transformers` writes a huge number if there is no limit.
     return length if type(length) is int and 4 <= length < 1 << 30 else None
 
 
 def with_stated_casing(definition: str, config: dict[str, Any]) -> str:
-    """Return a tokenizer.json with the casing that tokenizer_config.json states, where its normalizer is BERT's."""
+    """Return a tokenizer.json with the casing that tokenizer_config.json states, if its normalizer is BERT's."""
     values = json.loads(definition)
     normalizer = values.get("normalizer") or {}
     if normalizer.get("type") != "BertNormalizer":
@@ -133,10 +133,10 @@ def first(*values: Any) -> Any:
 
 
 def entries_of(directory: Path) -> list[str] | None:
-    """Read the entries of vocab.txt in the order of their ids, those that were added later included.
+    """Read the entries of vocab.txt in the order of their ids, including those that were added later.
 
     Returns:
-        None if there is no vocab.txt.
+        The entries; None if there is no vocab.txt.
 
     Raises:
         UserError: if a file cannot be read.
@@ -159,10 +159,10 @@ def entries_of(directory: Path) -> list[str] | None:
 
 
 def added_tokens(directory: Path) -> list[AddedToken]:
-    """Return the tokens that were added to a tokenizer of BERT's kind, which text keeps whole.
+    """Return the tokens that were added to a tokenizer of BERT's kind, which are never split.
 
     Version 5 and late releases of version 4 of `transformers` list them in tokenizer_config.json, with how each is
-    found in text; earlier ones in added_tokens.json, and those that are special in special_tokens_map.json.
+    found in text; earlier releases list them in added_tokens.json, and the special ones in special_tokens_map.json.
 
     Raises:
         UserError: if a file cannot be read.
@@ -185,7 +185,7 @@ def added_entries(directory: Path) -> dict[str, dict[str, Any]]:
     """Return the tokens, by their ids, that a tokenizer_config.json lists as added.
 
     Raises:
-        UserError: if the list is no such list.
+        UserError: if the list has another form.
     """
     path = directory / "tokenizer_config.json"
     entries = (read_json(path) or {}).get("added_tokens_decoder") or {}
@@ -211,7 +211,7 @@ def write_tokenizer(
 
     Args:
         directory: where to write.
-        vocabulary: the model's.
+        vocabulary: the model's vocabulary.
         max_length: the longest row that the model reads.
         types: whether the second text of a pair must have token type 1, as the model was trained.
         has_types: whether the model takes token types.
@@ -228,7 +228,7 @@ def write_tokenizer(
         ]
     specials = {f"{role}_token": token for role, token in special if role in vocabulary.special_ids}
     write_json(directory / "special_tokens_map.json", specials)
-    # `transformers` 5 builds tokenizers of BERT's classes anew from their entries, and other ids come out.
+    # `transformers` 5 rebuilds tokenizers of BERT's classes from their entries, with other ids.
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", *["token_type_ids"] * has_types, "attention_mask"],

@@ -1,4 +1,4 @@
-"""Upload an exported directory to the hub of Hugging Face."""
+"""Upload an exported directory to the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from electra_jax.errors import UserError
 
 
 def check_push(name: str) -> None:
-    """Check that a directory can be uploaded under a name, before it is made.
+    """Check that a directory can be uploaded under a name, before the directory is made.
 
     Args:
         name: ORG/NAME.
 
     Raises:
-        UserError: if it is no such name, nobody is logged in, or the hub is not reached.
+        UserError: if the name has another form, nobody is logged in, or the hub cannot be reached.
     """
     try:
         validate_repo_id(name)
@@ -27,7 +27,7 @@ def check_push(name: str) -> None:
         raise UserError(
             f"--push {name}: nobody is logged in to the hub: log in with `hf auth login`, or export without --push"
         )
-    # The hub answers with an error of its own, the network with one of the client's.
+    # The hub raises its own errors, and the network those of the HTTP client.
     try:
         huggingface_hub.HfApi().whoami()
     except Exception as error:
@@ -38,10 +38,10 @@ def check_push(name: str) -> None:
 
 
 def push(folder: Path, name: str) -> str:
-    """Upload every file of a directory, to a repository that is made if there is none; return its address.
+    """Upload every file of a directory to a repository, which is made if it does not exist; return its address.
 
     Raises:
-        UserError: if it cannot be uploaded.
+        UserError: if the directory cannot be uploaded.
     """
     api = huggingface_hub.HfApi()
     try:
@@ -56,5 +56,5 @@ def push(folder: Path, name: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return what an error says, in a line."""
+    """Return an error's type and message in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

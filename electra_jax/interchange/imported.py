@@ -1,4 +1,4 @@
-"""Turn what an importer read into a model directory."""
+"""Write a model that an importer has read as a model directory."""
 
 import dataclasses
 from pathlib import Path
@@ -23,7 +23,7 @@ from electra_jax.tasks.vocabulary import Vocabulary
 
 
 class Moments(NamedTuple):
-    """Hold Adam's moments, trees like the parameters."""
+    """Hold Adam's moments, trees with the structure of the parameters."""
 
     mu: PyTree
     nu: PyTree
@@ -33,11 +33,11 @@ class Imported(NamedTuple):
     """Hold a model that was read from another implementation's files.
 
     Attributes:
-        description: kind and sizes.
-        params: float32 numpy arrays.
-        moments: of the optimizer; None if the files have none.
-        step: number of updates; 0 if the files do not say, or have no moments to resume from.
-        vocabulary: None if the files have none.
+        description: the kind and sizes of the model.
+        params: the parameters, float32 numpy arrays.
+        moments: the optimizer's moments; None if the files have none.
+        step: the number of updates; 0 if the files do not say, or have no moments to resume from.
+        vocabulary: the vocabulary; None if the files have none.
         notes: sentences for the user about what was not used or not found.
     """
 
@@ -53,7 +53,7 @@ def check_vocabulary(vocabulary: Vocabulary | None, rows: int, source: Path) -> 
     """Check that a vocabulary has no more entries than the embedding table has rows.
 
     Raises:
-        UserError: if it has more.
+        UserError: if it has more entries.
     """
     if vocabulary is not None and len(vocabulary.tokens) > rows:
         raise UserError(
@@ -63,10 +63,10 @@ def check_vocabulary(vocabulary: Vocabulary | None, rows: int, source: Path) -> 
 
 
 def without_unused_rows(model: Imported) -> Imported:
-    """Return a model whose tables of words end where its vocabulary does, with a note.
+    """Cut the rows of a model's word tables that are beyond its vocabulary, and add a note.
 
-    Other libraries pad tables to a round number of rows. No token has the rows beyond the vocabulary, and none of them
-    may be predicted.
+    Other libraries pad tables to a round number of rows. The rows beyond the vocabulary belong to no token, and must
+    not be predicted.
     """
     description = model.description
     if model.vocabulary is None or len(model.vocabulary.tokens) == description.encoder.vocab_size:
@@ -119,19 +119,19 @@ def write(model: Imported, dest: Path) -> list[str]:
 
 
 def train_state(model: Imported, config_gin: Path) -> PyTree:
-    """Return the state that `electra pretrain` restores; the moments are new if the model has none."""
+    """Return the state that `electra pretrain` restores; the moments are zero if the model has none."""
     from electra_jax.config import gin_files
     from electra_jax.training.state import TrainState
 
     recorded = RecordedFile(str(config_gin), needs_imports=True)
-    # What is read of the run depends on none of these.
+    # Only the optimizer and the seed of the run are used, which depend on none of these.
     unread = ['CORPUS="embedded"', 'MODEL_DIR="unread"', 'TOKENIZER="unread"']
     run = gin_files.build(PretrainingRun, [recorded], unread, search_paths=[])
     params = jax.tree.map(jnp.asarray, model.params)
     opt_state = run.update_rule().init(params)
     if model.moments is not None:
         moments = jax.tree.map(jnp.asarray, model.moments)
-        # Adam's count and the schedule's.
+        # `count` is that of Adam and that of the schedule.
         opt_state = optax.tree.set(opt_state, mu=moments.mu, nu=moments.nu, count=jnp.asarray(model.step, jnp.int32))
     # As `init_state` derives the base key of a run.
     _, base_key = jax.random.split(jax.random.key(run.seed))
@@ -139,5 +139,5 @@ def train_state(model: Imported, config_gin: Path) -> PyTree:
 
 
 def parameter_count(params: PyTree) -> int:
-    """Return how many numbers a tree of arrays holds."""
+    """Count the numbers in a tree of arrays."""
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))

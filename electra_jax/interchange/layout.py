@@ -1,8 +1,8 @@
 """Move tensors between our parameter tree and a flat dict with another implementation's names.
 
 The numbers of a parameter are in the same order on both sides: an attention kernel is [D, H, C] here and [D, H x C]
-there, so that converting means reshaping. PyTorch stores the transpose of a matrix, [out, in]. The numbers themselves
-do not change, so that converting there and back gives the same bits.
+there, so converting it means reshaping. PyTorch stores the transpose of a matrix, [out, in]. The numbers themselves do
+not change, so a conversion there and back gives the same bits.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from electra_jax.model.types import PyTree
 
 
 class LeafLocation(NamedTuple):
-    """Say which parameter of ours a tensor of another implementation holds, and its shape there.
+    """Name the parameter of ours that a tensor of another implementation holds, and the tensor's shape there.
 
     Attributes:
-        path: such as "discriminator/encoder/layers/attention/query_kernel".
-        row: which layer of a stacked parameter; None for a parameter that is not stacked.
-        shape: of the tensor there, before `transposed`.
+        path: the parameter, such as "discriminator/encoder/layers/attention/query_kernel".
+        row: the layer of a stacked parameter; None for a parameter that is not stacked.
+        shape: the shape of the tensor there, before it is transposed.
         transposed: whether it is stored as [out, in].
     """
 
@@ -46,9 +46,9 @@ def location(path: str, shape: tuple[int, ...], *, row: int | None, transposed: 
     Kernels of attention have three axes here and two there; everything else has the same shape on both sides.
 
     Args:
-        path: of our parameter.
-        shape: of our parameter, without the axis of the layers.
-        row: which layer; None for a parameter that is not stacked.
+        path: the path of our parameter.
+        shape: the shape of our parameter, without the axis of the layers.
+        row: the layer; None for a parameter that is not stacked.
         transposed: whether matrices are stored as [out, in].
     """
     if path.endswith("attention/output_kernel"):
@@ -62,7 +62,7 @@ def check(tensors: Mapping[str, np.ndarray], layout: Layout, source: str) -> lis
     """Check that tensors fill a layout.
 
     Args:
-        tensors: by their names there.
+        tensors: the tensors by their names there.
         layout: the tensors that the model needs.
         source: the file, for error messages.
 
@@ -90,7 +90,7 @@ def check(tensors: Mapping[str, np.ndarray], layout: Layout, source: str) -> lis
 
 
 def listed(names: list[str]) -> str:
-    """Join names for a sentence, which gets a dozen of them at most."""
+    """Join names for a sentence, at most a dozen of them."""
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
@@ -100,10 +100,10 @@ def as_float32(tensor: np.ndarray) -> np.ndarray:
 
 
 def assemble(tensors: Mapping[str, np.ndarray], layout: Layout, template: PyTree) -> PyTree:
-    """Return our parameters in float32, from tensors that `check` passed.
+    """Return our parameters in float32, from tensors that passed `check`.
 
     Args:
-        tensors: by their names there.
+        tensors: the tensors by their names there.
         layout: a location for every parameter of the template.
         template: the shapes of our parameters.
     """

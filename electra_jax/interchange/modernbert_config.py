@@ -1,4 +1,4 @@
-"""Translate between the `config.json` of ModernBERT in `transformers` and the description of a model."""
+"""Translate between a ModernBERT `config.json` of `transformers` and the description of a model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "problem_type": ("single_label_classification", "multi_label_classification", "regression", None),
 }
 
-# The values that `transformers` assumes where a config.json does not state them.
+# The values that `transformers` assumes if a config.json does not state them.
 SIZES = {
     "vocab_size": 50368,
     "hidden_size": 768,
@@ -82,8 +82,8 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
     """Return the sizes and parts of the encoder.
 
     Raises:
-        UserError: if a value has another type than it should, is none that our encoder has, or contradicts the table of
-            words.
+        UserError: if a value has the wrong type, is one that our encoder does not implement, or contradicts the word
+            table.
     """
     stated = {name: value for name, value in config.items() if value is not None}
     numbers = {name: stated.get(name, value) for name, value in (SIZES | RATES).items()}
@@ -98,7 +98,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
         raise UserError(f"{path} says vocab_size {sizes['vocab_size']}, but the embedding table has {len(table)} rows")
     global_theta, local_theta = thetas_of(config, path)
     try:
-        # Before as many layers are listed.
+        # A huge number must be refused before that many layers are listed.
         ranges.declared(EncoderConfig)["num_hidden_layers"].check("num_hidden_layers", sizes["num_hidden_layers"])
         return EncoderConfig(
             **sizes,
@@ -113,7 +113,7 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
             layer_types=layer_types_of(stated, sizes["num_hidden_layers"], path),
             global_rope_theta=global_theta,
             local_rope_theta=local_theta,
-            # One rate here for what follows the embeddings and each layer's parts.
+            # Here one rate applies after the embeddings and after each layer's parts.
             hidden_dropout_prob=float(numbers["mlp_dropout"]),
             attention_probs_dropout_prob=float(numbers["attention_dropout"]),
             initializer_range=float(numbers["initializer_range"]),
@@ -132,11 +132,12 @@ def encoder_config(config: Mapping[str, Any], tensors: Tensors, path: Path, *, p
 def layer_types_of(stated: Mapping[str, Any], depth: int, path: Path) -> tuple[str, ...]:
     """Return the kinds of layers as the shortest tuple that the layers repeat.
 
-    `transformers` 5 has a list of them, `layer_types`, version 4 the distance of layers that attend to the whole row,
-    `global_attn_every_n_layers`.
+    `transformers` 5 lists them in `layer_types`; version 4 states the distance between layers that attend to the whole
+    row, `global_attn_every_n_layers`.
 
     Raises:
-        UserError: if a kind is unknown, or the list is of another length than the layers.
+        UserError: if a kind is unknown, the list does not have one kind for each layer, or the distance is not a whole
+            number from 1.
     """
     kinds = stated.get("layer_types")
     if kinds is None:
@@ -158,11 +159,11 @@ def layer_types_of(stated: Mapping[str, Any], depth: int, path: Path) -> tuple[s
 def thetas_of(config: Mapping[str, Any], path: Path) -> tuple[float, float]:
     """Return the base of the rotary angles in full and in sliding layers.
 
-    `transformers` 5 has `rope_parameters` by kind of layer, version 4 `global_rope_theta` and `local_rope_theta`, of
-    which the second may be null: that of all layers is the first.
+    `transformers` 5 has `rope_parameters` by kind of layer; version 4 has `global_rope_theta` and `local_rope_theta`.
+    If the second is null, the first applies to all layers.
 
     Raises:
-        UserError: if a base is not a number above 0, or the angles are scaled.
+        UserError: if a base is not a number above 0, the angles are scaled, or `rope_parameters` lacks a kind of layer.
     """
     by_kind = config.get("rope_parameters") or {}
     one_each = isinstance(by_kind, Mapping) and all(isinstance(one, Mapping | None) for one in by_kind.values())
@@ -207,7 +208,7 @@ def head_config(kind: str, config: Mapping[str, Any], tensors: Tensors, path: Pa
 
 
 def import_notes(config: Mapping[str, Any], encoder: EncoderConfig, path: Path) -> list[str]:
-    """Return a note on rates of dropout that are not kept: they change no output, but further training."""
+    """Return a note on a dropout rate that is not kept: it affects further training, but no output."""
     rate = config.get("embedding_dropout") or 0.0
     if rate == encoder.hidden_dropout_prob:
         return []
@@ -218,7 +219,7 @@ def import_notes(config: Mapping[str, Any], encoder: EncoderConfig, path: Path) 
 
 
 def export_notes(encoder: EncoderConfig) -> list[str]:
-    """Return a note on kinds of layers that version 4 of `transformers` has no place for."""
+    """Return a note if version 4 of `transformers` cannot express the kinds of layers."""
     if "global_attn_every_n_layers" in old_fields(encoder):
         return []
     return ["version 4 of transformers cannot read these layer_types: load the model with version 5"]
@@ -228,8 +229,8 @@ def to_config(description: Description, special_ids: Mapping[str, int]) -> dict[
     """Return the content of config.json for one tower, with or without a head, with the keys of versions 4 and 5.
 
     Args:
-        description: of the tower.
-        special_ids: of the special tokens, by their roles.
+        description: the description of the tower.
+        special_ids: the ids of the special tokens, by their roles.
     """
     encoder, head = description.encoder, description.head
     thetas = {FULL: encoder.global_rope_theta, SLIDING: encoder.local_rope_theta}
@@ -260,7 +261,7 @@ def to_config(description: Description, special_ids: Mapping[str, int]) -> dict[
 
 
 def old_fields(encoder: EncoderConfig) -> dict[str, Any]:
-    """Return what version 4 reads in place of `layer_types` and `rope_parameters`, as far as it has a place for it."""
+    """Return the fields that version 4 reads in place of `layer_types` and `rope_parameters`, if it has them."""
     depth = encoder.num_hidden_layers
     thetas = {"global_rope_theta": encoder.global_rope_theta, "local_rope_theta": encoder.local_rope_theta}
     for every in range(1, depth + 1):
@@ -270,5 +271,5 @@ def old_fields(encoder: EncoderConfig) -> dict[str, Any]:
 
 
 def kinds_every(every: int, depth: int) -> tuple[str, ...]:
-    """Return the kinds of layers of which the first and then each `every`-th attends to the whole row."""
+    """Return the kinds of layers if the first and then each `every`-th one attends to the whole row."""
     return tuple(SLIDING if layer % every else FULL for layer in range(depth))

@@ -1,8 +1,8 @@
 """Map the tensors of a ModernBERT state dict of `transformers` to our parameters.
 
-Queries, keys and values are one tensor there, `Wqkv`, and so are the activations and the gates of a feed-forward, `Wi`:
-`split_joint` and `join_joint` cut them into one tensor for each of our parameters, and join those. The LayerNorm that
-follows a layer here stands there before the attention of the next layer, or, after the last layer, alone.
+There, queries, keys and values are one tensor, `Wqkv`, and so are the activations and gates of a feed-forward, `Wi`.
+`split_joint` cuts them into one tensor for each of our parameters, and `join_joint` joins these again. The LayerNorm
+that ends a layer here belongs there to the attention of the next layer or, after the last layer, to no layer.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from electra_jax.interchange.layout import Layout, location
 from electra_jax.model.types import PyTree
 
-# The parts of each tensor that is joint there, in their order along its first axis.
+# The parts of each joint tensor, in their order along its first axis.
 JOINT = {"attn.Wqkv": ("query", "key", "value"), "mlp.Wi": ("intermediate", "gate")}
 
 # Within one layer: our prefix and theirs.
@@ -27,7 +27,7 @@ LAYER = {
     "gate": "mlp.Wi/gate",
     "output": "mlp.Wo",
 }
-# The heads, of predicting words and of fine-tuning.
+# The parts of the heads for predicting words and for fine-tuning.
 HEADS = {"dense": "head.dense", "layer_norm": "head.norm", "prediction": "classifier"}
 
 LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight"}
@@ -85,7 +85,7 @@ def split_joint(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     split = {}
     for name, tensor in tensors.items():
         parts = next((parts for joint, parts in JOINT.items() if f".{joint}." in name), None)
-        # A tensor that cannot be cut is left as it is, and found to be left over.
+        # A tensor that cannot be cut is kept, and `layout.check` then reports its parts as missing.
         if parts is None or tensor.ndim == 0 or len(tensor) % len(parts):
             split[name] = tensor
         else:
@@ -95,7 +95,7 @@ def split_joint(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def join_joint(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a state dict with the parts that `split_joint` cut joined: its inverse."""
+    """Return a state dict with the parts joined that `split_joint` cut: its inverse."""
     joined = {}
     for name, tensor in tensors.items():
         owner, _, part = name.partition("/")

@@ -1,4 +1,4 @@
-"""Write a model for ONNX Runtime: `model.onnx`, and the tokenizer as `transformers` reads it."""
+"""Write a model for ONNX Runtime: `model.onnx`, and the tokenizer files of `transformers`."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from electra_jax.interchange.onnx_heads import HEADS, replaced_token
 
 FILE = "model.onnx"
 
-# A file of protocol buffers holds at most 2 GB.
+# A protocol buffers file holds at most 2 GB.
 MOST_BYTES = 2**31 - 2**24
 
 KINDS = (
@@ -30,8 +30,8 @@ def write(model: Loaded, dest: Path) -> list[str]:
     """Write a model into an empty folder.
 
     Args:
-        model: a discriminator, or the pair that it belongs to, or a fine-tuned classification, regression, tagging or
-            question answering.
+        model: a discriminator, or the pair that it belongs to, or a model fine-tuned for classification, regression,
+            tagging or question answering.
         dest: the folder.
 
     Returns:
@@ -51,7 +51,7 @@ def write(model: Loaded, dest: Path) -> list[str]:
         description = dataclasses.replace(description, kind="discriminator", generator=None, generator_embeddings=False)
         model = model._replace(description=description)
     elif description.kind != "question_answering":
-        # Of question answering everything has a place here, and nothing is to be folded.
+        # The graph has a place for every part of a question answering model, so nothing is folded.
         model = finetuned_task.folded(model)
     large = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params)) > MOST_BYTES
     onnx.save_model(graph_of(model), dest / FILE, save_as_external_data=large, location=f"{FILE}.data")
@@ -59,11 +59,11 @@ def write(model: Loaded, dest: Path) -> list[str]:
 
 
 def graph_of(model: Loaded) -> onnx.ModelProto:
-    """Return the graph of a discriminator, with its own head or a fine-tuning one.
+    """Return the graph of a discriminator, with its own head or a fine-tuning head.
 
-    It reads int64 `input_ids`, `attention_mask` and, where the model has token types, `token_type_ids`, all
-    [batch, sequence], and gives float32 outputs of the names that `Network.logits` gives: `logits`, or for question
-    answering those of its head. Its properties are the `kind` of the model and its `labels`, JSON.
+    The graph reads int64 `input_ids`, `attention_mask` and, if the model has token types, `token_type_ids`, all
+    [batch, sequence]. Its outputs have the names that `Network.logits` returns: float32 `logits`, or for question
+    answering those of its head. Its properties are the model's `kind` and its `labels`, as JSON.
     """
     description = model.description
     config, params = description.encoder, jax.tree.map(np.asarray, model.params)
@@ -85,7 +85,7 @@ def graph_of(model: Loaded) -> onnx.ModelProto:
 
 
 def write_reader_files(model: Loaded, dest: Path) -> list[str]:
-    """Write the tokenizer, and the config.json by which Optimum and transformers.js know the outputs; return notes."""
+    """Write the tokenizer, and the config.json that tells Optimum and transformers.js the outputs; return notes."""
     description, special_ids, notes = model.description, {"pad": 0}, []
     if model.vocabulary is None:
         notes.append("the model has no vocabulary: no tokenizer files were written")

@@ -1,6 +1,6 @@
 """Build the ONNX graph of an encoder and its head, for ONNX Runtime in any language.
 
-The graph has the operations of `model/`, at any batch size and length. Names of intermediate values are numbers.
+The graph has the operations of `model/`, at any batch size and length. Intermediate values have numbered names.
 """
 
 from collections.abc import Mapping
@@ -15,16 +15,16 @@ from electra_jax.model.config import SLIDING, EncoderConfig
 from electra_jax.model.rotary import rotation
 from electra_jax.model.types import PyTree
 
-# The first with LayerNormalization; browsers and phones have had it since 2022.
+# The first opset with LayerNormalization; browsers and phones have supported it since 2022.
 OPSET = 17
-# The version of the file format that came with the operations.
+# The version of the file format that was released with this opset.
 IR_VERSION = 8
 
 BATCH, SEQUENCE = "batch", "sequence"
 
 
 class Graph:
-    """Collect the operations and constants of a graph; a value is known by its name."""
+    """Collect the operations and constants of a graph; values are referred to by name."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -34,23 +34,23 @@ class Graph:
         self._outputs: list[onnx.ValueInfoProto] = []
 
     def input(self, name: str) -> str:
-        """Declare an input of integers, [batch, sequence]."""
+        """Declare an int64 input, [batch, sequence], and return its name."""
         self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, (BATCH, SEQUENCE)))
         return name
 
     def output(self, name: str, value: str, shape: tuple[str | int, ...], kind: int = TensorProto.FLOAT) -> None:
-        """Declare that a value is an output."""
+        """Declare a value as an output of the graph."""
         self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def constant(self, values: Any, dtype: Any = np.float32) -> str:
-        """Return the name of an array."""
+        """Add an array and return its name."""
         name = f"constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
     def integers(self, *values: int) -> str:
-        """Return the name of an int64 vector: a shape, axes or indices."""
+        """Add an int64 vector (a shape, axes or indices) and return its name."""
         return self.constant(values, np.int64)
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
@@ -64,7 +64,7 @@ class Graph:
         return names
 
     def model(self, name: str, properties: Mapping[str, str]) -> onnx.ModelProto:
-        """Return everything as a model, with its opset and with properties for its reader."""
+        """Return the graph as a model, with its opset and with properties for its reader."""
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="electra-jax"
@@ -93,7 +93,7 @@ def gelu(graph: Graph, values: str) -> str:
 
 
 def length_of(graph: Graph, values: str) -> str:
-    """Return the size of axis 1, as a vector of one."""
+    """Return the size of axis 1, int64 [1]."""
     return graph.add("Shape", values, start=1, end=2)
 
 
@@ -104,7 +104,7 @@ def places(graph: Graph, values: str) -> str:
 
 
 def first_rows(graph: Graph, table: np.ndarray, like: str) -> str:
-    """Return as many rows of a table as `like` has on axis 1: more than there are fail where they are added."""
+    """Return as many rows of a table as `like` has on axis 1; a longer row fails where the result is used."""
     return graph.add("Slice", graph.constant(table), graph.integers(0), length_of(graph, like), graph.integers(0))
 
 
@@ -146,11 +146,11 @@ def encoded(graph: Graph, config: EncoderConfig, params: PyTree, values: str, ma
 
 
 def attention_bias(graph: Graph, mask: str, reach: int | None) -> str:
-    """Return 0 where a token is seen and -10000 elsewhere, float32 [B, 1, 1, S]; [B, 1, L, S] in a window.
+    """Return 0 where a token may be attended to and -10000 elsewhere, float32 [B, 1, 1, S]; [B, 1, L, S] in a window.
 
     Args:
         graph: the graph.
-        mask: int64 [B, S].
+        mask: the attention mask, int64 [B, S].
         reach: the tokens of a window on each side; None for whole rows.
     """
     seen = graph.add("Cast", graph.add("Unsqueeze", mask, graph.integers(1, 2)), to=TensorProto.FLOAT)
@@ -166,7 +166,7 @@ def attention_bias(graph: Graph, mask: str, reach: int | None) -> str:
 
 
 def rotation_of(graph: Graph, config: EncoderConfig, theta: float, like: str) -> tuple[str, str]:
-    """Return the cosines and sines of each position, [L, C/2]."""
+    """Return the cosines and the sines of each position's rotary angles, [L, C/2] each."""
     positions = np.arange(config.max_position_embeddings, dtype=np.int32)[None]
     cos, sin = (first_rows(graph, np.asarray(part)[0], like) for part in rotation(positions, config.head_size, theta))
     return cos, sin
@@ -175,7 +175,7 @@ def rotation_of(graph: Graph, config: EncoderConfig, theta: float, like: str) ->
 def attended(
     graph: Graph, config: EncoderConfig, params: PyTree, values: str, bias: str, turn: tuple[str, str] | None
 ) -> str:
-    """Return what attention makes of the hidden states, [B, L, D]; see `SelfAttention`."""
+    """Return the output of attention to the hidden states, [B, L, D]; see `SelfAttention`."""
     width = config.hidden_size
 
     def projected(name: str) -> str:
@@ -200,7 +200,7 @@ def attended(
 
 
 def rotated(graph: Graph, values: str, turn: tuple[str, str]) -> str:
-    """Return [B, H, L, C] with each pair of channels turned by its position; see `rotary.rotate`."""
+    """Rotate each pair of channels of [B, H, L, C] by an angle in proportion to its position; see `rotary.rotate`."""
     cos, sin = turn
     first, second = graph.add_several("Split", values, count=2, axis=-1)
     ahead = graph.add("Sub", graph.add("Mul", first, cos), graph.add("Mul", second, sin))

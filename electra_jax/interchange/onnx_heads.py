@@ -1,4 +1,4 @@
-"""Build the heads of ONNX graphs: fine-tuning's, and that of replaced-token detection; see `model.heads`."""
+"""Build the heads of ONNX graphs, for fine-tuned models and for replaced-token detection; see `model.heads`."""
 
 from collections.abc import Callable
 
@@ -46,7 +46,7 @@ def tagging(graph: Graph, head: HeadConfig, config: EncoderConfig, params: PyTre
 
 
 def projected(graph: Graph, config: EncoderConfig, params: PyTree, hidden: str) -> str:
-    """Return logits: a projection, before which a head may have dense and GELU, and ModernBERT's a LayerNorm too."""
+    """Return logits: a projection, after a dense layer and GELU if the head has them, and ModernBERT's LayerNorm."""
     if "dense" in params:
         hidden = gelu(graph, dense(graph, hidden, params["dense"]))
     if "layer_norm" in params:
@@ -57,7 +57,7 @@ def projected(graph: Graph, config: EncoderConfig, params: PyTree, hidden: str) 
 def question_answering(
     graph: Graph, head: HeadConfig, config: EncoderConfig, params: PyTree, hidden: str, inputs: Inputs
 ) -> None:
-    """Add the logits of start and end, and that of "has no answer" if the head has one."""
+    """Add the logits of the start and the end, and the logit of "has no answer" if the head has one."""
     if "span_kernel" in params:
         both = dense(graph, hidden, {"kernel": params["span_kernel"].T, "bias": params["span_bias"]})
     else:
@@ -86,7 +86,7 @@ def answer_penalty(graph: Graph, head: HeadConfig, inputs: Inputs) -> str:
 
 
 def answerable(graph: Graph, head: HeadConfig, params: PyTree, hidden: str, start_logits: str) -> None:
-    """Add the logit of "has no answer", from [CLS] and perhaps the expected start; see `heads.AnswerableHead`."""
+    """Add the logit of "has no answer", from [CLS] and, for "start", the expected start; see `heads.AnswerableHead`."""
     features = first_token(graph, hidden)
     if head.answerable == "start":
         shares = graph.add("Unsqueeze", graph.add("Softmax", start_logits, axis=-1), graph.integers(1))
@@ -99,7 +99,7 @@ def answerable(graph: Graph, head: HeadConfig, params: PyTree, hidden: str, star
 def joint_question_answering(
     graph: Graph, head: HeadConfig, config: EncoderConfig, params: PyTree, hidden: str, inputs: Inputs
 ) -> None:
-    """Add a beam of starts and for each of them a beam of ends; see `heads.JointQuestionAnsweringHead`."""
+    """Add a beam of starts, and a beam of ends for each start; see `heads.JointQuestionAnsweringHead`."""
     start = graph.add("Squeeze", dense(graph, hidden, params["start"]), graph.integers(-1))
     penalty = answer_penalty(graph, head, inputs) if head.mask_questions else None
     start = start if penalty is None else graph.add("Add", start, penalty)
@@ -114,7 +114,7 @@ def joint_question_answering(
         return indices
 
     starts = best(start, "start", (BATCH, "beam"))
-    # A product with [start; end] is the sum of the products with each of them.
+    # A product with [start; end] is the sum of a product with the start and one with the end.
     kernels = np.split(params["joint"]["kernel"], 2)
     of_starts = dense(graph, hidden, {"kernel": kernels[0]})
     columns = graph.add("Unsqueeze", starts, graph.integers(2))

@@ -1,4 +1,4 @@
-"""The config.gin of an imported model: its sizes, and a recipe to train it further."""
+"""Write the config.gin of an imported model: its sizes, and a recipe to train it further."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,17 +10,17 @@ from electra_jax.model.electra import generator_config
 
 BASE_HIDDEN_SIZE, LARGE_HIDDEN_SIZE = 768, 1024
 
-# The generator's share of the width in the published ELECTRA-Base; small and large have a quarter.
+# The width of the generator of the published ELECTRA-Base, as a share; that of small and large is a quarter.
 THIRD_WIDTH = 0.33333
-# The generator's share of the depth in gin/models/modern_*.gin, which has the whole width.
+# The depth of the generator in gin/models/modern_*.gin, as a share; it has the whole width.
 MODERN_DEPTH = 0.25
 
-# Steps and warm-up of a model that is continued; more text wants more of them.
+# Steps and warm-up of a model that is trained further; more text needs more of them.
 CONTINUED_STEPS, CONTINUED_WARMUP = 20_000, 1_000
 
 
 class Recipe(NamedTuple):
-    """Hold what a run's length and rate are for a size of model (ELECTRA, tables 6 and 7)."""
+    """Hold the published learning rate, steps and batch size for a size of model (ELECTRA, tables 6 and 7)."""
 
     learning_rate: float
     train_steps: int
@@ -34,12 +34,12 @@ def run_file(description: Description, dest: Path, *, resumes_at: int | None) ->
     """Return the text of a Gin file with which `electra pretrain` trains an imported model further.
 
     Args:
-        description: of the model.
+        description: the description of the model.
         dest: the model directory, for the commands in the text.
-        resumes_at: the step from which the optimizer resumes; None where the files had no moments.
+        resumes_at: the step from which the optimizer resumes; None if the files had no moments.
 
     Returns:
-        The text and an empty reason; or None and the reason.
+        The text and an empty reason; or None, and the reason why there is no text.
     """
     config = description.discriminator
     if config is None:
@@ -64,7 +64,7 @@ def run_file(description: Description, dest: Path, *, resumes_at: int | None) ->
 
 
 def gin_text(description: Description, dest: Path, *, generator: EncoderConfig, resumes_at: int | None) -> str:
-    """Return the text for a model whose generator has these sizes."""
+    """Return the text of a Gin file for a model whose generator has the given sizes."""
     config = description.discriminator
     assert config is not None
     objective = "include 'gin/objectives/electric.gin'\n" if description.gives_energies else ""
@@ -98,13 +98,13 @@ run_config.PretrainingRun:
 
 
 def recipe(config: EncoderConfig, resumes_at: int | None) -> str:
-    """Return the bindings of a run's length and rate.
+    """Return the bindings of a run's steps and learning rate.
 
-    A run that resumes with its optimizer has the published recipe of its size. What is continued with a new one has
-    half of the published rate, a warm-up of its own and fewer steps.
+    A run that resumes with its optimizer has the published recipe of its size. A model that is trained further with a
+    new optimizer has half of the published rate, its own warm-up and fewer steps.
 
     Args:
-        config: the sizes.
+        config: the sizes of the model.
         resumes_at: the step from which the optimizer resumes; None for a new optimizer.
     """
     size = config.hidden_size
@@ -128,13 +128,13 @@ def recipe(config: EncoderConfig, resumes_at: int | None) -> str:
 
 
 def sizes(config: EncoderConfig, main: EncoderConfig) -> str:
-    """Return the bindings of one tower's sizes; MAX_POSITIONS is the main tower's."""
+    """Return the bindings of one tower's sizes; MAX_POSITIONS is that of the main tower."""
     own_positions = config.max_position_embeddings != main.max_position_embeddings
     fields = (
         *("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
         *("type_vocab_size", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps"),
         *(("max_position_embeddings",) if own_positions else ()),
-        # Otherwise those of gin/models/bert.gin.
+        # For "post", gin/models/bert.gin has the same values.
         *(BERT_BLOCK if config.norm_placement == "pre" else ()),
     )
     layers = config.num_hidden_layers

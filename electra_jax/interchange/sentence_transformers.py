@@ -1,8 +1,9 @@
-"""Read and write what a sentence-transformers directory has beside a directory of `transformers`.
+"""Read and write the files that a sentence-transformers directory adds to a directory of `transformers`.
 
 `modules.json` lists a chain of modules with a folder each: a Transformer, which is a directory of `transformers`, a
-Pooling and perhaps a Normalize. The Transformer stands at the top, or in a folder `0_Transformer` as old versions wrote
-it. The names of the classes and the fields of Pooling are those of versions 2 to 4, or of later ones, which read both.
+Pooling and, optionally, a Normalize. The Transformer is at the top, or in a folder `0_Transformer`, where old versions
+wrote it. The names of the classes and the fields of Pooling are those of versions 2 to 4, or those of later versions,
+which read both.
 """
 
 import dataclasses
@@ -21,13 +22,13 @@ from electra_jax.model.heads import HeadConfig
 MODULES = "modules.json"
 POOLING = "1_Pooling"
 NORMALIZE = "2_Normalize"
-# Its older names stand for other classes of the same module.
+# The settings of the Transformer; the older names belong to other classes of the same module.
 SETTINGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json")
 SETTINGS += ("sentence_camembert_config.json", "sentence_albert_config.json", "sentence_xlm-roberta_config.json")
 CARD_SETTINGS = "config_sentence_transformers.json"
-# The module of the classes in versions 2 to 4, under which later ones still find them.
+# The module of the classes in versions 2 to 4, where later versions still find them.
 PACKAGE = "sentence_transformers.models"
-# Fields of Pooling before version 5, by the one name that stands for each since.
+# Fields of Pooling before version 5, by the values of `pooling_mode` that replace them.
 MODES = {
     "cls": "pooling_mode_cls_token",
     "mean": "pooling_mode_mean_tokens",
@@ -39,13 +40,13 @@ MODES = {
 
 
 class Chain(NamedTuple):
-    """Hold what modules.json and the folders that it names say.
+    """Hold the settings in modules.json and in the folders that it names.
 
     Attributes:
         transformer: the directory of `transformers`.
         pooling: "mean" or "cls".
         normalize: whether vectors are divided by their length.
-        length: the most tokens of a text; None where it is not stated.
+        length: the most tokens of a text; None if it is not stated.
         notes: sentences for the user.
     """
 
@@ -65,7 +66,7 @@ def read_chain(directory: Path) -> Chain:
     """Read modules.json and the settings of its modules.
 
     Raises:
-        UserError: if a file cannot be read, or there are other modules or another pooling than are known here.
+        UserError: if a file cannot be read, or a module or the pooling is unknown here.
     """
     path = directory / MODULES
     entries = json_files.read_json(path, list[dict[str, Any]])
@@ -93,10 +94,10 @@ def read_chain(directory: Path) -> Chain:
 
 
 def inside(directory: Path, name: str, path: Path) -> Path:
-    """Return a folder that modules.json names.
+    """Return the path of a folder that modules.json names.
 
     Raises:
-        UserError: if it is outside the directory.
+        UserError: if the folder is outside the directory.
     """
     folder = directory / name
     if not folder.resolve().is_relative_to(directory.resolve()):
@@ -105,10 +106,10 @@ def inside(directory: Path, name: str, path: Path) -> Path:
 
 
 def pooling_of(folder: Path) -> str:
-    """Return the pooling that a folder's config.json states, "mean" where it states none.
+    """Return the pooling that a folder's config.json states, "mean" if it states none.
 
     Raises:
-        UserError: if it is neither "mean" nor "cls", or the file cannot be read.
+        UserError: if the pooling is neither "mean" nor "cls", or the file cannot be read.
     """
     path = folder / "config.json"
     config = json_files.read_json(path, dict[str, Any])
@@ -123,10 +124,10 @@ def pooling_of(folder: Path) -> str:
 
 
 def as_sentence_encoder(model: Imported, chain: Chain, source: Path) -> Imported:
-    """Return the encoder of an imported model with what a chain of modules makes of its states.
+    """Return the encoder of an imported model with the pooling and normalization of a chain of modules.
 
     Raises:
-        UserError: if the model has no encoder but that of a masked language model.
+        UserError: if the model is a masked language model rather than an encoder.
     """
     description = model.description
     encoder = description.discriminator
@@ -153,18 +154,18 @@ def as_sentence_encoder(model: Imported, chain: Chain, source: Path) -> Imported
 
 
 def without_head(description: Description) -> Description:
-    """Return a bare encoder in place of one that makes vectors; any other model as it is."""
+    """Return the description of a bare encoder for a model that makes vectors; that of any other model as it is."""
     if description.kind != "sentence_embedding":
         return description
     return dataclasses.replace(description, kind="encoder", head=None)
 
 
 def write_chain(folder: Path, head: HeadConfig, *, length: int) -> None:
-    """Write the modules beside a directory of `transformers`, as every version from 2 on reads them.
+    """Write the modules into a directory of `transformers`, in the form that every version from 2 on reads.
 
     Args:
         folder: the directory.
-        head: what is made of the states.
+        head: the head that pools the states.
         length: the most tokens of a text.
     """
     classes = {"": "Transformer", POOLING: "Pooling"} | ({NORMALIZE: "Normalize"} if head.kind == NORMALIZED else {})

@@ -1,4 +1,4 @@
-"""Read what the card of an imported model says that holds for every model made of it: its license and its languages."""
+"""Read from an imported model's card what also holds for models made from it: its license and its languages."""
 
 import re
 from pathlib import Path
@@ -11,20 +11,20 @@ from electra_jax.checkpoints.model_record import SOURCE
 CARD = "README.md"
 FIELDS = ("license", "license_name", "license_link", "language")
 
-# Where a card says more, it is no card.
+# A file that exceeds these limits is not taken for a card.
 MOST_BYTES, MOST_NAMES, LONGEST = 1 << 20, 200, 200
 
-# The values of the front matter, as hubs read it.
+# The front matter, delimited as hubs read it.
 FRONT_MATTER = re.compile(r"\A\s*---\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-# The folder of a model in the cache of downloads, which has its name.
+# The name of a model's folder in the download cache of the hub.
 CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
 
 
 def source_facts(directory: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return facts about the directory that a model comes from, for cards of what is made of it, and notes.
+    """Return facts about the directory that a model comes from, for the cards of models made from it, and notes.
 
-    Its name on the hub is known where the directory stands in the cache of downloads; otherwise the card may name the
-    model that it was made of.
+    The model's name on the hub is known if the directory is in the download cache; otherwise the card may name the
+    model that it was made from.
     """
     values, notes = front_matter(directory / CARD)
     found = {name: value for name in FIELDS if (value := named(values.get(name)))}
@@ -35,7 +35,7 @@ def source_facts(directory: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def front_matter(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the front matter of a card; nothing, and a note, where it cannot be read."""
+    """Return the front matter of a card and notes; an empty dict, with a note, if it cannot be read."""
     try:
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
             return {}, []
@@ -48,8 +48,8 @@ def front_matter(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def named(value: Any) -> str | list[str] | None:
-    """Return a name, or a list of names, of a front matter; None for anything else."""
-    # YAML reads the language code of Norwegian as a falsehood.
+    """Return a value of a front matter if it is a name or a list of names; None for anything else."""
+    # YAML reads "no", the language code of Norwegian, as false.
     value = "no" if value is False else value
     if isinstance(value, str) and 0 < len(value) <= LONGEST:
         return value

@@ -1,4 +1,4 @@
-"""Read the tensors of a file: safetensors, and PyTorch's pickles without running any code that they hold."""
+"""Read the tensors of safetensors files, and of PyTorch's pickles without running any code that they hold."""
 
 import collections
 import io
@@ -26,13 +26,13 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
-# Weights of other libraries, and what tells `transformers` to read them.
+# Weight files of other libraries, and the argument that makes `transformers` read each.
 OTHER_WEIGHTS = {"flax_model.msgpack": "from_flax", "tf_model.h5": "from_tf"}
 
-# PyTorch's DataParallel saves a model as the part "module" of itself.
+# PyTorch's DataParallel saves the model that it wraps as its part "module".
 WRAPPER = "module."
 
-# What the numbers of a written file may be.
+# The dtypes that a file can be written in.
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
 STORAGES = {
@@ -50,12 +50,12 @@ STORAGES = {
 
 
 class WeightIndex(TypedDict):
-    """Declare what is read of an index of weight files: the file of each tensor."""
+    """Declare the field that is read of an index of weight files: the file of each tensor."""
 
     weight_map: dict[str, str]
 
 
-# Tied tables are one storage under a few names.
+# Tied tables share one storage under a few names.
 MOST_COPIES = 8
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -67,7 +67,7 @@ def read_tensors(directory: Path) -> tuple[Tensors, str]:
         The tensors by name, and the name of the file that holds them or their index.
 
     Raises:
-        UserError: if there are no weights, or if a file is cut off, damaged or holds anything but tensors.
+        UserError: if there are no weights, or a file is cut off, damaged or holds anything but tensors.
     """
     name = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
     if name is None:
@@ -100,29 +100,31 @@ def read_tensors(directory: Path) -> tuple[Tensors, str]:
 
 
 def without_wrapper(tensors: Tensors) -> Tensors:
-    """Return tensors without the prefix that PyTorch's DataParallel puts before every name."""
+    """Remove the prefix that PyTorch's DataParallel puts before every name, if all names have it."""
     if not all(name.startswith(WRAPPER) for name in tensors):
         return tensors
     return {name.removeprefix(WRAPPER): tensor for name, tensor in tensors.items()}
 
 
 def check_shard(directory: Path, index: str, shard: str) -> None:
-    """Refuse what an index names beside itself that is no file there: a model's directory reads no other one.
+    """Check that a file that an index names is in the index's own directory: no other directory is read.
 
     Raises:
-        UserError: if it is a path to another directory, or there is no such file.
+        UserError: if the name is a path to another directory, or there is no such file.
     """
     if "\0" in shard or Path(shard).is_absolute() or ".." in Path(shard).parts:
-        raise UserError(f"{directory / index} names {shard!r}, which is no file beside it: download the model again")
+        raise UserError(
+            f"{directory / index} names {shard!r}, which is not a file next to it: download the model again"
+        )
     if not (directory / shard).is_file():
-        raise UserError(f"{directory / index} names {shard}, which is not there: copy it beside the index")
+        raise UserError(f"{directory / index} names {shard}, which is not there: copy it next to the index")
 
 
 def read_file(path: Path) -> Tensors:
     """Read the tensors of one file.
 
     Raises:
-        UserError: if it is cut off, damaged, or holds anything but tensors.
+        UserError: if the file is cut off, damaged, or holds anything but tensors.
     """
     return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
 
@@ -131,7 +133,7 @@ def read_safetensors(path: Path) -> Tensors:
     """Read the tensors of a safetensors file.
 
     Raises:
-        UserError: if it is cut off or damaged, or names a tensor twice.
+        UserError: if the file is cut off or damaged, or names a tensor twice.
     """
     try:
         with safe_open(path, framework="np") as file:
@@ -142,10 +144,10 @@ def read_safetensors(path: Path) -> Tensors:
 
 
 def check_names(path: Path) -> None:
-    """Refuse a safetensors file whose header names a tensor twice: `safetensors` would read the last.
+    """Check that the header of a safetensors file names no tensor twice: `safetensors` would read the last one.
 
     Raises:
-        UserError: if it does.
+        UserError: if it names one twice.
     """
     with path.open("rb") as file:
         header = file.read(int.from_bytes(file.read(8), "little"))
@@ -153,10 +155,10 @@ def check_names(path: Path) -> None:
 
 
 def rounded(tensors: Tensors, dtype: str) -> Tensors:
-    """Return float32 tensors in a dtype, a name of `DTYPES`.
+    """Convert float32 tensors to a dtype, a name of `DTYPES`.
 
     Raises:
-        UserError: if a number is too large for it.
+        UserError: if a number is too large for the dtype.
     """
     if dtype == "float32":
         return tensors
@@ -169,7 +171,7 @@ def rounded(tensors: Tensors, dtype: str) -> Tensors:
 
 
 class Storage(NamedTuple):
-    """Name an array of numbers that tensors are views of."""
+    """Refer to an array of numbers that tensors are views of."""
 
     key: str
     dtype: np.dtype
@@ -185,7 +187,7 @@ class View(NamedTuple):
 
 
 def rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *rest: Any) -> View:
-    """Replace torch._utils._rebuild_tensor_v2; gradients and hooks are ignored."""
+    """Replace torch._utils._rebuild_tensor and its second version; gradients and hooks are ignored."""
     del rest
     return View(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
@@ -197,7 +199,7 @@ def rebuild_parameter(view: View, *rest: Any) -> View:
 
 
 class TensorUnpickler(pickle.Unpickler):
-    """Build views of tensors and dicts of them; refuse every other name, so that no code of the file is run."""
+    """Unpickle views of tensors and dicts of them; refuse every other name, so that no code of the file is run."""
 
     ALLOWED = {  # noqa: RUF012  (never changed)
         ("collections", "OrderedDict"): collections.OrderedDict,
@@ -208,15 +210,15 @@ class TensorUnpickler(pickle.Unpickler):
     }
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        """Read one pickle of a file; `path` is for error messages."""
+        """Prepare to read one pickle of a file; `path` is for error messages."""
         super().__init__(file, encoding="utf-8")
         self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the replacement of a name that a state dict needs.
+        """Return the replacement for a name that a state dict needs.
 
         Raises:
-            UserError: if it is any other name.
+            UserError: if a state dict does not need the name.
         """
         if (module, name) not in self.ALLOWED:
             raise UserError(
@@ -229,7 +231,7 @@ class TensorUnpickler(pickle.Unpickler):
         """Return the storage that a reference names: ("storage", type, key, device, size[, view]).
 
         Raises:
-            UserError: if it refers to anything else.
+            UserError: if the reference has another form.
         """
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], np.dtype)):
             raise UserError(f"{self._path} is refused: it refers to {pid!r}, and only storages of tensors are read")
@@ -239,10 +241,10 @@ class TensorUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> Tensors:
-    """Read a plain state dict that torch.save wrote, in its zip format or the one before PyTorch 1.6.
+    """Read a plain state dict that torch.save wrote, in its zip format or in its format before PyTorch 1.6.
 
     Raises:
-        UserError: if it is cut off, damaged, or holds anything but tensors.
+        UserError: if the file is cut off, damaged, or holds anything but tensors.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -259,13 +261,13 @@ def read_pickle(path: Path) -> Tensors:
 
 
 def read_zip(path: Path) -> tuple[Any, dict[str, bytes]]:
-    """Return the unpickled object and the bytes of its storages."""
+    """Return the unpickled object of a zip file and the bytes of its storages."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > path.stat().st_size:
             raise UserError(
                 f"{path} of {path.stat().st_size:,} bytes unpacks to {unpacked:,}, and torch.save compresses nothing: "
-                "save it anew with torch, or as safetensors"
+                "save it again with torch, or as safetensors"
             )
         names = archive.namelist()
         record = next((name for name in names if name.endswith("data.pkl")), None)
@@ -280,7 +282,7 @@ def read_zip(path: Path) -> tuple[Any, dict[str, bytes]]:
 
 
 def read_legacy(path: Path) -> tuple[Any, dict[str, bytes]]:
-    """Return the same for the format before PyTorch 1.6: pickles, then the size and the numbers of each storage."""
+    """Return the same for a file from before PyTorch 1.6: pickles, then the size and the numbers of each storage."""
     with path.open("rb") as file:
         magic, _protocol, _system = (TensorUnpickler(file, path).load() for _ in range(3))
         if magic != LEGACY_MAGIC:
@@ -299,7 +301,7 @@ def named_views(views: Any, path: Path) -> list[tuple[str, View]]:
     """Return the items of a state dict.
 
     Raises:
-        UserError: if it is not a dict, or holds anything but tensors.
+        UserError: if the object is not a dict, or holds anything but tensors.
     """
     if not isinstance(views, dict):
         raise UserError(f"{path} holds a {type(views).__name__}, not a state dict of tensors by name")
@@ -310,10 +312,12 @@ def named_views(views: Any, path: Path) -> list[tuple[str, View]]:
 
 
 def check_size(named: list[tuple[str, View]], storages: dict[str, bytes]) -> None:
-    """Check that views hold no more numbers than a model's can: each its storage's, all together a few times those.
+    """Check that views are no larger than a model's can be, so that a small file cannot fill the memory.
+
+    Each view may have the size of its storage, and all views together `MOST_COPIES` times that of all storages.
 
     Raises:
-        ValueError: if they hold more.
+        ValueError: if the views are larger.
     """
     sizes = {name: math.prod(view.shape) * view.storage.dtype.itemsize for name, view in named}
     for name, view in named:
@@ -327,7 +331,7 @@ def materialise(name: str, view: View, storages: dict[str, bytes]) -> np.ndarray
     """Return a view's numbers as an array.
 
     Raises:
-        ValueError: if its storage is missing or shorter than the view.
+        ValueError: if its storage is missing or shorter than the view, or a size or a stride is negative.
     """
     if view.storage.key not in storages:
         raise ValueError(f"no storage for {name}")

@@ -1,4 +1,4 @@
-"""Read and write checkpoints of the original TensorFlow 1 code, ELECTRA's and BERT's."""
+"""Read and write checkpoints of the original TensorFlow 1 code of ELECTRA and BERT."""
 
 import glob
 import re
@@ -28,7 +28,7 @@ from electra_jax.tasks.tokenizer_file import write_tokenizer
 
 SLOTS = ("adam_m", "adam_v")
 
-# Parameters below `encoder/layers` here, and below each `encoder/layer_N` there.
+# The names of parameters below `encoder/layers` here, and below each `encoder/layer_N` there.
 LAYER_NAMES = {
     **{
         f"attention/{part}_{kind}": f"attention/self/{part}/{kind}"
@@ -43,7 +43,7 @@ LAYER_NAMES = {
     "output_layer_norm": "output/LayerNorm",
 }
 
-# Parameters below `head` here, and layers below `task_specific/<task>` there, by the kind of head; see `head_layout`.
+# Layers of a head here, and their names below `task_specific/<task>` there, by the kind of head; see `head_layout`.
 HEAD_LAYERS = {
     "sequence_classification_reference": {"head/prediction": "dense"},
     "token_classification": {"head/prediction": "dense"},
@@ -61,11 +61,11 @@ def checkpoint_prefix(source: Path) -> Path | None:
     """Return the prefix of the checkpoint that a path names: `model.ckpt-N` itself, one of its files, or its folder.
 
     Returns:
-        None if there is no checkpoint.
+        The prefix; None if there is no checkpoint.
 
     Raises:
-        UserError: if a folder holds several checkpoints, and no file `checkpoint` that chooses one, or if
-            that file is no text.
+        UserError: if a folder holds several checkpoints and no file `checkpoint` that chooses one, or that file is not
+            text.
     """
     if source.is_dir():
         chosen = source / "checkpoint"
@@ -86,7 +86,7 @@ def checkpoint_prefix(source: Path) -> Path | None:
 
 
 def read(source: Path) -> Imported:
-    """Read a checkpoint, and the vocabulary and the configuration beside it.
+    """Read a checkpoint, and the vocabulary and the configuration next to it.
 
     Raises:
         UserError: if a file cannot be read, or the variables do not describe one model.
@@ -109,7 +109,7 @@ def read(source: Path) -> Imported:
     check_vocabulary(vocabulary, description.encoder.vocab_size, prefix.parent)
     notes = [f"left over in {prefix}: {layout.listed(left)}"] if left else []
     if vocabulary is None:
-        notes.append(f"no vocab.txt stands beside {prefix}: only token ids can be read")
+        notes.append(f"there is no vocab.txt next to {prefix}: only token ids can be read")
     step = int(variables["global_step"]) if moments is not None and "global_step" in variables else 0
     return Imported(description, params, moments, step, vocabulary, notes)
 
@@ -118,7 +118,7 @@ def read_variables(prefix: Path) -> Variables:
     """Read every variable of a checkpoint.
 
     Raises:
-        UserError: if it is cut off or damaged.
+        UserError: if the checkpoint is cut off or damaged.
     """
     tensorflow = host_tensorflow()
     try:
@@ -147,9 +147,9 @@ def variable_layout(description: Description, template: PyTree, *, scope: str, t
     """Return the location of every variable of a model.
 
     Args:
-        description: kind and sizes.
+        description: the kind and sizes of the model.
         template: the shapes of its parameters.
-        scope: of the main encoder, "electra" or "bert".
+        scope: the scope of the main encoder, "electra" or "bert".
         task: the name of the fine-tuned task; None for a pre-trained model.
 
     Raises:
@@ -163,10 +163,10 @@ def variable_layout(description: Description, template: PyTree, *, scope: str, t
 
 
 def parameter_names(scope: str) -> dict[str, str]:
-    """Return the prefix of the original's name for each prefix of our paths, for all parameters outside the layers.
+    """Return the original's prefix for each prefix of our paths, for all parameters outside the layers.
 
     Args:
-        scope: of the main encoder, "electra" or "bert".
+        scope: the scope of the main encoder, "electra" or "bert".
     """
     return {
         "embeddings": f"{scope}/embeddings",
@@ -208,7 +208,7 @@ def head_layout(head: HeadConfig, template: PyTree, *, task: str | None) -> Layo
 
 
 def locations_of(template: PyTree, prefixes: Mapping[str, str]) -> Layout:
-    """Return the locations of the variables that hold some parameters, one for each layer of a stacked parameter.
+    """Return the locations of the variables that hold the given parameters, one for each layer of a stacked parameter.
 
     Args:
         template: the shapes of the parameters.
@@ -227,7 +227,7 @@ def locations_of(template: PyTree, prefixes: Mapping[str, str]) -> Layout:
 
 
 def renamed(path: str, prefixes: Mapping[str, str]) -> str:
-    """Return the original's name of a parameter, from the longest prefix that fits.
+    """Return the original's name for a parameter, from the longest prefix that fits.
 
     Raises:
         KeyError: if no prefix fits.
@@ -243,7 +243,7 @@ def renamed(path: str, prefixes: Mapping[str, str]) -> str:
 
 
 def read_moments(variables: Variables, names: Layout, template: PyTree) -> Moments | None:
-    """Return Adam's moments; None unless the checkpoint has those of every parameter."""
+    """Return Adam's moments; None unless the checkpoint has them for every parameter."""
     trees = []
     for slot in SLOTS:
         values = {name: variables.get(f"{name}/{slot}") for name in names}
@@ -265,7 +265,8 @@ def write(model: Loaded, source: Path, dest: Path) -> list[str]:
         Notes for the user.
 
     Raises:
-        UserError: if the original has no such head, or no place for a switch of the encoder.
+        UserError: if the original has no such head, no place for a switch of the encoder, or no model with a generator
+            alone.
     """
     description = model.description
     blocks_of(description, known=(BERT,), reader="the original TensorFlow code")
@@ -274,7 +275,7 @@ def write(model: Loaded, source: Path, dest: Path) -> list[str]:
     task = str(named) if description.head is not None else None
     template = abstract_params(description)
     if description.kind == "generator":
-        raise UserError("the original keeps a generator beside its discriminator: export the pair")
+        raise UserError("the original stores a generator together with its discriminator: export the pair")
     names = variable_layout(description, template, scope="electra", task=task)
     variables: Variables = dict(layout.disassemble(model.params, names))
     moments = orbax_store.read_moments(source)
@@ -293,7 +294,7 @@ def write(model: Loaded, source: Path, dest: Path) -> list[str]:
         f'model_checkpoint_path: "{prefix.name}"\nall_model_checkpoint_paths: "{prefix.name}"\n', encoding="utf-8"
     )
     encoder = description.encoder
-    # The number of heads cannot be read off the shapes; the original takes these sizes as model_hparam_overrides.
+    # The shapes do not show the number of heads; the original takes these sizes as model_hparam_overrides.
     sizes = {
         name: getattr(encoder, name)
         for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "embedding_size")

@@ -1,4 +1,4 @@
-"""Find out the kind and sizes of a TensorFlow 1 checkpoint from the names and shapes of its variables."""
+"""Infer the kind and sizes of a TensorFlow 1 checkpoint's model from the names and shapes of its variables."""
 
 import re
 from pathlib import Path
@@ -14,12 +14,12 @@ from electra_jax.model.heads import WITHOUT_ANSWERS, HeadConfig
 
 Variables = dict[str, np.ndarray]
 
-# Hidden and inner size of the original's --debug model, whose number of heads is not hidden_size // 64.
+# Numbers of heads that are not hidden_size // 64, by hidden and inner size: the original's --debug model.
 KNOWN_HEADS = {(144, 576): 4}
 
 
 class StatedSizes(TypedDict):
-    """Declare what is read of the configuration beside a checkpoint."""
+    """Declare the fields that are read of the configuration next to a checkpoint."""
 
     hidden_size: int
     num_attention_heads: int
@@ -53,7 +53,7 @@ def task_of(weights: Variables) -> str | None:
 
 
 def describe(weights: Variables, prefix: Path) -> Description:
-    """Return kind and sizes, from the names and shapes of the variables and a configuration file beside them.
+    """Return the kind and sizes of a model, from its variables' names and shapes and a configuration file next to them.
 
     Raises:
         UserError: if there is no encoder of ELECTRA or BERT, or a size is unknown.
@@ -78,7 +78,7 @@ def describe(weights: Variables, prefix: Path) -> Description:
         labels = tuple(f"LABEL_{number}" for number in range(head.num_labels))
     facts = {"imported from": prefix.name, "format": "TensorFlow 1"} | ({"task": task} if task else {})
     if "cloze_predictions/output_bias" in weights:
-        # The original gives a two-tower generator to Electric, and to ELECTRA only when asked to.
+        # The original uses a two-tower generator for Electric, and for ELECTRA only when asked to.
         facts["objective"] = "Electric"
     return Description(kind, discriminator, generator, own and generator is not None, head, labels, facts)
 
@@ -98,7 +98,7 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
     """Return the sizes of one tower.
 
     Raises:
-        UserError: if a variable that tells a size is missing, or the number of heads is unknown.
+        UserError: if a variable that shows a size is missing, or the number of heads is unknown.
     """
 
     def shape(name: str) -> tuple[int, ...]:
@@ -117,7 +117,7 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
     if hidden % heads:
         raise UserError(
             f"{prefix} does not show the number of attention heads of {scope}, and {hidden} is not divisible by "
-            f"{heads}: write it beside the checkpoint as bert_config.json, with hidden_size and num_attention_heads"
+            f"{heads}: write it next to the checkpoint as bert_config.json, with hidden_size and num_attention_heads"
         )
     return EncoderConfig(
         vocab_size=rows,
@@ -144,7 +144,7 @@ def encoder_config(weights: Variables, scope: str, table_scope: str, prefix: Pat
 
 
 def configuration_beside(prefix: Path, hidden_size: int) -> StatedSizes | dict[str, Any]:
-    """Return the JSON file beside the checkpoint that states the heads of an encoder of this size; {} if none does."""
+    """Read the JSON file next to the checkpoint that states the heads of an encoder of this size; {} if none does."""
     for path in sorted(prefix.parent.glob("*.json")):
         try:
             values = read_json(path, StatedSizes)
@@ -156,7 +156,7 @@ def configuration_beside(prefix: Path, hidden_size: int) -> StatedSizes | dict[s
 
 
 def head_config(weights: Variables, task: str) -> HeadConfig:
-    """Return the head of a fine-tuned task, which its layers tell."""
+    """Return the head of a fine-tuned task, inferred from its layers."""
     layers = {
         name.split("/")[2]: value for name, value in weights.items() if name.endswith("/kernel") and f"/{task}/" in name
     }

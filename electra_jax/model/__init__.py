@@ -1,1 +1,1 @@
-"""The networks: layers, encoder, generator and discriminator towers, task heads."""
+"""Define the networks: layers, encoder, generator and discriminator towers, task heads."""

@@ -1,1 +1,1 @@
-"""Watch a run: its log of metrics, the terminal, and checks of its health."""
+"""Monitor a run: its log of metrics, the terminal, and checks of its health."""

@@ -1,4 +1,4 @@
-"""Print on the terminal what users have named: labels, files, settings."""
+"""Print names that users chose (labels, files, settings) on the terminal without taking them for markup."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ from rich.console import Console
 
 
 class PlainConsole(Console):
-    """A console that prints texts and cells of tables as they are, not `[name]` as markup nor `:name:` as a picture."""
+    """A console that prints texts and table cells literally: `[name]` is no markup, and `:name:` is no emoji."""
 
     def __init__(self, **settings: Any) -> None:
-        """Create it.
+        """Create a console.
 
         Args:
-            settings: see `rich.console.Console`.
+            **settings: further arguments of `rich.console.Console`.
         """
         super().__init__(markup=False, emoji=False, **settings)

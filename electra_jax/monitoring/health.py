@@ -1,7 +1,8 @@
-"""Say what is unusual in a pre-training run, what usually causes that, and what to try.
+"""Diagnose a pre-training run: what is unusual, what usually causes it, and what to try.
 
-`health_checks` compares a run with what is possible and with its own past; here it is also compared with the published
-curve, if model, objective and length are the published ones; `held_out_checks` compares its evaluations.
+`health_checks` compares a run with what is possible and with its own past, and `held_out_checks` compares its
+evaluations. This module runs these checks, and also compares the run with the published curve if its model, objective
+and length are the published ones.
 """
 
 import math
@@ -12,7 +13,7 @@ from electra_jax.monitoring.held_out_checks import HELD_OUT_CHECKS
 from electra_jax.monitoring.history import History, Window, mean
 from electra_jax.monitoring.published_curve import Curve
 
-# How far from the published curve other text may lie: between novels and manuals the generator's loss differs by 0.5.
+# How far other text may be from the published curve: the generator's loss differs by 0.5 between novels and manuals.
 PUBLISHED_NATS = 1.0
 PUBLISHED_AUC = 0.08
 PUBLISHED_FACTOR = 1.6
@@ -20,7 +21,7 @@ PUBLISHED_ACCURACY = 0.15
 
 
 def diagnose(history: History, setting: Setting, published: Curve) -> list[Finding]:
-    """Return what is unusual in a run, given its history up to now."""
+    """Return the findings of all checks on a run's history up to now."""
     found = [not_finite(history)]
     windows = history.full
     if windows:
@@ -31,7 +32,7 @@ def diagnose(history: History, setting: Setting, published: Curve) -> list[Findi
 
 
 def not_finite(history: History) -> Finding | None:
-    """Find a loss that is not finite; only validation lines can have one, as training stops before it writes one."""
+    """Find a loss that is not finite; only a validation line can have one, because training stops before writing it."""
     if history.not_finite is None:
         return None
     step, name = history.not_finite

@@ -19,45 +19,47 @@ RECENT = 3
 # The generator's loss divided by that of a uniform guess, ln V: a new model begins within 1 % of it, and the noise of a
 # window is 0.05 nats.
 UNIFORM_FACTOR = 1.25
-# A rise in nats of the generator's loss over its best: ten times the noise of a window. The published run falls by 0.9
-# in all from step 20,000 on.
+# A rise of the generator's loss above its best, in nats: ten times the noise of a window. The loss of the published run
+# falls by 0.9 in total from step 20,000 on.
 GENERATOR_RISE = 0.5
-# The generator's accuracy has been at least this, over twice what always naming the most frequent word gives ...
+# A generator has collapsed if its accuracy was once at least this, over twice that of always naming the most frequent
+# word ...
 GENERATOR_READ = 0.1
-# ... and is now under this share of it.
+# ... and is now below this share of its best.
 GENERATOR_LOST = 0.2
 # The share of pairs of samples in a text that are the same token: 0.5 if 7 samples in 10 are one token. Words drawn by
-# their frequency give 0.01 to 0.02, an alphabet of four letters 0.25.
+# frequency give 0.01 to 0.02, and an alphabet of four letters gives 0.25.
 REPETITION = 0.5
-# A generator that restores this much leaves hardly any replaced token; the published one restores 0.45.
+# A generator with this accuracy leaves hardly any replaced token; the published one reaches 0.45.
 GENERATOR_ALL = 0.9
-# A generator that restores this much reads its context: frequencies, and copies of the 15 % not hidden, give 0.2.
+# A generator with this accuracy reads its context: frequencies, and copying the 15 % not hidden, give 0.2.
 GENERATOR_GOOD = 0.3
-# An AUC under this cannot be told from 0.5 within a window or two; the smallest good runs measured have 0.53.
+# An AUC below this is indistinguishable from 0.5 within a window or two; the smallest good runs measured have 0.53.
 CHANCE_AUC = 0.52
-# Below this recall every token is in effect called original.
+# Below this recall, practically every token is called original.
 SILENT_RECALL = 0.02
-# Within this many tokens a generator learns frequencies and little more, and there is nothing to find.
+# Within this many tokens a generator learns little but frequencies, so a discriminator at chance is no fault.
 PLATEAU_TOKENS = 100e6
-# Nor is there more to learn from a small text that has been repeated so often: up to 4 epochs are nearly as good as new
-# text, and from 40 on repeating is worth nothing (Muennighoff et al. 2023, arXiv:2305.16264, figure 1).
+# The plateau also ends after this many epochs of a small text, when there is nothing more to learn: up to 4 epochs are
+# nearly as good as new text, and from 40 on repeating is worth nothing (Muennighoff et al. 2023, arXiv:2305.16264,
+# figure 1).
 PLATEAU_EPOCHS = 40
-# Tokens of the published run at its first published point, 20,000 steps of 128 x 128: early spike and dip are over.
+# Tokens of the published run at its first published point, 20,000 steps of 128 x 128: the early spike and dip are over.
 REFERENCE_TOKENS = 330e6
-# Tokens of 100,000 such steps. At 200,000 the published run flags a quarter of the replaced tokens: accuracy 0.929 and
-# precision 0.737 where the share of replaced tokens is 0.15 x (1 - 0.433) give a recall of 0.26.
+# Tokens of 100,000 such steps. At 200,000 steps the published run flags a quarter of the replaced tokens: its accuracy
+# of 0.929, precision of 0.737 and share of replaced tokens of 0.15 x (1 - 0.433) give a recall of 0.26.
 FLAGGING_TOKENS = 1.6e9
-# ln 2 is the loss of a coin; a new discriminator has it, and one whose loss is half as much again is worse than one.
+# ln 2 is the loss of tossing a coin, which a new discriminator has; half as much again is worse than guessing.
 COIN_FACTOR = 1.5
-# The loss of always answering the share of replaced tokens is what learning the bias alone reaches.
+# Learning only the bias reaches the loss of always answering the share of replaced tokens.
 CONSTANT_FACTOR = 1.2
-# The sum of learning rates after which Adam has certainly taught a head its bias: 2 in logits is 0.16 for 16 of width.
+# The sum of learning rates after which Adam has certainly taught a head its bias: 2 in logits is 0.16 at width 16.
 BIAS_TRAVELLED = 0.2
-# A fall of the AUC within the second half of a run so far, five times the noise of a window.
+# A fall of the AUC within the second half of a run so far: five times the noise of a window.
 AUC_FALL = 0.03
-# That half has at least this many windows, so that its first and its last third are averages.
+# That half must have at least this many windows, so that its first and its last third are averages.
 HALF_WINDOWS = 6
-# A generator that gains this many nats meanwhile makes harder fakes: the early dip of every good run.
+# A generator that gains this many nats meanwhile makes harder fakes, which explains the early dip of every good run.
 GENERATOR_GAIN = 0.1
 # The first million tokens are spent on the warm-up and on frequencies; no trend within them means anything.
 TREND_TOKENS = 2e6
@@ -65,14 +67,14 @@ TREND_TOKENS = 2e6
 
 @dataclass(frozen=True)
 class Setting:
-    """The part of a run's configuration that its numbers must be read with.
+    """The part of a run's configuration that is needed to interpret its numbers.
 
     Attributes:
         vocab_size: V, the size of the vocabulary.
-        batch_size: examples in a step; the published steps are scaled by it.
-        generator_learns: False if the generator draws any token, or there is none.
+        batch_size: examples in a step, by which the published steps are scaled.
+        generator_learns: whether there is a generator that is trained.
         judges_every_token: whether the discriminator answers "was this token replaced?" for every real token.
-        differences: what differs from the published run; empty if the two curves can be compared.
+        differences: the differences from the published run; empty if the two curves can be compared.
     """
 
     vocab_size: int
@@ -87,9 +89,9 @@ class Finding:
     """Something unusual in a run, in words for a person.
 
     Attributes:
-        name: a short name; the same check always gives the same one.
-        step: the last update that was looked at.
-        words: what is seen, in a sentence or two.
+        name: a short name, always the same for a check.
+        step: the last update that was checked.
+        words: what was seen, in a sentence or two.
         cause: what usually causes it.
         remedy: what to try.
     """
@@ -127,7 +129,7 @@ def generator_scale(windows: Sequence[Window], setting: Setting) -> Finding | No
 
 
 def generator_rising(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """Find a generator whose loss is back where it was long ago."""
+    """Find a generator whose loss has risen far above its best."""
     losses = [window["generator_loss"] for window in windows]
     if not setting.generator_learns or len(losses) <= RECENT:
         return None
@@ -140,13 +142,13 @@ def generator_rising(windows: Sequence[Window], setting: Setting) -> Finding | N
         f"The generator has collapsed: its loss rose from {best:.2f} nats at step "
         f"{windows[losses.index(best)].step:,} to {losses[-1]:.2f} and stays there.",
         "most often a learning rate that is too high for this model; else text that changes along the corpus",
-        "go back to a checkpoint from before the rise with a lower LEARNING_RATE, or start anew with a longer "
+        "go back to a checkpoint from before the rise with a lower LEARNING_RATE, or start again with a longer "
         "WARMUP_STEPS",
     )
 
 
 def generator_lost(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """Find a generator that restored tokens and no longer does."""
+    """Find a generator that once restored tokens and no longer does."""
     best, now = max(window["generator_accuracy"] for window in windows), mean(windows[-RECENT:], "generator_accuracy")
     if not (setting.generator_learns and best >= GENERATOR_READ and now < GENERATOR_LOST * best):
         return None
@@ -175,7 +177,7 @@ def generator_one_token(windows: Sequence[Window], setting: Setting) -> Finding 
 
 
 def generator_ahead(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """Find a generator whose samples cannot be told from the text."""
+    """Find a generator whose samples are hardly distinguishable from the text."""
     recent = windows[-RECENT:]
     accuracy, area = mean(recent, "generator_accuracy"), mean(recent, "discriminator_auc")
     at_chance = setting.judges_every_token and area < CHANCE_AUC and not _untaught(windows, setting)
@@ -208,7 +210,7 @@ def generator_ahead(windows: Sequence[Window], setting: Setting) -> Finding | No
 
 
 def discriminator_scale(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """Find a discriminator's loss that its tokens cannot give."""
+    """Find a discriminator's loss that is impossibly low for its AUC, or worse than tossing a coin."""
     last = windows[-1]
     loss, area = last["discriminator_loss"], last["discriminator_auc"]
     constant = constant_guess_loss(last["unreplaced_share"])
@@ -216,8 +218,8 @@ def discriminator_scale(windows: Sequence[Window], setting: Setting) -> Finding 
         return None
     if loss > COIN_FACTOR * math.log(2):
         words = f"is {loss:.2f} nats per token, and tossing a coin costs only ln 2 = 0.69, where a new one begins"
-    # A discriminator that finds a share s of the replaced tokens for certain, and none of the rest, has the AUC
-    # 1 - (1 - s) / 2 and a loss of (1 - s) times a constant answer's. Half of that is out of reach at the same AUC.
+    # A discriminator that finds a share s of the replaced tokens with certainty, and none of the rest, has the AUC
+    # 1 - (1 - s) / 2 and a loss of (1 - s) times that of a constant answer. Half that loss is impossible at this AUC.
     elif loss < (1 - area) * constant:
         words = (
             f"is {loss:.3f} nats per token, less than an AUC of {area:.3f} with {1 - last['unreplaced_share']:.1%} "
@@ -253,7 +255,7 @@ def discriminator_untaught(windows: Sequence[Window], setting: Setting) -> Findi
 
 def _untaught(windows: Sequence[Window], setting: Setting) -> bool:
     constant = constant_guess_loss(windows[-1]["unreplaced_share"])
-    # Not by the steps of a generator alone.
+    # Steps that trained only the generator do not count.
     judged = [window for window in windows[:-1] if math.isfinite(window["discriminator_loss"])]
     travelled = sum(window.travelled for window in judged)
     return (
@@ -305,12 +307,12 @@ def discriminator_at_chance(windows: Sequence[Window], setting: Setting) -> Find
 
 
 def _after_plateau(windows: Sequence[Window]) -> bool:
-    """Return whether a generator has had what it needs to learn more than frequencies, if its text offers more."""
+    """Return whether a generator has read enough to learn more than frequencies, if its text offers more."""
     return sum(window.tokens for window in windows) > PLATEAU_TOKENS or windows[-1].epoch > PLATEAU_EPOCHS
 
 
 def auc_falling(windows: Sequence[Window], setting: Setting) -> Finding | None:
-    """Find an AUC that falls for half of the run, and not because the generator improves."""
+    """Find an AUC that falls for half of the run without the generator improving."""
     if not (setting.judges_every_token and _fallen(windows)):
         return None
     half = _second_half(windows)

@@ -1,7 +1,7 @@
-"""Judge a run by its held-out text: whether what it learns from its own text is true of other text as well.
+"""Judge a run by its held-out text: whether what it learns from its training text also holds for other text.
 
-Every evaluation of a run reads the same examples with the same masks, so that two of them differ less than two windows
-of training do. The thresholds are those of `health_checks` where they mean the same.
+Every evaluation of a run reads the same examples with the same masks, so two evaluations differ less than two windows
+of training. Thresholds with the same meaning as in `health_checks` are shared with it.
 """
 
 import math
@@ -17,16 +17,16 @@ from electra_jax.monitoring.health_checks import (
 )
 from electra_jax.monitoring.history import History, Window, mean
 
-# A rise in nats of a held-out loss over its best: twice the noise of a window of training.
+# A rise of a held-out loss above its best, in nats: twice the noise of a window of training.
 LOSS_RISE = 0.1
-# So many evaluations in a row are worse than the best one: a single one may be bad by chance.
+# This many evaluations in a row must be worse than the best one: a single one may be bad by chance.
 IN_A_ROW = 2
-# The losses of whatever fills in hidden tokens, and what it is called.
+# The losses of predicting hidden tokens, and the part of the model that predicts them.
 FILLERS = {"generator_loss": "generator", "prediction_loss": "model"}
 
 
 def overfitting(history: History, setting: Setting) -> Finding | None:
-    """Find a generator, or a masked language model, that learns its text by heart."""
+    """Find a generator, or a masked language model, that memorizes its text."""
     for name, what in FILLERS.items():
         evaluations = [window for window in history.held_out if math.isfinite(window[name])]
         if len(evaluations) <= IN_A_ROW or not history.full:
@@ -34,7 +34,7 @@ def overfitting(history: History, setting: Setting) -> Finding | None:
         now, best = evaluations[-1], min(evaluations, key=lambda window: window[name])
         before, after = _trained(history.full, best.step, name), _trained(history.full, now.step, name)
         rises = min(window[name] for window in evaluations[-IN_A_ROW:]) > best[name] + LOSS_RISE
-        # What has been read once cannot be known by heart.
+        # Text that was read only once cannot be memorized.
         repeated = not now.epoch <= 1
         if not (rises and after < before and repeated) or (what == "generator" and not setting.generator_learns):
             continue
@@ -52,12 +52,12 @@ def overfitting(history: History, setting: Setting) -> Finding | None:
 
 
 def held_out_auc_falling(history: History, setting: Setting) -> Finding | None:
-    """Find a held-out AUC that has fallen back, and not because the generator improves on held-out text."""
+    """Find a held-out AUC that has fallen without the generator improving on held-out text."""
     evaluations = [window for window in history.held_out if math.isfinite(window["discriminator_auc"])]
     recent, now = evaluations[-IN_A_ROW:], evaluations[-1] if evaluations else None
     if now is None or not (setting.judges_every_token and _has_trend(history, now)):
         return None
-    # An early spike is no best to fall back from: the generator has gained much since.
+    # An early spike does not count as the best: the generator has gained much since.
     comparable = [
         window
         for window in evaluations[:-IN_A_ROW]
@@ -79,12 +79,12 @@ def held_out_auc_falling(history: History, setting: Setting) -> Finding | None:
 
 
 def _has_trend(history: History, now: Window) -> bool:
-    """Return whether the run is past its beginning, by its tokens or because its text begins anew."""
+    """Return whether the run is past its beginning: it has read enough tokens, or all of its text once."""
     return sum(window.tokens for window in history.windows) >= TREND_TOKENS or now.epoch > 1
 
 
 def _trained(windows: Sequence[Window], step: int, name: str) -> float:
-    """Return the mean training loss about a step: of the last windows that end by it, or else of the first window."""
+    """Return the mean training loss around a step: of the last windows that end by it, or else of the first window."""
     return mean([window for window in windows if window.step <= step][-RECENT:] or windows[:1], name)
 
 

@@ -1,9 +1,9 @@
-"""Pool a run's lines until each pool means something; `health.diagnose` reads the pools.
+"""Pool a run's lines of metrics into windows that are large enough to judge, for `health.diagnose`.
 
 One line of metrics.jsonl may cover one step of a tiny batch or a hundred steps of a large one. Lines are pooled into
-windows of at least `WINDOW_TOKENS` tokens, and a long run's windows are pooled again, so that a window's numbers are
-never noise and a history never grows long. A validation line, an average over the same examples each time, is a window
-of its own.
+windows of at least `WINDOW_TOKENS` tokens, and the windows of a long run are pooled again, so that a window's numbers
+are more than noise and a history stays short. A validation line, an average over the same examples each time, is a
+window by itself.
 """
 
 import math
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-# At 15 % masked, 3,000 of these tokens are predicted: the generator's loss is then good to 0.05 nats, and the AUC of
-# a discriminator at chance to 0.006 (one standard error).
+# With 15 % masked, 3,000 of these tokens are predicted: one standard error is then 0.05 nats for the generator's loss,
+# and 0.006 for the AUC of a discriminator at chance.
 WINDOW_TOKENS = 20_000
-# Enough to see every trend that the checks ask for; more would cost time at every report of a long run.
+# Enough for every trend that the checks look for; more would cost time at every report of a long run.
 MAX_WINDOWS = 512
 
 METRICS = (
@@ -33,14 +33,14 @@ LOSSES = ("loss", "generator_loss", "discriminator_loss", "prediction_loss", "co
 
 @dataclass(frozen=True)
 class Window:
-    """Neighbouring lines of a split, taken as one.
+    """A window: neighbouring lines of a split, pooled.
 
     Attributes:
-        step: its last update.
-        epoch: of the text, at that update; NaN if it is not known.
-        tokens: real tokens that it averages over.
+        step: the last update of the window.
+        epoch: the epoch of the text at that update; NaN if it is unknown.
+        tokens: the number of real tokens that the window averages over.
         travelled: the sum of the learning rates of its updates: about how far Adam can have moved each weight.
-        totals: the sum of each metric's finite values, weighted by tokens, and the weight.
+        totals: the sum of each metric's finite values, weighted by tokens, and the sum of the weights.
     """
 
     step: int
@@ -57,12 +57,12 @@ class Window:
 
 @dataclass(frozen=True)
 class History:
-    """The recent past of a run, as its checks of health see it.
+    """The history of a run, as its health checks see it.
 
     Attributes:
-        windows: of training, by rising step; the last one may still be filling.
-        size: tokens from which a window is full.
-        not_finite: the first step at which a loss was not finite, and its name.
+        windows: the windows of training, by rising step; the last one may still be filling.
+        size: the number of tokens from which a window is full.
+        not_finite: the first step at which a loss was not finite, and the name of the loss; None if all were finite.
         held_out: the evaluations, by rising step.
     """
 
@@ -73,11 +73,11 @@ class History:
 
     @property
     def full(self) -> tuple[Window, ...]:
-        """The windows that hold `size` tokens."""
+        """The windows that hold at least `size` tokens."""
         return tuple(window for window in self.windows if window.tokens >= self.size)
 
     def add(self, row: Mapping[str, Any]) -> "History":
-        """Return the history with one more line, of training or validation; others change nothing."""
+        """Return the history with one more line of training or validation; other lines change nothing."""
         bad = self.not_finite
         if bad is None and row["split"] in ("train", "validation"):
             names = [name for name in LOSSES if name in row and not math.isfinite(_number(row, name))]
@@ -100,7 +100,7 @@ class History:
 
 
 def history_of(rows: Iterable[Mapping[str, Any]]) -> History:
-    """Return the history of some lines of metrics.jsonl."""
+    """Return the history of the given lines of metrics.jsonl."""
     history = History()
     for row in rows:
         history = history.add(row)
@@ -114,7 +114,7 @@ def mean(windows: Sequence[Window], name: str) -> float:
 
 
 def _window(row: Mapping[str, Any], before: int, size: float) -> Window:
-    """Return one line as a window, a full one if the line does not say how many tokens it covers."""
+    """Return one line as a window, which is full if the line does not say how many tokens it covers."""
     counted = _number(row, "tokens_per_second") * _number(row, "seconds")
     tokens = counted if math.isfinite(counted) else size
     rate = _number(row, "learning_rate")
@@ -125,7 +125,7 @@ def _window(row: Mapping[str, Any], before: int, size: float) -> Window:
 
 
 def _halved(windows: Sequence[Window]) -> tuple[Window, ...]:
-    """Return windows, one more than `MAX_WINDOWS`, of which all but the last are pooled in pairs."""
+    """Pool `MAX_WINDOWS` + 1 windows in pairs, all but the last one."""
     return (*(_merge(*windows[index : index + 2]) for index in range(0, MAX_WINDOWS, 2)), *windows[MAX_WINDOWS:])
 
 

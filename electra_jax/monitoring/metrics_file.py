@@ -1,4 +1,4 @@
-"""Write and read `metrics.jsonl`, which has a line of JSON for every report of a run."""
+"""Write and read `metrics.jsonl`, which has one line of JSON for every report of a run."""
 
 import json
 import math
@@ -16,7 +16,7 @@ Rows = list[dict[str, Any]]
 
 
 class MetricsRow(TypedDict):
-    """Declare what every line of metrics has: the step, and "train", "validation" or "health"."""
+    """Declare the fields of every line of metrics: the step, and the split: "train", "validation" or "health"."""
 
     step: int
     split: str
@@ -29,9 +29,9 @@ def line_of(step: int, split: str, values: dict[str, float]) -> str:
 
 
 def drop_after(path: "epath.Path | Path", step: int) -> None:
-    """Remove the lines of a metrics file that are of later steps than `step`, and a torn last line.
+    """Remove the lines of a metrics file that are later than `step`, and a torn last line.
 
-    A file with other lines that are no reports is set aside with a warning, and a new one has the lines that are.
+    If other lines are no reports, the file is set aside with a warning, and a new file gets the valid lines.
     """
     if not path.exists():
         return
@@ -50,7 +50,7 @@ def drop_after(path: "epath.Path | Path", step: int) -> None:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """Return the report that a line holds; None if it holds none."""
+    """Return the report that a line holds; None if the line is no report."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -67,7 +67,7 @@ def read_rows(path: "epath.Path | Path") -> Rows:
     """Return the lines of a metrics file; none if there is no such file.
 
     Raises:
-      UserError: if the file cannot be read, or a line is not one of metrics.
+        UserError: if the file cannot be read, or a line is not a line of metrics.
     """
     return parse_lines(read_text(path), MetricsRow, path) if path.exists() else []
 
@@ -76,12 +76,12 @@ def parse_lines(text: str, kind: Any, place: object) -> Rows:
     """Return the values of JSON lines, without a last line that lacks its newline.
 
     Args:
-      text: the content of the file.
-      kind: the type of the value of a line, see `parse_json`.
-      place: the file, for the message.
+        text: the content of the file.
+        kind: the type of a line's value; see `parse_json`.
+        place: the file, for the message.
 
     Raises:
-      UserError: if a line is not of that type.
+        UserError: if a line is not of that type.
     """
     lines = text.split("\n")
     # A run that was killed while it wrote leaves half a line at the end, without its newline.
@@ -93,6 +93,6 @@ def parse_lines(text: str, kind: Any, place: object) -> Rows:
 
 
 def by_step(rows: Rows, split: str) -> Rows:
-    """Return the rows of one split by rising step; of a step that was run twice (resumed) the later row."""
+    """Return the rows of one split by rising step; the later row of a step that was run twice (after a resume)."""
     latest = {row["step"]: row for row in rows if row.get("split") == split}
     return [latest[step] for step in sorted(latest)]

@@ -1,4 +1,4 @@
-"""Read the published pre-training curve of ELECTRA-Small, with which runs of the published size are compared."""
+"""Read the published pre-training curve of ELECTRA-Small, to compare runs of the published size with."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ class Curve:
     points: Mapping[str, Sequence[tuple[int, float]]]
 
     def at(self, name: str, step: float) -> float:
-        """Return a metric at a step, linear in log step between the points; NaN before the first and after the last."""
+        """Interpolate a metric at a step, linearly in log step; NaN before the first point and after the last."""
         points = self.points[name]
         for (left, low), (right, high) in itertools.pairwise(points):
             if left <= step <= right:
@@ -31,7 +31,7 @@ class Curve:
 
 
 def published_curve() -> Curve:
-    """Return the curve of ELECTRA-Small that ships with this package."""
+    """Return the published curve of ELECTRA-Small, which ships with this package."""
     shipped = shipped_curve()
     steps, *_ = columns = list(zip(*shipped["rows"], strict=True))
     points = {

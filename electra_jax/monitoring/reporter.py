@@ -37,10 +37,10 @@ COLUMNS: Columns = {
 
 
 class RunConsole(PlainConsole):
-    """A console whose reader may go, which its caller is told."""
+    """A console that lets its caller handle a closed pipe."""
 
     def on_broken_pipe(self) -> None:
-        """Raise the error that is being handled: the library would end the process."""
+        """Raise the error that is being handled; the library's own method would end the process."""
         raise
 
 
@@ -58,13 +58,13 @@ class RunReporter:
             num_train_steps: the last step of the run, for the time left.
             columns: the metrics that the console shows.
         """
-        # Loads TensorFlow where that is installed.
+        # This import loads TensorFlow if it is installed.
         from tensorboard import summary
 
         directory = path_of(model_dir)
         self._path = directory / METRICS
         drop_after(self._path, start_step)
-        # A run that resumes where an evaluation is due evaluates again, in case that it ended before it.
+        # A run that resumes where an evaluation is due evaluates again, in case it was stopped before the evaluation.
         evaluated = by_step(read_rows(self._path), "validation")
         self._known = start_step if evaluated and evaluated[-1]["step"] == start_step else None
         self._files = contextlib.ExitStack()
@@ -156,7 +156,7 @@ class LiveView:
         )
         self._task = self._progress.add_task("", total=num_train_steps, completed=start_step, left="?")
         self._rows: list[tuple[int, str, dict[str, float]]] = []
-        # The bar is shown while the first step compiles.
+        # The bar must be visible while the first step compiles.
         self._live = Live(self._progress, console=console, refresh_per_second=4)
         self._live.start()
 
@@ -178,7 +178,7 @@ class LiveView:
         self._live.update(grid)
 
     def close(self) -> None:
-        """Stop drawing; the last view stays on the screen."""
+        """Stop drawing and leave the last view on the screen."""
         self._live.stop()
 
 

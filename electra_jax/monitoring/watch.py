@@ -1,4 +1,4 @@
-"""Watch the health of a run while it trains: its setting, the published curve, and warnings as they become due."""
+"""Monitor the health of a run while it trains, and warn of each finding as it appears."""
 
 import dataclasses
 import logging
@@ -27,12 +27,12 @@ from electra_jax.training.meter import Reporter
 
 logger = logging.getLogger(__name__)
 
-# How far a vocabulary may be from the published size and the losses still be compared: 10 % is 0.1 nats at most.
+# How far a vocabulary's size may be from the published one for losses to be comparable: 10 % is at most 0.1 nats.
 _VOCABULARY_TOLERANCE = 0.1
 
 
 def setting_of(run: PretrainingRun) -> Setting:
-    """Return the part of a run's configuration that its health is judged with."""
+    """Return the part of a run's configuration that its health checks need."""
     objective = run.objective
     all_tokens = getattr(objective, "discriminate_at", "all") == "all"
     # Electric is a subclass of TwoTowerDetection whose loss means something else.
@@ -49,7 +49,7 @@ def setting_of(run: PretrainingRun) -> Setting:
 
 
 def describe_run(run: PretrainingRun, params: PyTree, *, corpus: str) -> dict[str, Any]:
-    """Return the facts of a run that `run.json` and `evaluation.json` hold and reports show."""
+    """Return the facts about a run that `run.json` and `evaluation.json` hold and reports show."""
     sizes = {name: sum(int(leaf.size) for leaf in jax.tree.leaves(tower)) for name, tower in params.items()}
     return {
         "parameters": sizes,
@@ -60,7 +60,7 @@ def describe_run(run: PretrainingRun, params: PyTree, *, corpus: str) -> dict[st
 
 
 def differences(run: PretrainingRun) -> tuple[str, ...]:
-    """Name how a run differs from the published one, so that the two curves cannot be compared."""
+    """Name the differences from the published run that make the two curves incomparable."""
     theirs, encoder = shipped_curve()["setting"], run.encoder
     shape = ("hidden_size", "embedding_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     objective = run.objective
@@ -77,17 +77,17 @@ def differences(run: PretrainingRun) -> tuple[str, ...]:
 
 
 class Warner(Protocol):
-    """The reporter that `Watched` passes everything on to."""
+    """The interface of the reporter that `Watched` passes everything on to."""
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
         """Report one line of metrics."""
 
     def warn(self, finding: Finding) -> None:
-        """Show a finding, and keep it in the run's files."""
+        """Show a finding, and record it in the run's files."""
 
 
 class Watched:
-    """A reporter that adds epochs, and that warns, once of each finding, also across a stop and a resume."""
+    """A reporter that adds epochs to metrics, and warns once of each finding, even if the run is resumed."""
 
     def __init__(
         self, reporter: Warner, setting: Setting, rows: list[Mapping[str, Any]], epochs: Epochs | None
@@ -95,10 +95,10 @@ class Watched:
         """Read the history of a run.
 
         Args:
-            reporter: what everything is passed on to.
+            reporter: the reporter that everything is passed on to.
             setting: the setting of the run.
             rows: the lines of the run's metrics.jsonl so far.
-            epochs: returns the epochs that a number of updates make; None if they are not known.
+            epochs: returns the epochs that a number of updates make; None if they are unknown.
         """
         self._reporter = reporter
         self._setting = setting
@@ -108,7 +108,7 @@ class Watched:
         self._warned = {row["finding"] for row in rows if row["split"] == "health"}
 
     def report(self, step: int, split: str, values: dict[str, float]) -> None:
-        """Report one line of metrics, and warn of what is newly found with it."""
+        """Report one line of metrics, and warn of new findings."""
         if self._epochs:
             values = {**values, **epoch_metrics(self._epochs(step))}
         self._reporter.report(step, split, values)
@@ -125,12 +125,12 @@ class Watched:
 
 @contextmanager
 def open_reporter(configuration: PretrainingRun, start_step: int, epochs: Epochs | None) -> Iterator[Reporter]:
-    """Open the leader's reporter, which also watches the run's health; the other processes report nothing.
+    """Open the leader's reporter, which also monitors the run's health; the other processes report nothing.
 
     Args:
-        configuration: the run.
+        configuration: the configuration of the run.
         start_step: updates already done.
-        epochs: returns the epochs that a number of updates make; None if they are not known.
+        epochs: returns the epochs that a number of updates make; None if they are unknown.
     """
     if not processes.leader():
         yield NullReporter()
@@ -146,7 +146,7 @@ def open_reporter(configuration: PretrainingRun, start_step: int, epochs: Epochs
 
 
 def warn_of_warmup(configuration: PretrainingRun) -> None:
-    """Warn of a run that ends while its learning rate still rises, as a first trial of a long run's recipe does."""
+    """Warn if a run ends while its learning rate still rises, as a short trial of a long run's recipe does."""
     warmup, steps = configuration.optimizer.num_warmup_steps, configuration.loop.num_train_steps
     if warmup > steps:
         logger.warning(

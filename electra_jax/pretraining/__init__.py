@@ -1,1 +1,1 @@
-"""Pre-training objectives, corruption, losses, metrics and the jitted step."""
+"""Define pre-training: objectives, corruption, losses, metrics and the jitted step."""

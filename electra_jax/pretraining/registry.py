@@ -101,7 +101,7 @@ def check(
     if embedding_sharing != "es" and kind not in TWO_TOWERS:
         raise UserError(
             f"embedding_sharing {embedding_sharing!r} needs a generator with embeddings to share, which "
-            f"generator_kind {generator_kind!r} has not: set embedding_sharing to 'es'"
+            f"generator_kind {generator_kind!r} does not have: set embedding_sharing to 'es'"
         )
     if kind in TWO_TOWERS and embedding_sharing != "nes" and generator.embedding_size != discriminator.embedding_size:
         raise UserError(

@@ -1,1 +1,1 @@
-"""Pages about runs: one HTML file each, which can be kept, mailed and printed."""
+"""Write reports of runs: one HTML file each, which can be archived, mailed and printed."""

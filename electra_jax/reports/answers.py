@@ -1,4 +1,4 @@
-"""Prepare how the answers of the best seed fall: confusions of classes, entities by type, questions, and values."""
+"""Break down the answers of the best seed: confusions of classes, entities by type, questions, and values."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ from electra_jax.reports.charts import Figure, scatter_chart
 from electra_jax.reports.page import Table, number, score
 from electra_jax.tasks.tagging.conlleval import SpanReader, evaluate_tags
 
-# Names of classes turned by a quarter save the width that many of them take.
+# With more classes than this, their names are turned by 90 degrees to save width.
 _MOST_UPRIGHT = 6
 _NO_ANSWER, _ANSWER = "no answer", "an answer"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """How many examples of a row's class got a column's: the count, its share of the row, and the hover text."""
+    """A cell of a confusion matrix: the count, its share of the row, whether it is correct, and the hover text."""
 
     count: int
     share: float
@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """The examples of one class."""
+    """A row of a confusion matrix: the examples of one gold class."""
 
     label: str
     cells: Sequence[Cell]
@@ -37,7 +37,7 @@ class MatrixRow:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix: a row for each gold class, a column for each predicted one."""
+    """A confusion matrix: a row for each gold class and a column for each predicted class."""
 
     rows: Sequence[MatrixRow]
     called: Sequence[int]
@@ -50,12 +50,12 @@ class Answers:
     """The data of the section on a task's answers; a field that the kind of task does not have is None.
 
     Attributes:
-      kind: of `tasks.protocol.KINDS`.
-      matrix: the confusions of classes, of places of choices, or of whether there is an answer.
-      values: predicted against gold values.
-      table: the scores of entities by type, of labels, or of questions.
-      num_words: the words of tagged sentences.
-      accuracy: the share of them with the right tag, per cent.
+        kind: the kind of task, one of `tasks.protocol.KINDS`.
+        matrix: the confusions of classes, of positions of choices, or of whether there is an answer.
+        values: predicted against gold values.
+        table: the scores of entities by type, of labels, or of questions.
+        num_words: the number of words in tagged sentences.
+        accuracy: the percentage of these words with the right tag.
     """
 
     kind: str
@@ -67,13 +67,13 @@ class Answers:
 
 
 def read_answers(kind: str, records: Rows, metrics: Mapping[str, Any], spans_of: SpanReader) -> Answers:
-    """Prepare the section of a kind of task.
+    """Prepare the section on the answers to a kind of task.
 
     Args:
-      kind: of `tasks.protocol.KINDS`.
-      records: predictions.jsonl; at least one.
-      metrics: the scores of the seed that made them.
-      spans_of: how the task reads entities.
+        kind: the kind of task, one of `tasks.protocol.KINDS`.
+        records: the lines of predictions.jsonl; at least one.
+        metrics: the scores of the seed that made the predictions.
+        spans_of: the function that reads entities from tags.
     """
     if kind == "classification":
         return Answers(kind, matrix=_classes(records))
@@ -87,7 +87,7 @@ def read_answers(kind: str, records: Rows, metrics: Mapping[str, Any], spans_of:
 
 
 def confusion(pairs: Sequence[tuple[str, str]], labels: Sequence[str]) -> list[list[int]]:
-    """Count how often each label (rows, gold) was called each label (columns), from pairs of (gold, predicted)."""
+    """Count how often each gold label (rows) was predicted as each label (columns), from (gold, predicted) pairs."""
     counts = collections.Counter(pairs)
     return [[counts[gold, predicted] for predicted in labels] for gold in labels]
 
@@ -100,7 +100,7 @@ def _classes(records: Rows) -> Matrix:
 
 
 def _places(records: Rows) -> Matrix:
-    """Return which place was chosen for each right one: a model that prefers a place shows a column."""
+    """Count the chosen position for each right one: a model that prefers a position fills its column."""
     pairs = [(record["gold"], record["prediction"]["label"]) for record in records]
     labels = list(map(str, range(1 + max(max(pair) for pair in pairs))))
     return _matrix(confusion([(str(gold), str(said)) for gold, said in pairs], labels), labels)
@@ -157,7 +157,7 @@ def _entities(records: Rows, spans_of: SpanReader) -> Answers:
 
 
 def _labels(records: Rows) -> Table:
-    """Return the counts and scores of each label of which a text may have several."""
+    """Return the counts and scores of each label, for texts that may have several labels."""
     rows = []
     for name in records[0]["prediction"]["probabilities"]:
         gold, found = ([name in labels for labels in of] for of in _gold_and_found(records))

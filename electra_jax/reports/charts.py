@@ -1,7 +1,7 @@
-"""Work out charts: where every line, mark and tick stands, in the units of an SVG drawing.
+"""Lay out charts: the position of every line, mark and tick in the units of an SVG drawing.
 
-The templates charts.html (inside a page, whose style sheet gives the colours) and figure.svg (a file of its own) draw
-what is worked out here. A library would bring its own fonts and colours, which know nothing of a page's dark theme, and
+The templates charts.html (inside a page, whose style sheet sets the colours) and figure.svg (a separate file) draw
+these layouts. A plotting library would bring its own fonts and colours, which do not follow a page's dark theme, and
 one to five megabytes of script or a raster image for each page; these charts take a few kilobytes and load nothing.
 """
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 # Beyond this many points the marks run into each other and hide the line.
 _MAX_MARKS = 40
-# Beyond this many a scatter plot is a cloud whatever is left out, and the page grows heavy.
+# Beyond this many points a scatter plot is a cloud whatever is left out, and the page grows large.
 _MAX_SCATTERED = 2000
-# Ticks of a logarithmic axis closer than this factor would be written over each other.
+# The texts of ticks of a logarithmic axis that are closer than this factor would overlap.
 _TICK_FACTOR = 1.35
 # The height of a row of a strip chart.
 _STRIP = 52
@@ -35,7 +35,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale from `low` to `high`, with the values that get a tick and what is written at each."""
+    """A scale from `low` to `high`, with the value and the text of each tick."""
 
     low: float
     high: float
@@ -43,7 +43,7 @@ class Axis:
     logarithmic: bool = False
 
     def share(self, value: float) -> float:
-        """Return where a value stands: 0 at `low`, 1 at `high`."""
+        """Return the position of a value on the axis: 0 at `low`, 1 at `high`."""
         scale = math.log if self.logarithmic else float
         return (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
 
@@ -53,13 +53,13 @@ class Series:
     """A line of a chart.
 
     Attributes:
-      name: what the hover text calls it, e.g. "validation".
-      style: its CSS class in a page: "train", "validation" (thick, with dots), "failed", "baseline" or "published"
-        (dashed); "" in a figure, where panels hold the looks.
-      points: (x, value) in drawing order; a value that is not finite leaves a gap.
-      spread: the lowest and the highest value at each point, for a bar; empty for none.
-      texts: what is written at each point, or shown when it is pointed at; empty for points without a mark.
-      scattered: further (x, value, hover text), drawn as small dots.
+        name: its name in hover texts, e.g. "validation".
+        style: its CSS class in a page: "train", "validation" (thick, with dots), "failed", "baseline" or "published"
+            (dashed); "" in a figure, where panels hold the looks.
+        points: (x, value) in drawing order; a value that is not finite leaves a gap.
+        spread: the lowest and the highest value at each point, for an error bar; empty for none.
+        texts: the text or hover text of each point; empty for points without a mark.
+        scattered: further points (x, value, hover text), drawn as small dots.
     """
 
     name: str
@@ -71,13 +71,13 @@ class Series:
 
     @property
     def finite(self) -> list[tuple[float, float]]:
-        """The points that can be drawn."""
+        """The points with a finite value."""
         return [point for point in self.points if math.isfinite(point[1])]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A dot with a hover text; one that is not visible can still be pointed at."""
+    """A dot with a hover text, which appears even if the dot is invisible."""
 
     x: float
     y: float
@@ -87,7 +87,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Line:
-    """A series in the units of the drawing: the path's commands, the marks on and about it, bars (x, top, bottom)."""
+    """A series in the units of the drawing: the path's commands, the marks on and around it, bars (x, top, bottom)."""
 
     style: str
     path: str
@@ -98,7 +98,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Tick:
-    """A text at a place on an axis."""
+    """A text at a position on an axis."""
 
     at: float
     text: str
@@ -107,7 +107,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing: `label` is read out by screen readers, `x_title` and `y_title` name the axes ("" for none)."""
+    """A chart: `label` is for screen readers, `x_title` and `y_title` name the axes ("" for none)."""
 
     label: str
     box: Box
@@ -121,7 +121,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of a strip chart: the values that count and those of failed seeds, a dot each, and where the bar ends."""
+    """A row of a strip chart: a dot for each value of seeds that worked or failed, and a bar up to the median."""
 
     name: str
     worked: Sequence[float]
@@ -140,7 +140,7 @@ class StripDot:
 
 @dataclass(frozen=True)
 class StripRow:
-    """A strip in the units of the drawing; `end` is None, and there is no bar, if no value counts."""
+    """A strip in the units of the drawing; `end` is None, and there is no bar, if every seed failed."""
 
     name: str
     value: str
@@ -153,7 +153,7 @@ class StripRow:
 
 @dataclass(frozen=True)
 class StripChart:
-    """Strips over each other on one axis; `label` is read out by screen readers."""
+    """Strips above each other on one axis; `label` is for screen readers."""
 
     label: str
     box: Box
@@ -163,7 +163,7 @@ class StripChart:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart under its title, with its last value and a note; None if there is nothing to draw."""
+    """A chart under its title, with its last value and a note; the chart is None if there is nothing to draw."""
 
     title: str
     last: str
@@ -172,15 +172,15 @@ class Figure:
 
 
 def line_chart(title: str, series: Sequence[Series], value_text: Callable[[float], str]) -> Chart | None:
-    """Work out a chart of every series against step.
+    """Lay out a chart of every series against step.
 
     Args:
-      title: what is plotted; read out by screen readers together with the last values.
-      series: the lines, drawn in order (the last on top). Those without a finite point are left out.
-      value_text: writes a value as in the hover text and on the vertical axis (e.g. 0.25 as "25 %").
+        title: the quantity; screen readers read it out together with the last values.
+        series: the lines, drawn in order (the last on top). Those without a finite point are left out.
+        value_text: formats a value for the hover text and the vertical axis (e.g. 0.25 as "25 %").
 
     Returns:
-      The chart; None if there is nothing to draw.
+        The chart; None if there is nothing to draw.
     """
     drawn = [line for line in series if line.finite]
     if not drawn:
@@ -188,7 +188,7 @@ def line_chart(title: str, series: Sequence[Series], value_text: Callable[[float
     points = [point for line in drawn for point in line.finite]
     steps = [x for x, _ in points]
     low, high = min(steps), max(max(steps), min(steps) + 1)
-    # There is no step between two steps, as few as there may be of them.
+    # Even on a short axis, a tick must be a whole step.
     ticks = [tick for tick in nice_ticks(low, high, 5) if low <= tick <= high and tick == round(tick)]
     x_axis = Axis(low, high, [(tick, short_count(tick)) for tick in ticks])
     y_axis = value_axis([y for _, y in points], value_text)
@@ -198,15 +198,15 @@ def line_chart(title: str, series: Sequence[Series], value_text: Callable[[float
 
 
 def scatter_chart(title: str, points: Sequence[tuple[float, float, str]], *, axes: tuple[str, str]) -> Chart | None:
-    """Work out a chart of predicted values against gold ones; on its dashed line they are equal.
+    """Lay out a chart of predicted values against gold values; on its dashed line they are equal.
 
     Args:
-      title: what is plotted; read out by screen readers.
-      points: gold and predicted value, and the hover text. If there are many, evenly spaced ones are drawn.
-      axes: names of the horizontal and the vertical axis.
+        title: the quantity, for screen readers.
+        points: gold value, predicted value and hover text. If there are many, evenly spaced ones are drawn.
+        axes: names of the horizontal and the vertical axis.
 
     Returns:
-      The chart; None if there is nothing to draw.
+        The chart; None if there is nothing to draw.
     """
     drawn = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
     if not drawn:
@@ -222,7 +222,7 @@ def scatter_chart(title: str, points: Sequence[tuple[float, float, str]], *, axe
 
 
 def strip_chart(label: str, strips: Sequence[Strip], value_text: Callable[[float], str]) -> StripChart:
-    """Work out a chart with a bar from zero to the median of each strip, and a dot for each of its values."""
+    """Lay out a chart with a bar from zero to the median of each strip, and a dot for each of its values."""
     values = [value for strip in strips for value in (*strip.worked, *strip.failed)]
     ticks = nice_ticks(min(0.0, *values), max(0.0, *values), 5)
     axis = Axis(ticks[0], ticks[-1], [(tick, f"{tick:g}") for tick in ticks])
@@ -250,16 +250,16 @@ def plot(
     band: tuple[float, float] | None = None,
     titles: tuple[str, str] = ("", ""),
 ) -> Chart:
-    """Work out a chart of series on two given axes.
+    """Lay out a chart of series on two given axes.
 
     Args:
-      label: what is drawn, for screen readers.
-      series: the lines, the last on top; those without a finite point are left out.
-      x: the horizontal axis.
-      y: the vertical axis.
-      box: the size of the drawing.
-      band: a range of values that is shaded.
-      titles: names of the horizontal and the vertical axis.
+        label: the content, for screen readers.
+        series: the lines, the last on top; those without a finite point are left out.
+        x: the horizontal axis.
+        y: the vertical axis.
+        box: the size of the drawing.
+        band: a range of values to shade; None for none.
+        titles: names of the horizontal and the vertical axis.
     """
     return Chart(
         label,
@@ -277,10 +277,10 @@ def plot(
 
 
 def value_axis(values: Sequence[float], value_text: Callable[[float], str]) -> Axis:
-    """Return a linear axis from at or below the least value to at or above the greatest, with round ticks."""
+    """Return a linear axis with round ticks, the first at or below all values and the last at or above them."""
     low, high = min(values), max(values)
     ticks = nice_ticks(low, high, 5)
-    # Nearly equal values: two ticks must not be written alike, nor evenly spaced ones as uneven numbers.
+    # If values are nearly equal, rounding must not give two ticks the same text, nor make their spacing look uneven.
     while not _evenly_spaced(texts := [value_text(tick) for tick in ticks]):
         spacing = ticks[1] - ticks[0]
         low, high = ticks[0] - spacing, ticks[-1] + spacing
@@ -289,7 +289,7 @@ def value_axis(values: Sequence[float], value_text: Callable[[float], str]) -> A
 
 
 def log_axis(values: Sequence[float], value_text: Callable[[float], str], *, margin: float) -> Axis:
-    """Return a logarithmic axis a factor `margin` wider than the values, with a tick at each that has the room."""
+    """Return a logarithmic axis a factor `margin` wider than the values, with a tick at each value that has room."""
     ticks: list[float] = []
     for value in sorted(set(values), reverse=True):
         if not ticks or value * _TICK_FACTOR < ticks[-1]:
@@ -300,7 +300,10 @@ def log_axis(values: Sequence[float], value_text: Callable[[float], str], *, mar
 
 
 def log_ticks(low: float, high: float, value_text: Callable[[float], str], *, margin: float) -> Axis:
-    """Return a logarithmic axis a factor `margin` wider than `low` to `high`, with ticks at 1, 2 and 5 in a decade."""
+    """Return a logarithmic axis a factor `margin` wider than `low` to `high`, with ticks at 1, 2 and 5 of each decade.
+
+    A range of more than a factor 200 has ticks at 1 only.
+    """
     low, high = low / margin, high * margin
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     wide = high > 200 * low
@@ -311,7 +314,7 @@ def log_ticks(low: float, high: float, value_text: Callable[[float], str], *, ma
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
     """Return round numbers (1, 2, 2.5 or 5 times a power of ten) from at or below `low` to at or above `high`.
 
-    There are about `count` of them; `low` == `high` is widened so that there are always at least two.
+    There are about `count` of them. If `low` is not below `high`, the range is widened, so that there are at least two.
     """
     if high <= low:
         pad = abs(low) * 0.1
@@ -324,7 +327,7 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def tick_texts(texts: Sequence[str]) -> list[str]:
-    """Return the same numbers without the decimals that are zero in all of them: 0.10 and 0.20 become 0.1 and 0.2."""
+    """Remove trailing decimals that are zero in all of the texts: 0.10 and 0.20 become 0.1 and 0.2."""
     pattern = re.compile(r"(.*\.\d*)0(\D*)")
     while all(matches := [pattern.fullmatch(text) for text in texts]):
         texts = [match[1].removesuffix(".") + match[2] for match in matches if match]
@@ -332,7 +335,7 @@ def tick_texts(texts: Sequence[str]) -> list[str]:
 
 
 def short_count(value: float) -> str:
-    """Return a number of steps in few characters: 500, 2k, 12.5k, 1M."""
+    """Abbreviate a number of steps: 500, 2k, 12.5k, 1M."""
     for size, suffix in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{suffix}"
@@ -375,7 +378,7 @@ def _line(line: Series, box: Box, x: Axis, y: Axis) -> Line:
 
 
 def _step_line(line: Series, box: Box, x: Axis, y: Axis, value_text: Callable[[float], str]) -> Line:
-    """Work out a line against step; its values can be read off by pointing at them, unless they are too many."""
+    """Lay out a line against step; its points have hover texts with the values, unless there are too many."""
     drawn = _line(line, box, x, y)
     alone, few = len(line.finite) == 1, len(line.finite) <= _MAX_MARKS
     if line.style != "validation" and not alone and (line.style in ("baseline", "published") or not few):

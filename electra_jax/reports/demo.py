@@ -1,4 +1,4 @@
-"""Prepare the section on what pre-training is worth: two fine-tunings, from pre-trained and from random weights."""
+"""Compare fine-tuning from pre-trained and from random weights, for the page's section on the worth of pre-training."""
 
 import dataclasses
 import math
@@ -12,22 +12,22 @@ from electra_jax.reports.finetuning import read_results
 from electra_jax.reports.page import Verdict, number, score
 from electra_jax.run_directory import RESULTS
 
-# The folders in MODEL_DIR/finetune where the demo puts the two.
+# The folders in MODEL_DIR/finetune where the demo puts the two runs.
 PRETRAINED, RANDOM = "pretrained", "random"
-# Two runs must agree in these to be compared.
+# The results that two runs must share to be comparable.
 _SHARED = ("task", "main_metric", "num_examples")
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """The main scores of a run's seeds, per cent: those that count, and those of failed seeds."""
+    """The main scores of a run's seeds, in per cent: of the seeds that worked, and of those that failed."""
 
     worked: tuple[float, ...]
     failed: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The median of the seeds that worked; there must be one."""
+        """The median of the seeds that worked, at least one."""
         return statistics.median(self.worked)
 
     @property
@@ -38,7 +38,7 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Demo:
-    """The data of the section: the outcome, the task and its metric, whether a seed failed, and a dot for each seed."""
+    """The data of the section: the outcome, the task, its metric, whether a seed failed, and a chart of all seeds."""
 
     verdict: Verdict
     task: str
@@ -51,7 +51,7 @@ def read_demo(model_dir: Path) -> Demo | None:
     """Prepare the section on MODEL_DIR/finetune/{pretrained,random}; None if either has no results yet.
 
     Raises:
-      UserError: if a results.json is not what `electra finetune` writes.
+        UserError: if a results.json is not what `electra finetune` writes.
     """
     paths = [model_dir / "finetune" / name / RESULTS for name in (PRETRAINED, RANDOM)]
     if not all(path.exists() for path in paths):
@@ -84,10 +84,10 @@ def main_scores(results: Mapping[str, Any]) -> Scores:
 
 
 def scores_separated(above: Scores, below: Scores) -> bool:
-    """Tell whether one run beats another by more than chance between seeds does.
+    """Return whether one run beats another by more than the variation between seeds.
 
-    That is: every seed of the one is above every seed of the other, the medians differ by more than either run's seeds
-    do, and both have two seeds or more that worked.
+    This requires that at least two seeds of each run worked, every seed of one run is above every seed of the other,
+    and the medians differ by more than the seeds of either run.
     """
     if min(len(above.worked), len(below.worked)) < 2:
         return False

@@ -1,4 +1,4 @@
-"""Prepare the errors that a fine-tuned model is surest of, with their text."""
+"""Prepare the errors that a fine-tuned model is most confident in, with their texts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,15 @@ from electra_jax.tasks.qa.languages import AnswerMetric
 from electra_jax.tasks.qa.metrics import METRICS
 
 MOST = 20
-# A long text is cut to this many characters.
+# Longer texts are cut to this many characters.
 _MOST_CHARACTERS = 700
-# A tagged sentence is cut to this many words.
+# Longer tagged sentences are cut to this many words.
 _MOST_WORDS = 120
 
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of a text; a marked one is framed, with a note inside the frame ("" for none)."""
+    """A piece of a text; a marked piece is framed, with a note inside the frame ("" for none)."""
 
     text: str
     marked: bool = False
@@ -40,12 +40,12 @@ class Error:
     """A wrong answer.
 
     Attributes:
-      weight: what errors are ranked by, the first largest: the probability of the wrong answer, or by how much a value
-        is off.
-      sure: the weight in words.
-      said: what the model answered.
-      gold: what is right.
-      texts: what it read.
+        weight: the value that errors are ranked by, the largest first: the probability of the wrong answer, or the
+            absolute error of a value.
+        sure: the weight in words.
+        said: the model's answer.
+        gold: the right answer.
+        texts: the texts that the model read.
     """
 
     weight: float
@@ -57,7 +57,7 @@ class Error:
 
 @dataclass(frozen=True)
 class Errors:
-    """The errors of largest weight, at most `MOST`, among all those of a split."""
+    """The errors of a split with the largest weights, at most `MOST`, and the numbers of errors and examples."""
 
     kind: str
     shown: Sequence[Error]
@@ -66,12 +66,12 @@ class Errors:
 
 
 def read_errors(kind: str, records: Rows, metric: str) -> Errors:
-    """Prepare the errors of largest weight.
+    """Prepare the errors with the largest weights.
 
     Args:
-      kind: of `tasks.protocol.KINDS`.
-      records: predictions.jsonl; at least one.
-      metric: what compares answers to questions, a name of `metrics.METRICS`.
+        kind: the kind of task, one of `tasks.protocol.KINDS`.
+        records: the lines of predictions.jsonl; at least one.
+        metric: the metric that compares answers to questions, a name of `qa.metrics.METRICS`.
     """
     found = ranked_errors(kind, records, metric)
     shown = [replace(error, said=clipped(error.said), gold=clipped(error.gold)) for error in found[:MOST]]
@@ -79,7 +79,7 @@ def read_errors(kind: str, records: Rows, metric: str) -> Errors:
 
 
 def ranked_errors(kind: str, records: Rows, metric: str) -> list[Error]:
-    """Return every error, those of largest weight first; equal ones in the order of the file; see `read_errors`."""
+    """Return every error by falling weight, equal weights in the order of the file; see `read_errors`."""
     read = {
         "classification": _class_error,
         "multi_label_classification": _labels_error,
@@ -93,7 +93,7 @@ def ranked_errors(kind: str, records: Rows, metric: str) -> list[Error]:
 
 
 def clipped(text: str) -> str:
-    """Return at most `_MOST_CHARACTERS` characters of a text, and how many are left out."""
+    """Cut a text to `_MOST_CHARACTERS` characters, and state how many are left out."""
     left_out = len(text) - _MOST_CHARACTERS
     return text if left_out <= 0 else f"{text[:_MOST_CHARACTERS]}… ({left_out:,} more characters)"
 
@@ -118,7 +118,7 @@ def _choice_error(record: Mapping[str, Any]) -> Error | None:
 
 
 def _labels_error(record: Mapping[str, Any]) -> Error | None:
-    """Return a text as sure as the surest of its wrong labels; None if every label is right."""
+    """Return a text's error, weighted by its most confident wrong label; None if every label is right."""
     prediction, gold = record["prediction"], record["gold"]
     wrong = set(gold) ^ set(prediction["labels"])
     if not wrong:
@@ -140,7 +140,7 @@ def _value_error(record: Mapping[str, Any]) -> Error | None:
 
 
 def _tags_error(record: Mapping[str, Any]) -> Error | None:
-    """Return a sentence as sure as the surest of its wrong words; None if every word is right."""
+    """Return a sentence's error, weighted by its most confident wrong tag; None if every tag is right."""
     gold, tags = record["gold"], record["prediction"]["tags"]
     wrong = [i for i, (right, tag) in enumerate(zip(gold, tags, strict=True)) if right != tag]
     if not wrong:
@@ -154,7 +154,7 @@ def _tags_error(record: Mapping[str, Any]) -> Error | None:
 
 
 def _tagged(words: Sequence[str], gold: Sequence[str], tags: Sequence[str], middle: int) -> list[Span]:
-    """Return the sentence around its surest error; wrong words are marked, with the given and the right tag."""
+    """Return the sentence around its most confident error; wrong words are marked with the given and the right tag."""
     start = max(0, min(middle - _MOST_WORDS // 2, len(words) - _MOST_WORDS))
     spans = [Span("… ")] if start > 0 else []
     for word, right, tag in list(zip(words, gold, tags, strict=True))[start : start + _MOST_WORDS]:
@@ -172,7 +172,7 @@ def _answer_error(metric: AnswerMetric, record: Mapping[str, Any]) -> Error | No
     if any(metric.exact_match(answer, text) for text in gold or [""]):
         return None
     odds = number(prediction, "null_odds")
-    # Null odds are log odds that there is no answer; the probability is that of the span among the n-best.
+    # Null odds are log odds that there is no answer; "probability" is the span's probability among the n-best.
     sure = number(prediction, "probability") if answer or not math.isfinite(odds) else 0.5 + 0.5 * math.tanh(odds / 2)
     accepted = " | ".join(dict.fromkeys(gold)) or "no answer"
     texts = [
@@ -183,7 +183,7 @@ def _answer_error(metric: AnswerMetric, record: Mapping[str, Any]) -> Error | No
 
 
 def _context(context: str, answer: str, gold: Sequence[str]) -> list[Span]:
-    """Return the context around the answer, marked where it is first found; else around the first right one."""
+    """Return the context around the answer, which is marked where it first occurs; else around the first right one."""
     at = context.find(answer) if answer else -1
     right = min((where for text in gold if (where := context.find(text)) >= 0), default=0)
     middle = right if at < 0 else at
@@ -207,5 +207,5 @@ def _texts(record: Mapping[str, Any]) -> list[Text]:
 
 
 def _finite(value: float) -> float:
-    """Return the weight of a value: one that is not a number comes last."""
+    """Return a value as a weight: one that is not finite comes last."""
     return value if math.isfinite(value) else -1.0

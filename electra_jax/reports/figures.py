@@ -1,6 +1,6 @@
-"""Draw figures of several panels: SVG files that stand alone, and the same markup for a page.
+"""Draw figures of several panels as SVG, for separate files and for pages.
 
-A figure may be put into a paper, so it is drawn with plain attributes, which every reader of SVG knows, on white.
+A figure may be put into a paper, so it is drawn on white and with plain attributes, which every SVG viewer supports.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from electra_jax.files import replace_file
 from electra_jax.reports.charts import Box, Chart
 from electra_jax.reports.page import render
 
-# The colours of Okabe and Ito, which also people who do not see all colours tell apart, black first; used again with
+# The colours of Okabe and Ito, black first, which colour-blind readers can distinguish; further series repeat them with
 # other dashes and markers.
 _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("", "6 3", "2 2.5")
@@ -33,7 +33,7 @@ PANEL = Box(width=340, height=262, left=50, right=16, top=46, bottom=44)
 
 @dataclass(frozen=True)
 class Look:
-    """How a line is drawn; `marker` is the outline of its points ("" for none)."""
+    """The look of a line; `marker` is the outline of its points ("" for none)."""
 
     colour: str
     dash: str
@@ -42,7 +42,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart of a figure: its title, how each of its lines looks, and whether marks show their texts."""
+    """A chart of a figure: its title, the look of each of its lines, and whether marks show their texts."""
 
     title: str
     chart: Chart
@@ -52,7 +52,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of the legend: what a line means, and where the entry is drawn."""
+    """An entry of the legend: the look of a line, its meaning, and the position of the entry."""
 
     look: Look
     text: str
@@ -61,7 +61,7 @@ class Key:
 
 
 def look_of(index: int) -> Look:
-    """Return the look of the series of this number, unlike that of the 20 others next to it, its points too."""
+    """Return the look of a series by its number; any 21 consecutive series differ in both line and coloured marker."""
     again = index // len(_COLOURS)
     return Look(
         _COLOURS[index % len(_COLOURS)],
@@ -79,11 +79,11 @@ def draw_figure(
     """Return a figure as SVG.
 
     Args:
-      panels: the charts, row by row; all of the size `PANEL`.
-      keys: what the lines of all panels mean, written below them.
-      columns: panels in a row.
-      label: what is drawn, for screen readers.
-      title: the lines above the panels.
+        panels: the charts, row by row; all have the size `PANEL`.
+        keys: the legend below the panels: the meaning of the lines of all panels.
+        columns: the number of panels in a row.
+        label: the content, for screen readers.
+        title: the lines above the panels.
     """
     columns = min(columns, len(panels))
     width, top = columns * PANEL.width, _LINE * len(title) + (8 if title else 0)
@@ -118,5 +118,5 @@ def draw_figure(
 
 
 def write_figure(path: Path, figure: Markup) -> None:
-    """Write a figure as a file of its own."""
+    """Write a figure as an SVG file."""
     replace_file(path, figure)

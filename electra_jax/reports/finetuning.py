@@ -1,4 +1,4 @@
-"""Write the report of a fine-tuning: scores over seeds, learning curves, how the answers fall, the surest errors."""
+"""Write the report of a fine-tuning: scores over seeds, learning curves, answers, and the most confident errors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from electra_jax.tasks.original import choice
 
 
 class SeedResults(TypedDict):
-    """Declare what a page reads of a seed; a score that is NaN is so in the file too."""
+    """Declare the fields of a seed that a page reads; a score that is NaN is null in the file."""
 
     seed: int
     steps: int
@@ -40,14 +40,14 @@ class SeedResults(TypedDict):
 
 
 class Statistics(TypedDict):
-    """Declare what is read of a score over the seeds."""
+    """Declare the statistics of a score over the seeds that are read."""
 
     median: float | None
     n: int
 
 
 class Results(TypedDict):
-    """The fields of results.json that a page, or the GLUE average, cannot do without."""
+    """The fields of results.json that a page, or the GLUE average, requires."""
 
     task: str
     kind: str
@@ -60,19 +60,19 @@ class Results(TypedDict):
 
 
 class TaskFacts(TypedDict, total=False):
-    """Declare what a page reads of the facts of a model.json."""
+    """Declare the facts of a model.json that a page reads."""
 
     task: dict[str, Any]
 
 
 class ModelFacts(TypedDict, total=False):
-    """Declare what a page reads of a model.json."""
+    """Declare the fields of a model.json that a page reads."""
 
     facts: TaskFacts
 
 
 _STATISTICS = {"median": "median", "mean": "mean", "std": "standard deviation", "best": "best"}
-# Endings of what question answering reports beside its scores: numbers of questions, and thresholds.
+# Endings of metrics of question answering that are no scores: numbers of questions, and thresholds.
 _NO_SCORES = ("total", "thresh")
 _HEADS = {
     "classification": "a choice among its classes",
@@ -105,7 +105,7 @@ class _Run:
 
     @property
     def split(self) -> str:
-        """The split that is reported; earlier versions had the dev split alone."""
+        """The split that is reported; earlier versions reported only the dev split."""
         return self.results.get("split", "dev")
 
     @property
@@ -116,26 +116,26 @@ class _Run:
 def write_finetune_report(model_dir: str | Path) -> Path:
     """Write MODEL_DIR/report.html from the files that a fine-tuning left there.
 
-    Reads results.json; and predictions.jsonl, seeds/*/metrics.jsonl, run.json, model.json and config.gin where they
-    are. The page holds all that it needs; nothing is fetched when it is opened.
+    Reads results.json; and predictions.jsonl, seeds/*/metrics.jsonl, run.json, model.json and config.gin if they exist.
+    The page contains everything that it needs; nothing is fetched when it is opened.
 
     Args:
-      model_dir: the run's folder.
+        model_dir: the run directory.
 
     Returns:
-      The path of the page.
+        The path of the page.
 
     Raises:
-      UserError: if results.json is missing, or a file is not what a run writes.
+        UserError: if results.json is missing, or a file is not one that a run writes.
     """
     run = _read_run(Path(model_dir))
     path, results, kind = Path(model_dir) / REPORT, run.results, run.results["kind"]
-    # What retrieval finds is no answer to a pair by itself, a similarity is a value, and a prompt gives a class.
+    # Retrieval gives no answer to a single pair, a similarity is a value, and a prompt gives a class.
     records = [] if kind == "retrieval" else run.predictions
     kind = {"similarity": "regression", "prompt": "classification"}.get(kind, kind)
     spans_of = choice.tagging_rules(run.rules).spans_of
     seed_styles = _seed_styles(run)
-    # What results.json says besides the scores that the page shows.
+    # Facts in results.json other than the scores.
     remarks = {name: results[name] for name in ("skipped", "null_threshold") if results.get(name)}
     write_page(
         path,
@@ -165,12 +165,12 @@ def write_finetune_report(model_dir: str | Path) -> Path:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Return a results.json as `electra finetune` writes it.
+    """Read a results.json that `electra finetune` wrote.
 
     Raises:
-      UserError: if the file is missing, or lacks what a page needs.
+        UserError: if the file is missing, or lacks a field that a page requires.
     """
-    remedy = "run `electra finetune` to write it anew"
+    remedy = "run `electra finetune` to write it again"
     results = with_nan(parse_json(read_text(path), Results, path, remedy=remedy))
     missing = [seed["seed"] for seed in results["seeds"] if results["main_metric"] not in seed["metrics"]]
     if missing:
@@ -192,13 +192,13 @@ def _read_run(folder: Path) -> _Run:
         validation={seed: by_step(rows, "validation") for seed, rows in logs.items()},
         record=parse_json(read_if_there(run_file) or "{}", dict[str, Any], run_file),
         config=read_if_there(folder / CONFIG),
-        # A folder that lost its model is read as this project and SQuAD do it.
+        # A folder that lost its model is read by this project's rules and SQuAD's metric.
         **{"rules": "standard", "metric": "squad"} | _task_facts(model),
     )
 
 
 def _task_facts(model: Mapping[str, Any]) -> dict[str, str]:
-    """Return whose rules the task of a model follows, and what compares its answers, where that is recorded."""
+    """Return the rules of a model's task and the metric that compares its answers, if they are recorded."""
     facts = choice.current_facts(model.get("facts", {}).get("task", {}))
     return {name: facts[name] for name in ("rules", "metric") if name in facts}
 
@@ -265,7 +265,7 @@ def _main_tile(run: _Run, found: Mapping[str, Any]) -> Tile:
 
 
 def _most_frequent_share(run: _Run) -> float | None:
-    """Return the accuracy of always answering the most frequent class, where that can be said."""
+    """Return the accuracy of always answering the most frequent class; None if it does not apply or is unknown."""
     if run.main != "accuracy" or not run.predictions or run.results["kind"] != "classification":
         return None
     gold = [record["gold"] for record in run.predictions]
@@ -287,7 +287,7 @@ def _score_table(run: _Run) -> Table:
 
 
 def _other_scores(run: _Run) -> list[tuple[str, Table]]:
-    """Return, with a title each, the medians and spreads of splits that are scored beside the one that is reported."""
+    """Return a title and a table of statistics for each split that is scored besides the one that is reported."""
     tables = []
     for split, found in run.results.get("other_splits", {}).items():
         rows = [
@@ -300,7 +300,7 @@ def _other_scores(run: _Run) -> list[tuple[str, Table]]:
 
 
 def _seed_styles(run: _Run) -> dict[int, str]:
-    """Return how each seed's line is drawn, in the order of drawing: the best seed on top."""
+    """Return the style of each seed's line, in the order of drawing: the best seed last, on top."""
     others = {seed["seed"]: "failed" if _failed(seed) else "train" for seed in run.seeds if seed is not run.best}
     return others | {run.best["seed"]: "failed" if _failed(run.best) else "validation"}
 
@@ -317,7 +317,7 @@ def _charts(run: _Run, seed_styles: Mapping[int, str]) -> list[Figure]:
             for seed, style in seed_styles.items()
         ]
 
-    # results.json holds the main metric too, for a folder that lost its logs.
+    # results.json also holds the curve of the main metric, for a folder that lost its logs.
     curves = {seed["seed"]: run.validation[seed["seed"]] or seed.get("curve", []) for seed in run.seeds}
     return [
         _figure("Training loss", "lower is better", lines(run.train, "loss"), decimal),

@@ -1,4 +1,4 @@
-"""Prepare the section of a pre-training page that says whether the run is healthy, and the published curve."""
+"""Prepare the section of a pre-training page on the run's health, and the published curve."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from electra_jax.monitoring.published_curve import Curve
 from electra_jax.reports.charts import Series
 from electra_jax.reports.page import Table, Verdict, plain
 
-# Points drawn of the published curve, evenly in log step, so that it does not look like straight lines.
+# The published curve is drawn at this many points, evenly spaced in log step, to look smooth.
 _DRAWN = 24
 
 
@@ -20,12 +20,12 @@ class Health:
     """The data of the section on a run's health.
 
     Attributes:
-      verdict: what the checks found, with causes and remedies.
-      over: the lines of metrics.jsonl of warnings that no longer hold.
-      published: the published curve.
-      differences: how the run differs from the published one, so that the two cannot be compared; empty if they can.
-      first_step: the step of the run at which the published curve begins.
-      beside: the run's last numbers beside the published ones; None before that step.
+        verdict: the findings of the checks, with causes and remedies.
+        over: the lines of metrics.jsonl with warnings that no longer apply.
+        published: the published curve.
+        differences: the differences from the published run that make the two incomparable; empty if there are none.
+        first_step: the step of the run at which the published curve begins.
+        beside: the run's last numbers next to the published ones; None before that step or if they are incomparable.
     """
 
     verdict: Verdict
@@ -39,14 +39,14 @@ class Health:
 def health_section(
     findings: Sequence[Finding], lines: Rows, warned: Rows, setting: Setting, published: Curve
 ) -> Health:
-    """Prepare the section.
+    """Prepare the section on a run's health.
 
     Args:
-      findings: of the health checks.
-      lines: the training lines of metrics.jsonl by rising step.
-      warned: its lines of warnings.
-      setting: of the run.
-      published: the curve that the run is compared with where it can be.
+        findings: the findings of the health checks.
+        lines: the training lines of metrics.jsonl by rising step.
+        warned: its lines with warnings.
+        setting: the setting of the run.
+        published: the curve that the run is compared with if they are comparable.
     """
     standing = {finding.name for finding in findings}
     first = published.points["discriminator_auc"][0][0] * published.batch_size / setting.batch_size
@@ -62,7 +62,7 @@ def health_section(
 
 
 def published_series(name: str, setting: Setting, published: Curve, last_step: int) -> list[Series]:
-    """Return the published curve of a metric up to a step of this run, as a line of a chart; none if there is none."""
+    """Return the published curve of a metric up to a step of this run, as a line of a chart; [] if there is none."""
     if setting.differences or name not in published.points:
         return []
     scale = published.batch_size / setting.batch_size
@@ -70,7 +70,7 @@ def published_series(name: str, setting: Setting, published: Curve, last_step: i
     if end <= first:
         return []
     steps = [first * (end / first) ** (index / (_DRAWN - 1)) for index in range(_DRAWN)]
-    # A power may miss the last point by a rounding.
+    # Rounding of the power may exceed the last point.
     points = [(step * scale, published.at(name, min(step, end))) for step in steps]
     return [Series("published", "published", points)]
 
@@ -91,7 +91,7 @@ def _verdict(findings: Sequence[Finding]) -> Verdict:
 
 
 def _beside(last: Mapping[str, Any], setting: Setting, published: Curve) -> Table:
-    """Return a training line of this run and the published one at the same number of examples."""
+    """Return a table of a training line of this run and the published values at the same number of examples."""
     step = min(last["step"] * setting.batch_size / published.batch_size, published.points["discriminator_auc"][-1][0])
     rows = []
     for name in published.points:

@@ -1,7 +1,7 @@
-"""Lay out a page from its template, and read the files of a run that pages are made from.
+"""Render a page from its template, and read the files of a run that pages are made from.
 
 A page is one HTML file that loads nothing: the style sheet is copied into it, and charts are inline SVG. Python
-prepares plain data; the templates hold all markup, and the engine escapes every value that they show.
+prepares plain data; the templates hold all markup, and the template engine escapes every value.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from electra_jax.errors import UserError
 from electra_jax.files import replace_file
 from electra_jax.run_directory import EVALUATION, METRICS, RESULTS
 
-# The command that writes a file which a page is made from.
+# The command that writes each file that a page is made from.
 _WRITERS = {EVALUATION: "evaluate", METRICS: "pretrain", RESULTS: "finetune"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """The outcome of a run in words: green, a warning if there are `warnings`, or of no colour if `plain`."""
+    """The outcome of a run in words: a warning if there are `warnings`, without colour if `plain`, otherwise green."""
 
     head: str
     text: str
@@ -39,12 +39,12 @@ class Tile:
     """A key figure.
 
     Attributes:
-      name: the name of the quantity.
-      value: the number, as it is shown.
-      beside: what the number must be compared with.
-      share: the value in [0, 1] for a bar under the number; None for no bar.
-      mark: where in [0, 1] the comparison stands on that bar; None for no mark.
-      main: whether a reader should look at this tile first.
+        name: the name of the quantity.
+        value: the number as shown.
+        beside: the number that it must be compared with, in words.
+        share: the value in [0, 1] for a bar under the number; None for no bar.
+        mark: the position in [0, 1] of the comparison on that bar; None for no mark.
+        main: whether a reader should look at this tile first.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Making:
-    """How a run was made: the command line, a record of any JSON, and the text of its config.gin ("" for none)."""
+    """The origin of a run: its command line, other recorded facts, and the text of its config.gin ("" for none)."""
 
     command: str
     facts: Mapping[str, Any]
@@ -73,21 +73,21 @@ class Making:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any], config: str) -> "Making":
-        """Split the command, a string or a list of arguments, from the other facts of a record."""
+        """Separate the command, a string or a list of arguments, from the other facts of a record."""
         facts = dict(record)
         command = facts.pop("command", "")
         return cls(command if isinstance(command, str) else " ".join(map(str, command)), facts, config)
 
 
 def write_page(path: epath.PathLike, template: str, **data: Any) -> None:
-    """Write a page, so that it is complete or not there.
+    """Write a page atomically.
 
     Args:
-      path: the file to write.
-      template: a file of reports/templates.
-      **data: what the template shows.
+        path: the file to write.
+        template: a file of reports/templates.
+        **data: the data that the template shows.
     """
-    # A vocabulary learned from broken text can hold lone surrogates, which UTF-8 has no bytes for.
+    # A vocabulary learnt from broken text can hold lone surrogates, which UTF-8 cannot encode.
     replace_file(path, render(template, **data).encode("utf-8", "xmlcharrefreplace"))
 
 
@@ -125,24 +125,24 @@ def number(values: Mapping[str, Any], name: str) -> float:
 
 
 def percent(value: float) -> str:
-    """Return a share as a percentage with one decimal, "–" if it is not finite."""
+    """Format a share as a percentage with one decimal, "–" if it is not finite."""
     return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if math.isfinite(value) else "–"
 
 
 def decimal(value: float) -> str:
-    """Return a loss or an AUC with three decimals, "–" if it is not finite."""
+    """Format a loss or an AUC with three decimals, "–" if it is not finite."""
     return f"{value:.3f}" if math.isfinite(value) else "–"
 
 
 def score(value: Any) -> str:
-    """Return a score in per cent with two decimals, a count without any, "–" for None and NaN."""
+    """Format a score in per cent with two decimals, a count without decimals; "–" for None and NaN."""
     if value is None or value != value:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
 
 
 def plain(value: Any) -> str:
-    """Return a value of a record as a person reads it; "–" if it is not finite, "" for None."""
+    """Format a value of a record for people; "–" if it is not finite, "" for None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value)
     if not math.isfinite(value):
@@ -151,12 +151,12 @@ def plain(value: Any) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, which gets an s if it is not one."""
+    """Format a count with its noun, in the plural unless the count is 1."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def size(count: float) -> str:
-    """Return a number of parameters in words: 3.4 million."""
+    """Format a number of parameters in words: 3.4 million."""
     for unit, word in ((1e9, "billion"), (1e6, "million")):
         if count >= unit:
             return f"{count / unit:.1f} {word}"
@@ -164,10 +164,10 @@ def size(count: float) -> str:
 
 
 def read_text(path: epath.Path) -> str:
-    """Return the text of a file that a page cannot do without.
+    """Return the text of a file that a page requires.
 
     Raises:
-      UserError: if there is no such file, or it cannot be read.
+        UserError: if the file does not exist or cannot be read.
     """
     if not path.exists():
         raise UserError(
@@ -177,5 +177,5 @@ def read_text(path: epath.Path) -> str:
 
 
 def read_if_there(path: epath.Path) -> str:
-    """Return the text of a file, "" if there is none."""
+    """Return the text of a file, "" if it does not exist."""
     return json_files.read_text(path) if path.exists() else ""

@@ -1,4 +1,4 @@
-"""Prepare held-out passages for the page: what the generator wrote in them, and what the discriminator made of it."""
+"""Prepare held-out passages for the page, with the generator's replacements and the discriminator's probabilities."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,13 @@ class ShownToken:
     """A token as the page shows it.
 
     Attributes:
-      style: its CSS classes: "t" and, of a replaced one, "rep" and perhaps "missed", "hit" or "special".
-      text: what is shown.
-      struck: the original of a replaced token; None of any other.
-      probability: the discriminator's, that the token was replaced.
-      note: the hover text.
-      space: whether a space stands before it.
+        style: its CSS classes: "t", and "rep" for a replaced token (with "missed" if it is not flagged), "hit" for one
+            that the generator restored, or "special".
+        text: the text shown.
+        struck: the original of a replaced token; None for any other token.
+        probability: the discriminator's probability that the token was replaced.
+        note: the hover text.
+        space: whether a space precedes the token.
     """
 
     style: str
@@ -37,14 +38,14 @@ class ShownToken:
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage and how it went; every count is a number of tokens.
+    """A passage and its counts of tokens.
 
     Attributes:
-      tokens: the tokens, without [PAD].
-      masked: those that the generator had to guess.
-      replaced: those whose guess differs from the original.
-      caught: replaced tokens with a probability over `THRESHOLD`.
-      false_alarms: tokens that were not replaced, with a probability over `THRESHOLD`.
+        tokens: the tokens, without [PAD].
+        masked: tokens that the generator had to guess.
+        replaced: tokens whose guess differs from the original.
+        caught: replaced tokens with a probability above `THRESHOLD`.
+        false_alarms: tokens that were not replaced, with a probability above `THRESHOLD`.
     """
 
     tokens: Sequence[ShownToken]
@@ -72,7 +73,7 @@ def read_passage(columns: Mapping[str, Sequence[Any]]) -> Passage:
     names = ("tokens", "originals", "masked", "replaced", "probability")
     rows = zip(*(columns[name] for name in names), strict=True)
     tokens = [token for row in rows if (token := _Token(*row)).original != "[PAD]"]
-    # By the originals: the text keeps its shape, whatever the generator wrote into its gaps.
+    # Spacing by the originals keeps the shape of the text, whatever the generator wrote.
     spaces = spacing([token.original for token in tokens])
     return Passage(
         tokens=[_shown(token, space) for token, space in zip(tokens, spaces, strict=True)],
@@ -84,7 +85,7 @@ def read_passage(columns: Mapping[str, Sequence[Any]]) -> Passage:
 
 
 def read_tokens(tokens: Sequence[str], probabilities: Sequence[float]) -> list[ShownToken]:
-    """Prepare the tokens of a text of which nothing is known but how likely each was replaced."""
+    """Prepare the tokens of a text for which only the probability that each was replaced is known."""
     rows = [_Token(text, text, False, False, number) for text, number in zip(tokens, probabilities, strict=True)]
     return [_shown(token, space) for token, space in zip(rows, spacing(tokens), strict=True)]
 
@@ -109,26 +110,26 @@ def _shown(token: _Token, space: bool) -> ShownToken:
 
 
 def _piece(token: str) -> str:
-    """Return a token as text; a "##" piece carries a hyphen instead, as dictionaries write a suffix.
+    """Return a token as text; a "##" piece begins with a hyphen instead, as dictionaries write a suffix.
 
-    The space that a token begins with is left to the page, unless the token is nothing else.
+    The space that a token begins with is removed, because the page adds it, unless the token is only a space.
     """
     printable = _printable(token.removeprefix(" ") or "\N{OPEN BOX}")
     return "-" + printable[2:] if printable.startswith("##") and len(printable) > 2 else printable
 
 
 def _printable(token: str) -> str:
-    """Make what has no width or shape visible, so that no token disappears from the page."""
+    """Replace control characters and lone surrogates by a visible one, so that no token disappears from the page."""
     return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cs") else c for c in token)
 
 
 def spacing(tokens: Sequence[str]) -> list[bool]:
-    """Tell whether a space stands before each token when tokens are set as running text.
+    """Return whether a space precedes each token when tokens are shown as running text.
 
-    Tokens that begin with their spaces say so themselves. BERT's tokenizer threw the answer away, so this is a guess,
-    and serves reading only: "##" pieces join the word before them; closing punctuation joins what stands before it,
-    opening punctuation what follows; hyphens, apostrophes and slashes join both sides, as do dots between numbers;
-    straight quotes open and close in turn.
+    Some tokenizers keep the space at the start of a token. BERT's discards it, so this is a guess, for display only:
+    "##" pieces join the word before them; closing punctuation joins the token before it, opening punctuation the token
+    after it; hyphens, apostrophes and slashes join both sides, as do dots, commas and colons between digits; straight
+    quotes open and close in turn.
     """
     if any(token.startswith(" ") for token in tokens):
         return [token.startswith(" ") for token in tokens]

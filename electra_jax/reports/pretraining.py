@@ -1,4 +1,4 @@
-"""Write the report of a pre-training run: one HTML page that can be kept, mailed and printed."""
+"""Write the report of a pre-training run: one HTML page that can be archived, mailed and printed."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ from electra_jax.run_directory import CONFIG, EVALUATION, METRICS, REPORT, RUN
 
 
 class SettingRecord(TypedDict):
-    """A `Setting` as JSON has it."""
+    """The JSON form of a `Setting`."""
 
     vocab_size: int
     batch_size: int
@@ -44,7 +44,7 @@ class SettingRecord(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """The fields of evaluation.json that a page cannot do without."""
+    """The fields of evaluation.json that a page requires."""
 
     step: int
     metrics: dict[str, Any]
@@ -74,17 +74,17 @@ def write_report(model_dir: str) -> str:
     """Write MODEL_DIR/report.html from the files that a pre-training run left there.
 
     Reads metrics.jsonl and evaluation.json; and run.json, config.gin and the results of two fine-tunings
-    (`demo.read_demo`) where they are. The page holds all that it needs: style, curves (SVG) and text; nothing is
-    fetched when it is opened.
+    (`demo.read_demo`) if they exist. The page contains everything that it needs: style, curves (SVG) and text; nothing
+    is fetched when it is opened.
 
     Args:
-      model_dir: the run's folder.
+        model_dir: the run directory.
 
     Returns:
-      The path of the page.
+        The path of the page.
 
     Raises:
-      UserError: if metrics.jsonl or evaluation.json is missing or is not what a run writes.
+        UserError: if metrics.jsonl or evaluation.json is missing, or a file is not one that a run writes.
     """
     folder = path_of(model_dir)
     run = _read_run(folder)
@@ -117,7 +117,7 @@ def write_report(model_dir: str) -> str:
 def _read_run(folder: epath.Path) -> _Run:
     metrics_file, evaluation_file = folder / METRICS, folder / EVALUATION
     rows = parse_lines(read_text(metrics_file), MetricsRow, metrics_file)
-    remedy = f"run `electra evaluate` on {folder} to write it anew"
+    remedy = f"run `electra evaluate` on {folder} to write it again"
     evaluation = parse_json(read_text(evaluation_file), Evaluation, evaluation_file, remedy=remedy)
     run_file = folder / RUN
     setting = {name: evaluation["setting"][name] for name in SettingRecord.__annotations__}
@@ -148,7 +148,7 @@ def _most_frequent(run: _Run) -> float:
 def _share_tiles(run: _Run) -> list[Tile]:
     rate, unreplaced = _most_frequent(run), number(run.metrics, "unreplaced_share")
     token = run.evaluation.get("most_frequent_token", {}).get("token", "?")
-    # Name, metric, what to compare it with, and where that stands between 0 and 1.
+    # Title, metric, comparison, and the value of the comparison between 0 and 1.
     shares = [
         ("Discriminator AUC", "discriminator_auc", "0.5 is guessing, 1 is perfect", 0.5),
         ("Generator accuracy", "generator_accuracy", f"most frequent token “{token}”: {percent(rate)}", rate),
@@ -177,7 +177,7 @@ def _share_tiles(run: _Run) -> list[Tile]:
 
 def _loss_tiles(run: _Run) -> list[Tile]:
     loss = number(run.metrics, "generator_loss")
-    # exp overflows where a loss has blown up; no word is offered for such a run.
+    # exp would overflow if a loss has diverged, and a number of words would mean nothing then.
     choice = f": a choice among {math.exp(loss):,.1f} words" if loss < 50 else ""
     constant = decimal(constant_guess_loss(number(run.metrics, "unreplaced_share")))
     losses = [
@@ -203,7 +203,7 @@ def _charts(run: _Run) -> list[Figure]:
     unreplaced = [(row["step"], number(row, "unreplaced_share")) for row in run.validation or run.train]
     constant = [(step, constant_guess_loss(share)) for step, share in unreplaced]
     guessing, frequent = [(step, 0.5) for step in ends], [(step, rate) for step in ends]
-    # Title, metric, what is dashed, its points, and how values are written.
+    # Title, metric, meaning of the dashed line, its points, and the format of values.
     charts: list[tuple[str, str, str, Sequence[tuple[float, float]], Callable[[float], str]]] = [
         ("Generator loss", "generator_loss", "", [], decimal),
         ("Discriminator loss", "discriminator_loss", "the same answer everywhere", constant, decimal),

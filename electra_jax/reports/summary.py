@@ -1,4 +1,4 @@
-"""Say in words what a pre-training run achieved. Whether it is healthy, the health checks alone decide."""
+"""Describe in words how far a pre-training run came; only the health checks decide whether it is healthy."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from electra_jax.monitoring.health_checks import CHANCE_AUC, SILENT_RECALL, Finding
 from electra_jax.reports.page import Verdict, decimal, number, percent
 
-# From this AUC on, two replaced tokens in three stand above an original one.
+# At this AUC, a replaced token has a higher probability than an original one in two of three pairs.
 _CLEAR_AUC = 0.65
 # A generator must beat the most frequent token by this factor before it can be said to read its context.
 _GENERATOR_FACTOR = 1.5
@@ -16,12 +16,12 @@ _GENERATOR_FACTOR = 1.5
 def verdict(
     findings: Sequence[Finding], evaluation: Mapping[str, Any], validation: Sequence[Mapping[str, Any]]
 ) -> Verdict:
-    """Return the outcome of a run: what the health checks found, and else how far it came.
+    """Return the outcome of a run: the findings of the health checks or, if there are none, how far it came.
 
     Args:
-      findings: of the health checks.
-      evaluation: evaluation.json.
-      validation: the validation lines of metrics.jsonl by rising step.
+        findings: the findings of the health checks.
+        evaluation: the content of evaluation.json.
+        validation: the validation lines of metrics.jsonl by rising step.
     """
     course = course_text(validation)
     if findings:
@@ -33,9 +33,9 @@ def verdict(
 
 
 def caveats(evaluation: Mapping[str, Any]) -> list[str]:
-    """Return what a reader of the held-out figures must know; nothing if each of them says what it seems to say.
+    """Return caveats that a reader of the held-out figures must know; none if each figure can be taken at face value.
 
-    A young or small run has them and can be as healthy as any.
+    A young or small run has caveats and can still be healthy.
     """
     metrics = evaluation["metrics"]
     auc = number(metrics, "discriminator_auc")
@@ -64,7 +64,7 @@ def caveats(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def course_text(validation: Sequence[Mapping[str, Any]]) -> str:
-    """Return how AUC and generator accuracy went from the first validation to the last; "" if there are under two."""
+    """Describe the change of AUC and generator accuracy from the first validation to the last; "" for under two."""
     if len(validation) < 2:
         return ""
     first, last = validation[0], validation[-1]

@@ -29,11 +29,11 @@ from electra_jax.tasks.long_texts import CutCount
 
 PATHS = frozenset({"/", "/predict", "/health", "/metrics"})
 
-# A body that is too large is read on, up to so many times the limit, and thrown away: a client that still sends when
-# the connection closes does not see the answer.
+# A body that is too large is still read, up to this many times the limit, and discarded: a client that is still sending
+# when the connection closes does not see the answer.
 DISCARDED = 4
 
-# The page is one file that loads nothing, and may send its form to this server alone.
+# The page is one file that loads nothing, and may send its form only to this server.
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
@@ -45,7 +45,7 @@ class Service:
     def __init__(self, model: Network, run: ServingRun) -> None:
         """Keep the model and the limits of requests."""
         self._model, self._run = model, run
-        # Where the directory stands is not told to whoever asks.
+        # Clients must not learn the path of the directory.
         self._name = absolute(run.model_dir).name
         self._columns = InputColumns(run.text_column, run.text_b_column, None, run.id_column)
         self._longest = served_lengths(model)[-1]
@@ -65,7 +65,7 @@ class Service:
         return records
 
     async def predict(self, request: Request) -> Response:
-        """Answer a JSON value by its record, and `{"inputs": [...]}` by `{"records": [...]}`."""
+        """Answer a JSON value with its record, and `{"inputs": [...]}` with `{"records": [...]}`."""
         body = await read_body(request, self._run)
         try:
             value = read_json(body.decode("utf-8-sig"), "the body")
@@ -91,7 +91,7 @@ class Service:
         """Return the record of one input.
 
         Raises:
-            HTTPException: if the model does not read the input (400), or the queue is full (503).
+            HTTPException: if the model cannot read the input (400), or the queue is full (503).
         """
         try:
             item = self._read(value, "the input", 0)
@@ -109,14 +109,14 @@ class Service:
             return Item(index, error=str(error))
 
     def _read(self, value: Any, where: str, index: int) -> Item:
-        """Return an input.
+        """Convert a JSON value to an input of the model.
 
         Raises:
-            UserError: if the model does not read it, or its row has a shape that was not compiled.
+            UserError: if the model cannot read the value, or its row has a shape that was not compiled.
         """
         item = item_of(value, self._model, self._columns, where, index)
         if item.ids is not None and self._model.description.kind == "multiple_choice":
-            # Each number of choices would be a shape of its own.
+            # Each number of choices would need a compiled shape of its own.
             raise UserError(f'{where} has input_ids, and this server reads {{"text": ..., "choices": [..., ...]}}')
         if item.ids is not None and len(item.ids["input_ids"]) > self._longest:
             raise UserError(
@@ -133,7 +133,7 @@ class Service:
             raise HTTPException(503, f"the queue is full ({error}): try again later", {"Retry-After": "1"}) from error
 
     async def show(self, request: Request) -> Response:
-        """Return the page, with the answer to what its form sent."""
+        """Return the page, with the answer to the input that its form sent."""
         given: dict[str, str] = {}
         status, shown, problem = 200, None, ""
         if request.method == "POST":
@@ -147,18 +147,18 @@ class Service:
         return HTMLResponse(text, status, {"Content-Security-Policy": PAGE_POLICY})
 
     async def health(self, request: Request) -> Response:
-        """Say that the server answers, and what it serves."""
+        """Report that the server answers, the kind of model, and the number of inputs that wait."""
         del request
         return json_response({"status": "ok", "kind": self._model.description.kind, "waiting": self.batcher.waiting})
 
     async def count(self, request: Request) -> Response:
-        """Return the metrics."""
+        """Return the metrics in Prometheus' text format."""
         del request
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def make_application(model: Network, run: ServingRun) -> Starlette:
-    """Return the ASGI application that serves a model; see `warm_up` for what is to be done first."""
+    """Return the ASGI application that serves a model; `warm_up` should run first."""
     service = Service(model, run)
 
     @contextlib.asynccontextmanager
@@ -183,11 +183,11 @@ async def read_body(request: Request, run: ServingRun) -> bytes:
     """Return the body of a request.
 
     Raises:
-        HTTPException: if it is larger than the run allows (413), or does not arrive in the time that it allows (408).
+        HTTPException: if the body is larger than the run allows (413), or does not arrive in the allowed time (408).
     """
     parts, size, most = [], 0, run.max_body_bytes
     try:
-        # A client that never ends its request would keep the server from stopping.
+        # Without a timeout, a client that never ends its request would keep the server from stopping.
         async with asyncio.timeout(run.max_body_seconds):
             async for part in request.stream():
                 size += len(part)
@@ -209,22 +209,22 @@ async def read_body(request: Request, run: ServingRun) -> bytes:
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return JSON as `electra predict` prints it."""
+    """Return a response with JSON in the form that `electra predict` prints."""
     return Response(as_json(value) + "\n", status, headers, media_type="application/json")
 
 
 async def refuse(_: Request, error: Exception) -> Response:
-    """Return the sentence of an error as JSON."""
+    """Return the message of an error as JSON."""
     assert isinstance(error, HTTPException)
     return json_response({"error": error.detail}, error.status_code, dict(error.headers or {}))
 
 
 async def forget(_: Request, error: Exception) -> Response:
-    """Answer a client that has gone, which nobody reads."""
+    """Return a response for a client that has disconnected, which nobody reads."""
     del error
     return Response(status_code=400)
 
 
 async def report(_: Request, error: Exception) -> Response:
-    """Return that the server failed; Starlette raises the error again, and the log has its traceback."""
+    """Return a response for a failure of the server; Starlette raises the error again, so the log has its traceback."""
     return json_response({"error": f"the server failed ({type(error).__name__}): its log says where"}, 500)

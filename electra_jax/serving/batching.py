@@ -1,4 +1,4 @@
-"""Join the inputs of requests that wait into one call of the model."""
+"""Join the inputs of waiting requests into one call of the model."""
 
 import asyncio
 import contextlib
@@ -13,11 +13,11 @@ Answer = Callable[[Sequence[Item]], list[Record]]
 
 
 class QueueFullError(Exception):
-    """A request found no room in the queue; the message says how many inputs wait."""
+    """Raised if the queue has no room for a request; the message says how many inputs wait."""
 
 
 class Asked(NamedTuple):
-    """Hold the inputs of a request, when it came by the loop's clock, and the future that gets the records."""
+    """Hold the inputs of a request, its time of arrival by the loop's clock, and the future that gets the records."""
 
     items: Sequence[Item]
     time: float
@@ -25,19 +25,20 @@ class Asked(NamedTuple):
 
 
 class Batcher:
-    """Answer requests one batch after another, in their order; a batch is one or more whole requests.
+    """Answer requests in their order, one batch after another; a batch is one or more whole requests.
 
-    While a batch is computed the next requests gather, so that a busy server forms large batches without waiting.
+    While a batch is computed, the next requests gather, so a busy server forms large batches without waiting.
     """
 
     def __init__(self, answer: Answer, *, batch_size: int, max_wait: float, max_queue: int) -> None:
-        """Prepare an empty queue; `running` answers it.
+        """Prepare an empty queue; `running` answers its requests.
 
         Args:
-            answer: returns a record for each input. It is called in a thread of its own, one call at a time.
-            batch_size: a batch takes no further request once it holds so many inputs.
-            max_wait: how long a request waits for others to join it, seconds; where it has waited so long for the
-                batch before, it is answered at once.
+            answer: a function that returns a record for each input. It is called in a separate thread, one call at a
+                time.
+            batch_size: the number of inputs from which a batch takes no further request.
+            max_wait: how long a request waits for others to join it, seconds. The time that it waits for the previous
+                batch counts.
             max_queue: the most inputs that may wait.
         """
         self._answer = answer
@@ -63,7 +64,7 @@ class Batcher:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Answer requests until the end of the body."""
+        """Answer requests until the end of the `async with` block."""
         with ThreadPoolExecutor(1, "model") as thread:
             task = asyncio.create_task(self._answer_all(thread))
             try:
@@ -89,7 +90,7 @@ class Batcher:
                 records = records[len(asked.items) :]
 
     async def _next_batch(self) -> list[Asked]:
-        """Return the next request with those that came, or come within the wait, until there are enough inputs."""
+        """Return the next request, and those that arrive before its wait ends, until there are enough inputs."""
         batch = [await self._queue.get()]
         end = batch[0].time + self._max_wait
         while sum(len(asked.items) for asked in batch) < self._batch_size:
@@ -103,7 +104,7 @@ class Batcher:
 
 
 def settle(future: asyncio.Future[list[Record]], result: list[Record] | Exception) -> None:
-    """Give a future its result, unless the one who waited for it has gone."""
+    """Set the result or the exception of a future, unless its client has disconnected."""
     if future.done():
         return
     if isinstance(result, Exception):

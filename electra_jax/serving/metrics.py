@@ -1,4 +1,4 @@
-"""Count what a server does, for Prometheus."""
+"""Count the requests and inputs of a server, for Prometheus."""
 
 import time
 
@@ -13,14 +13,14 @@ class Metrics:
     """Hold the counters of one server.
 
     Attributes:
-        inputs: the inputs that were answered, with a record or an error.
-        cut: texts of which something did not fit into a row.
-        batch: the inputs of a batch.
-        waiting: the inputs in the queue.
+        inputs: the number of inputs that were answered, with a record or an error.
+        cut: the number of texts that did not fit into a row and were cut.
+        batch: a histogram of the number of inputs in a batch.
+        waiting: the number of inputs in the queue.
     """
 
     def __init__(self) -> None:
-        """Begin at 0."""
+        """Register all counters, at 0."""
         self._registry = CollectorRegistry()
         self._requests = Counter("electra_requests", "requests", ["path", "status"], registry=self._registry)
         self._seconds = Histogram(
@@ -36,11 +36,11 @@ class Metrics:
         self.waiting = Gauge("electra_waiting_inputs", "inputs in the queue", registry=self._registry)
 
     def text(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def observe(self, path: str, status: int, seconds: float) -> None:
-        """Count a request."""
+        """Count a request to a path, its status and its seconds."""
         self._requests.labels(path, status).inc()
         self._seconds.labels(path).observe(seconds)
 
@@ -49,11 +49,11 @@ class CountRequests:
     """Count every request of an ASGI application: its path, the status of its response, and how long it took."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
-        """Keep the application; a path that is not among `paths` counts as "other"."""
+        """Wrap the application; a path that is not among `paths` counts as "other"."""
         self._app, self._metrics, self._paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application."""
+        """Run the application and count the request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Prepare the page on which a person asks the model: what its form asks for, and what an answer looks like."""
+"""Prepare the page on which a person tries the model: the fields of its form, and the display of an answer."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ MOST_FIELDS = 4
 
 @dataclass(frozen=True)
 class Field:
-    """A text that the form asks for: its name in JSON, what a person calls it, and the lines it is shown with."""
+    """A text field of the form: its name in JSON, its label on the page, and its height in lines."""
 
     name: str
     label: str
@@ -29,7 +29,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Bar:
-    """A name with its probability."""
+    """A bar of the page: a name and its probability."""
 
     name: str
     share: float
@@ -37,7 +37,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a text, with what the model says of it: "" of what lies between."""
+    """A part of a text, with the model's label and a hover text; both are "" for text between the marked parts."""
 
     text: str
     label: str
@@ -46,14 +46,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Shown:
-    """Hold what the page shows of a record; a field that the kind of model does not have is empty.
+    """Hold the parts of a record that the page shows; a field that the kind of model does not have is empty.
 
     Attributes:
         answer: a label, a value, a similarity or an answer, in large type.
-        tokens: the tokens, shaded by how likely each was replaced.
-        bars: probabilities, the largest first.
+        tokens: the tokens, shaded by the probability that each was replaced.
+        bars: probabilities, the largest first; those of choices in the order of the choices.
         parts: the text, with its spans or its answer marked.
-        record: the JSON.
+        record: the record as JSON.
     """
 
     answer: str
@@ -64,7 +64,7 @@ class Shown:
 
 
 def fields_of(model: Network) -> list[Field]:
-    """Return what the form of a model asks for."""
+    """Return the fields of a model's form."""
     if TASK_KINDS.get(model.description.kind) == "question_answering":
         return [Field("context", "Passage", 8), Field("question", "Question", 2)]
     if model.description.kind == "multiple_choice":
@@ -82,7 +82,7 @@ def read_form(body: bytes) -> dict[str, str]:
     """Return the fields of a form as browsers send it (application/x-www-form-urlencoded, UTF-8).
 
     Raises:
-        HTTPException: if it is something else (400).
+        HTTPException: if the body has another form (400).
     """
     try:
         read = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
@@ -90,12 +90,12 @@ def read_form(body: bytes) -> dict[str, str]:
         raise HTTPException(
             400, f"the form cannot be read ({error}): send it from the page, or POST /predict"
         ) from error
-    # A browser ends each line of a text by CR and LF.
+    # Browsers end each line of a text with CR and LF.
     return {name: values[-1].replace("\r\n", "\n") for name, values in read.items()}
 
 
 def input_of(model: Network, given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the input that a form holds, as `POST /predict` takes it.
+    """Return the input that a form holds, in the form that `POST /predict` takes.
 
     Raises:
         HTTPException: if a field is missing (400).
@@ -111,7 +111,7 @@ def input_of(model: Network, given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def shown(model: Network, given: Mapping[str, str], record: Record) -> Shown:
-    """Prepare the answer to an input that the form gave."""
+    """Prepare the display of the answer to a form's input."""
     answer, tokens, bars, parts = "", [], [], []
     if "replaced_probability" in record:
         names = model.pieces.shown_tokens
@@ -140,7 +140,7 @@ Mark = tuple[int, int, str, str]
 
 
 def spans_of(text: str, record: Record) -> Iterable[Mark]:
-    """Yield the start, end, label and hover text of each entity, or of each word where tags mark no entities."""
+    """Yield the start, end, label and hover text of each entity, or of each word if the tags mark no entities."""
     if "entities" in record:
         for entity in record["entities"]:
             yield entity["start"], entity["end"], entity["type"], f"{entity['score']:.0%}"
@@ -153,7 +153,7 @@ def spans_of(text: str, record: Record) -> Iterable[Mark]:
 
 
 def parts_of(text: str, marks: Iterable[Mark]) -> list[Part]:
-    """Return the parts of a text at marks, which are in order and do not overlap, and between them."""
+    """Split a text at marks, which are in order and do not overlap, into the marked parts and those between them."""
     parts, place = [], 0
     for start, end, label, note in marks:
         parts += [Part(text[place:start], "", ""), Part(text[start:end], label, note)]
@@ -162,14 +162,14 @@ def parts_of(text: str, marks: Iterable[Mark]) -> list[Part]:
 
 
 def lay_out(model: Network, name: str, given: Mapping[str, str], answer: Shown | None, problem: str) -> str:
-    """Return the page.
+    """Return the HTML of the page.
 
     Args:
-        model: what is served.
-        name: of its directory.
-        given: what the form held when it was sent; {} at first.
-        answer: to that; None where there is none.
-        problem: why there is none, or "".
+        model: the model that is served.
+        name: the name of its directory.
+        given: the fields of the form when it was sent; {} at first.
+        answer: the answer to the form; None if there is none.
+        problem: why there is no answer, or "".
     """
     kind, task = model.description.kind, (model.description.task or {}).get("task", "")
     return render(

@@ -10,14 +10,14 @@ from electra_jax.training.stop import handled_by
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that has its address, and does not listen yet.
+    """Return a socket that is bound to an address, and does not listen yet.
 
     Args:
-        host: an IP address, or a name that stands for one.
-        port: the TCP port; 0 for one that is free.
+        host: an IP address, or a name that resolves to one.
+        port: the TCP port; 0 for any free one.
 
     Raises:
-        UserError: if there is no such address on this machine, or it is taken.
+        UserError: if this machine has no such address, or the port is taken.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -25,7 +25,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
         )[0]
         server = socket.socket(family, kind, protocol)
         try:
-            # A port is free again as soon as the server before has stopped.
+            # Otherwise the port would stay taken for a while after an earlier server has stopped.
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             server.bind(address)
         except OSError:
@@ -37,7 +37,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 def url_of(server: socket.socket) -> str:
-    """Return the address of a bound socket as a browser takes it."""
+    """Return the URL of a bound socket."""
     host, port = server.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -45,11 +45,11 @@ def url_of(server: socket.socket) -> str:
 def serve_until_stopped(application: Starlette, listening: socket.socket) -> None:
     """Answer requests at a socket until Ctrl-C, SIGTERM or SIGHUP.
 
-    Then no connection is accepted any more, and requests that have arrived are answered before this returns. A second
+    After that, no connection is accepted, and requests that have arrived are answered before this returns. A second
     Ctrl-C does not wait for them.
     """
-    # Our own messages are enough: what people send is in no log.
+    # Our own messages are enough, and no log may contain what people send.
     server = uvicorn.Server(uvicorn.Config(application, log_config=None, access_log=False, server_header=False))
-    # Once it has stopped, uvicorn raises the signals again that stopped it; by themselves they would end the process.
+    # Once stopped, uvicorn raises the signals again that stopped it, and their default handlers would end the process.
     with handled_by(server.handle_exit):
         server.run(sockets=[listening])

@@ -1,4 +1,4 @@
-"""Compile what a served model may need before the first request, so that no request waits for a compilation."""
+"""Compile the programs that a served model may need, so that no request waits for a compilation."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from electra_jax.inference.prediction import rows_of_batch
 
 
 def served_lengths(model: Network) -> list[int]:
-    """Return the lengths that rows of requests are padded to; the last one is the most tokens of a row."""
+    """Return the lengths that rows of requests are padded to; the last one is the shortest that holds every row."""
     of_task = model.description.task_kind is not None
     longest = model.description.row_length if of_task else model.description.encoder.max_position_embeddings
     lengths = model.lengths
@@ -18,7 +18,7 @@ def served_lengths(model: Network) -> list[int]:
 
 
 def served_shapes(model: Network, batch_size: int) -> list[tuple[int, int]]:
-    """Return every size and length of a batch of requests.
+    """Return the shapes (rows, length) that a batch of requests can have.
 
     Args:
         model: the model.
@@ -29,11 +29,11 @@ def served_shapes(model: Network, batch_size: int) -> list[tuple[int, int]]:
 
 
 def warm_up(model: Network, shapes: Sequence[tuple[int, int]]) -> None:
-    """Run a model once with each shape; the compiled programs stay with it."""
+    """Run a model once with each shape; the model keeps the compiled programs."""
     chooses = model.description.kind == "multiple_choice"
     for shape in shapes:
         ids = np.zeros(shape, np.int32)
         model.logits(ids[:, None] if chooses else ids)
-        # Masks are filled a row at a time.
+        # Masks are filled one row at a time.
         if shape[0] == 1 and model.description.generator is not None:
             model.generator_logits(ids)

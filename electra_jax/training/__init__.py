@@ -1,1 +1,1 @@
-"""Optimization of any model: the training loop, its state, optimizers, sharding and requests to stop."""
+"""Optimize any model: the training loop, its state, optimizers, sharding and requests to stop."""

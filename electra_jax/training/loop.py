@@ -52,7 +52,7 @@ class LoopConfig:
             if getattr(self, name) % self.steps_per_dispatch:
                 raise UserError(
                     f"LoopConfig.steps_per_dispatch {self.steps_per_dispatch} does not divide {name} "
-                    f"{getattr(self, name)}: choose numbers of which it divides the other"
+                    f"{getattr(self, name)}: choose numbers such that it divides the other"
                 )
 
     def evaluates_after(self, step: int) -> bool:

@@ -67,7 +67,7 @@ def object_with_one(field: str, pairs: list[tuple[str, object]]) -> dict[str, ob
         counts = collections.Counter(name for name, _ in pairs)
         twice = next((name for name in (field, *field.split(".")) if counts[name] > 1), None)
         if twice is not None:
-            raise RepeatedFieldError(f"the field {twice!r} stands twice in one object")
+            raise RepeatedFieldError(f"the field {twice!r} occurs twice in one object")
     return record
 
 
@@ -135,7 +135,7 @@ class _Text:
                     continue
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else error
                 raise UserError(
-                    f"{self._place}, element {number}: truncated, or not JSON ({reason}); fetch or mend the file, or, "
+                    f"{self._place}, element {number}: truncated, or not JSON ({reason}); fetch or repair the file, or, "
                     "if it is plain text, set --gin.TEXT_FORMAT='\"documents\"'."
                 ) from error
             self._start = end

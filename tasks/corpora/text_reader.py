@@ -150,7 +150,7 @@ class TextReader:
                 yield joined_lines((text or "").split("\n"))
         except csv.Error as error:
             raise UserError(
-                f"{place}, line {rows.line_num + 1}: not a table ({error}); mend the row's quotes."
+                f"{place}, line {rows.line_num + 1}: not a table ({error}); correct the row's quotes."
             ) from error
 
     def _decoded(self, numbered: Iterable[tuple[int, bytes]], place: str, unit: str) -> Iterator[tuple[int, str]]:

@@ -95,7 +95,7 @@ def read_race(folder: pathlib.Path, split: str, *, skip_bad_rows: bool) -> Examp
     del split
     paths = sorted(folder.rglob("*.txt")) if folder.is_dir() else [folder]
     if not paths:
-        raise UserError(f"{folder} holds no .txt file: RACE's passages stand in its folders middle and high")
+        raise UserError(f"{folder} holds no .txt file: RACE's passages are in its folders middle and high")
     examples: list[ChoiceExample] = []
     skipped: collections.Counter[str] = collections.Counter()
     index = 0

@@ -16,7 +16,7 @@ from electra_jax.locks import sole_builder
 from electra_jax.runtime import user_cache
 
 EXAMPLES_AT_ONCE = 4096
-COPY_AGAIN = "it was copied in part; copy it again, or remove it and build it anew"
+COPY_AGAIN = "it was copied in part; copy it again, or remove it and rebuild it"
 
 
 class SplitRecord(TypedDict):
@@ -70,7 +70,7 @@ def blocks_of_cache(cache_path: str, split: str, *, vocab_size: int, cache_dir: 
     if blocks.vocab_size > vocab_size:
         raise UserError(
             f"The cache {cache_path} holds the token id {blocks.vocab_size - 1}, but the vocabulary has {vocab_size} "
-            "entries: name the vocabulary that it was made with, or build it anew."
+            "entries: name the vocabulary that it was made with, or rebuild it."
         )
     return blocks
 
@@ -82,7 +82,7 @@ def blocks_folder(cache: epath.Path, split: str, *, vocab_size: int, cache_dir: 
         UserError: as `blocks_of_cache`.
     """
     if not (cache / "COMPLETED").exists():
-        raise UserError(f"{cache} is not a finished cache (it has no file COMPLETED): build it anew.")
+        raise UserError(f"{cache} is not a finished cache (it has no file COMPLETED): rebuild it.")
     folder = _local_folder(cache, split, cache_dir)
     final = folder / f"{split}.blocks"
     with disk_errors_for_users(folder):
@@ -170,7 +170,7 @@ def _convert(cache: epath.Path, split: str, directory: pathlib.Path, vocab_size:
         # TensorFlow's own message about bytes that are not UTF-8 cannot be decoded.
         except (tf.errors.OpError, UnicodeDecodeError) as error:
             reason = reason_of(error) if isinstance(error, tf.errors.OpError) else "a record is no example"
-            raise UserError(f"A file of the cache {cache} is damaged ({reason}): build it anew.") from error
+            raise UserError(f"A file of the cache {cache} is damaged ({reason}): rebuild it.") from error
 
 
 def _add(writer: BlocksWriter, ids: np.ndarray, types: np.ndarray, splits: np.ndarray, cache: epath.Path) -> None:

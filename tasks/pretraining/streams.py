@@ -207,7 +207,7 @@ def reading(name: str) -> Iterator[None]:
         if "Traceback (most recent call last)" in error.message:
             raise
         raise UserError(
-            f"A file that {name} reads is damaged, gone or not of its kind ({reason_of(error)}): make it anew."
+            f"A file that {name} reads is damaged, gone or not of its kind ({reason_of(error)}): make it again."
         ) from error
 
 

@@ -64,7 +64,7 @@ def _write_split(cache: epath.Path, split: str, vocab_size: int) -> None:
     if not len(blocks):
         return
     if not numbers.exists():
-        raise UserError(f"{cache} was not made by `electra cache`, and its examples have no numbers: make it anew")
+        raise UserError(f"{cache} was not made by `electra cache`, and its examples have no numbers: make it again")
     example_ids_N = np.load(numbers)
     num_tokens = len(blocks.tokens)
     num_files = max(1, min(FILES, num_tokens // SMALLEST_FILE), num_tokens // LARGEST_FILE)

@@ -61,7 +61,7 @@ def _name_of_tags(path: str | os.PathLike[str], record: Mapping[str, Any], words
     others = [name for name in lists if name != found]
     if found is None and lists:
         raise UserError(
-            f"{path} has the lists {', '.join(map(repr, lists))} beside its words: call that of the tags 'tags'"
+            f"{path} has the lists {', '.join(map(repr, lists))} in addition to its words: call that of the tags 'tags'"
         )
     if others:
         logger.warning("%s: the tags are %r; %s are not read", path, found, " and ".join(map(repr, others)))

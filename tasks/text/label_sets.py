@@ -76,7 +76,7 @@ def warn_of_single_labels(found: Iterable[str | tuple[str, ...] | None], path: s
     single = sorted(label for label, count in counts.items() if count == 1)
     if single and counts.total() > 2 * _NAMED_LABELS:
         logger.warning(
-            "%s: %d of %d labels stand in one row alone, such as %s: correct them if they are slips; a class of one "
+            "%s: %d of %d labels occur in only one row, such as %s: correct them if they are slips; a class of one "
             "example cannot be both learnt and scored.",
             path, len(single), len(counts), ", ".join(map(repr, single[:_NAMED_LABELS])),
         )  # fmt: skip

@@ -192,7 +192,7 @@ def test_an_index_names_no_file_elsewhere(shard: str, tmp_path: Path) -> None:
     (tmp_path / "part1.safetensors").write_bytes((tmp_path / "index/part1.safetensors").read_bytes())
     weight_map = {"w0": "part0.safetensors", "w1": shard}
     (tmp_path / "index/model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(UserError, match="which is no file beside it"):
+    with pytest.raises(UserError, match="which is not a file next to it"):
         read_index(tmp_path / "index")
 
 

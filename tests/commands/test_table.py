@@ -121,5 +121,5 @@ def test_the_vocabulary_to_extend_is_an_option_of_electra_vocab() -> None:
     assert COMMANDS["vocab"].place_arguments(options, bindings) == ["EXTEND='old/vocab.txt'"]
     assert COMMANDS["vocab"].place_arguments(*parse_arguments(["vocab"])) == []
     options, bindings = parse_arguments(["vocab", "--extend", "old", "--gin.EXTEND='other'"])
-    with pytest.raises(UserError, match="EXTEND is bound beside --extend old: give one of them"):
+    with pytest.raises(UserError, match="EXTEND is bound in addition to --extend old: give one of them"):
         COMMANDS["vocab"].place_arguments(options, bindings)

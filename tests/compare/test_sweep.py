@@ -111,9 +111,9 @@ REFUSED = [
     ({"SPACE": {}}, "SPACE is empty: name settings and the values to try, as in"),
     (
         {"SPACE": {"LEARNIN_RATE": (1e-4,)}},
-        "SPACE names LEARNIN_RATE, which is no setting of electra finetune; did you ",
+        "SPACE names LEARNIN_RATE, which is not a setting of electra finetune; did you ",
     ),
-    ({"SPACE": {"TRIALS": (1, 2)}}, "SPACE names TRIALS, which is no setting of electra finetune"),
+    ({"SPACE": {"TRIALS": (1, 2)}}, "SPACE names TRIALS, which is not a setting of electra finetune"),
     ({"SPACE": {"optimizer.OptimizerConfig.beta": (0.9,)}}, "SPACE has optimizer.OptimizerConfig.beta=0.9: "),
     ({"SPACE": {"MODEL_DIR": ("a", "b")}}, "SPACE names MODEL_DIR, which all trials share (each trial has its own"),
     ({"SPACE": {"SEED": (0, 1)}}, "SPACE names SEED, which all trials share (a seed is nothing to choose"),

@@ -145,7 +145,7 @@ def test_a_value_that_nests_too_deeply_is_refused(in_file: bool, tmp_path: Path)
 
 
 def test_macros_that_stand_for_each_other_are_refused() -> None:
-    with pytest.raises(UserError, match="the macros VOCAB_FILE and TOKENIZER stand for each other"):
+    with pytest.raises(UserError, match="the macros VOCAB_FILE and TOKENIZER refer to each other"):
         gin_files.build(
             PretrainingRun, ["gin/runs/small.gin"], [*PRETRAINING[:1], "TOKENIZER=%VOCAB_FILE"], search_paths=[]
         )

@@ -46,7 +46,7 @@ def test_a_place_is_resumed_in_the_same_data_alone(tmp_path: Path) -> None:
     assert str(refused.value) == (
         f"the checkpoint of step 3 in {tmp_path} read its data in another order (the text of CORPUS a text there, "
         "another here; BATCH_SIZE 128 there, 64 here; SEED 0 there, 1 here), and its place means nothing in this one: "
-        "give what it was started with, or begin anew in another MODEL_DIR, with "
+        "give what it was started with, or start again in another MODEL_DIR, with "
         f"--gin.INIT_FROM='\"{tmp_path}\"' to take its weights along"
     )
 

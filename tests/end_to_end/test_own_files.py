@@ -134,7 +134,7 @@ def test_more_epochs_and_early_stopping(whole: Path, tmp_path: Path, capsys: pyt
     assert predictions[0] == predictions[1]
     capsys.readouterr()
     assert main(arguments("once", EPOCHS=3)) == 2
-    assert "has finished 2 epochs and kept no state to go on from to 3: use another" in capsys.readouterr().err
+    assert "has finished 2 epochs and kept no state to continue from to 3: use another" in capsys.readouterr().err
     assert main(arguments("twice", EPOCHS=1)) == 2
     assert "(EPOCHS 2 there, 1 here)" in capsys.readouterr().err
     still = {"LEARNING_RATE": 0.0, "EVALUATE_EVERY": 1, "PATIENCE": 2, "MAIN_METRIC": "auc"}

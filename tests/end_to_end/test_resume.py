@@ -341,7 +341,9 @@ def test_what_a_resumed_run_changes_is_said_and_recorded(place: Path, whole: Pat
     # A number of steps that is below what it has had is no number of further ones, and that is said.
     done = electra(small_run(place, model_dir, **changes | {"TRAIN_STEPS": 20}), place / "cache")
     assert "has had 44 steps, and TRAIN_STEPS is 20, which counts from its first one: nothing left to do" in done.stdout
-    assert "for 20 more, set TRAIN_STEPS to 64, or begin anew in another MODEL_DIR with --gin.INIT_FROM=" in done.stdout
+    assert (
+        "for 20 more, set TRAIN_STEPS to 64, or start again in another MODEL_DIR with --gin.INIT_FROM=" in done.stdout
+    )
     assert (model_dir / "config.gin").read_text() == recorded
     assert not (model_dir / "config.2.gin").exists()
     assert len(json.loads((model_dir / "run.json").read_text())["starts"]) == 2

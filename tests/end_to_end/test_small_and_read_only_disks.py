@@ -100,7 +100,9 @@ def test_a_read_only_directory(
     said = capsys.readouterr()
     assert re.search(r"discriminator_auc\W+[01]\.\d{4}", said.out)
     *_, sentence = said.err.splitlines()
-    assert sentence.startswith(f"electra: {run} cannot be written (Read-only file system): its metrics stand above")
+    assert sentence.startswith(
+        f"electra: {run} cannot be written (Read-only file system): its metrics are printed above"
+    )
     # What reads alone does not mind.
     assert electra_jax.load(run).step == 40
     assert main(["predict", str(run), "ba be"]) == 0

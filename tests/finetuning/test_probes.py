@@ -230,7 +230,7 @@ def test_random_weights_and_words_under_masks(folder: Path, probe: Callable[...,
     [
         ({"task": "ner"}, (), "TASK is 'ner': a probe is one of chunk, pos, words"),
         ({"init_from": "nowhere"}, (), "there is no such directory"),
-        ({"init_from": None}, (), "random weights want their sizes and a vocabulary"),
+        ({"init_from": None}, (), "random weights need sizes and a vocabulary"),
         ({}, ("DATA_DIR='nowhere'",), "pos has no train split: it is not in nowhere as chunk/"),
         ({}, ("DEV_FRACTION=0.0",), "pos has no dev split"),
         ({}, ("SOURCE='tfds'",), "a probe reads files"),

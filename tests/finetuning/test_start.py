@@ -182,8 +182,8 @@ def test_random_weights(tmp_path: Path, configured: Configured) -> None:
         ({"init_from": "nowhere"}, "there is no such directory"),
         ({"init_from": "pair", "MAX_SEQ_LENGTH": 33}, "rows of 33 tokens are longer than the model's 32 positions"),
         ({"init_from": "pair", "MAX_SEQ_LENGTH": None}, "rows of 128 tokens are longer"),
-        ({"init_from": None, "VOCAB_FILE": "same"}, "random weights want their sizes and a vocabulary"),
-        ({"init_from": None, "sizes": SIZES}, "random weights want their sizes and a vocabulary"),
+        ({"init_from": None, "VOCAB_FILE": "same"}, "random weights need sizes and a vocabulary"),
+        ({"init_from": None, "sizes": SIZES}, "random weights need sizes and a vocabulary"),
         ({"init_from": None, "sizes": SIZES, "VOCAB_FILE": "shorter"}, "set --gin.VOCAB_SIZE=63"),
     ],
 )

@@ -188,7 +188,7 @@ def line(text: str) -> Callable[[Path], None]:
         (line('{"sentence_good": 3, "sentence_bad": "b"}'), "order.jsonl, line 2: no text 'sentence_good'"),
         (line('["a", "b"]'), "order.jsonl, line 2: no text 'sentence_good'"),
         (line("the cat"), "order.jsonl, line 2: not JSON"),
-        (line('{"sentence_good": "\\u200b", "sentence_bad": "b"}'), "of which the tokenizer leaves nothing"),
+        (line('{"sentence_good": "\\u200b", "sentence_bad": "b"}'), "from which the tokenizer makes no token"),
         (line(json.dumps({"sentence_good": "the " * 40, "sentence_bad": "b"})), "a sentence to score has 1 to 32"),
         (lambda data: (data / "order.jsonl").write_text(""), "order.jsonl is empty"),
     ],

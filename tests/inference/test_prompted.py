@@ -46,7 +46,7 @@ def test_answers_and_scores_without_training(kind: str, tmp_path: Path, capsys: 
 def test_models_without_the_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model_dir = write_tuned(tmp_path / "model", "generator", labels=(), task=None)
     assert main(["predict", str(model_dir), "the dog ran", *PROMPT]) == 2
-    said = "is a model of kind 'generator', without a head that tells replaced tokens, which prompts ask"
+    said = "is a model of kind 'generator', without a head that detects replaced tokens, which prompts need"
     assert f"MODEL_DIR {said}" in capsys.readouterr().err
     places = [f"--gin.INIT_FROM={str(model_dir)!r}", f"--gin.MODEL_DIR={str(tmp_path / 'run')!r}"]
     assert main(["finetune", *places, *PROMPT]) == 2

@@ -81,7 +81,7 @@ ADVICE = {
     ),
     "fetch again": Advice(bz2.compress(PLAIN)[:-4], {}, "fetch or make the file again", bz2.compress(PLAIN), {}),
     "mend the quotes": Advice(
-        b'id,text\n0,"' + b"x" * (2**24 + 1), {}, "mend the row's quotes", f"id,text\n0,{SENTENCE}\n".encode(), {}
+        b'id,text\n0,"' + b"x" * (2**24 + 1), {}, "correct the row's quotes", f"id,text\n0,{SENTENCE}\n".encode(), {}
     ),
 }
 

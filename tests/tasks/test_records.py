@@ -178,7 +178,7 @@ def test_labels_of_one_row_are_said(tmp_path: Path, caplog: pytest.LogCaptureFix
     discovered(written(tmp_path, ".csv", "text,label", *rows))
     assert not caplog.records
     discovered(written(tmp_path, ".csv", "text,label", *rows, "Total:,8"))
-    assert "train.csv: 1 of 3 labels stand in one row alone, such as '8'" in caplog.text
+    assert "train.csv: 1 of 3 labels occur in only one row, such as '8'" in caplog.text
 
 
 @pytest.mark.parametrize("mark", ["|", ";", "/", ", "])

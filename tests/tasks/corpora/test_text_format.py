@@ -207,7 +207,7 @@ def test_what_is_no_text_is_refused_by_name(tmp_path: pathlib.Path, content: byt
     [
         ("id,text\n0,One.\n1,Two, three.\n", r"a\.csv, line 3: 3 columns, expected 2 as the first line has: quote"),
         ("text,id,text\nOne.,0,Two.\n", r"a\.csv: several columns are named 'text'"),
-        ('id,text\n0,"One.\n1,Two.\n2,"Three."\n3,Four.\n', r"a\.csv, line 2: not a table .* mend the row's quotes"),
+        ('id,text\n0,"One.\n1,Two.\n2,"Three."\n3,Four.\n', r"a\.csv, line 2: not a table .* correct the row's quotes"),
     ],
 )
 def test_rows_that_are_not_what_the_header_says(tmp_path: pathlib.Path, content: str, message: str) -> None:
@@ -258,11 +258,11 @@ def test_fields_of_json_lines(tmp_path: pathlib.Path) -> None:
         ('{"text": [{"en": "One."}]}', r"a, line 1: no text in the field 'text', which holds a list; .*'text.en'"),
         (
             '{"text": "One.", "text": "Two."}',
-            r"a, line 1 cannot be read \(the field 'text' stands twice in one object\): mend",
+            r"a, line 1 cannot be read \(the field 'text' occurs twice in one object\): mend",
         ),
         (
             '[{"text": "One.", "text": "Two."}]',
-            r"a, element 1: the field 'text' stands twice in one object; remove or rena",
+            r"a, element 1: the field 'text' occurs twice in one object; remove or rena",
         ),
         ('\x1e{"text": "One."}', r"a, line 1 is not JSON"),
         ('{"text": {"en": "One."}}', r"a, line 1: no text in the field 'text', which holds an object; .*'text.en'"),
