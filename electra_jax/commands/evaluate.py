@@ -112,8 +112,8 @@ def write(configuration: PretrainingRun, result: dict[str, Any]) -> None:
         if error.errno not in NOT_WRITABLE:
             raise
         raise UserError(
-            f"{configuration.model_dir} cannot be written ({error.strerror}): its metrics are printed above; evaluate a copy "
-            "of it to have evaluation.json and the report"
+            f"{configuration.model_dir} cannot be written ({error.strerror}): its metrics are printed above; evaluate "
+            "a copy of it to have evaluation.json and the report"
         ) from error
 
 

@@ -169,8 +169,8 @@ def check_sampling(objective: Objective, generator_kind: str) -> None:
         )
     if getattr(objective, "disallow_correct", False) and getattr(objective, "discriminate_at", "all") == "masked":
         raise UserError(
-            "discriminate_at 'masked' with disallow_correct leaves the discriminator nothing but replaced tokens: "
-            "set one of them otherwise"
+            "discriminate_at 'masked' with disallow_correct leaves the discriminator only replaced tokens: "
+            "change one of them"
         )
 
 

@@ -135,7 +135,7 @@ class _Text:
                     continue
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else error
                 raise UserError(
-                    f"{self._place}, element {number}: truncated, or not JSON ({reason}); fetch or repair the file, or, "
+                    f"{self._place}, element {number}: truncated, or not JSON ({reason}); fetch or repair the file; "
                     "if it is plain text, set --gin.TEXT_FORMAT='\"documents\"'."
                 ) from error
             self._start = end

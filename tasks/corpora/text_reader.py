@@ -178,7 +178,7 @@ class TextReader:
         if not line.strip():
             return ""
         hook = functools.partial(object_with_one, self.text_field)
-        value = parse_json(line, Any, place, remedy="mend the line, or leave it out", hook=hook)
+        value = parse_json(line, Any, place, remedy="correct the line, or leave it out", hook=hook)
         return self._text_of({self.text_field: value} if isinstance(value, str) else value, place)
 
     def _text_of(self, record: object, place: str) -> str:

@@ -168,7 +168,7 @@ def test_quotes_of_a_tab_separated_table(tmp_path: pathlib.Path, rows: list[str]
         ("One sentence.\tUne phrase.\n" * 8, "a table without a header.*cut.*names of its columns"),
         ("a1|One sentence.|One.\n\n" * 8, "a table without a header"),
         (json.dumps(json.dumps({"text": "One."})) + "\n", "JSON in strings of JSON"),
-        ('{"text": "One."},\n{"text": "Two."},\n', "line 1 is not JSON .Extra data.*mend the line"),
+        ('{"text": "One."},\n{"text": "Two."},\n', "line 1 is not JSON .Extra data.*correct the line"),
     ],
 )
 def test_what_is_recognised_and_not_read_is_refused(tmp_path: pathlib.Path, content: str, message: str) -> None:
@@ -258,7 +258,7 @@ def test_fields_of_json_lines(tmp_path: pathlib.Path) -> None:
         ('{"text": [{"en": "One."}]}', r"a, line 1: no text in the field 'text', which holds a list; .*'text.en'"),
         (
             '{"text": "One.", "text": "Two."}',
-            r"a, line 1 cannot be read \(the field 'text' occurs twice in one object\): mend",
+            r"a, line 1 cannot be read \(the field 'text' occurs twice in one object\): correct",
         ),
         (
             '[{"text": "One.", "text": "Two."}]',
