@@ -85,8 +85,8 @@ class SweepRun:
                 raise UserError(f"SPACE names {name}, which all trials share ({_SHARED[name]}): leave it out of SPACE")
             if isinstance(_read(name, values), Interval) and self.trials is None:
                 raise UserError(
-                    f"SPACE has the range {values!r} for {name}, which has no end of values: set TRIALS to the number "
-                    "of random samples, or list values"
+                    f"SPACE has the range {values!r} for {name}, which has infinitely many values: set TRIALS to the "
+                    "number of random samples, or list values"
                 )
         count = math.prod(len(values) for values in self.space.values())
         if self.trials is None and not RUNS.holds(count):

@@ -170,7 +170,7 @@ def test_tags_as_columns(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
         ({"MODEL_DIR": "{folder}/rte", "SPLITS": "dev"}, "did you mean SPLIT?"),
         ({"MODEL_DIR": "{folder}/mnli"}, "DATA_DIR is not set"),
         ({"TASK": "rte"}, "set MODEL_DIR to a fine-tuned model, or PREDICTIONS"),
-        ({"PREDICTIONS": "pred.json"}, "of which task?"),
+        ({"PREDICTIONS": "pred.json"}, "does not say its task"),
         ({"TASK": "rte", "PREDICTIONS": "{folder}/none.tsv", "DATA_DIR": "{folder}/data"}, "none.tsv cannot be read"),
         ({"TASK": "rte", "MODEL_DIR": "{folder}/rte", "NULL_ODDS": "x"}, "set PREDICTIONS too"),
         ({"MODEL_DIR": "{folder}/data"}, "config.gin does not exist"),

@@ -134,7 +134,10 @@ REFUSED = [
         "SPACE has 26730899 combinations: set TRIALS to the number of random samples",
     ),
     ({"TRIALS": 10**9}, "TRIALS (sweeping.SweepRun.trials) is 1000000000: it must be from 1 to 10000"),
-    ({"SPACE": {"DROPOUT": "uniform(0, 0.2)"}}, "SPACE has the range 'uniform(0, 0.2)' for DROPOUT, of which there is"),
+    (
+        {"SPACE": {"DROPOUT": "uniform(0, 0.2)"}},
+        "SPACE has the range 'uniform(0, 0.2)' for DROPOUT, which has infinitely many values",
+    ),
     ({"SPACE": {"DROPOUT": "normal(0, 1)"}, "TRIALS": 2}, "SPACE has 'normal(0, 1)' for DROPOUT: it must be a list"),
     ({"SPACE": {"DROPOUT": "uniform(a, 1)"}, "TRIALS": 2}, "SPACE has 'uniform(a, 1)' for DROPOUT: it must be a list"),
     ({"SPACE": {"DROPOUT": "uniform(1, 0)"}, "TRIALS": 2}, "a range is from a lower to a higher number"),
