@@ -42,7 +42,7 @@ def test_multiple_choice(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert evaluated(tmp_path)["metrics"] == best_of(results)
     record = predictions_of(tmp_path, "predictions.jsonl")[0]
     assert record["gold"] == record["prediction"]["label"]
-    assert "a strong\ncolumn is a place" in (tmp_path / "run/report.html").read_text()
+    assert "a strong\ncolumn is a position" in (tmp_path / "run/report.html").read_text()
     # One record for each row of a table, an error where there is nothing to choose, without the column of labels.
     new = rows(5)
     write(tmp_path / "new.csv", header[:-1], [*(row[:-1] for row in new), ["x", "passage", "one", "", ""]])

@@ -114,7 +114,7 @@ def test_a_report_of_a_run_like_the_published_one_stands_beside_it(tmp_path: Pat
     html = Path(write_report(str(tmp_path))).read_text("utf-8")
     text = Page(html).text
     assert "Nothing unusual." in text
-    assert "Warned of at step 500, and no longer so: It <was> large." in text
+    assert "Warned about at step 500, and no longer the case: It <was> large." in text
     assert "The AUC first spikes, and dips as the generator improves; then it climbs" in text
     assert "published, step 180,000" not in text  # the last line is of step 195,000
     assert "published, step 195,000" in text
