@@ -108,8 +108,9 @@ def check(
 
     Raises:
         UserError: if there is no generator to train or freeze apart from the discriminator, if its sizes do not allow
-            a copy, if the discriminator would train a frozen generator's embeddings, or if a generator frozen from the
-            beginning has no source.
+            a copy, if the discriminator would train a frozen generator's embeddings, if a generator frozen from the
+            beginning has no source, if `own_rate` is set without a generator that is trained, or if a generator that
+            is trained alone has the weight 0.
     """
     if own_rate and (generator_kind in ("none", "uniform") or config.ready):
         what = "FREEZE_GENERATOR is True" if config.ready else f"generator_kind is {generator_kind!r}"
