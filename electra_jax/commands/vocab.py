@@ -243,7 +243,7 @@ def files_of(configuration: VocabularyRun) -> list[epath.Path]:
     is_wordpiece = configuration.algorithm == "wordpiece"
     if is_wordpiece == (path.suffix == ".json"):
         wanted = (
-            "a vocab.txt and a tokenizer.json beside it: name the vocab.txt" if is_wordpiece else "a tokenizer.json"
+            "a vocab.txt and a tokenizer.json next to it: name the vocab.txt" if is_wordpiece else "a tokenizer.json"
         )
         raise UserError(f"TOKENIZER is {path}, and ALGORITHM {configuration.algorithm!r} writes {wanted}")
     if not is_wordpiece:

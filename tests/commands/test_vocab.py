@@ -98,7 +98,7 @@ def test_wordpiece_is_the_default_and_has_both_files(tmp_path: Path, capfd: pyte
     ("name", "macros", "sentence"),
     [
         ("vocab.txt", {"ALGORITHM": "bpe"}, "ALGORITHM 'bpe' writes a tokenizer.json"),
-        ("tokenizer.json", {}, "ALGORITHM 'wordpiece' writes a vocab.txt and a tokenizer.json beside it: name the"),
+        ("tokenizer.json", {}, "ALGORITHM 'wordpiece' writes a vocab.txt and a tokenizer.json next to it: name the"),
         ("vocab.txt", {"ALGORITHM": "spm"}, "ALGORITHM is 'spm': it must be one of 'wordpiece', 'bpe', 'unigram'"),
         ("t.json", {"ALGORITHM": "bpe", "VOCAB_SIZE": 200}, "cannot hold the 256 bytes and the 5 special tokens"),
         ("t.json", {"ALGORITHM": "unigram", "VOCAB_SIZE": 20}, "cannot hold the corpus's alphabet"),
