@@ -81,7 +81,10 @@ def test_of_several_lists_the_tags_are_said(tmp_path: Path, caplog: pytest.LogCa
         ([*ROWS, {"tokens": ["a"], "ner_tags": []}], r"a\.jsonl, line 3: 1 tokens and 0 ner_tags; expected as many"),
         ([*ROWS, {"tokens": "a b", "ner_tags": ["O", "O"]}], r"line 3: the tokens are 'a b'; write a list of texts"),
         ([*ROWS, {"tokens": ["a", " "], "ner_tags": ["O", "O"]}], r"line 3: the tokens are \['a', ' '\]"),
-        ([{"tokens": ["a"], "pos": ["X"], "chunk": ["O"]}], r"has the lists 'pos', 'chunk' in addition to .*: call that of"),
+        (
+            [{"tokens": ["a"], "pos": ["X"], "chunk": ["O"]}],
+            r"has the lists 'pos', 'chunk' in addition to .*: call that of",
+        ),
     ],
     ids=["text", "numbers", "fewer tags", "a text", "white space", "two lists"],
 )
