@@ -256,7 +256,9 @@ class FinetuningModel:
         if set_here:
             raise UserError(f"{set_here[0].upper()} is a setting of electra finetune, which T5X does not follow")
         if self.task.kind == "multi_label_classification":
-            raise UserError(f"{self.task.name} gives a text several labels, which T5X cannot: use electra finetune")
+            raise UserError(
+                f"{self.task.name} gives a text several labels, which T5X does not support: use electra finetune"
+            )
         head = run.heads.head_for(
             self.task.kind, encoder=begun.encoder, num_labels=len(self.task.labels), final_sep_answers=False
         )

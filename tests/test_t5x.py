@@ -243,7 +243,7 @@ def test_what_t5x_cannot_do_is_refused(folder: Path) -> None:
         finetuning_model(folder, FROZEN_LAYERS=1)
     lists = folder / "lists.jsonl"
     lists.write_text('{"text": "a", "label": ["x"]}\n')
-    with pytest.raises(UserError, match="classification gives a text several labels, which T5X cannot"):
+    with pytest.raises(UserError, match="classification gives a text several labels, which T5X does not support"):
         finetuning_model(folder, TRAIN_FILE=str(lists), DEV_FILE=None)
 
 

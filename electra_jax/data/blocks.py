@@ -185,7 +185,7 @@ class BlocksWriter:
         if self._largest >= self._vocab_size:
             raise UserError(
                 f"The cache holds the token id {self._largest}, but the vocabulary has {self._vocab_size} entries: "
-                "name the vocabulary that it was made with, or rebuild it."
+                "name the vocabulary that it was made with, or rebuild the cache."
             )
         self._file.write(tokens.astype(self._dtype).tobytes())
         self._num_tokens += len(tokens)

@@ -70,7 +70,7 @@ def blocks_of_cache(cache_path: str, split: str, *, vocab_size: int, cache_dir: 
     if blocks.vocab_size > vocab_size:
         raise UserError(
             f"The cache {cache_path} holds the token id {blocks.vocab_size - 1}, but the vocabulary has {vocab_size} "
-            "entries: name the vocabulary that it was made with, or rebuild it."
+            "entries: name the vocabulary that it was made with, or rebuild the cache."
         )
     return blocks
 
