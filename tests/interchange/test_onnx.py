@@ -161,10 +161,12 @@ def test_parts_of_both(tmp_path: Path) -> None:
     assert not (tmp_path / "mixed_onnx" / "config.json").exists()
 
 
-@pytest.mark.parametrize("kind", ["generator", "encoder", "multiple_choice"])
+@pytest.mark.parametrize("kind", ["generator", "encoder", "multiple_choice", "sentence_embedding"])
 def test_a_kind_that_has_no_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     if kind == "encoder":
         write_encoder(tmp_path / kind, small_encoder(), kind, None)
+    elif kind == "sentence_embedding":
+        write_tuned(tmp_path / kind, kind, labels=(), task=None, head_kind="normalized_pooling", num_labels=16)
     else:
         write_tuned(tmp_path / kind, kind, labels=(), task=None, head_kind="sequence_classification")
     assert main(["export", str(tmp_path / kind), str(tmp_path / "out"), "--format", "onnx"]) == 2
